@@ -1,0 +1,1 @@
+"""Pure decisions over frozen values: no clock, no randomness, no I/O, no framework."""

@@ -1,0 +1,153 @@
+"""Cache policies: how long a route's responses are kept, for whom, and what they are tagged with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
+
+from fastapi_cacheinval.core.tags import TagTemplate
+from fastapi_cacheinval.errors import ConfigurationError
+
+__all__ = ["CachePolicy", "seconds"]
+
+# Far beyond any use, and small enough to stay an exact float and a legal delta-seconds.
+_LONGEST = 10 * 365 * 86_400.0
+
+
+def seconds(value: object, name: str) -> float:
+    """A duration as float seconds; raises `ConfigurationError` unless it is a number or timedelta in [0, 10 years]."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(f"{name} is seconds or a timedelta, not {value!r}.")
+    if not 0 <= value <= _LONGEST or math.isnan(value):
+        raise ConfigurationError(f"{name} must lie between 0 and ten years, not {value!r} s.")
+    return float(value)
+
+
+def _unit(value: object, name: str, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise ConfigurationError(f"{name} is a number from 0 to {most:g}, not {value!r}.")
+    return float(value)
+
+
+def _statuses(value: Any, ttl: float) -> Mapping[int, float]:
+    if isinstance(value, Mapping):
+        table = {code: seconds(life, f"statuses[{code!r}]") for code, life in value.items()}
+    elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        table = dict.fromkeys(value, ttl)
+    else:
+        raise ConfigurationError(f"statuses is a set, or a mapping of status to ttl, not {value!r}.")
+    for code in table:
+        if isinstance(code, bool) or not isinstance(code, int) or not 200 <= code <= 599:
+            raise ConfigurationError(f"statuses holds codes from 200 to 599, not {code!r}.")
+        if code in (206, 304):
+            raise ConfigurationError(f"A {code} is not a complete response and is never stored.")
+    if not table:
+        raise ConfigurationError("statuses must name at least one status.")
+    return MappingProxyType(table)
+
+
+def _dependencies(value: Any, name: str) -> tuple[Any, ...]:
+    """Covers as a tuple of callables or of FastAPI's `Depends` and `Security` markers."""
+    if value is None:
+        return ()
+    covers = tuple(value) if isinstance(value, tuple | list) else (value,)
+    for cover in covers:
+        if not callable(getattr(cover, "dependency", cover)):
+            raise ConfigurationError(f"{name} takes dependencies (callables or Depends), not {cover!r}.")
+    return covers
+
+
+@dataclass(frozen=True, kw_only=False)
+class CachePolicy:
+    """What is kept of a route and for how long; frozen, checked when made.
+
+    Durations are seconds as a number, or a `timedelta`, from 0 to ten years.
+
+    - `ttl`: the freshness lifetime in this cache (RFC 9111 section 4.2); 0 switches caching off.
+    - `stale_while_revalidate`, `stale_if_error`: for how long after it a stale response may be served
+      while one background refresh runs, or when the forward fails (RFC 5861).
+    - `tags`: templates; path and declared query parameters stand in braces.
+    - `partition_by`: a dependency or several; one stored response per value.
+    - `guarded_by`: a dependency or several that run on every request; what passes shares one response.
+    - `shared`: True is the author's word that the response is the same for all.
+    - `jitter`: from 0 to 1; the lifetime is `ttl` times a draw from [1 - jitter, 1].
+    - `early_refresh`: XFetch's beta (Vattani et al., 2015), from 0 (off) to 100.
+    - `statuses`: which are stored, as a set, or as a mapping of status to its own `ttl`.
+    - `cache_control`: what downstream caches are told, where the handler sets no `Cache-Control`.
+
+    Raises `ConfigurationError`, naming the field.
+    """
+
+    ttl: float | timedelta
+    stale_while_revalidate: float | timedelta = 0.0
+    stale_if_error: float | timedelta = 0.0
+    tags: Iterable[str] = ()
+    partition_by: Any = None
+    guarded_by: Any = None
+    shared: bool | None = None
+    jitter: float = 0.1
+    early_refresh: float = 1.0
+    statuses: Iterable[int] | Mapping[int, float | timedelta] = frozenset({200})
+    cache_control: str | None = None
+    templates: tuple[TagTemplate, ...] = field(init=False, repr=False, compare=False)
+    lifetimes: Mapping[int, float] = field(init=False, repr=False, compare=False)
+    partition: tuple[Callable[..., Any] | Any, ...] = field(init=False, repr=False, compare=False)
+    guards: tuple[Callable[..., Any] | Any, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        for name in ("ttl", "stale_while_revalidate", "stale_if_error"):
+            put(self, name, seconds(getattr(self, name), name))
+        put(self, "jitter", _unit(self.jitter, "jitter", 1))
+        put(self, "early_refresh", _unit(self.early_refresh, "early_refresh", 100))
+        if isinstance(self.tags, str):
+            raise ConfigurationError(f"tags is a list of tags, not one str: write [{self.tags!r}].")
+        put(self, "tags", tuple(self.tags))
+        put(self, "templates", tuple(TagTemplate.parse(tag) for tag in self.tags))
+        put(self, "lifetimes", _statuses(self.statuses, seconds(self.ttl, "ttl")))
+        put(self, "partition", _dependencies(self.partition_by, "partition_by"))
+        put(self, "guards", _dependencies(self.guarded_by, "guarded_by"))
+        if self.shared not in (None, True, False):
+            raise ConfigurationError(f"shared is True, False or None, not {self.shared!r}.")
+        if self.shared and self.partition:
+            raise ConfigurationError("shared=True and partition_by contradict each other: keep one.")
+        self._check_cache_control()
+
+    def _check_cache_control(self) -> None:
+        text = self.cache_control
+        if text is None:
+            return
+        if not isinstance(text, str) or not text.strip() or not (text.isascii() and text.isprintable()):
+            raise ConfigurationError(f"cache_control is the text of a Cache-Control field, not {text!r}.")
+
+    @property
+    def active(self) -> bool:
+        """Whether anything can be stored under it."""
+        return any(life > 0 for life in self.lifetimes.values())
+
+    @classmethod
+    def build(cls, policy: CachePolicy | None, changes: Mapping[str, Any]) -> CachePolicy:
+        """The policy with some fields replaced and the tags united; `ConfigurationError` without any `ttl`."""
+        known = {item.name for item in fields(cls) if item.init}
+        for name in changes:
+            if name not in known:
+                raise ConfigurationError(f"CachePolicy has no field {name!r}; it has {', '.join(sorted(known))}.")
+        if policy is None:
+            if "ttl" not in changes:
+                raise ConfigurationError("cached() needs a CachePolicy or a ttl.")
+            return cls(**changes)
+        if not isinstance(policy, cls):
+            raise ConfigurationError(f"cached() takes a CachePolicy, not {policy!r}; name the fields: ttl=60.")
+        if not changes:
+            return policy
+        merged = dict(changes)
+        if "tags" in merged and not isinstance(merged["tags"], str):
+            merged["tags"] = tuple(dict.fromkeys((*policy.tags, *merged["tags"])))
+        # A new ttl must reach the statuses that had no ttl of their own.
+        return replace(policy, **merged)

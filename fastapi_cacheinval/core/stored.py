@@ -1,0 +1,104 @@
+"""What is kept of a response, and the stamp that says what its fill had read."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["Stamp", "StoredResponse"]
+
+
+class Stamp(NamedTuple):
+    """What a fill knew when its request entered: everything the hand-over check needs.
+
+    `as_of` is the number of the last log line read, `fence` the local fence counter, `began` the
+    cache's own clock in seconds. A stamp is taken before the request's dependencies run.
+    """
+
+    generation: int
+    as_of: int
+    fence: int
+    began: float
+
+
+class StoredResponse:
+    """A complete response as it is kept (RFC 9111 section 2); nothing but `verified` changes after it is made.
+
+    Times are seconds of the cache's own clock. `headers` are sent as they stand, without `Age` and
+    `Cache-Status`. `calm_until` is the moment before which no early refresh can be drawn, so one
+    comparison answers for the common hit. `verified` is the replica's change counter at the last
+    hand-over check: while it stands, no purge can concern this response.
+    """
+
+    __slots__ = (
+        "body",
+        "calm_until",
+        "created",
+        "early_refresh",
+        "etag",
+        "fill_seconds",
+        "fresh_until",
+        "front",
+        "headers",
+        "key",
+        "last_modified",
+        "must_revalidate",
+        "stale_if_error",
+        "stale_while_revalidate",
+        "stamp",
+        "status",
+        "tags",
+        "vary",
+        "verified",
+    )
+
+    def __init__(
+        self,
+        *,
+        key: bytes,
+        status: int,
+        headers: tuple[tuple[bytes, bytes], ...],
+        body: bytes,
+        etag: bytes | None,
+        last_modified: float | None,
+        tags: tuple[str, ...],
+        vary: tuple[tuple[bytes, bytes], ...],
+        stamp: Stamp,
+        created: float,
+        fresh_until: float,
+        calm_until: float,
+        fill_seconds: float,
+        early_refresh: float,
+        stale_while_revalidate: float,
+        stale_if_error: float,
+        must_revalidate: bool,
+        front: bool,
+    ) -> None:
+        self.key = key
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.etag = etag
+        self.last_modified = last_modified
+        self.tags = tags
+        self.vary = vary
+        self.stamp = stamp
+        self.created = created
+        self.fresh_until = fresh_until
+        self.calm_until = calm_until
+        self.fill_seconds = fill_seconds
+        self.early_refresh = early_refresh
+        self.stale_while_revalidate = stale_while_revalidate
+        self.stale_if_error = stale_if_error
+        self.must_revalidate = must_revalidate
+        self.front = front
+        self.verified = -1
+
+    @property
+    def usable_until(self) -> float:
+        """When it is past all use, stale or not."""
+        if self.must_revalidate:
+            return self.fresh_until
+        return self.fresh_until + max(self.stale_while_revalidate, self.stale_if_error)
+
+    def __repr__(self) -> str:
+        return f"<StoredResponse {self.status} {len(self.body)} B {len(self.tags)} tags>"

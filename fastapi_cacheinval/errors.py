@@ -1,0 +1,70 @@
+"""The errors of the package: one root, one class per condition, each carrying its evidence."""
+
+from __future__ import annotations
+
+__all__ = [
+    "CacheNotRunning",
+    "CacheinvalError",
+    "CallerDependentRoute",
+    "ConfigurationError",
+    "MiddlewareMissing",
+    "PurgeNotDelivered",
+]
+
+
+class CacheinvalError(Exception):
+    """The root of every error that this package raises."""
+
+
+class ConfigurationError(CacheinvalError):
+    """A setting, a policy or a route that cannot work; raised when it is made, or at start-up."""
+
+
+class CallerDependentRoute(ConfigurationError):
+    """A cached route whose answer may depend on who asks, under a policy that does not say how.
+
+    `route` is its path, `parameters` what reads the caller, each as `where: what`.
+    """
+
+    def __init__(self, route: str, parameters: tuple[str, ...]) -> None:
+        self.route = route
+        self.parameters = parameters
+        reads = "; ".join(parameters)
+        super().__init__(
+            f"The cached route {route} may answer each caller differently: {reads}. "
+            "Choose one of three ways out: partition_by=<the dependency> keeps one stored response "
+            "per value of it; guarded_by=<the dependency> runs it on every request and shares the "
+            "response among all who pass; shared=True is your word that the response is the same "
+            "for all and that these dependencies need not run on a hit."
+        )
+
+
+class MiddlewareMissing(ConfigurationError):
+    """A route declares invalidations, but no `CacheMiddleware` is in the stack to publish them."""
+
+    def __init__(self, route: str) -> None:
+        self.route = route
+        super().__init__(
+            f"{route} declares invalidates(), but the request did not pass a CacheMiddleware, so "
+            "nothing would be invalidated. Add it: app.add_middleware(CacheMiddleware, cache=cache)."
+        )
+
+
+class CacheNotRunning(CacheinvalError):
+    """A call that needs a running cache was made before its start, after its stop or off its loop."""
+
+
+class PurgeNotDelivered(CacheinvalError):
+    """An invalidation that has no number yet: the log could not be reached.
+
+    `tags` are those it names; they stay fenced on this replica, and the purge stays queued.
+    """
+
+    def __init__(self, tags: tuple[str, ...], reason: str) -> None:
+        self.tags = tags
+        self.reason = reason
+        super().__init__(
+            f"The invalidation of {len(tags)} tag(s) could not be written to the log ({reason}). "
+            "It is queued and its tags are fenced on this replica; do not repeat it, watch "
+            "statistics().queue_length."
+        )
