@@ -129,7 +129,7 @@ class CachePolicy:
     @property
     def active(self) -> bool:
         """Whether anything can be stored under it."""
-        return any(life > 0 for life in self.lifetimes.values())
+        return bool(self.ttl) and any(life > 0 for life in self.lifetimes.values())
 
     @classmethod
     def build(cls, policy: CachePolicy | None, changes: Mapping[str, Any]) -> CachePolicy:

@@ -1,0 +1,140 @@
+"""What routes declare: `cached()`, `invalidates()` and `CacheTags`, all plain FastAPI dependencies."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterable
+from typing import Annotated, Any, Protocol, cast
+
+from fastapi import Depends, Request
+
+from fastapi_cacheinval.core.policy import CachePolicy
+from fastapi_cacheinval.core.tags import TagTemplate
+from fastapi_cacheinval.errors import ConfigurationError, MiddlewareMissing
+
+__all__ = ["SCOPE_KEY", "CacheTags", "Cached", "Invalidates", "Tags", "cached", "invalidates"]
+
+logger = logging.getLogger("fastapi_cacheinval.dependencies")
+
+SCOPE_KEY = "fastapi_cacheinval"
+PARTITION = "partition_"
+GUARD = "guard_"
+
+
+class Tags(Protocol):
+    """Collects tags for the request at hand: for the stored response, or for the purge of an unsafe request."""
+
+    def add(self, *tags: str) -> None:
+        """Add tags; they may carry a client's data, and no text of theirs ever raises."""
+        ...
+
+
+class _RequestExchange(Protocol):
+    """What the middleware leaves in the scope for these dependencies."""
+
+    tags: Tags
+
+    async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None: ...
+
+    def declare(self, request: Request, invalidates: Invalidates) -> None: ...
+
+
+class _Unlistened:
+    """Takes tags where no middleware will read them."""
+
+    def add(self, *tags: str) -> None:
+        pass
+
+
+def _exchange(request: Request) -> _RequestExchange | None:
+    return cast("_RequestExchange | None", request.scope.get(SCOPE_KEY))
+
+
+class Cached:
+    """The dependency that `cached()` declares: its sub-dependencies are the covers, its call is the route lookup."""
+
+    def __init__(self, policy: CachePolicy) -> None:
+        self.policy = policy
+        self._warned = False
+        covers = [(PARTITION, cover) for cover in policy.partition]
+        covers += [(GUARD, cover) for cover in policy.guards]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        self.__signature__ = inspect.Signature(
+            [
+                inspect.Parameter("request", keyword, annotation=Request),
+                *(
+                    inspect.Parameter(
+                        f"{prefix}{index}",
+                        keyword,
+                        default=cover if hasattr(cover, "dependency") else Depends(cover),
+                        annotation=Any,
+                    )
+                    for index, (prefix, cover) in enumerate(covers)
+                ),
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return f"cached({self.policy!r})"
+
+    async def __call__(self, request: Request, **covers: Any) -> None:
+        exchange = _exchange(request)
+        if exchange is None:
+            if not self._warned:
+                self._warned = True
+                logger.warning(
+                    "%s declares cached(), but the request did not pass a CacheMiddleware: "
+                    "nothing is cached",
+                    request.url.path,
+                )
+            return
+        partition = tuple(value for name, value in covers.items() if name.startswith(PARTITION))
+        await exchange.look_up(request, self, partition)
+
+
+class Invalidates:
+    """The dependency that `invalidates()` declares: its call hands the templates to the request's purge."""
+
+    def __init__(self, templates: Iterable[str], soft: bool) -> None:
+        self.templates = tuple(TagTemplate.parse(text) for text in templates)
+        self.soft = soft
+
+    def __repr__(self) -> str:
+        return f"invalidates({', '.join(repr(template.text) for template in self.templates)})"
+
+    async def __call__(self, request: Request) -> None:
+        exchange = _exchange(request)
+        if exchange is None:
+            raise MiddlewareMissing(f"{request.method} {request.url.path}")
+        exchange.declare(request, self)
+
+
+def cached(policy: CachePolicy | None = None, /, **fields: Any) -> Any:
+    """Declare a cache policy for what is below: an app, a router, an include or a route.
+
+    The fields replace the policy's, but `tags` unite; the innermost `cached()` wins, and
+    `cached(ttl=0)` switches an inherited one off. Raises `ConfigurationError` for a bad field.
+    """
+    return Depends(Cached(CachePolicy.build(policy, fields)))
+
+
+def invalidates(*tag_templates: str, soft: bool = False) -> Any:
+    """Declare what a mutating route purges when it ends without an error; all that apply unite.
+
+    `soft=True` makes stored responses stale instead of unusable. Raises `ConfigurationError` for a
+    template that is not a tag.
+    """
+    if not tag_templates:
+        raise ConfigurationError("invalidates() needs at least one tag: the target path is purged without it.")
+    return Depends(Invalidates(tag_templates, soft))
+
+
+async def collected_tags(request: Request) -> Tags:
+    """The tags of the request at hand."""
+    exchange = _exchange(request)
+    return _Unlistened() if exchange is None else exchange.tags
+
+
+CacheTags = Annotated[Tags, Depends(collected_tags)]
+"""The request's tags: on a safe method they tag the stored response, on an unsafe one they are purged."""
