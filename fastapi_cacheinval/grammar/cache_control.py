@@ -1,0 +1,165 @@
+"""Cache-Control, of requests and of responses (RFC 9111 §5.2, RFC 5861, RFC 8246)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+from fastapi_cacheinval.grammar.fields import OWS, is_token, split_list, unquote
+
+__all__ = ["MAX_SECONDS", "CacheControl", "parse", "serialise"]
+
+MAX_SECONDS: Final = 2**31
+"""The largest delta-seconds; what is larger counts as this (RFC 9111 §1.2.2)."""
+
+FieldNames: TypeAlias = bool | frozenset[bytes]
+_Value: TypeAlias = bool | int | frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheControl:
+    """The directives of one message (RFC 9111 §5.2); times are whole seconds from 0 to 2**31.
+
+    `no_cache` and `private` are True when they stand alone, or the lower-case names of the fields
+    that they are limited to. `max_stale` is True when it has no limit.
+    """
+
+    no_store: bool = False
+    no_cache: FieldNames = False
+    private: FieldNames = False
+    public: bool = False
+    max_age: int | None = None
+    s_maxage: int | None = None
+    must_revalidate: bool = False
+    proxy_revalidate: bool = False
+    must_understand: bool = False
+    immutable: bool = False
+    no_transform: bool = False
+    only_if_cached: bool = False
+    min_fresh: int | None = None
+    max_stale: int | Literal[True] | None = None
+    stale_while_revalidate: int | None = None
+    stale_if_error: int | None = None
+
+
+def parse(values: Iterable[bytes]) -> CacheControl:
+    """The directives of all lines of the field; never raises.
+
+    Names are compared without case, arguments may be quoted, unknown directives are ignored. Of
+    duplicates and conflicts the stricter one holds (RFC 9111 §4.2.1): the smaller lifetime, the
+    larger `min-fresh`, a bare `private` or `no-cache` over one with field names, a bare `private`
+    over `public`. A lifetime that is not a number is 0, which is stale.
+    """
+    found: dict[str, Any] = {}
+    for line in values:
+        for member in split_list(line):
+            name, equals, raw = member.partition(b"=")
+            directive = _BY_NAME.get(name.rstrip(OWS).lower())
+            if directive is None:
+                continue
+            # White space before the equals sign is no argument of the grammar's: malformed.
+            argument = None if not equals else raw if name[-1:] not in OWS else b""
+            value = directive.read(argument)
+            if value is None:
+                continue
+            field = directive.field
+            found[field] = directive.stricter(found[field], value) if field in found else value
+    if found.get("private") is True:
+        found.pop("public", None)
+    return CacheControl(**found)
+
+
+def serialise(cc: CacheControl) -> bytes:
+    """The field's value, always in the same order; empty when there is no directive.
+
+    Times outside the range are clamped; an empty set of field names is written as the bare,
+    stricter directive.
+    """
+    members: list[bytes] = []
+    for directive in _DIRECTIVES:
+        value: _Value | None = getattr(cc, directive.field)
+        if value is None or value is False:
+            continue
+        if value is True or value == frozenset():
+            members.append(directive.name)
+        elif isinstance(value, frozenset):
+            members.append(b'%b="%b"' % (directive.name, b", ".join(sorted(value))))
+        else:
+            members.append(b"%b=%d" % (directive.name, min(max(value, 0), MAX_SECONDS)))
+    return b", ".join(members)
+
+
+class _Directive(NamedTuple):
+    name: bytes
+    field: str
+    read: Callable[[bytes | None], _Value | None]
+    stricter: Callable[[Any, Any], _Value]
+
+
+def _seconds(argument: bytes | None) -> int | None:
+    if argument is None:
+        return None
+    digits = unquote(argument) if argument[:1] == b'"' else argument
+    if not digits or not digits.isdigit():
+        return None
+    significant = digits.lstrip(b"0")
+    # The length is looked at first: int() of a very long number raises.
+    return MAX_SECONDS if len(significant) > 10 else min(int(significant or b"0"), MAX_SECONDS)
+
+
+def _lifetime(argument: bytes | None) -> int:
+    return _seconds(argument) or 0
+
+
+def _max_stale(argument: bytes | None) -> int:
+    return True if argument is None else _lifetime(argument)
+
+
+def _flag(_argument: bytes | None) -> bool:
+    return True
+
+
+def _field_names(argument: bytes | None) -> FieldNames:
+    if argument is None:
+        return True
+    listed = unquote(argument) if argument[:1] == b'"' else argument
+    names = frozenset(name.lower() for name in split_list(listed or b""))
+    return names if names and all(map(is_token, names)) else True
+
+
+def _either(_one: bool, _other: bool) -> bool:
+    return True
+
+
+def _more_fields(one: FieldNames, other: FieldNames) -> FieldNames:
+    if isinstance(one, frozenset) and isinstance(other, frozenset):
+        return one | other
+    return True
+
+
+def _less_stale(one: int, other: int) -> int:
+    if one is True:
+        return other
+    return one if other is True else min(one, other)
+
+
+_DIRECTIVES: Final = (
+    _Directive(b"no-store", "no_store", _flag, _either),
+    _Directive(b"no-cache", "no_cache", _field_names, _more_fields),
+    _Directive(b"private", "private", _field_names, _more_fields),
+    _Directive(b"public", "public", _flag, _either),
+    _Directive(b"max-age", "max_age", _lifetime, min),
+    _Directive(b"s-maxage", "s_maxage", _lifetime, min),
+    _Directive(b"must-revalidate", "must_revalidate", _flag, _either),
+    _Directive(b"proxy-revalidate", "proxy_revalidate", _flag, _either),
+    _Directive(b"must-understand", "must_understand", _flag, _either),
+    _Directive(b"immutable", "immutable", _flag, _either),
+    _Directive(b"no-transform", "no_transform", _flag, _either),
+    _Directive(b"only-if-cached", "only_if_cached", _flag, _either),
+    _Directive(b"min-fresh", "min_fresh", _seconds, max),
+    _Directive(b"max-stale", "max_stale", _max_stale, _less_stale),
+    _Directive(b"stale-while-revalidate", "stale_while_revalidate", _lifetime, min),
+    _Directive(b"stale-if-error", "stale_if_error", _lifetime, min),
+)
+_BY_NAME: Final = {directive.name: directive for directive in _DIRECTIVES}
