@@ -1,0 +1,82 @@
+# Every task of the project. Needs Python 3.11 or newer and make; the rest is installed into $(VENV).
+#   PYTHON=python3.13 make test                    another interpreter
+#   VENV=/elsewhere/venv make test                 another virtual environment
+#   ARGS="-k etag -x" make test                    more arguments for pytest
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+VENV ?= .venv
+PYTHON ?=
+ARGS ?=
+SETUP ?= dev
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+
+# Set up again when another interpreter is asked for, or when the one in the environment is gone.
+ifneq ($(wildcard $(STAMP)),)
+ifneq ($(PYTHON),)
+ifneq ($(shell cat $(STAMP)),$(PYTHON))
+$(STAMP): FORCE
+endif
+endif
+ifneq ($(shell $(BIN)/python -c 'print(1)' 2>/dev/null),1)
+$(STAMP): FORCE
+endif
+endif
+
+.PHONY: help demo test test-system lint format types layers lowest wheel bench clean FORCE
+.DEFAULT_GOAL := help
+
+help: ## list the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+$(STAMP): pyproject.toml scripts/find-python
+	@python=$$(scripts/find-python "$(PYTHON)"); \
+	echo "setting up $(VENV) with $$($$python --version)"; \
+	$$python -m venv --clear "$(VENV)"; \
+	$(INSTALL) --upgrade 'pip>=25.1'; \
+	$(INSTALL) --editable . --group $(SETUP); \
+	echo "$(PYTHON)" > $@
+
+demo: $(STAMP) ## start the example shop, play its story over HTTP, serve until interrupted (PORT=8000)
+	@$(BIN)/python -m example_app.demo
+
+test: $(STAMP) ## all tests that need nothing but Python
+	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+test-system: $(STAMP) ## the tests with a real browser; installs Debian's Chromium when it is missing
+	@scripts/install-chromium
+	@$(BIN)/python -m pytest -q tests/system $(ARGS)
+
+lint: $(STAMP) ## ruff: rules and layout
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+
+format: $(STAMP) ## let ruff lay out the code and fix what it can
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+types: $(STAMP) ## mypy and pyright, strict on the package
+	@$(BIN)/mypy
+	@$(BIN)/pyright --pythonpath $(BIN)/python --warnings
+
+layers: $(STAMP) ## who may import whom (import-linter)
+	@$(BIN)/lint-imports --no-logo
+
+wheel: $(STAMP) ## build the wheel, install it into an empty environment, use it there
+	@scripts/check-wheel "$(BIN)/python"
+
+lowest: ## the tests once more with the lowest versions that pyproject.toml allows
+	@scripts/test-lowest "$(PYTHON)" $(ARGS)
+
+bench: $(STAMP) ## measure, and print Markdown tables
+	@$(INSTALL) --group bench
+	@$(BIN)/python -m bench $(ARGS)
+
+clean: ## remove what the tasks made
+	@rm -rf "$(VENV)" build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
