@@ -1,0 +1,52 @@
+"""A wheel with a file too many or too few is noticed before it is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LICENCE = "fastapi_cacheinval-0.1.0.dist-info/licenses/LICENSE"
+SOURCES = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "fastapi_cacheinval").rglob("*.py"))]
+WHOLE = {*SOURCES, "fastapi_cacheinval/py.typed", LICENCE}
+
+
+def check(tmp_path: Path, names: set[str]) -> subprocess.CompletedProcess[str]:
+    """Run the script on a wheel of these files."""
+    wheel = tmp_path / "fastapi_cacheinval-0.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in sorted(names):
+            archive.writestr(name, b"")
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "wheel_contents.py"), str(wheel)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_wheel_of_the_package_and_its_licence_passes(tmp_path: Path) -> None:
+    """All modules, py.typed and the licence are enough."""
+    assert check(tmp_path, WHOLE).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (WHOLE | {"tests/test_it.py"}, "foreign file tests/test_it.py"),
+        (WHOLE | {"example_app/main.py"}, "foreign file example_app/main.py"),
+        (WHOLE - {"fastapi_cacheinval/py.typed"}, "no py.typed"),
+        (WHOLE - {"fastapi_cacheinval/errors.py"}, "missing fastapi_cacheinval/errors.py"),
+        (WHOLE - {LICENCE}, "no licence"),
+    ],
+    ids=["tests", "example", "no-marker", "a-module-missing", "no-licence"],
+)
+def test_a_wheel_with_too_much_or_too_little_fails(tmp_path: Path, names: set[str], said: str) -> None:
+    """The script exits with an error that names the file."""
+    result = check(tmp_path, names)
+    assert result.returncode == 1
+    assert said in result.stderr
