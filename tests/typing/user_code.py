@@ -1,0 +1,119 @@
+"""What users write, as a type checker sees it: checked with mypy and pyright, both strict, by the tests beside it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, assert_type
+
+import httpx
+from fastapi import APIRouter, Depends, FastAPI, Response
+from starlette.types import ASGIApp
+
+from fastapi_cacheinval import CacheinvalError, CacheMiddleware, CachePolicy, CacheTags, HTTPCache, cached, invalidates
+from fastapi_cacheinval.testing import (
+    FakeClock,
+    assert_hit,
+    assert_miss,
+    assert_stale,
+    capture_invalidations,
+)
+
+cache = HTTPCache(
+    namespace="shop",
+    version="2",
+    l1_max_bytes=1 << 20,
+    max_body_bytes=1 << 16,
+    staleness_bound=2.0,
+    stale_when_disconnected=0,
+    mutations_when_disconnected="refuse",
+    secret="not a secret",
+    clock=FakeClock(),
+    collapse_timeout=5.0,
+    max_variants=32,
+    read_your_writes=False,
+    enabled=True,
+)
+assert_type(HTTPCache.from_url("memory://", namespace="shop"), HTTPCache)
+
+app = FastAPI()
+app.add_middleware(CacheMiddleware, cache=cache)
+app.add_middleware(CacheMiddleware)
+app.add_middleware(CacheMiddleware, cache=cache, honour_headers=False, front=True, emit_surrogate_key=False)
+wrapped: ASGIApp = CacheMiddleware(app)
+wrapped = CacheMiddleware(app, cache, emit_cache_status=False)
+
+CATALOGUE = CachePolicy(ttl=300, stale_while_revalidate=3600, stale_if_error=86400)
+LONG = CachePolicy(ttl=timedelta(days=2), tags=["products"], statuses={200: 60, 404: 5}, jitter=0, early_refresh=0)
+
+
+def tenant(host: Annotated[str, "header"] = "a") -> str:
+    """Any dependency will do as a partition."""
+    return host
+
+
+def require_admin() -> None:
+    """Any dependency will do as a guard."""
+
+
+router = APIRouter(prefix="/brands", dependencies=[cached(ttl=60), invalidates("brands")])
+
+
+@app.get("/products/{product_id}", dependencies=[cached(CATALOGUE, tags=["product:{product_id}"])])
+async def read_product(product_id: int, tags: CacheTags) -> dict[str, int]:
+    """Tags found out while answering."""
+    assert_type(tags.add("brand:7", "brand:8"), None)
+    return {"id": product_id}
+
+
+@app.put("/products/{product_id}", dependencies=[invalidates("product:{product_id}", "products", soft=True)])
+def update_product(product_id: int, tags: CacheTags) -> Response:
+    """Add to what is purged."""
+    tags.add(f"product:{product_id}")
+    cache.invalidate_sync("products", soft=True)
+    return Response()
+
+
+@app.get("/dashboard", dependencies=[cached(ttl=60, partition_by=tenant)])
+@app.get("/both", dependencies=[cached(ttl=60, partition_by=(tenant, Depends(tenant)), guarded_by=require_admin)])
+@app.get("/reports", dependencies=[cached(LONG, guarded_by=Depends(require_admin), cache_control="no-store")])
+async def dashboard() -> str:
+    """Covered."""
+    return ""
+
+
+async def by_hand() -> None:
+    """Invalidate from anywhere."""
+    receipt = await cache.invalidate("products", "brands", soft=True, wait="all")
+    assert_type(receipt.term, int)
+    assert_type(receipt.seq, int)
+    assert_type(receipt.tags, tuple[str, ...])
+    assert_type(receipt.soft, bool)
+    assert_type(receipt.replicas, int | None)
+    assert_type(receipt.seconds, float | None)
+    assert_type(await cache.invalidate_url("/products/42"), type(receipt))
+    assert_type(await cache.clear(), type(receipt))
+    try:
+        async with cache:
+            cache.statistics()
+    except CacheinvalError:
+        pass
+
+
+def check(response: httpx.Response) -> None:
+    """Use what the testing module gives."""
+    clock = FakeClock()
+    clock.tick(1.5)
+    assert_hit(response)
+    assert_miss(response)
+    assert_stale(response)
+    with capture_invalidations(cache) as receipts:
+        assert_type(receipts[0].seq, int)
+
+
+# What must be refused; an unused comment here is an error of the strict check.
+CachePolicy()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+CachePolicy(ttl="300")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+HTTPCache("shop")  # type: ignore[misc]  # pyright: ignore[reportCallIssue]
+HTTPCache(mutations_when_disconnected="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+invalidates(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+cached(ttl=60, no_such_option=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
