@@ -1,0 +1,55 @@
+"""The example app, served by uvicorn and used with a real browser."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.system.browser import Browser
+
+pytestmark = pytest.mark.timeout(180)  # a browser's first start on a small machine
+
+HOW = 3  # the column of the page's strip that says how the answer came
+
+
+def test_the_page_shows_hits_and_a_discount_is_seen_at_once(shop: str, browser: Browser) -> None:
+    """In the browser: a car is a miss, then a hit; a discount purges it; its new price is there with the next request."""
+    browser.go(f"{shop}/")
+    card = "document.querySelector('.card[data-id]')"
+    number = browser.run(f"return {card}.dataset.id")
+    full_price = browser.run(f"return {card}.querySelector('.price b').textContent")
+    read = f".card[data-id='{number}'] button[data-read]"
+    discount = f".card[data-id='{number}'] button[data-discount]"
+
+    assert "fwd=uri-miss" in browser.click(read)[HOW]
+    assert browser.click(read)[HOW].startswith("hit")
+    assert browser.click(discount)[HOW] == "purge done"
+
+    browser.go(f"{shop}/")
+    assert browser.run(f"return {card}.querySelector('.price s').textContent") == full_price
+    assert browser.run(f"return {card}.querySelector('.price em').textContent") == "−10 %"
+    assert browser.complaints() == []
+
+
+def test_a_user_sees_only_the_own_basket(shop: str, browser: Browser) -> None:
+    """Alice's stored basket is a hit for alice, and neither bob nor nobody gets it."""
+    browser.go(f"{shop}/")
+    alice, bob = ("button[data-path='/me/basket'][data-as='alice']", "button[data-path='/me/basket'][data-as='bob']")
+    nobody = "button[data-path='/me/basket']:not([data-as])"
+
+    assert "fwd=uri-miss" in browser.click(alice)[HOW]
+    assert browser.click(alice)[HOW].startswith("hit")
+    assert not browser.click(bob)[HOW].startswith("hit")
+    assert browser.click(nobody)[2] == "401"
+
+
+def test_the_page_is_stored_and_the_browser_revalidates_it(shop: str, browser: Browser) -> None:
+    """The page that the first visit stored is a hit for others, and its validator saves sending it again."""
+    browser.go(f"{shop}/")
+    cards = browser.run("return document.querySelectorAll('.card').length")
+    stored = httpx.get(f"{shop}/")
+    again = httpx.get(f"{shop}/", headers={"if-none-match": stored.headers["etag"]})
+
+    assert stored.headers["cache-status"].startswith("cacheinval; hit")
+    assert stored.text.count('class="card"') == cards > 0
+    assert (again.status_code, again.content) == (304, b"")
