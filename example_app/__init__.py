@@ -1,0 +1,1 @@
+"""A small car showroom: FastAPI, SQLAlchemy and SQLite behind the response cache."""
