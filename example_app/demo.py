@@ -76,24 +76,29 @@ def wait_until_up(server: subprocess.Popen[bytes], url: str) -> None:
     raise DemoError(f"the server did not answer within {START_SECONDS:.0f} s")
 
 
+def stay_open(server: subprocess.Popen[bytes], url: str) -> None:
+    """Leave the server to the visitors until somebody interrupts."""
+    print(f"\nThe showroom is open at {url}/ (its API at {url}/docs). Ctrl-C closes it.")
+    raise DemoError(f"the server ended by itself with exit code {server.wait()}")
+
+
 def main() -> int:
     """Play the story; return the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         port = chosen_port()
+        url = f"http://{HOST}:{port}"
         with serving(port) as server:
-            url = f"http://{HOST}:{port}"
-            if not asyncio.run(Story(url).play()):
-                return 1
-            if sys.stdin.isatty() and sys.stdout.isatty():
-                print(f"\nThe showroom is open at {url}/ (its API at {url}/docs). Ctrl-C closes it.")
-                server.wait()
+            told = asyncio.run(Story(url).play())
+            if told and sys.stdin.isatty() and sys.stdout.isatty():
+                stay_open(server, url)
     except DemoError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print()
-    return 0
+        return 0
+    return 0 if told else 1
 
 
 if __name__ == "__main__":
