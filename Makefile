@@ -54,7 +54,7 @@ test-system: $(STAMP) ## the tests with a real browser; installs Debian's Chromi
 	@$(BIN)/python -m pytest -q tests/system $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and layout
-	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff check --quiet --output-format concise .
 	@$(BIN)/ruff format --quiet --check .
 
 format: $(STAMP) ## let ruff lay out the code and fix what it can
@@ -62,7 +62,7 @@ format: $(STAMP) ## let ruff lay out the code and fix what it can
 	@$(BIN)/ruff format --quiet .
 
 types: $(STAMP) ## mypy and pyright, strict on the package
-	@$(BIN)/mypy
+	@$(BIN)/mypy $(wildcard fastapi_cacheinval example_app bench tests scripts)
 	@$(BIN)/pyright --pythonpath $(BIN)/python --warnings
 
 layers: $(STAMP) ## who may import whom (import-linter)

@@ -90,8 +90,9 @@ async def by_hand() -> None:
     assert_type(receipt.soft, bool)
     assert_type(receipt.replicas, int | None)
     assert_type(receipt.seconds, float | None)
-    assert_type(await cache.invalidate_url("/products/42"), type(receipt))
-    assert_type(await cache.clear(), type(receipt))
+    receipt = await cache.invalidate_url("/products/42", soft=True, wait=None)
+    receipt = await cache.clear(soft=True, wait="all")
+    assert_type(receipt.seq, int)
     try:
         async with cache:
             cache.statistics()
@@ -116,4 +117,3 @@ CachePolicy(ttl="300")  # type: ignore[arg-type]  # pyright: ignore[reportArgume
 HTTPCache("shop")  # type: ignore[misc]  # pyright: ignore[reportCallIssue]
 HTTPCache(mutations_when_disconnected="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 invalidates(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-cached(ttl=60, no_such_option=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
