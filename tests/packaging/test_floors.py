@@ -14,7 +14,10 @@ def floors(tmp_path: Path, dependencies: str) -> subprocess.CompletedProcess[str
     pyproject = tmp_path / "pyproject.toml"
     pyproject.write_text(f"[project]\ndependencies = {dependencies}\n")
     return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "floors.py"), str(pyproject)], capture_output=True, text=True, check=False
+        [sys.executable, str(ROOT / "scripts" / "floors.py"), str(pyproject)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -20,7 +20,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # Only for tests, tools or the example: a user's environment does not have them.
-NOT_CORE = ["aiosqlite", "httpx", "httpx2", "hypothesis", "opentelemetry.sdk", "packaging", "pytest", "sqlalchemy", "uvicorn"]
+NOT_CORE = [
+    "aiosqlite",
+    "httpx",
+    "httpx2",
+    "hypothesis",
+    "opentelemetry.sdk",
+    "packaging",
+    "pytest",
+    "sqlalchemy",
+    "uvicorn",
+]
 
 IMPORT_WITHOUT = """
 import sys

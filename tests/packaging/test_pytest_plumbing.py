@@ -47,7 +47,10 @@ def test_a_skipped_test_fails_the_run(tmp_path: Path, source: str, arguments: li
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("import warnings\n\ndef test_it():\n    warnings.warn('old', DeprecationWarning)\n", "DeprecationWarning: old"),
+        (
+            "import warnings\n\ndef test_it():\n    warnings.warn('old', DeprecationWarning)\n",
+            "DeprecationWarning: old",
+        ),
         ("import pytest\n\n@pytest.mark.no_such_mark\ndef test_it():\n    pass\n", "no_such_mark"),
         ("import pytest\n\n@pytest.mark.xfail\ndef test_it():\n    pass\n", "XPASS(strict)"),
         ("async def test_it():\n    pass\n", "async def functions are not natively supported"),
