@@ -8,14 +8,18 @@ from typing import Any
 
 import httpx
 
-# Clicks, then waits until the strip that lists the requests has grown to what is on its way; no polling.
+# Clicks, then waits for the line that the page adds to its list for this request; no polling.
 CLICK_AND_WAIT = """
-const [selector, done] = arguments;
-const rows = document.querySelector("tbody");
-new MutationObserver((_, observer) => {
-    observer.disconnect();
-    requestAnimationFrame(() => done(Array.from(rows.rows[0].cells, cell => cell.textContent)));
-}).observe(rows, {childList: true});
+const [selector, request, done] = arguments;
+new MutationObserver((changes, observer) => {
+    for (const row of changes.flatMap(change => [...change.addedNodes])) {
+        if (row.cells?.[0].textContent === request) {
+            observer.disconnect();
+            done([...row.cells].map(cell => cell.textContent));
+            return;
+        }
+    }
+}).observe(document.querySelector("tbody"), {childList: true});
 document.querySelector(selector).click();
 """
 
@@ -53,9 +57,9 @@ class Browser:
         """What a JavaScript function with this body returns."""
         return self._command("/execute/sync", script=script, args=list(arguments))
 
-    def click(self, selector: str) -> list[str]:
-        """Click, and return the cells of the line that the page adds for the request that this causes."""
-        return self._command("/execute/async", script=CLICK_AND_WAIT, args=[selector])
+    def click(self, selector: str, request: str) -> list[str]:
+        """Click, and return the cells of the line that the page adds for this request, which the click causes."""
+        return self._command("/execute/async", script=CLICK_AND_WAIT, args=[selector, request])
 
     def complaints(self) -> list[str]:
         """What the browser's console has to say since the last call: errors of scripts and failed requests."""

@@ -21,9 +21,10 @@ def test_the_page_shows_hits_and_a_discount_is_seen_at_once(shop: str, browser: 
     read = f".card[data-id='{number}'] button[data-read]"
     discount = f".card[data-id='{number}'] button[data-discount]"
 
-    assert "fwd=uri-miss" in browser.click(read)[HOW]
-    assert browser.click(read)[HOW].startswith("hit")
-    assert browser.click(discount)[HOW] == "purge done"
+    path = f"/products/{number}"
+    assert "fwd=uri-miss" in browser.click(read, f"GET {path}")[HOW]
+    assert browser.click(read, f"GET {path}")[HOW].startswith("hit")
+    assert browser.click(discount, f"POST {path}/discount")[HOW] == "purge done"
 
     browser.go(f"{shop}/")
     assert browser.run(f"return {card}.querySelector('.price s').textContent") == full_price
@@ -37,10 +38,11 @@ def test_a_user_sees_only_the_own_basket(shop: str, browser: Browser) -> None:
     alice, bob = ("button[data-path='/me/basket'][data-as='alice']", "button[data-path='/me/basket'][data-as='bob']")
     nobody = "button[data-path='/me/basket']:not([data-as])"
 
-    assert "fwd=uri-miss" in browser.click(alice)[HOW]
-    assert browser.click(alice)[HOW].startswith("hit")
-    assert not browser.click(bob)[HOW].startswith("hit")
-    assert browser.click(nobody)[2] == "401"
+    request = "GET /me/basket"
+    assert "fwd=uri-miss" in browser.click(alice, request)[HOW]
+    assert browser.click(alice, request)[HOW].startswith("hit")
+    assert not browser.click(bob, request)[HOW].startswith("hit")
+    assert browser.click(nobody, request)[2] == "401"
 
 
 def test_the_page_is_stored_and_the_browser_revalidates_it(shop: str, browser: Browser) -> None:
