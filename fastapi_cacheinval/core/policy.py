@@ -97,6 +97,8 @@ class CachePolicy:
     cache_control: str | None = None
     templates: tuple[TagTemplate, ...] = field(init=False, repr=False, compare=False)
     lifetimes: Mapping[int, float] = field(init=False, repr=False, compare=False)
+    stale_seconds: float = field(init=False, repr=False, compare=False)
+    error_seconds: float = field(init=False, repr=False, compare=False)
     partition: tuple[Callable[..., Any] | Any, ...] = field(init=False, repr=False, compare=False)
     guards: tuple[Callable[..., Any] | Any, ...] = field(init=False, repr=False, compare=False)
 
@@ -104,6 +106,8 @@ class CachePolicy:
         put = object.__setattr__
         for name in ("ttl", "stale_while_revalidate", "stale_if_error"):
             put(self, name, seconds(getattr(self, name), name))
+        put(self, "stale_seconds", seconds(self.stale_while_revalidate, "stale_while_revalidate"))
+        put(self, "error_seconds", seconds(self.stale_if_error, "stale_if_error"))
         put(self, "jitter", _unit(self.jitter, "jitter", 1))
         put(self, "early_refresh", _unit(self.early_refresh, "early_refresh", 100))
         if isinstance(self.tags, str):

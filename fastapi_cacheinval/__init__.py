@@ -1,0 +1,37 @@
+"""An HTTP cache inside a FastAPI app: tagged responses, and mutations that invalidate them by themselves."""
+
+from __future__ import annotations
+
+from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.core.policy import CachePolicy
+from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.statistics import Statistics
+from fastapi_cacheinval.dependencies import CacheTags, cached, invalidates
+from fastapi_cacheinval.engine.collecting import add_tags
+from fastapi_cacheinval.errors import (
+    CacheinvalError,
+    CacheNotRunning,
+    CallerDependentRoute,
+    ConfigurationError,
+    MiddlewareMissing,
+    PurgeNotDelivered,
+)
+from fastapi_cacheinval.middleware import CacheMiddleware
+
+__all__ = [
+    "CacheMiddleware",
+    "CacheNotRunning",
+    "CachePolicy",
+    "CacheTags",
+    "CacheinvalError",
+    "CallerDependentRoute",
+    "ConfigurationError",
+    "HTTPCache",
+    "MiddlewareMissing",
+    "PurgeNotDelivered",
+    "Receipt",
+    "Statistics",
+    "add_tags",
+    "cached",
+    "invalidates",
+]

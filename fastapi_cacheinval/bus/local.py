@@ -1,0 +1,59 @@
+"""The purge log of one process."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from math import inf
+
+from fastapi_cacheinval.core.replica import Line, Replica, Reset, Term
+
+__all__ = ["LocalBus"]
+
+
+class LocalBus:
+    """Numbers purges in memory and applies each to the replica before anything else can read it.
+
+    There is nothing to lose touch with, so the lease is always live. `publish` may be called from
+    any thread, by `publish_now` without a loop.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._replica: Replica | None = None
+        self._term = Term(0, "")
+        self._seq = 0
+
+    async def start(self, replica: Replica) -> None:
+        self.attach(replica)
+
+    def attach(self, replica: Replica) -> None:
+        """Open the log's only term, at the first call; later calls change nothing."""
+        with self._lock:
+            if self._replica is replica:
+                return
+            self._replica = replica
+            # Made here, not in __init__: a process that was forked after it must not share it.
+            self._term = Term(1, secrets.token_hex(8))
+            now = self._now()
+            replica.answered(Reset(self._term, self._seq, ""), now, now)
+            replica.lease_until = inf
+
+    async def stop(self) -> None:
+        """Nothing is held."""
+
+    async def publish(self, tags: tuple[str, ...], *, soft: bool) -> Line:
+        return self.publish_now(tags, soft=soft)
+
+    def publish_now(self, tags: tuple[str, ...], *, soft: bool) -> Line:
+        """Write and apply one purge, in one step that no reader can see half of."""
+        with self._lock:
+            replica = self._replica
+            now = self._now()
+            self._seq += 1
+            line = Line(self._term, self._seq, f"{self._seq:x}", tags, soft, now)
+            if replica is not None:
+                replica.heard(line, now)
+            return line

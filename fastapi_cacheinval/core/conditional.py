@@ -1,0 +1,42 @@
+"""Whether the client already has what would be sent (RFC 9110 section 13)."""
+
+from __future__ import annotations
+
+from fastapi_cacheinval.grammar.dates import parse_date
+from fastapi_cacheinval.grammar.entity_tags import none_match_fails
+from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
+
+__all__ = ["CONDITIONAL_FIELDS", "not_modified", "not_modified_fields"]
+
+CONDITIONAL_FIELDS = frozenset(
+    {b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"range"}
+)
+
+# RFC 9110 section 15.4.5: what describes the content stays with the content.
+_CONTENT_FIELDS = frozenset(
+    {b"content-length", b"content-type", b"content-encoding", b"content-language", b"content-range"}
+)
+
+
+def not_modified(
+    request: RawHeaders, status: int, etag: bytes | None, last_modified: float | None, wall_now: float
+) -> bool:
+    """Whether a 304 answers a conditional GET or HEAD (RFC 9110 section 13.2.2).
+
+    `If-Modified-Since` counts only without `If-None-Match`; `wall_now` is seconds since the epoch.
+    """
+    if not 200 <= status < 300:
+        return False
+    tags = values(request, b"if-none-match")
+    if tags:
+        return none_match_fails(etag, tags)
+    since = first(request, b"if-modified-since")
+    if since is None or last_modified is None:
+        return False
+    parsed = parse_date(since, wall_now)
+    return parsed is not None and last_modified <= parsed
+
+
+def not_modified_fields(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+    """The fields of a response that its 304 carries."""
+    return [pair for pair in headers if pair[0] not in _CONTENT_FIELDS]

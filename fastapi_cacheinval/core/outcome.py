@@ -1,0 +1,56 @@
+"""How one request was answered: `Cache-Status` is written from it, and telemetry receives the same value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fastapi_cacheinval.core.decide import Reason
+from fastapi_cacheinval.grammar.cache_status import CacheStatus, serialise_cache_status
+
+__all__ = ["Outcome", "Result", "cache_status"]
+
+
+class Result(StrEnum):
+    """The kind of answer."""
+
+    HIT = "hit"
+    STALE = "stale"
+    MISS = "miss"
+    COLLAPSED = "collapsed"
+    BYPASS = "bypass"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer to one cacheable request.
+
+    `ttl` is the remaining freshness in whole seconds, negative when stale; `age` the response's age
+    in seconds. `reason` says why the request went forward, `fwd_status` what came back where that is
+    not what was sent, `detail` what stood in the way of storing.
+    """
+
+    result: Result
+    tier: str | None = None
+    reason: Reason | None = None
+    age: float | None = None
+    ttl: int | None = None
+    fwd_status: int | None = None
+    stored: bool = False
+    detail: str | None = None
+
+
+def cache_status(outcome: Outcome) -> bytes:
+    """The `Cache-Status` member for an outcome (RFC 9211)."""
+    hit = outcome.reason is None and outcome.result in (Result.HIT, Result.STALE)
+    return serialise_cache_status(
+        CacheStatus(
+            hit=hit,
+            fwd=None if outcome.reason is None else outcome.reason.value,
+            fwd_status=outcome.fwd_status,
+            ttl=outcome.ttl,
+            stored=outcome.stored,
+            collapsed=outcome.result is Result.COLLAPSED,
+            detail=outcome.detail,
+        )
+    )

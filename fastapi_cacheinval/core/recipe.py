@@ -1,0 +1,131 @@
+"""From a complete response to a stored one: what is added to its fields, how long it lives, what it is tagged with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fastapi_cacheinval.core.freshness import calm_until, jittered
+from fastapi_cacheinval.core.policy import CachePolicy
+from fastapi_cacheinval.core.selecting import Selector, select, selectors
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse
+from fastapi_cacheinval.core.keys import variant_key
+from fastapi_cacheinval.core.storing import response_directives
+from fastapi_cacheinval.core.tags import ALL, is_reserved, normalise_tags, path_tag
+from fastapi_cacheinval.grammar.dates import parse_date
+from fastapi_cacheinval.grammar.entity_tags import make_etag, parse_etag
+from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, values
+from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key, serialise_surrogate_key
+from fastapi_cacheinval.grammar.vary import ANY_FIELD, add_vary, parse_vary
+
+__all__ = ["Recipe", "downstream_fields", "stored_response", "streamed_fields"]
+
+# `Age` is ours to say, and what others wrote into `Cache-Status` is history.
+_OURS = frozenset({b"age", b"surrogate-key"})
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is known of a fill before its response: the request's side of a stored response.
+
+    `key` is the resource's cache key, `declared` the header fields that select a variant whatever
+    `Vary` says, `path` the decoded path, `private` whether a partition or a guard stands before it.
+    """
+
+    key: bytes
+    policy: CachePolicy
+    tags: tuple[str, ...]
+    declared: tuple[bytes, ...]
+    request_headers: RawHeaders
+    path: str
+    private: bool
+    front: bool
+    stamp: Stamp
+    began: float
+    emit_surrogate_key: bool
+
+
+def downstream_fields(headers: RawHeaders, policy: CachePolicy, *, private: bool) -> list[tuple[bytes, bytes]]:
+    """What downstream caches are told where the handler says nothing: they revalidate, since they cannot be purged."""
+    if first(headers, b"cache-control") is not None:
+        return []
+    if policy.cache_control is not None:
+        return [(b"cache-control", policy.cache_control.encode())]
+    return [(b"cache-control", b"private, no-cache" if private else b"no-cache")]
+
+
+def _fields(
+    recipe: Recipe, headers: RawHeaders, tags: Iterable[str], body: bytes | None
+) -> list[tuple[bytes, bytes]]:
+    fields = [pair for pair in end_to_end(headers) if pair[0] not in _OURS]
+    fields += downstream_fields(fields, recipe.policy, private=recipe.private)
+    fields = add_vary(fields, recipe.declared)
+    if body is not None:
+        if first(fields, b"etag") is None:
+            fields.append((b"etag", make_etag(body)))
+        if first(fields, b"content-length") is None:
+            fields.append((b"content-length", b"%d" % len(body)))
+    if recipe.emit_surrogate_key:
+        surrogate = serialise_surrogate_key(tag for tag in tags if not is_reserved(tag))
+        if surrogate is not None:
+            fields.append((b"surrogate-key", surrogate))
+    return fields
+
+
+def streamed_fields(recipe: Recipe, headers: RawHeaders, added: Iterable[str]) -> list[tuple[bytes, bytes]]:
+    """The fields of a first answer whose body is still on its way, so that its length and bytes are not known."""
+    return _fields(recipe, headers, _tags(recipe, headers, added), None)
+
+
+def _tags(recipe: Recipe, headers: RawHeaders, added: Iterable[str]) -> tuple[str, ...]:
+    named = normalise_tags(parse_surrogate_key(values(headers, b"surrogate-key")))
+    return tuple(dict.fromkeys((*recipe.tags, *added, *named)))
+
+
+def stored_response(
+    recipe: Recipe,
+    status: int,
+    headers: RawHeaders,
+    body: bytes,
+    added: Iterable[str],
+    *,
+    now: float,
+    wall_now: float,
+    draw: float,
+) -> tuple[StoredResponse, tuple[Selector, ...]]:
+    """The stored response and what selects it.
+
+    `added` are the tags collected while answering, in normal form; `now` is the cache's clock,
+    `wall_now` seconds since the epoch, `draw` uniform in [0, 1).
+    """
+    tags = _tags(recipe, headers, added)
+    fields = _fields(recipe, headers, tags, body)
+    policy = recipe.policy
+    vary = parse_vary(values(fields, b"vary"))
+    chosen = selectors(recipe.declared, () if vary is ANY_FIELD else vary)
+    selected = select(recipe.request_headers, chosen)
+    etag, modified, age = first(fields, b"etag"), first(fields, b"last-modified"), first(headers, b"age")
+    fill_seconds = max(0.0, now - recipe.began)
+    fresh_until = now + jittered(policy.lifetimes[status], policy.jitter, draw)
+    directives = response_directives(headers)
+    stored = StoredResponse(
+        key=variant_key(recipe.key, selected) if chosen else recipe.key,
+        status=status,
+        headers=tuple(fields),
+        body=body,
+        etag=etag if etag is not None and parse_etag(etag) is not None else None,
+        last_modified=None if modified is None else parse_date(modified, wall_now),
+        tags=(*tags, path_tag(recipe.path), ALL),
+        vary=selected,
+        stamp=recipe.stamp,
+        created=now - (int(age) if age is not None and age.isdigit() and len(age) < 10 else 0),
+        fresh_until=fresh_until,
+        calm_until=calm_until(fresh_until, fill_seconds, policy.early_refresh),
+        fill_seconds=fill_seconds,
+        early_refresh=policy.early_refresh,
+        stale_while_revalidate=policy.stale_seconds,
+        stale_if_error=policy.error_seconds,
+        must_revalidate=directives.must_revalidate or directives.proxy_revalidate,
+        front=recipe.front,
+    )
+    return stored, chosen

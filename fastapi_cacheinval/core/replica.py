@@ -1,0 +1,295 @@
+"""One replica's view of the purge log, as a pure state machine: messages and replies in, what to do next out.
+
+A purge is a numbered line in a log. Every stored response carries the `Stamp` that says up to which
+line its fill had read. The rules, which everything below obeys:
+
+- a line is applied only when it is the next one; a gap, a later term or a doubt asks the log;
+- the lease is renewed only by a reply that was applied whole, from the moment its request was sent;
+- a response is handed over only under a live lease, of the same generation, and with no hard purge
+  and no fence of its tags after its stamp; a soft purge after it makes it stale;
+- a number seen with another nonce, or a later term, makes everything from before unusable.
+
+Times are seconds of the replica's own clock, which must count suspension, and come in as arguments.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from math import inf
+from typing import NamedTuple
+
+from fastapi_cacheinval.core.stored import Stamp
+
+__all__ = ["Ask", "Current", "Line", "Missed", "Next", "Replica", "Reply", "Reset", "TagCell", "Term"]
+
+# How many nonces of applied lines are remembered, to recognise a number that was written again.
+_REMEMBERED = 256
+
+
+class Term(NamedTuple):
+    """One life of the log: its number, and the nonce that opened it, without which numbers lie."""
+
+    number: int
+    nonce: str
+
+
+class Line(NamedTuple):
+    """One purge in the log. `at` is the log's own time in seconds; `trace` is trace context to pass on."""
+
+    term: Term
+    seq: int
+    nonce: str
+    tags: tuple[str, ...]
+    soft: bool
+    at: float
+    trace: tuple[tuple[str, str], ...] = ()
+
+
+class Ask(NamedTuple):
+    """What a heartbeat or a purge tells the log of this replica, so that the log can compare."""
+
+    term: Term
+    seq: int
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The log has nothing that the asker has not read."""
+
+    term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """The lines after the asker's number, in order, up to the end of the log."""
+
+    term: Term
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The asker's past and the log's do not meet: forget everything and go on from here."""
+
+    term: Term
+    seq: int
+    nonce: str
+
+
+Reply = Current | Missed | Reset
+
+
+class Next(Enum):
+    """What the shell does next."""
+
+    NOTHING = "nothing"
+    ASK = "ask the log now"
+
+
+class TagCell:
+    """The last purges of one tag, hard and soft apart: a soft one must not hide a hard one."""
+
+    __slots__ = ("hard", "soft", "soft_at")
+
+    def __init__(self) -> None:
+        self.hard = -1
+        self.soft = -1
+        self.soft_at = inf
+
+    @property
+    def last(self) -> int:
+        """The number of the later of the two."""
+        return max(self.hard, self.soft)
+
+
+class Replica:
+    """What this replica knows of the log, and the one check that every hand-over passes.
+
+    `staleness_bound` is the length of a lease in seconds, `stale_when_disconnected` how long after
+    it a response may still be handed over, `most_cells` how many purged tags are remembered.
+    `changes` counts what could concern a stored response: while it stands, nothing can have.
+    """
+
+    __slots__ = (
+        "_fences",
+        "_most_cells",
+        "_open",
+        "_recent",
+        "applied",
+        "bound",
+        "cells",
+        "changes",
+        "fence_count",
+        "floor",
+        "generation",
+        "lease_until",
+        "nonce",
+        "stale_when_disconnected",
+        "term",
+    )
+
+    def __init__(
+        self,
+        *,
+        staleness_bound: float,
+        stale_when_disconnected: float = 0.0,
+        most_cells: int = 100_000,
+    ) -> None:
+        self.bound = staleness_bound
+        self.stale_when_disconnected = stale_when_disconnected
+        self._most_cells = most_cells
+        self.term = Term(0, "")
+        self.applied = 0
+        self.nonce = ""
+        self.generation = 0
+        self.floor = 0
+        self.lease_until = -inf
+        self.changes = 0
+        self.fence_count = 0
+        self.cells: OrderedDict[str, TagCell] = OrderedDict()
+        self._recent: OrderedDict[int, str] = OrderedDict()
+        self._fences: dict[str, int] = {}
+        self._open: dict[int, tuple[str, ...]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Replica term {self.term.number} applied {self.applied} generation {self.generation}>"
+
+    # -- reading the log ------------------------------------------------------------------------
+
+    def ask(self) -> Ask:
+        """What to send with a heartbeat or a purge."""
+        return Ask(self.term, self.applied, self.nonce)
+
+    def heard(self, line: Line, now: float) -> Next:
+        """Take a message, which may be lost, late, doubled or out of order."""
+        if line.term.number < self.term.number:
+            return Next.NOTHING
+        if line.term != self.term:
+            return Next.ASK
+        if line.seq <= self.applied:
+            known = self._recent.get(line.seq, self.nonce if line.seq == self.applied else None)
+            if known is not None and known != line.nonce:
+                self._distrust()
+                return Next.ASK
+            return Next.NOTHING
+        if line.seq > self.applied + 1:
+            return Next.ASK
+        self._apply(line, now)
+        return Next.NOTHING
+
+    def answered(self, reply: Reply, sent: float, now: float) -> Next:
+        """Take the log's reply to what was asked at `sent`; only one applied whole renews the lease."""
+        if reply.term.number < self.term.number:
+            return Next.NOTHING
+        if isinstance(reply, Reset):
+            self._reset(reply)
+        elif reply.term != self.term:
+            self._distrust()
+            return Next.ASK
+        elif isinstance(reply, Missed):
+            for line in reply.lines:
+                if self.heard(line, now) is Next.ASK:
+                    return Next.ASK
+        self.lease_until = max(self.lease_until, sent + self.bound)
+        return Next.NOTHING
+
+    def _apply(self, line: Line, now: float) -> None:
+        cells = self.cells
+        for tag in line.tags:
+            # Never out of the map, not for a moment: another thread may be checking a response.
+            cell = cells.get(tag)
+            if cell is None:
+                cell = TagCell()
+            if line.soft:
+                cell.soft, cell.soft_at = line.seq, now
+            else:
+                cell.hard = line.seq
+            cells[tag] = cell
+            cells.move_to_end(tag)
+        while len(cells) > self._most_cells:
+            _, oldest = cells.popitem(last=False)
+            self.floor = max(self.floor, oldest.last)
+        self.applied, self.nonce = line.seq, line.nonce
+        self._recent[line.seq] = line.nonce
+        if len(self._recent) > _REMEMBERED:
+            self._recent.popitem(last=False)
+        self.changes += 1
+
+    def _reset(self, reply: Reset) -> None:
+        self.term, self.applied, self.nonce = reply.term, reply.seq, reply.nonce
+        self.floor = reply.seq
+        self.cells.clear()
+        self._recent.clear()
+        self._forget_responses()
+
+    def _distrust(self) -> None:
+        """What was read and what is there do not meet: nothing kept can be proved until the log says so."""
+        self.lease_until = -inf
+        self._forget_responses()
+
+    def _forget_responses(self) -> None:
+        self.generation += 1
+        self.changes += 1
+
+    # -- purges that have no number yet ---------------------------------------------------------
+
+    def fence(self, tags: Iterable[str]) -> int:
+        """Make unusable what was filled before this moment under these tags; the handle lifts it."""
+        self.fence_count += 1
+        fence = self.fence_count
+        named = self._open[fence] = tuple(tags)
+        for tag in named:
+            self._fences[tag] = fence
+        self.changes += 1
+        return fence
+
+    def lift(self, fence: int) -> None:
+        """End a fence, once its purge has a number and has been applied."""
+        for tag in self._open.pop(fence, ()):
+            if self._fences.get(tag) == fence:
+                del self._fences[tag]
+
+    def fenced(self, tags: Iterable[str]) -> bool:
+        """Whether any of the tags is fenced: then nothing from elsewhere, and no one else's fill, is taken."""
+        fences = self._fences
+        return bool(fences) and any(tag in fences for tag in tags)
+
+    # -- what may be handed over ----------------------------------------------------------------
+
+    def stamp(self, now: float) -> Stamp:
+        """What a fill that begins now has read."""
+        return Stamp(self.generation, self.applied, self.fence_count, now)
+
+    def live(self, now: float) -> bool:
+        """Whether the lease says that this replica has read the log."""
+        return now < self.lease_until
+
+    def hand_over(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
+        """From when on a response counts as stale by soft purges (inf: untouched); None where it may not be used.
+
+        `own` says that this replica filled it. Without a live lease only its own fill that began
+        within the bound may go out, or what `stale_when_disconnected` allows.
+        """
+        if stamp.generation != self.generation or stamp.as_of < self.floor:
+            return None
+        if now >= self.lease_until:
+            young = own and now - stamp.began < self.bound
+            if not young and now >= self.lease_until + self.stale_when_disconnected:
+                return None
+        stale_from = inf
+        cells, fences = self.cells, self._fences
+        as_of = stamp.as_of
+        for tag in tags:
+            cell = cells.get(tag)
+            if cell is not None:
+                if cell.hard > as_of:
+                    return None
+                if cell.soft > as_of and cell.soft_at < stale_from:
+                    stale_from = cell.soft_at
+            if fences and fences.get(tag, -1) > stamp.fence:
+                return None
+        return stale_from

@@ -1,0 +1,46 @@
+"""What a cache reports of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["Statistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A snapshot of one cache in one process; counts are since it was made.
+
+    `responses` and `size_bytes` are what is kept now, `max_bytes` the bound. `hits` to `bypassed` are
+    answers by kind; `fills`, `refreshes` and `purges` count by outcome; `refused` says why responses
+    were not stored, `dropped_tags` counts tags with nothing left of them. `forwards_under_way` and `refreshing` are now. `term`, `applied` and `generation`
+    are the replica's place in the log, `lease_remaining` the seconds for which it may trust its copy,
+    `queue_length` the purges that have no number yet. `sources` is the state of what is attached.
+    """
+
+    enabled: bool
+    responses: int
+    aliases: int
+    size_bytes: int
+    max_bytes: int
+    evicted: int
+    reclaimed: int
+    hits: int
+    stale: int
+    misses: int
+    collapsed: int
+    bypassed: int
+    fills: Mapping[str, int]
+    refused: Mapping[str, int]
+    refreshes: Mapping[str, int]
+    purges: Mapping[str, int]
+    dropped_tags: int
+    forwards_under_way: int
+    refreshing: int
+    term: int
+    applied: int
+    generation: int
+    lease_remaining: float
+    queue_length: int
+    sources: Mapping[str, object]

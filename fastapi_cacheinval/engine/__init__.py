@@ -1,0 +1,1 @@
+"""Tiers, collapsing, refreshing and purging: asyncio, no framework."""

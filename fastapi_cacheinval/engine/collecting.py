@@ -1,0 +1,52 @@
+"""Collecting tags while a request is answered, from anywhere in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+
+from fastapi_cacheinval.core.tags import normalise_tag
+
+__all__ = ["TagBag", "add_tags", "current_bag"]
+
+
+class TagBag:
+    """The tags of one request, in normal form and first order; any thread may add.
+
+    Text without anything left of it is dropped and told to `dropped`, never raised about.
+    """
+
+    __slots__ = ("_dropped", "_tags")
+
+    def __init__(self, dropped: Callable[[], None]) -> None:
+        self._tags: dict[str, None] = {}
+        self._dropped = dropped
+
+    def add(self, *tags: str) -> None:
+        """Add tags."""
+        for text in tags:
+            tag = normalise_tag(str(text))
+            if tag is None:
+                self._dropped()
+            else:
+                self._tags[tag] = None
+
+    def snapshot(self) -> tuple[str, ...]:
+        """What was added up to now."""
+        return tuple(self._tags)
+
+
+current_bag: ContextVar[Callable[[], TagBag] | None] = ContextVar("fastapi_cacheinval_tags", default=None)
+
+
+def add_tags(*tags: str) -> bool:
+    """Add tags to the request at hand, for code that has no `CacheTags`: an ORM hook, a helper, a thread.
+
+    On a safe method they tag the stored response, on an unsafe one they are purged. False where no
+    request is being answered in this context: then nothing is collected.
+    """
+    bag = current_bag.get()
+    if bag is None:
+        return False
+    bag().add(*tags)
+    return True

@@ -1,0 +1,124 @@
+"""The engine: the near tier, the replica's state and the log, joined."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from math import inf
+
+from fastapi_cacheinval.core.decide import Decision, decide, usable_on_error
+from fastapi_cacheinval.core.recipe import Recipe
+from fastapi_cacheinval.core.replica import Replica
+from fastapi_cacheinval.core.selecting import Selector, VaryRecord
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.core.weight import weigh
+from fastapi_cacheinval.engine.settings import Settings
+from fastapi_cacheinval.grammar.fields import RawHeaders
+from fastapi_cacheinval.ports.clock import Clock
+from fastapi_cacheinval.ports.store import LocalStore, Target
+
+__all__ = ["Engine", "Kept"]
+
+Kept = StoredResponse | VaryRecord
+
+# A response that was not asked for since it went stale is let go of this long after its last use, at the latest.
+_GRACE = 1.0
+
+
+class Engine:
+    """What every lookup and every fill goes through; it holds nothing that belongs to an event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        store: LocalStore[Kept],
+        replica: Replica,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.now = clock.now
+        self.store = store
+        self.replica = replica
+        self.draw = draw
+
+    def find(self, key: bytes, headers: RawHeaders) -> tuple[StoredResponse | None, bytes]:
+        """The stored response that a request selects, and the key under which its forward collapses."""
+        return self.choose(self.store.get(key), key, headers)
+
+    def choose(self, kept: Kept | None, key: bytes, headers: RawHeaders) -> tuple[StoredResponse | None, bytes]:
+        """The variant of what is kept under a key that a request selects, and its own key."""
+        if not isinstance(kept, VaryRecord):
+            return kept, key
+        newest: bytes | None = None
+        for variant in kept.keys_for(headers):
+            newest = newest or variant
+            stored = self.store.get(variant)
+            if isinstance(stored, StoredResponse):
+                return stored, variant
+        return None, newest or key
+
+    def stale_from(self, stored: StoredResponse, now: float) -> float | None:
+        """The hand-over check: None where the response may not be used, else from when it is stale by soft purges."""
+        replica = self.replica
+        changes = replica.changes
+        live = replica.live(now)
+        if live and stored.verified == changes:
+            return inf
+        stale_from = replica.hand_over(stored.stamp, stored.tags, now)
+        if live:
+            if stale_from is None:
+                # Purged for good: its room is worth more than its place.
+                self.store.remove(stored.key)
+            elif stale_from == inf:
+                stored.verified = changes
+        return stale_from
+
+    def decide(self, stored: StoredResponse | None, now: float) -> Decision:
+        """What a lookup that found `stored` does."""
+        if stored is None:
+            return decide(None, None, now, 0.0)
+        return decide(stored, self.stale_from(stored, now), now, self.draw())
+
+    def remaining(self, stored: StoredResponse, now: float) -> int:
+        """The remaining freshness in whole seconds; at most -1 where it is stale, or a soft purge has made it so."""
+        soft = self.replica.hand_over(stored.stamp, stored.tags, now)
+        until = stored.fresh_until if soft is None else min(stored.fresh_until, soft)
+        left = until - now
+        return int(left) if left > 0 else min(-1, int(left))
+
+    def fallback(self, stored: StoredResponse | None, now: float) -> StoredResponse | None:
+        """The response, where it may stand in for a forward that failed."""
+        if stored is None or not usable_on_error(stored, self.stale_from(stored, now), now):
+            return None
+        return stored
+
+    def keep(self, recipe: Recipe, stored: StoredResponse, chosen: tuple[Selector, ...], now: float) -> bool:
+        """Store what a fill gave; False where it was purged meanwhile, or is larger than the tier takes."""
+        if self.stale_from(stored, now) is None:
+            return False
+        if not self._put(stored.key, stored, weigh(stored), stored.usable_until, now):
+            return False
+        kept = self.store.get(recipe.key)
+        if not chosen:
+            if isinstance(kept, VaryRecord):
+                self._drop(kept.variants)
+            return True
+        record = kept if isinstance(kept, VaryRecord) else VaryRecord(recipe.key)
+        record, dropped = record.with_variant(
+            chosen, stored.key, stored.usable_until, self.settings.max_variants
+        )
+        self._drop(dropped)
+        return self._put(recipe.key, record, record.weight, record.until, now)
+
+    def _put(self, key: bytes, value: Kept, weight: int, until: float, now: float) -> bool:
+        return self.store.put(key, value, weight, until + _GRACE, now)
+
+    def _drop(self, keys: tuple[bytes, ...]) -> None:
+        for key in keys:
+            self.store.remove(key)
+
+    def remember_target(self, target: Target, key: bytes) -> None:
+        """Let the front lookup find this key by a raw target from now on."""
+        self.store.alias(target, key)

@@ -1,0 +1,153 @@
+"""Collapsing: one forward per key, the others wait for its result (RFC 9111 section 4, RFC 9211 `collapsed`).
+
+The rules: if the first leader fails or is cancelled, one waiter leads; if that one fails too, all
+are released at once. A result that may not be shared releases all at once and marks the key for a
+while, so that an uncacheable resource never queues its clients. No wait is longer than the timeout,
+and behind a leader that is older than it nobody begins to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from enum import Enum
+
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.engine.clocks import within
+from fastapi_cacheinval.ports.clock import Clock
+
+__all__ = ["Flight", "Flights", "Signal"]
+
+_MARK_SECONDS = 5.0
+_MOST_MARKS = 10_000
+_MOST_LEADERS = 2
+
+
+class Signal(Enum):
+    """What a waiter is told where there is no response to share."""
+
+    LEAD = "lead the next attempt"
+    LOOK_AGAIN = "look again"
+    GO = "go forward alone"
+    FAILED = "both leaders failed: go forward alone, or use what is stale"
+
+
+class Flight:
+    """One key's forward and who waits for it. Its leader ends it by exactly one of the four calls below."""
+
+    __slots__ = ("_flights", "_leaders", "_waiters", "began", "key")
+
+    def __init__(self, flights: Flights, key: bytes, began: float) -> None:
+        self._flights = flights
+        self._waiters: deque[asyncio.Future[StoredResponse | Signal]] = deque()
+        self._leaders = 1
+        self.key = key
+        self.began = began
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiters)
+
+    def land(self, stored: StoredResponse) -> None:
+        """The forward gave a response that may be shared."""
+        self._end(stored)
+
+    def supersede(self) -> None:
+        """What the forward gave was purged meanwhile, or is none of the waiters' business: they look again."""
+        self._end(Signal.LOOK_AGAIN)
+
+    def refuse(self) -> None:
+        """The forward gave a response that may not be shared: nobody waits for this key for a while."""
+        self._flights.mark(self.key)
+        self._end(Signal.GO)
+
+    def fail(self) -> None:
+        """The forward failed or was cancelled: one more leads, or all go."""
+        if self._leaders >= _MOST_LEADERS:
+            self._end(Signal.FAILED)
+            return
+        self._leaders += 1
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Let the first waiter that is still there lead; without any, the flight is over."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                self.began = self._flights.clock.now()
+                waiter.set_result(Signal.LEAD)
+                return
+        self._flights.over(self)
+
+    def _end(self, result: StoredResponse | Signal) -> None:
+        self._flights.over(self)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(result)
+        self._waiters.clear()
+
+    async def wait(self, seconds: float) -> StoredResponse | Signal:
+        """Wait for the result, for at most so many seconds of the cache's clock; then go forward alone."""
+        waiter: asyncio.Future[StoredResponse | Signal] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            if await within(self._flights.clock, waiter, seconds):
+                return waiter.result()
+        except asyncio.CancelledError:
+            # Named leader in the same moment as cancelled: the lead must not be lost with it.
+            if waiter.done() and waiter.result() is Signal.LEAD:
+                self.pass_on()
+            raise
+        finally:
+            waiter.cancel()
+        return Signal.GO
+
+
+class Flights:
+    """The forwards under way on one event loop, by key."""
+
+    def __init__(self, clock: Clock, timeout: float) -> None:
+        self.clock = clock
+        self._timeout = timeout
+        self._flights: dict[bytes, Flight] = {}
+        self._marks: OrderedDict[bytes, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def lead(self, key: bytes) -> Flight | None:
+        """Begin a flight for a key; None where one is under way."""
+        if key in self._flights:
+            return None
+        flight = self._flights[key] = Flight(self, key, self.clock.now())
+        return flight
+
+    def under_way(self, key: bytes) -> Flight | None:
+        """The flight to wait for; None where there is none."""
+        return self._flights.get(key)
+
+    def too_slow(self, flight: Flight) -> bool:
+        """Whether a flight has lasted so long that nobody should begin to wait for it."""
+        return self.clock.now() - flight.began >= self._timeout
+
+    def marked(self, key: bytes) -> bool:
+        """Whether the key's responses could not be shared a moment ago."""
+        until = self._marks.get(key)
+        return until is not None and self.clock.now() < until
+
+    def mark(self, key: bytes) -> None:
+        """Let nobody wait for this key for five seconds."""
+        self._marks[key] = self.clock.now() + _MARK_SECONDS
+        self._marks.move_to_end(key)
+        if len(self._marks) > _MOST_MARKS:
+            self._marks.popitem(last=False)
+
+    def unmark(self, key: bytes) -> None:
+        """A response of this key could be shared after all."""
+        self._marks.pop(key, None)
+
+    def over(self, flight: Flight) -> None:
+        """Forget a flight."""
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]

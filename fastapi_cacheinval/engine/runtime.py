@@ -1,0 +1,120 @@
+"""What belongs to one event loop: the forwards under way, background refreshes, and tasks that outlive a request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi_cacheinval.engine.clocks import within
+from fastapi_cacheinval.engine.flights import Flights
+from fastapi_cacheinval.ports.clock import Clock
+
+__all__ = ["Runtime"]
+
+logger = logging.getLogger("fastapi_cacheinval.refresh")
+
+_PAUSE_AFTER_FAILURE = 1.0
+_MOST_PAUSES = 10_000
+# Real seconds that a cancelled refresh has to clean up after itself.
+_LAST_WORD = 1.0
+
+
+class Runtime:
+    """The loop-bound half of a cache; made at start, ended at stop, rebuilt for another loop.
+
+    Background tasks run in the context of start-up, not of the request that caused them.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        collapse_timeout: float,
+        most_refreshes: int,
+        refresh_timeout: float,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.flights = Flights(clock, collapse_timeout)
+        self._clock = clock
+        self._context = contextvars.copy_context()
+        self._most_refreshes = most_refreshes
+        self._refresh_timeout = refresh_timeout
+        self._refreshes: dict[bytes, asyncio.Task[None]] = {}
+        self._paused: OrderedDict[bytes, float] = OrderedDict()
+        self._owned: set[asyncio.Task[Any]] = set()
+        self.closing = False
+
+    @property
+    def refreshing(self) -> int:
+        """How many refreshes run."""
+        return len(self._refreshes)
+
+    def own(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run work that must not end with the request that began it."""
+        task = self.loop.create_task(work, context=self._context.copy())
+        self._owned.add(task)
+        task.add_done_callback(self._owned.discard)
+        return task
+
+    def may_refresh(self, key: bytes) -> bool:
+        """Whether a refresh of this key could begin now: none runs, none has just failed, there is room."""
+        return (
+            not self.closing
+            and key not in self._refreshes
+            and len(self._refreshes) < self._most_refreshes
+            and self._clock.now() >= self._paused.get(key, 0.0)
+        )
+
+    def refresh(self, key: bytes, work: Callable[[], Coroutine[Any, Any, str]], done: Callable[[str], None]) -> None:
+        """Run one background refresh; `work` gives its outcome, `done` is told it."""
+        task = self.loop.create_task(self._run(key, work, done), context=self._context.copy())
+        self._refreshes[key] = task
+
+    async def _run(self, key: bytes, work: Callable[[], Coroutine[Any, Any, str]], done: Callable[[str], None]) -> None:
+        outcome = "failed"
+        inner = self.loop.create_task(work())
+        try:
+            if await within(self._clock, inner, self._refresh_timeout):
+                outcome = inner.result()
+            else:
+                outcome = "timeout"
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except Exception:
+            # A refresh has no client to tell; the stored response stays in use.
+            logger.warning("a background refresh failed", exc_info=True)
+        finally:
+            self._refreshes.pop(key, None)
+            if not inner.done():
+                inner.cancel()
+                await asyncio.wait((inner,), timeout=_LAST_WORD)
+            if outcome in ("failed", "timeout"):
+                self._pause(key)
+            done(outcome)
+
+    def _pause(self, key: bytes) -> None:
+        self._paused[key] = self._clock.now() + _PAUSE_AFTER_FAILURE
+        self._paused.move_to_end(key)
+        if len(self._paused) > _MOST_PAUSES:
+            self._paused.popitem(last=False)
+
+    async def close(self, patience: float) -> int:
+        """Cancel the refreshes and give owned work a last while; how many pieces of it were left undone."""
+        self.closing = True
+        refreshes = list(self._refreshes.values())
+        for task in refreshes:
+            task.cancel()
+        if refreshes:
+            await asyncio.wait(refreshes)
+        owned = [task for task in self._owned if not task.done()]
+        if owned:
+            _, undone = await asyncio.wait(owned, timeout=patience)
+            for task in undone:
+                task.cancel()
+            return len(undone)
+        return 0

@@ -1,0 +1,119 @@
+"""The settings of one cache, checked when they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Literal, TypedDict
+
+from fastapi_cacheinval.core.policy import seconds
+from fastapi_cacheinval.errors import ConfigurationError
+
+__all__ = ["Options", "Settings"]
+
+_KIB = 1024
+_MIB = 1024 * _KIB
+
+_DURATIONS = (
+    "staleness_bound",
+    "stale_when_disconnected",
+    "collapse_timeout",
+    "refresh_timeout",
+    "hold_timeout",
+)
+_COUNTS = {
+    "l1_max_bytes": 64 * _KIB,
+    "max_body_bytes": 1,
+    "max_variants": 1,
+    "max_refreshes": 1,
+    "hold_max_bytes": 0,
+}
+
+
+class Options(TypedDict, total=False):
+    """What an `HTTPCache` may be made with, as it is written; `Settings` says what each is."""
+
+    namespace: str
+    version: str
+    l1_max_bytes: int
+    max_body_bytes: int
+    staleness_bound: float | timedelta
+    stale_when_disconnected: float | timedelta
+    mutations_when_disconnected: Literal["queue", "refuse"]
+    secret: str | bytes | None
+    collapse_timeout: float | timedelta
+    max_variants: int
+    read_your_writes: bool
+    max_refreshes: int
+    refresh_timeout: float | timedelta
+    hold_timeout: float | timedelta
+    hold_max_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an `HTTPCache` is made with; durations are seconds, sizes are bytes.
+
+    - `namespace`, `version`: part of every cache key; caches that differ in them share nothing.
+    - `l1_max_bytes` (at least 64 KiB): what all that is kept may take, bookkeeping included.
+    - `max_body_bytes`: a larger body is never stored.
+    - `staleness_bound`, `stale_when_disconnected`, `mutations_when_disconnected`, `read_your_writes`:
+      how replicas that share a log behave; the log of one process cannot be out of reach.
+    - `secret` (at least 16 characters): the key of partition digests; made at start without one.
+    - `collapse_timeout`: the longest that a request waits for another's forward.
+    - `max_variants`: how many variants of one resource are kept.
+    - `max_refreshes`, `refresh_timeout`: how many background refreshes run, and for how long.
+    - `hold_timeout`, `hold_max_bytes`: how long, and up to which size, the response of a mutation
+      waits for its commit.
+
+    Raises `ConfigurationError`, naming the setting.
+    """
+
+    namespace: str = "cacheinval"
+    version: str = ""
+    l1_max_bytes: int = 64 * _MIB
+    max_body_bytes: int = _MIB
+    staleness_bound: float = 2.0
+    stale_when_disconnected: float = 0.0
+    mutations_when_disconnected: str = "queue"
+    secret: str | bytes | None = None
+    collapse_timeout: float = 5.0
+    max_variants: int = 32
+    read_your_writes: bool = False
+    max_refreshes: int = 64
+    refresh_timeout: float = 30.0
+    hold_timeout: float = 0.1
+    hold_max_bytes: int = 64 * _KIB
+
+    @classmethod
+    def of(cls, options: Mapping[str, object]) -> Settings:
+        """Check options as they were written."""
+        known = {item.name for item in fields(cls)}
+        for name in options:
+            if name not in known:
+                raise ConfigurationError(f"HTTPCache has no setting {name!r}; it has {', '.join(sorted(known))}.")
+        durations = {name: seconds(options[name], name) for name in _DURATIONS if name in options}
+        return cls(**{**options, **durations})  # type: ignore[arg-type]  # checked in __post_init__
+
+    def __post_init__(self) -> None:
+        for name in ("staleness_bound", "collapse_timeout", "refresh_timeout"):
+            if not getattr(self, name):
+                raise ConfigurationError(f"{name} must be over 0 seconds.")
+        for name, least in _COUNTS.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigurationError(f"{name} is a whole number of at least {least}, not {value!r}.")
+        for name in ("namespace", "version"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigurationError(f"{name} is a str, not {getattr(self, name)!r}.")
+        if not self.namespace:
+            raise ConfigurationError("namespace must not be empty.")
+        if self.mutations_when_disconnected not in ("queue", "refuse"):
+            raise ConfigurationError(
+                f"mutations_when_disconnected is 'queue' or 'refuse', not {self.mutations_when_disconnected!r}."
+            )
+        if not isinstance(self.read_your_writes, bool):
+            raise ConfigurationError(f"read_your_writes is True or False, not {self.read_your_writes!r}.")
+        if self.secret is not None and (not isinstance(self.secret, str | bytes) or len(self.secret) < 16):
+            raise ConfigurationError("secret is a str or bytes of at least 16 characters.")

@@ -1,0 +1,55 @@
+"""Writing answers: a stored response, a 304, and the fields that say how an answer came."""
+
+from __future__ import annotations
+
+from starlette.types import Message, Send
+
+from fastapi_cacheinval.core.conditional import not_modified, not_modified_fields
+from fastapi_cacheinval.core.outcome import Outcome, cache_status
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.grammar.fields import RawHeaders
+from fastapi_cacheinval.framework.site import Site
+
+__all__ = ["RawField", "send_response", "send_stored", "status_fields", "without_body"]
+
+RawField = tuple[bytes, bytes]
+
+
+def status_fields(site: Site, outcome: Outcome) -> list[RawField]:
+    """The `Cache-Status` field for an outcome, where it is wanted."""
+    return [(b"cache-status", cache_status(outcome))] if site.emit_cache_status else []
+
+
+async def send_stored(
+    send: Send, site: Site, stored: StoredResponse, request_headers: RawHeaders, outcome: Outcome
+) -> None:
+    """Send a stored response, or the 304 that stands for it."""
+    fields: list[RawField] = [*stored.headers]
+    if outcome.age is not None:
+        fields.append((b"age", b"%d" % max(0, int(outcome.age))))
+    fields += status_fields(site, outcome)
+    await send_response(send, site, stored, request_headers, fields)
+
+
+async def send_response(
+    send: Send, site: Site, stored: StoredResponse, request_headers: RawHeaders, fields: list[RawField]
+) -> None:
+    """Send a complete response with these fields, or the 304 that stands for it."""
+    wall = site.cache.clock.wall()
+    if not_modified(request_headers, stored.status, stored.etag, stored.last_modified, wall):
+        await send({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    await send({"type": "http.response.start", "status": stored.status, "headers": fields})
+    await send({"type": "http.response.body", "body": stored.body})
+
+
+def without_body(send: Send) -> Send:
+    """A `send` for HEAD: the same fields, no content."""
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.body" and message.get("body"):
+            message = {**message, "body": b""}
+        await send(message)
+
+    return send_head

@@ -1,0 +1,184 @@
+"""One request on its way to the app, and its response on the way back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.types import Message, Receive, Scope, Send
+
+from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.decide import Reason
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.engine.collecting import TagBag
+from fastapi_cacheinval.engine.flights import Flight
+from fastapi_cacheinval.engine.runtime import Runtime
+from fastapi_cacheinval.framework.answering import send_stored, status_fields, without_body
+from fastapi_cacheinval.framework.inputs import RoutePlan
+from fastapi_cacheinval.framework.site import Site
+
+__all__ = ["Exchange", "RefreshOrder", "nowhere", "one_empty_body"]
+
+Sink = Callable[[Message], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class RefreshOrder:
+    """What makes an exchange a background refresh: the flight it leads, and how it ended."""
+
+    flight: Flight
+    outcome: str = "failed"
+
+
+class Exchange:
+    """What every request through the middleware has, safe or not.
+
+    `send` and `receive` are what the app is given; each passes to a part that can be changed on the
+    way. Until something asks for more, both pass straight through.
+    """
+
+    __slots__ = (
+        "_bag",
+        "arrived",
+        "client_headers",
+        "outer",
+        "plan",
+        "refresh",
+        "runtime",
+        "scope",
+        "sink",
+        "site",
+        "source",
+        "stamp",
+    )
+
+    def __init__(
+        self,
+        site: Site,
+        runtime: Runtime,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        refresh: RefreshOrder | None = None,
+    ) -> None:
+        self.site = site
+        self.runtime = runtime
+        # As it came: the app's layers write into the scope they are given, and into its headers.
+        self.arrived = dict(scope)
+        self.client_headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
+        self.scope = scope
+        self.outer = without_body(send) if scope["method"] == "HEAD" else send
+        self.sink: Sink = self.outer
+        self.source: Receive = receive
+        # Before any dependency runs: what is read from here on is at least this new.
+        self.stamp = site.engine.replica.stamp(site.engine.now())
+        self.plan: RoutePlan | None = None
+        self.refresh = refresh
+        self._bag: TagBag | None = None
+
+    # A plain method that returns the sink's awaitable: no frame of its own on the way out.
+    def send(self, message: Message) -> Awaitable[None]:
+        return self.sink(message)
+
+    def receive(self) -> Awaitable[Message]:
+        return self.source()
+
+    @property
+    def tags(self) -> TagBag:
+        """The tags collected while answering."""
+        return self.bag()
+
+    def bag(self) -> TagBag:
+        """The tags collected while answering, made when first asked for."""
+        if self._bag is None:
+            self._bag = TagBag(self.site.counters.dropped_tag)
+        return self._bag
+
+    @property
+    def route(self) -> str | None:
+        """The route's template, once known."""
+        return None if self.plan is None else self.plan.path
+
+    def bypass(self, detail: str) -> None:
+        """Let the app answer, and say why the cache did not."""
+        self.annotate(Outcome(Result.BYPASS, reason=Reason.BYPASS, detail=detail))
+
+    def annotate(self, outcome: Outcome) -> None:
+        """Let the app's answer through with how it came."""
+        self.sink = _Annotated(self, outcome)
+
+    def answer(self, stored: StoredResponse, outcome: Outcome) -> None:
+        """Send a stored response in place of whatever the app's layers make of the unwinding."""
+        self.sink = _Stored(self, stored, outcome)
+
+    def order_refresh(self, stored: StoredResponse) -> None:
+        """Have a stored response refreshed in the background, if nobody is at it."""
+        raise NotImplementedError
+
+    async def done(self) -> None:
+        """The app has returned."""
+
+    async def failed(self, error: BaseException) -> bool:
+        """The app has raised; whether the client was answered all the same."""
+        return False
+
+    def swallow(self) -> None:
+        """The client has its answer: drop what else the app sends."""
+        self.sink = nowhere
+
+    def told(self, outcome: Outcome) -> None:
+        """Count the outcome."""
+        if self.refresh is None:
+            self.site.counters.answered(outcome, self.route)
+
+
+def one_empty_body() -> Receive:
+    """A `receive` for fills: one empty body, then nothing; a disconnect would cut the response short."""
+    given = False
+
+    async def receive() -> Message:
+        nonlocal given
+        if given:
+            await asyncio.get_running_loop().create_future()
+        given = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    return receive
+
+
+async def nowhere(message: Message) -> None:
+    """Where messages go that nobody needs."""
+
+
+class _Annotated:
+    """Adds how an answer came to its fields, and is gone."""
+
+    def __init__(self, exchange: Exchange, outcome: Outcome) -> None:
+        self._exchange = exchange
+        self._outcome = outcome
+
+    async def __call__(self, message: Message) -> None:
+        exchange = self._exchange
+        if message["type"] == "http.response.start":
+            exchange.sink = exchange.outer
+            exchange.told(self._outcome)
+            fields = [*message.get("headers", ()), *status_fields(exchange.site, self._outcome)]
+            message = {**message, "headers": fields}
+        await exchange.outer(message)
+
+
+class _Stored:
+    """Sends exactly the stored response when the unwinding's own answer begins."""
+
+    def __init__(self, exchange: Exchange, stored: StoredResponse, outcome: Outcome) -> None:
+        self._exchange = exchange
+        self._stored = stored
+        self._outcome = outcome
+
+    async def __call__(self, message: Message) -> None:
+        exchange = self._exchange
+        if message["type"] == "http.response.start":
+            exchange.swallow()
+            exchange.told(self._outcome)
+            await send_stored(exchange.outer, exchange.site, self._stored, exchange.client_headers, self._outcome)

@@ -1,0 +1,259 @@
+"""A fill: the app's response on its way to the client is also kept, when it may be.
+
+Each chunk goes to the client at once and into a bounded buffer; what is stored becomes visible only
+when it is complete, before the last chunk is awaited on the client. A slow or vanished client keeps
+nobody waiting: a streamed body is pumped to it beside the fill.
+"""
+
+from __future__ import annotations
+
+import logging
+from asyncio import CancelledError
+
+from starlette.types import Message
+
+from fastapi_cacheinval.core.decide import Reason
+from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.recipe import Recipe, downstream_fields, stored_response, streamed_fields
+from fastapi_cacheinval.core.storing import content_length, refusal
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.engine.flights import Flight
+from fastapi_cacheinval.framework.answering import RawField, send_response, send_stored, status_fields
+from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.pumping import Pump
+from fastapi_cacheinval.ports.store import Target
+
+__all__ = ["Fill"]
+
+logger = logging.getLogger("fastapi_cacheinval.middleware")
+
+
+class Fill:
+    """Takes the app's messages in place of the client, and passes them on.
+
+    `flight` is led by this fill, or None where it goes side by side with others; `stale` is the
+    response that may stand in should it fail; `target` is the raw target that may lead to it.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        recipe: Recipe,
+        reason: Reason,
+        *,
+        flight: Flight | None,
+        stale: StoredResponse | None,
+        target: Target | None,
+    ) -> None:
+        self._exchange = exchange
+        self._recipe = recipe
+        self._reason = reason
+        self._flight = flight
+        self._stale = stale
+        self._target = target
+        self._start: Message | None = None
+        self._body = bytearray()
+        self._pump: Pump | None = None
+        self._open = True
+
+    # -- the app's messages ---------------------------------------------------------------------
+
+    async def __call__(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            await self._started(message)
+        elif kind == "http.response.body" and self._start is not None:
+            await self._chunk(message)
+        else:
+            await self._exchange.outer(message)
+
+    async def _started(self, message: Message) -> None:
+        exchange, recipe = self._exchange, self._recipe
+        status, headers = message["status"], list(message.get("headers", ()))
+        if status >= 500 and status not in recipe.policy.lifetimes:
+            await self._server_error(message, status)
+            return
+        reason = "trailers" if message.get("trailers") else None
+        reason = reason or refusal(
+            status,
+            headers,
+            recipe.policy,
+            partitioned=bool(recipe.policy.partition),
+            most_bytes=exchange.site.engine.settings.max_body_bytes,
+        )
+        if reason is not None:
+            self._refused(reason)
+            exchange.annotate(Outcome(Result.MISS, reason=self._reason, detail=reason))
+            await exchange.sink(message)
+            return
+        self._start = message
+
+    async def _server_error(self, message: Message, status: int) -> None:
+        exchange = self._exchange
+        self._lost()
+        stale = exchange.site.engine.fallback(self._stale, exchange.site.engine.now())
+        if stale is None:
+            exchange.annotate(Outcome(Result.MISS, reason=self._reason, detail="status"))
+            await exchange.sink(message)
+            return
+        exchange.swallow()
+        await self._stand_in(stale, status)
+
+    async def _chunk(self, message: Message) -> None:
+        start = self._start
+        assert start is not None
+        body, more = message.get("body", b""), message.get("more_body", False)
+        self._body += body
+        length = content_length(start.get("headers", ()))
+        complete = not more or (length is not None and len(self._body) == length)
+        if self._pump is None and complete:
+            await self._completed_at_once(start)
+        elif len(self._body) > self._exchange.site.engine.settings.max_body_bytes:
+            await self._outgrown(start, message)
+        elif self._pump is None:
+            self._begin_stream(start, message)
+        else:
+            if complete and self._open:
+                self._keep(start)
+            self._pump.put(message)
+
+    async def _completed_at_once(self, start: Message) -> None:
+        exchange = self._exchange
+        stored, outcome = self._keep(start)
+        exchange.swallow()
+        exchange.told(outcome)
+        if stored is None:
+            fields = self._unkept_fields(start)
+            await exchange.outer({**start, "headers": [*fields, *status_fields(exchange.site, outcome)]})
+            await exchange.outer({"type": "http.response.body", "body": bytes(self._body)})
+            return
+        fields = [*stored.headers, *status_fields(exchange.site, outcome)]
+        await send_response(exchange.outer, exchange.site, stored, exchange.client_headers, fields)
+
+    def _unkept_fields(self, start: Message) -> list[RawField]:
+        headers: list[RawField] = list(start.get("headers", ()))
+        return [*headers, *downstream_fields(headers, self._recipe.policy, private=self._recipe.private)]
+
+    def _begin_stream(self, start: Message, message: Message) -> None:
+        exchange = self._exchange
+        self._pump = Pump(exchange.outer)
+        headers: list[RawField] = list(start.get("headers", ()))
+        fields = streamed_fields(self._recipe, headers, exchange.bag().snapshot())
+        outcome = Outcome(Result.MISS, reason=self._reason)
+        exchange.told(outcome)
+        self._pump.put({**start, "headers": [*fields, *status_fields(exchange.site, outcome)]})
+        self._pump.put(message)
+
+    async def _outgrown(self, start: Message, message: Message) -> None:
+        """More than may be kept: from here on the client sets the pace again."""
+        exchange = self._exchange
+        self._refused("too-large")
+        if self._pump is None:
+            outcome = Outcome(Result.MISS, reason=self._reason, detail="too-large")
+            exchange.told(outcome)
+            await exchange.outer({**start, "headers": [*self._unkept_fields(start), *status_fields(exchange.site, outcome)]})
+        else:
+            await self._pump.drained()
+        self._body = bytearray()
+        exchange.sink = exchange.outer
+        await exchange.outer(message)
+
+    # -- what becomes of it ---------------------------------------------------------------------
+
+    def _keep(self, start: Message) -> tuple[StoredResponse | None, Outcome]:
+        """Store the complete response, if no purge has overtaken it, and let the waiters have it."""
+        exchange, engine = self._exchange, self._exchange.site.engine
+        body = bytes(self._body)
+        headers: list[RawField] = list(start.get("headers", ()))
+        length = content_length(headers)
+        if length is not None and length != len(body):
+            self._refused("incomplete")
+            return None, Outcome(Result.MISS, reason=self._reason, detail="incomplete")
+        now = engine.now()
+        stored, chosen = stored_response(
+            self._recipe,
+            start["status"],
+            headers,
+            body,
+            exchange.bag().snapshot(),
+            now=now,
+            wall_now=exchange.site.cache.clock.wall(),
+            draw=engine.draw(),
+        )
+        seconds = now - self._recipe.began
+        if engine.stale_from(stored, now) is None:
+            self._close("superseded", seconds)
+            if self._flight is not None:
+                self._flight.supersede()
+            return stored, Outcome(Result.MISS, reason=self._reason, detail="superseded")
+        if not engine.keep(self._recipe, stored, chosen, now):
+            self._refused("too-large")
+            return stored, Outcome(Result.MISS, reason=self._reason, detail="too-large")
+        if self._target is not None:
+            engine.remember_target(self._target, self._recipe.key)
+        self._close("stored", seconds)
+        if self._flight is not None:
+            exchange.runtime.flights.unmark(self._flight.key)
+            self._flight.land(stored)
+        return stored, Outcome(Result.MISS, reason=self._reason, ttl=int(stored.fresh_until - now), stored=True)
+
+    def _close(self, outcome: str, seconds: float) -> None:
+        self._open = False
+        exchange = self._exchange
+        exchange.site.counters.filled(seconds, exchange.route, outcome)
+        if exchange.refresh is not None:
+            exchange.refresh.outcome = outcome
+
+    def _refused(self, reason: str) -> None:
+        if self._open:
+            self._close("refused", self._exchange.site.engine.now() - self._recipe.began)
+            if self._flight is not None:
+                self._flight.refuse()
+
+    def _lost(self) -> None:
+        if self._open:
+            self._close("failed", self._exchange.site.engine.now() - self._recipe.began)
+            if self._flight is not None:
+                self._flight.fail()
+
+    async def _stand_in(self, stale: StoredResponse, status: int) -> None:
+        exchange = self._exchange
+        now = exchange.site.engine.now()
+        outcome = Outcome(
+            Result.STALE,
+            tier="l1",
+            reason=Reason.STALE,
+            age=now - stale.created,
+            ttl=exchange.site.engine.remaining(stale, now),
+            fwd_status=status,
+        )
+        exchange.told(outcome)
+        await send_stored(exchange.outer, exchange.site, stale, exchange.client_headers, outcome)
+
+    # -- the app's end --------------------------------------------------------------------------
+
+    async def ended(self) -> None:
+        """The app returned: a fill that is not complete by now never will be."""
+        self._lost()
+        if self._pump is not None:
+            await self._pump.drained()
+
+    async def failed(self, error: BaseException) -> bool:
+        """The app raised; True where a stale response stood in for it."""
+        exchange = self._exchange
+        self._lost()
+        if self._pump is not None:
+            if isinstance(error, CancelledError):
+                self._pump.cancel()
+            else:
+                await self._pump.drained()
+            return False
+        if not isinstance(error, Exception) or exchange.sink is not self:
+            return False
+        stale = exchange.site.engine.fallback(self._stale, exchange.site.engine.now())
+        if stale is None:
+            return False
+        logger.error("a forward raised; a stale response stood in for it", exc_info=error)
+        exchange.swallow()
+        await self._stand_in(stale, 500)
+        return True

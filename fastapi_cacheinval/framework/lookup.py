@@ -1,0 +1,253 @@
+"""The route lookup: what `cached()` asks for after the dependencies it names have run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import Scope
+
+from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
+from fastapi_cacheinval.core.decide import Bypass, Forward, Reason, Serve, ServeStale
+from fastapi_cacheinval.core.keys import cache_key, kept_query, partition_digest
+from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.policy import CachePolicy
+from fastapi_cacheinval.core.recipe import Recipe
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.engine.flights import Flight, Signal
+from fastapi_cacheinval.framework.bindings import InvalidParameter
+from fastapi_cacheinval.framework.exchange import Exchange, one_empty_body
+from fastapi_cacheinval.framework.filling import Fill
+from fastapi_cacheinval.framework.inputs import RoutePlan
+from fastapi_cacheinval.framework.unwinding import unwind
+from fastapi_cacheinval.grammar.cache_control import parse
+from fastapi_cacheinval.grammar.fields import combined, first, values
+from fastapi_cacheinval.ports.store import Target
+
+__all__ = ["Lookup", "raw_target"]
+
+# What lets a server send a file without passing its bytes through `send`.
+_BYPASSING_EXTENSIONS = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
+
+
+def raw_target(scope: Scope, host: bytes) -> Target:
+    """What the front lookup finds a stored response by, as the server gave it."""
+    return (
+        host,
+        scope["path"],
+        scope.get("query_string", b""),
+        scope.get("scheme", "http"),
+        scope.get("root_path", ""),
+    )
+
+
+def _front_target(exchange: Exchange, scope: Scope, plan: RoutePlan) -> Target | None:
+    """The raw target that may lead straight to this route's response; None where it must not.
+
+    Only if the request reached the route as it reached us: a layer that rewrites it would poison
+    the target for everybody.
+    """
+    arrived = exchange.arrived
+    if not plan.front or plan.epoch or exchange.client_headers != scope["headers"]:
+        return None
+    if any(scope.get(part) != arrived.get(part) for part in ("path", "query_string", "scheme")):
+        return None
+    hosts = values(exchange.client_headers, b"host")
+    if len(hosts) != 1 or first(exchange.client_headers, b"authorization") is not None:
+        return None
+    return raw_target(arrived, hosts[0])
+
+
+class Lookup:
+    """One route lookup: L1, then collapse, then the handler runs as a fill."""
+
+    def __init__(
+        self, exchange: Exchange, request: Request, plan: RoutePlan, policy: CachePolicy, partition: tuple[Any, ...]
+    ) -> None:
+        site, scope = exchange.site, request.scope
+        settings = site.engine.settings
+        self.exchange = exchange
+        self.engine = site.engine
+        self.request = request
+        self.plan = plan
+        self.policy = policy
+        # What other middleware outside ours set as the root path is no part of what a route sees.
+        self.path = site.below(site.root_of(exchange.arrived), scope["path"])
+        self.headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
+        self.key = cache_key(
+            namespace=settings.namespace,
+            version=settings.version,
+            scheme=scope.get("scheme", "http"),
+            host=combined(self.headers, b"host") or b"",
+            path=self.path,
+            query=kept_query(scope.get("query_string", b""), plan.query),
+            partition=partition_digest(partition, site.cache.secret) if partition else b"",
+            epoch=plan.epoch,
+        )
+        self.declared = tuple(dict.fromkeys((*plan.headers, *site.declared)))
+        self.target: Target | None = _front_target(exchange, scope, plan)
+        self.fill: Fill | None = None
+        self.deadline = exchange.stamp.began + settings.collapse_timeout
+
+    async def run(self) -> None:
+        """Answer and raise, or leave a fill behind and return so that the handler runs."""
+        exchange, engine = self.exchange, self.engine
+        if exchange.refresh is not None:
+            tags = self._tags()
+            if tags is not None:
+                self._forward(tags, Reason.STALE, exchange.refresh.flight, None)
+            return
+        tags = None
+        while True:
+            stored, collapse_key = engine.find(self.key, self.headers)
+            reason = self._served(stored, vary_miss=stored is None and collapse_key != self.key)
+            if tags is None:
+                self._refuse_only_if_cached(reason)
+                tags = self._tags()
+                if tags is None:
+                    return
+            flights = exchange.runtime.flights
+            if flights.marked(collapse_key):
+                if first(self.headers, b"range") is not None:
+                    exchange.bypass("range")
+                    return
+                self._forward(tags, reason, None, stored)
+                return
+            flight = flights.under_way(collapse_key)
+            if flight is None:
+                self._forward(tags, reason, flights.lead(collapse_key), stored)
+                return
+            if await self._waited(flight, tags, reason, stored):
+                return
+
+    async def _waited(
+        self, flight: Flight, tags: tuple[str, ...], reason: Reason, stored: StoredResponse | None
+    ) -> bool:
+        """Wait for another's forward; True where this request then goes forward itself, False to look again."""
+        exchange, engine = self.exchange, self.engine
+        left = self.deadline - engine.now()
+        alone = left <= 0 or exchange.runtime.flights.too_slow(flight) or engine.replica.fenced(tags)
+        match Signal.GO if alone else await flight.wait(left):
+            case StoredResponse() as landed:
+                found, _ = engine.find(self.key, self.headers)
+                if found is landed:
+                    self._serve_collapsed(landed, reason)
+                return False
+            case Signal.LOOK_AGAIN:
+                return False
+            case Signal.LEAD:
+                self._forward(tags, reason, flight, stored)
+            case Signal.GO:
+                self._forward(tags, reason, None, stored)
+            case Signal.FAILED:
+                stale = engine.fallback(stored, engine.now())
+                if stale is not None:
+                    self._answer(stale, Result.STALE, Reason.STALE)
+                self._forward(tags, reason, None, None)
+        return True
+
+    # -- answers --------------------------------------------------------------------------------
+
+    def _served(self, stored: StoredResponse | None, *, vary_miss: bool) -> Reason:
+        """Answer from what is stored, which raises, or say why the request goes forward."""
+        now = self.engine.now()
+        match self.engine.decide(stored, now):
+            case Serve(refresh):
+                assert stored is not None
+                if refresh:
+                    self.exchange.order_refresh(stored)
+                self._remember()
+                self._answer(stored, Result.HIT, None)
+            case ServeStale():
+                assert stored is not None
+                self.exchange.order_refresh(stored)
+                self._remember()
+                self._answer(stored, Result.STALE, None)
+            case Forward(reason):
+                return Reason.VARY_MISS if vary_miss else reason
+            case Bypass():
+                pass
+        return Reason.BYPASS
+
+    def _serve_collapsed(self, landed: StoredResponse, reason: Reason) -> None:
+        match self.engine.decide(landed, self.engine.now()):
+            case Serve() | ServeStale():
+                self._answer(landed, Result.COLLAPSED, reason)
+            case _:
+                pass
+
+    def _answer(self, stored: StoredResponse, result: Result, reason: Reason | None) -> None:
+        now = self.engine.now()
+        outcome = Outcome(
+            result, tier="l1", reason=reason, age=now - stored.created, ttl=self.engine.remaining(stored, now)
+        )
+        self.exchange.answer(stored, outcome)
+        raise unwind(self.request, stored.status)
+
+    def _remember(self) -> None:
+        if self.target is not None:
+            self.engine.remember_target(self.target, self.key)
+
+    def _refuse_only_if_cached(self, reason: Reason) -> None:
+        """RFC 9111 section 5.2.1.7: the client would rather have a 504 than wait for the app."""
+        asked = values(self.headers, b"cache-control")
+        if asked and parse(asked).only_if_cached:
+            self.exchange.annotate(Outcome(Result.MISS, reason=reason, detail="only-if-cached"))
+            raise unwind(self.request, 504)
+
+    # -- going forward --------------------------------------------------------------------------
+
+    def _tags(self) -> tuple[str, ...] | None:
+        """The policy's tags for the validated parameters; None where they are not valid: the app says so."""
+        try:
+            bound = {
+                name: self.plan.bindings[name].value(self.request)
+                for template in self.policy.templates
+                for name in template.names
+            }
+        except InvalidParameter:
+            self.exchange.bypass("invalid")
+            return None
+        tags = []
+        for template in self.policy.templates:
+            tag = template.render(bound)
+            if tag is None:
+                self.exchange.site.counters.dropped_tag()
+            else:
+                tags.append(tag)
+        return tuple(tags)
+
+    def _forward(
+        self, tags: tuple[str, ...], reason: Reason, flight: Flight | None, stale: StoredResponse | None
+    ) -> None:
+        """Let the handler run, seen as a fill from here on."""
+        exchange, site = self.exchange, self.exchange.site
+        recipe = Recipe(
+            key=self.key,
+            policy=self.policy,
+            tags=tags,
+            declared=self.declared,
+            request_headers=self.headers,
+            path=self.path,
+            private=bool(self.policy.partition or self.policy.guards),
+            front=self.target is not None,
+            stamp=exchange.stamp,
+            began=self.engine.now(),
+            emit_surrogate_key=site.emit_surrogate_key,
+        )
+        self.fill = exchange.sink = Fill(exchange, recipe, reason, flight=flight, stale=stale, target=self.target)
+        exchange.source = one_empty_body()
+        self._normalise()
+
+    def _normalise(self) -> None:
+        """Make the handler see a plain GET for the whole response."""
+        scope = self.request.scope
+        if any(name in CONDITIONAL_FIELDS for name, _ in self.headers):
+            scope["headers"] = [pair for pair in self.headers if pair[0] not in CONDITIONAL_FIELDS]
+            # The request keeps what it has parsed of them.
+            self.request.__dict__.pop("_headers", None)
+        extensions = scope.get("extensions")
+        if extensions and not _BYPASSING_EXTENSIONS.isdisjoint(extensions):
+            scope["extensions"] = {
+                name: value for name, value in extensions.items() if name not in _BYPASSING_EXTENSIONS
+            }

@@ -1,0 +1,53 @@
+"""Sending to a client beside the work that makes what is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from starlette.types import Message, Send
+
+__all__ = ["Pump"]
+
+
+class Pump:
+    """Sends messages in order from a task of its own; what is put is bounded by who puts it.
+
+    A client that has gone away is no error of the app's: what is left for it is dropped.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._queue: deque[Message] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, message: Message) -> None:
+        """Send a message after those before it."""
+        self._queue.append(message)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        while self._queue:
+            message = self._queue.popleft()
+            try:
+                await self._send(message)
+            except OSError:
+                self._send = _to_nobody
+
+    async def drained(self) -> None:
+        """Wait until all that was put is sent; raises what sending raised."""
+        while self._task is not None and (self._queue or not self._task.done()):
+            await self._task
+        if self._task is not None:
+            self._task.result()
+
+    def cancel(self) -> None:
+        """Send no more."""
+        self._queue.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+
+async def _to_nobody(message: Message) -> None:
+    """Where messages go for a client that is gone."""

@@ -1,0 +1,141 @@
+"""Safe requests and background refreshes: both may fill, and a safe request may be answered from what was filled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
+from fastapi_cacheinval.engine.collecting import current_bag
+from fastapi_cacheinval.engine.runtime import Runtime
+from fastapi_cacheinval.framework.exchange import Exchange, RefreshOrder, nowhere, one_empty_body
+from fastapi_cacheinval.framework.filling import Fill
+from fastapi_cacheinval.framework.inputs import Sharing
+from fastapi_cacheinval.framework.lookup import Lookup
+from fastapi_cacheinval.framework.site import Site
+
+__all__ = ["Read", "order_refresh", "pass_on"]
+
+_CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
+# What others hang on a request for as long as it lasts; a refresh is a request of its own.
+_CALLERS_OWN = frozenset({SCOPE_KEY, "fastapi.telemetry"})
+
+
+class Read(Exchange):
+    """A safe request, which may be answered from the cache once its route's `cached()` asks."""
+
+    __slots__ = ("fill", "settled")
+
+    def __init__(
+        self,
+        site: Site,
+        runtime: Runtime,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        refresh: RefreshOrder | None = None,
+    ) -> None:
+        super().__init__(site, runtime, scope, receive, send, refresh)
+        self.settled = False
+        self.fill: Fill | None = None
+
+    def declare(self, request: Request, invalidates: Invalidates) -> None:
+        """`invalidates()` is inert on a safe method."""
+
+    async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
+        """The route lookup; it raises to unwind the request where the answer is known."""
+        scope = request.scope
+        if self.settled or scope["method"] != "GET":
+            return
+        site = self.site
+        plan = site.table.plan_for(scope)
+        if plan is None:
+            self.bypass("unknown-route")
+        elif plan.cached is cached and plan.policy is not None:
+            self.settled = True
+            self.plan = plan
+            if not site.cache.enabled:
+                self.bypass("disabled")
+            elif plan.sharing is Sharing.UNPROVED:
+                site.warn_once(plan)
+                self.bypass("caller-dependent")
+            else:
+                lookup = Lookup(self, request, plan, plan.policy, partition)
+                await lookup.run()
+                self.fill = lookup.fill
+
+    def order_refresh(self, stored: StoredResponse) -> None:
+        order_refresh(self.site, self.runtime, self.arrived, self.client_headers, stored)
+
+    async def done(self) -> None:
+        if self.fill is not None:
+            await self.fill.ended()
+
+    async def failed(self, error: BaseException) -> bool:
+        return self.fill is not None and await self.fill.failed(error)
+
+
+async def pass_on(exchange: Exchange, scope: Scope) -> None:
+    """Let the app have a request, and end the exchange as the app ends."""
+    scope[SCOPE_KEY] = exchange
+    token = current_bag.set(exchange.bag)
+    try:
+        await exchange.site.app(scope, exchange.receive, exchange.send)
+    except BaseException as error:
+        if not await exchange.failed(error):
+            raise
+    else:
+        await exchange.done()
+    finally:
+        current_bag.reset(token)
+        scope.pop(SCOPE_KEY, None)
+
+
+def _refresh_scope(arrived: Scope, headers: list[tuple[bytes, bytes]], stored: StoredResponse) -> Scope:
+    """The request again, as a plain GET of its own.
+
+    A response that is proved shared is fetched as nobody; one that is not needs who caused it, or it
+    would be refused for ever.
+    """
+    dropped = CONDITIONAL_FIELDS
+    if stored.front:
+        dropped = dropped | (_CREDENTIALS - {name for name, _ in stored.vary})
+    scope = {
+        key: dict(value) if isinstance(value, dict) else value
+        for key, value in arrived.items()
+        if key not in _CALLERS_OWN
+    }
+    scope["method"] = "GET"
+    scope["headers"] = [pair for pair in headers if pair[0] not in dropped]
+    scope["extensions"] = {}
+    return scope
+
+
+def order_refresh(
+    site: Site, runtime: Runtime, arrived: Scope, headers: list[tuple[bytes, bytes]], stored: StoredResponse
+) -> None:
+    """Have a stored response refreshed in the background, if nobody is at it and there is room."""
+    key = stored.key
+    if not runtime.may_refresh(key):
+        return
+    flight = runtime.flights.lead(key)
+    if flight is None:
+        return
+    order = RefreshOrder(flight)
+    scope = _refresh_scope(arrived, headers, stored)
+
+    async def refresh() -> str:
+        exchange = Read(site, runtime, scope, one_empty_body(), nowhere, order)
+        try:
+            await pass_on(exchange, scope)
+        finally:
+            if exchange.fill is None:
+                # It never came as far as its own cached(): whoever waits must not wait for it.
+                flight.fail()
+        return order.outcome
+
+    runtime.refresh(key, refresh, site.counters.refreshed)

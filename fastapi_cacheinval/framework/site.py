@@ -1,0 +1,112 @@
+"""What one middleware instance knows of the app it stands in: its cache, its routes, its options."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from starlette.types import ASGIApp, Scope
+
+from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.errors import CacheinvalError
+from fastapi_cacheinval.framework.inside import inside_of
+from fastapi_cacheinval.framework.inputs import RoutePlan
+from fastapi_cacheinval.framework.routes import RouteTable
+
+__all__ = ["Site"]
+
+logger = logging.getLogger("fastapi_cacheinval.middleware")
+
+
+class Site:
+    """Immutable after `prepare`, but for what it has warned about."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        cache: HTTPCache,
+        *,
+        front: bool | None,
+        emit_surrogate_key: bool,
+        emit_cache_status: bool,
+    ) -> None:
+        self.app = app
+        self.cache = cache
+        self.engine = cache.engine
+        self.counters = cache.counters
+        self.front = front
+        self.emit_surrogate_key = emit_surrogate_key
+        self.emit_cache_status = emit_cache_status
+        self.harmless_inside = False
+        self.declared: tuple[bytes, ...] = ()
+        self.providers: tuple[Any, ...] = ()
+        self.root_path = ""
+        self.error: CacheinvalError | None = None
+        self._table: RouteTable | None = None
+        self._warned: set[str] = set()
+
+    @property
+    def table(self) -> RouteTable:
+        """The routes; only after `prepare`."""
+        table = self._table
+        assert table is not None
+        return table
+
+    @property
+    def prepared(self) -> bool:
+        """Whether the app has been looked at, with or without an error."""
+        return self._table is not None or self.error is not None
+
+    def prepare(self, scope: Scope) -> None:
+        """Look at the app, once, and audit its routes; what is wrong is kept in `error`."""
+        try:
+            inside = inside_of(self.app)
+            app = inside.app if inside.app is not None else scope.get("app")
+            table = RouteTable(app, inside, front=self.front)
+            table.audit()
+        except CacheinvalError as error:
+            self.error = error
+            return
+        self.harmless_inside = inside.harmless
+        # CORS inside ours answers by Origin, and does not always say so in Vary.
+        self.declared = (b"origin",) if inside.cors else ()
+        self.root_path = str(getattr(app, "root_path", "") or "")
+        self.providers = tuple(self._distinct_providers(table))
+        self._table = table
+        for line in table.describe():
+            logger.info("%s", line)
+        for line in table.warnings():
+            logger.warning("%s", line)
+
+    @staticmethod
+    def _distinct_providers(table: RouteTable) -> Iterator[Any]:
+        seen: list[Any] = []
+        for plan in table.plans:
+            if plan.provider is not None and not any(plan.provider is known for known in seen):
+                seen.append(plan.provider)
+                yield plan.provider
+
+    @property
+    def overridden(self) -> bool:
+        """Whether dependencies are overridden now: then only the route lookup can tell what a route reads."""
+        return any(provider.dependency_overrides for provider in self.providers)
+
+    def warn_once(self, plan: RoutePlan) -> None:
+        """Say once that a route is not cached because its overridden dependencies read the caller."""
+        if plan.path not in self._warned:
+            self._warned.add(plan.path)
+            logger.warning(
+                "%s is not cached while its dependencies are overridden: %s", plan.path, "; ".join(plan.uncovered)
+            )
+
+    def root_of(self, scope: Scope) -> str:
+        """The root path that the app routes without: its own where it has one, else the server's."""
+        return (self.root_path or str(scope.get("root_path", ""))).rstrip("/")
+
+    @staticmethod
+    def below(root: str, path: str) -> str:
+        """A path without the root path, as routes see it."""
+        if root and (path == root or path.startswith(root + "/")):
+            return path[len(root) :] or "/"
+        return path

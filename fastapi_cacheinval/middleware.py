@@ -1,0 +1,195 @@
+"""`CacheMiddleware`: ASGI in, the front lookup, ASGI out."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.core.decide import Serve, ServeStale
+from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.dependencies import SCOPE_KEY
+from fastapi_cacheinval.errors import CacheinvalError, ConfigurationError
+from fastapi_cacheinval.framework.answering import send_stored
+from fastapi_cacheinval.framework.lifespan import Lifespan
+from fastapi_cacheinval.framework.mutation import Mutation
+from fastapi_cacheinval.framework.reading import Read, order_refresh, pass_on
+from fastapi_cacheinval.framework.site import Site
+
+__all__ = ["CacheMiddleware"]
+
+logger = logging.getLogger("fastapi_cacheinval.middleware")
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
+# The only request fields that the front lookup looks at.
+_LOOKED_AT = frozenset({b"host", b"authorization", b"if-none-match", b"if-modified-since"})
+
+
+class CacheMiddleware:
+    """Answers GET requests from what is stored, fills what is not, and publishes what mutations purge.
+
+    - `cache`: an `HTTPCache`; one that keeps everything in this process is made without it.
+    - `front`: True serves proved shared responses before routing whatever middleware stands inside
+      this one; False never does; None does so where all of it is known to be harmless.
+    - `emit_surrogate_key`, `emit_cache_status`: whether clients see those fields.
+
+    It starts, audits the routes and stops with the app's lifespan, or starts at the first request.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        cache: HTTPCache | None = None,
+        *,
+        honour_headers: bool = False,
+        front: bool | None = None,
+        emit_surrogate_key: bool = True,
+        emit_cache_status: bool = True,
+    ) -> None:
+        if honour_headers:
+            raise ConfigurationError(
+                "honour_headers=True is not in this release: declare policies with cached()."
+            )
+        if cache is not None and not isinstance(cache, HTTPCache):
+            raise ConfigurationError(f"cache is an HTTPCache, not {cache!r}.")
+        self.app = app
+        self.cache = HTTPCache() if cache is None else cache
+        self._site = Site(
+            app,
+            self.cache,
+            front=front,
+            emit_surrogate_key=emit_surrogate_key,
+            emit_cache_status=emit_cache_status,
+        )
+        engine = self.cache.engine
+        self._replica = engine.replica
+        self._counters = self.cache.counters
+        self._at = engine.store.at
+        self._now = engine.now
+        self._emit_cache_status = emit_cache_status
+
+    def __repr__(self) -> str:
+        return f"<CacheMiddleware {self.cache!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The front lookup, with no await before its answer; everything else goes on."""
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        if SCOPE_KEY in scope:
+            await self.app(scope, receive, send)
+            return
+        if scope["method"] == "GET":
+            host = None
+            plain = True
+            for name, value in scope["headers"]:
+                if name in _LOOKED_AT:
+                    if name == b"host" and host is None:
+                        host = value
+                    elif name == b"authorization" or name == b"host":
+                        break
+                    else:
+                        plain = False
+            else:
+                get = scope.get
+                stored = self._at(
+                    (host, scope["path"], get("query_string", b""), get("scheme", "http"), get("root_path", ""))
+                )
+                if stored is not None and not self._site.overridden and self.cache.enabled:
+                    now = self._now()
+                    if (
+                        plain
+                        and stored.__class__ is StoredResponse
+                        and now < stored.calm_until
+                        and stored.verified == self._replica.changes
+                        and now < self._replica.lease_until
+                    ):
+                        self._counters.hits += 1
+                        fields = [*stored.headers, (b"age", b"%d" % (now - stored.created))]
+                        if self._emit_cache_status:
+                            ttl = b"cacheinval; hit; ttl=%d" % (stored.fresh_until - now)
+                            fields.append((b"cache-status", ttl))
+                        await send({"type": "http.response.start", "status": stored.status, "headers": fields})
+                        await send({"type": "http.response.body", "body": stored.body})
+                        return
+                    if await self._answered_at_front(scope, send, stored, now):
+                        return
+        await self._forward(scope, receive, send)
+
+    async def _answered_at_front(self, scope: Scope, send: Send, kept: Any, now: float) -> bool:
+        """The front lookup's rarer answers: variants, conditional requests, stale and early refreshed responses."""
+        site = self._site
+        stored, _ = site.engine.choose(kept, kept.key, scope["headers"])
+        if stored is None:
+            return False
+        result = Result.HIT
+        match site.engine.decide(stored, now):
+            case Serve(refresh):
+                pass
+            case ServeStale():
+                result, refresh = Result.STALE, True
+            case _:
+                return False
+        if refresh:
+            if not self.cache.running:
+                return False
+            order_refresh(site, self.cache.runtime, scope, [*scope["headers"]], stored)
+        outcome = Outcome(result, tier="l1", age=now - stored.created, ttl=site.engine.remaining(stored, now))
+        self._counters.answered(outcome, None)
+        await send_stored(send, site, stored, scope["headers"], outcome)
+        return True
+
+    async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self.cache.running:
+            await self.cache.start()
+        site = self._site
+        if not site.prepared:
+            self._prepare(scope)
+        if site.error is not None:
+            await PlainTextResponse(str(site.error), status_code=500)(scope, receive, send)
+            return
+        runtime = self.cache.runtime
+        method = scope["method"]
+        if method not in _SAFE:
+            await pass_on(Mutation(site, runtime, scope, receive, send), scope)
+        elif method == "HEAD" and self._head_of_get(scope):
+            await self._forward_as_get(scope, receive, send)
+        else:
+            await pass_on(Read(site, runtime, scope, receive, send), scope)
+
+    def _prepare(self, scope: Scope) -> CacheinvalError | None:
+        site = self._site
+        if not site.prepared:
+            site.prepare(scope)
+            if site.error is not None:
+                logger.error("%s", site.error)
+        return site.error
+
+    def _head_of_get(self, scope: Scope) -> bool:
+        """Whether a HEAD request asks for the head of a cached GET that has no HEAD of its own."""
+        table = self._site.table
+        if table.match("HEAD", scope["path"], scope) is not None:
+            return False
+        plan = table.match("GET", scope["path"], scope)
+        return plan is not None and plan.policy is not None
+
+    async def _forward_as_get(self, scope: Scope, receive: Receive, send: Send) -> None:
+        inner = {**scope, "method": "GET"}
+        exchange = Read(self._site, self.cache.runtime, scope, receive, send)
+        try:
+            await pass_on(exchange, inner)
+        finally:
+            # Layers outside read from their own scope what route was taken.
+            for key in inner.keys() - scope.keys():
+                scope[key] = inner[key]
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" and SCOPE_KEY not in scope:
+            scope[SCOPE_KEY] = self
+            await Lifespan(self.cache, self._prepare, receive, send).run(self.app, scope)
+        else:
+            await self.app(scope, receive, send)

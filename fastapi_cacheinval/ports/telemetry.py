@@ -1,0 +1,29 @@
+"""The port of what can be seen."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from fastapi_cacheinval.core.outcome import Outcome
+
+__all__ = ["Telemetry"]
+
+
+class Telemetry(Protocol):
+    """Hears what happened. No call awaits, raises or does I/O; any thread may call."""
+
+    def answered(self, outcome: Outcome, route: str | None) -> None:
+        """A cacheable request was answered."""
+        ...
+
+    def filled(self, seconds: float, route: str | None, outcome: str) -> None:
+        """A forward for a cached route ended: `stored`, `refused`, `failed` or `superseded` by a purge."""
+        ...
+
+    def refreshed(self, outcome: str) -> None:
+        """A background refresh ended: `stored`, `refused`, `failed`, `superseded`, `timeout` or `dropped`."""
+        ...
+
+    def purged(self, event: str, tags: int, *, soft: bool) -> None:
+        """A purge was `published`, `applied`, `missed` or `queued`."""
+        ...

@@ -1,0 +1,46 @@
+"""Plain counters, always on: what `statistics()` reports."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from fastapi_cacheinval.core.outcome import Outcome, Result
+
+__all__ = ["Counters"]
+
+
+class Counters:
+    """Counts in memory what the telemetry port hears.
+
+    A count may be one short where two threads count in the same instant; nothing is decided by them.
+    """
+
+    __slots__ = ("details", "dropped_tags", "fills", "hits", "purges", "refreshes", "results")
+
+    def __init__(self) -> None:
+        # Fresh hits from the front lookup are counted apart and inline: they are the hot path.
+        self.hits = 0
+        self.dropped_tags = 0
+        self.results: Counter[Result] = Counter()
+        self.details: Counter[str] = Counter()
+        self.fills: Counter[str] = Counter()
+        self.refreshes: Counter[str] = Counter()
+        self.purges: Counter[str] = Counter()
+
+    def dropped_tag(self) -> None:
+        """A tag with nothing left of it was dropped."""
+        self.dropped_tags += 1
+
+    def answered(self, outcome: Outcome, route: str | None) -> None:
+        self.results[outcome.result] += 1
+        if outcome.detail is not None:
+            self.details[outcome.detail] += 1
+
+    def filled(self, seconds: float, route: str | None, outcome: str) -> None:
+        self.fills[outcome] += 1
+
+    def refreshed(self, outcome: str) -> None:
+        self.refreshes[outcome] += 1
+
+    def purged(self, event: str, tags: int, *, soft: bool) -> None:
+        self.purges[event] += 1
