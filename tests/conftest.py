@@ -14,6 +14,12 @@ settings.register_profile(
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile(
+    "explore",  # other examples at each run, to look for what the suite has not met: --hypothesis-profile=explore
+    settings.get_profile("suite"),
+    derandomize=False,
+    print_blob=True,
+)
 settings.load_profile("suite")
 
 
