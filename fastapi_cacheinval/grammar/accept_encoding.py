@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -33,18 +34,26 @@ def normalise_accept_encoding(value: bytes | None) -> bytes:
     """
     if value is None:
         return _ABSENT
+    return _normal_form(value) if len(value) <= MAX_LENGTH else _opaque(value)
+
+
+# Clients send a handful of values, and the form is needed on every hit that varies by it.
+@lru_cache(maxsize=256)
+def _normal_form(value: bytes) -> bytes:
     weights = _weights(value)
     if weights is None:
-        return _OPAQUE + blake2b(value, digest_size=16).hexdigest().encode("ascii")
+        return _opaque(value)
     if not weights:
         return _EMPTY
     ordered = sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))
     return b",".join(coding + _spelling(weight) for coding, weight in ordered)
 
 
+def _opaque(value: bytes) -> bytes:
+    return _OPAQUE + blake2b(value, digest_size=16).hexdigest().encode("ascii")
+
+
 def _weights(value: bytes) -> dict[bytes, int] | None:
-    if len(value) > MAX_LENGTH:
-        return None
     members = [member for piece in value.split(b",") if (member := piece.strip(OWS))]
     if len(members) > MAX_MEMBERS:
         return None

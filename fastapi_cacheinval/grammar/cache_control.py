@@ -128,10 +128,6 @@ def _field_names(argument: bytes | None) -> FieldNames:
     return names if names and all(map(is_token, names)) else True
 
 
-def _either(_one: bool, _other: bool) -> bool:
-    return True
-
-
 def _more_fields(one: FieldNames, other: FieldNames) -> FieldNames:
     if isinstance(one, frozenset) and isinstance(other, frozenset):
         return one | other
@@ -145,18 +141,18 @@ def _less_stale(one: int, other: int) -> int:
 
 
 _DIRECTIVES: Final = (
-    _Directive(b"no-store", "no_store", _flag, _either),
+    _Directive(b"no-store", "no_store", _flag, max),
     _Directive(b"no-cache", "no_cache", _field_names, _more_fields),
     _Directive(b"private", "private", _field_names, _more_fields),
-    _Directive(b"public", "public", _flag, _either),
+    _Directive(b"public", "public", _flag, max),
     _Directive(b"max-age", "max_age", _lifetime, min),
     _Directive(b"s-maxage", "s_maxage", _lifetime, min),
-    _Directive(b"must-revalidate", "must_revalidate", _flag, _either),
-    _Directive(b"proxy-revalidate", "proxy_revalidate", _flag, _either),
-    _Directive(b"must-understand", "must_understand", _flag, _either),
-    _Directive(b"immutable", "immutable", _flag, _either),
-    _Directive(b"no-transform", "no_transform", _flag, _either),
-    _Directive(b"only-if-cached", "only_if_cached", _flag, _either),
+    _Directive(b"must-revalidate", "must_revalidate", _flag, max),
+    _Directive(b"proxy-revalidate", "proxy_revalidate", _flag, max),
+    _Directive(b"must-understand", "must_understand", _flag, max),
+    _Directive(b"immutable", "immutable", _flag, max),
+    _Directive(b"no-transform", "no_transform", _flag, max),
+    _Directive(b"only-if-cached", "only_if_cached", _flag, max),
     _Directive(b"min-fresh", "min_fresh", _seconds, max),
     _Directive(b"max-stale", "max_stale", _max_stale, _less_stale),
     _Directive(b"stale-while-revalidate", "stale_while_revalidate", _lifetime, min),

@@ -10,9 +10,7 @@ __all__ = ["format_date", "parse_date"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_SECOND: Final = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
-_LAST_SECOND: Final = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // timedelta(
-    seconds=1
-)
+_LAST_SECOND: Final = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
 _LONGEST: Final = len(b"Wednesday, 31-Dec-99 23:59:60 GMT")
 
 _DAYS: Final = (b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun")
@@ -23,12 +21,8 @@ _DAY: Final = rb"(?:mon|tue|wed|thu|fri|sat|sun)"
 _LONG_DAY: Final = rb"(?:mon|tues|wednes|thurs|fri|satur|sun)day"
 _MONTH: Final = rb"([a-z]{3})"
 _TIME: Final = rb"([0-9]{2}):([0-9]{2}):([0-9]{2})"
-_IMF_FIXDATE: Final = re.compile(
-    _DAY + rb", ([0-9]{2}) " + _MONTH + rb" ([0-9]{4}) " + _TIME + rb" gmt"
-)
-_RFC_850: Final = re.compile(
-    _LONG_DAY + rb", ([0-9]{2})-" + _MONTH + rb"-([0-9]{2}) " + _TIME + rb" gmt"
-)
+_IMF_FIXDATE: Final = re.compile(_DAY + rb", ([0-9]{2}) " + _MONTH + rb" ([0-9]{4}) " + _TIME + rb" gmt")
+_RFC_850: Final = re.compile(_LONG_DAY + rb", ([0-9]{2})-" + _MONTH + rb"-([0-9]{2}) " + _TIME + rb" gmt")
 _ASCTIME: Final = re.compile(_DAY + rb" " + _MONTH + rb" ([ 0-9][0-9]) " + _TIME + rb" ([0-9]{4})")
 
 
@@ -77,17 +71,13 @@ def _seconds(year: int, month: bytes, day: bytes, time: list[bytes]) -> float | 
     hour, minute, second = map(int, time)
     leap = second == 60
     try:
-        date = datetime(
-            year, _MONTH_NUMBERS.get(month, 0), int(day), hour, minute, second - leap, tzinfo=UTC
-        )
+        date = datetime(year, _MONTH_NUMBERS.get(month, 0), int(day), hour, minute, second - leap, tzinfo=UTC)
     except ValueError:
         return None
     return float((date - _EPOCH) // timedelta(seconds=1) + leap)
 
 
-def _two_digit_year(
-    digits: int, month: bytes, day: bytes, time: list[bytes], now: float
-) -> float | None:
+def _two_digit_year(digits: int, month: bytes, day: bytes, time: list[bytes], now: float) -> float | None:
     today = _date(now)
     latest = today.year + 50
     year = latest - (latest - digits) % 100

@@ -47,9 +47,7 @@ HOP_BY_HOP: Final = frozenset(
 `Trailer` is among them because a stored response is replayed without its trailers.
 """
 
-_TOKEN_CHARACTERS: Final = (
-    b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-)
+_TOKEN_CHARACTERS: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _COMMA_OR_QUOTE: Final = re.compile(rb'[",]')
 _SEMICOLON_OR_QUOTE: Final = re.compile(rb'[";]')
 _BACKSLASH_OR_QUOTE: Final = re.compile(rb'["\\]')

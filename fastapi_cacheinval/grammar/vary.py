@@ -60,9 +60,4 @@ def add_vary(headers: RawHeaders, names: Iterable[bytes]) -> list[tuple[bytes, b
 
 
 def _members(lines: Iterable[bytes]) -> set[bytes]:
-    return {
-        member
-        for line in lines
-        for piece in line.split(b",")
-        if (member := piece.strip(OWS).lower())
-    }
+    return {member for line in lines for piece in line.split(b",") if (member := piece.strip(OWS).lower())}
