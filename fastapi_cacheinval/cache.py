@@ -10,14 +10,14 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Self, Unpack
 from urllib.parse import urlsplit
 
 from fastapi_cacheinval.bus.local import LocalBus
+from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import Line, Replica
 from fastapi_cacheinval.core.statistics import Statistics
-from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.tags import ALL, is_reserved, normalise_tags, path_tag
 from fastapi_cacheinval.engine.clocks import SystemClock
 from fastapi_cacheinval.engine.engine import Engine
@@ -74,7 +74,7 @@ class HTTPCache:
     def from_url(
         cls, url: str, *, clock: Clock | None = None, enabled: bool = True, **options: Unpack[Options]
     ) -> HTTPCache:
-        """A cache by URL: `memory://` keeps everything in this process. Raises `ConfigurationError` for other schemes."""
+        """A cache by URL; `memory://` keeps everything in this process. `ConfigurationError` for other schemes."""
         scheme = urlsplit(url).scheme
         if scheme == "memory":
             return cls(clock=clock, enabled=enabled, **options)
@@ -128,7 +128,7 @@ class HTTPCache:
             await attached.aclose()
         await self._bus.stop()
 
-    async def __aenter__(self) -> HTTPCache:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

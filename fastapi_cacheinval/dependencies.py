@@ -84,8 +84,7 @@ class Cached:
             if not self._warned:
                 self._warned = True
                 logger.warning(
-                    "%s declares cached(), but the request did not pass a CacheMiddleware: "
-                    "nothing is cached",
+                    "%s declares cached(), but the request did not pass a CacheMiddleware: nothing is cached",
                     request.url.path,
                 )
             return
@@ -96,7 +95,7 @@ class Cached:
 class Invalidates:
     """The dependency that `invalidates()` declares: its call hands the templates to the request's purge."""
 
-    def __init__(self, templates: Iterable[str], soft: bool) -> None:
+    def __init__(self, templates: Iterable[str], *, soft: bool) -> None:
         self.templates = tuple(TagTemplate.parse(text) for text in templates)
         self.soft = soft
 
@@ -127,7 +126,7 @@ def invalidates(*tag_templates: str, soft: bool = False) -> Any:
     """
     if not tag_templates:
         raise ConfigurationError("invalidates() needs at least one tag: the target path is purged without it.")
-    return Depends(Invalidates(tag_templates, soft))
+    return Depends(Invalidates(tag_templates, soft=soft))
 
 
 async def collected_tags(request: Request) -> Tags:

@@ -19,6 +19,7 @@ from fastapi_cacheinval.framework.lifespan import Lifespan
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.reading import Read, order_refresh, pass_on
 from fastapi_cacheinval.framework.site import Site
+from fastapi_cacheinval.ports.store import Target
 
 __all__ = ["CacheMiddleware"]
 
@@ -27,6 +28,22 @@ logger = logging.getLogger("fastapi_cacheinval.middleware")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
 # The only request fields that the front lookup looks at.
 _LOOKED_AT = frozenset({b"host", b"authorization", b"if-none-match", b"if-modified-since"})
+
+
+def _front_target(scope: Scope) -> tuple[Target | None, bool]:
+    """The raw target to look up, None where the front lookup has no say; and whether no condition is asked."""
+    host = None
+    plain = True
+    for name, value in scope["headers"]:
+        if name in _LOOKED_AT:
+            if name == b"host" and host is None:
+                host = value
+            elif name[:2] != b"if":
+                return None, False
+            else:
+                plain = False
+    get = scope.get
+    return (host, scope["path"], get("query_string", b""), get("scheme", "http"), get("root_path", "")), plain
 
 
 class CacheMiddleware:
@@ -51,9 +68,7 @@ class CacheMiddleware:
         emit_cache_status: bool = True,
     ) -> None:
         if honour_headers:
-            raise ConfigurationError(
-                "honour_headers=True is not in this release: declare policies with cached()."
-            )
+            raise ConfigurationError("honour_headers=True is not in this release: declare policies with cached().")
         if cache is not None and not isinstance(cache, HTTPCache):
             raise ConfigurationError(f"cache is an HTTPCache, not {cache!r}.")
         self.app = app
@@ -77,60 +92,51 @@ class CacheMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The front lookup, with no await before its answer; everything else goes on."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or SCOPE_KEY in scope:
             await self._other(scope, receive, send)
             return
-        if SCOPE_KEY in scope:
-            await self.app(scope, receive, send)
-            return
         if scope["method"] == "GET":
-            host = None
-            plain = True
-            for name, value in scope["headers"]:
-                if name in _LOOKED_AT:
-                    if name == b"host" and host is None:
-                        host = value
-                    elif name == b"authorization" or name == b"host":
-                        break
-                    else:
-                        plain = False
-            else:
-                get = scope.get
-                stored = self._at(
-                    (host, scope["path"], get("query_string", b""), get("scheme", "http"), get("root_path", ""))
-                )
-                if stored is not None and not self._site.overridden and self.cache.enabled:
-                    now = self._now()
-                    if (
-                        plain
-                        and stored.__class__ is StoredResponse
-                        and now < stored.calm_until
-                        and stored.verified == self._replica.changes
-                        and now < self._replica.lease_until
-                    ):
-                        self._counters.hits += 1
-                        fields = [*stored.headers, (b"age", b"%d" % (now - stored.created))]
-                        if self._emit_cache_status:
-                            ttl = b"cacheinval; hit; ttl=%d" % (stored.fresh_until - now)
-                            fields.append((b"cache-status", ttl))
-                        await send({"type": "http.response.start", "status": stored.status, "headers": fields})
-                        await send({"type": "http.response.body", "body": stored.body})
-                        return
-                    if await self._answered_at_front(scope, send, stored, now):
-                        return
+            target, plain = _front_target(scope)
+            stored = None if target is None else self._at(target)
+            if stored is not None and self._front_open():
+                now = self._now()
+                if (
+                    plain
+                    and stored.__class__ is StoredResponse
+                    and now < stored.calm_until
+                    and stored.verified == self._replica.changes
+                    and now < self._replica.lease_until
+                ):
+                    # The common hit, in one breath: what decide() would say, for nothing but a comparison.
+                    self._counters.hits += 1
+                    fields = [*stored.headers, (b"age", b"%d" % (now - stored.created))]
+                    if self._emit_cache_status:
+                        fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % (stored.fresh_until - now)))
+                    await send({"type": "http.response.start", "status": stored.status, "headers": fields})
+                    await send({"type": "http.response.body", "body": stored.body})
+                    return
+                if await self._answered_at_front(scope, send, stored, now):
+                    return
         await self._forward(scope, receive, send)
+
+    def _front_open(self) -> bool:
+        """Whether the front lookup may answer now: the cache is on, and no dependency is overridden."""
+        if not self.cache.enabled:
+            return False
+        for provider in self._site.providers:
+            if provider.dependency_overrides:
+                return False
+        return True
 
     async def _answered_at_front(self, scope: Scope, send: Send, kept: Any, now: float) -> bool:
         """The front lookup's rarer answers: variants, conditional requests, stale and early refreshed responses."""
         site = self._site
-        stored, _ = site.engine.choose(kept, kept.key, scope["headers"])
-        if stored is None:
-            return False
+        chosen, _ = site.engine.choose(kept, kept.key, scope["headers"])
         result = Result.HIT
-        match site.engine.decide(stored, now):
-            case Serve(refresh):
+        match site.engine.decide(chosen, now):
+            case Serve(stored, refresh):
                 pass
-            case ServeStale():
+            case ServeStale(stored):
                 result, refresh = Result.STALE, True
             case _:
                 return False

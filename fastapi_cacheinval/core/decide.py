@@ -28,14 +28,15 @@ class Reason(StrEnum):
 class Serve:
     """The stored response is fresh; `refresh` asks for an early one in the background."""
 
+    stored: StoredResponse
     refresh: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ServeStale:
-    """The stored response may be served stale while one refresh runs (RFC 5861); `since` is when it went stale."""
+    """The stored response may be served stale while one refresh runs (RFC 5861)."""
 
-    since: float
+    stored: StoredResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,6 @@ class Bypass:
 
 Decision = Serve | ServeStale | Forward | Bypass
 
-_SERVE = Serve(refresh=False)
-_SERVE_AND_REFRESH = Serve(refresh=True)
 _URI_MISS = Forward(Reason.URI_MISS)
 _STALE = Forward(Reason.STALE)
 
@@ -73,9 +72,9 @@ def decide(stored: StoredResponse | None, stale_from: float | None, now: float, 
         due = now >= stored.calm_until and early_refresh_due(
             now, fresh_until, stored.fill_seconds, stored.early_refresh, draw
         )
-        return _SERVE_AND_REFRESH if due else _SERVE
+        return Serve(stored, refresh=due)
     if not stored.must_revalidate and now < fresh_until + stored.stale_while_revalidate:
-        return ServeStale(fresh_until)
+        return ServeStale(stored)
     return _STALE
 
 
@@ -84,6 +83,4 @@ def usable_on_error(stored: StoredResponse, stale_from: float | None, now: float
     if stale_from is None:
         return False
     fresh_until = min(stored.fresh_until, stale_from)
-    return now < fresh_until or (
-        not stored.must_revalidate and now < fresh_until + stored.stale_if_error
-    )
+    return now < fresh_until or (not stored.must_revalidate and now < fresh_until + stored.stale_if_error)

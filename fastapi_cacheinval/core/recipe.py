@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fastapi_cacheinval.core.freshness import calm_until, jittered
+from fastapi_cacheinval.core.keys import variant_key
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.selecting import Selector, select, selectors
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
-from fastapi_cacheinval.core.keys import variant_key
 from fastapi_cacheinval.core.storing import response_directives
 from fastapi_cacheinval.core.tags import ALL, is_reserved, normalise_tags, path_tag
 from fastapi_cacheinval.grammar.dates import parse_date
@@ -54,9 +54,7 @@ def downstream_fields(headers: RawHeaders, policy: CachePolicy, *, private: bool
     return [(b"cache-control", b"private, no-cache" if private else b"no-cache")]
 
 
-def _fields(
-    recipe: Recipe, headers: RawHeaders, tags: Iterable[str], body: bytes | None
-) -> list[tuple[bytes, bytes]]:
+def _fields(recipe: Recipe, headers: RawHeaders, tags: Iterable[str], body: bytes | None) -> list[tuple[bytes, bytes]]:
     fields = [pair for pair in end_to_end(headers) if pair[0] not in _OURS]
     fields += downstream_fields(fields, recipe.policy, private=recipe.private)
     fields = add_vary(fields, recipe.declared)

@@ -82,4 +82,5 @@ class VaryRecord:
     @property
     def weight(self) -> int:
         """Bytes that keeping it takes."""
-        return 400 + sum(120 + sum(90 + len(name) for name, _ in chosen) for chosen in self.sets) + 73 * len(self.variants)
+        selecting = sum(120 + sum(90 + len(name) for name, _ in chosen) for chosen in self.sets)
+        return 400 + selecting + 73 * len(self.variants)

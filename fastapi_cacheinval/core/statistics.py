@@ -14,9 +14,10 @@ class Statistics:
 
     `responses` and `size_bytes` are what is kept now, `max_bytes` the bound. `hits` to `bypassed` are
     answers by kind; `fills`, `refreshes` and `purges` count by outcome; `refused` says why responses
-    were not stored, `dropped_tags` counts tags with nothing left of them. `forwards_under_way` and `refreshing` are now. `term`, `applied` and `generation`
-    are the replica's place in the log, `lease_remaining` the seconds for which it may trust its copy,
-    `queue_length` the purges that have no number yet. `sources` is the state of what is attached.
+    were not stored; `dropped_tags` counts tags with nothing left of them. `forwards_under_way` and
+    `refreshing` are now. `term`, `applied` and `generation` are the replica's place in the log,
+    `lease_remaining` the seconds for which it may trust its copy, `queue_length` the purges that have
+    no number yet. `sources` is the state of what is attached.
     """
 
     enabled: bool

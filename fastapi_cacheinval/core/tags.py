@@ -112,19 +112,14 @@ class TagTemplate:
         parts: list[tuple[str, str | None]] = []
         for literal, name, spec, conversion in pieces:
             if name is not None and (spec or conversion or not _NAME.match(name)):
-                raise ConfigurationError(
-                    f"The tag template {text!r} may hold only plain parameter names in braces."
-                )
+                raise ConfigurationError(f"The tag template {text!r} may hold only plain parameter names in braces.")
             if literal and not _NORMAL.match(literal):
                 raise ConfigurationError(
-                    f"The tag {text!r} must be printable ASCII without white space, "
-                    f"at most {MAX_TAG_BYTES} bytes."
+                    f"The tag {text!r} must be printable ASCII without white space, at most {MAX_TAG_BYTES} bytes."
                 )
             parts.append((literal, name))
         if not parts or len(text) > MAX_TAG_BYTES:
-            raise ConfigurationError(
-                f"A tag must not be empty or over {MAX_TAG_BYTES} bytes: {text[:80]!r}."
-            )
+            raise ConfigurationError(f"A tag must not be empty or over {MAX_TAG_BYTES} bytes: {text[:80]!r}.")
         return cls(text, tuple(parts))
 
     def render(self, values: Mapping[str, object]) -> str | None:

@@ -34,7 +34,7 @@ async def within(clock: Clock, future: asyncio.Future[Any], seconds: float) -> b
     if future.done():
         return True
     rung: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    alarm = clock.call_later(seconds, lambda: rung.done() or rung.set_result(None))
+    alarm = clock.call_later(seconds, rung.cancel)
     try:
         await asyncio.wait((future, rung), return_when=asyncio.FIRST_COMPLETED)
     finally:

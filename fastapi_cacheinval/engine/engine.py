@@ -106,9 +106,7 @@ class Engine:
                 self._drop(kept.variants)
             return True
         record = kept if isinstance(kept, VaryRecord) else VaryRecord(recipe.key)
-        record, dropped = record.with_variant(
-            chosen, stored.key, stored.usable_until, self.settings.max_variants
-        )
+        record, dropped = record.with_variant(chosen, stored.key, stored.usable_until, self.settings.max_variants)
         self._drop(dropped)
         return self._put(recipe.key, record, record.weight, record.until, now)
 

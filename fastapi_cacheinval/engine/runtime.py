@@ -78,10 +78,8 @@ class Runtime:
         outcome = "failed"
         inner = self.loop.create_task(work())
         try:
-            if await within(self._clock, inner, self._refresh_timeout):
-                outcome = inner.result()
-            else:
-                outcome = "timeout"
+            in_time = await within(self._clock, inner, self._refresh_timeout)
+            outcome = inner.result() if in_time else "timeout"
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.decide import Reason
+from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.collecting import TagBag
 from fastapi_cacheinval.engine.flights import Flight

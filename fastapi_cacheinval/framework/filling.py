@@ -15,8 +15,8 @@ from starlette.types import Message
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.recipe import Recipe, downstream_fields, stored_response, streamed_fields
-from fastapi_cacheinval.core.storing import content_length, refusal
 from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.core.storing import content_length, refusal
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.framework.answering import RawField, send_response, send_stored, status_fields
 from fastapi_cacheinval.framework.exchange import Exchange
@@ -63,7 +63,7 @@ class Fill:
         if kind == "http.response.start":
             await self._started(message)
         elif kind == "http.response.body" and self._start is not None:
-            await self._chunk(message)
+            await self._chunk(self._start, message)
         else:
             await self._exchange.outer(message)
 
@@ -99,9 +99,7 @@ class Fill:
         exchange.swallow()
         await self._stand_in(stale, status)
 
-    async def _chunk(self, message: Message) -> None:
-        start = self._start
-        assert start is not None
+    async def _chunk(self, start: Message, message: Message) -> None:
         body, more = message.get("body", b""), message.get("more_body", False)
         self._body += body
         length = content_length(start.get("headers", ()))
@@ -151,7 +149,8 @@ class Fill:
         if self._pump is None:
             outcome = Outcome(Result.MISS, reason=self._reason, detail="too-large")
             exchange.told(outcome)
-            await exchange.outer({**start, "headers": [*self._unkept_fields(start), *status_fields(exchange.site, outcome)]})
+            fields = [*self._unkept_fields(start), *status_fields(exchange.site, outcome)]
+            await exchange.outer({**start, "headers": fields})
         else:
             await self._pump.drained()
         self._body = bytearray()

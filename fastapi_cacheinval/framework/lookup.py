@@ -152,17 +152,15 @@ class Lookup:
         """Answer from what is stored, which raises, or say why the request goes forward."""
         now = self.engine.now()
         match self.engine.decide(stored, now):
-            case Serve(refresh):
-                assert stored is not None
+            case Serve(usable, refresh):
                 if refresh:
-                    self.exchange.order_refresh(stored)
+                    self.exchange.order_refresh(usable)
                 self._remember()
-                self._answer(stored, Result.HIT, None)
-            case ServeStale():
-                assert stored is not None
-                self.exchange.order_refresh(stored)
+                self._answer(usable, Result.HIT, None)
+            case ServeStale(usable):
+                self.exchange.order_refresh(usable)
                 self._remember()
-                self._answer(stored, Result.STALE, None)
+                self._answer(usable, Result.STALE, None)
             case Forward(reason):
                 return Reason.VARY_MISS if vary_miss else reason
             case Bypass():

@@ -18,8 +18,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.decide import Reason
+from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.tags import normalise_tags, path_tag
@@ -173,9 +173,7 @@ class Mutation(Exchange):
         elif self._holdable(message["status"], headers):
             self._state = _State.HELD
             self._held.append(message)
-            self._alarm = self.site.cache.clock.call_later(
-                self.site.engine.settings.hold_timeout, self._release_late
-            )
+            self._alarm = self.site.cache.clock.call_later(self.site.engine.settings.hold_timeout, self._release_late)
         else:
             await self._go_early()
             await self.outer(self._said(message, b"queued"))

@@ -9,9 +9,9 @@ from typing import Any
 from starlette.types import ASGIApp, Scope
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.errors import CacheinvalError
-from fastapi_cacheinval.framework.inside import inside_of
+from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
 from fastapi_cacheinval.framework.inputs import RoutePlan
+from fastapi_cacheinval.framework.inside import inside_of
 from fastapi_cacheinval.framework.routes import RouteTable
 
 __all__ = ["Site"]
@@ -49,9 +49,9 @@ class Site:
     @property
     def table(self) -> RouteTable:
         """The routes; only after `prepare`."""
-        table = self._table
-        assert table is not None
-        return table
+        if self._table is None:
+            raise CacheNotRunning("The middleware has not looked at its app yet.")
+        return self._table
 
     @property
     def prepared(self) -> bool:
@@ -86,11 +86,6 @@ class Site:
             if plan.provider is not None and not any(plan.provider is known for known in seen):
                 seen.append(plan.provider)
                 yield plan.provider
-
-    @property
-    def overridden(self) -> bool:
-        """Whether dependencies are overridden now: then only the route lookup can tell what a route reads."""
-        return any(provider.dependency_overrides for provider in self.providers)
 
     def warn_once(self, plan: RoutePlan) -> None:
         """Say once that a route is not cached because its overridden dependencies read the caller."""

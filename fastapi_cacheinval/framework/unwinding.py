@@ -33,9 +33,8 @@ class Served(HTTPException):
         self.served_status = served_status
 
 
-async def _respond(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Served)
-    return Response(status_code=error.served_status)
+async def _respond(_request: Request, error: Exception) -> Response:
+    return Response(status_code=error.served_status if isinstance(error, Served) else 500)
 
 
 def unwind(request: Request, status: int) -> Served:
