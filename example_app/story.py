@@ -137,7 +137,7 @@ class Story:
         seconds = time.perf_counter() - began
         spent = await self.queries() - before
         came = Counter(kind_of(answer) for answer in answers)
-        for kind, count in came.most_common():
+        for kind, count in sorted(came.items(), key=lambda item: item[1]):
             one = next(answer for answer in answers if kind_of(answer) == kind)
             self.out.request(one.response, "-", one.milliseconds, f"x {count} {kind}")
         alike = {answer.response.content for answer in answers}
