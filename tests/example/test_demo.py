@@ -80,6 +80,13 @@ def test_no_colours_without_a_terminal(told: subprocess.CompletedProcess[str]) -
     assert "\x1b" not in told.stdout
 
 
+def test_a_kept_database_is_left_alone(tmp_path: Path) -> None:
+    """The story starts from the published prices and never touches the database that EXAMPLE_DB names."""
+    kept = tmp_path / "kept.db"
+    assert run_demo(free_port(), EXAMPLE_DB=str(kept)).returncode == 0
+    assert not kept.exists()
+
+
 def test_a_taken_port_is_one_clear_line() -> None:
     """When somebody listens on the port the demo says so, names the way out, and exits 1."""
     with socket.socket() as other:
