@@ -34,8 +34,13 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def told() -> subprocess.CompletedProcess[str]:
-    return run_demo(free_port())
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept") / "kept.db"
+
+
+@pytest.fixture(scope="module")
+def told(kept: Path) -> subprocess.CompletedProcess[str]:
+    return run_demo(free_port(), EXAMPLE_DB=str(kept))
 
 
 def test_the_story_ends_well(told: subprocess.CompletedProcess[str]) -> None:
@@ -80,10 +85,9 @@ def test_no_colours_without_a_terminal(told: subprocess.CompletedProcess[str]) -
     assert "\x1b" not in told.stdout
 
 
-def test_a_kept_database_is_left_alone(tmp_path: Path) -> None:
+def test_a_kept_database_is_left_alone(told: subprocess.CompletedProcess[str], kept: Path) -> None:
     """The story starts from the published prices and never touches the database that EXAMPLE_DB names."""
-    kept = tmp_path / "kept.db"
-    assert run_demo(free_port(), EXAMPLE_DB=str(kept)).returncode == 0
+    assert told.returncode == 0
     assert not kept.exists()
 
 
