@@ -114,6 +114,6 @@ def check(response: httpx.Response) -> None:
 # What must be refused; an unused comment here is an error of the strict check.
 CachePolicy()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 CachePolicy(ttl="300")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-HTTPCache("shop")  # type: ignore[misc]  # pyright: ignore[reportCallIssue]
+HTTPCache(None)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 HTTPCache(mutations_when_disconnected="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 invalidates(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
