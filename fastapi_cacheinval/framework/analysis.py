@@ -1,0 +1,145 @@
+"""From a route's dependency tree to its plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from fastapi.routing import APIRoute
+
+from fastapi_cacheinval.core.policy import CachePolicy
+from fastapi_cacheinval.dependencies import Invalidates
+from fastapi_cacheinval.errors import ConfigurationError
+from fastapi_cacheinval.framework.audit import errors_of, warnings_of
+from fastapi_cacheinval.framework.bindings import Binding, bind
+from fastapi_cacheinval.framework.covers import innermost, uncovered
+from fastapi_cacheinval.framework.fastapi_private import EffectiveRoute, original_of
+from fastapi_cacheinval.framework.fields import CREDENTIALS, caller_reads, handler_headers, query_names
+from fastapi_cacheinval.framework.inputs import SAFE_METHODS, RoutePlan, Sharing
+from fastapi_cacheinval.framework.tree import Node, Overrides, tree_of
+
+__all__ = ["Analysis", "Place", "analyse", "own_methods"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a route stands: the prefix of the mounts above it, and what the front lookup would skip on the way.
+
+    `inherited` are the ids of the `invalidates()` of the apps, routers and includes above.
+    """
+
+    prefix: str = ""
+    parameters: frozenset[str] = frozenset()
+    front_off: str | None = None
+    inherited: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """A plan, what forbids it, and what its author should hear."""
+
+    plan: RoutePlan
+    errors: tuple[ConfigurationError, ...]
+    warnings: tuple[str, ...]
+
+
+def own_methods(kind: type, stock: type, names: tuple[str, ...]) -> str | None:
+    """The methods of a subclass that are not the stock ones, in words."""
+    own = [name for name in names if getattr(kind, name, None) is not getattr(stock, name, None)]
+    return f"{kind.__module__}.{kind.__qualname__} has its own {'(), '.join(own)}()" if own else None
+
+
+# Each of these sees the request, or wraps what does.
+_HANDLING = ("__init__", "__call__", "get_route_handler", "handle", "matches")
+
+
+def analyse(
+    route: EffectiveRoute, place: Place, overrides: Overrides, epoch: int = 0, otherwise: RoutePlan | None = None
+) -> Analysis:
+    """The plan of a route as it stands; never raises for what its author did wrong, which `errors` has.
+
+    `otherwise` is the plan without overrides.
+    """
+    root = tree_of(route.dependant, overrides)
+    methods = frozenset(route.methods)
+    cached = innermost(root)
+    if cached is not None and not (cached.policy.active and "GET" in methods):
+        cached = None
+    policy = None if cached is None else cached.policy
+    evidence = uncovered(root, cached)
+    sharing = _sharing(policy, evidence)
+    front_off = None if policy is None else _front_off(policy, sharing, root)
+    if policy is not None and front_off is None:
+        front_off = "dependencies are overridden" if overrides else _way_off(route, place)
+    invalidations = () if methods <= SAFE_METHODS else _invalidations(root)
+    templates = [*(() if policy is None else policy.templates), *(t for each in invalidations for t in each.templates)]
+    bindings, unbound = bind(
+        (name for template in templates for name in template.names),
+        root,
+        frozenset(route.path_regex.groupindex) | place.parameters,
+        _none if otherwise is None else otherwise.bindings,
+    )
+    headers = (handler_headers(root) or frozenset()) - CREDENTIALS
+    plan = RoutePlan(
+        path=place.prefix + route.path_format,
+        methods=methods,
+        policy=policy,
+        cached=cached,
+        sharing=sharing,
+        uncovered=evidence,
+        query=query_names(root),
+        headers=tuple(sorted(name.encode("latin-1", "replace") for name in headers)),
+        front=policy is not None and front_off is None,
+        front_off=front_off,
+        bindings=MappingProxyType(bindings),
+        invalidations=invalidations,
+        commits_late=any(node.late for node in root.walk() if node is not root),
+        epoch=epoch,
+        provider=route.dependency_overrides_provider,
+    )
+    errors = tuple(errors_of(plan, root, unbound, place.inherited))
+    if errors and plan.sharing is not Sharing.UNPROVED:
+        # At start-up the errors stop the app; a route met later is forwarded, never cached.
+        evidence = (*plan.uncovered, *map(str, errors))
+        plan = replace(plan, sharing=Sharing.UNPROVED, uncovered=evidence, front=False, front_off=str(errors[0]))
+    return Analysis(plan, errors, tuple(warnings_of(plan, root)))
+
+
+_none: MappingProxyType[str, Binding] = MappingProxyType({})
+
+
+def _invalidations(root: Node) -> tuple[Invalidates, ...]:
+    found: dict[int, Invalidates] = {}
+    for node in root.walk():
+        call: Any = node.call
+        if isinstance(call, Invalidates):
+            found[id(call)] = call
+    return tuple(found.values())
+
+
+def _sharing(policy: CachePolicy | None, evidence: tuple[str, ...]) -> Sharing:
+    if policy is not None and policy.shared:
+        return Sharing.DECLARED
+    if evidence:
+        return Sharing.UNPROVED
+    if policy is not None and (policy.partition or policy.guards):
+        return Sharing.COVERED
+    return Sharing.PROVED
+
+
+def _front_off(policy: CachePolicy, sharing: Sharing, root: Node) -> str | None:
+    """What in the route itself keeps its responses from being served before routing."""
+    if policy.partition or policy.guards:
+        return "partition_by and guarded_by run on every request"
+    if sharing is Sharing.UNPROVED:
+        return "its responses may not be shared"
+    for node in root.walk():
+        if node is not root and (reads := caller_reads(node, handler=False)):
+            return f"shared=True does not open it while {reads[0]}"
+    return None
+
+
+def _way_off(route: EffectiveRoute, place: Place) -> str | None:
+    """What on the way to the route a hit would skip."""
+    return own_methods(type(original_of(route)), APIRoute, _HANDLING) or place.front_off

@@ -1,0 +1,155 @@
+"""The one place that touches what FastAPI does not document; tests pin each name on every version we run on.
+
+Everything else in the package sees a route through `EffectiveRoute` and a dependency through `Dependant`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, cast
+
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant, request_params_to_args
+from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.security.base import SecurityBase
+from starlette.routing import BaseRoute
+
+__all__ = [
+    "Dependant",
+    "EffectiveRoute",
+    "Field",
+    "effective_route_at",
+    "effective_routes",
+    "included_routers",
+    "is_late",
+    "original_of",
+    "replacement",
+    "scopes_of",
+    "security_scheme",
+    "solve_fields",
+]
+
+
+class Field(Protocol):
+    """A declared parameter: its Python name, the name it has in the request, and pydantic's `FieldInfo`."""
+
+    name: str
+    field_info: Any
+
+    @property
+    def alias(self) -> str: ...
+
+
+class EffectiveRoute(Protocol):
+    """A route as it answers: with the prefix and the dependencies of every include above it."""
+
+    path_format: str
+    path_regex: re.Pattern[str]
+    methods: set[str]
+    dependant: Dependant
+    dependency_overrides_provider: Any
+
+
+def effective_routes(routes: Sequence[BaseRoute]) -> Iterator[tuple[BaseRoute, Any]]:
+    """Each route in matching order, includes opened, beside the object that matches in its place."""
+    for context in iter_route_contexts(routes):
+        inner: Any = getattr(context, "_route_context", None)
+        if inner is None:
+            yield context.original_route, context.original_route
+        else:
+            # An included mount, host or plain route is matched by a copy with the prefix.
+            yield context.original_route, inner.starlette_route or inner
+
+
+def effective_route_at(scope: Mapping[str, Any]) -> EffectiveRoute | None:
+    """The FastAPI route that answers the request at hand; None where another kind of route does.
+
+    A route declared on the app never has an include's context, and an app mounted in an included router
+    carries the mount's: the context counts only where it is this very route's.
+    """
+    route = scope.get("route")
+    if not isinstance(route, APIRoute):
+        return None
+    context: Any = scope.get("fastapi", {}).get("effective_route_context")
+    if context is not None and context.original_route is route:
+        return cast("EffectiveRoute", context)
+    return cast("EffectiveRoute", route)
+
+
+def original_of(route: EffectiveRoute) -> APIRoute:
+    """The route as it was declared."""
+    return cast("APIRoute", getattr(route, "original_route", route))
+
+
+def included_routers(routes: Sequence[BaseRoute]) -> Iterator[tuple[Any, Sequence[Any]]]:
+    """The routers included below, at any depth, each with the dependencies its include adds."""
+    for route in routes:
+        router: Any = getattr(route, "original_router", None)
+        if router is not None:
+            context: Any = getattr(route, "include_context", None)
+            yield router, context.dependencies
+            yield from included_routers(router.routes)
+
+
+def scopes_of(dependant: Dependant) -> frozenset[str]:
+    """The security scopes that tell this node from another of the same callable, as FastAPI counts them."""
+    if not _uses_scopes(dependant):
+        return frozenset()
+    return frozenset(dependant.parent_oauth_scopes or ()) | frozenset(dependant.own_oauth_scopes or ())
+
+
+def _uses_scopes(dependant: Dependant) -> bool:
+    return (
+        bool(dependant.own_oauth_scopes)
+        or dependant.security_scopes_param_name is not None
+        or security_scheme(dependant.call) is not None
+        or any(_uses_scopes(child) for child in dependant.dependencies)
+    )
+
+
+def replacement(dependant: Dependant, call: Callable[..., Any]) -> Dependant:
+    """The node that FastAPI solves in this one's place while overrides are set."""
+    inherited = [*(dependant.parent_oauth_scopes or ())]
+    inherited += [scope for scope in dependant.own_oauth_scopes or () if scope not in inherited]
+    return get_dependant(
+        path=dependant.path or "",
+        call=call,
+        name=dependant.name,
+        parent_oauth_scopes=inherited,
+        scope=dependant.scope,
+    )
+
+
+def _bare(call: Any) -> Any:
+    while isinstance(call, partial):
+        call = cast("Any", call.func)
+    return call
+
+
+def security_scheme(call: object) -> SecurityBase | None:
+    """The security scheme that a callable is, also under `partial` and `functools.wraps`."""
+    bare = inspect.unwrap(_bare(call))
+    return bare if isinstance(bare, SecurityBase) else None
+
+
+def is_late(dependant: Dependant) -> bool:
+    """Whether the node is a `yield` dependency that exits after the response is sent."""
+    return dependant.scope != "function" and _is_generator(dependant.call)
+
+
+def _is_generator(call: Any) -> bool:
+    bare = _bare(call)
+    faces = [bare, inspect.unwrap(bare)]
+    if not inspect.isclass(faces[1]):
+        faces += [_bare(getattr(face, "__call__", None)) for face in faces]  # noqa: B004
+        faces += [inspect.unwrap(face) for face in faces[2:] if face is not None]
+    return any(inspect.isgeneratorfunction(face) or inspect.isasyncgenfunction(face) for face in faces)
+
+
+def solve_fields(fields: Sequence[Field], received: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+    """The validated values of a node's path or query parameters by name, and whether any of them is invalid."""
+    values, errors = request_params_to_args(cast("Any", fields), received)
+    return values, bool(errors)
