@@ -64,7 +64,8 @@ class HTTPCache:
             stale_when_disconnected=self.settings.stale_when_disconnected,
         )
         self.engine = Engine(self.settings, self.clock, MemoryStore(self.settings.l1_max_bytes), replica)
-        self._runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
+        # One for each event loop that it has been started on; the middleware looks here on every forward.
+        self.runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
         self._listeners: list[Listener] = []
         self._observers: list[Callable[[Receipt], object]] = []
         self._sources: list[AbstractAsyncContextManager[Any]] = []
@@ -100,14 +101,14 @@ class HTTPCache:
 
     def _opened(self) -> bool:
         loop = asyncio.get_running_loop()
-        if loop in self._runtimes:
+        if loop in self.runtimes:
             return False
-        for closed in [other for other in self._runtimes if other.is_closed()]:
-            del self._runtimes[closed]
+        for closed in [other for other in self.runtimes if other.is_closed()]:
+            del self.runtimes[closed]
         if self._secret is None:
             # Made at start, not in __init__: processes forked after it must not share it.
             self._secret = secrets.token_bytes(32)
-        self._runtimes[loop] = Runtime(
+        self.runtimes[loop] = Runtime(
             self.clock,
             collapse_timeout=self.settings.collapse_timeout,
             most_refreshes=self.settings.max_refreshes,
@@ -117,7 +118,7 @@ class HTTPCache:
 
     async def stop(self) -> None:
         """End on the running loop: refreshes are cancelled, purges under way get one last while."""
-        runtime = self._runtimes.pop(asyncio.get_running_loop(), None)
+        runtime = self.runtimes.pop(asyncio.get_running_loop(), None)
         if runtime is None:
             return
         undone = await runtime.close(self.settings.staleness_bound)
@@ -140,7 +141,7 @@ class HTTPCache:
     @property
     def runtime(self) -> Runtime:
         """The loop-bound half for the running loop; raises `CacheNotRunning` where there is none."""
-        runtime = self._runtimes.get(asyncio.get_running_loop())
+        runtime = self.runtimes.get(asyncio.get_running_loop())
         if runtime is None:
             raise CacheNotRunning(
                 "The cache has not been started on this event loop: use `async with cache:` or the middleware."
@@ -150,7 +151,12 @@ class HTTPCache:
     @property
     def running(self) -> bool:
         """Whether it has been started on the running loop."""
-        return asyncio.get_running_loop() in self._runtimes
+        return asyncio.get_running_loop() in self.runtimes
+
+    async def started(self) -> Runtime:
+        """The loop-bound half for the running loop, started where it is not."""
+        await self.start()
+        return self.runtime
 
     @property
     def secret(self) -> bytes:
@@ -213,7 +219,7 @@ class HTTPCache:
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
             raise CacheNotRunning("invalidate_sync() would block the event loop: await cache.invalidate() there.")
-        loops = [loop for loop in self._runtimes if loop.is_running()]
+        loops = [loop for loop in self.runtimes if loop.is_running()]
         if not loops:
             return asyncio.run(self.invalidate(*tags, soft=soft))
         return asyncio.run_coroutine_threadsafe(self.invalidate(*tags, soft=soft), loops[0]).result(timeout)
@@ -264,7 +270,7 @@ class HTTPCache:
         """A snapshot: what is kept, what was answered, and how the replica stands to the log."""
         store, counters, replica = self.engine.store.statistics(), self.counters, self.engine.replica
         results = counters.results
-        runtimes = list(self._runtimes.values())
+        runtimes = list(self.runtimes.values())
         return Statistics(
             enabled=self.enabled,
             responses=store.responses,

@@ -83,7 +83,6 @@ class FakeClock:
                 alarm.loop.call_soon_threadsafe(alarm.ring)
 
 
-
 class _Response(Protocol):
     """What httpx, httpx2 and Starlette's test client give."""
 
@@ -116,32 +115,31 @@ def _story(response: _Response, wanted: str, status: CacheStatus | None) -> str:
 def assert_hit(response: _Response) -> None:
     """The response was answered, fresh, from what is stored."""
     status = _status(response)
-    assert status is not None and status.hit and (status.ttl is None or status.ttl >= 0), _story(
-        response, "a fresh hit", status
-    )
+    if status is None or not status.hit or (status.ttl is not None and status.ttl < 0):
+        raise AssertionError(_story(response, "a fresh hit", status))
 
 
 def assert_stale(response: _Response) -> None:
     """The response was answered stale: while a refresh runs, or in place of an error."""
     status = _status(response)
-    assert status is not None and status.ttl is not None and status.ttl < 0, _story(response, "a stale answer", status)
+    if status is None or status.ttl is None or status.ttl >= 0:
+        raise AssertionError(_story(response, "a stale answer", status))
 
 
 def assert_miss(response: _Response) -> None:
-    """The response was made by the app, for this request or one that this one waited for."""
+    """The response was made by the app, for this request or for one that this one waited for."""
     status = _status(response)
-    made = status is not None and not status.hit and status.fwd is not None
-    assert made and not (status is not None and status.ttl is not None and status.ttl < 0), _story(
-        response, "an answer made by the app", status
-    )
+    if status is None or status.fwd is None or (status.ttl is not None and status.ttl < 0):
+        raise AssertionError(_story(response, "an answer made by the app", status))
 
 
 @contextmanager
 def capture_invalidations(cache: HTTPCache) -> Iterator[list[Receipt]]:
     """The receipts of every purge made on this replica while the block runs, in order."""
     receipts: list[Receipt] = []
-    cache.add_observer(receipts.append)
+    note = receipts.append
+    cache.add_observer(note)
     try:
         yield receipts
     finally:
-        cache.remove_observer(receipts.append)
+        cache.remove_observer(note)

@@ -262,7 +262,8 @@ class Replica:
 
     def stamp(self, now: float) -> Stamp:
         """What a fill that begins now has read."""
-        return Stamp(self.generation, self.applied, self.fence_count, now)
+        # As Stamp(...) does, at a third of its cost: every request takes one.
+        return tuple.__new__(Stamp, (self.generation, self.applied, self.fence_count, now))
 
     def live(self, now: float) -> bool:
         """Whether the lease says that this replica has read the log."""

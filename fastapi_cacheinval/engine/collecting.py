@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Protocol
 
 from fastapi_cacheinval.core.tags import normalise_tag
 
-__all__ = ["TagBag", "add_tags", "current_bag"]
+__all__ = ["HasBag", "TagBag", "add_tags", "current_bag"]
 
 
 class TagBag:
@@ -36,7 +37,15 @@ class TagBag:
         return tuple(self._tags)
 
 
-current_bag: ContextVar[Callable[[], TagBag] | None] = ContextVar("fastapi_cacheinval_tags", default=None)
+class HasBag(Protocol):
+    """What is answering a request, and has its tags."""
+
+    def bag(self) -> TagBag:
+        """The tags of the request, made when first asked for."""
+        ...
+
+
+current_bag: ContextVar[HasBag | None] = ContextVar("fastapi_cacheinval_tags", default=None)
 
 
 def add_tags(*tags: str) -> bool:
@@ -45,8 +54,8 @@ def add_tags(*tags: str) -> bool:
     On a safe method they tag the stored response, on an unsafe one they are purged. False where no
     request is being answered in this context: then nothing is collected.
     """
-    bag = current_bag.get()
-    if bag is None:
+    answering = current_bag.get()
+    if answering is None:
         return False
-    bag().add(*tags)
+    answering.bag().add(*tags)
     return True

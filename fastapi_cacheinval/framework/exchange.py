@@ -14,7 +14,7 @@ from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.collecting import TagBag
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.runtime import Runtime
-from fastapi_cacheinval.framework.answering import send_stored, status_fields, without_body
+from fastapi_cacheinval.framework.answering import send_stored, status_fields
 from fastapi_cacheinval.framework.inputs import RoutePlan
 from fastapi_cacheinval.framework.site import Site
 
@@ -51,6 +51,7 @@ class Exchange:
         "site",
         "source",
         "stamp",
+        "tended",
     )
 
     def __init__(
@@ -68,14 +69,15 @@ class Exchange:
         self.arrived = dict(scope)
         self.client_headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
         self.scope = scope
-        self.outer = without_body(send) if scope["method"] == "HEAD" else send
-        self.sink: Sink = self.outer
+        self.outer = send
+        self.sink: Sink = send
         self.source: Receive = receive
         # Before any dependency runs: what is read from here on is at least this new.
         self.stamp = site.engine.replica.stamp(site.engine.now())
         self.plan: RoutePlan | None = None
         self.refresh = refresh
         self._bag: TagBag | None = None
+        self.tended = False
 
     # A plain method that returns the sink's awaitable: no frame of its own on the way out.
     def send(self, message: Message) -> Awaitable[None]:
@@ -117,10 +119,10 @@ class Exchange:
         raise NotImplementedError
 
     async def done(self) -> None:
-        """The app has returned."""
+        """The app has returned; called where the exchange is `tended`."""
 
     async def failed(self, error: BaseException) -> bool:
-        """The app has raised; whether the client was answered all the same."""
+        """The app has raised; whether the client was answered all the same. Called where it is `tended`."""
         return False
 
     def swallow(self) -> None:

@@ -61,6 +61,7 @@ class Mutation(Exchange):
     def __init__(self, site: Site, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(site, runtime, scope, receive, send)
         self.sink = self._take
+        self.tended = True
         self._declared_hard: dict[str, None] = {}
         self._declared_soft: dict[str, None] = {}
         self._named_paths: dict[str, None] = {}

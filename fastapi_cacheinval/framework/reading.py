@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from contextvars import Token
 from typing import Any
 
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
-from fastapi_cacheinval.engine.collecting import current_bag
+from fastapi_cacheinval.engine.collecting import HasBag, current_bag
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.exchange import Exchange, RefreshOrder, nowhere, one_empty_body
 from fastapi_cacheinval.framework.filling import Fill
@@ -28,20 +30,10 @@ _CALLERS_OWN = frozenset({SCOPE_KEY, "fastapi.telemetry"})
 class Read(Exchange):
     """A safe request, which may be answered from the cache once its route's `cached()` asks."""
 
-    __slots__ = ("fill", "settled")
-
-    def __init__(
-        self,
-        site: Site,
-        runtime: Runtime,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        refresh: RefreshOrder | None = None,
-    ) -> None:
-        super().__init__(site, runtime, scope, receive, send, refresh)
-        self.settled = False
-        self.fill: Fill | None = None
+    # Defaults of the class, set on the few that need them: most requests are for routes without a policy.
+    settled: bool = False
+    fill: Fill | None = None
+    _token: Token[HasBag | None] | None = None
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """`invalidates()` is inert on a safe method."""
@@ -67,32 +59,42 @@ class Read(Exchange):
                 lookup = Lookup(self, request, plan, plan.policy, partition)
                 await lookup.run()
                 self.fill = lookup.fill
+                self.tended = self.fill is not None
+                # For code without the request at hand, from here on in this context.
+                self._token = current_bag.set(self)
 
     def order_refresh(self, stored: StoredResponse) -> None:
         order_refresh(self.site, self.runtime, self.arrived, self.client_headers, stored)
 
     async def done(self) -> None:
+        self._forget()
         if self.fill is not None:
             await self.fill.ended()
 
+    def _forget(self) -> None:
+        if self._token is not None:
+            # Where a layer inside ours runs the app in a task, the context has gone with it.
+            with contextlib.suppress(ValueError):
+                current_bag.reset(self._token)
+
     async def failed(self, error: BaseException) -> bool:
+        self._forget()
         return self.fill is not None and await self.fill.failed(error)
 
 
 async def pass_on(exchange: Exchange, scope: Scope) -> None:
     """Let the app have a request, and end the exchange as the app ends."""
     scope[SCOPE_KEY] = exchange
-    token = current_bag.set(exchange.bag)
     try:
         await exchange.site.app(scope, exchange.receive, exchange.send)
     except BaseException as error:
-        if not await exchange.failed(error):
+        if not exchange.tended or not await exchange.failed(error):
             raise
     else:
-        await exchange.done()
+        if exchange.tended:
+            await exchange.done()
     finally:
-        current_bag.reset(token)
-        scope.pop(SCOPE_KEY, None)
+        del scope[SCOPE_KEY]
 
 
 def _refresh_scope(arrived: Scope, headers: list[tuple[bytes, bytes]], stored: StoredResponse) -> Scope:

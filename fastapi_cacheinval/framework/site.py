@@ -54,6 +54,11 @@ class Site:
         return self._table
 
     @property
+    def ready(self) -> bool:
+        """Whether the app has been looked at and is sound."""
+        return self._table is not None
+
+    @property
     def prepared(self) -> bool:
         """Whether the app has been looked at, with or without an error."""
         return self._table is not None or self.error is not None
