@@ -191,8 +191,8 @@ class Fill:
         if self._target is not None:
             engine.remember_target(self._target, self._recipe.key)
         self._close("stored", seconds)
+        exchange.runtime.flights.unmark(stored.key)
         if self._flight is not None:
-            exchange.runtime.flights.unmark(self._flight.key)
             self._flight.land(stored)
         return stored, Outcome(Result.MISS, reason=self._reason, ttl=int(stored.fresh_until - now), stored=True)
 

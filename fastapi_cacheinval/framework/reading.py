@@ -67,18 +67,22 @@ class Read(Exchange):
         order_refresh(self.site, self.runtime, self.arrived, self.client_headers, stored)
 
     async def done(self) -> None:
-        self._forget()
+        self._restore()
         if self.fill is not None:
             await self.fill.ended()
 
-    def _forget(self) -> None:
+    def _restore(self) -> None:
+        """Give layers outside ours back what the fill was not to see."""
+        for key in ("headers", "extensions"):
+            if key in self.arrived:
+                self.scope[key] = self.arrived[key]
         if self._token is not None:
             # Where a layer inside ours runs the app in a task, the context has gone with it.
             with contextlib.suppress(ValueError):
                 current_bag.reset(self._token)
 
     async def failed(self, error: BaseException) -> bool:
-        self._forget()
+        self._restore()
         return self.fill is not None and await self.fill.failed(error)
 
 
