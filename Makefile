@@ -62,6 +62,7 @@ format: $(STAMP) ## let ruff lay out the code and fix what it can
 	@$(BIN)/ruff format --quiet .
 
 types: $(STAMP) ## mypy and pyright, strict on the package
+	@$(INSTALL) --group bench
 	@$(BIN)/mypy $(wildcard fastapi_cacheinval example_app bench tests scripts)
 	@$(BIN)/pyright --pythonpath $(BIN)/python --warnings
 
