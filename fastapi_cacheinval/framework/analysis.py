@@ -44,8 +44,9 @@ class Analysis:
     warnings: tuple[str, ...]
 
 
-def own_methods(kind: type, stock: type, names: tuple[str, ...]) -> str | None:
-    """The methods of a subclass that are not the stock ones, in words."""
+def own_methods(thing: object, stock: type, names: tuple[str, ...]) -> str | None:
+    """The methods of an object's class that are not the stock ones, in words."""
+    kind = type(thing)
     own = [name for name in names if getattr(kind, name, None) is not getattr(stock, name, None)]
     return f"{kind.__module__}.{kind.__qualname__} has its own {'(), '.join(own)}()" if own else None
 
@@ -88,7 +89,7 @@ def analyse(
         cached=cached,
         sharing=sharing,
         uncovered=evidence,
-        query=query_names(root),
+        query=_query(root, bindings, otherwise),
         headers=tuple(sorted(name.encode("latin-1", "replace") for name in headers)),
         front=policy is not None and front_off is None,
         front_off=front_off,
@@ -104,6 +105,14 @@ def analyse(
         evidence = (*plan.uncovered, *map(str, errors))
         plan = replace(plan, sharing=Sharing.UNPROVED, uncovered=evidence, front=False, front_off=str(errors[0]))
     return Analysis(plan, errors, tuple(warnings_of(plan, root)))
+
+
+def _query(root: Node, bindings: dict[str, Binding], otherwise: RoutePlan | None) -> frozenset[str] | None:
+    names = query_names(root)
+    # A tag made of what only the plain tree declares must still be told apart by the key.
+    if otherwise is not None and any(binding is otherwise.bindings.get(name) for name, binding in bindings.items()):
+        return None if names is None or otherwise.query is None else names | otherwise.query
+    return names
 
 
 _none: MappingProxyType[str, Binding] = MappingProxyType({})
@@ -142,4 +151,4 @@ def _front_off(policy: CachePolicy, sharing: Sharing, root: Node) -> str | None:
 
 def _way_off(route: EffectiveRoute, place: Place) -> str | None:
     """What on the way to the route a hit would skip."""
-    return own_methods(type(original_of(route)), APIRoute, _HANDLING) or place.front_off
+    return own_methods(original_of(route), APIRoute, _HANDLING) or place.front_off

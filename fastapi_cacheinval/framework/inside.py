@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
@@ -83,9 +83,9 @@ def _name(thing: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _changed(thing: Any, bases: tuple[type, ...], methods: tuple[str, ...]) -> Iterator[str]:
+def _changed(thing: object, bases: tuple[type, ...], methods: tuple[str, ...]) -> Iterator[str]:
     """The methods that a subclass, or a patch of the instance, replaces."""
-    kind = cast("type[Any]", type(thing))
+    kind = type(thing)
     for method in methods:
         stock = [getattr(base, method, None) for base in bases]
         if method in vars(thing) or getattr(kind, method, None) not in stock:

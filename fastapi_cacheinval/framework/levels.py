@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from fastapi import routing as fastapi_routing
 from fastapi.routing import APIRoute, APIRouter
@@ -138,7 +138,7 @@ class Survey:
         for included, dependencies in included_routers(routes):
             self._lists.append(included.routes)
             inherited += [*dependencies, *included.dependencies]
-            custom = own_methods(type(included), APIRouter, ("handle", "matches"))
+            custom = own_methods(included, APIRouter, ("handle", "matches"))
             place = replace(place, front_off=place.front_off or custom)
         found = {id(each.dependency) for each in inherited if isinstance(each.dependency, Invalidates)}
         place = replace(place, inherited=place.inherited | found)
@@ -168,8 +168,7 @@ class Survey:
         inside = inside_of(mount.app)
         prefix = mount.path_format.removesuffix("/{path}") if isinstance(mount, routing.Mount) else ""
         stock = routing.Mount if isinstance(mount, routing.Mount) else routing.Host
-        kind = cast("type[Any]", type(mount))
-        custom = own_methods(kind, stock, ("__call__", "handle"))
+        custom = own_methods(mount, stock, ("__call__", "handle"))
         place = Place(
             prefix=place.prefix + prefix,
             parameters=place.parameters | (frozenset(mount.param_convertors) - {"path"}),
