@@ -14,7 +14,7 @@ from fastapi_cacheinval.core.storing import response_directives
 from fastapi_cacheinval.core.tags import ALL, is_reserved, normalise_tags, path_tag
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import make_etag, parse_etag
-from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, values
+from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, values, without
 from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key, serialise_surrogate_key
 from fastapi_cacheinval.grammar.vary import ANY_FIELD, add_vary, parse_vary
 
@@ -98,6 +98,9 @@ def stored_response(
     """
     tags = _tags(recipe, headers, added)
     fields = _fields(recipe, headers, tags, body)
+    if status == 204:
+        # RFC 9110 section 8.6: it has none.
+        fields = without(fields, (b"content-length",))
     policy = recipe.policy
     vary = parse_vary(values(fields, b"vary"))
     chosen = selectors(recipe.declared, () if vary is ANY_FIELD else vary)

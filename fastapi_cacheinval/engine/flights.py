@@ -35,12 +35,13 @@ class Signal(Enum):
 class Flight:
     """One key's forward and who waits for it. Its leader ends it by exactly one of the four calls below."""
 
-    __slots__ = ("_flights", "_leaders", "_waiters", "began", "key")
+    __slots__ = ("_flights", "_leaders", "_waiters", "began", "failed_status", "key")
 
     def __init__(self, flights: Flights, key: bytes, began: float) -> None:
         self._flights = flights
         self._waiters: deque[asyncio.Future[StoredResponse | Signal]] = deque()
         self._leaders = 1
+        self.failed_status: int | None = None
         self.key = key
         self.began = began
 
@@ -62,8 +63,9 @@ class Flight:
         self._flights.mark(self.key)
         self._end(Signal.GO)
 
-    def fail(self) -> None:
-        """The forward failed or was cancelled: one more leads, or all go."""
+    def fail(self, status: int | None = None) -> None:
+        """The forward failed, with this status if any, or was cancelled: one more leads, or all go."""
+        self.failed_status = status or self.failed_status
         if self._leaders >= _MOST_LEADERS:
             self._end(Signal.FAILED)
             return

@@ -10,9 +10,12 @@ from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.site import Site
 from fastapi_cacheinval.grammar.fields import RawHeaders
 
-__all__ = ["RawField", "send_response", "send_stored", "status_fields", "without_body"]
+__all__ = ["SENT_PAST", "RawField", "send_response", "send_stored", "status_fields", "without_body"]
 
 RawField = tuple[bytes, bytes]
+
+# Messages, and the extensions of the same names, by which a server sends a file whose bytes never pass `send`.
+SENT_PAST = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
 def status_fields(site: Site, outcome: Outcome) -> list[RawField]:
@@ -48,8 +51,9 @@ def without_body(send: Send) -> Send:
     """A `send` for HEAD: the same fields, no content."""
 
     async def send_head(message: Message) -> None:
-        if message["type"] == "http.response.body" and message.get("body"):
-            message = {**message, "body": b""}
+        kind = message["type"]
+        if kind in SENT_PAST or (kind == "http.response.body" and message.get("body")):
+            message = {"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)}
         await send(message)
 
     return send_head

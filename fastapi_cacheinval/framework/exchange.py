@@ -18,7 +18,7 @@ from fastapi_cacheinval.framework.answering import send_stored, status_fields
 from fastapi_cacheinval.framework.inputs import RoutePlan
 from fastapi_cacheinval.framework.site import Site
 
-__all__ = ["Exchange", "RefreshOrder", "nowhere", "one_empty_body"]
+__all__ = ["Exchange", "FillSource", "RefreshOrder", "nowhere"]
 
 Sink = Callable[[Message], Awaitable[None]]
 
@@ -135,18 +135,29 @@ class Exchange:
             self.site.counters.answered(outcome, self.route)
 
 
-def one_empty_body() -> Receive:
-    """A `receive` for fills: one empty body, then nothing; a disconnect would cut the response short."""
-    given = False
+class FillSource:
+    """A `receive` for fills: one empty body, then nothing, since a disconnect would cut the response short.
 
-    async def receive() -> Message:
-        nonlocal given
-        if given:
-            await asyncio.get_running_loop().create_future()
-        given = True
-        return {"type": "http.request", "body": b"", "more_body": False}
+    Once nothing is kept it hears the client again, or a stream without an end would outlive it.
+    """
 
-    return receive
+    def __init__(self, client: Receive | None = None) -> None:
+        self._client = client
+        self._given = False
+        self._released: asyncio.Event = asyncio.Event()
+
+    async def __call__(self) -> Message:
+        if not self._given:
+            self._given = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self._released.wait()
+        assert self._client is not None
+        return await self._client()
+
+    def release(self) -> None:
+        """Let the app hear the client, if there is one."""
+        if self._client is not None:
+            self._released.set()
 
 
 async def nowhere(message: Message) -> None:

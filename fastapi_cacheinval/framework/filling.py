@@ -18,8 +18,8 @@ from fastapi_cacheinval.core.recipe import Recipe, downstream_fields, stored_res
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import content_length, refusal
 from fastapi_cacheinval.engine.flights import Flight
-from fastapi_cacheinval.framework.answering import RawField, send_response, send_stored, status_fields
-from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.answering import SENT_PAST, RawField, send_response, send_stored, status_fields
+from fastapi_cacheinval.framework.exchange import Exchange, FillSource
 from fastapi_cacheinval.framework.pumping import Pump
 from fastapi_cacheinval.ports.store import Target
 
@@ -55,6 +55,9 @@ class Fill:
         self._body = bytearray()
         self._pump: Pump | None = None
         self._open = True
+        # A refresh has no client to hear.
+        self._source = FillSource(None if exchange.refresh is not None else exchange.source)
+        exchange.source = self._source
 
     # -- the app's messages ---------------------------------------------------------------------
 
@@ -64,12 +67,16 @@ class Fill:
             await self._started(message)
         elif kind == "http.response.body" and self._start is not None:
             await self._chunk(self._start, message)
+        elif kind in SENT_PAST and self._start is not None:
+            await self._let_through(self._start, message, "extension")
         else:
             await self._exchange.outer(message)
 
     async def _started(self, message: Message) -> None:
         exchange, recipe = self._exchange, self._recipe
-        status, headers = message["status"], list(message.get("headers", ()))
+        status, headers = message["status"], [(name.lower(), value) for name, value in message.get("headers", ())]
+        # Servers take names in any case, so a `Set-Cookie` of a layer inside must be known in any.
+        message = {**message, "headers": headers}
         if status >= 500 and status not in recipe.policy.lifetimes:
             await self._server_error(message, status)
             return
@@ -83,6 +90,7 @@ class Fill:
         )
         if reason is not None:
             self._refused(reason)
+            self._source.release()
             exchange.annotate(Outcome(Result.MISS, reason=self._reason, detail=reason))
             await exchange.sink(message)
             return
@@ -90,9 +98,10 @@ class Fill:
 
     async def _server_error(self, message: Message, status: int) -> None:
         exchange = self._exchange
-        self._lost()
+        self._lost(status)
         stale = exchange.site.engine.fallback(self._stale, exchange.site.engine.now())
         if stale is None:
+            self._source.release()
             exchange.annotate(Outcome(Result.MISS, reason=self._reason, detail="status"))
             await exchange.sink(message)
             return
@@ -107,13 +116,13 @@ class Fill:
         if self._pump is None and complete:
             await self._completed_at_once(start)
         elif len(self._body) > self._exchange.site.engine.settings.max_body_bytes:
-            await self._outgrown(start, message)
+            await self._let_through(start, message, "too-large")
         elif self._pump is None:
-            self._begin_stream(start, message)
+            await self._begin_stream(start, message)
         else:
             if complete and self._open:
                 self._keep(start)
-            self._pump.put(message)
+            await self._pump.put(message)
 
     async def _completed_at_once(self, start: Message) -> None:
         exchange = self._exchange
@@ -132,22 +141,22 @@ class Fill:
         headers: list[RawField] = list(start.get("headers", ()))
         return [*headers, *downstream_fields(headers, self._recipe.policy, private=self._recipe.private)]
 
-    def _begin_stream(self, start: Message, message: Message) -> None:
+    async def _begin_stream(self, start: Message, message: Message) -> None:
         exchange = self._exchange
         self._pump = Pump(exchange.outer)
         headers: list[RawField] = list(start.get("headers", ()))
         fields = streamed_fields(self._recipe, headers, exchange.bag().snapshot())
         outcome = Outcome(Result.MISS, reason=self._reason)
         exchange.told(outcome)
-        self._pump.put({**start, "headers": [*fields, *status_fields(exchange.site, outcome)]})
-        self._pump.put(message)
+        await self._pump.put({**start, "headers": [*fields, *status_fields(exchange.site, outcome)]}, message)
 
-    async def _outgrown(self, start: Message, message: Message) -> None:
-        """More than may be kept: from here on the client sets the pace again."""
+    async def _let_through(self, start: Message, message: Message, reason: str) -> None:
+        """What cannot be kept after all: from here on the client sets the pace again."""
         exchange = self._exchange
-        self._refused("too-large")
+        self._refused(reason)
+        self._source.release()
         if self._pump is None:
-            outcome = Outcome(Result.MISS, reason=self._reason, detail="too-large")
+            outcome = Outcome(Result.MISS, reason=self._reason, detail=reason)
             exchange.told(outcome)
             fields = [*self._unkept_fields(start), *status_fields(exchange.site, outcome)]
             await exchange.outer({**start, "headers": fields})
@@ -209,11 +218,11 @@ class Fill:
             if self._flight is not None:
                 self._flight.refuse()
 
-    def _lost(self) -> None:
+    def _lost(self, status: int | None = None) -> None:
         if self._open:
             self._close("failed", self._exchange.site.engine.now() - self._recipe.began)
             if self._flight is not None:
-                self._flight.fail()
+                self._flight.fail(status)
 
     async def _stand_in(self, stale: StoredResponse, status: int) -> None:
         exchange = self._exchange
@@ -240,7 +249,7 @@ class Fill:
     async def failed(self, error: BaseException) -> bool:
         """The app raised; True where a stale response stood in for it."""
         exchange = self._exchange
-        self._lost()
+        self._lost(500 if isinstance(error, Exception) else None)
         if self._pump is not None:
             if isinstance(error, CancelledError):
                 self._pump.cancel()

@@ -15,8 +15,9 @@ from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.flights import Flight, Signal
+from fastapi_cacheinval.framework.answering import SENT_PAST
 from fastapi_cacheinval.framework.bindings import InvalidParameter
-from fastapi_cacheinval.framework.exchange import Exchange, one_empty_body
+from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.inputs import RoutePlan
 from fastapi_cacheinval.framework.unwinding import unwind
@@ -25,9 +26,6 @@ from fastapi_cacheinval.grammar.fields import combined, first, values
 from fastapi_cacheinval.ports.store import Target
 
 __all__ = ["Lookup", "raw_target"]
-
-# What lets a server send a file without passing its bytes through `send`.
-_BYPASSING_EXTENSIONS = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
 def raw_target(scope: Scope, host: bytes) -> Target:
@@ -142,7 +140,7 @@ class Lookup:
             case Signal.FAILED:
                 stale = engine.fallback(stored, engine.now())
                 if stale is not None:
-                    self._answer(stale, Result.STALE, Reason.STALE)
+                    self._answer(stale, Result.STALE, Reason.STALE, flight.failed_status)
                 self._forward(tags, reason, None, None)
         return True
 
@@ -174,10 +172,17 @@ class Lookup:
             case _:
                 pass
 
-    def _answer(self, stored: StoredResponse, result: Result, reason: Reason | None) -> None:
+    def _answer(
+        self, stored: StoredResponse, result: Result, reason: Reason | None, fwd_status: int | None = None
+    ) -> None:
         now = self.engine.now()
         outcome = Outcome(
-            result, tier="l1", reason=reason, age=now - stored.created, ttl=self.engine.remaining(stored, now)
+            result,
+            tier="l1",
+            reason=reason,
+            age=now - stored.created,
+            ttl=self.engine.remaining(stored, now),
+            fwd_status=fwd_status,
         )
         self.exchange.answer(stored, outcome)
         raise unwind(self.request, stored.status)
@@ -206,7 +211,7 @@ class Lookup:
         except InvalidParameter:
             self.exchange.bypass("invalid")
             return None
-        tags = []
+        tags: list[str] = []
         for template in self.policy.templates:
             tag = template.render(bound)
             if tag is None:
@@ -234,7 +239,6 @@ class Lookup:
             emit_surrogate_key=site.emit_surrogate_key,
         )
         self.fill = exchange.sink = Fill(exchange, recipe, reason, flight=flight, stale=stale, target=self.target)
-        exchange.source = one_empty_body()
         self._normalise()
 
     def _normalise(self) -> None:
@@ -245,7 +249,5 @@ class Lookup:
             # The request keeps what it has parsed of them.
             self.request.__dict__.pop("_headers", None)
         extensions = scope.get("extensions")
-        if extensions and not _BYPASSING_EXTENSIONS.isdisjoint(extensions):
-            scope["extensions"] = {
-                name: value for name, value in extensions.items() if name not in _BYPASSING_EXTENSIONS
-            }
+        if extensions and not SENT_PAST.isdisjoint(extensions):
+            scope["extensions"] = {name: value for name, value in extensions.items() if name not in SENT_PAST}

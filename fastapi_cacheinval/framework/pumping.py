@@ -20,12 +20,15 @@ class Pump:
         self._send = send
         self._queue: deque[Message] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._error: Exception | None = None
 
-    def put(self, message: Message) -> None:
-        """Send a message after those before it."""
-        self._queue.append(message)
+    async def put(self, *messages: Message) -> None:
+        """Send messages after those before them; back when what the client takes at once has gone."""
+        self._queue += messages
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
+        # An app that does not wait for anything between its chunks would hold them all back.
+        await asyncio.sleep(0)
 
     async def _run(self) -> None:
         while self._queue:
@@ -34,13 +37,16 @@ class Pump:
                 await self._send(message)
             except OSError:
                 self._send = _to_nobody
+            except Exception as error:  # noqa: BLE001  # told to the app by `drained`
+                self._error = error
+                self._send = _to_nobody
 
     async def drained(self) -> None:
         """Wait until all that was put is sent; raises what sending raised."""
         while self._task is not None and (self._queue or not self._task.done()):
             await self._task
-        if self._task is not None:
-            self._task.result()
+        if self._error is not None:
+            raise self._error
 
     def cancel(self) -> None:
         """Send no more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from contextvars import Token
-from typing import Any
+from typing import Any, cast
 
 from starlette.requests import Request
 from starlette.types import Scope
@@ -14,7 +14,7 @@ from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
 from fastapi_cacheinval.engine.collecting import HasBag, current_bag
 from fastapi_cacheinval.engine.runtime import Runtime
-from fastapi_cacheinval.framework.exchange import Exchange, RefreshOrder, nowhere, one_empty_body
+from fastapi_cacheinval.framework.exchange import Exchange, FillSource, RefreshOrder, nowhere
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.inputs import Sharing
 from fastapi_cacheinval.framework.lookup import Lookup
@@ -110,8 +110,8 @@ def _refresh_scope(arrived: Scope, headers: list[tuple[bytes, bytes]], stored: S
     dropped = CONDITIONAL_FIELDS
     if stored.front:
         dropped = dropped | (_CREDENTIALS - {name for name, _ in stored.vary})
-    scope = {
-        key: dict(value) if isinstance(value, dict) else value
+    scope: dict[str, Any] = {
+        key: dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
         for key, value in arrived.items()
         if key not in _CALLERS_OWN
     }
@@ -135,7 +135,7 @@ def order_refresh(
     scope = _refresh_scope(arrived, headers, stored)
 
     async def refresh() -> str:
-        exchange = Read(site, runtime, scope, one_empty_body(), nowhere, order)
+        exchange = Read(site, runtime, scope, FillSource(), nowhere, order)
         try:
             await pass_on(exchange, scope)
         finally:
