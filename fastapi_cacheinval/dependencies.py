@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterable
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Any, Protocol, Unpack, cast
 
 from fastapi import Depends, Request
 
-from fastapi_cacheinval.core.policy import CachePolicy
+from fastapi_cacheinval.core.policy import CachePolicy, PolicyFields
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.errors import ConfigurationError, MiddlewareMissing
 
@@ -109,7 +109,7 @@ class Invalidates:
         exchange.declare(request, self)
 
 
-def cached(policy: CachePolicy | None = None, /, **fields: Any) -> Any:
+def cached(policy: CachePolicy | None = None, /, **fields: Unpack[PolicyFields]) -> Any:
     """Declare a cache policy for what is below: an app, a router, an include or a route.
 
     The fields replace the policy's, but `tags` unite; the innermost `cached()` wins, and

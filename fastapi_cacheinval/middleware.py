@@ -55,7 +55,7 @@ class CacheMiddleware:
     ) -> None:
         if honour_headers:
             raise ConfigurationError("honour_headers=True is not in this release: declare policies with cached().")
-        if cache is not None and not isinstance(cache, HTTPCache):
+        if cache is not None and not isinstance(cache, HTTPCache):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"cache is an HTTPCache, not {cache!r}.")
         self.app = app
         self.cache = HTTPCache() if cache is None else cache
@@ -103,7 +103,7 @@ class CacheMiddleware:
                     now = self._now()
                     if (
                         plain
-                        and stored.__class__ is StoredResponse
+                        and isinstance(stored, StoredResponse)
                         and now < stored.calm_until
                         and stored.verified == self._replica.changes
                         and now < self._replica.lease_until

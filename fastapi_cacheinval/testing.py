@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from typing import Protocol
@@ -134,7 +134,7 @@ def assert_miss(response: _Response) -> None:
 
 
 @contextmanager
-def capture_invalidations(cache: HTTPCache) -> Iterator[list[Receipt]]:
+def capture_invalidations(cache: HTTPCache) -> Generator[list[Receipt], None, None]:
     """The receipts of every purge made on this replica while the block runs, in order."""
     receipts: list[Receipt] = []
     note = receipts.append

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
+from typing import cast
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -106,7 +107,7 @@ def _typed(value: object) -> bytes:
         case UUID():
             return b"U" + value.bytes
         case tuple():
-            return b"T" + encode(_typed(item) for item in value)
+            return b"T" + encode(_typed(item) for item in cast("tuple[object, ...]", value))
         case _:
             raise PartitionTypeError(value)
 

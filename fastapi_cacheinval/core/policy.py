@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypedDict
 
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.errors import ConfigurationError
 
-__all__ = ["CachePolicy", "seconds"]
+__all__ = ["CachePolicy", "PolicyFields", "seconds"]
 
 # Far beyond any use, and small enough to stay an exact float and a legal delta-seconds.
 _LONGEST = 10 * 365 * 86_400.0
@@ -36,10 +36,13 @@ def _unit(value: object, name: str, most: float) -> float:
 
 
 def _statuses(value: Any, ttl: float) -> Mapping[int, float]:
+    table: dict[Any, float]
     if isinstance(value, Mapping):
-        table = {code: seconds(life, f"statuses[{code!r}]") for code, life in value.items()}
+        given: Mapping[Any, Any] = value
+        table = {code: seconds(life, f"statuses[{code!r}]") for code, life in given.items()}
     elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        table = dict.fromkeys(value, ttl)
+        codes: Iterable[Any] = value
+        table = dict.fromkeys(codes, ttl)
     else:
         raise ConfigurationError(f"statuses is a set, or a mapping of status to ttl, not {value!r}.")
     for code in table:
@@ -56,11 +59,30 @@ def _dependencies(value: Any, name: str) -> tuple[Any, ...]:
     """Covers as a tuple of callables or of FastAPI's `Depends` and `Security` markers."""
     if value is None:
         return ()
-    covers = tuple(value) if isinstance(value, tuple | list) else (value,)
+    covers: tuple[Any, ...] = (value,)
+    if isinstance(value, tuple | list):
+        several: Iterable[Any] = value
+        covers = tuple(several)
     for cover in covers:
         if not callable(getattr(cover, "dependency", cover)):
             raise ConfigurationError(f"{name} takes dependencies (callables or Depends), not {cover!r}.")
     return covers
+
+
+class PolicyFields(TypedDict, total=False):
+    """The fields of a `CachePolicy`, as `cached()` takes them."""
+
+    ttl: float | timedelta
+    stale_while_revalidate: float | timedelta
+    stale_if_error: float | timedelta
+    tags: Iterable[str]
+    partition_by: Any
+    guarded_by: Any
+    shared: bool | None
+    jitter: float
+    early_refresh: float
+    statuses: Iterable[int] | Mapping[int, float | timedelta]
+    cache_control: str | None
 
 
 @dataclass(frozen=True, kw_only=False)
@@ -127,7 +149,7 @@ class CachePolicy:
         text = self.cache_control
         if text is None:
             return
-        if not isinstance(text, str) or not text.strip() or not (text.isascii() and text.isprintable()):
+        if not isinstance(text, str) or not text.strip() or not (text.isascii() and text.isprintable()):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"cache_control is the text of a Cache-Control field, not {text!r}.")
 
     @property

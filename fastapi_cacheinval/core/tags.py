@@ -101,7 +101,7 @@ class TagTemplate:
     @classmethod
     def parse(cls, text: str) -> TagTemplate:
         """Check an author's template and take it apart."""
-        if not isinstance(text, str):
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"A tag is a str, not {type(text).__name__}: {text!r}.")
         try:
             pieces = list(string.Formatter().parse(text))

@@ -113,7 +113,7 @@ class Settings:
             raise ConfigurationError(
                 f"mutations_when_disconnected is 'queue' or 'refuse', not {self.mutations_when_disconnected!r}."
             )
-        if not isinstance(self.read_your_writes, bool):
+        if not isinstance(self.read_your_writes, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"read_your_writes is True or False, not {self.read_your_writes!r}.")
-        if self.secret is not None and (not isinstance(self.secret, str | bytes) or len(self.secret) < 16):
+        if self.secret is not None and (not isinstance(self.secret, str | bytes) or len(self.secret) < 16):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError("secret is a str or bytes of at least 16 characters.")
