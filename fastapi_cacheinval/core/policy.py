@@ -36,13 +36,13 @@ def _unit(value: object, name: str, most: float) -> float:
 
 
 def _statuses(value: Any, ttl: float) -> Mapping[int, float]:
+    # Kept as Any beside the narrowing: what is in it is checked below.
+    given: Any = value
     table: dict[Any, float]
     if isinstance(value, Mapping):
-        given: Mapping[Any, Any] = value
         table = {code: seconds(life, f"statuses[{code!r}]") for code, life in given.items()}
     elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        codes: Iterable[Any] = value
-        table = dict.fromkeys(codes, ttl)
+        table = dict.fromkeys(given, ttl)
     else:
         raise ConfigurationError(f"statuses is a set, or a mapping of status to ttl, not {value!r}.")
     for code in table:
@@ -59,10 +59,8 @@ def _dependencies(value: Any, name: str) -> tuple[Any, ...]:
     """Covers as a tuple of callables or of FastAPI's `Depends` and `Security` markers."""
     if value is None:
         return ()
-    covers: tuple[Any, ...] = (value,)
-    if isinstance(value, tuple | list):
-        several: Iterable[Any] = value
-        covers = tuple(several)
+    given: Any = value
+    covers: tuple[Any, ...] = tuple(given) if isinstance(value, tuple | list) else (given,)
     for cover in covers:
         if not callable(getattr(cover, "dependency", cover)):
             raise ConfigurationError(f"{name} takes dependencies (callables or Depends), not {cover!r}.")

@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 from fastapi_cacheinval.core.stored import Stamp
 
 __all__ = ["Ask", "Current", "Line", "Missed", "Next", "Replica", "Reply", "Reset", "TagCell", "Term"]
 
-_new_stamp = cast("Callable[[type[Stamp], tuple[int, int, int, float]], Stamp]", tuple.__new__)
+_tuple: Any = tuple
+_new_stamp: Callable[[type[Stamp], tuple[int, int, int, float]], Stamp] = _tuple.__new__
 
 # How many nonces of applied lines are remembered, to recognise a number that was written again.
 _REMEMBERED = 256
