@@ -16,14 +16,11 @@ __all__ = ["SystemClock", "within"]
 class SystemClock:
     """`CLOCK_BOOTTIME` where there is one, which counts suspension, else the monotonic clock."""
 
-    now: Callable[[], float]
-    wall: Callable[[], float]
-
     def __init__(self) -> None:
         boottime = getattr(time, "CLOCK_BOOTTIME", None)
         # A bound C function: the hit path reads the clock once per request.
-        self.now = time.monotonic if boottime is None else partial(time.clock_gettime, boottime)
-        self.wall = time.time
+        self.now: Callable[[], float] = time.monotonic if boottime is None else partial(time.clock_gettime, boottime)
+        self.wall: Callable[[], float] = time.time
 
     def call_later(self, seconds: float, ring: Callable[[], object]) -> Alarm:
         return asyncio.get_running_loop().call_later(seconds, ring)
