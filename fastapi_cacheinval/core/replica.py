@@ -254,7 +254,12 @@ class Replica:
         """End a fence, once its purge has a number and has been applied."""
         for tag in self._open.pop(fence, ()):
             if self._fences.get(tag) == fence:
-                del self._fences[tag]
+                # An earlier fence of the same tag may still wait for its number.
+                earlier = [other for other, tags in self._open.items() if tag in tags]
+                if earlier:
+                    self._fences[tag] = max(earlier)
+                else:
+                    del self._fences[tag]
 
     def fenced(self, tags: Iterable[str]) -> bool:
         """Whether any of the tags is fenced: then nothing from elsewhere, and no one else's fill, is taken."""
