@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from fastapi_cacheinval.engine.clocks import SystemClock
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.engine.settings import Options, Settings
+from fastapi_cacheinval.engine.workers import warn_of_other_workers
 from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.stores.memory import MemoryStore
@@ -69,7 +71,8 @@ class HTTPCache:
         self._listeners: list[Listener] = []
         self._observers: list[Callable[[Receipt], object]] = []
         self._sources: list[AbstractAsyncContextManager[Any]] = []
-        self._attached: AsyncExitStack | None = None
+        self._attached: tuple[asyncio.AbstractEventLoop, AsyncExitStack] | None = None
+        self._looked_around = False
 
     @classmethod
     def from_url(
@@ -90,53 +93,90 @@ class HTTPCache:
     # -- life -----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start on the running loop; a second call there changes nothing."""
-        first = self._opened()
-        if first:
-            await self._bus.start(self.engine.replica)
-            if self._attached is None:
-                self._attached = AsyncExitStack()
-                for source in self._sources:
-                    await self._attached.enter_async_context(source)
+        """Start on the running loop; a second call there changes nothing.
 
-    def _opened(self) -> bool:
+        Background work runs in a copy of the caller's context. Raises what an attached source raises.
+        """
+        (await self._started(copy_context())).pinned = True
+
+    async def _started(self, context: Context) -> Runtime:
+        if self._opened(context):
+            await self._begin()
+        return self.runtime
+
+    async def _begin(self) -> None:
+        await self._bus.start(self.engine.replica)
+        if not self._looked_around:
+            self._looked_around = True
+            warn_of_other_workers()
+        try:
+            await self._enter_sources()
+        except BaseException:
+            self.runtimes.pop(asyncio.get_running_loop(), None)
+            raise
+
+    def _opened(self, context: Context) -> bool:
         loop = asyncio.get_running_loop()
         if loop in self.runtimes:
             return False
-        for closed in [other for other in self.runtimes if other.is_closed()]:
-            del self.runtimes[closed]
+        # Other threads may start and stop on their own loops meanwhile.
+        for other in list(self.runtimes):
+            if other.is_closed():
+                self.runtimes.pop(other, None)
         if self._secret is None:
             # Made at start, not in __init__: processes forked after it must not share it.
             self._secret = secrets.token_bytes(32)
         self.runtimes[loop] = Runtime(
             self.clock,
+            context,
             collapse_timeout=self.settings.collapse_timeout,
             most_refreshes=self.settings.max_refreshes,
             refresh_timeout=self.settings.refresh_timeout,
         )
         return True
 
+    async def _enter_sources(self) -> None:
+        loop = asyncio.get_running_loop()
+        # They live on one loop; one that was closed under them has taken them along.
+        if self._attached is not None and not self._attached[0].is_closed():
+            return
+        async with AsyncExitStack() as entering:
+            self._attached = (loop, entering)
+            try:
+                for source in self._sources:
+                    await entering.enter_async_context(source)
+            except BaseException:
+                self._attached = None
+                raise
+            self._attached = (loop, entering.pop_all())
+
     async def stop(self) -> None:
         """End on the running loop: refreshes are cancelled, purges under way get one last while."""
-        runtime = self.runtimes.pop(asyncio.get_running_loop(), None)
+        loop = asyncio.get_running_loop()
+        runtime = self.runtimes.pop(loop, None)
         if runtime is None:
             return
         undone = await runtime.close(self.settings.staleness_bound)
         if undone:
             logger.error("stopped with %d purge(s) or listener(s) unfinished", undone)
-        if self._attached is not None:
-            attached, self._attached = self._attached, None
+        if self._attached is not None and self._attached[0] is loop:
+            (_, attached), self._attached = self._attached, None
             await attached.aclose()
         await self._bus.stop()
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        (await self._started(copy_context())).users += 1
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.stop()
+        runtime = self.runtimes.get(asyncio.get_running_loop())
+        if runtime is not None:
+            runtime.users -= 1
+            # A block inside an app that runs must not take the cache from under it.
+            if runtime.users <= 0 and not runtime.pinned:
+                await self.stop()
 
     @property
     def runtime(self) -> Runtime:
@@ -154,9 +194,10 @@ class HTTPCache:
         return asyncio.get_running_loop() in self.runtimes
 
     async def started(self) -> Runtime:
-        """The loop-bound half for the running loop, started where it is not."""
-        await self.start()
-        return self.runtime
+        """The loop-bound half for the running loop, started where it is not: by a request, whose context is its own."""
+        runtime = await self._started(Context())
+        runtime.pinned = True
+        return runtime
 
     @property
     def secret(self) -> bytes:
@@ -167,7 +208,10 @@ class HTTPCache:
         return secret.encode() if isinstance(secret, str) else secret
 
     def attach(self, source: AbstractAsyncContextManager[Any]) -> None:
-        """Tie an async context manager to the cache's life: entered at start, left at stop, named in `statistics()`."""
+        """Tie an async context manager to the cache's life: entered at start, left at stop, named in `statistics()`.
+
+        A cache that is started again enters it again. Raises `ConfigurationError` after the start.
+        """
         if self._attached is not None:
             raise ConfigurationError("attach() comes before the start of the cache.")
         self._sources.append(source)
@@ -219,7 +263,7 @@ class HTTPCache:
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
             raise CacheNotRunning("invalidate_sync() would block the event loop: await cache.invalidate() there.")
-        loops = [loop for loop in self.runtimes if loop.is_running()]
+        loops = [loop for loop in list(self.runtimes) if loop.is_running()]
         if not loops:
             return asyncio.run(self.invalidate(*tags, soft=soft))
         return asyncio.run_coroutine_threadsafe(self.invalidate(*tags, soft=soft), loops[0]).result(timeout)
@@ -240,7 +284,7 @@ class HTTPCache:
         if wait == "all":
             # The one replica of this process applied it when it was numbered.
             receipt = self._receipt(line, replicas=1, seconds=self.clock.now() - began)
-        self._tell(receipt)
+        await self._tell(receipt)
         return receipt
 
     def _receipt(self, line: Line, replicas: int | None = None, seconds: float | None = None) -> Receipt:
@@ -255,7 +299,7 @@ class HTTPCache:
             seconds=seconds,
         )
 
-    def _tell(self, receipt: Receipt) -> None:
+    async def _tell(self, receipt: Receipt) -> None:
         for observer in tuple(self._observers):
             observer(receipt)
         listeners = tuple(self._listeners)
@@ -263,6 +307,9 @@ class HTTPCache:
             return
         if self.running:
             self.runtime.own(_tell(listeners, receipt))
+        else:
+            # Nothing here would wait for a task.
+            await _tell(listeners, receipt)
 
     # -- what it reports ------------------------------------------------------------------------
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any
 
 from fastapi_cacheinval.engine.clocks import within
@@ -26,12 +26,13 @@ _LAST_WORD = 1.0
 class Runtime:
     """The loop-bound half of a cache; made at start, ended at stop, rebuilt for another loop.
 
-    Background tasks run in the context of start-up, not of the request that caused them.
+    Background tasks run in copies of `context`, not in that of the request that caused them.
     """
 
     def __init__(
         self,
         clock: Clock,
+        context: Context,
         *,
         collapse_timeout: float,
         most_refreshes: int,
@@ -40,13 +41,16 @@ class Runtime:
         self.loop = asyncio.get_running_loop()
         self.flights = Flights(clock, collapse_timeout)
         self._clock = clock
-        self._context = contextvars.copy_context()
+        self._context = context
         self._most_refreshes = most_refreshes
         self._refresh_timeout = refresh_timeout
         self._refreshes: dict[bytes, asyncio.Task[None]] = {}
         self._paused: OrderedDict[bytes, float] = OrderedDict()
         self._owned: set[asyncio.Task[Any]] = set()
         self.closing = False
+        # Who keeps it running: `start()`, or so many `async with` blocks.
+        self.pinned = False
+        self.users = 0
 
     @property
     def refreshing(self) -> int:
@@ -109,10 +113,10 @@ class Runtime:
             task.cancel()
         if refreshes:
             await asyncio.wait(refreshes)
-        owned = [task for task in self._owned if not task.done()]
-        if owned:
-            _, undone = await asyncio.wait(owned, timeout=patience)
-            for task in undone:
-                task.cancel()
-            return len(undone)
-        return 0
+        deadline = self.loop.time() + patience
+        # What ends may leave more behind it: a purge, the listeners that hear of it.
+        while (owned := [task for task in self._owned if not task.done()]) and self.loop.time() < deadline:
+            await asyncio.wait(owned, timeout=deadline - self.loop.time())
+        for task in owned:
+            task.cancel()
+        return len(owned)
