@@ -15,8 +15,8 @@ __all__ = ["Lifespan"]
 class Lifespan:
     """Passes the lifespan on; starts the cache before the app, audits after it, stops the cache last.
 
-    A configuration error fails the start-up with its message and shuts the app down again: raising
-    would make servers go on without a lifespan.
+    A configuration error fails the start-up with its message and shuts the app down again. It is
+    raised only after that: raised at once, it would make servers go on without a lifespan.
     """
 
     def __init__(
@@ -26,34 +26,44 @@ class Lifespan:
         self._prepare = prepare
         self._receive = receive
         self._send = send
-        self._failed = False
+        self._error: Exception | None = None
         self._scope: Scope = {}
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Run the app's whole lifespan."""
         self._scope = scope
-        await self._cache.start()
+        try:
+            await self._cache.start()
+        except Exception as error:
+            await self._receive()
+            await self._fail(error)
+            raise
         try:
             await app(scope, self.receive, self.send)
         finally:
             await self._cache.stop()
+        if self._error is not None:
+            raise self._error
+
+    async def _fail(self, error: Exception) -> None:
+        self._error = error
+        await self._send({"type": "lifespan.startup.failed", "message": str(error) or repr(error)})
 
     async def receive(self) -> Message:
         """What the app hears: the server's messages, or an early end after a failed audit."""
-        if self._failed:
+        if self._error is not None:
             return {"type": "lifespan.shutdown"}
         return await self._receive()
 
     async def send(self, message: Message) -> None:
         """What the server hears."""
-        if self._failed:
+        if self._error is not None:
             return
         if message["type"] == "lifespan.startup.complete":
             # Here and not before: an app may add routes while it starts.
             error = self._prepare(self._scope)
             if error is not None:
-                self._failed = True
-                await self._send({"type": "lifespan.startup.failed", "message": str(error)})
+                await self._fail(error)
                 return
         elif message["type"] == "lifespan.shutdown.complete":
             await self._cache.stop()
