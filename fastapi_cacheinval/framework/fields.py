@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from fastapi.security import APIKeyQuery
-from pydantic import AliasChoices, AliasPath, BaseModel, RootModel
+from pydantic import AliasChoices, AliasPath, BaseModel
 
 from fastapi_cacheinval.framework.fastapi_private import Field, security_scheme
 from fastapi_cacheinval.framework.tree import Node
@@ -34,7 +34,6 @@ def _takes_only_its_fields(field: Field, model: type[BaseModel]) -> bool:
     validators: list[Any] = [*declared.model_validators.values(), *declared.root_validators.values()]
     return (
         model.model_config.get("extra", "ignore") in (None, "ignore")
-        and not issubclass(model, RootModel)
         and all(validator.info.mode == "after" for validator in validators)
         and model.__init__ is BaseModel.__init__
         and model.__new__ is BaseModel.__new__

@@ -27,9 +27,8 @@ _STRAYS_KEPT = 1024
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _OverrideSet:
-    """One state of a provider's overrides, and the plans made under it."""
+    """One state of the overrides, and the plans made under it."""
 
-    provider: Any
     overrides: Mapping[Any, Any]
     epoch: int
     known: dict[int, Known] = field(default_factory=dict[int, Known])
@@ -101,18 +100,18 @@ class RouteTable:
         overrides = getattr(provider, "dependency_overrides", None)
         if not overrides:
             return known.analysis.plan
-        state = self._state(provider, overrides)
+        state = self._state(overrides)
         kept = state.known.get(id(known.route))
         if kept is None:
             analysis = analyse(known.route, known.place, state.overrides, state.epoch, known.analysis.plan)
             kept = state.known[id(known.route)] = replace(known, analysis=analysis)
         return kept.analysis.plan
 
-    def _state(self, provider: Any, overrides: Mapping[Any, Any]) -> _OverrideSet:
+    def _state(self, overrides: Mapping[Any, Any]) -> _OverrideSet:
         for state in self._overridden:
-            if state.provider is provider and state.overrides == overrides:
+            if state.overrides == overrides:
                 return state
-        state = _OverrideSet(provider, dict(overrides), next(_epochs))
+        state = _OverrideSet(dict(overrides), next(_epochs))
         self._overridden.appendleft(state)
         return state
 

@@ -227,6 +227,20 @@ def test_the_innermost_cached_wins(plan) -> None:
         assert found.cached is policies[count - 1].dependency
 
 
+def test_a_cached_below_a_dependency_counts_in_the_order_of_running(plan) -> None:
+    """A parameter's dependency runs after the route's list, and what it depends on just before it."""
+    below, beside = cached(ttl=1), cached(ttl=2)
+
+    def outer(it: Any = below) -> None:
+        pass
+
+    def endpoint(it: Annotated[None, Depends(outer)]) -> str:
+        return ""
+
+    assert plan(app_with(endpoint, beside)).cached is below.dependency
+    assert plan(app_with(handler, Depends(outer), beside)).cached is beside.dependency
+
+
 def test_a_policy_switched_off_is_none(plan) -> None:
     """ttl=0 switches an inherited policy off, and then anything may be read."""
     app = FastAPI(dependencies=[cached(ttl=60)])

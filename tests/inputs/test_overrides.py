@@ -135,6 +135,19 @@ def test_a_cover_is_named_by_the_original_callable(table, probe, ask) -> None:
     assert made.plan_for({"type": "http", "route": app.routes[-1]}).sharing is Sharing.COVERED
 
 
+def test_two_originals_with_one_override_are_two_nodes(table) -> None:
+    """FastAPI solves them apart, so the cover of one does not cover the other."""
+    app = FastAPI()
+
+    @app.get("/it", dependencies=[cached(ttl=60, partition_by=tenant)])
+    def handler(name: Annotated[str, Depends(user)]) -> str:
+        return name
+
+    app.dependency_overrides = {tenant: from_header, user: from_header}
+    plan = table(app).plan_for({"type": "http", "route": app.routes[-1]})
+    assert plan.sharing is Sharing.UNPROVED
+
+
 def test_an_override_of_a_sub_dependency_of_an_override_counts(table) -> None:
     """FastAPI overrides at every depth."""
 
