@@ -110,6 +110,12 @@ class Engine:
         self._drop(dropped)
         return self._put(recipe.key, record, record.weight, record.until, now)
 
+    def outdated(self, recipe: Recipe) -> None:
+        """The app's newer word cannot be kept, and what it said before is known to be wrong: let go of it."""
+        stored, _ = self.find(recipe.key, recipe.request_headers)
+        if stored is not None and stored.stamp < recipe.stamp:
+            self.store.remove(stored.key)
+
     def _put(self, key: bytes, value: Kept, weight: int, until: float, now: float) -> bool:
         return self.store.put(key, value, weight, until + _GRACE, now)
 

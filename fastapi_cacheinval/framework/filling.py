@@ -55,6 +55,7 @@ class Fill:
         self._body = bytearray()
         self._pump: Pump | None = None
         self._open = True
+        self._stood_in = False
         # A refresh has no client to hear.
         self._source = FillSource(None if exchange.refresh is not None else exchange.source)
         exchange.source = self._source
@@ -89,8 +90,10 @@ class Fill:
             most_bytes=exchange.site.engine.settings.max_body_bytes,
         )
         if reason is not None:
-            self._refused(reason)
+            self._refused()
             self._source.release()
+            if status in (404, 410) or status < 400:
+                exchange.site.engine.outdated(recipe)
             exchange.annotate(Outcome(Result.MISS, reason=self._reason, detail=reason))
             await exchange.sink(message)
             return
@@ -153,7 +156,8 @@ class Fill:
     async def _let_through(self, start: Message, message: Message, reason: str) -> None:
         """What cannot be kept after all: from here on the client sets the pace again."""
         exchange = self._exchange
-        self._refused(reason)
+        self._refused()
+        exchange.site.engine.outdated(self._recipe)
         self._source.release()
         if self._pump is None:
             outcome = Outcome(Result.MISS, reason=self._reason, detail=reason)
@@ -175,7 +179,7 @@ class Fill:
         headers: list[RawField] = list(start.get("headers", ()))
         length = content_length(headers)
         if length is not None and length != len(body):
-            self._refused("incomplete")
+            self._refused()
             return None, Outcome(Result.MISS, reason=self._reason, detail="incomplete")
         now = engine.now()
         stored, chosen = stored_response(
@@ -195,7 +199,7 @@ class Fill:
                 self._flight.supersede()
             return stored, Outcome(Result.MISS, reason=self._reason, detail="superseded")
         if not engine.keep(self._recipe, stored, chosen, now):
-            self._refused("too-large")
+            self._refused()
             return stored, Outcome(Result.MISS, reason=self._reason, detail="too-large")
         if self._target is not None:
             engine.remember_target(self._target, self._recipe.key)
@@ -212,7 +216,7 @@ class Fill:
         if exchange.refresh is not None:
             exchange.refresh.outcome = outcome
 
-    def _refused(self, reason: str) -> None:
+    def _refused(self) -> None:
         if self._open:
             self._close("refused", self._exchange.site.engine.now() - self._recipe.began)
             if self._flight is not None:
@@ -226,6 +230,7 @@ class Fill:
 
     async def _stand_in(self, stale: StoredResponse, status: int) -> None:
         exchange = self._exchange
+        self._stood_in = True
         now = exchange.site.engine.now()
         outcome = Outcome(
             Result.STALE,
@@ -256,6 +261,10 @@ class Fill:
             else:
                 await self._pump.drained()
             return False
+        if self._stood_in and isinstance(error, Exception):
+            # The error layer of an app inside ours sends its 500 first and raises then.
+            logger.error("a stale response stood in for a forward that then raised", exc_info=error)
+            return True
         if not isinstance(error, Exception) or exchange.sink is not self:
             return False
         stale = exchange.site.engine.fallback(self._stale, exchange.site.engine.now())
