@@ -26,13 +26,16 @@ __all__ = ["Analysis", "Place", "analyse", "own_methods"]
 class Place:
     """Where a route stands: the prefix of the mounts above it, and what the front lookup would skip on the way.
 
-    `inherited` are the ids of the `invalidates()` of the apps, routers and includes above.
+    `inherited` are the ids of the `invalidates()` of the apps, routers and includes above. `origin` says
+    that `CORSMiddleware` is on the way, `commits` that something is that may commit after the response.
     """
 
     prefix: str = ""
     parameters: frozenset[str] = frozenset()
     front_off: str | None = None
     inherited: frozenset[int] = frozenset()
+    origin: bool = False
+    commits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,9 @@ def analyse(
         _none if otherwise is None else otherwise.bindings,
     )
     headers = (handler_headers(root) or frozenset()) - CREDENTIALS
+    if place.origin:
+        # Its fields depend on Origin, and it does not always say so in Vary.
+        headers |= {"origin"}
     plan = RoutePlan(
         path=place.prefix + route.path_format,
         methods=methods,
@@ -95,7 +101,7 @@ def analyse(
         front_off=front_off,
         bindings=MappingProxyType(bindings),
         invalidations=invalidations,
-        commits_late=any(node.late for node in root.walk() if node is not root),
+        commits_late=place.commits or any(node.late for node in root.walk() if node is not root),
         epoch=epoch,
         provider=route.dependency_overrides_provider,
     )

@@ -66,9 +66,22 @@ def uncovered(root: Node, cached: Cached | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*caller_reads(root, handler=True), *_below(root, cached, _Covers.of(root, cached)))))
 
 
+def _writes(cover: Node) -> Iterator[str]:
+    """What below a cover sets fields of the response: they are stored with it, whoever they were meant for."""
+    for node in cover.walk():
+        name = node.declares.response_param_name
+        if name is not None:
+            yield f"dependency {node.label}: sets fields of the response that is stored, as {name!r}"
+
+
 def _below(node: Node, cached: Cached | None, covers: _Covers) -> Iterator[str]:
     for child in node.children:
-        if (cached is not None and child.call is cached) or covers.covers(child):
+        if cached is not None and child.call is cached:
+            for cover in child.children:
+                yield from _writes(cover)
+            continue
+        if covers.covers(child):
+            yield from _writes(child)
             continue
         yield from caller_reads(child, handler=False)
         yield from _below(child, cached, covers)

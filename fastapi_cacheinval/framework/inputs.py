@@ -39,11 +39,13 @@ class RoutePlan:
     - `cached`: the callable whose call is the lookup; the outer ones are inert.
     - `sharing`, and `uncovered`, the evidence against sharing, each as `where: what`.
     - `query`: the query parameters that anything in the tree may read; None stands for all.
-    - `headers`: the handler's own `Header()` fields, lower-case and sorted: a part of the variant.
+    - `headers`: the handler's own `Header()` fields, lower-case and sorted: a part of the variant; with
+      `CORSMiddleware` on the way, `origin` as well.
     - `front`: whether the front lookup may serve it; `front_off` says why not.
     - `bindings`: for every name in a tag template that applies, how to get its validated value.
     - `invalidations`: every `invalidates()` in the tree, where an unsafe method is answered.
-    - `commits_late`: whether a `yield` dependency exits, and so commits, after the response is sent.
+    - `commits_late`: whether a `yield` dependency exits, and so commits, after the response is sent, or a
+      middleware on the way might.
     - `epoch`: 0, or a number of this process's that stands for one set of dependency overrides.
     - `provider`: what holds `dependency_overrides`, if anything.
     """

@@ -174,5 +174,7 @@ class Survey:
             parameters=place.parameters | (frozenset(mount.param_convertors) - {"path"}),
             front_off=place.front_off or custom or inside.reason,
             inherited=place.inherited,
+            origin=place.origin or inside.cors,
+            commits=place.commits or not inside.harmless,
         )
         return self._level(inside.app, place, above)

@@ -82,7 +82,7 @@ class Lookup:
             partition=partition_digest(partition, site.cache.secret) if partition else b"",
             epoch=plan.epoch,
         )
-        self.declared = tuple(dict.fromkeys((*plan.headers, *site.declared)))
+        self.declared = plan.headers
         self.target: Target | None = _front_target(exchange, scope, plan)
         self.fill: Fill | None = None
         self.deadline = exchange.stamp.began + settings.collapse_timeout
@@ -225,6 +225,8 @@ class Lookup:
     ) -> None:
         """Let the handler run, seen as a fill from here on."""
         exchange, site = self.exchange, self.exchange.site
+        # Made before any thread of the handler can: two that made one each would lose the tags of one.
+        exchange.bag()
         recipe = Recipe(
             key=self.key,
             policy=self.policy,

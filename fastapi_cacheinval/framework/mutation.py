@@ -11,9 +11,10 @@ cache's own, so that they survive the request.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from enum import Enum
 from typing import Any
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
@@ -34,6 +35,17 @@ from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key
 
 __all__ = ["Mutation"]
 
+# Tags in normal form, and whether they are purged softly.
+_Purge = tuple[tuple[str, ...], bool]
+
+# What names a file by its path or its descriptor, which may be gone once the app has returned.
+_BY_REFERENCE = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def _authority(scheme: str, netloc: str) -> str:
+    return netloc.lower().removesuffix(_DEFAULT_PORTS.get(scheme.lower(), ""))
+
 
 class _State(Enum):
     WAITING = "no answer yet"
@@ -52,10 +64,13 @@ class Mutation(Exchange):
         "_declared_soft",
         "_fence",
         "_held",
+        "_held_bytes",
         "_named_paths",
         "_purged",
+        "_purged_to",
         "_releasing",
         "_state",
+        "_tags_of_paths",
     )
 
     def __init__(self, site: Site, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,8 +80,13 @@ class Mutation(Exchange):
         self._declared_hard: dict[str, None] = {}
         self._declared_soft: dict[str, None] = {}
         self._named_paths: dict[str, None] = {}
+        self._tags_of_paths: dict[str, list[str]] = {}
+        # Before any thread of the request can: two that made one each would lose the tags of one.
+        self.bag()
         self._held: list[Message] = []
+        self._held_bytes = 0
         self._purged: set[str] = set()
+        self._purged_to = 0
         self._state = _State.WAITING
         self._releasing: asyncio.Task[None] | None = None
         self._alarm: Any = None
@@ -101,24 +121,52 @@ class Mutation(Exchange):
             else:
                 (self._declared_soft if invalidates.soft else self._declared_hard)[tag] = None
 
-    def _wanted(self) -> tuple[tuple[str, ...], bool]:
-        """All that is to be purged and has not been, and whether softly: only if all that is declared is soft."""
-        soft = bool(self._declared_soft) and not self._declared_hard
-        added = () if self._bag is None else self._bag.snapshot()
-        named = (*self._declared_hard, *self._declared_soft, *added, *self._path_tags())
-        return tuple(tag for tag in dict.fromkeys(named) if tag not in self._purged), soft
+    def _wanted(self) -> list[_Purge]:
+        """All that is to be purged and has not been since it was named, hard before soft.
+
+        What no `invalidates()` names is purged softly only where all that is declared is soft.
+        """
+        bag = self.bag()
+        again = bag.since(self._purged_to)
+        unnamed = dict.fromkeys((*bag.snapshot(), *self._path_tags()))
+        hard, soft = dict(self._declared_hard), dict(self._declared_soft)
+        (soft if soft and not hard else hard).update(unnamed)
+        purges: list[_Purge] = []
+        for tags, softly in ((hard, False), ([tag for tag in soft if tag not in hard], True)):
+            due = tuple(tag for tag in tags if tag not in self._purged or tag in again)
+            if due:
+                purges.append((due, softly))
+        return purges
+
+    def _declare_all(self) -> None:
+        """Declare what the route's `invalidates()` name, whether or not the request came as far as those."""
+        plan = self.site.table.plan_for(self.scope) if "route" in self.scope else None
+        if plan is not None and plan.invalidations:
+            request = Request(self.scope)
+            for invalidates in plan.invalidations:
+                # A validator of the author's may be what failed the request.
+                with contextlib.suppress(Exception):
+                    self.declare(request, invalidates)
 
     def _path_tags(self) -> list[str]:
         """The target paths and their parent collections, with and without the slash, where a cached GET is there."""
-        root = self.site.root_of(self.arrived)
-        tags: dict[str, None] = {}
+        tags: list[str] = []
         for path in (self.arrived["path"], *self._named_paths):
-            trimmed = path.rstrip("/")
-            parent = trimmed.rpartition("/")[0]
-            for spelling in (trimmed, trimmed + "/", parent, parent + "/"):
-                if spelling and self._has_cached_get(spelling):
-                    tags[path_tag(self.site.below(root, spelling))] = None
-        return list(tags)
+            known = self._tags_of_paths.get(path)
+            if known is None:
+                known = self._tags_of_paths[path] = self._tags_of_path(path)
+            tags += known
+        return tags
+
+    def _tags_of_path(self, path: str) -> list[str]:
+        root = self.site.root_of(self.arrived)
+        trimmed = path.rstrip("/")
+        parent = trimmed.rpartition("/")[0]
+        return [
+            path_tag(self.site.below(root, spelling))
+            for spelling in (trimmed, trimmed + "/", parent, parent + "/")
+            if spelling and self._has_cached_get(spelling)
+        ]
 
     def _has_cached_get(self, path: str) -> bool:
         plan = self.site.table.match("GET", path, self.arrived)
@@ -127,8 +175,9 @@ class Mutation(Exchange):
     def _note_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
         """What the response names: `Surrogate-Key` tags, and same-origin `Location` and `Content-Location`."""
         self.bag().add(*normalise_tags(parse_surrogate_key(values(headers, b"surrogate-key"))))
-        host = (combined(self.client_headers, b"host") or b"").decode("latin-1").lower()
-        base = f"{self.arrived.get('scheme', 'http')}://{host}{self.arrived['path']}"
+        scheme = self.arrived.get("scheme", "http")
+        host = (combined(self.client_headers, b"host") or b"").decode("latin-1")
+        base = f"{scheme}://{host}{quote(self.arrived['path'])}"
         for name in (b"location", b"content-location"):
             value = first(headers, name)
             if value is None:
@@ -137,12 +186,12 @@ class Mutation(Exchange):
                 target = urlsplit(urljoin(base, value.decode("latin-1")))
             except ValueError:
                 continue
-            if target.netloc.lower() == host and target.path:
-                self._named_paths[unquote(target.path)] = None
+            if _authority(target.scheme, target.netloc) == _authority(scheme, host):
+                self._named_paths[unquote(target.path) or "/"] = None
 
     def _can_still_commit(self) -> bool:
         plan = self.site.table.plan_for(self.scope) if "route" in self.scope else None
-        return plan is None or plan.commits_late or not self.site.harmless_inside
+        return plan is None or plan.commits_late
 
     # -- the app's messages ---------------------------------------------------------------------
 
@@ -163,8 +212,7 @@ class Mutation(Exchange):
             return
         headers = list(message.get("headers", ()))
         self._note_headers(headers)
-        tags, _ = self._wanted()
-        if not tags:
+        if not self._wanted():
             self._state = _State.GONE
             await self.outer(message)
         elif not self._can_still_commit():
@@ -189,8 +237,8 @@ class Mutation(Exchange):
 
     async def _hold(self, message: Message) -> None:
         self._held.append(message)
-        size = sum(len(held.get("body", b"")) for held in self._held)
-        if size > self.site.engine.settings.hold_max_bytes:
+        self._held_bytes += len(message.get("body", b""))
+        if self._held_bytes > self.site.engine.settings.hold_max_bytes or message["type"] in _BY_REFERENCE:
             self._release_late()
             if self._releasing is not None:
                 await asyncio.shield(self._releasing)
@@ -205,70 +253,92 @@ class Mutation(Exchange):
     # -- purging and releasing ------------------------------------------------------------------
 
     async def _purge(self) -> None:
-        """Purge what has not been; the purge goes on should this request be cancelled."""
-        tags, soft = self._wanted()
-        if tags:
-            self._purged.update(tags)
-            await asyncio.shield(self.runtime.own(self.site.cache.purge(tags, soft=soft)))
+        """Purge what has not been."""
+        purges = self._wanted()
+        if purges:
+            self._purged_to = self.bag().count
+            self._purged.update(tag for tags, _ in purges for tag in tags)
+            await self._written(purges)
+
+    async def _written(self, purges: list[_Purge], *fences: int | None) -> None:
+        """Purge, and then lift fences; both happen even if this request is cancelled meanwhile."""
+        if purges or any(fence is not None for fence in fences):
+            await asyncio.shield(self.runtime.own(self._write(purges, *fences)))
+
+    async def _write(self, purges: list[_Purge], *fences: int | None) -> None:
+        for tags, soft in purges:
+            await self.site.cache.purge(tags, soft=soft)
+        for fence in fences:
+            if fence is not None:
+                self.site.engine.replica.lift(fence)
 
     async def _go_early(self) -> None:
         """The answer goes before the commit: purge, and fence until the app returns."""
         self._state = _State.EARLY
-        tags, soft = self._wanted()
-        if not soft:
-            self._fence = self.site.engine.replica.fence(tags)
-        await self._purge()
-        # The commit is still to come: all of it is purged once more then.
-        self._purged.clear()
+        purges = self._wanted()
+        self._fence = self._fenced(purges)
+        # Not noted as purged: the commit is still to come, and all of it is purged once more then.
+        await self._written(purges)
+
+    def _fenced(self, purges: list[_Purge]) -> int | None:
+        hard = [tag for tags, soft in purges if not soft for tag in tags]
+        return self.site.engine.replica.fence(hard) if hard else None
 
     def _release_late(self) -> None:
         if self._state is _State.HELD and self._releasing is None:
             self._releasing = self.runtime.own(self._release_before_commit())
 
     async def _release_before_commit(self) -> None:
-        await self._go_early()
-        await self._release(b"queued")
+        # The app may have ended between the alarm and this.
+        if self._state is _State.HELD:
+            await self._go_early()
+            await self._release(b"queued")
 
     async def _release(self, purge: bytes) -> None:
         held, self._held = self._held, []
         for index, message in enumerate(held):
             await self.outer(message if index else self._said(message, purge))
 
-    async def done(self) -> None:
-        """The app has returned: all that could commit has."""
+    # -- the app's end --------------------------------------------------------------------------
+
+    def _ended(self) -> tuple[bool, int | None]:
+        """Nothing is released late from here on; whether an answer is held, and the fence that stands."""
         if self._alarm is not None:
             self._alarm.cancel()
-        if self._releasing is not None:
-            await asyncio.shield(self._releasing)
+        held = self._state is _State.HELD
+        if held:
+            self._state = _State.GONE
+        fence, self._fence = self._fence, None
+        return held, fence
+
+    async def done(self) -> None:
+        """The app has returned: all that could commit has."""
+        held, fence = self._ended()
         if self._state is _State.REFUSED:
             return
-        await self._purge()
-        self._lift()
-        if self._state is _State.HELD:
-            self._state = _State.GONE
+        # Before waiting for a client that may be slow to take what was released early.
+        await self._written(self._wanted(), fence)
+        if held:
             await self._release(b"done")
+        elif self._releasing is not None:
+            await asyncio.shield(self._releasing)
 
     async def failed(self, error: BaseException) -> bool:
         """The app has raised or was cancelled: the outcome is unknown, so purge; a held answer is dropped."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-        tags, soft = self._wanted()
-        # What went out early may have been committed since.
-        if tags:
-            fence = self.site.engine.replica.fence(tags)
-            purge = self.runtime.own(self._purge_unknown(tags, fence, soft=soft))
-            if isinstance(error, Exception):
-                await asyncio.shield(purge)
-        else:
-            self._lift()
+        _, fence = self._ended()
+        self._held.clear()
+        # What went out before may have been committed since.
+        self._purged.clear()
+        self._declare_all()
+        purges = self._wanted()
+        # Fenced as well, because a cancelled request cannot wait for the purge.
+        purging = self.runtime.own(self._write(purges, fence, self._fenced(purges)))
+        if not isinstance(error, Exception):
+            if self._releasing is not None:
+                self._releasing.cancel()
+            return False
+        await asyncio.shield(purging)
+        if self._releasing is not None:
+            # Whoever answers the error must find that something has been sent.
+            await asyncio.gather(self._releasing, return_exceptions=True)
         return False
-
-    async def _purge_unknown(self, tags: tuple[str, ...], fence: int, *, soft: bool) -> None:
-        await self.site.cache.purge(tags, soft=soft)
-        self.site.engine.replica.lift(fence)
-        self._lift()
-
-    def _lift(self) -> None:
-        if self._fence is not None:
-            self.site.engine.replica.lift(self._fence)
-            self._fence = None

@@ -43,6 +43,7 @@ class RouteTable:
 
     def __init__(self, app: Any, inside: Inside, *, front: bool | None = None) -> None:
         self._app = inside.app if app is None else app
+        self._inside = inside
         self._off: str | None = None
         if front is False:
             self._off = "front=False"
@@ -53,7 +54,8 @@ class RouteTable:
         self._survey = self._fresh()
 
     def _fresh(self) -> Survey:
-        return Survey(self._app, Place(front_off=self._off))
+        place = Place(front_off=self._off, origin=self._inside.cors, commits=not self._inside.harmless)
+        return Survey(self._app, place)
 
     @property
     def plans(self) -> tuple[RoutePlan, ...]:
@@ -134,7 +136,7 @@ class RouteTable:
         found = self._survey.known.get(id(route))
         if found is not None:
             return found
-        place = Place(front_off="it was not among the routes at start")
+        place = Place(front_off="it was not among the routes at start", origin=True, commits=True)
         known = Known(route, place, analyse(route, place, {}))
         self._tell(known)
         if len(self._strays) >= _STRAYS_KEPT:

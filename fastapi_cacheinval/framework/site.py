@@ -38,8 +38,6 @@ class Site:
         self.front = front
         self.emit_surrogate_key = emit_surrogate_key
         self.emit_cache_status = emit_cache_status
-        self.harmless_inside = False
-        self.declared: tuple[bytes, ...] = ()
         self.providers: tuple[Any, ...] = ()
         self.root_path = ""
         self.error: CacheinvalError | None = None
@@ -73,9 +71,6 @@ class Site:
         except CacheinvalError as error:
             self.error = error
             return
-        self.harmless_inside = inside.harmless
-        # CORS inside ours answers by Origin, and does not always say so in Vary.
-        self.declared = (b"origin",) if inside.cors else ()
         self.root_path = str(getattr(app, "root_path", "") or "")
         self.providers = tuple(self._distinct_providers(table))
         self._table = table

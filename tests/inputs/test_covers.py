@@ -5,7 +5,7 @@
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Header, Request, Security
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response, Security
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 
 from fastapi_cacheinval import CallerDependentRoute, cached
@@ -275,3 +275,20 @@ def test_a_cached_in_two_places_covers_only_what_both_run(table) -> None:
     with pytest.raises(CallerDependentRoute):
         table(app).audit()
     table(app_with(handler, Depends(scoped), policy)).audit()
+
+
+@pytest.mark.parametrize("cover", ["partition_by", "guarded_by"])
+def test_a_cover_that_sets_fields_of_the_response_does_not_cover_them(plan, cover: str) -> None:
+    """What a cover, or anything below it, writes into the response would be stored and handed to others."""
+
+    def greeted(response: Response, user: Annotated[str, Depends(current_user)]) -> str:
+        response.headers["X-User"] = user
+        return user
+
+    def above(user: Annotated[str, Depends(greeted)]) -> str:
+        return user[:3]
+
+    for dependency in (greeted, above):
+        found = plan(app_with(handler, cached(ttl=60, **{cover: dependency})))
+        assert found.sharing is Sharing.UNPROVED
+        assert "greeted: sets fields of the response" in found.uncovered[0]

@@ -259,3 +259,24 @@ def test_overridden_dependencies_turn_it_off(table) -> None:
     assert made.plan_for(scope).front
     app.dependency_overrides[page] = page
     assert not made.plan_for(scope).front
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_cors_on_the_way_makes_the_origin_select_the_variant(plan, mounted: bool) -> None:
+    """It answers by Origin without always saying so in Vary, in a mounted application as in the outer one."""
+    app = app_with(cached(ttl=60), middleware=[Middleware(CORSMiddleware, allow_origins=["*"])])
+    outer = FastAPI()
+    outer.mount("/sub", app)
+    found = plan(outer, "/sub/it") if mounted else plan(app)
+    assert found.headers == (b"origin",)
+
+
+def test_a_middleware_of_a_mounted_application_may_commit_after_the_response(plan) -> None:
+    """A mutation's answer waits for it, as it does for a middleware of the outer application."""
+    inner = FastAPI(middleware=[Middleware(KeyCheck)])
+    inner.post("/it")(page)
+    outer = FastAPI()
+    outer.mount("/sub", inner)
+    outer.post("/own")(page)
+    assert plan(outer, "/sub/it").commits_late
+    assert not plan(outer, "/own").commits_late
