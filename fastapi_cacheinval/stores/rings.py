@@ -1,8 +1,8 @@
 """What a store keeps of one key, and the two rings that each such node hangs in.
 
 Rings are doubly linked through the nodes themselves: taking one out costs no search, and no more
-bytes than its four links. A node that is let go of links to nothing that is kept, and nothing kept
-links to it, so it is freed at once and not by a garbage collection.
+bytes than its four links. Nothing that is kept links to a node that was let go of, and it does not
+link to itself, so it is freed at once and not by a garbage collection.
 """
 
 from __future__ import annotations
@@ -71,7 +71,6 @@ class Queue(Links, Generic[Value]):
     def pull(self, node: Node[Value]) -> None:
         """Take out a node of this queue, from wherever it is."""
         node.older.newer, node.newer.older = node.newer, node.older
-        node.older = node.newer = NOWHERE
         self.cost -= node.cost
 
     def recost(self, node: Node[Value], cost: int) -> None:

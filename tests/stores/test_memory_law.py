@@ -139,14 +139,14 @@ def test_a_sixteenth_after_their_end_all_are_gone():
 
 
 def test_past_use_goes_before_what_is_in_use():
-    """Where room is needed, responses past use go first, even if they were asked for more than all others."""
+    """Where room is needed, responses past use go first, even if they came last and were asked for more than others."""
     store: MemoryStore[int] = MemoryStore(64 * 1024)
+    for number in range(6):
+        store.put(b"%d" % number, number, 2000, inf, 0.0)
     for number in range(12):
         store.put(b"old-%d" % number, number, 3000, 10.0, 0.0)
         for _ in range(50):
             store.get(b"old-%d" % number)
-    for number in range(6):
-        store.put(b"%d" % number, number, 2000, inf, 0.0)
     store.put(b"large", 0, 35_000, inf, 11.0)
     statistics = store.statistics()
     assert statistics.reclaimed > 8
@@ -194,6 +194,46 @@ def test_aliases_that_nobody_asked_for_are_bounded():
     assert [store.at((number,)) for number in range(9)] == [None, *[1] * 8]
     store.alias(("x" * 4000,), b"key")
     assert store.at(("x" * 4000,)) is None
+
+
+def test_an_alias_that_moved_belongs_to_its_new_key_alone():
+    """A target that leads to another key now stays when its first key goes, and goes with its second."""
+    store: MemoryStore[int] = MemoryStore(64 * 1024)
+    for key in (b"first", b"second"):
+        store.put(key, len(key), 100, inf, 0.0)
+        store.alias(("/",), key)
+    store.remove(b"first")
+    assert store.at(("/",)) == len(b"second")
+    store.remove(b"second")
+    assert store.at(("/",)) is None
+
+
+def test_tables_of_removed_responses_do_not_keep_room():
+    """After very many small responses were removed one by one, as many large ones fit as in a new store."""
+    fitting = []
+    for first in (0, 12_000):
+        store: MemoryStore[int] = MemoryStore(4 << 20)
+        for number in range(first):
+            store.put(b"small-%d" % number, number, 0, inf, 0.0)
+        for number in range(first):
+            store.remove(b"small-%d" % number)
+        for number in range(5000):
+            store.put(b"large-%d" % number, number, 1000, inf, 0.0)
+        fitting.append(store.statistics().responses)
+    assert fitting[1] == pytest.approx(fitting[0], rel=0.04)
+
+
+def test_one_put_looks_at_a_bounded_number_of_others():
+    """Where everything is in use, an eviction settles for what it has found after 64 looks."""
+    store: MemoryStore[int] = MemoryStore(1 << 20)
+    while not store.statistics().evicted_for_room:
+        store.put(b"%d" % store.statistics().responses, 0, 500, inf, 0.0)
+    nodes = list(store._nodes.values())
+    for node in nodes:
+        node.uses = 3
+    store.put(b"one more", 0, 500, inf, 0.0)
+    assert len(nodes) > 1000
+    assert sum(node.uses == 3 for node in nodes) >= len(nodes) - 2 * 64
 
 
 def test_a_limit_without_room_for_anything_is_refused():
