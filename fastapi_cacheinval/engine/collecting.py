@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from itertools import count
 from typing import Protocol
 
 from fastapi_cacheinval.core.tags import normalise_tag
@@ -14,14 +15,17 @@ __all__ = ["HasBag", "TagBag", "add_tags", "current_bag"]
 class TagBag:
     """The tags of one request, in normal form and first order; any thread may add.
 
-    Text without anything left of it is dropped and told to `dropped`, never raised about.
+    Text without anything left of it is dropped and told to `dropped`, never raised about. `count` is
+    how often something was added.
     """
 
-    __slots__ = ("_dropped", "_tags")
+    __slots__ = ("_dropped", "_numbers", "_tags", "count")
 
     def __init__(self, dropped: Callable[[], None]) -> None:
-        self._tags: dict[str, None] = {}
+        self._tags: dict[str, int] = {}
         self._dropped = dropped
+        self._numbers = count(1)
+        self.count = 0
 
     def add(self, *tags: str) -> None:
         """Add tags."""
@@ -30,11 +34,15 @@ class TagBag:
             if tag is None:
                 self._dropped()
             else:
-                self._tags[tag] = None
+                self.count = self._tags[tag] = next(self._numbers)
 
     def snapshot(self) -> tuple[str, ...]:
         """What was added up to now."""
         return tuple(self._tags)
+
+    def since(self, count: int) -> frozenset[str]:
+        """What was added, or added once more, since the count stood there."""
+        return frozenset(tag for tag, number in tuple(self._tags.items()) if number > count)
 
 
 class HasBag(Protocol):
