@@ -29,7 +29,8 @@ class Recipe:
     """What is known of a fill before its response: the request's side of a stored response.
 
     `key` is the resource's cache key, `declared` the header fields that select a variant whatever
-    `Vary` says, `path` the decoded path, `private` whether a partition or a guard stands before it.
+    `Vary` says, `path` the decoded path, `private` whether a partition or a guard stands before it,
+    `front` whether it is proved shared, so that a refresh of it is nobody's.
     """
 
     key: bytes

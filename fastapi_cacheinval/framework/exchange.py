@@ -67,6 +67,8 @@ class Exchange:
         self.runtime = runtime
         # As it came: the app's layers write into the scope they are given, and into its headers.
         self.arrived = dict(scope)
+        if scope.get("state"):
+            self.arrived["state"] = dict(scope["state"])
         self.client_headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
         self.scope = scope
         self.outer = send

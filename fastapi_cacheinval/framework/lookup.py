@@ -19,7 +19,7 @@ from fastapi_cacheinval.framework.answering import SENT_PAST
 from fastapi_cacheinval.framework.bindings import InvalidParameter
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
-from fastapi_cacheinval.framework.inputs import RoutePlan
+from fastapi_cacheinval.framework.inputs import RoutePlan, Sharing
 from fastapi_cacheinval.framework.unwinding import unwind
 from fastapi_cacheinval.grammar.cache_control import parse
 from fastapi_cacheinval.grammar.fields import combined, first, values
@@ -235,13 +235,18 @@ class Lookup:
             request_headers=self.headers,
             path=self.path,
             private=bool(self.policy.partition or self.policy.guards),
-            front=self.target is not None,
+            front=self._anonymous(),
             stamp=exchange.stamp,
             began=self.engine.now(),
             emit_surrogate_key=site.emit_surrogate_key,
         )
         self.fill = exchange.sink = Fill(exchange, recipe, reason, flight=flight, stale=stale, target=self.target)
         self._normalise()
+
+    def _anonymous(self) -> bool:
+        """Whether a refresh may be nobody's: proved shared, and no middleware on the way could ask who it is."""
+        # Where the author has decided about the front lookup, it says nothing of what is on the way.
+        return self.plan.sharing is Sharing.PROVED and self.plan.front and self.exchange.site.front is None
 
     def _normalise(self) -> None:
         """Make the handler see a plain GET for the whole response."""

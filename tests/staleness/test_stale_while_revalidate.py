@@ -159,7 +159,7 @@ async def test_a_refresh_that_may_not_be_stored_ends_the_stale_response() -> Non
 
 
 async def test_a_soft_purge_is_served_stale_while_one_refresh_runs() -> None:
-    """ttl is at most -1 at once, though the lifetime has not ended; then the new response is fresh."""
+    """Its ttl is at most -1 at once, though the lifetime has not ended; then the new response is fresh."""
     shop = GatedShop(SWR)
     await shop.ask("/a")
     receipt = await shop.cache.invalidate("it", soft=True)
