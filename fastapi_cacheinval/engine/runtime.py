@@ -77,6 +77,13 @@ class Runtime:
         """Run one background refresh; `work` gives its outcome, `done` is told it."""
         task = self.loop.create_task(self._run(key, work, done), context=self._context.copy())
         self._refreshes[key] = task
+        task.add_done_callback(lambda _: self._never_began(key, task, done))
+
+    def _never_began(self, key: bytes, task: asyncio.Task[None], done: Callable[[str], None]) -> None:
+        # Cancelled before its first step: nothing of it has run that could have said so.
+        if self._refreshes.get(key) is task:
+            del self._refreshes[key]
+            done("cancelled")
 
     async def _run(self, key: bytes, work: Callable[[], Coroutine[Any, Any, str]], done: Callable[[str], None]) -> None:
         outcome = "failed"

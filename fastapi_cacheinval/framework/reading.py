@@ -134,7 +134,11 @@ def order_refresh(
     order = RefreshOrder(flight)
     scope = _refresh_scope(arrived, headers, stored)
 
+    begun = False
+
     async def refresh() -> str:
+        nonlocal begun
+        begun = True
         exchange = Read(site, runtime, scope, FillSource(), nowhere, order)
         try:
             await pass_on(exchange, scope)
@@ -144,4 +148,9 @@ def order_refresh(
                 flight.fail()
         return order.outcome
 
-    runtime.refresh(key, refresh, site.counters.refreshed)
+    def ended(outcome: str) -> None:
+        if not begun:
+            flight.fail()
+        site.counters.refreshed(outcome)
+
+    runtime.refresh(key, refresh, ended)
