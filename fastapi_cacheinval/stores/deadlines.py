@@ -65,7 +65,7 @@ class Deadlines(Generic[Value]):
         while ends and ends[0] <= now:
             bucket = self._buckets[ends[0]]
             if bucket.after is not bucket:
-                return cast(Node[Value], bucket.after)
+                return cast("Node[Value]", bucket.after)
             self._close(heappop(ends))
         return None
 

@@ -32,7 +32,7 @@ _EMPTY = 4096  # the store itself and its empty tables
 
 
 def _worn(table: dict[Any, Any]) -> bool:
-    """Whether a dict holds on to far more slots than it uses: a dict made or grown has at most 120 bytes for each key."""
+    """Whether a dict holds on to far more slots than it uses: one made or grown has at most 120 bytes for each key."""
     return getsizeof(table) > 160 * len(table) + _EMPTY
 
 

@@ -81,4 +81,4 @@ class Queue(Links, Generic[Value]):
     def oldest(self) -> Node[Value] | None:
         """The next to go, or None."""
         node = self.newer
-        return None if node is self else cast(Node[Value], node)
+        return None if node is self else cast("Node[Value]", node)

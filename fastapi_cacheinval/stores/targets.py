@@ -20,7 +20,7 @@ def shared(target: Target) -> Target:
 
 def _part(part: object) -> int:
     if isinstance(part, tuple):
-        parts = cast(tuple[object, ...], part)
+        parts = cast("tuple[object, ...]", part)
         return getsizeof(parts) + sum(map(_part, parts))
     if isinstance(part, str):
         return 0 if _WORDS.get(part) is part else getsizeof(part)
