@@ -12,6 +12,7 @@ from fastapi_cacheinval.core.selecting import Selector, select, selectors
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.core.storing import response_directives
 from fastapi_cacheinval.core.tags import ALL, is_reserved, normalise_tags, path_tag
+from fastapi_cacheinval.core.weight import share
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import make_etag, parse_etag
 from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, values, without
@@ -113,7 +114,7 @@ def stored_response(
     stored = StoredResponse(
         key=variant_key(recipe.key, selected) if chosen else recipe.key,
         status=status,
-        headers=tuple(fields),
+        headers=share(fields),
         body=body,
         etag=etag if etag is not None and parse_etag(etag) is not None else None,
         last_modified=None if modified is None else parse_date(modified, wall_now),

@@ -13,7 +13,6 @@ import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from sys import intern
 from urllib.parse import quote
 
 from fastapi_cacheinval.errors import ConfigurationError
@@ -33,7 +32,7 @@ MAX_TAG_BYTES = 1024
 
 # Reserved tags start with a control character, which no normal form contains.
 _RESERVED = "\x01"
-ALL = intern(_RESERVED + "all")
+ALL = _RESERVED + "all"
 
 _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F))
 _NORMAL = re.compile(rf"[\x21-\x7e]{{1,{MAX_TAG_BYTES}}}\Z")
@@ -47,7 +46,7 @@ def is_reserved(tag: str) -> bool:
 
 def path_tag(path: str) -> str:
     """The reserved tag that every stored response of a path carries, whatever its host and query."""
-    return intern(_RESERVED + "path:" + _bounded(path))
+    return _RESERVED + "path:" + _bounded(path)
 
 
 def _bounded(text: str) -> str:
@@ -64,10 +63,10 @@ def normalise_tag(text: str) -> str | None:
     than 1,024 bytes becomes a SHA-256 digest, never a cut.
     """
     if _NORMAL.match(text):
-        return intern(text)
+        return text
     if not text:
         return None
-    return intern(_bounded(quote(text, safe=_PRINTABLE, errors="surrogatepass")))
+    return _bounded(quote(text, safe=_PRINTABLE, errors="surrogatepass"))
 
 
 def normalise_tags(texts: Iterable[str]) -> tuple[str, ...]:
