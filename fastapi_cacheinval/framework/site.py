@@ -96,8 +96,11 @@ class Site:
             )
 
     def root_of(self, scope: Scope) -> str:
-        """The root path that the app routes without: its own where it has one, else the server's."""
-        return (self.root_path or str(scope.get("root_path", ""))).rstrip("/")
+        """The root path that is no part of a resource's name: the app's own where it has one, else the server's.
+
+        A mount adds its prefix to `root_path`; what is mounted elsewhere at the same path below is another resource.
+        """
+        return (self.root_path or str(scope.get("app_root_path", scope.get("root_path", "")))).rstrip("/")
 
     @staticmethod
     def below(root: str, path: str) -> str:
