@@ -120,6 +120,10 @@ class Exchange:
         """Have a stored response refreshed in the background, if nobody is at it."""
         raise NotImplementedError
 
+    def order_forward(self, key: bytes) -> bool:
+        """Have this request forwarded once more in the background, as the leader of the key; whether it is."""
+        raise NotImplementedError
+
     async def done(self) -> None:
         """The app has returned; called where the exchange is `tended`."""
 

@@ -96,6 +96,7 @@ class Lookup:
                 self._forward(tags, Reason.STALE, exchange.refresh.flight, None)
             return
         tags = None
+        overtaken = False
         while True:
             stored, collapse_key = engine.find(self.key, self.headers)
             reason = self._served(stored, vary_miss=stored is None and collapse_key != self.key)
@@ -112,11 +113,16 @@ class Lookup:
                 self._forward(tags, reason, None, stored)
                 return
             flight = flights.under_way(collapse_key)
+            if flight is None and overtaken and exchange.order_forward(collapse_key):
+                flight = flights.under_way(collapse_key)
             if flight is None:
                 self._forward(tags, reason, flights.lead(collapse_key), stored)
                 return
             if await self._waited(flight, tags, reason, stored):
                 return
+            # A fill of this request's own would count as begun before a purge that came meanwhile: good for
+            # nobody else. One that begins now serves all who still wait, instead of each leading in turn.
+            overtaken = exchange.stamp[:3] != engine.replica.stamp(0.0)[:3]
 
     async def _waited(
         self, flight: Flight, tags: tuple[str, ...], reason: Reason, stored: StoredResponse | None

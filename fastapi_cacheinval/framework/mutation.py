@@ -100,6 +100,10 @@ class Mutation(Exchange):
     def order_refresh(self, stored: StoredResponse) -> None:
         """Nothing is looked up for an unsafe method."""
 
+    def order_forward(self, key: bytes) -> bool:
+        """Nothing is looked up for an unsafe method."""
+        return False
+
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """Render what an `invalidates()` names, for the validated parameters."""
         plan = self.site.table.plan_for(request.scope)

@@ -66,6 +66,9 @@ class Read(Exchange):
     def order_refresh(self, stored: StoredResponse) -> None:
         order_refresh(self.site, self.runtime, self.arrived, self.client_headers, stored)
 
+    def order_forward(self, key: bytes) -> bool:
+        return _order(self.site, self.runtime, key, _again(self.arrived, self.client_headers, CONDITIONAL_FIELDS))
+
     async def done(self) -> None:
         self._restore()
         if self.fill is not None:
@@ -101,15 +104,8 @@ async def pass_on(exchange: Exchange, scope: Scope) -> None:
         del scope[SCOPE_KEY]
 
 
-def _refresh_scope(arrived: Scope, headers: list[tuple[bytes, bytes]], stored: StoredResponse) -> Scope:
-    """The request again, as a plain GET of its own.
-
-    A response that is proved shared is fetched as nobody; one that is not needs who caused it, or it
-    would be refused for ever.
-    """
-    dropped = CONDITIONAL_FIELDS
-    if stored.front:
-        dropped = dropped | (_CREDENTIALS - {name for name, _ in stored.vary})
+def _again(arrived: Scope, headers: list[tuple[bytes, bytes]], dropped: frozenset[bytes]) -> Scope:
+    """The request again, as a plain GET of its own."""
     scope: dict[str, Any] = {
         key: dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
         for key, value in arrived.items()
@@ -124,16 +120,23 @@ def _refresh_scope(arrived: Scope, headers: list[tuple[bytes, bytes]], stored: S
 def order_refresh(
     site: Site, runtime: Runtime, arrived: Scope, headers: list[tuple[bytes, bytes]], stored: StoredResponse
 ) -> None:
-    """Have a stored response refreshed in the background, if nobody is at it and there is room."""
-    key = stored.key
-    if not runtime.may_refresh(key):
-        return
-    flight = runtime.flights.lead(key)
-    if flight is None:
-        return
-    order = RefreshOrder(flight)
-    scope = _refresh_scope(arrived, headers, stored)
+    """Have a stored response refreshed in the background, if nobody is at it and there is room.
 
+    A response that is proved shared is fetched as nobody; one that is not needs who caused it, or it
+    would be refused for ever.
+    """
+    dropped = CONDITIONAL_FIELDS
+    if stored.front:
+        dropped = dropped | (_CREDENTIALS - {name for name, _ in stored.vary})
+    _order(site, runtime, stored.key, _again(arrived, headers, dropped))
+
+
+def _order(site: Site, runtime: Runtime, key: bytes, scope: Scope) -> bool:
+    """Begin a background forward that leads a key's flight; False where one is under way or there is no room."""
+    flight = runtime.flights.lead(key) if runtime.may_refresh(key) else None
+    if flight is None:
+        return False
+    order = RefreshOrder(flight)
     begun = False
 
     async def refresh() -> str:
@@ -154,3 +157,4 @@ def order_refresh(
         site.counters.refreshed(outcome)
 
     runtime.refresh(key, refresh, ended)
+    return True
