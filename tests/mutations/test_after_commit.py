@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, Response
 from fastapi.responses import EventSourceResponse, FileResponse, JSONResponse, StreamingResponse
+from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from fastapi_cacheinval import CacheMiddleware, cached, invalidates
@@ -21,7 +22,9 @@ pytestmark = pytest.mark.anyio
 class Till(Shop):
     """A shop whose PUTs go through a `yield` dependency that commits on exit, when the test says so."""
 
-    def __init__(self, *, scope: str | None = None, commit: Exception | None = None, **options: Any) -> None:
+    def __init__(
+        self, *, scope: Literal["function"] | None = None, commit: Exception | None = None, **options: Any
+    ) -> None:
         super().__init__(**options)
         self.may_commit = asyncio.Event()
         self.pending: int | None = None
@@ -34,7 +37,7 @@ class Till(Shop):
             if self.pending is not None:
                 self.value = self.pending
 
-        self.session: Any = Depends(session) if scope is None else Depends(session, scope=scope)
+        self.session: Any = Depends(session, scope=scope)
 
         @self.app.get("/price", dependencies=[cached(ttl=60, tags=["price"])])
         async def read() -> int:
@@ -410,7 +413,7 @@ async def test_a_file_sent_by_its_path_is_not_held_until_it_is_gone(tmp_path: An
     path = tmp_path / "receipt"
     path.write_text("paid")
     seen: list[bool] = []
-    till.writes(lambda: FileResponse(path, background=_Unlink(path)))
+    till.writes(lambda: FileResponse(path, background=BackgroundTask(path.unlink)))
     call = begin(till.app, "PUT", "/write")
     call._scope["extensions"] = {"http.response.pathsend": {}}
 
@@ -422,14 +425,6 @@ async def test_a_file_sent_by_its_path_is_not_held_until_it_is_gone(tmp_path: An
     till.may_commit.set()
     assert (await call.answer()).purge == "queued"
     assert seen == [True]
-
-
-class _Unlink:
-    def __init__(self, path: Any) -> None:
-        self.path = path
-
-    async def __call__(self) -> None:
-        self.path.unlink()
 
 
 @pytest.mark.parametrize(
@@ -568,8 +563,10 @@ async def test_a_threaded_session_is_waited_for_as_well() -> None:
     def read() -> int:
         return shop.read()
 
+    session_of_the_request: Any = Depends(session)
+
     @shop.app.put("/write", dependencies=[invalidates("price")])
-    def write(pending: Any = Depends(session)) -> None:
+    def write(pending: Any = session_of_the_request) -> None:
         pending.append(2)
 
     await shop.get("/price")
@@ -584,8 +581,10 @@ async def test_a_yield_dependency_below_another_dependency_holds_too() -> None:
     async def repository(session: Any = till.session) -> Any:
         return session
 
+    through: Any = Depends(repository)
+
     @till.app.put("/deep", dependencies=[invalidates("price")])
-    async def write(repository: Any = Depends(repository)) -> None:
+    async def write(repository: Any = through) -> None:
         repository.pending = 2
 
     await till.get("/price")
