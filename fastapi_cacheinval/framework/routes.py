@@ -51,11 +51,18 @@ class RouteTable:
             self._off = inside.reason
         self._overridden: deque[_OverrideSet] = deque(maxlen=_SETS_KEPT)
         self._strays: dict[int, Known] = {}
+        # Each that holds `dependency_overrides`, once; it only grows, because others may be reading it.
+        self.providers: list[Any] = []
         self._survey = self._fresh()
 
     def _fresh(self) -> Survey:
         place = Place(front_off=self._off, origin=self._inside.cors, commits=not self._inside.harmless)
-        return Survey(self._app, place)
+        survey = Survey(self._app, place)
+        for known in survey.known.values():
+            provider = known.analysis.plan.provider
+            if provider is not None and not any(provider is other for other in self.providers):
+                self.providers.append(provider)
+        return survey
 
     @property
     def plans(self) -> tuple[RoutePlan, ...]:

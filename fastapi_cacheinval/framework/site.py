@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 from starlette.types import ASGIApp, Scope
@@ -38,7 +37,7 @@ class Site:
         self.front = front
         self.emit_surrogate_key = emit_surrogate_key
         self.emit_cache_status = emit_cache_status
-        self.providers: tuple[Any, ...] = ()
+        self.providers: list[Any] = []
         self.root_path = ""
         self.error: CacheinvalError | None = None
         self._table: RouteTable | None = None
@@ -72,20 +71,12 @@ class Site:
             self.error = error
             return
         self.root_path = str(getattr(app, "root_path", "") or "")
-        self.providers = tuple(self._distinct_providers(table))
+        self.providers = table.providers
         self._table = table
         for line in table.describe():
             logger.info("%s", line)
         for line in table.warnings():
             logger.warning("%s", line)
-
-    @staticmethod
-    def _distinct_providers(table: RouteTable) -> Iterator[Any]:
-        seen: list[Any] = []
-        for plan in table.plans:
-            if plan.provider is not None and not any(plan.provider is known for known in seen):
-                seen.append(plan.provider)
-                yield plan.provider
 
     def warn_once(self, plan: RoutePlan) -> None:
         """Say once that a route is not cached because its overridden dependencies read the caller."""
