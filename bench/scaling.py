@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bench.apps import plain_app
 from bench.filling import BODY, big_cache, filled, grow
 from bench.report import Options, Table, reached
 from bench.requests import BATCH, Subject, get_scope, interleaved, medians
@@ -18,28 +19,48 @@ __all__ = ["run"]
 _MOST = 1.1
 
 
-class _Kept:
-    """The parts of a response that any cache has to touch, and nothing that decides about them."""
+_SHARED = ((b"content-type", b"application/json"), (b"cache-control", b"no-cache"))
 
-    __slots__ = ("body", "created", "fields", "until")
+
+class _Kept:
+    """The parts of a response that a cache has to touch to serve it."""
+
+    __slots__ = ("body", "calm_until", "created", "fields", "until")
 
     def __init__(self, number: int) -> None:
         self.body = b'{"id":%d,"text":"%s"}' % (number, b"x" * (BODY - 20 - len(str(number))))
-        self.fields = tuple((b"name-%d" % each, b"value-%d-%d" % (each, number)) for each in range(5))
+        own = ((b"content-length", b"%d" % len(self.body)), (b"etag", b'"%032d"' % number), (b"keys", b"%d" % number))
+        self.fields = (*_SHARED, *own)
         self.created = 1.0 + number
-        self.until = 2.0 + number
+        self.calm_until = 2.0 + number
+        self.until = 3.0 + number
 
 
-def _dict_app(kept: dict[Any, _Kept]) -> ASGIApp:
+class _Use:
+    """What any policy of eviction keeps beside it."""
+
+    __slots__ = ("kept", "uses")
+
+    def __init__(self, kept: _Kept) -> None:
+        self.kept = kept
+        self.uses = 0
+
+
+class _DictMiddleware:
     """The least that a cache can do: a dict under the same keys, and an answer made of what it leads to."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        found = kept[(scope["headers"][0][1], scope["path"], scope["query_string"], scope["scheme"])]
-        headers = [*found.fields, (b"age", b"%d" % found.created), (b"cache-status", b"ttl=%d" % found.until)]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": found.body})
+    def __init__(self, app: ASGIApp, kept: dict[Any, _Use]) -> None:
+        self.app = app
+        self.kept = kept
 
-    return app
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        use = self.kept[(scope["headers"][0][1], scope["path"], scope["query_string"], scope["scheme"])]
+        use.uses += 1
+        found = use.kept
+        if found.calm_until:
+            headers = [*found.fields, (b"age", b"%d" % found.created), (b"cache-status", b"ttl=%d" % found.until)]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": found.body})
 
 
 def _drawn(count: int, seed: int) -> Callable[[], Scope]:
@@ -50,8 +71,9 @@ def _drawn(count: int, seed: int) -> Callable[[], Scope]:
 async def _measure(counts: list[int], batches: int) -> dict[int, dict[str, float]]:
     cache = big_cache(counts[-1])
     app = await filled(cache)
-    kept: dict[Any, _Kept] = {}
-    baseline = _dict_app(kept)
+    kept: dict[Any, _Use] = {}
+    baseline = plain_app()
+    baseline.add_middleware(_DictMiddleware, kept=kept)
     taken: dict[int, dict[str, float]] = {}
     done = 100
     for count in counts:
@@ -59,7 +81,7 @@ async def _measure(counts: list[int], batches: int) -> dict[int, dict[str, float
         done = max(done, count)
         for number in range(len(kept), count):
             scope = get_scope(f"/items/{number}")
-            kept[(scope["headers"][0][1], scope["path"], b"", "http")] = _Kept(number)
+            kept[(scope["headers"][0][1], scope["path"], b"", "http")] = _Use(_Kept(number))
         subjects = {"hit": Subject(app, _drawn(count, 1)), "dict": Subject(baseline, _drawn(count, 2))}
         before = cache.statistics().misses
         taken[count] = medians(await interleaved(subjects, batches))
@@ -76,14 +98,15 @@ def run(options: Options) -> list[Table]:
     rows: list[tuple[str, ...]] = []
     for count in counts:
         hit, plain = taken[count]["hit"], taken[count]["dict"]
-        own = (hit - plain) / (least["hit"] - least["dict"])
+        misses = plain - least["dict"]
+        own = (hit - misses) / least["hit"]
         rows.append(
             (
                 f"{count:,}",
                 f"{hit:.2f}",
                 f"{hit / least['hit']:.2f}",
                 f"{plain:.2f}",
-                f"{plain / least['dict']:.2f}",
+                f"{misses:.2f}",
                 f"{own:.2f}",
                 f"within {_MOST}×",
                 reached(own <= _MOST),
@@ -94,16 +117,16 @@ def run(options: Options) -> list[Table]:
             "Hit cost against stored responses",
             f"The whole hit in process, keys drawn uniformly, bodies of {BODY} bytes, `l1_max_bytes` raised to hold "
             f"all; batches of {BATCH}, medians. What is touched at random in memory misses the processor's caches "
-            "whoever asks for it: the baseline is a dict under equally many equal keys that builds the same answer "
-            "from objects with the same parts, without any rule, in turn with the cache. What is left when it is "
-            "taken off is the cache's own, and judged.",
+            "whoever asks for it. That part is shown apart by a plain dict under equally many equal keys, in a "
+            "middleware in the same place, that makes the same answer from as many objects and knows no rule: what it "
+            "costs more than with 100 responses is taken for the misses. Judged is the hit without them.",
             (
                 "stored responses",
                 "hit µs",
                 "hit ×",
                 "plain dict µs",
-                "plain dict ×",
-                "hit less plain dict ×",
+                "misses µs",
+                "hit without misses ×",
                 "target",
                 "reached",
             ),
