@@ -83,7 +83,7 @@ class HTTPCache:
         if scheme == "memory":
             return cls(clock=clock, enabled=enabled, **options)
         raise ConfigurationError(
-            f"HTTPCache.from_url takes memory://, not {scheme or url!r}://: this release keeps "
+            f"HTTPCache.from_url takes memory://, not {scheme + '://' if scheme else repr(url)}: this release keeps "
             "everything in one process. Write HTTPCache() or HTTPCache.from_url('memory://')."
         )
 

@@ -20,6 +20,12 @@ class ConfigurationError(CacheinvalError):
     """A setting, a policy or a route that cannot work; raised when it is made, or at start-up."""
 
 
+_HANDLER_READS = (
+    " What the handler reads itself is covered by no dependency: move that into one and name it, or, in place "
+    "of the raw request, declare the parameters that the handler needs."
+)
+
+
 class CallerDependentRoute(ConfigurationError):
     """A cached route whose answer may depend on who asks, under a policy that does not say how.
 
@@ -36,6 +42,7 @@ class CallerDependentRoute(ConfigurationError):
             "per value of it; guarded_by=<the dependency> runs it on every request and shares the "
             "response among all who pass; shared=True is your word that the response is the same "
             "for all and that these dependencies need not run on a hit."
+            + (_HANDLER_READS if any(each.startswith("the handler ") for each in parameters) else "")
         )
 
 
