@@ -1,0 +1,22 @@
+import asyncio
+
+from fastapi_cacheinval import HTTPCache, Receipt
+
+cache = HTTPCache()
+
+
+async def tell_the_cdn(receipt: Receipt) -> None:
+    print("purged:", *receipt.tags)
+
+
+cache.add_listener(tell_the_cdn)
+
+
+async def main() -> None:
+    async with cache:  # without the middleware: a script, a worker, a test
+        receipt = await cache.invalidate("product:42", "products")
+        print("number:", receipt.seq)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
