@@ -19,7 +19,7 @@ from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import Line, Replica
 from fastapi_cacheinval.core.statistics import Statistics
-from fastapi_cacheinval.core.tags import ALL, is_reserved, normalise_tags, path_tag
+from fastapi_cacheinval.core.tags import ALL, is_reserved, normalise_tags, path_tag, url_paths
 from fastapi_cacheinval.engine.clocks import SystemClock
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.runtime import Runtime
@@ -248,8 +248,12 @@ class HTTPCache:
         return await self.purge(named, soft=soft, wait=wait)
 
     async def invalidate_url(self, path: str, *, soft: bool = False, wait: Wait = None) -> Receipt:
-        """Purge what is stored of a path: all queries, variants and hosts; a query or host in it is ignored."""
-        return await self.purge((path_tag(urlsplit(path).path or "/"),), soft=soft, wait=wait)
+        """Purge what is stored of a path: all queries, variants and hosts; a query or host in it is ignored.
+
+        Percent-encoded or decoded; without the root path that the app is served under. It may carry
+        a client's data and never raises.
+        """
+        return await self.purge(tuple(map(path_tag, url_paths(path))), soft=soft, wait=wait)
 
     async def clear(self, *, soft: bool = False, wait: Wait = None) -> Receipt:
         """Purge everything that is stored under this namespace and version, and nothing else."""

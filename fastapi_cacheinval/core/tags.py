@@ -13,7 +13,7 @@ import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from fastapi_cacheinval.errors import ConfigurationError
 
@@ -26,6 +26,7 @@ __all__ = [
     "normalise_tags",
     "path_tag",
     "render_value",
+    "url_paths",
 ]
 
 MAX_TAG_BYTES = 1024
@@ -36,6 +37,7 @@ ALL = _RESERVED + "all"
 
 _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F))
 _NORMAL = re.compile(rf"[\x21-\x7e]{{1,{MAX_TAG_BYTES}}}\Z")
+_HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/]*")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
 
 
@@ -47,6 +49,20 @@ def is_reserved(tag: str) -> bool:
 def path_tag(path: str) -> str:
     """The reserved tag that every stored response of a path carries, whatever its host and query."""
     return _RESERVED + "path:" + _bounded(path)
+
+
+def url_paths(url: str) -> tuple[str, ...]:
+    """The paths that a URL, or a path as handlers see it, may stand for. Never raises.
+
+    Without scheme, host, query and fragment; as it is written and, where that differs, decoded.
+    """
+    path = url.partition("#")[0].partition("?")[0]
+    has_host = _HOST.match(path)
+    if has_host:
+        path = path[has_host.end() :]
+    if path[:1] != "/":
+        path = "/" + path
+    return tuple(dict.fromkeys((path, unquote(path))))
 
 
 def _bounded(text: str) -> str:

@@ -134,14 +134,14 @@ async def settle() -> None:
     """Let the loop run until nothing on it is ready: everything that waits, waits for something else."""
     ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]  # there is no public way to ask
     await asyncio.sleep(0)
-    while ready:
+    while ready:  # noqa: ASYNC110  # there is no event for "nothing is ready"
         await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
     """Wait for what other threads do, up to a deadline in real seconds."""
     deadline = time.monotonic() + seconds
-    while not condition():  # noqa: ASYNC110  # what other threads do sets no event of this loop
+    while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         await asyncio.sleep(0.001)
 
