@@ -155,7 +155,8 @@ class Mutation(Exchange):
     def _path_tags(self) -> list[str]:
         """The target paths and their parent collections, with and without the slash, where a cached GET is there."""
         tags: list[str] = []
-        for path in (self.arrived["path"], *self._named_paths):
+        # As it came, and as a layer inside may have rewritten it.
+        for path in dict.fromkeys((self.arrived["path"], self.scope["path"], *self._named_paths)):
             known = self._tags_of_paths.get(path)
             if known is None:
                 known = self._tags_of_paths[path] = self._tags_of_path(path)
