@@ -182,7 +182,7 @@ class Mutation(Exchange):
         self.bag().add(*normalise_tags(parse_surrogate_key(values(headers, b"surrogate-key"))))
         scheme = self.arrived.get("scheme", "http")
         host = (combined(self.client_headers, b"host") or b"").decode("latin-1")
-        base = f"{scheme}://{host}{quote(self.arrived['path'])}"
+        base = f"{scheme}://{host}{quote(self.arrived['path'], errors='surrogatepass')}"
         for name in (b"location", b"content-location"):
             value = first(headers, name)
             if value is None:
@@ -215,7 +215,8 @@ class Mutation(Exchange):
             self._state = _State.REFUSED
             await self.outer(message)
             return
-        headers = list(message.get("headers", ()))
+        # Servers take names in any case, and so do we.
+        headers = [(name.lower(), value) for name, value in message.get("headers", ())]
         self._note_headers(headers)
         if not self._wanted():
             self._state = _State.GONE

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
-from fastapi import FastAPI
+import pytest
+from fastapi import FastAPI, Header, Query, Response
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 
-from fastapi_cacheinval import CacheMiddleware, HTTPCache
+from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
 from fastapi_cacheinval.grammar.cache_status import CacheStatus, parse_cache_status
 from fastapi_cacheinval.testing import FakeClock
 
@@ -194,3 +198,67 @@ class Shop:
             lambda: sum(self.cache.counters.refreshes.values()) >= times and not self.cache.statistics().refreshing,
             "the refresh",
         )
+
+
+# -- an app with the cache and the same without it ----------------------------------------------
+
+
+def echoing(*, enabled: bool = True, **options: Any) -> Shop:
+    """An app of routes that answer with all that they read; switched off it is the app without the cache."""
+    shop = Shop(**options)
+    shop.cache.enabled = enabled
+    shop.app.user_middleware.append(Middleware(GZipMiddleware, minimum_size=1))
+    policy = cached(ttl=60, tags=["it"])
+
+    @shop.app.get("/items/{number}", dependencies=[cached(ttl=60, tags=["item:{number}", "q:{q}"])])
+    async def item(number: int, q: str = "none", many: Annotated[list[str] | None, Query()] = None) -> Any:
+        return {"number": number, "q": q, "many": many}
+
+    @shop.app.get("/text/{text:path}", dependencies=[cached(ttl=60, tags=["text:{text}"])])
+    async def text(text: str, q: str = "") -> Response:
+        return Response((text + "|" + q).encode("utf-8", "surrogatepass"), headers={"last-modified": "never"})
+
+    @shop.app.get("/spoken", dependencies=[policy])
+    async def spoken(accept_language: Annotated[list[str] | None, Header()] = None, accept: str = Header("")) -> Any:
+        return [accept_language, accept]
+
+    @shop.app.get("/plain", dependencies=[policy])
+    async def plain() -> str:
+        return "plain"
+
+    @shop.app.put("/text/{text:path}", dependencies=[invalidates("text:{text}")])
+    async def write(text: str) -> None: ...
+
+    return shop
+
+
+def plain_of(answer: Answer) -> bytes:
+    """The content, unpacked."""
+    return gzip.decompress(answer.body) if answer.headers.get("content-encoding") == "gzip" else answer.body
+
+
+async def same(shop: Shop, uncached: Shop, scope: Any) -> Answer | None:
+    """Ask both; the answers must be the same but for what a cache may do."""
+    theirs: Answer | None = None
+    try:
+        theirs = await asked_by_scope(uncached, scope)
+    except Exception as error:  # noqa: BLE001  # the framework's own trouble with this input
+        with pytest.raises(type(error)):
+            await asked_by_scope(shop, scope)
+        return None
+    began = time.perf_counter()
+    ours = await asked_by_scope(shop, scope)
+    assert time.perf_counter() - began < 5
+    if ours.status_code == 304:
+        assert any(name in (b"if-none-match", b"if-modified-since") for name, _ in scope["headers"])
+        assert ours.body == b""
+        return ours
+    assert ours.status_code == theirs.status_code, (ours, theirs)
+    assert plain_of(ours) == plain_of(theirs)
+    assert ours.headers.get("content-encoding") == theirs.headers.get("content-encoding")
+    return ours
+
+
+async def asked_by_scope(shop: Shop, scope: Any) -> Answer:
+    """The answer to a scope, of which each request has a copy."""
+    return await Call(shop.app, {**scope, "headers": [*scope["headers"]], "state": {}}).answer()
