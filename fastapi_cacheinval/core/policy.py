@@ -35,24 +35,38 @@ def _unit(value: object, name: str, most: float) -> float:
     return float(value)
 
 
-def _statuses(value: Any, ttl: float) -> Mapping[int, float]:
-    # Kept as Any beside the narrowing: what is in it is checked below.
+def _copied(value: Any) -> Any:
+    """The statuses as they were written, apart from what they were made from."""
+    # Kept as Any beside the narrowing: what is in it is checked later.
     given: Any = value
-    table: dict[Any, float]
     if isinstance(value, Mapping):
-        table = {code: seconds(life, f"statuses[{code!r}]") for code, life in given.items()}
-    elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        table = dict.fromkeys(given, ttl)
-    else:
-        raise ConfigurationError(f"statuses is a set, or a mapping of status to ttl, not {value!r}.")
-    for code in table:
+        return MappingProxyType(dict(given))
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return tuple(given)
+    raise ConfigurationError(f"statuses is a set, or a mapping of status to ttl, not {value!r}.")
+
+
+def _lifetimes(given: Any, ttl: float) -> Mapping[int, float]:
+    for code in given:
         if isinstance(code, bool) or not isinstance(code, int) or not 200 <= code <= 599:
             raise ConfigurationError(f"statuses holds codes from 200 to 599, not {code!r}.")
         if code in (206, 304):
             raise ConfigurationError(f"A {code} is not a complete response and is never stored.")
-    if not table:
+    if not given:
         raise ConfigurationError("statuses must name at least one status.")
-    return MappingProxyType(table)
+    table: Any = given
+    if isinstance(given, Mapping):
+        return MappingProxyType({code: seconds(life, f"statuses[{code!r}]") for code, life in table.items()})
+    return MappingProxyType(dict.fromkeys(table, ttl))
+
+
+def _tags(value: Any) -> tuple[Any, ...]:
+    given: Any = value
+    if isinstance(value, str):
+        raise ConfigurationError(f"tags is a list of tags, not one str: write [{value!r}].")
+    if not isinstance(value, Iterable):
+        raise ConfigurationError(f"tags is a list of tags, not {given!r}.")
+    return tuple(given)
 
 
 def _dependencies(value: Any, name: str) -> tuple[Any, ...]:
@@ -130,15 +144,17 @@ class CachePolicy:
         put(self, "error_seconds", seconds(self.stale_if_error, "stale_if_error"))
         put(self, "jitter", _unit(self.jitter, "jitter", 1))
         put(self, "early_refresh", _unit(self.early_refresh, "early_refresh", 100))
-        if isinstance(self.tags, str):
-            raise ConfigurationError(f"tags is a list of tags, not one str: write [{self.tags!r}].")
-        put(self, "tags", tuple(self.tags))
+        put(self, "tags", _tags(self.tags))
         put(self, "templates", tuple(TagTemplate.parse(tag) for tag in self.tags))
-        put(self, "lifetimes", _statuses(self.statuses, seconds(self.ttl, "ttl")))
+        statuses = _copied(self.statuses)
+        put(self, "lifetimes", _lifetimes(statuses, seconds(self.ttl, "ttl")))
+        put(self, "statuses", statuses if isinstance(statuses, Mapping) else frozenset(statuses))
         put(self, "partition", _dependencies(self.partition_by, "partition_by"))
         put(self, "guards", _dependencies(self.guarded_by, "guarded_by"))
-        if self.shared not in (None, True, False):
-            raise ConfigurationError(f"shared is True, False or None, not {self.shared!r}.")
+        shared: Any = self.shared
+        # By identity: 1 equals True, and is nobody's word.
+        if not any(shared is value for value in (None, True, False)):
+            raise ConfigurationError(f"shared is True, False or None, not {shared!r}.")
         if self.shared and self.partition:
             raise ConfigurationError("shared=True and partition_by contradict each other: keep one.")
         self._check_cache_control()
@@ -171,7 +187,8 @@ class CachePolicy:
         if not changes:
             return policy
         merged = dict(changes)
-        if "tags" in merged and not isinstance(merged["tags"], str):
-            merged["tags"] = tuple(dict.fromkeys((*policy.tags, *merged["tags"])))
+        if "tags" in merged:
+            named = (TagTemplate.parse(tag).text for tag in _tags(merged["tags"]))
+            merged["tags"] = tuple(dict.fromkeys((*policy.tags, *named)))
         # A new ttl must reach the statuses that had no ttl of their own.
         return replace(policy, **merged)
