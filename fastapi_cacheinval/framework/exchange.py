@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
-from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.engine.collecting import TagBag
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.runtime import Runtime
@@ -38,21 +38,11 @@ class Exchange:
     way. Until something asks for more, both pass straight through.
     """
 
-    __slots__ = (
-        "_bag",
-        "arrived",
-        "client_headers",
-        "outer",
-        "plan",
-        "refresh",
-        "runtime",
-        "scope",
-        "sink",
-        "site",
-        "source",
-        "stamp",
-        "tended",
-    )
+    # Defaults of the class, set on the few exchanges that need them: most requests are for routes without a policy.
+    plan: RoutePlan | None = None
+    refresh: RefreshOrder | None = None
+    tended: bool = False
+    _bag: TagBag | None = None
 
     def __init__(
         self,
@@ -75,11 +65,10 @@ class Exchange:
         self.sink: Sink = send
         self.source: Receive = receive
         # Before any dependency runs: what is read from here on is at least this new.
-        self.stamp = site.engine.replica.stamp(site.engine.now())
-        self.plan: RoutePlan | None = None
-        self.refresh = refresh
-        self._bag: TagBag | None = None
-        self.tended = False
+        self.mark = site.engine.replica.mark
+        self.began = site.engine.now()
+        if refresh is not None:
+            self.refresh = refresh
 
     # A plain method that returns the sink's awaitable: no frame of its own on the way out.
     def send(self, message: Message) -> Awaitable[None]:
@@ -87,6 +76,11 @@ class Exchange:
 
     def receive(self) -> Awaitable[Message]:
         return self.source()
+
+    @property
+    def stamp(self) -> Stamp:
+        """What the request knew when it entered."""
+        return Stamp(*self.mark, self.began)
 
     @property
     def tags(self) -> TagBag:

@@ -85,7 +85,7 @@ class Lookup:
         self.declared = plan.headers
         self.target: Target | None = _front_target(exchange, scope, plan)
         self.fill: Fill | None = None
-        self.deadline = exchange.stamp.began + settings.collapse_timeout
+        self.deadline = exchange.began + settings.collapse_timeout
 
     async def run(self) -> None:
         """Answer and raise, or leave a fill behind and return so that the handler runs."""
@@ -122,7 +122,7 @@ class Lookup:
                 return
             # A fill of this request's own would count as begun before a purge that came meanwhile: good for
             # nobody else. One that begins now serves all who still wait, instead of each leading in turn.
-            overtaken = exchange.stamp[:3] != engine.replica.stamp(0.0)[:3]
+            overtaken = exchange.mark != engine.replica.mark
 
     async def _waited(
         self, flight: Flight, tags: tuple[str, ...], reason: Reason, stored: StoredResponse | None

@@ -58,21 +58,6 @@ class _State(Enum):
 class Mutation(Exchange):
     """An unsafe request, and the purge that follows from it."""
 
-    __slots__ = (
-        "_alarm",
-        "_declared_hard",
-        "_declared_soft",
-        "_fence",
-        "_held",
-        "_held_bytes",
-        "_named_paths",
-        "_purged",
-        "_purged_to",
-        "_releasing",
-        "_state",
-        "_tags_of_paths",
-    )
-
     def __init__(self, site: Site, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(site, runtime, scope, receive, send)
         self.sink = self._take
