@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from fastapi import Request, Response
 
@@ -169,7 +171,14 @@ async def test_odd_methods_are_answered_as_without_the_cache(method: str) -> Non
 async def test_scopes_with_the_least_that_is_allowed() -> None:
     """Without a scheme, root path, state, extensions or client: the specification lets them be left out."""
     shop = echoing()
-    scope = {"type": "http", "method": "GET", "path": "/text/a", "headers": [], "query_string": b"", "asgi": {}}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "GET",
+        "path": "/text/a",
+        "headers": [],
+        "query_string": b"",
+        "asgi": {},
+    }
     for _ in range(2):
         assert (await Call(shop.app, dict(scope)).answer()).body == b"a|"
         assert (await Call(shop.app, dict(scope) | {"method": "HEAD"}).answer()).status_code == 200

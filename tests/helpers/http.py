@@ -33,7 +33,7 @@ def pairs_of(headers: Mapping[str, str | bytes] | Pairs | None) -> list[tuple[by
     """Header fields as ASGI carries them."""
     if headers is None:
         return []
-    items = headers.items() if isinstance(headers, Mapping) else headers
+    items: Any = headers.items() if isinstance(headers, Mapping) else headers
     return [(_raw(name).lower(), _raw(value)) for name, value in items]
 
 
@@ -179,6 +179,11 @@ class Shop:
         self.app.add_middleware(CacheMiddleware, cache=self.cache, **(middleware or {}))
         self.calls = 0
 
+    def inside(self, kind: Any, **options: Any) -> None:
+        """Put a middleware inside ours."""
+        middleware: Any = Middleware
+        self.app.user_middleware.append(middleware(kind, **options))
+
     def count(self) -> int:
         """Note that a handler ran; gives how often that was."""
         self.calls += 1
@@ -207,7 +212,7 @@ def echoing(*, enabled: bool = True, **options: Any) -> Shop:
     """An app of routes that answer with all that they read; switched off it is the app without the cache."""
     shop = Shop(**options)
     shop.cache.enabled = enabled
-    shop.app.user_middleware.append(Middleware(GZipMiddleware, minimum_size=1))
+    shop.inside(GZipMiddleware, minimum_size=1)
     policy = cached(ttl=60, tags=["it"])
 
     @shop.app.get("/items/{number}", dependencies=[cached(ttl=60, tags=["item:{number}", "q:{q}"])])

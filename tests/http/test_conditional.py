@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -201,7 +202,7 @@ async def test_a_stream_has_no_etag_at_first_and_its_stored_copy_has() -> None:
 
     @shop.app.get("/", dependencies=[cached(ttl=60)])
     async def read() -> StreamingResponse:
-        async def chunks() -> Any:
+        async def chunks() -> AsyncIterator[bytes]:
             yield b"a"
             yield b"b"
 
@@ -253,7 +254,7 @@ async def test_the_handler_sees_a_plain_request() -> None:
 
             await self.app(scope, receive, spy)
 
-    shop.app.user_middleware.append(type(shop.app.user_middleware[0])(Spy))
+    shop.inside(Spy)
 
     @shop.app.get("/", dependencies=[cached(ttl=60)])
     async def read() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ def shop_with(policy: Any, sets: str | None = None, *, streamed: bool = False) -
     async def read() -> Response:
         shop.count()
 
-        async def chunks() -> Any:
+        async def chunks() -> AsyncIterator[bytes]:
             yield b"a"
             yield b"b"
 

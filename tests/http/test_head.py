@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -127,7 +128,7 @@ async def test_a_head_of_a_stream_has_no_content() -> None:
 
     @shop.app.get("/", dependencies=[cached(ttl=60)])
     async def read() -> StreamingResponse:
-        async def chunks() -> Any:
+        async def chunks() -> AsyncIterator[bytes]:
             yield b"one"
             yield b"two"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ async def test_each_chunk_reaches_the_client_before_the_next_is_made() -> None:
     """The first byte is not delayed, nor any other, while the handler waits."""
     gates = [asyncio.Event() for _ in range(3)]
 
-    async def chunks() -> Any:
+    async def chunks() -> AsyncIterator[bytes]:
         for number, gate in enumerate(gates):
             yield b"%d" % number
             await gate.wait()
@@ -52,7 +53,7 @@ async def test_a_handler_that_never_waits_does_not_hold_back_its_first_byte() ->
     reached: list[bytes] = []
     calls: list[Call] = []
 
-    async def chunks() -> Any:
+    async def chunks() -> AsyncIterator[bytes]:
         for number in range(5):
             yield b"%d" % number
             reached.append(calls[0].body)
@@ -82,7 +83,7 @@ async def test_a_slow_client_does_not_hold_up_the_fill() -> None:
     assert shop.calls == 1
 
 
-async def _three() -> Any:
+async def _three() -> AsyncIterator[bytes]:
     yield b"one"
     yield b"two"
     yield b"three"
@@ -117,7 +118,7 @@ async def test_a_client_that_goes_away_does_not_end_the_fill() -> None:
     """The disconnect is not heard by a fill: its response is stored for others."""
     gate = asyncio.Event()
 
-    async def chunks() -> Any:
+    async def chunks() -> AsyncIterator[bytes]:
         yield b"one"
         await gate.wait()
         yield b"two"
@@ -169,7 +170,7 @@ async def test_an_endless_stream_that_is_not_kept_ends_with_its_client() -> None
     for media_type, size in (("text/event-stream", 1), ("text/plain", 600)):
         ended = asyncio.Event()
 
-        async def chunks(size: int = size, ended: asyncio.Event = ended) -> Any:
+        async def chunks(size: int = size, ended: asyncio.Event = ended) -> AsyncIterator[bytes]:
             try:
                 while True:
                     yield b"x" * size
@@ -190,7 +191,7 @@ async def test_past_the_bound_the_client_sets_the_pace() -> None:
     """No more than max_body_bytes is ever held for a client that does not read."""
     made = 0
 
-    async def chunks() -> Any:
+    async def chunks() -> AsyncIterator[bytes]:
         nonlocal made
         while made < 100:
             made += 1
@@ -213,7 +214,7 @@ async def test_a_request_that_is_cancelled_stores_nothing_of_its_half() -> None:
     """Cancelled mid-stream: no half response, no flight left behind, nothing sent afterwards."""
     gate = asyncio.Event()
 
-    async def chunks() -> Any:
+    async def chunks() -> AsyncIterator[bytes]:
         yield b"one"
         await gate.wait()
         yield b"two"
@@ -266,7 +267,7 @@ async def test_a_stream_behind_a_middleware_that_rewraps_it_is_stored() -> None:
         return response
 
     shop = stream_shop(_three)
-    shop.app.user_middleware.append(type(shop.app.user_middleware[0])(BaseHTTPMiddleware, dispatch=tag))
+    shop.inside(BaseHTTPMiddleware, dispatch=tag)
     assert (await shop.ask()).body == b"onetwothree"
     hit = await shop.ask()
     assert_hit(hit)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -65,7 +67,7 @@ async def test_an_uncached_stream_goes_out_byte_by_byte() -> None:
 
     @shop.app.get("/")
     async def read() -> StreamingResponse:
-        async def chunks() -> Any:
+        async def chunks() -> AsyncIterator[bytes]:
             for number in range(10):
                 yield b"%d" % number
                 reached.append(calls[0].body)
@@ -84,7 +86,7 @@ async def test_an_uncached_start_is_not_held_for_its_body() -> None:
 
     @shop.app.get("/")
     async def read() -> StreamingResponse:
-        async def chunks() -> Any:
+        async def chunks() -> AsyncIterator[bytes]:
             await gate.wait()
             yield b"late"
 
@@ -199,12 +201,10 @@ def test_websockets_work_beside_cached_routes() -> None:
 
 async def test_the_apps_own_lifespan_runs_and_its_state_reaches_requests() -> None:
     """Start-up before, shutdown after, and lifespan state as without the cache."""
-    from contextlib import asynccontextmanager
-
     events: list[str] = []
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> Any:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, str]]:
         events.append("start")
         yield {"database": "db"}
         events.append("stop")

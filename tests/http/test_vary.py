@@ -214,7 +214,7 @@ async def test_gzip_inside_and_outside(where: str) -> None:
     """Whoever can read gzip may get it, whoever cannot or will not never does, round after round."""
     shop = Shop()
     if where == "inside":
-        shop.app.user_middleware.append(type(shop.app.user_middleware[0])(GZipMiddleware))
+        shop.inside(GZipMiddleware)
     else:
         shop.app.add_middleware(GZipMiddleware)
 
@@ -239,7 +239,7 @@ async def test_gzip_inside_and_outside(where: str) -> None:
 async def test_gzip_inside_gives_each_encoding_its_own_etag() -> None:
     """RFC 9110 section 8.8.3: packed and plain bytes never share a strong entity tag."""
     shop = Shop()
-    shop.app.user_middleware.append(type(shop.app.user_middleware[0])(GZipMiddleware))
+    shop.inside(GZipMiddleware)
 
     @shop.app.get("/", dependencies=[cached(ttl=60)])
     async def read() -> Response:
@@ -259,7 +259,7 @@ async def test_an_encoding_with_weight_zero_answers_as_the_app_does() -> None:
         for enabled in (False, True):
             shop = Shop()
             shop.cache.enabled = enabled
-            shop.app.user_middleware.append(type(shop.app.user_middleware[0])(GZipMiddleware))
+            shop.inside(GZipMiddleware)
 
             @shop.app.get("/", dependencies=[cached(ttl=60)])
             async def read() -> Response:
@@ -278,8 +278,7 @@ async def test_cors_inside_answers_each_origin_as_the_app_would(origins: list[st
     def build(*, on: bool) -> Shop:
         shop = Shop()
         shop.cache.enabled = on
-        cors = type(shop.app.user_middleware[0])(CORSMiddleware, allow_origins=origins, allow_credentials=True)
-        shop.app.user_middleware.append(cors)
+        shop.inside(CORSMiddleware, allow_origins=origins, allow_credentials=True)
 
         @shop.app.get("/", dependencies=[cached(ttl=60)])
         async def read() -> str:
@@ -305,9 +304,7 @@ async def test_cors_inside_answers_each_origin_as_the_app_would(origins: list[st
 async def test_a_preflight_is_the_frameworks() -> None:
     """OPTIONS is neither stored nor answered from what is stored."""
     shop = Shop()
-    shop.app.user_middleware.append(
-        type(shop.app.user_middleware[0])(CORSMiddleware, allow_origins=["https://a.example"])
-    )
+    shop.inside(CORSMiddleware, allow_origins=["https://a.example"])
 
     @shop.app.get("/", dependencies=[cached(ttl=60)])
     async def read() -> str:

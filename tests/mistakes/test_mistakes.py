@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ PACKAGE = Path(fastapi_cacheinval.__file__).parent
 def shop_of(make: Any, **policy: Any) -> Shop:
     """An app with one cached route that answers with what `make` gives for the number of the call."""
     shop = Shop()
+    fields: dict[str, Any] = {"ttl": 60, **policy}
 
-    @shop.app.get("/{name}", dependencies=[cached(**{"ttl": 60, **policy})])
+    @shop.app.get("/{name}", dependencies=[cached(**fields)])
     async def read(name: str) -> Response:
         return make(shop.count())
 
@@ -256,7 +258,7 @@ async def test_a_stream_adds_no_delay_to_the_first_byte() -> None:
     gate = asyncio.Event()
 
     def stream(number: int) -> Response:
-        async def chunks() -> Any:
+        async def chunks() -> AsyncIterator[bytes]:
             yield b"first"
             await gate.wait()
 

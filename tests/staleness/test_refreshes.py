@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI, Header, Request, Response
-from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
@@ -45,7 +44,7 @@ def scopes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def shop_with(policy: Any, vary: str | None = None, **middleware: Any) -> Shop:
     """An app with one cached route behind a harmless middleware."""
     shop = Shop(middleware=middleware)
-    shop.app.user_middleware.append(Middleware(GZipMiddleware))
+    shop.inside(GZipMiddleware)
 
     @shop.app.get("/", dependencies=[policy])
     async def read(response: Response) -> int:
@@ -56,7 +55,7 @@ def shop_with(policy: Any, vary: str | None = None, **middleware: Any) -> Shop:
     return shop
 
 
-SWR = {"ttl": 60, "stale_while_revalidate": 600}
+SWR: dict[str, Any] = {"ttl": 60, "stale_while_revalidate": 600}
 CREDENTIALS = {"authorization": "Bearer a", "cookie": "session=a", "proxy-authorization": "Basic a"}
 
 
@@ -106,7 +105,7 @@ async def test_a_refresh_behind_a_middleware_that_asks_who_it_is_carries_who_cau
             allowed = (b"authorization", b"key") in scope["headers"]
             await (self.app if allowed else Response(status_code=401))(scope, receive, send)
 
-    shop.app.user_middleware.append(Middleware(ApiKey))
+    shop.inside(ApiKey)
 
     @shop.app.get("/", dependencies=[cached(**SWR)])
     async def read() -> int:

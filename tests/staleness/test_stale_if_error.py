@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -24,11 +25,14 @@ FAILURES: list[Any] = [
 ]
 
 
+RULE: dict[str, Any] = {"ttl": 60, "stale_if_error": 100, "tags": ["it"]}
+
+
 def shop_with(failure: Any, **policy: Any) -> Shop:
     """An app with one cached route that works once and then fails."""
     shop = Shop()
 
-    @shop.app.get("/", dependencies=[cached(**{"ttl": 60, "stale_if_error": 100, "tags": ["it"], **policy})])
+    @shop.app.get("/", dependencies=[cached(**{**RULE, **policy})])
     async def read() -> Any:
         if shop.count() == 1:
             return "good"
@@ -199,7 +203,7 @@ async def test_a_failure_after_the_first_chunk_cannot_be_hidden() -> None:
         if shop.count() == 1:
             return Response(b"good")
 
-        async def chunks() -> Any:
+        async def chunks() -> AsyncIterator[bytes]:
             yield b"new"
             raise RuntimeError("down")
 
