@@ -9,10 +9,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.processes import LOAD_CORE, Server, on_core
+from bench.processes import LOAD_CORE, Server, busy_seconds, on_core
 
 __all__ = ["Load", "Seen", "own_client", "prepare"]
 
@@ -31,12 +32,17 @@ _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one round saw; `cpu` is microseconds of the server's processor time per request."""
+    """What one round saw.
+
+    `cpu` is microseconds of the server's processor time per request, `others` the share of one core that
+    neither the server nor the load used: other programs, or the host.
+    """
 
     per_second: float
     p99_ms: float
     errors: int
     cpu: float
+    others: float
 
 
 def prepare(*, install: bool) -> str | None:
@@ -67,6 +73,11 @@ def own_client(
     return seen
 
 
+def _own_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 class Load:
     """Rounds of load on servers, drawn from `urls` URLs."""
 
@@ -88,15 +99,17 @@ class Load:
 
     def round(self, server: Server) -> Seen:
         """One round."""
-        before = server.cpu_seconds()
+        began, busy, load, before = time.perf_counter(), busy_seconds(), _own_seconds(), server.cpu_seconds()
         if self._wrk is None:
             seen = own_client(server.port, urls=self._urls, seconds=self._seconds)
             per_second, p99, errors = seen["per_second"], seen["p99_ms"], int(seen["errors"])
             requests = seen["requests"]
         else:
             per_second, p99, errors, requests = self._with_wrk(self._wrk, server)
-        cpu = (server.cpu_seconds() - before) / max(requests, 1) * 1e6
-        return Seen(per_second, p99, errors, cpu)
+        used = server.cpu_seconds() - before
+        others = busy_seconds() - busy - (_own_seconds() - load) - used
+        seconds = time.perf_counter() - began
+        return Seen(per_second, p99, errors, used / max(requests, 1) * 1e6, max(0.0, others / seconds))
 
     def _with_wrk(self, wrk: str, server: Server) -> tuple[float, float, int, float]:
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as script, on_core(LOAD_CORE):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["LOAD_CORE", "SERVER_CORE", "Server", "cores", "on_core", "serving"]
+__all__ = ["LOAD_CORE", "SERVER_CORE", "Server", "busy_seconds", "cores", "on_core", "serving"]
 
 SERVER_CORE, LOAD_CORE = 0, 1
 _PATIENCE = 30.0
@@ -39,6 +39,13 @@ def on_core(which: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, usable)
+
+
+def busy_seconds() -> float:
+    """What all processors have worked so far, for whoever, what the host took away included."""
+    fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+    user, nice, system, _idle, _waiting, *rest = map(int, fields)
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
