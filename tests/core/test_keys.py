@@ -1,0 +1,260 @@
+"""Cache keys: two requests that a handler could tell apart never share one."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.datastructures import QueryParams
+
+from fastapi_cacheinval.core.keys import (
+    PartitionTypeError,
+    cache_key,
+    encode,
+    kept_query,
+    partition_digest,
+    variant_key,
+)
+
+SECRET = b"0123456789abcdef"
+BASE: dict[str, Any] = {
+    "namespace": "n",
+    "version": "1",
+    "scheme": "http",
+    "host": b"test",
+    "path": "/p",
+    "query": (b"a", b"1"),
+    "partition": b"",
+    "epoch": 0,
+}
+TEXT = st.text(st.characters(), max_size=8)
+PARTS: dict[str, st.SearchStrategy[Any]] = {
+    "namespace": TEXT,
+    "version": TEXT,
+    "scheme": st.sampled_from(["http", "https"]),
+    "host": st.binary(max_size=8).map(bytes.lower),
+    "path": TEXT,
+    "query": st.lists(st.binary(max_size=4), max_size=4).map(tuple),
+    "partition": st.binary(max_size=8),
+    "epoch": st.integers(0, 20),
+}
+
+
+@given(one=st.fixed_dictionaries(PARTS), two=st.fixed_dictionaries(PARTS))
+def test_keys_are_equal_only_for_equal_parts(one: dict[str, Any], two: dict[str, Any]) -> None:
+    """Parts are length-delimited: no value of one can be read as the end of another."""
+    assert (cache_key(**one) == cache_key(**two)) == (one == two)
+
+
+@given(name=st.sampled_from(sorted(PARTS)), data=st.data())
+def test_each_part_counts(name: str, data: st.DataObject) -> None:
+    """Changing one part alone changes the key."""
+    value = data.draw(PARTS[name])
+    changed = {**BASE, name: value}
+    assert (cache_key(**changed) == cache_key(**BASE)) == (value == BASE[name])
+
+
+def test_the_host_is_compared_without_case() -> None:
+    """RFC 9110 section 4.2.3: `Shop.Example` and `shop.example` are one."""
+    assert cache_key(**{**BASE, "host": b"Shop.Example"}) == cache_key(**{**BASE, "host": b"shop.example"})
+
+
+@given(st.lists(st.binary(max_size=5), max_size=5), st.lists(st.binary(max_size=5), max_size=5))
+def test_encoding_is_injective(one: list[bytes], two: list[bytes]) -> None:
+    """Two sequences of parts are encoded alike only if they are the same."""
+    assert (encode(one) == encode(two)) == (one == two)
+
+
+def key_of(query: bytes, names: frozenset[str] | None = frozenset({"a", "b", "id"})) -> bytes:
+    """The key of a request with this query."""
+    return cache_key(**{**BASE, "query": kept_query(query, names)})
+
+
+def test_the_classic_collisions_do_not_collide() -> None:
+    """Separators in values, encoded or not, repeated and missing values: all different keys."""
+    queries = [
+        b"",
+        b"a=1&b=2",
+        b"a=1:b=2",
+        b"a=1%26b=2",
+        b"a=1%3Ab%3D2%26",
+        b"id=1&id=2",
+        b"id=2&id=1",
+        b"id=2",
+        b"id=1",
+        b"id=",
+        b"id=1,2",
+        b"id=12",
+        b"a=1",
+        b"b=1",
+    ]
+    keys = [key_of(query) for query in queries]
+    assert len(set(keys)) == len(queries)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (b"a=1&b=2", b"b=2&a=1"),
+        (b"a=1", b"a=1&utm_source=mail"),
+        (b"a=1", b"utm_source=mail&a=1&a2=3"),
+        (b"a=%41", b"a=A"),
+        (b"a=x+y", b"a=x%20y"),
+        (b"a=1", b"&a=1&&"),
+        (b"", b"utm_source=mail"),
+        (b"id=1&a=2&id=3", b"a=2&id=1&id=3"),
+        (b"a=%zz", b"a=%25zz"),
+    ],
+)
+def test_what_a_handler_cannot_tell_apart_is_one_key(one: bytes, two: bytes) -> None:
+    """The order of names, undeclared names and spellings of one value do not split the cache."""
+    assert key_of(one) == key_of(two)
+
+
+PAIRS = st.lists(st.tuples(st.sampled_from(["a", "b", "id", "x", "a b", "é"]), st.text(max_size=4)), max_size=5)
+
+
+@given(PAIRS, PAIRS)
+def test_kept_queries_are_equal_exactly_where_the_declared_values_are(
+    one: list[tuple[str, str]], two: list[tuple[str, str]]
+) -> None:
+    """Compared with what the framework hands to the handler: for each declared name its values in order."""
+    names = frozenset({"a", "id", "a b", "é"})
+
+    def seen(pairs: list[tuple[str, str]]) -> tuple[bytes, dict[str, list[str]]]:
+        query = "&".join(
+            f"{quote(name, safe='', errors='surrogatepass')}={quote(value, safe='', errors='surrogatepass')}"
+            for name, value in pairs
+        ).encode()
+        params = QueryParams(query)
+        return query, {name: params.getlist(name) for name in names}
+
+    (raw_one, values_one), (raw_two, values_two) = seen(one), seen(two)
+    assert (kept_query(raw_one, names) == kept_query(raw_two, names)) == (values_one == values_two)
+
+
+@given(st.binary(max_size=40))
+def test_no_query_raises(query: bytes) -> None:
+    """Any bytes: bare percent signs, NUL, broken UTF-8."""
+    assert kept_query(query, frozenset({"a"})) == kept_query(query, frozenset({"a"}))
+    assert kept_query(query, None) == (b"raw", query)
+    assert kept_query(query, frozenset()) == ()
+
+
+def test_variants_of_one_resource_have_keys_of_their_own() -> None:
+    """Names and values both count, absent and empty differ from each other and from the resource itself."""
+    key = cache_key(**BASE)
+    selections: list[tuple[tuple[bytes, bytes], ...]] = [
+        (),
+        ((b"accept", b""),),
+        ((b"accept", b"a"),),
+        ((b"accept", b"a"), (b"x", b"")),
+        ((b"accepta", b""),),
+        ((b"x", b"a"),),
+    ]
+    keys = {variant_key(key, selected) for selected in selections}
+    assert len(keys) == len(selections)
+    assert key not in keys
+    assert variant_key(cache_key(**{**BASE, "path": "/q"}), selections[2]) not in keys
+
+
+class Role(enum.Enum):
+    ADMIN = "admin"
+    ALIAS = "admin"  # noqa: PIE796
+    USER = "user"
+
+
+class Level(enum.IntEnum):
+    ONE = 1
+
+
+class Name(enum.StrEnum):
+    ONE = "1"
+
+
+class Rights(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+class Bits(enum.IntFlag):
+    LOW = 1
+
+
+DISTINCT: list[object] = [
+    None,
+    True,
+    False,
+    1,
+    0,
+    -1,
+    "1",
+    b"1",
+    "",
+    b"",
+    "None",
+    "True",
+    "é",
+    "\ud800",
+    UUID(int=1),
+    UUID(int=1).bytes,
+    str(UUID(int=1)),
+    Role.ADMIN,
+    Role.USER,
+    Level.ONE,
+    Name.ONE,
+    Rights.READ,
+    Rights.READ | Rights.WRITE,
+    Rights(0),
+    Bits(0),
+    Bits.LOW,
+    Bits(8),
+    Bits(9),
+    (),
+    (1,),
+    ("1",),
+    (1, 2),
+    ((1,), 2),
+    ((1, 2),),
+    ("a", "b"),
+    ("ab", ""),
+    ("", "ab"),
+    "a" * 100_000,
+    10**50,
+]
+
+
+def test_partitions_of_different_values_or_types_never_meet() -> None:
+    """1, True, "1", b"1" and an Enum with the value 1 are five partitions; so are all nestings of tuples."""
+    digests = [partition_digest((value,), SECRET) for value in DISTINCT]
+    assert len(set(digests)) == len(DISTINCT)
+    assert all(len(digest) == 32 for digest in digests)
+    # Two covers are not one cover that gives a pair.
+    assert partition_digest((1, 2), SECRET) != partition_digest(((1, 2),), SECRET)
+    assert partition_digest((), SECRET) == b""
+
+
+def test_equal_values_are_one_partition() -> None:
+    """By value, not by object: another tuple, another UUID, an alias of an Enum's member."""
+    assert partition_digest((Role.ADMIN,), SECRET) == partition_digest((Role.ALIAS,), SECRET)
+    assert partition_digest((UUID(int=1),), SECRET) == partition_digest((UUID(int=1),), SECRET)
+
+
+def test_a_partition_is_keyed_with_the_secret() -> None:
+    """Who knows a user's id cannot compute the key without the secret."""
+    assert partition_digest(("alice",), SECRET) != partition_digest(("alice",), SECRET + b"x")
+
+
+@pytest.mark.parametrize(
+    "value", [1.5, [1], {"a": 1}, {1}, object(), ("a", 1.5), (("a", [1]),), int, len, bytearray(b"a")], ids=repr
+)
+def test_what_has_no_stable_identity_is_refused_with_its_type(value: object) -> None:
+    """A float, a list, a model: the error says which types do, and never holds the value itself."""
+    with pytest.raises(PartitionTypeError, match="str, bytes, int, UUID, Enum, None") as raised:
+        partition_digest((value,), SECRET)
+    assert raised.value.value_type in str(raised.value)
