@@ -289,6 +289,7 @@ def test_a_cover_that_sets_fields_of_the_response_does_not_cover_them(plan, cove
         return user[:3]
 
     for dependency in (greeted, above):
-        found = plan(app_with(handler, cached(ttl=60, **{cover: dependency})))
+        options: Any = {cover: dependency}
+        found = plan(app_with(handler, cached(ttl=60, **options)))
         assert found.sharing is Sharing.UNPROVED
         assert "greeted: sets fields of the response" in found.uncovered[0]

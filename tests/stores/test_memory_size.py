@@ -137,6 +137,8 @@ def test_a_vary_record_is_weighed_like_anything_else(traced):
     for number in range(500):
         record = VaryRecord(b"%032d" % number)
         for variant in range(32):
-            record, _ = record.with_variant(((b"accept-%d" % number, False),), b"%032d" % (variant + 100 * number), inf, 32)
+            record, _ = record.with_variant(
+                ((b"accept-%d" % number, False),), b"%032d" % (variant + 100 * number), inf, 32
+            )
         store.put(record.key, record, record.weight, record.until, 0.0)
     assert 0.95 < store.statistics().size_bytes / (traced() - before) < 1.2
