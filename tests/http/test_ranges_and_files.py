@@ -94,10 +94,10 @@ async def test_a_range_of_what_is_too_large_to_keep_reaches_the_app(file: Path, 
     uncached.cache.enabled = False
     assert (await shop.ask(headers={"range": wish})).body == CONTENT
     ours, theirs = await shop.ask(headers={"range": wish}), await uncached.ask(headers={"range": wish})
-    assert (ours.status_code, ours.headers.get("content-range")) == (
-        theirs.status_code,
-        theirs.headers.get("content-range"),
-    )
+    assert ours.status_code == theirs.status_code
+    if "," not in wish:
+        # The boundary between several parts is drawn anew each time.
+        assert ours.headers.get("content-range") == theirs.headers.get("content-range")
     assert is_right(ours)
     plain = await shop.ask()
     assert (plain.status_code, plain.body) == (200, CONTENT)
@@ -142,14 +142,23 @@ async def test_a_fill_is_not_offered_what_bypasses_it(file: Path, extension: str
 
 
 async def test_an_uncached_route_keeps_path_send(file: Path) -> None:
-    """Without a policy the server's extensions stay as they are."""
+    """Without a policy the server's extensions stay as they are, and a file that is sent by path is."""
     shop = Shop()
+    offered: list[Any] = []
+
+    class ByPath(FileResponse):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            offered.append(scope["extensions"])
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.pathsend", "path": str(file)})
 
     @shop.app.get("/")
     async def read() -> FileResponse:
-        return FileResponse(file)
+        return ByPath(file)
 
-    answer = await shop.ask(extensions={"http.response.pathsend": {}})
+    extensions: dict[str, Any] = {"http.response.pathsend": {}}
+    answer = await shop.ask(extensions=extensions)
+    assert offered == [extensions]
     assert [message["type"] for message in answer.messages] == ["http.response.start", "http.response.pathsend"]
 
 
