@@ -73,6 +73,8 @@ class Mutation(Exchange):
         self._purged: set[str] = set()
         self._purged_to = 0
         self._state = _State.WAITING
+        # Of its own purges, in the log.
+        self._numbers: list[int] = []
         self._releasing: asyncio.Task[None] | None = None
         self._alarm: Any = None
         self._fence: int | None = None
@@ -253,12 +255,22 @@ class Mutation(Exchange):
 
     async def _written(self, purges: list[_Purge], *fences: int | None) -> None:
         """Purge, and then lift fences; both happen even if this request is cancelled meanwhile."""
-        if purges or any(fence is not None for fence in fences):
-            await asyncio.shield(self.runtime.own(self._write(purges, *fences)))
+        if not purges and all(fence is None for fence in fences):
+            return
+        writing = self.runtime.own(self._write(purges, *fences))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # The request ends before its purge has a number: until then nobody is given what it names.
+            fence = None if writing.done() else self._fenced(purges)
+            if fence is not None:
+                writing.add_done_callback(lambda _: self.site.engine.replica.lift(fence))
+            raise
 
     async def _write(self, purges: list[_Purge], *fences: int | None) -> None:
         for tags, soft in purges:
-            await self.site.cache.purge(tags, soft=soft)
+            receipt = await self.site.cache.purge(tags, soft=soft)
+            self._numbers.append(receipt.seq)
         for fence in fences:
             if fence is not None:
                 self.site.engine.replica.lift(fence)
