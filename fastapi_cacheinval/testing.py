@@ -94,7 +94,7 @@ class _Response(Protocol):
 
 
 def _status(response: _Response) -> CacheStatus | None:
-    members = parse_cache_status(response.headers.get("cache-status", "").encode("latin-1"))
+    members = parse_cache_status(response.headers.get("cache-status", "").encode("latin-1", "replace"))
     return next((member for member in reversed(members) if member.cache == "cacheinval"), None)
 
 
