@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from fastapi_cacheinval.core.keys import variant_key
 from fastapi_cacheinval.grammar.accept_encoding import normalise_accept_encoding
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, values
+from fastapi_cacheinval.grammar.listed import normalise_list
 
 __all__ = ["Selector", "VaryRecord", "select", "selectors"]
 
-# A field name and whether it is compared raw; `Accept-Encoding` is normalised unless a handler reads it.
+# A field name and whether it is compared raw. With policies only `Accept-Encoding` is not, unless a handler reads it.
 Selector = tuple[bytes, bool]
 
 _LONGEST_VALUE = 256
@@ -25,11 +26,11 @@ def selectors(declared: Iterable[bytes], vary: Iterable[bytes]) -> tuple[Selecto
 
 def _value(headers: RawHeaders, selector: Selector) -> bytes:
     name, raw = selector
-    if not raw:
+    if not raw and name == b"accept-encoding":
         return normalise_accept_encoding(combined(headers, name))
     found = values(headers, name)
-    # Absent and empty differ, and so do one line and two: a handler can tell them apart.
-    text = b"".join(b"=%d:%b" % (len(value), value) for value in found)
+    # Compared raw, absent and empty differ, and so do one line and two: a handler can tell them apart.
+    text = b"".join(b"=%d:%b" % (len(value), value) for value in found) if raw else normalise_list(name, found)
     if len(text) > _LONGEST_VALUE:
         return b"~" + hashlib.blake2b(text, digest_size=32).digest()
     return text

@@ -1,0 +1,40 @@
+"""The tags that a response names: for CDNs, and as cache groups of its origin (RFC 9875)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from fastapi_cacheinval.core.tags import ALL, normalise_tags
+from fastapi_cacheinval.grammar.cache_groups import parse_cache_groups
+from fastapi_cacheinval.grammar.fields import RawHeaders, values
+from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key
+
+__all__ = ["group_tag", "invalidated_groups", "named_tags"]
+
+# By white space, and by commas.
+_SPACED = (b"surrogate-key",)
+_LISTED = (b"cache-tag", b"edge-cache-tag")
+
+
+def group_tag(origin: str, group: str) -> str:
+    """The reserved tag of one origin's cache group; `origin` is scheme and authority."""
+    digest = hashlib.blake2b(origin.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return f"{ALL[0]}group:{digest}:{group}"
+
+
+def named_tags(headers: RawHeaders, origin: str) -> Iterator[str]:
+    """What a stored response is tagged with by its own fields, in normal form."""
+    for name in _SPACED:
+        yield from normalise_tags(parse_surrogate_key(values(headers, name)))
+    for name in _LISTED:
+        listed = (tag.strip(b" \t").decode("latin-1") for value in values(headers, name) for tag in value.split(b","))
+        yield from normalise_tags(listed)
+    for group in parse_cache_groups(values(headers, b"cache-groups")):
+        yield group_tag(origin, group)
+
+
+def invalidated_groups(headers: RawHeaders, origin: str) -> tuple[str, ...]:
+    """The groups of the origin that a response to an unsafe request invalidates (RFC 9875 section 3)."""
+    groups = parse_cache_groups(values(headers, b"cache-group-invalidation"))
+    return tuple(group_tag(origin, group) for group in groups)
