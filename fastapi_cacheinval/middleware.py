@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.decide import Serve, ServeStale
 from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.shared.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.engine.collecting import current_bag
@@ -21,6 +22,7 @@ from fastapi_cacheinval.framework.answering import send_stored, without_body
 from fastapi_cacheinval.framework.lifespan import Lifespan
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.reading import Read, order_refresh, pass_on
+from fastapi_cacheinval.framework.shared.entrance import Entrance
 from fastapi_cacheinval.framework.site import Site
 
 __all__ = ["CacheMiddleware"]
@@ -36,6 +38,8 @@ class CacheMiddleware:
     """Answers GET requests from what is stored, fills what is not, and publishes what mutations purge.
 
     - `cache`: an `HTTPCache`; one that keeps everything in this process is made without it.
+    - `honour_headers`: True makes every route without a `cached()` of its own, of any ASGI app, cacheable by
+      what its responses' headers say (RFC 9111, as a shared cache); `HeaderOptions` chooses what it leaves open.
     - `front`: True serves proved shared responses before routing whatever middleware stands inside
       this one; False never does; None does so where all of it is known to be harmless.
     - `emit_surrogate_key`, `emit_cache_status`: whether clients see those fields.
@@ -48,13 +52,13 @@ class CacheMiddleware:
         app: ASGIApp,
         cache: HTTPCache | None = None,
         *,
-        honour_headers: bool = False,
+        honour_headers: bool | HeaderOptions = False,
         front: bool | None = None,
         emit_surrogate_key: bool = True,
         emit_cache_status: bool = True,
     ) -> None:
-        if honour_headers:
-            raise ConfigurationError("honour_headers=True is not in this release: declare policies with cached().")
+        if not isinstance(honour_headers, bool | HeaderOptions):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"honour_headers is True, False or HeaderOptions, not {honour_headers!r}.")
         if cache is not None and not isinstance(cache, HTTPCache):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"cache is an HTTPCache, not {cache!r}.")
         self.app = app
@@ -66,6 +70,10 @@ class CacheMiddleware:
             emit_surrogate_key=emit_surrogate_key,
             emit_cache_status=emit_cache_status,
         )
+        self._by_headers: Entrance | None = None
+        if honour_headers is not False:
+            options = HeaderOptions() if honour_headers is True else honour_headers
+            self._by_headers = Entrance(self._site, options)
         engine = self.cache.engine
         self._replica = engine.replica
         self._counters = self.cache.counters
@@ -124,7 +132,9 @@ class CacheMiddleware:
             if runtime is None:
                 await PlainTextResponse(str(self._site.error), status_code=500)(scope, receive, send)
                 return
-        if scope["method"] == "GET":
+        if self._by_headers is not None:
+            await self._by_headers.answer(scope, receive, send, runtime)
+        elif scope["method"] == "GET":
             await pass_on(Read(self._site, runtime, scope, receive, send), scope)
         else:
             await self._forward_rarer(scope, receive, send, runtime)

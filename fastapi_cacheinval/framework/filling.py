@@ -102,7 +102,7 @@ class Fill:
     async def _server_error(self, message: Message, status: int) -> None:
         exchange = self._exchange
         self._lost(status)
-        stale = exchange.site.engine.fallback(self._stale, exchange.site.engine.now())
+        stale = self._fallback()
         if stale is None:
             self._source.release()
             exchange.annotate(Outcome(Result.MISS, reason=self._reason, detail="status"))
@@ -241,6 +241,15 @@ class Fill:
             fwd_status=status,
         )
         exchange.told(outcome)
+        await self._send_in_place(stale, outcome)
+
+    def _fallback(self) -> StoredResponse | None:
+        """What may stand in for this forward, should it fail."""
+        engine = self._exchange.site.engine
+        return engine.fallback(self._stale, engine.now())
+
+    async def _send_in_place(self, stale: StoredResponse, outcome: Outcome) -> None:
+        exchange = self._exchange
         await send_stored(exchange.outer, exchange.site, stale, exchange.client_headers, outcome)
 
     # -- the app's end --------------------------------------------------------------------------
@@ -267,7 +276,7 @@ class Fill:
             return True
         if not isinstance(error, Exception) or exchange.sink is not self:
             return False
-        stale = exchange.site.engine.fallback(self._stale, exchange.site.engine.now())
+        stale = self._fallback()
         if stale is None:
             return False
         logger.error("a forward raised; a stale response stood in for it", exc_info=error)

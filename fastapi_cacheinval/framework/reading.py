@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable, Callable
 from contextvars import Token
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from fastapi_cacheinval.framework.inputs import Sharing
 from fastapi_cacheinval.framework.lookup import Lookup
 from fastapi_cacheinval.framework.site import Site
 
-__all__ = ["Read", "order_refresh", "pass_on"]
+__all__ = ["Read", "again", "lead_in_background", "order_refresh", "pass_on"]
 
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 # What others hang on a request for as long as it lasts; a refresh is a request of its own.
@@ -67,7 +68,7 @@ class Read(Exchange):
         order_refresh(self.site, self.runtime, self.arrived, self.client_headers, stored)
 
     def order_forward(self, key: bytes) -> bool:
-        return _order(self.site, self.runtime, key, _again(self.arrived, self.client_headers, CONDITIONAL_FIELDS))
+        return _order(self.site, self.runtime, key, again(self.arrived, self.client_headers, CONDITIONAL_FIELDS))
 
     async def done(self) -> None:
         self._restore()
@@ -104,7 +105,7 @@ async def pass_on(exchange: Exchange, scope: Scope) -> None:
         del scope[SCOPE_KEY]
 
 
-def _again(arrived: Scope, headers: list[tuple[bytes, bytes]], dropped: frozenset[bytes]) -> Scope:
+def again(arrived: Scope, headers: list[tuple[bytes, bytes]], dropped: frozenset[bytes]) -> Scope:
     """The request again, as a plain GET of its own."""
     scope: dict[str, Any] = {
         key: dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
@@ -128,10 +129,27 @@ def order_refresh(
     dropped = CONDITIONAL_FIELDS
     if stored.front:
         dropped = dropped | (_CREDENTIALS - {name for name, _ in stored.vary})
-    _order(site, runtime, stored.key, _again(arrived, headers, dropped))
+    _order(site, runtime, stored.key, again(arrived, headers, dropped))
 
 
 def _order(site: Site, runtime: Runtime, key: bytes, scope: Scope) -> bool:
+    """Begin a background forward that leads a key's flight; False where one is under way or there is no room."""
+
+    async def forward(order: RefreshOrder) -> None:
+        exchange = Read(site, runtime, scope, FillSource(), nowhere, order)
+        try:
+            await pass_on(exchange, scope)
+        finally:
+            if exchange.fill is None:
+                # It never came as far as its own cached(): whoever waits must not wait for it.
+                order.flight.fail()
+
+    return lead_in_background(site, runtime, key, forward)
+
+
+def lead_in_background(
+    site: Site, runtime: Runtime, key: bytes, forward: Callable[[RefreshOrder], Awaitable[None]]
+) -> bool:
     """Begin a background forward that leads a key's flight; False where one is under way or there is no room."""
     flight = runtime.flights.lead(key) if runtime.may_refresh(key) else None
     if flight is None:
@@ -142,13 +160,7 @@ def _order(site: Site, runtime: Runtime, key: bytes, scope: Scope) -> bool:
     async def refresh() -> str:
         nonlocal begun
         begun = True
-        exchange = Read(site, runtime, scope, FillSource(), nowhere, order)
-        try:
-            await pass_on(exchange, scope)
-        finally:
-            if exchange.fill is None:
-                # It never came as far as its own cached(): whoever waits must not wait for it.
-                flight.fail()
+        await forward(order)
         return order.outcome
 
     def ended(outcome: str) -> None:
