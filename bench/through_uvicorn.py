@@ -15,6 +15,8 @@ from bench.report import Options, Table, reached
 __all__ = ["run"]
 
 _OF_STUB, _OF_LITESTAR = 0.9, 1.7
+# Of the largest bodies, well below what the default `l1_max_bytes` holds: all are hits.
+_URLS = 100
 _QUIET = 0.1
 _NAMES = {
     "bare": "bare ASGI",
@@ -53,10 +55,13 @@ def _rows(turns: Sequence[Mapping[str, Seen]]) -> list[Sequence[str]]:
         target = verdict = ""
         if name == "front hit":
             of_stub = rate / rates["stub"]
-            target, verdict = f"{_OF_STUB}× the stub's (aim 0.95): {of_stub:.2f}", reached(of_stub >= _OF_STUB)
+            by_cpu = cpu["stub"] / cpu[name]
+            target = f"{_OF_STUB}× the stub's (aim 0.95): {of_stub:.2f}, by processor time {by_cpu:.2f}"
+            verdict = reached(of_stub >= _OF_STUB)
             if "litestar" in rates:
                 of_litestar = rate / rates["litestar"]
-                target += f"; {_OF_LITESTAR}× Litestar's: {of_litestar:.2f}"
+                by_cpu = cpu["litestar"] / cpu[name]
+                target += f"; {_OF_LITESTAR}× Litestar's: {of_litestar:.2f}, by processor time {by_cpu:.2f}"
                 verdict += f"; {reached(of_litestar >= _OF_LITESTAR)}"
         rows.append(
             (
@@ -99,5 +104,5 @@ def _table(options: Options, load: Load, size: int) -> Table:
 def run(options: Options) -> list[Table]:
     """A table for each size of body; the quick run has one."""
     wrk = prepare(install=not options.quick) if options.wrk else None
-    load = Load(wrk, urls=options.pick(1_000, 10), seconds=0.3 if options.quick else 1)
+    load = Load(wrk, urls=options.pick(_URLS, 10), seconds=0.3 if options.quick else 1)
     return [_table(options, load, size) for size in ((1024,) if options.quick else (1024, 64 * 1024))]
