@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.shared.options import HeaderOptions
 from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.dependencies import CacheTags, cached, invalidates
 from fastapi_cacheinval.engine.collecting import add_tags
@@ -27,6 +28,7 @@ __all__ = [
     "CallerDependentRoute",
     "ConfigurationError",
     "HTTPCache",
+    "HeaderOptions",
     "MiddlewareMissing",
     "PurgeNotDelivered",
     "Receipt",

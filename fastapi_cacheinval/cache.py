@@ -297,7 +297,7 @@ class HTTPCache:
             seq=line.seq,
             tags=tuple(tag for tag in line.tags if not is_reserved(tag)),
             soft=line.soft,
-            paths=tuple(tag[len(path_tag("")) :] for tag in line.tags if is_reserved(tag) and tag != ALL),
+            paths=tuple(tag[len(path_tag("")) :] for tag in line.tags if tag.startswith(path_tag(""))),
             everything=ALL in line.tags,
             replicas=replicas,
             seconds=seconds,

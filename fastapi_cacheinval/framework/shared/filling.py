@@ -85,7 +85,11 @@ class SharedFill(Fill):
         if reason is None:
             self._start = message
             return
-        self._refused()
+        if status >= 500:
+            # One more may lead, as after any failure.
+            self._lost(status)
+        else:
+            self._refused()
         self._source.release()
         if reason not in _OF_THE_REQUEST and (status < 400 or status in (404, 410)):
             exchange.site.engine.outdated(self._recipe)
@@ -212,6 +216,11 @@ class SharedFill(Fill):
         """A 304 to our own condition: what is stored is still right, with these fields (RFC 9111 section 4.3.4)."""
         exchange = self._exchange
         self._status_of_origin = 304
+        cookies: list[RawField] = []
+        if not self._resource.options.set_cookie:
+            # For this client, and none of what is stored.
+            cookies = [line for line in update if line[0] == b"set-cookie"]
+            update = [line for line in update if line[0] != b"set-cookie"]
         merged = freshened(old, update)
         received = replace(self._received(old.status, merged), added=old.tags)
         judged = judge(received, self._resource.options, exchange.site.engine.settings.max_body_bytes)
@@ -225,7 +234,6 @@ class SharedFill(Fill):
             outcome = Outcome(Result.MISS, reason=self._reason, fwd_status=304, detail=judged.refusal)
         exchange.swallow()
         exchange.told(outcome)
-        cookies = [line for line in update if line[0] == b"set-cookie" and not self._resource.options.set_cookie]
         fields: list[RawField] = [*stored.headers, *cookies, *status_fields(exchange.site, outcome)]
         await send_cut(exchange.outer, exchange.site, stored, self._asked, fields)
 

@@ -37,6 +37,7 @@ class SharedMutation(Mutation):
     _groups: tuple[str, ...] = ()
     _start: Message | None = None
     _as_of: int | None = None
+    _overtaken = False
 
     def __init__(
         self,
@@ -77,15 +78,22 @@ class SharedMutation(Mutation):
         applied = replica.applied
         await super()._write(purges, *fences)
         own = self._numbers[before:]
-        # No line of others' between the check and our own.
-        self._as_of = own[-1] if untouched and own == list(range(applied + 1, applied + 1 + len(own))) and own else None
+        if own:
+            # No line of others' between the check and our own.
+            alone = untouched and own == list(range(applied + 1, applied + 1 + len(own)))
+            self._as_of, self._overtaken = own[-1], self._overtaken or not alone
 
     def _untouched(self, start: Message) -> bool:
-        """Whether nothing that would be stored has been purged since the request entered, or is fenced."""
+        """Whether nothing that would be stored has been purged since the request entered, but by this mutation."""
         engine = self.site.engine
-        headers = _lower(start)
-        tags = (*self.bag().snapshot(), *named_tags(headers, self._origin()), *self._path_tags(), ALL)
-        return engine.replica.hand_over(self.stamp, tags, engine.now()) == inf
+        replica = engine.replica
+        entered = self.stamp
+        # Fences, this mutation's own among them, are looked at when all is done.
+        since = entered._replace(as_of=self._as_of or entered.as_of, fence=replica.fence_count)
+        return replica.hand_over(since, self._would_be_tags(start), engine.now()) == inf
+
+    def _would_be_tags(self, start: Message) -> tuple[str, ...]:
+        return (*self.bag().snapshot(), *named_tags(_lower(start), self._origin()), *self._path_tags(), ALL)
 
     # -- what is stored -------------------------------------------------------------------------
 
@@ -122,7 +130,9 @@ class SharedMutation(Mutation):
         """Store for GET what the app has just said, as of its own purge."""
         engine = self.site.engine
         stamp = engine.replica.stamp(self.began)
-        if self._as_of is None or stamp.generation != self.stamp.generation:
+        if self._as_of is None or self._overtaken or stamp.generation != self.stamp.generation:
+            return
+        if engine.replica.fenced(self._would_be_tags(start)):
             return
         headers = _lower(start)
         resource = Resource(self, self._options, self._rules)
