@@ -12,6 +12,8 @@ VENV ?= .venv
 PYTHON ?=
 ARGS ?=
 SETUP ?= dev
+# A folder with another edition of the caching test suite, its packages installed.
+EDITION ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -29,7 +31,7 @@ $(STAMP): FORCE
 endif
 endif
 
-.PHONY: help demo test test-system lint format types layers lowest wheel bench clean FORCE
+.PHONY: help demo test test-system lint format types layers lowest wheel bench conformance clean FORCE
 .DEFAULT_GOAL := help
 
 help: ## list the tasks
@@ -78,6 +80,10 @@ lowest: ## the tests once more with the lowest versions that pyproject.toml allo
 bench: $(STAMP) ## measure, and print Markdown tables
 	@$(INSTALL) --group bench
 	@$(BIN)/python -m bench $(ARGS)
+
+conformance: $(STAMP) ## the public HTTP caching test suite against the middleware; needs node and npm (EDITION=folder)
+	@$(INSTALL) --group bench
+	@$(BIN)/python -m bench.conformance --home "$(VENV)/conformance" $(if $(EDITION),--edition "$(EDITION)") $(ARGS)
 
 clean: ## remove what the tasks made
 	@rm -rf "$(VENV)" build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -60,9 +60,7 @@ def _await_port(port: int, process: subprocess.Popen[Any]) -> None:
 
 @contextmanager
 def _running(command: list[str], port: int, **options: Any) -> Iterator[int]:
-    process: subprocess.Popen[Any] = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
-    )
+    process: subprocess.Popen[Any] = subprocess.Popen(command, stdout=subprocess.DEVNULL, **options)
     try:
         _await_port(port, process)
         yield port

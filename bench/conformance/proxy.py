@@ -9,8 +9,7 @@ import os
 from typing import Any
 
 from bench.conformance.upstream import Brokenness, Fields, Upstream
-from fastapi_cacheinval import CacheMiddleware, HTTPCache
-from fastapi_cacheinval.core.shared.options import HeaderOptions
+from fastapi_cacheinval import CacheMiddleware, HeaderOptions, HTTPCache
 
 __all__ = ["Proxy", "bare", "cached", "optional"]
 

@@ -4,4 +4,54 @@ from __future__ import annotations
 
 __all__ = ["REASONS"]
 
-REASONS: dict[str, str] = {}
+_OLD_AGE = (
+    "The edition is older than RFC 9111, whose section 5.1 takes the first member of several; the newer edition asks "
+    "for that."
+)
+_BROKEN_AGE = (
+    "An Age that is no number counts as unknown, and the response as stale: stricter than RFC 9111 section 5.1, which "
+    "would let it be ignored, and as the older edition asks."
+)
+_COOKIE = (
+    "A response with Set-Cookie is not stored by default, because every later caller would get the first one's "
+    "cookie; HeaderOptions(set_cookie=True) stores it."
+)
+
+_GONE = (
+    "The origin closes the connection, and the older edition then wants an answer of the origin's own; ours is a 502. "
+    "The newer edition is content with that."
+)
+
+REASONS: dict[str, str] = {
+    "stale-close-must-revalidate": _GONE,
+    "stale-close-proxy-revalidate": _GONE,
+    "stale-close-no-cache": _GONE,
+    "stale-close-s-maxage=2": _GONE,
+    "age-parse-prefix-twoline": _OLD_AGE,
+    "age-parse-dup-0": _OLD_AGE,
+    "age-parse-dup-0-twoline": _OLD_AGE,
+    "age-parse-dup-old": _OLD_AGE,
+    "age-parse-nonnumeric": _BROKEN_AGE,
+    "age-parse-negative": _BROKEN_AGE,
+    "age-parse-float": _BROKEN_AGE,
+    "headers-store-Set-Cookie": _COOKIE,
+    "304-etag-update-response-Set-Cookie": _COOKIE,
+    "other-set-cookie": _COOKIE,
+    "vary-normalise-lang-order": (
+        "Applications take the first of equally preferred languages, so another order may be another response."
+    ),
+    "vary-normalise-lang-select": (
+        "Which language an application would choose for another request is for it to say: what varies by "
+        "Accept-Language is matched by that field, not by the Content-Language of what is stored."
+    ),
+    "conditional-lm-fresh-no-lm": (
+        "The test asks for a 304 to a date that lies before the response was made. Without Last-Modified nobody knows "
+        "that it has not been modified since."
+    ),
+    "partial-store-partial-complete": (
+        "The rest of a part can only be combined with it under one strong validator (RFC 9111 section 3.4), and the "
+        "test's part has none: the whole is fetched."
+    ),
+    "interim-102": "uvicorn has no way to send an interim response.",
+    "interim-103": "uvicorn has no way to send an interim response; where a server has one, early hints pass.",
+}

@@ -84,5 +84,6 @@ class Report:
             lines.append(f"- {self._by_id[name]['kind']} `{name}` ({said})\n  {REASONS.get(name, 'no reason given')}")
         silent = [test["id"] for test in self.tests if test["kind"] != "check" and self._state(test["id"]) == "depends"]
         if silent:
-            lines += ["", "Not applicable, because a test that they depend on failed: " + ", ".join(silent)]
+            lines += ["", "Not applicable, because a test that they depend on failed:", ""]
+            lines += [f"- {self._by_id[name]['kind']} `{name}`\n  {REASONS.get(name, '')}".rstrip() for name in silent]
         return "\n".join([*lines, ""])
