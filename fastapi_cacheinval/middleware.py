@@ -201,7 +201,7 @@ class CacheMiddleware:
     def _head_of_get(self, scope: Scope) -> bool:
         """Whether a HEAD request asks for the head of a cached GET that has no HEAD of its own."""
         table = self._site.table
-        if table.match("HEAD", scope["path"], scope) is not None:
+        if table.answers("HEAD", scope["path"], scope):
             return False
         plan = table.match("GET", scope["path"], scope)
         return plan is not None and plan.policy is not None

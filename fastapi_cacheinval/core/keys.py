@@ -64,10 +64,12 @@ def cache_key(
     query: Sequence[bytes],
     partition: bytes,
     epoch: int,
+    route: Iterable[bytes] = (),
 ) -> bytes:
     """The key of a resource: a 256-bit digest of its unambiguous parts.
 
-    `path` is decoded and without the root path. `epoch` keeps what overridden dependencies filled apart.
+    `path` is decoded and without the root path. `epoch` keeps what overridden dependencies filled apart, `route`
+    what else tells the route from others that may answer the path.
     """
     return _digest(
         (
@@ -79,6 +81,7 @@ def cache_key(
             encode(query),
             partition,
             b"%d" % epoch,
+            encode(route),
         )
     )
 
@@ -91,7 +94,15 @@ def variant_key(key: bytes, selected: Iterable[tuple[bytes, bytes]]) -> bytes:
 def _typed(value: object) -> bytes:
     if isinstance(value, Enum):
         kind = type(value)
-        return b"E" + encode((_text(f"{kind.__module__}.{kind.__qualname__}"), _text(value.name)))
+        # Members that are made on the way may have no name, or all the same one.
+        name = cast("str | None", value.name)
+        try:
+            inner = _typed(value.value)
+        except PartitionTypeError:
+            if name is None:
+                raise
+            inner = b""
+        return b"E" + encode((_text(f"{kind.__module__}.{kind.__qualname__}"), _text(name or ""), inner))
     # bool before int: True and 1 are two partitions.
     match value:
         case None:

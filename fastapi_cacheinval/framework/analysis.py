@@ -15,7 +15,7 @@ from fastapi_cacheinval.framework.audit import errors_of, warnings_of
 from fastapi_cacheinval.framework.bindings import Binding, bind
 from fastapi_cacheinval.framework.covers import innermost, uncovered
 from fastapi_cacheinval.framework.fastapi_private import EffectiveRoute, original_of
-from fastapi_cacheinval.framework.fields import CREDENTIALS, caller_reads, handler_headers, query_names
+from fastapi_cacheinval.framework.fields import CREDENTIALS, caller_reads, handler_headers, path_names, query_names
 from fastapi_cacheinval.framework.inputs import SAFE_METHODS, RoutePlan, Sharing
 from fastapi_cacheinval.framework.tree import Node, Overrides, tree_of
 
@@ -28,6 +28,7 @@ class Place:
 
     `inherited` are the ids of the `invalidates()` of the apps, routers and includes above. `origin` says
     that `CORSMiddleware` is on the way, `commits` that something is that may commit after the response.
+    `hosts` are those of `parameters` that come from the host, `ordinal` tells routes with one template apart.
     """
 
     prefix: str = ""
@@ -36,6 +37,8 @@ class Place:
     inherited: frozenset[int] = frozenset()
     origin: bool = False
     commits: bool = False
+    hosts: frozenset[str] = frozenset()
+    ordinal: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,9 @@ def analyse(
         frozenset(route.path_regex.groupindex) | place.parameters,
         _none if otherwise is None else otherwise.bindings,
     )
+    elsewhere = path_names(root) - (frozenset(route.path_regex.groupindex) | place.parameters - place.hosts)
+    if policy is not None and front_off is None and elsewhere:
+        front_off = f"the path does not hold the Path() parameter {min(elsewhere)!r}"
     headers = (handler_headers(root) or frozenset()) - CREDENTIALS
     if place.origin:
         # Its fields depend on Origin, and it does not always say so in Vary.
@@ -97,6 +103,8 @@ def analyse(
         uncovered=evidence,
         query=_query(root, bindings, otherwise),
         headers=tuple(sorted(name.encode("latin-1", "replace") for name in headers)),
+        ordinal=place.ordinal,
+        elsewhere=tuple(sorted(elsewhere)),
         front=policy is not None and front_off is None,
         front_off=front_off,
         bindings=MappingProxyType(bindings),

@@ -23,6 +23,7 @@ __all__ = [
     "Field",
     "effective_route_at",
     "effective_routes",
+    "exit_of",
     "included_routers",
     "is_late",
     "original_of",
@@ -138,6 +139,11 @@ def security_scheme(call: object) -> SecurityBase | None:
 def is_late(dependant: Dependant) -> bool:
     """Whether the node is a `yield` dependency that exits after the response is sent."""
     return dependant.scope != "function" and _is_generator(dependant.call)
+
+
+def exit_of(dependant: Dependant) -> str:
+    """When the node exits, which also tells it from another of the same callable, as FastAPI counts them."""
+    return dependant.scope or ("request" if _is_generator(dependant.call) else "")
 
 
 def _is_generator(call: Any) -> bool:

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel
 from fastapi_cacheinval.framework.fastapi_private import Field, security_scheme
 from fastapi_cacheinval.framework.tree import Node
 
-__all__ = ["caller_reads", "handler_headers", "model_of", "query_names", "request_names"]
+__all__ = ["caller_reads", "handler_headers", "model_of", "path_names", "query_names", "request_names"]
 
 CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
 
@@ -95,6 +95,11 @@ def query_names(root: Node) -> frozenset[str] | None:
                 return None
             names |= found
     return frozenset(names)
+
+
+def path_names(root: Node) -> frozenset[str]:
+    """The names in the request of all `Path()` parameters in the tree."""
+    return frozenset(field.alias for node in root.walk() for field in node.declares.path_params)
 
 
 def _headers_of(field: Field) -> set[str] | None:

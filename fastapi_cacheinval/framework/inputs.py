@@ -41,6 +41,10 @@ class RoutePlan:
     - `query`: the query parameters that anything in the tree may read; None stands for all.
     - `headers`: the handler's own `Header()` fields, lower-case and sorted: a part of the variant; with
       `CORSMiddleware` on the way, `origin` as well.
+    - `ordinal`: which one of the routes with its template it is, in matching order: routes that match in ways of
+      their own may share one.
+    - `elsewhere`: the `Path()` parameters, by their names in the request, that the path does not hold: a layer
+      outside, a host or a route class gives them.
     - `front`: whether the front lookup may serve it; `front_off` says why not.
     - `bindings`: for every name in a tag template that applies, how to get its validated value.
     - `invalidations`: every `invalidates()` in the tree, where an unsafe method is answered.
@@ -58,6 +62,8 @@ class RoutePlan:
     uncovered: tuple[str, ...]
     query: frozenset[str] | None
     headers: tuple[bytes, ...]
+    ordinal: int
+    elsewhere: tuple[str, ...]
     front: bool
     front_off: str | None
     bindings: Mapping[str, Binding]

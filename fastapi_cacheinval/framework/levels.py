@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -95,6 +96,7 @@ class Survey:
     def __init__(self, app: Any, place: Place) -> None:
         self.known: dict[int, Known] = {}
         self._lists: list[Sequence[Any]] = []
+        self._ordinals: Counter[str] = Counter()
         self._top = self._level(app, place, ())
         self._sizes = self._sizes_now()
 
@@ -105,22 +107,30 @@ class Survey:
 
     def find(self, method: str, path: str, scope: dict[str, Any]) -> Known | None:
         """What would answer the method and path; None where nothing of FastAPI's would."""
+        answering = self._answering(method, path, scope)
+        return answering.known if isinstance(answering, _Leaf) else None
+
+    def answered(self, method: str, path: str, scope: dict[str, Any]) -> bool:
+        """Whether any route, FastAPI's or not, would answer the method and path."""
+        return self._answering(method, path, scope) is not None
+
+    def _answering(self, method: str, path: str, scope: dict[str, Any]) -> _Leaf | _Foreign | None:
         root_path = self._top.root_path or str(scope.get("root_path", ""))
         return self._find(self._top, root_path, {**scope, "method": method, "path": path})
 
-    def _find(self, level: _Level, root_path: str, scope: dict[str, Any]) -> Known | None:
+    def _find(self, level: _Level, root_path: str, scope: dict[str, Any]) -> _Leaf | _Foreign | None:
         path = route_path(scope["path"], root_path)
         for entry in level.entries:
             if isinstance(entry, _Leaf):
                 if (entry.methods is None or scope["method"] in entry.methods) and entry.pattern.match(path):
-                    return entry.known
+                    return entry
             elif isinstance(entry, _Branch) and entry.pattern is not None:
                 if found := entry.pattern.match(path):
                     taken = path[: -len("/" + found["path"])]
                     return self._find(entry.level, entry.level.root_path or root_path + taken, scope)
             elif _matches(entry.route, {**scope, "root_path": root_path}):
                 if isinstance(entry, _Foreign):
-                    return None
+                    return entry
                 return self._find(entry.level, entry.level.root_path or root_path, scope)
         return None
 
@@ -152,6 +162,8 @@ class Survey:
 
     def _entry(self, original: BaseRoute, effective: Any, place: Place, above: tuple[int, ...]) -> Iterator[_Entry]:
         if isinstance(original, APIRoute):
+            place = replace(place, ordinal=self._ordinals[place.prefix + effective.path_format])
+            self._ordinals[place.prefix + effective.path_format] += 1
             known = Known(effective, place, analyse(effective, place, {}))
             self.known[id(effective)] = known
             yield _Leaf(effective.path_regex, known.analysis.plan.methods or None, known)
@@ -176,5 +188,6 @@ class Survey:
             inherited=place.inherited,
             origin=place.origin or inside.cors,
             commits=place.commits or not inside.harmless,
+            hosts=place.hosts | (frozenset(mount.param_convertors) if isinstance(mount, routing.Host) else frozenset()),
         )
         return self._level(inside.app, place, above)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.requests import Request
@@ -56,6 +57,15 @@ def _front_target(exchange: Exchange, scope: Scope, plan: RoutePlan) -> Target |
     return raw_target(arrived, hosts[0])
 
 
+def _route_parts(plan: RoutePlan, scope: Scope) -> Iterator[bytes]:
+    """What tells the route from others of the path, and what it is given of the path that the path does not hold."""
+    yield plan.path.encode("utf-8", "surrogatepass")
+    yield b"%d" % plan.ordinal
+    given = scope.get("path_params", {})
+    for name in plan.elsewhere:
+        yield b"+" + str(given[name]).encode("utf-8", "surrogatepass") if name in given else b""
+
+
 class Lookup:
     """One route lookup: L1, then collapse, then the handler runs as a fill."""
 
@@ -81,6 +91,7 @@ class Lookup:
             query=kept_query(scope.get("query_string", b""), plan.query),
             partition=partition_digest(partition, site.cache.secret) if partition else b"",
             epoch=plan.epoch,
+            route=_route_parts(plan, scope),
         )
         self.declared = plan.headers
         self.target: Target | None = _front_target(exchange, scope, plan)

@@ -21,6 +21,7 @@ logger = logging.getLogger("fastapi_cacheinval.routes")
 
 # Process-wide: a table made anew must not give a number that stored responses of another set carry.
 _epochs = count(1)
+_strays = count(1)
 _SETS_KEPT = 8
 _STRAYS_KEPT = 1024
 
@@ -103,6 +104,11 @@ class RouteTable:
         known = self._survey.find(method, path, dict(scope))
         return None if known is None else self._current(known)
 
+    def answers(self, method: str, path: str, scope: Mapping[str, Any]) -> bool:
+        """Whether any route, FastAPI's or not, would answer this method and decoded path; `scope` as for `match`."""
+        self._refresh()
+        return self._survey.answered(method, path, dict(scope))
+
     def _current(self, known: Known) -> RoutePlan:
         """The plan, or that of the overridden tree while dependencies are overridden."""
         provider: Any = known.analysis.plan.provider
@@ -143,7 +149,9 @@ class RouteTable:
         found = self._survey.known.get(id(route))
         if found is not None:
             return found
-        place = Place(front_off="it was not among the routes at start", origin=True, commits=True)
+        place = Place(
+            front_off="it was not among the routes at start", origin=True, commits=True, ordinal=-next(_strays)
+        )
         known = Known(route, place, analyse(route, place, {}))
         self._tell(known)
         if len(self._strays) >= _STRAYS_KEPT:

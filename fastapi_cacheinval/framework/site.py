@@ -91,11 +91,11 @@ class Site:
 
         A mount adds its prefix to `root_path`; what is mounted elsewhere at the same path below is another resource.
         """
-        return (self.root_path or str(scope.get("app_root_path", scope.get("root_path", "")))).rstrip("/")
+        return self.root_path or str(scope.get("app_root_path", scope.get("root_path", "")))
 
     @staticmethod
     def below(root: str, path: str) -> str:
-        """A path without the root path, as routes see it."""
+        """A path without the root path, as routes see it: a slash at the end of the root path is a part of it."""
         if root and (path == root or path.startswith(root + "/")):
             return path[len(root) :] or "/"
         return path

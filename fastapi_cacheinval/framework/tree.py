@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, collected_tags
-from fastapi_cacheinval.framework.fastapi_private import Dependant, is_late, replacement, scopes_of
+from fastapi_cacheinval.framework.fastapi_private import Dependant, exit_of, is_late, replacement, scopes_of
 
 __all__ = ["Node", "Overrides", "tree_of"]
 
@@ -19,13 +19,13 @@ Overrides = Mapping[Any, Callable[..., Any]]
 class Node:
     """One call in the tree.
 
-    `identity` is the declared callable with its effective security scopes: FastAPI solves nodes of equal
-    identity once. `declares` is what runs, which differs from it under overrides. `bound` is false where
-    the value goes nowhere, as in `dependencies=[...]`. `late` is a `yield` dependency whose exit, and so
-    its commit, comes after the response.
+    `identity` is the declared callable with its effective security scopes and the time of its exit: FastAPI
+    solves nodes of equal identity once. `declares` is what runs, which differs from it under overrides.
+    `bound` is false where the value goes nowhere, as in `dependencies=[...]`. `late` is a `yield` dependency
+    whose exit, and so its commit, comes after the response.
     """
 
-    identity: tuple[Any, frozenset[str]]
+    identity: tuple[Any, frozenset[str], str]
     declares: Dependant
     bound: bool
     reused: bool
@@ -68,7 +68,7 @@ def _node(declared: Dependant, used: Dependant, overrides: Overrides) -> Node:
         solved = replacement(child, overrides.get(child.call, child.call)) if overrides and child.call else child
         children.append(_node(child, solved, overrides))
     return Node(
-        identity=(declared.call, scopes_of(declared)),
+        identity=(declared.call, scopes_of(declared), exit_of(declared)),
         declares=used,
         bound=declared.name is not None,
         reused=declared.use_cache,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi import Response
 from fastapi.responses import FileResponse, StreamingResponse
+from starlette.routing import Route
 
 from fastapi_cacheinval import cached
 from fastapi_cacheinval.testing import assert_hit, assert_miss
@@ -171,3 +172,20 @@ async def test_layers_outside_learn_the_route_of_a_head() -> None:
     await ask(outer, "/", method="HEAD")
     assert scopes[0]["route"].path == "/"
     assert scopes[0]["method"] == "HEAD"
+
+
+async def test_a_starlette_head_route_beside_a_cached_get_keeps_its_answer() -> None:
+    """An explicit HEAD route counts whoever made it."""
+    shop = Shop()
+
+    async def head(request: Any) -> Response:
+        return Response(status_code=204)
+
+    shop.app.router.routes.append(Route("/", head, methods=["HEAD"]))
+
+    @shop.app.get("/", dependencies=[cached(ttl=60)])
+    async def read() -> str:
+        return "content"
+
+    assert (await shop.ask()).status_code == 200
+    assert (await shop.ask(method="HEAD")).status_code == 204
