@@ -73,7 +73,7 @@ class CacheMiddleware:
         self._by_headers: Entrance | None = None
         if honour_headers is not False:
             options = HeaderOptions() if honour_headers is True else honour_headers
-            self._by_headers = Entrance(self._site, options)
+            self._by_headers = Entrance(self._site, options, self._by_policy)
         engine = self.cache.engine
         self._replica = engine.replica
         self._counters = self.cache.counters
@@ -135,6 +135,13 @@ class CacheMiddleware:
         if self._by_headers is not None:
             await self._by_headers.answer(scope, receive, send, runtime)
         elif scope["method"] == "GET":
+            await pass_on(Read(self._site, runtime, scope, receive, send), scope)
+        else:
+            await self._forward_rarer(scope, receive, send, runtime)
+
+    async def _by_policy(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> None:
+        """What a route with `cached()` does with a GET or HEAD, whether headers are honoured or not."""
+        if scope["method"] == "GET":
             await pass_on(Read(self._site, runtime, scope, receive, send), scope)
         else:
             await self._forward_rarer(scope, receive, send, runtime)

@@ -21,10 +21,14 @@ class Origin:
     through, each as its scope.
     """
 
-    def __init__(self, options: HeaderOptions | bool = True, **settings: Any) -> None:
+    def __init__(
+        self, options: HeaderOptions | bool = True, *, emit_surrogate_key: bool = True, **settings: Any
+    ) -> None:
         self.clock = FakeClock()
         self.cache = HTTPCache(clock=self.clock, **settings)
-        self.app = CacheMiddleware(self._answer, cache=self.cache, honour_headers=options)
+        self.app = CacheMiddleware(
+            self._answer, cache=self.cache, honour_headers=options, emit_surrogate_key=emit_surrogate_key
+        )
         self.asked: list[Any] = []
         self.bodies: list[bytes] = []
         self.gate: asyncio.Event | None = None

@@ -38,7 +38,8 @@ class Received:
     """A response as it came, and what was known when it was asked for.
 
     `path` is decoded; `origin` is scheme and authority; `added` are tags in normal form that were
-    collected while it was answered; `now` is the cache's clock, `wall` seconds since the epoch.
+    collected while it was answered; `hidden` are names of fields that clients do not see; `now` is the
+    cache's clock, `wall` seconds since the epoch.
     """
 
     asked: Asked
@@ -52,6 +53,7 @@ class Received:
     added: tuple[str, ...]
     now: float
     wall: float
+    hidden: frozenset[bytes] = frozenset()
 
 
 class Judged(NamedTuple):
@@ -84,7 +86,7 @@ def _stored_fields(received: Received, steered: Steering, options: HeaderOptions
     dropped = _NOT_STORED.union(*named)
     if not options.set_cookie:
         dropped |= {b"set-cookie"}
-    return without(passed_on(end_to_end(received.headers)), dropped)
+    return without(passed_on(end_to_end(received.headers), received.hidden), dropped)
 
 
 def make(
@@ -125,7 +127,7 @@ def make(
         stale_if_error=float(error_seconds),
         must_revalidate=directives.must_revalidate or directives.proxy_revalidate or directives.no_cache is True,
         front=False,
-        withheld=withheld(received.headers),
+        withheld=withheld(received.headers, received.hidden),
         for_all=shareable(steered),
         only_fresh=directives.s_maxage is not None,
         part=part,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from fastapi_cacheinval.grammar.cache_control import CacheControl, parse
@@ -30,19 +31,19 @@ def steering(headers: RawHeaders) -> Steering:
     return Steering(parse(values(headers, b"cache-control")), targeted=False)
 
 
-def withheld(headers: RawHeaders) -> tuple[tuple[bytes, bytes], ...]:
-    """The targeted fields that end here.
+def withheld(headers: RawHeaders, hidden: Collection[bytes] = ()) -> tuple[tuple[bytes, bytes], ...]:
+    """The targeted fields that end here, and those of the names that are `hidden`.
 
     `CDN-Cache-Control` is passed on where it forbids something: a CDN in front of this cache would
     else keep by `Cache-Control` what no CDN was to keep.
     """
-    names = {b"surrogate-control"}
+    names = {b"surrogate-control", *hidden}
     directives = parse_cdn_cache_control(values(headers, b"cdn-cache-control"))
     if directives is None or not (directives.no_store or directives.private or directives.no_cache):
         names.add(b"cdn-cache-control")
     return tuple(line for line in headers if line[0] in names)
 
 
-def passed_on(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+def passed_on(headers: RawHeaders, hidden: Collection[bytes] = ()) -> list[tuple[bytes, bytes]]:
     """The lines that clients see, in order, bytes untouched."""
-    return without(headers, {name for name, _ in withheld(headers)})
+    return without(headers, {name for name, _ in withheld(headers, hidden)})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from starlette.types import Receive, Scope, Send
 
 from fastapi_cacheinval.core.shared.options import HeaderOptions
@@ -13,16 +15,19 @@ from fastapi_cacheinval.framework.shared.mutation import SharedMutation
 from fastapi_cacheinval.framework.shared.resource import SearchRules
 from fastapi_cacheinval.framework.site import Site
 
-__all__ = ["Entrance"]
+__all__ = ["ByPolicy", "Entrance"]
+
+ByPolicy = Callable[[Scope, Receive, Send, Runtime], Awaitable[None]]
 
 _SAFE_BUT_NOT_CACHED = frozenset({"OPTIONS", "TRACE", "QUERY"})
 
 
 class Entrance:
-    """Takes every request that the front lookup has not answered."""
+    """Takes what the front lookup has not answered; `by_policy` takes what is for routes with `cached()`."""
 
-    def __init__(self, site: Site, options: HeaderOptions) -> None:
+    def __init__(self, site: Site, options: HeaderOptions, by_policy: ByPolicy) -> None:
         self._site = site
+        self._by_policy = by_policy
         self._options = options
         self._rules = SearchRules()
 
@@ -33,9 +38,11 @@ class Entrance:
             lookup = SharedLookup(site, runtime, scope, receive, send, self._options, self._rules)
             token = current_bag.set(lookup.exchange)
             try:
-                await lookup.run()
+                if await lookup.run():
+                    return
             finally:
                 current_bag.reset(token)
+            await self._by_policy(scope, receive, send, runtime)
         elif method in _SAFE_BUT_NOT_CACHED:
             await pass_on(Read(site, runtime, scope, receive, send), scope)
         else:

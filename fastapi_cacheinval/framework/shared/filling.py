@@ -100,7 +100,7 @@ class SharedFill(Fill):
     async def _pass_on(self, message: Message, outcome: Outcome) -> None:
         """Let the response through, or the 304 that stands for it where the client's condition was taken off."""
         exchange, headers = self._exchange, message["headers"]
-        fields: list[RawField] = [*passed_on(headers), *status_fields(exchange.site, outcome)]
+        fields: list[RawField] = [*self._visible(headers), *status_fields(exchange.site, outcome)]
         if self._client_has_it(message["status"], headers):
             exchange.swallow()
             await exchange.outer({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
@@ -108,6 +108,9 @@ class SharedFill(Fill):
             return
         exchange.sink = exchange.outer
         await exchange.outer({**message, "headers": fields})
+
+    def _visible(self, headers: list[RawField]) -> list[RawField]:
+        return passed_on(headers, self._resource.hidden)
 
     def _client_has_it(self, status: int, headers: list[RawField]) -> bool:
         wall = self._exchange.site.cache.clock.wall()
@@ -122,21 +125,21 @@ class SharedFill(Fill):
         exchange.told(outcome)
         if isinstance(stored, SharedResponse) and stored.part is None:
             # The first answer has what is not kept of it: cookies, an upstream's Age.
-            fields = [*passed_on(end_to_end(start["headers"])), *status_fields(exchange.site, outcome)]
+            fields = [*self._visible(end_to_end(start["headers"])), *status_fields(exchange.site, outcome)]
             await send_cut(exchange.outer, exchange.site, stored, self._asked, fields)
             return
-        fields = [*passed_on(start["headers"]), *status_fields(exchange.site, outcome)]
+        fields = [*self._visible(start["headers"]), *status_fields(exchange.site, outcome)]
         await exchange.outer({**start, "headers": fields})
         await exchange.outer({"type": "http.response.body", "body": bytes(self._body)})
 
     def _unkept_fields(self, start: Message) -> list[RawField]:
-        return passed_on(start["headers"])
+        return self._visible(start["headers"])
 
     async def _begin_stream(self, start: Message, message: Message) -> None:
         exchange = self._exchange
         outcome = Outcome(Result.MISS, reason=self._reason)
         exchange.told(outcome)
-        fields: list[RawField] = [*passed_on(end_to_end(start["headers"])), *status_fields(exchange.site, outcome)]
+        fields: list[RawField] = [*self._visible(end_to_end(start["headers"])), *status_fields(exchange.site, outcome)]
         if self._client_has_it(start["status"], start["headers"]):
             await exchange.outer({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
             await exchange.outer({"type": "http.response.body", "body": b""})
@@ -160,6 +163,7 @@ class SharedFill(Fill):
             added=exchange.bag().snapshot(),
             now=exchange.site.engine.now(),
             wall=exchange.site.cache.clock.wall(),
+            hidden=self._resource.hidden,
         )
 
     def _judge(self, status: int, headers: list[RawField]) -> Judged:

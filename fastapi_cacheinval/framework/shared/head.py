@@ -37,7 +37,10 @@ class HeadUpdate:
             outcome = Outcome(Result.MISS, reason=self._reason, stored=told)
             exchange.told(outcome)
             exchange.sink = exchange.outer
-            message = {**message, "headers": [*passed_on(headers), *status_fields(exchange.site, outcome)]}
+            message = {
+                **message,
+                "headers": [*passed_on(headers, self._resource.hidden), *status_fields(exchange.site, outcome)],
+            }
         await exchange.outer(message)
 
     def _update(self, old: SharedResponse, status: int, headers: list[RawField]) -> bool:
@@ -61,6 +64,7 @@ class HeadUpdate:
             added=old.tags,
             now=engine.now(),
             wall=exchange.site.cache.clock.wall(),
+            hidden=self._resource.hidden,
         )
         judged = judge(received, self._resource.options, engine.settings.max_body_bytes)
         if judged.refusal is not None:

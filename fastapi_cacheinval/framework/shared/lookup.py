@@ -17,7 +17,7 @@ from fastapi_cacheinval.engine.flights import Flight, Signal
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import status_fields, without_body
 from fastapi_cacheinval.framework.exchange import FillSource, RefreshOrder, nowhere
-from fastapi_cacheinval.framework.reading import Read, again, lead_in_background, pass_on
+from fastapi_cacheinval.framework.reading import again, lead_in_background, pass_on
 from fastapi_cacheinval.framework.shared.answering import send_kept
 from fastapi_cacheinval.framework.shared.exchange import SharedRead, has_policy
 from fastapi_cacheinval.framework.shared.filling import SharedFill
@@ -88,38 +88,38 @@ class SharedLookup:
 
     # -- the request ----------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Answer the client."""
-        if not self.site.cache.enabled:
-            await self._plainly("disabled")
-            return
-        if self.asked.for_origin or _has_content(self.asked):
-            await self._plainly("precondition" if self.asked.for_origin else "content")
-            return
+    async def run(self) -> bool:
+        """Answer the client; False, with nothing done, where the route has a policy of its own."""
+        detail = self._not_ours()
+        if detail is not None:
+            return await self._plainly(detail)
         overtaken = False
         while True:
             stored, collapse_key, vary_miss = self._find()
             reason = await self._served(stored)
-            if reason is None:
-                return
+            if reason is None or await self._served_part():
+                return True
+            if has_policy(self.site, self.scope):
+                return False
             reason = Reason.VARY_MISS if vary_miss else reason
-            if await self._served_part() or await self._settled_without_forward(reason):
-                return
+            if self.asked.directives.only_if_cached:
+                await self._refuse(reason)
+                return True
             if self.asked.method == "HEAD":
                 await self._forward_head(stored, reason)
-                return
+                return True
             if not self._may_wait(stored, collapse_key):
                 await self._forward(reason, None, stored)
-                return
+                return True
             flights = self.runtime.flights
             flight = flights.under_way(collapse_key)
             if flight is None and overtaken and self._order(collapse_key, None):
                 flight = flights.under_way(collapse_key)
             if flight is None:
                 await self._forward(reason, flights.lead(collapse_key), stored)
-                return
+                return True
             if await self._waited(flight, reason, stored):
-                return
+                return True
             # A fill of this request's own would count as begun before a purge that came meanwhile.
             overtaken = self.exchange.mark != self.engine.replica.mark
 
@@ -146,19 +146,21 @@ class SharedLookup:
             case _:
                 return False
 
-    async def _settled_without_forward(self, reason: Reason) -> bool:
-        """A 504 for who wants nothing but what is stored; a route with a policy of its own is asked as ever."""
-        if has_policy(self.site, self.scope):
-            await self._by_policy()
-            return True
-        if self.asked.directives.only_if_cached:
-            outcome = Outcome(Result.MISS, reason=reason, detail="only-if-cached")
-            self.site.counters.answered(outcome, None)
-            headers = [(b"content-length", b"0"), *status_fields(self.site, outcome)]
-            await self.send({"type": "http.response.start", "status": 504, "headers": headers})
-            await self.send({"type": "http.response.body", "body": b""})
-            return True
-        return False
+    def _not_ours(self) -> str | None:
+        """Why the request is forwarded as it came, whatever is stored."""
+        if not self.site.cache.enabled:
+            return "disabled"
+        if self.asked.for_origin:
+            return "precondition"
+        return "content" if _has_content(self.asked) else None
+
+    async def _refuse(self, reason: Reason) -> None:
+        """RFC 9111 section 5.2.1.7: a 504 for who wants nothing but what is stored."""
+        outcome = Outcome(Result.MISS, reason=reason, detail="only-if-cached")
+        self.site.counters.answered(outcome, None)
+        headers = [(b"content-length", b"0"), *status_fields(self.site, outcome)]
+        await self.send({"type": "http.response.start", "status": 504, "headers": headers})
+        await self.send({"type": "http.response.body", "body": b""})
 
     def _may_wait(self, stored: SharedResponse | None, collapse_key: bytes) -> bool:
         """Whether another's forward would do, and this one for others."""
@@ -211,27 +213,13 @@ class SharedLookup:
 
     # -- going forward --------------------------------------------------------------------------
 
-    async def _plainly(self, detail: str) -> None:
+    async def _plainly(self, detail: str) -> bool:
         """Forward the request as it came, and keep nothing."""
-        exchange = self.exchange
         if has_policy(self.site, self.scope):
-            await self._by_policy()
-            return
-        exchange.bypass(detail)
-        await pass_on(exchange, self.scope)
-
-    async def _by_policy(self) -> None:
-        """A route with `cached()` answers as without `honour_headers`."""
-        arrived, scope = self.exchange, self.scope
-        if scope["method"] == "HEAD" and self.site.table.match("HEAD", scope["path"], scope) is None:
-            inner = {**scope, "method": "GET"}
-            try:
-                await pass_on(Read(self.site, self.runtime, scope, arrived.source, self.send), inner)
-            finally:
-                for key in inner.keys() - scope.keys():
-                    scope[key] = inner[key]
-            return
-        await pass_on(Read(self.site, self.runtime, scope, arrived.source, arrived.outer), scope)
+            return False
+        self.exchange.bypass(detail)
+        await pass_on(self.exchange, self.scope)
+        return True
 
     async def _forward(self, reason: Reason, flight: Flight | None, stored: SharedResponse | None) -> None:
         """Forward as a fill; with the stored response's validators where it has some (RFC 9111 section 4.3.1)."""
@@ -246,7 +234,8 @@ class SharedLookup:
             self.asked,
             reason,
             flight=flight,
-            stale=kept,
+            # A refresh has nobody to stand in for.
+            stale=None if exchange.refresh is not None else kept,
             validating=kept if condition else None,
             part_key=self.resource.part_key if for_part else None,
         )

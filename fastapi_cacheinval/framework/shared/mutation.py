@@ -11,6 +11,7 @@ from fastapi_cacheinval.core.shared.asking import read_request
 from fastapi_cacheinval.core.shared.grouping import invalidated_groups, named_tags
 from fastapi_cacheinval.core.shared.making import Received, judge, make
 from fastapi_cacheinval.core.shared.options import HeaderOptions
+from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.mutation import Mutation
@@ -135,6 +136,9 @@ class SharedMutation(Mutation):
         if engine.replica.fenced(self._would_be_tags(start)):
             return
         headers = _lower(start)
+        length = content_length(headers)
+        if length is not None and length != len(self._content):
+            return
         resource = Resource(self, self._options, self._rules)
         received = Received(
             asked=read_request("GET", self.client_headers, self._options),
@@ -148,6 +152,7 @@ class SharedMutation(Mutation):
             added=self.bag().snapshot(),
             now=engine.now(),
             wall=self.site.cache.clock.wall(),
+            hidden=resource.hidden,
         )
         judged = judge(received, self._options, engine.settings.max_body_bytes)
         if judged.refusal is None and judged.life.explicit:

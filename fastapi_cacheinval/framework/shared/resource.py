@@ -26,6 +26,7 @@ __all__ = ["Resource", "SearchRules", "origin_of"]
 _NO_POLICY = CachePolicy(ttl=0)
 _PART = ((b"range", b"part"),)
 _MOST_RULES = 1_000
+_TAG_FIELDS = frozenset({b"surrogate-key", b"cache-tag", b"edge-cache-tag"})
 
 
 class SearchRules:
@@ -77,6 +78,7 @@ class Resource:
         self.key = self._key(site, b"headers", self._query)
         self._base = self._key(site, b"path")
         self.part_key = variant_key(self.key, _PART)
+        self.hidden: frozenset[bytes] = frozenset() if site.emit_surrogate_key else _TAG_FIELDS
         rule = rules.get(self._base)
         self.folded_key = None if rule is None else self._folded(rule)
         self.recipe = Recipe(
