@@ -251,7 +251,9 @@ def test_a_partition_is_keyed_with_the_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [1.5, [1], {"a": 1}, {1}, object(), ("a", 1.5), (("a", [1]),), int, len, bytearray(b"a")], ids=lambda value: type(value).__name__
+    "value",
+    [1.5, [1], {"a": 1}, {1}, object(), ("a", 1.5), (("a", [1]),), int, len, bytearray(b"a")],
+    ids=lambda value: type(value).__name__,
 )
 def test_what_has_no_stable_identity_is_refused_with_its_type(value: object) -> None:
     """A float, a list, a model: the error says which types do, and never holds the value itself."""
