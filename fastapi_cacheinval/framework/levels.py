@@ -181,6 +181,7 @@ class Survey:
         prefix = mount.path_format.removesuffix("/{path}") if isinstance(mount, routing.Mount) else ""
         stock = routing.Mount if isinstance(mount, routing.Mount) else routing.Host
         custom = own_methods(mount, stock, ("__call__", "handle"))
+        given: frozenset[str] = frozenset(mount.param_convertors if isinstance(mount, routing.Host) else ())
         place = Place(
             prefix=place.prefix + prefix,
             parameters=place.parameters | (frozenset(mount.param_convertors) - {"path"}),
@@ -188,6 +189,6 @@ class Survey:
             inherited=place.inherited,
             origin=place.origin or inside.cors,
             commits=place.commits or not inside.harmless,
-            hosts=place.hosts | (frozenset(mount.param_convertors) if isinstance(mount, routing.Host) else frozenset()),
+            hosts=place.hosts | given,
         )
         return self._level(inside.app, place, above)

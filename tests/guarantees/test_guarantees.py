@@ -3,6 +3,7 @@
 # No postponed annotations: the handlers name classes and callables of their own test.
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import pytest
@@ -170,7 +171,7 @@ async def test_g8_nothing_is_added_to_what_is_not_cached() -> None:
 
     @shop.app.get("/stream")
     async def stream(tasks: BackgroundTasks) -> StreamingResponse:
-        async def chunks() -> Any:
+        async def chunks() -> AsyncIterator[bytes]:
             yield b"one"
             await may_go_on.wait()
             yield b"two"
