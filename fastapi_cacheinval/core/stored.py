@@ -100,5 +100,10 @@ class StoredResponse:
             return self.fresh_until
         return self.fresh_until + max(self.stale_while_revalidate, self.stale_if_error)
 
+    @property
+    def aside(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Fields that are kept and not sent."""
+        return ()
+
     def __repr__(self) -> str:
         return f"<StoredResponse {self.status} {len(self.body)} B {len(self.tags)} tags>"

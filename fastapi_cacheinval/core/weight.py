@@ -91,7 +91,7 @@ def weigh(stored: StoredResponse) -> int:
     common, the policy's numbers, the log's. A tag that other responses carry too counts for each.
     """
     body, etag, tags, stamp = stored.body, stored.etag, stored.tags, stored.stamp
-    size = getsizeof(stored) + getsizeof(body) + _lines(stored.headers) + _lines(stored.vary)
+    size = getsizeof(stored) + getsizeof(body) + _lines(stored.headers) + _lines(stored.vary) + _lines(stored.aside)
     if etag is not None and not any(value is etag for _, value in stored.headers):
         size += getsizeof(etag)
     size += getsizeof(tags) + sum(getsizeof(tag) for tag in tags if tag is not ALL)

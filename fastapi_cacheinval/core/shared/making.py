@@ -18,6 +18,7 @@ from fastapi_cacheinval.core.shared.steering import Steering, passed_on, steerin
 from fastapi_cacheinval.core.shared.storing import refused_because, shareable
 from fastapi_cacheinval.core.stored import Stamp
 from fastapi_cacheinval.core.tags import ALL, path_tag
+from fastapi_cacheinval.core.weight import share
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import parse_etag
 from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, values, without
@@ -111,7 +112,7 @@ def make(
     stored = SharedResponse(
         key=variant_key(received.key, selected) if chosen else received.key,
         status=received.status,
-        headers=tuple(fields),
+        headers=share(fields),
         body=body,
         etag=etag if etag is not None and parse_etag(etag) is not None else None,
         last_modified=None if modified is None else parse_date(modified, received.wall),

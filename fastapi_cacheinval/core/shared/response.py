@@ -53,6 +53,11 @@ class SharedResponse(StoredResponse):
         return fields
 
     @property
+    def aside(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Fields that are kept and not sent."""
+        return self.withheld
+
+    @property
     def usable_until(self) -> float:
         """When it is past all use, validation included."""
         kept = _KEPT_WITH_VALIDATOR if self.validators else 0.0 if self.must_revalidate else _KEPT_WITHOUT
