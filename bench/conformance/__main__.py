@@ -24,7 +24,7 @@ def main() -> int:
         "--home", type=Path, default=Path(".venv/conformance"), help="where the npm package is installed"
     )
     parser.add_argument(
-        "--app", action="append", choices=["bare", "cached", "optional"], help="default: cached, optional"
+        "--app", action="append", choices=["origin", "bare", "cached", "optional"], help="default: cached, optional"
     )
     parser.add_argument("--json", type=Path, help="also write what each test came to here")
     asked = parser.parse_args()

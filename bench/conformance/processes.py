@@ -87,6 +87,10 @@ def origin(folder: Path, home: Path) -> Iterator[int]:
 @contextmanager
 def server(app: str, origin_port: int, **environment: str) -> Iterator[int]:
     """Run uvicorn with a proxy of `bench.conformance.proxy`; its port. Date and Server are the origin's own."""
+    if app == "origin":
+        # Nothing between the client and the origin: what a transparent proxy has to come to.
+        yield origin_port
+        return
     port = _free_port()
     command = [sys.executable, "-m", "uvicorn", f"bench.conformance.proxy:{app}", "--port", str(port)]
     command += ["--no-server-header", "--no-date-header", "--log-level", "critical"]
