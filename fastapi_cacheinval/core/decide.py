@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from fastapi_cacheinval.core.freshness import early_refresh_due
 from fastapi_cacheinval.core.stored import StoredResponse
@@ -24,30 +24,26 @@ class Reason(StrEnum):
     PARTIAL = "partial"
 
 
-@dataclass(frozen=True, slots=True)
-class Serve:
+class Serve(NamedTuple):
     """The stored response is fresh; `refresh` asks for an early one in the background."""
 
     stored: StoredResponse
     refresh: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ServeStale:
+class ServeStale(NamedTuple):
     """The stored response may be served stale while one refresh runs (RFC 5861)."""
 
     stored: StoredResponse
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(NamedTuple):
     """The request goes on to the app."""
 
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Bypass:
+class Bypass(NamedTuple):
     """The request is none of the cache's business; `detail` says why."""
 
     detail: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import cast
 from urllib.parse import parse_qsl
 from uuid import UUID
@@ -27,11 +28,7 @@ class PartitionTypeError(CacheinvalError):
 
 def encode(parts: Iterable[bytes]) -> bytes:
     """Parts joined as netstrings: the join of two different sequences is never the same."""
-    out = bytearray()
-    for part in parts:
-        out += b"%d:" % len(part)
-        out += part
-    return bytes(out)
+    return b"".join([b"%d:%b" % (len(part), part) for part in parts])
 
 
 def _digest(parts: Iterable[bytes]) -> bytes:
@@ -71,19 +68,14 @@ def cache_key(
     `path` is decoded and without the root path. `epoch` keeps what overridden dependencies filled apart, `route`
     what else tells the route from others that may answer the path.
     """
-    return _digest(
-        (
-            _text(namespace),
-            _text(version),
-            scheme.encode(),
-            host.lower(),
-            _text(path),
-            encode(query),
-            partition,
-            b"%d" % epoch,
-            encode(route),
-        )
-    )
+    place = _place(namespace, version, scheme, epoch, tuple(route))
+    return _digest((place, host.lower(), _text(path), encode(query) if query else b"", partition))
+
+
+@lru_cache(maxsize=4096)
+def _place(namespace: str, version: str, scheme: str, epoch: int, route: tuple[bytes, ...]) -> bytes:
+    """What many keys have in common."""
+    return encode((_text(namespace), _text(version), scheme.encode(), b"%d" % epoch, encode(route)))
 
 
 def variant_key(key: bytes, selected: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -130,5 +122,11 @@ def partition_digest(values: Sequence[object], secret: bytes) -> bytes:
     """
     if not values:
         return b""
-    key = hashlib.sha256(secret).digest()
-    return hashlib.blake2b(encode(_typed(value) for value in values), digest_size=32, key=key).digest()
+    encoded = encode([_typed(value) for value in values])
+    return hashlib.blake2b(encoded, digest_size=32, key=_derived(secret)).digest()
+
+
+@lru_cache(maxsize=16)
+def _derived(secret: bytes) -> bytes:
+    """A key of the length that the digest takes."""
+    return hashlib.sha256(secret).digest()

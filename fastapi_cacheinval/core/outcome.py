@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.grammar.cache_status import CacheStatus, serialise_cache_status
@@ -21,8 +21,7 @@ class Result(StrEnum):
     BYPASS = "bypass"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The answer to one cacheable request.
 
     `ttl` is the remaining freshness in whole seconds, negative when stale; `age` the response's age
@@ -43,6 +42,9 @@ class Outcome:
 def cache_status(outcome: Outcome) -> bytes:
     """The `Cache-Status` member for an outcome (RFC 9211)."""
     hit = outcome.reason is None and outcome.result in (Result.HIT, Result.STALE)
+    if hit and outcome.ttl is not None and outcome.detail is None:
+        # What the general form gives for nearly every answer, at a tenth of its cost.
+        return b"cacheinval; hit; ttl=%d" % outcome.ttl
     return serialise_cache_status(
         CacheStatus(
             hit=hit,

@@ -83,7 +83,8 @@ class Engine:
 
     def remaining(self, stored: StoredResponse, now: float) -> int:
         """The remaining freshness in whole seconds; at most -1 where it is stale, or a soft purge has made it so."""
-        soft = self.replica.hand_over(stored.stamp, stored.tags, now)
+        untouched = stored.verified == self.replica.changes
+        soft = inf if untouched else self.replica.hand_over(stored.stamp, stored.tags, now)
         until = stored.fresh_until if soft is None else min(stored.fresh_until, soft)
         left = until - now
         return int(left) if left > 0 else min(-1, int(left))
