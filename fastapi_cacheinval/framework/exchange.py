@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from fastapi_cacheinval.framework.inputs import RoutePlan
 from fastapi_cacheinval.framework.site import Site
 
 __all__ = ["Exchange", "FillSource", "RefreshOrder", "nowhere"]
+
+logger = logging.getLogger("fastapi_cacheinval.middleware")
 
 Sink = Callable[[Message], Awaitable[None]]
 
@@ -124,6 +127,17 @@ class Exchange:
     async def failed(self, error: BaseException) -> bool:
         """The app has raised; whether the client was answered all the same. Called where it is `tended`."""
         return False
+
+    async def answered_anyway(self, error: BaseException) -> bool:
+        """The app has raised; whether the client has a stored response that was on its way, all the same.
+
+        So do dependencies that turn the unwinding's `HTTPException` into an error, or swallow it.
+        """
+        if not isinstance(self.sink, _Stored) or not isinstance(error, Exception):
+            return False
+        logger.error("the app raised while it was unwound for a stored response", exc_info=error)
+        await self.sink({"type": "http.response.start"})
+        return True
 
     def swallow(self) -> None:
         """The client has its answer: drop what else the app sends."""

@@ -96,7 +96,8 @@ async def pass_on(exchange: Exchange, scope: Scope) -> None:
     try:
         await exchange.site.app(scope, exchange.receive, exchange.send)
     except BaseException as error:
-        if not exchange.tended or not await exchange.failed(error):
+        answered = await exchange.answered_anyway(error)
+        if not answered and (not exchange.tended or not await exchange.failed(error)):
             raise
     else:
         if exchange.tended:
