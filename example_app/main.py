@@ -28,7 +28,8 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 def create_app() -> FastAPI:
     """Make the showroom with a cache of its own, which starts and stops with the app."""
     app = FastAPI(title="Showroom", lifespan=lifespan)
-    app.add_middleware(CacheMiddleware, cache=HTTPCache())
+    # A commit to a file may take long on a busy disk; until it is there, the answer of a mutation waits.
+    app.add_middleware(CacheMiddleware, cache=HTTPCache(hold_timeout=1))
     for module in (pages, products, account, reports):
         app.include_router(module.router)
     return app
