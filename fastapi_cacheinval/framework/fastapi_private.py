@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -26,6 +27,7 @@ __all__ = [
     "exit_of",
     "included_routers",
     "is_late",
+    "on_error",
     "original_of",
     "replacement",
     "scopes_of",
@@ -78,6 +80,18 @@ def effective_route_at(scope: Mapping[str, Any]) -> EffectiveRoute | None:
     if context is not None and context.original_route is route:
         return cast("EffectiveRoute", context)
     return cast("EffectiveRoute", route)
+
+
+def on_error(scope: Mapping[str, Any], tell: Callable[[BaseException], object]) -> None:
+    """Have a function told what the handler of the request at hand raises, before anything answers for it."""
+
+    def left(kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            tell(error)
+
+    stack = scope.get("fastapi_function_astack")
+    if isinstance(stack, AsyncExitStack):
+        stack.push(left)
 
 
 def original_of(route: EffectiveRoute) -> APIRoute:

@@ -56,9 +56,14 @@ class Fill:
         self._pump: Pump | None = None
         self._open = True
         self._stood_in = False
+        self._by_app = False
         # A refresh has no client to hear.
         self._source = FillSource(None if exchange.refresh is not None else exchange.source)
         exchange.source = self._source
+
+    def raised(self, *, by_the_framework: bool) -> None:
+        """The handler has raised: what answers for it is the framework's own, or the app's, which sees the caller."""
+        self._by_app = not by_the_framework
 
     # -- the app's messages ---------------------------------------------------------------------
 
@@ -82,6 +87,7 @@ class Fill:
             await self._server_error(message, status)
             return
         reason = "trailers" if message.get("trailers") else None
+        reason = reason or ("exception-handler" if self._by_app else None)
         reason = reason or refusal(
             status,
             headers,

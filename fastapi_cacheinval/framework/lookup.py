@@ -19,9 +19,10 @@ from fastapi_cacheinval.engine.flights import Flight, Signal
 from fastapi_cacheinval.framework.answering import SENT_PAST
 from fastapi_cacheinval.framework.bindings import InvalidParameter
 from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.fastapi_private import on_error
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.inputs import RoutePlan, Sharing
-from fastapi_cacheinval.framework.unwinding import unwind
+from fastapi_cacheinval.framework.unwinding import answers_by_the_error_alone, unwind
 from fastapi_cacheinval.grammar.cache_control import parse
 from fastapi_cacheinval.grammar.fields import combined, first, values
 from fastapi_cacheinval.ports.store import Target
@@ -257,7 +258,12 @@ class Lookup:
             began=self.engine.now(),
             emit_surrogate_key=site.emit_surrogate_key,
         )
-        self.fill = exchange.sink = Fill(exchange, recipe, reason, flight=flight, stale=stale, target=self.target)
+        fill = self.fill = exchange.sink = Fill(
+            exchange, recipe, reason, flight=flight, stale=stale, target=self.target
+        )
+        if self.plan.sharing is not Sharing.DECLARED:
+            scope = self.request.scope
+            on_error(scope, lambda error: fill.raised(by_the_framework=answers_by_the_error_alone(scope, error)))
         self._normalise()
 
     def _anonymous(self) -> bool:

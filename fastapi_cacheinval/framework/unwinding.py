@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import HTTPException
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["Served", "unwind"]
+__all__ = ["Served", "answers_by_the_error_alone", "unwind"]
 
 
 class _NoStatus(int):
@@ -59,3 +60,19 @@ def unwind(request: Request, status: int) -> Served:
     if handlers is not None:
         handlers[0].setdefault(Served, _respond)
     return Served(status)
+
+
+# Their handlers are given the request, and look at nothing but the error.
+_STOCK = frozenset({"fastapi.exception_handlers", "starlette.middleware.exceptions"})
+
+
+def answers_by_the_error_alone(scope: Scope, error: BaseException) -> bool:
+    """Whether the framework's own handler answers for an error; one of the app's may answer each caller differently."""
+    handlers: Any = scope.get("starlette.exception_handlers")
+    if handlers is None:
+        return False
+    by_class, by_status = handlers
+    found = by_status.get(error.status_code) if isinstance(error, StarletteHTTPException) else None
+    for kind in type(error).__mro__:
+        found = found or by_class.get(kind)
+    return getattr(found, "__module__", None) in _STOCK

@@ -203,6 +203,86 @@ async def test_exception_handlers_never_hear_of_a_hit() -> None:
     assert heard == [str(HTTPException)] or heard == [str(StarletteHTTPException)]
 
 
+def greeting_errors(app: FastAPI) -> None:
+    """Handlers of the app's own that say in every answer to an error who it is for."""
+
+    async def greet(request: Request, error: Exception) -> JSONResponse:
+        code = getattr(error, "status_code", 200)
+        return JSONResponse({"sorry": request.headers.get("authorization")}, code)
+
+    for kind in (StarletteHTTPException, ValueError):
+        app.add_exception_handler(kind, greet)
+
+
+@pytest.mark.parametrize("error", [HTTPException(404), ValueError()])
+@pytest.mark.parametrize("covered", [True, False])
+async def test_what_an_exception_handler_of_the_apps_own_answers_is_not_shared(error: Exception, covered: bool) -> None:
+    """It is handed the request, whatever the route declares: a page for alice does not go to bob, not in a crowd."""
+    shop = Shop()
+    greeting_errors(shop.app)
+
+    def guard(authorization: Annotated[str, Header()]) -> None:
+        shop.count()
+
+    policy = CachePolicy(60, statuses={200, 404}, guarded_by=guard if covered else None)
+
+    @shop.app.get("/it", dependencies=[cached(policy)])
+    async def it() -> None:
+        raise error
+
+    for _ in range(2):
+        calls = [shop.call("/it", headers=bearer(who)) for who in ("alice", "bob", "alice")]
+        answers = [await call.answer() for call in calls]
+        assert [json.loads(each.body)["sorry"] for each in answers] == ["Bearer alice", "Bearer bob", "Bearer alice"]
+        assert {each.cache.detail for each in answers if each.cache} == {"exception-handler"}
+    assert shop.cache.statistics().responses == 0
+
+
+async def test_what_replaces_a_stored_answer_by_an_exception_handler_ends_it() -> None:
+    """A page that has gone, as the app's own handler says it, is not brought back by what was stored before."""
+    shop = Shop()
+    gone: list[bool] = []
+    greeting_errors(shop.app)
+
+    @shop.app.get("/it", dependencies=[cached(ttl=60, stale_while_revalidate=600, early_refresh=0)])
+    async def it() -> int:
+        if gone:
+            raise HTTPException(404)
+        return shop.count()
+
+    assert_miss(await shop.ask("/it"))
+    gone.append(True)
+    shop.clock.tick(61)
+    await shop.ask("/it")
+    await shop.refreshed()
+    for who in ("alice", "bob"):
+        answer = await shop.ask("/it", headers=bearer(who))
+        assert (answer.status_code, json.loads(answer.body)) == (404, {"sorry": f"Bearer {who}"})
+
+
+async def test_what_the_frameworks_own_handlers_answer_is_stored_where_the_policy_says_so() -> None:
+    """They look at the error alone, also beside the app's handlers of other errors; `shared=True` is for the rest."""
+    shop = Shop()
+    shop.app.add_exception_handler(ValueError, lambda request, error: JSONResponse("value", 404))
+    statuses = {200, 404, 422}
+
+    @shop.app.get("/default", dependencies=[cached(ttl=60, statuses=statuses)])
+    async def default(number: int) -> None:
+        raise HTTPException(404, detail=shop.count())
+
+    @shop.app.get("/told", dependencies=[cached(ttl=60, statuses=statuses, shared=True)])
+    async def told() -> None:
+        shop.count()
+        raise ValueError
+
+    for path, status in (("/default?number=1", 404), ("/default?number=x", 422), ("/told", 404)):
+        assert_miss(await shop.ask(path))
+        answer = await shop.ask(path)
+        assert_hit(answer)
+        assert answer.status_code == status
+    assert shop.calls == 2
+
+
 async def test_a_route_class_of_the_apps_own_sees_a_hit_pass() -> None:
     """One that times its handler, logs what is raised and turns errors of its own into answers is not disturbed."""
     shop = Shop()
