@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.decide import Serve, ServeStale
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.shared.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
@@ -172,7 +172,7 @@ class CacheMiddleware:
             if not self.cache.running:
                 return False
             order_refresh(site, self.cache.runtime, scope, [*scope["headers"]], stored)
-        outcome = Outcome(result, tier="l1", age=now - stored.created, ttl=site.engine.remaining(stored, now))
+        outcome = site.engine.outcome(stored, result, None, now)
         self._counters.answered(outcome, None)
         await send_stored(send, site, stored, scope["headers"], outcome)
         return True

@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable
 from math import inf
 
-from fastapi_cacheinval.core.decide import Decision, decide, usable_on_error
+from fastapi_cacheinval.core.decide import Decision, Reason, decide, usable_on_error
+from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.selecting import Selector, VaryRecord
@@ -88,6 +89,24 @@ class Engine:
         until = stored.fresh_until if soft is None else min(stored.fresh_until, soft)
         left = until - now
         return int(left) if left > 0 else min(-1, int(left))
+
+    def outcome(
+        self,
+        stored: StoredResponse,
+        result: Result,
+        reason: Reason | None,
+        now: float,
+        fwd_status: int | None = None,
+    ) -> Outcome:
+        """How a request that is answered with a stored response is answered."""
+        return Outcome(
+            result,
+            tier="l1",
+            reason=reason,
+            age=now - stored.created,
+            ttl=self.remaining(stored, now),
+            fwd_status=fwd_status,
+        )
 
     def fallback(self, stored: StoredResponse | None, now: float) -> StoredResponse | None:
         """The response, where it may stand in for a forward that failed."""

@@ -237,15 +237,8 @@ class Fill:
     async def _stand_in(self, stale: StoredResponse, status: int) -> None:
         exchange = self._exchange
         self._stood_in = True
-        now = exchange.site.engine.now()
-        outcome = Outcome(
-            Result.STALE,
-            tier="l1",
-            reason=Reason.STALE,
-            age=now - stale.created,
-            ttl=exchange.site.engine.remaining(stale, now),
-            fwd_status=status,
-        )
+        engine = exchange.site.engine
+        outcome = engine.outcome(stale, Result.STALE, Reason.STALE, engine.now(), status)
         exchange.told(outcome)
         await self._send_in_place(stale, outcome)
 

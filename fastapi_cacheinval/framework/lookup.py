@@ -193,15 +193,7 @@ class Lookup:
     def _answer(
         self, stored: StoredResponse, result: Result, reason: Reason | None, fwd_status: int | None = None
     ) -> None:
-        now = self.engine.now()
-        outcome = Outcome(
-            result,
-            tier="l1",
-            reason=reason,
-            age=now - stored.created,
-            ttl=self.engine.remaining(stored, now),
-            fwd_status=fwd_status,
-        )
+        outcome = self.engine.outcome(stored, result, reason, self.engine.now(), fwd_status)
         self.exchange.answer(stored, outcome)
         raise unwind(self.request, stored.status)
 

@@ -199,15 +199,7 @@ class SharedLookup:
     async def _answer(
         self, stored: SharedResponse, result: Result, reason: Reason | None, fwd_status: int | None = None
     ) -> None:
-        now = self.engine.now()
-        outcome = Outcome(
-            result,
-            tier="l1",
-            reason=reason,
-            age=now - stored.created,
-            ttl=self.engine.remaining(stored, now),
-            fwd_status=fwd_status,
-        )
+        outcome = self.engine.outcome(stored, result, reason, self.engine.now(), fwd_status)
         self.site.counters.answered(outcome, None)
         await send_kept(self.send, self.site, stored, self.asked, outcome)
 
