@@ -7,7 +7,8 @@ line its fill had read. The rules, which everything below obeys:
 - the lease is renewed only by a reply that was applied whole, from the moment its request was sent;
 - a response is handed over only under a live lease, of the same generation, and with no hard purge
   and no fence of its tags after its stamp; a soft purge after it makes it stale;
-- a number seen with another nonce, or a later term, makes everything from before unusable.
+- a number seen with another nonce, or a later term, makes everything from before unusable;
+- what was purged before this replica joined is unknown, and with it everything from before, until it is learned.
 
 Times are seconds of the replica's own clock, which must count suspension, and come in as arguments.
 """
@@ -23,7 +24,7 @@ from typing import NamedTuple
 
 from fastapi_cacheinval.core.stored import Stamp
 
-__all__ = ["Ask", "Current", "Line", "Missed", "Next", "Replica", "Reply", "Reset", "TagCell", "Term"]
+__all__ = ["Ask", "Current", "Line", "Missed", "Next", "Page", "Replica", "Reply", "Reset", "TagCell", "Term"]
 
 # How many nonces of applied lines are remembered, to recognise a number that was written again.
 _REMEMBERED = 256
@@ -37,7 +38,11 @@ class Term(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One purge in the log. `at` is the log's own time in seconds; `trace` is trace context to pass on."""
+    """One purge in the log.
+
+    `at` is the log's own time in seconds; `trace` is trace context to pass on; `prompt` says that somebody waits for
+    every replica to have applied it.
+    """
 
     term: Term
     seq: int
@@ -46,6 +51,19 @@ class Line(NamedTuple):
     soft: bool
     at: float
     trace: tuple[tuple[str, str], ...] = ()
+    prompt: bool = False
+
+
+class Page(NamedTuple):
+    """What the log remembers of tags purged by the lines over `down_to`, up to and including `up_to`.
+
+    `purged` holds each tag's last line of either kind in that span: the tag, the number, whether it was soft.
+    """
+
+    term: Term
+    up_to: int
+    down_to: int
+    purged: tuple[tuple[str, int, bool], ...]
 
 
 class Ask(NamedTuple):
@@ -127,6 +145,7 @@ class Replica:
         "fence_count",
         "floor",
         "generation",
+        "heard_to",
         "lease_until",
         "mark",
         "nonce",
@@ -149,6 +168,8 @@ class Replica:
         self.nonce = ""
         self.generation = 0
         self.floor = 0
+        # The last number of this term that this replica knows to exist.
+        self.heard_to = 0
         self.lease_until = -inf
         self.changes = 0
         self.fence_count = 0
@@ -173,6 +194,7 @@ class Replica:
             return Next.NOTHING
         if line.term != self.term:
             return Next.ASK
+        self.heard_to = max(self.heard_to, line.seq)
         if line.seq <= self.applied:
             known = self._recent.get(line.seq, self.nonce if line.seq == self.applied else None)
             if known is not None and known != line.nonce:
@@ -189,7 +211,11 @@ class Replica:
         if reply.term.number < self.term.number:
             return Next.NOTHING
         if isinstance(reply, Reset):
-            self._reset(reply)
+            # What was asked before a later reply came makes nothing forgotten that was learned since.
+            if reply.term == self.term and reply.seq < self.applied:
+                return Next.NOTHING
+            if reply != Reset(self.term, self.applied, self.nonce):
+                self._reset(reply)
         elif reply.term != self.term:
             self._distrust()
             return Next.ASK
@@ -226,10 +252,36 @@ class Replica:
     def _reset(self, reply: Reset) -> None:
         self._forget_responses()
         self.term, self.applied, self.nonce = reply.term, reply.seq, reply.nonce
-        self.floor = reply.seq
+        self.floor = self.heard_to = reply.seq
         self.cells.clear()
         self._recent.clear()
         self._changed()
+
+    def learned(self, page: Page, now: float) -> bool:
+        """Take what the log remembers from before this replica joined; whether the next older page is of use.
+
+        Pages have to come from the floor downwards without a hole, or they are refused. It makes responses usable
+        that others have stored, never one that is not.
+        """
+        cells = self.cells
+        fits = len(cells) + len(page.purged) <= self._most_cells
+        if page.term != self.term or page.up_to != self.floor or page.down_to >= self.floor or not fits:
+            return False
+        for tag, seq, soft in sorted(page.purged, key=lambda purge: -purge[1]):
+            cell = cells.get(tag)
+            if cell is None:
+                cell = TagCell()
+            if soft and seq > cell.soft:
+                cell.soft, cell.soft_at = seq, now
+            elif not soft:
+                cell.hard = max(cell.hard, seq)
+            if tag not in cells:
+                cells[tag] = cell
+                # The oldest are let go of first.
+                cells.move_to_end(tag, last=False)
+        # Last of all: until then another thread refuses what the page is about.
+        self.floor = page.down_to
+        return True
 
     def _distrust(self) -> None:
         """What was read and what is there do not meet: nothing kept can be proved until the log says so."""
@@ -244,6 +296,11 @@ class Replica:
         """Last of all in every change: who has read the new count or mark must find what it stands for."""
         self.mark = (self.generation, self.applied, self.fence_count)
         self.changes += 1
+
+    @property
+    def lag(self) -> int:
+        """How many lines of this term are known to exist and are not applied."""
+        return self.heard_to - self.applied
 
     # -- purges that have no number yet ---------------------------------------------------------
 
@@ -278,6 +335,16 @@ class Replica:
     def stamp(self, now: float) -> Stamp:
         """What a fill that begins now has read."""
         return Stamp(*self.mark, now)
+
+    def adopt(self, term: Term, as_of: int, now: float) -> Stamp | None:
+        """The stamp, here, of a response that another replica has filled; None where it proves nothing.
+
+        Only under a live lease, asked when the response arrives: until then the map of purged tags is known to be whole.
+        Its fill began before every fence of this replica.
+        """
+        if term != self.term or now >= self.lease_until:
+            return None
+        return Stamp(self.generation, as_of, 0, -inf)
 
     def live(self, now: float) -> bool:
         """Whether the lease says that this replica has read the log."""

@@ -1,0 +1,211 @@
+"""The one script of the purge log, heartbeat and purge in one, as a typed function.
+
+Its keys share one hash tag, none has a TTL, and each says to which term it belongs, so that the loss of any is noticed:
+
+| key | type | what |
+|---|---|---|
+| `state` | hash | `term`, `tnonce`: the term and the nonce that opened it; `seq`, `nonce`: the last line; `run`: the server's replication id; `floor`: what was purged by this line and earlier ones is forgotten; `mark`, `marked`, `life`: how that goes on; `opened`, `pruned`: server time |
+| `log` | stream | the last lines, ids `<seq>-0`; `n` is the line's nonce, `m` the message that is published too |
+| `tags` | sorted set | `h` or `s` and a tag, by its last hard or soft line; the sentinel `!` and the term's nonce at infinity |
+| `acks` | hash | replica id -> `<applied> <microseconds when it asked> <its bound in microseconds>`; the sentinel `!` |
+
+It opens a new term, which makes everything that is stored unusable, when the state or a sentinel is gone, the
+server's replication id is another, or the caller has read what this server does not have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+__all__ = ["LUA", "PAGE_LUA", "WAIT_LUA", "Call", "LogKeys", "log_keys"]
+
+LUA = """
+local state, log, tags, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local id, a_term, a_tnonce, a_seq, a_nonce = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local fresh, bound, channel = ARGV[6], tonumber(ARGV[7]), ARGV[8]
+local most_lines, most_tags, life = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local soft, payload = ARGV[12], ARGV[13]
+
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local at = string.format('%.0f', now)
+
+-- Who may not ask for it does without the comparison.
+local run = ''
+local info = redis.pcall('INFO', 'replication')
+if type(info) == 'string' then run = string.match(info, 'master_replid:(%w+)') or '' end
+
+local s = redis.call('HMGET', state, 'term', 'tnonce', 'seq', 'nonce', 'run', 'floor', 'mark', 'marked', 'life', 'pruned')
+local term, tnonce, seq, nonce = tonumber(s[1] or 0), s[2] or '', tonumber(s[3] or 0), s[4] or ''
+local kept_run, floor, mark, marked = s[5] or '', tonumber(s[6] or 0), tonumber(s[7] or 0), tonumber(s[8] or 0)
+local lines, ours = nil, a_term == term and a_tnonce == tnonce
+
+local function broken()
+  if not s[1] or not s[2] or not s[3] or not s[4] then return true end
+  if run ~= '' and kept_run ~= '' and run ~= kept_run then return true end
+  if not redis.call('ZSCORE', tags, '!' .. tnonce) then return true end
+  if redis.call('HGET', acks, '!') ~= tnonce then return true end
+  if a_term < term then return false end
+  if not ours or a_seq > seq then return true end
+  if a_seq == seq then return a_nonce ~= nonce end
+  lines = redis.call('XRANGE', log, a_seq == 0 and '1-0' or string.format('%.0f-0', a_seq), '+')
+  if a_seq == 0 or not lines[1] or lines[1][1] ~= string.format('%.0f-0', a_seq) then return false end
+  return lines[1][2][2] ~= a_nonce
+end
+
+if broken() then
+  term, tnonce, seq, nonce, floor, mark, marked = math.max(term, a_term) + 1, fresh, 0, fresh, 0, 0, now
+  ours, lines = false, nil
+  redis.call('UNLINK', log, tags, acks)
+  redis.call('DEL', state)
+  redis.call('HSET', state, 'term', string.format('%.0f', term), 'tnonce', tnonce, 'seq', '0', 'nonce', nonce,
+    'run', run, 'floor', '0', 'mark', '0', 'marked', at, 'life', string.format('%.0f', life), 'opened', at, 'pruned', at)
+  redis.call('ZADD', tags, 'inf', '!' .. tnonce)
+  redis.call('HSET', acks, '!', tnonce)
+elseif run ~= '' and kept_run == '' then
+  redis.call('HSET', state, 'run', run)
+end
+
+local missed, complete = {}, true
+if ours and a_seq < seq then
+  local first = a_seq == 0 and 1 or 2
+  complete = lines[first] ~= nil and lines[first][1] == string.format('%.0f-0', a_seq + 1)
+  complete = complete and (a_seq == 0 or lines[1][1] == string.format('%.0f-0', a_seq))
+  if complete then for i = first, #lines do missed[#missed + 1] = lines[i][2][4] end end
+end
+
+if payload ~= '' then
+  seq, nonce = seq + 1, fresh
+  local number = string.format('%.0f', seq)
+  local message = table.concat({'1', string.format('%.0f', term), tnonce, number, nonce, at}, ' ') .. '\\n' .. payload
+  redis.call('XADD', log, 'MAXLEN', most_lines, number .. '-0', 'n', nonce, 'm', message)
+  for i = 14, #ARGV do redis.call('ZADD', tags, number, (soft == '1' and 's' or 'h') .. ARGV[i]) end
+  redis.call('HSET', state, 'seq', number, 'nonce', nonce)
+  redis.call('PUBLISH', channel, message)
+  missed[#missed + 1] = message
+end
+
+if id ~= '' then
+  local read = ours and a_seq or -1
+  redis.call('HSET', acks, id, string.format('%.0f %.0f %.0f', read, now, bound))
+end
+
+-- Housekeeping: what was purged longer ago than anything stored lives, or is more than is kept, is forgotten.
+local longest = tonumber(s[9] or 0)
+if life > longest then redis.call('HSET', state, 'life', string.format('%.0f', life)) end
+local over = redis.call('ZCARD', tags) - 1 - most_tags
+local due = now >= marked + math.max(life, longest) * 1000000
+if over > 0 or due then
+  local limit = over > 0 and seq or mark
+  local old = redis.call('ZRANGEBYSCORE', tags, '-inf', string.format('%.0f', limit), 'WITHSCORES', 'LIMIT', 0,
+    over > 0 and math.min(over, 1000) or 1000)
+  for i = 1, #old, 2 do
+    redis.call('ZREM', tags, old[i])
+    floor = math.max(floor, tonumber(old[i + 1]))
+  end
+  if due and over <= 0 and #old < 2000 then
+    floor = math.max(floor, mark)
+    redis.call('HSET', state, 'mark', string.format('%.0f', seq), 'marked', at)
+  end
+  redis.call('HSET', state, 'floor', string.format('%.0f', floor))
+end
+if now >= tonumber(s[10] or at) + 10 * bound then
+  redis.call('HSET', state, 'pruned', at)
+  local all = redis.call('HGETALL', acks)
+  for i = 1, #all, 2 do
+    local seen, length = string.match(all[i + 1], '^%-?%d+ (%d+) (%d+)$')
+    if seen and now > seen + 10 * length then redis.call('HDEL', acks, all[i]) end
+  end
+end
+
+local verdict = 0
+if not ours or not complete then verdict = 2 elseif #missed > 0 then verdict = 1 end
+return {verdict, string.format('%.0f', term), tnonce, string.format('%.0f', seq), nonce, at, verdict == 1 and missed or {}}
+"""
+
+PAGE_LUA = """
+local tags, state, tnonce, up_to, limit = KEYS[1], KEYS[2], ARGV[1], ARGV[2], tonumber(ARGV[3])
+if not redis.call('ZSCORE', tags, '!' .. tnonce) then return false end
+local floor = redis.call('HGET', state, 'floor') or up_to
+return {floor, redis.call('ZREVRANGEBYSCORE', tags, up_to, '(' .. floor, 'WITHSCORES', 'LIMIT', 0, limit)}
+"""
+
+WAIT_LUA = """
+local state, acks, term, tnonce, seq, bound = KEYS[1], KEYS[2], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local s = redis.call('HMGET', state, 'term', 'tnonce', 'opened')
+-- A later term has made everything unusable that any replica had read: then only leases of the earlier one can matter.
+local same = s[1] == term and s[2] == tnonce
+local opened = tonumber(s[3] or 0)
+local behind, there = 0, 0
+if now <= opened + bound then behind = 1 end
+local all = redis.call('HGETALL', acks)
+for i = 1, #all, 2 do
+  local read, seen, length = string.match(all[i + 1], '^(%-?%d+) (%d+) (%d+)$')
+  if read and now <= seen + length then
+    if same and tonumber(read) < seq then behind = behind + 1 else there = there + 1 end
+  end
+end
+return {behind, there}
+"""
+
+
+class LogKeys(NamedTuple):
+    """The keys of one log, which share a hash tag, and its channel."""
+
+    state: bytes
+    log: bytes
+    tags: bytes
+    acks: bytes
+    channel: bytes
+
+
+def log_keys(prefix: str) -> LogKeys:
+    """The keys under a prefix that holds no brace."""
+    return LogKeys(*(f"{{{prefix}}}:{name}".encode() for name in ("state", "log", "tags", "acks", "purges")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """The arguments of one call of the script.
+
+    `replica` is the caller's id, empty for one that only publishes and takes no lease; `term` to `nonce` are what it
+    has read; `fresh` is a nonce that nobody has used, for the line or the term that the call makes; `bound` seconds of
+    a lease; `life` seconds that something stored may live. A purge has a `payload` and its `tags`, a heartbeat neither.
+    """
+
+    replica: str
+    term: int
+    term_nonce: str
+    seq: int
+    nonce: str
+    fresh: str
+    bound: float
+    channel: bytes
+    most_lines: int = 10_000
+    most_tags: int = 1_000_000
+    life: float = 60.0
+    soft: bool = False
+    payload: bytes = b""
+    tags: tuple[bytes, ...] = ()
+
+    def arguments(self) -> list[bytes | str | int]:
+        """`ARGV`, in its order."""
+        return [
+            self.replica,
+            self.term,
+            self.term_nonce,
+            self.seq,
+            self.nonce,
+            self.fresh,
+            int(self.bound * 1_000_000),
+            self.channel,
+            self.most_lines,
+            self.most_tags,
+            int(self.life),
+            int(self.soft),
+            self.payload,
+            *self.tags,
+        ]

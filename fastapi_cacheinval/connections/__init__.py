@@ -1,0 +1,1 @@
+"""The one place that makes Redis clients, and that translates what they raise."""

@@ -1,0 +1,74 @@
+"""Purges that have no number yet, because the log could not be reached: none is ever lost, however many there are."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastapi_cacheinval.core.tags import ALL
+
+__all__ = ["Backlog", "Due"]
+
+
+class Due(NamedTuple):
+    """One line that is to be written; `fences` are lifted once it has been, `entries` name what it stands for."""
+
+    tags: tuple[str, ...]
+    soft: bool
+    fences: tuple[int, ...]
+    entries: tuple[int, ...]
+
+
+class Backlog:
+    """A queue of purges; past `most_entries` it becomes one purge of everything.
+
+    What is written together shares a line of at most `most_tags` tags, hard and soft apart.
+    """
+
+    __slots__ = ("_entries", "_last", "_most_entries", "_most_tags")
+
+    def __init__(self, most_entries: int = 10_000, most_tags: int = 1_000) -> None:
+        self._entries: dict[int, tuple[tuple[str, ...], bool, tuple[int, ...]]] = {}
+        self._last = 0
+        self._most_entries = most_entries
+        self._most_tags = most_tags
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<Backlog {len(self._entries)} purges>"
+
+    def add(self, tags: tuple[str, ...], *, soft: bool, fence: int | None = None) -> int:
+        """Queue a purge; the number names its entry."""
+        fences = () if fence is None else (fence,)
+        if len(self._entries) >= self._most_entries:
+            fences = (*(each for entry in self._entries.values() for each in entry[2]), *fences)
+            self._entries.clear()
+            tags, soft = (ALL,), False
+        self._last += 1
+        self._entries[self._last] = (tags, soft, fences)
+        return self._last
+
+    def due(self) -> Due | None:
+        """The next line to write, from the oldest entry on; None where there is nothing."""
+        tags: dict[str, None] = {}
+        fences: list[int] = []
+        entries: list[int] = []
+        soft: bool | None = None
+        for number, (named, softly, held) in self._entries.items():
+            if entries and (softly != soft or len(tags) + len(named) > self._most_tags):
+                break
+            soft = softly
+            tags.update(dict.fromkeys(named))
+            fences += held
+            entries.append(number)
+        return Due(tuple(tags), bool(soft), tuple(fences), tuple(entries)) if entries else None
+
+    def written(self, due: Due) -> tuple[int, ...]:
+        """Take out what a line stood for; the fences to lift, none where the line has meanwhile become a part of more."""
+        if any(entry not in self._entries for entry in due.entries):
+            # Everything is going to be purged in their place, and their fences go with that.
+            return ()
+        for entry in due.entries:
+            del self._entries[entry]
+        return due.fences
