@@ -4,10 +4,15 @@ Its keys share one hash tag, none has a TTL, and each says to which term it belo
 
 | key | type | what |
 |---|---|---|
-| `state` | hash | `term`, `tnonce`: the term and the nonce that opened it; `seq`, `nonce`: the last line; `run`: the server's replication id; `floor`: what was purged by this line and earlier ones is forgotten; `mark`, `marked`, `life`: how that goes on; `opened`, `pruned`: server time |
+| `state` | hash | see below |
 | `log` | stream | the last lines, ids `<seq>-0`; `n` is the line's nonce, `m` the message that is published too |
-| `tags` | sorted set | `h` or `s` and a tag, by its last hard or soft line; the sentinel `!` and the term's nonce at infinity |
-| `acks` | hash | replica id -> `<applied> <microseconds when it asked> <its bound in microseconds>`; the sentinel `!` |
+| `tags` | sorted set | `h` or `s` and a tag, by its last hard or soft line; `!` and the term's nonce at infinity |
+| `acks` | hash | replica id -> `<applied> <microseconds when it asked> <its bound in microseconds>`; `!` -> the term's nonce |
+
+The state's fields: `term`, `tnonce`, the term and the nonce that opened it; `seq`, `nonce`, the last line; `run`, the
+server's replication id; `floor`, what was purged by this line and earlier ones is forgotten; `mark`, `marked`, `life`,
+how that goes on: lines up to `mark` were written before `marked`, and nothing stored lives longer than `life`;
+`opened`, `pruned`, when the term began and when silent replicas were last let go of.
 
 It opens a new term, which makes everything that is stored unusable, when the state or a sentinel is gone, the
 server's replication id is another, or the caller has read what this server does not have.
@@ -36,7 +41,8 @@ local run = ''
 local info = redis.pcall('INFO', 'replication')
 if type(info) == 'string' then run = string.match(info, 'master_replid:(%w+)') or '' end
 
-local s = redis.call('HMGET', state, 'term', 'tnonce', 'seq', 'nonce', 'run', 'floor', 'mark', 'marked', 'life', 'pruned')
+local s = redis.call('HMGET', state,
+  'term', 'tnonce', 'seq', 'nonce', 'run', 'floor', 'mark', 'marked', 'life', 'pruned')
 local term, tnonce, seq, nonce = tonumber(s[1] or 0), s[2] or '', tonumber(s[3] or 0), s[4] or ''
 local kept_run, floor, mark, marked = s[5] or '', tonumber(s[6] or 0), tonumber(s[7] or 0), tonumber(s[8] or 0)
 local lines, ours = nil, a_term == term and a_tnonce == tnonce
@@ -60,7 +66,8 @@ if broken() then
   redis.call('UNLINK', log, tags, acks)
   redis.call('DEL', state)
   redis.call('HSET', state, 'term', string.format('%.0f', term), 'tnonce', tnonce, 'seq', '0', 'nonce', nonce,
-    'run', run, 'floor', '0', 'mark', '0', 'marked', at, 'life', string.format('%.0f', life), 'opened', at, 'pruned', at)
+    'run', run, 'floor', '0', 'mark', '0', 'marked', at, 'life', string.format('%.0f', life),
+    'opened', at, 'pruned', at)
   redis.call('ZADD', tags, 'inf', '!' .. tnonce)
   redis.call('HSET', acks, '!', tnonce)
 elseif run ~= '' and kept_run == '' then
@@ -121,7 +128,8 @@ end
 
 local verdict = 0
 if not ours or not complete then verdict = 2 elseif #missed > 0 then verdict = 1 end
-return {verdict, string.format('%.0f', term), tnonce, string.format('%.0f', seq), nonce, at, verdict == 1 and missed or {}}
+if verdict ~= 1 then missed = {} end
+return {verdict, string.format('%.0f', term), tnonce, string.format('%.0f', seq), nonce, at, missed}
 """
 
 PAGE_LUA = """

@@ -339,7 +339,7 @@ class Replica:
     def adopt(self, term: Term, as_of: int, now: float) -> Stamp | None:
         """The stamp, here, of a response that another replica has filled; None where it proves nothing.
 
-        Only under a live lease, asked when the response arrives: until then the map of purged tags is known to be whole.
+        Only under a live lease, asked when the response arrives: so long the map of purged tags is known to be whole.
         Its fill began before every fence of this replica.
         """
         if term != self.term or now >= self.lease_until:
