@@ -65,7 +65,7 @@ class Backlog:
         return Due(tuple(tags), bool(soft), tuple(fences), tuple(entries)) if entries else None
 
     def written(self, due: Due) -> tuple[int, ...]:
-        """Take out what a line stood for; the fences to lift, none where it has become a part of everything meanwhile."""
+        """Take out what a line stood for; the fences to lift, none where it is a part of everything now."""
         if any(entry not in self._entries for entry in due.entries):
             # Everything is going to be purged in their place, and their fences go with that.
             return ()
