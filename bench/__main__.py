@@ -21,6 +21,7 @@ NAMES = {
     "route_hit": "bench.route_hit",
     "cold_burst": "bench.cold_burst",
     "expiry": "bench.expiry",
+    "codec": "bench.codec",
     "l1": "bench.l1",
     "scaling": "bench.scaling",
     "purge": "bench.purge",

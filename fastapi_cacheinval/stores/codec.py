@@ -200,6 +200,7 @@ class Codec:
 
 def _fields(packed: memoryview) -> tuple[int, int, Term, int, Trace, int, int, Any]:
     """The fields that are not of the value itself, each of its type; a later release may have added more."""
+    # No maps, no types of its own: a later release has to add what it adds as lists and plain values.
     fields: Any = msgpack.unpackb(
         packed,
         use_list=False,

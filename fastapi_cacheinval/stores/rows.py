@@ -75,7 +75,7 @@ def have_types(values: Iterable[Any], types: tuple[type, ...]) -> None:
 
 
 def pairs_of(flat: tuple[Any, ...], empty: bytes | str) -> zip[tuple[Any, Any]]:
-    """The pairs that were written one after the other; raises `ValueError` or `TypeError` unless all are like `empty`."""
+    """The pairs that were written one after the other; raises `TypeError` for one of another type than `empty`."""
     # The quickest way to ask for the type of each: joining raises for any other.
     joining: Any = empty
     joining.join(flat)

@@ -19,6 +19,7 @@ IN_PROCESS = {
     "in_process": ["Front hit, in process", "A route that is not cached, in process"],
     "route_hit": ["Route hit behind an auth dependency, in process"],
     "cold_burst": ["Cold burst, one process"],
+    "codec": ["The second tier's bytes"],
     "scaling": ["Hit cost against stored responses"],
     "purge": ["Purge of a tag"],
 }

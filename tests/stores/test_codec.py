@@ -1,0 +1,182 @@
+"""What the second tier keeps comes back as it went in, on the reader's clock."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_cacheinval.core.replica import Current, Replica
+from fastapi_cacheinval.core.selecting import VaryRecord
+from fastapi_cacheinval.core.shared.response import SharedResponse
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse
+from fastapi_cacheinval.core.weight import share, weigh
+from fastapi_cacheinval.grammar.ranges import ContentRange
+from fastapi_cacheinval.stores.codec import Codec
+from tests.helpers.far import (
+    CLOCKS,
+    ID,
+    KEY,
+    LIFE_MS,
+    SECRET,
+    TERM,
+    TERMS,
+    TRACES,
+    read,
+    records,
+    responses,
+    written,
+)
+
+TIMES = ("created", "fresh_until", "calm_until")
+LIVES = st.integers(1, 2**40).flatmap(lambda life: st.tuples(st.just(life), st.integers(0, life)))
+CODECS = st.sampled_from([Codec(secret, compress_from=least) for secret in (None, SECRET) for least in (0, 2048)])
+
+
+def _fields(stored: StoredResponse) -> dict[str, object]:
+    own = SharedResponse.__slots__ if isinstance(stored, SharedResponse) else ()
+    kept = set(StoredResponse.__slots__).union(own) - {*TIMES, "stamp", "verified"}
+    return {name: getattr(stored, name) for name in kept}
+
+
+@given(data=st.data(), codec=CODECS, now=CLOCKS, asked=CLOCKS, lives=LIVES, term=TERMS, trace=TRACES)
+def test_a_response_comes_back(data, codec, now, asked, lives, term, trace):
+    """Every field is equal, and each time lies as far from the reader's now as from the writer's, less what has passed."""
+    life, left = lives
+    stored = data.draw(responses(now))
+    encoded = codec.encode(stored, key=KEY, id=ID, term=term, life_ms=life, now=now, trace=trace)
+    far = read(codec, encoded, pttl_ms=left, asked=asked)
+    assert far is not None
+    value = far.value
+    assert type(value) is type(stored)
+    assert _fields(value) == _fields(stored)
+    assert value.verified == -1
+    assert value.stamp == Stamp(7, stored.stamp.as_of, 0, -inf)
+    assert (far.term, far.as_of, far.id, far.trace) == (term, stored.stamp.as_of, ID, trace)
+    assert encoded[:8] == ID
+    passed = (life - left) / 1000
+    for name in TIMES:
+        shifted = getattr(stored, name) - now + asked - passed
+        assert getattr(value, name) == pytest.approx(shifted, abs=1e-3)
+        # Never longer, but for what a float of that size cannot say.
+        assert getattr(value, name) <= shifted + 1e-6
+
+
+@given(data=st.data(), codec=CODECS, now=CLOCKS, asked=CLOCKS, lives=LIVES)
+def test_a_record_comes_back(data, codec, now, asked, lives):
+    """What selects among variants, their keys and its end come back, without a stamp being asked for."""
+    life, left = lives
+    record = data.draw(records(now))
+    encoded = codec.encode(record, key=KEY, id=ID, term=TERM, life_ms=life, now=now)
+    far = read(codec, encoded, pttl_ms=left, asked=asked, adopt=None)
+    assert far is not None
+    value = far.value
+    assert isinstance(value, VaryRecord)
+    assert (value.key, value.sets, value.variants) == (KEY, record.sets, record.variants)
+    assert value.until == pytest.approx(record.until - now + asked - (life - left) / 1000, abs=1e-3)
+    assert (far.term, far.as_of, far.id, far.trace) == (TERM, 0, ID, ())
+
+
+def _shared(stored: StoredResponse) -> SharedResponse:
+    kept = {name: getattr(stored, name) for name in StoredResponse.__slots__ if name != "verified"}
+    withheld = ((bytes(bytearray(b"surrogate-control")), bytes(bytearray(b"max-age=60"))),)
+    return SharedResponse(withheld=withheld, for_all=True, only_fresh=False, part=ContentRange(0, 9, None), **kept)
+
+
+@pytest.mark.parametrize("variant", [False, True], ids=["plain", "variant"])
+@pytest.mark.parametrize("shape", [lambda stored: stored, _shared], ids=["policy", "headers"])
+@pytest.mark.parametrize("tags", [0, 3])
+def test_a_response_weighs_what_it_weighed(make_response, variant, shape, tags):
+    """To the byte: common names, lines, the tag of everything and a validator that is also sent are one object again."""
+    stored = shape(make_response(1, tags=tags, variant=variant, now=100.0))
+    far = read(Codec(None), written(Codec(None), stored, now=100.0), asked=200.0)
+    assert far is not None
+    assert weigh(far.value) == weigh(stored)
+
+
+def test_numbers_of_policies_are_one_object(make_response):
+    """What `weigh` counts as nothing because many responses share it is shared by what is read too."""
+    codec = Codec(None)
+    stored = [make_response(number) for number in (1, 2)]
+    for each in stored:
+        each.status, each.stale_if_error = 404, 86_400.5
+    first, second = (read(codec, written(codec, each)).value for each in stored)
+    for name in ("status", "early_refresh", "stale_while_revalidate", "stale_if_error"):
+        assert getattr(first, name) is getattr(second, name), name
+    assert first.headers[1] is share([(b"content-type", b"application/json")])[0]
+
+
+def test_more_numbers_than_policies_have_take_no_more_memory(make_response):
+    """Numbers that clients or origins choose do not pile up."""
+    from fastapi_cacheinval.stores import rows
+
+    codec = Codec(None)
+    for number in range(3000):
+        stored = make_response(number, body=1)
+        stored.stale_if_error = float(number)
+        far = read(codec, written(codec, stored))
+        assert far.value.stale_if_error == number
+    assert len(rows._floats) <= 1024
+    assert len(rows._integers) <= 1024
+
+
+def test_a_replica_says_whether_it_is_taken(make_response):
+    """The stamp is the reader's own, for the writer's term and line; without a lease there is none, and no response."""
+    codec = Codec(SECRET)
+    replica = Replica(staleness_bound=2.0)
+    replica.answered(Current(replica.term), 0.0, 0.0)
+    stored = make_response(1)
+    stored.stamp = Stamp(4, 17, 2, 0.0)
+    encoded = written(codec, stored, term=replica.term)
+    far = read(codec, encoded, adopt=lambda term, as_of: replica.adopt(term, as_of, 1.0))
+    assert far is not None
+    assert far.value.stamp == replica.adopt(replica.term, 17, 1.0)
+    assert read(codec, encoded, adopt=lambda term, as_of: replica.adopt(term, as_of, 2.5)) is None
+
+
+def test_a_response_ages_while_the_server_keeps_it(make_response):
+    """Half a minute in the server is half a minute of age, and half a minute less of life."""
+    codec = Codec(None)
+    stored = make_response(0, now=1000.0)
+    far = read(codec, written(codec, stored, now=1001.0), pttl_ms=LIFE_MS - 30_000, asked=5.0)
+    assert far is not None
+    age, left = 5.0 - far.value.created, far.value.fresh_until - 5.0
+    assert age == pytest.approx(1001.0 - stored.created + 30, abs=1e-6)
+    assert left == pytest.approx(stored.fresh_until - 1001.0 - 30, abs=1e-6)
+
+
+def test_large_trace_context_is_left_out(make_response):
+    """Over 4 KiB of it comes back as none."""
+    codec = Codec(None)
+    far = read(codec, written(codec, make_response(1), trace=(("baggage", "x" * 5000),)))
+    assert far.trace == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fresh_until": inf},
+        {"created": float("nan")},
+        {"calm_until": inf},
+        {"fill_seconds": -1.0},
+        {"status": 1000},
+        {"tags": tuple(map(str, range(8193)))},
+        {"headers": ((b"x-many", b"1"),) * 4097},
+    ],
+)
+def test_what_no_reader_would_take_is_not_written(make_response, change):
+    """A value out of range, or a list over the bound, raises before there are any bytes."""
+    stored = make_response(1)
+    for name, value in change.items():
+        setattr(stored, name, value)
+    with pytest.raises(ValueError, match=r"out of range|no reader"):
+        written(Codec(None), stored)
+
+
+@pytest.mark.parametrize("change", [{"id": b"short"}, {"life_ms": 0}])
+def test_an_id_has_eight_bytes_and_a_life_is_positive(make_response, change):
+    """Anything else is the caller's mistake and raises."""
+    with pytest.raises(ValueError, match="8 bytes"):
+        written(Codec(None), make_response(1), **change)

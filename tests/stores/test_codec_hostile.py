@@ -1,0 +1,250 @@
+"""Bytes that are damaged, moved, forged or of another release are a miss with a reason, and nothing else happens."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pickle
+import tracemalloc
+import zlib
+from math import isfinite
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_cacheinval.core.selecting import VaryRecord
+from fastapi_cacheinval.core.shared.response import SharedResponse
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.grammar.ranges import ContentRange
+from fastapi_cacheinval.stores import bodies, codec, rows
+from fastapi_cacheinval.stores.codec import Codec, Unreadable
+from tests.helpers.far import KEY, LIFE_MS, SECRET, read, refused, sealed, taken_apart, written
+
+OPEN, CLOSED = Codec(None), Codec(SECRET)
+BOTH = pytest.mark.parametrize("reader", [OPEN, CLOSED], ids=["checksum", "mac"])
+RECORD = VaryRecord(KEY, (((b"accept-language", True),),), (b"v" * 32,), 30.0)
+
+
+@pytest.fixture(params=["policy", "headers", "record"])
+def value(request, make_response):
+    """One of each kind of what is kept."""
+    if request.param == "record":
+        return RECORD
+    stored = make_response(1, body=60, tags=1, variant=True)
+    if request.param == "policy":
+        return stored
+    kept = {name: getattr(stored, name) for name in StoredResponse.__slots__ if name != "verified"}
+    part = ContentRange(0, 59, 100)
+    return SharedResponse(withheld=((b"x", b"1"),), for_all=True, only_fresh=True, part=part, **kept)
+
+
+@BOTH
+def test_every_flipped_bit_is_noticed(reader, value):
+    """Whichever bit of the bytes is another, they are unreadable."""
+    data = written(reader, value)
+    for place in range(len(data)):
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[place] ^= 1 << bit
+            assert refused(reader, bytes(flipped)) == ("version" if place == 8 else reader._mismatch)
+
+
+@BOTH
+def test_every_cut_is_noticed(reader, value):
+    """Shorter at either end, or longer, they are unreadable."""
+    data = written(reader, value)
+    for length in range(len(data)):
+        assert refused(reader, data[:length]) in {"broken", "version", reader._mismatch}
+        assert refused(reader, data[len(data) - length :]) in {"broken", "version", reader._mismatch}
+    assert refused(reader, data + b"\x00") == reader._mismatch
+
+
+@BOTH
+def test_what_was_stored_under_another_key_is_not_served(reader, value):
+    """Bytes that somebody has moved from one key to another are unreadable, also where one key begins with the other."""
+    data = written(reader, value)
+    for other in (b"K" + KEY[1:], KEY[:-1], KEY + b"k", b""):
+        assert refused(reader, data, key=other) == reader._mismatch
+
+
+def test_another_secret_or_none_reads_nothing(value):
+    """With a secret only bytes made with the same one are read; without one, only bytes made without."""
+    for writer, other in ((CLOSED, OPEN), (OPEN, CLOSED), (CLOSED, Codec(b"another secret")), (OPEN, Codec(b""))):
+        assert refused(other, written(writer, value)) == other._mismatch
+
+
+@BOTH
+def test_nothing_looks_into_bytes_with_a_wrong_seal(reader, value, monkeypatch):
+    """The seal is compared first: damaged bytes do not reach msgpack or zlib."""
+    data = bytearray(written(reader, value))
+    data[20] ^= 1
+
+    def reached(*_: object, **__: object) -> None:
+        raise AssertionError("bytes were looked into")
+
+    monkeypatch.setattr(msgpack, "unpackb", reached)
+    monkeypatch.setattr(zlib, "decompressobj", reached)
+    assert refused(reader, bytes(data)) == reader._mismatch
+
+
+@BOTH
+def test_another_format_is_a_miss(reader, value):
+    """Whatever follows it, an unknown format, kind or coding has the reason `version`."""
+    data = written(reader, value)
+    assert refused(reader, data[:8] + b"\x02" + data[9:]) == "version"
+    assert refused(reader, data[:8] + b"\x02" + b"anything at all, of some length") == "version"
+    fields, body = taken_apart(data)
+    assert refused(reader, sealed(reader, [9, *fields[1:]], body)) == "version"
+    if value is not RECORD:
+        assert refused(reader, sealed(reader, [*fields[:6], 9, *fields[7:]], body)) == "version"
+
+
+@BOTH
+def test_what_a_later_release_adds_is_ignored(reader, value):
+    """More fields at the end of any row change nothing."""
+    data = written(reader, value)
+    fields, body = taken_apart(data)
+    fields[8] += ["later", [1]]
+    if isinstance(value, SharedResponse):
+        fields[8][15] += ["later"]
+    more = read(reader, sealed(reader, [*fields, "later", 7], body))
+    plain = read(reader, data)
+    assert more is not None
+    assert plain is not None
+    kept = [name for name in type(value).__slots__ if name != "stamp"]
+    assert [getattr(more.value, name) for name in kept] == [getattr(plain.value, name) for name in kept]
+
+
+@pytest.mark.parametrize("left", [-1, -2, LIFE_MS + 1])
+def test_a_life_that_cannot_be_is_refused(value, left):
+    """No remaining life, no key, or more life than was given."""
+    assert refused(OPEN, written(OPEN, value), pttl_ms=left) == "ttl"
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdc\xff\xff" * 2000,
+        b"\xdc\x1f\xff" * 2000,
+        b"\x91" * 100_000,
+        b"\xdf\xff\xff\xff\xff",
+        b"\xdb\xff\xff\xff\xff",
+        b"\xc9\xff\xff\xff\xff\x05",
+        b"\xd6\xff\x00\x00\x00\x00",
+        b"\x80",
+        b"\xc1",
+        b"",
+        b"\x00\x00",
+    ],
+)
+def test_forged_fields_take_no_memory(packed):
+    """Lists, maps and texts that say that they are huge, or nested without end, are refused within bounds."""
+    tracemalloc.start()
+    try:
+        assert refused(OPEN, sealed(OPEN, packed)) == "broken"
+        assert tracemalloc.get_traced_memory()[1] < 128 << 20
+    finally:
+        tracemalloc.stop()
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.binary(max_size=9)
+    | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=8,
+)
+
+
+def _well_typed(found: Any) -> None:
+    assert all(type(part) is bytes for line in (*found.headers, *found.vary, *found.aside) for part in line)
+    assert all(len(line) == 2 for line in (*found.headers, *found.vary, *found.aside))
+    assert all(type(tag) is str for tag in found.tags)
+    assert found.etag is None or type(found.etag) is bytes
+    assert found.last_modified is None or isfinite(found.last_modified)
+    assert type(found.status) is int
+    assert type(found.must_revalidate) is type(found.front) is bool
+    for name in ("created", "fresh_until", "fill_seconds", "early_refresh", "stale_while_revalidate", "stale_if_error"):
+        assert type(getattr(found, name)) is float, name
+        assert isfinite(getattr(found, name)), name
+    assert found.calm_until < float("inf")
+    if isinstance(found, SharedResponse):
+        assert type(found.for_all) is type(found.only_fresh) is bool
+        assert found.part is None or type(found.part.first) is type(found.part.last) is int
+
+
+def _swap(fields: list[Any], place: int, new: Any) -> None:
+    """Put something else in one place of the fields, of the row or of what steers."""
+    if place < 9:
+        fields[place] = new
+    elif place - 9 < len(fields[8]):
+        fields[8][place - 9] = new
+    elif fields[8][-1] is not None and isinstance(fields[8][-1], list):
+        fields[8][-1][(place - 9) % len(fields[8][-1])] = new
+
+
+@pytest.mark.parametrize("place", range(9 + 16 + 4))
+def test_no_field_is_trusted(value, place):
+    """Anything in any place, under a good seal, is refused, or it is of the right type."""
+
+    @given(new=ANYTHING)
+    def tried(new):
+        fields, body = taken_apart(written(OPEN, value))
+        _swap(fields, place, new)
+        try:
+            far = read(OPEN, sealed(OPEN, fields, body))
+        except Unreadable:
+            return
+        assert far is not None
+        if isinstance(far.value, VaryRecord):
+            assert all(type(name) is bytes and type(raw) is bool for each in far.value.sets for name, raw in each)
+            assert all(type(each) is bytes for each in far.value.variants)
+            assert isfinite(far.value.until)
+        else:
+            _well_typed(far.value)
+        assert all(type(text) is str for pair in far.trace for text in pair)
+        assert type(far.term.number) is int
+        assert type(far.term.nonce) is str
+
+    tried()
+
+
+@given(data=st.binary(max_size=200))
+def test_random_bytes_are_a_miss(data):
+    """Never anything but `Unreadable`, with a seal or without."""
+    for reader in (OPEN, CLOSED):
+        refused(reader, data)
+        refused(reader, data[:8] + b"\x01" + data)
+        refused(reader, sealed(reader, data))
+
+
+class _Boom:
+    ran = False
+
+    def __reduce__(self):
+        return exec, ("import tests.helpers.far as far; far.RAN = True",)
+
+
+def test_a_pickle_is_only_bytes():
+    """One with a good seal is unreadable and does not run; the modules import nothing that could run it."""
+    from tests.helpers import far
+
+    for data in (pickle.dumps(_Boom()), sealed(OPEN, pickle.dumps(_Boom()))):
+        assert refused(OPEN, data)
+    assert not hasattr(far, "RAN")
+    for module in (codec, rows, bodies):
+        tree = ast.parse(inspect.getsource(module))
+        imported = {
+            name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+        }
+        assert not imported & {"pickle", "marshal", "shelve", "dill", "cloudpickle", "importlib"}
