@@ -148,7 +148,7 @@ def test_forged_fields_take_no_memory(packed):
     tracemalloc.start()
     try:
         assert refused(OPEN, sealed(OPEN, packed)) == "broken"
-        assert tracemalloc.get_traced_memory()[1] < 80 << 20
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
     finally:
         tracemalloc.stop()
 
