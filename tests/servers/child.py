@@ -1,7 +1,8 @@
-"""A child process under test: its output kept, stopped and continued by signals, never left behind."""
+"""A child process under test: its output kept, paused and ended by signals, never left behind."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,31 +12,39 @@ from pathlib import Path
 from tests.servers import reaper
 from tests.servers.waiting import PATIENCE
 
-# What runs, or ran while the current test did; the pytest plugin shows their output when a test fails.
+# Those that run, and those that ended since the plugin last looked: it shows their output when a test fails.
 children: list[Child] = []
 
 
 class Child:
-    """A process with its output in a file; it is killed when this process goes, however it goes."""
+    """A process in a group of its own, with its output in a file.
+
+    Signals go to the whole group, so that they reach workers that the process has started. The group is killed when
+    this process is gone, however it went.
+    """
 
     def __init__(
         self, name: str, command: Sequence[str], directory: Path, environment: Mapping[str, str] | None = None
     ) -> None:
         self.name = name
         self._output = directory / f"{name.replace(' ', '-')}.out"
+        self._last_words: str | None = None
         with self._output.open("ab") as output:
-            self._seen = output.tell()
+            self._begin = output.tell()
             self._process = subprocess.Popen(
                 list(command),
                 cwd=directory,
-                env=None if environment is None else {**os.environ, **environment},
+                env={**os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         reaper.watch(self.pid)
-        self.last_words = ""
         children.append(self)
+
+    def __repr__(self) -> str:
+        return f"<Child {self.name}, pid {self.pid}>"
 
     @property
     def pid(self) -> int:
@@ -45,43 +54,73 @@ class Child:
     @property
     def alive(self) -> bool:
         """Whether it has not ended; a paused one lives."""
-        return self._process.poll() is None
+        if self._process.poll() is None:
+            return True
+        self._bury()
+        return False
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, once it has ended; the negative signal number if one killed it."""
+        return None if self.alive else self._process.returncode
 
     @property
     def output(self) -> str:
         """What it has written to standard output and error."""
-        if self.last_words:
-            return self.last_words
+        if self._last_words is not None:
+            return self._last_words
         with self._output.open("rb") as file:
-            file.seek(self._seen)
+            file.seek(self._begin)
             return file.read().decode(errors="replace")
 
+    def tail(self, lines: int = 15) -> str:
+        """Its name and the last lines of its output."""
+        return "\n".join([f"{self}:", *self.output.splitlines()[-lines:]])
+
     def pause(self) -> None:
-        """Stop it in its tracks (SIGSTOP): its sockets stay open, and the kernel still accepts for it."""
-        os.kill(self.pid, signal.SIGSTOP)
+        """Stop it in its tracks (SIGSTOP): its connections stay open, and the kernel goes on accepting for it."""
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on after `pause`."""
-        os.kill(self.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it at once (SIGKILL), paused or not, and wait until it is gone."""
-        self._end(signal.SIGKILL)
+        self._end(signal.SIGKILL, PATIENCE)
 
-    def stop(self, seconds: float = PATIENCE) -> int:
-        """Ask it to end (SIGTERM), kill it when it does not in so many seconds; gives its exit status."""
+    def terminate(self, seconds: float = PATIENCE) -> int:
+        """Ask it to end (SIGTERM), kill it if it has not in so many seconds; gives its exit status."""
         return self._end(signal.SIGTERM, seconds)
 
-    def _end(self, how: signal.Signals, seconds: float = PATIENCE) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
+        """Wait until it ends by itself; gives its exit status."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self} did not end within {seconds} s:\n{self.output}") from None
+        self._bury()
+        return self._process.returncode
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self.alive, f"{self} has ended:\n{self.output}"
+        os.killpg(self.pid, number)
+
+    def _end(self, number: signal.Signals, seconds: float) -> int:
         if self.alive:
-            self._process.send_signal(how)
-            self._process.send_signal(signal.SIGCONT)
-            try:
+            os.killpg(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGCONT)  # a paused one would not hear SIGTERM
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-        status = self._process.wait()
-        if not self.last_words:
+            self._process.kill()
+            self._process.wait()
+            self._bury()
+        return self._process.returncode
+
+    def _bury(self) -> None:
+        if self._last_words is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)  # workers that it left behind
             reaper.forget(self.pid)
-            self.last_words = self.output or "(no output)"
-        return status
+            self._last_words = self.output

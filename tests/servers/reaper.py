@@ -35,7 +35,7 @@ def _dismiss(reaper: subprocess.Popen[str]) -> None:
 
 
 def watch(pid: int) -> None:
-    """Have this child killed when this process is gone, however it went."""
+    """Have this child and its process group killed when this process is gone, however it went."""
     _tell(f"+{pid}")
 
 
@@ -50,8 +50,8 @@ def main() -> None:
     for line in sys.stdin:
         (living.add if line[0] == "+" else living.discard)(int(line[1:]))
     for pid in living:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # the group of that process
+            os.killpg(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

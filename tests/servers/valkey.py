@@ -24,7 +24,9 @@ _DEFAULTS: dict[str, Setting] = {
     "save": "",
     "appendonly": "no",
     "enable-debug-command": "yes",  # DEBUG is used to make faults
-    "repl-diskless-sync-delay": 0,
+    # A replica is ready in a tenth of a second with these, and else waits for ticks of a second.
+    "repl-diskless-sync": "no",
+    "repl-diskless-load": "flush-before-load",
     "shutdown-timeout": 0,
 }
 
@@ -34,7 +36,7 @@ class Valkey:
 
     def __init__(self, directory: Path, config: Mapping[str, Setting], *, sentinel: bool = False) -> None:
         self.directory = directory
-        self.config: dict[str, Setting] = {**_DEFAULTS, **config}
+        self.config: dict[str, Setting] = {**({"bind": "127.0.0.1"} if sentinel else _DEFAULTS), **config}
         self.socket = directory / "valkey.sock"
         self._sentinel = sentinel
         self._child: Child | None = None
@@ -185,13 +187,14 @@ def _written(value: Setting) -> str:
 
 
 @contextlib.contextmanager
-def valkey(config: Mapping[str, Setting] | None = None) -> Generator[Valkey]:
+def valkey(config: Mapping[str, Setting] | None = None, *, sentinel: bool = False) -> Generator[Valkey]:
     """A server on a free port of 127.0.0.1 and on a Unix socket, without persistence; ended with the block.
 
-    `config` has settings as in `valkey.conf`; a tuple is written as several words.
+    `config` has settings as in `valkey.conf`; a tuple is written as several words. With `sentinel`
+    it is a Sentinel, which watches nothing yet.
     """
     with tempfile.TemporaryDirectory(prefix="valkey-") as directory:
-        server = Valkey(Path(directory), config or {})
+        server = Valkey(Path(directory), config or {}, sentinel=sentinel)
         try:
             yield server
         finally:
