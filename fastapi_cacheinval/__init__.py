@@ -16,6 +16,7 @@ from fastapi_cacheinval.errors import (
     ConfigurationError,
     MiddlewareMissing,
     PurgeNotDelivered,
+    ReplicasUnknown,
 )
 from fastapi_cacheinval.middleware import CacheMiddleware
 
@@ -32,6 +33,7 @@ __all__ = [
     "MiddlewareMissing",
     "PurgeNotDelivered",
     "Receipt",
+    "ReplicasUnknown",
     "Statistics",
     "add_tags",
     "cached",

@@ -7,26 +7,31 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from contextvars import Context, copy_context
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
-from urllib.parse import urlsplit
 
 from fastapi_cacheinval.bus.local import LocalBus
+from fastapi_cacheinval.connections.urls import Connect, by_client, by_url
 from fastapi_cacheinval.core.outcome import Result
-from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.receipt import Receipt, receipt_of
 from fastapi_cacheinval.core.replica import Line, Replica
 from fastapi_cacheinval.core.statistics import Statistics
-from fastapi_cacheinval.core.tags import ALL, is_reserved, normalise_tags, path_tag, url_paths
+from fastapi_cacheinval.core.tags import ALL, normalise_tags, path_tag, url_paths
+from fastapi_cacheinval.core.token import Token
+from fastapi_cacheinval.engine.announcing import Announcer, Listener, Observer
 from fastapi_cacheinval.engine.clocks import SystemClock
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.engine.settings import Options, Settings
+from fastapi_cacheinval.engine.tiers import SharedTiers
 from fastapi_cacheinval.engine.workers import warn_of_other_workers
-from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError
+from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError, PurgeNotDelivered
+from fastapi_cacheinval.ports.bus import Bus
 from fastapi_cacheinval.ports.clock import Clock
+from fastapi_cacheinval.ports.log import Claim
 from fastapi_cacheinval.stores.memory import MemoryStore
 from fastapi_cacheinval.telemetry.counters import Counters
 
@@ -34,7 +39,6 @@ __all__ = ["HTTPCache", "Listener"]
 
 logger = logging.getLogger("fastapi_cacheinval.cache")
 
-Listener = Callable[[Receipt], Awaitable[None]]
 Wait = Literal["all"] | None
 
 _OFF = frozenset({"0", "false", "no", "off"})
@@ -60,16 +64,16 @@ class HTTPCache:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.counters = Counters()
         self._secret = self.settings.secret
-        self._bus = LocalBus(self.clock.now)
         replica = Replica(
             staleness_bound=self.settings.staleness_bound,
             stale_when_disconnected=self.settings.stale_when_disconnected,
         )
         self.engine = Engine(self.settings, self.clock, MemoryStore(self.settings.l1_max_bytes), replica)
+        self._tiers: SharedTiers | None = None
+        self._bus: Bus = LocalBus(self.clock.now)
         # One for each event loop that it has been started on; the middleware looks here on every forward.
         self.runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
-        self._listeners: list[Listener] = []
-        self._observers: list[Callable[[Receipt], object]] = []
+        self._announcer = Announcer()
         self._sources: list[AbstractAsyncContextManager[Any]] = []
         self._attached: tuple[asyncio.AbstractEventLoop, AsyncExitStack] | None = None
         self._looked_around = False
@@ -78,14 +82,33 @@ class HTTPCache:
     def from_url(
         cls, url: str, *, clock: Clock | None = None, enabled: bool = True, **options: Unpack[Options]
     ) -> HTTPCache:
-        """A cache by URL; `memory://` keeps everything in this process. `ConfigurationError` for other schemes."""
-        scheme = urlsplit(url).scheme
-        if scheme == "memory":
-            return cls(clock=clock, enabled=enabled, **options)
-        raise ConfigurationError(
-            f"HTTPCache.from_url takes memory://, not {scheme + '://' if scheme else repr(url)}: this release keeps "
-            "everything in one process. Write HTTPCache() or HTTPCache.from_url('memory://')."
-        )
+        """A cache by URL, shared with every replica that names the same server, namespace and version.
+
+        `memory://` keeps everything in this process; `redis://`, `rediss://`, `valkey://`, `unix://`,
+        `redis+cluster://host:port,host:port` and `redis+sentinel://host:port,host:port/service/db` name a Redis or
+        Valkey. It need not be there yet. Raises `ConfigurationError` for anything else.
+        """
+        cache = cls(clock=clock, enabled=enabled, **options)
+        if url.partition("://")[0] != "memory":
+            cache._share(by_url(url, cache.settings.call_timeout))
+        return cache
+
+    @classmethod
+    def from_client(
+        cls, client: Any, *, clock: Clock | None = None, enabled: bool = True, **options: Unpack[Options]
+    ) -> HTTPCache:
+        """A cache over a `redis.asyncio` client of yours, Sentinel's and Cluster's included, which is never closed.
+
+        It has to belong to the event loop that the app runs on. Raises `ConfigurationError` for anything else, and
+        for one with `decode_responses=True`.
+        """
+        cache = cls(clock=clock, enabled=enabled, **options)
+        cache._share(by_client(client, cache.settings.call_timeout))
+        return cache
+
+    def _share(self, connect: Connect) -> None:
+        self._tiers = SharedTiers(self.settings, connect)
+        self._bus = self._tiers.bus(self.engine.replica, self, self.clock)
 
     def __repr__(self) -> str:
         return f"<HTTPCache {self.settings.namespace!r} {'on' if self.enabled else 'off'} {self.engine.replica!r}>"
@@ -97,23 +120,30 @@ class HTTPCache:
 
         Background work runs in a copy of the caller's context. Raises what an attached source raises.
         """
-        (await self._started(copy_context())).pinned = True
+        (await self._started(copy_context(), serving=True)).pinned = True
 
-    async def _started(self, context: Context) -> Runtime:
-        if self._opened(context):
-            await self._begin()
-        return self.runtime
+    async def _started(self, context: Context, *, serving: bool) -> Runtime:
+        opened = self._opened(context)
+        runtime = self.runtime
+        if opened:
+            try:
+                await self._begin(serving=serving)
+            except BaseException:
+                self.runtimes.pop(asyncio.get_running_loop(), None)
+                raise
+        elif serving and not runtime.pinned:
+            await self._bus.start(self.engine.replica, serving=True)
+        if serving and self._tiers is not None and runtime.far is None:
+            runtime.far = self._tiers.far(self.engine, self.counters, runtime.own)
+            runtime.far.start()
+        return runtime
 
-    async def _begin(self) -> None:
-        await self._bus.start(self.engine.replica)
-        if not self._looked_around:
-            self._looked_around = True
+    async def _begin(self, *, serving: bool) -> None:
+        await self._bus.start(self.engine.replica, serving=serving)
+        if not self._looked_around and self._tiers is None:
             warn_of_other_workers()
-        try:
-            await self._enter_sources()
-        except BaseException:
-            self.runtimes.pop(asyncio.get_running_loop(), None)
-            raise
+        self._looked_around = True
+        await self._enter_sources()
 
     def _opened(self, context: Context) -> bool:
         loop = asyncio.get_running_loop()
@@ -162,10 +192,16 @@ class HTTPCache:
         if self._attached is not None and self._attached[0] is loop:
             (_, attached), self._attached = self._attached, None
             await attached.aclose()
-        await self._bus.stop()
+        lost = await self._bus.stop()
+        if lost:
+            logger.error(
+                "stopped with %d purge(s) that could not be written to the log: what they name is served by other "
+                "replicas until its lifetime ends",
+                lost,
+            )
 
     async def __aenter__(self) -> Self:
-        (await self._started(copy_context())).users += 1
+        (await self._started(copy_context(), serving=False)).users += 1
         return self
 
     async def __aexit__(
@@ -195,7 +231,7 @@ class HTTPCache:
 
     async def started(self) -> Runtime:
         """The loop-bound half for the running loop, started where it is not: by a request, whose context is its own."""
-        runtime = await self._started(Context())
+        runtime = await self._started(Context(), serving=True)
         runtime.pinned = True
         return runtime
 
@@ -218,21 +254,19 @@ class HTTPCache:
 
     def add_listener(self, listener: Listener) -> None:
         """Have an async function hear every purge made on this replica, once it has its number."""
-        self._listeners.append(listener)
+        self._announcer.listeners.append(listener)
 
     def remove_listener(self, listener: Listener) -> None:
         """Take a listener off again; harmless when it is not on."""
-        with contextlib.suppress(ValueError):
-            self._listeners.remove(listener)
+        self._announcer.remove_listener(listener)
 
-    def add_observer(self, observer: Callable[[Receipt], object]) -> None:
+    def add_observer(self, observer: Observer) -> None:
         """Have a plain function hear every purge made on this replica, before the purge returns; it must not raise."""
-        self._observers.append(observer)
+        self._announcer.observers.append(observer)
 
-    def remove_observer(self, observer: Callable[[Receipt], object]) -> None:
+    def remove_observer(self, observer: Observer) -> None:
         """Take an observer off again; harmless when it is not on."""
-        with contextlib.suppress(ValueError):
-            self._observers.remove(observer)
+        self._announcer.remove_observer(observer)
 
     # -- invalidation ---------------------------------------------------------------------------
 
@@ -280,46 +314,56 @@ class HTTPCache:
         if not tags:
             replica = self.engine.replica
             return Receipt(replica.term.number, replica.applied, (), soft)
-        if not self.running:
-            await self._bus.start(self.engine.replica)
-        line = await self._bus.publish(tags, soft=soft)
-        self.counters.purged("published", len(tags), soft=soft)
-        receipt = self._receipt(line)
+        if not self.running and self._tiers is None:
+            await self._bus.start(self.engine.replica, serving=False)
+        try:
+            line = await self._bus.publish(Claim(tags, soft, prompt=wait == "all"))
+        except PurgeNotDelivered:
+            self.counters.purged("queued", len(tags), soft=soft)
+            raise
+        receipt = self._published(line)
         if wait == "all":
-            # The one replica of this process applied it when it was numbered.
-            receipt = self._receipt(line, replicas=1, seconds=self.clock.now() - began)
-        await self._tell(receipt)
+            replicas = await self._bus.applied_by_all(line)
+            receipt = replace(receipt, replicas=replicas, seconds=self.clock.now() - began)
+        telling = self._announcer.tell(receipt)
+        if telling is not None:
+            if self.running:
+                self.runtime.own(telling)
+            else:
+                # Nothing here would wait for a task.
+                await telling
         return receipt
 
-    def _receipt(self, line: Line, replicas: int | None = None, seconds: float | None = None) -> Receipt:
-        return Receipt(
-            term=line.term.number,
-            seq=line.seq,
-            tags=tuple(tag for tag in line.tags if not is_reserved(tag)),
-            soft=line.soft,
-            paths=tuple(tag[len(path_tag("")) :] for tag in line.tags if tag.startswith(path_tag(""))),
-            everything=ALL in line.tags,
-            replicas=replicas,
-            seconds=seconds,
-        )
+    def _published(self, line: Line) -> Receipt:
+        self.counters.purged("published", len(line.tags), soft=line.soft)
+        return receipt_of(line)
 
-    async def _tell(self, receipt: Receipt) -> None:
-        for observer in tuple(self._observers):
-            observer(receipt)
-        listeners = tuple(self._listeners)
-        if not listeners:
-            return
-        if self.running:
-            self.runtime.own(_tell(listeners, receipt))
-        else:
-            # Nothing here would wait for a task.
-            await _tell(listeners, receipt)
+    async def read_up_to(self, token: Token) -> bool:
+        """Catch up with a place in the log, if it is there; False where the log could not be asked in time."""
+        return not token.ahead_of(self.engine.replica) or await self._bus.catch_up()
+
+    # -- what the log tells -----------------------------------------------------------------------
+
+    def applied(self, line: Line, *, late: bool) -> None:
+        """A purge of another replica was applied; `late` where its message had not come."""
+        self.counters.purged("missed" if late else "applied", len(line.tags), soft=line.soft)
+
+    def numbered(self, line: Line) -> None:
+        """A purge that had been queued has its number."""
+        telling = self._announcer.tell(self._published(line))
+        if telling is not None:
+            self.runtime.own(telling)
+
+    def reset(self, term: int) -> None:
+        """Everything that was kept had to be given up."""
+        self.counters.resets += 1
 
     # -- what it reports ------------------------------------------------------------------------
 
     def statistics(self) -> Statistics:
         """A snapshot: what is kept, what was answered, and how the replica stands to the log."""
         store, counters, replica = self.engine.store.statistics(), self.counters, self.engine.replica
+        bus = self._bus.state()
         results = counters.results
         runtimes = list(self.runtimes.values())
         return Statistics(
@@ -346,14 +390,10 @@ class HTTPCache:
             applied=replica.applied,
             generation=replica.generation,
             lease_remaining=replica.lease_until - self.clock.now(),
-            queue_length=0,
+            connected=bus.connected,
+            lag=replica.lag,
+            queue_length=bus.queue_length,
+            resets=counters.resets,
+            far=dict(counters.far_events),
             sources={f"{type(source).__name__}-{index}": source for index, source in enumerate(self._sources)},
         )
-
-
-async def _tell(listeners: Iterable[Listener], receipt: Receipt) -> None:
-    for listener in listeners:
-        try:
-            await listener(receipt)
-        except Exception:
-            logger.exception("a purge listener failed: %r", listener)

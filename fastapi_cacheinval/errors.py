@@ -7,8 +7,11 @@ __all__ = [
     "CacheinvalError",
     "CallerDependentRoute",
     "ConfigurationError",
+    "LogUnavailable",
     "MiddlewareMissing",
     "PurgeNotDelivered",
+    "ReplicasUnknown",
+    "TierUnavailable",
 ]
 
 
@@ -64,14 +67,50 @@ class CacheNotRunning(CacheinvalError):
 class PurgeNotDelivered(CacheinvalError):
     """An invalidation that has no number yet: the log could not be reached.
 
-    `tags` are those it names; they stay fenced on this replica, and the purge stays queued.
+    `tags` are those it names. Where it is `queued` they are fenced on this replica, and it is written as soon as
+    the log can be reached; a cache that has not been started queues nothing.
     """
 
-    def __init__(self, tags: tuple[str, ...], reason: str) -> None:
+    def __init__(self, tags: tuple[str, ...], reason: str, *, queued: bool = True) -> None:
         self.tags = tags
         self.reason = reason
+        self.queued = queued
         super().__init__(
             f"The invalidation of {len(tags)} tag(s) could not be written to the log ({reason}). "
-            "It is queued and its tags are fenced on this replica; do not repeat it, watch "
-            "statistics().queue_length."
+            + (
+                "It is queued and its tags are fenced on this replica; do not repeat it, watch "
+                "statistics().queue_length."
+                if queued
+                else "It is not queued, because the cache is not started here: repeat it, or use `async with cache:`."
+            )
+        )
+
+
+class LogUnavailable(CacheinvalError):
+    """The purge log could not be reached, or refused; `reason` says why. It stays inside: no request raises it."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"The purge log is out of reach: {reason}.")
+
+
+class TierUnavailable(CacheinvalError):
+    """The shared tier could not be reached, or refused; `reason` says why. It stays inside: requests go forward."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"The shared tier is out of reach: {reason}.")
+
+
+class ReplicasUnknown(CacheinvalError):
+    """A purge has its number, `term` and `seq`, but whether every replica has applied it could not be found out."""
+
+    def __init__(self, term: int, seq: int, reason: str) -> None:
+        self.term = term
+        self.seq = seq
+        self.reason = reason
+        super().__init__(
+            f"The invalidation is written ({term}/{seq}), and every replica in touch with the log obeys it, but the "
+            f"log could not be asked which have applied it ({reason}). Do not repeat it; whoever depends on all "
+            "replicas waits for staleness_bound."
         )

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import logging
 from asyncio import get_running_loop
+from math import ceil
 from typing import Any
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.core.decide import Serve, ServeStale
-from fastapi_cacheinval.core.outcome import Result
+from fastapi_cacheinval.core.decide import Reason, Serve, ServeStale
+from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.shared.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.core.token import parse_token
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.engine.collecting import current_bag
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError, ConfigurationError
-from fastapi_cacheinval.framework.answering import send_stored, without_body
+from fastapi_cacheinval.framework.answering import send_stored, status_fields, without_body
 from fastapi_cacheinval.framework.lifespan import Lifespan
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.reading import Read, order_refresh, pass_on
 from fastapi_cacheinval.framework.shared.entrance import Entrance
 from fastapi_cacheinval.framework.site import Site
+from fastapi_cacheinval.grammar.fields import first
 
 __all__ = ["CacheMiddleware"]
 
@@ -31,6 +34,7 @@ logger = logging.getLogger("fastapi_cacheinval.middleware")
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
 # The only request fields that the front lookup looks at.
+_TOKEN = b"cacheinval-token"
 _LOOKED_AT = frozenset({b"host", b"authorization", b"if-none-match", b"if-modified-since"})
 
 
@@ -81,6 +85,10 @@ class CacheMiddleware:
         self._now = engine.now
         self._emit_cache_status = emit_cache_status
         self._runtimes = self.cache.runtimes
+        settings = engine.settings
+        self._reads_own_writes = settings.read_your_writes
+        self._looked_at = _LOOKED_AT | {_TOKEN} if settings.read_your_writes else _LOOKED_AT
+        self._refuses = settings.mutations_when_disconnected == "refuse"
 
     def __repr__(self) -> str:
         return f"<CacheMiddleware {self.cache!r}>"
@@ -95,7 +103,7 @@ class CacheMiddleware:
             host = None
             plain = True
             for name, value in scope["headers"]:
-                if name in _LOOKED_AT:
+                if name in self._looked_at:
                     if name == b"host" and host is None:
                         host = value
                     elif name[:2] == b"if":
@@ -132,6 +140,8 @@ class CacheMiddleware:
             if runtime is None:
                 await PlainTextResponse(str(self._site.error), status_code=500)(scope, receive, send)
                 return
+        if self._reads_own_writes and await self._behind(scope, receive, send, runtime):
+            return
         if self._by_headers is not None:
             await self._by_headers.answer(scope, receive, send, runtime)
         elif scope["method"] == "GET":
@@ -182,6 +192,9 @@ class CacheMiddleware:
         site, method = self._site, scope["method"]
         if method not in _SAFE:
             mutation = Mutation(site, runtime, scope, receive, send)
+            if self._refuses and not self._replica.live(self._now()) and mutation.purges_something():
+                await self._refuse(send)
+                return
             token = current_bag.set(mutation)
             try:
                 await pass_on(mutation, scope)
@@ -191,6 +204,31 @@ class CacheMiddleware:
             await self._forward_as_get(scope, receive, without_body(send), runtime)
         else:
             await pass_on(Read(site, runtime, scope, receive, send), scope)
+
+    async def _refuse(self, send: Send) -> None:
+        """`mutations_when_disconnected="refuse"`: what cannot be purged is not written."""
+        outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
+        body = b"The cache's log is out of reach, and nothing is changed that could not be invalidated."
+        fields = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(body)),
+            (b"retry-after", b"%d" % ceil(self.cache.settings.staleness_bound)),
+            *status_fields(self._site, outcome),
+        ]
+        await send({"type": "http.response.start", "status": 503, "headers": fields})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _behind(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> bool:
+        """Read as far as the request's token says; a request that cannot be waited for is answered by the app: True."""
+        value = first(scope["headers"], _TOKEN) if scope["method"] in ("GET", "HEAD") else None
+        token = None if value is None else parse_token(value)
+        if token is None or await self.cache.read_up_to(token):
+            return False
+        exchange = Read(self._site, runtime, scope, receive, send)
+        exchange.settled = True
+        exchange.bypass("behind")
+        await pass_on(exchange, scope)
+        return True
 
     async def _ready(self, scope: Scope) -> Runtime | None:
         """Start on this loop and look at the app, where that has not been done; None where the app is at fault."""

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from math import inf
 
 from fastapi_cacheinval.core.replica import Line, Replica, Reset, Term
+from fastapi_cacheinval.ports.bus import BusState
+from fastapi_cacheinval.ports.log import Claim
 
 __all__ = ["LocalBus"]
 
@@ -26,7 +28,7 @@ class LocalBus:
         self._term = Term(0, "")
         self._seq = 0
 
-    async def start(self, replica: Replica) -> None:
+    async def start(self, replica: Replica, *, serving: bool) -> None:
         self.attach(replica)
 
     def attach(self, replica: Replica) -> None:
@@ -41,19 +43,29 @@ class LocalBus:
             replica.answered(Reset(self._term, self._seq, ""), now, now)
             replica.lease_until = inf
 
-    async def stop(self) -> None:
-        """Nothing is held."""
+    async def stop(self) -> int:
+        return 0
 
-    async def publish(self, tags: tuple[str, ...], *, soft: bool) -> Line:
-        return self.publish_now(tags, soft=soft)
+    async def publish(self, claim: Claim) -> Line:
+        return self.publish_now(claim)
 
-    def publish_now(self, tags: tuple[str, ...], *, soft: bool) -> Line:
+    def publish_now(self, claim: Claim) -> Line:
         """Write and apply one purge, in one step that no reader can see half of."""
         with self._lock:
             replica = self._replica
             now = self._now()
             self._seq += 1
-            line = Line(self._term, self._seq, f"{self._seq:x}", tags, soft, now)
+            line = Line(self._term, self._seq, f"{self._seq:x}", claim.tags, claim.soft, now, claim.trace)
             if replica is not None:
                 replica.heard(line, now)
             return line
+
+    async def applied_by_all(self, line: Line) -> int:
+        """The one replica of this process applied it when it was numbered."""
+        return 1
+
+    async def catch_up(self) -> bool:
+        return True
+
+    def state(self) -> BusState:
+        return BusState(connected=True, queue_length=0)

@@ -7,7 +7,7 @@ Its keys share one hash tag, none has a TTL, and each says to which term it belo
 | `state` | hash | see below |
 | `log` | stream | the last lines, ids `<seq>-0`; `n` is the line's nonce, `m` the message that is published too |
 | `tags` | sorted set | `h` or `s` and a tag, by its last hard or soft line; `!` and the term's nonce at infinity |
-| `acks` | hash | replica id -> `<applied> <microseconds when it asked> <its bound in microseconds>`; `!` -> the term's nonce |
+| `acks` | hash | replica id -> `<applied> <microseconds when it asked> <its bound in them>`; `!` -> the term's nonce |
 
 The state's fields: `term`, `tnonce`, the term and the nonce that opened it; `seq`, `nonce`, the last line; `run`, the
 server's replication id; `floor`, what was purged by this line and earlier ones is forgotten; `mark`, `marked`, `life`,

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Receipt"]
+from fastapi_cacheinval.core.replica import Line
+from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag
+
+__all__ = ["Receipt", "receipt_of"]
+
+_PATH = path_tag("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +29,15 @@ class Receipt:
     everything: bool = False
     replicas: int | None = None
     seconds: float | None = None
+
+
+def receipt_of(line: Line) -> Receipt:
+    """The receipt of a purge that stands in the log."""
+    return Receipt(
+        term=line.term.number,
+        seq=line.seq,
+        tags=tuple(tag for tag in line.tags if not is_reserved(tag)),
+        soft=line.soft,
+        paths=tuple(tag[len(_PATH) :] for tag in line.tags if tag.startswith(_PATH)),
+        everything=ALL in line.tags,
+    )

@@ -31,7 +31,8 @@ class Recipe:
 
     `key` is the resource's cache key, `declared` the header fields that select a variant whatever
     `Vary` says, `path` the decoded path, `private` whether a partition or a guard stands before it,
-    `front` whether it is proved shared, so that a refresh of it is nobody's.
+    `front` whether it is proved shared, so that a refresh of it is nobody's, `split` whether clients choose by their
+    query which keys there are.
     """
 
     key: bytes
@@ -45,6 +46,7 @@ class Recipe:
     stamp: Stamp
     began: float
     emit_surrogate_key: bool
+    split: bool = False
 
 
 def downstream_fields(headers: RawHeaders, policy: CachePolicy, *, private: bool) -> list[tuple[bytes, bytes]]:

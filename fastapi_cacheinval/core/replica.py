@@ -283,6 +283,10 @@ class Replica:
         self.floor = page.down_to
         return True
 
+    def let_go(self) -> None:
+        """Give up the lease, so that nobody has to wait for this replica."""
+        self.lease_until = -inf
+
     def _distrust(self) -> None:
         """What was read and what is there do not meet: nothing kept can be proved until the log says so."""
         self.lease_until = -inf

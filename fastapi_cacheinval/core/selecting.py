@@ -80,6 +80,12 @@ class VaryRecord:
         record = VaryRecord(self.key, sets, variants[len(dropped) :], max(self.until, until))
         return record, dropped
 
+    def joined(self, other: VaryRecord, most: int) -> VaryRecord:
+        """The record with what another replica knows of the same key, at most `most` variants of it."""
+        sets = tuple(dict.fromkeys((*self.sets, *other.sets)))[:4]
+        variants = tuple(dict.fromkeys((*other.variants, *self.variants)))[-most:]
+        return VaryRecord(self.key, sets, variants, max(self.until, other.until))
+
     @property
     def weight(self) -> int:
         """Bytes that keeping it takes."""

@@ -16,8 +16,10 @@ class Statistics:
     answers by kind; `fills`, `refreshes` and `purges` count by outcome; `refused` says why responses
     were not stored; `dropped_tags` counts tags with nothing left of them. `forwards_under_way` and
     `refreshing` are now. `term`, `applied` and `generation` are the replica's place in the log,
-    `lease_remaining` the seconds for which it may trust its copy, `queue_length` the purges that have
-    no number yet. `sources` is the state of what is attached.
+    `lease_remaining` the seconds for which it may trust its copy, `connected` whether it is in touch with the
+    log, `lag` the lines that it knows to exist and has not applied, `queue_length` the purges that have no number yet,
+    `resets` how often everything had to be given up; `far` counts what the shared tier did. `sources` is the state of
+    what is attached.
     """
 
     enabled: bool
@@ -43,5 +45,9 @@ class Statistics:
     applied: int
     generation: int
     lease_remaining: float
+    connected: bool
+    lag: int
     queue_length: int
+    resets: int
+    far: Mapping[str, int]
     sources: Mapping[str, object]

@@ -97,11 +97,12 @@ class Engine:
         reason: Reason | None,
         now: float,
         fwd_status: int | None = None,
+        tier: str = "l1",
     ) -> Outcome:
         """How a request that is answered with a stored response is answered."""
         return Outcome(
             result,
-            tier="l1",
+            tier=tier,
             reason=reason,
             age=now - stored.created,
             ttl=self.remaining(stored, now),
@@ -129,6 +130,18 @@ class Engine:
         record, dropped = record.with_variant(chosen, stored.key, stored.usable_until, self.settings.max_variants)
         self._drop(dropped)
         return self._put(recipe.key, record, record.weight, record.until, now)
+
+    def put(self, stored: StoredResponse, now: float) -> None:
+        """Keep a response that another replica has filled, by its own key."""
+        self._put(stored.key, stored, weigh(stored), stored.usable_until, now)
+
+    def join(self, key: bytes, record: VaryRecord) -> VaryRecord:
+        """Keep what another replica knows of a key's variants, together with what is known here."""
+        known = self.store.get(key)
+        if isinstance(known, VaryRecord):
+            record = known.joined(record, self.settings.max_variants)
+        self._put(key, record, record.weight, record.until, self.now())
+        return record
 
     def outdated(self, recipe: Recipe) -> None:
         """The app's newer word cannot be kept, and what it said before is known to be wrong: let go of it."""

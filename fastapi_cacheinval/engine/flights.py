@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from enum import Enum
 
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.clocks import within
+from fastapi_cacheinval.engine.holds import Hold
 from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["Flight", "Flights", "Signal"]
@@ -33,15 +35,21 @@ class Signal(Enum):
 
 
 class Flight:
-    """One key's forward and who waits for it. Its leader ends it by exactly one of the four calls below."""
+    """One key's forward and who waits for it. Its leader ends it by exactly one of the four calls below.
 
-    __slots__ = ("_flights", "_leaders", "_waiters", "began", "failed_status", "key")
+    `hold` is the right to forward in the cluster, where it has been asked for; `far` says that what lands was found
+    in the shared tier, and not forwarded for here.
+    """
+
+    __slots__ = ("_flights", "_leaders", "_waiters", "began", "failed_status", "far", "hold", "key")
 
     def __init__(self, flights: Flights, key: bytes, began: float) -> None:
         self._flights = flights
         self._waiters: deque[asyncio.Future[StoredResponse | Signal]] = deque()
         self._leaders = 1
         self.failed_status: int | None = None
+        self.hold: Hold | None = None
+        self.far = False
         self.key = key
         self.began = began
 
@@ -56,17 +64,20 @@ class Flight:
 
     def supersede(self) -> None:
         """What the forward gave was purged meanwhile, or is none of the waiters' business: they look again."""
+        self._let_go(Hold.free)
         self._end(Signal.LOOK_AGAIN)
 
     def refuse(self) -> None:
         """The forward gave a response that may not be shared: nobody waits for this key for a while."""
         self._flights.mark(self.key)
+        self._let_go(Hold.refuse)
         self._end(Signal.GO)
 
     def fail(self, status: int | None = None) -> None:
         """The forward failed, with this status if any, or was cancelled: one more leads, or all go."""
         self.failed_status = status or self.failed_status
         if self._leaders >= _MOST_LEADERS:
+            self._let_go(Hold.fail)
             self._end(Signal.FAILED)
             return
         self._leaders += 1
@@ -80,7 +91,18 @@ class Flight:
                 self.began = self._flights.clock.now()
                 waiter.set_result(Signal.LEAD)
                 return
+        self._let_go(Hold.free)
         self._flights.over(self)
+
+    def take_hold(self) -> Hold | None:
+        """The right to forward in the cluster, from now on the caller's to let go of."""
+        hold, self.hold = self.hold, None
+        return hold
+
+    def _let_go(self, how: Callable[[Hold], None]) -> None:
+        hold = self.take_hold()
+        if hold is not None:
+            how(hold)
 
     def _end(self, result: StoredResponse | Signal) -> None:
         self._flights.over(self)

@@ -10,6 +10,7 @@ from contextvars import Context
 from typing import Any
 
 from fastapi_cacheinval.engine.clocks import within
+from fastapi_cacheinval.engine.far import FarTier
 from fastapi_cacheinval.engine.flights import Flights
 from fastapi_cacheinval.ports.clock import Clock
 
@@ -40,6 +41,7 @@ class Runtime:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.flights = Flights(clock, collapse_timeout)
+        self.far: FarTier | None = None
         self._clock = clock
         self._context = context
         self._most_refreshes = most_refreshes
@@ -126,4 +128,6 @@ class Runtime:
             await asyncio.wait(owned, timeout=deadline - self.loop.time())
         for task in owned:
             task.cancel()
+        if self.far is not None:
+            await self.far.close()
         return len(owned)

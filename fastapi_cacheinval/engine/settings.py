@@ -21,6 +21,7 @@ _DURATIONS = (
     "collapse_timeout",
     "refresh_timeout",
     "hold_timeout",
+    "redis_timeout",
 )
 _COUNTS = {
     "l1_max_bytes": 64 * _KIB,
@@ -49,6 +50,7 @@ class Options(TypedDict, total=False):
     refresh_timeout: float | timedelta
     hold_timeout: float | timedelta
     hold_max_bytes: int
+    redis_timeout: float | timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +60,14 @@ class Settings:
     - `namespace`, `version`: part of every cache key; caches that differ in them share nothing.
     - `l1_max_bytes` (at least 64 KiB): what all that is kept may take, bookkeeping included.
     - `max_body_bytes`: a larger body is never stored.
-    - `staleness_bound`, `stale_when_disconnected`, `mutations_when_disconnected`, `read_your_writes`:
-      how replicas that share a log behave; the log of one process cannot be out of reach.
-    - `secret` (at least 16 characters): the key of partition digests; made at start without one.
+    - `staleness_bound`: the longest that another replica may serve what a purge has reached Redis about.
+    - `stale_when_disconnected`: for how long after its lease a replica that is out of touch serves what it has.
+    - `mutations_when_disconnected`: `queue` their purges, or `refuse` the mutations with a 503.
+    - `read_your_writes`: mutations answer with a `Cacheinval-Token`, and a replica that is given one catches up first.
+    - `redis_timeout`: the longest that one call to Redis takes, never over a third of `staleness_bound`. The log of one
+      process cannot be out of reach, so these five change nothing there.
+    - `secret` (at least 16 characters): the key of partition digests and of what is stored in Redis, the same on every
+      replica; in one process one is made at start without it.
     - `collapse_timeout`: the longest that a request waits for another's forward.
     - `max_variants`: how many variants of one resource are kept.
     - `max_refreshes`, `refresh_timeout`: how many background refreshes run, and for how long.
@@ -85,6 +92,12 @@ class Settings:
     refresh_timeout: float = 30.0
     hold_timeout: float = 0.1
     hold_max_bytes: int = 64 * _KIB
+    redis_timeout: float = 0.25
+
+    @property
+    def call_timeout(self) -> float:
+        """The longest that one call to Redis takes, in seconds: a lease has to be renewed in time."""
+        return min(self.redis_timeout, self.staleness_bound / 3)
 
     @classmethod
     def of(cls, options: Mapping[str, object]) -> Settings:
@@ -97,7 +110,7 @@ class Settings:
         return cls(**{**options, **durations})  # type: ignore[arg-type]  # checked in __post_init__
 
     def __post_init__(self) -> None:
-        for name in ("staleness_bound", "collapse_timeout", "refresh_timeout"):
+        for name in ("staleness_bound", "collapse_timeout", "refresh_timeout", "redis_timeout"):
             if not getattr(self, name):
                 raise ConfigurationError(f"{name} must be over 0 seconds.")
         for name, least in _COUNTS.items():

@@ -45,6 +45,8 @@ class Exchange:
     plan: RoutePlan | None = None
     refresh: RefreshOrder | None = None
     tended: bool = False
+    # What else there is to say of a forward: that the shared tier could not be asked.
+    detail: str | None = None
     _bag: TagBag | None = None
 
     def __init__(

@@ -155,7 +155,7 @@ class Fill:
         self._pump = Pump(exchange.outer)
         headers: list[RawField] = list(start.get("headers", ()))
         fields = streamed_fields(self._recipe, headers, exchange.bag().snapshot())
-        outcome = Outcome(Result.MISS, reason=self._reason)
+        outcome = Outcome(Result.MISS, reason=self._reason, detail=exchange.detail)
         exchange.told(outcome)
         await self._pump.put({**start, "headers": [*fields, *status_fields(exchange.site, outcome)]}, message)
 
@@ -209,11 +209,16 @@ class Fill:
             return stored, Outcome(Result.MISS, reason=self._reason, detail="too-large")
         if self._target is not None:
             engine.remember_target(self._target, self._recipe.key)
+        if exchange.runtime.far is not None:
+            hold = None if self._flight is None else self._flight.take_hold()
+            exchange.runtime.far.keep(self._recipe.key, stored, hold, split=self._recipe.split)
         self._close("stored", seconds)
         exchange.runtime.flights.unmark(stored.key)
         if self._flight is not None:
             self._flight.land(stored)
-        return stored, Outcome(Result.MISS, reason=self._reason, ttl=int(stored.fresh_until - now), stored=True)
+        return stored, Outcome(
+            Result.MISS, reason=self._reason, ttl=int(stored.fresh_until - now), stored=True, detail=exchange.detail
+        )
 
     def _close(self, outcome: str, seconds: float) -> None:
         self._open = False

@@ -83,13 +83,15 @@ class Lookup:
         # What other middleware outside ours set as the root path is no part of what a route sees.
         self.path = site.below(site.root_of(exchange.arrived), scope["path"])
         self.headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
+        query = kept_query(scope.get("query_string", b""), plan.query)
+        self.split = bool(query)
         self.key = cache_key(
             namespace=settings.namespace,
             version=settings.version,
             scheme=scope.get("scheme", "http"),
             host=combined(self.headers, b"host") or b"",
             path=self.path,
-            query=kept_query(scope.get("query_string", b""), plan.query),
+            query=query,
             partition=partition_digest(partition, site.cache.secret) if partition else b"",
             epoch=plan.epoch,
             route=_route_parts(plan, scope),
@@ -128,13 +130,47 @@ class Lookup:
             if flight is None and overtaken and exchange.order_forward(collapse_key):
                 flight = flights.under_way(collapse_key)
             if flight is None:
-                self._forward(tags, reason, flights.lead(collapse_key), stored)
+                flight = flights.lead(collapse_key)
+                stored = await self._led(flight, tags, reason, stored)
+                self._forward(tags, reason, flight, stored)
                 return
             if await self._waited(flight, tags, reason, stored):
                 return
             # A fill of this request's own would count as begun before a purge that came meanwhile: good for
             # nobody else. One that begins now serves all who still wait, instead of each leading in turn.
             overtaken = exchange.mark != engine.replica.mark
+
+    async def _led(
+        self, flight: Flight | None, tags: tuple[str, ...], reason: Reason, stale: StoredResponse | None
+    ) -> StoredResponse | None:
+        """Before a forward that leads: answer with what another replica has, which raises, or be the one to forward.
+
+        Gives what may stand in should the forward fail.
+        """
+        exchange, engine = self.exchange, self.engine
+        far = exchange.runtime.far
+        if flight is None or far is None:
+            return stale
+        if not far.open or engine.replica.fenced(tags):
+            exchange.detail = None if far.open else "disconnected"
+            return stale
+        try:
+            led = await far.lead(self.key, self.headers, self.deadline, self._would_serve)
+        except BaseException:
+            flight.pass_on()
+            raise
+        if led.stored is not None:
+            flight.far = not led.waited
+            flight.land(led.stored)
+            self._served(led.stored, vary_miss=False, collapsed=reason if led.waited else None, tier="l2")
+        elif led.refused:
+            flight.refuse()
+        else:
+            flight.hold = led.hold
+        return stale or led.stale
+
+    def _would_serve(self, stored: StoredResponse) -> bool:
+        return isinstance(self.engine.decide(stored, self.engine.now()), Serve | ServeStale)
 
     async def _waited(
         self, flight: Flight, tags: tuple[str, ...], reason: Reason, stored: StoredResponse | None
@@ -146,7 +182,9 @@ class Lookup:
         match Signal.GO if alone else await flight.wait(left):
             case StoredResponse() as landed:
                 found, _ = engine.find(self.key, self.headers)
-                if found is landed:
+                if found is landed and flight.far:
+                    self._served(landed, vary_miss=False, tier="l2")
+                elif found is landed:
                     self._serve_collapsed(landed, reason)
                 return False
             case Signal.LOOK_AGAIN:
@@ -164,19 +202,24 @@ class Lookup:
 
     # -- answers --------------------------------------------------------------------------------
 
-    def _served(self, stored: StoredResponse | None, *, vary_miss: bool) -> Reason:
-        """Answer from what is stored, which raises, or say why the request goes forward."""
+    def _served(
+        self, stored: StoredResponse | None, *, vary_miss: bool, collapsed: Reason | None = None, tier: str = "l1"
+    ) -> Reason:
+        """Answer from what is stored, which raises, or say why the request goes forward.
+
+        `collapsed` is why it would have gone forward, where another replica's forward was waited for.
+        """
         now = self.engine.now()
         match self.engine.decide(stored, now):
             case Serve(usable, refresh):
                 if refresh:
                     self.exchange.order_refresh(usable)
                 self._remember()
-                self._answer(usable, Result.HIT, None)
+                self._answer(usable, Result.HIT if collapsed is None else Result.COLLAPSED, collapsed, tier=tier)
             case ServeStale(usable):
                 self.exchange.order_refresh(usable)
                 self._remember()
-                self._answer(usable, Result.STALE, None)
+                self._answer(usable, Result.STALE, None, tier=tier)
             case Forward(reason):
                 return Reason.VARY_MISS if vary_miss else reason
             case Bypass():
@@ -191,9 +234,14 @@ class Lookup:
                 pass
 
     def _answer(
-        self, stored: StoredResponse, result: Result, reason: Reason | None, fwd_status: int | None = None
+        self,
+        stored: StoredResponse,
+        result: Result,
+        reason: Reason | None,
+        fwd_status: int | None = None,
+        tier: str = "l1",
     ) -> None:
-        outcome = self.engine.outcome(stored, result, reason, self.engine.now(), fwd_status)
+        outcome = self.engine.outcome(stored, result, reason, self.engine.now(), fwd_status, tier)
         self.exchange.answer(stored, outcome)
         raise unwind(self.request, stored.status)
 
@@ -249,6 +297,7 @@ class Lookup:
             stamp=exchange.stamp,
             began=self.engine.now(),
             emit_surrogate_key=site.emit_surrogate_key,
+            split=self.split,
         )
         fill = self.fill = exchange.sink = Fill(
             exchange, recipe, reason, flight=flight, stale=stale, target=self.target

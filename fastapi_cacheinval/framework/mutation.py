@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from enum import Enum
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
@@ -24,8 +25,10 @@ from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.tags import normalise_tags, path_tag
+from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.dependencies import Cached, Invalidates
 from fastapi_cacheinval.engine.runtime import Runtime
+from fastapi_cacheinval.errors import PurgeNotDelivered
 from fastapi_cacheinval.framework.answering import status_fields
 from fastapi_cacheinval.framework.bindings import InvalidParameter
 from fastapi_cacheinval.framework.exchange import Exchange
@@ -34,6 +37,8 @@ from fastapi_cacheinval.grammar.fields import combined, first, values
 from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key
 
 __all__ = ["Mutation"]
+
+logger = logging.getLogger("fastapi_cacheinval.middleware")
 
 # Tags in normal form, and whether they are purged softly.
 _Purge = tuple[tuple[str, ...], bool]
@@ -75,6 +80,7 @@ class Mutation(Exchange):
         self._state = _State.WAITING
         # Of its own purges, in the log.
         self._numbers: list[int] = []
+        self._undelivered: str | None = None
         self._releasing: asyncio.Task[None] | None = None
         self._alarm: Any = None
         self._fence: int | None = None
@@ -160,6 +166,11 @@ class Mutation(Exchange):
             if spelling and self._has_cached_get(spelling)
         ]
 
+    def purges_something(self) -> bool:
+        """Whether it is known before the app is asked that a success purges."""
+        plan = self.site.table.match(self.scope["method"], self.scope["path"], self.scope)
+        return (plan is not None and bool(plan.invalidations)) or bool(self._path_tags())
+
     def _has_cached_get(self, path: str) -> bool:
         plan = self.site.table.match("GET", path, self.arrived)
         return plan is not None and plan.policy is not None
@@ -237,10 +248,16 @@ class Mutation(Exchange):
                 await asyncio.shield(self._releasing)
 
     def _said(self, message: Message, purge: bytes) -> Message:
+        if self._undelivered is not None:
+            purge = b"queued"
         fields = [*message.get("headers", ()), (b"cacheinval-purge", purge)]
         if purge == b"queued":
             outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="late-purge")
+            if self._undelivered is not None:
+                outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
             fields += status_fields(self.site, outcome)
+        elif self.site.engine.settings.read_your_writes and self._numbers:
+            fields.append((b"cacheinval-token", Token(self.site.engine.replica.term, max(self._numbers)).serialise()))
         return {**message, "headers": fields}
 
     # -- purging and releasing ------------------------------------------------------------------
@@ -269,8 +286,14 @@ class Mutation(Exchange):
 
     async def _write(self, purges: list[_Purge], *fences: int | None) -> None:
         for tags, soft in purges:
-            receipt = await self.site.cache.purge(tags, soft=soft)
-            self._numbers.append(receipt.seq)
+            try:
+                receipt = await self.site.cache.purge(tags, soft=soft)
+            except PurgeNotDelivered as error:
+                # It is queued and fenced: the write stands, and the client is told.
+                self._undelivered = error.reason
+                logger.warning("a purge is queued: %s", error.reason)
+            else:
+                self._numbers.append(receipt.seq)
         for fence in fences:
             if fence is not None:
                 self.site.engine.replica.lift(fence)

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
+from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
 from fastapi_cacheinval.engine.collecting import HasBag, current_bag
@@ -24,6 +25,8 @@ from fastapi_cacheinval.framework.site import Site
 __all__ = ["Read", "again", "lead_in_background", "order_refresh", "pass_on"]
 
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
+# Seconds by which two readings of one stored response's age may differ.
+_SAME = 0.005
 # What others hang on a request for as long as it lasts; a refresh is a request of its own.
 _CALLERS_OWN = frozenset({SCOPE_KEY, "fastapi.telemetry"})
 
@@ -130,10 +133,10 @@ def order_refresh(
     dropped = CONDITIONAL_FIELDS
     if stored.front:
         dropped = dropped | (_CREDENTIALS - {name for name, _ in stored.vary})
-    _order(site, runtime, stored.key, again(arrived, headers, dropped))
+    _order(site, runtime, stored.key, again(arrived, headers, dropped), newer_than=stored)
 
 
-def _order(site: Site, runtime: Runtime, key: bytes, scope: Scope) -> bool:
+def _order(site: Site, runtime: Runtime, key: bytes, scope: Scope, *, newer_than: StoredResponse | None = None) -> bool:
     """Begin a background forward that leads a key's flight; False where one is under way or there is no room."""
 
     async def forward(order: RefreshOrder) -> None:
@@ -145,13 +148,21 @@ def _order(site: Site, runtime: Runtime, key: bytes, scope: Scope) -> bool:
                 # It never came as far as its own cached(): whoever waits must not wait for it.
                 order.flight.fail()
 
-    return lead_in_background(site, runtime, key, forward)
+    return lead_in_background(site, runtime, key, forward, newer_than=newer_than)
 
 
 def lead_in_background(
-    site: Site, runtime: Runtime, key: bytes, forward: Callable[[RefreshOrder], Awaitable[None]]
+    site: Site,
+    runtime: Runtime,
+    key: bytes,
+    forward: Callable[[RefreshOrder], Awaitable[None]],
+    *,
+    newer_than: StoredResponse | None = None,
 ) -> bool:
-    """Begin a background forward that leads a key's flight; False where one is under way or there is no room."""
+    """Begin a background forward that leads a key's flight; False where one is under way or there is no room.
+
+    Where replicas share a tier, what another one has refreshed since is taken in place of a forward.
+    """
     flight = runtime.flights.lead(key) if runtime.may_refresh(key) else None
     if flight is None:
         return False
@@ -161,7 +172,8 @@ def lead_in_background(
     async def refresh() -> str:
         nonlocal begun
         begun = True
-        await forward(order)
+        if not await _found_far(site, runtime, order, newer_than):
+            await forward(order)
         return order.outcome
 
     def ended(outcome: str) -> None:
@@ -170,4 +182,32 @@ def lead_in_background(
         site.counters.refreshed(outcome)
 
     runtime.refresh(key, refresh, ended)
+    return True
+
+
+async def _found_far(site: Site, runtime: Runtime, order: RefreshOrder, newer_than: StoredResponse | None) -> bool:
+    """Whether a background forward is not needed: another replica was quicker, or no answer can be shared."""
+    far, flight, engine = runtime.far, order.flight, site.engine
+    if far is None or not far.open:
+        return False
+
+    def wanted(stored: StoredResponse) -> bool:
+        newer = newer_than is None or stored.created > newer_than.created + _SAME
+        return newer and isinstance(engine.decide(stored, engine.now()), Serve)
+
+    deadline = engine.now() + engine.settings.refresh_timeout
+    try:
+        led = await far.lead(flight.key, (), deadline, wanted)
+    except BaseException:
+        flight.pass_on()
+        raise
+    if led.stored is not None:
+        flight.land(led.stored)
+        order.outcome = "found"
+    elif led.refused:
+        flight.refuse()
+        order.outcome = "refused"
+    else:
+        flight.hold = led.hold
+        return False
     return True

@@ -1,12 +1,20 @@
-"""The port of the purge log."""
+"""The port of purging: what the façade asks for, whether the log is in this process or shared."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fastapi_cacheinval.core.replica import Line, Replica
+from fastapi_cacheinval.ports.log import Claim
 
-__all__ = ["Bus"]
+__all__ = ["Bus", "BusState"]
+
+
+class BusState(NamedTuple):
+    """How a bus stands: whether it is in touch with its log, and how many purges have no number yet."""
+
+    connected: bool
+    queue_length: int
 
 
 class Bus(Protocol):
@@ -16,14 +24,32 @@ class Bus(Protocol):
     clients never leave an adapter.
     """
 
-    async def start(self, replica: Replica) -> None:
-        """Begin to keep the replica up to the log; it may be handed over from when its lease is live."""
+    async def start(self, replica: Replica, *, serving: bool) -> None:
+        """Begin on the running loop; who serves takes a lease, who only publishes does not. Later calls may add that.
+
+        It does not wait for a log that cannot be reached, and does not raise for it.
+        """
         ...
 
-    async def stop(self) -> None:
-        """Let go of connections and tasks; the bus may be started again, on another loop too."""
+    async def stop(self) -> int:
+        """Let go of the running loop's connections and tasks; how many purges are left without a number."""
         ...
 
-    async def publish(self, tags: tuple[str, ...], *, soft: bool) -> Line:
-        """Write one purge; raises `PurgeNotDelivered` where it could not be given a number."""
+    async def publish(self, claim: Claim) -> Line:
+        """Write one purge; raises `PurgeNotDelivered` where it could not be given a number now."""
+        ...
+
+    async def applied_by_all(self, line: Line) -> int:
+        """Wait until every replica with a live lease has applied a line; how many have.
+
+        Raises `ReplicasUnknown` where that cannot be found out.
+        """
+        ...
+
+    async def catch_up(self) -> bool:
+        """Read all that is in the log by now; False where that could not be done in time."""
+        ...
+
+    def state(self) -> BusState:
+        """How it stands now."""
         ...

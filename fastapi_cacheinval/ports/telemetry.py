@@ -24,6 +24,10 @@ class Telemetry(Protocol):
         """A background refresh ended: `stored`, `refused`, `failed`, `superseded`, `timeout` or `dropped`."""
         ...
 
+    def far(self, event: str) -> None:
+        """The shared tier: `hit`, `miss`, `outdated`, `write`, `unavailable`, or `unreadable-` and why."""
+        ...
+
     def purged(self, event: str, tags: int, *, soft: bool) -> None:
         """A purge was `published`, `applied`, `missed` or `queued`."""
         ...

@@ -15,17 +15,19 @@ class Counters:
     A count may be one short where two threads count in the same instant; nothing is decided by them.
     """
 
-    __slots__ = ("details", "dropped_tags", "fills", "hits", "purges", "refreshes", "results")
+    __slots__ = ("details", "dropped_tags", "far_events", "fills", "hits", "purges", "refreshes", "resets", "results")
 
     def __init__(self) -> None:
         # Fresh hits from the front lookup are counted apart and inline: they are the hot path.
         self.hits = 0
         self.dropped_tags = 0
+        self.resets = 0
         self.results: Counter[Result] = Counter()
         self.details: Counter[str] = Counter()
         self.fills: Counter[str] = Counter()
         self.refreshes: Counter[str] = Counter()
         self.purges: Counter[str] = Counter()
+        self.far_events: Counter[str] = Counter()
 
     def dropped_tag(self) -> None:
         """A tag with nothing left of it was dropped."""
@@ -41,6 +43,9 @@ class Counters:
 
     def refreshed(self, outcome: str) -> None:
         self.refreshes[outcome] += 1
+
+    def far(self, event: str) -> None:
+        self.far_events[event] += 1
 
     def purged(self, event: str, tags: int, *, soft: bool) -> None:
         self.purges[event] += 1

@@ -145,10 +145,10 @@ class Theatre:
         log: Any = self.cache._bus
         publish = log.publish
 
-        async def gated(tags: tuple[str, ...], *, soft: bool) -> Any:
+        async def gated(claim: Any) -> Any:
             run = self.run
             await run.stage.gate("log.before")
-            line = await publish(tags, soft=soft)
+            line = await publish(claim)
             run.numbered = run.stage.step
             await run.stage.gate("log.after")
             return line

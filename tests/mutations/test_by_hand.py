@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_cacheinval import CacheMiddleware, CacheNotRunning, ConfigurationError, HTTPCache, Receipt, cached
+from fastapi_cacheinval.ports.log import Claim
 from fastapi_cacheinval.testing import FakeClock, assert_hit, assert_miss, assert_stale, capture_invalidations
 from tests.helpers.mutations import Shop, ask, get, settle, until
 
@@ -356,13 +357,14 @@ async def test_purges_from_many_threads_each_have_a_number_of_their_own() -> Non
     """No number twice, none left out, whoever purges at the same moment, and every one is obeyed."""
     shop = _shop()
     await shop.cache.start()
+    log: Any = shop.cache._bus
     seqs: list[int] = []
     together = threading.Barrier(4)
 
     def purge(number: int) -> None:
         together.wait()
         for each in range(25):
-            seqs.append(shop.cache._bus.publish_now((f"{number}-{each}",), soft=False).seq)  # noqa: PERF401
+            seqs.append(log.publish_now(Claim((f"{number}-{each}",), soft=False)).seq)  # noqa: PERF401
 
     threads = [threading.Thread(target=purge, args=(number,)) for number in range(4)]
     for thread in threads:

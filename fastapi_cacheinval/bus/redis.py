@@ -1,0 +1,125 @@
+"""The purge log in Redis, as one event loop reaches it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi_cacheinval.bus.lines import LineError, decode_line, decode_page, encode_payload, encode_tag
+from fastapi_cacheinval.bus.script import LUA, PAGE_LUA, WAIT_LUA, Call, LogKeys
+from fastapi_cacheinval.connections.client import Away, Client, Script
+from fastapi_cacheinval.core.replica import Ask, Current, Line, Missed, Page, Reply, Reset, Term
+from fastapi_cacheinval.errors import LogUnavailable
+from fastapi_cacheinval.ports.log import Answer, Claim
+
+__all__ = ["RedisLog"]
+
+_RUN, _PAGE, _WAIT = Script(LUA), Script(PAGE_LUA), Script(WAIT_LUA)
+_PAGE_SIZE = 1_000
+_LARGEST_PAGE = 1_000_000
+
+
+class RedisLog:
+    """A `SharedLog` over one client; `bound` is the length of a lease, `life` what the longest stored one lives."""
+
+    def __init__(self, client: Client, keys: LogKeys, *, bound: float, life: Callable[[], float]) -> None:
+        self._client = client
+        self._keys = keys
+        self._bound = bound
+        self._life = life
+
+    async def run(self, ask: Ask, replica: str, purge: Claim | None = None) -> Answer:
+        payload = b""
+        if purge is not None:
+            payload = encode_payload(purge.tags, soft=purge.soft, trace=purge.trace, prompt=purge.prompt)
+        call = Call(
+            replica=replica,
+            term=ask.term.number,
+            term_nonce=ask.term.nonce,
+            seq=ask.seq,
+            nonce=ask.nonce,
+            # Made anew for every try: a purge that is repeated is another line.
+            fresh=secrets.token_hex(8),
+            bound=self._bound,
+            channel=self._keys.channel,
+            life=self._life(),
+            soft=purge is not None and purge.soft,
+            payload=payload,
+            tags=() if purge is None else tuple(map(encode_tag, purge.tags)),
+        )
+        try:
+            reply = await self._client.script(_RUN, self._keys[:4], call.arguments())
+            return _answer(reply, purge)
+        except Away as away:
+            raise LogUnavailable(away.reason) from away
+        except (ValueError, TypeError, IndexError) as error:
+            raise LogUnavailable(f"it answers as no log does ({error})") from error
+
+    async def messages(self) -> AsyncIterator[Line | None]:
+        try:
+            async for message in self._client.messages(self._keys.channel, quiet=self._bound):
+                if message is None:
+                    yield None
+                    continue
+                try:
+                    yield decode_line(message[1])
+                except LineError:
+                    # Of a later release: the log itself says what it comes to.
+                    yield None
+        except Away as away:
+            raise LogUnavailable(away.reason) from away
+
+    async def page(self, term: Term, up_to: int) -> Page | None:
+        limit, page = _PAGE_SIZE, None
+        while page is None and limit <= _LARGEST_PAGE:
+            try:
+                reply = await self._client.script(
+                    _PAGE, (self._keys.tags, self._keys.state), (term.nonce, up_to, limit)
+                )
+            except Away as away:
+                raise LogUnavailable(away.reason) from away
+            if not reply:
+                return None
+            floor = min(int(reply[0]), up_to)
+            page = decode_page(term, up_to, limit, floor, reply[1])
+            limit *= 8
+        return page
+
+    async def behind(self, line: Line) -> tuple[int, int]:
+        arguments = (line.term.number, line.term.nonce, line.seq, int(self._bound * 1_000_000))
+        try:
+            behind, there = await self._client.script(_WAIT, (self._keys.state, self._keys.acks), arguments)
+        except Away as away:
+            raise LogUnavailable(away.reason) from away
+        return int(behind), int(there)
+
+    async def leave(self, replica: str) -> None:
+        try:
+            await self._client.command("HDEL", self._keys.acks, replica)
+        except Away as away:
+            raise LogUnavailable(away.reason) from away
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def _answer(reply: Any, purge: Claim | None) -> Answer:
+    verdict, number, term_nonce, seq, nonce, at, messages = reply
+    term = Term(int(number), term_nonce.decode())
+    end = int(seq), nonce.decode()
+    line = None
+    if purge is not None:
+        line = Line(term, *end, purge.tags, purge.soft, int(at) / 1_000_000, purge.trace, purge.prompt)
+    said: Reply
+    if verdict == 0:
+        said = Current(term)
+    elif verdict == 1:
+        try:
+            said = Missed(term, tuple(map(decode_line, messages)))
+        except LineError:
+            # A later release has written what cannot be read here: give up what is kept, and go on behind it.
+            said = Reset(term, *end)
+    else:
+        said = Reset(term, *end)
+    return Answer(said, line)

@@ -1,0 +1,158 @@
+"""A Redis client on one event loop: bounded calls, and one error for whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any
+
+from redis.exceptions import NoScriptError, RedisError
+
+__all__ = ["Away", "Client", "Script"]
+
+
+class Away(Exception):
+    """Redis could not be reached, or refused; `reason` is for people."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class Script:
+    """A Lua script, sent by its digest where the server knows it."""
+
+    __slots__ = ("digest", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        # The name that the protocol gives a script, nothing that has to be secure.
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def reason_of(error: BaseException) -> str:
+    """What to say of an error: the server's own word, or what kind of silence it is."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    text = str(error).strip().partition("\n")[0]
+    return text[:200] or type(error).__name__
+
+
+# What redis-py, its parsers and the event loop raise for a server that is gone, sick or somebody else.
+_TROUBLE = (RedisError, OSError, EOFError, TimeoutError, RuntimeError, ValueError, IndexError, KeyError)
+
+
+class Client:
+    """Calls a `redis.asyncio` client, each for at most `timeout` seconds; raises `Away`, and nothing else.
+
+    `subscriber` gives a client that can subscribe. Where it is `owned` closing closes it, and what is there beside it.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        timeout: float,
+        *,
+        owned: bool,
+        subscriber: Callable[[], Any],
+        also: Iterable[Any] = (),
+    ) -> None:
+        self._also = tuple(also)
+        self._client = client
+        self._timeout = timeout
+        self._owned = owned
+        self._subscriber = subscriber
+
+    def __repr__(self) -> str:
+        return f"<Client of {self._client!r}>"
+
+    async def command(self, *parts: Any) -> Any:
+        """One command."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._client.execute_command(*parts)
+        except _TROUBLE as error:
+            raise Away(reason_of(error)) from error
+
+    async def script(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
+        """One call of a script; the keys are all in one slot."""
+        parts = (len(keys), *keys, *arguments)
+        try:
+            async with asyncio.timeout(self._timeout):
+                try:
+                    return await self._client.execute_command("EVALSHA", script.digest, *parts)
+                except NoScriptError:
+                    return await self._client.execute_command("EVAL", script.text, *parts)
+        except _TROUBLE as error:
+            raise Away(reason_of(error)) from error
+
+    async def together(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Several commands on keys of one slot, in one round trip and not as a transaction."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                pipeline = self._client.pipeline(transaction=False)
+                for parts in commands:
+                    pipeline.execute_command(*parts)
+                replies: list[Any] = await pipeline.execute()
+                return replies
+        except _TROUBLE as error:
+            raise Away(reason_of(error)) from error
+
+    async def messages(self, *channels: bytes, quiet: float) -> AsyncIterator[tuple[bytes, bytes] | None]:
+        """What is published on channels, and None once they are subscribed to; raises `Away` when that ends.
+
+        After `quiet` seconds without a word the server is asked for one, and given up after as many again.
+        """
+        pubsub = client = None
+        try:
+            client = self._subscriber()
+            pubsub = client.pubsub()
+            async with asyncio.timeout(self._timeout):
+                await pubsub.subscribe(*channels)
+            asked = False
+            while True:
+                message = await _next_message(pubsub, quiet)
+                if message is None:
+                    if asked:
+                        raise Away("the subscription is silent")
+                    asked = True
+                    async with asyncio.timeout(self._timeout):
+                        await pubsub.ping()
+                    continue
+                asked = False
+                if message["type"] == "message":
+                    yield message["channel"], message["data"]
+                elif message["type"] == "subscribe" and message["channel"] == channels[-1]:
+                    yield None
+        except _TROUBLE as error:
+            raise Away(reason_of(error)) from error
+        finally:
+            if pubsub is not None:
+                await _quietly(pubsub.aclose)
+            if client is not None and client is not self._client:
+                await _quietly(client.aclose)
+
+    async def close(self) -> None:
+        """Close what is ours; never raises."""
+        if self._owned:
+            for client in (self._client, *self._also):
+                await _quietly(client.aclose)
+
+
+async def _next_message(pubsub: Any, quiet: float) -> Any:
+    """The next message, None after so many seconds without one.
+
+    `pong` counts as a message: the server is there.
+    """
+    async with asyncio.timeout(quiet * 2):
+        return await pubsub.get_message(ignore_subscribe_messages=False, timeout=quiet)
+
+
+async def _quietly(close: Callable[[], Any]) -> None:
+    try:
+        async with asyncio.timeout(1.0):
+            await close()
+    except _TROUBLE:
+        # It is gone already, which is what was wanted.
+        return

@@ -1,0 +1,41 @@
+"""`Cacheinval-Token`: up to where a client's own writes have been read, so that another replica can read as far.
+
+A token is a client's claim: it can make a replica ask its log once more, and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from fastapi_cacheinval.core.replica import Replica, Term
+
+__all__ = ["Token", "parse_token"]
+
+_TOKEN = re.compile(rb"([0-9]{1,15})\.([0-9a-f]{1,32})\.([0-9]{1,15})\Z")
+
+
+class Token(NamedTuple):
+    """A place in the log."""
+
+    term: Term
+    seq: int
+
+    def serialise(self) -> bytes:
+        """The field's value."""
+        return f"{self.term.number}.{self.term.nonce}.{self.seq}".encode()
+
+    def ahead_of(self, replica: Replica) -> bool:
+        """Whether a replica may not have read that far; what is older than its term never matters."""
+        if self.term == replica.term:
+            return self.seq > replica.applied
+        return self.term.number > replica.term.number
+
+
+def parse_token(value: bytes) -> Token | None:
+    """None for what is no token. Never raises."""
+    match = _TOKEN.match(value)
+    if match is None:
+        return None
+    number, nonce, seq = match.groups()
+    return Token(Term(int(number), nonce.decode()), int(seq))

@@ -1,0 +1,297 @@
+"""The shared tier (L2) on one event loop: what other replicas have stored, and one forward per key in the cluster.
+
+The rules: nothing is read or taken without a live lease, asked again when the reply has arrived; what is found is
+checked like any stored response and kept in the near tier; who does not get a key's fill lock waits to be woken,
+and looks by itself should that be lost; whatever goes wrong, the request goes forward.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from itertools import count
+from typing import Any, NamedTuple
+
+from fastapi_cacheinval.core.selecting import VaryRecord
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.engine.clocks import within
+from fastapi_cacheinval.engine.engine import Engine, Kept
+from fastapi_cacheinval.engine.holds import Hold
+from fastapi_cacheinval.errors import TierUnavailable
+from fastapi_cacheinval.grammar.fields import RawHeaders
+from fastapi_cacheinval.ports.far import ID_BYTES, FarStore, Found, Lock
+from fastapi_cacheinval.ports.telemetry import Telemetry
+from fastapi_cacheinval.stores.codec import Codec, Unreadable
+
+__all__ = ["FarTier", "Led"]
+
+logger = logging.getLogger("fastapi_cacheinval.far")
+
+_FIRST_LOOK = 0.05
+_LONGEST_LOOK = 0.25
+_BREAK_SECONDS = 1.0
+_PROBATION_MS = 30_000
+_MOST_ASKED = 10_000
+
+Own = Callable[[Coroutine[Any, Any, None]], object]
+Wanted = Callable[[StoredResponse], bool]
+
+
+class Led(NamedTuple):
+    """What a forward that leads a key finds before it begins.
+
+    `stored` is another replica's response; without one, `hold` is the right to forward in the cluster, `refused` says
+    that the key's responses cannot be shared, and neither that nothing could be had. `waited` says that another
+    replica's forward was waited for, `stale` is what was found and is not good enough.
+    """
+
+    stored: StoredResponse | None = None
+    hold: Hold | None = None
+    refused: bool = False
+    waited: bool = False
+    stale: StoredResponse | None = None
+
+
+class FarTier:
+    """Reads, writes and locks for one event loop.
+
+    `own` runs work that outlives its request, `lives` is told for how many seconds something stored lives.
+    """
+
+    def __init__(
+        self,
+        store: FarStore,
+        codec: Codec,
+        engine: Engine,
+        telemetry: Telemetry,
+        own: Own,
+        lives: Callable[[float], None],
+    ) -> None:
+        self._store = store
+        self._codec = codec
+        self._engine = engine
+        self._replica = engine.replica
+        self._clock = engine.clock
+        self._bound = engine.settings.staleness_bound
+        self._telemetry = telemetry
+        self._own = own
+        self._lives = lives
+        self._owner = secrets.token_hex(8)
+        self._numbers = count()
+        self._closed_until = 0.0
+        self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
+        self._asked: OrderedDict[bytes, None] = OrderedDict()
+        self._listening: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to hear of released locks."""
+        self._listening = asyncio.get_running_loop().create_task(self._listen())
+
+    async def close(self) -> None:
+        """End; never raises."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.wait((self._listening,))
+        await self._store.close()
+
+    @property
+    def open(self) -> bool:
+        """Whether it may be asked now: under a live lease, and not just after it was out of reach."""
+        now = self._clock.now()
+        return self._replica.live(now) and now >= self._closed_until
+
+    def _away(self, error: TierUnavailable) -> None:
+        self._telemetry.far("unavailable")
+        self._closed_until = self._clock.now() + _BREAK_SECONDS
+        logger.debug("%s", error)
+
+    # -- reading --------------------------------------------------------------------------------
+
+    async def _read(self, key: bytes) -> tuple[Kept | None, bytes]:
+        """What is stored under a key and may be used here, and the id of what was seen there."""
+        asked = self._clock.now()
+        found = await self._store.read(key)
+        return self._understood(key, found, asked)
+
+    def _understood(self, key: bytes, found: Found | None, asked: float) -> tuple[Kept | None, bytes]:
+        if found is None:
+            self._telemetry.far("miss")
+            return None, b""
+        seen = found.data[:ID_BYTES]
+        try:
+            far = self._codec.decode(
+                found.data,
+                key=key,
+                pttl_ms=found.pttl_ms,
+                asked=asked,
+                adopt=lambda term, as_of: self._replica.adopt(term, as_of, self._clock.now()),
+            )
+        except Unreadable as error:
+            self._telemetry.far(f"unreadable-{error.reason}")
+            return None, seen
+        if far is None:
+            self._telemetry.far("outdated")
+            return None, seen
+        return far.value, seen
+
+    async def _find(self, key: bytes, headers: RawHeaders) -> tuple[StoredResponse | None, bytes, bytes]:
+        """What a request selects, the key that its forward locks, and the id of what was seen under that."""
+        known = self._engine.store.get(key)
+        seen = b""
+        if not isinstance(known, VaryRecord):
+            value, seen = await self._read(key)
+            if not isinstance(value, VaryRecord):
+                return self._usable(value), key, seen
+            known = self._engine.join(key, value)
+        newest = b""
+        for variant in known.keys_for(headers):
+            value, found = await self._read(variant)
+            usable = self._usable(value)
+            if usable is not None:
+                return usable, variant, found
+            if not newest:
+                newest, seen = variant, found
+        return None, newest or key, seen
+
+    def _usable(self, value: Kept | None) -> StoredResponse | None:
+        """A response that may be handed over, kept in the near tier from now on."""
+        if not isinstance(value, StoredResponse):
+            return None
+        if self._engine.stale_from(value, self._clock.now()) is None:
+            self._telemetry.far("outdated")
+            return None
+        self._telemetry.far("hit")
+        self._engine.put(value, self._clock.now())
+        return value
+
+    # -- leading --------------------------------------------------------------------------------
+
+    async def lead(self, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted) -> Led:
+        """Before a forward: take what is `wanted` from another replica, or the right to forward, until the deadline."""
+        try:
+            return await self._led(key, headers, deadline, wanted)
+        except TierUnavailable as error:
+            self._away(error)
+            return Led()
+
+    async def _led(self, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted) -> Led:
+        waited, look = False, _FIRST_LOOK
+        owner = f"{self._owner}-{next(self._numbers)}"
+        while True:
+            stored, locked, seen = await self._find(key, headers)
+            if stored is not None and wanted(stored):
+                return Led(stored, waited=waited)
+            waking = self._expect(locked)
+            try:
+                match await self._store.claim(locked, owner, self._bound, seen):
+                    case Lock.GOT:
+                        hold = Hold(self._store, self._clock, self._own, key=locked, owner=owner, bound=self._bound)
+                        return Led(hold=hold, waited=waited, stale=stored)
+                    case Lock.REFUSED:
+                        return Led(refused=True, waited=waited, stale=stored)
+                    case Lock.HELD:
+                        left = deadline - self._clock.now()
+                        if left <= 0 or not self.open:
+                            return Led(waited=waited, stale=stored)
+                        waited = True
+                        await within(self._clock, waking, min(look, left))
+                        look = min(look * 2, _LONGEST_LOOK)
+                    case Found():
+                        # Stored since it was looked for.
+                        pass
+            finally:
+                self._forget(locked, waking)
+
+    def _expect(self, key: bytes) -> asyncio.Future[None]:
+        waking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, set()).add(waking)
+        return waking
+
+    def _forget(self, key: bytes, waking: asyncio.Future[None]) -> None:
+        waking.cancel()
+        waiting = self._waiting.get(key)
+        if waiting is not None:
+            waiting.discard(waking)
+            if not waiting:
+                del self._waiting[key]
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async for key in self._store.woken():
+                    for waking in self._waiting.get(key, ()):
+                        if not waking.done():
+                            waking.set_result(None)
+            except TierUnavailable as error:
+                logger.debug("the subscription ended: %s", error.reason)
+            await asyncio.sleep(_LONGEST_LOOK)
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def keep(self, key: bytes, stored: StoredResponse, hold: Hold | None, *, split: bool) -> None:
+        """Store a response that this replica has just filled, beside the request, and let go of its lock.
+
+        `split` says that clients choose by their query which keys there are: those live short lives at first.
+        """
+        now = self._clock.now()
+        held = hold is not None and hold.end()
+        if not self.open:
+            if hold is not None and held:
+                self._own(self._released(hold))
+            return
+        life_ms = int((stored.usable_until - now) * 1000)
+        if split and not self._asked_before(key):
+            life_ms = min(life_ms, _PROBATION_MS)
+        self._lives(life_ms / 1000)
+        data = self._encoded(stored, stored.key, life_ms, now) if life_ms > 0 else b""
+        record = self._engine.store.get(key) if stored.key != key else None
+        self._own(self._write(key, stored.key, data, life_ms, record, hold if held else None))
+
+    def _asked_before(self, key: bytes) -> bool:
+        if key in self._asked:
+            self._asked.move_to_end(key)
+            return True
+        self._asked[key] = None
+        if len(self._asked) > _MOST_ASKED:
+            self._asked.popitem(last=False)
+        return False
+
+    def _encoded(self, value: Kept, key: bytes, life_ms: int, now: float) -> bytes:
+        """The bytes to store; none for what no reader would take."""
+        try:
+            return self._codec.encode(
+                value, key=key, id=secrets.token_bytes(ID_BYTES), term=self._replica.term, life_ms=life_ms, now=now
+            )
+        except ValueError:
+            self._telemetry.far("unwritable")
+            return b""
+
+    async def _write(
+        self, key: bytes, variant: bytes, data: bytes, life_ms: int, record: Kept | None, hold: Hold | None
+    ) -> None:
+        try:
+            if isinstance(record, VaryRecord):
+                now = self._clock.now()
+                whole_ms = max(1, int((record.until - now) * 1000))
+                selecting = self._encoded(record, key, whole_ms, now)
+                if selecting:
+                    await self._store.write(key, selecting, whole_ms)
+            if hold is not None and hold.key == variant:
+                await self._store.release(variant, hold.owner, data=data, life_ms=life_ms)
+            else:
+                if data:
+                    await self._store.write(variant, data, life_ms)
+                if hold is not None:
+                    await self._store.release(hold.key, hold.owner)
+            self._telemetry.far("write")
+        except TierUnavailable as error:
+            self._away(error)
+
+    async def _released(self, hold: Hold) -> None:
+        try:
+            await self._store.release(hold.key, hold.owner)
+        except TierUnavailable as error:
+            self._away(error)

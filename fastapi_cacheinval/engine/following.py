@@ -1,0 +1,293 @@
+"""Keeping a replica up to a shared log, on one event loop.
+
+The rules: subscribe, then ask the log, then serve; ask every third of the bound, at once where a message does not
+follow on what was read, and once more after everything had to be given up; a purge is done when this replica has
+applied it in the term that it was written in, and until then it is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from fastapi_cacheinval.core.backlog import Backlog
+from fastapi_cacheinval.core.replica import Line, Missed, Next, Replica, Reply
+from fastapi_cacheinval.engine.clocks import within
+from fastapi_cacheinval.errors import LogUnavailable
+from fastapi_cacheinval.ports.clock import Clock
+from fastapi_cacheinval.ports.log import Claim, SharedLog
+
+__all__ = ["Follower", "Shared", "Witness"]
+
+logger = logging.getLogger("fastapi_cacheinval.bus")
+
+_MOST_ASKS = 4
+_MOST_WRITES = 3
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+
+
+class Witness(Protocol):
+    """Hears what happens on the way between the log and the replica. No call awaits, raises or does I/O."""
+
+    def applied(self, line: Line, *, late: bool) -> None:
+        """A line of somebody else was applied; `late` where its message had not come."""
+        ...
+
+    def numbered(self, line: Line) -> None:
+        """A purge that had been queued has its number."""
+        ...
+
+    def reset(self, term: int) -> None:
+        """Everything that was kept had to be given up."""
+        ...
+
+
+class Shared:
+    """What the followers of one process share: its replica, its purges without a number, its id in the log."""
+
+    def __init__(self, replica: Replica, witness: Witness, identity: str) -> None:
+        self.replica = replica
+        self.witness = witness
+        self.identity = identity
+        self.backlog = Backlog()
+        # Several event loops, each in a thread of its own, may follow for one replica.
+        self.lock = threading.Lock()
+
+
+class Follower:
+    """One event loop's link between a log and the process's replica; `bound` is the length of a lease in seconds.
+
+    `connected` is None before the first word from the log.
+    """
+
+    def __init__(self, log: SharedLog, shared: Shared, clock: Clock, *, bound: float, context: Any) -> None:
+        self.log = log
+        self.connected: bool | None = None
+        self._shared = shared
+        self._replica = shared.replica
+        self._clock = clock
+        self._bound = bound
+        self._context = context
+        self._serving = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._learning: asyncio.Task[None] | None = None
+        self._pause = _FIRST_PAUSE
+        self._failed = False
+        self._wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._next: asyncio.Future[bool] | None = None
+        self._subscribed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def begin(self, *, serving: bool) -> None:
+        """Start, and wait for the first word from the log or for its absence."""
+        if not self._tasks:
+            self._task(self._beat())
+        if serving and not self._serving:
+            self._serving = True
+            self._task(self._listen())
+            await asyncio.shield(self._subscribed)
+            await self.synced()
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work, context=self._context.copy()))
+
+    async def end(self, patience: float) -> None:
+        """Stop; what is queued gets one last try of at most so many seconds."""
+        if self._shared.backlog and self.connected is not False:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._drain()
+        for task in (*self._tasks, *([] if self._learning is None else [self._learning])):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._tasks.clear()
+        if self._serving:
+            with contextlib.suppress(LogUnavailable):
+                await self.log.leave(self._shared.identity)
+        await self.log.close()
+
+    # -- asking ---------------------------------------------------------------------------------
+
+    def want(self) -> None:
+        """Ask the log as soon as possible."""
+        if not self._wake.done():
+            self._wake.set_result(None)
+
+    async def synced(self) -> bool:
+        """Wait for a heartbeat that begins after this call; whether it renewed the lease."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        waited = self._next
+        self.want()
+        return await asyncio.shield(waited)
+
+    async def _beat(self) -> None:
+        while True:
+            self._wake = asyncio.get_running_loop().create_future()
+            waited, self._next = self._next, None
+            settled = False
+            try:
+                settled = await self._settled() if self._serving else True
+                if settled and self._shared.backlog:
+                    await self._drain()
+            finally:
+                if waited is not None and not waited.done():
+                    waited.set_result(settled)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        if self._failed:
+            # Not at once, whoever asks: a server that comes back must not be met by all at the same moment.
+            never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            await within(self._clock, never, self._pause)
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE, self._bound / 3)
+        elif self._serving:
+            await within(self._clock, self._wake, self._bound / 3)
+        else:
+            await self._wake
+
+    async def _settled(self) -> bool:
+        for _ in range(_MOST_ASKS):
+            sent = self._clock.now()
+            try:
+                answer = await self.log.run(self._replica.ask(), self._shared.identity)
+            except LogUnavailable as away:
+                self._lost(away.reason)
+                return False
+            self._found()
+            if self._take(answer.reply, sent, None):
+                return True
+        return False
+
+    def _take(self, reply: Reply, sent: float, own: Line | None) -> bool:
+        """Apply a reply; whether there is nothing more to ask for."""
+        replica = self._replica
+        with self._shared.lock:
+            generation, applied = replica.generation, replica.applied
+            following = replica.answered(reply, sent, self._clock.now())
+            reset = replica.generation != generation
+            reached = replica.applied
+        if isinstance(reply, Missed) and not reset:
+            for line in reply.lines:
+                if applied < line.seq <= reached and line != own:
+                    self._shared.witness.applied(line, late=True)
+        if reset:
+            self._shared.witness.reset(reply.term.number)
+            self._learn()
+            # The log has not heard yet that this replica has let go of everything.
+            return False
+        return following is Next.NOTHING
+
+    def _heard(self, line: Line) -> None:
+        replica = self._replica
+        with self._shared.lock:
+            before = replica.applied
+            following = replica.heard(line, self._clock.now())
+            applied = replica.applied == line.seq != before
+        if applied:
+            self._shared.witness.applied(line, late=False)
+        if following is Next.ASK or line.prompt:
+            self.want()
+
+    async def _listen(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                async for line in self.log.messages():
+                    pause = _FIRST_PAUSE
+                    if line is not None:
+                        self._heard(line)
+                        continue
+                    if not self._subscribed.done():
+                        self._subscribed.set_result(True)
+                    self.want()
+            except LogUnavailable as away:
+                logger.debug("the subscription ended: %s", away.reason)
+            if not self._subscribed.done():
+                self._subscribed.set_result(False)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    # -- what was purged before it joined ---------------------------------------------------------
+
+    def _learn(self) -> None:
+        if not self._serving:
+            return
+        if self._learning is not None:
+            self._learning.cancel()
+        loop = asyncio.get_running_loop()
+        self._learning = loop.create_task(self._read_pages(), context=self._context.copy())
+
+    async def _read_pages(self) -> None:
+        replica = self._replica
+        useful = True
+        while useful:
+            try:
+                page = await self.log.page(replica.term, replica.floor)
+            except LogUnavailable as away:
+                # What others have stored from before stays unusable here, which costs forwards and nothing else.
+                logger.debug("what was purged before this replica joined could not be read: %s", away.reason)
+                return
+            with self._shared.lock:
+                useful = page is not None and replica.learned(page, self._clock.now())
+
+    # -- purges ---------------------------------------------------------------------------------
+
+    async def write(self, claim: Claim) -> Line:
+        """Write one purge, and apply it; raises `LogUnavailable` where that could not be brought to its end."""
+        replica = self._replica
+        for _ in range(_MOST_WRITES):
+            sent = self._clock.now()
+            try:
+                answer = await self.log.run(replica.ask(), self._shared.identity if self._serving else "", purge=claim)
+            except LogUnavailable as away:
+                self._lost(away.reason)
+                raise
+            self._found()
+            line = answer.line
+            if line is not None:
+                self._take(answer.reply, sent, line)
+                if not self._serving or (replica.term == line.term and replica.applied >= line.seq):
+                    return line
+        raise LogUnavailable("its term changed while the purge was written")
+
+    async def _drain(self) -> None:
+        backlog = self._shared.backlog
+        while True:
+            with self._shared.lock:
+                due = backlog.due()
+            if due is None:
+                return
+            try:
+                line = await self.write(Claim(due.tags, due.soft))
+            except LogUnavailable:
+                return
+            with self._shared.lock:
+                for fence in backlog.written(due):
+                    self._replica.lift(fence)
+            self._shared.witness.numbered(line)
+
+    # -- being in touch ---------------------------------------------------------------------------
+
+    def _lost(self, reason: str) -> None:
+        self._failed = True
+        if self.connected is not False:
+            self.connected = False
+            logger.warning(
+                "out of touch with the purge log (%s): responses are kept for their first %g s only, purges are queued",
+                reason,
+                self._bound,
+            )
+
+    def _found(self) -> None:
+        self._failed, self._pause = False, _FIRST_PAUSE
+        if self.connected is False:
+            logger.warning("in touch with the purge log again")
+        self.connected = True

@@ -1,0 +1,135 @@
+"""The bus over a log that replicas share: one follower for each event loop, one queue for the process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable
+from contextvars import Context
+
+from fastapi_cacheinval.core.replica import Line, Replica
+from fastapi_cacheinval.engine.following import Follower, Shared, Witness
+from fastapi_cacheinval.errors import LogUnavailable, PurgeNotDelivered, ReplicasUnknown
+from fastapi_cacheinval.ports.bus import BusState
+from fastapi_cacheinval.ports.clock import Clock
+from fastapi_cacheinval.ports.log import Claim, SharedLog
+
+__all__ = ["SharedBus"]
+
+_FIRST_LOOK = 0.002
+_LONGEST_LOOK = 0.05
+
+
+class SharedBus:
+    """A `Bus` over logs that `connect` makes, one for each event loop; `timeout` is seconds for one call to the log."""
+
+    def __init__(
+        self,
+        connect: Callable[[], SharedLog],
+        replica: Replica,
+        witness: Witness,
+        clock: Clock,
+        *,
+        bound: float,
+        timeout: float,
+    ) -> None:
+        self._connect = connect
+        self._clock = clock
+        self._bound = bound
+        self._timeout = timeout
+        self._shared = Shared(replica, witness, "")
+        self._owner: int | None = None
+        self._followers: dict[asyncio.AbstractEventLoop, Follower] = {}
+
+    async def start(self, replica: Replica, *, serving: bool) -> None:
+        if self._owner != os.getpid():
+            # Made here, not in __init__: a process that was forked after it must not share it.
+            self._owner = os.getpid()
+            self._shared.identity = secrets.token_hex(8)
+            self._followers.clear()
+        loop = asyncio.get_running_loop()
+        for other in list(self._followers):
+            if other.is_closed():
+                del self._followers[other]
+        follower = self._followers.get(loop)
+        if follower is None:
+            follower = Follower(self._connect(), self._shared, self._clock, bound=self._bound, context=Context())
+            self._followers[loop] = follower
+        await follower.begin(serving=serving)
+
+    async def stop(self) -> int:
+        follower = self._followers.pop(asyncio.get_running_loop(), None)
+        if follower is None:
+            return 0
+        if not self._followers:
+            # Before the log is told that nobody has to wait for this replica.
+            self._shared.replica.let_go()
+        await follower.end(self._bound)
+        return 0 if self._followers else len(self._shared.backlog)
+
+    async def publish(self, claim: Claim) -> Line:
+        follower = self._followers.get(asyncio.get_running_loop())
+        if follower is None:
+            return await self._publish_once(claim)
+        if follower.connected is False:
+            # Nobody waits for a server that is known to be silent.
+            raise self._queued(claim, "it is out of reach")
+        try:
+            return await follower.write(claim)
+        except LogUnavailable as away:
+            follower.want()
+            raise self._queued(claim, away.reason) from away
+
+    def _queued(self, claim: Claim, reason: str) -> PurgeNotDelivered:
+        shared = self._shared
+        with shared.lock:
+            # A soft purge asks for stale answers; nothing has to be refused for it.
+            fence = None if claim.soft else shared.replica.fence(claim.tags)
+            shared.backlog.add(claim.tags, soft=claim.soft, fence=fence)
+        return PurgeNotDelivered(claim.tags, reason)
+
+    async def _publish_once(self, claim: Claim) -> Line:
+        """For who has not started: nothing is left behind, so nothing can be queued."""
+        log = self._connect()
+        try:
+            answer = await log.run(Replica(staleness_bound=self._bound).ask(), "", claim)
+        except LogUnavailable as away:
+            raise PurgeNotDelivered(claim.tags, away.reason, queued=False) from away
+        finally:
+            await log.close()
+        assert answer.line is not None
+        return answer.line
+
+    async def applied_by_all(self, line: Line) -> int:
+        follower = self._followers.get(asyncio.get_running_loop())
+        log = self._connect() if follower is None else follower.log
+        look = _FIRST_LOOK
+        try:
+            if follower is not None:
+                follower.want()
+            while True:
+                behind, there = await log.behind(line)
+                if not behind:
+                    return there
+                await asyncio.sleep(look)
+                look = min(look * 1.5, _LONGEST_LOOK)
+        except LogUnavailable as away:
+            raise ReplicasUnknown(line.term.number, line.seq, away.reason) from away
+        finally:
+            if follower is None:
+                await log.close()
+
+    async def catch_up(self) -> bool:
+        follower = self._followers.get(asyncio.get_running_loop())
+        if follower is None or follower.connected is False:
+            return False
+        try:
+            async with asyncio.timeout(2 * self._timeout):
+                return await follower.synced()
+        except TimeoutError:
+            return False
+
+    def state(self) -> BusState:
+        connected = any(follower.connected for follower in self._followers.values())
+        return BusState(connected=connected, queue_length=len(self._shared.backlog))

@@ -1,0 +1,62 @@
+"""What an `HTTPCache` shares with other replicas, put together: the log and the shared tier over one Redis."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from fastapi_cacheinval.bus.redis import RedisLog
+from fastapi_cacheinval.bus.script import log_keys
+from fastapi_cacheinval.connections.urls import Connect
+from fastapi_cacheinval.core.replica import Replica
+from fastapi_cacheinval.engine.engine import Engine
+from fastapi_cacheinval.engine.far import FarTier, Own
+from fastapi_cacheinval.engine.following import Witness
+from fastapi_cacheinval.engine.settings import Settings
+from fastapi_cacheinval.engine.shared_bus import SharedBus
+from fastapi_cacheinval.ports.clock import Clock
+from fastapi_cacheinval.ports.telemetry import Telemetry
+from fastapi_cacheinval.stores.codec import Codec
+from fastapi_cacheinval.stores.redis import RedisStore
+
+__all__ = ["SharedTiers", "key_prefix"]
+
+_LEAST_LIFE = 60.0
+
+
+def key_prefix(namespace: str, version: str) -> str:
+    """What begins every key in Redis: no two caches share one, and no brace of theirs moves a key to another slot."""
+    return f"{quote(namespace, safe='')}:{quote(version, safe='')}" if version else quote(namespace, safe="")
+
+
+class SharedTiers:
+    """Makes, for each event loop, the adapters of one cache."""
+
+    def __init__(self, settings: Settings, connect: Connect) -> None:
+        self._settings = settings
+        self._connect = connect
+        self._prefix = key_prefix(settings.namespace, settings.version)
+        # What was purged longer ago than anything stored lives may be forgotten.
+        self._longest_life = _LEAST_LIFE
+
+    def _lives(self, seconds: float) -> None:
+        self._longest_life = max(self._longest_life, seconds)
+
+    def bus(self, replica: Replica, witness: Witness, clock: Clock) -> SharedBus:
+        """The purge log."""
+        settings = self._settings
+        keys = log_keys(self._prefix)
+        return SharedBus(
+            lambda: RedisLog(self._connect(), keys, bound=settings.staleness_bound, life=lambda: self._longest_life),
+            replica,
+            witness,
+            clock,
+            bound=settings.staleness_bound,
+            timeout=settings.call_timeout,
+        )
+
+    def far(self, engine: Engine, telemetry: Telemetry, own: Own) -> FarTier:
+        """The shared tier."""
+        settings = self._settings
+        secret = settings.secret.encode() if isinstance(settings.secret, str) else settings.secret
+        store = RedisStore(self._connect(), self._prefix, quiet=settings.staleness_bound)
+        return FarTier(store, Codec(secret, most_bytes=settings.max_body_bytes), engine, telemetry, own, self._lives)

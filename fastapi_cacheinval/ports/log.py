@@ -1,0 +1,62 @@
+"""The port of a purge log that several replicas share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import NamedTuple, Protocol
+
+from fastapi_cacheinval.core.replica import Ask, Line, Page, Reply, Term
+
+__all__ = ["Answer", "Claim", "SharedLog"]
+
+
+class Claim(NamedTuple):
+    """A purge that is to be written: the line without its number."""
+
+    tags: tuple[str, ...]
+    soft: bool
+    trace: tuple[tuple[str, str], ...] = ()
+    prompt: bool = False
+
+
+class Answer(NamedTuple):
+    """What the log says to a heartbeat or a purge; `line` is the purge as it was written."""
+
+    reply: Reply
+    line: Line | None
+
+
+class SharedLog(Protocol):
+    """The log as one event loop reaches it.
+
+    Every call that waits is bounded in time, and raises `LogUnavailable`, and nothing else, where the log cannot be
+    reached or refuses.
+    """
+
+    async def run(self, ask: Ask, replica: str, purge: Claim | None = None) -> Answer:
+        """Compare what was read with the log, and write a purge if there is one, in one step.
+
+        `replica` is the id under which the caller takes a lease, empty for who takes none. Where it raises, the purge
+        may have been written all the same.
+        """
+        ...
+
+    def messages(self) -> AsyncIterator[Line | None]:
+        """Lines as they are published, and None whenever a subscription has begun; ends by raising."""
+        ...
+
+    async def page(self, term: Term, up_to: int) -> Page | None:
+        """What is remembered of tags purged by `up_to` and before, newest first; None in another term."""
+        ...
+
+    async def behind(self, line: Line) -> tuple[int, int]:
+        """How many replicas with a live lease have not applied a line, and how many have."""
+        ...
+
+    async def leave(self, replica: str) -> None:
+        """Have nobody wait for a replica that has given up its lease."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections; never raises."""
+        ...

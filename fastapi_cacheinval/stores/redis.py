@@ -1,0 +1,124 @@
+"""The shared tier in Redis, as one event loop reaches it.
+
+All keys of one cache key share a slot, and all have a TTL: `r` is what is stored, `f` the fill lock (its owner, or `!`
+where what the key answers could not be shared), `w` says that somebody waits for it.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error
+from collections.abc import AsyncIterator
+
+from fastapi_cacheinval.connections.client import Away, Client, Script
+from fastapi_cacheinval.errors import TierUnavailable
+from fastapi_cacheinval.ports.far import ID_BYTES, Found, Lock
+
+__all__ = ["RedisStore"]
+
+_CLAIM = Script(f"""
+local owner, life, seen = ARGV[1], ARGV[2], ARGV[3]
+local data = redis.call('GET', KEYS[1])
+if data and string.sub(data, 1, {ID_BYTES}) ~= seen then return {{'found', data, redis.call('PTTL', KEYS[1])}} end
+local holder = redis.call('GET', KEYS[2])
+if holder == '!' then return {{'refused'}} end
+if holder and holder ~= owner then
+  redis.call('SET', KEYS[3], '1', 'PX', life)
+  return {{'held'}}
+end
+redis.call('SET', KEYS[2], owner, 'PX', life)
+return {{'got'}}
+""")
+
+_RENEW = Script("""
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[2], ARGV[2])
+""")
+
+_RELEASE = Script("""
+local owner, channel, name, refused, life, data = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
+if data ~= '' then redis.call('SET', KEYS[1], data, 'PX', life) end
+if redis.call('GET', KEYS[2]) == owner then
+  if refused > 0 then redis.call('SET', KEYS[2], '!', 'PX', refused) else redis.call('DEL', KEYS[2]) end
+end
+if redis.call('DEL', KEYS[3]) == 1 then redis.call('PUBLISH', channel, name) end
+return 1
+""")
+
+
+def _name(key: bytes) -> str:
+    return urlsafe_b64encode(key).decode().rstrip("=")
+
+
+class RedisStore:
+    """A `FarStore` over one client; `prefix` begins all its keys and holds no brace."""
+
+    def __init__(self, client: Client, prefix: str, *, quiet: float) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._channel = f"{{{prefix}}}:fills".encode()
+        self._quiet = quiet
+
+    def _keys(self, key: bytes) -> tuple[bytes, bytes, bytes]:
+        stem = f"{self._prefix}:{{{_name(key)}}}:"
+        return f"{stem}r".encode(), f"{stem}f".encode(), f"{stem}w".encode()
+
+    async def read(self, key: bytes) -> Found | None:
+        stored = self._keys(key)[0]
+        try:
+            data, pttl = await self._client.together(("GET", stored), ("PTTL", stored))
+        except Away as away:
+            raise TierUnavailable(away.reason) from away
+        return None if data is None else Found(data, int(pttl))
+
+    async def write(self, key: bytes, data: bytes, life_ms: int) -> None:
+        try:
+            await self._client.command("SET", self._keys(key)[0], data, "PX", life_ms)
+        except Away as away:
+            raise TierUnavailable(away.reason) from away
+
+    async def claim(self, key: bytes, owner: str, seconds: float, seen: bytes) -> Found | Lock:
+        try:
+            word, *found = await self._client.script(_CLAIM, self._keys(key), (owner, int(seconds * 1000), seen))
+        except Away as away:
+            raise TierUnavailable(away.reason) from away
+        if found:
+            return Found(found[0], int(found[1]))
+        return {b"got": Lock.GOT, b"refused": Lock.REFUSED}.get(word, Lock.HELD)
+
+    async def renew(self, key: bytes, owner: str, seconds: float) -> bool:
+        try:
+            return bool(await self._client.script(_RENEW, self._keys(key), (owner, int(seconds * 1000))))
+        except Away as away:
+            raise TierUnavailable(away.reason) from away
+
+    async def release(
+        self, key: bytes, owner: str, *, data: bytes = b"", life_ms: int = 0, refused_ms: int = 0
+    ) -> None:
+        arguments = (owner, self._channel, _name(key), refused_ms)
+        try:
+            try:
+                await self._client.script(_RELEASE, self._keys(key), (*arguments, life_ms, data))
+            except Away:
+                if not data:
+                    raise
+                # A full server takes nothing, but lets go of the lock.
+                await self._client.script(_RELEASE, self._keys(key), (*arguments, 0, b""))
+                raise
+        except Away as away:
+            raise TierUnavailable(away.reason) from away
+
+    async def woken(self) -> AsyncIterator[bytes]:
+        try:
+            async for message in self._client.messages(self._channel, quiet=self._quiet):
+                if message is not None:
+                    name = message[1]
+                    try:
+                        yield urlsafe_b64decode(name + b"=" * (-len(name) % 4))
+                    except Error:
+                        continue
+        except Away as away:
+            raise TierUnavailable(away.reason) from away
+
+    async def close(self) -> None:
+        await self._client.close()
