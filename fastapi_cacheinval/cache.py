@@ -77,6 +77,7 @@ class HTTPCache:
         self._sources: list[AbstractAsyncContextManager[Any]] = []
         self._attached: tuple[asyncio.AbstractEventLoop, AsyncExitStack] | None = None
         self._looked_around = False
+        self._last_words: list[asyncio.Future[None]] = []
 
     @classmethod
     def from_url(
@@ -193,6 +194,8 @@ class HTTPCache:
             (_, attached), self._attached = self._attached, None
             await attached.aclose()
         lost = await self._bus.stop()
+        await asyncio.gather(*self._last_words)
+        self._last_words.clear()
         if lost:
             logger.error(
                 "stopped with %d purge(s) that could not be written to the log: what they name is served by other "
@@ -352,7 +355,12 @@ class HTTPCache:
         """A purge that had been queued has its number."""
         telling = self._announcer.tell(self._published(line))
         if telling is not None:
-            self.runtime.own(telling)
+            runtime = self.runtimes.get(asyncio.get_running_loop())
+            if runtime is not None:
+                runtime.own(telling)
+            else:
+                # The last purges of a cache that stops.
+                self._last_words.append(asyncio.ensure_future(telling))
 
     def reset(self, term: int) -> None:
         """Everything that was kept had to be given up."""

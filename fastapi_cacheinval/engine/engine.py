@@ -143,11 +143,15 @@ class Engine:
         self._put(key, record, record.weight, record.until, self.now())
         return record
 
-    def outdated(self, recipe: Recipe) -> None:
-        """The app's newer word cannot be kept, and what it said before is known to be wrong: let go of it."""
-        stored, _ = self.find(recipe.key, recipe.request_headers)
+    def outdated(self, recipe: Recipe) -> bytes:
+        """The app's newer word cannot be kept, and what it said before is known to be wrong: let go of it.
+
+        Gives the key that it was kept under, here or elsewhere.
+        """
+        stored, key = self.find(recipe.key, recipe.request_headers)
         if stored is not None and stored.stamp < recipe.stamp:
             self.store.remove(stored.key)
+        return key
 
     def _put(self, key: bytes, value: Kept, weight: int, until: float, now: float) -> bool:
         return self.store.put(key, value, weight, until + _GRACE, now)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any, NamedTuple
 
+from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.clocks import within
@@ -242,13 +243,22 @@ class FarTier:
             if hold is not None and held:
                 self._own(self._released(hold))
             return
-        life_ms = int((stored.usable_until - now) * 1000)
-        if split and not self._asked_before(key):
-            life_ms = min(life_ms, _PROBATION_MS)
-        self._lives(life_ms / 1000)
-        data = self._encoded(stored, stored.key, life_ms, now) if life_ms > 0 else b""
+        most_ms = _PROBATION_MS if split and not self._asked_before(key) else None
         record = self._engine.store.get(key) if stored.key != key else None
-        self._own(self._write(key, stored.key, data, life_ms, record, hold if held else None))
+        self._lives(stored.usable_until - now)
+        # The term is that of its stamp only now: another may come while it is on its way.
+        self._own(self._write(key, stored, most_ms, record, self._replica.term, hold if held else None))
+
+    def drop(self, key: bytes) -> None:
+        """Let go of what is stored under a key, beside the request."""
+        if self.open:
+            self._own(self._dropped(key))
+
+    async def _dropped(self, key: bytes) -> None:
+        try:
+            await self._store.write(key, b"", 0)
+        except TierUnavailable as error:
+            self._away(error)
 
     def _asked_before(self, key: bytes) -> bool:
         if key in self._asked:
@@ -259,31 +269,40 @@ class FarTier:
             self._asked.popitem(last=False)
         return False
 
-    def _encoded(self, value: Kept, key: bytes, life_ms: int, now: float) -> bytes:
-        """The bytes to store; none for what no reader would take."""
+    def _encoded(self, value: Kept, key: bytes, until: float, most_ms: int | None, term: Term) -> tuple[bytes, int]:
+        """The bytes to store and for how many milliseconds; none for what no reader would take."""
+        now = self._clock.now()
+        life_ms = int((until - now) * 1000)
+        life_ms = life_ms if most_ms is None else min(life_ms, most_ms)
+        if life_ms <= 0:
+            return b"", 0
         try:
-            return self._codec.encode(
-                value, key=key, id=secrets.token_bytes(ID_BYTES), term=self._replica.term, life_ms=life_ms, now=now
-            )
+            drawn = secrets.token_bytes(ID_BYTES)
+            return self._codec.encode(value, key=key, id=drawn, term=term, life_ms=life_ms, now=now), life_ms
         except ValueError:
             self._telemetry.far("unwritable")
-            return b""
+            return b"", 0
 
     async def _write(
-        self, key: bytes, variant: bytes, data: bytes, life_ms: int, record: Kept | None, hold: Hold | None
+        self,
+        key: bytes,
+        stored: StoredResponse,
+        most_ms: int | None,
+        record: Kept | None,
+        term: Term,
+        hold: Hold | None,
     ) -> None:
         try:
             if isinstance(record, VaryRecord):
-                now = self._clock.now()
-                whole_ms = max(1, int((record.until - now) * 1000))
-                selecting = self._encoded(record, key, whole_ms, now)
-                if selecting:
-                    await self._store.write(key, selecting, whole_ms)
-            if hold is not None and hold.key == variant:
-                await self._store.release(variant, hold.owner, data=data, life_ms=life_ms)
+                data, life_ms = self._encoded(record, key, record.until, None, term)
+                if data:
+                    await self._store.write(key, data, life_ms)
+            data, life_ms = self._encoded(stored, stored.key, stored.usable_until, most_ms, term)
+            if hold is not None and hold.key == stored.key:
+                await self._store.release(hold.key, hold.owner, data=data, life_ms=life_ms)
             else:
                 if data:
-                    await self._store.write(variant, data, life_ms)
+                    await self._store.write(stored.key, data, life_ms)
                 if hold is not None:
                     await self._store.release(hold.key, hold.owner)
             self._telemetry.far("write")

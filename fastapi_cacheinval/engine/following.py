@@ -84,15 +84,17 @@ class Follower:
 
     # -- life -----------------------------------------------------------------------------------
 
-    async def begin(self, *, serving: bool) -> None:
-        """Start, and wait for the first word from the log or for its absence."""
+    async def begin(self, *, serving: bool, patience: float) -> None:
+        """Start, and wait for the first word from the log, for at most so many seconds."""
         if not self._tasks:
             self._task(self._beat())
         if serving and not self._serving:
             self._serving = True
             self._task(self._listen())
-            await asyncio.shield(self._subscribed)
-            await self.synced()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await asyncio.shield(self._subscribed)
+                    await self.synced()
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work, context=self._context.copy()))

@@ -92,7 +92,7 @@ class Settings:
     refresh_timeout: float = 30.0
     hold_timeout: float = 0.1
     hold_max_bytes: int = 64 * _KIB
-    redis_timeout: float = 0.25
+    redis_timeout: float = 0.5
 
     @property
     def call_timeout(self) -> float:

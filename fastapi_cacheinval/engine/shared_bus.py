@@ -56,7 +56,7 @@ class SharedBus:
         if follower is None:
             follower = Follower(self._connect(), self._shared, self._clock, bound=self._bound, context=Context())
             self._followers[loop] = follower
-        await follower.begin(serving=serving)
+        await follower.begin(serving=serving, patience=4 * self._timeout)
 
     async def stop(self) -> int:
         follower = self._followers.pop(asyncio.get_running_loop(), None)

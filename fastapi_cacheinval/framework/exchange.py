@@ -11,6 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.engine.collecting import TagBag
 from fastapi_cacheinval.engine.flights import Flight
@@ -140,6 +141,12 @@ class Exchange:
         logger.error("the app raised while it was unwound for a stored response", exc_info=error)
         await self.sink({"type": "http.response.start"})
         return True
+
+    def outdate(self, recipe: Recipe) -> None:
+        """Let go of what is stored, here and where replicas share it: the app has just said otherwise."""
+        key = self.site.engine.outdated(recipe)
+        if self.runtime.far is not None:
+            self.runtime.far.drop(key)
 
     def swallow(self) -> None:
         """The client has its answer: drop what else the app sends."""

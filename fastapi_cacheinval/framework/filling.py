@@ -99,7 +99,7 @@ class Fill:
             self._refused()
             self._source.release()
             if status in (404, 410) or status < 400:
-                exchange.site.engine.outdated(recipe)
+                exchange.outdate(recipe)
             exchange.annotate(Outcome(Result.MISS, reason=self._reason, detail=reason))
             await exchange.sink(message)
             return
@@ -163,7 +163,7 @@ class Fill:
         """What cannot be kept after all: from here on the client sets the pace again."""
         exchange = self._exchange
         self._refused()
-        exchange.site.engine.outdated(self._recipe)
+        exchange.outdate(self._recipe)
         self._source.release()
         if self._pump is None:
             outcome = Outcome(Result.MISS, reason=self._reason, detail=reason)
@@ -200,6 +200,10 @@ class Fill:
         )
         seconds = now - self._recipe.began
         if engine.stale_from(stored, now) is None:
+            if not engine.replica.live(now):
+                # It took longer than what may be kept without a word from the log: those who wait would take as long.
+                self._refused()
+                return stored, Outcome(Result.MISS, reason=self._reason, detail="disconnected")
             self._close("superseded", seconds)
             if self._flight is not None:
                 self._flight.supersede()

@@ -39,7 +39,7 @@ class FarStore(Protocol):
         ...
 
     async def write(self, key: bytes, data: bytes, life_ms: int) -> None:
-        """Store for so many milliseconds, in place of what is there."""
+        """Store for so many milliseconds, in place of what is there; without any data nothing is there then."""
         ...
 
     async def claim(self, key: bytes, owner: str, seconds: float, seen: bytes) -> Found | Lock:

@@ -72,8 +72,12 @@ class RedisStore:
         return None if data is None else Found(data, int(pttl))
 
     async def write(self, key: bytes, data: bytes, life_ms: int) -> None:
+        name = self._keys(key)[0]
         try:
-            await self._client.command("SET", self._keys(key)[0], data, "PX", life_ms)
+            if data:
+                await self._client.command("SET", name, data, "PX", life_ms)
+            else:
+                await self._client.command("UNLINK", name)
         except Away as away:
             raise TierUnavailable(away.reason) from away
 

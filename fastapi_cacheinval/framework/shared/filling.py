@@ -92,7 +92,7 @@ class SharedFill(Fill):
             self._refused()
         self._source.release()
         if reason not in _OF_THE_REQUEST and (status < 400 or status in (404, 410)):
-            exchange.site.engine.outdated(self._recipe)
+            exchange.outdate(self._recipe)
         outcome = Outcome(Result.MISS, reason=self._reason, detail=reason)
         exchange.told(outcome)
         await self._pass_on(message, outcome)
@@ -195,6 +195,11 @@ class SharedFill(Fill):
         now = engine.now()
         seconds = now - self._recipe.began
         if engine.stale_from(stored, now) is None:
+            if not engine.replica.live(now):
+                self._refused()
+                return Outcome(
+                    Result.MISS, reason=self._reason, fwd_status=self._status_of_origin, detail="disconnected"
+                )
             self._close("superseded", seconds)
             if self._flight is not None:
                 self._flight.supersede()
@@ -207,6 +212,9 @@ class SharedFill(Fill):
         self._close("stored", seconds)
         if fresh:
             exchange.runtime.flights.unmark(stored.key)
+            if exchange.runtime.far is not None:
+                hold = None if self._flight is None else self._flight.take_hold()
+                exchange.runtime.far.keep(key, stored, hold, split=self._resource.split)
         if self._flight is not None:
             if fresh:
                 self._flight.land(stored)
@@ -234,7 +242,7 @@ class SharedFill(Fill):
         else:
             self._refused()
             if judged.refusal not in _OF_THE_REQUEST:
-                exchange.site.engine.outdated(self._recipe)
+                exchange.outdate(self._recipe)
             outcome = Outcome(Result.MISS, reason=self._reason, fwd_status=304, detail=judged.refusal)
         exchange.swallow()
         exchange.told(outcome)

@@ -48,7 +48,7 @@ class HeadUpdate:
         exchange, engine = self._resource.exchange, self._resource.exchange.site.engine
         if status != old.status or engine.stale_from(old, engine.now()) is None or not self._same(old, headers):
             if status in (old.status, 404, 410):
-                engine.outdated(self._resource.recipe)
+                exchange.outdate(self._resource.recipe)
             return False
         recipe = self._resource.recipe
         merged = freshened(old, headers)

@@ -13,6 +13,7 @@ from fastapi_cacheinval.core.shared.parts import holds
 from fastapi_cacheinval.core.shared.response import SharedResponse
 from fastapi_cacheinval.core.shared.serving import answers, stands_in
 from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.engine.far import Led
 from fastapi_cacheinval.engine.flights import Flight, Signal
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import status_fields, without_body
@@ -116,12 +117,48 @@ class SharedLookup:
             if flight is None and overtaken and self._order(collapse_key, None):
                 flight = flights.under_way(collapse_key)
             if flight is None:
-                await self._forward(reason, flights.lead(collapse_key), stored)
+                flight = flights.lead(collapse_key)
+                led = await self._led(flight)
+                if led.stored is not None and await self._served_found(led, reason):
+                    return True
+                stale = led.stale if isinstance(led.stale, SharedResponse) else None
+                await self._forward(reason, flight, stored or stale)
                 return True
             if await self._waited(flight, reason, stored):
                 return True
             # A fill of this request's own would count as begun before a purge that came meanwhile.
             overtaken = self.exchange.mark != self.engine.replica.mark
+
+    async def _led(self, flight: Flight | None) -> Led:
+        """Before a forward that leads: what another replica has, or the right to forward."""
+        far = self.runtime.far
+        if flight is None or far is None or not far.open:
+            return Led()
+
+        def wanted(stored: StoredResponse) -> bool:
+            return isinstance(stored, SharedResponse) and isinstance(self._judged(stored), Serve)
+
+        try:
+            led = await far.lead(self.resource.keys[-1], self.asked.headers, self.deadline, wanted)
+        except BaseException:
+            flight.pass_on()
+            raise
+        if led.stored is not None:
+            flight.land(led.stored)
+        elif led.refused:
+            flight.refuse()
+        else:
+            flight.hold = led.hold
+        return led
+
+    async def _served_found(self, led: Led, reason: Reason) -> bool:
+        """Answer with another replica's response, if it may still be handed over."""
+        stored = led.stored
+        if not isinstance(stored, SharedResponse) or not isinstance(self._judged(stored), Serve):
+            return False
+        result, why = (Result.COLLAPSED, reason) if led.waited else (Result.HIT, None)
+        await self._answer(stored, result, why, tier="l2")
+        return True
 
     async def _served(self, stored: SharedResponse | None) -> Reason | None:
         """Answer from what is stored, or say why the request goes forward."""
@@ -197,9 +234,14 @@ class SharedLookup:
         return stands_in(self.asked, stored, self.engine.stale_from(stored, now), now)
 
     async def _answer(
-        self, stored: SharedResponse, result: Result, reason: Reason | None, fwd_status: int | None = None
+        self,
+        stored: SharedResponse,
+        result: Result,
+        reason: Reason | None,
+        fwd_status: int | None = None,
+        tier: str = "l1",
     ) -> None:
-        outcome = self.engine.outcome(stored, result, reason, self.engine.now(), fwd_status)
+        outcome = self.engine.outcome(stored, result, reason, self.engine.now(), fwd_status, tier)
         self.site.counters.answered(outcome, None)
         await send_kept(self.send, self.site, stored, self.asked, outcome)
 
@@ -259,7 +301,7 @@ class SharedLookup:
             )
             await lookup.refresh()
 
-        return lead_in_background(self.site, self.runtime, key, forward)
+        return lead_in_background(self.site, self.runtime, key, forward, newer_than=stored)
 
     async def refresh(self) -> None:
         """Forward as the leader of the flight that this was ordered for."""

@@ -75,6 +75,7 @@ class Resource:
         self._query: bytes = scope.get("query_string", b"")
         raw_path: bytes = scope.get("raw_path") or b""
         self._spelled = raw_path.partition(b"?")[0].decode("latin-1") or scope["path"]
+        self.split = bool(self._query)
         self.key = self._key(site, b"headers", self._query)
         self._base = self._key(site, b"path")
         self.part_key = variant_key(self.key, _PART)
