@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import secrets
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context, copy_context
 from dataclasses import replace
 from types import TracebackType
@@ -15,7 +15,6 @@ from typing import Any, Literal, Self, Unpack
 
 from fastapi_cacheinval.bus.local import LocalBus
 from fastapi_cacheinval.connections.urls import Connect, by_client, by_url
-from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.receipt import Receipt, receipt_of
 from fastapi_cacheinval.core.replica import Line, Replica
 from fastapi_cacheinval.core.statistics import Statistics
@@ -24,8 +23,10 @@ from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.announcing import Announcer, Listener, Observer
 from fastapi_cacheinval.engine.clocks import SystemClock
 from fastapi_cacheinval.engine.engine import Engine
+from fastapi_cacheinval.engine.reporting import report
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.engine.settings import Options, Settings
+from fastapi_cacheinval.engine.sources import Sources
 from fastapi_cacheinval.engine.tiers import SharedTiers
 from fastapi_cacheinval.engine.workers import warn_of_other_workers
 from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError, PurgeNotDelivered
@@ -74,8 +75,7 @@ class HTTPCache:
         # One for each event loop that it has been started on; the middleware looks here on every forward.
         self.runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
         self._announcer = Announcer()
-        self._sources: list[AbstractAsyncContextManager[Any]] = []
-        self._attached: tuple[asyncio.AbstractEventLoop, AsyncExitStack] | None = None
+        self._sources = Sources()
         self._looked_around = False
         self._last_words: list[asyncio.Future[None]] = []
 
@@ -144,7 +144,7 @@ class HTTPCache:
         if not self._looked_around and self._tiers is None:
             warn_of_other_workers()
         self._looked_around = True
-        await self._enter_sources()
+        await self._sources.enter()
 
     def _opened(self, context: Context) -> bool:
         loop = asyncio.get_running_loop()
@@ -166,21 +166,6 @@ class HTTPCache:
         )
         return True
 
-    async def _enter_sources(self) -> None:
-        loop = asyncio.get_running_loop()
-        # They live on one loop; one that was closed under them has taken them along.
-        if self._attached is not None and not self._attached[0].is_closed():
-            return
-        async with AsyncExitStack() as entering:
-            self._attached = (loop, entering)
-            try:
-                for source in self._sources:
-                    await entering.enter_async_context(source)
-            except BaseException:
-                self._attached = None
-                raise
-            self._attached = (loop, entering.pop_all())
-
     async def stop(self) -> None:
         """End on the running loop: refreshes are cancelled, purges under way get one last while."""
         loop = asyncio.get_running_loop()
@@ -190,9 +175,7 @@ class HTTPCache:
         undone = await runtime.close(self.settings.staleness_bound)
         if undone:
             logger.error("stopped with %d purge(s) or listener(s) unfinished", undone)
-        if self._attached is not None and self._attached[0] is loop:
-            (_, attached), self._attached = self._attached, None
-            await attached.aclose()
+        await self._sources.leave()
         lost = await self._bus.stop()
         await asyncio.gather(*self._last_words)
         self._last_words.clear()
@@ -251,9 +234,7 @@ class HTTPCache:
 
         A cache that is started again enters it again. Raises `ConfigurationError` after the start.
         """
-        if self._attached is not None:
-            raise ConfigurationError("attach() comes before the start of the cache.")
-        self._sources.append(source)
+        self._sources.attach(source)
 
     def add_listener(self, listener: Listener) -> None:
         """Have an async function hear every purge made on this replica, once it has its number."""
@@ -370,38 +351,4 @@ class HTTPCache:
 
     def statistics(self) -> Statistics:
         """A snapshot: what is kept, what was answered, and how the replica stands to the log."""
-        store, counters, replica = self.engine.store.statistics(), self.counters, self.engine.replica
-        bus = self._bus.state()
-        results = counters.results
-        runtimes = list(self.runtimes.values())
-        return Statistics(
-            enabled=self.enabled,
-            responses=store.responses,
-            aliases=store.aliases,
-            size_bytes=store.size_bytes,
-            max_bytes=store.max_bytes,
-            evicted=store.evicted_for_room,
-            reclaimed=store.reclaimed,
-            hits=counters.hits + results[Result.HIT],
-            stale=results[Result.STALE],
-            misses=results[Result.MISS],
-            collapsed=results[Result.COLLAPSED],
-            bypassed=results[Result.BYPASS],
-            fills=dict(counters.fills),
-            refused=dict(counters.details),
-            refreshes=dict(counters.refreshes),
-            purges=dict(counters.purges),
-            dropped_tags=counters.dropped_tags,
-            forwards_under_way=sum(len(runtime.flights) for runtime in runtimes),
-            refreshing=sum(runtime.refreshing for runtime in runtimes),
-            term=replica.term.number,
-            applied=replica.applied,
-            generation=replica.generation,
-            lease_remaining=replica.lease_until - self.clock.now(),
-            connected=bus.connected,
-            lag=replica.lag,
-            queue_length=bus.queue_length,
-            resets=counters.resets,
-            far=dict(counters.far_events),
-            sources={f"{type(source).__name__}-{index}": source for index, source in enumerate(self._sources)},
-        )
+        return report(self.engine, self.counters, self._bus.state(), self.runtimes, self._sources, enabled=self.enabled)

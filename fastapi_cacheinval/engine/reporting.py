@@ -1,0 +1,61 @@
+"""A cache's report of itself, put together from its parts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from fastapi_cacheinval.core.outcome import Result
+from fastapi_cacheinval.core.statistics import Statistics
+from fastapi_cacheinval.engine.engine import Engine
+from fastapi_cacheinval.engine.runtime import Runtime
+from fastapi_cacheinval.engine.sources import Sources
+from fastapi_cacheinval.ports.bus import BusState
+from fastapi_cacheinval.telemetry.counters import Counters
+
+__all__ = ["report"]
+
+
+def report(
+    engine: Engine,
+    counters: Counters,
+    bus: BusState,
+    runtimes: Mapping[asyncio.AbstractEventLoop, Runtime],
+    sources: Sources,
+    *,
+    enabled: bool,
+) -> Statistics:
+    """A snapshot: what is kept, what was answered, and how the replica stands to the log."""
+    store, replica, results = engine.store.statistics(), engine.replica, counters.results
+    running = list(runtimes.values())
+    return Statistics(
+        enabled=enabled,
+        responses=store.responses,
+        aliases=store.aliases,
+        size_bytes=store.size_bytes,
+        max_bytes=store.max_bytes,
+        evicted=store.evicted_for_room,
+        reclaimed=store.reclaimed,
+        hits=counters.hits + results[Result.HIT],
+        stale=results[Result.STALE],
+        misses=results[Result.MISS],
+        collapsed=results[Result.COLLAPSED],
+        bypassed=results[Result.BYPASS],
+        fills=dict(counters.fills),
+        refused=dict(counters.details),
+        refreshes=dict(counters.refreshes),
+        purges=dict(counters.purges),
+        dropped_tags=counters.dropped_tags,
+        forwards_under_way=sum(len(runtime.flights) for runtime in running),
+        refreshing=sum(runtime.refreshing for runtime in running),
+        term=replica.term.number,
+        applied=replica.applied,
+        generation=replica.generation,
+        lease_remaining=replica.lease_until - engine.now(),
+        connected=bus.connected,
+        lag=replica.lag,
+        queue_length=bus.queue_length,
+        resets=counters.resets,
+        far=dict(counters.far_events),
+        sources=sources.named(),
+    )

@@ -1,0 +1,51 @@
+"""What is tied to a cache's life: entered at its start, left at its stop."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any
+
+from fastapi_cacheinval.errors import ConfigurationError
+
+__all__ = ["Sources"]
+
+
+class Sources:
+    """Async context managers that live on one event loop at a time: the first that the cache is started on."""
+
+    def __init__(self) -> None:
+        self._sources: list[AbstractAsyncContextManager[Any]] = []
+        self._entered: tuple[asyncio.AbstractEventLoop, AsyncExitStack] | None = None
+
+    def attach(self, source: AbstractAsyncContextManager[Any]) -> None:
+        """Add one; raises `ConfigurationError` after the start."""
+        if self._entered is not None:
+            raise ConfigurationError("attach() comes before the start of the cache.")
+        self._sources.append(source)
+
+    async def enter(self) -> None:
+        """Enter them in order; raises what one raises, and has left those before it then."""
+        # One loop that was closed under them has taken them along.
+        if self._entered is not None and not self._entered[0].is_closed():
+            return
+        loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as entering:
+            self._entered = (loop, entering)
+            try:
+                for source in self._sources:
+                    await entering.enter_async_context(source)
+            except BaseException:
+                self._entered = None
+                raise
+            self._entered = (loop, entering.pop_all())
+
+    async def leave(self) -> None:
+        """Leave them, if they were entered on this loop."""
+        if self._entered is not None and self._entered[0] is asyncio.get_running_loop():
+            (_, entered), self._entered = self._entered, None
+            await entered.aclose()
+
+    def named(self) -> dict[str, object]:
+        """Each by its type and place."""
+        return {f"{type(source).__name__}-{index}": source for index, source in enumerate(self._sources)}

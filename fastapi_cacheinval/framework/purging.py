@@ -1,0 +1,139 @@
+"""What an unsafe request purges: what its route declares, what is added on the way, and the paths that it names."""
+
+from __future__ import annotations
+
+import contextlib
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from fastapi_cacheinval.core.tags import normalise_tags, path_tag
+from fastapi_cacheinval.dependencies import Invalidates
+from fastapi_cacheinval.engine.runtime import Runtime
+from fastapi_cacheinval.framework.bindings import InvalidParameter
+from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.site import Site
+from fastapi_cacheinval.grammar.fields import combined, first, values
+from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key
+
+__all__ = ["Purge", "Purging"]
+
+# Tags in normal form, and whether they are purged softly.
+Purge = tuple[tuple[str, ...], bool]
+
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def _authority(scheme: str, netloc: str) -> str:
+    return netloc.lower().removesuffix(_DEFAULT_PORTS.get(scheme.lower(), ""))
+
+
+class Purging(Exchange):
+    """The half of an unsafe request that knows what is to be purged, and what of it has been."""
+
+    def __init__(self, site: Site, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(site, runtime, scope, receive, send)
+        self._declared_hard: dict[str, None] = {}
+        self._declared_soft: dict[str, None] = {}
+        self._named_paths: dict[str, None] = {}
+        self._tags_of_paths: dict[str, list[str]] = {}
+        # Before any thread of the request can: two that made one each would lose the tags of one.
+        self.bag()
+        self._purged: set[str] = set()
+        self._purged_to = 0
+
+    def declare(self, request: Request, invalidates: Invalidates) -> None:
+        """Render what an `invalidates()` names, for the validated parameters."""
+        plan = self.site.table.plan_for(request.scope)
+        self._named_paths[request.scope["path"]] = None
+        for template in invalidates.templates:
+            try:
+                bound = {
+                    name: plan.bindings[name].value(request)
+                    if plan is not None and name in plan.bindings
+                    else request.path_params.get(name)
+                    for name in template.names
+                }
+            except InvalidParameter:
+                # The framework answers 422, and nothing happens that would have to be purged.
+                continue
+            tag = template.render(bound)
+            if tag is None:
+                self.site.counters.dropped_tag()
+            else:
+                (self._declared_soft if invalidates.soft else self._declared_hard)[tag] = None
+
+    def _wanted(self) -> list[Purge]:
+        """All that is to be purged and has not been since it was named, hard before soft.
+
+        What no `invalidates()` names is purged softly only where all that is declared is soft.
+        """
+        bag = self.bag()
+        again = bag.since(self._purged_to)
+        unnamed = dict.fromkeys((*bag.snapshot(), *self._path_tags()))
+        hard, soft = dict(self._declared_hard), dict(self._declared_soft)
+        (soft if soft and not hard else hard).update(unnamed)
+        purges: list[Purge] = []
+        for tags, softly in ((hard, False), ([tag for tag in soft if tag not in hard], True)):
+            due = tuple(tag for tag in tags if tag not in self._purged or tag in again)
+            if due:
+                purges.append((due, softly))
+        return purges
+
+    def _declare_all(self) -> None:
+        """Declare what the route's `invalidates()` name, whether or not the request came as far as those."""
+        plan = self.site.table.plan_for(self.scope) if "route" in self.scope else None
+        if plan is not None and plan.invalidations:
+            request = Request(self.scope)
+            for invalidates in plan.invalidations:
+                # A validator of the author's may be what failed the request.
+                with contextlib.suppress(Exception):
+                    self.declare(request, invalidates)
+
+    def _path_tags(self) -> list[str]:
+        """The target paths and their parent collections, with and without the slash, where a cached GET is there."""
+        tags: list[str] = []
+        # As it came, and as a layer inside may have rewritten it.
+        for path in dict.fromkeys((self.arrived["path"], self.scope["path"], *self._named_paths)):
+            known = self._tags_of_paths.get(path)
+            if known is None:
+                known = self._tags_of_paths[path] = self._tags_of_path(path)
+            tags += known
+        return tags
+
+    def _tags_of_path(self, path: str) -> list[str]:
+        root = self.site.root_of(self.arrived)
+        trimmed = path.rstrip("/")
+        parent = trimmed.rpartition("/")[0]
+        return [
+            path_tag(self.site.below(root, spelling))
+            for spelling in (trimmed, trimmed + "/", parent, parent + "/")
+            if spelling and self._has_cached_get(spelling)
+        ]
+
+    def purges_something(self) -> bool:
+        """Whether it is known before the app is asked that a success purges."""
+        plan = self.site.table.match(self.scope["method"], self.scope["path"], self.scope)
+        return (plan is not None and bool(plan.invalidations)) or bool(self._path_tags())
+
+    def _has_cached_get(self, path: str) -> bool:
+        plan = self.site.table.match("GET", path, self.arrived)
+        return plan is not None and plan.policy is not None
+
+    def _note_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """What the response names: `Surrogate-Key` tags, and same-origin `Location` and `Content-Location`."""
+        self.bag().add(*normalise_tags(parse_surrogate_key(values(headers, b"surrogate-key"))))
+        scheme = self.arrived.get("scheme", "http")
+        host = (combined(self.client_headers, b"host") or b"").decode("latin-1")
+        base = f"{scheme}://{host}{quote(self.arrived['path'], errors='surrogatepass')}"
+        for name in (b"location", b"content-location"):
+            value = first(headers, name)
+            if value is None:
+                continue
+            try:
+                target = urlsplit(urljoin(base, value.decode("latin-1")))
+            except ValueError:
+                continue
+            if _authority(target.scheme, target.netloc) == _authority(scheme, host):
+                self._named_paths[unquote(target.path) or "/"] = None
