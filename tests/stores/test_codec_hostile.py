@@ -129,8 +129,7 @@ def test_a_life_that_cannot_be_is_refused(value, left):
     [
         b"\xdd\xff\xff\xff\xff",
         b"\xdc\xff\xff" * 2000,
-        b"\xdc\x1f\xff" * 2000,
-        # Each list no longer than all of the bytes, a thousand of them in one another.
+        # A list no longer than all of the bytes, which msgpack alone would take.
         b"\xdd\x00\x01\x00\x00" * 40_000,
         b"\x91" * 100_000,
         b"\xdf\xff\xff\xff\xff",
@@ -144,11 +143,23 @@ def test_a_life_that_cannot_be_is_refused(value, left):
     ],
 )
 def test_forged_fields_take_no_memory(packed):
-    """Lists, maps and texts that say that they are huge, or nested without end, are refused within bounds."""
+    """Lists, maps and texts that say that they are huge, or nested without end, are refused before any is allocated."""
+    data = sealed(OPEN, packed)
     tracemalloc.start()
     try:
-        assert refused(OPEN, sealed(OPEN, packed)) == "broken"
-        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+        assert refused(OPEN, data) == "broken"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_lists_within_the_bound_in_one_another_take_bounded_memory():
+    """As many lists of the longest kind as msgpack lets stand in one another take less than 100 MiB, and are refused."""
+    data = sealed(OPEN, b"\xdc\x20\x00" * 50_000)
+    tracemalloc.start()
+    try:
+        assert refused(OPEN, data) == "broken"
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
     finally:
         tracemalloc.stop()
 
