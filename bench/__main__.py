@@ -25,6 +25,8 @@ NAMES = {
     "l1": "bench.l1",
     "scaling": "bench.scaling",
     "purge": "bench.purge",
+    "propagation": "bench.propagation",
+    "replicas": "bench.replicas",
 }
 
 
