@@ -134,7 +134,7 @@ def run(options: Options) -> list[Table]:
         Table(
             "Propagation of a purge",
             f"{rounds:,} times `await cache.invalidate(tag)` on one replica until all others have applied it, and in "
-            "turn a bare `PUBLISH` by redis-py until as many redis-py callbacks have it; all in one process, one Valkey.",
+            "turn a bare `PUBLISH` by redis-py until as many of its callbacks have it; all in one process, one Valkey.",
             ("replicas", "median ms", "bare", "p99 ms", "bare", "ratio of p99", "target", "reached"),
             rows,
         )

@@ -246,8 +246,8 @@ def _server_tables(server: Valkey, options: Options) -> list[Table]:
     return [
         Table(
             "What the log costs the server",
-            f"The server's own time for one call of the script (`INFO commandstats`), {calls} calls each; with few and with "
-            f"{tags:,} purged tags, and with {many:,} subscribers.",
+            f"The server's own time for one call of the script (`INFO commandstats`), {calls} calls each; with few and "
+            f"with {tags:,} purged tags, and with {many:,} subscribers.",
             ("call", "µs in the server", "target", "reached"),
             [
                 ("heartbeat", f"{before:.0f}", "", ""),
@@ -264,8 +264,8 @@ def _server_tables(server: Valkey, options: Options) -> list[Table]:
         ),
         Table(
             "A thousand replicas, a million tags",
-            "Computed from the parts measured above: a heartbeat each two thirds of a second (`staleness_bound` 2 s), and "
-            "purges heard by all.",
+            "Computed from the parts measured above: a heartbeat each two thirds of a second (`staleness_bound` 2 s), "
+            "and purges heard by all.",
             ("what", "cost", "from", "reached"),
             [
                 (
@@ -299,7 +299,7 @@ async def _stored_bytes(server: Valkey, size: int) -> int:
     async with shop.running():
         await ask(shop.apps[0], get_scope("/items/1"))
         async with asyncio.timeout(5):
-            while not (keys := server.execute("KEYS", "*:r")):
+            while not (keys := server.execute("KEYS", "*:r")):  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
     return int(server.execute("MEMORY", "USAGE", keys[0]))
 
@@ -327,8 +327,8 @@ def _memory_table(server: Valkey, options: Options) -> Table:
     rows.append(("a purged tag, in a replica", f"{_replica_bytes(tags):.0f}", f"the mean of {tags:,}", ""))
     return Table(
         "Memory of what is stored and purged",
-        "`MEMORY USAGE` of the key of one response with two tags (from 2 KiB on bodies are compressed, and this one, which is "
-        "one letter over and over, far better than any of yours); `tracemalloc` for the replica.",
+        "`MEMORY USAGE` of the key of one response with two tags (from 2 KiB on bodies are compressed, and this one, "
+        "which is one letter over and over, far better than any of yours); `tracemalloc` for the replica.",
         ("what", "bytes", "", "reached"),
         rows,
     )
