@@ -19,6 +19,8 @@ __all__ = ["SharedBus"]
 
 _FIRST_LOOK = 0.002
 _LONGEST_LOOK = 0.05
+# A lease that is not renewed has lapsed after one, a term's first after two.
+_MOST_BOUNDS = 4
 
 
 class SharedBus:
@@ -104,21 +106,28 @@ class SharedBus:
     async def applied_by_all(self, line: Line) -> int:
         follower = self._followers.get(asyncio.get_running_loop())
         log = self._connect() if follower is None else follower.log
-        look = _FIRST_LOOK
+        if follower is not None:
+            follower.want()
         try:
-            if follower is not None:
-                follower.want()
-            while True:
-                behind, there = await log.behind(line)
-                if not behind:
-                    return there
-                await asyncio.sleep(look)
-                look = min(look * 1.5, _LONGEST_LOOK)
+            behind, there = await self._looked(log, line)
         except LogUnavailable as away:
             raise ReplicasUnknown(line.term.number, line.seq, away.reason) from away
         finally:
             if follower is None:
                 await log.close()
+        if behind:
+            raise ReplicasUnknown(line.term.number, line.seq, f"{behind} ask the log and do not get as far")
+        return there
+
+    async def _looked(self, log: SharedLog, line: Line) -> tuple[int, int]:
+        """Look until nobody is behind, but not for ever."""
+        look, deadline = _FIRST_LOOK, self._clock.now() + _MOST_BOUNDS * self._bound
+        while True:
+            behind, there = await log.behind(line)
+            if not behind or self._clock.now() >= deadline:
+                return behind, there
+            await asyncio.sleep(look)
+            look = min(look * 1.5, _LONGEST_LOOK)
 
     async def catch_up(self) -> bool:
         follower = self._followers.get(asyncio.get_running_loop())
