@@ -39,6 +39,7 @@ class Valkey:
         self.config: dict[str, Setting] = {**({"bind": "127.0.0.1"} if sentinel else _DEFAULTS), **config}
         self.socket = directory / "valkey.sock"
         self._sentinel = sentinel
+        self._has_run = False
         self._child: Child | None = None
         self._client: redis.Redis | None = None
         self.port = 0
@@ -171,9 +172,7 @@ class Valkey:
     def _started(self) -> bool:
         path = self.directory / "valkey.conf"
         config = {**self.config, "port": self.port, "dir": str(self.directory), "unixsocket": str(self.socket)}
-        if self._sentinel and path.exists():  # a Sentinel keeps its state in there
-            pass
-        else:
+        if not (self._sentinel and self._has_run):  # a Sentinel keeps in there what it knows
             path.write_text("".join(f"{name} {_written(value)}\n" for name, value in config.items()))
         command = [_BINARY, str(path), *(["--sentinel"] if self._sentinel else [])]
         self._child = child = Child(f"valkey {self.port}", command, self.directory)
@@ -182,6 +181,7 @@ class Valkey:
         except BaseException:
             child.kill()
             raise
+        self._has_run = self._has_run or child.alive
         return child.alive
 
     def _answers(self) -> bool:
