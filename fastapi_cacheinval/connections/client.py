@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 __all__ = ["Away", "Client", "Script"]
 
@@ -40,7 +40,7 @@ def reason_of(error: BaseException) -> str:
 
 
 # What redis-py, its parsers and the event loop raise for a server that is gone, sick or somebody else.
-_TROUBLE = (RedisError, OSError, EOFError, TimeoutError, RuntimeError, ValueError, IndexError, KeyError)
+_TROUBLE = (RedisError, RedisClusterException, OSError, EOFError, TimeoutError, RuntimeError, ValueError, IndexError, KeyError)
 
 
 class Client:
