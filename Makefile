@@ -65,7 +65,7 @@ format: $(STAMP) ## let ruff lay out the code and fix what it can
 
 types: $(STAMP) ## mypy and pyright, strict on the package
 	@$(INSTALL) --group bench
-	@$(BIN)/mypy $(wildcard fastapi_cacheinval example_app bench tests scripts)
+	@$(BIN)/mypy $(wildcard fastapi_cacheinval example_app bench simulation tests scripts)
 	@$(BIN)/pyright --pythonpath $(BIN)/python --warnings
 
 layers: $(STAMP) ## who may import whom (import-linter)

