@@ -1,0 +1,268 @@
+"""The servers: one that takes writes, what becomes of it, and who talks to which."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi_cacheinval.core.replica import Ask, Current, Line, Missed, Reply, Reset, Term
+from simulation.plan import BOUND
+from simulation.response import Shared
+from simulation.server import LogServer, PageAnswer, Written
+from simulation.truth import keys_of
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+__all__ = ["REFUSED", "Cluster", "Node", "WrittenLine"]
+
+_MICROS = 1_000_000
+
+
+class _Refused:
+    """What a server says that may not, or cannot, do what it is asked."""
+
+
+REFUSED = _Refused()
+
+
+class WrittenLine(Line):
+    """A line, and when it was written in truth."""
+
+    written: float = 0.0
+
+
+class Node:
+    """One life of a server."""
+
+    __slots__ = ("clock", "full_until", "l2", "log", "name", "refuses_from", "stalled_until", "up")
+
+    def __init__(self, name: str, log: LogServer, l2: dict[int, Shared]) -> None:
+        self.name = name
+        self.log = log
+        self.l2 = l2
+        self.up = True
+        self.refuses_from = float("inf")
+        self.full_until = 0.0
+        self.stalled_until = 0.0
+        # Microseconds by which its clock is wrong.
+        self.clock = 0
+
+
+class Cluster:
+    """The primary and how it is replaced; at most one such thing is under way at a time."""
+
+    __slots__ = ("_busy", "_fresh", "_nodes", "apart", "primary", "world")
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._fresh = 0
+        self._nodes = 0
+        self._busy = False
+        self.apart: dict[int, Shared] | None = {} if world.plan.apart else None
+        self.primary = self._node(LogServer("", self._line), {})
+
+    def _node(self, log: LogServer, l2: dict[int, Shared]) -> Node:
+        self._nodes += 1
+        name = f"server{self._nodes}"
+        return Node(name, log.copy(f"run{self._nodes}"), dict(l2))
+
+    def _line(self, written: Written) -> WrittenLine:
+        tags, soft, prompt = written.payload
+        term = Term(written.term, written.term_nonce)
+        line = WrittenLine(term, written.seq, written.nonce, tags, soft, written.at / _MICROS, (), prompt)
+        line.written = self.world.now
+        return line
+
+    # -- what a server is asked -------------------------------------------------------------------
+
+    def script(
+        self, node: Node, who: str, ask: Ask, purge: tuple[tuple[str, ...], bool, bool] | None
+    ) -> tuple[Reply, float] | _Refused:
+        """Heartbeat or purge: the reply, and when it was given in truth; a full or lonely server refuses both."""
+        world = self.world
+        now, plan = world.now, world.plan
+        if now >= node.refuses_from or now < node.full_until:
+            world.counts["calls refused by the server"] += 1
+            return REFUSED
+        self._fresh += 1
+        tags, soft = ((), False) if purge is None else purge[:2]
+        log = node.log
+        term = log.state.term if log.state is not None else 0
+        answer = log.script(
+            self.clock(node),
+            replica=who,
+            term=ask.term.number,
+            term_nonce=ask.term.nonce,
+            seq=ask.seq,
+            nonce=ask.nonce,
+            fresh=f"n{self._fresh}" if world.ablation.nonces else "",
+            bound=int(BOUND * _MICROS),
+            most_lines=plan.most_lines,
+            most_tags=plan.most_tags,
+            life=int(plan.ttl + plan.stale_while_revalidate) + 1,
+            soft=soft,
+            payload=purge,
+            tags=tags,
+        )
+        if answer.term != term:
+            world.counts["terms opened"] += 1
+            if world.trace is not None:
+                world.tell(node.name, f"opens term {answer.term} {answer.term_nonce} for {who}, who read {ask}")
+        if purge is not None:
+            self._written(node, log.published, who)
+        return self._reply(answer.verdict, Term(answer.term, answer.term_nonce), answer), now
+
+    @staticmethod
+    def _reply(verdict: int, term: Term, answer: Any) -> Reply:
+        if verdict == 0:
+            return Current(term)
+        if verdict == 1:
+            return Missed(term, answer.missed)
+        return Reset(term, answer.seq, answer.nonce)
+
+    def _written(self, node: Node, line: WrittenLine, who: str) -> None:
+        world = self.world
+        world.truth.written(line.tags, world.now, soft=line.soft)
+        world.counts["lines written"] += 1
+        if line.soft:
+            world.counts["soft purges"] += 1
+        if world.trace is not None:
+            kind = "soft" if line.soft else "hard"
+            world.tell(node.name, f"writes line {line.term.number}/{line.seq} {kind} {' '.join(line.tags)} for {who}")
+        if world.ablation.deletes:
+            for key in keys_of(line.tags):
+                self.l2(node).pop(key, None)
+        for process in world.processes:
+            if process.subscribed_to is node:
+                process.told(line)
+
+    def clock(self, node: Node) -> int:
+        """What the server takes for the time, in microseconds."""
+        return int(self.world.now * _MICROS) + node.clock + 1_000_000_000
+
+    def l2(self, node: Node) -> dict[int, Shared]:
+        """Where stored responses are: on the same server, or on others of a cluster, which outlive it."""
+        return node.l2 if self.apart is None else self.apart
+
+    @staticmethod
+    def page(node: Node, nonce: str, up_to: int, limit: int) -> PageAnswer | None:
+        """A page of purged tags."""
+        return node.log.page(nonce, up_to, limit)
+
+    def wait(self, node: Node, term: Term, seq: int) -> tuple[int, int]:
+        """How many replicas may not have read a line yet, and how many have."""
+        return node.log.wait(self.clock(node), term.number, term.nonce, seq, int(BOUND * _MICROS))
+
+    # -- what becomes of it -----------------------------------------------------------------------
+
+    def restart(self) -> None:
+        """The server comes back after a while: empty, with what it had saved some time ago, or with everything."""
+        if self._busy:
+            return
+        self._busy = True
+        draws, world, node = self.world.draws, self.world, self.primary
+        kept = draws.pick("empty", "rolled back", "whole")
+        log, l2 = LogServer("", self._line), {}
+        lag = 0.0
+        if kept == "rolled back":
+            log, l2, lag = node.log.copy(""), dict(node.l2), draws.between(0.0, 3.0)
+        world.push(world.now + lag, None, self._down, node, kept, log, l2)
+
+    def _down(self, node: Node, kept: str, log: LogServer, l2: dict[int, Shared]) -> None:
+        world = self.world
+        node.up = False
+        if kept == "whole":
+            log, l2 = node.log.copy(""), dict(node.l2)
+        world.counts[f"server restarts, {kept}"] += 1
+        world.tell(node.name, f"goes down, to come back {kept}")
+        for process in world.processes:
+            if process.subscribed_to is node:
+                process.unsubscribed()
+        world.push(world.now + world.draws.about(0.3), None, self._promoted, self._node(log, l2), None, 0.1)
+
+    def fail_over(self) -> None:
+        """The server dies, and one that replicates it with some lag takes its place."""
+        if self._busy:
+            return
+        self._busy = True
+        draws, world, node = self.world.draws, self.world, self.primary
+        standby = self._node(node.log, node.l2)
+        world.push(world.now + draws.between(0.0, 1.0), None, self._dies, node, standby)
+
+    def _dies(self, node: Node, standby: Node) -> None:
+        world = self.world
+        node.up = False
+        world.counts["failovers"] += 1
+        world.tell(node.name, f"dies; {standby.name} has what it had some time ago")
+        for process in world.processes:
+            if process.subscribed_to is node:
+                process.unsubscribed()
+        world.push(world.now + world.draws.about(1.0), None, self._promoted, standby, None, 0.5)
+
+    def split(self) -> None:
+        """The server is cut off together with some processes, and another takes its place for the rest."""
+        if self._busy:
+            return
+        self._busy = True
+        draws, world, node = self.world.draws, self.world, self.primary
+        standby = self._node(node.log, node.l2)
+        world.push(world.now + draws.between(0.0, 0.5), None, self._isolated, node, standby)
+
+    def _isolated(self, node: Node, standby: Node) -> None:
+        world, draws = self.world, self.world.draws
+        promoted = draws.between(0.3, 4.0)
+        if world.ablation.refusal:
+            # It must have stopped taking writes when the other begins to.
+            node.refuses_from = world.now + promoted * draws.between(0.1, 0.99)
+        there = [process for process in world.processes if draws.chance(0.5)]
+        world.counts["split brains"] += 1
+        names = ", ".join(process.name for process in there) or "nobody"
+        world.tell(node.name, f"is cut off with {names}; {standby.name} will take its place")
+        for process in world.processes:
+            if process not in there:
+                process.unreachable()
+        world.push(world.now + promoted, None, self._promoted, standby, there, 0.3)
+        world.push(world.now + promoted + draws.about(4.0), None, self._healed, node, there)
+
+    def _promoted(self, node: Node, elsewhere: list[Any] | None, notice: float) -> None:
+        world = self.world
+        self.primary = node
+        world.tell(node.name, "is the primary from now on")
+        for process in world.processes:
+            if elsewhere is None or process not in elsewhere:
+                world.push(world.now + world.draws.about(notice), None, process.connect)
+        if elsewhere is None:
+            self._busy = False
+
+    def _healed(self, node: Node, there: list[Any]) -> None:
+        world = self.world
+        node.refuses_from = 0.0
+        world.tell(node.name, "is no longer cut off, and takes no more writes")
+        for process in there:
+            world.push(world.now + world.draws.about(0.3), None, process.connect)
+        self._busy = False
+
+    def evict(self) -> None:
+        """One of the log's keys is gone, or all of L2."""
+        key = self.world.draws.pick("state", "log", "tags", "acks")
+        self.primary.log.lose(key)
+        self.world.counts["keys evicted"] += 1
+        self.world.tell(self.primary.name, f"loses the key {key}")
+
+    def fill_up(self) -> None:
+        """For a while every write is refused, and reads are answered."""
+        self.primary.full_until = self.world.now + self.world.draws.about(2.5)
+        self.world.counts["full servers"] += 1
+        self.world.tell(self.primary.name, "is full")
+
+    def stall(self) -> None:
+        """For a while it does nothing, and then everything."""
+        self.primary.stalled_until = self.world.now + self.world.draws.about(1.0)
+        self.world.counts["stalled servers"] += 1
+        self.world.tell(self.primary.name, "stalls")
+
+    def jump(self) -> None:
+        """Its clock is set."""
+        self.primary.clock += int(self.world.draws.between(-20.0, 20.0) * _MICROS)
+        self.world.counts["server clocks set"] += 1
+        self.world.tell(self.primary.name, "has its clock set")

@@ -1,0 +1,90 @@
+"""What goes wrong and when: each kind of fault comes back at the rate that the plan gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from simulation.plan import KEYS
+
+if TYPE_CHECKING:
+    from simulation.process import Process
+    from simulation.world import World
+
+__all__ = ["arrange"]
+
+
+def arrange(world: World) -> None:
+    """Let the plan's faults begin."""
+    plan, cluster = world.plan, world.cluster
+    for process in world.processes:
+        _recur(world, plan.pause_rate, lambda process=process: _pause(world, process))
+        _recur(world, plan.cut_rate, lambda process=process: _cut(world, process))
+        _recur(world, plan.deaf_rate, lambda process=process: _deafen(world, process))
+        _recur(world, plan.crash_rate, process.crash)
+        _recur(world, 1.0, lambda process=process: _evict(world, process))
+    _recur(world, plan.server_rate / 3, cluster.restart)
+    _recur(world, plan.server_rate / 3, cluster.fail_over)
+    _recur(world, plan.server_rate / 3, cluster.split)
+    _recur(world, plan.evict_rate, cluster.evict)
+    _recur(world, plan.full_rate, cluster.fill_up)
+    _recur(world, plan.stall_rate, cluster.stall)
+    if plan.clock_jumps:
+        _recur(world, 0.1, cluster.jump)
+
+
+def _recur(world: World, rate: float, call: Callable[[], None]) -> None:
+    def happen() -> None:
+        call()
+        world.push(world.now + world.draws.about(1.0 / rate), None, happen)
+
+    if rate:
+        world.push(world.now + world.draws.about(1.0 / rate), None, happen)
+
+
+def _pause(world: World, process: Process) -> None:
+    """The process stands still at the boundary of two events, and so do its timers; its clock goes on."""
+    if process.paused or not process.alive:
+        return
+    process.paused = True
+    draws, epoch = world.draws, process.epoch
+    seconds = draws.pick(draws.about(0.05), draws.about(0.6), draws.between(1.5, 6.0))
+    world.counts["pauses"] += 1
+    world.tell(process.name, f"stands still for {seconds:.3f} s")
+
+    def wake() -> None:
+        if process.epoch == epoch:
+            world.tell(process.name, "goes on")
+            world.wake(process)
+
+    world.push(world.now + seconds, None, wake)
+
+
+def _cut(world: World, process: Process) -> None:
+    """No command gets through, or nothing at all."""
+    process.cut_until = world.now + world.draws.about(1.5)
+    world.counts["partitions"] += 1
+    both = world.draws.chance(0.6)
+    if both:
+        process.deaf_until = max(process.deaf_until, process.cut_until)
+    world.tell(process.name, f"is cut off until {process.cut_until:.3f}{'' if both else ', and still gets messages'}")
+
+
+def _deafen(world: World, process: Process) -> None:
+    """The subscription is dead without anybody noticing, or breaks and is made again."""
+    draws = world.draws
+    if draws.chance(0.5):
+        process.deaf_until = max(process.deaf_until, world.now + draws.about(3.0))
+        world.counts["subscriptions silently dead"] += 1
+        world.tell(process.name, f"gets no messages until {process.deaf_until:.3f}")
+    elif process.subscribed_to is not None:
+        node = process.subscribed_to
+        process.unsubscribed()
+        world.counts["subscriptions broken"] += 1
+        world.tell(process.name, "loses its subscription")
+        world.push(world.now + draws.about(0.5), process, process.subscribe, node)
+
+
+def _evict(world: World, process: Process) -> None:
+    """Something has to make room."""
+    process.kept[world.draws.number(KEYS)] = None

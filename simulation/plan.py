@@ -1,0 +1,122 @@
+"""What a seed draws: the size of the world, its rates and its limits; each run is good at something else."""
+
+from __future__ import annotations
+
+from math import log
+from random import Random
+from typing import TypeVar
+
+__all__ = ["BOUND", "KEYS", "Draws", "Plan"]
+
+T = TypeVar("T")
+
+BOUND = 2.0
+KEYS = 12
+
+
+class Draws:
+    """Chance of one seed; `random` is all that is taken from the generator, which no version of Python changes."""
+
+    __slots__ = ("random",)
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed).random
+
+    def chance(self, share: float) -> bool:
+        """True in this share of the draws."""
+        return self.random() < share
+
+    def number(self, below: int) -> int:
+        """A whole number from 0."""
+        return int(self.random() * below)
+
+    def between(self, low: float, high: float) -> float:
+        """Anything between two numbers."""
+        return low + (high - low) * self.random()
+
+    def about(self, mean: float) -> float:
+        """An exponentially distributed length of this mean."""
+        return -log(1.0 - self.random()) * mean
+
+    def pick(self, *choices: T) -> T:
+        """One of the choices."""
+        return choices[int(self.random() * len(choices))]
+
+
+class Plan:
+    """One seed's world. Rates are per second, and per process where processes have them; lengths are seconds."""
+
+    __slots__ = (
+        "apart",
+        "base_delay",
+        "clock_jumps",
+        "coalesced_asks",
+        "command_loss",
+        "crash_rate",
+        "cut_rate",
+        "deaf_rate",
+        "doubled",
+        "draws",
+        "evict_rate",
+        "fill_seconds",
+        "full_rate",
+        "late_replies",
+        "message_loss",
+        "most_cells",
+        "most_entries",
+        "most_lines",
+        "most_tags",
+        "mutation_rate",
+        "page_limit",
+        "pause_rate",
+        "processes",
+        "purge_waits",
+        "read_rate",
+        "seconds",
+        "server_rate",
+        "slow",
+        "stale_when_disconnected",
+        "stall_rate",
+        "stale_while_revalidate",
+        "ttl",
+    )
+
+    def __init__(self, seed: int, seconds: float) -> None:
+        draws = self.draws = Draws(seed)
+        pick = draws.pick
+        self.seconds = seconds
+        self.processes = 2 + draws.number(4)
+        self.stale_when_disconnected = pick(0.0, 0.0, 0.0, 0.0, 0.8, 3.0)
+        # The network.
+        self.base_delay = pick(0.0005, 0.002, 0.01)
+        self.message_loss = pick(0.0, 0.02, 0.1, 0.5)
+        self.command_loss = pick(0.0, 0.005, 0.05)
+        self.doubled = pick(0.0, 0.02, 0.1)
+        self.slow = pick(0.0, 0.02, 0.1)
+        self.late_replies = pick(False, True)
+        self.coalesced_asks = pick(False, True)
+        # Processes.
+        self.pause_rate = pick(0.0, 0.02, 0.1, 0.3)
+        self.cut_rate = pick(0.0, 0.02, 0.1)
+        self.deaf_rate = pick(0.0, 0.02, 0.1)
+        self.crash_rate = pick(0.0, 0.01, 0.05)
+        # The server.
+        self.server_rate = pick(0.0, 0.05, 0.15, 0.4)
+        self.evict_rate = pick(0.0, 0.0, 0.05)
+        self.full_rate = pick(0.0, 0.0, 0.05)
+        self.stall_rate = pick(0.0, 0.02, 0.1)
+        self.clock_jumps = pick(False, False, True)
+        self.apart = pick(False, True)
+        # The app.
+        self.mutation_rate = pick(1.0, 2.0, 4.0)
+        self.purge_waits = 0.0 if self.clock_jumps or self.stale_when_disconnected else 0.1
+        self.read_rate = pick(20.0, 40.0, 80.0)
+        self.fill_seconds = pick(0.01, 0.05, 0.2)
+        self.ttl = pick(3.0, 8.0, 20.0)
+        self.stale_while_revalidate = pick(0.0, 5.0)
+        # Limits, mostly so low that they are met.
+        self.most_lines = pick(4, 15, 1000)
+        self.most_tags = pick(6, 1000, 1000)
+        self.most_cells = pick(5, 1000, 1000)
+        self.most_entries = pick(2, 1000)
+        self.page_limit = pick(3, 100)

@@ -1,0 +1,409 @@
+"""One process: requests that are answered from what it keeps, fills and their waiters, L2, refreshes, mutations."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from fastapi_cacheinval.core.replica import Term
+from fastapi_cacheinval.core.stored import Stamp
+from fastapi_cacheinval.core.tags import ALL
+from simulation.cluster import Node
+from simulation.plan import KEYS
+from simulation.response import Kept, Shared
+from simulation.shell import Shell
+from simulation.truth import TAGS
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+__all__ = ["Process"]
+
+_RING = tuple(range(KEYS)) * 2
+_BURST = 6
+_STALE_IF_ERROR = 10.0
+_MOST_WAITERS = 3
+
+
+class Flight:
+    """A fill under way: when its request entered, and who waits for it."""
+
+    __slots__ = ("began", "key", "stamp", "step", "waiters")
+
+    def __init__(self, key: int, stamp: Stamp, began: float, step: int) -> None:
+        self.key = key
+        self.stamp = stamp
+        self.began = began
+        self.step = step
+        self.waiters: list[Flight] = []
+
+
+class Mutation:
+    """A write of some rows, what it purges, and the versions that it has made."""
+
+    __slots__ = ("fence", "keys", "soft", "tags", "versions", "wait")
+
+    def __init__(self, keys: tuple[int, ...], tags: tuple[str, ...], *, soft: bool, wait: bool) -> None:
+        self.keys = keys
+        self.tags = tags
+        self.soft = soft
+        self.wait = wait
+        self.versions: tuple[int, ...] = ()
+        self.fence: int | None = None
+
+
+class Process(Shell):
+    """The app's side of a process."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(world, name)
+        self._start()
+
+    def _start(self) -> None:
+        world = self.world
+        self.kept: list[Kept | None] = [None] * KEYS
+        self._flights: dict[int, Flight] = {}
+        draws, now = world.draws, world.now
+        if self.home is not None:
+            world.push(now, self, self.subscribe, self.home)
+        world.push(now + draws.about(0.3), self, self.tick)
+        world.push(now + draws.about(0.1), self, self.requests)
+        world.push(now + draws.about(1.0), self, self.mutate)
+
+    def crash(self) -> None:
+        """All that it knew is gone; after a while it is started again."""
+        world = self.world
+        if not self.alive:
+            return
+        world.counts["crashes"] += 1
+        world.tell(self.name, "crashes")
+        self.epoch += 1
+        self.alive = self.paused = False
+        self.deferred = []
+        self.subscribed_to = None
+        self.memory.crashed()
+        world.push(world.now + world.draws.about(0.7), None, self._restarted)
+
+    def _restarted(self) -> None:
+        self._alive()
+        self.world.tell(self.name, f"starts as {self.uid}")
+        self._start()
+
+    # -- requests ---------------------------------------------------------------------------------
+
+    def requests(self) -> None:
+        """Some requests come in at once, for keys next to each other."""
+        world = self.world
+        world.push(world.now + world.draws.about(1.0 / world.plan.read_rate), self, self.requests)
+        self.read(int(world.random() * KEYS), _BURST)
+
+    def read(self, first: int, count: int) -> None:
+        """Answer one request for each of some keys, or let it go on."""
+        world, replica, kept_here = self.world, self.replica, self.kept
+        truth, now = world.truth, world.now
+        local, hot, moved = now + self.offset, truth.hot_until, truth.moved
+        live, changes = local < replica.lease_until, replica.changes
+        reads = hits = 0
+        for key in _RING[first : first + count]:
+            counts = now < hot[key]
+            reads += counts
+            kept = kept_here[key]
+            if kept is None:
+                self._forward(key)
+                continue
+            if live and kept.verified == changes:
+                stale_from: float | None = inf
+            else:
+                stale_from = self._stale_from(kept, local, live=live)
+                if stale_from is None:
+                    self._forward(key)
+                    continue
+            fresh_until = kept.fresh_until if kept.fresh_until < stale_from else stale_from
+            fresh = local < fresh_until
+            if not fresh:
+                if local >= fresh_until + world.plan.stale_while_revalidate:
+                    self._forward(key)
+                    continue
+                world.counts["served stale"] += 1
+                if key not in self._flights:
+                    world.counts["refreshes"] += 1
+                    self._forward(key)
+            hits += counts
+            if kept.began <= moved[key]:
+                truth.handed_over(self.memory, kept, now, fresh=fresh, live=live)
+                if world.trace is not None and not fresh or truth.violation is not None:
+                    world.tell(self.name, f"serves {kept!r} {'fresh' if fresh else 'stale'}")
+        world.reads += reads
+        world.hits += hits
+        world.served += count
+
+    def _stale_from(self, kept: Kept, local: float, *, live: bool) -> float | None:
+        """The hand-over check, as the engine makes it."""
+        replica = self.replica
+        stale_from = replica.hand_over(kept.stamp, kept.tags, local)
+        if live:
+            if stale_from is None:
+                self.kept[kept.key] = None
+            elif stale_from == inf:
+                kept.verified = replica.changes
+        elif stale_from is not None:
+            lapsed = local - replica.lease_until
+            young = kept.own and lapsed >= replica.stale_when_disconnected
+            self.world.counts["served young while disconnected" if young else "served stale while disconnected"] += 1
+        return stale_from
+
+    # -- fills ------------------------------------------------------------------------------------
+
+    def _forward(self, key: int) -> None:
+        """The request goes on: to wait for a fill that is under way, or to be one."""
+        world, replica, flight = self.world, self.replica, self._flights.get(key)
+        now = world.now
+        entered = Flight(key, replica.stamp(now + self.offset), now, world.step)
+        if flight is None:
+            self._lead(entered)
+        elif replica.fenced(TAGS[key]):
+            world.counts["fills beside each other"] += 1
+            if world.draws.chance(0.2):
+                self._lead(entered)
+        elif len(flight.waiters) < _MOST_WAITERS:
+            flight.waiters.append(entered)
+
+    def _lead(self, flight: Flight) -> None:
+        world, key = self.world, flight.key
+        self._flights.setdefault(key, flight)
+        if self.replica.live(world.now + self.offset) or not world.ablation.l2_under_lease:
+            self.request(self._l2_get, (key,), self._l2_got, self._handle, (flight,))
+        else:
+            self._handle(flight)
+
+    def _l2_get(self, node: Node, key: int) -> Shared | None:
+        return self.world.cluster.l2(node).get(key)
+
+    def _l2_set(self, node: Node, key: int, shared: Shared) -> None:
+        self.world.cluster.l2(node)[key] = shared
+
+    def _l2_got(self, shared: Shared | None, sent: float, flight: Flight) -> None:
+        world = self.world
+        if shared is not None and world.now < shared.ends:
+            kept = self._adopted(shared, flight.key)
+            if kept is not None:
+                world.counts["answered from L2"] += 1
+                self._land(flight)
+                self.kept[flight.key] = kept
+                self._give(kept, [flight, *flight.waiters])
+                return
+            world.counts["refused from L2"] += 1
+        self._handle(flight)
+
+    def _adopted(self, shared: Shared, key: int) -> Kept | None:
+        world, replica, tags = self.world, self.replica, TAGS[key]
+        local = world.now + self.offset
+        stamp = replica.adopt(shared.term, shared.as_of, local)
+        if not world.ablation.l2_under_lease and shared.term == replica.term:
+            stamp, local = Stamp(replica.generation, shared.as_of, 0, -inf), min(local, replica.lease_until - 1e-9)
+        if stamp is None:
+            world.counts["L2 replies without a lease or of another term"] += 1
+            return None
+        if replica.hand_over(stamp, tags, local) is None:
+            return None
+        return Kept(
+            key,
+            tags,
+            stamp,
+            shared.fresh_until + self.offset,
+            began=shared.began,
+            step=-1,
+            version=shared.version,
+            filler=shared.filler,
+            own=False,
+        )
+
+    def _handle(self, flight: Flight) -> None:
+        """The handler runs: it reads the database at some moment, and ends at a later one."""
+        world, draws = self.world, self.world.draws
+        seconds = draws.between(0.5, 4.0) if draws.chance(0.02) else draws.about(world.plan.fill_seconds)
+        world.push(world.now + seconds, self, self._filled, flight, world.now + seconds * world.random())
+
+    def _filled(self, flight: Flight, read_at: float) -> None:
+        world, replica, key = self.world, self.replica, flight.key
+        self._land(flight)
+        if world.draws.chance(0.03):
+            self._failed(flight)
+            return
+        world.counts["fills"] += 1
+        now, plan = world.now, world.plan
+        local = now + self.offset
+        stamp = replica.stamp(local) if world.ablation.stamped_at_end else flight.stamp
+        lifetime = plan.ttl * world.draws.between(0.9, 1.0)
+        kept = Kept(
+            key,
+            TAGS[key],
+            stamp,
+            local + lifetime,
+            began=flight.began,
+            step=flight.step,
+            version=world.truth.version(key, read_at),
+            filler=self.uid,
+            own=True,
+        )
+        if replica.hand_over(stamp, kept.tags, local) is None:
+            world.counts["fills overtaken"] += 1
+        else:
+            self.kept[key] = kept
+            if stamp.generation == replica.generation:
+                ends = now + lifetime + plan.stale_while_revalidate
+                shared = Shared(
+                    replica.term, stamp.as_of, now + lifetime, ends, kept.began, kept.version, self.uid
+                )
+                self.request(self._l2_set, (key, shared), self._l2_kept, self._l2_not_kept)
+        self._give(kept, flight.waiters)
+
+    def _l2_kept(self, result: None, sent: float) -> None:
+        """Nobody waits for it."""
+
+    def _l2_not_kept(self) -> None:
+        """Nobody waits for it."""
+
+    def _land(self, flight: Flight) -> None:
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+
+    def _failed(self, flight: Flight) -> None:
+        """The handler has raised: what is kept may stand in; of those who wait one more leads."""
+        world, kept = self.world, self.kept[flight.key]
+        world.counts["fills failed"] += 1
+        local = world.now + self.offset
+        if kept is not None:
+            stale_from = self.replica.hand_over(kept.stamp, kept.tags, local)
+            if stale_from is not None and local < min(kept.fresh_until, stale_from) + _STALE_IF_ERROR:
+                world.counts["served for an error"] += 1
+                self._check(kept, fresh=local < min(kept.fresh_until, stale_from))
+        if flight.waiters:
+            self._lead_next(flight.waiters)
+
+    def _lead_next(self, waiters: list[Flight]) -> None:
+        leader, *rest = waiters
+        leader.waiters = rest
+        self._lead(leader)
+
+    def _give(self, kept: Kept, waiters: list[Flight]) -> None:
+        """Hand a result to those who wait; where it may not be handed over they go on themselves."""
+        world, replica = self.world, self.replica
+        if not waiters:
+            return
+        local = world.now + self.offset
+        stale_from = replica.hand_over(kept.stamp, kept.tags, local)
+        if stale_from is None and world.ablation.waiters_check:
+            world.counts["waiters refused"] += len(waiters)
+            self._lead_next(waiters)
+            return
+        fresh = stale_from is None or local < min(kept.fresh_until, stale_from)
+        world.counts["waiters answered"] += len(waiters)
+        if world.now < world.truth.hot_until[kept.key]:
+            world.hits += len(waiters)
+        self._check(kept, fresh=fresh)
+
+    def _check(self, kept: Kept, *, fresh: bool) -> None:
+        world = self.world
+        live = self.replica.live(world.now + self.offset)
+        world.truth.handed_over(self.memory, kept, world.now, fresh=fresh, live=live)
+        if world.trace is not None:
+            world.tell(self.name, f"hands over {kept!r} {'fresh' if fresh else 'stale'}")
+
+    # -- mutations --------------------------------------------------------------------------------
+
+    def mutate(self) -> None:
+        """A client writes."""
+        world, draws = self.world, self.world.draws
+        world.push(world.now + draws.about(len(world.processes) / world.plan.mutation_rate), self, self.mutate)
+        first = draws.number(KEYS)
+        keys = (first, draws.number(KEYS)) if draws.chance(0.2) else (first,)
+        tags = tuple({TAGS[key][0]: None for key in keys})
+        if draws.chance(0.2):
+            tags = (*tags, draws.pick(*TAGS[first][1:3]))
+        elif draws.chance(0.03):
+            tags = (ALL,)
+        soft = draws.chance(0.2)
+        mutation = Mutation(keys, tags, soft=soft, wait=not soft and draws.chance(world.plan.purge_waits))
+        world.truth.writing(keys, world.now)
+        if not soft and draws.chance(0.1):
+            self._release_late(mutation)
+        else:
+            world.push(world.now + draws.about(0.02), self, self._commit, mutation)
+
+    def _release_late(self, mutation: Mutation) -> None:
+        """Its response goes out before its commit: purged and fenced now, and purged again after it."""
+        world = self.world
+        world.counts["late purges"] += 1
+        mutation.fence = self.fence(mutation.tags)
+        self.purge(mutation.tags, self._released, self._released, soft=False)
+        world.push(world.now + world.draws.about(0.3), self, self._commit, mutation)
+
+    def _released(self, written: float = 0.0) -> None:
+        """The commit is still to come, so nothing has been promised yet."""
+
+    def _commit(self, mutation: Mutation) -> None:
+        world = self.world
+        world.truth.committed(mutation.keys, world.now)
+        mutation.versions = tuple(len(world.truth.commits[key]) for key in mutation.keys)
+        if world.trace is not None:
+            versions = ", ".join(f"{key} v{v}" for key, v in zip(mutation.keys, mutation.versions, strict=True))
+            world.tell(self.name, f"commits {versions}, purges {' '.join(mutation.tags)}")
+        self.purge(
+            mutation.tags,
+            lambda written: self._done(mutation, written),
+            lambda: self._queued(mutation),
+            soft=mutation.soft,
+            prompt=mutation.wait,
+        )
+
+    def _done(self, mutation: Mutation, written: float) -> None:
+        world = self.world
+        world.counts["purges done"] += 1
+        if mutation.fence is not None:
+            self.lift(mutation.fence)
+        self._acknowledge(mutation, done=True)
+        if mutation.wait:
+            self._wait(mutation, written, self.replica.term, self.replica.applied)
+
+    def _queued(self, mutation: Mutation) -> None:
+        earlier = mutation.fence
+        if not mutation.soft:
+            mutation.fence = self.fence(mutation.tags)
+        if earlier is not None:
+            # It let through what was filled between the release and the commit.
+            self.lift(earlier)
+        self.queue(mutation.tags, soft=mutation.soft, fence=mutation.fence)
+        self._acknowledge(mutation, done=False)
+
+    def _acknowledge(self, mutation: Mutation, *, done: bool) -> None:
+        world, memory = self.world, self.memory
+        world.truth.writing(mutation.keys, world.now)
+        if world.trace is not None:
+            world.tell(self.name, f"acknowledges the write of {mutation.keys}: {'done' if done else 'queued'}")
+        for key, version in zip(mutation.keys, mutation.versions, strict=True):
+            if not mutation.soft:
+                memory.acked[key] = max(memory.acked[key], version)
+                if done:
+                    memory.numbered[key] = max(memory.numbered[key], version)
+            world.truth.moved[key] = world.now
+            # The client looks at what it has written.
+            self.read(key, 1)
+            world.push(world.now + world.draws.about(0.005), self, self.read, key, 1)
+
+    def _wait(self, mutation: Mutation, written: float, term: Term, seq: int) -> None:
+        context = (mutation, written, term, seq)
+        self.request(self.world.cluster.wait, (term, seq), self._waited, self._not_waited, context)
+
+    def _waited(
+        self, result: tuple[int, int], sent: float, mutation: Mutation, written: float, term: Term, seq: int
+    ) -> None:
+        world = self.world
+        if result[0] == 0:
+            world.counts["waits for every replica"] += 1
+            world.truth.read_everywhere(mutation.tags, written, world.now)
+        elif world.now < written + 3.0:
+            world.push(world.now + 0.02, self, self._wait, mutation, written, term, seq)
+
+    def _not_waited(self, mutation: Mutation, written: float, term: Term, seq: int) -> None:
+        """Nobody was told anything."""

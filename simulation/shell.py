@@ -1,0 +1,385 @@
+"""The shell of a replica in the simulation: what it asks the log, when, and what it does with the answers.
+
+The rules are those of the real one: a heartbeat every third of the bound, at once where the state machine says so, on
+each subscription and after each reset; a purge is applied before it is acknowledged; one that fails is fenced, queued
+and retried; after a reset the log's purged tags are read page by page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fastapi_cacheinval.bus.lines import decode_page
+from fastapi_cacheinval.core.backlog import Backlog, Due
+from fastapi_cacheinval.core.replica import Missed, Next, Replica, Reply, Reset, Term
+from fastapi_cacheinval.core.tags import ALL
+from simulation.cluster import REFUSED, Node, WrittenLine
+from simulation.plan import BOUND
+from simulation.server import PageAnswer
+from simulation.truth import Memory
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+__all__ = ["Shell"]
+
+_TIMEOUT = 0.4
+_LATE = 0.1
+
+Call = Callable[..., Any]
+
+
+class Shell:
+    """One process's side towards the log; its life is an `epoch`, and nothing from an earlier one reaches it."""
+
+    replica: Replica
+    backlog: Backlog
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.memory = Memory()
+        self.epoch = 0
+        self.alive = False
+        self.paused = False
+        self.deferred: list[tuple[Call, tuple[Any, ...]]] = []
+        # The server it can talk to, and the one whose messages it gets.
+        self.home: Node | None = world.cluster.primary
+        self.subscribed_to: Node | None = None
+        self.cut_until = 0.0
+        self.deaf_until = 0.0
+        self.offset = 0.0
+        self._alive()
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def _alive(self) -> None:
+        world = self.world
+        self.epoch += 1
+        self.alive = True
+        self.uid = f"{self.name}.{self.epoch}"
+        # The clocks of two processes have nothing to do with each other.
+        self.offset = world.draws.between(0.0, 10_000.0)
+        self.replica = world.ablation.replica(
+            staleness_bound=BOUND,
+            stale_when_disconnected=world.plan.stale_when_disconnected,
+            most_cells=world.plan.most_cells,
+        )
+        self.backlog = Backlog(most_entries=world.plan.most_entries, most_tags=8)
+        self._fences: dict[int, tuple[str, ...]] = {}
+        self._asking = 0
+        self._ask_again = False
+        self._draining = False
+        self._pages = 0
+        # The last line of the replica's term that the truth knows it to have taken in, and the last that came.
+        self._noted = 0
+        self._latest = 0
+
+    # -- connections ------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Go to the server that is the primary now, and subscribe there."""
+        world = self.world
+        self.home = world.cluster.primary
+        self.subscribed_to = None
+        if self.alive:
+            world.push(world.now + world.draws.about(0.05), self, self.subscribe, self.home)
+
+    def subscribe(self, node: Node) -> None:
+        """From here on its messages come; what was before has to be asked for."""
+        if self.home is node and node.up:
+            self.subscribed_to = node
+            self.world.counts["subscriptions"] += 1
+            self.ask()
+            self.drain()
+
+    def unsubscribed(self) -> None:
+        """The subscription has broken, and it is known."""
+        self.subscribed_to = None
+
+    def unreachable(self) -> None:
+        """No server can be talked to."""
+        self.home = self.subscribed_to = None
+
+    def request(
+        self,
+        work: Call,
+        arguments: tuple[Any, ...],
+        taken: Call,
+        failed: Call,
+        context: tuple[Any, ...] = (),
+        *,
+        late: Call | None = None,
+        may_double: bool = False,
+    ) -> None:
+        """One round trip: `taken(result, sent, *context)` or `failed(*context)`, and each step of it may go wrong."""
+        world, node = self.world, self.home
+        draws, plan, now = world.draws, world.plan, world.now
+        if node is None or now < self.cut_until or draws.chance(plan.command_loss):
+            world.counts["requests lost"] += 1
+            world.push(now + _TIMEOUT, self, failed, *context)
+            return
+        delay = world.delay()
+        in_time = delay < _TIMEOUT
+        if not in_time:
+            world.counts["requests late"] += 1
+            world.push(now + _TIMEOUT, self, failed, *context)
+        trip = (self.epoch, now, node, work, arguments, taken, failed, context, late)
+        world.push(now + delay, None, self._arrives, in_time, *trip)
+        if may_double and draws.chance(plan.doubled):
+            world.counts["requests doubled"] += 1
+            world.push(now + world.delay(), None, self._arrives, False, *trip)
+
+    def _arrives(
+        self,
+        in_time: bool,  # noqa: FBT001 - an event's arguments have no names
+        epoch: int,
+        sent: float,
+        node: Node,
+        work: Call,
+        arguments: tuple[Any, ...],
+        taken: Call,
+        failed: Call,
+        context: tuple[Any, ...],
+        late: Call | None,
+    ) -> None:
+        world = self.world
+        now, there = world.now, epoch == self.epoch
+        if now < node.stalled_until:
+            if in_time and there and node.stalled_until - sent >= _TIMEOUT:
+                in_time = False
+                world.push(sent + _TIMEOUT, self, failed, *context)
+            trip = (epoch, sent, node, work, arguments, taken, failed, context, late)
+            world.push(node.stalled_until, None, self._arrives, in_time, *trip)
+            return
+        result = work(node, *arguments) if node.up else REFUSED
+        if not there:
+            return
+        arrives = now + world.delay()
+        if now < self.cut_until or world.draws.chance(world.plan.command_loss):
+            world.counts["replies lost"] += 1
+            arrives = sent + 1e9
+        if in_time and arrives - sent >= _TIMEOUT:
+            in_time = False
+            world.push(sent + _TIMEOUT, self, failed, *context)
+        if not in_time:
+            if late is not None and world.plan.late_replies and result is not REFUSED:
+                world.counts["late replies"] += 1
+                world.push(arrives, self, late, result, sent)
+        elif result is REFUSED:
+            world.push(arrives, self, failed, *context)
+        else:
+            world.push(arrives, self, taken, result, sent, *context)
+
+    # -- reading the log --------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """The heartbeat."""
+        world = self.world
+        world.push(world.now + BOUND / 3, self, self.tick)
+        self.ask()
+        self.drain()
+
+    def ask(self) -> None:
+        """Ask the log what there is."""
+        if self._asking and self.world.plan.coalesced_asks:
+            self._ask_again = True
+            return
+        self._asking += 1
+        asked = (self.uid, self.replica.ask(), None)
+        self.request(
+            self.world.cluster.script, asked, self._answered, self._unanswered, late=self._took, may_double=True
+        )
+
+    def _answered(self, result: tuple[Reply, float], sent: float) -> None:
+        self._took(result, sent)
+        self._unanswered()
+
+    def _unanswered(self) -> None:
+        self._asking -= 1
+        if self._ask_again:
+            self._ask_again = False
+            self.ask()
+
+    def _took(self, result: tuple[Reply, float], sent: float) -> bool:
+        """Take a reply; whether the replica stands where it says, so that a purge which it answers has been applied."""
+        world, replica, reply = self.world, self.replica, result[0]
+        generation = replica.generation
+        following = replica.answered(reply, sent + self.offset, world.now + self.offset)
+        if world.trace is not None and not (isinstance(reply, Missed) is False and isinstance(reply, Reset) is False):
+            world.tell(self.name, f"was answered {_told(reply)}, asked at {sent:.6f}; {replica!r} {following.value}")
+        if isinstance(reply, Missed):
+            for line in reply.lines:
+                self._take_in(line)  # type: ignore[arg-type]
+        if following is Next.ASK:
+            world.counts["replies that make ask again"] += 1
+            self.ask()
+            return False
+        if isinstance(reply, Reset) and replica.generation != generation:
+            world.counts["resets"] += 1
+            self._noted = reply.seq
+            self.ask()
+            self._turn_pages()
+        return replica.term == reply.term
+
+    def told(self, line: WrittenLine) -> None:
+        """A message is on its way."""
+        world = self.world
+        if world.now < self.deaf_until or world.draws.chance(world.plan.message_loss):
+            world.counts["messages lost"] += 1
+            return
+        self._deliver(line)
+        if world.draws.chance(world.plan.doubled):
+            world.counts["messages doubled"] += 1
+            self._deliver(line)
+
+    def _deliver(self, line: WrittenLine) -> None:
+        world = self.world
+        delay = world.delay()
+        if delay > _LATE:
+            world.counts["messages late"] += 1
+        world.push(world.now + delay, self, self._hear, line)
+
+    def _hear(self, line: WrittenLine) -> None:
+        world, replica = self.world, self.replica
+        if line.seq < self._latest:
+            world.counts["messages out of order"] += 1
+        self._latest = line.seq
+        following = replica.heard(line, world.now + self.offset)
+        if world.trace is not None:
+            world.tell(self.name, f"heard line {line.term.number}/{line.seq}; {replica!r} {following.value}")
+        self._take_in(line)
+        if following is Next.ASK or line.prompt:
+            self.ask()
+
+    def _take_in(self, line: WrittenLine) -> None:
+        """Tell the truth of a line that the replica says it has applied."""
+        world, replica = self.world, self.replica
+        if line.term == replica.term and self._noted < line.seq <= replica.applied:
+            self._noted = line.seq
+            world.truth.applied(self.memory, line.tags, line.written, world.step, world.now, soft=line.soft)
+
+    # -- what was purged before this replica joined -------------------------------------------------
+
+    def _turn_pages(self) -> None:
+        self._pages += 1
+        self._ask_page(self._pages, self.world.plan.page_limit)
+
+    def _ask_page(self, number: int, limit: int) -> None:
+        term, floor = self.replica.term, self.replica.floor
+        page = (term.nonce, floor, limit)
+        self.request(self.world.cluster.page, page, self._turn, self._no_page, (number, term, floor, limit))
+
+    def _no_page(self, number: int, term: Term, up_to: int, limit: int) -> None:
+        """What cannot be read is not learned."""
+
+    def _turn(
+        self, answer: PageAnswer | None, sent: float, number: int, term: Term, up_to: int, limit: int
+    ) -> None:
+        if answer is None or number != self._pages:
+            return
+        world, replica = self.world, self.replica
+        members: list[Any] = []
+        for (soft, tag), seq in answer.members:
+            members += (b"s" if soft else b"h") + tag.encode(), seq
+        page = decode_page(term, up_to, limit, answer.floor, members)
+        if page is None:
+            self._ask_page(number, 2 * limit)
+            return
+        taken = replica.learned(page, world.now + self.offset)
+        if world.trace is not None:
+            world.tell(self.name, f"{'learned' if taken else 'refused'} {page}")
+        world.counts["pages learned" if taken else "pages refused"] += 1
+        if taken and replica.floor > answer.floor:
+            self._ask_page(number, world.plan.page_limit)
+
+    # -- purges -----------------------------------------------------------------------------------
+
+    def purge(
+        self, tags: tuple[str, ...], done: Call, failed: Call, *, soft: bool = False, prompt: bool = False
+    ) -> None:
+        """Write a purge: `done(written)` once it has been applied here, or `failed()`."""
+        asked = (self.uid, self.replica.ask(), (tags, soft, prompt))
+        context = (tags, soft, done, failed)
+        self.request(
+            self.world.cluster.script, asked, self._purged, self._not_purged, context, may_double=True
+        )
+
+    def _purged(
+        self, result: tuple[Reply, float], sent: float, tags: tuple[str, ...], soft: bool, done: Call, failed: Call
+    ) -> None:
+        if not self._took(result, sent):
+            failed()
+            return
+        world = self.world
+        world.truth.numbered(self.memory, tags, result[1], world.now, soft=soft)
+        done(result[1])
+
+    @staticmethod
+    def _not_purged(tags: tuple[str, ...], soft: bool, done: Call, failed: Call) -> None:
+        failed()
+
+    def fence(self, tags: tuple[str, ...]) -> int:
+        """Fence tags whose purge has no number yet."""
+        world = self.world
+        world.counts["fences"] += 1
+        handle = self.replica.fence(tags)
+        self._fences[handle] = tags
+        world.truth.fenced(self.memory, tags, world.step, world.now)
+        if world.trace is not None:
+            world.tell(self.name, f"fences {' '.join(tags)} ({handle})")
+        return handle
+
+    def lift(self, handle: int) -> None:
+        """End a fence, its purge applied."""
+        world = self.world
+        self.replica.lift(handle)
+        world.truth.lifted(self.memory, self._fences.pop(handle))
+        if world.trace is not None:
+            world.tell(self.name, f"lifts fence {handle}")
+
+    def queue(self, tags: tuple[str, ...], *, soft: bool, fence: int | None) -> None:
+        """Keep a purge that failed, until it can be written."""
+        world = self.world
+        world.counts["purges queued"] += 1
+        before = len(self.backlog)
+        self.backlog.add(tags, soft=soft, fence=fence)
+        if before and len(self.backlog) == 1:
+            world.counts["queues that became everything"] += 1
+        if world.trace is not None:
+            world.tell(self.name, f"queues {' '.join(tags)}: {self.backlog!r}")
+
+    def drain(self) -> None:
+        """Write the oldest of what is queued."""
+        due = None if self._draining else self.backlog.due()
+        if due is not None:
+            self._draining = True
+            asked = (self.uid, self.replica.ask(), (due.tags, due.soft, False))
+            self.request(self.world.cluster.script, asked, self._drained, self._not_drained, (due,), may_double=True)
+
+    def _not_drained(self, due: Due) -> None:
+        self._draining = False
+
+    def _drained(self, result: tuple[Reply, float], sent: float, due: Due) -> None:
+        self._draining = False
+        if not self._took(result, sent):
+            return
+        world, memory = self.world, self.memory
+        world.truth.numbered(memory, due.tags, result[1], world.now, soft=due.soft)
+        for handle in self.backlog.written(due):
+            self.lift(handle)
+        for key, fenced in enumerate(memory.fenced):
+            if not fenced:
+                memory.numbered[key] = memory.acked[key]
+        world.counts["queued purges written"] += len(due.entries)
+        if due.tags == (ALL,):
+            world.counts["purges of everything"] += 1
+        self.drain()
+
+
+def _told(reply: Reply) -> str:
+    if isinstance(reply, Missed):
+        return f"lines {', '.join(f'{line.term.number}/{line.seq}' for line in reply.lines)}"
+    return repr(reply)
