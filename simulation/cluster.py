@@ -144,8 +144,7 @@ class Cluster:
         """Where stored responses are: on the same server, or on others of a cluster, which outlive it."""
         return node.l2 if self.apart is None else self.apart
 
-    @staticmethod
-    def page(node: Node, nonce: str, up_to: int, limit: int) -> PageAnswer | None:
+    def page(self, node: Node, nonce: str, up_to: int, limit: int) -> PageAnswer | None:
         """A page of purged tags."""
         return node.log.page(nonce, up_to, limit)
 

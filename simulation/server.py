@@ -32,6 +32,7 @@ class PageAnswer(NamedTuple):
     """A page of purged tags, newest first, each with the number of its line; nothing below `floor` is known."""
 
     floor: int
+    seq: int
     members: tuple[tuple[Member, int], ...]
 
 
@@ -218,11 +219,12 @@ class LogServer:
 
     def page(self, term_nonce: str, up_to: int, limit: int) -> PageAnswer | None:
         """The tags of the lines up to and including `up_to`, newest first, at most `limit`; None in another term."""
-        if self.tags_of != term_nonce:
+        state = self.state
+        if state is None or self.tags_of != term_nonce:
             return None
-        floor = up_to if self.state is None else self.state.floor
+        floor = state.floor
         span = sorted(((seq, member) for member, seq in self.tags.items() if floor < seq <= up_to), reverse=True)
-        return PageAnswer(floor, tuple((member, seq) for seq, member in span[:limit]))
+        return PageAnswer(floor, state.seq, tuple((member, seq) for seq, member in span[:limit]))
 
     def wait(self, now: int, term: int, term_nonce: str, seq: int, bound: int) -> tuple[int, int]:
         """How many replicas may not have read this line yet, and how many have."""

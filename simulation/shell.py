@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi_cacheinval.bus.lines import decode_page
 from fastapi_cacheinval.core.backlog import Backlog, Due
-from fastapi_cacheinval.core.replica import Missed, Next, Replica, Reply, Reset, Term
+from fastapi_cacheinval.core.replica import Missed, Next, Page, Replica, Reply, Reset, Term
 from fastapi_cacheinval.core.tags import ALL
 from simulation.cluster import REFUSED, Node, WrittenLine
 from simulation.plan import BOUND
@@ -73,6 +73,8 @@ class Shell:
         self._ask_again = False
         self._draining = False
         self._pages = 0
+        # A page that tells of more than has been read.
+        self._unlearned: Page | None = None
         # The last line of the replica's term that the truth knows it to have taken in, and the last that came.
         self._noted = 0
         self._latest = 0
@@ -222,6 +224,8 @@ class Shell:
             self._noted = reply.seq
             self.ask()
             self._turn_pages()
+        elif self._unlearned is not None:
+            self._learn(self._unlearned)
         return replica.term == reply.term
 
     def told(self, line: WrittenLine) -> None:
@@ -265,6 +269,7 @@ class Shell:
 
     def _turn_pages(self) -> None:
         self._pages += 1
+        self._unlearned = None
         self._ask_page(self._pages, self.world.plan.page_limit)
 
     def _ask_page(self, number: int, limit: int) -> None:
@@ -284,16 +289,25 @@ class Shell:
         members: list[Any] = []
         for (soft, tag), seq in answer.members:
             members += (b"s" if soft else b"h") + tag.encode(), seq
-        page = decode_page(term, up_to, limit, answer.floor, members)
+        page = decode_page(term, answer.seq, up_to, limit, answer.floor, members)
         if page is None:
             self._ask_page(number, 2 * limit)
-            return
+        elif page.seq > replica.applied:
+            # To be learned as soon as all that the log had by then has been read.
+            self._unlearned = page
+            self.ask()
+        else:
+            self._learn(page)
+
+    def _learn(self, page: Page) -> None:
+        world, replica = self.world, self.replica
+        self._unlearned = None
         taken = replica.learned(page, world.now + self.offset)
         if world.trace is not None:
             world.tell(self.name, f"{'learned' if taken else 'refused'} {page}")
         world.counts["pages learned" if taken else "pages refused"] += 1
-        if taken and replica.floor > answer.floor:
-            self._ask_page(number, world.plan.page_limit)
+        if taken and page.purged:
+            self._ask_page(self._pages, world.plan.page_limit)
 
     # -- purges -----------------------------------------------------------------------------------
 

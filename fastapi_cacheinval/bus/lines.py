@@ -67,7 +67,7 @@ def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trac
     return (ALL,), False, at, (), False
 
 
-def decode_page(term: Term, up_to: int, limit: int, floor: int, members: list[Any]) -> Page | None:
+def decode_page(term: Term, seq: int, up_to: int, limit: int, floor: int, members: list[Any]) -> Page | None:
     """A page of the server's tags, newest first; None where it ends within one line, so that a larger one is needed.
 
     `members` are tags and scores in turn, or pairs of them, as the server's protocol has it.
@@ -79,8 +79,8 @@ def decode_page(term: Term, up_to: int, limit: int, floor: int, members: list[An
         for member, score in zip(members[::2], members[1::2], strict=True)
     ]
     if len(purged) < limit:
-        return Page(term, up_to, floor, tuple(purged))
+        return Page(term, seq, up_to, floor, tuple(purged))
     last = purged[-1][1]
     if last == purged[0][1]:
         return None
-    return Page(term, up_to, last, tuple(purge for purge in purged if purge[1] > last))
+    return Page(term, seq, up_to, last, tuple(purge for purge in purged if purge[1] > last))

@@ -82,7 +82,7 @@ class RedisLog:
             if not reply:
                 return None
             floor = min(int(reply[0]), up_to)
-            page = decode_page(term, up_to, limit, floor, reply[1])
+            page = decode_page(term, int(reply[1]), up_to, limit, floor, reply[2])
             limit *= 8
         return page
 

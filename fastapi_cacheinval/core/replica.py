@@ -57,10 +57,12 @@ class Line(NamedTuple):
 class Page(NamedTuple):
     """What the log remembers of tags purged by the lines over `down_to`, up to and including `up_to`.
 
-    `purged` holds each tag's last line of either kind in that span: the tag, the number, whether it was soft.
+    `purged` holds the tags whose last line of either kind is in that span: the tag, the number, whether it was soft.
+    `seq` was the last line of all when this was read.
     """
 
     term: Term
+    seq: int
     up_to: int
     down_to: int
     purged: tuple[tuple[str, int, bool], ...]
@@ -261,9 +263,12 @@ class Replica:
         """Take what the log remembers from before this replica joined; whether the next older page is of use.
 
         Pages have to come from the floor downwards without a hole, or they are refused. It makes responses usable
-        that others have stored, never one that is not.
+        that others have stored, never one that is not: what has been purged again since has left the span, so all
+        that the log had when the page was read must have been applied, and all of the span must have been there.
         """
         cells = self.cells
+        if not page.up_to <= page.seq <= self.applied:
+            return False
         fits = len(cells) + len(page.purged) <= self._most_cells
         if page.term != self.term or page.up_to != self.floor or page.down_to >= self.floor or not fits:
             return False

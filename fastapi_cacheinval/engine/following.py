@@ -237,6 +237,9 @@ class Follower:
                 # What others have stored from before stays unusable here, which costs forwards and nothing else.
                 logger.debug("what was purged before this replica joined could not be read: %s", away.reason)
                 return
+            if page is not None and page.seq > replica.applied:
+                # What the log had by then is read first: a page is of use only to who knows it.
+                await self.synced()
             with self._shared.lock:
                 useful = page is not None and replica.learned(page, self._clock.now())
 

@@ -152,9 +152,9 @@ class Pair:
             assert real is None
             return
         assert real is not None
-        members = real[1]
+        members = real[2]
         got = [(self._member(tag), int(score)) for tag, score in zip(members[::2], members[1::2], strict=True)]
-        assert (int(real[0]), tuple(got)) == expected
+        assert (int(real[0]), int(real[1]), tuple(got)) == expected
 
     @staticmethod
     def _member(raw: bytes) -> tuple[bool, bytes]:

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from fastapi_cacheinval.core.replica import Current, Line, Missed, Next, Replica, Reset, Term
+from fastapi_cacheinval.core.replica import Current, Line, Missed, Next, Page, Replica, Reset, Term
 
 _TERM = Term(1, "t")
 
@@ -198,6 +198,48 @@ def test_one_line_with_more_tags_than_are_remembered_still_purges_them_all() -> 
     stamp = replica.stamp(0.0)
     replica.heard(_line(1, "a", "b", "c", "d"), 0.1)
     assert all(replica.hand_over(stamp, (tag,), 0.2) is None for tag in "abcd")
+
+
+def _page(seq: int, *, up_to: int, purged: tuple[tuple[str, int, bool], ...] = ()) -> Page:
+    return Page(_TERM, seq, up_to, 0, purged)
+
+
+def test_a_page_tells_what_was_purged_before_the_replica_joined() -> None:
+    """Until it is learned everything from before is refused, afterwards only what it names."""
+    replica = _replica()
+    replica.answered(Reset(Term(2, "u"), 5, "n5"), 0.0, 0.0)
+    page = Page(Term(2, "u"), 5, 5, 0, (("a", 4, False), ("b", 4, True)))
+    stamp = replica.adopt(Term(2, "u"), 3, 0.1)
+    assert stamp is not None
+    assert replica.hand_over(stamp, ("c",), 0.1) is None
+    assert replica.learned(page, 0.2)
+    assert replica.hand_over(stamp, ("a",), 0.3) is None
+    assert replica.hand_over(stamp, ("b",), 0.3) == 0.2
+    assert replica.hand_over(stamp, ("c",), 0.3) == inf
+    assert not replica.learned(page, 0.4)
+
+
+def test_a_page_is_refused_while_lines_that_the_log_had_by_then_are_not_applied() -> None:
+    """A tag that such a line purges again stands above the page's span: its earlier purge would be forgotten."""
+    replica = _replica()
+    replica.answered(Reset(_TERM, 5, "n5"), 0.1, 0.1)
+    # "a" was purged by line 4, and by line 6 when the page was read.
+    assert not replica.learned(_page(6, up_to=5, purged=()), 0.2)
+    assert replica.floor == 5
+    replica.heard(_line(6), 0.3)
+    assert replica.learned(_page(6, up_to=5, purged=()), 0.4)
+    stamp = replica.adopt(_TERM, 3, 0.5)
+    assert stamp is not None
+    assert replica.hand_over(stamp, ("a",), 0.5) is None
+    assert replica.hand_over(stamp, ("z",), 0.5) == inf
+
+
+def test_a_page_of_a_log_that_ends_below_it_is_refused() -> None:
+    """A server that was rolled back, and that no script call has told so yet, has lost purges of the page's span."""
+    replica = _replica()
+    replica.answered(Reset(_TERM, 5, "n5"), 0.1, 0.1)
+    assert not replica.learned(_page(4, up_to=5), 0.2)
+    assert replica.floor == 5
 
 
 def test_a_fence_stops_what_was_filled_before_it_and_lets_through_what_was_filled_after() -> None:
