@@ -29,6 +29,12 @@ _HANDLER_READS = (
 )
 
 
+_ROUTE_READS = (
+    " What the route itself is handed is covered by no dependency: only shared=True helps, or a plain route. What is "
+    "to run around several routes can be a middleware, whose changes are its caller's own."
+)
+
+
 class CallerDependentRoute(ConfigurationError):
     """A cached route whose answer may depend on who asks, under a policy that does not say how.
 
@@ -46,6 +52,7 @@ class CallerDependentRoute(ConfigurationError):
             "response among all who pass; shared=True is your word that the response is the same "
             "for all and that these dependencies need not run on a hit."
             + (_HANDLER_READS if any(each.startswith("the handler ") for each in parameters) else "")
+            + (_ROUTE_READS if any(each.startswith("the route: ") for each in parameters) else "")
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,8 @@ from fastapi_cacheinval.framework.covers import innermost, uncovered
 from fastapi_cacheinval.framework.fastapi_private import EffectiveRoute, original_of
 from fastapi_cacheinval.framework.fields import CREDENTIALS, caller_reads, handler_headers, path_names, query_names
 from fastapi_cacheinval.framework.inputs import SAFE_METHODS, RoutePlan, Sharing
+from fastapi_cacheinval.framework.inside import around
+from fastapi_cacheinval.framework.taps import Tap
 from fastapi_cacheinval.framework.tree import Node, Overrides, tree_of
 
 __all__ = ["Analysis", "Place", "analyse", "own_methods"]
@@ -29,6 +32,7 @@ class Place:
     `inherited` are the ids of the `invalidates()` of the apps, routers and includes above. `origin` says
     that `CORSMiddleware` is on the way, `commits` that something is that may commit after the response.
     `hosts` are those of `parameters` that come from the host, `ordinal` tells routes with one template apart.
+    `layers` names what may change responses on the way.
     """
 
     prefix: str = ""
@@ -39,6 +43,7 @@ class Place:
     commits: bool = False
     hosts: frozenset[str] = frozenset()
     ordinal: int = 0
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,8 @@ def own_methods(thing: object, stock: type, names: tuple[str, ...]) -> str | Non
     return f"{kind.__module__}.{kind.__qualname__} has its own {'(), '.join(own)}()" if own else None
 
 
+# Each of these stands between a route's tap and its handler.
+_SEEING = ("get_route_handler", "handle")
 # Each of these sees the request, or wraps what does.
 _HANDLING = ("__init__", "__call__", "get_route_handler", "handle", "matches")
 
@@ -75,6 +82,8 @@ def analyse(
         cached = None
     policy = None if cached is None else cached.policy
     evidence = uncovered(root, cached)
+    if policy is not None:
+        evidence += tuple(_around_the_handler(route))
     sharing = _sharing(policy, evidence)
     front_off = None if policy is None else _front_off(policy, sharing, root)
     if policy is not None and front_off is None:
@@ -88,6 +97,9 @@ def analyse(
         _none if otherwise is None else otherwise.bindings,
     )
     elsewhere = path_names(root) - (frozenset(route.path_regex.groupindex) | place.parameters - place.hosts)
+    if own_methods(original_of(route), APIRoute, ("matches",)):
+        # It may give other values than those in the path.
+        elsewhere = path_names(root)
     if policy is not None and front_off is None and elsewhere:
         front_off = f"the path does not hold the Path() parameter {min(elsewhere)!r}"
     headers = (handler_headers(root) or frozenset()) - CREDENTIALS
@@ -109,6 +121,7 @@ def analyse(
         front_off=front_off,
         bindings=MappingProxyType(bindings),
         invalidations=invalidations,
+        layers=place.layers,
         commits_late=place.commits or any(node.late for node in root.walk() if node is not root),
         epoch=epoch,
         provider=route.dependency_overrides_provider,
@@ -161,6 +174,19 @@ def _front_off(policy: CachePolicy, sharing: Sharing, root: Node) -> str | None:
         if node is not root and (reads := caller_reads(node, handler=False)):
             return f"shared=True does not open it while {reads[0]}"
     return None
+
+
+def _around_the_handler(route: EffectiveRoute) -> Iterator[str]:
+    """What of the route itself is handed the raw request before or instead of its handler, as `where: what`."""
+    original = original_of(route)
+    own = own_methods(original, APIRoute, _SEEING)
+    if own is not None:
+        yield f"the route: {own}, which is handed the raw request"
+    for name in _SEEING:
+        if name in vars(original) and not isinstance(vars(original)[name], Tap):
+            yield f"the route: its {name}() is replaced, by what is handed the raw request"
+    for name in around(getattr(route, "app", None)):
+        yield f"the route: {name} around its app, which is handed the raw request"
 
 
 def _way_off(route: EffectiveRoute, place: Place) -> str | None:

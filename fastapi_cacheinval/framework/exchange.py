@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
@@ -19,6 +19,7 @@ from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import send_stored, status_fields
 from fastapi_cacheinval.framework.inputs import RoutePlan
 from fastapi_cacheinval.framework.site import Site
+from fastapi_cacheinval.ports.store import Target
 
 __all__ = ["Exchange", "FillSource", "RefreshOrder", "nowhere"]
 
@@ -103,6 +104,14 @@ class Exchange:
     def route(self) -> str | None:
         """The route's template, once known."""
         return None if self.plan is None else self.plan.path
+
+    async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """The request has come to its route, past all that stands before it."""
+        await handle(scope, receive, send)
+
+    def leading(self, target: Target | None, key: bytes) -> Target | None:
+        """The raw target, where it may lead to what is stored under the key as soon as something is."""
+        return target
 
     def bypass(self, detail: str) -> None:
         """Let the app answer, and say why the cache did not."""

@@ -27,7 +27,7 @@ __all__ = [
     "exit_of",
     "included_routers",
     "is_late",
-    "on_error",
+    "on_end",
     "original_of",
     "replacement",
     "scopes_of",
@@ -82,12 +82,23 @@ def effective_route_at(scope: Mapping[str, Any]) -> EffectiveRoute | None:
     return cast("EffectiveRoute", route)
 
 
-def on_error(scope: Mapping[str, Any], tell: Callable[[BaseException], object]) -> None:
-    """Have a function told what the handler of the request at hand raises, before anything answers for it."""
+def on_end(
+    scope: Mapping[str, Any], raised: Callable[[BaseException], object], made: Callable[[object], object]
+) -> None:
+    """Have functions told what the route at hand raises or makes, before anything of it is sent.
+
+    `made` is given the response object; None where this FastAPI has it elsewhere.
+    """
 
     def left(kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
-            tell(error)
+            raised(error)
+        else:
+            # This one's, the stack's, and that of FastAPI's function, which sends the response next.
+            frame = inspect.currentframe()
+            for _ in range(2):
+                frame = None if frame is None else frame.f_back
+            made(None if frame is None else frame.f_locals.get("response"))
 
     stack = scope.get("fastapi_function_astack")
     if isinstance(stack, AsyncExitStack):

@@ -56,14 +56,14 @@ class Fill:
         self._pump: Pump | None = None
         self._open = True
         self._stood_in = False
-        self._by_app = False
+        self._unshared: str | None = None
         # A refresh has no client to hear.
         self._source = FillSource(None if exchange.refresh is not None else exchange.source)
         exchange.source = self._source
 
-    def raised(self, *, by_the_framework: bool) -> None:
-        """The handler has raised: what answers for it is the framework's own, or the app's, which sees the caller."""
-        self._by_app = not by_the_framework
+    def seen_by(self, what: str) -> None:
+        """Something of the app's that is handed the request makes the response: it is that caller's alone."""
+        self._unshared = what
 
     # -- the app's messages ---------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class Fill:
             await self._server_error(message, status)
             return
         reason = "trailers" if message.get("trailers") else None
-        reason = reason or ("exception-handler" if self._by_app else None)
+        reason = reason or self._unshared
         reason = reason or refusal(
             status,
             headers,

@@ -48,6 +48,7 @@ class RoutePlan:
     - `front`: whether the front lookup may serve it; `front_off` says why not.
     - `bindings`: for every name in a tag template that applies, how to get its validated value.
     - `invalidations`: every `invalidates()` in the tree, where an unsafe method is answered.
+    - `layers`: what stands between the middleware and the route and is not known to leave responses as they are.
     - `commits_late`: whether a `yield` dependency exits, and so commits, after the response is sent, or a
       middleware on the way might.
     - `epoch`: 0, or a number of this process's that stands for one set of dependency overrides.
@@ -68,6 +69,12 @@ class RoutePlan:
     front_off: str | None
     bindings: Mapping[str, Binding]
     invalidations: tuple[Invalidates, ...]
+    layers: tuple[str, ...]
     commits_late: bool
     epoch: int
     provider: Any
+
+    @property
+    def behind(self) -> bool:
+        """Whether the cache must work behind the layers: what they write may be for one caller alone."""
+        return bool(self.layers) and self.policy is not None and self.sharing is not Sharing.DECLARED

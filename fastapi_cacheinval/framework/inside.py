@@ -19,7 +19,7 @@ from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Router
 
-__all__ = ["Inside", "inside_of"]
+__all__ = ["Inside", "around", "inside_of"]
 
 # Not in every version that we run on.
 _SOMETIMES = (
@@ -58,14 +58,23 @@ class Inside:
     """What an ASGI callable leads to.
 
     `app` is the Starlette or FastAPI application, or its router where only that can be seen; None where
-    neither can. `harmless` says whether everything on the way may be skipped by a hit, `reason` names
-    what may not. `cors` says whether `CORSMiddleware` is on the way.
+    neither can. `layers` names what is on the way and may not be skipped by a hit, `cors` says whether
+    `CORSMiddleware` is on the way.
     """
 
     app: Any
-    harmless: bool
-    reason: str | None
+    layers: tuple[str, ...]
     cors: bool
+
+    @property
+    def harmless(self) -> bool:
+        """Whether everything on the way may be skipped by a hit."""
+        return not self.layers
+
+    @property
+    def reason(self) -> str | None:
+        """Why a hit may not skip it."""
+        return f"{', '.join(self.layers)} would be skipped by a hit" if self.layers else None
 
 
 def _is_harmless(kind: Any) -> bool:
@@ -113,6 +122,17 @@ def _application_of(router: Router) -> Any:
     return provider if isinstance(provider, Starlette) and provider.router is router else router
 
 
+def around(handler: Any) -> tuple[str, ...]:
+    """What a FastAPI route's own ASGI app has around the framework's function that answers."""
+    found: list[str] = []
+    step = handler
+    while step is not None and getattr(step, "__module__", "").partition(".")[0] != "fastapi":
+        if not _is_harmless(type(step)):
+            found.append(_name(step))
+        step = getattr(step, "app", None)
+    return tuple(found)
+
+
 def inside_of(app: Any) -> Inside:
     """Follow `.app` from an ASGI callable down to the application or router behind it."""
     passed: list[Any] = []
@@ -136,7 +156,6 @@ def inside_of(app: Any) -> Inside:
     guards = [each if isinstance(each, str) else _name(each) for each in passed if not _is_harmless(each)]
     return Inside(
         app=target,
-        harmless=not guards,
-        reason=f"{', '.join(dict.fromkeys(guards))} would be skipped by a hit" if guards else None,
+        layers=tuple(dict.fromkeys(guards)),
         cors=any(each is CORSMiddleware for each in passed),
     )

@@ -149,7 +149,8 @@ class Survey:
             self._lists.append(included.routes)
             inherited += [*dependencies, *included.dependencies]
             custom = own_methods(included, APIRouter, ("handle", "matches"))
-            place = replace(place, front_off=place.front_off or custom)
+            if custom is not None:
+                place = replace(place, front_off=place.front_off or custom, layers=(*place.layers, custom))
         found = {id(each.dependency) for each in inherited if isinstance(each.dependency, Invalidates)}
         place = replace(place, inherited=place.inherited | found)
         for original, effective in effective_routes(routes):
@@ -190,5 +191,6 @@ class Survey:
             origin=place.origin or inside.cors,
             commits=place.commits or not inside.harmless,
             hosts=place.hosts | given,
+            layers=(*place.layers, *([custom] if custom else []), *inside.layers),
         )
         return self._level(inside.app, place, above)

@@ -19,10 +19,10 @@ from fastapi_cacheinval.engine.flights import Flight, Signal
 from fastapi_cacheinval.framework.answering import SENT_PAST
 from fastapi_cacheinval.framework.bindings import InvalidParameter
 from fastapi_cacheinval.framework.exchange import Exchange
-from fastapi_cacheinval.framework.fastapi_private import on_error
+from fastapi_cacheinval.framework.fastapi_private import on_end
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.inputs import RoutePlan, Sharing
-from fastapi_cacheinval.framework.unwinding import answers_by_the_error_alone, unwind
+from fastapi_cacheinval.framework.unwinding import answers_by_the_error_alone, sent_without_the_request, unwind
 from fastapi_cacheinval.grammar.cache_control import parse
 from fastapi_cacheinval.grammar.fields import combined, first, values
 from fastapi_cacheinval.ports.store import Target
@@ -97,7 +97,7 @@ class Lookup:
             route=_route_parts(plan, scope),
         )
         self.declared = plan.headers
-        self.target: Target | None = _front_target(exchange, scope, plan)
+        self.target: Target | None = exchange.leading(_front_target(exchange, scope, plan), self.key)
         self.fill: Fill | None = None
         self.deadline = exchange.began + settings.collapse_timeout
 
@@ -303,9 +303,22 @@ class Lookup:
             exchange, recipe, reason, flight=flight, stale=stale, target=self.target
         )
         if self.plan.sharing is not Sharing.DECLARED:
-            scope = self.request.scope
-            on_error(scope, lambda error: fill.raised(by_the_framework=answers_by_the_error_alone(scope, error)))
+            self._watch(fill)
         self._normalise()
+
+    def _watch(self, fill: Fill) -> None:
+        """No signature says what is read by those who are handed the request after the handler."""
+        scope = self.request.scope
+
+        def raised(error: BaseException) -> None:
+            if not answers_by_the_error_alone(scope, error):
+                fill.seen_by("exception-handler")
+
+        def made(response: object) -> None:
+            if not sent_without_the_request(response):
+                fill.seen_by("own-response")
+
+        on_end(scope, raised, made)
 
     def _anonymous(self) -> bool:
         """Whether a refresh may be nobody's: proved shared, and no middleware on the way could ask who it is."""

@@ -8,19 +8,22 @@ from contextvars import Token
 from typing import Any, cast
 
 from starlette.requests import Request
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Serve
+from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
 from fastapi_cacheinval.engine.collecting import HasBag, current_bag
 from fastapi_cacheinval.engine.runtime import Runtime
+from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, FillSource, RefreshOrder, nowhere
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.inputs import Sharing
 from fastapi_cacheinval.framework.lookup import Lookup
 from fastapi_cacheinval.framework.site import Site
+from fastapi_cacheinval.ports.store import Target
 
 __all__ = ["Read", "again", "lead_in_background", "order_refresh", "pass_on"]
 
@@ -29,6 +32,8 @@ _CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 _SAME = 0.005
 # What others hang on a request for as long as it lasts; a refresh is a request of its own.
 _CALLERS_OWN = frozenset({SCOPE_KEY, "fastapi.telemetry"})
+# What a fill changes in the scope of a request.
+_HIDDEN = ("headers", "extensions")
 
 
 class Read(Exchange):
@@ -37,10 +42,26 @@ class Read(Exchange):
     # Defaults of the class, set on the few that need them: most requests are for routes without a policy.
     settled: bool = False
     fill: Fill | None = None
+    inside: Behind | None = None
     _token: Token[HasBag | None] | None = None
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """`invalidates()` is inert on a safe method."""
+
+    async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Where layers that we do not know stand before the route, the cache works behind them."""
+        plan = self.site.table.plan_for(scope) if scope["method"] == "GET" and self.inside is None else None
+        if plan is None or not plan.behind:
+            await handle(scope, receive, send)
+            return
+        self.inside = Behind(self, scope, receive, send)
+        self.tended = True
+        if self.refresh is None:
+            self.sink = Compared(self, self.inside.spoken, lambda: self.site.note_changed(plan))
+        try:
+            await pass_on(self.inside, scope, handle)
+        finally:
+            scope[SCOPE_KEY] = self
 
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """The route lookup; it raises to unwind the request where the answer is known."""
@@ -59,6 +80,9 @@ class Read(Exchange):
             elif plan.sharing is Sharing.UNPROVED:
                 site.warn_once(plan)
                 self.bypass("caller-dependent")
+            elif plan.behind and not isinstance(self, Behind):
+                # It came another way than through the route's tap, or a second time.
+                self.bypass("unseen-inside")
             else:
                 lookup = Lookup(self, request, plan, plan.policy, partition)
                 await lookup.run()
@@ -77,27 +101,78 @@ class Read(Exchange):
         self._restore()
         if self.fill is not None:
             await self.fill.ended()
+        if isinstance(self.sink, Compared):
+            await self.sink.ended()
 
     def _restore(self) -> None:
         """Give layers outside ours back what the fill was not to see."""
-        for key in ("headers", "extensions"):
-            if key in self.arrived:
-                self.scope[key] = self.arrived[key]
+        given = self._given()
+        for key in _HIDDEN:
+            if key in given:
+                self.scope[key] = given[key]
         if self._token is not None:
             # Where a layer inside ours runs the app in a task, the context has gone with it.
             with contextlib.suppress(ValueError):
                 current_bag.reset(self._token)
+
+    def _given(self) -> Scope:
+        return self.arrived
 
     async def failed(self, error: BaseException) -> bool:
         self._restore()
         return self.fill is not None and await self.fill.failed(error)
 
 
-async def pass_on(exchange: Exchange, scope: Scope) -> None:
-    """Let the app have a request, and end the exchange as the app ends."""
+class Behind(Read):
+    """A safe request at its route, behind layers that may answer each caller in their own way.
+
+    What is stored is what the route said; each answer, stored or not, passes through the layers.
+    """
+
+    def __init__(self, around: Read, scope: Scope, receive: Receive, send: Send) -> None:
+        self.spoken = Spoken(send)
+        super().__init__(around.site, around.runtime, scope, receive, self.spoken, around.refresh)
+        self._entered: Scope = {key: scope[key] for key in _HIDDEN if key in scope}
+        # What it knew when it came, and how it is made again, all layers included.
+        self.mark, self.began, self.arrived = around.mark, around.began, around.arrived
+        # Its conditions are about what comes out of the layers.
+        self.client_headers = [pair for pair in around.client_headers if pair[0] not in CONDITIONAL_FIELDS]
+
+    async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
+        """The route lookup, by what the layers have made of the request."""
+        await super().look_up(request, cached, partition)
+        if self.fill is not None:
+            self._speak_at_once()
+
+    def answer(self, stored: StoredResponse, outcome: Outcome) -> None:
+        """Send a stored response into the layers."""
+        self._speak_at_once()
+        super().answer(stored, outcome)
+
+    def annotate(self, outcome: Outcome) -> None:
+        """Let the route's answer through with how it came, as soon as it comes."""
+        self.spoken.at_once = False
+        super().annotate(outcome)
+
+    def leading(self, target: Target | None, key: bytes) -> Target | None:
+        """Only an answer that the layers leave as it is may be given without asking them."""
+        if target is not None:
+            self.spoken.untouched = lambda: self.site.engine.remember_target(target, key)
+        return None
+
+    def _speak_at_once(self) -> None:
+        self.spoken.at_once = True
+        self.spoken.policy = None if self.plan is None else self.plan.policy
+
+    def _given(self) -> Scope:
+        return self._entered
+
+
+async def pass_on(exchange: Exchange, scope: Scope, app: ASGIApp | None = None) -> None:
+    """Let the app, or a route of it, have a request, and end the exchange as that ends."""
     scope[SCOPE_KEY] = exchange
     try:
-        await exchange.site.app(scope, exchange.receive, exchange.send)
+        await (exchange.site.app if app is None else app)(scope, exchange.receive, exchange.send)
     except BaseException as error:
         answered = await exchange.answered_anyway(error)
         if not answered and (not exchange.tended or not await exchange.failed(error)):
@@ -144,7 +219,7 @@ def _order(site: Site, runtime: Runtime, key: bytes, scope: Scope, *, newer_than
         try:
             await pass_on(exchange, scope)
         finally:
-            if exchange.fill is None:
+            if exchange.fill is None and (exchange.inside is None or exchange.inside.fill is None):
                 # It never came as far as its own cached(): whoever waits must not wait for it.
                 order.flight.fail()
 

@@ -14,6 +14,7 @@ from fastapi_cacheinval.framework.fastapi_private import EffectiveRoute, effecti
 from fastapi_cacheinval.framework.inputs import RoutePlan, Sharing
 from fastapi_cacheinval.framework.inside import Inside, inside_of
 from fastapi_cacheinval.framework.levels import Known, Survey
+from fastapi_cacheinval.framework.taps import tap
 
 __all__ = ["Inside", "RoutePlan", "RouteTable", "Sharing", "inside_of"]
 
@@ -57,9 +58,11 @@ class RouteTable:
         self._survey = self._fresh()
 
     def _fresh(self) -> Survey:
-        place = Place(front_off=self._off, origin=self._inside.cors, commits=not self._inside.harmless)
+        inside = self._inside
+        place = Place(front_off=self._off, origin=inside.cors, commits=not inside.harmless, layers=inside.layers)
         survey = Survey(self._app, place)
         for known in survey.known.values():
+            self._tap(known)
             provider = known.analysis.plan.provider
             if provider is not None and not any(provider is other for other in self.providers):
                 self.providers.append(provider)
@@ -120,6 +123,7 @@ class RouteTable:
         if kept is None:
             analysis = analyse(known.route, known.place, state.overrides, state.epoch, known.analysis.plan)
             kept = state.known[id(known.route)] = replace(known, analysis=analysis)
+            self._tap(kept)
         return kept.analysis.plan
 
     def _state(self, overrides: Mapping[Any, Any]) -> _OverrideSet:
@@ -149,15 +153,20 @@ class RouteTable:
         found = self._survey.known.get(id(route))
         if found is not None:
             return found
-        place = Place(
-            front_off="it was not among the routes at start", origin=True, commits=True, ordinal=-next(_strays)
-        )
+        stray = "it was not among the routes at start"
+        place = Place(front_off=stray, origin=True, commits=True, ordinal=-next(_strays), layers=(stray,))
         known = Known(route, place, analyse(route, place, {}))
+        self._tap(known)
         self._tell(known)
         if len(self._strays) >= _STRAYS_KEPT:
             self._strays.clear()
         self._strays[id(route)] = known
         return known
+
+    @staticmethod
+    def _tap(known: Known) -> None:
+        if known.analysis.plan.behind:
+            tap(known.route)
 
     @staticmethod
     def _tell(known: Known) -> None:

@@ -42,6 +42,7 @@ class Site:
         self.error: CacheinvalError | None = None
         self._table: RouteTable | None = None
         self._warned: set[str] = set()
+        self._changed: set[str] = set()
 
     @property
     def table(self) -> RouteTable:
@@ -84,6 +85,17 @@ class Site:
             self._warned.add(plan.path)
             logger.warning(
                 "%s is not cached while its dependencies are overridden: %s", plan.path, "; ".join(plan.uncovered)
+            )
+
+    def note_changed(self, plan: RoutePlan) -> None:
+        """Say once that what stands before a route changes what the cache hands out there."""
+        if plan.path not in self._changed:
+            self._changed.add(plan.path)
+            logger.info(
+                "%s changes responses of the cached route %s: each caller gets their own, and what is stored is what "
+                "the route itself said. What writes the same for all is better added after CacheMiddleware.",
+                ", ".join(plan.layers),
+                plan.path,
             )
 
     def root_of(self, scope: Scope) -> str:

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["Served", "answers_by_the_error_alone", "unwind"]
+__all__ = ["Served", "answers_by_the_error_alone", "sent_without_the_request", "unwind"]
 
 
 class _NoStatus(int):
@@ -60,6 +60,12 @@ def unwind(request: Request, status: int) -> Served:
     if handlers is not None:
         handlers[0].setdefault(Served, _respond)
     return Served(status)
+
+
+def sent_without_the_request(response: object) -> bool:
+    """Whether a response object is sent by the framework's own method; one of the app's is given the scope."""
+    sends = getattr(type(response).__call__, "__module__", "")
+    return response is None or sends.partition(".")[0] in ("fastapi", "starlette")
 
 
 # Their handlers are given the request, and look at nothing but the error.

@@ -6,10 +6,11 @@ from functools import partial, wraps
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Header, Security
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response, Security
 from fastapi.dependencies import models
 from fastapi.dependencies.utils import get_dependant
 from fastapi.security import HTTPBearer, SecurityScopes
+from starlette.testclient import TestClient
 
 from fastapi_cacheinval.framework import fastapi_private
 
@@ -129,6 +130,40 @@ def test_the_effective_context_is_the_one_that_the_table_saw(ask, probe) -> None
     assert at is found
     assert at.path_format == "/outer/middle/it"
     assert fastapi_private.original_of(at) is router.routes[0]
+
+
+@pytest.mark.parametrize("included", [True, False])
+def test_what_the_handler_makes_or_raises_is_told_before_it_is_sent(included) -> None:
+    """The very response object, whether the handler is plain or not; or its error."""
+    told: list[Any] = []
+    app = FastAPI()
+    router = APIRouter() if included else app.router
+
+    def watch(request: Request) -> None:
+        fastapi_private.on_end(request.scope, told.append, told.append)
+
+    def plain() -> str:
+        return "it"
+
+    async def made() -> Response:
+        return Response(b"made")
+
+    def streamed() -> Any:
+        yield "it"
+
+    def raising() -> None:
+        raise LookupError
+
+    for handler in (plain, made, streamed, raising):
+        router.get(f"/{handler.__name__}", dependencies=[Depends(watch)])(handler)
+    if included:
+        app.include_router(router)
+    client = TestClient(app, raise_server_exceptions=False)
+    for path in ("/plain", "/made", "/streamed", "/raising"):
+        client.get(path)
+    assert [isinstance(each, Response) for each in told] == [True, True, True, False]
+    assert told[1].body == b"made"
+    assert isinstance(told[3], LookupError)
 
 
 def test_included_routers_are_seen_with_their_includes_dependencies() -> None:

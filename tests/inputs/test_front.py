@@ -141,7 +141,7 @@ def test_a_route_class_that_may_look_at_the_request_turns_it_off(plan, route_cla
     app = FastAPI()
     router = APIRouter(route_class=route_class) if included else app.router
     router.route_class = route_class
-    router.add_api_route("/it", page, dependencies=[cached(ttl=60)])
+    router.add_api_route("/it", page, dependencies=[cached(ttl=60, shared=True)])
     if included:
         app.include_router(router)
     found = plan(app, front=word)

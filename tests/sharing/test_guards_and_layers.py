@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import fastapi
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, Security
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 from opentelemetry.sdk.trace import TracerProvider
@@ -283,8 +283,55 @@ async def test_what_the_frameworks_own_handlers_answer_is_stored_where_the_polic
     assert shop.calls == 2
 
 
+class Greeting(JSONResponse):
+    """Sent by a method of its own, which is given the request's scope."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.headers["x-user"] = dict(scope["headers"]).get(b"authorization", b"").decode()
+        await super().__call__(scope, receive, send)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("shared", [True, None])
+async def test_a_response_object_that_sees_the_request_is_its_callers_own(declared: bool, shared: bool | None) -> None:
+    """As the response class of the route or returned by its handler, it is not kept, unless `shared=True` says so."""
+    shop = Shop()
+    options: Any = {"response_class": Greeting} if declared else {}
+
+    @shop.app.get("/it", dependencies=[cached(ttl=60, shared=shared)], **options)
+    async def it() -> Any:
+        shop.count()
+        return "it" if declared else Greeting("it")
+
+    for who in ("alice", "bob"):
+        answer = await shop.ask("/it", headers=bearer(who))
+        assert answer.headers["x-user"] == ("Bearer alice" if shared else f"Bearer {who}")
+        assert answer.cache is not None
+        assert answer.cache.detail == (None if shared else "own-response")
+    assert shop.calls == (1 if shared else 2)
+
+
+async def test_response_objects_that_render_in_their_own_way_are_kept() -> None:
+    """What makes the content is not given the request; files and streams are the framework's to send."""
+    shop = Shop()
+
+    class Shouting(JSONResponse):
+        def render(self, content: Any) -> bytes:
+            return super().render(content).upper()
+
+    shop.app.get("/shouted", dependencies=[cached(ttl=60)], response_class=Shouting)(lambda: "it")
+    shop.app.get("/file", dependencies=[cached(ttl=60)])(lambda: FileResponse(__file__))
+    shop.app.get("/stream", dependencies=[cached(ttl=60)])(lambda: StreamingResponse(iter(["it"])))
+    for path in ("/shouted", "/file", "/stream"):
+        assert_miss(await shop.ask(path))
+        assert_hit(await shop.ask(path))
+
+
 async def test_a_route_class_of_the_apps_own_sees_a_hit_pass() -> None:
-    """One that times its handler, logs what is raised and turns errors of its own into answers is not disturbed."""
+    """One that times its handler, logs what is raised and turns errors of its own into answers is not disturbed.
+
+    It is handed the request, so `shared=True` is its author's word that it does nothing else with it.
+    """
     shop = Shop()
     seen: list[Any] = []
 
@@ -307,7 +354,7 @@ async def test_a_route_class_of_the_apps_own_sees_a_hit_pass() -> None:
 
     router = APIRouter(route_class=Timed)
 
-    @router.get("/it", dependencies=[cached(ttl=60)])
+    @router.get("/it", dependencies=[cached(ttl=60, shared=True)])
     async def it(fail: bool = False) -> int:
         if fail:
             raise ValueError("mine")

@@ -1,0 +1,162 @@
+"""Both ends of the layers between the cache and a route: what was handed to them, and what came out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.types import Message, Send
+
+from fastapi_cacheinval.core.conditional import not_modified, not_modified_fields
+from fastapi_cacheinval.core.policy import CachePolicy
+from fastapi_cacheinval.framework.answering import RawField
+from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.grammar.dates import parse_date
+from fastapi_cacheinval.grammar.entity_tags import make_etag, parse_etag
+from fastapi_cacheinval.grammar.fields import first
+
+__all__ = ["Compared", "Spoken"]
+
+
+def _lower(message: Message) -> list[RawField]:
+    return [(name.lower(), value) for name, value in message.get("headers", ())]
+
+
+class Spoken:
+    """A `send` at the route that notes what the cache says there, before any layer has changed it.
+
+    `at_once` says that a start comes together with the first of its body, so that it may be held until
+    then: `body` is the whole content where that is known when the layers see the start. `policy` is the
+    route's; `untouched` is called when an answer has come through as it was.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._start: Message | None = None
+        self.at_once = False
+        self.policy: CachePolicy | None = None
+        self.untouched: Callable[[], None] | None = None
+        self.status: int | None = None
+        self.headers: list[RawField] = []
+        self.body: bytes | None = None
+
+    async def __call__(self, message: Message) -> None:
+        """One message on its way to the layers."""
+        if message["type"] == "http.response.start":
+            # A copy: layers write into the list that they are given.
+            self.status, self.headers = message["status"], _lower(message)
+            if self.at_once:
+                self._start = message
+                return
+        elif self._start is not None:
+            start, self._start = self._start, None
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                self.body = message.get("body", b"")
+            await self._send(start)
+        await self._send(message)
+
+
+class Compared:
+    """A sink at the far end of the layers, which may answer each caller in their own way.
+
+    What they left as it was is the cache's own: conditions are answered, the raw target may lead to it.
+    What they changed is its caller's: no downstream cache may share it, and an `ETag` that the cache
+    made is made anew of the body that the caller gets.
+    """
+
+    def __init__(self, exchange: Exchange, spoken: Spoken, changed: Callable[[], None]) -> None:
+        self._exchange = exchange
+        self._spoken = spoken
+        self._changed = changed
+        self._start: Message | None = None
+        self._body = b""
+
+    async def __call__(self, message: Message) -> None:
+        """One message out of the layers."""
+        kind = message["type"]
+        if kind == "http.response.start":
+            await self._started(message)
+        elif self._start is None:
+            await self._exchange.outer(message)
+        elif kind == "http.response.body":
+            await self._chunk(self._start, message)
+        else:
+            await self._give_up(self._start)
+            await self._exchange.outer(message)
+
+    async def _started(self, message: Message) -> None:
+        exchange, spoken = self._exchange, self._spoken
+        if not spoken.at_once:
+            # Nothing of the cache's: it bypassed the request, or a layer answered it alone.
+            exchange.sink = exchange.outer
+            await exchange.outer(message)
+            return
+        self._start = {**message, "headers": _lower(message)}
+        if spoken.body is None:
+            await self._give_up(self._start)
+
+    async def _chunk(self, start: Message, message: Message) -> None:
+        self._body += message.get("body", b"")
+        if not message.get("more_body", False):
+            await self._completed(start, self._body)
+        elif len(self._body) > self._exchange.site.engine.settings.max_body_bytes:
+            await self._give_up(start)
+
+    async def ended(self) -> None:
+        """The layers have returned: what they have not completed goes out as it is."""
+        if self._start is not None:
+            await self._give_up(self._start)
+
+    async def _give_up(self, start: Message) -> None:
+        """Let a body through that cannot be compared: a stream, or too much of it."""
+        exchange, spoken = self._exchange, self._spoken
+        exchange.sink = exchange.outer
+        fields = start["headers"]
+        if spoken.body is not None and first(fields, b"etag") == make_etag(spoken.body):
+            fields = [pair for pair in fields if pair[0] != b"etag"]
+        await exchange.outer({**start, "headers": self._private(fields)})
+        if self._body:
+            await exchange.outer({"type": "http.response.body", "body": self._body, "more_body": True})
+
+    async def _completed(self, start: Message, body: bytes) -> None:
+        exchange, spoken = self._exchange, self._spoken
+        exchange.swallow()
+        status, fields, same = start["status"], start["headers"], body == spoken.body
+        if same and status == spoken.status and fields == spoken.headers:
+            if spoken.untouched is not None:
+                spoken.untouched()
+        else:
+            self._changed()
+            fields = self._private(fields)
+            if not same and spoken.body is not None and first(fields, b"etag") == make_etag(spoken.body):
+                fields = [(name, make_etag(body) if name == b"etag" else value) for name, value in fields]
+                same = True
+        # Another validator than the cache's speaks for another body than this.
+        if same and self._client_has_it(status, fields):
+            await exchange.outer({**start, "status": 304, "headers": not_modified_fields(fields)})
+            body = b""
+        else:
+            await exchange.outer({**start, "headers": fields})
+        await exchange.outer({"type": "http.response.body", "body": body})
+
+    def _client_has_it(self, status: int, fields: list[RawField]) -> bool:
+        exchange = self._exchange
+        wall = exchange.site.cache.clock.wall()
+        etag, modified = first(fields, b"etag"), first(fields, b"last-modified")
+        return not_modified(
+            exchange.client_headers,
+            status,
+            etag if etag is not None and parse_etag(etag) is not None else None,
+            None if modified is None else parse_date(modified, wall),
+            wall,
+        )
+
+    def _private(self, fields: list[RawField]) -> list[RawField]:
+        """The fields of what is one caller's own: what the cache or the policy said for downstream is taken back."""
+        policy = self._spoken.policy
+        ours = {b"no-cache"}
+        if policy is not None and policy.cache_control is not None:
+            ours.add(policy.cache_control.encode())
+        return [
+            (name, b"private, no-cache" if name == b"cache-control" and value in ours else value)
+            for name, value in fields
+        ]
