@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import Parameter, Signature
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 from fastapi import APIRouter, Cookie, Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response, Security
+from fastapi.responses import PlainTextResponse
+from fastapi.routing import APIRoute
 from fastapi.security import (
     APIKeyCookie,
     APIKeyHeader,
@@ -24,6 +26,8 @@ from fastapi.security import (
     SecurityScopes,
 )
 from pydantic import BaseModel, Field
+from starlette.datastructures import Headers
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import HTTPConnection
 
 from fastapi_cacheinval import cached
@@ -107,7 +111,9 @@ class Node:
 class Spec:
     """An app with one route: its nodes, what its lists and its handler use of them, and its policy.
 
-    `shape` says how the route hangs in the app, `policy_at` in which list `cached()` stands.
+    `shape` says how the route hangs in the app, `policy_at` in which list `cached()` stands; `layers` are
+    what stands between the cache and the route, innermost first, each with whether it is the outer app's,
+    and `route_class` is what the route itself is.
     """
 
     nodes: tuple[Node, ...]
@@ -121,9 +127,94 @@ class Spec:
     shared: bool | None = None
     inert: bool = False
     statuses: frozenset[int] = frozenset({200})
+    layers: tuple[tuple[str, bool], ...] = ()
+    route_class: str | None = None
 
 
 LEVELS = ("app", "include", "router", "route")
+
+
+# -- what stands before a route, or is one --------------------------------------------------------
+
+
+def _who(headers: Any) -> str:
+    found = headers.get("x-a") or headers.get("authorization") or ""
+    return "bob" if "bob" in found or found.startswith("Basic") else found[-5:]
+
+
+class Names:
+    """Adds a field for who says who they are."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        who = _who(Headers(scope=scope)) if scope["type"] == "http" else ""
+
+        async def named(message: Any) -> None:
+            if who and message["type"] == "http.response.start":
+                message["headers"].append((b"x-user", who.encode()))
+            await send(message)
+
+        await self.app(scope, receive, named)
+
+
+async def _signs(request: Request, call_next: Any) -> Response:
+    response = await call_next(request)
+    body = b"".join([chunk async for chunk in response.body_iterator])
+    fields = {name: value for name, value in response.headers.items() if name != "content-length"}
+    return Response(body + _who(request.headers).encode(), response.status_code, fields)
+
+
+async def _refuses(request: Request, call_next: Any) -> Response:
+    return PlainTextResponse("key", 401) if _who(request.headers) == "bob" else await call_next(request)
+
+
+async def _refuses_afterwards(request: Request, call_next: Any) -> Response:
+    response: Response = await call_next(request)
+    return PlainTextResponse("not you", 403) if _who(request.headers) == "bob" else response
+
+
+async def _passes(request: Request, call_next: Any) -> Response:
+    return cast("Response", await call_next(request))
+
+
+LAYERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "names": (Names, {}),
+    "signs": (BaseHTTPMiddleware, {"dispatch": _signs}),
+    "refuses": (BaseHTTPMiddleware, {"dispatch": _refuses}),
+    "refuses-afterwards": (BaseHTTPMiddleware, {"dispatch": _refuses_afterwards}),
+    "passes": (BaseHTTPMiddleware, {"dispatch": _passes}),
+}
+
+
+class Greeting(APIRoute):
+    """Writes who asks into each response."""
+
+    def get_route_handler(self) -> Any:
+        handler = super().get_route_handler()
+
+        async def greeting(request: Request) -> Response:
+            response = await handler(request)
+            response.headers["x-greeted"] = _who(request.headers)
+            return response
+
+        return greeting
+
+
+class Quiet(APIRoute):
+    """Handed the request, and does nothing with it."""
+
+    def get_route_handler(self) -> Any:
+        handler = super().get_route_handler()
+
+        async def quiet(request: Request) -> Response:
+            return await handler(request)
+
+        return quiet
+
+
+ROUTE_CLASSES: dict[str | None, type[APIRoute]] = {None: APIRoute, "greeting": Greeting, "quiet": Quiet}
 
 
 def _text(value: Any) -> Any:
@@ -264,12 +355,22 @@ def build(spec: Spec, shared: bool | None) -> Built:
 
 
 def _hang(spec: Spec, calls: list[Any], lists: Mapping[str, list[Any]], handler: Any) -> Built:
+    built = _hung(spec, calls, lists, handler)
+    for kind, outer in spec.layers:
+        layer, options = LAYERS[kind]
+        (built.app if outer else built.provider).add_middleware(layer, **options)
+    return built
+
+
+def _hung(spec: Spec, calls: list[Any], lists: Mapping[str, list[Any]], handler: Any) -> Built:
     path = "/item/{item}"
     app = FastAPI(dependencies=lists["app"], openapi_url=None)
+    route_class = ROUTE_CLASSES[spec.route_class]
+    app.router.route_class = route_class
     if spec.shape == "app":
         app.get(path, dependencies=[*lists["include"], *lists["router"], *lists["route"]])(handler)
         return Built(app, app, calls, ("",))
-    router = APIRouter(dependencies=lists["router"])
+    router = APIRouter(dependencies=lists["router"], route_class=route_class)
     router.get(path, dependencies=lists["route"])(handler)
     prefixes: tuple[str, ...] = ("/r",)
     if spec.shape == "twice":

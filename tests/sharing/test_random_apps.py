@@ -27,11 +27,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from fastapi_cacheinval import CacheMiddleware, ConfigurationError, HTTPCache
-from fastapi_cacheinval.framework import analysis, covers, lookup, tree
+from fastapi_cacheinval.framework import analysis, covers, inputs, lookup, tree
 from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.http import PATIENCE, Answer, ask, until
 from tests.helpers.trees import (
     CALLERS,
+    LAYERS,
     LEVELS,
     OF_ANYBODY,
     OF_CALLERS,
@@ -253,10 +254,20 @@ def _overriding(rng: Random, spec: Spec, steps: list[Step]) -> list[Step]:
 Case = tuple[Spec, tuple[Step, ...]]
 
 
-def random_case(seed: int, kinds: Sequence[str], mistakes: Sequence[str]) -> Case:
+def random_case(seed: int, kinds: Sequence[str], mistakes: Sequence[str], layers: float) -> Case:
     rng = Random(seed)
     spec = random_spec(rng, rng.choice(kinds), rng.choice(mistakes))
-    return spec, random_story(rng, spec)
+    story = random_story(rng, spec)
+    return layered(rng, spec, layers), story
+
+
+def layered(rng: Random, spec: Spec, share: float) -> Spec:
+    """The spec with layers before its route, in so many of the cases, and seldom with a route class of its own."""
+    between: list[tuple[str, bool]] = []
+    if rng.random() < share:
+        between = [(rng.choice(sorted(LAYERS)), rng.random() < 0.5) for _ in range(rng.choice([1, 1, 2]))]
+    own = rng.choice(["greeting", "quiet"]) if rng.random() < share / 5 else None
+    return replace(spec, layers=tuple(between), route_class=own)
 
 
 # -- running one --------------------------------------------------------------------------------
@@ -340,7 +351,7 @@ async def _compared(spec: Spec, story: tuple[Step, ...], shared: bool | None) ->
             if _seen(this) != _seen(that):
                 raise Leak(f"{each}: {_seen(this)} instead of {_seen(that)}; {this.cache}")
             what.append("hit" if this.cache is not None and this.cache.hit else "no hit")
-    what += [name for name in ("partition", "guards", "inert") if getattr(spec, name) and "hit" in what]
+    what += [name for name in ("partition", "guards", "inert", "layers", "route_class") if getattr(spec, name) and "hit" in what]
     what += ["shared"] * (shared is True)
     what += ["overrides"] * any(step.overrides for step in story)
     what += ["scopes"] * has_scopes(spec)
@@ -363,6 +374,7 @@ def look(
     *,
     kinds: Sequence[str] = KINDS,
     mistakes: Sequence[str] = MISTAKES,
+    layers: float = 0.3,
 ) -> None:
     """Judge so many random apps; the seed in a failure's report is enough to have its app again."""
 
@@ -370,7 +382,7 @@ def look(
     @settings(max_examples=count, phases=(Phase.generate,), derandomize=not LONG, deadline=None)
     @given(seed=st.integers(0, 2**64 - 1))
     def run(seed: int) -> None:
-        judge(*random_case(seed, kinds, mistakes))
+        judge(*random_case(seed, kinds, mistakes, layers))
 
     run()
 
@@ -387,6 +399,10 @@ def smaller(case: Case) -> Iterator[Case]:
         used = getattr(spec, name)
         for index in range(len(used)):
             yield replace(spec, **{name: used[:index] + used[index + 1 :]}), story
+    for index in range(len(spec.layers)):
+        yield replace(spec, layers=spec.layers[:index] + spec.layers[index + 1 :]), story
+    if spec.route_class is not None:
+        yield replace(spec, route_class=None), story
     for number, each in ((-1, spec.handler), *enumerate(spec.nodes)):
         for index in range(len(each.children)):
             less = replace(each, children=each.children[:index] + each.children[index + 1 :])
@@ -435,7 +451,7 @@ def test_no_caller_gets_what_the_cache_makes_different(runner: asyncio.Runner) -
     assert found["accepted"] >= 0.4 * apps
     assert found["hit"] >= apps
     wanted = {"partition": 0.04, "guards": 0.02, "shared": 0.01, "overrides": 0.02}
-    wanted |= {"inert": 0.03, "scopes": 0.08, "front": 0.1, "refresh": 0.05}
+    wanted |= {"inert": 0.03, "scopes": 0.08, "front": 0.1, "refresh": 0.05, "layers": 0.1}
     assert {name: found[name] for name, share in wanted.items() if found[name] < share * apps} == {}
 
 
@@ -503,6 +519,14 @@ def _overrides_share_the_key(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lookup, "cache_key", lambda **parts: right(**(parts | {"epoch": 0})))
 
 
+def _layers_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(inputs.RoutePlan, "behind", property(lambda plan: False))
+
+
+def _route_classes_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(analysis, "_around_the_handler", lambda route: ())
+
+
 @pytest.mark.parametrize(
     ("broken", "among"),
     [
@@ -516,6 +540,8 @@ def _overrides_share_the_key(patch: pytest.MonkeyPatch) -> None:
         (_dependencies_may_read_headers, {}),
         (_overrides_ignored, {"kinds": ["aside"]}),
         (_overrides_share_the_key, {"kinds": ["nowhere", "aside"]}),
+        (_layers_ignored, {"kinds": ["nowhere"], "layers": 1}),
+        (_route_classes_ignored, {"kinds": ["nowhere"], "layers": 1}),
     ],
 )
 def test_a_broken_analysis_is_caught(
