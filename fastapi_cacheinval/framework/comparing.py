@@ -108,12 +108,12 @@ class Compared:
 
     async def _give_up(self, start: Message) -> None:
         """Let a body through that cannot be compared: a stream, or too much of it."""
-        exchange, spoken = self._exchange, self._spoken
+        exchange = self._exchange
         exchange.sink = exchange.outer
-        fields = start["headers"]
-        if spoken.body is not None and first(fields, b"etag") == make_etag(spoken.body):
-            fields = [pair for pair in fields if pair[0] != b"etag"]
-        await exchange.outer({**start, "headers": self._private(fields)})
+        fields = self._private(start["headers"])
+        if self._spoken.body is not None:
+            fields = self._about(fields, None)
+        await exchange.outer({**start, "headers": fields})
         if self._body:
             await exchange.outer({"type": "http.response.body", "body": self._body, "more_body": True})
 
@@ -127,21 +127,34 @@ class Compared:
         else:
             self._changed()
             fields = self._private(fields)
-            if not same and spoken.body is not None and first(fields, b"etag") == make_etag(spoken.body):
-                fields = [(name, make_etag(body) if name == b"etag" else value) for name, value in fields]
-                same = True
-        # Another validator than the cache's speaks for another body than this.
-        if same and self._client_has_it(status, fields):
+            if not same and status != 304:
+                fields = self._about(fields, body if status == spoken.status else None)
+        if self._client_has_it(status, fields, body):
             await exchange.outer({**start, "status": 304, "headers": not_modified_fields(fields)})
             body = b""
         else:
             await exchange.outer({**start, "headers": fields})
         await exchange.outer({"type": "http.response.body", "body": body})
 
-    def _client_has_it(self, status: int, fields: list[RawField]) -> bool:
+    def _about(self, fields: list[RawField], body: bytes | None) -> list[RawField]:
+        """The fields with what the cache said of its body said of this one, or, where that is not known, left out."""
+        spoken = self._spoken.body or b""
+        said = {(b"etag", make_etag(spoken)), (b"content-length", b"%d" % len(spoken))}
+        if body is None:
+            return [pair for pair in fields if pair not in said]
+        now = {b"etag": make_etag(body), b"content-length": b"%d" % len(body)}
+        return [(name, now[name]) if (name, value) in said else (name, value) for name, value in fields]
+
+    def _client_has_it(self, status: int, fields: list[RawField], body: bytes) -> bool:
         exchange = self._exchange
-        wall = exchange.site.cache.clock.wall()
         etag, modified = first(fields, b"etag"), first(fields, b"last-modified")
+        if body != self._spoken.body:
+            # A validator of the route's speaks of another body than this.
+            modified = None
+            etag = etag if etag == make_etag(body) else None
+            if etag is None:
+                return False
+        wall = exchange.site.cache.clock.wall()
         return not_modified(
             exchange.client_headers,
             status,

@@ -787,3 +787,94 @@ async def test_the_log_names_the_layer_that_changes_a_route_once(caplog: pytest.
     assert told[0].levelno == logging.INFO
     for word in ("Names", "/it", "CacheMiddleware"):
         assert word in told[0].getMessage()
+
+
+async def test_a_layer_that_answers_conditions_or_ranges_itself_is_believed() -> None:
+    """Its 304 keeps the `ETag` it is about, its 206 has none of the whole body's."""
+
+    class Parts(BaseHTTPMiddleware):
+        async def dispatch(self, request: Request, call_next: Any) -> Any:
+            response = await call_next(request)
+            fields = {"etag": response.headers.get("etag", "")}
+            if request.headers.get("x-caller") == "not-modified":
+                return Response(None, 304, fields)
+            if request.headers.get("x-caller") == "part":
+                return Response(b"7"[:0], 206, fields | {"content-range": "bytes 0-0/1"})
+            return response
+
+    it = twin(Parts)
+    etag = (await it.same()).headers["etag"]
+    assert (await it.same(headers=by("not-modified"))).headers["etag"] == etag
+    assert "etag" not in (await it.same(headers=by("part"))).headers
+    assert it.calls == 1
+
+
+async def test_the_length_that_the_cache_adds_to_a_stream_is_that_of_what_is_sent() -> None:
+    """A layer that lengthens a stream, which has no length, need not know of one on a hit."""
+
+    class Appends(Asgi):
+        def changes(self, message: Any, who: bytes) -> Any:
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                return {**message, "body": message.get("body", b"") + who}
+            return message
+
+    def build(it: Twin) -> FastAPI:
+        router = APIRouter()
+        router.get("/it", dependencies=[cached(ttl=60)])(lambda: StreamingResponse(iter([b"one", b"two"])))
+        return _in_app(router, Appends)
+
+    it = Twin(build)
+    for who in ("alice", "bob", None):
+        answer = await it.same(headers=by(who))
+        length = answer.headers.get("content-length")
+        assert length in (None, str(len(answer.body)))
+    assert_hit(answer)
+
+
+async def test_more_than_is_kept_out_of_a_layer_goes_out_as_it_comes() -> None:
+    """A layer that makes an endless body of a short one is not waited for."""
+    gate = asyncio.Event()
+
+    class Endless(Asgi):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def more(message: Any) -> None:
+                if message["type"] == "http.response.body":
+                    for _ in range(3):
+                        await send({**message, "body": b"x" * 600_000, "more_body": True})
+                    await gate.wait()
+                await send(message)
+
+            await self.app(scope, receive, more)
+
+    it = twin(Endless)
+    for _ in range(2):
+        gate.clear()
+        call = Call(it.app, scope_of("/it"))
+        await until(partial(_long, call))
+        gate.set()
+        answer = await call.answer()
+        assert answer.body == b"x" * 1_800_000 + b"7"
+        assert not {"etag", "content-length"} & {*answer.headers}
+        assert answer.headers["cache-control"] == "private, no-cache"
+    assert it.calls == 1
+
+
+def _long(call: Call) -> bool:
+    return len(call.body) == 1_800_000
+
+
+async def test_what_a_layer_never_ends_is_sent_as_far_as_it_came() -> None:
+    """It returns without a last message; the server's to deal with, as without the cache."""
+
+    class Cuts(Asgi):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def cut(message: Any) -> None:
+                await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
+
+            await self.app(scope, receive, cut)
+
+    it = twin(Cuts)
+    for _ in range(2):
+        answer = await it.same()
+        assert answer.messages[-1].get("more_body") is True
+    assert it.calls == 1
