@@ -75,6 +75,6 @@ class RoutePlan:
     provider: Any
 
     @property
-    def behind(self) -> bool:
+    def layered(self) -> bool:
         """Whether the cache must work behind the layers: what they write may be for one caller alone."""
         return bool(self.layers) and self.policy is not None and self.sharing is not Sharing.DECLARED

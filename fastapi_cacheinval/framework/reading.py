@@ -42,7 +42,7 @@ class Read(Exchange):
     # Defaults of the class, set on the few that need them: most requests are for routes without a policy.
     settled: bool = False
     fill: Fill | None = None
-    inside: Behind | None = None
+    inside: AtRoute | None = None
     _token: Token[HasBag | None] | None = None
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
@@ -50,11 +50,12 @@ class Read(Exchange):
 
     async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Where layers that we do not know stand before the route, the cache works behind them."""
-        plan = self.site.table.plan_for(scope) if scope["method"] == "GET" and self.inside is None else None
-        if plan is None or not plan.behind:
+        fresh = scope["method"] == "GET" and not self.settled and self.inside is None
+        plan = self.site.table.plan_for(scope) if fresh else None
+        if plan is None or not plan.layered:
             await handle(scope, receive, send)
             return
-        self.inside = Behind(self, scope, receive, send)
+        self.inside = AtRoute(self, scope, receive, send)
         self.tended = True
         if self.refresh is None:
             self.sink = Compared(self, self.inside.spoken, lambda: self.site.note_changed(plan))
@@ -80,7 +81,7 @@ class Read(Exchange):
             elif plan.sharing is Sharing.UNPROVED:
                 site.warn_once(plan)
                 self.bypass("caller-dependent")
-            elif plan.behind and not isinstance(self, Behind):
+            elif plan.layered and not isinstance(self, AtRoute):
                 # It came another way than through the route's tap, or a second time.
                 self.bypass("unseen-inside")
             else:
@@ -123,7 +124,7 @@ class Read(Exchange):
         return self.fill is not None and await self.fill.failed(error)
 
 
-class Behind(Read):
+class AtRoute(Read):
     """A safe request at its route, behind layers that may answer each caller in their own way.
 
     What is stored is what the route said; each answer, stored or not, passes through the layers.

@@ -165,7 +165,7 @@ class RouteTable:
 
     @staticmethod
     def _tap(known: Known) -> None:
-        if known.analysis.plan.behind:
+        if known.analysis.plan.layered:
             tap(known.route)
 
     @staticmethod

@@ -171,7 +171,7 @@ async def test_a_response_that_sends_by_path_all_the_same_goes_through(file: Pat
             await send({"type": "http.response.start", "status": 200, "headers": [(b"x-own", b"1")]})
             await send({"type": "http.response.pathsend", "path": str(file)})
 
-    @shop.app.get("/", dependencies=[cached(ttl=60)])
+    @shop.app.get("/", dependencies=[cached(ttl=60, shared=True)])
     async def read() -> Response:
         shop.count()
         return ByPath()
@@ -199,7 +199,7 @@ async def test_trailers_pass_and_are_not_stored() -> None:
             for message in sent:
                 await send(message)
 
-    @shop.app.get("/", dependencies=[cached(ttl=60)])
+    @shop.app.get("/", dependencies=[cached(ttl=60, shared=True)])
     async def read() -> Response:
         shop.count()
         return WithTrailers()
@@ -223,7 +223,7 @@ async def test_early_hints_go_out_before_the_answer_and_are_not_replayed() -> No
             await send(hint)
             await super().__call__(scope, receive, send)
 
-    @shop.app.get("/", dependencies=[cached(ttl=60)])
+    @shop.app.get("/", dependencies=[cached(ttl=60, shared=True)])
     async def read() -> Response:
         return Hinting(b"it")
 

@@ -421,7 +421,7 @@ async def test_beside_harmless_layers_too(harmless: Any, layer: Any, outside: bo
 
     def place(page: APIRouter, kind: Any) -> FastAPI:
         app = FastAPI()
-        for each, some in ([(harmless, options), (kind, {})] if outside else [(kind, {}), (harmless, options)]):
+        for each, some in [(harmless, options), (kind, {})] if outside else [(kind, {}), (harmless, options)]:
             app.add_middleware(each, **some)
         app.include_router(page)
         return app
@@ -595,7 +595,9 @@ async def test_what_may_not_be_kept_by_what_a_layer_says_concerns_its_caller_alo
     it = twin(Cookies)
     for who in ("alice", "bob", None):
         answer = await it.same(headers=by(who))
-        assert [line.split(b";")[0] for line in answer.fields("set-cookie")] == ([b"who=" + who.encode()] if who else [])
+        assert [line.split(b";")[0] for line in answer.fields("set-cookie")] == (
+            [b"who=" + who.encode()] if who else []
+        )
     assert it.calls == 1
 
 

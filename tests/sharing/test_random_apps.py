@@ -351,7 +351,11 @@ async def _compared(spec: Spec, story: tuple[Step, ...], shared: bool | None) ->
             if _seen(this) != _seen(that):
                 raise Leak(f"{each}: {_seen(this)} instead of {_seen(that)}; {this.cache}")
             what.append("hit" if this.cache is not None and this.cache.hit else "no hit")
-    what += [name for name in ("partition", "guards", "inert", "layers", "route_class") if getattr(spec, name) and "hit" in what]
+    what += [
+        name
+        for name in ("partition", "guards", "inert", "layers", "route_class")
+        if getattr(spec, name) and "hit" in what
+    ]
     what += ["shared"] * (shared is True)
     what += ["overrides"] * any(step.overrides for step in story)
     what += ["scopes"] * has_scopes(spec)
@@ -520,7 +524,7 @@ def _overrides_share_the_key(patch: pytest.MonkeyPatch) -> None:
 
 
 def _layers_ignored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(inputs.RoutePlan, "behind", property(lambda plan: False))
+    patch.setattr(inputs.RoutePlan, "layered", property(lambda plan: False))
 
 
 def _route_classes_ignored(patch: pytest.MonkeyPatch) -> None:
