@@ -1,0 +1,204 @@
+"""Replicas of one small app on the test's event loop, each with a cache of its own over the same Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, HTTPException
+
+from fastapi_cacheinval import CacheMiddleware, CachePolicy, HTTPCache, cached, invalidates
+from fastapi_cacheinval.core.outcome import Outcome
+from fastapi_cacheinval.telemetry.counters import Counters
+from fastapi_cacheinval.testing import FakeClock
+from tests.helpers.http import Answer, Call, ask, scope_of
+from tests.servers import keys_without_a_ttl
+
+# Real seconds after which a condition that has not come true fails its test.
+PATIENCE = 20.0
+
+SECRET = "a secret that all replicas share"
+POLICY = CachePolicy(ttl=60, jitter=0, early_refresh=0)
+# For tests in which time passes: a short lease, and calls that a busy machine can still answer in time.
+QUICK = {"staleness_bound": 0.9, "redis_timeout": 0.3}
+
+_OF_THE_LOG = re.compile(r"\{[^{}]+\}:(state|log|tags|acks)")
+
+
+async def eventually(condition: Callable[[], object], what: str, *, seconds: float = PATIENCE) -> None:
+    """Wait in real time until a condition holds; fails after the deadline."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
+        await asyncio.sleep(0.005)
+
+
+def nothing_is_left_for_ever(client: Any) -> None:
+    """Every key has a TTL, but for the four of each log."""
+    found = keys_without_a_ttl(client)
+    left = [name for names in found.values() for name in names if not _OF_THE_LOG.fullmatch(name)]
+    assert not left, f"these keys have no TTL: {left}"
+
+
+class Heard(Counters):
+    """The counters of a cache, and every outcome whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outcomes: list[Outcome] = []
+
+    def answered(self, outcome: Outcome, route: str | None) -> None:
+        super().answered(outcome, route)
+        self.outcomes.append(outcome)
+
+
+class Data:
+    """What the handlers of all replicas read, and which of them ran: `calls` has the replica's number and the name."""
+
+    def __init__(self) -> None:
+        self.versions: Counter[str] = Counter()
+        self.calls: list[tuple[int, str]] = []
+        # Handlers that have read wait for it.
+        self.gate: asyncio.Event | None = None
+        self.failures = 0
+
+    async def read(self, number: int, name: str) -> dict[str, Any]:
+        """What a handler answers; it has read before it waits."""
+        self.calls.append((number, name))
+        version = self.versions[name]
+        if self.failures:
+            self.failures -= 1
+            if self.gate is not None:
+                await self.gate.wait()
+            raise HTTPException(500, "out of order")
+        if self.gate is not None:
+            await self.gate.wait()
+        return {"name": name, "version": version, "by": number}
+
+    @property
+    def forwards(self) -> int:
+        """How often a handler ran, on whichever replica."""
+        return len(self.calls)
+
+
+class Node:
+    """One replica: `GET /items/{name}` is cached under `item:{name}` and `items`, `PUT` purges the first."""
+
+    def __init__(self, number: int, data: Data, cache: HTTPCache, policy: CachePolicy, middleware: Any) -> None:
+        self.number = number
+        self.data = data
+        self.cache = cache
+        self.heard = cache.counters = Heard()
+        self.app = FastAPI()
+        self.app.add_middleware(CacheMiddleware, cache=cache, **middleware)
+
+        @self.app.get("/items/{name}", dependencies=[cached(policy, tags=["item:{name}", "items"])])
+        async def read(name: str) -> Any:
+            return await data.read(number, name)
+
+        @self.app.put("/items/{name}", dependencies=[invalidates("item:{name}")])
+        async def write(name: str) -> Any:
+            data.versions[name] += 1
+            return {"version": data.versions[name]}
+
+    def __repr__(self) -> str:
+        return f"<Node {self.number} {self.cache!r}>"
+
+    async def ask(self, path: str = "/items/a", **more: Any) -> Answer:
+        """One request."""
+        return await ask(self.app, path, **more)
+
+    def call(self, path: str = "/items/a", **more: Any) -> Call:
+        """One request that is not waited for."""
+        return Call(self.app, scope_of(path, **more))
+
+    @property
+    def statistics(self) -> Any:
+        """What the cache reports."""
+        return self.cache.statistics()
+
+    @property
+    def live(self) -> bool:
+        """Whether it holds a lease."""
+        return self.statistics.lease_remaining > 0
+
+    def far(self, event: str) -> int:
+        """How often the shared tier did something."""
+        return self.statistics.far.get(event, 0)
+
+    def tier(self) -> str | None:
+        """Which tier the last answer that is not a plain front hit came from."""
+        return self.heard.outcomes[-1].tier
+
+    @property
+    def clock(self) -> FakeClock:
+        """Its clock, where the test has made it one that stands still."""
+        assert isinstance(self.cache.clock, FakeClock)
+        return self.cache.clock
+
+    async def in_touch(self) -> None:
+        """Wait until it holds a lease and is in touch with the log."""
+        await eventually(lambda: self.live and self.statistics.connected, f"a lease of {self}")
+
+    async def out_of_touch(self) -> None:
+        """Wait until its lease has lapsed and it knows that the log is out of reach."""
+        await eventually(lambda: not self.live and not self.statistics.connected, f"the end of the lease of {self}")
+
+    async def written(self, times: int = 1) -> None:
+        """Wait until it has written so many responses to the shared tier."""
+        await eventually(lambda: self.far("write") >= times, f"a write of {self} to the shared tier")
+
+
+Make = Callable[..., HTTPCache]
+
+
+def made(source: Any, number: int, data: Data, policy: CachePolicy, middleware: Any, options: dict[str, Any]) -> Node:
+    """One replica that has not been started."""
+    make = HTTPCache.from_url if isinstance(source, str) else HTTPCache.from_client
+    return Node(number, data, make(source, **{"secret": SECRET, **options}), policy, middleware)
+
+
+@asynccontextmanager
+async def fleet(
+    source: Any,
+    count: int = 2,
+    *,
+    policy: CachePolicy = POLICY,
+    routes: Callable[[Node], None] | None = None,
+    clocks: bool = False,
+    middleware: dict[str, Any] | None = None,
+    **options: Any,
+) -> AsyncIterator[list[Node]]:
+    """So many started replicas over a URL or a client, which share one `Data`; `clocks` gives each a clock that stands.
+
+    `routes` adds to each replica's app what the test needs.
+    """
+    data = Data()
+    nodes: list[Node] = []
+    for number in range(count):
+        given = {**options, "clock": FakeClock()} if clocks else options
+        node = made(source, number, data, policy, middleware or {}, given)
+        if routes is not None:
+            routes(node)
+        nodes.append(node)
+    async with AsyncExitStack() as stack:
+        for node in nodes:
+            await node.cache.start()
+            stack.push_async_callback(node.cache.stop)
+        yield nodes
+
+
+@asynccontextmanager
+async def joining(source: Any, data: Data, number: int = 9, **options: Any) -> AsyncIterator[Node]:
+    """One more replica over the same data."""
+    node = made(source, number, data, POLICY, {}, options)
+    await node.cache.start()
+    try:
+        yield node
+    finally:
+        await node.cache.stop()
