@@ -90,7 +90,7 @@ class HTTPCache:
         Valkey. It need not be there yet. Raises `ConfigurationError` for anything else.
         """
         cache = cls(clock=clock, enabled=enabled, **options)
-        if url.partition("://")[0] != "memory":
+        if str(url).partition("://")[0] != "memory":
             cache._share(by_url(url, cache.settings.call_timeout))
         return cache
 

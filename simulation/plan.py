@@ -76,8 +76,8 @@ class Plan:
         "server_rate",
         "slow",
         "stale_when_disconnected",
-        "stall_rate",
         "stale_while_revalidate",
+        "stall_rate",
         "ttl",
     )
 

@@ -118,7 +118,7 @@ class Process(Shell):
                 if stale_from is None:
                     self._forward(key)
                     continue
-            fresh_until = kept.fresh_until if kept.fresh_until < stale_from else stale_from
+            fresh_until = min(stale_from, kept.fresh_until)
             fresh = local < fresh_until
             if not fresh:
                 if local >= fresh_until + world.plan.stale_while_revalidate:
@@ -131,7 +131,7 @@ class Process(Shell):
             hits += counts
             if kept.began <= moved[key]:
                 truth.handed_over(self.memory, kept, now, fresh=fresh, live=live)
-                if world.trace is not None and not fresh or truth.violation is not None:
+                if (world.trace is not None and not fresh) or truth.violation is not None:
                     world.tell(self.name, f"serves {kept!r} {'fresh' if fresh else 'stale'}")
         world.reads += reads
         world.hits += hits

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import NoScriptError
 
-__all__ = ["Away", "Client", "Script"]
+__all__ = ["Away", "Client", "Script", "Subscriber"]
+
+Subscriber = Callable[[], Awaitable[Any]]
+"""Gives a client that can subscribe."""
 
 
 class Away(Exception):
@@ -39,14 +42,12 @@ def reason_of(error: BaseException) -> str:
     return text[:200] or type(error).__name__
 
 
-# What redis-py, its parsers and the event loop raise for a server that is gone, sick or somebody else.
-_TROUBLE = (RedisError, RedisClusterException, OSError, EOFError, TimeoutError, RuntimeError, ValueError, IndexError, KeyError)
-
-
 class Client:
     """Calls a `redis.asyncio` client, each for at most `timeout` seconds; raises `Away`, and nothing else.
 
-    `subscriber` gives a client that can subscribe. Where it is `owned` closing closes it, and what is there beside it.
+    Where it is `owned` closing closes it, and what is there beside it. What is raised for a server that is gone, sick
+    or somebody else has many roots (`RedisError`, `RedisClusterException`, `OSError`, whatever a parser trips over),
+    so every `Exception` counts as that.
     """
 
     def __init__(
@@ -55,24 +56,24 @@ class Client:
         timeout: float,
         *,
         owned: bool,
-        subscriber: Callable[[], Any],
+        subscriber: Subscriber,
         also: Iterable[Any] = (),
     ) -> None:
         self._also = tuple(also)
-        self._client = client
+        self.client = client
         self._timeout = timeout
         self._owned = owned
         self._subscriber = subscriber
 
     def __repr__(self) -> str:
-        return f"<Client of {self._client!r}>"
+        return f"<Client of {self.client!r}>"
 
     async def command(self, *parts: Any) -> Any:
         """One command."""
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._client.execute_command(*parts)
-        except _TROUBLE as error:
+                return await self.client.execute_command(*parts)
+        except Exception as error:
             raise Away(reason_of(error)) from error
 
     async def script(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
@@ -81,22 +82,22 @@ class Client:
         try:
             async with asyncio.timeout(self._timeout):
                 try:
-                    return await self._client.execute_command("EVALSHA", script.digest, *parts)
+                    return await self.client.execute_command("EVALSHA", script.digest, *parts)
                 except NoScriptError:
-                    return await self._client.execute_command("EVAL", script.text, *parts)
-        except _TROUBLE as error:
+                    return await self.client.execute_command("EVAL", script.text, *parts)
+        except Exception as error:
             raise Away(reason_of(error)) from error
 
     async def together(self, *commands: tuple[Any, ...]) -> list[Any]:
         """Several commands on keys of one slot, in one round trip and not as a transaction."""
         try:
             async with asyncio.timeout(self._timeout):
-                pipeline = self._client.pipeline(transaction=False)
+                pipeline = self.client.pipeline(transaction=False)
                 for parts in commands:
                     pipeline.execute_command(*parts)
                 replies: list[Any] = await pipeline.execute()
                 return replies
-        except _TROUBLE as error:
+        except Exception as error:
             raise Away(reason_of(error)) from error
 
     async def messages(self, *channels: bytes, quiet: float) -> AsyncIterator[tuple[bytes, bytes] | None]:
@@ -106,37 +107,45 @@ class Client:
         """
         pubsub = client = None
         try:
-            client = self._subscriber()
-            pubsub = client.pubsub()
             async with asyncio.timeout(self._timeout):
+                client = await self._subscriber()
+                pubsub = client.pubsub()
                 await pubsub.subscribe(*channels)
-            asked = False
+            # The confirmation has to come as any answer has; after that there may be nothing to hear for long.
+            patience, asked = self._timeout, True
             while True:
-                message = await _next_message(pubsub, quiet)
+                message = await _next_message(pubsub, patience)
+                patience = quiet
                 if message is None:
-                    if asked:
-                        raise Away("the subscription is silent")
+                    await self._prompt(pubsub, asked=asked)
                     asked = True
-                    async with asyncio.timeout(self._timeout):
-                        await pubsub.ping()
                     continue
                 asked = False
                 if message["type"] == "message":
                     yield message["channel"], message["data"]
                 elif message["type"] == "subscribe" and message["channel"] == channels[-1]:
                     yield None
-        except _TROUBLE as error:
+        except Away:
+            raise
+        except Exception as error:
             raise Away(reason_of(error)) from error
         finally:
             if pubsub is not None:
                 await _quietly(pubsub.aclose)
-            if client is not None and client is not self._client:
+            if client is not None and client is not self.client:
                 await _quietly(client.aclose)
+
+    async def _prompt(self, pubsub: Any, *, asked: bool) -> None:
+        """Nothing has come for long: have the server say something, or give it up where that has been asked."""
+        if asked:
+            raise Away("the subscription is silent")
+        async with asyncio.timeout(self._timeout):
+            await pubsub.ping()
 
     async def close(self) -> None:
         """Close what is ours; never raises."""
         if self._owned:
-            for client in (self._client, *self._also):
+            for client in (self.client, *self._also):
                 await _quietly(client.aclose)
 
 
@@ -153,6 +162,6 @@ async def _quietly(close: Callable[[], Any]) -> None:
     try:
         async with asyncio.timeout(1.0):
             await close()
-    except _TROUBLE:
+    except Exception:  # noqa: BLE001 - see above
         # It is gone already, which is what was wanted.
         return

@@ -11,8 +11,9 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 
-from fastapi_cacheinval.connections.client import Client
+from fastapi_cacheinval.connections.client import Client, Subscriber
 from fastapi_cacheinval.errors import ConfigurationError
 
 __all__ = ["Connect", "by_client", "by_url"]
@@ -39,24 +40,45 @@ def _quick(timeout: float) -> dict[str, Any]:
 
 
 def by_url(url: str, timeout: float) -> Connect:
-    """Raises `ConfigurationError` for a URL that names no Redis."""
+    """Raises `ConfigurationError` for a URL that names no Redis; it is not sent anything yet."""
+    if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"HTTPCache.from_url takes a URL as a str, not {type(url).__name__}: {_FORMS}.")
     scheme, separator, rest = url.partition("://")
     base, _, kind = scheme.partition("+")
     plain = _SCHEMES.get(base)
-    if not separator or plain is None or (kind and kind not in _KINDS):
-        raise ConfigurationError(f"HTTPCache.from_url does not know {scheme or url!r}; it takes {_FORMS}.")
+    if not separator:
+        # What was written may hold a password.
+        raise ConfigurationError(f"HTTPCache.from_url takes a URL with its scheme: {_FORMS}.")
+    if plain is None or (kind and (kind not in _KINDS or plain == "unix")):
+        raise ConfigurationError(f"HTTPCache.from_url does not know {scheme}://; it takes {_FORMS}.")
     if not rest:
         raise ConfigurationError(f"{scheme}:// names no server; HTTPCache.from_url takes {_FORMS}.")
     try:
         if kind == "cluster":
-            return _cluster(plain, rest, timeout)
+            return _checked(_cluster(plain, rest, timeout))
         if kind == "sentinel":
-            return _sentinel(plain, rest, timeout)
-        return _single(f"{plain}://{rest}", timeout)
-    except ConfigurationError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"HTTPCache.from_url cannot read the URL: {error}.") from error
+            return _checked(_sentinel(plain, rest, timeout))
+        return _checked(_single(plain, rest, timeout))
+    except (ValueError, TypeError, AttributeError, RedisError, RedisClusterException) as error:
+        raise ConfigurationError(f"HTTPCache.from_url cannot read the URL: {str(error).rstrip('.')}.") from error
+
+
+def _checked(connect: Connect) -> Connect:
+    """Make a client and a connection that are not used, so that what is wrong with them is said at start-up."""
+    client = connect().client
+    if _decodes(client):
+        raise ConfigurationError("The URL has decode_responses, and stored responses are bytes: leave it out.")
+    pool = getattr(client, "connection_pool", None)
+    if pool is not None:
+        pool.make_connection()
+    return connect
+
+
+def _decodes(client: Any) -> bool:
+    settings = (
+        client.connection_kwargs if isinstance(client, RedisCluster) else client.connection_pool.connection_kwargs
+    )
+    return bool(settings.get("decode_responses"))
 
 
 def _from_url(url: str, **options: Any) -> Any:
@@ -64,14 +86,34 @@ def _from_url(url: str, **options: Any) -> Any:
     return make(url, **options)
 
 
-def _single(url: str, timeout: float) -> Connect:
-    def connect() -> Client:
-        client = _from_url(url, **_quick(timeout))
-        return Client(client, timeout, owned=True, subscriber=lambda: client)
+def _single(scheme: str, rest: str, timeout: float) -> Connect:
+    parts = urlsplit(f"{scheme}://{rest}")
+    host = parts.netloc.rpartition("@")[2]
+    if scheme != "unix":
+        _hosts(parts.netloc, 6379)
+        _database(parts.path)
+    elif host or not parts.path.strip("/"):
+        raise ConfigurationError("A Unix socket is named by its whole path: unix:///path/to/socket.")
 
-    # Now and not at the first call, so that what is wrong with it is said at start-up.
-    _from_url(url)
+    def connect() -> Client:
+        client = _from_url(f"{scheme}://{rest}", **_quick(timeout))
+        return Client(client, timeout, owned=True, subscriber=_itself(client))
+
     return connect
+
+
+def _itself(client: Any) -> Subscriber:
+    async def subscriber() -> Any:
+        return client
+
+    return subscriber
+
+
+def _database(path: str) -> int:
+    name = path.strip("/")
+    if name and not name.isdecimal():
+        raise ConfigurationError(f"{name!r} is no number of a database.")
+    return int(name or 0)
 
 
 def _hosts(netloc: str, port: int) -> tuple[str, list[tuple[str, int]]]:
@@ -80,9 +122,13 @@ def _hosts(netloc: str, port: int) -> tuple[str, list[tuple[str, int]]]:
     found: list[tuple[str, int]] = []
     for each in hosts.split(","):
         parts = urlsplit(f"//{each}")
-        if not parts.hostname:
-            raise ConfigurationError(f"{each!r} is no host; write host:port,host:port.")
-        found.append((parts.hostname, parts.port or port))
+        try:
+            found.append((parts.hostname or "localhost", parts.port or port))
+        except ValueError:
+            # The text is not repeated: what stands there may be a part of a password.
+            raise ConfigurationError(
+                "The URL's port is no number up to 65535; a password with a slash or a colon in it is percent-encoded."
+            ) from None
     return user, found
 
 
@@ -99,29 +145,33 @@ def _cluster(scheme: str, rest: str, timeout: float) -> Connect:
         nodes = [ClusterNode(host, port) for host, port in hosts[1:]]
         options = {name: value for name, value in _quick(timeout).items() if name != "retry"}
         client = RedisCluster.from_url(first(*hosts[0]), startup_nodes=nodes or None, **options)
-        return Client(client, timeout, owned=True, subscriber=lambda: _node_of(client, timeout))
+        return Client(client, timeout, owned=True, subscriber=_node_of(client, timeout))
 
-    _from_url(first(*hosts[0]))
     return connect
 
 
 _OF_NODES = ("username", "password", "protocol", "credential_provider", "ssl", "client_name")
 
 
-def _node_of(cluster: Any, timeout: float) -> Redis:
+def _node_of(cluster: Any, timeout: float) -> Subscriber:
     """A client of one node: what is published on any is heard on all."""
-    node = cluster.get_random_node()
-    kwargs = dict(node.connection_kwargs)
-    options = {name: value for name, value in kwargs.items() if name in _OF_NODES or name.startswith("ssl_")}
-    if "SSL" in getattr(node.connection_class, "__name__", ""):
-        options["ssl"] = True
-    return Redis(host=node.host, port=int(node.port), **{**options, **_quick(timeout)})
+
+    async def subscriber() -> Any:
+        await cluster.initialize()
+        node = cluster.get_random_node()
+        kwargs = dict(node.connection_kwargs)
+        options = {name: value for name, value in kwargs.items() if name in _OF_NODES or name.startswith("ssl_")}
+        if "SSL" in getattr(node.connection_class, "__name__", ""):
+            options["ssl"] = True
+        return Redis(host=node.host, port=int(node.port), **{**options, **_quick(timeout)})
+
+    return subscriber
 
 
 def _sentinel(scheme: str, rest: str, timeout: float) -> Connect:
     parts = urlsplit(f"{scheme}://{rest}")
     user, hosts = _hosts(parts.netloc, 26379)
-    service, _, database = parts.path.strip("/").partition("/")
+    service, _, number = parts.path.strip("/").partition("/")
     if not service:
         raise ConfigurationError("A Sentinel URL names its service: redis+sentinel://host:26379/service/0.")
     query = dict(parse_qsl(parts.query))
@@ -129,7 +179,7 @@ def _sentinel(scheme: str, rest: str, timeout: float) -> Connect:
         name.removeprefix("sentinel_"): query.pop(name) for name in tuple(query) if name.startswith("sentinel_")
     }
     # What is left is said to the servers as redis-py would read it from a URL.
-    options = _options_of(f"{scheme}://localhost/{database or 0}?{urlencode(query)}")
+    options = _options_of(f"{scheme}://localhost/{_database(number)}?{urlencode(query)}")
     name, _, password = user.partition(":")
     if name:
         options["username"] = unquote(name)
@@ -145,7 +195,7 @@ def _sentinel(scheme: str, rest: str, timeout: float) -> Connect:
             sentinel_options["ssl"] = True
         sentinel: Any = Sentinel(hosts, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
         client = sentinel.master_for(service, **{**options, **quick})
-        return Client(client, timeout, owned=True, subscriber=lambda: client, also=sentinel.sentinels)
+        return Client(client, timeout, owned=True, subscriber=_itself(client), also=sentinel.sentinels)
 
     return connect
 
@@ -158,16 +208,15 @@ def _options_of(url: str) -> dict[str, Any]:
 
 def by_client(client: Any, timeout: float) -> Connect:
     """A user's own `redis.asyncio` client, which is never closed; raises `ConfigurationError` for anything else."""
-    if isinstance(client, RedisCluster):
-        return lambda: Client(client, timeout, owned=False, subscriber=lambda: _node_of(client, timeout))
-    if not isinstance(client, Redis):
+    if not isinstance(client, Redis | RedisCluster):
         raise ConfigurationError(
             f"HTTPCache.from_client takes a redis.asyncio client (Redis, RedisCluster or one of a Sentinel), "
             f"not {type(client).__module__}.{type(client).__qualname__}."
         )
-    if client.connection_pool.connection_kwargs.get("decode_responses"):
+    if _decodes(client):
         raise ConfigurationError(
             "The client decodes what it is answered (decode_responses=True), and stored responses are bytes: "
             "give the cache a client of its own without it."
         )
-    return lambda: Client(client, timeout, owned=False, subscriber=lambda: client)
+    subscriber = _node_of(client, timeout) if isinstance(client, RedisCluster) else _itself(client)
+    return lambda: Client(client, timeout, owned=False, subscriber=subscriber)
