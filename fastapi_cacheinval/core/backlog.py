@@ -1,12 +1,13 @@
-"""Purges that have no number yet, because the log could not be reached: none is ever lost, however many there are."""
+"""Purges without a number, because the log cannot be reached, and those whose number may be lost: none is forgotten."""
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NamedTuple
 
 from fastapi_cacheinval.core.tags import ALL
 
-__all__ = ["Backlog", "Due"]
+__all__ = ["Backlog", "Due", "Recent"]
 
 
 class Due(NamedTuple):
@@ -72,3 +73,28 @@ class Backlog:
         for entry in due.entries:
             del self._entries[entry]
         return due.fences
+
+
+class Recent:
+    """What this replica has purged of late: in a new term it is written again.
+
+    Two servers may take writes for a while, one of them in vain: what it numbered, the term that goes on has not heard
+    of, and others may have filled in that term before. `seconds` is the longest such while that is covered, and the
+    `most` last purges are.
+    """
+
+    __slots__ = ("_purges", "_seconds")
+
+    def __init__(self, seconds: float = 60.0, most: int = 1_000) -> None:
+        self._purges: deque[tuple[float, tuple[str, ...], bool]] = deque(maxlen=most)
+        self._seconds = seconds
+
+    def add(self, tags: tuple[str, ...], *, soft: bool, now: float) -> None:
+        """A purge has its number."""
+        self._purges.append((now, tags, soft))
+
+    def take(self, now: float) -> list[tuple[tuple[str, ...], bool]]:
+        """What may have to be written again, oldest first; it is forgotten here."""
+        taken = [(tags, soft) for at, tags, soft in self._purges if now - at < self._seconds]
+        self._purges.clear()
+        return taken

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from fastapi_cacheinval.core.backlog import Backlog
+from fastapi_cacheinval.core.backlog import Backlog, Recent
 from fastapi_cacheinval.core.replica import Line, Missed, Next, Replica, Reply
 from fastapi_cacheinval.engine.clocks import within
 from fastapi_cacheinval.errors import LogUnavailable
@@ -55,8 +55,15 @@ class Shared:
         self.witness = witness
         self.identity = identity
         self.backlog = Backlog()
+        self.recent = Recent()
         # Several event loops, each in a thread of its own, may follow for one replica.
         self.lock = threading.Lock()
+
+    def queue(self, tags: tuple[str, ...], *, soft: bool) -> None:
+        """Have a purge written when the log can be reached; until then its tags are fenced; under the lock."""
+        # A soft purge asks for stale answers; nothing has to be refused for it.
+        fence = None if soft else self.replica.fence(tags)
+        self.backlog.add(tags, soft=soft, fence=fence)
 
 
 class Follower:
@@ -172,10 +179,14 @@ class Follower:
         """Apply a reply; whether there is nothing more to ask for."""
         replica = self._replica
         with self._shared.lock:
-            generation, applied = replica.generation, replica.applied
+            generation, applied, term = replica.generation, replica.applied, replica.term
             following = replica.answered(reply, sent, self._clock.now())
             reset = replica.generation != generation
             reached = replica.applied
+            if term.number and replica.term != term:
+                # The server that numbered them may not have been the one that goes on.
+                for tags, soft in self._shared.recent.take(self._clock.now()):
+                    self._shared.queue(tags, soft=soft)
         if isinstance(reply, Missed) and not reset:
             for line in reply.lines:
                 if applied < line.seq <= reached and line != own:
@@ -260,6 +271,8 @@ class Follower:
             if line is not None:
                 self._take(answer.reply, sent, line)
                 if not self._serving or (replica.term == line.term and replica.applied >= line.seq):
+                    with self._shared.lock:
+                        self._shared.recent.add(claim.tags, soft=claim.soft, now=sent)
                     return line
         raise LogUnavailable("its term changed while the purge was written")
 

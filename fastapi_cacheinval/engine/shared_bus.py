@@ -84,11 +84,8 @@ class SharedBus:
             raise self._queued(claim, away.reason) from away
 
     def _queued(self, claim: Claim, reason: str) -> PurgeNotDelivered:
-        shared = self._shared
-        with shared.lock:
-            # A soft purge asks for stale answers; nothing has to be refused for it.
-            fence = None if claim.soft else shared.replica.fence(claim.tags)
-            shared.backlog.add(claim.tags, soft=claim.soft, fence=fence)
+        with self._shared.lock:
+            self._shared.queue(claim.tags, soft=claim.soft)
         return PurgeNotDelivered(claim.tags, reason)
 
     async def _publish_once(self, claim: Claim) -> Line:

@@ -1,0 +1,63 @@
+"""Purges without a number, and those that may have to be written again."""
+
+from __future__ import annotations
+
+from fastapi_cacheinval.core.backlog import Backlog, Recent
+from fastapi_cacheinval.core.tags import ALL
+
+
+def test_what_is_queued_together_shares_a_line_hard_and_soft_apart() -> None:
+    """The order of hard and soft is kept, and a line names each tag once."""
+    backlog = Backlog()
+    backlog.add(("a", "b"), soft=False, fence=1)
+    backlog.add(("b", "c"), soft=False, fence=2)
+    backlog.add(("d",), soft=True)
+    first = backlog.due()
+    assert first is not None
+    assert (first.tags, first.soft, first.fences) == (("a", "b", "c"), False, (1, 2))
+    assert backlog.written(first) == (1, 2)
+    second = backlog.due()
+    assert second is not None
+    assert (second.tags, second.soft, second.fences) == (("d",), True, ())
+    backlog.written(second)
+    assert backlog.due() is None
+
+
+def test_a_line_has_a_bounded_number_of_tags() -> None:
+    """What does not fit waits for the next line; one purge is never cut."""
+    backlog = Backlog(most_tags=3)
+    backlog.add(("a", "b"), soft=False)
+    backlog.add(("c", "d"), soft=False)
+    backlog.add(("e", "f", "g", "h"), soft=False)
+    lines = []
+    while (due := backlog.due()) is not None:
+        lines.append(due.tags)
+        backlog.written(due)
+    assert lines == [("a", "b"), ("c", "d"), ("e", "f", "g", "h")]
+
+
+def test_a_full_queue_becomes_one_purge_of_everything() -> None:
+    """Nothing is lost, not a fence either, whatever was being written meanwhile."""
+    backlog = Backlog(most_entries=2)
+    backlog.add(("a",), soft=False, fence=1)
+    backlog.add(("b",), soft=True)
+    on_its_way = backlog.due()
+    assert on_its_way is not None
+    backlog.add(("c",), soft=False, fence=3)
+    assert len(backlog) == 1
+    assert backlog.written(on_its_way) == ()
+    due = backlog.due()
+    assert due is not None
+    assert (due.tags, due.soft, due.fences) == ((ALL,), False, (1, 3))
+    assert backlog.written(due) == (1, 3)
+    assert len(backlog) == 0
+
+
+def test_recent_purges_are_given_once_and_only_while_they_are_young() -> None:
+    """Oldest first, without what is older than the while that is covered, and no more than the last ones."""
+    recent = Recent(seconds=10.0, most=2)
+    recent.add(("a",), soft=False, now=0.0)
+    recent.add(("b",), soft=True, now=5.0)
+    recent.add(("c",), soft=False, now=6.0)
+    assert recent.take(15.5) == [(("c",), False)]
+    assert recent.take(15.5) == []
