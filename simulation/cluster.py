@@ -58,7 +58,7 @@ class Cluster:
         self._fresh = 0
         self._nodes = 0
         self._busy = False
-        self.apart: dict[int, Shared] | None = {} if world.plan.apart else None
+        self.apart = Node("shard", LogServer("", self._line), {}) if world.plan.apart else None
         self.primary = self._node(LogServer("", self._line), {})
 
     def _node(self, log: LogServer, l2: dict[int, Shared]) -> Node:
@@ -112,6 +112,17 @@ class Cluster:
             self._written(node, log.published, who)
         return self._reply(answer.verdict, Term(answer.term, answer.term_nonce), answer), now
 
+    def l2_get(self, node: Node, key: int) -> Shared | None:
+        """What is stored under a key."""
+        return node.l2.get(key)
+
+    def l2_set(self, node: Node, key: int, shared: Shared) -> None | _Refused:
+        """Store something; a full or lonely server takes nothing."""
+        if self.world.now >= node.refuses_from or self.world.now < node.full_until:
+            return REFUSED
+        node.l2[key] = shared
+        return None
+
     @staticmethod
     def _reply(verdict: int, term: Term, answer: Any) -> Reply:
         if verdict == 0:
@@ -131,7 +142,7 @@ class Cluster:
             world.tell(node.name, f"writes line {line.term.number}/{line.seq} {kind} {' '.join(line.tags)} for {who}")
         if world.ablation.deletes:
             for key in keys_of(line.tags):
-                self.l2(node).pop(key, None)
+                (self.apart or node).l2.pop(key, None)
         for process in world.processes:
             if process.subscribed_to is node:
                 process.told(line)
@@ -140,9 +151,9 @@ class Cluster:
         """What the server takes for the time, in microseconds."""
         return int(self.world.now * _MICROS) + node.clock + 1_000_000_000
 
-    def l2(self, node: Node) -> dict[int, Shared]:
-        """Where stored responses are: on the same server, or on others of a cluster, which outlive it."""
-        return node.l2 if self.apart is None else self.apart
+    def l2_node(self, home: Node | None) -> Node | None:
+        """Where stored responses are: on the same server, or on another of a cluster, which outlives it."""
+        return home if self.apart is None else self.apart
 
     def page(self, node: Node, nonce: str, up_to: int, limit: int) -> PageAnswer | None:
         """A page of purged tags."""
@@ -196,7 +207,7 @@ class Cluster:
         for process in world.processes:
             if process.subscribed_to is node:
                 process.unsubscribed()
-        world.push(world.now + world.draws.about(1.0), None, self._promoted, standby, None, 0.5)
+        world.push(world.now + world.draws.about(1.0), None, self._promoted, standby, None, world.draws.pick(0.3, 1.5))
 
     def split(self) -> None:
         """The server is cut off together with some processes, and another takes its place for the rest."""
@@ -230,8 +241,15 @@ class Cluster:
         for process in world.processes:
             if elsewhere is None or process not in elsewhere:
                 world.push(world.now + world.draws.about(notice), None, process.connect)
-        if elsewhere is None:
-            self._busy = False
+        if elsewhere is not None:
+            return
+        self._busy = False
+        if world.draws.chance(world.plan.relapses):
+            # Before it has saved anything: it comes back as it has just begun.
+            self._busy = True
+            world.counts["relapses"] += 1
+            log, l2 = node.log.copy(""), dict(node.l2)
+            world.push(world.now + world.draws.about(0.7), None, self._down, node, "rolled back", log, l2)
 
     def _healed(self, node: Node, there: list[Any]) -> None:
         world = self.world

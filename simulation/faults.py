@@ -61,13 +61,16 @@ def _pause(world: World, process: Process) -> None:
 
 
 def _cut(world: World, process: Process) -> None:
-    """No command gets through, or nothing at all."""
-    process.cut_until = world.now + world.draws.about(1.5)
+    """No command reaches the log, or the servers with stored responses neither, and messages come through or not."""
+    until = process.cut_until = world.now + world.draws.about(1.5)
     world.counts["partitions"] += 1
-    both = world.draws.chance(0.6)
-    if both:
-        process.deaf_until = max(process.deaf_until, process.cut_until)
-    world.tell(process.name, f"is cut off until {process.cut_until:.3f}{'' if both else ', and still gets messages'}")
+    whole, deaf = world.draws.chance(0.5), world.draws.chance(0.6)
+    if whole or world.cluster.apart is None:
+        process.l2_cut_until = until
+    if deaf:
+        process.deaf_until = max(process.deaf_until, until)
+    still = f"{'' if whole else ', still reads L2'}{'' if deaf else ', still gets messages'}"
+    world.tell(process.name, f"is cut off until {until:.3f}{still}")
 
 
 def _deafen(world: World, process: Process) -> None:

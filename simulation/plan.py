@@ -72,6 +72,7 @@ class Plan:
         "processes",
         "purge_waits",
         "read_rate",
+        "relapses",
         "seconds",
         "server_rate",
         "slow",
@@ -105,12 +106,14 @@ class Plan:
         self.evict_rate = pick(0.0, 0.0, 0.05)
         self.full_rate = pick(0.0, 0.0, 0.05)
         self.stall_rate = pick(0.0, 0.02, 0.1)
+        self.relapses = pick(0.0, 0.3, 0.8)
         self.clock_jumps = pick(False, False, True)
         self.apart = pick(False, True)
         # The app.
         self.mutation_rate = pick(1.0, 2.0, 4.0)
         self.purge_waits = 0.0 if self.clock_jumps or self.stale_when_disconnected else 0.1
-        self.read_rate = pick(20.0, 40.0, 80.0)
+        # Where few ask, what is outdated stays in L2 for longer.
+        self.read_rate = pick(3.0, 20.0, 40.0, 80.0)
         self.fill_seconds = pick(0.01, 0.05, 0.2)
         self.ttl = pick(3.0, 8.0, 20.0)
         self.stale_while_revalidate = pick(0.0, 5.0)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.core.stored import Stamp
 from fastapi_cacheinval.core.tags import ALL
-from simulation.cluster import Node
 from simulation.plan import KEYS
 from simulation.response import Kept, Shared
 from simulation.shell import Shell
@@ -172,15 +171,9 @@ class Process(Shell):
         world, key = self.world, flight.key
         self._flights.setdefault(key, flight)
         if self.replica.live(world.now + self.offset) or not world.ablation.l2_under_lease:
-            self.request(self._l2_get, (key,), self._l2_got, self._handle, (flight,))
+            self.request(world.cluster.l2_get, (key,), self._l2_got, self._handle, (flight,), log=False)
         else:
             self._handle(flight)
-
-    def _l2_get(self, node: Node, key: int) -> Shared | None:
-        return self.world.cluster.l2(node).get(key)
-
-    def _l2_set(self, node: Node, key: int, shared: Shared) -> None:
-        self.world.cluster.l2(node)[key] = shared
 
     def _l2_got(self, shared: Shared | None, sent: float, flight: Flight) -> None:
         world = self.world
@@ -190,7 +183,7 @@ class Process(Shell):
                 world.counts["answered from L2"] += 1
                 self._land(flight)
                 self.kept[flight.key] = kept
-                self._give(kept, [flight, *flight.waiters])
+                self._give(kept, [flight, *flight.waiters], trusting=not world.ablation.l2_under_lease)
                 return
             world.counts["refused from L2"] += 1
         self._handle(flight)
@@ -255,7 +248,7 @@ class Process(Shell):
                 shared = Shared(
                     replica.term, stamp.as_of, now + lifetime, ends, kept.began, kept.version, self.uid
                 )
-                self.request(self._l2_set, (key, shared), self._l2_kept, self._l2_not_kept)
+                self.request(world.cluster.l2_set, (key, shared), self._l2_kept, self._l2_not_kept, log=False)
         self._give(kept, flight.waiters)
 
     def _l2_kept(self, result: None, sent: float) -> None:
@@ -286,13 +279,14 @@ class Process(Shell):
         leader.waiters = rest
         self._lead(leader)
 
-    def _give(self, kept: Kept, waiters: list[Flight]) -> None:
+    def _give(self, kept: Kept, waiters: list[Flight], *, trusting: bool = False) -> None:
         """Hand a result to those who wait; where it may not be handed over they go on themselves."""
         world, replica = self.world, self.replica
         if not waiters:
             return
         local = world.now + self.offset
-        stale_from = replica.hand_over(kept.stamp, kept.tags, local)
+        at = min(local, replica.lease_until - 1e-9) if trusting else local
+        stale_from = replica.hand_over(kept.stamp, kept.tags, at)
         if stale_from is None and world.ablation.waiters_check:
             world.counts["waiters refused"] += len(waiters)
             self._lead_next(waiters)

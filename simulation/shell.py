@@ -48,6 +48,7 @@ class Shell:
         self.home: Node | None = world.cluster.primary
         self.subscribed_to: Node | None = None
         self.cut_until = 0.0
+        self.l2_cut_until = 0.0
         self.deaf_until = 0.0
         self.offset = 0.0
         self._alive()
@@ -115,11 +116,13 @@ class Shell:
         *,
         late: Call | None = None,
         may_double: bool = False,
+        log: bool = True,
     ) -> None:
         """One round trip: `taken(result, sent, *context)` or `failed(*context)`, and each step of it may go wrong."""
-        world, node = self.world, self.home
+        world = self.world
+        node = self.home if log else world.cluster.l2_node(self.home)
         draws, plan, now = world.draws, world.plan, world.now
-        if node is None or now < self.cut_until or draws.chance(plan.command_loss):
+        if node is None or now < (self.cut_until if log else self.l2_cut_until) or draws.chance(plan.command_loss):
             world.counts["requests lost"] += 1
             world.push(now + _TIMEOUT, self, failed, *context)
             return
@@ -128,7 +131,7 @@ class Shell:
         if not in_time:
             world.counts["requests late"] += 1
             world.push(now + _TIMEOUT, self, failed, *context)
-        trip = (self.epoch, now, node, work, arguments, taken, failed, context, late)
+        trip = (self.epoch, now, node, log, work, arguments, taken, failed, context, late)
         world.push(now + delay, None, self._arrives, in_time, *trip)
         if may_double and draws.chance(plan.doubled):
             world.counts["requests doubled"] += 1
@@ -140,6 +143,7 @@ class Shell:
         epoch: int,
         sent: float,
         node: Node,
+        log: bool,  # noqa: FBT001
         work: Call,
         arguments: tuple[Any, ...],
         taken: Call,
@@ -153,14 +157,14 @@ class Shell:
             if in_time and there and node.stalled_until - sent >= _TIMEOUT:
                 in_time = False
                 world.push(sent + _TIMEOUT, self, failed, *context)
-            trip = (epoch, sent, node, work, arguments, taken, failed, context, late)
+            trip = (epoch, sent, node, log, work, arguments, taken, failed, context, late)
             world.push(node.stalled_until, None, self._arrives, in_time, *trip)
             return
         result = work(node, *arguments) if node.up else REFUSED
         if not there:
             return
         arrives = now + world.delay()
-        if now < self.cut_until or world.draws.chance(world.plan.command_loss):
+        if now < (self.cut_until if log else self.l2_cut_until) or world.draws.chance(world.plan.command_loss):
             world.counts["replies lost"] += 1
             arrives = sent + 1e9
         if in_time and arrives - sent >= _TIMEOUT:
@@ -312,27 +316,48 @@ class Shell:
     # -- purges -----------------------------------------------------------------------------------
 
     def purge(
-        self, tags: tuple[str, ...], done: Call, failed: Call, *, soft: bool = False, prompt: bool = False
+        self,
+        tags: tuple[str, ...],
+        done: Call,
+        failed: Call,
+        *,
+        soft: bool = False,
+        prompt: bool = False,
+        tries: int = 3,
     ) -> None:
         """Write a purge: `done(written)` once it has been applied here, or `failed()`."""
         asked = (self.uid, self.replica.ask(), (tags, soft, prompt))
-        context = (tags, soft, done, failed)
+        context = (tags, soft, prompt, tries, done, failed)
         self.request(
             self.world.cluster.script, asked, self._purged, self._not_purged, context, may_double=True
         )
 
     def _purged(
-        self, result: tuple[Reply, float], sent: float, tags: tuple[str, ...], soft: bool, done: Call, failed: Call
+        self,
+        result: tuple[Reply, float],
+        sent: float,
+        tags: tuple[str, ...],
+        soft: bool,
+        prompt: bool,
+        tries: int,
+        done: Call,
+        failed: Call,
     ) -> None:
         if not self._took(result, sent):
-            failed()
+            # In this term it is not known to be there.
+            if tries > 1:
+                self.purge(tags, done, failed, soft=soft, prompt=prompt, tries=tries - 1)
+            else:
+                failed()
             return
         world = self.world
         world.truth.numbered(self.memory, tags, result[1], world.now, soft=soft)
         done(result[1])
 
     @staticmethod
-    def _not_purged(tags: tuple[str, ...], soft: bool, done: Call, failed: Call) -> None:
+    def _not_purged(
+        tags: tuple[str, ...], soft: bool, prompt: bool, tries: int, done: Call, failed: Call
+    ) -> None:
         failed()
 
     def fence(self, tags: tuple[str, ...]) -> int:
