@@ -116,7 +116,7 @@ class Cluster:
         """What is stored under a key."""
         return node.l2.get(key)
 
-    def l2_set(self, node: Node, key: int, shared: Shared) -> None | _Refused:
+    def l2_set(self, node: Node, key: int, shared: Shared) -> _Refused | None:
         """Store something; a full or lonely server takes nothing."""
         if self.world.now >= node.refuses_from or self.world.now < node.full_until:
             return REFUSED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from simulation.plan import KEYS
@@ -18,11 +19,11 @@ def arrange(world: World) -> None:
     """Let the plan's faults begin."""
     plan, cluster = world.plan, world.cluster
     for process in world.processes:
-        _recur(world, plan.pause_rate, lambda process=process: _pause(world, process))
-        _recur(world, plan.cut_rate, lambda process=process: _cut(world, process))
-        _recur(world, plan.deaf_rate, lambda process=process: _deafen(world, process))
+        _recur(world, plan.pause_rate, partial(_pause, world, process))
+        _recur(world, plan.cut_rate, partial(_cut, world, process))
+        _recur(world, plan.deaf_rate, partial(_deafen, world, process))
         _recur(world, plan.crash_rate, process.crash)
-        _recur(world, 1.0, lambda process=process: _evict(world, process))
+        _recur(world, 1.0, partial(_evict, world, process))
     _recur(world, plan.server_rate / 3, cluster.restart)
     _recur(world, plan.server_rate / 3, cluster.fail_over)
     _recur(world, plan.server_rate / 3, cluster.split)

@@ -94,8 +94,8 @@ class Plan:
         self.command_loss = pick(0.0, 0.005, 0.05)
         self.doubled = pick(0.0, 0.02, 0.1)
         self.slow = pick(0.0, 0.02, 0.1)
-        self.late_replies = pick(False, True)
-        self.coalesced_asks = pick(False, True)
+        self.late_replies = draws.chance(0.5)
+        self.coalesced_asks = draws.chance(0.5)
         # Processes.
         self.pause_rate = pick(0.0, 0.02, 0.1, 0.3)
         self.cut_rate = pick(0.0, 0.02, 0.1)
@@ -107,8 +107,8 @@ class Plan:
         self.full_rate = pick(0.0, 0.0, 0.05)
         self.stall_rate = pick(0.0, 0.02, 0.1)
         self.relapses = pick(0.0, 0.3, 0.8)
-        self.clock_jumps = pick(False, False, True)
-        self.apart = pick(False, True)
+        self.clock_jumps = draws.chance(0.3)
+        self.apart = draws.chance(0.5)
         # The app.
         self.mutation_rate = pick(1.0, 2.0, 4.0)
         self.purge_waits = 0.0 if self.clock_jumps or self.stale_when_disconnected else 0.1

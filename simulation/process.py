@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from fastapi_cacheinval.core.stored import Stamp
 from fastapi_cacheinval.core.tags import ALL
 from simulation.plan import KEYS
 from simulation.response import Kept, Shared
-from simulation.shell import Shell
+from simulation.shell import Purge, Shell
 from simulation.truth import TAGS
 
 if TYPE_CHECKING:
@@ -111,16 +112,16 @@ class Process(Shell):
                 self._forward(key)
                 continue
             if live and kept.verified == changes:
-                stale_from: float | None = inf
+                stale_from = inf
             else:
-                stale_from = self._stale_from(kept, local, live=live)
-                if stale_from is None:
+                checked = self._stale_from(kept, local, live=live)
+                if checked is None:
                     self._forward(key)
                     continue
-            fresh_until = min(stale_from, kept.fresh_until)
-            fresh = local < fresh_until
+                stale_from = checked
+            fresh = local < kept.fresh_until and local < stale_from
             if not fresh:
-                if local >= fresh_until + world.plan.stale_while_revalidate:
+                if local >= min(kept.fresh_until, stale_from) + world.plan.stale_while_revalidate:
                     self._forward(key)
                     continue
                 world.counts["served stale"] += 1
@@ -130,8 +131,8 @@ class Process(Shell):
             hits += counts
             if kept.began <= moved[key]:
                 truth.handed_over(self.memory, kept, now, fresh=fresh, live=live)
-                if (world.trace is not None and not fresh) or truth.violation is not None:
-                    world.tell(self.name, f"serves {kept!r} {'fresh' if fresh else 'stale'}")
+                if world.trace is not None:
+                    world.tell(self.name, f"serves {kept!r} {'fresh' if fresh else 'stale'}", key)
         world.reads += reads
         world.hits += hits
         world.served += count
@@ -155,17 +156,19 @@ class Process(Shell):
 
     def _forward(self, key: int) -> None:
         """The request goes on: to wait for a fill that is under way, or to be one."""
-        world, replica, flight = self.world, self.replica, self._flights.get(key)
-        now = world.now
-        entered = Flight(key, replica.stamp(now + self.offset), now, world.step)
+        world, flight = self.world, self._flights.get(key)
         if flight is None:
-            self._lead(entered)
-        elif replica.fenced(TAGS[key]):
+            self._lead(self._entered(key))
+        elif self.replica.fenced(TAGS[key]):
             world.counts["fills beside each other"] += 1
             if world.draws.chance(0.2):
-                self._lead(entered)
+                self._lead(self._entered(key))
         elif len(flight.waiters) < _MOST_WAITERS:
-            flight.waiters.append(entered)
+            flight.waiters.append(self._entered(key))
+
+    def _entered(self, key: int) -> Flight:
+        now = self.world.now
+        return Flight(key, self.replica.stamp(now + self.offset), now, self.world.step)
 
     def _lead(self, flight: Flight) -> None:
         world, key = self.world, flight.key
@@ -245,9 +248,7 @@ class Process(Shell):
             self.kept[key] = kept
             if stamp.generation == replica.generation:
                 ends = now + lifetime + plan.stale_while_revalidate
-                shared = Shared(
-                    replica.term, stamp.as_of, now + lifetime, ends, kept.began, kept.version, self.uid
-                )
+                shared = Shared(replica.term, stamp.as_of, now + lifetime, ends, kept.began, kept.version, self.uid)
                 self.request(world.cluster.l2_set, (key, shared), self._l2_kept, self._l2_not_kept, log=False)
         self._give(kept, flight.waiters)
 
@@ -302,7 +303,7 @@ class Process(Shell):
         live = self.replica.live(world.now + self.offset)
         world.truth.handed_over(self.memory, kept, world.now, fresh=fresh, live=live)
         if world.trace is not None:
-            world.tell(self.name, f"hands over {kept!r} {'fresh' if fresh else 'stale'}")
+            world.tell(self.name, f"hands over {kept!r} {'fresh' if fresh else 'stale'}", kept.key)
 
     # -- mutations --------------------------------------------------------------------------------
 
@@ -330,7 +331,7 @@ class Process(Shell):
         world = self.world
         world.counts["late purges"] += 1
         mutation.fence = self.fence(mutation.tags)
-        self.purge(mutation.tags, self._released, self._released, soft=False)
+        self.purge(Purge(mutation.tags, self._released, self._released))
         world.push(world.now + world.draws.about(0.3), self, self._commit, mutation)
 
     def _released(self, written: float = 0.0) -> None:
@@ -343,13 +344,8 @@ class Process(Shell):
         if world.trace is not None:
             versions = ", ".join(f"{key} v{v}" for key, v in zip(mutation.keys, mutation.versions, strict=True))
             world.tell(self.name, f"commits {versions}, purges {' '.join(mutation.tags)}")
-        self.purge(
-            mutation.tags,
-            lambda written: self._done(mutation, written),
-            lambda: self._queued(mutation),
-            soft=mutation.soft,
-            prompt=mutation.wait,
-        )
+        done, failed = partial(self._done, mutation), partial(self._queued, mutation)
+        self.purge(Purge(mutation.tags, done, failed, soft=mutation.soft, prompt=mutation.wait))
 
     def _done(self, mutation: Mutation, written: float) -> None:
         world = self.world

@@ -7,12 +7,12 @@ from simulation.cluster import Cluster
 from simulation.faults import arrange
 from simulation.plan import Plan
 from simulation.process import Process
-from simulation.world import World
+from simulation.world import Told, World
 
 __all__ = ["run"]
 
 
-def run(seed: int, seconds: float, ablation: Ablation = WHOLE, trace: list[str] | None = None) -> World:
+def run(seed: int, seconds: float, ablation: Ablation = WHOLE, trace: list[Told] | None = None) -> World:
     """Run a seed; the world that is left has its counts and, where one was found, a violation."""
     plan = Plan(seed, seconds)
     world = World(plan, ablation, trace)

@@ -229,8 +229,10 @@ class LogServer:
     def wait(self, now: int, term: int, term_nonce: str, seq: int, bound: int) -> tuple[int, int]:
         """How many replicas may not have read this line yet, and how many have."""
         state = self.state
-        same = state is not None and state.term == term and state.term_nonce == term_nonce
-        behind, there = int(now <= (0 if state is None else state.opened) + bound), 0
+        if state is None or self.acks_of != state.term_nonce or (self.run and state.run and self.run != state.run):
+            return 1, 0
+        same = state.term == term and state.term_nonce == term_nonce
+        behind, there = int(now <= state.opened + bound), 0
         for read, seen, length in self.acks.values():
             if now <= seen + length:
                 if same and read < seq:

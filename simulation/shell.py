@@ -8,11 +8,11 @@ and retried; after a reset the log's purged tags are read page by page.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi_cacheinval.bus.lines import decode_page
 from fastapi_cacheinval.core.backlog import Backlog, Due
-from fastapi_cacheinval.core.replica import Missed, Next, Page, Replica, Reply, Reset, Term
+from fastapi_cacheinval.core.replica import Current, Missed, Next, Page, Replica, Reply, Reset, Term
 from fastapi_cacheinval.core.tags import ALL
 from simulation.cluster import REFUSED, Node, WrittenLine
 from simulation.plan import BOUND
@@ -22,12 +22,23 @@ from simulation.truth import Memory
 if TYPE_CHECKING:
     from simulation.world import World
 
-__all__ = ["Shell"]
+__all__ = ["Purge", "Shell"]
 
 _TIMEOUT = 0.4
 _LATE = 0.1
 
 Call = Callable[..., Any]
+
+
+class Purge(NamedTuple):
+    """What is to be purged: `done(written)` once it has been applied here, or `failed()`."""
+
+    tags: tuple[str, ...]
+    done: Call
+    failed: Call
+    soft: bool = False
+    prompt: bool = False
+    tries: int = 3
 
 
 class Shell:
@@ -214,7 +225,7 @@ class Shell:
         world, replica, reply = self.world, self.replica, result[0]
         generation = replica.generation
         following = replica.answered(reply, sent + self.offset, world.now + self.offset)
-        if world.trace is not None and not (isinstance(reply, Missed) is False and isinstance(reply, Reset) is False):
+        if world.trace is not None and not isinstance(reply, Current):
             world.tell(self.name, f"was answered {_told(reply)}, asked at {sent:.6f}; {replica!r} {following.value}")
         if isinstance(reply, Missed):
             for line in reply.lines:
@@ -284,19 +295,16 @@ class Shell:
     def _no_page(self, number: int, term: Term, up_to: int, limit: int) -> None:
         """What cannot be read is not learned."""
 
-    def _turn(
-        self, answer: PageAnswer | None, sent: float, number: int, term: Term, up_to: int, limit: int
-    ) -> None:
+    def _turn(self, answer: PageAnswer | None, sent: float, number: int, term: Term, up_to: int, limit: int) -> None:
         if answer is None or number != self._pages:
             return
-        world, replica = self.world, self.replica
         members: list[Any] = []
         for (soft, tag), seq in answer.members:
             members += (b"s" if soft else b"h") + tag.encode(), seq
         page = decode_page(term, answer.seq, up_to, limit, answer.floor, members)
         if page is None:
             self._ask_page(number, 2 * limit)
-        elif page.seq > replica.applied:
+        elif page.seq > self.replica.applied:
             # To be learned as soon as all that the log had by then has been read.
             self._unlearned = page
             self.ask()
@@ -315,50 +323,25 @@ class Shell:
 
     # -- purges -----------------------------------------------------------------------------------
 
-    def purge(
-        self,
-        tags: tuple[str, ...],
-        done: Call,
-        failed: Call,
-        *,
-        soft: bool = False,
-        prompt: bool = False,
-        tries: int = 3,
-    ) -> None:
-        """Write a purge: `done(written)` once it has been applied here, or `failed()`."""
-        asked = (self.uid, self.replica.ask(), (tags, soft, prompt))
-        context = (tags, soft, prompt, tries, done, failed)
-        self.request(
-            self.world.cluster.script, asked, self._purged, self._not_purged, context, may_double=True
-        )
+    def purge(self, purge: Purge) -> None:
+        """Write a purge, and say what became of it."""
+        asked = (self.uid, self.replica.ask(), (purge.tags, purge.soft, purge.prompt))
+        self.request(self.world.cluster.script, asked, self._purged, self._not_purged, (purge,), may_double=True)
 
-    def _purged(
-        self,
-        result: tuple[Reply, float],
-        sent: float,
-        tags: tuple[str, ...],
-        soft: bool,
-        prompt: bool,
-        tries: int,
-        done: Call,
-        failed: Call,
-    ) -> None:
-        if not self._took(result, sent):
+    def _purged(self, result: tuple[Reply, float], sent: float, purge: Purge) -> None:
+        if self._took(result, sent):
+            world = self.world
+            world.truth.numbered(self.memory, purge.tags, result[1], world.now, soft=purge.soft)
+            purge.done(result[1])
+        elif purge.tries > 1:
             # In this term it is not known to be there.
-            if tries > 1:
-                self.purge(tags, done, failed, soft=soft, prompt=prompt, tries=tries - 1)
-            else:
-                failed()
-            return
-        world = self.world
-        world.truth.numbered(self.memory, tags, result[1], world.now, soft=soft)
-        done(result[1])
+            self.purge(purge._replace(tries=purge.tries - 1))
+        else:
+            purge.failed()
 
     @staticmethod
-    def _not_purged(
-        tags: tuple[str, ...], soft: bool, prompt: bool, tries: int, done: Call, failed: Call
-    ) -> None:
-        failed()
+    def _not_purged(purge: Purge) -> None:
+        purge.failed()
 
     def fence(self, tags: tuple[str, ...]) -> int:
         """Fence tags whose purge has no number yet."""

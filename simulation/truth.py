@@ -35,6 +35,7 @@ class Violation:
     promise: str
     at: float
     text: str
+    key: int
 
 
 class Memory:
@@ -186,4 +187,4 @@ class Truth:
 
     def _broken(self, promise: str, kept: Kept, now: float, why: str) -> None:
         if self.violation is None:
-            self.violation = Violation(promise, now, f"{kept!r} was handed over: {why}")
+            self.violation = Violation(promise, now, f"{kept!r} was handed over: {why}", kept.key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulation.plan import Plan
 from simulation.truth import Truth
@@ -14,11 +14,19 @@ if TYPE_CHECKING:
     from simulation.ablations import Ablation
     from simulation.cluster import Cluster
     from simulation.process import Process
+    from simulation.shell import Shell
 
-__all__ = ["World"]
+__all__ = ["Told", "World"]
 
 # Woken, a process does what has waited one thing after another, and not in no time.
 _A_STEP = 1e-6
+
+
+class Told(NamedTuple):
+    """A line of the trace; `key` is that of the response which was handed over, where it tells of one."""
+
+    text: str
+    key: int | None
 
 
 class World:
@@ -45,7 +53,7 @@ class World:
 
     cluster: Cluster
 
-    def __init__(self, plan: Plan, ablation: Ablation, trace: list[str] | None = None) -> None:
+    def __init__(self, plan: Plan, ablation: Ablation, trace: list[Told] | None = None) -> None:
         self.plan = plan
         self.ablation = ablation
         self.draws = plan.draws
@@ -61,20 +69,18 @@ class World:
         self.reads = 0
         self.hits = 0
         self.served = 0
-        self._queue: list[tuple[float, int, Process | None, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._queue: list[tuple[float, int, Shell | None, int, Callable[..., None], tuple[Any, ...]]] = []
         self._pushed = 0
 
-    def tell(self, who: str, what: str) -> None:
-        """One line of the trace; ask whether there is one before the text is made."""
+    def tell(self, who: str, what: str, key: int | None = None) -> None:
+        """One line of the trace, about one key or all; ask whether there is a trace before the text is made."""
         if self.trace is not None:
-            self.trace.append(f"{self.now:10.6f} {who:9} {what}")
+            self.trace.append(Told(f"{self.now:10.6f} {who:9} {what}", key))
 
-    def push(self, when: float, process: Process | None, call: Callable[..., None], *arguments: Any) -> None:
+    def push(self, when: float, process: Shell | None, call: Callable[..., None], *arguments: Any) -> None:
         """Let something happen at a time, unless its process has died by then; a paused one does it when it wakes."""
         self._pushed += 1
-        heappush(
-            self._queue, (when, self._pushed, process, 0 if process is None else process.epoch, call, arguments)
-        )
+        heappush(self._queue, (when, self._pushed, process, 0 if process is None else process.epoch, call, arguments))
 
     def run(self) -> None:
         """Until the end, or the first violation."""
@@ -93,7 +99,7 @@ class World:
                     continue
             call(*arguments)
 
-    def wake(self, process: Process) -> None:
+    def wake(self, process: Shell) -> None:
         """Let a paused process do all that has come up meanwhile, in its order or in any."""
         process.paused = False
         waiting, process.deferred = process.deferred, []

@@ -170,7 +170,7 @@ class Pair:
         last = 5 if state is None else state.seq
         seq, bound = max(0, last - pick((0, 1, 2, -1))), pick((0, 2_000_000))
         before = self._time()
-        real = self.client.eval(WAIT_LUA, 2, _KEYS.state, _KEYS.acks, term, nonce, seq, bound)
+        real = self.caller.eval(WAIT_LUA, 2, _KEYS.state, _KEYS.acks, term, nonce, seq, bound)
         after = self._time()
         # It does not say when it looked; between two looks of ours it had one of these answers.
         expected = {tuple(self.model.wait(now, term, nonce, seq, bound)) for now in (before, after)}
