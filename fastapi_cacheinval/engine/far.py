@@ -8,6 +8,7 @@ and looks by itself should that be lost; whatever goes wrong, the request goes f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import OrderedDict
@@ -187,7 +188,7 @@ class FarTier:
                 return Led(stored, waited=waited)
             waking = self._expect(locked)
             try:
-                match await self._store.claim(locked, owner, self._bound, seen):
+                match await self._claimed(locked, owner, seen):
                     case Lock.GOT:
                         hold = Hold(self._store, self._clock, self._own, key=locked, owner=owner, bound=self._bound)
                         return Led(hold=hold, waited=waited, stale=stored)
@@ -205,6 +206,18 @@ class FarTier:
                         pass
             finally:
                 self._forget(locked, waking)
+
+    async def _claimed(self, key: bytes, owner: str, seen: bytes) -> Found | Lock:
+        try:
+            return await self._store.claim(key, owner, self._bound, seen)
+        except BaseException:
+            # Whether it was given is not known, and others would wait for it as long as it lasts.
+            self._own(self._given_back(key, owner))
+            raise
+
+    async def _given_back(self, key: bytes, owner: str) -> None:
+        with contextlib.suppress(TierUnavailable):
+            await self._store.release(key, owner)
 
     def _expect(self, key: bytes) -> asyncio.Future[None]:
         waking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
