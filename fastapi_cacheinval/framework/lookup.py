@@ -190,6 +190,9 @@ class Lookup:
             case Signal.LOOK_AGAIN:
                 return False
             case Signal.LEAD:
+                if flight.hold is None:
+                    # Who led before was cancelled before it could have the right to forward in the cluster.
+                    stored = await self._led(flight, tags, reason, stored)
                 self._forward(tags, reason, flight, stored)
             case Signal.GO:
                 self._forward(tags, reason, None, stored)

@@ -118,21 +118,25 @@ class SharedLookup:
                 flight = flights.under_way(collapse_key)
             if flight is None:
                 flight = flights.lead(collapse_key)
-                led = await self._led(flight)
-                if led.stored is not None and await self._served_found(led, reason):
-                    return True
-                stale = led.stale if isinstance(led.stale, SharedResponse) else None
-                await self._forward(reason, flight, stored or stale)
+                await self._lead(flight, reason, stored)
                 return True
             if await self._waited(flight, reason, stored):
                 return True
             # A fill of this request's own would count as begun before a purge that came meanwhile.
             overtaken = self.exchange.mark != self.engine.replica.mark
 
+    async def _lead(self, flight: Flight | None, reason: Reason, stored: SharedResponse | None) -> None:
+        """Answer with what another replica has, or go forward."""
+        led = await self._led(flight)
+        if led.stored is not None and await self._served_found(led, reason):
+            return
+        stale = led.stale if isinstance(led.stale, SharedResponse) else None
+        await self._forward(reason, flight, stored or stale)
+
     async def _led(self, flight: Flight | None) -> Led:
         """Before a forward that leads: what another replica has, or the right to forward."""
         far = self.runtime.far
-        if flight is None or far is None or not far.open:
+        if flight is None or far is None or not far.open or flight.hold is not None:
             return Led()
 
         def wanted(stored: StoredResponse) -> bool:
@@ -220,7 +224,7 @@ class SharedLookup:
                     return True
                 return False
             case Signal.LEAD:
-                await self._forward(reason, flight, stored)
+                await self._lead(flight, reason, stored)
             case Signal.FAILED if stored is not None and self._stands_in(stored):
                 await self._answer(stored, Result.STALE, Reason.STALE, flight.failed_status)
             case Signal.GO | Signal.FAILED:
