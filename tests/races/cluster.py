@@ -1,0 +1,286 @@
+"""Replicas of one app on one event loop, which share a real Valkey and have gates on all their ways."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+import redis.asyncio
+from fastapi import Depends, FastAPI
+
+from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
+from fastapi_cacheinval.bus.lines import encode_payload
+from fastapi_cacheinval.bus.script import log_keys
+from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.replica import Replica
+from fastapi_cacheinval.testing import FakeClock
+from tests.helpers.mutations import Answer, Call, http_scope
+from tests.races.ports import MARK, GatedLog, GatedStore, actor
+from tests.races.stage import Stage, Subscriptions
+from tests.servers.valkey import Valkey
+
+OLD, NEW = 1, 2
+PREFIX = "cacheinval"
+# So long that on the server, whose time is real, no lease and no lock ends within a test.
+BOUND = 60.0
+OPTIONS: dict[str, Any] = {"ttl": 10_000, "jitter": 0, "early_refresh": 0, "tags": ["item:{number}"]}
+
+
+class Reading:
+    """One GET: when it came and was answered, in steps, and what with."""
+
+    def __init__(self, arrived: int) -> None:
+        self.arrived = arrived
+        self.answered: int | None = None
+        self.answer: Answer | None = None
+        self.call: Call | None = None
+
+    def __repr__(self) -> str:
+        return f"<Reading {self.value} {self.how}>"
+
+    @property
+    def value(self) -> int | None:
+        """What the client was given."""
+        return self.answer.json() if self.answer is not None and self.answer.status_code == 200 else None
+
+    @property
+    def how(self) -> str:
+        """`hit`, `stale`, `collapsed`, `superseded`, `forwarded` or `failed`."""
+        if self.answer is None or self.answer.status_code != 200:
+            return "failed"
+        status = self.answer.headers["cache-status"]
+        for word in ("collapsed", "superseded"):
+            if word in status:
+                return word
+        if "ttl=-" in status:
+            return "stale"
+        return "hit" if "; hit" in status else "forwarded"
+
+    @property
+    def forwarded(self) -> bool:
+        """Whether its own forward answered it."""
+        return self.how in ("forwarded", "superseded")
+
+
+class Member:
+    """One replica: its cache, its app, and its gated ways to Redis."""
+
+    def __init__(self, name: str, cache: HTTPCache, play: Cluster) -> None:
+        self.name = name
+        self.cache = cache
+        self.play = play
+        self.app = play.app_of(cache, name)
+        self.logs: list[GatedLog] = []
+        inside: Any = cache
+        connect = inside._bus._connect
+        far = inside._tiers.far
+
+        def gated_log() -> GatedLog:
+            self.logs.append(GatedLog(connect(), name, play.stage, play.subscriptions))
+            return self.logs[-1]
+
+        def gated_far(*args: Any) -> Any:
+            tier = far(*args)
+            tier._store = GatedStore(tier._store, name, play.stage, play.subscriptions)
+            return tier
+
+        inside._bus._connect = gated_log
+        inside._tiers.far = gated_far
+
+    @property
+    def replica(self) -> Replica:
+        """Its view of the log."""
+        return self.cache.engine.replica
+
+    @property
+    def log(self) -> GatedLog:
+        """Its way to the log."""
+        return self.logs[-1]
+
+    @property
+    def follower(self) -> Any:
+        """What keeps it up to the log."""
+        bus: Any = self.cache._bus
+        return bus._followers[asyncio.get_running_loop()]
+
+
+class Cluster:
+    """The play: replicas, the value that their handlers read and write, and who acts in it."""
+
+    def __init__(self, server: Valkey, names: tuple[str, ...], policy: dict[str, Any]) -> None:
+        self.server = server
+        self.stage = Stage()
+        self.subscriptions = Subscriptions()
+        self.clock = FakeClock()
+        self.value = OLD
+        self.forwards = 0
+        self.path = "/item/1"
+        self.fails = False
+        self.policy = {**OPTIONS, **policy}
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.members = {name: self._member(name) for name in names}
+        self._marks = 0
+        self._client = redis.asyncio.Redis(unix_socket_path=str(server.socket))
+
+    def _member(self, name: str, **options: Any) -> Member:
+        settings = {"clock": self.clock, "staleness_bound": BOUND, "collapse_timeout": 1e6, **options}
+        return Member(name, HTTPCache.from_url(self.server.unix_url, **settings), self)
+
+    def __getitem__(self, name: str) -> Member:
+        return self.members[name]
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        for member in self.members.values():
+            await member.cache.start()
+        await self.settled()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stage.free_all()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for member in self.members.values():
+            await member.cache.stop()
+        await self._client.aclose()
+
+    async def joins(self, name: str, **options: Any) -> Member:
+        """One more replica, started as far as its gates let it."""
+        member = self.members[name] = self._member(name, **options)
+        self.acts(name, member.cache.start())
+        await self.settled()
+        return member
+
+    async def settled(self) -> None:
+        """Until nothing goes on any more unless a gate is opened or the clock ticked; all messages have arrived."""
+        await self.stage.still()
+        while self.subscriptions.pending:
+            self.subscriptions.pending = False
+            self._marks += 1
+            message = b"1 0 %s %d - 0\n" % (MARK.encode(), self._marks)
+            await self._client.publish(log_keys(PREFIX).channel, message + encode_payload(("-",), soft=False))
+            key = urlsafe_b64encode(b"%s%d" % (MARK.encode(), self._marks)).rstrip(b"=")
+            await self._client.publish(f"{{{PREFIX}}}:fills", key)
+            await self.subscriptions.all(self._marks)
+            await self.stage.still()
+
+    # -- the app --------------------------------------------------------------------------------
+
+    async def gate(self, label: str) -> None:
+        """A gate of whoever runs this."""
+        await self.stage.gate(f"{actor.get()}.{label}")
+
+    def app_of(self, cache: HTTPCache, name: str) -> FastAPI:
+        """The app, as one replica runs it."""
+        app = FastAPI()
+
+        async def gate(label: str) -> None:
+            await self.stage.gate(f"{actor.get() or name}.{label}")
+
+        async def session() -> AsyncIterator[None]:
+            yield
+            await gate("commits")
+            self.value = NEW
+            await gate("committed")
+
+        @app.get("/item/{number}", dependencies=[cached(**self.policy)])
+        async def read(number: int) -> int:
+            self.forwards += 1
+            await gate("handler")
+            value = self.value
+            await gate("has-read")
+            if self.fails:
+                raise RuntimeError("down")
+            return value
+
+        @app.put("/item/{number}", dependencies=[Depends(session), invalidates("item:{number}")])
+        async def write(number: int) -> dict[str, bool]:
+            await gate("writes")
+            return {"ok": True}
+
+        app.add_middleware(CacheMiddleware, cache=cache)
+        return app
+
+    # -- actors ---------------------------------------------------------------------------------
+
+    def acts(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Begin what somebody does."""
+
+        async def act() -> Any:
+            actor.set(name)
+            return await work
+
+        task = asyncio.get_running_loop().create_task(act())
+        self.tasks.append(task)
+        return task
+
+    def reads(self, name: str, at: str) -> Reading:
+        """Begin a GET at a replica."""
+        reading = Reading(self.stage.steps)
+        self.acts(name, self._read(reading, self.members[at].app))
+        return reading
+
+    async def _read(self, reading: Reading, app: FastAPI) -> None:
+        async def sends(message: Any) -> None:
+            if reading.answered is None:
+                reading.answered = self.stage.steps
+
+        reading.call = Call(app, http_scope("GET", self.path), on_send=sends)
+        try:
+            reading.answer = await reading.call.answer()
+        except RuntimeError:
+            assert self.fails
+
+    def mutates(self, name: str, at: str) -> Call:
+        """Begin a PUT at a replica; its commit writes the new value."""
+        token = actor.set(name)
+        try:
+            call = Call(self.members[at].app, http_scope("PUT", self.path))
+        finally:
+            actor.reset(token)
+        self.tasks.append(call.task)
+        return call
+
+    def purges(self, at: str, **options: Any) -> asyncio.Task[Receipt]:
+        """Begin a purge of what the path is tagged with, by hand."""
+        return self.acts(f"{at}-writer", self.members[at].cache.invalidate(self.tag, **options))
+
+    @property
+    def tag(self) -> str:
+        """The tag of the path."""
+        return f"item:{self.path.rpartition('/')[2]}"
+
+    def beats(self, *names: str) -> None:
+        """Have replicas ask the log now."""
+        for name in names:
+            self.members[name].follower.want()
+
+    # -- what comes of it -----------------------------------------------------------------------
+
+    async def read(self, at: str) -> Reading:
+        """A GET at a replica, to its end, and until all that follows from it has been done."""
+        reading = self.reads("probe", at)
+        await self.settled()
+        assert reading.answer is not None, f"the probe stands at {sorted(self.stage.parked)}"
+        return reading
+
+    async def all_new(self, *names: str) -> None:
+        """From now on everybody is given the new value, from what is kept at the latest the second time."""
+        for name in names or self.members:
+            first, second = await self.read(name), await self.read(name)
+            assert (first.value, second.value, second.how) == (NEW, NEW, "hit"), f"{name}: {first} {second}"
+
+    def locks(self) -> list[str]:
+        """The fill locks that are held in the cluster."""
+        return self.server.client.keys("*:f")  # type: ignore[return-value]
+
+    def far(self, name: str, event: str) -> int:
+        """How often something happened to what a replica found, or stored, in the shared tier."""
+        return self.members[name].cache.counters.far_events[event]
