@@ -262,6 +262,15 @@ class Cluster:
         for name in names:
             self.members[name].follower.want()
 
+    def passes(self, seconds: float) -> None:
+        """Let time pass, here and for all that has an end on the server."""
+        self.clock.tick(seconds)
+        client: Any = self.server.client
+        for key in client.keys("*"):
+            left = client.pttl(key)
+            if left > 0:
+                client.pexpire(key, max(1, left - int(seconds * 1000)))
+
     # -- what comes of it -----------------------------------------------------------------------
 
     async def read(self, at: str) -> Reading:

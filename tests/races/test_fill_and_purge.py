@@ -201,7 +201,7 @@ async def test_a_refresh_that_has_read_before_the_purge_brings_nothing_old_back(
     """Stale-while-revalidate on A while B purges: the refresh is a fill like any other."""
     async with cluster("A", "B", ttl=1, stale_while_revalidate=9_000) as play:
         await play.read("A")
-        play.clock.tick(2)
+        play.passes(2)
         play.stage.hold("A.has-read")
         reader = play.reads("R", "A")
         await play.settled()
@@ -220,24 +220,22 @@ async def test_a_refresh_that_has_read_before_the_purge_brings_nothing_old_back(
 
 
 async def test_a_refresh_that_finds_what_another_replica_refreshed_before_the_purge_goes_forward(cluster: Make) -> None:
-    """A's refresh reads B's newer response; the purge is applied before the reply has arrived."""
+    """A's refresh reads the newer response that B's has stored; the purge is applied before the reply has arrived."""
     async with cluster("A", "B", ttl=1, stale_while_revalidate=9_000) as play:
         await play.read("A")
         await play.read("B")
-        play.clock.tick(2)
-        play.stage.hold("A.read.reply")
+        play.passes(2)
+        play.stage.hold("A.read.ask", "A.read.reply")
         assert (await play.read("A")).how == "stale"
-        # B refreshes and stores before A's reading is sent: that waits at its gate with what was there before.
-        play.stage.open("A.read.reply")
-        await play.settled()
-        play.clock.tick(2)
         assert (await play.read("B")).how == "stale"
-        play.stage.hold("A.read.reply")
-        assert (await play.read("A")).how == "stale"
+        assert play["B"].cache.counters.refreshes["stored"] == 1
+        play.stage.open("A.read.ask")
+        await play.settled()
         play.value = NEW
         await play.purges("B")
         await play.settled()
-        play.stage.free("A.read.reply")
+        play.stage.free("A.read.ask", "A.read.reply")
         await play.settled()
         assert play.far("A", "outdated") == 1
+        assert play.forwards == 3
         await play.all_new()
