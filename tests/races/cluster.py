@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
+import redis
 import redis.asyncio
 from fastapi import Depends, FastAPI
 
@@ -270,6 +271,22 @@ class Cluster:
             left = client.pttl(key)
             if left > 0:
                 client.pexpire(key, max(1, left - int(seconds * 1000)))
+
+    def log_saved(self) -> dict[bytes, bytes]:
+        """The log as the server has it."""
+        with self._raw() as client:
+            found: Any = {key: client.dump(key) for key in log_keys(PREFIX)[:4]}
+            return {key: data for key, data in found.items() if data is not None}
+
+    def log_restored(self, saved: dict[bytes, bytes]) -> None:
+        """The log as it was then: what a failover to a replica that was behind does to it."""
+        with self._raw() as client:
+            client.delete(*log_keys(PREFIX)[:4])
+            for key, data in saved.items():
+                client.restore(key, 0, data)
+
+    def _raw(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self.server.socket))
 
     # -- what comes of it -----------------------------------------------------------------------
 
