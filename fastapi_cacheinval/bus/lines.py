@@ -47,11 +47,11 @@ def decode_line(message: bytes) -> Line:
     if not separator or len(parts) != 6 or parts[0] != b"1":
         raise LineError("not a line of format 1")
     try:
-        number, seq, at = int(parts[1]), int(parts[3]), int(parts[5])
+        number, seq, at = int(parts[1]), int(parts[3]), int(parts[5]) / 1_000_000
         term_nonce, nonce = parts[2].decode("ascii"), parts[4].decode("ascii")
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise LineError("a header with other fields than format 1 has") from error
-    return Line(Term(number, term_nonce), seq, nonce, *_said(payload, at / 1_000_000))
+    return Line(Term(number, term_nonce), seq, nonce, *_said(payload, at))
 
 
 def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trace, bool]:
@@ -59,10 +59,10 @@ def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trac
         fields: Any = msgpack.unpackb(payload, raw=False, unicode_errors="surrogatepass", use_list=False)
         # A later release of the same format may say more.
         version, tags, soft, prompt, trace = fields[:5]
-        if version == _FORMAT and all(isinstance(tag, str) for tag in tags):
+        if version == _FORMAT and isinstance(tags, tuple) and all(isinstance(tag, str) for tag in tags):
             pairs = tuple((str(name), str(value)) for name, value in trace)
             return tuple(tags), bool(soft), at, pairs, bool(prompt)
-    except (ValueError, TypeError, msgpack.UnpackException):
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException):
         pass
     return (ALL,), False, at, (), False
 

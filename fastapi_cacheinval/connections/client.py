@@ -154,6 +154,10 @@ async def _next_message(pubsub: Any, quiet: float) -> Any:
 
     `pong` counts as a message: the server is there.
     """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        # Before Python 3.12 `asyncio.wait_for`, which the client uses, may swallow a cancellation.
+        raise asyncio.CancelledError
     async with asyncio.timeout(quiet * 2):
         return await pubsub.get_message(ignore_subscribe_messages=False, timeout=quiet)
 

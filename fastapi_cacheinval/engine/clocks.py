@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from fastapi_cacheinval.ports.clock import Alarm, Clock
 
-__all__ = ["SystemClock", "within"]
+__all__ = ["SystemClock", "ended", "within"]
+
+# Real seconds after which a task that has been cancelled is cancelled again.
+_AGAIN = 0.1
 
 
 class SystemClock:
@@ -37,3 +40,19 @@ async def within(clock: Clock, future: asyncio.Future[Any], seconds: float) -> b
     finally:
         alarm.cancel()
     return future.done()
+
+
+async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait for their end, whatever it is.
+
+    More than once where need be: before Python 3.12 `asyncio.wait_for`, which clients use, may swallow a cancellation.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        done, left = await asyncio.wait(left, timeout=_AGAIN)
+        for task in done:
+            if not task.cancelled():
+                # Looked at, so that nothing complains that nobody has.
+                task.exception()

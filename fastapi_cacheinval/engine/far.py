@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.engine.clocks import within
+from fastapi_cacheinval.engine.clocks import ended, within
 from fastapi_cacheinval.engine.engine import Engine, Kept
 from fastapi_cacheinval.engine.holds import Hold
 from fastapi_cacheinval.errors import TierUnavailable
@@ -95,8 +95,7 @@ class FarTier:
     async def close(self) -> None:
         """End; never raises."""
         if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.wait((self._listening,))
+            await ended((self._listening,))
         await self._store.close()
 
     @property

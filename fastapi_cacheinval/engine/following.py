@@ -12,11 +12,12 @@ import contextlib
 import logging
 import threading
 from collections.abc import Coroutine
+from math import inf
 from typing import Any, Protocol
 
 from fastapi_cacheinval.core.backlog import Backlog, Recent
 from fastapi_cacheinval.core.replica import Line, Missed, Next, Replica, Reply
-from fastapi_cacheinval.engine.clocks import within
+from fastapi_cacheinval.engine.clocks import ended, within
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.log import Claim, SharedLog
@@ -102,27 +103,43 @@ class Follower:
                 async with asyncio.timeout(patience):
                     await asyncio.shield(self._subscribed)
                     await self.synced()
+                    if self._learning is not None:
+                        # Until then what others have stored is of no use here.
+                        await asyncio.wait((self._learning,))
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work, context=self._context.copy()))
 
-    async def end(self, patience: float) -> None:
-        """Stop; what is queued gets one last try of at most so many seconds."""
-        if self._shared.backlog and self.connected is not False:
+    async def end(self, patience: float, *, last: bool) -> None:
+        """Stop; what is queued gets one last try of at most so many seconds. `last` gives up the replica's lease."""
+        tasks = [*self._tasks, *([] if self._learning is None else [self._learning])]
+        self._tasks.clear()
+        await ended(tasks)
+        self._answer_all()
+        if self._shared.backlog:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._drain()
-        for task in (*self._tasks, *([] if self._learning is None else [self._learning])):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        self._tasks.clear()
-        if self._serving:
-            with contextlib.suppress(LogUnavailable):
-                await self.log.leave(self._shared.identity)
+        if last:
+            # Nothing renews it any more, and the log has not been told yet that nobody has to wait for this replica.
+            self._replica.let_go()
+            if self._serving:
+                with contextlib.suppress(LogUnavailable):
+                    await self.log.leave(self._shared.identity)
         await self.log.close()
 
+    def _answer_all(self) -> None:
+        """Let nobody wait for what will not come any more."""
+        for waited in (self._subscribed, self._next):
+            if waited is not None and not waited.done():
+                waited.set_result(False)
+
     # -- asking ---------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        """The id under which this replica takes a lease; who only publishes takes none."""
+        return self._shared.identity if self._serving else ""
 
     def want(self) -> None:
         """Ask the log as soon as possible."""
@@ -143,7 +160,8 @@ class Follower:
             waited, self._next = self._next, None
             settled = False
             try:
-                settled = await self._settled() if self._serving else True
+                # Who only publishes asks once whether the log is there, and again after it was not.
+                settled = await self._settled() if self._serving or not self.connected else True
                 if settled and self._shared.backlog:
                     await self._drain()
             finally:
@@ -166,7 +184,7 @@ class Follower:
         for _ in range(_MOST_ASKS):
             sent = self._clock.now()
             try:
-                answer = await self.log.run(self._replica.ask(), self._shared.identity)
+                answer = await self.log.run(self._replica.ask(), self._name)
             except LogUnavailable as away:
                 self._lost(away.reason)
                 return False
@@ -180,7 +198,7 @@ class Follower:
         replica = self._replica
         with self._shared.lock:
             generation, applied, term = replica.generation, replica.applied, replica.term
-            following = replica.answered(reply, sent, self._clock.now())
+            following = replica.answered(reply, sent if self._serving else -inf, self._clock.now())
             reset = replica.generation != generation
             reached = replica.applied
             if term.number and replica.term != term:
@@ -231,7 +249,7 @@ class Follower:
     # -- what was purged before it joined ---------------------------------------------------------
 
     def _learn(self) -> None:
-        if not self._serving:
+        if not self._serving or not self._tasks:
             return
         if self._learning is not None:
             self._learning.cancel()
@@ -262,7 +280,7 @@ class Follower:
         for _ in range(_MOST_WRITES):
             sent = self._clock.now()
             try:
-                answer = await self.log.run(replica.ask(), self._shared.identity if self._serving else "", purge=claim)
+                answer = await self.log.run(replica.ask(), self._name, purge=claim)
             except LogUnavailable as away:
                 self._lost(away.reason)
                 raise

@@ -64,10 +64,7 @@ class SharedBus:
         follower = self._followers.pop(asyncio.get_running_loop(), None)
         if follower is None:
             return 0
-        if not self._followers:
-            # Before the log is told that nobody has to wait for this replica.
-            self._shared.replica.let_go()
-        await follower.end(self._bound)
+        await follower.end(self._bound, last=not self._followers)
         return 0 if self._followers else len(self._shared.backlog)
 
     async def publish(self, claim: Claim) -> Line:
