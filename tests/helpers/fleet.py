@@ -24,8 +24,6 @@ PATIENCE = 20.0
 
 SECRET = "a secret that all replicas share"
 POLICY = CachePolicy(ttl=60, jitter=0, early_refresh=0)
-# For tests in which time passes: a short lease, and calls that a busy machine can still answer in time.
-QUICK = {"staleness_bound": 0.9, "redis_timeout": 0.3}
 
 _OF_THE_LOG = re.compile(r"\{[^{}]+\}:(state|log|tags|acks)")
 
@@ -168,19 +166,21 @@ async def fleet(
     source: Any,
     count: int = 2,
     *,
+    data: Data | None = None,
+    first: int = 0,
     policy: CachePolicy = POLICY,
     routes: Callable[[Node], None] | None = None,
     clocks: bool = False,
     middleware: dict[str, Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[list[Node]]:
-    """So many started replicas over a URL or a client, which share one `Data`; `clocks` gives each a clock that stands.
+    """So many started replicas over a URL or a client, numbered from `first`, which share one `Data`.
 
-    `routes` adds to each replica's app what the test needs.
+    `clocks` gives each a clock that stands. `routes` adds to each replica's app what the test needs.
     """
-    data = Data()
+    data = data or Data()
     nodes: list[Node] = []
-    for number in range(count):
+    for number in range(first, first + count):
         given = {**options, "clock": FakeClock()} if clocks else options
         node = made(source, number, data, policy, middleware or {}, given)
         if routes is not None:
@@ -194,11 +194,7 @@ async def fleet(
 
 
 @asynccontextmanager
-async def joining(source: Any, data: Data, number: int = 9, **options: Any) -> AsyncIterator[Node]:
+async def joining(source: Any, data: Data, **options: Any) -> AsyncIterator[Node]:
     """One more replica over the same data."""
-    node = made(source, number, data, POLICY, {}, options)
-    await node.cache.start()
-    try:
+    async with fleet(source, 1, data=data, first=9, **options) as (node,):
         yield node
-    finally:
-        await node.cache.stop()
