@@ -1,100 +1,97 @@
 """The README's story over real HTTP: ``python -m example_app.demo``.
 
-Starts the showroom with uvicorn on PORT (default 8000), plays the story, and checks each fact it tells: the exit
-code is 1 if one is not so, or if the port is taken. With a terminal it then serves until interrupted.
+Starts a Valkey, or uses the Redis that REDIS_URL names, and three replicas of the showroom with uvicorn: the first on
+PORT (default 8000), the others on the next ports that are free. Plays the story, and checks each fact it tells: the
+exit code is 1 if one is not so, or if the port is taken. With a terminal it then serves until interrupted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from itertools import islice
+from pathlib import Path
 
-import httpx
-
+from example_app.main import NAMESPACE
+from example_app.replicas import NAMES
+from example_app.seed import USERS
 from example_app.story import Story
+from fastapi_cacheinval import ConfigurationError, HTTPCache, PurgeNotDelivered
+from fastapi_cacheinval.testing import Replicas
+from fastapi_cacheinval.testing.servers.ports import in_use
 
-HOST = "127.0.0.1"
-START_SECONDS = 20.0
+COUNT = 3
+LAST_PORT = 65535
 
 
 class DemoError(Exception):
     """The demo cannot start; the message is for whoever runs it."""
 
 
-def chosen_port() -> int:
-    """Return PORT, default 8000, if it is a port that nobody listens on."""
+def chosen_ports() -> list[int]:
+    """Return PORT, default 8000, if it is a port that nobody listens on, and free ones after it for the others."""
     text = os.environ.get("PORT") or "8000"
-    if not (text.isdecimal() and 0 < int(text) < 65536):
-        raise DemoError(f"PORT={text} is not a port number: choose one from 1 to 65535")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, int(text)))
-        except OSError as error:
-            other = int(text) + 1 if int(text) < 65535 else 8000
-            reason = error.strerror or "it cannot be used"
-            raise DemoError(f"port {text}: {reason}. Choose another, say PORT={other}") from error
-    return int(text)
+    if not (text.isdecimal() and 0 < int(text) <= LAST_PORT):
+        raise DemoError(f"PORT={text} is not a port number: choose one from 1 to {LAST_PORT}")
+    first = int(text)
+    if reason := in_use(first):
+        other = first + 1 if first < LAST_PORT else 8000
+        raise DemoError(f"port {text}: {reason}. Choose another, say PORT={other}")
+    return ports_from(first)
 
 
-@contextmanager
-def serving(port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run uvicorn until the block ends."""
-    uvicorn = [sys.executable, "-m", "uvicorn", "example_app.main:app", "--log-level", "warning"]
-    # The story begins with the published prices, so not with a database that somebody keeps.
-    environment = {name: value for name, value in os.environ.items() if name != "EXAMPLE_DB"}
-    server = subprocess.Popen([*uvicorn, "--host", HOST, "--port", str(port)], env=environment)
+def ports_from(first: int) -> list[int]:
+    """Return a port and, for the other replicas, the next ones that nobody listens on."""
+    # Round the corner, should it be one of the last.
+    after = (*range(first + 1, LAST_PORT + 1), *range(8001, first))
+    return [first, *islice((port for port in after if not in_use(port)), COUNT - 1)]
+
+
+async def cleared(url: str) -> None:
+    """Leave nothing of an earlier run in a Redis of yours; raise DemoError where it cannot be reached."""
     try:
-        wait_until_up(server, f"http://{HOST}:{port}/debug/queries")
-        yield server
-    finally:
-        server.terminate()
-        try:
-            server.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        await HTTPCache.from_url(url, namespace=NAMESPACE).clear()
+    except PurgeNotDelivered as error:
+        raise DemoError(f"the Redis of REDIS_URL cannot be used: {error.reason}") from error
+    except ConfigurationError as error:
+        raise DemoError(f"REDIS_URL: {error}") from error
 
 
-def wait_until_up(server: subprocess.Popen[bytes], url: str) -> None:
-    """Return when the server answers; complain when it ended or takes too long."""
-    give_up = time.monotonic() + START_SECONDS
-    while time.monotonic() < give_up:
-        if server.poll() is not None:
-            raise DemoError(f"the server ended with exit code {server.returncode}")
-        try:
-            httpx.get(url, trust_env=False).raise_for_status()
-        except httpx.TransportError:
-            time.sleep(0.05)
-        else:
-            return
-    raise DemoError(f"the server did not answer within {START_SECONDS:.0f} s")
-
-
-def stay_open(server: subprocess.Popen[bytes], url: str) -> None:
-    """Leave the server to the visitors until somebody interrupts."""
-    print(f"\nThe showroom is open at {url}/ (its API at {url}/docs). Ctrl-C closes it.")
-    raise DemoError(f"the server ended by itself with exit code {server.wait()}")
+async def demonstrate(ports: list[int]) -> bool:
+    """Start all, tell the story, and with a terminal serve until interrupted."""
+    yours = os.environ.get("REDIS_URL") or None
+    if yours is not None:
+        await cleared(yours)
+    urls = {NAMES[number]: f"http://127.0.0.1:{port}" for number, port in enumerate(ports)}
+    with tempfile.TemporaryDirectory(prefix="showroom-") as directory:
+        environment = {
+            # The story begins with the published prices, so not with a database that somebody keeps.
+            "EXAMPLE_DB": str(Path(directory) / "showroom.db"),
+            "EXAMPLE_SECRET": secrets.token_hex(32),
+            "REPLICAS": " ".join(urls.values()),
+        }
+        starting = Replicas("example_app.main:app", COUNT, environment=environment, redis_url=yours, ports=ports)
+        async with starting as replicas:
+            where = "  ".join(f"{name} {url}" for name, url in urls.items())
+            what = "the Redis that you named" if yours else f"a Valkey at {replicas.redis_url}"
+            print(f"Showroom: {len(USERS)} users, an SQLite file, {COUNT} replicas over {what}.\nReplicas: {where}")
+            told = await Story(replicas, urls, own_redis=yours is None).play()
+            if told and sys.stdin.isatty() and sys.stdout.isatty():
+                print(f"\nThe showroom is open at {where}\n(the API at {urls[NAMES[0]]}/docs). Ctrl-C closes it.")
+                await asyncio.Event().wait()
+    return told
 
 
 def main() -> int:
     """Play the story; return the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        port = chosen_port()
-        url = f"http://{HOST}:{port}"
-        with serving(port) as server:
-            told = asyncio.run(Story(url).play())
-            if told and sys.stdin.isatty() and sys.stdout.isatty():
-                stay_open(server, url)
-    except DemoError as error:
+        told = asyncio.run(demonstrate(chosen_ports()))
+    except (DemoError, AssertionError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,16 +1,25 @@
-"""The application: ``uvicorn example_app.main:app``."""
+"""The application: ``uvicorn example_app.main:app``.
+
+With REDIS_URL any number of its processes are one shop; they share EXAMPLE_DB and EXAMPLE_SECRET too.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from example_app.db import database
+from example_app.replicas import OneOfMany, replica_urls
 from example_app.routes import account, pages, products, reports
+from example_app.security import shared_secret
 from example_app.seed import seed
 from fastapi_cacheinval import CacheMiddleware, HTTPCache
+
+NAMESPACE = "showroom"
 
 
 @asynccontextmanager
@@ -18,7 +27,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     """Open the database, filled, for as long as the app runs."""
     await database.open()
     try:
-        async with database.session() as session:
+        async with database.session(writes=True) as session:
             await seed(session)
         yield
     finally:
@@ -28,8 +37,26 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 def create_app() -> FastAPI:
     """Make the showroom with a cache of its own, which starts and stops with the app."""
     app = FastAPI(title="Showroom", lifespan=lifespan)
-    # A commit to a file may take long on a busy disk; until it is there, the answer of a mutation waits.
-    app.add_middleware(CacheMiddleware, cache=HTTPCache(hold_timeout=1))
+    cache = HTTPCache.from_url(
+        os.environ.get("REDIS_URL") or "memory://",
+        namespace=NAMESPACE,
+        # The same on every replica: baskets are kept apart by a digest that it keys.
+        secret=shared_secret("cache"),
+        # A commit to a file may take long on a busy disk; until it is there, the answer of a mutation waits.
+        hold_timeout=1,
+    )
+    app.state.cache = cache
+    app.add_middleware(CacheMiddleware, cache=cache)
+    if urls := replica_urls():
+        app.add_middleware(OneOfMany)
+        # The page of one replica may ask the others.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=urls,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Age", "Cache-Status", "Cacheinval-Purge", "X-Replica"],
+        )
     for module in (pages, products, account, reports):
         app.include_router(module.router)
     return app

@@ -7,8 +7,9 @@ import sys
 
 import httpx
 
-WIDTHS = (6, 29, 6, 3, 44, 4)
-BOLD, DIM, RED, GREEN = "1", "2", "31", "32"
+WIDTHS = (2, 6, 29, 6, 3, 50, 4)
+BOLD, DIM, RED, GREEN, YELLOW, BLUE = "1", "2", "31", "32", "33", "34"
+PREFIX = "cacheinval; "
 
 
 class Narrator:
@@ -18,24 +19,30 @@ class Narrator:
         self.all_so = True
         self._colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
+    def say(self, text: str) -> None:
+        """Print a line that is neither a request nor a verdict."""
+        print(self._paint(f"  {text}", DIM), flush=True)
+
     def heading(self, text: str) -> None:
         """Begin a chapter."""
-        print(f"\n{self._paint(text, BOLD)}")
+        print(f"\n{self._paint(text, BOLD)}", flush=True)
 
     def columns(self) -> None:
         """Name the columns of the request lines."""
-        line = self._line("method", "path", "as", "", "Cache-Status", "Age")
-        print(self._paint(f"{line}      ms", DIM))
+        cells = [cell.ljust(width) for cell, width in zip(TITLES, WIDTHS, strict=True)]
+        print(self._paint(f"\n  {' '.join(cells)}      ms", DIM))
 
-    def request(self, response: httpx.Response, who: str, milliseconds: float, note: str = "") -> None:
+    def request(self, response: httpx.Response, at: str, who: str, milliseconds: float, note: str = "") -> None:
         """Print one request and how its answer came."""
-        how = response.headers.get("Cache-Status", "-")
+        how = response.headers.get("Cache-Status", "-").removeprefix(PREFIX)
         if purge := response.headers.get("Cacheinval-Purge"):
             how = f"purge {purge}"
         method, path = response.request.method, response.request.url.raw_path.decode()
-        age = response.headers.get("Age", "-")
-        line = self._line(method, path, who, str(response.status_code), how, age)
-        print(f"{line} {milliseconds:7.1f}{f'  {note}' if note else ''}", flush=True)
+        cells = (at, method, path, who, str(response.status_code), how, response.headers.get("Age", "-"))
+        padded = [cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=True)]
+        padded[5] = self._paint(padded[5], _colour(how, response.status_code))
+        tail = f"  {self._paint(note, DIM)}" if note else ""
+        print(f"  {' '.join(padded)} {milliseconds:7.1f}{tail}", flush=True)
 
     def fact(self, fact: str, *, so: bool) -> None:
         """State a fact and whether it was so."""
@@ -43,8 +50,16 @@ class Narrator:
         mark = self._paint("ok    ", GREEN) if so else self._paint("NOT SO", RED)
         print(f"  {mark} {fact}", flush=True)
 
-    def _line(self, *cells: str) -> str:
-        return "  " + " ".join(cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=True))
-
     def _paint(self, text: str, code: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self._colours else text
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colours and code else text
+
+
+TITLES = ("at", "method", "path", "as", "", "Cache-Status: cacheinval;", "Age")
+
+
+def _colour(how: str, status: int) -> str:
+    if status >= 400 or how == "purge queued":
+        return RED if status >= 400 else YELLOW
+    if how.startswith("hit"):
+        return YELLOW if "ttl=-" in how else GREEN
+    return BLUE if "fwd=" in how else ""

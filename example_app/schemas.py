@@ -141,3 +141,12 @@ class QueryCount(BaseModel):
     """How many SQL statements this process has run."""
 
     queries: int
+
+
+class ReplicaState(BaseModel):
+    """Which replica answered, where each is (of a shop of one process nothing), and how it stands with Redis."""
+
+    here: str
+    urls: dict[str, str]
+    connected: bool
+    queued_purges: int

@@ -20,7 +20,15 @@ from example_app.db import Session
 from example_app.models import User
 
 TOKEN_SECONDS = 3600
-SIGNING_KEY = os.environ.get("EXAMPLE_SECRET", "").encode() or secrets.token_bytes(32)
+SHARED = os.environ.get("EXAMPLE_SECRET", "").encode()
+
+
+def shared_secret(use: str) -> bytes | None:
+    """A key for one use, the same in every process that has the same EXAMPLE_SECRET; None without one."""
+    return hmac.digest(SHARED, use.encode(), "sha256") if SHARED else None
+
+
+SIGNING_KEY = shared_secret("tokens") or secrets.token_bytes(32)
 
 bearer = OAuth2PasswordBearer(tokenUrl="token")
 

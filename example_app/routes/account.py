@@ -19,7 +19,7 @@ UserId = Annotated[int, Depends(current_user_id)]
 
 
 @router.post("/token")
-async def sign_in(form: Annotated[OAuth2PasswordRequestForm, Depends()], session: PromptSession) -> Token:
+async def sign_in(form: Annotated[OAuth2PasswordRequestForm, Depends()], session: Session) -> Token:
     """Trade a password for a token."""
     user = await authenticate(session, form.username, form.password)
     if user is None:

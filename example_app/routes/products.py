@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from example_app.db import PromptSession, Session
+from example_app.db import LateSession, PromptSession, Session
 from example_app.models import Brand, Product
 from example_app.schemas import BrandOut, Discount, ProductChange, ProductOut, ProductPage
 from example_app.security import require_admin
@@ -85,7 +85,7 @@ async def change_product(product_id: int, change: ProductChange, session: Prompt
     "/products/{product_id}/discount",
     dependencies=[Depends(require_admin), invalidates("product:{product_id}", "products")],
 )
-async def discount_product(product_id: int, discount: Discount, session: Session) -> ProductOut:
+async def discount_product(product_id: int, discount: Discount, session: LateSession) -> ProductOut:
     """Put a car on offer. The session commits last; the response is held until then."""
     product = await find_product(session, product_id)
     product.discount_percent = discount.percent

@@ -1,17 +1,18 @@
-"""Reports: one for administrators, one that is slow, and the count of SQL statements."""
+"""Reports: one for administrators, one that is slow, the count of SQL statements, and who the replicas are."""
 
 from __future__ import annotations
 
 import asyncio
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from sqlalchemy import func, select
 
 from example_app.db import Session, database
 from example_app.models import Brand, Product
-from example_app.schemas import BodyStyle, QueryCount, StockValue
+from example_app.replicas import NAMES, name_of, replica_urls
+from example_app.schemas import BodyStyle, QueryCount, ReplicaState, StockValue
 from example_app.security import require_admin
-from fastapi_cacheinval import cached
+from fastapi_cacheinval import HTTPCache, cached
 
 SLOW_SECONDS = 0.3
 
@@ -51,3 +52,16 @@ async def slow_report(session: Session) -> list[BodyStyle]:
 async def count_queries() -> QueryCount:
     """Tell how many SQL statements this process has run; never cached."""
     return QueryCount(queries=database.queries)
+
+
+@router.get("/debug/replicas")
+async def show_replica(request: Request) -> ReplicaState:
+    """Tell which replica this is, where the others are, and how it stands with Redis; never cached."""
+    cache: HTTPCache = request.app.state.cache
+    now = cache.statistics()
+    return ReplicaState(
+        here=name_of(request.scope),
+        urls=dict(zip(NAMES, replica_urls(), strict=False)),
+        connected=now.connected,
+        queued_purges=now.queue_length,
+    )
