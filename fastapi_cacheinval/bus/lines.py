@@ -7,7 +7,7 @@ two releases can share one log.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 
@@ -59,9 +59,10 @@ def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trac
         fields: Any = msgpack.unpackb(payload, raw=False, unicode_errors="surrogatepass", use_list=False)
         # A later release of the same format may say more.
         version, tags, soft, prompt, trace = fields[:5]
-        if version == _FORMAT and isinstance(tags, tuple) and all(isinstance(tag, str) for tag in tags):
+        named = cast("tuple[object, ...] | None", tags if isinstance(tags, tuple) else None)
+        if version == _FORMAT and named is not None and all(isinstance(tag, str) for tag in named):
             pairs = tuple((str(name), str(value)) for name, value in trace)
-            return tuple(tags), bool(soft), at, pairs, bool(prompt)
+            return tuple(map(str, named)), bool(soft), at, pairs, bool(prompt)
     except (ValueError, TypeError, KeyError, msgpack.UnpackException):
         pass
     return (ALL,), False, at, (), False

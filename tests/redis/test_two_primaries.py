@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from tests.helpers.fleet import QUICK, Data, Node, eventually, joining
+from tests.helpers.fleet import Data, Node, eventually, joining
+from tests.helpers.trouble import QUICK
 from tests.servers import replicated, tcp_proxy
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +23,7 @@ async def test_a_purge_that_only_the_old_primary_took_is_written_again_in_the_ne
     """What one replica purged in vain, and another had filled in the new term before, is purged there at last."""
     with replicated() as pair, tcp_proxy(pair.first.port) as own_way:
         data = Data()
-        async with joining(own_way.url, data, 0, **QUICK) as left, joining(pair.url, data, 1, **QUICK) as right:
+        async with joining(own_way.url, data, **QUICK) as left, joining(pair.url, data, **QUICK) as right:
             await left.in_touch()
             await right.in_touch()
             term = right.statistics.term

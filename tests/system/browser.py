@@ -42,7 +42,9 @@ class Browser:
             try:
                 yield cls(client)
             finally:
-                client.delete("")
+                # Not through the client, whose base ends in a slash: the driver would not know that, and leave the
+                # browser running.
+                httpx.delete(f"{driver}/session/{session}", timeout=60).raise_for_status()
 
     def _command(self, path: str, **body: Any) -> Any:
         answer = self._client.post(path, json=body)
