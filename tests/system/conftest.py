@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -14,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from fastapi_cacheinval.testing import Replicas
+from tests.servers.ports import free_port
 from tests.system.browser import Browser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +56,24 @@ def shop(tmp_path: Path) -> Iterator[str]:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             assert httpx.get(f"{url}/openapi.json", timeout=60).is_success
             yield url
+
+
+@pytest.fixture
+def replicated_shop(tmp_path: Path) -> Iterator[list[str]]:
+    """The URLs of three replicas of the example app, over a Valkey of their own."""
+    ports = [free_port() for _ in range(3)]
+    environment = {
+        "EXAMPLE_DB": str(tmp_path / "shop.db"),
+        "EXAMPLE_SECRET": "the same in all three",
+        "REPLICAS": " ".join(f"http://127.0.0.1:{port}" for port in ports),
+    }
+    shop = Replicas("example_app.main:app", 3, environment=environment, ports=ports)
+    with asyncio.Runner() as runner:
+        runner.run(shop.__aenter__())
+        try:
+            yield list(shop.urls)
+        finally:
+            runner.run(shop.__aexit__(None, None, None))
 
 
 @pytest.fixture
