@@ -152,12 +152,9 @@ class Node:
         await eventually(lambda: self.far("write") >= times, f"a write of {self} to the shared tier")
 
 
-Make = Callable[..., HTTPCache]
-
-
 def made(source: Any, number: int, data: Data, policy: CachePolicy, middleware: Any, options: dict[str, Any]) -> Node:
     """One replica that has not been started."""
-    make = HTTPCache.from_url if isinstance(source, str) else HTTPCache.from_client
+    make: Any = HTTPCache.from_url if isinstance(source, str) else HTTPCache.from_client
     return Node(number, data, make(source, **{"secret": SECRET, **options}), policy, middleware)
 
 
