@@ -7,7 +7,7 @@ two releases can share one log.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import msgpack
 
@@ -59,10 +59,9 @@ def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trac
         fields: Any = msgpack.unpackb(payload, raw=False, unicode_errors="surrogatepass", use_list=False)
         # A later release of the same format may say more.
         version, tags, soft, prompt, trace = fields[:5]
-        named = cast("tuple[object, ...] | None", tags if isinstance(tags, tuple) else None)
-        if version == _FORMAT and named is not None and all(isinstance(tag, str) for tag in named):
+        if version == _FORMAT and not isinstance(tags, str) and all(isinstance(tag, str) for tag in tags):
             pairs = tuple((str(name), str(value)) for name, value in trace)
-            return tuple(map(str, named)), bool(soft), at, pairs, bool(prompt)
+            return tuple(tags), bool(soft), at, pairs, bool(prompt)
     except (ValueError, TypeError, KeyError, msgpack.UnpackException):
         pass
     return (ALL,), False, at, (), False

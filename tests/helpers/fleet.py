@@ -23,6 +23,8 @@ from tests.servers import keys_without_a_ttl
 PATIENCE = 20.0
 
 SECRET = "a secret that all replicas share"
+# A short lease, and calls that a busy machine can still answer in time.
+QUICK: dict[str, Any] = {"staleness_bound": 0.9, "redis_timeout": 0.3}
 POLICY = CachePolicy(ttl=60, jitter=0, early_refresh=0)
 
 _OF_THE_LOG = re.compile(r"\{[^{}]+\}:(state|log|tags|acks)")
@@ -191,7 +193,7 @@ async def fleet(
 
 
 @asynccontextmanager
-async def joining(source: Any, data: Data, **options: Any) -> AsyncIterator[Node]:
+async def joining(source: Any, data: Data, number: int = 9, **options: Any) -> AsyncIterator[Node]:
     """One more replica over the same data."""
-    async with fleet(source, 1, data=data, first=9, **options) as (node,):
+    async with fleet(source, 1, data=data, first=number, **options) as (node,):
         yield node

@@ -10,14 +10,12 @@ from typing import Any
 
 from fastapi_cacheinval import PurgeNotDelivered
 from fastapi_cacheinval.testing import assert_hit
-from tests.helpers.fleet import Node, eventually, fleet
+from tests.helpers.fleet import QUICK, Node, eventually, fleet
 from tests.helpers.http import Answer
 from tests.servers import Proxy, Valkey, tcp_proxy
 
-# A short lease, and calls that a busy machine can still answer in time.
-BOUND = 0.9
-TIMEOUT = 0.3
-QUICK: dict[str, Any] = {"staleness_bound": BOUND, "redis_timeout": TIMEOUT}
+BOUND: float = QUICK["staleness_bound"]
+TIMEOUT: float = QUICK["redis_timeout"]
 # What a request may cost at most because of Redis: a few calls that are not answered, on a machine that is busy.
 SMALL = 4 * TIMEOUT + 0.5
 

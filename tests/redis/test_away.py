@@ -14,10 +14,9 @@ from fastapi import Depends
 from fastapi_cacheinval import CachePolicy, PurgeNotDelivered, cached
 from fastapi_cacheinval.core.backlog import Backlog
 from fastapi_cacheinval.testing import assert_hit, assert_miss, assert_stale, capture_invalidations
-from tests.helpers.fleet import Node, eventually, fleet
+from tests.helpers.fleet import QUICK, Node, eventually, fleet
 from tests.helpers.trouble import (
     BOUND,
-    QUICK,
     agreed,
     filled_everywhere,
     never_stale,

@@ -71,8 +71,8 @@ def beats(server: Valkey) -> int:
 def line_of(message: bytes, **changed: Any) -> bytes:
     """The same message with other header fields, or another payload."""
     header, _, payload = message.partition(b"\n")
-    names = ("format", "term", "term_nonce", "seq", "nonce", "at")
-    fields = dict(zip(names, header.split(b" "), strict=True))
+    names: tuple[str, ...] = ("format", "term", "term_nonce", "seq", "nonce", "at")
+    fields: dict[str, bytes] = dict(zip(names, header.split(b" "), strict=True))
     payload = changed.pop("payload", payload)
     fields.update({name: str(value).encode() for name, value in changed.items()})
     return b" ".join(fields[name] for name in names) + b"\n" + payload
@@ -123,7 +123,7 @@ async def test_a_doubled_and_an_old_message_change_nothing(redis_server: Valkey)
 
 async def test_a_gap_asks_the_log_at_once(redis_server: Valkey) -> None:
     """A message whose predecessors were lost: they are read from the log long before the next heartbeat."""
-    async with listening(redis_server) as ((a, b), wire):
+    async with listening(redis_server) as ((a, b), _):
         await filled_everywhere(a, b)
         # Written to the log, and said to nobody.
         run_by_hand(

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from fastapi_cacheinval.testing import assert_hit, assert_miss
-from tests.helpers.fleet import eventually, fleet, joining
+from tests.helpers.fleet import QUICK, eventually, fleet, joining
 from tests.helpers.trouble import (
     BOUND,
-    QUICK,
     TIMEOUT,
     agreed,
     filled_everywhere,
