@@ -26,7 +26,8 @@ class Outcome(NamedTuple):
 
     `ttl` is the remaining freshness in whole seconds, negative when stale; `age` the response's age
     in seconds. `reason` says why the request went forward, `fwd_status` what came back where that is
-    not what was sent, `detail` what stood in the way of storing.
+    not what was sent, `detail` what stood in the way of storing, `overdue` for how many seconds the response has been
+    stale.
     """
 
     result: Result
@@ -37,6 +38,12 @@ class Outcome(NamedTuple):
     fwd_status: int | None = None
     stored: bool = False
     detail: str | None = None
+    overdue: float = 0.0
+
+    @property
+    def why(self) -> str | None:
+        """What stood in the way, or else why the request went forward; None for a plain hit."""
+        return self.detail or (None if self.reason is None else self.reason.value)
 
 
 def cache_status(outcome: Outcome) -> bytes:

@@ -32,7 +32,7 @@ class Recipe:
     `key` is the resource's cache key, `declared` the header fields that select a variant whatever
     `Vary` says, `path` the decoded path, `private` whether a partition or a guard stands before it,
     `front` whether it is proved shared, so that a refresh of it is nobody's, `split` whether clients choose by their
-    query which keys there are.
+    query which keys there are; `route` is the route's template, `trace` the `traceparent` of the fill.
     """
 
     key: bytes
@@ -47,6 +47,8 @@ class Recipe:
     began: float
     emit_surrogate_key: bool
     split: bool = False
+    route: str | None = None
+    trace: str = ""
 
 
 def downstream_fields(headers: RawHeaders, policy: CachePolicy, *, private: bool) -> list[tuple[bytes, bytes]]:
@@ -132,5 +134,7 @@ def stored_response(
         stale_if_error=policy.error_seconds,
         must_revalidate=directives.must_revalidate or directives.proxy_revalidate,
         front=recipe.front,
+        route=recipe.route,
+        trace=recipe.trace,
     )
     return stored, chosen

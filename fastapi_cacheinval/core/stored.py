@@ -26,7 +26,8 @@ class StoredResponse:
     Times are seconds of the cache's own clock. `headers` are sent as they stand, without `Age` and
     `Cache-Status`. `calm_until` is the moment before which no early refresh can be drawn, so one
     comparison answers for the common hit. `verified` is the replica's change counter at the last
-    hand-over check: while it stands, no purge can concern this response.
+    hand-over check: while it stands, no purge can concern this response. `route` is the template of the route that
+    answered, None where that is not known; `trace` the W3C `traceparent` of the fill, empty where nobody recorded it.
     """
 
     __slots__ = (
@@ -42,11 +43,13 @@ class StoredResponse:
         "key",
         "last_modified",
         "must_revalidate",
+        "route",
         "stale_if_error",
         "stale_while_revalidate",
         "stamp",
         "status",
         "tags",
+        "trace",
         "vary",
         "verified",
     )
@@ -72,6 +75,8 @@ class StoredResponse:
         stale_if_error: float,
         must_revalidate: bool,
         front: bool,
+        route: str | None = None,
+        trace: str = "",
     ) -> None:
         self.key = key
         self.status = status
@@ -91,6 +96,8 @@ class StoredResponse:
         self.stale_if_error = stale_if_error
         self.must_revalidate = must_revalidate
         self.front = front
+        self.route = route
+        self.trace = trace
         self.verified = -1
 
     @property

@@ -88,7 +88,7 @@ def weigh(stored: StoredResponse) -> int:
 
     Each of its own objects counts once and in full, to the byte that the interpreter asks for. What all
     or most responses share counts as nothing: the reserved tag of everything, what `share` has made
-    common, the policy's numbers, the log's. A tag that other responses carry too counts for each.
+    common, the policy's numbers, the log's, the route's template. A tag that other responses carry too counts for each.
     """
     body, etag, tags, stamp = stored.body, stored.etag, stored.tags, stored.stamp
     size = getsizeof(stored) + getsizeof(body) + _lines(stored.headers) + _lines(stored.vary) + _lines(stored.aside)
@@ -96,6 +96,8 @@ def weigh(stored: StoredResponse) -> int:
         size += getsizeof(etag)
     size += getsizeof(tags) + sum(getsizeof(tag) for tag in tags if tag is not ALL)
     size += getsizeof(stamp) + _TUPLE_SUBCLASS
+    if stored.trace:
+        size += getsizeof(stored.trace)
     times = (
         stamp.began,
         stored.created,

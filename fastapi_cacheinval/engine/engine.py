@@ -26,6 +26,10 @@ Kept = StoredResponse | VaryRecord
 _GRACE = 1.0
 
 
+def _whole(left: float) -> int:
+    return int(left) if left > 0 else min(-1, int(left))
+
+
 class Engine:
     """What every lookup and every fill goes through; it holds nothing that belongs to an event loop."""
 
@@ -84,11 +88,13 @@ class Engine:
 
     def remaining(self, stored: StoredResponse, now: float) -> int:
         """The remaining freshness in whole seconds; at most -1 where it is stale, or a soft purge has made it so."""
+        return _whole(self._left(stored, now))
+
+    def _left(self, stored: StoredResponse, now: float) -> float:
         untouched = stored.verified == self.replica.changes
         soft = inf if untouched else self.replica.hand_over(stored.stamp, stored.tags, now)
         until = stored.fresh_until if soft is None else min(stored.fresh_until, soft)
-        left = until - now
-        return int(left) if left > 0 else min(-1, int(left))
+        return until - now
 
     def outcome(
         self,
@@ -100,13 +106,15 @@ class Engine:
         tier: str = "l1",
     ) -> Outcome:
         """How a request that is answered with a stored response is answered."""
+        left = self._left(stored, now)
         return Outcome(
             result,
             tier=tier,
             reason=reason,
             age=now - stored.created,
-            ttl=self.remaining(stored, now),
+            ttl=_whole(left),
             fwd_status=fwd_status,
+            overdue=max(0.0, -left),
         )
 
     def fallback(self, stored: StoredResponse | None, now: float) -> StoredResponse | None:

@@ -290,10 +290,12 @@ class FarTier:
             return b"", 0
         try:
             drawn = secrets.token_bytes(ID_BYTES)
-            return self._codec.encode(value, key=key, id=drawn, term=term, life_ms=life_ms, now=now), life_ms
+            trace = (("traceparent", value.trace),) if isinstance(value, StoredResponse) and value.trace else ()
+            data = self._codec.encode(value, key=key, id=drawn, term=term, life_ms=life_ms, now=now, trace=trace)
         except ValueError:
             self._telemetry.far("unwritable")
             return b"", 0
+        return data, life_ms
 
     async def _write(
         self,

@@ -45,6 +45,7 @@ _LENGTH = Struct(">I")
 _SEAL_BYTES = 16
 _RECORD, _RESPONSE = 0, 1
 _MOST_TRACE_BYTES = 4096
+_TRACEPARENT, _TRACEPARENT_LENGTH = "traceparent", 55
 _FIELDS = (int, int, int, str, int, tuple, int, int, tuple)
 
 Trace = tuple[tuple[str, str], ...]
@@ -189,7 +190,8 @@ class Codec:
         body = expanded(view[end:size], coding, body_size)
         if body is None:
             raise Unreadable("version")
-        return Far(response_of(row, body, key=key, stamp=stamp, base=base), term, as_of, identity, trace)
+        stored = response_of(row, body, key=key, stamp=stamp, base=base, trace=_traceparent(trace))
+        return Far(stored, term, as_of, identity, trace)
 
     def _sealing(self, key: bytes) -> hashlib.blake2b:
         seal = self._base.copy()
@@ -214,3 +216,9 @@ def _fields(packed: memoryview) -> tuple[int, int, Term, int, Trace, int, int, A
     if min(kind, life_ms, number, as_of, coding, size) < 0:
         raise ValueError("a number out of range")
     return kind, life_ms, Term(number, nonce), as_of, tuple(pairs_of(trace, "")), coding, size, row
+
+
+def _traceparent(trace: Trace) -> str:
+    """The W3C `traceparent` among trace context; one of another form than that of version 00 is left out."""
+    value = dict(trace).get(_TRACEPARENT, "")
+    return value if len(value) == _TRACEPARENT_LENGTH else ""

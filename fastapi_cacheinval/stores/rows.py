@@ -43,6 +43,7 @@ _RECORD = (tuple, tuple, float)
 _MOST_COMMON = 1024
 _floats: dict[float, float] = {}
 _integers: dict[int, int] = {}
+_routes: dict[str, str] = {}
 
 
 def common_number(number: int) -> int:
@@ -61,6 +62,18 @@ def _common_float(number: float) -> float:
         if len(_floats) >= _MOST_COMMON:
             _floats.clear()
         known = _floats[number] = number
+    return known
+
+
+def _common_route(route: Any) -> str | None:
+    if route is None:
+        return None
+    have_types((route,), (str,))
+    known = _routes.get(route)
+    if known is None:
+        if len(_routes) >= _MOST_COMMON:
+            _routes.clear()
+        known = _routes[route] = route
     return known
 
 
@@ -113,10 +126,13 @@ def response_row(stored: StoredResponse, now: float) -> tuple[Any, ...]:
         True if etag is not None and etag == first(stored.headers, b"etag") else etag,
         None if modified is None else float(modified),
         steering,
+        stored.route,
     )
 
 
-def response_of(row: tuple[Any, ...], body: bytes, *, key: bytes, stamp: Stamp, base: float) -> StoredResponse:
+def response_of(
+    row: tuple[Any, ...], body: bytes, *, key: bytes, stamp: Stamp, base: float, trace: str = ""
+) -> StoredResponse:
     """The response of a row whose times are relative to `base`; raises `ValueError` or `TypeError` for none."""
     have_types(row[:13], _RESPONSE)
     status, flat, tags, vary, created, fresh, fill, early, revalidate, error, calm, must_revalidate, front = row[:13]
@@ -145,6 +161,8 @@ def response_of(row: tuple[Any, ...], body: bytes, *, key: bytes, stamp: Stamp, 
         "stale_if_error": _common_float(error),
         "must_revalidate": must_revalidate,
         "front": front,
+        "route": _common_route(row[16] if len(row) > 16 else None),
+        "trace": trace,
     }
     return StoredResponse(**made) if steering is None else _shared_of(steering, made)
 

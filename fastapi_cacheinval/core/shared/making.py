@@ -40,7 +40,7 @@ class Received:
 
     `path` is decoded; `origin` is scheme and authority; `added` are tags in normal form that were
     collected while it was answered; `hidden` are names of fields that clients do not see; `now` is the
-    cache's clock, `wall` seconds since the epoch.
+    cache's clock, `wall` seconds since the epoch; `route` and `trace` are as in a `StoredResponse`.
     """
 
     asked: Asked
@@ -55,6 +55,8 @@ class Received:
     now: float
     wall: float
     hidden: frozenset[bytes] = frozenset()
+    route: str | None = None
+    trace: str = ""
 
 
 class Judged(NamedTuple):
@@ -128,6 +130,8 @@ def make(
         stale_if_error=float(error_seconds),
         must_revalidate=directives.must_revalidate or directives.proxy_revalidate or directives.no_cache is True,
         front=False,
+        route=received.route,
+        trace=received.trace,
         withheld=withheld(received.headers, received.hidden),
         for_all=shareable(steered),
         only_fresh=directives.s_maxage is not None,
