@@ -35,6 +35,8 @@ from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.log import Claim
 from fastapi_cacheinval.stores.memory import MemoryStore
 from fastapi_cacheinval.telemetry.counters import Counters
+from fastapi_cacheinval.telemetry.reporting import join
+from fastapi_cacheinval.telemetry.tracing import Spans
 
 __all__ = ["HTTPCache", "Listener"]
 
@@ -64,6 +66,7 @@ class HTTPCache:
         self.enabled = enabled and _enabled_by_environment()
         self.clock: Clock = SystemClock() if clock is None else clock
         self.counters = Counters()
+        self.tracing = Spans()
         self._secret = self.settings.secret
         replica = Replica(
             staleness_bound=self.settings.staleness_bound,
@@ -135,11 +138,23 @@ class HTTPCache:
         elif serving and not runtime.pinned:
             await self._bus.start(self.engine.replica, serving=True)
         if serving and self._tiers is not None and runtime.far is None:
-            runtime.far = self._tiers.far(self.engine, self.counters, runtime.own)
+            runtime.far = self._tiers.far(self.engine, self.counters, self.tracing, runtime.own)
             runtime.far.start()
         return runtime
 
+    def observe(self) -> bool:
+        """Ask whether somebody records telemetry, unless that is known already; asked at start, and not again."""
+        settings = self.settings
+        return join(
+            self,
+            self.tracing,
+            self.counters,
+            tracer_provider=settings.tracer_provider,
+            meter_provider=settings.meter_provider,
+        )
+
     async def _begin(self, *, serving: bool) -> None:
+        self.observe()
         await self._bus.start(self.engine.replica, serving=serving)
         if not self._looked_around and self._tiers is None:
             warn_of_other_workers()
@@ -301,7 +316,10 @@ class HTTPCache:
         if not self.running and self._tiers is None:
             await self._bus.start(self.engine.replica, serving=False)
         try:
-            line = await self._bus.publish(Claim(tags, soft, prompt=wait == "all"))
+            with self.tracing.span("cacheinval.invalidate", root=True) as span:
+                span.note("cacheinval.soft", soft)
+                line = await self._bus.publish(Claim(tags, soft, span.carrier, prompt=wait == "all"))
+                span.note("cacheinval.seq", line.seq)
         except PurgeNotDelivered:
             self.counters.purged("queued", len(tags), soft=soft)
             raise
@@ -328,9 +346,11 @@ class HTTPCache:
 
     # -- what the log tells -----------------------------------------------------------------------
 
-    def applied(self, line: Line, *, late: bool) -> None:
-        """A purge of another replica was applied; `late` where its message had not come."""
-        self.counters.purged("missed" if late else "applied", len(line.tags), soft=line.soft)
+    def applied(self, line: Line, *, late: bool, seconds: float | None) -> None:
+        """A purge of another replica was applied, `seconds` after the log took it; `late` without its message."""
+        event = "missed" if late else "applied"
+        self.counters.purged(event, len(line.tags), soft=line.soft, seconds=seconds)
+        self.tracing.point("cacheinval.apply", line.trace, event=event, soft=line.soft, seq=line.seq)
 
     def numbered(self, line: Line) -> None:
         """A purge that had been queued has its number."""

@@ -24,9 +24,11 @@ from fastapi_cacheinval.framework.answering import send_stored, status_fields, w
 from fastapi_cacheinval.framework.lifespan import Lifespan
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.reading import Read, order_refresh, pass_on
+from fastapi_cacheinval.framework.server_spans import name_route
 from fastapi_cacheinval.framework.shared.entrance import Entrance
 from fastapi_cacheinval.framework.site import Site
 from fastapi_cacheinval.grammar.fields import first
+from fastapi_cacheinval.ports.tracing import Seen
 
 __all__ = ["CacheMiddleware"]
 
@@ -81,9 +83,12 @@ class CacheMiddleware:
         engine = self.cache.engine
         self._replica = engine.replica
         self._counters = self.cache.counters
+        self._tracing = self.cache.tracing
         self._at = engine.store.at
         self._now = engine.now
         self._emit_cache_status = emit_cache_status
+        # While nobody records telemetry, the common hit is answered on the spot.
+        self._unwatched = True
         self._runtimes = self.cache.runtimes
         settings = engine.settings
         self._reads_own_writes = settings.read_your_writes
@@ -101,7 +106,7 @@ class CacheMiddleware:
             return
         if scope["method"] == "GET":
             host = None
-            plain = True
+            plain = self._unwatched
             for name, value in scope["headers"]:
                 if name in self._looked_at:
                     if name == b"host" and host is None:
@@ -178,14 +183,30 @@ class CacheMiddleware:
                 result, refresh = Result.STALE, True
             case _:
                 return False
-        if refresh:
-            if not self.cache.running:
-                return False
-            order_refresh(site, self.cache.runtime, scope, [*scope["headers"]], stored)
+        if refresh and not self.cache.running:
+            return False
         outcome = site.engine.outcome(stored, result, None, now)
-        self._counters.answered(outcome, None)
-        await send_stored(send, site, stored, scope["headers"], outcome)
+        seen = self._watched(scope, send, stored, outcome) if site.observed else None
+        if refresh:
+            cause = "" if seen is None else seen.trace
+            order_refresh(site, self.cache.runtime, scope, [*scope["headers"]], stored, cause)
+        self._counters.answered(outcome, stored.route)
+        try:
+            await send_stored(send, site, stored, scope["headers"], outcome)
+        finally:
+            if seen is not None:
+                seen.left()
         return True
+
+    def _watched(self, scope: Scope, send: Send, stored: StoredResponse, outcome: Outcome) -> Seen | None:
+        """Say of the request's span, and of the server's metrics, what a front hit is."""
+        if stored.route is not None:
+            name_route(scope, send, stored.route, routed=False)
+        if not self._tracing.on:
+            return None
+        seen = self._tracing.enter(scope["headers"])
+        seen.answered(outcome, stored.trace)
+        return seen
 
     async def _forward_rarer(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> None:
         """Unsafe requests, and HEAD."""
@@ -193,7 +214,7 @@ class CacheMiddleware:
         if method not in _SAFE:
             mutation = Mutation(site, runtime, scope, receive, send)
             if self._refuses and not self._replica.live(self._now()) and mutation.purges_something():
-                await self._refuse(send)
+                await self._refuse(mutation, send)
                 return
             token = current_bag.set(mutation)
             try:
@@ -205,9 +226,12 @@ class CacheMiddleware:
         else:
             await pass_on(Read(site, runtime, scope, receive, send), scope)
 
-    async def _refuse(self, send: Send) -> None:
+    async def _refuse(self, mutation: Mutation, send: Send) -> None:
         """`mutations_when_disconnected="refuse"`: what cannot be purged is not written."""
         outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
+        mutation.described(outcome)
+        if mutation.seen is not None:
+            mutation.seen.left()
         body = b"The cache's log is out of reach, and nothing is changed that could not be invalidated."
         fields = [
             (b"content-type", b"text/plain; charset=utf-8"),
@@ -237,6 +261,9 @@ class CacheMiddleware:
 
     def _prepare(self, scope: Scope) -> CacheinvalError | None:
         site = self._site
+        # Here and not before: an app may set its providers while it starts.
+        site.observed = self.cache.observe()
+        self._unwatched = not site.observed
         if not site.prepared:
             site.prepare(scope)
             if site.error is not None:

@@ -122,4 +122,4 @@ def _answer(reply: Any, purge: Claim | None) -> Answer:
             said = Reset(term, *end)
     else:
         said = Reset(term, *end)
-    return Answer(said, line)
+    return Answer(said, line, int(at) / 1_000_000)

@@ -26,6 +26,7 @@ from fastapi_cacheinval.errors import TierUnavailable
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.far import ID_BYTES, FarStore, Found, Lock
 from fastapi_cacheinval.ports.telemetry import Telemetry
+from fastapi_cacheinval.ports.tracing import Tracing
 from fastapi_cacheinval.stores.codec import Codec, Unreadable
 
 __all__ = ["FarTier", "Led"]
@@ -69,6 +70,7 @@ class FarTier:
         codec: Codec,
         engine: Engine,
         telemetry: Telemetry,
+        tracing: Tracing,
         own: Own,
         lives: Callable[[float], None],
     ) -> None:
@@ -79,6 +81,7 @@ class FarTier:
         self._clock = engine.clock
         self._bound = engine.settings.staleness_bound
         self._telemetry = telemetry
+        self._tracing = tracing
         self._own = own
         self._lives = lives
         self._owner = secrets.token_hex(8)
@@ -182,7 +185,9 @@ class FarTier:
         waited, look = False, _FIRST_LOOK
         owner = f"{self._owner}-{next(self._numbers)}"
         while True:
-            stored, locked, seen = await self._find(key, headers)
+            with self._tracing.span("cacheinval.l2.get") as span:
+                stored, locked, seen = await self._find(key, headers)
+                span.note("cacheinval.result", "miss" if stored is None else "hit")
             if stored is not None and wanted(stored):
                 return Led(stored, waited=waited)
             waking = self._expect(locked)
@@ -298,6 +303,18 @@ class FarTier:
         return data, life_ms
 
     async def _write(
+        self,
+        key: bytes,
+        stored: StoredResponse,
+        most_ms: int | None,
+        record: Kept | None,
+        term: Term,
+        hold: Hold | None,
+    ) -> None:
+        with self._tracing.span("cacheinval.l2.set", parent=stored.trace):
+            await self._written(key, stored, most_ms, record, term, hold)
+
+    async def _written(
         self,
         key: bytes,
         stored: StoredResponse,

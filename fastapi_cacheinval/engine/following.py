@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from fastapi_cacheinval.core.backlog import Backlog, Recent
 from fastapi_cacheinval.core.replica import Line, Missed, Next, Replica, Reply
-from fastapi_cacheinval.engine.clocks import ended, within
+from fastapi_cacheinval.engine.clocks import ClockEstimate, ended, within
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.log import Claim, SharedLog
@@ -35,8 +35,11 @@ _LONGEST_PAUSE = 1.0
 class Witness(Protocol):
     """Hears what happens on the way between the log and the replica. No call awaits, raises or does I/O."""
 
-    def applied(self, line: Line, *, late: bool) -> None:
-        """A line of somebody else was applied; `late` where its message had not come."""
+    def applied(self, line: Line, *, late: bool, seconds: float | None) -> None:
+        """A line of somebody else was applied; `late` where its message had not come.
+
+        `seconds` is how long that is after the log took it, as far as the log's clock is known.
+        """
         ...
 
     def numbered(self, line: Line) -> None:
@@ -88,6 +91,7 @@ class Follower:
         self._failed = False
         self._wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next: asyncio.Future[bool] | None = None
+        self._estimate = ClockEstimate()
         self._subscribed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     # -- life -----------------------------------------------------------------------------------
@@ -189,6 +193,7 @@ class Follower:
                 self._lost(away.reason)
                 return False
             self._found()
+            self._estimate.learn(answer.at, sent, self._clock.now())
             if self._take(answer.reply, sent, None):
                 return True
         return False
@@ -208,7 +213,7 @@ class Follower:
         if isinstance(reply, Missed) and not reset:
             for line in reply.lines:
                 if applied < line.seq <= reached and line != own:
-                    self._shared.witness.applied(line, late=True)
+                    self._shared.witness.applied(line, late=True, seconds=self._since(line))
         if reset:
             self._shared.witness.reset(reply.term.number)
             self._learn()
@@ -223,9 +228,12 @@ class Follower:
             following = replica.heard(line, self._clock.now())
             applied = replica.applied == line.seq != before
         if applied:
-            self._shared.witness.applied(line, late=False)
+            self._shared.witness.applied(line, late=False, seconds=self._since(line))
         if following is Next.ASK or line.prompt:
             self.want()
+
+    def _since(self, line: Line) -> float | None:
+        return self._estimate.since(line.at, self._clock.now())
 
     async def _listen(self) -> None:
         pause = _FIRST_PAUSE

@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Literal, TypedDict
 
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
+
 from fastapi_cacheinval.core.policy import seconds
 from fastapi_cacheinval.errors import ConfigurationError
 
@@ -51,6 +54,8 @@ class Options(TypedDict, total=False):
     hold_timeout: float | timedelta
     hold_max_bytes: int
     redis_timeout: float | timedelta
+    tracer_provider: TracerProvider | None
+    meter_provider: MeterProvider | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +78,7 @@ class Settings:
     - `max_refreshes`, `refresh_timeout`: how many background refreshes run, and for how long.
     - `hold_timeout`, `hold_max_bytes`: how long, and up to which size, the response of a mutation
       waits for its commit.
+    - `tracer_provider`, `meter_provider`: OpenTelemetry providers to report to in place of the process's.
 
     Raises `ConfigurationError`, naming the setting.
     """
@@ -93,6 +99,8 @@ class Settings:
     hold_timeout: float = 0.1
     hold_max_bytes: int = 64 * _KIB
     redis_timeout: float = 0.5
+    tracer_provider: TracerProvider | None = None
+    meter_provider: MeterProvider | None = None
 
     @property
     def call_timeout(self) -> float:
@@ -126,7 +134,13 @@ class Settings:
             raise ConfigurationError(
                 f"mutations_when_disconnected is 'queue' or 'refuse', not {self.mutations_when_disconnected!r}."
             )
+        self._check_providers()
         if not isinstance(self.read_your_writes, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"read_your_writes is True or False, not {self.read_your_writes!r}.")
         if self.secret is not None and (not isinstance(self.secret, str | bytes) or len(self.secret) < 16):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError("secret is a str or bytes of at least 16 characters.")
+
+    def _check_providers(self) -> None:
+        for name, kind in (("tracer_provider", TracerProvider), ("meter_provider", MeterProvider)):
+            if not isinstance(getattr(self, name), kind | None):
+                raise ConfigurationError(f"{name} is an OpenTelemetry {kind.__name__}, not {getattr(self, name)!r}.")

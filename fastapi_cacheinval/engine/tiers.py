@@ -15,6 +15,7 @@ from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.engine.shared_bus import SharedBus
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.telemetry import Telemetry
+from fastapi_cacheinval.ports.tracing import Tracing
 from fastapi_cacheinval.stores.codec import Codec
 from fastapi_cacheinval.stores.redis import RedisStore
 
@@ -54,9 +55,10 @@ class SharedTiers:
             timeout=settings.call_timeout,
         )
 
-    def far(self, engine: Engine, telemetry: Telemetry, own: Own) -> FarTier:
+    def far(self, engine: Engine, telemetry: Telemetry, tracing: Tracing, own: Own) -> FarTier:
         """The shared tier."""
         settings = self._settings
         secret = settings.secret.encode() if isinstance(settings.secret, str) else settings.secret
         store = RedisStore(self._connect(), self._prefix, quiet=settings.staleness_bound)
-        return FarTier(store, Codec(secret, most_bytes=settings.max_body_bytes), engine, telemetry, own, self._lives)
+        codec = Codec(secret, most_bytes=settings.max_body_bytes)
+        return FarTier(store, codec, engine, telemetry, tracing, own, self._lives)

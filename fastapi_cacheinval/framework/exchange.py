@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,8 +19,10 @@ from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import send_stored, status_fields
 from fastapi_cacheinval.framework.inputs import RoutePlan
+from fastapi_cacheinval.framework.server_spans import name_route
 from fastapi_cacheinval.framework.site import Site
 from fastapi_cacheinval.ports.store import Target
+from fastapi_cacheinval.ports.tracing import Seen
 
 __all__ = ["Exchange", "FillSource", "RefreshOrder", "nowhere"]
 
@@ -49,6 +52,8 @@ class Exchange:
     tended: bool = False
     # What else there is to say of a forward: that the shared tier could not be asked.
     detail: str | None = None
+    # The request as tracing sees it, where anybody records.
+    seen: Seen | None = None
     _bag: TagBag | None = None
 
     def __init__(
@@ -76,6 +81,8 @@ class Exchange:
         self.began = site.engine.now()
         if refresh is not None:
             self.refresh = refresh
+        if site.cache.tracing.on:
+            self.seen = site.cache.tracing.enter(self.client_headers)
 
     # A plain method that returns the sink's awaitable: no frame of its own on the way out.
     def send(self, message: Message) -> Awaitable[None]:
@@ -113,8 +120,23 @@ class Exchange:
         """The raw target, where it may lead to what is stored under the key as soon as something is."""
         return target
 
+    @property
+    def trace(self) -> str:
+        """The `traceparent` of the request, empty where nobody records it."""
+        return "" if self.seen is None else self.seen.trace
+
+    def current(self) -> AbstractContextManager[None]:
+        """Make the request's span the parent of what follows, wherever that runs."""
+        return nullcontext() if self.seen is None else self.seen.current()
+
+    def looks_up(self) -> None:
+        """The request turns out to be cacheable."""
+        if self.seen is not None and self.refresh is None:
+            self.seen.cacheable()
+
     def bypass(self, detail: str) -> None:
         """Let the app answer, and say why the cache did not."""
+        self.site.counters.forwarded(Reason.BYPASS, self.route)
         self.annotate(Outcome(Result.BYPASS, reason=Reason.BYPASS, detail=detail))
 
     def annotate(self, outcome: Outcome) -> None:
@@ -161,10 +183,21 @@ class Exchange:
         """The client has its answer: drop what else the app sends."""
         self.sink = nowhere
 
-    def told(self, outcome: Outcome) -> None:
-        """Count the outcome."""
-        if self.refresh is None:
-            self.site.counters.answered(outcome, self.route)
+    def told(self, outcome: Outcome, stored: StoredResponse | None = None) -> None:
+        """Count the outcome, and say it of the request's span; `stored` is what it is answered with, if so."""
+        if self.refresh is not None:
+            return
+        route = self.route if stored is None or stored.route is None else stored.route
+        self.site.counters.answered(outcome, route)
+        if self.site.observed:
+            self.described(outcome, stored)
+            if route is not None:
+                name_route(self.scope, self.outer, route, routed=self.plan is not None)
+
+    def described(self, outcome: Outcome, stored: StoredResponse | None = None) -> None:
+        """Say the outcome of the request's span."""
+        if self.seen is not None:
+            self.seen.answered(outcome, "" if stored is None else stored.trace)
 
 
 class FillSource:
@@ -225,5 +258,5 @@ class _Stored:
         exchange = self._exchange
         if message["type"] == "http.response.start":
             exchange.swallow()
-            exchange.told(self._outcome)
+            exchange.told(self._outcome, self._stored)
             await send_stored(exchange.outer, exchange.site, self._stored, exchange.client_headers, self._outcome)

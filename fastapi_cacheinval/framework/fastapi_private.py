@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Protocol, cast
@@ -17,6 +17,14 @@ from fastapi.dependencies.utils import get_dependant, request_params_to_args
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.security.base import SecurityBase
 from starlette.routing import BaseRoute
+
+try:
+    from fastapi.telemetry._api import _route_selected  # pyright: ignore[reportPrivateUsage]
+except ImportError:
+    # A FastAPI from before it had telemetry of its own.
+    def _route_selected(*, scope: MutableMapping[str, Any], path: str | None, mount: bool = False) -> None:
+        return
+
 
 __all__ = [
     "Dependant",
@@ -30,6 +38,7 @@ __all__ = [
     "on_end",
     "original_of",
     "replacement",
+    "route_selected",
     "scopes_of",
     "security_scheme",
     "solve_fields",
@@ -103,6 +112,12 @@ def on_end(
     stack = scope.get("fastapi_function_astack")
     if isinstance(stack, AsyncExitStack):
         stack.push(left)
+
+
+def route_selected(scope: Any, template: str) -> None:
+    """Tell FastAPI's own telemetry, where it is on, which route a request is for."""
+    if scope.get("fastapi.telemetry") is not None:
+        _route_selected(scope=scope, path=template)
 
 
 def original_of(route: EffectiveRoute) -> APIRoute:

@@ -248,7 +248,7 @@ class Fill:
         self._stood_in = True
         engine = exchange.site.engine
         outcome = engine.outcome(stale, Result.STALE, Reason.STALE, engine.now(), status)
-        exchange.told(outcome)
+        exchange.told(outcome, stale)
         await self._send_in_place(stale, outcome)
 
     def _fallback(self) -> StoredResponse | None:

@@ -155,7 +155,8 @@ class Lookup:
             exchange.detail = None if far.open else "disconnected"
             return stale
         try:
-            led = await far.lead(self.key, self.headers, self.deadline, self._would_serve)
+            with exchange.current():
+                led = await far.lead(self.key, self.headers, self.deadline, self._would_serve)
         except BaseException:
             flight.pass_on()
             raise
@@ -301,7 +302,10 @@ class Lookup:
             began=self.engine.now(),
             emit_surrogate_key=site.emit_surrogate_key,
             split=self.split,
+            route=exchange.route,
+            trace=exchange.trace,
         )
+        site.counters.forwarded(reason, exchange.route)
         fill = self.fill = exchange.sink = Fill(
             exchange, recipe, reason, flight=flight, stale=stale, target=self.target
         )

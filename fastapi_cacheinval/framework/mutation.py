@@ -137,6 +137,7 @@ class Mutation(Purging):
             outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="late-purge")
             if self._undelivered is not None:
                 outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
+            self.described(outcome)
             fields += status_fields(self.site, outcome)
         elif self.site.engine.settings.read_your_writes and self._numbers:
             fields.append((b"cacheinval-token", Token(self.site.engine.replica.term, max(self._numbers)).serialise()))
@@ -169,11 +170,12 @@ class Mutation(Purging):
     async def _write(self, purges: list[Purge], *fences: int | None) -> None:
         for tags, soft in purges:
             try:
-                receipt = await self.site.cache.purge(tags, soft=soft)
+                with self.current():
+                    receipt = await self.site.cache.purge(tags, soft=soft)
             except PurgeNotDelivered as error:
                 # It is queued and fenced: the write stands, and the client is told.
                 self._undelivered = error.reason
-                logger.warning("a purge is queued: %s", error.reason)
+                logger.debug("a purge is queued: %s", error.reason)
             else:
                 self._numbers.append(receipt.seq)
         for fence in fences:

@@ -34,6 +34,7 @@ _SAME = 0.005
 _CALLERS_OWN = frozenset({SCOPE_KEY, "fastapi.telemetry"})
 # What a fill changes in the scope of a request.
 _HIDDEN = ("headers", "extensions")
+_TRACE = frozenset({b"traceparent", b"tracestate"})
 
 
 class Read(Exchange):
@@ -85,6 +86,7 @@ class Read(Exchange):
                 # It came another way than through the route's tap, or a second time.
                 self.bypass("unseen-inside")
             else:
+                self.looks_up()
                 lookup = Lookup(self, request, plan, plan.policy, partition)
                 await lookup.run()
                 self.fill = lookup.fill
@@ -93,10 +95,11 @@ class Read(Exchange):
                 self._token = current_bag.set(self)
 
     def order_refresh(self, stored: StoredResponse) -> None:
-        order_refresh(self.site, self.runtime, self.arrived, self.client_headers, stored)
+        order_refresh(self.site, self.runtime, self.arrived, self.client_headers, stored, self.trace)
 
     def order_forward(self, key: bytes) -> bool:
-        return _order(self.site, self.runtime, key, again(self.arrived, self.client_headers, CONDITIONAL_FIELDS))
+        scope = again(self.arrived, self.client_headers, CONDITIONAL_FIELDS)
+        return _order(self.site, self.runtime, key, scope, cause=self.trace)
 
     async def done(self) -> None:
         self._restore()
@@ -183,6 +186,8 @@ async def pass_on(exchange: Exchange, scope: Scope, app: ASGIApp | None = None) 
             await exchange.done()
     finally:
         del scope[SCOPE_KEY]
+        if exchange.seen is not None:
+            exchange.seen.left()
 
 
 def again(arrived: Scope, headers: list[tuple[bytes, bytes]], dropped: frozenset[bytes]) -> Scope:
@@ -193,26 +198,40 @@ def again(arrived: Scope, headers: list[tuple[bytes, bytes]], dropped: frozenset
         if key not in _CALLERS_OWN
     }
     scope["method"] = "GET"
-    scope["headers"] = [pair for pair in headers if pair[0] not in dropped]
+    # Its spans are its own trace's.
+    scope["headers"] = [pair for pair in headers if pair[0] not in dropped and pair[0] not in _TRACE]
     scope["extensions"] = {}
     return scope
 
 
 def order_refresh(
-    site: Site, runtime: Runtime, arrived: Scope, headers: list[tuple[bytes, bytes]], stored: StoredResponse
+    site: Site,
+    runtime: Runtime,
+    arrived: Scope,
+    headers: list[tuple[bytes, bytes]],
+    stored: StoredResponse,
+    cause: str,
 ) -> None:
     """Have a stored response refreshed in the background, if nobody is at it and there is room.
 
     A response that is proved shared is fetched as nobody; one that is not needs who caused it, or it
-    would be refused for ever.
+    would be refused for ever. `cause` is the `traceparent` of the request that asks for it.
     """
     dropped = CONDITIONAL_FIELDS
     if stored.front:
         dropped = dropped | (_CREDENTIALS - {name for name, _ in stored.vary})
-    _order(site, runtime, stored.key, again(arrived, headers, dropped), newer_than=stored)
+    _order(site, runtime, stored.key, again(arrived, headers, dropped), newer_than=stored, cause=cause)
 
 
-def _order(site: Site, runtime: Runtime, key: bytes, scope: Scope, *, newer_than: StoredResponse | None = None) -> bool:
+def _order(
+    site: Site,
+    runtime: Runtime,
+    key: bytes,
+    scope: Scope,
+    *,
+    newer_than: StoredResponse | None = None,
+    cause: str = "",
+) -> bool:
     """Begin a background forward that leads a key's flight; False where one is under way or there is no room."""
 
     async def forward(order: RefreshOrder) -> None:
@@ -224,7 +243,7 @@ def _order(site: Site, runtime: Runtime, key: bytes, scope: Scope, *, newer_than
                 # It never came as far as its own cached(): whoever waits must not wait for it.
                 order.flight.fail()
 
-    return lead_in_background(site, runtime, key, forward, newer_than=newer_than)
+    return lead_in_background(site, runtime, key, forward, newer_than=newer_than, cause=cause)
 
 
 def lead_in_background(
@@ -234,10 +253,12 @@ def lead_in_background(
     forward: Callable[[RefreshOrder], Awaitable[None]],
     *,
     newer_than: StoredResponse | None = None,
+    cause: str = "",
 ) -> bool:
     """Begin a background forward that leads a key's flight; False where one is under way or there is no room.
 
-    Where replicas share a tier, what another one has refreshed since is taken in place of a forward.
+    Where replicas share a tier, what another one has refreshed since is taken in place of a forward. `cause` is the
+    `traceparent` of the request that asks for it; where that is not recorded, neither is this.
     """
     flight = runtime.flights.lead(key) if runtime.may_refresh(key) else None
     if flight is None:
@@ -248,8 +269,11 @@ def lead_in_background(
     async def refresh() -> str:
         nonlocal begun
         begun = True
-        if not await _found_far(site, runtime, order, newer_than):
-            await forward(order)
+        tracing = site.cache.tracing
+        with tracing.span("cacheinval.refresh", link=cause) as span:
+            if not await _found_far(site, runtime, order, newer_than):
+                await forward(order)
+            span.note("cacheinval.outcome", order.outcome)
         return order.outcome
 
     def ended(outcome: str) -> None:

@@ -39,6 +39,8 @@ class Site:
         self.emit_cache_status = emit_cache_status
         self.providers: list[Any] = []
         self.root_path = ""
+        # Whether anybody records telemetry; asked once, when the app has started.
+        self.observed = False
         self.error: CacheinvalError | None = None
         self._table: RouteTable | None = None
         self._warned: set[str] = set()

@@ -20,10 +20,11 @@ class Claim(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the log says to a heartbeat or a purge; `line` is the purge as it was written."""
+    """What the log says to a heartbeat or a purge; `line` is the purge as it was written, `at` the log's time."""
 
     reply: Reply
     line: Line | None
+    at: float = 0.0
 
 
 class SharedLog(Protocol):

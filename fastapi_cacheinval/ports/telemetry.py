@@ -1,9 +1,10 @@
-"""The port of what can be seen."""
+"""The port of what can be counted."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome
 
 __all__ = ["Telemetry"]
@@ -14,6 +15,10 @@ class Telemetry(Protocol):
 
     def answered(self, outcome: Outcome, route: str | None) -> None:
         """A cacheable request was answered."""
+        ...
+
+    def forwarded(self, reason: Reason, route: str | None) -> None:
+        """A cacheable request, or a background refresh, went on to the app."""
         ...
 
     def filled(self, seconds: float, route: str | None, outcome: str) -> None:
@@ -28,6 +33,6 @@ class Telemetry(Protocol):
         """The shared tier: `hit`, `miss`, `outdated`, `write`, `unavailable`, or `unreadable-` and why."""
         ...
 
-    def purged(self, event: str, tags: int, *, soft: bool) -> None:
-        """A purge was `published`, `applied`, `missed` or `queued`."""
+    def purged(self, event: str, tags: int, *, soft: bool, seconds: float | None = None) -> None:
+        """A purge was `published`, `applied`, `missed` or `queued`; applied so long after the log took it, if known."""
         ...

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 
+from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.ports.telemetry import Telemetry
 
 __all__ = ["Counters"]
 
 
 class Counters:
-    """Counts in memory what the telemetry port hears.
+    """Counts in memory what the telemetry port hears, and passes it on to `also`, where there is somebody.
 
     A count may be one short where two threads count in the same instant; nothing is decided by them.
     """
 
-    __slots__ = ("details", "dropped_tags", "far_events", "fills", "hits", "purges", "refreshes", "resets", "results")
+    __slots__ = (
+        "also",
+        "details",
+        "dropped_tags",
+        "far_events",
+        "fills",
+        "hits",
+        "purges",
+        "refreshes",
+        "resets",
+        "results",
+    )
 
     def __init__(self) -> None:
         # Fresh hits from the front lookup are counted apart and inline: they are the hot path.
@@ -28,6 +41,7 @@ class Counters:
         self.refreshes: Counter[str] = Counter()
         self.purges: Counter[str] = Counter()
         self.far_events: Counter[str] = Counter()
+        self.also: Telemetry | None = None
 
     def dropped_tag(self) -> None:
         """A tag with nothing left of it was dropped."""
@@ -37,15 +51,29 @@ class Counters:
         self.results[outcome.result] += 1
         if outcome.detail is not None:
             self.details[outcome.detail] += 1
+        if self.also is not None:
+            self.also.answered(outcome, route)
+
+    def forwarded(self, reason: Reason, route: str | None) -> None:
+        if self.also is not None:
+            self.also.forwarded(reason, route)
 
     def filled(self, seconds: float, route: str | None, outcome: str) -> None:
         self.fills[outcome] += 1
+        if self.also is not None:
+            self.also.filled(seconds, route, outcome)
 
     def refreshed(self, outcome: str) -> None:
         self.refreshes[outcome] += 1
+        if self.also is not None:
+            self.also.refreshed(outcome)
 
     def far(self, event: str) -> None:
         self.far_events[event] += 1
+        if self.also is not None:
+            self.also.far(event)
 
-    def purged(self, event: str, tags: int, *, soft: bool) -> None:
+    def purged(self, event: str, tags: int, *, soft: bool, seconds: float | None = None) -> None:
         self.purges[event] += 1
+        if self.also is not None:
+            self.also.purged(event, tags, soft=soft, seconds=seconds)

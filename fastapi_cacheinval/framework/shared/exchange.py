@@ -28,6 +28,14 @@ def has_policy(site: Site, scope: Any) -> bool:
 class SharedRead(Read):
     """A forward whose response is judged by its own headers."""
 
+    @property
+    def route(self) -> str | None:
+        """The template of the route that has answered, of any framework that leaves it in the scope."""
+        if self.plan is None and self.site.observed:
+            plan = self.site.table.plan_for(self.scope)
+            return getattr(self.scope.get("route"), "path_format", None) if plan is None else plan.path
+        return super().route
+
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """A route that was not known to have a policy has one: its response is none of the headers' business."""
         fill = self.fill

@@ -164,6 +164,8 @@ class SharedFill(Fill):
             now=exchange.site.engine.now(),
             wall=exchange.site.cache.clock.wall(),
             hidden=self._resource.hidden,
+            route=exchange.route,
+            trace=exchange.trace,
         )
 
     def _judge(self, status: int, headers: list[RawField]) -> Judged:

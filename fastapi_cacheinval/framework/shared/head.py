@@ -65,6 +65,8 @@ class HeadUpdate:
             now=engine.now(),
             wall=exchange.site.cache.clock.wall(),
             hidden=self._resource.hidden,
+            route=exchange.route,
+            trace=exchange.trace,
         )
         judged = judge(received, self._resource.options, engine.settings.max_body_bytes)
         if judged.refusal is not None:

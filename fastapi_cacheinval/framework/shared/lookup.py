@@ -91,6 +91,13 @@ class SharedLookup:
 
     async def run(self) -> bool:
         """Answer the client; False, with nothing done, where the route has a policy of its own."""
+        try:
+            return await self._run()
+        finally:
+            if self.exchange.seen is not None:
+                self.exchange.seen.left()
+
+    async def _run(self) -> bool:
         detail = self._not_ours()
         if detail is not None:
             return await self._plainly(detail)
@@ -100,7 +107,7 @@ class SharedLookup:
             reason = await self._served(stored)
             if reason is None or await self._served_part():
                 return True
-            if has_policy(self.site, self.scope):
+            if self._has_policy():
                 return False
             reason = Reason.VARY_MISS if vary_miss else reason
             if self.asked.directives.only_if_cached:
@@ -143,7 +150,8 @@ class SharedLookup:
             return isinstance(stored, SharedResponse) and isinstance(self._judged(stored), Serve)
 
         try:
-            led = await far.lead(self.resource.keys[-1], self.asked.headers, self.deadline, wanted)
+            with self.exchange.current():
+                led = await far.lead(self.resource.keys[-1], self.asked.headers, self.deadline, wanted)
         except BaseException:
             flight.pass_on()
             raise
@@ -187,6 +195,13 @@ class SharedLookup:
             case _:
                 return False
 
+    def _has_policy(self) -> bool:
+        """Whether the route's own policy is asked instead; if not, this is the lookup."""
+        if has_policy(self.site, self.scope):
+            return True
+        self.exchange.looks_up()
+        return False
+
     def _not_ours(self) -> str | None:
         """Why the request is forwarded as it came, whatever is stored."""
         if not self.site.cache.enabled:
@@ -198,7 +213,7 @@ class SharedLookup:
     async def _refuse(self, reason: Reason) -> None:
         """RFC 9111 section 5.2.1.7: a 504 for who wants nothing but what is stored."""
         outcome = Outcome(Result.MISS, reason=reason, detail="only-if-cached")
-        self.site.counters.answered(outcome, None)
+        self.exchange.told(outcome)
         headers = [(b"content-length", b"0"), *status_fields(self.site, outcome)]
         await self.send({"type": "http.response.start", "status": 504, "headers": headers})
         await self.send({"type": "http.response.body", "body": b""})
@@ -246,14 +261,14 @@ class SharedLookup:
         tier: str = "l1",
     ) -> None:
         outcome = self.engine.outcome(stored, result, reason, self.engine.now(), fwd_status, tier)
-        self.site.counters.answered(outcome, None)
+        self.exchange.told(outcome, stored)
         await send_kept(self.send, self.site, stored, self.asked, outcome)
 
     # -- going forward --------------------------------------------------------------------------
 
     async def _plainly(self, detail: str) -> bool:
         """Forward the request as it came, and keep nothing."""
-        if has_policy(self.site, self.scope):
+        if self._has_policy():
             return False
         self.exchange.bypass(detail)
         await pass_on(self.exchange, self.scope)
@@ -281,6 +296,7 @@ class SharedLookup:
         exchange.bag()
         exchange.normalise(condition=None if as_it_came else condition)
         exchange.begin(fill)
+        self.site.counters.forwarded(reason, None)
         await pass_on(exchange, self.scope)
 
     async def _forward_head(self, stored: SharedResponse | None, reason: Reason) -> None:
@@ -289,6 +305,7 @@ class SharedLookup:
         exchange.sink = HeadUpdate(self.resource, self.asked, stored, reason)
         exchange.normalise(condition=None)
         exchange.tended = True
+        self.site.counters.forwarded(reason, None)
         await pass_on(exchange, self.scope)
 
     # -- in the background ----------------------------------------------------------------------
@@ -305,7 +322,7 @@ class SharedLookup:
             )
             await lookup.refresh()
 
-        return lead_in_background(self.site, self.runtime, key, forward, newer_than=stored)
+        return lead_in_background(self.site, self.runtime, key, forward, newer_than=stored, cause=self.exchange.trace)
 
     async def refresh(self) -> None:
         """Forward as the leader of the flight that this was ordered for."""

@@ -153,6 +153,7 @@ class SharedMutation(Mutation):
             now=engine.now(),
             wall=self.site.cache.clock.wall(),
             hidden=resource.hidden,
+            trace=self.trace,
         )
         judged = judge(received, self._options, engine.settings.max_body_bytes)
         if judged.refusal is None and judged.life.explicit:

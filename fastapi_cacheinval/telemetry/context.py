@@ -1,0 +1,61 @@
+"""W3C Trace Context as text, and back."""
+
+from __future__ import annotations
+
+import re
+
+from opentelemetry.trace import SpanContext, TraceFlags, TraceState
+
+from fastapi_cacheinval.ports.tracing import Carrier
+
+__all__ = ["carrier_of", "context_of", "context_of_carrier", "traceparent_of"]
+
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_MOST_KNOWN = 4096
+_known: dict[str, SpanContext] = {}
+
+
+def traceparent_of(context: SpanContext) -> str:
+    """The `traceparent` of a valid context."""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def carrier_of(context: SpanContext) -> Carrier:
+    """What of a valid context travels: baggage, which may be anything, does not."""
+    if not context.trace_state:
+        return (("traceparent", traceparent_of(context)),)
+    return (("traceparent", traceparent_of(context)), ("tracestate", context.trace_state.to_header()))
+
+
+def context_of(traceparent: str) -> SpanContext | None:
+    """The context that a `traceparent` names, as one from elsewhere; None for any other text."""
+    known = _known.get(traceparent)
+    if known is None:
+        match = _TRACEPARENT.fullmatch(traceparent)
+        if match is None:
+            return None
+        trace_id, span_id, flags = (int(part, 16) for part in match.groups())
+        known = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
+        if not known.is_valid:
+            return None
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        # A hit links to the same fill as the hit before.
+        _known[traceparent] = known
+    return known
+
+
+def context_of_carrier(carrier: Carrier) -> SpanContext | None:
+    """The context in what came from elsewhere; None where there is none."""
+    fields = dict(carrier)
+    context = context_of(fields.get("traceparent", ""))
+    state = fields.get("tracestate")
+    if context is None or not state:
+        return context
+    return SpanContext(
+        context.trace_id,
+        context.span_id,
+        is_remote=True,
+        trace_flags=context.trace_flags,
+        trace_state=TraceState.from_header([state]),
+    )

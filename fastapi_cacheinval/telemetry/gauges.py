@@ -1,0 +1,111 @@
+"""Metrics that are read when somebody collects: none of it does I/O."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Protocol
+from weakref import WeakKeyDictionary, WeakSet
+
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+
+from fastapi_cacheinval.core.statistics import Statistics
+from fastapi_cacheinval.telemetry.attributes import CAUSE
+
+__all__ = ["Gauges", "Reports", "watch"]
+
+Number = int | float
+Reader = Callable[[list[Statistics]], Iterable[Observation]]
+
+
+class Reports(Protocol):
+    """Something that reports of itself; held weakly by who watches it."""
+
+    def statistics(self) -> Statistics:
+        """A snapshot, from memory."""
+        ...
+
+
+class Gauges:
+    """The observable instruments of one meter, for all caches of the process that report to it.
+
+    An SDK takes one callback for each name: sizes, queues and evictions of several caches are added up, of leases the
+    one that ends first is told, of lags the longest.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self._caches: WeakSet[Reports] = WeakSet()
+
+        def callback(read: Reader) -> Callable[[CallbackOptions], Iterable[Observation]]:
+            return lambda _: read([cache.statistics() for cache in list(self._caches)])
+
+        meter.create_observable_gauge(
+            "cacheinval.queue.length",
+            [callback(_summed(lambda now: now.queue_length))],
+            unit="{purge}",
+            description="Purges that have no number in the log yet.",
+        )
+        meter.create_observable_gauge(
+            "cacheinval.bus.lag",
+            [callback(_longest_lag)],
+            unit="{purge}",
+            description="Purges that are known to be in the log and are not applied here.",
+        )
+        meter.create_observable_gauge(
+            "cacheinval.lease.remaining",
+            [callback(_first_lease)],
+            unit="s",
+            description="For how long what is kept may be trusted without a word from the log; none in one process.",
+        )
+        meter.create_observable_gauge(
+            "cacheinval.l1.size",
+            [callback(_summed(lambda now: now.size_bytes))],
+            unit="By",
+            description="What is kept in this process, bookkeeping included.",
+        )
+        meter.create_observable_counter(
+            "cacheinval.l1.evictions",
+            [callback(_evictions)],
+            unit="{response}",
+            description="Stored responses let go of, for room or because they were past all use.",
+        )
+
+    def add(self, cache: Reports) -> None:
+        """Report this cache as well."""
+        self._caches.add(cache)
+
+
+def _summed(read: Callable[[Statistics], Number]) -> Reader:
+    return lambda caches: [Observation(sum(map(read, caches)))] if caches else []
+
+
+def _longest_lag(caches: list[Statistics]) -> Iterable[Observation]:
+    return [Observation(max(now.lag for now in caches))] if caches else []
+
+
+def _first_lease(caches: list[Statistics]) -> Iterable[Observation]:
+    leases = [max(0.0, now.lease_remaining) for now in caches if now.lease_remaining != inf]
+    return [Observation(min(leases))] if leases else []
+
+
+def _evictions(caches: list[Statistics]) -> Iterable[Observation]:
+    if not caches:
+        return []
+    return [
+        Observation(sum(now.evicted for now in caches), {CAUSE: "room"}),
+        Observation(sum(now.reclaimed for now in caches), {CAUSE: "expired"}),
+    ]
+
+
+_lock = threading.Lock()
+_gauges: WeakKeyDictionary[object, Gauges] = WeakKeyDictionary()
+
+
+def watch(provider: object, meter: Meter, cache: Reports) -> None:
+    """Have a cache report itself to the meter of a provider."""
+    with _lock:
+        gauges = _gauges.get(provider)
+        if gauges is None:
+            gauges = _gauges[provider] = Gauges(meter)
+        gauges.add(cache)

@@ -1,0 +1,94 @@
+"""What is counted, as OpenTelemetry metrics through the API."""
+
+from __future__ import annotations
+
+from opentelemetry.metrics import Histogram, Meter
+
+from fastapi_cacheinval.core.decide import Reason
+from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.telemetry.attributes import EVENT, OUTCOME, REASON, RESULT, ROUTE, SOFT, TIER
+
+__all__ = ["Instruments"]
+
+Attributes = dict[str, str | bool]
+
+# Seconds. What a fill takes is what the semantic conventions have for requests; a purge takes a thousandth of that.
+_FILLS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+_PROPAGATION = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+_STALENESS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
+
+
+def _seconds(meter: Meter, name: str, description: str, buckets: tuple[float, ...]) -> Histogram:
+    try:
+        return meter.create_histogram(
+            name, unit="s", description=description, explicit_bucket_boundaries_advisory=buckets
+        )
+    except TypeError:
+        # An API from before there was such advice.
+        return meter.create_histogram(name, unit="s", description=description)
+
+
+def _attributes(route: str | None, **known: str | bool) -> Attributes:
+    if route is not None:
+        known[ROUTE] = route
+    return known
+
+
+class Instruments:
+    """The counters and histograms of the telemetry port."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._requests = meter.create_counter(
+            "cacheinval.requests", unit="{request}", description="Cacheable requests, by how they were answered."
+        )
+        self._forwards = meter.create_counter(
+            "cacheinval.forwards", unit="{request}", description="Requests and refreshes that went on to the app."
+        )
+        self._refreshes = meter.create_counter(
+            "cacheinval.refreshes", unit="{refresh}", description="Background refreshes that ended."
+        )
+        self._purges = meter.create_counter(
+            "cacheinval.invalidations", unit="{purge}", description="Purges, by what became of them here."
+        )
+        self._fills = _seconds(
+            meter, "cacheinval.fill.duration", "How long a forward took that could be stored.", _FILLS
+        )
+        self._staleness = _seconds(
+            meter, "cacheinval.staleness", "For how long a response that was served stale had been so.", _STALENESS
+        )
+        self._propagation = _seconds(
+            meter,
+            "cacheinval.propagation.duration",
+            "From the log's taking a purge to its being applied here, by the server's clock as it is estimated here.",
+            _PROPAGATION,
+        )
+
+    def answered(self, outcome: Outcome, route: str | None) -> None:
+        attributes: Attributes = {RESULT: outcome.result.value}
+        if outcome.tier is not None:
+            attributes[TIER] = outcome.tier
+        why = outcome.why
+        if why is not None:
+            attributes[REASON] = why
+        if route is not None:
+            attributes[ROUTE] = route
+        self._requests.add(1, attributes)
+        if outcome.result is Result.STALE:
+            self._staleness.record(outcome.overdue, _attributes(route))
+
+    def forwarded(self, reason: Reason, route: str | None) -> None:
+        self._forwards.add(1, _attributes(route, **{REASON: reason.value}))
+
+    def filled(self, seconds: float, route: str | None, outcome: str) -> None:
+        self._fills.record(seconds, _attributes(route, **{OUTCOME: outcome}))
+
+    def refreshed(self, outcome: str) -> None:
+        self._refreshes.add(1, {OUTCOME: outcome})
+
+    def far(self, event: str) -> None:
+        """Spans and `statistics()` tell of the shared tier."""
+
+    def purged(self, event: str, tags: int, *, soft: bool, seconds: float | None = None) -> None:
+        self._purges.add(1, {EVENT: event, SOFT: soft})
+        if seconds is not None:
+            self._propagation.record(seconds)
