@@ -121,6 +121,11 @@ class Exchange:
         return target
 
     @property
+    def server(self) -> Send:
+        """The `send` that came with the request."""
+        return self.outer
+
+    @property
     def trace(self) -> str:
         """The `traceparent` of the request, empty where nobody records it."""
         return "" if self.seen is None else self.seen.trace
@@ -192,7 +197,7 @@ class Exchange:
         if self.site.observed:
             self.described(outcome, stored)
             if route is not None:
-                name_route(self.scope, self.outer, route, routed=self.plan is not None)
+                name_route(self.scope, self.server, route, routed=self.plan is not None)
 
     def described(self, outcome: Outcome, stored: StoredResponse | None = None) -> None:
         """Say the outcome of the request's span."""

@@ -139,6 +139,7 @@ class AtRoute(Read):
         self._entered: Scope = {key: scope[key] for key in _HIDDEN if key in scope}
         # What it knew when it came, and how it is made again, all layers included.
         self.mark, self.began, self.arrived = around.mark, around.began, around.arrived
+        self.seen, self._around = around.seen, around
         # Its conditions are about what comes out of the layers.
         self.client_headers = [pair for pair in around.client_headers if pair[0] not in CONDITIONAL_FIELDS]
 
@@ -163,6 +164,11 @@ class AtRoute(Read):
         if target is not None:
             self.spoken.untouched = lambda: self.site.engine.remember_target(target, key)
         return None
+
+    @property
+    def server(self) -> Send:
+        """What the server gave: layers have a `send` of their own."""
+        return self._around.outer
 
     def _speak_at_once(self) -> None:
         self.spoken.at_once = True
