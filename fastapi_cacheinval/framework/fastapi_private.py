@@ -42,6 +42,7 @@ __all__ = [
     "scopes_of",
     "security_scheme",
     "solve_fields",
+    "template_in",
 ]
 
 
@@ -118,6 +119,17 @@ def route_selected(scope: Any, template: str) -> None:
     """Tell FastAPI's own telemetry, where it is on, which route a request is for."""
     if scope.get("fastapi.telemetry") is not None:
         _route_selected(scope=scope, path=template)
+
+
+def template_in(scope: Any) -> str | None:
+    """The template of a plain route that has answered, without the root path; None where nothing says."""
+    known = getattr(scope.get("route"), "path_format", None)
+    if known is None:
+        # Starlette itself does not say; FastAPI's telemetry was told, root path included.
+        known = getattr(scope.get("fastapi.telemetry"), "route", None)
+        if isinstance(known, str):
+            known = known.removeprefix(scope.get("app_root_path", scope.get("root_path", "")).rstrip("/"))
+    return known if isinstance(known, str) else None
 
 
 def original_of(route: EffectiveRoute) -> APIRoute:

@@ -170,12 +170,14 @@ async def lifespan_of(app: Any) -> AsyncIterator[dict[str, Any]]:
 class Shop:
     """A small app with a cache on a clock of its own, and a count of what its handlers did."""
 
-    def __init__(self, *, middleware: Mapping[str, Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self, *, middleware: Mapping[str, Any] | None = None, fastapi: Mapping[str, Any] | None = None, **options: Any
+    ) -> None:
         self.clock = FakeClock()
         self.cache = HTTPCache(clock=self.clock, **options)
         # No jitter, no luck: lifetimes are exact and no early refresh is drawn.
         self.cache.engine.draw = lambda: 0.0
-        self.app = FastAPI()
+        self.app = FastAPI(**(fastapi or {}))
         self.app.add_middleware(CacheMiddleware, cache=self.cache, **(middleware or {}))
         self.calls = 0
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.framework.answering import SENT_PAST
+from fastapi_cacheinval.framework.fastapi_private import template_in
 from fastapi_cacheinval.framework.reading import Read
 from fastapi_cacheinval.framework.shared.filling import SharedFill
 from fastapi_cacheinval.framework.site import Site
@@ -33,7 +34,7 @@ class SharedRead(Read):
         """The template of the route that has answered, of any framework that leaves it in the scope."""
         if self.plan is None and self.site.observed:
             plan = self.site.table.plan_for(self.scope)
-            return getattr(self.scope.get("route"), "path_format", None) if plan is None else plan.path
+            return template_in(self.scope) if plan is None else plan.path
         return super().route
 
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:

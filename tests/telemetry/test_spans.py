@@ -1,0 +1,288 @@
+"""What spans say of requests, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from fastapi import Depends, HTTPException, Request
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import SpanKind, StatusCode
+
+from fastapi_cacheinval import CacheMiddleware, CachePolicy, cached, invalidates
+from tests.helpers.http import Call, Shop, ask, scope_of, until
+from tests.helpers.telemetry import Recorded, Watched, attributes_of, linked_to, same_trace
+
+pytestmark = pytest.mark.anyio
+
+STALE = CachePolicy(ttl=60, stale_while_revalidate=600, stale_if_error=600)
+CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+UNSAMPLED = CALLER[:-1] + "0"
+
+
+def products(shop: Shop, policy: CachePolicy = STALE) -> Shop:
+    """An app with a product and a way to change it."""
+
+    @shop.app.get("/products/{number}", dependencies=[cached(policy, tags=["product:{number}"])])
+    async def read(number: int) -> int:
+        return shop.count()
+
+    @shop.app.put("/products/{number}", dependencies=[invalidates("product:{number}")])
+    async def write(number: int) -> None: ...
+
+    return shop
+
+
+async def test_a_miss_and_a_hit_are_told_by_the_servers_span() -> None:
+    """The server's span has result, tier, age and reason; no span of the cache's own is made for a front hit."""
+    shop = Watched()
+    products(shop)
+    await shop.ask("/products/1")
+    miss = shop.recorded.server()
+    assert attributes_of(miss) == {"result": "miss", "reason": "uri-miss"}
+    shop.clock.tick(7)
+    shop.recorded.forget()
+    answer = await shop.ask("/products/1")
+    hit = shop.recorded.one("GET /products/{number}")
+    assert attributes_of(hit) == {"result": "hit", "tier": "l1", "age": 7}
+    assert answer.headers["age"] == "7"
+    assert len(shop.recorded.spans()) == 1
+
+
+async def test_a_hit_links_to_the_trace_that_filled_it() -> None:
+    """The link of a hit is the server span of the request whose forward filled it, for every hit."""
+    shop = Watched()
+    products(shop)
+    await shop.ask("/products/1")
+    fill = shop.recorded.server()
+    for _ in range(2):
+        await shop.ask("/products/1")
+        hit = shop.recorded.server()
+        assert linked_to(hit) == [(fill.context.trace_id, fill.context.span_id)]
+        assert not same_trace(hit, fill)
+
+
+async def test_a_hit_of_the_route_lookup_is_told_by_the_servers_span() -> None:
+    """Behind a guard, where an inner span is current, the span that the request came in with gets the attributes."""
+    shop = Watched()
+
+    async def guard(request: Request) -> None:
+        if "x-key" not in request.headers:
+            raise HTTPException(401)
+
+    @shop.app.get("/reports", dependencies=[cached(ttl=60, guarded_by=guard)])
+    async def read() -> int:
+        return shop.count()
+
+    await shop.ask("/reports", headers={"x-key": "1"})
+    fill = shop.recorded.server()
+    await shop.ask("/reports", headers={"x-key": "1"})
+    hit = shop.recorded.server()
+    assert hit.name == "GET /reports"
+    assert attributes_of(hit) == {"result": "hit", "tier": "l1", "age": 0}
+    assert linked_to(hit) == [(fill.context.trace_id, fill.context.span_id)]
+    assert all(span.status.status_code is not StatusCode.ERROR for span in shop.recorded.spans())
+
+
+async def test_a_refresh_is_a_trace_of_its_own_linked_to_the_request_that_caused_it() -> None:
+    """A stale hit's refresh links to that hit, and the next hit links to the refresh that filled it."""
+    shop = Watched()
+    products(shop)
+    await shop.ask("/products/1")
+    shop.clock.tick(61)
+    await shop.ask("/products/1", headers={"traceparent": CALLER})
+    stale = shop.recorded.server()
+    assert attributes_of(stale) == {"result": "stale", "tier": "l1", "age": 61}
+    refresh = await shop.span_of_refresh()
+    assert refresh.parent is None
+    assert not same_trace(refresh, stale)
+    assert linked_to(refresh) == [(stale.context.trace_id, stale.context.span_id)]
+    assert attributes_of(refresh) == {"outcome": "stored"}
+    await shop.ask("/products/1")
+    assert linked_to(shop.recorded.server()) == [(refresh.context.trace_id, refresh.context.span_id)]
+
+
+async def test_what_a_refresh_does_is_below_its_span() -> None:
+    """Spans that the app makes while it answers a refresh belong to the refresh's trace, not to the caller's."""
+    shop = Watched()
+    tracer = shop.recorded.tracer_provider.get_tracer("app")
+
+    @shop.app.get("/", dependencies=[cached(STALE)])
+    async def read() -> int:
+        with tracer.start_as_current_span("query"):
+            return shop.count()
+
+    await shop.ask()
+    shop.clock.tick(61)
+    shop.recorded.forget()
+    await shop.ask(headers={"traceparent": CALLER})
+    refresh = await shop.span_of_refresh()
+    query = shop.recorded.one("query")
+    assert query.parent is not None
+    assert query.parent.span_id == refresh.context.span_id
+
+
+async def test_a_mutations_purge_is_below_its_span() -> None:
+    """`cacheinval.invalidate` is a child of the server span of the mutation, which says nothing of a lookup."""
+    shop = Watched()
+    products(shop)
+    await shop.ask("/products/1", method="PUT")
+    mutation, purge = shop.recorded.server(), shop.recorded.one("cacheinval.invalidate")
+    assert purge.parent is not None
+    assert purge.parent.span_id == mutation.context.span_id
+    assert attributes_of(purge) == {"soft": False, "seq": 1}
+    assert attributes_of(mutation) == {}
+
+
+async def test_a_purge_by_hand_is_below_the_current_span_or_by_itself() -> None:
+    """`cache.invalidate()` in a span of the author's is its child, and outside of any it begins a trace."""
+    shop = Watched()
+    async with shop.cache:
+        await shop.cache.invalidate("a")
+        assert shop.recorded.one("cacheinval.invalidate").parent is None
+        shop.recorded.forget()
+        with shop.recorded.tracer_provider.get_tracer("app").start_as_current_span("import"):
+            await shop.cache.invalidate("a", soft=True)
+    purge, outer = shop.recorded.spans()
+    assert purge.parent is not None
+    assert purge.parent.span_id == outer.context.span_id
+    assert attributes_of(purge) == {"soft": True, "seq": 2}
+
+
+async def test_without_a_servers_span_a_lookup_has_one_of_its_own() -> None:
+    """Where nobody observes requests `cacheinval.lookup` carries the attributes, in the trace of the caller."""
+    shop = Watched(native=False)
+    products(shop)
+    await shop.ask("/products/1", headers={"traceparent": CALLER})
+    miss = shop.recorded.one("cacheinval.lookup")
+    assert attributes_of(miss) == {"result": "miss", "reason": "uri-miss"}
+    assert miss.parent is not None
+    assert f"{miss.context.trace_id:032x}-{miss.parent.span_id:016x}" == CALLER[3:-3]
+    shop.recorded.forget()
+    await shop.ask("/products/1")
+    hit = shop.recorded.one("cacheinval.lookup")
+    assert attributes_of(hit) == {"result": "hit", "tier": "l1", "age": 0}
+    assert linked_to(hit) == [(miss.context.trace_id, miss.context.span_id)]
+    assert hit.kind is SpanKind.INTERNAL
+
+
+async def test_a_route_without_a_policy_makes_no_lookup_span() -> None:
+    """What is not cacheable is not a lookup."""
+    shop = Watched(native=False)
+
+    @shop.app.get("/plain")
+    async def read() -> int:
+        return shop.count()
+
+    await shop.ask("/plain")
+    assert shop.recorded.spans() == []
+
+
+async def test_a_lookup_whose_client_goes_away_still_ends() -> None:
+    """The span of a cancelled request is exported, without a result."""
+    shop = Watched(native=False)
+    gate = asyncio.Event()
+
+    @shop.app.get("/", dependencies=[cached(ttl=60)])
+    async def read() -> int:
+        await gate.wait()
+        return shop.count()
+
+    call = shop.call()
+    await until(lambda: shop.cache.statistics().forwards_under_way)
+    call.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call.task
+    assert attributes_of(shop.recorded.one("cacheinval.lookup")) == {}
+
+
+@pytest.mark.parametrize("native", [True, False])
+async def test_under_an_unsampled_request_nothing_is_made(native: bool) -> None:
+    """A caller that does not record its trace gets no spans of ours: not for hits, refreshes or purges, and no links."""
+    shop = Watched(native=native)
+    products(shop)
+    for path, method in (("/products/1", "GET"), ("/products/1", "GET"), ("/products/1", "PUT"), ("/products/2", "GET")):
+        await shop.ask(path, method=method, headers={"traceparent": UNSAMPLED})
+    shop.clock.tick(61)
+    await shop.ask("/products/2", headers={"traceparent": UNSAMPLED})
+    await shop.refreshed()
+    assert shop.recorded.spans() == []
+    await shop.ask("/products/2")
+    assert [linked_to(span) for span in shop.recorded.spans()] == [[]]
+
+
+async def test_with_the_sampler_off_nothing_is_made() -> None:
+    """A sampler that records nothing sees to it that nothing is recorded; answers are the same."""
+    shop = Watched(ALWAYS_OFF)
+    products(shop)
+    await shop.ask("/products/1")
+    assert (await shop.ask("/products/1")).headers["cache-status"].startswith("cacheinval; hit")
+    await shop.ask("/products/1", method="PUT")
+    assert shop.recorded.spans() == []
+    assert shop.recorded.values("cacheinval.requests", "cacheinval.result") == {("miss",): 1, ("hit",): 1}
+
+
+async def test_the_middleware_around_the_app_makes_lookup_spans() -> None:
+    """Wrapped from outside, FastAPI's own spans are behind the cache: a hit has a lookup span and no other."""
+    recorded = Recorded()
+    shop = Shop(fastapi={"telemetry": recorded.providers}, **recorded.providers)
+    products(shop)
+    shop.app.user_middleware.clear()
+    app = CacheMiddleware(shop.app, cache=shop.cache)
+    await ask(app, "/products/1")
+    assert len([span for span in recorded.spans() if span.kind is SpanKind.SERVER]) == 1
+    recorded.forget()
+    await ask(app, "/products/1")
+    (hit,) = recorded.spans()
+    assert (hit.name, attributes_of(hit)["result"]) == ("cacheinval.lookup", "hit")
+
+
+async def test_a_hit_by_headers_is_told_and_linked() -> None:
+    """Under `honour_headers` hits are told by the server's span as well, with route, link and tier."""
+    shop = Watched(middleware={"honour_headers": True})
+
+    @shop.app.get("/pages/{name}")
+    async def read(name: str) -> object:
+        from fastapi import Response
+
+        return Response(name, headers={"cache-control": "max-age=60"})
+
+    await shop.ask("/pages/a")
+    fill = shop.recorded.server()
+    assert attributes_of(fill) == {"result": "miss", "reason": "uri-miss"}
+    await shop.ask("/pages/a")
+    hit = shop.recorded.server()
+    assert hit.name == "GET /pages/{name}"
+    assert attributes_of(hit) == {"result": "hit", "tier": "l1", "age": 0}
+    assert linked_to(hit) == [(fill.context.trace_id, fill.context.span_id)]
+
+
+async def test_the_purge_after_an_error_is_below_the_mutations_span() -> None:
+    """A mutation that raises purges in a task of the cache's own, still in the mutation's trace."""
+    shop = Watched()
+
+    @shop.app.put("/", dependencies=[invalidates("it")])
+    async def write() -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await Call(shop.app, scope_of("/", method="PUT")).answer()
+    assert same_trace(shop.recorded.server(), shop.recorded.one("cacheinval.invalidate"))
+
+
+async def test_partitions_and_dependencies_see_the_same_span() -> None:
+    """A hit in a partition is told like any other, and nothing of the partition is."""
+    shop = Watched()
+
+    async def tenant(request: Request) -> str:
+        return request.headers["x-tenant"]
+
+    @shop.app.get("/", dependencies=[cached(ttl=60, partition_by=tenant)])
+    async def read(name: str = Depends(tenant)) -> str:
+        return name
+
+    for _ in range(2):
+        await shop.ask(headers={"x-tenant": "acme-secret"})
+    hit = shop.recorded.server()
+    assert attributes_of(hit) == {"result": "hit", "tier": "l1", "age": 0}
+    assert "acme-secret" not in "".join(span.to_json() for span in shop.recorded.spans())
