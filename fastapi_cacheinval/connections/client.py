@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
+from opentelemetry import context as contexts
 from redis.exceptions import NoScriptError
 
 __all__ = ["Away", "Client", "Script", "Subscriber"]
+
+# What instrumentations ask for, in the context of what is running.
+_UNTRACED = "suppress_instrumentation"
 
 Subscriber = Callable[[], Awaitable[Any]]
 """Gives a client that can subscribe."""
@@ -42,6 +47,20 @@ def reason_of(error: BaseException) -> str:
     return text[:200] or type(error).__name__
 
 
+@asynccontextmanager
+async def _bounded(seconds: float) -> AsyncGenerator[None]:
+    """A block of at most so many seconds, of which an instrumentation of the client makes no spans.
+
+    Heartbeats and polling would be most of what it has to tell, and a lookup has spans of its own.
+    """
+    token = contexts.attach(contexts.set_value(_UNTRACED, True))  # noqa: FBT003 - what the key means
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    finally:
+        contexts.detach(token)
+
+
 class Client:
     """Calls a `redis.asyncio` client, each for at most `timeout` seconds; raises `Away`, and nothing else.
 
@@ -71,7 +90,7 @@ class Client:
     async def command(self, *parts: Any) -> Any:
         """One command."""
         try:
-            async with asyncio.timeout(self._timeout):
+            async with _bounded(self._timeout):
                 return await self.client.execute_command(*parts)
         except Exception as error:
             raise Away(reason_of(error)) from error
@@ -80,7 +99,7 @@ class Client:
         """One call of a script; the keys are all in one slot."""
         parts = (len(keys), *keys, *arguments)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with _bounded(self._timeout):
                 try:
                     return await self.client.execute_command("EVALSHA", script.digest, *parts)
                 except NoScriptError:
@@ -91,7 +110,7 @@ class Client:
     async def together(self, *commands: tuple[Any, ...]) -> list[Any]:
         """Several commands on keys of one slot, in one round trip and not as a transaction."""
         try:
-            async with asyncio.timeout(self._timeout):
+            async with _bounded(self._timeout):
                 pipeline = self.client.pipeline(transaction=False)
                 for parts in commands:
                     pipeline.execute_command(*parts)
@@ -107,7 +126,7 @@ class Client:
         """
         pubsub = client = None
         try:
-            async with asyncio.timeout(self._timeout):
+            async with _bounded(self._timeout):
                 client = await self._subscriber()
                 pubsub = client.pubsub()
                 await pubsub.subscribe(*channels)
@@ -139,7 +158,7 @@ class Client:
         """Nothing has come for long: have the server say something, or give it up where that has been asked."""
         if asked:
             raise Away("the subscription is silent")
-        async with asyncio.timeout(self._timeout):
+        async with _bounded(self._timeout):
             await pubsub.ping()
 
     async def close(self) -> None:
@@ -158,13 +177,13 @@ async def _next_message(pubsub: Any, quiet: float) -> Any:
     if task is not None and task.cancelling():
         # Before Python 3.12 `asyncio.wait_for`, which the client uses, may swallow a cancellation.
         raise asyncio.CancelledError
-    async with asyncio.timeout(quiet * 2):
+    async with _bounded(quiet * 2):
         return await pubsub.get_message(ignore_subscribe_messages=False, timeout=quiet)
 
 
 async def _quietly(close: Callable[[], Any]) -> None:
     try:
-        async with asyncio.timeout(1.0):
+        async with _bounded(1.0):
             await close()
     except Exception:  # noqa: BLE001 - see above
         # It is gone already, which is what was wanted.
