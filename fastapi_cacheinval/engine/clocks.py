@@ -10,12 +10,10 @@ from typing import Any
 
 from fastapi_cacheinval.ports.clock import Alarm, Clock
 
-__all__ = ["ClockEstimate", "SystemClock", "ended", "within"]
+__all__ = ["SystemClock", "ended", "within"]
 
 # Real seconds after which a task that has been cancelled is cancelled again.
 _AGAIN = 0.1
-# Seconds for which the estimate of another clock is taken for good.
-_LONGEST_TRUST = 60.0
 
 
 class SystemClock:
@@ -29,26 +27,6 @@ class SystemClock:
 
     def call_later(self, seconds: float, ring: Callable[[], object]) -> Alarm:
         return asyncio.get_running_loop().call_later(seconds, ring)
-
-
-class ClockEstimate:
-    """How far a server's clock is from ours, from the round trips that bound it best; nothing is decided by it."""
-
-    __slots__ = ("_offset", "_taken", "_trip")
-
-    def __init__(self) -> None:
-        self._offset: float | None = None
-        self._trip = self._taken = 0.0
-
-    def learn(self, at: float, sent: float, received: float) -> None:
-        """The server's time was `at` between two of ours; the estimate is off by half of that at most."""
-        trip = received - sent
-        if self._offset is None or trip <= self._trip or received - self._taken > _LONGEST_TRUST:
-            self._offset, self._trip, self._taken = at - (sent + received) / 2, trip, received
-
-    def since(self, at: float, now: float) -> float | None:
-        """The seconds from the server's time `at` to ours; None where nothing was learned."""
-        return None if self._offset is None else max(0.0, now + self._offset - at)
 
 
 async def within(clock: Clock, future: asyncio.Future[Any], seconds: float) -> bool:

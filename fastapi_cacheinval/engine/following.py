@@ -13,16 +13,17 @@ import logging
 import threading
 from collections.abc import Coroutine
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi_cacheinval.core.backlog import Backlog, Recent
 from fastapi_cacheinval.core.replica import Line, Missed, Next, Replica, Reply
-from fastapi_cacheinval.engine.clocks import ClockEstimate, ended, within
+from fastapi_cacheinval.engine.clocks import ended, within
+from fastapi_cacheinval.engine.witnessing import Applies, Witness
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.log import Claim, SharedLog
 
-__all__ = ["Follower", "Shared", "Witness"]
+__all__ = ["Follower", "Shared"]
 
 logger = logging.getLogger("fastapi_cacheinval.bus")
 
@@ -30,25 +31,6 @@ _MOST_ASKS = 4
 _MOST_WRITES = 3
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
-
-
-class Witness(Protocol):
-    """Hears what happens on the way between the log and the replica. No call awaits, raises or does I/O."""
-
-    def applied(self, line: Line, *, late: bool, seconds: float | None) -> None:
-        """A line of somebody else was applied; `late` where its message had not come.
-
-        `seconds` is how long that is after the log took it, as far as the log's clock is known.
-        """
-        ...
-
-    def numbered(self, line: Line) -> None:
-        """A purge that had been queued has its number."""
-        ...
-
-    def reset(self, term: int) -> None:
-        """Everything that was kept had to be given up."""
-        ...
 
 
 class Shared:
@@ -91,7 +73,7 @@ class Follower:
         self._failed = False
         self._wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next: asyncio.Future[bool] | None = None
-        self._estimate = ClockEstimate()
+        self._applies = Applies(shared.witness)
         self._subscribed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     # -- life -----------------------------------------------------------------------------------
@@ -193,7 +175,7 @@ class Follower:
                 self._lost(away.reason)
                 return False
             self._found()
-            self._estimate.learn(answer.at, sent, self._clock.now())
+            self._applies.clock.learn(answer.at, sent, self._clock.now())
             if self._take(answer.reply, sent, None):
                 return True
         return False
@@ -213,7 +195,7 @@ class Follower:
         if isinstance(reply, Missed) and not reset:
             for line in reply.lines:
                 if applied < line.seq <= reached and line != own:
-                    self._shared.witness.applied(line, late=True, seconds=self._since(line))
+                    self._applies.tell(line, self._clock.now(), late=True)
         if reset:
             self._shared.witness.reset(reply.term.number)
             self._learn()
@@ -228,12 +210,9 @@ class Follower:
             following = replica.heard(line, self._clock.now())
             applied = replica.applied == line.seq != before
         if applied:
-            self._shared.witness.applied(line, late=False, seconds=self._since(line))
+            self._applies.tell(line, self._clock.now(), late=False)
         if following is Next.ASK or line.prompt:
             self.want()
-
-    def _since(self, line: Line) -> float | None:
-        return self._estimate.since(line.at, self._clock.now())
 
     async def _listen(self) -> None:
         pause = _FIRST_PAUSE
@@ -284,6 +263,10 @@ class Follower:
 
     async def write(self, claim: Claim) -> Line:
         """Write one purge, and apply it; raises `LogUnavailable` where that could not be brought to its end."""
+        with self._applies.writing():
+            return await self._write(claim)
+
+    async def _write(self, claim: Claim) -> Line:
         replica = self._replica
         for _ in range(_MOST_WRITES):
             sent = self._clock.now()
@@ -295,6 +278,7 @@ class Follower:
             self._found()
             line = answer.line
             if line is not None:
+                self._applies.own(line)
                 self._take(answer.reply, sent, line)
                 if not self._serving or (replica.term == line.term and replica.applied >= line.seq):
                     with self._shared.lock:

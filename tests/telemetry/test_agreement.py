@@ -204,7 +204,9 @@ async def test_they_agree_under_honoured_headers_too() -> None:
         shop.count()
         if behaviour.get("fail"):
             return Response(status_code=503)
-        return Response("x" * behaviour.get("size", 1), headers=behaviour.get("headers", {"cache-control": "max-age=60"}))
+        return Response(
+            "x" * behaviour.get("size", 1), headers=behaviour.get("headers", {"cache-control": "max-age=60"})
+        )
 
     driver = Driver(shop)
     assert await driver.ask("/page") == "miss uri-miss"

@@ -260,6 +260,9 @@ async def test_a_provider_that_is_set_while_the_app_starts_is_found(monkeypatch:
         await shop.ask()
     data: Any = reader.get_metrics_data()
     names = {
-        metric.name for resource in data.resource_metrics for scope in resource.scope_metrics for metric in scope.metrics
+        metric.name
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
     }
     assert "cacheinval.requests" in names

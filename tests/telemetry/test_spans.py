@@ -201,7 +201,12 @@ async def test_under_an_unsampled_request_nothing_is_made(native: bool) -> None:
     """A caller that does not record its trace gets no spans of ours: not for hits, refreshes or purges, and no links."""
     shop = Watched(native=native)
     products(shop)
-    for path, method in (("/products/1", "GET"), ("/products/1", "GET"), ("/products/1", "PUT"), ("/products/2", "GET")):
+    for path, method in (
+        ("/products/1", "GET"),
+        ("/products/1", "GET"),
+        ("/products/1", "PUT"),
+        ("/products/2", "GET"),
+    ):
         await shop.ask(path, method=method, headers={"traceparent": UNSAMPLED})
     shop.clock.tick(61)
     await shop.ask("/products/2", headers={"traceparent": UNSAMPLED})

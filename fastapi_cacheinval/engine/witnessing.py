@@ -1,0 +1,93 @@
+"""Telling of the lines that were applied: of which are another's, and of how long they took."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Protocol
+
+from fastapi_cacheinval.core.replica import Line
+
+__all__ = ["Applies", "ClockEstimate", "Witness"]
+
+# Seconds for which an estimate is taken for good, whatever came since.
+_LONGEST_TRUST = 60.0
+
+
+class Witness(Protocol):
+    """Hears what happens on the way between the log and the replica. No call awaits, raises or does I/O."""
+
+    def applied(self, line: Line, *, late: bool, seconds: float | None) -> None:
+        """A line of somebody else was applied; `late` where its message had not come.
+
+        `seconds` is how long that is after the log took it, as far as the log's clock is known.
+        """
+        ...
+
+    def numbered(self, line: Line) -> None:
+        """A purge that had been queued has its number."""
+        ...
+
+    def reset(self, term: int) -> None:
+        """Everything that was kept had to be given up."""
+        ...
+
+
+class ClockEstimate:
+    """How far a server's clock is from ours, from the round trips that bound it best; nothing is decided by it."""
+
+    __slots__ = ("_offset", "_taken", "_trip")
+
+    def __init__(self) -> None:
+        self._offset: float | None = None
+        self._trip = self._taken = 0.0
+
+    def learn(self, at: float, sent: float, received: float) -> None:
+        """The server's time was `at` between two of ours; the estimate is off by half of that at most."""
+        trip = received - sent
+        if self._offset is None or trip <= self._trip or received - self._taken > _LONGEST_TRUST:
+            self._offset, self._trip, self._taken = at - (sent + received) / 2, trip, received
+
+    def since(self, at: float, now: float) -> float | None:
+        """The seconds from the server's time `at` to ours; None where nothing was learned."""
+        return None if self._offset is None else max(0.0, now + self._offset - at)
+
+
+class Applies:
+    """Tells a witness of the lines of others that one follower applies.
+
+    The message of an own purge may overtake the reply that says which line it is, so while purges are being written
+    what is applied is told of a little later.
+    """
+
+    def __init__(self, witness: Witness) -> None:
+        self.clock = ClockEstimate()
+        self._witness = witness
+        self._writing = 0
+        self._held: list[tuple[Line, bool, float | None]] = []
+
+    def tell(self, line: Line, now: float, *, late: bool) -> None:
+        """A line was applied now."""
+        self._held.append((line, late, self.clock.since(line.at, now)))
+        if not self._writing:
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        held, self._held = self._held, []
+        for line, late, seconds in held:
+            self._witness.applied(line, late=late, seconds=seconds)
+
+    @contextmanager
+    def writing(self) -> Generator[None]:
+        """An own purge is being written."""
+        self._writing += 1
+        try:
+            yield
+        finally:
+            self._writing -= 1
+            if not self._writing:
+                self._tell_all()
+
+    def own(self, line: Line) -> None:
+        """This one was made here."""
+        self._held = [told for told in self._held if told[0] != line]
