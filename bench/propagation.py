@@ -49,8 +49,8 @@ class _Replica(HTTPCache):
 
     arrivals: _Arrivals
 
-    def applied(self, line: Line, *, late: bool) -> None:
-        super().applied(line, late=late)
+    def applied(self, line: Line, *, late: bool, seconds: float) -> None:
+        super().applied(line, late=late, seconds=seconds)
         self.arrivals.one()
 
 

@@ -29,7 +29,7 @@ def agree(answer: Answer, said: dict[str, Any]) -> str:
     result = Result(said["result"])
     assert said.get("reason") == (status.detail or status.fwd), (answer, said)
     assert (result is Result.COLLAPSED) == status.collapsed, (answer, said)
-    assert (result in (Result.HIT, Result.STALE)) == (status.hit or status.fwd == "stale" and "age" in said), answer
+    assert (result in (Result.HIT, Result.STALE)) == (status.hit or (status.fwd == "stale" and "age" in said)), answer
     if status.hit:
         assert status.ttl is not None
         assert (result is Result.STALE) == (status.ttl < 0), (answer, said)
