@@ -49,7 +49,7 @@ class _Replica(HTTPCache):
 
     arrivals: _Arrivals
 
-    def applied(self, line: Line, *, late: bool, seconds: float) -> None:
+    def applied(self, line: Line, *, late: bool, seconds: float | None) -> None:
         super().applied(line, late=late, seconds=seconds)
         self.arrivals.one()
 
