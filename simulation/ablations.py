@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from math import inf
 
-from fastapi_cacheinval.core.replica import Line, Replica, Reply, Term
+from fastapi_cacheinval.core.replica import Line, Next, Page, Replica, Reply, Term
 from fastapi_cacheinval.core.stored import Stamp
 
 __all__ = ["ABLATIONS", "WHOLE", "Ablation"]
@@ -14,10 +14,15 @@ __all__ = ["ABLATIONS", "WHOLE", "Ablation"]
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """What is left out: each field but the first two is one of the shell's or the server's rules, where it holds."""
+    """What is left out; `harsh` is what the plan is set to, and `seed` where to begin, so that it is missed soon.
+
+    Each other field but the first two is one of the shell's or the server's rules, where it holds.
+    """
 
     name: str
     replica: type[Replica] = Replica
+    harsh: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
     nonces: bool = True
     l2_under_lease: bool = True
     stamped_at_end: bool = False
@@ -31,11 +36,41 @@ class NoLease(Replica):
 
     __slots__ = ()
 
-    def answered(self, reply: Reply, sent: float, now: float) -> object:  # type: ignore[override]
+    def answered(self, reply: Reply, sent: float, now: float) -> Next:
         following = super().answered(reply, sent, now)
         if self.lease_until > 0:
             self.lease_until = inf
         return following
+
+
+class LeaseFromReceipt(Replica):
+    """Counts the lease from when the reply came, not from when the request went."""
+
+    __slots__ = ()
+
+    def answered(self, reply: Reply, sent: float, now: float) -> Next:
+        return super().answered(reply, now, now)
+
+
+class LeaseFromMessages(Replica):
+    """Takes any message for a sign of life."""
+
+    __slots__ = ()
+
+    def heard(self, line: Line, now: float) -> Next:
+        self.lease_until = max(self.lease_until, now + self.bound)
+        return super().heard(line, now)
+
+
+class GapsDoNotMatter(Replica):
+    """Applies what comes, whatever is missing before it."""
+
+    __slots__ = ()
+
+    def heard(self, line: Line, now: float) -> Next:
+        if line.term == self.term and line.seq > self.applied + 1:
+            self.applied = line.seq - 1
+        return super().heard(line, now)
 
 
 class OneRegister(Replica):
@@ -59,6 +94,33 @@ class NoFences(Replica):
         return super().fence(())
 
 
+class NoGeneration(Replica):
+    """Keeps what it has when the log begins anew."""
+
+    __slots__ = ()
+
+    def _forget_responses(self) -> None:
+        self.changes += 1
+
+
+class NoFloor(Replica):
+    """Takes what it does not remember for never purged."""
+
+    __slots__ = ()
+
+    def hand_over(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
+        return super().hand_over(stamp._replace(as_of=max(stamp.as_of, self.floor)), tags, now, own=own)
+
+
+class AnyPage(Replica):
+    """Learns a page whatever the log had when it was read."""
+
+    __slots__ = ()
+
+    def learned(self, page: Page, now: float) -> bool:
+        return super().learned(page._replace(seq=self.applied), now)
+
+
 class NoStamps(Replica):
     """Knows no numbers at all: what has not been deleted is good."""
 
@@ -71,14 +133,33 @@ class NoStamps(Replica):
         return inf
 
 
+_LOSING_SERVERS = {"server_rate": 0.4, "relapses": 0.8, "processes": 5}
+_NEWCOMERS = {
+    "crash_rate": 0.2,
+    "doubled": 0.2,
+    "read_rate": 3.0,
+    "mutation_rate": 8.0,
+    "base_delay": 0.02,
+    "server_rate": 0.0,
+    "most_lines": 4,
+    "most_tags": 1000,
+    "most_cells": 1000,
+}
+
 WHOLE = Ablation("the whole protocol")
 
 ABLATIONS = (
-    Ablation("no nonce", nonces=False),
+    Ablation("no nonce", harsh=_LOSING_SERVERS, nonces=False),
     Ablation("no lease", NoLease),
+    Ablation("lease from the reply's arrival", LeaseFromReceipt, harsh={"slow": 0.1, "stall_rate": 0.1}),
+    Ablation("lease from messages", LeaseFromMessages),
+    Ablation("gaps do not matter", GapsDoNotMatter),
     Ablation("L2 without the lease", l2_under_lease=False),
     Ablation("one register for hard and soft", OneRegister),
     Ablation("no fence", NoFences),
+    Ablation("no generation", NoGeneration),
+    Ablation("no floor", NoFloor),
+    Ablation("pages of any moment", AnyPage, harsh=_NEWCOMERS, seed=35),
     Ablation("as_of at the end of the fill", stamped_at_end=True),
     Ablation("waiters do not check", waiters_check=False),
     Ablation("a cut-off server goes on taking writes", refusal=False),

@@ -7,14 +7,14 @@ and retried; after a reset the log's purged tags are read page by page.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi_cacheinval.bus.lines import decode_page
 from fastapi_cacheinval.core.backlog import Backlog, Due
 from fastapi_cacheinval.core.replica import Current, Missed, Next, Page, Replica, Reply, Reset, Term
 from fastapi_cacheinval.core.tags import ALL
-from simulation.cluster import REFUSED, Node, WrittenLine
+from simulation.cluster import WrittenLine
+from simulation.link import Call, Link
 from simulation.plan import BOUND
 from simulation.server import PageAnswer
 from simulation.truth import Memory
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 __all__ = ["Purge", "Shell"]
-
-_TIMEOUT = 0.4
-_LATE = 0.1
-
-Call = Callable[..., Any]
 
 
 class Purge(NamedTuple):
@@ -41,38 +36,24 @@ class Purge(NamedTuple):
     tries: int = 3
 
 
-class Shell:
-    """One process's side towards the log; its life is an `epoch`, and nothing from an earlier one reaches it."""
+class Shell(Link):
+    """One process's side towards the log."""
 
     replica: Replica
     backlog: Backlog
 
     def __init__(self, world: World, name: str) -> None:
-        self.world = world
-        self.name = name
+        super().__init__(world, name)
         self.memory = Memory()
-        self.epoch = 0
-        self.alive = False
-        self.paused = False
-        self.deferred: list[tuple[Call, tuple[Any, ...]]] = []
-        # The server it can talk to, and the one whose messages it gets.
-        self.home: Node | None = world.cluster.primary
-        self.subscribed_to: Node | None = None
-        self.cut_until = 0.0
-        self.l2_cut_until = 0.0
-        self.deaf_until = 0.0
         self.offset = 0.0
-        self._alive()
+        self.begin()
 
-    def __repr__(self) -> str:
-        return self.name
-
-    def _alive(self) -> None:
+    def begin(self) -> None:
+        """A new process: nothing is known, and its clock has nothing to do with those of others."""
         world = self.world
         self.epoch += 1
         self.alive = True
         self.uid = f"{self.name}.{self.epoch}"
-        # The clocks of two processes have nothing to do with each other.
         self.offset = world.draws.between(0.0, 10_000.0)
         self.replica = world.ablation.replica(
             staleness_bound=BOUND,
@@ -91,104 +72,10 @@ class Shell:
         self._noted = 0
         self._latest = 0
 
-    # -- connections ------------------------------------------------------------------------------
-
-    def connect(self) -> None:
-        """Go to the server that is the primary now, and subscribe there."""
-        world = self.world
-        self.home = world.cluster.primary
-        self.subscribed_to = None
-        if self.alive:
-            world.push(world.now + world.draws.about(0.05), self, self.subscribe, self.home)
-
-    def subscribe(self, node: Node) -> None:
-        """From here on its messages come; what was before has to be asked for."""
-        if self.home is node and node.up:
-            self.subscribed_to = node
-            self.world.counts["subscriptions"] += 1
-            self.ask()
-            self.drain()
-
-    def unsubscribed(self) -> None:
-        """The subscription has broken, and it is known."""
-        self.subscribed_to = None
-
-    def unreachable(self) -> None:
-        """No server can be talked to."""
-        self.home = self.subscribed_to = None
-
-    def request(
-        self,
-        work: Call,
-        arguments: tuple[Any, ...],
-        taken: Call,
-        failed: Call,
-        context: tuple[Any, ...] = (),
-        *,
-        late: Call | None = None,
-        may_double: bool = False,
-        log: bool = True,
-    ) -> None:
-        """One round trip: `taken(result, sent, *context)` or `failed(*context)`, and each step of it may go wrong."""
-        world = self.world
-        node = self.home if log else world.cluster.l2_node(self.home)
-        draws, plan, now = world.draws, world.plan, world.now
-        if node is None or now < (self.cut_until if log else self.l2_cut_until) or draws.chance(plan.command_loss):
-            world.counts["requests lost"] += 1
-            world.push(now + _TIMEOUT, self, failed, *context)
-            return
-        delay = world.delay()
-        in_time = delay < _TIMEOUT
-        if not in_time:
-            world.counts["requests late"] += 1
-            world.push(now + _TIMEOUT, self, failed, *context)
-        trip = (self.epoch, now, node, log, work, arguments, taken, failed, context, late)
-        world.push(now + delay, None, self._arrives, in_time, *trip)
-        if may_double and draws.chance(plan.doubled):
-            world.counts["requests doubled"] += 1
-            world.push(now + world.delay(), None, self._arrives, False, *trip)
-
-    def _arrives(
-        self,
-        in_time: bool,  # noqa: FBT001 - an event's arguments have no names
-        epoch: int,
-        sent: float,
-        node: Node,
-        log: bool,  # noqa: FBT001
-        work: Call,
-        arguments: tuple[Any, ...],
-        taken: Call,
-        failed: Call,
-        context: tuple[Any, ...],
-        late: Call | None,
-    ) -> None:
-        world = self.world
-        now, there = world.now, epoch == self.epoch
-        if now < node.stalled_until:
-            if in_time and there and node.stalled_until - sent >= _TIMEOUT:
-                in_time = False
-                world.push(sent + _TIMEOUT, self, failed, *context)
-            trip = (epoch, sent, node, log, work, arguments, taken, failed, context, late)
-            world.push(node.stalled_until, None, self._arrives, in_time, *trip)
-            return
-        result = work(node, *arguments) if node.up else REFUSED
-        if not there:
-            return
-        arrives = now + world.delay()
-        if now < (self.cut_until if log else self.l2_cut_until) or world.draws.chance(world.plan.command_loss):
-            world.counts["replies lost"] += 1
-            arrives = sent + 1e9
-        if in_time and arrives - sent >= _TIMEOUT:
-            in_time = False
-            world.push(sent + _TIMEOUT, self, failed, *context)
-        if not in_time:
-            if late is not None and world.plan.late_replies and result is not REFUSED:
-                world.counts["late replies"] += 1
-                world.push(arrives, self, late, result, sent)
-        elif result is REFUSED:
-            world.push(arrives, self, failed, *context)
-        else:
-            world.push(arrives, self, taken, result, sent, *context)
+    def subscribed(self) -> None:
+        """Ask for what was before, and write what could not be written."""
+        self.ask()
+        self.drain()
 
     # -- reading the log --------------------------------------------------------------------------
 
@@ -243,25 +130,8 @@ class Shell:
             self._learn(self._unlearned)
         return replica.term == reply.term
 
-    def told(self, line: WrittenLine) -> None:
-        """A message is on its way."""
-        world = self.world
-        if world.now < self.deaf_until or world.draws.chance(world.plan.message_loss):
-            world.counts["messages lost"] += 1
-            return
-        self._deliver(line)
-        if world.draws.chance(world.plan.doubled):
-            world.counts["messages doubled"] += 1
-            self._deliver(line)
-
-    def _deliver(self, line: WrittenLine) -> None:
-        world = self.world
-        delay = world.delay()
-        if delay > _LATE:
-            world.counts["messages late"] += 1
-        world.push(world.now + delay, self, self._hear, line)
-
-    def _hear(self, line: WrittenLine) -> None:
+    def hear(self, line: WrittenLine) -> None:
+        """A message has come: the next line, or a reason to ask."""
         world, replica = self.world, self.replica
         if line.seq < self._latest:
             world.counts["messages out of order"] += 1
@@ -304,22 +174,22 @@ class Shell:
         page = decode_page(term, answer.seq, up_to, limit, answer.floor, members)
         if page is None:
             self._ask_page(number, 2 * limit)
-        elif page.seq > self.replica.applied:
-            # To be learned as soon as all that the log had by then has been read.
-            self._unlearned = page
-            self.ask()
         else:
             self._learn(page)
 
     def _learn(self, page: Page) -> None:
         world, replica = self.world, self.replica
-        self._unlearned = None
+        waited, self._unlearned = self._unlearned is page, None
         taken = replica.learned(page, world.now + self.offset)
         if world.trace is not None:
             world.tell(self.name, f"{'learned' if taken else 'refused'} {page}")
         world.counts["pages learned" if taken else "pages refused"] += 1
         if taken and page.purged:
             self._ask_page(self._pages, world.plan.page_limit)
+        elif page.term == replica.term and page.seq > replica.applied and not waited:
+            # To be learned as soon as all that the log had by then has been read.
+            self._unlearned = page
+            self.ask()
 
     # -- purges -----------------------------------------------------------------------------------
 

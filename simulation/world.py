@@ -13,8 +13,8 @@ from simulation.truth import Truth
 if TYPE_CHECKING:
     from simulation.ablations import Ablation
     from simulation.cluster import Cluster
+    from simulation.link import Link
     from simulation.process import Process
-    from simulation.shell import Shell
 
 __all__ = ["Told", "World"]
 
@@ -69,7 +69,7 @@ class World:
         self.reads = 0
         self.hits = 0
         self.served = 0
-        self._queue: list[tuple[float, int, Shell | None, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._queue: list[tuple[float, int, Link | None, int, Callable[..., None], tuple[Any, ...]]] = []
         self._pushed = 0
 
     def tell(self, who: str, what: str, key: int | None = None) -> None:
@@ -77,7 +77,7 @@ class World:
         if self.trace is not None:
             self.trace.append(Told(f"{self.now:10.6f} {who:9} {what}", key))
 
-    def push(self, when: float, process: Shell | None, call: Callable[..., None], *arguments: Any) -> None:
+    def push(self, when: float, process: Link | None, call: Callable[..., None], *arguments: Any) -> None:
         """Let something happen at a time, unless its process has died by then; a paused one does it when it wakes."""
         self._pushed += 1
         heappush(self._queue, (when, self._pushed, process, 0 if process is None else process.epoch, call, arguments))
@@ -99,7 +99,7 @@ class World:
                     continue
             call(*arguments)
 
-    def wake(self, process: Shell) -> None:
+    def wake(self, process: Link) -> None:
         """Let a paused process do all that has come up meanwhile, in its order or in any."""
         process.paused = False
         waiting, process.deferred = process.deferred, []

@@ -1,0 +1,194 @@
+"""How a process reaches the servers: round trips of which every step may fail, and a subscription."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from simulation.cluster import REFUSED, Node, WrittenLine
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+__all__ = ["Call", "Link"]
+
+_TIMEOUT = 0.4
+_LATE = 0.1
+
+Call = Callable[..., Any]
+
+
+class _Trip:
+    """One request on its way: what it does at the server, and who is told of the outcome.
+
+    `awaited` is false once its sender has been told that it failed. A trip to the `log` and one to L2 may be cut off
+    apart from each other. `late` takes a reply for which nobody waits any more.
+    """
+
+    __slots__ = ("arguments", "awaited", "context", "epoch", "failed", "late", "log", "node", "sent", "taken", "work")
+
+    def __init__(
+        self,
+        epoch: int,
+        sent: float,
+        node: Node,
+        work: Call,
+        arguments: tuple[Any, ...],
+        taken: Call,
+        failed: Call,
+        context: tuple[Any, ...],
+        late: Call | None,
+        *,
+        log: bool,
+        awaited: bool,
+    ) -> None:
+        self.epoch = epoch
+        self.sent = sent
+        self.node = node
+        self.work = work
+        self.arguments = arguments
+        self.taken = taken
+        self.failed = failed
+        self.context = context
+        self.late = late
+        self.log = log
+        self.awaited = awaited
+
+
+class Link:
+    """A process as the network knows it; its life is an `epoch`, and nothing from an earlier one reaches it."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.epoch = 0
+        self.alive = False
+        self.paused = False
+        self.deferred: list[tuple[Call, tuple[Any, ...]]] = []
+        # The server it can talk to, and the one whose messages it gets.
+        self.home: Node | None = world.cluster.primary
+        self.subscribed_to: Node | None = None
+        self.cut_until = 0.0
+        self.l2_cut_until = 0.0
+        self.deaf_until = 0.0
+
+    def __repr__(self) -> str:
+        return self.name
+
+    # -- the subscription -------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Go to the server that is the primary now, and subscribe there."""
+        world = self.world
+        self.home = world.cluster.primary
+        self.subscribed_to = None
+        if self.alive:
+            world.push(world.now + world.draws.about(0.05), self, self.subscribe, self.home)
+
+    def subscribe(self, node: Node) -> None:
+        """From here on its messages come; what was before has to be asked for."""
+        if self.home is node and node.up:
+            self.subscribed_to = node
+            self.world.counts["subscriptions"] += 1
+            self.subscribed()
+
+    def subscribed(self) -> None:
+        """Messages come from here on."""
+
+    def unsubscribed(self) -> None:
+        """The subscription has broken, and it is known."""
+        self.subscribed_to = None
+
+    def unreachable(self) -> None:
+        """No server can be talked to."""
+        self.home = self.subscribed_to = None
+
+    def told(self, line: WrittenLine) -> None:
+        """A message is on its way."""
+        world = self.world
+        if world.now < self.deaf_until or world.draws.chance(world.plan.message_loss):
+            world.counts["messages lost"] += 1
+            return
+        self._deliver(line)
+        if world.draws.chance(world.plan.doubled):
+            world.counts["messages doubled"] += 1
+            self._deliver(line)
+
+    def _deliver(self, line: WrittenLine) -> None:
+        world = self.world
+        delay = world.delay()
+        if delay > _LATE:
+            world.counts["messages late"] += 1
+        world.push(world.now + delay, self, self.hear, line)
+
+    def hear(self, line: WrittenLine) -> None:
+        """A message has come."""
+
+    # -- round trips ------------------------------------------------------------------------------
+
+    def _lost(self, *, log: bool) -> bool:
+        world = self.world
+        cut_until = self.cut_until if log else self.l2_cut_until
+        return world.now < cut_until or world.draws.chance(world.plan.command_loss)
+
+    def request(
+        self,
+        work: Call,
+        arguments: tuple[Any, ...],
+        taken: Call,
+        failed: Call,
+        context: tuple[Any, ...] = (),
+        *,
+        late: Call | None = None,
+        may_double: bool = False,
+        log: bool = True,
+    ) -> None:
+        """One round trip: `taken(result, sent, *context)`, or `failed(*context)` after a while."""
+        world = self.world
+        node = self.home if log else world.cluster.l2_node(self.home)
+        now = world.now
+        if node is None or self._lost(log=log):
+            world.counts["requests lost"] += 1
+            world.push(now + _TIMEOUT, self, failed, *context)
+            return
+        delay = world.delay()
+        trip = _Trip(self.epoch, now, node, work, arguments, taken, failed, context, late, log=log, awaited=True)
+        if delay >= _TIMEOUT:
+            world.counts["requests late"] += 1
+            self._given_up(trip)
+        world.push(now + delay, None, self._arrives, trip)
+        if may_double and world.draws.chance(world.plan.doubled):
+            world.counts["requests doubled"] += 1
+            again = _Trip(self.epoch, now, node, work, arguments, taken, failed, context, late, log=log, awaited=False)
+            world.push(now + world.delay(), None, self._arrives, again)
+
+    def _given_up(self, trip: _Trip) -> None:
+        trip.awaited = False
+        self.world.push(trip.sent + _TIMEOUT, self, trip.failed, *trip.context)
+
+    def _arrives(self, trip: _Trip) -> None:
+        world, node, there = self.world, trip.node, trip.epoch == self.epoch
+        if world.now < node.stalled_until:
+            if trip.awaited and there and node.stalled_until - trip.sent >= _TIMEOUT:
+                self._given_up(trip)
+            world.push(node.stalled_until, None, self._arrives, trip)
+            return
+        result = trip.work(node, *trip.arguments) if node.up else REFUSED
+        if not there:
+            return
+        back = world.now + world.delay()
+        lost = self._lost(log=trip.log)
+        if lost:
+            world.counts["replies lost"] += 1
+        if trip.awaited and (lost or back - trip.sent >= _TIMEOUT):
+            self._given_up(trip)
+        if lost:
+            return
+        if not trip.awaited:
+            if trip.late is not None and world.plan.late_replies and result is not REFUSED:
+                world.counts["late replies"] += 1
+                world.push(back, self, trip.late, result, trip.sent)
+        elif result is REFUSED:
+            world.push(back, self, trip.failed, *trip.context)
+        else:
+            world.push(back, self, trip.taken, result, trip.sent, *trip.context)
