@@ -31,7 +31,7 @@ $(STAMP): FORCE
 endif
 endif
 
-.PHONY: help demo test test-system lint format types layers lowest wheel bench conformance clean FORCE
+.PHONY: help demo test test-system lint format types layers lowest wheel bench simulate conformance clean FORCE
 .DEFAULT_GOAL := help
 
 help: ## list the tasks
@@ -80,6 +80,9 @@ lowest: ## the tests once more with the lowest versions that pyproject.toml allo
 bench: $(STAMP) ## measure, and print Markdown tables
 	@$(INSTALL) --group bench
 	@$(BIN)/python -m bench $(ARGS)
+
+simulate: $(STAMP) ## many replicas and servers under seeded faults, for a minute (--seconds, --seeds, --replay, --record)
+	@$(BIN)/python -m simulation $(ARGS)
 
 conformance: $(STAMP) ## the public HTTP caching test suite against the middleware; needs node and npm (EDITION=folder)
 	@$(INSTALL) --group bench

@@ -73,6 +73,16 @@ class GapsDoNotMatter(Replica):
         return super().heard(line, now)
 
 
+class AnyReply(Replica):
+    """Follows a reply to another term whatever has been heard since it was asked for."""
+
+    __slots__ = ()
+
+    def answered(self, reply: Reply, sent: float, now: float) -> Next:
+        self._told = -inf
+        return super().answered(reply, sent, now)
+
+
 class OneRegister(Replica):
     """Keeps one number for a tag, that of its last purge of either kind."""
 
@@ -134,6 +144,16 @@ class NoStamps(Replica):
 
 
 _LOSING_SERVERS = {"server_rate": 0.4, "relapses": 0.8, "processes": 5}
+_LATE_REPLIES = {
+    "slow": 0.3,
+    "late_replies": True,
+    "server_rate": 1.0,
+    "relapses": 0.9,
+    "processes": 4,
+    "mutation_rate": 4.0,
+    "read_rate": 20.0,
+    "apart": True,
+}
 _NEWCOMERS = {
     "crash_rate": 0.2,
     "doubled": 0.2,
@@ -149,9 +169,10 @@ _NEWCOMERS = {
 WHOLE = Ablation("the whole protocol")
 
 ABLATIONS = (
-    Ablation("no nonce", harsh=_LOSING_SERVERS, nonces=False),
+    Ablation("no nonce", harsh=_LOSING_SERVERS, seed=10, nonces=False),
     Ablation("no lease", NoLease),
-    Ablation("lease from the reply's arrival", LeaseFromReceipt, harsh={"slow": 0.1, "stall_rate": 0.1}),
+    Ablation("lease from the reply's arrival", LeaseFromReceipt, harsh={"slow": 0.1, "stall_rate": 0.1}, seed=9),
+    Ablation("old replies open terms", AnyReply, harsh=_LATE_REPLIES, seed=21),
     Ablation("lease from messages", LeaseFromMessages),
     Ablation("gaps do not matter", GapsDoNotMatter),
     Ablation("L2 without the lease", l2_under_lease=False),
@@ -159,9 +180,9 @@ ABLATIONS = (
     Ablation("no fence", NoFences),
     Ablation("no generation", NoGeneration),
     Ablation("no floor", NoFloor),
-    Ablation("pages of any moment", AnyPage, harsh=_NEWCOMERS, seed=35),
+    Ablation("pages of any moment", AnyPage, harsh=_NEWCOMERS, seed=38),
     Ablation("as_of at the end of the fill", stamped_at_end=True),
     Ablation("waiters do not check", waiters_check=False),
-    Ablation("a cut-off server goes on taking writes", refusal=False),
+    Ablation("a cut-off server goes on taking writes", seed=7, refusal=False),
     Ablation("delete and publish", NoStamps, deletes=True),
 )

@@ -93,25 +93,26 @@ class Plan:
         self.message_loss = pick(0.0, 0.02, 0.1, 0.5)
         self.command_loss = pick(0.0, 0.005, 0.05)
         self.doubled = pick(0.0, 0.02, 0.1)
-        self.slow = pick(0.0, 0.02, 0.1)
+        self.slow = pick(0.0, 0.02, 0.1, 0.3)
         self.late_replies = draws.chance(0.5)
         self.coalesced_asks = draws.chance(0.5)
         # Processes.
         self.pause_rate = pick(0.0, 0.02, 0.1, 0.3)
-        self.cut_rate = pick(0.0, 0.02, 0.1)
-        self.deaf_rate = pick(0.0, 0.02, 0.1)
-        self.crash_rate = pick(0.0, 0.01, 0.05)
+        self.cut_rate = pick(0.0, 0.02, 0.1, 0.3)
+        self.deaf_rate = pick(0.0, 0.02, 0.1, 0.3)
+        self.crash_rate = pick(0.0, 0.01, 0.05, 0.2)
         # The server.
-        self.server_rate = pick(0.0, 0.05, 0.15, 0.4)
-        self.evict_rate = pick(0.0, 0.0, 0.05)
-        self.full_rate = pick(0.0, 0.0, 0.05)
+        self.server_rate = pick(0.0, 0.05, 0.15, 0.4, 1.0)
+        self.evict_rate = pick(0.0, 0.0, 0.05, 0.2)
+        self.full_rate = pick(0.0, 0.0, 0.05, 0.2)
         self.stall_rate = pick(0.0, 0.02, 0.1)
         self.relapses = pick(0.0, 0.3, 0.8)
         self.clock_jumps = draws.chance(0.3)
         self.apart = draws.chance(0.5)
         # The app.
-        self.mutation_rate = pick(1.0, 2.0, 4.0)
-        self.purge_waits = 0.0 if self.clock_jumps or self.stale_when_disconnected else 0.1
+        self.mutation_rate = pick(1.0, 2.0, 4.0, 8.0)
+        # A clock that is set makes the server count acknowledgements wrongly; more than a wait does not depend on it.
+        self.purge_waits = 0.0 if self.clock_jumps or self.stale_when_disconnected else 0.2
         # Where few ask, what is outdated stays in L2 for longer.
         self.read_rate = pick(3.0, 20.0, 40.0, 80.0)
         self.fill_seconds = pick(0.01, 0.05, 0.2)

@@ -55,6 +55,13 @@ FAULTS = (
 )
 
 _COLUMNS = ("date", "commit", "rules", "seeds", "hours", "reads", "hits", "reads/s", "worst", "violations")
+_HEAD = f"""\
+# Long runs of the simulation
+
+`make simulate ARGS="--seconds 600 --record"` adds a line. `reads` are those that could have been stale, `worst` is
+the longest time from a purge to a read without it where the bound is {BOUND:g} s, `rules` a digest of the state machine,
+its queue and the script: what changes them begins a new count. `+` is a commit with changes on it.
+"""
 _PACKAGE = Path(__file__).parent.parent / "fastapi_cacheinval"
 _RULES = ("core/replica.py", "core/backlog.py", "bus/script.py")
 
@@ -169,15 +176,8 @@ def record(totals: Totals, first: int, elapsed: float) -> None:
     rows = [*_rows(), row]
     same = [each for each in rows if each[2] == row[2]]
     reads, violations = _sum(same, 5), _sum(same, 9)
-    text = (
-        "# Long runs of the simulation\n\n"
-        '`make simulate ARGS="--seconds 600 --record"` adds a line. `reads` are those that could have been stale, `worst` is the\n'
-        f"longest time from a purge to a read without it where the bound is {BOUND:g} s, `rules` a digest of the state machine, its\n"
-        "queue and the script: what changes them begins a new count. `+` is a commit with changes on it.\n\n"
-        + _table(_COLUMNS, rows)
-        + f"\nWith the rules of the last line: {reads:,} reads, {violations} violations; {_confidence(reads, violations)} "
-        "(95 %).\n"
-    )
+    proved = f"{reads:,} reads, {violations} violations; {_confidence(reads, violations)} (95 %)"
+    text = f"{_HEAD}\n{_table(_COLUMNS, rows)}\nWith the rules of the last line: {proved}.\n"
     LOG.write_text(text, encoding="utf-8")
 
 

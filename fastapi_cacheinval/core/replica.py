@@ -5,6 +5,7 @@ line its fill had read. The rules, which everything below obeys:
 
 - a line is applied only when it is the next one; a gap, a later term or a doubt asks the log;
 - the lease is renewed only by a reply that was applied whole, from the moment its request was sent;
+- only what was asked for after the last answer had come leads to another term;
 - a response is handed over only under a live lease, of the same generation, and with no hard purge
   and no fence of its tags after its stamp; a soft purge after it makes it stale;
 - a number seen with another nonce, or a later term, makes everything from before unusable;
@@ -140,6 +141,7 @@ class Replica:
         "_most_cells",
         "_open",
         "_recent",
+        "_told",
         "applied",
         "bound",
         "cells",
@@ -173,6 +175,8 @@ class Replica:
         # The last number of this term that this replica knows to exist.
         self.heard_to = 0
         self.lease_until = -inf
+        # When the last answer came that was applied whole.
+        self._told = -inf
         self.changes = 0
         self.fence_count = 0
         self.mark = (0, 0, 0)
@@ -212,6 +216,9 @@ class Replica:
         """Take the log's reply to what was asked at `sent`; only one applied whole renews the lease."""
         if reply.term.number < self.term.number:
             return Next.NOTHING
+        if reply.term != self.term and sent < self._told:
+            # Asked for before the answer that holds now had come: it may be of a life of the log that ended before.
+            return Next.ASK
         if isinstance(reply, Reset):
             # What was asked before a later reply came makes nothing forgotten that was learned since.
             if reply.term == self.term and reply.seq < self.applied:
@@ -226,6 +233,7 @@ class Replica:
                 if self.heard(line, now) is Next.ASK:
                     return Next.ASK
         self.lease_until = max(self.lease_until, sent + self.bound)
+        self._told = now
         return Next.NOTHING
 
     def _apply(self, line: Line, now: float) -> None:

@@ -200,6 +200,17 @@ def test_one_line_with_more_tags_than_are_remembered_still_purges_them_all() -> 
     assert all(replica.hand_over(stamp, (tag,), 0.2) is None for tag in "abcd")
 
 
+def test_a_reply_asked_for_before_the_last_answer_came_opens_no_other_term() -> None:
+    """It may tell of a life of the log that ended before that answer, in which an own purge was done; so ask again."""
+    replica = _replica()
+    replica.answered(Current(_TERM), 10.0, 10.4)
+    for reply in (Reset(Term(2, "u"), 3, "m"), Reset(Term(1, "other"), 3, "m"), Current(Term(1, "other"))):
+        assert replica.answered(reply, 10.2, 10.5) is Next.ASK
+        assert (replica.term, replica.generation, replica.lease_until) == (_TERM, 1, 12.0)
+    assert replica.answered(Reset(Term(2, "u"), 3, "m"), 10.5, 10.6) is Next.NOTHING
+    assert replica.term == Term(2, "u")
+
+
 def _page(seq: int, *, up_to: int, purged: tuple[tuple[str, int, bool], ...] = ()) -> Page:
     return Page(_TERM, seq, up_to, 0, purged)
 
