@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi_cacheinval.bus.lines import LineError, decode_line, decode_page, encode_payload, encode_tag
-from fastapi_cacheinval.bus.script import LUA, PAGE_LUA, WAIT_LUA, Call, LogKeys
+from fastapi_cacheinval.bus.script import LUA, PAGE_LUA, SIGHT_LUA, WAIT_LUA, Call, LogKeys
 from fastapi_cacheinval.connections.client import Away, Client, Script
 from fastapi_cacheinval.core.replica import Ask, Current, Line, Missed, Page, Reply, Reset, Term
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.log import Answer, Claim
 
-__all__ = ["RedisLog"]
+__all__ = ["RedisLog", "Sight"]
 
-_RUN, _PAGE, _WAIT = Script(LUA), Script(PAGE_LUA), Script(WAIT_LUA)
+logger = logging.getLogger("fastapi_cacheinval.bus")
+
+_RUN, _PAGE, _WAIT, _SIGHT = Script(LUA), Script(PAGE_LUA), Script(WAIT_LUA), Script(SIGHT_LUA)
 _PAGE_SIZE = 1_000
 _LARGEST_PAGE = 1_000_000
+
+
+class Sight:
+    """Whether it has been looked at if the log's server can be told from another one; once for all event loops."""
+
+    def __init__(self) -> None:
+        self.looked = False
 
 
 class RedisLog:
     """A `SharedLog` over one client; `bound` is the length of a lease, `life` what the longest stored one lives."""
 
-    def __init__(self, client: Client, keys: LogKeys, *, bound: float, life: Callable[[], float]) -> None:
+    def __init__(self, client: Client, keys: LogKeys, *, bound: float, life: Callable[[], float], sight: Sight) -> None:
         self._client = client
         self._keys = keys
         self._bound = bound
         self._life = life
+        self._sight = sight
 
     async def run(self, ask: Ask, replica: str, purge: Claim | None = None) -> Answer:
         payload = b""
@@ -56,11 +67,29 @@ class RedisLog:
         except (ValueError, TypeError, IndexError) as error:
             raise LogUnavailable(f"it answers as no log does ({error})") from error
 
+    async def _look(self) -> None:
+        """Say once what is lost where the server does not tell which it is."""
+        if self._sight.looked:
+            return
+        self._sight.looked = True
+        try:
+            sees = await self._client.script(_SIGHT, self._keys[:1], ())
+        except Away:
+            self._sight.looked = False
+            return
+        if not sees:
+            logger.warning(
+                "the user of the purge log may not run INFO, so one Redis cannot be told from another: where a "
+                "failover, or a restart with older data, loses a purge, only a replica that had read it notices; "
+                "allow it with +info"
+            )
+
     async def messages(self) -> AsyncIterator[Line | None]:
         try:
             async for message in self._client.messages(self._keys.channel, quiet=self._bound):
                 if message is None:
                     yield None
+                    await self._look()
                     continue
                 try:
                     yield decode_line(message[1])

@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["LUA", "PAGE_LUA", "WAIT_LUA", "Call", "LogKeys", "log_keys"]
+__all__ = ["LUA", "PAGE_LUA", "SIGHT_LUA", "WAIT_LUA", "Call", "LogKeys", "log_keys"]
 
 LUA = """
 local state, log, tags, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -89,7 +89,8 @@ if payload ~= '' then
   redis.call('XADD', log, 'MAXLEN', most_lines, number .. '-0', 'n', nonce, 'm', message)
   for i = 14, #ARGV do redis.call('ZADD', tags, number, (soft == '1' and 's' or 'h') .. ARGV[i]) end
   redis.call('HSET', state, 'seq', number, 'nonce', nonce)
-  redis.call('PUBLISH', channel, message)
+  -- Who may not publish has written it all the same: it is read with the next heartbeat.
+  redis.pcall('PUBLISH', channel, message)
   missed[#missed + 1] = message
 end
 
@@ -130,6 +131,11 @@ local verdict = 0
 if not ours or not complete then verdict = 2 elseif #missed > 0 then verdict = 1 end
 if verdict ~= 1 then missed = {} end
 return {verdict, string.format('%.0f', term), tnonce, string.format('%.0f', seq), nonce, at, missed}
+"""
+
+SIGHT_LUA = """
+local info = redis.pcall('INFO', 'replication')
+return type(info) == 'string' and string.match(info, 'master_replid:%w+') and 1 or 0
 """
 
 PAGE_LUA = """

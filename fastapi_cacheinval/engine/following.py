@@ -31,6 +31,8 @@ _MOST_ASKS = 4
 _MOST_WRITES = 3
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+# So many subscriptions in a row that fail are no accident.
+_WORTH_SAYING = 4
 
 
 class Shared:
@@ -71,6 +73,7 @@ class Follower:
         self._learning: asyncio.Task[None] | None = None
         self._pause = _FIRST_PAUSE
         self._failed = False
+        self._failures = 0
         self._wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next: asyncio.Future[bool] | None = None
         self._applies = Applies(shared.witness)
@@ -219,7 +222,7 @@ class Follower:
         while True:
             try:
                 async for line in self.log.messages():
-                    pause = _FIRST_PAUSE
+                    pause, self._failures = _FIRST_PAUSE, 0
                     if line is not None:
                         self._heard(line)
                         continue
@@ -227,11 +230,25 @@ class Follower:
                         self._subscribed.set_result(True)
                     self.want()
             except LogUnavailable as away:
-                logger.debug("the subscription ended: %s", away.reason)
+                self._deaf(away.reason)
             if not self._subscribed.done():
                 self._subscribed.set_result(False)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _deaf(self, reason: str) -> None:
+        logger.debug("the subscription ended: %s", reason)
+        if not self.connected:
+            # That is what has been said.
+            self._failures = 0
+            return
+        self._failures += 1
+        if self._failures == _WORTH_SAYING:
+            logger.warning(
+                "no subscription to the purge log (%s): what others purge is obeyed within %g s, not at once",
+                reason,
+                self._bound,
+            )
 
     # -- what was purged before it joined ---------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from fastapi_cacheinval.bus.redis import RedisLog
+from fastapi_cacheinval.bus.redis import RedisLog, Sight
 from fastapi_cacheinval.bus.script import log_keys
 from fastapi_cacheinval.connections.urls import Connect
 from fastapi_cacheinval.core.replica import Replica
@@ -38,6 +38,7 @@ class SharedTiers:
         self._prefix = key_prefix(settings.namespace, settings.version)
         # What was purged longer ago than anything stored lives may be forgotten.
         self._longest_life = _LEAST_LIFE
+        self._sight = Sight()
 
     def _lives(self, seconds: float) -> None:
         self._longest_life = max(self._longest_life, seconds)
@@ -47,7 +48,13 @@ class SharedTiers:
         settings = self._settings
         keys = log_keys(self._prefix)
         return SharedBus(
-            lambda: RedisLog(self._connect(), keys, bound=settings.staleness_bound, life=lambda: self._longest_life),
+            lambda: RedisLog(
+                self._connect(),
+                keys,
+                bound=settings.staleness_bound,
+                life=lambda: self._longest_life,
+                sight=self._sight,
+            ),
             replica,
             witness,
             clock,

@@ -41,7 +41,7 @@ if data ~= '' then redis.call('SET', KEYS[1], data, 'PX', life) end
 if redis.call('GET', KEYS[2]) == owner then
   if refused > 0 then redis.call('SET', KEYS[2], '!', 'PX', refused) else redis.call('DEL', KEYS[2]) end
 end
-if redis.call('DEL', KEYS[3]) == 1 then redis.call('PUBLISH', channel, name) end
+if redis.call('DEL', KEYS[3]) == 1 then redis.pcall('PUBLISH', channel, name) end
 return 1
 """)
 

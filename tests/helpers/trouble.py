@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi_cacheinval import PurgeNotDelivered
-from fastapi_cacheinval.testing import assert_hit
 from tests.helpers.fleet import QUICK, Node, eventually, fleet
 from tests.helpers.http import Answer
 from tests.servers import Proxy, Valkey, tcp_proxy
@@ -63,7 +62,12 @@ async def filled_everywhere(a: Node, b: Node) -> None:
     """Have version 0 of `a` in both replicas' near tier."""
     await promptly(a)
     await a.written()
-    assert_hit(await promptly(b))
+    # On a machine that is busy a call may time out; then B has filled it itself.
+    for _ in range(3):
+        answer = await promptly(b)
+        if answer.cache is not None and answer.cache.hit:
+            return
+    raise AssertionError((answer, b.statistics))
 
 
 async def never_stale(nodes: Iterable[Node], version: int, *, seconds: float = 0.25) -> None:
