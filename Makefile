@@ -45,7 +45,7 @@ $(STAMP): pyproject.toml scripts/find-python
 	$(INSTALL) --editable . --group $(SETUP); \
 	echo "$(PYTHON)" > $@
 
-demo: $(STAMP) ## start the example shop, play its story over HTTP, serve until interrupted (PORT=8000)
+demo: $(STAMP) ## three replicas of the example shop and their story, then serve until interrupted (PORT=8000, REDIS_URL=)
 	@$(BIN)/python -m example_app.demo
 
 test: $(STAMP) ## all tests that need nothing but Python

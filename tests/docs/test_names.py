@@ -16,11 +16,13 @@ import pytest
 import fastapi_cacheinval
 from fastapi_cacheinval import CacheMiddleware, CachePolicy, HTTPCache, Receipt, Statistics, invalidates
 from fastapi_cacheinval.engine.settings import Options
+from fastapi_cacheinval.testing import Replicas
 from tests.helpers.documents import PAGES, ROOT, prose
 
 POLICY = {field.name for field in fields(CachePolicy) if field.init}
 SETTINGS = set(Options.__annotations__) | {"clock", "enabled"}
 MIDDLEWARE = set(inspect.signature(CacheMiddleware.__init__).parameters) - {"self", "app"}
+REPLICAS = set(inspect.signature(Replicas.__init__).parameters) - {"self"}
 KEYWORDS: dict[str, set[str]] = {
     "HTTPCache": SETTINGS,
     "HTTPCache.from_url": SETTINGS,
@@ -28,10 +30,11 @@ KEYWORDS: dict[str, set[str]] = {
     "cached": POLICY,
     "CacheMiddleware": MIDDLEWARE,
     "invalidates": set(inspect.signature(invalidates).parameters),
+    "Replicas": REPLICAS,
 }
 # What other packages call theirs, and the words of Cache-Status.
 FOREIGN = {"scope", "dependencies", "key", "expire", "key_builder", "coder", "enable", "ttl", "fwd", "detail"}
-OPTIONS = POLICY | SETTINGS | MIDDLEWARE | {"soft", "wait", "secret"} | FOREIGN
+OPTIONS = POLICY | SETTINGS | MIDDLEWARE | REPLICAS | {"soft", "wait", "secret"} | FOREIGN
 
 
 def spans(page: Path) -> list[str]:
@@ -101,6 +104,7 @@ def test_errors_and_classes_exist(page: Path) -> None:
         ("middleware-order.md", MIDDLEWARE),
         ("statistics.md", {field.name for field in fields(Statistics)}),
         ("invalidation.md", {field.name for field in fields(Receipt)}),
+        ("testing.md", REPLICAS | {name for name in vars(Replicas) if not name.startswith("_")}),
         ("testing.md", {"FakeClock", "assert_hit", "assert_stale", "assert_miss", "capture_invalidations"}),
     ],
 )

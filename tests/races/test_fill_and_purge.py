@@ -156,7 +156,9 @@ async def test_a_reply_of_l2_that_arrives_after_the_lease_has_lapsed_is_refused(
         await play.all_new()
 
 
-async def test_a_reply_of_l2_under_a_lease_renewed_meanwhile_is_refused_for_what_the_renewal_told(cluster: Make) -> None:
+async def test_a_reply_of_l2_under_a_lease_renewed_meanwhile_is_refused_for_what_the_renewal_told(
+    cluster: Make,
+) -> None:
     """The lease lapses and is renewed while the reply is on its way: the lines that were missed count."""
     async with cluster("A", "B", "C") as play:
         await play.read("A")

@@ -71,7 +71,9 @@ async def test_a_tag_purged_again_while_its_page_is_asked_for_stays_purged(clust
         await play.all_new()
 
 
-async def test_a_tag_purged_again_between_two_pages_stays_purged(cluster: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tag_purged_again_between_two_pages_stays_purged(
+    cluster: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would have been on the second, older page; the line that moved it is not applied yet."""
     monkeypatch.setattr(bus, "_PAGE_SIZE", 2)
     async with cluster("A", "B") as play:
