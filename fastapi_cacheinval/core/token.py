@@ -26,10 +26,11 @@ class Token(NamedTuple):
         return f"{self.term.number}.{self.term.nonce}.{self.seq}".encode()
 
     def ahead_of(self, replica: Replica) -> bool:
-        """Whether a replica may not have read that far; what is older than its term never matters."""
-        if self.term == replica.term:
-            return self.seq > replica.applied
-        return self.term.number > replica.term.number
+        """Whether a replica may not have read that far.
+
+        Numbers of terms do not tell which came first: a failover may go back behind the opening of one.
+        """
+        return self.term != replica.term or self.seq > replica.applied
 
 
 def parse_token(value: bytes) -> Token | None:
