@@ -25,6 +25,7 @@ NAMES = {
     "l1": "bench.l1",
     "scaling": "bench.scaling",
     "purge": "bench.purge",
+    "telemetry": "bench.telemetry",
     "propagation": "bench.propagation",
     "replicas": "bench.replicas",
 }

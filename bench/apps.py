@@ -26,9 +26,9 @@ def content(size: int) -> dict[str, Any]:
     return item
 
 
-def cached_app(size: int = 1024, cache: HTTPCache | None = None) -> FastAPI:
-    """The cache in its default configuration, with two tags on each response."""
-    app = FastAPI()
+def cached_app(size: int = 1024, cache: HTTPCache | None = None, **options: Any) -> FastAPI:
+    """The cache in its default configuration, with two tags on each response; `options` are FastAPI's."""
+    app = FastAPI(**options)
     app.add_middleware(CacheMiddleware, cache=cache)
     item = content(size)
 

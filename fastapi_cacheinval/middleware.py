@@ -88,7 +88,7 @@ class CacheMiddleware:
         self._now = engine.now
         self._emit_cache_status = emit_cache_status
         # While nobody records telemetry, the common hit is answered on the spot.
-        self._unwatched = True
+        self._watched = False
         self._runtimes = self.cache.runtimes
         settings = engine.settings
         self._reads_own_writes = settings.read_your_writes
@@ -106,7 +106,7 @@ class CacheMiddleware:
             return
         if scope["method"] == "GET":
             host = None
-            plain = self._unwatched
+            plain = True
             for name, value in scope["headers"]:
                 if name in self._looked_at:
                     if name == b"host" and host is None:
@@ -130,6 +130,9 @@ class CacheMiddleware:
                         and now < self._replica.lease_until
                     ):
                         # What decide() would say, for nothing but comparisons.
+                        if self._watched:
+                            await self._hit_watched(scope, send, stored, now)
+                            return
                         self._counters.hits += 1
                         fields = [*stored.headers, (b"age", b"%d" % (now - stored.created))]
                         if self._emit_cache_status:
@@ -186,7 +189,7 @@ class CacheMiddleware:
         if refresh and not self.cache.running:
             return False
         outcome = site.engine.outcome(stored, result, None, now)
-        seen = self._watched(scope, send, stored, outcome) if site.observed else None
+        seen = self._watch(scope, send, stored, outcome) if site.observed else None
         if refresh:
             cause = "" if seen is None else seen.trace
             order_refresh(site, self.cache.runtime, scope, [*scope["headers"]], stored, cause)
@@ -198,7 +201,23 @@ class CacheMiddleware:
                 seen.left()
         return True
 
-    def _watched(self, scope: Scope, send: Send, stored: StoredResponse, outcome: Outcome) -> Seen | None:
+    async def _hit_watched(self, scope: Scope, send: Send, stored: StoredResponse, now: float) -> None:
+        """The common hit while somebody records telemetry."""
+        age, ttl = now - stored.created, int(stored.fresh_until - now)
+        outcome = Outcome(Result.HIT, "l1", None, age, ttl)
+        seen = self._watch(scope, send, stored, outcome)
+        self._counters.answered(outcome, stored.route)
+        fields = [*stored.headers, (b"age", b"%d" % age)]
+        if self._emit_cache_status:
+            fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % ttl))
+        try:
+            await send({"type": "http.response.start", "status": stored.status, "headers": fields})
+            await send({"type": "http.response.body", "body": stored.body})
+        finally:
+            if seen is not None:
+                seen.left()
+
+    def _watch(self, scope: Scope, send: Send, stored: StoredResponse, outcome: Outcome) -> Seen | None:
         """Say of the request's span, and of the server's metrics, what a front hit is."""
         if stored.route is not None:
             name_route(scope, send, stored.route, routed=False)
@@ -263,7 +282,7 @@ class CacheMiddleware:
         site = self._site
         # Here and not before: an app may set its providers while it starts.
         site.observed = self.cache.observe()
-        self._unwatched = not site.observed
+        self._watched = site.observed
         if not site.prepared:
             site.prepare(scope)
             if site.error is not None:

@@ -11,7 +11,7 @@ from fastapi_cacheinval.ports.tracing import Carrier
 __all__ = ["carrier_of", "context_of", "context_of_carrier", "traceparent_of"]
 
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-_MOST_KNOWN = 4096
+_MOST_KNOWN = 16_384
 _known: dict[str, SpanContext] = {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from math import inf
 from typing import Protocol
@@ -12,6 +13,8 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.telemetry.attributes import CAUSE
+from fastapi_cacheinval.telemetry.instruments import Answered, described
+from fastapi_cacheinval.telemetry.tallies import Tally
 
 __all__ = ["Gauges", "Reports", "watch"]
 
@@ -36,10 +39,18 @@ class Gauges:
 
     def __init__(self, meter: Meter) -> None:
         self._caches: WeakSet[Reports] = WeakSet()
+        # Kept when their caches are gone: a counter does not fall.
+        self._requests: list[Tally[Answered]] = []
 
         def callback(read: Reader) -> Callable[[CallbackOptions], Iterable[Observation]]:
             return lambda _: read([cache.statistics() for cache in list(self._caches)])
 
+        meter.create_observable_counter(
+            "cacheinval.requests",
+            [lambda _: self._answered()],
+            unit="{request}",
+            description="Cacheable requests, by how they were answered.",
+        )
         meter.create_observable_gauge(
             "cacheinval.queue.length",
             [callback(_summed(lambda now: now.queue_length))],
@@ -71,9 +82,16 @@ class Gauges:
             description="Stored responses let go of, for room or because they were past all use.",
         )
 
-    def add(self, cache: Reports) -> None:
+    def add(self, cache: Reports, requests: Tally[Answered]) -> None:
         """Report this cache as well."""
         self._caches.add(cache)
+        self._requests.append(requests)
+
+    def _answered(self) -> Iterable[Observation]:
+        totals: Counter[Answered] = Counter()
+        for requests in list(self._requests):
+            totals.update(requests.totals())
+        return [Observation(total, described(answered)) for answered, total in totals.items()]
 
 
 def _summed(read: Callable[[Statistics], Number]) -> Reader:
@@ -102,10 +120,10 @@ _lock = threading.Lock()
 _gauges: WeakKeyDictionary[object, Gauges] = WeakKeyDictionary()
 
 
-def watch(provider: object, meter: Meter, cache: Reports) -> None:
-    """Have a cache report itself to the meter of a provider."""
+def watch(provider: object, meter: Meter, cache: Reports, requests: Tally[Answered]) -> None:
+    """Have a cache, and what it counts of requests, reported to the meter of a provider."""
     with _lock:
         gauges = _gauges.get(provider)
         if gauges is None:
             gauges = _gauges[provider] = Gauges(meter)
-        gauges.add(cache)
+        gauges.add(cache, requests)

@@ -7,10 +7,13 @@ from opentelemetry.metrics import Histogram, Meter
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.telemetry.attributes import EVENT, OUTCOME, REASON, RESULT, ROUTE, SOFT, TIER
+from fastapi_cacheinval.telemetry.tallies import Tally
 
-__all__ = ["Instruments"]
+__all__ = ["Answered", "Instruments", "described"]
 
 Attributes = dict[str, str | bool]
+Answered = tuple[Result, str | None, str | None, str | None]
+"""Result, tier, reason and route of an answer."""
 
 # Seconds. What a fill takes is what the semantic conventions have for requests; a purge takes a thousandth of that.
 _FILLS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -34,13 +37,19 @@ def _attributes(route: str | None, **known: str | bool) -> Attributes:
     return known
 
 
+def described(answered: Answered) -> Attributes:
+    """The attributes of requests that were answered so."""
+    result, tier, why, route = answered
+    known = {RESULT: result.value, TIER: tier, REASON: why, ROUTE: route}
+    return {name: value for name, value in known.items() if value is not None}
+
+
 class Instruments:
     """The counters and histograms of the telemetry port."""
 
     def __init__(self, meter: Meter) -> None:
-        self._requests = meter.create_counter(
-            "cacheinval.requests", unit="{request}", description="Cacheable requests, by how they were answered."
-        )
+        # On the path of every hit, where an SDK's counter would take more time than the rest: `Gauges` collects it.
+        self.requests: Tally[Answered] = Tally()
         self._forwards = meter.create_counter(
             "cacheinval.forwards", unit="{request}", description="Requests and refreshes that went on to the app."
         )
@@ -64,15 +73,7 @@ class Instruments:
         )
 
     def answered(self, outcome: Outcome, route: str | None) -> None:
-        attributes: Attributes = {RESULT: outcome.result.value}
-        if outcome.tier is not None:
-            attributes[TIER] = outcome.tier
-        why = outcome.why
-        if why is not None:
-            attributes[REASON] = why
-        if route is not None:
-            attributes[ROUTE] = route
-        self._requests.add(1, attributes)
+        self.requests.count((outcome.result, outcome.tier, outcome.why, route))
         if outcome.result is Result.STALE:
             self._staleness.record(outcome.overdue, _attributes(route))
 

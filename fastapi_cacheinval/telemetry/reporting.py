@@ -30,6 +30,6 @@ def join(
     if counters.also is None:
         meter = find_meter(meter_provider)
         if meter is not None:
-            counters.also = Instruments(meter)
-            watch(meter_provider or get_meter_provider(), meter, cache)
+            counters.also = instruments = Instruments(meter)
+            watch(meter_provider or get_meter_provider(), meter, cache, instruments.requests)
     return tracing.on or counters.also is not None

@@ -153,13 +153,14 @@ async def test_collapsed_requests_are_counted_each() -> None:
 def test_counts_are_right_from_many_threads() -> None:
     """Eight threads that count ten thousand each come to eighty thousand."""
     recorded = Recorded()
-    instruments = Instruments(recorded.meter_provider.get_meter("fastapi_cacheinval"))
+    cache = HTTPCache(meter_provider=recorded.meter_provider)
+    assert cache.observe()
     outcome = Outcome(Result.HIT, tier="l1", age=1.0, ttl=1)
 
     def count() -> None:
         for _ in range(10_000):
-            instruments.answered(outcome, "/")
-            instruments.forwarded(Reason.STALE, None)
+            cache.counters.answered(outcome, "/")
+            cache.counters.forwarded(Reason.STALE, None)
 
     threads = [threading.Thread(target=count) for _ in range(8)]
     for thread in threads:
