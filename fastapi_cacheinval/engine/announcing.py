@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.engine.trouble import Trouble
 
 __all__ = ["Announcer", "Listener", "Observer"]
 
@@ -23,6 +24,7 @@ class Announcer:
     def __init__(self) -> None:
         self.listeners: list[Listener] = []
         self.observers: list[Observer] = []
+        self._trouble = Trouble()
 
     def remove_listener(self, listener: Listener) -> None:
         """Take a listener off; harmless when it is not on."""
@@ -39,12 +41,15 @@ class Announcer:
         for observer in tuple(self.observers):
             observer(receipt)
         listeners = tuple(self.listeners)
-        return _tell(listeners, receipt) if listeners else None
+        return _tell(listeners, receipt, self._trouble) if listeners else None
 
 
-async def _tell(listeners: tuple[Listener, ...], receipt: Receipt) -> None:
+async def _tell(listeners: tuple[Listener, ...], receipt: Receipt, trouble: Trouble) -> None:
     for listener in listeners:
         try:
             await listener(receipt)
         except Exception:
-            logger.exception("a purge listener failed: %r", listener)
+            level = trouble.level(listener)
+            logger.log(level, "a purge listener failed: %r", listener, exc_info=True)
+        else:
+            trouble.well(listener)

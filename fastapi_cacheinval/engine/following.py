@@ -329,10 +329,11 @@ class Follower:
                 "out of touch with the purge log (%s): responses are kept for their first %g s only, purges are queued",
                 reason,
                 self._bound,
+                extra={"cacheinval.connected": False, "cacheinval.reason": reason},
             )
 
     def _found(self) -> None:
         self._failed, self._pause = False, _FIRST_PAUSE
         if self.connected is False:
-            logger.warning("in touch with the purge log again")
+            logger.warning("in touch with the purge log again", extra={"cacheinval.connected": True})
         self.connected = True

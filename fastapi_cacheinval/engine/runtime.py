@@ -12,6 +12,7 @@ from typing import Any
 from fastapi_cacheinval.engine.clocks import within
 from fastapi_cacheinval.engine.far import FarTier
 from fastapi_cacheinval.engine.flights import Flights
+from fastapi_cacheinval.engine.trouble import Trouble
 from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["Runtime"]
@@ -48,6 +49,7 @@ class Runtime:
         self._refresh_timeout = refresh_timeout
         self._refreshes: dict[bytes, asyncio.Task[None]] = {}
         self._paused: OrderedDict[bytes, float] = OrderedDict()
+        self._trouble = Trouble()
         self._owned: set[asyncio.Task[Any]] = set()
         self.closing = False
         # Who keeps it running: `start()`, or so many `async with` blocks.
@@ -93,12 +95,15 @@ class Runtime:
         try:
             in_time = await within(self._clock, inner, self._refresh_timeout)
             outcome = inner.result() if in_time else "timeout"
+            if outcome == "stored":
+                self._trouble.well("refreshes")
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
         except Exception:
             # A refresh has no client to tell; the stored response stays in use.
-            logger.warning("a background refresh failed", exc_info=True)
+            level = self._trouble.level("refreshes")
+            logger.log(level, "a background refresh failed", exc_info=True)
         finally:
             self._refreshes.pop(key, None)
             if not inner.done():

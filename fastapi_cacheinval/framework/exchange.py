@@ -174,9 +174,15 @@ class Exchange:
         """
         if not isinstance(self.sink, _Stored) or not isinstance(error, Exception):
             return False
-        logger.error("the app raised while it was unwound for a stored response", exc_info=error)
+        self.log_trouble("the app raised while it was unwound for a stored response", error)
         await self.sink({"type": "http.response.start"})
         return True
+
+    def log_trouble(self, message: str, error: BaseException) -> None:
+        """Log an error that no client sees: once, until the route is well again."""
+        route = self.route
+        level = self.site.trouble.level((message, route))
+        logger.log(level, "%s (%s)", message, route, exc_info=error, extra={"http.route": route})
 
     def outdate(self, recipe: Recipe) -> None:
         """Let go of what is stored, here and where replicas share it: the app has just said otherwise."""

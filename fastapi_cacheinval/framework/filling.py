@@ -7,7 +7,6 @@ nobody waiting: a streamed body is pumped to it beside the fill.
 
 from __future__ import annotations
 
-import logging
 from asyncio import CancelledError
 
 from starlette.types import Message
@@ -25,7 +24,7 @@ from fastapi_cacheinval.ports.store import Target
 
 __all__ = ["Fill"]
 
-logger = logging.getLogger("fastapi_cacheinval.middleware")
+_RAISED = "a forward raised; a stale response stood in for it"
 
 
 class Fill:
@@ -228,6 +227,8 @@ class Fill:
         self._open = False
         exchange = self._exchange
         exchange.site.counters.filled(seconds, exchange.route, outcome)
+        if outcome == "stored":
+            exchange.site.trouble.well((_RAISED, exchange.route))
         if exchange.refresh is not None:
             exchange.refresh.outcome = outcome
 
@@ -280,14 +281,14 @@ class Fill:
             return False
         if self._stood_in and isinstance(error, Exception):
             # The error layer of an app inside ours sends its 500 first and raises then.
-            logger.error("a stale response stood in for a forward that then raised", exc_info=error)
+            exchange.log_trouble(_RAISED, error)
             return True
         if not isinstance(error, Exception) or exchange.sink is not self:
             return False
         stale = self._fallback()
         if stale is None:
             return False
-        logger.error("a forward raised; a stale response stood in for it", exc_info=error)
+        exchange.log_trouble(_RAISED, error)
         exchange.swallow()
         await self._stand_in(stale, 500)
         return True

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.types import ASGIApp, Scope
 
 from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.engine.trouble import Trouble
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
 from fastapi_cacheinval.framework.inputs import RoutePlan
 from fastapi_cacheinval.framework.inside import inside_of
@@ -41,6 +42,8 @@ class Site:
         self.root_path = ""
         # Whether anybody records telemetry; asked once, when the app has started.
         self.observed = False
+        # Routes whose failures are known.
+        self.trouble = Trouble()
         self.error: CacheinvalError | None = None
         self._table: RouteTable | None = None
         self._warned: set[str] = set()

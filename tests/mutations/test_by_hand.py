@@ -279,7 +279,7 @@ async def test_what_was_filled_before_the_start_of_another_loop_obeys_purges_fro
 
 
 async def test_listeners_hear_every_purge_after_it_has_its_number(caplog: pytest.LogCaptureFixture) -> None:
-    """By hand and by mutation, in order; one that fails is logged and keeps nobody else from hearing."""
+    """By hand and by mutation, in order; one that fails is logged once and keeps nobody else from hearing."""
     shop = _shop()
     heard: list[tuple[int, bool]] = []
 
@@ -302,7 +302,7 @@ async def test_listeners_hear_every_purge_after_it_has_its_number(caplog: pytest
         await shop.cache.invalidate()
         await settle()
     assert heard == [(1, False), (2, False), (3, True)]
-    assert [record.message.partition(":")[0] for record in caplog.records] == ["a purge listener failed"] * 3
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["a purge listener failed"]
     shop.cache.remove_listener(listen)
     shop.cache.remove_listener(listen)
     await shop.cache.invalidate("a")

@@ -1,0 +1,103 @@
+"""What is logged: little, under the package's name, and never for each request."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from fastapi_cacheinval import CachePolicy, cached
+from tests.helpers.fleet import fleet
+from tests.helpers.http import Shop
+from tests.servers import Valkey
+
+pytestmark = pytest.mark.anyio
+
+
+def ours(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """The records that somebody sees who has not asked for DEBUG."""
+    return [each for each in caplog.records if each.levelno > logging.DEBUG and "cacheinval" in each.name]
+
+
+async def test_a_flapping_redis_logs_once_per_change_of_state(
+    redis_server: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three outages are six lines, whatever was asked and changed meanwhile; purges that are queued are none."""
+    with caplog.at_level(logging.DEBUG):
+        async with fleet(redis_server.url, 1, staleness_bound=0.6) as (node,):
+            caplog.clear()
+            for _ in range(3):
+                redis_server.kill()
+                await node.out_of_touch()
+                for _ in range(20):
+                    await node.ask()
+                    assert (await node.ask(method="PUT")).headers["cacheinval-purge"] == "queued"
+                redis_server.restart()
+                await node.in_touch()
+            told = ours(caplog)
+    assert [each.name for each in told] == ["fastapi_cacheinval.bus"] * 6
+    assert [each.__dict__["cacheinval.connected"] for each in told] == [False, True] * 3
+
+
+async def test_a_failing_app_logs_once_until_it_is_well(caplog: pytest.LogCaptureFixture) -> None:
+    """Stale responses that stand in for a handler that raises are one line for the route, until a fill succeeds."""
+    shop = Shop()
+    broken = False
+
+    @shop.app.get("/pages/{name}", dependencies=[cached(CachePolicy(ttl=1, stale_if_error=10_000))])
+    async def read(name: str) -> int:
+        if broken:
+            raise RuntimeError("out of order")
+        return shop.count()
+
+    for failures in (1, 2):
+        broken = False
+        await shop.ask("/pages/private-name")
+        shop.clock.tick(2)
+        broken = True
+        with caplog.at_level(logging.DEBUG):
+            for _ in range(10):
+                await shop.ask("/pages/private-name")
+        assert len(ours(caplog)) == failures
+    first = ours(caplog)[0]
+    assert (first.levelno, first.__dict__["http.route"]) == (logging.ERROR, "/pages/{name}")
+    assert "private-name" not in "".join(each.getMessage() for each in caplog.records if "cacheinval" in each.name)
+
+
+async def test_refreshes_that_fail_log_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Ten refreshes that raise are one line."""
+    shop = Shop()
+    broken = False
+
+    @shop.app.get("/{number}", dependencies=[cached(CachePolicy(ttl=1, stale_while_revalidate=10_000))])
+    async def read(number: int) -> int:
+        if broken:
+            raise RuntimeError("out of order")
+        return shop.count()
+
+    for number in range(10):
+        await shop.ask(f"/{number}")
+    shop.clock.tick(2)
+    broken = True
+    with caplog.at_level(logging.DEBUG):
+        for number in range(10):
+            await shop.ask(f"/{number}")
+        await shop.refreshed(10)
+    assert [each.getMessage() for each in ours(caplog)] == ["a background refresh failed"]
+
+
+async def test_ordinary_requests_log_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Hits, misses, refusals and purges are silent."""
+    shop = Shop()
+
+    @shop.app.get("/{number}", dependencies=[cached(ttl=60)])
+    async def read(number: int) -> int:
+        return shop.count()
+
+    await shop.ask("/1")
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG):
+        for path in ("/1", "/2", "/x", "/1"):
+            await shop.ask(path)
+        await shop.cache.invalidate("a")
+    assert ours(caplog) == []
