@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from example_app import telemetry
 from example_app.db import database
 from example_app.replicas import OneOfMany, replica_urls
 from example_app.routes import account, pages, products, reports
@@ -36,7 +37,8 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 def create_app() -> FastAPI:
     """Make the showroom with a cache of its own, which starts and stops with the app."""
-    app = FastAPI(title="Showroom", lifespan=lifespan)
+    telemetry.print_to_console()
+    app = FastAPI(title="Showroom", lifespan=lifespan, telemetry=telemetry.config())
     cache = HTTPCache.from_url(
         os.environ.get("REDIS_URL") or "memory://",
         namespace=NAMESPACE,

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 # Released together, each pinning the other: the test tool on the left follows the dependency on the right.
-LOCKSTEP = {"opentelemetry-sdk": "opentelemetry-api"}
+LOCKSTEP = dict.fromkeys(("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"), "opentelemetry-api")
 
 
 def floors(dependencies: list[str]) -> dict[str, Version]:

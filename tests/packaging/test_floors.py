@@ -30,7 +30,8 @@ def test_the_lower_bound_of_each_dependency_becomes_a_pin(tmp_path: Path) -> Non
 def test_a_tool_released_in_step_with_a_dependency_follows_it(tmp_path: Path) -> None:
     """The telemetry SDK pins its API, so the floor of the one is that of the other."""
     result = floors(tmp_path, '["opentelemetry-api>=1.24.0"]')
-    assert result.stdout.split() == ["opentelemetry-api==1.24.0", "opentelemetry-sdk==1.24.0"]
+    followers = ("sdk", "exporter-otlp-proto-http")
+    assert result.stdout.split() == [f"opentelemetry-{name}==1.24.0" for name in ("api", *followers)]
 
 
 def test_a_dependency_without_a_floor_is_an_error(tmp_path: Path) -> None:
