@@ -80,6 +80,11 @@ class SharedBus:
         except LogUnavailable as away:
             follower.want()
             raise self._queued(claim, away.reason) from away
+        except asyncio.CancelledError:
+            # What it is for may have been written, and whether the log has it is not known.
+            self._queued(claim, "cancelled")
+            follower.want()
+            raise
 
     def _queued(self, claim: Claim, reason: str) -> PurgeNotDelivered:
         with self._shared.lock:
