@@ -36,8 +36,8 @@ class NoLease(Replica):
 
     __slots__ = ()
 
-    def answered(self, reply: Reply, sent: float, now: float) -> Next:
-        following = super().answered(reply, sent, now)
+    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
+        following = super().answered(reply, sent, now, lease=lease)
         if self.lease_until > 0:
             self.lease_until = inf
         return following
@@ -48,8 +48,8 @@ class LeaseFromReceipt(Replica):
 
     __slots__ = ()
 
-    def answered(self, reply: Reply, sent: float, now: float) -> Next:
-        return super().answered(reply, now, now)
+    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
+        return super().answered(reply, now, now, lease=lease)
 
 
 class LeaseFromMessages(Replica):
@@ -78,9 +78,9 @@ class AnyReply(Replica):
 
     __slots__ = ()
 
-    def answered(self, reply: Reply, sent: float, now: float) -> Next:
+    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
         self._told = -inf
-        return super().answered(reply, sent, now)
+        return super().answered(reply, sent, now, lease=lease)
 
 
 class OneRegister(Replica):
@@ -171,8 +171,8 @@ WHOLE = Ablation("the whole protocol")
 ABLATIONS = (
     Ablation("no nonce", harsh=_LOSING_SERVERS, seed=10, nonces=False),
     Ablation("no lease", NoLease),
-    Ablation("lease from the reply's arrival", LeaseFromReceipt, harsh={"slow": 0.1, "stall_rate": 0.1}, seed=9),
-    Ablation("old replies open terms", AnyReply, harsh=_LATE_REPLIES, seed=21),
+    Ablation("lease from the reply's arrival", LeaseFromReceipt, harsh={"slow": 0.1, "stall_rate": 0.1}, seed=15),
+    Ablation("old replies open terms", AnyReply, harsh=_LATE_REPLIES, seed=119),
     Ablation("lease from messages", LeaseFromMessages),
     Ablation("gaps do not matter", GapsDoNotMatter),
     Ablation("L2 without the lease", l2_under_lease=False),
@@ -180,9 +180,9 @@ ABLATIONS = (
     Ablation("no fence", NoFences),
     Ablation("no generation", NoGeneration),
     Ablation("no floor", NoFloor),
-    Ablation("pages of any moment", AnyPage, harsh=_NEWCOMERS, seed=38),
+    Ablation("pages of any moment", AnyPage, harsh=_NEWCOMERS, seed=46),
     Ablation("as_of at the end of the fill", stamped_at_end=True),
     Ablation("waiters do not check", waiters_check=False),
-    Ablation("a cut-off server goes on taking writes", seed=7, refusal=False),
+    Ablation("a cut-off server goes on taking writes", seed=20, refusal=False),
     Ablation("delete and publish", NoStamps, deletes=True),
 )

@@ -59,8 +59,8 @@ _HEAD = f"""\
 # Long runs of the simulation
 
 `make simulate ARGS="--seconds 600 --record"` adds a line. `reads` are those that could have been stale, `worst` is
-the longest time from a purge to a read without it where the bound is {BOUND:g} s, `rules` a digest of the state machine,
-its queue and the script: what changes them begins a new count. `+` is a commit with changes on it.
+the longest time from a purge to a read without it where the bound is {BOUND:g} s, `rules` a digest of the state
+machine, its queue and the script: what changes them begins a new count. `+` is a commit with changes on it.
 """
 _PACKAGE = Path(__file__).parent.parent / "fastapi_cacheinval"
 _RULES = ("core/replica.py", "core/backlog.py", "bus/script.py")

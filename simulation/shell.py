@@ -2,7 +2,8 @@
 
 The rules are those of the real one: a heartbeat every third of the bound, at once where the state machine says so, on
 each subscription and after each reset; a purge is applied before it is acknowledged; one that fails is fenced, queued
-and retried; after a reset the log's purged tags are read page by page.
+and retried; after a reset the log's purged tags are read page by page; what was purged of late is purged again in a
+new term.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi_cacheinval.bus.lines import decode_page
-from fastapi_cacheinval.core.backlog import Backlog, Due
+from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
 from fastapi_cacheinval.core.replica import Current, Missed, Next, Page, Replica, Reply, Reset, Term
 from fastapi_cacheinval.core.tags import ALL
 from simulation.cluster import WrittenLine
@@ -60,6 +61,7 @@ class Shell(Link):
             stale_when_disconnected=world.plan.stale_when_disconnected,
             most_cells=world.plan.most_cells,
         )
+        self.recent = Recent()
         self.backlog = Backlog(most_entries=world.plan.most_entries, most_tags=8)
         self._fences: dict[int, tuple[str, ...]] = {}
         self._asking = 0
@@ -110,10 +112,15 @@ class Shell(Link):
     def _took(self, result: tuple[Reply, float], sent: float) -> bool:
         """Take a reply; whether the replica stands where it says, so that a purge which it answers has been applied."""
         world, replica, reply = self.world, self.replica, result[0]
-        generation = replica.generation
+        generation, term = replica.generation, replica.term
         following = replica.answered(reply, sent + self.offset, world.now + self.offset)
         if world.trace is not None and not isinstance(reply, Current):
             world.tell(self.name, f"was answered {_told(reply)}, asked at {sent:.6f}; {replica!r} {following.value}")
+        if term.number and replica.term != term:
+            # The server that numbered them may not have been the one that goes on.
+            for tags, soft in self.recent.take(world.now + self.offset):
+                world.counts["purges written again"] += 1
+                self.queue(tags, soft=soft, fence=None if soft else self.fence(tags))
         if isinstance(reply, Missed):
             for line in reply.lines:
                 self._take_in(line)  # type: ignore[arg-type]
@@ -202,6 +209,7 @@ class Shell(Link):
         if self._took(result, sent):
             world = self.world
             world.truth.numbered(self.memory, purge.tags, result[1], world.now, soft=purge.soft)
+            self.recent.add(purge.tags, soft=purge.soft, now=sent + self.offset)
             purge.done(result[1])
         elif purge.tries > 1:
             # In this term it is not known to be there.
@@ -260,6 +268,7 @@ class Shell(Link):
             return
         world, memory = self.world, self.memory
         world.truth.numbered(memory, due.tags, result[1], world.now, soft=due.soft)
+        self.recent.add(due.tags, soft=due.soft, now=sent + self.offset)
         for handle in self.backlog.written(due):
             self.lift(handle)
         for key, fenced in enumerate(memory.fenced):

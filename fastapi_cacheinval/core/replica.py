@@ -212,8 +212,8 @@ class Replica:
         self._apply(line, now)
         return Next.NOTHING
 
-    def answered(self, reply: Reply, sent: float, now: float) -> Next:
-        """Take the log's reply to what was asked at `sent`; only one applied whole renews the lease."""
+    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
+        """Take the log's reply to what was asked at `sent`; only one applied whole renews the lease, where it may."""
         if reply.term.number < self.term.number:
             return Next.NOTHING
         if reply.term != self.term and sent < self._told:
@@ -232,7 +232,8 @@ class Replica:
             for line in reply.lines:
                 if self.heard(line, now) is Next.ASK:
                     return Next.ASK
-        self.lease_until = max(self.lease_until, sent + self.bound)
+        if lease:
+            self.lease_until = max(self.lease_until, sent + self.bound)
         self._told = now
         return Next.NOTHING
 

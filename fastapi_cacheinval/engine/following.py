@@ -12,7 +12,6 @@ import contextlib
 import logging
 import threading
 from collections.abc import Coroutine
-from math import inf
 from typing import Any
 
 from fastapi_cacheinval.core.backlog import Backlog, Recent
@@ -188,7 +187,7 @@ class Follower:
         replica = self._replica
         with self._shared.lock:
             generation, applied, term = replica.generation, replica.applied, replica.term
-            following = replica.answered(reply, sent if self._serving else -inf, self._clock.now())
+            following = replica.answered(reply, sent, self._clock.now(), lease=self._serving)
             reset = replica.generation != generation
             reached = replica.applied
             if term.number and replica.term != term:

@@ -435,11 +435,11 @@ class NoTermNonces(Replica):
             line = line._replace(term=self.term)
         return super().heard(line, now)
 
-    def answered(self, reply: Reply, sent: float, now: float) -> Next:
+    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
         if isinstance(reply, Reset) and reply.term.number == self.term.number:
             self.lease_until = max(self.lease_until, sent + self.bound)
             return Next.NOTHING
-        return super().answered(reply, sent, now)
+        return super().answered(reply, sent, now, lease=lease)
 
 
 class OneRegister(Replica):
@@ -486,8 +486,8 @@ class GapsDoNotMatter(Replica):
 class LeaseFromReceipt(Replica):
     """Counts the lease from when the reply came, not from when the request went."""
 
-    def answered(self, reply: Reply, sent: float, now: float) -> Next:
-        return super().answered(reply, now, now)
+    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
+        return super().answered(reply, now, now, lease=lease)
 
 
 class LeaseFromAnything(Replica):
@@ -501,11 +501,11 @@ class LeaseFromAnything(Replica):
 class LeaseForTheLastTerm(Replica):
     """Lets a reply from a term that is over renew the lease."""
 
-    def answered(self, reply: Reply, sent: float, now: float) -> Next:
+    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
         if reply.term.number < self.term.number:
             self.lease_until = max(self.lease_until, now + self.bound)
             return Next.NOTHING
-        return super().answered(reply, sent, now)
+        return super().answered(reply, sent, now, lease=lease)
 
 
 class NoLease(Replica):
