@@ -47,8 +47,9 @@ class Led(NamedTuple):
     """What a forward that leads a key finds before it begins.
 
     `stored` is another replica's response; without one, `hold` is the right to forward in the cluster, `refused` says
-    that the key's responses cannot be shared, and neither that nothing could be had. `waited` says that another
-    replica's forward was waited for, `stale` is what was found and is not good enough.
+    that the key's responses cannot be shared, and neither that nothing could be had, because the tier is `away` or for
+    longer than the deadline. `waited` says that another replica's forward was waited for, `stale` is what was found and
+    is not good enough.
     """
 
     stored: StoredResponse | None = None
@@ -56,6 +57,7 @@ class Led(NamedTuple):
     refused: bool = False
     waited: bool = False
     stale: StoredResponse | None = None
+    away: bool = False
 
 
 class FarTier:
@@ -179,7 +181,7 @@ class FarTier:
             return await self._led(key, headers, deadline, wanted)
         except TierUnavailable as error:
             self._away(error)
-            return Led()
+            return Led(away=True)
 
     async def _led(self, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted) -> Led:
         waited, look = False, _FIRST_LOOK

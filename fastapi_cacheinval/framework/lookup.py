@@ -168,6 +168,7 @@ class Lookup:
             flight.refuse()
         else:
             flight.hold = led.hold
+            exchange.detail = "disconnected" if led.away else None
         return stale or led.stale
 
     def _would_serve(self, stored: StoredResponse) -> bool:

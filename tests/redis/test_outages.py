@@ -161,6 +161,9 @@ async def test_a_half_open_connection_ends_the_lease(redis_server: Valkey, direc
         await filled_everywhere(a, b)
         proxy.black_hole(*directions)
         await written(a)
+        # The first request that meets the silence says so, although the lease is still live.
+        assert b.live
+        assert says_disconnected(await promptly(b, "/items/first"))
         deadline = time.monotonic() + BOUND
         while time.monotonic() < deadline:
             await promptly(b)

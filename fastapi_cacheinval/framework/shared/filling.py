@@ -224,7 +224,14 @@ class SharedFill(Fill):
                 # To be validated for each: nobody gains by waiting.
                 self._flight.refuse()
         ttl = int(stored.fresh_until - now)
-        return Outcome(Result.MISS, reason=self._reason, fwd_status=self._status_of_origin, ttl=ttl, stored=True)
+        return Outcome(
+            Result.MISS,
+            reason=self._reason,
+            fwd_status=self._status_of_origin,
+            ttl=ttl,
+            stored=True,
+            detail=exchange.detail,
+        )
 
     async def _freshen(self, old: SharedResponse, update: list[RawField]) -> None:
         """A 304 to our own condition: what is stored is still right, with these fields (RFC 9111 section 4.3.4)."""

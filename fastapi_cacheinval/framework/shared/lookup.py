@@ -143,7 +143,10 @@ class SharedLookup:
     async def _led(self, flight: Flight | None) -> Led:
         """Before a forward that leads: what another replica has, or the right to forward."""
         far = self.runtime.far
-        if flight is None or far is None or not far.open or flight.hold is not None:
+        if flight is None or far is None or flight.hold is not None:
+            return Led()
+        if not far.open:
+            self.exchange.detail = "disconnected"
             return Led()
 
         def wanted(stored: StoredResponse) -> bool:
@@ -161,6 +164,7 @@ class SharedLookup:
             flight.refuse()
         else:
             flight.hold = led.hold
+            self.exchange.detail = "disconnected" if led.away else None
         return led
 
     async def _served_found(self, led: Led, reason: Reason) -> bool:
