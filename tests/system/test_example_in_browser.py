@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import httpx
 import pytest
 
@@ -58,6 +60,10 @@ def test_the_page_is_stored_and_the_browser_revalidates_it(shop: str, browser: B
     assert (again.status_code, again.content) == (304, b"")
 
 
+def shows_discount(url: str) -> bool:
+    return httpx.get(url).json()["discount_percent"] == 10
+
+
 def test_a_discount_given_at_one_replica_is_seen_at_the_others(replicated_shop: list[str], browser: Browser) -> None:
     """The page of one replica asks all of them: what one has made is a hit at another, and a discount is seen at each."""
     browser.go(f"{replicated_shop[0]}/")
@@ -75,6 +81,6 @@ def test_a_discount_given_at_one_replica_is_seen_at_the_others(replicated_shop: 
     discount = f".card[data-id='{number}'] button[data-discount]"
     assert browser.click(discount, f"POST {path}/discount")[AT : HOW + 1] == ["B", "admin", "200", "purge done"]
     for url, name in zip(replicated_shop, "ABC", strict=True):
-        until(lambda url=url: httpx.get(f"{url}{path}").json()["discount_percent"] == 10, f"the discount at {name}")
+        until(partial(shows_discount, f"{url}{path}"), f"the discount at {name}")
         assert httpx.get(f"{url}{path}").headers["x-replica"] == name
     assert browser.complaints() == []
