@@ -19,7 +19,7 @@ def set_providers(signals: Iterable[str]) -> None:
     """Print these signals of the process from now on."""
     if "TRACES" in signals:
         tracers = TracerProvider()
-        tracers.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(sys.stdout, formatter=line_of_span)))
+        tracers.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=sys.stdout, formatter=line_of_span)))
         trace.set_tracer_provider(tracers)
     if "METRICS" in signals:
         exporter = ConsoleMetricExporter(sys.stdout, formatter=lines_of_metrics)
@@ -30,7 +30,8 @@ def line_of_span(span: ReadableSpan) -> str:
     """Trace and span, the parent, the name, milliseconds, what the cache says, and links."""
     context, parent = span.context, span.parent
     milliseconds = ((span.end_time or 0) - (span.start_time or 0)) / 1_000_000
-    told = [f"{name}={value}" for name, value in (span.attributes or {}).items() if name.startswith(_TOLD)]
+    attributes: dict[str, Any] = dict(span.attributes or {})
+    told = [f"{name}={value}" for name, value in attributes.items() if name.startswith(_TOLD)]
     links = [f"link={_short(link.context)}" for link in span.links]
     where = _short(context) + ("" if parent is None else f" below {parent.span_id:016x}"[:15])
     return "  ".join([f"{where:32}", f"{span.name:26}", f"{milliseconds:7.2f} ms", *sorted(told), *links]) + "\n"

@@ -20,7 +20,7 @@ from fastapi import Depends, FastAPI
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
 from fastapi_cacheinval.engine.flights import Flight
-from fastapi_cacheinval.framework import filling
+from fastapi_cacheinval.framework import exchange, filling
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.mutations import Answer, Call, http_scope, settle
@@ -357,7 +357,7 @@ async def test_a_failing_leader_and_a_purge_and_a_waiter_in_every_order(
     waking: None, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The leader raises: the waiter leads after it, or may not use what was stored before the purge in its place."""
-    monkeypatch.setattr(filling.logger, "disabled", True)
+    monkeypatch.setattr(exchange.logger, "disabled", True)
     theatre = _theatre(
         "A.arrives A.handler A.has-read " + _PURGE + "C.arrives C.wakes C.handler C.has-read", ttl=1, stale_if_error=900
     )

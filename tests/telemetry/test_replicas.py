@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import httpx
@@ -145,10 +146,14 @@ def test_metrics_tell_of_applies_and_of_how_long_they_took(replicas: Replicas) -
     for _ in range(5):
         replicas.ask("a", "/products/2", "PUT")
     total = replicas.statistics("a")["applied"]
-    until(lambda: sum(purges("a").values()) == total, "the count of A")
+
+    def counted(of: str) -> bool:
+        return sum(purges(of).values()) == total
+
+    until(partial(counted, "a"), "the count of A")
     assert purges("a") == {"published": total}
     for name in "bc":
-        until(lambda name=name: sum(purges(name).values()) == total, f"the count of {name}")
+        until(partial(counted, name), f"the count of {name}")
         (point,) = metrics[name, "cacheinval.propagation.duration"].histogram.data_points
         assert point.count == total
         assert 0 <= point.sum < total

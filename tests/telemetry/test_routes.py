@@ -175,7 +175,7 @@ async def test_a_hook_that_fails_fails_nothing(monkeypatch: pytest.MonkeyPatch) 
 async def test_metrics_alone_have_the_route() -> None:
     """Without anybody who records spans the server's metrics still have the route of a hit."""
     recorded = Recorded()
-    meters = {"meter_provider": recorded.meter_provider}
+    meters: dict[str, Any] = {"meter_provider": recorded.meter_provider}
     shop = Shop(fastapi={"telemetry": {**meters, "tracing": False}}, **meters)
     products(shop)
     for _ in range(3):
