@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.helpers.documents import ROOT
 from tests.helpers.otlp import receiver
 from tests.servers.processes import processes
 from tests.servers.waiting import until
@@ -45,3 +49,33 @@ def test_an_otlp_endpoint_is_all_it_takes(tmp_path: Path) -> None:
             )
             until(lambda: ("showroom", "cacheinval.requests") in received.metrics, "the metrics")
             assert "cacheinval." not in fleet.children[0].output
+
+
+def _shape(line: str) -> tuple[str, ...]:
+    """What of a span's line is the same in each run: not ids, times, ages and numbers."""
+    words = [
+        word
+        for word in line.split()
+        if not re.match(r"^([0-9a-f]{8}(/[0-9a-f]{8})?|[0-9.]+|cacheinval\.(age|seq)=.*)$", word)
+    ]
+    return tuple(word.partition("=")[0] if word.startswith("link=") else word for word in words if "http." not in word)
+
+
+@pytest.mark.timeout(180)
+def test_the_traces_of_the_documentation_are_those_of_the_example() -> None:
+    """Each span that the page shows is made again by `python -m example_app.traces`, with the same parents and links."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "example_app.traces"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=150
+    )
+    stories = dict(
+        story.split("\n\n", 1)
+        for story in re.split(r"\n\n(?=[A-Z][a-z])", "\n\n" + ran.stdout.strip())
+        if story.strip()
+    )
+    page = (ROOT / "docs/telemetry.md").read_text("utf-8")
+    shown = re.findall(r"<!-- traces: ([^\n]+) -->\n```text\n(.*?)```", page, re.DOTALL)
+    assert len(shown) == 3
+    for title, block in shown:
+        made = {_shape(line) for line in stories[title].splitlines()}
+        for line in block.splitlines():
+            assert _shape(line) in made, (line, stories[title])
