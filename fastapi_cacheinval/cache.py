@@ -274,7 +274,8 @@ class HTTPCache:
 
         It has its number, and this replica obeys it, when the call returns. Tags may carry a
         client's data: they are normalised and never raise; without any tag left nothing is purged
-        but the receipt still has the log's last number. `wait="all"` also waits for every replica.
+        but the receipt still has the log's last number. `wait="all"` also waits for every replica; one that is
+        out of touch is not waited for, and keeps to `staleness_bound`.
         """
         named = normalise_tags(tags)
         self.counters.dropped_tags += sum(not tag for tag in tags)
