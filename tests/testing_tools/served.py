@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
 
-cache = HTTPCache.from_url(os.environ["REDIS_URL"], staleness_bound=0.6)
+cache = HTTPCache.from_url(os.environ["REDIS_URL"], redis_timeout=0.6)
 app = FastAPI()
 made = count()
 app.add_middleware(CacheMiddleware, cache=cache)
