@@ -290,7 +290,7 @@ class HTTPCache:
         return await self.purge(tuple(map(path_tag, url_paths(path))), soft=soft, wait=wait)
 
     async def clear(self, *, soft: bool = False, wait: Wait = None) -> Receipt:
-        """Purge everything that is stored under this namespace and version, and nothing else."""
+        """Purge everything that is stored under this namespace, of whatever version, and nothing else."""
         return await self.purge((ALL,), soft=soft, wait=wait)
 
     def invalidate_sync(self, *tags: str, soft: bool = False, timeout: float = 5.0) -> Receipt:

@@ -35,6 +35,8 @@ class SharedTiers:
     def __init__(self, settings: Settings, connect: Connect) -> None:
         self._settings = settings
         self._connect = connect
+        # Releases of an app that store apart for a while change the same data: each has to hear the other's purges.
+        self._log_keys = log_keys(key_prefix(settings.namespace, ""))
         self._prefix = key_prefix(settings.namespace, settings.version)
         # What was purged longer ago than anything stored lives may be forgotten.
         self._longest_life = _LEAST_LIFE
@@ -46,11 +48,10 @@ class SharedTiers:
     def bus(self, replica: Replica, witness: Witness, clock: Clock) -> SharedBus:
         """The purge log."""
         settings = self._settings
-        keys = log_keys(self._prefix)
         return SharedBus(
             lambda: RedisLog(
                 self._connect(),
-                keys,
+                self._log_keys,
                 bound=settings.staleness_bound,
                 life=lambda: self._longest_life,
                 sight=self._sight,
