@@ -18,8 +18,9 @@ from fastapi_cacheinval.bus.script import log_keys
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.testing import FakeClock
-from tests.helpers.mutations import Answer, Call, http_scope
+from tests.helpers.mutations import Call, http_scope
 from tests.races.ports import MARK, GatedLog, GatedStore, actor
+from tests.races.reading import Reading
 from tests.races.stage import Stage, Subscriptions
 from tests.servers.valkey import Valkey
 
@@ -28,42 +29,6 @@ PREFIX = "cacheinval"
 # So long that on the server, whose time is real, no lease and no lock ends within a test.
 BOUND = 60.0
 OPTIONS: dict[str, Any] = {"ttl": 10_000, "jitter": 0, "early_refresh": 0, "tags": ["item:{number}"]}
-
-
-class Reading:
-    """One GET: when it came and was answered, in steps, and what with."""
-
-    def __init__(self, arrived: int) -> None:
-        self.arrived = arrived
-        self.answered: int | None = None
-        self.answer: Answer | None = None
-        self.call: Call | None = None
-
-    def __repr__(self) -> str:
-        return f"<Reading {self.value} {self.how}>"
-
-    @property
-    def value(self) -> int | None:
-        """What the client was given."""
-        return self.answer.json() if self.answer is not None and self.answer.status_code == 200 else None
-
-    @property
-    def how(self) -> str:
-        """`hit`, `stale`, `collapsed`, `superseded`, `forwarded` or `failed`."""
-        if self.answer is None or self.answer.status_code != 200:
-            return "failed"
-        status = self.answer.headers["cache-status"]
-        for word in ("collapsed", "superseded"):
-            if word in status:
-                return word
-        if "ttl=-" in status:
-            return "stale"
-        return "hit" if "; hit" in status else "forwarded"
-
-    @property
-    def forwarded(self) -> bool:
-        """Whether its own forward answered it."""
-        return self.how in ("forwarded", "superseded")
 
 
 class Member:
@@ -111,24 +76,34 @@ class Member:
 class Cluster:
     """The play: replicas, the value that their handlers read and write, and who acts in it."""
 
-    def __init__(self, server: Valkey, names: tuple[str, ...], policy: dict[str, Any]) -> None:
+    def __init__(
+        self, server: Valkey, names: tuple[str, ...], policy: dict[str, Any], settings: dict[str, Any]
+    ) -> None:
         self.server = server
         self.stage = Stage()
         self.subscriptions = Subscriptions()
         self.clock = FakeClock()
         self.value = OLD
         self.forwards = 0
+        self.forwarding = 0
+        self.most_forwarding = 0
         self.path = "/item/1"
         self.fails = False
         self.policy = {**OPTIONS, **policy}
+        self.settings = {
+            "clock": self.clock,
+            "staleness_bound": BOUND,
+            "collapse_timeout": 1e6,
+            "redis_timeout": 20.0,
+            **settings,
+        }
         self.tasks: list[asyncio.Task[Any]] = []
         self.members = {name: self._member(name) for name in names}
         self._marks = 0
         self._client = redis.asyncio.Redis(unix_socket_path=str(server.socket))
 
-    def _member(self, name: str, **options: Any) -> Member:
-        settings = {"clock": self.clock, "staleness_bound": BOUND, "collapse_timeout": 1e6, **options}
-        return Member(name, HTTPCache.from_url(self.server.unix_url, **settings), self)
+    def _member(self, name: str) -> Member:
+        return Member(name, HTTPCache.from_url(self.server.unix_url, **self.settings), self)
 
     def __getitem__(self, name: str) -> Member:
         return self.members[name]
@@ -152,9 +127,9 @@ class Cluster:
             await member.cache.stop()
         await self._client.aclose()
 
-    async def joins(self, name: str, **options: Any) -> Member:
+    async def joins(self, name: str) -> Member:
         """One more replica, started as far as its gates let it."""
-        member = self.members[name] = self._member(name, **options)
+        member = self.members[name] = self._member(name)
         self.acts(name, member.cache.start())
         await self.settled()
         return member
@@ -194,9 +169,14 @@ class Cluster:
         @app.get("/item/{number}", dependencies=[cached(**self.policy)])
         async def read(number: int) -> int:
             self.forwards += 1
-            await gate("handler")
-            value = self.value
-            await gate("has-read")
+            self.forwarding += 1
+            self.most_forwarding = max(self.most_forwarding, self.forwarding)
+            try:
+                await gate("handler")
+                value = self.value
+                await gate("has-read")
+            finally:
+                self.forwarding -= 1
             if self.fails:
                 raise RuntimeError("down")
             return value
@@ -272,6 +252,12 @@ class Cluster:
             if left > 0:
                 client.pexpire(key, max(1, left - int(seconds * 1000)))
 
+    def opened_long_ago(self) -> None:
+        """No lease of an earlier term can live any more: who waits for all waits for those of this one only."""
+        state = log_keys(PREFIX).state.decode()
+        opened: Any = self.server.client.hget(state, "opened")
+        self.server.client.hset(state, "opened", int(opened) - int(2 * BOUND * 1_000_000))
+
     def log_saved(self) -> dict[bytes, bytes]:
         """The log as the server has it."""
         with self._raw() as client:
@@ -304,8 +290,9 @@ class Cluster:
             assert (first.value, second.value, second.how) == (NEW, NEW, "hit"), f"{name}: {first} {second}"
 
     def locks(self) -> list[str]:
-        """The fill locks that are held in the cluster."""
-        return self.server.client.keys("*:f")  # type: ignore[return-value]
+        """The fill locks that are held in the cluster; a mark that a key cannot be shared is none."""
+        client: Any = self.server.client
+        return [key for key in client.keys("*:f") if client.get(key) not in ("!", None)]
 
     def far(self, name: str, event: str) -> int:
         """How often something happened to what a replica found, or stored, in the shared tier."""

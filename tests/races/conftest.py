@@ -15,10 +15,10 @@ from tests.servers.valkey import Valkey
 
 @pytest.fixture
 def cluster(redis_server: Valkey, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cluster]:
-    """Makes replicas: `async with cluster("A", "B") as play`."""
+    """What makes replicas of the names it is given: `async with` them."""
 
-    def make(*names: str, **policy: Any) -> Cluster:
-        play = Cluster(redis_server, names, policy)
+    def make(*names: str, settings: dict[str, Any] | None = None, **policy: Any) -> Cluster:
+        play = Cluster(redis_server, names, policy, settings or {})
         wait = Flight.wait
 
         async def gated(self: Flight, seconds: float) -> Any:

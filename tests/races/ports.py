@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from fastapi_cacheinval.core.replica import Ask, Line, Page
@@ -35,7 +36,9 @@ class _Gated:
         await self.stage.gate(f"{who}.{what}.reply")
         return answer
 
-    async def published(self, what: str, genuine: AsyncIterator[Any], mark: Callable[[Any], int | None]) -> Any:
+    async def published(
+        self, what: str, genuine: AsyncIterator[Any], mark: Callable[[Any], int | None]
+    ) -> AsyncIterator[Any]:
         """What is published, each by itself through its gate, on its own way to the reader."""
         delivered: asyncio.Queue[Any] = asyncio.Queue()
         pump = asyncio.create_task(self._pumped(what, genuine, mark, delivered))
@@ -65,7 +68,7 @@ class _Gated:
                 if place is None:
                     delivered.put_nowait(message)
                 else:
-                    place.add_done_callback(lambda place, message=message: _deliver(delivered, message, place))
+                    place.add_done_callback(partial(_deliver, delivered, message))
         except CacheinvalError as error:
             delivered.put_nowait(error)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import pytest
 
-from tests.races.cluster import BOUND, NEW, OLD, Cluster, Reading
+from tests.races.cluster import BOUND, NEW, OLD, Cluster
+from tests.races.reading import Reading
 
 pytestmark = pytest.mark.anyio
 
@@ -255,16 +255,15 @@ async def test_a_waiter_cancelled_as_it_is_named_leader_passes_the_lead_and_the_
         following, far = play.reads("X", "A"), play.reads("V", "B")
         await play.settled()
         held = play.locks()
+        assert fill.call is not None
+        # At the fill's end the waiter has been named, and has not run yet.
+        fill.call.task.add_done_callback(lambda _: _cancel(named))
         _cancel(fill)
-        # As far as to the fill's end, where the waiter is named; it has not run yet.
-        while not fill.call.task.done():  # type: ignore[union-attr]
-            await asyncio.sleep(0)
-        _cancel(named)
         await play.settled()
         assert ("X.has-read" in play.stage.parked, play.locks()) == (True, held)
         play.stage.open("X.has-read")
         await play.settled()
-        assert named.answer is None
+        assert (named.answer, play.stage.passed["W.handler"]) == (None, 0)
         assert (following.how, far.how, play.forwards, play.locks()) == ("forwarded", "collapsed", 2, [])
 
 
