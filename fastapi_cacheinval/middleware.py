@@ -153,7 +153,15 @@ class CacheMiddleware:
         if self._by_headers is not None:
             await self._by_headers.answer(scope, receive, send, runtime)
         elif scope["method"] == "GET":
-            await pass_on(Read(self._site, runtime, scope, receive, send), scope)
+            site = self._site
+            if scope.get("root_path") or not site.table.passes(scope["path"]):
+                await pass_on(Read(site, runtime, scope, receive, send), scope)
+                return
+            scope[SCOPE_KEY] = site.passing
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                del scope[SCOPE_KEY]
         else:
             await self._forward_rarer(scope, receive, send, runtime)
 

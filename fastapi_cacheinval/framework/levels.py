@@ -95,15 +95,17 @@ class Survey:
 
     def __init__(self, app: Any, place: Place) -> None:
         self.known: dict[int, Known] = {}
+        # Whether the paths of the routes alone say which of them answers.
+        self.plain = True
         self._lists: list[Sequence[Any]] = []
         self._ordinals: Counter[str] = Counter()
         self._top = self._level(app, place, ())
-        self._sizes = self._sizes_now()
+        self._sizes = [*map(len, self._lists)]
 
     @property
     def outdated(self) -> bool:
         """Whether some router has more or fewer routes than when this was made."""
-        return self._sizes != self._sizes_now()
+        return self._sizes != [*map(len, self._lists)]
 
     def find(self, method: str, path: str, scope: dict[str, Any]) -> Known | None:
         """What would answer the method and path; None where nothing of FastAPI's would."""
@@ -134,11 +136,9 @@ class Survey:
                 return self._find(entry.level, entry.level.root_path or root_path, scope)
         return None
 
-    def _sizes_now(self) -> tuple[int, ...]:
-        return tuple(map(len, self._lists))
-
     def _level(self, app: Any, place: Place, above: tuple[int, ...]) -> _Level:
         level = _Level(str(getattr(app, "root_path", "") or ""))
+        self.plain = self.plain and not level.root_path
         routes: list[BaseRoute] | None = getattr(app, "routes", None)
         if routes is None or id(app) in above:
             return level
@@ -156,6 +156,7 @@ class Survey:
         for original, effective in effective_routes(routes):
             level.entries += self._entry(original, effective, place, (*above, id(app)))
             if type(effective if isinstance(effective, BaseRoute) else original).matches not in _MATCHING:
+                self.plain = False
                 # It may take a request away from those after it, by anything in it.
                 reason = f"the route class {type(original).__qualname__} before it matches in a way of its own"
                 place = replace(place, front_off=place.front_off or reason)

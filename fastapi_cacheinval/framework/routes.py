@@ -25,6 +25,8 @@ _epochs = count(1)
 _strays = count(1)
 _SETS_KEPT = 8
 _STRAYS_KEPT = 1024
+# To compare a path with more costs as much as to let it go the long way.
+_STARTS_MOST = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +57,8 @@ class RouteTable:
         self._strays: dict[int, Known] = {}
         # Each that holds `dependency_overrides`, once; it only grows, because others may be reading it.
         self.providers: list[Any] = []
+        # What the path of a cached route begins with; None where paths do not tell.
+        self._starts: tuple[str, ...] | None = ()
         self._survey = self._fresh()
 
     def _fresh(self) -> Survey:
@@ -66,7 +70,34 @@ class RouteTable:
             provider = known.analysis.plan.provider
             if provider is not None and not any(provider is other for other in self.providers):
                 self.providers.append(provider)
+        if self._starts is not None:
+            self._starts = self._starts_of(survey)
         return survey
+
+    def passes(self, path: str) -> bool:
+        """Whether no cached route can have this path, which is one without a root path."""
+        starts = self._starts
+        if starts is None or path.startswith(starts):
+            return False
+        if self._survey.outdated:
+            self._refresh()
+            return False
+        return True
+
+    def doubt(self) -> None:
+        """A cached route had a path that none could have: paths do not tell any longer."""
+        self._starts = None
+
+    def _starts_of(self, survey: Survey) -> tuple[str, ...] | None:
+        cached = [known.analysis.plan for known in survey.known.values() if known.analysis.plan.policy is not None]
+        if not survey.plain or self._inside.layers or any(plan.layers for plan in cached):
+            return None
+        starts: list[str] = []
+        for start in sorted({plan.path.partition("{")[0] for plan in cached}):
+            # Sorted, what begins with another follows it.
+            if not starts or not start.startswith(starts[-1]):
+                starts.append(start)
+        return tuple(starts) if len(starts) <= _STARTS_MOST else None
 
     @property
     def plans(self) -> tuple[RoutePlan, ...]:

@@ -12,6 +12,7 @@ from fastapi_cacheinval.engine.trouble import Trouble
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
 from fastapi_cacheinval.framework.inputs import RoutePlan
 from fastapi_cacheinval.framework.inside import inside_of
+from fastapi_cacheinval.framework.passing import Passing
 from fastapi_cacheinval.framework.routes import RouteTable
 
 __all__ = ["Site"]
@@ -46,6 +47,7 @@ class Site:
         self.trouble = Trouble()
         self.error: CacheinvalError | None = None
         self._table: RouteTable | None = None
+        self.passing: Passing | None = None
         self._warned: set[str] = set()
         self._changed: set[str] = set()
 
@@ -79,6 +81,7 @@ class Site:
         self.root_path = str(getattr(app, "root_path", "") or "")
         self.providers = table.providers
         self._table = table
+        self.passing = Passing(table)
         for line in table.describe():
             logger.info("%s", line)
         for line in table.warnings():
