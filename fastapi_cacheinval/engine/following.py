@@ -237,6 +237,8 @@ class Follower:
 
     def _deaf(self, reason: str) -> None:
         logger.debug("the subscription ended: %s", reason)
+        # Messages may have been lost, and perhaps the log is gone as well.
+        self.want()
         if not self.connected:
             # That is what has been said.
             self._failures = 0

@@ -16,7 +16,7 @@ from tests.servers import Proxy, Valkey, tcp_proxy
 BOUND: float = QUICK["staleness_bound"]
 TIMEOUT: float = QUICK["redis_timeout"]
 # What a request may cost at most because of Redis: a few calls that are not answered, on a machine that is busy.
-SMALL = 4 * TIMEOUT + 0.5
+SMALL = 4 * TIMEOUT + 1
 
 
 async def promptly(node: Node, path: str = "/items/a", **more: Any) -> Answer:

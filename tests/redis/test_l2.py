@@ -73,7 +73,7 @@ async def test_a_miss_on_one_replica_is_a_hit_from_the_shared_tier_on_another(re
 
 async def test_a_response_has_one_age_and_one_lifetime_on_all_replicas(redis_server: Valkey) -> None:
     """`Age` and the remaining `ttl` on B go on from those on A, and move with time."""
-    async with fleet(redis_server.url, clocks=True, redis_timeout=0.6) as (a, b):
+    async with fleet(redis_server.url, clocks=True) as (a, b):
         await filled(a)
         # Both clocks stand; only the server's runs.
         (key,) = stored_keys(redis_server)
@@ -95,7 +95,7 @@ async def test_a_response_has_one_age_and_one_lifetime_on_all_replicas(redis_ser
 async def test_a_read_of_the_shared_tier_is_one_round_trip(redis_server: Valkey) -> None:
     """`GET` and `PTTL` are both with the server before either is answered, and nothing else is sent for a hit."""
     with tcp_proxy(redis_server.port) as proxy:
-        async with fleet(redis_server.url, 1) as (a,), fleet(proxy.url, 1, clocks=True, redis_timeout=0.6) as (b,):
+        async with fleet(redis_server.url, 1) as (a,), fleet(proxy.url, 1, clocks=True) as (b,):
             await filled(a)
             # Connections are open, and scripts are known, from here on.
             await filled(b, "/items/other")
@@ -194,10 +194,10 @@ async def test_what_was_purged_is_served_from_the_shared_tier_by_nobody(redis_se
 async def test_a_replica_that_missed_the_purge_takes_nothing_once_its_lease_is_over(redis_server: Valkey) -> None:
     """Without a live lease the shared tier is not read at all, although `GET` would succeed."""
     with tcp_proxy(redis_server.port) as proxy:
-        async with fleet(redis_server.url, 1) as (a,), fleet(proxy.url, 1, clocks=True, redis_timeout=0.6) as (b,):
+        async with fleet(redis_server.url, 1) as (a,), fleet(proxy.url, 1, clocks=True) as (b,):
             await filled(a)
             # No heartbeat until the clock rings: the lease ends before that.
-            b.clock._now += 3
+            b.clock._now += 7
             assert not b.live
             before = calls(redis_server, "get")
             answer = await b.ask()
@@ -211,14 +211,14 @@ async def test_a_replica_that_missed_the_purge_takes_nothing_once_its_lease_is_o
 async def test_a_reply_that_comes_after_the_lease_is_refused(redis_server: Valkey) -> None:
     """The lease is looked at again when the answer of the shared tier has arrived."""
     with tcp_proxy(redis_server.port) as proxy:
-        async with fleet(redis_server.url, 1) as (a,), fleet(proxy.url, 1, clocks=True, redis_timeout=0.6) as (b,):
+        async with fleet(redis_server.url, 1) as (a,), fleet(proxy.url, 1, clocks=True) as (b,):
             await filled(a)
             await filled(b, "/items/other")
             before = calls(redis_server, "get")["get"]
             proxy.black_hole("to_client")
             asked = b.call()
             await eventually(lambda: calls(redis_server, "get")["get"] > before, "the read at the server")
-            b.clock._now += 3
+            b.clock._now += 7
             proxy.heal()
             assert_miss(await asked.answer())
             assert b.far("outdated") == 1
