@@ -131,12 +131,14 @@ class Mutation(Purging):
 
     def _said(self, message: Message, purge: bytes) -> Message:
         # That the commit is still to come says more than that the log is out of reach.
-        detail = "late-purge" if purge == b"queued" else "disconnected"
+        late = purge == b"queued"
         if self._undelivered is not None:
             purge = b"queued"
         fields = [*message.get("headers", ()), (b"cacheinval-purge", purge)]
         if purge == b"queued":
-            outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail=detail)
+            outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
+            if late:
+                outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="late-purge")
             self.described(outcome)
             fields += status_fields(self.site, outcome)
         elif self.site.engine.settings.read_your_writes and self._numbers:
