@@ -31,7 +31,7 @@ $(STAMP): FORCE
 endif
 endif
 
-.PHONY: help demo test test-system lint format types layers lowest wheel bench simulate conformance clean FORCE
+.PHONY: help demo test test-system lint format types layers lowest wheel bench simulate chaos conformance clean FORCE
 .DEFAULT_GOAL := help
 
 help: ## list the tasks
@@ -65,7 +65,7 @@ format: $(STAMP) ## let ruff lay out the code and fix what it can
 
 types: $(STAMP) ## mypy and pyright, strict on the package
 	@$(INSTALL) --group bench
-	@$(BIN)/mypy $(wildcard fastapi_cacheinval example_app bench simulation tests scripts)
+	@$(BIN)/mypy $(wildcard fastapi_cacheinval example_app bench chaos simulation tests scripts)
 	@$(BIN)/pyright --pythonpath $(BIN)/python --warnings
 
 layers: $(STAMP) ## who may import whom (import-linter)
@@ -83,6 +83,9 @@ bench: $(STAMP) ## measure, and print Markdown tables
 
 simulate: $(STAMP) ## many replicas and servers under seeded faults, for a minute (--seconds, --seeds, --replay, --record)
 	@$(BIN)/python -m simulation $(ARGS)
+
+chaos: $(STAMP) ## replicas and a Valkey under real faults, every read checked; then a broken build (--seconds, --seed, --server)
+	@$(BIN)/python -m chaos $(ARGS)
 
 conformance: $(STAMP) ## the public HTTP caching test suite against the middleware; needs node and npm (EDITION=folder)
 	@$(INSTALL) --group bench

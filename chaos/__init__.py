@@ -1,0 +1,1 @@
+"""Real replicas, a real Valkey, real faults, and a checker over what clients saw: `python -m chaos`."""

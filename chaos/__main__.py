@@ -1,0 +1,65 @@
+"""`python -m chaos [--seconds 60] [--seed N] [--server uvicorn ...] [--void 15]`: fails where it did not hold."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import get_args
+
+from chaos.report import stories, table
+from chaos.run import Plan, run
+from tests.servers.processes import ServerName
+
+__all__ = ["main"]
+
+
+def _held(plan: Plan) -> bool:
+    """Run the build under test: it has to be put to the test, to keep every promise, and to fail no read."""
+    result = asyncio.run(run(plan))
+    print(table(result), flush=True)
+    if result.verdict.violations:
+        print(stories(result), flush=True)
+    if result.void:
+        print(f"void: {result.void}", flush=True)
+    return not (result.void or result.failed or result.verdict.violations)
+
+
+def _found_out(plan: Plan) -> bool:
+    """Run the broken build: if it passes, the run above has proved nothing."""
+    result = asyncio.run(run(plan))
+    print(table(result), flush=True)
+    if not result.verdict.violations:
+        print("void: a build that deletes and publishes passes as well", flush=True)
+    return bool(result.verdict.violations)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run under each server, then the broken build; 1 for a violation and where nothing is proved."""
+    parser = argparse.ArgumentParser(
+        prog="python -m chaos", description="Real replicas, real faults, every read checked."
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="for how long faults begin, per server (60)")
+    parser.add_argument(
+        "--void", type=float, default=15.0, metavar="SECONDS", help="the same for the broken build (15)"
+    )
+    parser.add_argument("--server", nargs="+", choices=get_args(ServerName), default=["uvicorn"], help="one or several")
+    parser.add_argument("--replicas", type=int, default=3, help="how many processes (3)")
+    parser.add_argument("--bound", type=float, default=1.0, metavar="SECONDS", help="staleness_bound (1)")
+    parser.add_argument(
+        "--seed", default=secrets.token_hex(3), help="of the faults and of the load; chosen and printed"
+    )
+    chosen = parser.parse_args(arguments)
+    plan = Plan(replicas=chosen.replicas, seconds=chosen.seconds, bound=chosen.bound, seed=chosen.seed)
+    held = [_held(replace(plan, server=server)) for server in chosen.server]
+    if chosen.void > 0:
+        broken = replace(plan, server=chosen.server[0], build="delete-and-publish", seconds=chosen.void)
+        held.append(_found_out(broken))
+    return 0 if all(held) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

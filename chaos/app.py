@@ -1,0 +1,193 @@
+"""The app that every replica serves: rows with versions, cached reads of several kinds, writes that commit late.
+
+`CHAOS_REDIS`, `CHAOS_AUTHORITY`, `CHAOS_REPLICA`, `CHAOS_SEED`, `CHAOS_BOUND` and `CHAOS_BUILD` say what it is part of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Header, HTTPException, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chaos.authority import Rows
+from chaos.broken import DeletingCache
+from fastapi_cacheinval import CacheMiddleware, CachePolicy, CacheTags, HTTPCache, cached, invalidates
+from fastapi_cacheinval.errors import PurgeNotDelivered, ReplicasUnknown
+
+__all__ = ["APP_FAILS", "NAMESPACE", "ROWS", "app"]
+
+# The one status besides 200 that a handler of a read gives.
+APP_FAILS = "503"
+
+ROWS = 12
+NAMESPACE = "chaos"
+
+_REPLICA = os.environ.get("CHAOS_REPLICA", "0")
+_LIFE = f"{_REPLICA}.{os.getpid()}"
+_draw = random.Random(f"{os.environ.get('CHAOS_SEED', '')} {_REPLICA}")
+
+# A handler takes a few milliseconds, now and then a lot longer, before and after it has read.
+_USUAL, _SLOW = (0.0, 0.015), (0.1, 0.4)
+_SLOW_SHARE, _FAILING_SHARE = 0.06, 0.04
+
+_rows = Rows(os.environ.get("CHAOS_AUTHORITY", ""))
+_build = DeletingCache if os.environ.get("CHAOS_BUILD") == "delete-and-publish" else HTTPCache
+cache = _build.from_url(
+    os.environ.get("CHAOS_REDIS", "memory://"),
+    namespace=NAMESPACE,
+    staleness_bound=float(os.environ.get("CHAOS_BOUND", "1")),
+    read_your_writes=True,
+)
+
+LONG = CachePolicy(ttl=3600, stale_while_revalidate=3600, stale_if_error=3600)
+BRIEF = CachePolicy(ttl=0.3, stale_while_revalidate=60, stale_if_error=60)
+
+
+def _live() -> bool:
+    return cache.engine.replica.live(cache.clock.now())
+
+
+class Labelled:
+    """Outermost of all: says which process answers and whether it holds a lease, and counts the mutations inside."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.writing = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if scope["path"] == "/-/state":
+            await self._state(send)
+            return
+        unsafe = scope["method"] != "GET"
+        live = _live()
+
+        async def labelled(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                label = [(b"x-life", _LIFE.encode()), (b"x-live", b"%d" % (live and _live()))]
+                message = {**message, "headers": [*message.get("headers", ()), *label]}
+            await send(message)
+
+        self.writing += unsafe
+        try:
+            await self.app(scope, receive, labelled)
+        finally:
+            self.writing -= unsafe
+
+    async def _state(self, send: Send) -> None:
+        """`clean` where no purge of this process can be still to come."""
+        queued = cache.statistics().queue_length
+        # A request that was cancelled leaves its purge to a task of the cache's own.
+        owned = len(cache.runtime._owned) if cache.running else 0  # noqa: SLF001
+        clean = not (self.writing or queued or owned)
+        headers = [(b"content-length", b"1"), (b"x-life", _LIFE.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"%d" % clean})
+
+
+app = FastAPI()
+app.add_middleware(CacheMiddleware, cache=cache)
+app.add_middleware(Labelled)
+
+
+async def _pause() -> None:
+    await asyncio.sleep(_draw.uniform(*(_SLOW if _draw.random() < _SLOW_SHARE else _USUAL)))
+
+
+async def _read(rows: Sequence[int]) -> dict[str, Any]:
+    """What a handler answers: the versions that it read, and when it began."""
+    began = time.monotonic()
+    await _pause()
+    versions = await _rows.read(rows)
+    await _pause()
+    if _draw.random() < _FAILING_SHARE:
+        raise HTTPException(int(APP_FAILS), "now and then it fails")
+    return {"filled": began, "versions": versions}
+
+
+@app.get("/rows", dependencies=[cached(LONG, tags=["rows"])])
+async def list_rows() -> dict[str, Any]:
+    return await _read(range(ROWS))
+
+
+@app.get("/rows/{row}", dependencies=[cached(LONG, tags=["row:{row}"])])
+async def read_row(row: int) -> dict[str, Any]:
+    return await _read([row])
+
+
+@app.get("/brief/{row}", dependencies=[cached(BRIEF, tags=["row:{row}"])])
+async def read_briefly(row: int) -> dict[str, Any]:
+    return await _read([row])
+
+
+@app.get("/pairs/{row}/{other}", dependencies=[cached(LONG, tags=["row:{row}"])])
+async def read_pair(row: int, other: int, tags: CacheTags) -> dict[str, Any]:
+    found = await _read([row, other])
+    tags.add(f"row:{other}")
+    return found
+
+
+@app.get("/spoken/{row}", dependencies=[cached(LONG, tags=["row:{row}"])])
+async def read_aloud(row: int, accept_language: Annotated[str, Header()] = "en") -> dict[str, Any]:
+    return {**await _read([row]), "language": accept_language}
+
+
+class Session:
+    """Stands for a database session; what it wrote is seen from its commit on."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[int, int]] = []
+
+
+async def open_session() -> AsyncIterator[Session]:
+    """Commits after the response, as FastAPI's request-scoped `yield` dependencies do; may fail after it, too."""
+    session = Session()
+    yield session
+    await _pause()
+    for row, number in session.written:
+        await _rows.write(row, number, _LIFE)
+    await _pause()
+    if session.written and _draw.random() < _FAILING_SHARE:
+        raise RuntimeError("lost the connection just after the commit")
+
+
+async def _write(row: int, number: int, session: Session) -> dict[str, int]:
+    await _pause()
+    if _draw.random() < _FAILING_SHARE:
+        raise HTTPException(409, "now and then it refuses")
+    session.written.append((row, number))
+    return {"row": row}
+
+
+@app.put("/rows/{row}", dependencies=[invalidates("row:{row}", "rows")])
+async def write_row(row: int, number: int, session: Annotated[Session, Depends(open_session)]) -> dict[str, int]:
+    return await _write(row, number, session)
+
+
+@app.patch("/rows/{row}", dependencies=[invalidates("row:{row}", "rows", soft=True)])
+async def touch_row(row: int, number: int, session: Annotated[Session, Depends(open_session)]) -> dict[str, int]:
+    return await _write(row, number, session)
+
+
+@app.post("/imports/{row}")
+async def import_row(row: int, number: int, response: Response, *, wait: bool = False) -> dict[str, int]:
+    """Commits first and purges by hand; says of the purge what the middleware would, or that it is `everywhere`."""
+    await _rows.write(row, number, _LIFE)
+    await _pause()
+    try:
+        await cache.invalidate(f"row:{row}", "rows", wait="all" if wait else None)
+        response.headers["Cacheinval-Purge"] = "everywhere" if wait else "done"
+    except ReplicasUnknown:
+        response.headers["Cacheinval-Purge"] = "done"
+    except PurgeNotDelivered:
+        response.headers["Cacheinval-Purge"] = "queued"
+        response.headers["Cache-Status"] = "app; detail=disconnected"
+    return {"row": row}

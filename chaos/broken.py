@@ -1,0 +1,115 @@
+"""The build that must be found out: a cache that deletes what is purged, tells the others to, and validates nothing.
+
+It is what most caches do. The package's own log carries its messages, so that they are lost in the same faults.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Any, Literal, Self
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from fastapi_cacheinval import HTTPCache, Receipt
+from fastapi_cacheinval.core.replica import Line, Missed, Next, Replica, Reply, Reset, Term
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse
+from fastapi_cacheinval.engine.engine import Engine, Kept
+from fastapi_cacheinval.stores.memory import MemoryStore
+
+__all__ = ["DeletingCache"]
+
+
+class _IndexedStore(MemoryStore[Kept]):
+    """A near tier that knows which keys a tag is on."""
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(max_bytes)
+        self._keys: defaultdict[str, set[bytes]] = defaultdict(set)
+
+    def put(self, key: bytes, value: Kept, weight: int, until: float, now: float) -> bool:
+        if isinstance(value, StoredResponse):
+            for tag in value.tags:
+                self._keys[tag].add(key)
+        return super().put(key, value, weight, until, now)
+
+    def delete(self, tags: Iterable[str]) -> None:
+        """Let go of whatever is on one of the tags."""
+        for tag in tags:
+            for key in self._keys.pop(tag, ()):
+                self.remove(key)
+
+
+class _DeletingReplica(Replica):
+    """Deletes at each message, and hands over whatever is still there."""
+
+    __slots__ = ("_delete",)
+
+    def __init__(self, delete: Callable[[Iterable[str]], None], staleness_bound: float) -> None:
+        super().__init__(staleness_bound=staleness_bound)
+        self._delete = delete
+        self.lease_until = inf
+
+    def heard(self, line: Line, now: float) -> Next:
+        self._delete(line.tags)
+        return Next.NOTHING
+
+    def answered(self, reply: Reply, sent: float, now: float) -> Next:
+        # What was missed stays missed; only its number is taken, so that the log answers in peace.
+        match reply:
+            case Reset(term, seq, nonce):
+                self.term, self.applied, self.nonce = term, seq, nonce
+            case Missed(term, lines) if lines:
+                self.term, self.applied, self.nonce = term, lines[-1].seq, lines[-1].nonce
+            case _:
+                pass
+        return Next.NOTHING
+
+    def let_go(self) -> None:
+        """There is no lease to be given up."""
+
+    def live(self, now: float) -> bool:
+        return True
+
+    def fenced(self, tags: Iterable[str]) -> bool:
+        return False
+
+    def adopt(self, term: Term, as_of: int, now: float) -> Stamp | None:
+        return Stamp(0, 0, 0, -inf)
+
+    def hand_over(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
+        return inf
+
+
+class DeletingCache(HTTPCache):
+    """An `HTTPCache` whose purge deletes here and in Redis, and publishes."""
+
+    redis: Redis
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        store = _IndexedStore(self.settings.l1_max_bytes)
+        replica = _DeletingReplica(store.delete, self.settings.staleness_bound)
+        self.engine = Engine(self.settings, self.clock, store, replica)
+        self._near = store
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Self:
+        cache = super().from_url(url, **options)
+        assert isinstance(cache, cls)
+        cache.redis = Redis.from_url(url, socket_timeout=cache.settings.redis_timeout)
+        return cache
+
+    async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Literal["all"] | None = None) -> Receipt:
+        self._near.delete(tags)
+        # More than the tags name, which costs it hits and spares it violations.
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            found = [key async for key in self.redis.scan_iter(f"{self.settings.namespace}:*:r", count=1000)]
+            if found:
+                await self.redis.unlink(*found)
+        return await super().purge(tags, soft=soft, wait=wait)

@@ -1,0 +1,157 @@
+"""Whether a history keeps the promises. Pure: a history in, violations out.
+
+The rules, for every hard write that was committed:
+
+- from when its replica has purged it, no read that begins on the same life of that replica sees an older version (G2);
+- from `bound` after its purge is known to be in the log, no read that begins anywhere does (G3);
+- neither is such a read answered by a handler that had begun before the commit (G4);
+- a read that carries the token of a write sees that write, on any replica, at once (G2).
+
+When those moments are:
+
+| what the client was told | purged on its replica | in the log |
+|---|---|---|
+| `everywhere` | when it was told | when it was told; who holds a lease has no bound |
+| `done` | when it was told | when it was told |
+| `queued` | when it was told | at the first clean probe of the same life after that |
+| `late-purge`, or nothing | at the first clean probe of the same life after commit and answer | the same |
+
+A life that ends before its clean probe leaves the write unbound: its purge may have died with it. A write without a
+commit binds nothing, one that nobody knows the outcome of only if the authority has it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from chaos.history import Commit, History, Outcome, Probe, Read, Write
+
+__all__ = ["Verdict", "Violation", "check"]
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A read that broke a promise, the write that it should have seen, and how long after that it began, in seconds."""
+
+    promise: str
+    read: Read
+    write: Write
+    late: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a check.
+
+    `at_risk` counts the reads that overlap a hard write to one of their rows, or begin within two bounds after one;
+    `unbound` the committed hard writes that bind nobody but, perhaps, their own replica. `worst` is the longest, in
+    seconds, that a replica answered with what another one had purged.
+    """
+
+    violations: Sequence[Violation]
+    at_risk: int
+    unbound: int
+    worst: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A committed hard write, and from when on it binds its own life and is in the log."""
+
+    write: Write
+    commit: Commit
+    own: float
+    known: float
+
+
+class _Probes:
+    """The clean probes of each life, in the order of their beginnings."""
+
+    def __init__(self, probes: Sequence[Probe]) -> None:
+        self._clean: defaultdict[str, list[Probe]] = defaultdict(list)
+        for probe in sorted(probes, key=lambda probe: probe.began):
+            if probe.clean:
+                self._clean[probe.life].append(probe)
+
+    def after(self, life: str, moment: float) -> float:
+        """When the first clean probe ended that began after this moment; inf without one."""
+        clean = self._clean[life]
+        first = bisect_left(clean, moment, key=lambda probe: probe.began)
+        return clean[first].ended if first < len(clean) else inf
+
+
+def _bindings(history: History) -> dict[int, list[_Bound]]:
+    """The writes that bind, by row, the newest version first."""
+    probes = _Probes(history.probes)
+    rows: defaultdict[int, list[_Bound]] = defaultdict(list)
+    for write in history.writes:
+        commit = write.commit
+        if commit is None or write.soft:
+            continue
+        clean = probes.after(commit.life, max(write.ended, commit.at))
+        match write.outcome:
+            case Outcome.EVERYWHERE | Outcome.DONE:
+                own, known = write.ended, write.ended
+            case Outcome.QUEUED:
+                own, known = write.ended, clean
+            case Outcome.LATE | Outcome.UNKNOWN:
+                own, known = clean, clean
+        rows[write.row].append(_Bound(write, commit, own, known))
+    for bounds in rows.values():
+        bounds.sort(key=lambda bound: -bound.commit.version)
+    return dict(rows)
+
+
+def _broken(read: Read, row: int, seen: int, bounds: Sequence[_Bound], bound: float) -> Iterator[Violation]:
+    """What one row of a read breaks; the oldest write it should have seen comes last."""
+    for each in bounds:
+        older = seen < each.commit.version
+        if not older and read.filled >= each.commit.at:
+            # Versions are committed in order: all that is left is older still.
+            return
+        if read.life == each.commit.life and read.began > each.own:
+            yield Violation("G2" if older else "G4", read, each.write, read.began - each.own)
+        elif read.began > each.known + bound:
+            yield Violation("G3" if older else "G4", read, each.write, read.began - each.known)
+        elif read.live and read.began > each.known and each.write.outcome is Outcome.EVERYWHERE:
+            yield Violation("G3 by waiting", read, each.write, read.began - each.known)
+        elif seen < each.commit.version == read.promised.get(row):
+            yield Violation("G2 by token", read, each.write, read.began - each.write.ended)
+
+
+def _staleness(read: Read, seen: int, bounds: Sequence[_Bound]) -> float:
+    """For how long another replica had purged what this read was still answered with."""
+    known = inf
+    for each in bounds:
+        if each.commit.version <= seen:
+            break
+        if each.commit.life != read.life:
+            known = min(known, each.known)
+    return read.began - known
+
+
+def _at_risk(read: Read, bounds: Sequence[_Bound], bound: float) -> bool:
+    return any(read.ended >= each.write.began and read.began <= each.write.ended + 2 * bound for each in bounds)
+
+
+def check(history: History, bound: float) -> Verdict:
+    """Check every read against every write; `bound` is the staleness bound in seconds."""
+    rows = _bindings(history)
+    violations: list[Violation] = []
+    at_risk, worst = 0, 0.0
+    for read in history.reads:
+        risky = False
+        for row, seen in read.versions.items():
+            bounds = rows.get(row, [])
+            found = list(_broken(read, row, seen, bounds, bound))
+            if found:
+                violations.append(max(found, key=lambda violation: violation.late))
+            worst = max(worst, _staleness(read, seen, bounds))
+            risky = risky or _at_risk(read, bounds, bound)
+        at_risk += risky
+    unbound = sum(each.known == inf for bounds in rows.values() for each in bounds)
+    return Verdict(violations, at_risk, unbound, worst)

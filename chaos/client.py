@@ -1,0 +1,66 @@
+"""A small HTTP client: one kept-alive connection that says plainly when there was no answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+__all__ = ["Answer", "Connection", "Lost"]
+
+
+class Lost(Exception):
+    """No answer: refused, reset, ended early, or not in time."""
+
+
+class Answer(NamedTuple):
+    """Status, fields by lower-case name (the last of each), and body."""
+
+    status: int
+    fields: Mapping[str, str]
+    body: bytes
+
+
+class Connection:
+    """A client of one port of 127.0.0.1; it connects when it is asked and is not connected."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, method: str, path: str, seconds: float, fields: Mapping[str, str] | None = None) -> Answer:
+        """Ask, and wait for so many seconds; raises `Lost`, after which the connection is closed."""
+        lines = [f"{method} {path} HTTP/1.1", "host: chaos"]
+        lines += [f"{name}: {text}" for name, text in (fields or {}).items()]
+        if method != "GET":
+            lines.append("content-length: 0")
+        request = "\r\n".join([*lines, "", ""]).encode()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._exchange(request)
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
+            self.close()
+            raise Lost(type(error).__name__) from error
+        except BaseException:
+            self.close()
+            raise
+
+    async def _exchange(self, request: bytes) -> Answer:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        writer.write(request)
+        first, *rest = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").rstrip().split("\r\n")
+        fields = {name.strip().lower(): text.strip() for name, _, text in (line.partition(":") for line in rest)}
+        body = await reader.readexactly(int(fields.get("content-length", "0")))
+        if fields.get("connection", "").lower() == "close":
+            self.close()
+        return Answer(int(first.split()[1]), fields, body)
+
+    def close(self) -> None:
+        """Let go of the connection, without a word."""
+        if self._streams is not None:
+            with contextlib.suppress(RuntimeError):  # its event loop has ended
+                self._streams[1].transport.abort()
+            self._streams = None
