@@ -79,8 +79,8 @@ async def _table(options: Options) -> Table:
         silent = taken[f"{name}, cache silent"]
         share = taken[name] / silent
         rows.append((f"{name}, cache silent", f"{silent:.2f}", "", "", ""))
-        words = ("", "") if target is None else (f"at most {target:g}×", reached(share <= target))
-        rows.append((name, f"{taken[name]:.2f}", f"{share:.2f}×", *words))
+        aim, verdict = ("", "") if target is None else (f"at most {target:g}×", reached(share <= target))
+        rows.append((name, f"{taken[name]:.2f}", f"{share:.2f}×", aim, verdict))
     return Table(
         "Front hit with telemetry, in process",
         f"Batches of {BATCH} GETs for keys drawn from {urls:,} URLs, the apps in turn; medians of the batches. With an "

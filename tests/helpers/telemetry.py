@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind
 
 from tests.helpers.http import Shop, until
 
-__all__ = ["Recorded", "Watched", "attributes_of", "linked_to", "same_trace"]
+__all__ = ["Recorded", "Watched", "attributes_of", "identity_of", "linked_to", "same_trace"]
 
 
 class Recorded:
@@ -101,6 +101,12 @@ def attributes_of(span: ReadableSpan) -> dict[str, Any]:
     }
 
 
+def identity_of(span: ReadableSpan) -> tuple[int, int]:
+    """Trace and span, as links name them."""
+    assert span.context is not None
+    return span.context.trace_id, span.context.span_id
+
+
 def linked_to(span: ReadableSpan) -> list[tuple[int, int]]:
     """Trace and span of each link."""
     return [(link.context.trace_id, link.context.span_id) for link in span.links]
@@ -108,4 +114,4 @@ def linked_to(span: ReadableSpan) -> list[tuple[int, int]]:
 
 def same_trace(*spans: ReadableSpan) -> bool:
     """Whether all are of one trace."""
-    return len({span.context.trace_id for span in spans if span.context is not None}) == 1
+    return len({identity_of(span)[0] for span in spans}) == 1

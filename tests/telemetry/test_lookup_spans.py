@@ -9,7 +9,7 @@ from opentelemetry.trace import SpanKind
 
 from fastapi_cacheinval import CachePolicy, cached
 from tests.helpers.http import Shop, until
-from tests.helpers.telemetry import Watched, attributes_of, linked_to
+from tests.helpers.telemetry import Watched, attributes_of, identity_of, linked_to
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +35,7 @@ async def test_a_purge_by_hand_is_below_the_current_span_or_by_itself() -> None:
             await shop.cache.invalidate("a", soft=True)
     purge, outer = shop.recorded.spans()
     assert purge.parent is not None
-    assert purge.parent.span_id == outer.context.span_id
+    assert purge.parent.span_id == identity_of(outer)[1]
     assert attributes_of(purge) == {"soft": True, "seq": 2}
 
 
@@ -47,12 +47,12 @@ async def test_without_a_servers_span_a_lookup_has_one_of_its_own() -> None:
     miss = shop.recorded.one("cacheinval.lookup")
     assert attributes_of(miss) == {"result": "miss", "reason": "uri-miss"}
     assert miss.parent is not None
-    assert f"{miss.context.trace_id:032x}-{miss.parent.span_id:016x}" == CALLER[3:-3]
+    assert f"{identity_of(miss)[0]:032x}-{miss.parent.span_id:016x}" == CALLER[3:-3]
     shop.recorded.forget()
     await shop.ask("/products/1")
     hit = shop.recorded.one("cacheinval.lookup")
     assert attributes_of(hit) == {"result": "hit", "tier": "l1", "age": 0}
-    assert linked_to(hit) == [(miss.context.trace_id, miss.context.span_id)]
+    assert linked_to(hit) == [identity_of(miss)]
     assert hit.kind is SpanKind.INTERNAL
 
 

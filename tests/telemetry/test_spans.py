@@ -9,7 +9,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from fastapi_cacheinval import CacheMiddleware, CachePolicy, cached, invalidates
 from tests.helpers.http import Call, Shop, ask, scope_of
-from tests.helpers.telemetry import Recorded, Watched, attributes_of, linked_to, same_trace
+from tests.helpers.telemetry import Recorded, Watched, attributes_of, identity_of, linked_to, same_trace
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +56,7 @@ async def test_a_hit_links_to_the_trace_that_filled_it() -> None:
     for _ in range(2):
         await shop.ask("/products/1")
         hit = shop.recorded.server()
-        assert linked_to(hit) == [(fill.context.trace_id, fill.context.span_id)]
+        assert linked_to(hit) == [identity_of(fill)]
         assert not same_trace(hit, fill)
 
 
@@ -78,7 +78,7 @@ async def test_a_hit_of_the_route_lookup_is_told_by_the_servers_span() -> None:
     hit = shop.recorded.server()
     assert hit.name == "GET /reports"
     assert attributes_of(hit) == {"result": "hit", "tier": "l1", "age": 0}
-    assert linked_to(hit) == [(fill.context.trace_id, fill.context.span_id)]
+    assert linked_to(hit) == [identity_of(fill)]
     assert all(span.status.status_code is not StatusCode.ERROR for span in shop.recorded.spans())
 
 
@@ -94,10 +94,10 @@ async def test_a_refresh_is_a_trace_of_its_own_linked_to_the_request_that_caused
     refresh = await shop.span_of_refresh()
     assert refresh.parent is None
     assert not same_trace(refresh, stale)
-    assert linked_to(refresh) == [(stale.context.trace_id, stale.context.span_id)]
+    assert linked_to(refresh) == [identity_of(stale)]
     assert attributes_of(refresh) == {"outcome": "stored"}
     await shop.ask("/products/1")
-    assert linked_to(shop.recorded.server()) == [(refresh.context.trace_id, refresh.context.span_id)]
+    assert linked_to(shop.recorded.server()) == [identity_of(refresh)]
 
 
 async def test_what_a_refresh_does_is_below_its_span() -> None:
@@ -117,7 +117,7 @@ async def test_what_a_refresh_does_is_below_its_span() -> None:
     refresh = await shop.span_of_refresh()
     query = shop.recorded.one("query")
     assert query.parent is not None
-    assert query.parent.span_id == refresh.context.span_id
+    assert query.parent.span_id == identity_of(refresh)[1]
 
 
 async def test_a_mutations_purge_is_below_its_span() -> None:
@@ -127,7 +127,7 @@ async def test_a_mutations_purge_is_below_its_span() -> None:
     await shop.ask("/products/1", method="PUT")
     mutation, purge = shop.recorded.server(), shop.recorded.one("cacheinval.invalidate")
     assert purge.parent is not None
-    assert purge.parent.span_id == mutation.context.span_id
+    assert purge.parent.span_id == identity_of(mutation)[1]
     assert attributes_of(purge) == {"soft": False, "seq": 1}
     assert attributes_of(mutation) == {}
 
@@ -195,7 +195,7 @@ async def test_a_hit_by_headers_is_told_and_linked() -> None:
     hit = shop.recorded.server()
     assert hit.name == "GET /pages/{name}"
     assert attributes_of(hit) == {"result": "hit", "tier": "l1", "age": 0}
-    assert linked_to(hit) == [(fill.context.trace_id, fill.context.span_id)]
+    assert linked_to(hit) == [identity_of(fill)]
 
 
 async def test_the_purge_after_an_error_is_below_the_mutations_span() -> None:
