@@ -24,11 +24,10 @@ from fastapi_cacheinval.framework.answering import send_stored, status_fields, w
 from fastapi_cacheinval.framework.lifespan import Lifespan
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.reading import Read, order_refresh, pass_on
-from fastapi_cacheinval.framework.server_spans import name_route
 from fastapi_cacheinval.framework.shared.entrance import Entrance
 from fastapi_cacheinval.framework.site import Site
+from fastapi_cacheinval.framework.watching import hit_watched, watch
 from fastapi_cacheinval.grammar.fields import first
-from fastapi_cacheinval.ports.tracing import Seen
 
 __all__ = ["CacheMiddleware"]
 
@@ -83,7 +82,6 @@ class CacheMiddleware:
         engine = self.cache.engine
         self._replica = engine.replica
         self._counters = self.cache.counters
-        self._tracing = self.cache.tracing
         self._at = engine.store.at
         self._now = engine.now
         self._emit_cache_status = emit_cache_status
@@ -131,7 +129,7 @@ class CacheMiddleware:
                     ):
                         # What decide() would say, for nothing but comparisons.
                         if self._watched:
-                            await self._hit_watched(scope, send, stored, now)
+                            await hit_watched(self._site, scope, send, stored, now)
                             return
                         self._counters.hits += 1
                         fields = [*stored.headers, (b"age", b"%d" % (now - stored.created))]
@@ -197,7 +195,7 @@ class CacheMiddleware:
         if refresh and not self.cache.running:
             return False
         outcome = site.engine.outcome(stored, result, None, now)
-        seen = self._watch(scope, send, stored, outcome) if site.observed else None
+        seen = watch(site, scope, send, stored, outcome) if site.observed else None
         if refresh:
             cause = "" if seen is None else seen.trace
             order_refresh(site, self.cache.runtime, scope, [*scope["headers"]], stored, cause)
@@ -208,32 +206,6 @@ class CacheMiddleware:
             if seen is not None:
                 seen.left()
         return True
-
-    async def _hit_watched(self, scope: Scope, send: Send, stored: StoredResponse, now: float) -> None:
-        """The common hit while somebody records telemetry."""
-        age, ttl = now - stored.created, int(stored.fresh_until - now)
-        outcome = Outcome(Result.HIT, "l1", None, age, ttl)
-        seen = self._watch(scope, send, stored, outcome)
-        self._counters.answered(outcome, stored.route)
-        fields = [*stored.headers, (b"age", b"%d" % age)]
-        if self._emit_cache_status:
-            fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % ttl))
-        try:
-            await send({"type": "http.response.start", "status": stored.status, "headers": fields})
-            await send({"type": "http.response.body", "body": stored.body})
-        finally:
-            if seen is not None:
-                seen.left()
-
-    def _watch(self, scope: Scope, send: Send, stored: StoredResponse, outcome: Outcome) -> Seen | None:
-        """Say of the request's span, and of the server's metrics, what a front hit is."""
-        if stored.route is not None:
-            name_route(scope, send, stored.route, routed=False)
-        if not self._tracing.on:
-            return None
-        seen = self._tracing.enter(scope["headers"])
-        seen.answered(outcome, stored.trace)
-        return seen
 
     async def _forward_rarer(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> None:
         """Unsafe requests, and HEAD."""
