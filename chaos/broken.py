@@ -59,7 +59,7 @@ class _DeletingReplica(Replica):
         self._delete(line.tags)
         return Next.NOTHING
 
-    def answered(self, reply: Reply, sent: float, now: float) -> Next:
+    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
         # What was missed stays missed; only its number is taken, so that the log answers in peace.
         match reply:
             case Reset(term, seq, nonce):
