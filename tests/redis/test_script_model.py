@@ -50,7 +50,8 @@ def clients() -> Iterator[Clients]:
 
 def _call(**fields: Any) -> Call:
     defaults: dict[str, Any] = {"replica": "", "term": 0, "term_nonce": "", "seq": 0, "nonce": "", "bound": 2.0}
-    return Call(**defaults | {"channel": _KEYS.channel} | fields)
+    given: dict[str, Any] = {**defaults, "channel": _KEYS.channel, **fields}
+    return Call(**given)
 
 
 def _message(written: Written) -> bytes:
