@@ -13,7 +13,7 @@ from fastapi_cacheinval.ports.clock import Alarm, Clock
 __all__ = ["SystemClock", "ended", "within"]
 
 # Real seconds after which a task that has been cancelled is cancelled again.
-_AGAIN = 0.1
+_AGAIN = 0.25
 
 
 class SystemClock:

@@ -13,6 +13,7 @@ import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -94,14 +95,24 @@ class FarTier:
         self._listening: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to hear of released locks."""
-        self._listening = asyncio.get_running_loop().create_task(self._listen())
+        """Begin to hear of released locks, in no request's context."""
+        self._listening = asyncio.get_running_loop().create_task(self._hear(), context=Context())
 
     async def close(self) -> None:
         """End; never raises."""
-        if self._listening is not None:
-            await ended((self._listening,))
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            await ended((listening,))
         await self._store.close()
+
+    async def _hear(self) -> None:
+        try:
+            await self._listen()
+        except asyncio.CancelledError:
+            if self._listening is not None:
+                # Its loop ends, and nobody has closed it before.
+                await self._store.close()
+            raise
 
     @property
     def open(self) -> bool:

@@ -43,6 +43,7 @@ class Shared:
         self.identity = identity
         self.backlog = Backlog()
         self.recent = Recent()
+        self.serving: set[Follower] = set()
         # Several event loops, each in a thread of its own, may follow for one replica.
         self.lock = threading.Lock()
 
@@ -83,9 +84,10 @@ class Follower:
     async def begin(self, *, serving: bool, patience: float) -> None:
         """Start, and wait for the first word from the log, for at most so many seconds."""
         if not self._tasks:
-            self._task(self._beat())
+            self._task(self._follow())
         if serving and not self._serving:
             self._serving = True
+            self._shared.serving.add(self)
             self._task(self._listen())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
@@ -98,8 +100,8 @@ class Follower:
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work, context=self._context.copy()))
 
-    async def end(self, patience: float, *, last: bool) -> None:
-        """Stop; what is queued gets one last try of at most so many seconds. `last` gives up the replica's lease."""
+    async def end(self, patience: float) -> None:
+        """Stop; what is queued gets one last try of at most so many seconds."""
         tasks = [*self._tasks, *([] if self._learning is None else [self._learning])]
         self._tasks.clear()
         await ended(tasks)
@@ -108,13 +110,21 @@ class Follower:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._drain()
-        if last:
-            # Nothing renews it any more, and the log has not been told yet that nobody has to wait for this replica.
-            self._replica.let_go()
-            if self._serving:
-                with contextlib.suppress(LogUnavailable):
-                    await self.log.leave(self._shared.identity)
+        if self.forget():
+            with contextlib.suppress(LogUnavailable):
+                await self.log.leave(self._shared.identity)
         await self.log.close()
+
+    def forget(self) -> bool:
+        """Count no longer as one that serves; whether it was the last, and the replica has given up its lease."""
+        shared = self._shared
+        with shared.lock:
+            last = self in shared.serving and len(shared.serving) == 1
+            shared.serving.discard(self)
+            if last:
+                # Nothing renews it any more, and the log has not been told yet that nobody has to wait for it.
+                self._replica.let_go()
+        return last
 
     def _answer_all(self) -> None:
         """Let nobody wait for what will not come any more."""
@@ -141,6 +151,16 @@ class Follower:
         waited = self._next
         self.want()
         return await asyncio.shield(waited)
+
+    async def _follow(self) -> None:
+        try:
+            await self._beat()
+        except asyncio.CancelledError:
+            if self._tasks:
+                # Its loop ends, and nobody has stopped it before.
+                self.forget()
+                await self.log.close()
+            raise
 
     async def _beat(self) -> None:
         while True:

@@ -51,10 +51,11 @@ class SharedBus:
             self._owner = os.getpid()
             self._shared.identity = secrets.token_hex(8)
             self._followers.clear()
+            self._shared.serving.clear()
         loop = asyncio.get_running_loop()
         for other in list(self._followers):
             if other.is_closed():
-                del self._followers[other]
+                self._followers.pop(other).forget()
         follower = self._followers.get(loop)
         if follower is None:
             follower = Follower(self._connect(), self._shared, self._clock, bound=self._bound, context=Context())
@@ -65,7 +66,7 @@ class SharedBus:
         follower = self._followers.pop(asyncio.get_running_loop(), None)
         if follower is None:
             return 0
-        await follower.end(self._bound, last=not self._followers)
+        await follower.end(self._bound)
         return 0 if self._followers else len(self._shared.backlog)
 
     async def publish(self, claim: Claim) -> Line:
