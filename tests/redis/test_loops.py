@@ -1,0 +1,275 @@
+"""One cache over Redis in scripts, in several event loops, under Starlette's test client, and after a fork."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from starlette.testclient import TestClient
+
+from fastapi_cacheinval import HTTPCache, PurgeNotDelivered
+from fastapi_cacheinval.testing import FakeClock, assert_hit, assert_miss
+from tests.helpers.fleet import CALM, SECRET, eventually, fleet
+from tests.helpers.http import ask
+from tests.helpers.life import counting_app
+from tests.servers import Valkey, tcp_proxy, until
+
+
+def over(server: Valkey, **options: Any) -> HTTPCache:
+    """A cache over a server."""
+    return HTTPCache.from_url(server.url, **{"secret": SECRET, **CALM, **options})
+
+
+def clients(server: Valkey) -> int:
+    """How many connections there are, but for the test's own."""
+    return int(server.info("clients")["connected_clients"]) - 1
+
+
+# -- scripts ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_script_purges_without_serving(redis_server: Valkey) -> None:
+    """`async with cache:` publishes; it subscribes to nothing, takes no lease, and leaves no connection behind."""
+    async with fleet(redis_server.url, 1) as (a,):
+        await a.ask()
+        await a.written()
+        before = clients(redis_server)
+        async with over(redis_server) as script:
+            for number in range(3):
+                receipt = await script.invalidate("item:a")
+                assert receipt.seq == number + 1
+            assert redis_server.execute("PUBSUB", "NUMSUB", "{cacheinval}:purges")[1] == 1
+        await eventually(lambda: a.statistics.applied == 3, "the purges")
+        assert_miss(await a.ask())
+        await eventually(lambda: clients(redis_server) == before, "the end of its connections")
+
+
+@pytest.mark.anyio
+async def test_a_script_without_redis_queues_and_delivers_when_it_is_back(redis_server: Valkey) -> None:
+    """It is told that the purge is queued, and the next one goes straight through."""
+    with tcp_proxy(redis_server.port) as proxy:
+        script = HTTPCache.from_url(proxy.url, secret=SECRET, staleness_bound=1.5)
+        proxy.refuse()
+        async with script:
+            with pytest.raises(PurgeNotDelivered) as caught:
+                await script.invalidate("item:a")
+            assert caught.value.queued
+            proxy.heal()
+            await eventually(lambda: not script.statistics().queue_length, "the queued purge")
+            await eventually(lambda: script.statistics().connected, "the log")
+            assert (await script.invalidate("item:b")).seq == 2
+
+
+@pytest.mark.anyio
+async def test_a_call_from_nowhere_without_redis_says_that_nothing_is_queued(redis_server: Valkey) -> None:
+    """A cache that has not been started has no queue: whoever calls has to repeat it."""
+    with tcp_proxy(redis_server.port) as proxy:
+        proxy.refuse()
+        script = HTTPCache.from_url(proxy.url, secret=SECRET)
+        with pytest.raises(PurgeNotDelivered) as caught:
+            await script.invalidate("item:a")
+        assert not caught.value.queued
+        assert script.statistics().queue_length == 0
+        proxy.heal()
+        assert (await script.invalidate("item:a")).seq == 1
+
+
+def test_a_plain_function_purges_with_a_loop_of_its_own(redis_server: Valkey) -> None:
+    """`invalidate_sync` from a thread without a loop, many times, leaves nothing open."""
+    script = over(redis_server)
+    before = clients(redis_server)
+    for number in range(5):
+        assert script.invalidate_sync("item:a").seq == number + 1
+    until(lambda: clients(redis_server) == before, "the end of its connections")
+
+
+# -- several event loops ------------------------------------------------------------------------------
+
+
+def test_two_event_loops_share_one_replica(redis_server: Valkey, in_thread: Callable[..., Any]) -> None:
+    """Each loop has connections of its own; a purge on one is obeyed on the other, and one may end before the other."""
+    cache = over(redis_server)
+    app, counted = counting_app(cache)
+
+    async def start() -> None:
+        await cache.start()
+
+    async def get() -> Any:
+        return await ask(app, "/it")
+
+    async def put() -> Any:
+        return await ask(app, "/it", method="PUT")
+
+    one, two = in_thread(), in_thread()
+    one(start())
+    two(start())
+    assert redis_server.execute("PUBSUB", "NUMSUB", "{cacheinval}:purges")[1] == 2
+    assert_miss(one(get()))
+    assert_hit(two(get()))
+    assert two(put()).headers["cacheinval-purge"] == "done"
+    assert_miss(one(get()))
+    assert counted.calls == 2
+    # One id in the log for both, which is still there when one of them has stopped.
+    assert len(redis_server.execute("HGETALL", "{cacheinval}:acks")) == 2
+    one(cache.stop())
+    assert len(redis_server.execute("HGETALL", "{cacheinval}:acks")) == 2
+    assert_hit(two(get()))
+    two(cache.stop())
+    assert len(redis_server.execute("HGETALL", "{cacheinval}:acks")) == 1
+    until(lambda: clients(redis_server) == 0, "the end of all connections")
+
+
+@pytest.fixture
+def in_thread() -> Any:
+    """Makes event loops in threads of their own, as functions that run a coroutine there."""
+    loops: list[tuple[asyncio.AbstractEventLoop, threading.Thread]] = []
+
+    def make() -> Callable[[Any], Any]:
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, daemon=True)
+        thread.start()
+        loops.append((loop, thread))
+        return lambda work: asyncio.run_coroutine_threadsafe(work, loop).result(20)
+
+    yield make
+    for loop, thread in loops:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(20)
+        loop.close()
+
+
+# -- Starlette's test client ------------------------------------------------------------------------
+
+
+def test_a_test_client_with_a_block(redis_server: Valkey) -> None:
+    """One loop and one lifespan; a second block finds what the first has stored, after asking the log."""
+    cache = over(redis_server)
+    app, counted = counting_app(cache)
+    with TestClient(app) as client:
+        assert_miss(client.get("/it"))
+        assert_hit(client.get("/it"))
+        client.put("/it")
+        assert_miss(client.get("/it"))
+    until(lambda: clients(redis_server) == 0, "the end of all connections")
+    with TestClient(app) as client:
+        assert_hit(client.get("/it"))
+    assert counted.calls == 2
+
+
+def test_a_test_client_without_a_block(redis_server: Valkey) -> None:
+    """A loop for each request, none of which is ever stopped: right answers, and no connection or warning is left."""
+    cache = over(redis_server)
+    app, counted = counting_app(cache)
+    client = TestClient(app)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert_miss(client.get("/it"))
+        assert_hit(client.get("/it"))
+        assert client.put("/it").headers["cacheinval-purge"] == "done"
+        assert_miss(client.get("/it"))
+        assert_hit(client.get("/it"))
+        gc.collect()
+    assert counted.calls == 2
+    assert [str(each.message) for each in caught] == []
+    until(lambda: clients(redis_server) == 0, "the end of all connections")
+
+
+def test_a_test_client_beside_another_replica(redis_server: Valkey) -> None:
+    """What somebody else purges between two requests is obeyed after the bound, although no loop was there to hear of it.
+
+    Until then this replica may serve what it has filled itself.
+    """
+    clock = FakeClock()
+    cache = over(redis_server, clock=clock)
+    app, counted = counting_app(cache)
+    client = TestClient(app)
+    client.get("/it")
+    over(redis_server).invalidate_sync("it")
+    clock.tick(CALM["staleness_bound"])
+    assert_miss(client.get("/it"))
+    assert counted.calls == 2
+    assert cache.statistics().purges["missed"] == 1
+
+
+# -- forks --------------------------------------------------------------------------------------------
+
+
+def in_child(work: Callable[[], Any]) -> None:
+    """Run a function in a fork of this process; it fails with the child's error."""
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads, which is the point
+        pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the parent is told
+            os.write(write, repr(error).encode()[:4000])
+            os._exit(1)
+    os.close(write)
+    said = b""
+    while chunk := os.read(read, 4000):
+        said += chunk
+    os.close(read)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, said.decode()
+
+
+def acks(server: Valkey) -> set[str]:
+    """The ids under which replicas have read the log."""
+    with redis.Redis(port=server.port, decode_responses=True) as client:
+        found: Any = client.hgetall("{cacheinval}:acks")
+    return set(found) - {"!"}
+
+
+def test_a_fork_after_construction_is_a_replica_of_its_own(redis_server: Valkey) -> None:
+    """A preloaded app is forked before it starts: each child has its own id, and what one has stored the next finds."""
+    cache = over(redis_server)
+    app, _ = counting_app(cache)
+
+    def serves(result: Callable[[Any], None]) -> Callable[[], None]:
+        def work() -> None:
+            with TestClient(app) as client:
+                result(client.get("/it"))
+                deadline = time.monotonic() + 20
+                while not cache.statistics().far.get("write") and not cache.statistics().far.get("hit"):
+                    assert time.monotonic() < deadline
+                    time.sleep(0.005)
+                assert len(acks(redis_server)) == 1
+
+        return work
+
+    in_child(serves(assert_miss))
+    in_child(serves(assert_hit))
+    with TestClient(app) as client:
+        assert_hit(client.get("/it"))
+
+
+def test_a_fork_of_a_running_cache_starts_anew(redis_server: Valkey) -> None:
+    """A child of a process that serves takes another id, and its parent's connections are left alone."""
+    cache = over(redis_server)
+    app, _ = counting_app(cache)
+    with TestClient(app) as client:
+        assert_miss(client.get("/it"))
+        until(lambda: cache.statistics().far.get("write"), "the write")
+        ours = acks(redis_server)
+
+        def work() -> None:
+            with TestClient(app) as other:
+                other.put("/it")
+                assert len(acks(redis_server)) == 2
+
+        in_child(work)
+        until(lambda: cache.statistics().applied == 1, "the child's purge")
+        assert_miss(client.get("/it"))
+        assert ours <= acks(redis_server)

@@ -1,0 +1,153 @@
+"""`wait="all"`: a purge that returns when every replica that could serve has applied it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from fastapi_cacheinval import HTTPCache, PurgeNotDelivered, ReplicasUnknown
+from tests.helpers.fleet import SECRET, eventually, fleet, joining
+from tests.helpers.trouble import QUICK, TIMEOUT, agreed, filled_everywhere, never_stale
+from tests.servers import Valkey, tcp_proxy
+
+pytestmark = pytest.mark.anyio
+
+
+def of_age(server: Valkey) -> None:
+    """Make the log's term an old one: in a young one there may be leases of the term before."""
+    server.execute("HSET", "{cacheinval}:state", "opened", 1)
+
+
+async def test_all_have_applied_it_when_it_returns(redis_server: Valkey) -> None:
+    """The receipt has how many replicas and how long; whoever is asked next obeys."""
+    async with fleet(redis_server.url, 4) as nodes:
+        of_age(redis_server)
+        await filled_everywhere(nodes[0], nodes[1])
+        for number in range(1, 6):
+            nodes[0].data.versions["a"] = number
+            receipt = await nodes[number % 4].cache.invalidate("item:a", wait="all")
+            assert {node.statistics.applied for node in nodes} == {number}
+            assert receipt.replicas == 4
+            assert receipt.seconds is not None
+            assert 0 < receipt.seconds < 5
+            await never_stale(nodes, number, seconds=0)
+
+
+@pytest.mark.parametrize("way", ["url", "clear", "soft"])
+async def test_every_kind_of_purge_can_wait(redis_server: Valkey, way: str) -> None:
+    """By path, of everything, softly."""
+    async with fleet(redis_server.url, 2) as (a, b):
+        of_age(redis_server)
+        match way:
+            case "url":
+                receipt = await a.cache.invalidate_url("/items/a", wait="all")
+            case "clear":
+                receipt = await a.cache.clear(wait="all")
+            case _:
+                receipt = await a.cache.invalidate("item:a", soft=True, wait="all")
+        assert receipt.replicas == 2
+        assert b.statistics.applied == 1
+
+
+async def test_in_a_new_term_it_waits_for_the_leases_of_the_one_before(redis_server: Valkey) -> None:
+    """Who does not know of the new term yet may serve for as long as its lease; so long it is not done."""
+    async with fleet(redis_server.url, 2, **QUICK) as (a, b):
+        await asyncio.gather(a.in_touch(), b.in_touch())
+        began = time.monotonic()
+        redis_server.execute("FLUSHALL")
+        receipt = await a.cache.invalidate("item:a", wait="all")
+        assert time.monotonic() - began >= QUICK["staleness_bound"] * 0.9
+        assert receipt.replicas == 2
+        assert receipt.term == 2
+
+
+async def test_who_is_cut_off_is_waited_for_until_its_lease_is_over(redis_server: Valkey) -> None:
+    """B cannot be reached: the purge is done for all when B may not serve any more, and not before."""
+    with tcp_proxy(redis_server.port) as proxy:
+        async with (
+            fleet(redis_server.url, 1, **QUICK) as (a,),
+            fleet(proxy.url, 1, data=a.data, first=1, **QUICK) as (b,),
+        ):
+            of_age(redis_server)
+            await filled_everywhere(a, b)
+            proxy.black_hole()
+            a.data.versions["a"] = 1
+            began = time.monotonic()
+            receipt = await a.cache.invalidate("item:a", wait="all")
+            assert not b.live
+            assert time.monotonic() - began < 3 * QUICK["staleness_bound"]
+            assert receipt.replicas == 1
+            await never_stale([a, b], 1, seconds=0)
+            proxy.heal()
+
+
+async def test_who_has_stopped_is_not_waited_for(redis_server: Valkey) -> None:
+    """A replica that is shut down gives up its lease, and its place among those who are waited for."""
+    async with fleet(redis_server.url, 1, staleness_bound=60) as (a,):
+        async with joining(redis_server.url, a.data, staleness_bound=60):
+            of_age(redis_server)
+        began = time.monotonic()
+        receipt = await a.cache.invalidate("item:a", wait="all")
+        assert receipt.replicas == 1
+        assert time.monotonic() - began < 10
+
+
+async def test_who_only_publishes_takes_no_lease_and_is_not_waited_for(redis_server: Valkey) -> None:
+    """`async with cache:` in a script: it can wait for all, and nobody waits for it."""
+    async with fleet(redis_server.url, 2, staleness_bound=60) as (a, b):
+        of_age(redis_server)
+        script = HTTPCache.from_url(redis_server.url, secret=SECRET, staleness_bound=60)
+        async with script:
+            receipt = await script.invalidate("item:a", wait="all")
+            assert receipt.replicas == 2
+            assert agreed(a, b)
+            assert script.statistics().lease_remaining <= 0
+            assert script.statistics().connected
+            receipt = await a.cache.invalidate("item:b", wait="all")
+            assert receipt.replicas == 2
+        assert len(redis_server.execute("HGETALL", "{cacheinval}:acks")) == 3
+
+
+async def test_without_being_started_it_can_wait_too(redis_server: Valkey) -> None:
+    """One call, from nowhere, with connections that are gone afterwards."""
+    async with fleet(redis_server.url, 2) as (a, b):
+        of_age(redis_server)
+        script = HTTPCache.from_url(redis_server.url, secret=SECRET)
+        receipt = await script.invalidate("item:a", wait="all")
+        assert receipt.replicas == 2
+        assert agreed(a, b)
+        assert receipt.seq == a.statistics.applied
+        receipt = await asyncio.to_thread(script.invalidate_sync, "item:a")
+        assert receipt.seq == 2
+
+
+async def test_a_purge_without_a_number_is_not_waited_for(redis_server: Valkey) -> None:
+    """Out of reach: `PurgeNotDelivered`, as without `wait`."""
+    with tcp_proxy(redis_server.port) as proxy:
+        async with fleet(proxy.url, 1, **QUICK) as (a,):
+            proxy.refuse()
+            proxy.reset()
+            with pytest.raises(PurgeNotDelivered):
+                await a.cache.invalidate("item:a", wait="all")
+            assert a.statistics.queue_length == 1
+
+
+async def test_if_the_log_is_lost_while_waiting_nobody_pretends(redis_server: Valkey) -> None:
+    """The purge has its number and the rest cannot be seen: `ReplicasUnknown` says which, soon."""
+    with tcp_proxy(redis_server.port) as proxy:
+        async with (
+            fleet(proxy.url, 1, staleness_bound=30, redis_timeout=TIMEOUT) as (a,),
+            fleet(redis_server.url, 1, data=a.data, first=1, staleness_bound=30) as (b,),
+        ):
+            # A young term: it would have to wait for half a minute.
+            waiting: Any = asyncio.create_task(a.cache.invalidate("item:a", wait="all"))
+            await eventually(lambda: b.statistics.applied == 1, "the purge")
+            proxy.refuse()
+            proxy.reset()
+            with pytest.raises(ReplicasUnknown) as caught:
+                await asyncio.wait_for(waiting, 10)
+            assert caught.value.seq == 1
+            assert a.statistics.queue_length == 0
