@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 
 from simulation.ablations import ABLATIONS, WHOLE
-from simulation.report import missing, next_seed, record, story, tables
+from simulation.report import commit, missing, next_seed, record, story, tables
 from simulation.run import Totals, caught, run, run_all
 from simulation.world import Told
 
@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.ablations:
         return _ablations(chosen.seeds or 200)
     first = chosen.first if chosen.first is not None else next_seed() if chosen.record else 0
+    running = commit() if chosen.record else ""
     began = time.monotonic()
     totals = _many(first, chosen.seeds, chosen.seconds, chosen.processes)
     elapsed = time.monotonic() - began
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for text in rare:
         print(f"too rare to prove anything: {text}", file=sys.stderr)
     if chosen.record:
-        record(totals, first, elapsed)
+        record(totals, first, elapsed, running)
     return 1 if totals.violations or rare else 0
 
 

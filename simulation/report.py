@@ -12,7 +12,7 @@ from simulation.plan import BOUND
 from simulation.run import SECONDS, Totals
 from simulation.world import World
 
-__all__ = ["FAULTS", "LEAST_HITS", "LOG", "least", "missing", "next_seed", "record", "story", "tables"]
+__all__ = ["FAULTS", "LEAST_HITS", "LOG", "commit", "least", "missing", "next_seed", "record", "story", "tables"]
 
 LOG = Path(__file__).with_name("LOG.md")
 
@@ -149,7 +149,9 @@ def _rules() -> str:
     return hashlib.sha256(b"".join((_PACKAGE / name).read_bytes() for name in _RULES)).hexdigest()[:8]
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit that runs, with a `+` where something is changed on it."""
+
     def git(*arguments: str) -> str:
         command = ("git", "-C", str(LOG.parent), *arguments)
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -159,11 +161,11 @@ def _commit() -> str:
     )
 
 
-def record(totals: Totals, first: int, elapsed: float) -> None:
-    """Add a run to the log."""
+def record(totals: Totals, first: int, elapsed: float, commit: str) -> None:
+    """Add a run of a commit to the log."""
     row = [
         time.strftime("%Y-%m-%d", time.gmtime()),
-        _commit(),
+        commit,
         _rules(),
         f"{first:,}–{first + totals.seeds - 1:,}",
         f"{totals.seeds * SECONDS / 3600:,.1f}",

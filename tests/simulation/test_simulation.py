@@ -71,7 +71,7 @@ def test_the_command_runs_seeds_prints_what_it_met_and_keeps_a_log(
 ) -> None:
     """A second run begins with the first seed that the log does not have."""
     monkeypatch.setattr(report, "LOG", tmp_path / "LOG.md")
-    monkeypatch.setattr(report, "_commit", lambda: "abc1234")
+    monkeypatch.setattr("simulation.__main__.commit", lambda: "abc1234")
     assert next_seed() == 0
     assert main(["--seeds", "3", "--processes", "1", "--record"]) == 0
     printed = capsys.readouterr().out
