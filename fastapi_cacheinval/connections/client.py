@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from ssl import SSLError
 from typing import Any
 
 from opentelemetry import context as contexts
@@ -43,7 +44,11 @@ def reason_of(error: BaseException) -> str:
     """What to say of an error: the server's own word, or what kind of silence it is."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    text = str(error).strip().partition("\n")[0]
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, SSLError):
+        cause = cause.__cause__ or cause.__context__
+    # What is wrong with a certificate is not always repeated in the client's own error.
+    text = str(cause or error).strip().partition("\n")[0]
     return text[:200] or type(error).__name__
 
 
@@ -83,15 +88,23 @@ class Client:
         self._timeout = timeout
         self._owned = owned
         self._subscriber = subscriber
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<Client of {self.client!r}>"
+
+    @property
+    def _opened(self) -> Any:
+        if self._closed:
+            # It would connect again, and nobody would close that.
+            raise Away("it has been closed")
+        return self.client
 
     async def command(self, *parts: Any) -> Any:
         """One command."""
         try:
             async with _bounded(self._timeout):
-                return await self.client.execute_command(*parts)
+                return await self._opened.execute_command(*parts)
         except Exception as error:
             raise Away(reason_of(error)) from error
 
@@ -101,9 +114,9 @@ class Client:
         try:
             async with _bounded(self._timeout):
                 try:
-                    return await self.client.execute_command("EVALSHA", script.digest, *parts)
+                    return await self._opened.execute_command("EVALSHA", script.digest, *parts)
                 except NoScriptError:
-                    return await self.client.execute_command("EVAL", script.text, *parts)
+                    return await self._opened.execute_command("EVAL", script.text, *parts)
         except Exception as error:
             raise Away(reason_of(error)) from error
 
@@ -111,7 +124,7 @@ class Client:
         """Several commands on keys of one slot, in one round trip and not as a transaction."""
         try:
             async with _bounded(self._timeout):
-                pipeline = self.client.pipeline(transaction=False)
+                pipeline = self._opened.pipeline(transaction=False)
                 for parts in commands:
                     pipeline.execute_command(*parts)
                 replies: list[Any] = await pipeline.execute()
@@ -162,7 +175,8 @@ class Client:
             await pubsub.ping()
 
     async def close(self) -> None:
-        """Close what is ours; never raises."""
+        """Take no more calls, and close what is ours; never raises."""
+        self._closed = True
         if self._owned:
             for client in (self.client, *self._also):
                 await _quietly(client.aclose)
