@@ -14,7 +14,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
-from fastapi_cacheinval.core.backlog import Backlog, Recent
+from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
 from fastapi_cacheinval.core.replica import Line, Missed, Next, Replica, Reply
 from fastapi_cacheinval.engine.clocks import ended, within
 from fastapi_cacheinval.engine.witnessing import Applies, Witness
@@ -28,6 +28,8 @@ logger = logging.getLogger("fastapi_cacheinval.bus")
 
 _MOST_ASKS = 4
 _MOST_WRITES = 3
+_MOST_CAUSES = 1_000
+_MOST_LINKED = 16
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 # So many subscriptions in a row that fail are no accident.
@@ -43,15 +45,26 @@ class Shared:
         self.identity = identity
         self.backlog = Backlog()
         self.recent = Recent()
+        # The trace context of each queued purge, by its entry.
+        self._causes: dict[int, tuple[tuple[str, str], ...]] = {}
         self.serving: set[Follower] = set()
         # Several event loops, each in a thread of its own, may follow for one replica.
         self.lock = threading.Lock()
 
-    def queue(self, tags: tuple[str, ...], *, soft: bool) -> None:
+    def queue(self, tags: tuple[str, ...], *, soft: bool, trace: tuple[tuple[str, str], ...] = ()) -> None:
         """Have a purge written when the log can be reached; until then its tags are fenced; under the lock."""
         # A soft purge asks for stale answers; nothing has to be refused for it.
         fence = None if soft else self.replica.fence(tags)
-        self.backlog.add(tags, soft=soft, fence=fence)
+        entry = self.backlog.add(tags, soft=soft, fence=fence)
+        if trace:
+            self._causes[entry] = trace
+            if len(self._causes) > _MOST_CAUSES:
+                del self._causes[next(iter(self._causes))]
+
+    def causes(self, due: Due) -> tuple[tuple[str, str], ...]:
+        """The trace context of what a line stands for, one after the other; of the first where they are many."""
+        found = [self._causes[entry] for entry in due.entries[:_MOST_LINKED] if entry in self._causes]
+        return tuple(pair for trace in found for pair in trace)
 
 
 class Follower:
@@ -332,7 +345,7 @@ class Follower:
             if due is None:
                 return
             try:
-                line = await self.write(Claim(due.tags, due.soft))
+                line = await self.write(Claim(due.tags, due.soft, self._shared.causes(due)))
             except LogUnavailable:
                 return
             with self._shared.lock:

@@ -89,7 +89,7 @@ class SharedBus:
 
     def _queued(self, claim: Claim, reason: str) -> PurgeNotDelivered:
         with self._shared.lock:
-            self._shared.queue(claim.tags, soft=claim.soft)
+            self._shared.queue(claim.tags, soft=claim.soft, trace=claim.trace)
         return PurgeNotDelivered(claim.tags, reason)
 
     async def _publish_once(self, claim: Claim) -> Line:

@@ -8,7 +8,7 @@ from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
 from fastapi_cacheinval.ports.tracing import Carrier
 
-__all__ = ["carrier_of", "context_of", "context_of_carrier", "traceparent_of"]
+__all__ = ["carrier_of", "context_of", "contexts_of_carrier", "traceparent_of"]
 
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _MOST_KNOWN = 16_384
@@ -45,13 +45,20 @@ def context_of(traceparent: str) -> SpanContext | None:
     return known
 
 
-def context_of_carrier(carrier: Carrier) -> SpanContext | None:
-    """The context in what came from elsewhere; None where there is none."""
-    fields = dict(carrier)
-    context = context_of(fields.get("traceparent", ""))
-    state = fields.get("tracestate")
-    if context is None or not state:
-        return context
+def contexts_of_carrier(carrier: Carrier) -> tuple[SpanContext, ...]:
+    """The contexts in what came from elsewhere: a purge that stands for several has as many."""
+    found: list[SpanContext] = []
+    for name, value in carrier:
+        if name == "traceparent":
+            context = context_of(value)
+            if context is not None:
+                found.append(context)
+        elif name == "tracestate" and found and value:
+            found[-1] = _with_state(found[-1], value)
+    return tuple(found)
+
+
+def _with_state(context: SpanContext, state: str) -> SpanContext:
     return SpanContext(
         context.trace_id,
         context.span_id,

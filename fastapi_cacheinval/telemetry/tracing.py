@@ -14,7 +14,7 @@ from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.tracing import Carrier, OpenSpan, Seen
 from fastapi_cacheinval.telemetry.attributes import AGE, REASON, RESULT, TIER
-from fastapi_cacheinval.telemetry.context import carrier_of, context_of, context_of_carrier, traceparent_of
+from fastapi_cacheinval.telemetry.context import carrier_of, context_of, contexts_of_carrier, traceparent_of
 
 __all__ = ["Spans"]
 
@@ -214,10 +214,10 @@ class Spans:
         return _around(span, above) if span.is_recording() else _NO_SPAN
 
     def point(self, name: str, carrier: Carrier, **attributes: str | int | bool) -> None:
-        cause = context_of_carrier(carrier) if self._tracer is not None and carrier else None
-        if self._tracer is not None and cause is not None:
+        causes = contexts_of_carrier(carrier) if self._tracer is not None and carrier else ()
+        if self._tracer is not None and causes:
             dotted = {f"cacheinval.{key}": value for key, value in attributes.items()}
-            self._tracer.start_span(name, contexts.Context(), attributes=dotted, links=(Link(cause),)).end()
+            self._tracer.start_span(name, contexts.Context(), attributes=dotted, links=[*map(Link, causes)]).end()
 
 
 def _may_begin(above: SpanContext) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from opentelemetry.trace import StatusCode
 
@@ -15,7 +17,7 @@ from tests.servers.ports import free_port
 pytestmark = pytest.mark.anyio
 
 
-async def told(node: Node, recorded: Recorded, **more: str) -> tuple[Answer, str]:
+async def told(node: Node, recorded: Recorded, **more: Any) -> tuple[Answer, str]:
     """An answer, and what its span says of it in short; the two agree."""
     recorded.forget()
     answer = await node.ask(**more)
@@ -62,3 +64,47 @@ async def test_a_purge_that_cannot_be_written_is_an_error_without_its_tags() -> 
     assert (span.attributes or {})["error.type"] == "PurgeNotDelivered"
     assert span.events == ()
     assert "private-tag" not in span.to_json()
+
+
+async def test_the_apply_of_queued_purges_links_to_each_that_its_line_stands_for(redis_server: Valkey) -> None:
+    """Two purges that waited for Redis share a line; where it is applied, both spans that purged are linked to."""
+    recorded, elsewhere = Recorded(), Recorded()
+    async with (
+        fleet(redis_server.url, 1, staleness_bound=1.5, **recorded.providers) as (a,),
+        fleet(redis_server.url, 1, staleness_bound=1.5, **elsewhere.providers) as (b,),
+    ):
+        redis_server.kill()
+        await a.out_of_touch()
+        for tag in ("one", "two"):
+            with pytest.raises(PurgeNotDelivered):
+                await a.cache.invalidate(tag)
+        purges = {span.context.span_id for span in recorded.spans("cacheinval.invalidate") if span.context is not None}
+        assert len(purges) == 2
+        redis_server.restart()
+        await b.in_touch()
+        await eventually(lambda: elsewhere.spans("cacheinval.apply"), "the apply")
+        assert {link.context.span_id for link in elsewhere.one("cacheinval.apply").links} == purges
+
+
+async def test_spans_and_cache_status_agree_where_a_mutation_is_refused(redis_server: Valkey) -> None:
+    """A mutation that is not begun, because it could not be purged, says so on both sides."""
+    recorded = Recorded()
+    options = {"staleness_bound": 1.5, "mutations_when_disconnected": "refuse", **recorded.providers}
+    async with fleet(redis_server.url, 1, **options) as (a,):
+        redis_server.kill()
+        await a.out_of_touch()
+        answer, said = await told(a, recorded, method="PUT")
+        assert (answer.status_code, said) == (503, "bypass disconnected")
+
+
+async def test_spans_and_cache_status_agree_where_a_token_is_ahead(redis_server: Valkey) -> None:
+    """A read that could not wait for what its token names is answered by the app, and says so on both sides."""
+    recorded = Recorded()
+    options = {"staleness_bound": 3.0, "redis_timeout": 0.2, "read_your_writes": True, **recorded.providers}
+    async with fleet(redis_server.url, 1, **options) as (a,):
+        token = (await a.ask(method="PUT")).headers["cacheinval-token"]
+        ahead = ".".join([*token.split(".")[:2], "999"])
+        redis_server.pause()
+        said = (await told(a, recorded, headers={"cacheinval-token": ahead}))[1]
+        assert said == "bypass behind"
+        redis_server.resume()
