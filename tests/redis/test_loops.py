@@ -25,7 +25,8 @@ from tests.servers import Valkey, tcp_proxy, until
 
 def over(server: Valkey, **options: Any) -> HTTPCache:
     """A cache over a server."""
-    return HTTPCache.from_url(server.url, **{"secret": SECRET, **CALM, **options})
+    given: dict[str, Any] = {"secret": SECRET, **CALM, **options}
+    return HTTPCache.from_url(server.url, **given)
 
 
 def clients(server: Valkey) -> int:

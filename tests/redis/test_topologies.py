@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,40 +32,18 @@ from tests.servers import Cluster, Sentinels, Valkey, cluster, sentinels, tcp_pr
 
 pytestmark = pytest.mark.anyio
 
-# All that the cache runs, by hand and in scripts; docs/replicas.md has the same list.
-COMMANDS = [
-    "+@connection",
-    "+eval",
-    "+evalsha",
-    "+get",
-    "+set",
-    "+del",
-    "+pttl",
-    "+pexpire",
-    "+publish",
-    "+subscribe",
-    "+unsubscribe",
-    "+info",
-    "+time",
-    "+hget",
-    "+hmget",
-    "+hset",
-    "+hgetall",
-    "+hdel",
-    "+zadd",
-    "+zrem",
-    "+zcard",
-    "+zscore",
-    "+zrangebyscore",
-    "+zrevrangebyscore",
-    "+xadd",
-    "+xrange",
-    "+unlink",
-]
-KEYS = ("~{cacheinval}:*", "~cacheinval:*", "&{cacheinval}:*")
+# The rules of a user that the documentation gives, for the namespace `shop`.
+RULES = (
+    (Path(__file__).parents[2] / "docs" / "replicas.md")
+    .read_text()
+    .partition("ACL SETUSER shop on >a-long-password ")[2]
+    .partition("```")[0]
+    .split()
+)
+SHOP: dict[str, Any] = {"namespace": "shop"}
 
 
-async def promised(a: Node, b: Node, source: Any) -> None:
+async def promised(a: Node, b: Node, source: Any, **options: Any) -> None:
     """What one fills the other serves, one purges and the other obeys, one forwards and the other waits; one joins."""
     await asyncio.gather(a.in_touch(), b.in_touch())
     await filled_everywhere(a, b)
@@ -84,7 +63,7 @@ async def promised(a: Node, b: Node, source: Any) -> None:
     assert await a.cache._bus.catch_up()
     assert await b.cache._bus.catch_up()
     assert await acknowledged(b) == 2
-    async with joining(source, a.data) as late:
+    async with joining(source, a.data, **options) as late:
         await late.in_touch()
         assert_miss(await late.ask("/items/burst"))
     assert a.statistics.resets == b.statistics.resets == 1
@@ -127,24 +106,24 @@ async def test_a_server_with_a_password(redis_server: Valkey) -> None:
             redis_server.execute("AUTH", "pass/word@:")
 
 
-@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize(("protocol", "version"), [(2, ""), (3, "2026-11")])
 async def test_a_user_who_may_do_what_is_needed_and_nothing_else(
-    redis_server: Valkey, protocol: int, caplog: Any
+    redis_server: Valkey, protocol: int, version: str, caplog: Any
 ) -> None:
-    """The commands, the keys and the channels that the documentation names are enough."""
-    url = redis_server.add_user("shop", "secret", *KEYS, "-@all", *COMMANDS) + f"?protocol={protocol}"
+    """The commands, the keys and the channels that the documentation names are enough, with and without a version."""
+    url = redis_server.add_user("shop", "secret", *RULES) + f"?protocol={protocol}"
     with caplog.at_level(logging.WARNING, "fastapi_cacheinval"):
-        async with pair(url) as (a, b):
-            await promised(a, b, url)
+        async with pair(url, **SHOP, version=version) as (a, b):
+            await promised(a, b, url, **SHOP, version=version)
     assert caplog.records == []
 
 
 async def test_without_info_it_works_and_says_once_what_is_lost(redis_server: Valkey, caplog: Any) -> None:
     """A user without INFO: all that does not need to tell one server from another is the same."""
-    url = redis_server.add_user("shop", "secret", *KEYS, "-@all", *COMMANDS, "-info")
+    url = redis_server.add_user("shop", "secret", *RULES, "-info")
     with caplog.at_level(logging.WARNING, "fastapi_cacheinval"):
-        async with pair(url) as (a, b):
-            await promised(a, b, url)
+        async with pair(url, **SHOP) as (a, b):
+            await promised(a, b, url, **SHOP)
             redis_server.execute("CLIENT", "KILL", "TYPE", "pubsub")
             await written(a)
             await eventually(lambda: agreed(a, b), "the purge")
@@ -161,9 +140,9 @@ async def test_without_messages_the_heartbeat_bounds_what_is_stale(
     redis_server: Valkey, denied: str, caplog: Any
 ) -> None:
     """A user who may not subscribe, or not publish: purges have their numbers and are obeyed within the bound."""
-    url = redis_server.add_user("shop", "secret", *KEYS, "-@all", *COMMANDS, denied)
+    url = redis_server.add_user("shop", "secret", *RULES, denied)
     with caplog.at_level(logging.WARNING, "fastapi_cacheinval"):
-        async with pair(url, **QUICK) as (a, b):
+        async with pair(url, **SHOP, **QUICK) as (a, b):
             await asyncio.gather(a.in_touch(), b.in_touch())
             await filled_everywhere(a, b)
             await written(a)
@@ -310,7 +289,7 @@ async def test_after_a_failover_purges_flow_again_and_nothing_is_stale(watched: 
         await filled_everywhere(a, b)
         term = a.statistics.term
         failing = asyncio.create_task(asyncio.to_thread(watched.fail_over))
-        await asyncio.gather(a.out_of_touch(), b.out_of_touch())
+        await eventually(lambda: not a.statistics.connected, "the loss", seconds=10)
         assert (await promptly(a, method="PUT")).headers["cacheinval-purge"] == "queued"
         await never_stale([a], 1)
         await failing
