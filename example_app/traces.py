@@ -68,6 +68,14 @@ class Traces:
         """Leave out what has been printed up to now."""
         self._told = [len(self._replicas.output(number).splitlines()) for number in range(len(self._told))]
 
+    async def wait(self, *signs: str) -> None:
+        """Until a line of this story has all of the signs."""
+        give_up = time.monotonic() + PATIENCE
+        while not any(all(sign in line for sign in signs) for line in self._news()):
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"no line with {signs} in {self._news()}")
+            await asyncio.sleep(0.05)
+
     async def tell(self, title: str, *signs: str) -> None:
         """Print a story once each of its signs is in what the replicas have printed."""
         give_up = time.monotonic() + PATIENCE
@@ -102,6 +110,8 @@ async def main() -> None:
                 await traces.tell("A stale hit on C and its refresh", "cacheinval.refresh", "cacheinval.l2.set")
                 await traces.discount(0)
                 await traces.get_until(1, CAR, "stored")
+                # Until B has shared it, C would wait for it, and say so.
+                await traces.wait("B  ", "cacheinval.l2.set")
                 await traces.get_until(2, CAR, "hit")
                 await traces.tell("A discount on A", "B  ", "C  ", "cacheinval.l2.set", "cacheinval.tier=l2")
 

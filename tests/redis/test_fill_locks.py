@@ -12,7 +12,7 @@ from fastapi import Response
 
 from fastapi_cacheinval import CachePolicy, cached
 from fastapi_cacheinval.testing import assert_hit, assert_miss
-from tests.helpers.fleet import Node, eventually, fleet
+from tests.helpers.fleet import PATIENT, Node, eventually, fleet
 from tests.helpers.http import Answer, Call
 from tests.servers import Valkey
 
@@ -41,7 +41,7 @@ def kinds(nodes: list[Node]) -> Counter[str]:
 
 async def test_a_cold_burst_over_four_replicas_is_one_forward(redis_server: Valkey) -> None:
     """Two hundred requests for one key: one handler call, one miss; nobody waits longer than the handler takes, nearly."""
-    async with fleet(redis_server.url, 4) as nodes:
+    async with fleet(redis_server.url, 4, **PATIENT) as nodes:
         data = nodes[0].data
         data.gate = asyncio.Event()
         calls = burst(nodes, "/items/hot", 200)
@@ -60,7 +60,7 @@ async def test_a_cold_burst_over_four_replicas_is_one_forward(redis_server: Valk
 
 async def test_with_a_failing_leader_there_are_two_forwards(redis_server: Valkey) -> None:
     """The first leader answers 500: its own client has that, one more leads, all others have what that one gave."""
-    async with fleet(redis_server.url, 4) as nodes:
+    async with fleet(redis_server.url, 4, **PATIENT) as nodes:
         data = nodes[0].data
         data.failures = 1
         data.gate = asyncio.Event()
@@ -74,7 +74,7 @@ async def test_with_a_failing_leader_there_are_two_forwards(redis_server: Valkey
 
 async def test_with_a_cancelled_leader_there_are_two_forwards(redis_server: Valkey) -> None:
     """The first leader's request is cancelled in its handler: one more leads."""
-    async with fleet(redis_server.url, 4) as nodes:
+    async with fleet(redis_server.url, 4, **PATIENT) as nodes:
         data = nodes[0].data
         data.gate = asyncio.Event()
         first = nodes[0].call("/items/hot")
@@ -92,7 +92,7 @@ async def test_with_a_cancelled_leader_there_are_two_forwards(redis_server: Valk
 
 async def test_after_two_failed_leaders_all_go_at_once(redis_server: Valkey) -> None:
     """A handler that fails every time queues nobody: the time of all is about that of three calls, not of forty."""
-    async with fleet(redis_server.url, 4) as nodes:
+    async with fleet(redis_server.url, 4, **PATIENT) as nodes:
         data = nodes[0].data
         data.failures = 40
         data.gate = asyncio.Event()
@@ -118,7 +118,7 @@ async def test_answers_that_cannot_be_shared_release_all_and_mark_the_key(redis_
             await gate.wait()
             return Response(b"mine", headers={"set-cookie": f"a={sum(calls_of.values())}"})
 
-    async with fleet(redis_server.url, 4, routes=routes) as nodes:
+    async with fleet(redis_server.url, 4, **PATIENT, routes=routes) as nodes:
         calls = burst(nodes, "/own", 40)
         await eventually(lambda: sum(node.statistics.forwards_under_way for node in nodes) == 4, "a flight on each")
         await eventually(lambda: calls_of.total() == 1, "the leader")
@@ -130,7 +130,7 @@ async def test_answers_that_cannot_be_shared_release_all_and_mark_the_key(redis_
         assert redis_server.execute("GET", lock) == "!"
         assert 0 < redis_server.execute("PTTL", lock) <= 5000
         # A replica that has not asked yet is told by the mark.
-        async with fleet(redis_server.url, 1, routes=routes) as (late,):
+        async with fleet(redis_server.url, 1, **PATIENT, routes=routes) as (late,):
             assert_miss(await late.ask("/own"))
             assert redis_server.execute("GET", lock) == "!"
             assert late.cache.runtime.flights._marks
@@ -139,7 +139,7 @@ async def test_answers_that_cannot_be_shared_release_all_and_mark_the_key(redis_
 async def test_a_hot_key_that_expires_is_refreshed_once_in_the_cluster(redis_server: Valkey) -> None:
     """Stale-while-revalidate on four replicas: each answers stale at once, one handler runs, all have the new response."""
     policy = CachePolicy(ttl=0.3, stale_while_revalidate=60, jitter=0, early_refresh=0)
-    async with fleet(redis_server.url, 4, policy=policy) as nodes:
+    async with fleet(redis_server.url, 4, **PATIENT, policy=policy) as nodes:
         data = nodes[0].data
         await nodes[0].ask()
         await nodes[0].written()
