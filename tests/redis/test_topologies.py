@@ -202,7 +202,7 @@ async def test_tls_without_its_authority_is_refused(redis_server: Valkey, caplog
 # -- a client of the user's own ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["plain", "resp3", "pool", "small pool", "patient"])
+@pytest.mark.parametrize("kind", ["plain", "resp3", "pool", "small pool", "single", "patient"])
 async def test_a_client_of_ones_own(redis_server: Valkey, kind: str) -> None:
     """However it was made, it is used as it is, and is still open when the caches have stopped."""
     port = redis_server.port
@@ -213,6 +213,8 @@ async def test_a_client_of_ones_own(redis_server: Valkey, kind: str) -> None:
             client = Redis(port=port, protocol=3)
         case "pool":
             client = Redis.from_pool(BlockingConnectionPool(port=port, max_connections=40, timeout=1))
+        case "single":
+            client = Redis(port=port, single_connection_client=True)
         case "small pool":
             # Room for both subscriptions of each replica, and for one call at a time.
             client = Redis.from_pool(BlockingConnectionPool(port=port, max_connections=7, timeout=2))

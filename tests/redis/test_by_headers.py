@@ -1,0 +1,147 @@
+"""Responses that their own headers steer, shared among replicas as those with a policy are."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import pytest
+from fastapi import Request, Response
+
+from fastapi_cacheinval.testing import assert_hit, assert_miss
+from tests.helpers.fleet import Node, eventually, fleet
+from tests.helpers.trouble import QUICK, says_disconnected
+from tests.servers import Valkey, tcp_proxy
+
+pytestmark = pytest.mark.anyio
+
+STEERED: dict[str, Any] = {"middleware": {"honour_headers": True}}
+
+
+def routes(node: Node) -> None:
+    """Resources whose headers say how long they live, and for whom."""
+
+    @node.app.get("/page/{name}")
+    async def page(name: str, request: Request) -> Response:
+        found = await node.data.read(node.number, name)
+        etag = f'"{found["version"]}"'
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers={"etag": etag, "cache-control": "max-age=60"})
+        return Response(str(found), headers={"cache-control": "max-age=60", "etag": etag, "surrogate-key": name})
+
+    @node.app.post("/page/{name}")
+    async def change(name: str) -> Response:
+        node.data.versions[name] += 1
+        return Response()
+
+    @node.app.get("/said")
+    async def said(request: Request) -> Response:
+        language = request.headers.get("accept-language", "")
+        await node.data.read(node.number, language)
+        return Response(language, headers={"cache-control": "max-age=60", "vary": "accept-language"})
+
+    @node.app.get("/own/{kind}")
+    async def own(kind: str) -> Response:
+        await node.data.read(node.number, kind)
+        headers = {
+            "private": {"cache-control": "private, max-age=60"},
+            "no-store": {"cache-control": "no-store"},
+            "cookie": {"cache-control": "no-cache", "set-cookie": "a=b"},
+        }
+        return Response(kind, headers=headers[kind])
+
+
+def applied(node: Node, number: int) -> bool:
+    """Whether a replica has read so far."""
+    return bool(node.statistics.applied == number)
+
+
+async def test_a_page_is_made_once_for_all_and_purged_for_all(redis_server: Valkey) -> None:
+    """Found in the shared tier with its age, invalidated by a POST elsewhere, by its surrogate key and by its URL."""
+    async with fleet(redis_server.url, routes=routes, **STEERED) as (a, b):
+        assert_miss(await a.ask("/page/x"))
+        await a.written()
+        answer = await b.ask("/page/x")
+        assert_hit(answer)
+        assert answer.headers["age"] == "0"
+        assert b.far("hit") == 1
+        purges: list[Any] = [
+            partial(a.ask, "/page/x", method="POST"),
+            partial(a.cache.invalidate, "x"),
+            partial(a.cache.invalidate_url, "/page/x"),
+            a.cache.clear,
+        ]
+        for number, purge in enumerate(purges, start=1):
+            await purge()
+            await eventually(partial(applied, b, number), "the purge")
+            before = b.far("write")
+            assert_miss(await b.ask("/page/x"))
+            await b.written(before + 1)
+            assert_hit(await a.ask("/page/x"))
+        assert a.data.forwards == 5
+
+
+async def test_variants_are_found_by_their_headers(redis_server: Valkey) -> None:
+    """`Vary` of the response chooses on the other replica too."""
+    async with fleet(redis_server.url, routes=routes, **STEERED) as (a, b):
+        for number, language in enumerate(("de", "fr"), start=1):
+            await a.ask("/said", headers={"accept-language": language})
+            await a.written(number)
+        for language in ("fr", "de"):
+            answer = await b.ask("/said", headers={"accept-language": language})
+            assert_hit(answer)
+            assert answer.body.decode() == language
+        assert_miss(await b.ask("/said", headers={"accept-language": "it"}))
+
+
+@pytest.mark.parametrize("kind", ["private", "no-store", "cookie"])
+async def test_what_is_not_for_all_is_not_in_the_shared_tier(redis_server: Valkey, kind: str) -> None:
+    """`private` and `no-store` stay out; each replica's own handler answers."""
+    async with fleet(redis_server.url, routes=routes, **STEERED) as (a, b):
+        for node in (a, b, a):
+            assert (await node.ask(f"/own/{kind}")).body.decode() == kind
+        assert a.data.forwards == 3
+        assert b.far("hit") == 0
+
+
+async def test_a_burst_over_replicas_is_one_forward(redis_server: Valkey) -> None:
+    """The fill lock holds for these pages as well."""
+    async with fleet(redis_server.url, 3, routes=routes, **STEERED) as nodes:
+        data = nodes[0].data
+        data.gate = asyncio.Event()
+        calls = [nodes[number % 3].call("/page/hot") for number in range(60)]
+        await eventually(lambda: sum(node.statistics.forwards_under_way for node in nodes) == 3, "a flight on each")
+        data.gate.set()
+        answers = [await call.answer() for call in calls]
+        assert len({answer.body for answer in answers}) == 1
+        assert data.forwards == 1
+
+
+async def test_a_client_revalidates_what_another_replica_made(redis_server: Valkey) -> None:
+    """The validator is the same everywhere: 304 from the shared tier, without the handler."""
+    async with fleet(redis_server.url, routes=routes, **STEERED) as (a, b):
+        first = await a.ask("/page/x")
+        await a.written()
+        answer = await b.ask("/page/x", headers={"if-none-match": first.headers["etag"]})
+        assert answer.status_code == 304
+        assert a.data.forwards == 1
+
+
+async def test_a_response_that_is_purged_while_its_lease_is_over_is_not_served(redis_server: Valkey) -> None:
+    """Out of reach of the log such pages are made anew, and say why."""
+    with tcp_proxy(redis_server.port) as proxy:
+        async with (
+            fleet(redis_server.url, 1, routes=routes, **STEERED, **QUICK) as (a,),
+            fleet(proxy.url, 1, data=a.data, first=1, routes=routes, **STEERED, **QUICK) as (b,),
+        ):
+            await a.ask("/page/x")
+            await b.ask("/page/x")
+            proxy.black_hole()
+            await b.out_of_touch()
+            await a.ask("/page/x", method="POST")
+            answer = await b.ask("/page/x")
+            assert_miss(answer)
+            assert says_disconnected(answer)
+            assert "'version': 1" in answer.body.decode()
+            proxy.heal()
