@@ -140,8 +140,11 @@ class Engine:
         return self._put(recipe.key, record, record.weight, record.until, now)
 
     def put(self, stored: StoredResponse, now: float) -> None:
-        """Keep a response that another replica has filled, by its own key."""
-        self._put(stored.key, stored, weigh(stored), stored.usable_until, now)
+        """Keep a response that another replica has filled, by its own key, unless what is kept is newer and of use."""
+        kept = self.store.get(stored.key)
+        newer = kept if isinstance(kept, StoredResponse) and kept.created > stored.created else None
+        if newer is None or self.stale_from(newer, now) is None:
+            self._put(stored.key, stored, weigh(stored), stored.usable_until, now)
 
     def join(self, key: bytes, record: VaryRecord) -> VaryRecord:
         """Keep what another replica knows of a key's variants, together with what is known here."""
