@@ -93,6 +93,8 @@ class FarTier:
         self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
         self._asked: OrderedDict[bytes, None] = OrderedDict()
         self._listening: asyncio.Task[None] | None = None
+        # Those that the server has not let go of yet.
+        self._holds: set[Hold] = set()
 
     def start(self) -> None:
         """Begin to hear of released locks, in no request's context."""
@@ -103,6 +105,14 @@ class FarTier:
         listening, self._listening = self._listening, None
         if listening is not None:
             await ended((listening,))
+        await self._close()
+
+    async def _close(self) -> None:
+        """Let go of all locks, so that nobody waits for one that is left, and of the connections."""
+        with contextlib.suppress(TierUnavailable):
+            for hold in tuple(self._holds):
+                hold.end()
+                await hold.release()
         await self._store.close()
 
     async def _hear(self) -> None:
@@ -111,7 +121,7 @@ class FarTier:
         except asyncio.CancelledError:
             if self._listening is not None:
                 # Its loop ends, and nobody has closed it before.
-                await self._store.close()
+                await self._close()
             raise
 
     @property
@@ -207,8 +217,7 @@ class FarTier:
             try:
                 match await self._claimed(locked, owner, seen):
                     case Lock.GOT:
-                        hold = Hold(self._store, self._clock, self._own, key=locked, owner=owner, bound=self._bound)
-                        return Led(hold=hold, waited=waited, stale=stored)
+                        return Led(hold=self._held(locked, owner), waited=waited, stale=stored)
                     case Lock.REFUSED:
                         return Led(refused=True, waited=waited, stale=stored)
                     case Lock.HELD:
@@ -223,6 +232,12 @@ class FarTier:
                         pass
             finally:
                 self._forget(locked, waking)
+
+    def _held(self, key: bytes, owner: str) -> Hold:
+        gone = self._holds.discard
+        hold = Hold(self._store, self._clock, self._own, key=key, owner=owner, bound=self._bound, gone=gone)
+        self._holds.add(hold)
+        return hold
 
     async def _claimed(self, key: bytes, owner: str, seen: bytes) -> Found | Lock:
         try:
@@ -343,18 +358,18 @@ class FarTier:
                     await self._store.write(key, data, life_ms)
             data, life_ms = self._encoded(stored, stored.key, stored.usable_until, most_ms, term)
             if hold is not None and hold.key == stored.key:
-                await self._store.release(hold.key, hold.owner, data=data, life_ms=life_ms)
+                await hold.release(data=data, life_ms=life_ms)
             else:
                 if data:
                     await self._store.write(stored.key, data, life_ms)
                 if hold is not None:
-                    await self._store.release(hold.key, hold.owner)
+                    await hold.release()
             self._telemetry.far("write")
         except TierUnavailable as error:
             self._away(error)
 
     async def _released(self, hold: Hold) -> None:
         try:
-            await self._store.release(hold.key, hold.owner)
+            await hold.release()
         except TierUnavailable as error:
             self._away(error)

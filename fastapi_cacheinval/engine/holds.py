@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -18,7 +19,8 @@ _FAILED_MS = 1_000
 class Hold:
     """One fill lock. It is renewed until it is let go of, by exactly one of the calls below; more change nothing.
 
-    A replica that dies leaves it for at most `bound` seconds. `own` runs work beside the request.
+    A replica that dies leaves it for at most `bound` seconds. `own` runs work beside the request, `gone` is told that
+    the server has let go of it, or cannot be told to.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class Hold:
         key: bytes,
         owner: str,
         bound: float,
+        gone: Callable[[Hold], None],
     ) -> None:
         self.key = key
         self.owner = owner
@@ -37,6 +40,7 @@ class Hold:
         self._clock = clock
         self._own = own
         self._bound = bound
+        self._gone = gone
         self._ended = False
         self._alarm: Alarm = clock.call_later(bound / 3, self._renew)
 
@@ -82,8 +86,18 @@ class Hold:
             self._own(self._released(refused_ms))
 
     async def _released(self, refused_ms: int) -> None:
+        with contextlib.suppress(TierUnavailable):
+            # Else it ends by itself.
+            await self.release(refused_ms=refused_ms)
+
+    async def release(self, *, data: bytes = b"", life_ms: int = 0, refused_ms: int = 0) -> None:
+        """Have the server let go of it, and store what the fill gave; for who was told True by `end()`.
+
+        Raises `TierUnavailable`.
+        """
         try:
-            await self._store.release(self.key, self.owner, refused_ms=refused_ms)
+            await self._store.release(self.key, self.owner, data=data, life_ms=life_ms, refused_ms=refused_ms)
         except TierUnavailable:
-            # It ends by itself.
-            return
+            self._gone(self)
+            raise
+        self._gone(self)
