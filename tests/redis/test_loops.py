@@ -184,6 +184,20 @@ def test_a_test_client_without_a_block(redis_server: Valkey) -> None:
     until(lambda: clients(redis_server) == 0, "the end of all connections")
 
 
+def test_a_loop_that_ends_lets_go_of_its_fill_locks(redis_server: Valkey) -> None:
+    """A loop may be over before what it has filled is written: the next request must not wait for a lock of the dead."""
+    cache = over(redis_server)
+    app, counted = counting_app(cache)
+    client = TestClient(app)
+    for number in range(1, 21):
+        # A script that has to be sent whole takes one way more, which there is hardly time for.
+        redis_server.execute("SCRIPT", "FLUSH")
+        assert_miss(client.get("/it"))
+        assert counted.calls == number
+        assert not [key for key in redis_server.execute("KEYS", "*") if key.endswith(":f")]
+        client.put("/it")
+
+
 def test_a_test_client_beside_another_replica(redis_server: Valkey) -> None:
     """What somebody else purges between two requests is obeyed after the bound, although no loop was there to hear of it.
 
