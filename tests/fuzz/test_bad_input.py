@@ -107,6 +107,8 @@ TARGETS: list[tuple[str, bytes]] = [
 ]
 
 
+# Old releases of the framework take a second for ten thousand fields, by themselves.
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("fields", [fields for _, fields in BAD_FIELDS], ids=[name for name, _ in BAD_FIELDS])
 async def test_bad_fields_are_answered_as_without_the_cache(fields: list[tuple[bytes, bytes]]) -> None:
     """Cold, warm, and to the next client who sends none of it."""
