@@ -40,6 +40,16 @@ COMPRESS_FROM = 2048
 """Bytes from which a body is compressed."""
 
 _FORMAT = 1
+# From Python 3.12 on a slice is a key like any other, so that a map in a list's place raises `KeyError`.
+_MISSHAPEN = (
+    ValueError,
+    TypeError,
+    KeyError,
+    ArithmeticError,
+    RecursionError,
+    zlib.error,
+    msgpack.UnpackException,
+)
 _HEAD = Struct(">8sBI")
 _LENGTH = Struct(">I")
 _SEAL_BYTES = 16
@@ -153,7 +163,7 @@ class Codec:
             return self._read(data, key, pttl_ms, asked, adopt)
         except Unreadable:
             raise
-        except (ValueError, TypeError, ArithmeticError, RecursionError, zlib.error, msgpack.UnpackException) as error:
+        except _MISSHAPEN as error:
             raise Unreadable("broken") from error
 
     def _read(
