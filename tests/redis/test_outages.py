@@ -179,7 +179,7 @@ async def test_a_half_open_connection_ends_the_lease(redis_server: Valkey, direc
 
 async def test_a_subscriber_that_is_killed_comes_back(redis_server: Valkey) -> None:
     """Purges made while the subscription is gone are found in the log; those after it come by message again."""
-    async with two(redis_server, staleness_bound=30) as (a, b, _):
+    async with two(redis_server, staleness_bound=30, redis_timeout=2) as (a, b, _):
         await filled_everywhere(a, b)
         for number in range(3):
             await eventually(lambda: subscribers(redis_server) == 2, "both subscribed")
@@ -200,7 +200,7 @@ async def test_a_subscriber_that_is_killed_comes_back(redis_server: Valkey) -> N
 
 async def test_a_subscriber_whose_buffer_overruns_reads_the_log(redis_server: Valkey) -> None:
     """The server drops who cannot keep up; the purge that was too much for it is applied all the same."""
-    async with two(redis_server, staleness_bound=30) as (a, b, proxy):
+    async with two(redis_server, staleness_bound=30, redis_timeout=2) as (a, b, proxy):
         await filled_everywhere(a, b)
         with redis_server.configured(client_output_buffer_limit="pubsub 4096 0 0"):
             tags = [f"{'x' * 900}:{number}" for number in range(100)]
