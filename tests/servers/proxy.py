@@ -98,6 +98,9 @@ class _Link:
 
     def abort(self) -> None:
         for writer in self._writers:
+            if writer.is_closing():
+                # Over TLS, one that is closed has nothing left to ask for its socket.
+                continue
             sock = writer.get_extra_info("socket")
             with contextlib.suppress(OSError):  # it may be closed already
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
