@@ -105,8 +105,9 @@ class CacheMiddleware:
         if scope["method"] == "GET":
             host = None
             plain = True
+            looked_at = self._looked_at
             for name, value in scope["headers"]:
-                if name in self._looked_at:
+                if name in looked_at:
                     if name == b"host" and host is None:
                         host = value
                     elif name[:2] == b"if":
