@@ -22,6 +22,7 @@ from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.clocks import ended, within
 from fastapi_cacheinval.engine.engine import Engine, Kept
+from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.holds import Hold
 from fastapi_cacheinval.errors import TierUnavailable
 from fastapi_cacheinval.grammar.fields import RawHeaders
@@ -203,6 +204,23 @@ class FarTier:
         except TierUnavailable as error:
             self._away(error)
             return Led(away=True)
+
+    async def lead_flight(
+        self, flight: Flight, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted
+    ) -> Led:
+        """`lead` for who leads a flight here: those who wait for it have what was found, or go on as they must."""
+        try:
+            led = await self.lead(key, headers, deadline, wanted)
+        except BaseException:
+            flight.pass_on()
+            raise
+        if led.stored is not None:
+            flight.land(led.stored)
+        elif led.refused:
+            flight.refuse()
+        else:
+            flight.hold = led.hold
+        return led
 
     async def _led(self, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted) -> Led:
         waited, look = False, _FIRST_LOOK

@@ -154,20 +154,13 @@ class Lookup:
         if not far.open or engine.replica.fenced(tags):
             exchange.detail = None if far.open else "disconnected"
             return stale
-        try:
-            with exchange.current():
-                led = await far.lead(self.key, self.headers, self.deadline, self._would_serve)
-        except BaseException:
-            flight.pass_on()
-            raise
+        with exchange.current():
+            led = await far.lead_flight(flight, self.key, self.headers, self.deadline, self._would_serve)
         if led.stored is not None:
+            # Before those who wait for it are run.
             flight.far = not led.waited
-            flight.land(led.stored)
             self._served(led.stored, vary_miss=False, collapsed=reason if led.waited else None, tier="l2")
-        elif led.refused:
-            flight.refuse()
-        else:
-            flight.hold = led.hold
+        elif not led.refused:
             exchange.detail = "disconnected" if led.away else None
         return stale or led.stale
 

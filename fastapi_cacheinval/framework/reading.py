@@ -302,18 +302,8 @@ async def _found_far(site: Site, runtime: Runtime, order: RefreshOrder, newer_th
         return newer and isinstance(engine.decide(stored, engine.now()), Serve)
 
     deadline = engine.now() + engine.settings.refresh_timeout
-    try:
-        led = await far.lead(flight.key, (), deadline, wanted)
-    except BaseException:
-        flight.pass_on()
-        raise
-    if led.stored is not None:
-        flight.land(led.stored)
-        order.outcome = "found"
-    elif led.refused:
-        flight.refuse()
-        order.outcome = "refused"
-    else:
-        flight.hold = led.hold
+    led = await far.lead_flight(flight, flight.key, (), deadline, wanted)
+    if led.stored is None and not led.refused:
         return False
+    order.outcome = "refused" if led.stored is None else "found"
     return True

@@ -152,18 +152,9 @@ class SharedLookup:
         def wanted(stored: StoredResponse) -> bool:
             return isinstance(stored, SharedResponse) and isinstance(self._judged(stored), Serve)
 
-        try:
-            with self.exchange.current():
-                led = await far.lead(self.resource.keys[-1], self.asked.headers, self.deadline, wanted)
-        except BaseException:
-            flight.pass_on()
-            raise
-        if led.stored is not None:
-            flight.land(led.stored)
-        elif led.refused:
-            flight.refuse()
-        else:
-            flight.hold = led.hold
+        with self.exchange.current():
+            led = await far.lead_flight(flight, self.resource.keys[-1], self.asked.headers, self.deadline, wanted)
+        if led.stored is None and not led.refused:
             self.exchange.detail = "disconnected" if led.away else None
         return led
 
