@@ -105,11 +105,13 @@ class DeletingCache(HTTPCache):
         cache.redis = Redis.from_url(url, socket_timeout=cache.settings.redis_timeout)
         return cache
 
-    async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Literal["all"] | None = None) -> Receipt:
+    async def purge(
+        self, tags: tuple[str, ...], *, soft: bool, wait: Literal["all"] | None = None, **more: Any
+    ) -> Receipt:
         self._near.delete(tags)
         # More than the tags name, which costs it hits and spares it violations.
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             found = [key async for key in self.redis.scan_iter(f"{self.settings.namespace}:*:r", count=1000)]
             if found:
                 await self.redis.unlink(*found)
-        return await super().purge(tags, soft=soft, wait=wait)
+        return await super().purge(tags, soft=soft, wait=wait, **more)

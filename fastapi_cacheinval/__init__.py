@@ -6,9 +6,9 @@ from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.shared.options import HeaderOptions
-from fastapi_cacheinval.core.statistics import Statistics
+from fastapi_cacheinval.core.statistics import SourceState, Statistics
 from fastapi_cacheinval.dependencies import CacheTags, cached, invalidates
-from fastapi_cacheinval.engine.collecting import add_tags
+from fastapi_cacheinval.engine.collecting import add_tags, purge_with_request
 from fastapi_cacheinval.errors import (
     CacheinvalError,
     CacheNotRunning,
@@ -34,8 +34,10 @@ __all__ = [
     "PurgeNotDelivered",
     "Receipt",
     "ReplicasUnknown",
+    "SourceState",
     "Statistics",
     "add_tags",
     "cached",
     "invalidates",
+    "purge_with_request",
 ]

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import secrets
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context, copy_context
 from dataclasses import replace
@@ -21,7 +22,7 @@ from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.core.tags import ALL, normalise_tags, path_tag, url_paths
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.announcing import Announcer, Listener, Observer
-from fastapi_cacheinval.engine.clocks import SystemClock
+from fastapi_cacheinval.engine.clocks import SystemClock, paused
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.reporting import report
 from fastapi_cacheinval.engine.runtime import Runtime
@@ -33,7 +34,9 @@ from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError, Purge
 from fastapi_cacheinval.ports.bus import Bus
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.log import Claim
+from fastapi_cacheinval.ports.tracing import Carrier
 from fastapi_cacheinval.stores.memory import MemoryStore
+from fastapi_cacheinval.telemetry.context import carried
 from fastapi_cacheinval.telemetry.counters import Counters
 from fastapi_cacheinval.telemetry.reporting import join
 from fastapi_cacheinval.telemetry.tracing import Spans
@@ -43,6 +46,8 @@ __all__ = ["HTTPCache", "Listener"]
 logger = logging.getLogger("fastapi_cacheinval.cache")
 
 Wait = Literal["all"] | None
+
+_LOOK_AGAIN = 0.05
 
 _OFF = frozenset({"0", "false", "no", "off"})
 
@@ -81,6 +86,8 @@ class HTTPCache:
         self._sources = Sources()
         self._looked_around = False
         self._last_words: list[asyncio.Future[None]] = []
+        # Whether mutations tell by themselves what they change: see `expect_changes`.
+        self.expects_changes = False
 
     @classmethod
     def from_url(
@@ -184,13 +191,15 @@ class HTTPCache:
     async def stop(self) -> None:
         """End on the running loop: refreshes are cancelled, purges under way get one last while."""
         loop = asyncio.get_running_loop()
+        if loop in self.runtimes:
+            # Before the rest: what they still have in hand they purge through it.
+            await self._sources.leave()
         runtime = self.runtimes.pop(loop, None)
         if runtime is None:
             return
         undone = await runtime.close(self.settings.staleness_bound)
         if undone:
             logger.error("stopped with %d purge(s) or listener(s) unfinished", undone)
-        await self._sources.leave()
         lost = await self._bus.stop()
         await asyncio.gather(*self._last_words)
         self._last_words.clear()
@@ -251,6 +260,13 @@ class HTTPCache:
         """
         self._sources.attach(source)
 
+    def expect_changes(self) -> None:
+        """Have the answers of mutations wait for what their dependencies commit late, whatever their routes declare.
+
+        For what tells `purge_with_request` by itself what is changed, and cannot know that before the commit.
+        """
+        self.expects_changes = True
+
     def add_listener(self, listener: Listener) -> None:
         """Have an async function hear every purge made on this replica, once it has its number."""
         self._announcer.listeners.append(listener)
@@ -269,17 +285,57 @@ class HTTPCache:
 
     # -- invalidation ---------------------------------------------------------------------------
 
-    async def invalidate(self, *tags: str, soft: bool = False, wait: Wait = None) -> Receipt:
+    async def invalidate(
+        self, *tags: str, soft: bool = False, wait: Wait = None, causes: Iterable[Mapping[str, str]] = ()
+    ) -> Receipt:
         """Purge every stored response that carries one of the tags; a soft purge makes them stale.
 
         It has its number, and this replica obeys it, when the call returns. Tags may carry a
         client's data: they are normalised and never raise; without any tag left nothing is purged
         but the receipt still has the log's last number. `wait="all"` also waits for every replica; one that is
-        out of touch is not waited for, and keeps to `staleness_bound`.
+        out of touch is not waited for, and keeps to `staleness_bound`. `causes` are the W3C Trace Context fields
+        (`traceparent`, `tracestate`) of what led to it elsewhere: its span links to them.
         """
         named = normalise_tags(tags)
         self.counters.dropped_tags += sum(not tag for tag in tags)
-        return await self.purge(named, soft=soft, wait=wait)
+        return await self.purge(named, soft=soft, wait=wait, causes=carried(causes))
+
+    async def deliver(
+        self,
+        *tags: str,
+        soft: bool = False,
+        everything: bool = False,
+        causes: Iterable[Mapping[str, str]] = (),
+    ) -> Receipt:
+        """`invalidate`, or `clear` for `everything`, that returns only once the purge has its number, however long.
+
+        For what forgets an event when this returns: an offset is committed then, a message deleted. Raises
+        `CacheNotRunning` where the cache has not been started on this loop.
+        """
+        _ = self.runtime
+        named = (ALL,) if everything else normalise_tags(tags)
+        linked = carried(causes)
+        while True:
+            try:
+                return await self.purge(named, soft=soft, causes=linked)
+            except PurgeNotDelivered:
+                # It is fenced here and queued; what is queued has no receipt, and is purged once more for one.
+                await paused(self.clock, _LOOK_AGAIN)
+                while not self._bus.state().connected:
+                    await paused(self.clock, _LOOK_AGAIN)
+
+    async def applied_everywhere(self, receipt: Receipt) -> Receipt:
+        """Wait until every replica in touch with the log has applied a purge; its receipt, `replicas` and `seconds` set.
+
+        Raises `ReplicasUnknown` where that cannot be found out; what depends on it waits for `staleness_bound` then.
+        """
+        began = self.clock.now()
+        replica = self.engine.replica
+        same = replica.term.number == receipt.term
+        # A later term began with everything given up: who has come as far as this replica has given up that as well.
+        line = Line(replica.term, receipt.seq if same else replica.applied, "", (), receipt.soft, 0.0)
+        replicas = await self._bus.applied_by_all(line)
+        return replace(receipt, replicas=replicas, seconds=self.clock.now() - began)
 
     async def invalidate_url(self, path: str, *, soft: bool = False, wait: Wait = None) -> Receipt:
         """Purge what is stored of a path: all queries, variants and hosts; a query or host in it is ignored.
@@ -306,7 +362,9 @@ class HTTPCache:
             return asyncio.run(self.invalidate(*tags, soft=soft))
         return asyncio.run_coroutine_threadsafe(self.invalidate(*tags, soft=soft), loops[0]).result(timeout)
 
-    async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None) -> Receipt:
+    async def purge(
+        self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()
+    ) -> Receipt:
         """Write one purge of tags in normal form, reserved ones included, and tell the listeners."""
         if wait not in (None, "all"):
             raise ConfigurationError(f'wait is None or "all", not {wait!r}.')
@@ -317,7 +375,7 @@ class HTTPCache:
         if not self.running and self._tiers is None:
             await self._bus.start(self.engine.replica, serving=False)
         try:
-            with self.tracing.span("cacheinval.invalidate", root=True) as span:
+            with self.tracing.span("cacheinval.invalidate", root=True, links=causes) as span:
                 span.note("cacheinval.soft", soft)
                 line = await self._bus.publish(Claim(tags, soft, span.carrier, prompt=wait == "all"))
                 span.note("cacheinval.seq", line.seq)

@@ -5,7 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Statistics"]
+__all__ = ["SourceState", "Statistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """How something that is attached to a cache stands: where events come from, or where purges go.
+
+    `running` is whether its task runs, `connected` whether it is in touch with its system. Counts are since it was
+    made: `received` of what came, `done` of what was seen through to its end, `refused` of what could not be read and
+    was passed, `failures` of attempts that failed and are made again. `waiting` is what has come and is not done, `lag`
+    what is known to wait outside, None where that is not known; `trouble` is the last failure, empty when all is well.
+    """
+
+    running: bool = False
+    connected: bool = False
+    received: int = 0
+    done: int = 0
+    refused: int = 0
+    failures: int = 0
+    waiting: int = 0
+    lag: int | None = None
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +40,7 @@ class Statistics:
     `lease_remaining` the seconds for which it may trust its copy, `connected` whether it is in touch with the
     log, `lag` the lines that it knows to exist and has not applied, `queue_length` the purges that have no number yet,
     `resets` how often everything had to be given up; `far` counts what the shared tier did. `sources` is the state of
-    what is attached.
+    what is attached, by name: a `SourceState`, or the object itself where it has none.
     """
 
     enabled: bool

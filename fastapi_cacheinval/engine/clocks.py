@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi_cacheinval.ports.clock import Alarm, Clock
 
-__all__ = ["SystemClock", "ended", "within"]
+__all__ = ["SystemClock", "ended", "paused", "within"]
 
 # Real seconds after which a task that has been cancelled is cancelled again.
 _AGAIN = 0.25
@@ -40,6 +40,11 @@ async def within(clock: Clock, future: asyncio.Future[Any], seconds: float) -> b
     finally:
         alarm.cancel()
     return future.done()
+
+
+async def paused(clock: Clock, seconds: float) -> None:
+    """Wait for so long."""
+    await within(clock, asyncio.get_running_loop().create_future(), seconds)
 
 
 async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:

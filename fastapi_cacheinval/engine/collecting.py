@@ -1,15 +1,16 @@
-"""Collecting tags while a request is answered, from anywhere in it."""
+"""Collecting tags, and what has been changed, while a request is answered, from anywhere in it."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from itertools import count
 from typing import Protocol
 
-from fastapi_cacheinval.core.tags import normalise_tag
+from fastapi_cacheinval.core.tags import normalise_tag, normalise_tags
 
-__all__ = ["HasBag", "TagBag", "add_tags", "current_bag"]
+__all__ = ["Changes", "HasBag", "TagBag", "add_tags", "current_bag", "purge_with_request"]
 
 
 class TagBag:
@@ -45,8 +46,51 @@ class TagBag:
         return frozenset(tag for tag, number in tuple(self._tags.items()) if number > count)
 
 
+class Changes:
+    """Tags of what an unsafe request has committed, in normal form; any thread may add, until the request is over.
+
+    `count` is how often something was added.
+    """
+
+    __slots__ = ("_lock", "_numbers", "_over", "count")
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._over = False
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def add(self, tags: tuple[str, ...]) -> bool:
+        """Have tags purged with the request's own; False where that is over."""
+        with self._lock:
+            if not self._over:
+                self.count += 1
+                self._numbers.update(dict.fromkeys(tags, self.count))
+            return not self._over
+
+    def snapshot(self) -> tuple[str, ...]:
+        """What was added up to now."""
+        with self._lock:
+            return tuple(self._numbers)
+
+    def since(self, count: int) -> frozenset[str]:
+        """What was added, or added once more, since the count stood there."""
+        with self._lock:
+            return frozenset(tag for tag, number in self._numbers.items() if number > count)
+
+    def close(self) -> None:
+        """Take nothing more: whoever comes later purges by himself."""
+        with self._lock:
+            self._over = True
+
+
 class HasBag(Protocol):
     """What is answering a request, and has its tags."""
+
+    @property
+    def changes(self) -> Changes | None:
+        """Where the tags go of what the request commits; None where it purges nothing."""
+        ...
 
     def bag(self) -> TagBag:
         """The tags of the request, made when first asked for."""
@@ -67,3 +111,15 @@ def add_tags(*tags: str) -> bool:
         return False
     answering.bag().add(*tags)
     return True
+
+
+def purge_with_request(*tags: str) -> bool:
+    """Have tags purged by the unsafe request at hand, together with what its route declares.
+
+    For what has been committed already: they are purged whatever the request is answered with, before the answer goes
+    where it has not gone yet. False where no unsafe request is being answered in this context, or its purge is made:
+    then the caller purges them.
+    """
+    answering = current_bag.get()
+    changes = None if answering is None else answering.changes
+    return changes is not None and changes.add(normalise_tags(tags))

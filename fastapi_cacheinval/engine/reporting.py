@@ -57,5 +57,5 @@ def report(
         queue_length=bus.queue_length,
         resets=counters.resets,
         far=dict(counters.far_events),
-        sources=sources.named(),
+        sources=sources.states(),
     )

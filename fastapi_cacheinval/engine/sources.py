@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
+from fastapi_cacheinval.core.statistics import SourceState
 from fastapi_cacheinval.errors import ConfigurationError
 
 __all__ = ["Sources"]
@@ -46,6 +47,14 @@ class Sources:
             (_, entered), self._entered = self._entered, None
             await entered.aclose()
 
-    def named(self) -> dict[str, object]:
-        """Each by its type and place."""
-        return {f"{type(source).__name__}-{index}": source for index, source in enumerate(self._sources)}
+    def states(self) -> dict[str, object]:
+        """The state of each that tells one, else the thing itself, by its `name`, or by type and place."""
+        found: dict[str, object] = {}
+        for index, source in enumerate(self._sources):
+            name = getattr(source, "name", None)
+            if not isinstance(name, str) or name in found:
+                name = f"{name if isinstance(name, str) else type(source).__name__}-{index}"
+            state = getattr(source, "state", None)
+            told = state() if callable(state) else None
+            found[name] = told if isinstance(told, SourceState) else source
+        return found

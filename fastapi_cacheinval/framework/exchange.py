@@ -14,7 +14,7 @@ from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
-from fastapi_cacheinval.engine.collecting import TagBag
+from fastapi_cacheinval.engine.collecting import Changes, TagBag
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import send_stored, status_fields
@@ -55,6 +55,8 @@ class Exchange:
     # The request as tracing sees it, where anybody records.
     seen: Seen | None = None
     _bag: TagBag | None = None
+    # Of what a mutation commits, where the app's code says so.
+    changes: Changes | None = None
 
     def __init__(
         self,

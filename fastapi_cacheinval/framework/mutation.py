@@ -93,19 +93,23 @@ class Mutation(Purging):
     async def _started(self, message: Message) -> None:
         if message["status"] >= 400:
             self._state = _State.REFUSED
+            # An error of the app's own does not take back what was committed on the way to it.
+            await self._written(self._taken(self._changed))
             await self.outer(message)
             return
         # Servers take names in any case, and so do we.
         headers = [(name.lower(), value) for name, value in message.get("headers", ())]
         self._note_headers(headers)
-        if not self._wanted():
+        known = bool(self._wanted())
+        holdable = self._holdable(message["status"], headers)
+        if not known and not (holdable and self.site.cache.expects_changes):
             self._state = _State.GONE
             await self.outer(message)
         elif not self._can_still_commit():
             self._state = _State.GONE
-            await self._purge()
+            await self._written(self._taken(self._wanted))
             await self.outer(self._said(message, b"done"))
-        elif self._holdable(message["status"], headers):
+        elif holdable:
             self._state = _State.HELD
             self._held.append(message)
             self._alarm = self.site.cache.clock.call_later(self.site.engine.settings.hold_timeout, self._release_late)
@@ -130,6 +134,9 @@ class Mutation(Purging):
                 await asyncio.shield(self._releasing)
 
     def _said(self, message: Message, purge: bytes) -> Message:
+        if not self._numbers and self._undelivered is None:
+            # Nothing was purged, and nothing is said.
+            return message
         # That the commit is still to come says more than that the log is out of reach.
         late = purge == b"queued"
         if self._undelivered is not None:
@@ -146,14 +153,6 @@ class Mutation(Purging):
         return {**message, "headers": fields}
 
     # -- purging and releasing ------------------------------------------------------------------
-
-    async def _purge(self) -> None:
-        """Purge what has not been."""
-        purges = self._wanted()
-        if purges:
-            self._purged_to = self.bag().count
-            self._purged.update(tag for tags, _ in purges for tag in tags)
-            await self._written(purges)
 
     async def _written(self, purges: list[Purge], *fences: int | None) -> None:
         """Purge, and then lift fences; both happen even if this request is cancelled meanwhile."""
@@ -221,12 +220,14 @@ class Mutation(Purging):
         if held:
             self._state = _State.GONE
         fence, self._fence = self._fence, None
+        self.changes.close()
         return held, fence
 
     async def done(self) -> None:
         """The app has returned: all that could commit has."""
         held, fence = self._ended()
         if self._state is _State.REFUSED:
+            await self._written(self._changed())
             return
         # Before waiting for a client that may be slow to take what was released early.
         await self._written(self._wanted(), fence)

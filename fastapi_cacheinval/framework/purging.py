@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from starlette.requests import Request
@@ -10,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_cacheinval.core.tags import normalise_tags, path_tag
 from fastapi_cacheinval.dependencies import Invalidates
+from fastapi_cacheinval.engine.collecting import Changes
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.bindings import InvalidParameter
 from fastapi_cacheinval.framework.exchange import Exchange
@@ -40,8 +42,10 @@ class Purging(Exchange):
         self._tags_of_paths: dict[str, list[str]] = {}
         # Before any thread of the request can: two that made one each would lose the tags of one.
         self.bag()
+        self.changes: Changes = Changes()
         self._purged: set[str] = set()
-        self._purged_to = 0
+        # The counts of the bag and of the changes at the last purge.
+        self._purged_to = (0, 0)
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """Render what an `invalidates()` names, for the validated parameters."""
@@ -69,9 +73,9 @@ class Purging(Exchange):
 
         What no `invalidates()` names is purged softly only where all that is declared is soft.
         """
-        bag = self.bag()
-        again = bag.since(self._purged_to)
-        unnamed = dict.fromkeys((*bag.snapshot(), *self._path_tags()))
+        bag, changes = self.bag(), self.changes
+        again = bag.since(self._purged_to[0]) | changes.since(self._purged_to[1])
+        unnamed = dict.fromkeys((*bag.snapshot(), *changes.snapshot(), *self._path_tags()))
         hard, soft = dict(self._declared_hard), dict(self._declared_soft)
         (soft if soft and not hard else hard).update(unnamed)
         purges: list[Purge] = []
@@ -79,6 +83,20 @@ class Purging(Exchange):
             due = tuple(tag for tag in tags if tag not in self._purged or tag in again)
             if due:
                 purges.append((due, softly))
+        return purges
+
+    def _changed(self) -> list[Purge]:
+        """What has been committed and not purged since, whatever the answer is."""
+        again = self.changes.since(self._purged_to[1])
+        due = tuple(tag for tag in self.changes.snapshot() if tag not in self._purged or tag in again)
+        return [(due, False)] if due else []
+
+    def _taken(self, due: Callable[[], list[Purge]]) -> list[Purge]:
+        """What is due, noted as purged."""
+        counts = self.bag().count, self.changes.count
+        purges = due()
+        self._purged_to = counts
+        self._purged.update(tag for tags, _ in purges for tag in tags)
         return purges
 
     def _declare_all(self) -> None:

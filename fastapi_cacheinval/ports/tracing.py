@@ -70,12 +70,13 @@ class Tracing(Protocol):
         ...
 
     def span(
-        self, name: str, *, parent: str = "", link: str = "", root: bool = False
+        self, name: str, *, parent: str = "", link: str = "", root: bool = False, links: Carrier = ()
     ) -> AbstractContextManager[OpenSpan]:
         """A span around a block, current in it.
 
-        Below `parent`, a `traceparent`, else below the current one, else, for a `root`, by itself; where a `link` is
-        given, by itself with a link to that. None of these, or not recorded: no span.
+        Below `parent`, a `traceparent`, else below the current one, else, for a `root`, by itself, with `links` to what
+        came from elsewhere; where a `link` is given, by itself with a link to that. None of these, or not recorded: no
+        span.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AGE", "CAUSE", "EVENT", "OUTCOME", "REASON", "RESULT", "ROUTE", "SOFT", "TIER"]
+__all__ = ["AGE", "CAUSE", "EVENT", "OUTCOME", "REASON", "RESULT", "ROUTE", "SOFT", "SOURCE", "TIER"]
 
 RESULT = "cacheinval.result"
 TIER = "cacheinval.tier"
@@ -13,3 +13,4 @@ OUTCOME = "outcome"
 EVENT = "event"
 SOFT = "soft"
 CAUSE = "cause"
+SOURCE = "cacheinval.source"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
 from fastapi_cacheinval.ports.tracing import Carrier
 
-__all__ = ["carrier_of", "context_of", "contexts_of_carrier", "traceparent_of"]
+__all__ = ["carried", "carrier_of", "context_of", "contexts_of_carrier", "traceparent_of"]
 
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _MOST_KNOWN = 16_384
@@ -25,6 +26,19 @@ def carrier_of(context: SpanContext) -> Carrier:
     if not context.trace_state:
         return (("traceparent", traceparent_of(context)),)
     return (("traceparent", traceparent_of(context)), ("tracestate", context.trace_state.to_header()))
+
+
+def carried(causes: Iterable[Mapping[str, str]]) -> Carrier:
+    """The trace context in the fields of messages, under names in any case; what is none of it is left out."""
+    found: list[tuple[str, str]] = []
+    for fields in causes:
+        known = {str(name).lower(): value for name, value in fields.items()}
+        parent, state = known.get("traceparent"), known.get("tracestate")
+        if isinstance(parent, str) and context_of(parent) is not None:
+            found.append(("traceparent", parent))
+            if isinstance(state, str):
+                found.append(("tracestate", state))
+    return tuple(found)
 
 
 def context_of(traceparent: str) -> SpanContext | None:

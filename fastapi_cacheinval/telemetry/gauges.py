@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from fastapi_cacheinval.core.statistics import Statistics
-from fastapi_cacheinval.telemetry.attributes import CAUSE
+from fastapi_cacheinval.core.statistics import SourceState, Statistics
+from fastapi_cacheinval.telemetry.attributes import CAUSE, EVENT, SOURCE
 from fastapi_cacheinval.telemetry.instruments import Answered, described
 from fastapi_cacheinval.telemetry.tallies import Tally
 
@@ -81,6 +81,24 @@ class Gauges:
             unit="{response}",
             description="Stored responses let go of, for room or because they were past all use.",
         )
+        meter.create_observable_counter(
+            "cacheinval.source.events",
+            [callback(_source_events)],
+            unit="{event}",
+            description="What came from, or goes to, what is attached, by what became of it.",
+        )
+        meter.create_observable_gauge(
+            "cacheinval.source.lag",
+            [callback(_source_lag)],
+            unit="{event}",
+            description="What has come and is not done, and what is known to wait outside.",
+        )
+        meter.create_observable_gauge(
+            "cacheinval.source.connected",
+            [callback(_source_connected)],
+            unit="{source}",
+            description="1 where a source is in touch with its system, 0 where it is not.",
+        )
 
     def add(self, cache: Reports, requests: Tally[Answered]) -> None:
         """Report this cache as well."""
@@ -114,6 +132,37 @@ def _evictions(caches: list[Statistics]) -> Iterable[Observation]:
         Observation(sum(now.evicted for now in caches), {CAUSE: "room"}),
         Observation(sum(now.reclaimed for now in caches), {CAUSE: "expired"}),
     ]
+
+
+def _sources(caches: list[Statistics]) -> list[tuple[str, SourceState]]:
+    return [(name, state) for now in caches for name, state in now.sources.items() if isinstance(state, SourceState)]
+
+
+def _source_events(caches: list[Statistics]) -> Iterable[Observation]:
+    totals: Counter[tuple[str, str]] = Counter()
+    for name, state in _sources(caches):
+        for event, count in (
+            ("received", state.received),
+            ("done", state.done),
+            ("refused", state.refused),
+            ("failed", state.failures),
+        ):
+            totals[name, event] += count
+    return [Observation(total, {SOURCE: name, EVENT: event}) for (name, event), total in totals.items()]
+
+
+def _source_lag(caches: list[Statistics]) -> Iterable[Observation]:
+    totals: Counter[str] = Counter()
+    for name, state in _sources(caches):
+        totals[name] += state.waiting + (state.lag or 0)
+    return [Observation(total, {SOURCE: name}) for name, total in totals.items()]
+
+
+def _source_connected(caches: list[Statistics]) -> Iterable[Observation]:
+    connected: dict[str, bool] = {}
+    for name, state in _sources(caches):
+        connected[name] = connected.get(name, True) and state.connected
+    return [Observation(int(whole), {SOURCE: name}) for name, whole in connected.items()]
 
 
 _lock = threading.Lock()

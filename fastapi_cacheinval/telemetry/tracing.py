@@ -192,15 +192,15 @@ class Spans:
         return _Alone(self._tracer, headers)
 
     def span(
-        self, name: str, *, parent: str = "", link: str = "", root: bool = False
+        self, name: str, *, parent: str = "", link: str = "", root: bool = False, links: Carrier = ()
     ) -> AbstractContextManager[OpenSpan]:
         tracer, above = self._tracer, contexts.get_current()
-        links: tuple[Link, ...] = ()
         if tracer is None:
             return _NO_SPAN
+        linked = tuple(map(Link, contexts_of_carrier(links)))
         if link:
             cause = context_of(link)
-            above, links = contexts.Context(), () if cause is None else (Link(cause),)
+            above, linked = contexts.Context(), () if cause is None else (Link(cause),)
         elif parent:
             filled = context_of(parent)
             if filled is None:
@@ -210,7 +210,7 @@ class Spans:
             current = trace.get_current_span(above)
             if not current.is_recording() and not (root and _may_begin(current.get_span_context())):
                 return _NO_SPAN
-        span = tracer.start_span(name, above, links=links)
+        span = tracer.start_span(name, above, links=linked)
         return _around(span, above) if span.is_recording() else _NO_SPAN
 
     def point(self, name: str, carrier: Carrier, **attributes: str | int | bool) -> None:
