@@ -51,8 +51,8 @@ demo: $(STAMP) ## three replicas of the example shop and their story, then serve
 test: $(STAMP) ## all tests that need nothing but Python
 	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
 
-test-system: $(STAMP) ## the tests with a real browser; installs Debian's Chromium when it is missing
-	@scripts/install-chromium
+test-system: $(STAMP) ## the tests with a browser, PostgreSQL and Varnish; installs Debian's where they are missing
+	@scripts/install-debian
 	@$(BIN)/python -m pytest -q tests/system $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and layout

@@ -325,7 +325,7 @@ class HTTPCache:
                     await paused(self.clock, _LOOK_AGAIN)
 
     async def applied_everywhere(self, receipt: Receipt) -> Receipt:
-        """Wait until every replica in touch with the log has applied a purge; its receipt, `replicas` and `seconds` set.
+        """Wait until every replica in touch has applied a purge; its receipt, with `replicas` and `seconds`.
 
         Raises `ReplicasUnknown` where that cannot be found out; what depends on it waits for `staleness_bound` then.
         """
@@ -362,9 +362,7 @@ class HTTPCache:
             return asyncio.run(self.invalidate(*tags, soft=soft))
         return asyncio.run_coroutine_threadsafe(self.invalidate(*tags, soft=soft), loops[0]).result(timeout)
 
-    async def purge(
-        self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()
-    ) -> Receipt:
+    async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()) -> Receipt:
         """Write one purge of tags in normal form, reserved ones included, and tell the listeners."""
         if wait not in (None, "all"):
             raise ConfigurationError(f'wait is None or "all", not {wait!r}.')

@@ -55,8 +55,6 @@ class Exchange:
     # The request as tracing sees it, where anybody records.
     seen: Seen | None = None
     _bag: TagBag | None = None
-    # Of what a mutation commits, where the app's code says so.
-    changes: Changes | None = None
 
     def __init__(
         self,
@@ -108,6 +106,11 @@ class Exchange:
         if self._bag is None:
             self._bag = TagBag(self.site.counters.dropped_tag)
         return self._bag
+
+    @property
+    def changes(self) -> Changes | None:
+        """Where the tags go of what an unsafe request commits."""
+        return None
 
     @property
     def route(self) -> str | None:

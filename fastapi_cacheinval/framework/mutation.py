@@ -220,7 +220,7 @@ class Mutation(Purging):
         if held:
             self._state = _State.GONE
         fence, self._fence = self._fence, None
-        self.changes.close()
+        self._changes.close()
         return held, fence
 
     async def done(self) -> None:

@@ -42,10 +42,14 @@ class Purging(Exchange):
         self._tags_of_paths: dict[str, list[str]] = {}
         # Before any thread of the request can: two that made one each would lose the tags of one.
         self.bag()
-        self.changes: Changes = Changes()
+        self._changes = Changes()
         self._purged: set[str] = set()
         # The counts of the bag and of the changes at the last purge.
         self._purged_to = (0, 0)
+
+    @property
+    def changes(self) -> Changes:
+        return self._changes
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """Render what an `invalidates()` names, for the validated parameters."""
