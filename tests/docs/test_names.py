@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 
 import fastapi_cacheinval
-from fastapi_cacheinval import CacheMiddleware, CachePolicy, HTTPCache, Receipt, Statistics, invalidates
+from fastapi_cacheinval import (
+    CacheMiddleware,
+    CachePolicy,
+    HTTPCache,
+    Receipt,
+    SourceState,
+    Statistics,
+    contrib,
+    invalidates,
+)
 from fastapi_cacheinval.engine.settings import Options
 from fastapi_cacheinval.testing import Replicas
 from tests.helpers.documents import PAGES, ROOT, prose
@@ -34,7 +43,21 @@ KEYWORDS: dict[str, set[str]] = {
 }
 # What other packages call theirs, and the words of Cache-Status.
 FOREIGN = {"scope", "dependencies", "key", "expire", "key_builder", "coder", "enable", "ttl", "fwd", "detail"}
-OPTIONS = POLICY | SETTINGS | MIDDLEWARE | REPLICAS | {"soft", "wait", "secret"} | FOREIGN
+PURGES = set(inspect.signature(HTTPCache.invalidate).parameters) | set(inspect.signature(HTTPCache.deliver).parameters)
+
+
+def integrations() -> set[str]:
+    """The options of what the integrations export."""
+    found: set[str] = set()
+    for module in pkgutil.walk_packages(contrib.__path__, "fastapi_cacheinval.contrib."):
+        there = import_module(module.name)
+        for name in getattr(there, "__all__", ()):
+            if callable(getattr(there, name)):
+                found |= set(inspect.signature(getattr(there, name)).parameters)
+    return found
+
+
+OPTIONS = POLICY | SETTINGS | MIDDLEWARE | REPLICAS | PURGES | integrations() | {"secret"} | FOREIGN
 
 
 def spans(page: Path) -> list[str]:
@@ -102,7 +125,7 @@ def test_errors_and_classes_exist(page: Path) -> None:
         ("policies.md", POLICY),
         ("settings.md", SETTINGS),
         ("middleware-order.md", MIDDLEWARE),
-        ("statistics.md", {field.name for field in fields(Statistics)}),
+        ("statistics.md", {field.name for kind in (Statistics, SourceState) for field in fields(kind)}),
         ("invalidation.md", {field.name for field in fields(Receipt)}),
         ("testing.md", REPLICAS | {name for name in vars(Replicas) if not name.startswith("_")}),
         ("testing.md", {"FakeClock", "assert_hit", "assert_stale", "assert_miss", "capture_invalidations"}),

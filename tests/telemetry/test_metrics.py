@@ -6,14 +6,14 @@ import asyncio
 import gc
 import socket
 import threading
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from fastapi import Response
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from fastapi_cacheinval import CachePolicy, HTTPCache, cached, invalidates
+from fastapi_cacheinval import CachePolicy, HTTPCache, SourceState, cached, invalidates
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.telemetry.instruments import Instruments
@@ -40,12 +40,33 @@ CONTRACT: dict[str, tuple[str, str, set[str]]] = {
     "cacheinval.lease.remaining": ("Gauge", "s", set()),
     "cacheinval.l1.size": ("Gauge", "By", set()),
     "cacheinval.l1.evictions": ("Sum", "{response}", {"cause"}),
+    "cacheinval.source.events": ("Sum", "{event}", {"cacheinval.source", "event"}),
+    "cacheinval.source.lag": ("Gauge", "{event}", {"cacheinval.source"}),
+    "cacheinval.source.connected": ("Gauge", "{source}", {"cacheinval.source"}),
 }
+
+
+class Attached:
+    """Something that is attached and tells how it stands."""
+
+    def __init__(self, name: str = "orders", **state: Any) -> None:
+        self.name = name
+        self.told = SourceState(**state)
+
+    def state(self) -> SourceState:
+        """How it stands."""
+        return self.told
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
 
 
 def busy(**options: Any) -> Watched:
     """An app with a route of each kind."""
     shop = Watched(**options)
+    shop.cache.attach(Attached())
     policy = CachePolicy(ttl=60, stale_while_revalidate=600)
 
     @shop.app.get("/products/{number}", dependencies=[cached(policy, tags=["product:{number}"])])
@@ -267,3 +288,23 @@ async def test_a_provider_that_is_set_while_the_app_starts_is_found(monkeypatch:
         for metric in scope.metrics
     }
     assert "cacheinval.requests" in names
+
+
+def test_sources_are_told_by_name_and_added_up_over_caches() -> None:
+    """Counts and lags of sources of one name are summed, and it is in touch where all are."""
+    recorded = Recorded()
+    caches = [HTTPCache(**recorded.providers) for _ in range(2)]
+    caches[0].attach(Attached(connected=True, received=3, done=2, refused=1, failures=4, waiting=1, lag=5))
+    caches[1].attach(Attached(connected=False, received=10, waiting=2))
+    caches[1].attach(Attached("other", connected=True))
+    for cache in caches:
+        cache.observe()
+    assert recorded.values("cacheinval.source.events", "cacheinval.source", "event") == {
+        ("orders", "received"): 13,
+        ("orders", "done"): 2,
+        ("orders", "refused"): 1,
+        ("orders", "failed"): 4,
+        **{("other", event): 0 for event in ("received", "done", "refused", "failed")},
+    }
+    assert recorded.values("cacheinval.source.lag", "cacheinval.source") == {("orders",): 8, ("other",): 0}
+    assert recorded.values("cacheinval.source.connected", "cacheinval.source") == {("orders",): 0, ("other",): 1}

@@ -132,6 +132,18 @@ async def test_a_mutations_purge_is_below_its_span() -> None:
     assert attributes_of(mutation) == {}
 
 
+async def test_a_purge_links_to_what_caused_it_elsewhere() -> None:
+    """It is a trace of its own with a link for each trace context that came; what is none is no link, and no error."""
+    shop = Watched()
+    other = f"00-{1:032x}-{2:016x}-01"
+    nonsense = {"traceparent": "00-nonsense", "baggage": "a=b"}
+    async with shop.cache:
+        await shop.cache.invalidate("a", causes=[{"Traceparent": CALLER}, {}, nonsense, {"traceparent": other}])
+    purge = shop.recorded.one("cacheinval.invalidate")
+    assert purge.parent is None
+    assert [f"00-{trace:032x}-{span:016x}-01" for trace, span in linked_to(purge)] == [CALLER, other]
+
+
 @pytest.mark.parametrize("native", [True, False])
 async def test_under_an_unsampled_request_nothing_is_made(native: bool) -> None:
     """A caller that does not record its trace gets no spans of ours: not for hits, refreshes or purges, and no links."""
