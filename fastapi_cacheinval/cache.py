@@ -191,10 +191,16 @@ class HTTPCache:
     async def stop(self) -> None:
         """End on the running loop: refreshes are cancelled, purges under way get one last while."""
         loop = asyncio.get_running_loop()
-        if loop in self.runtimes:
+        if loop not in self.runtimes:
+            return
+        try:
             # Before the rest: what they still have in hand they purge through it.
             await self._sources.leave()
-        runtime = self.runtimes.pop(loop, None)
+        finally:
+            # Whatever a source raises, and whoever gives up waiting for it.
+            await self._ended(self.runtimes.pop(loop, None))
+
+    async def _ended(self, runtime: Runtime | None) -> None:
         if runtime is None:
             return
         undone = await runtime.close(self.settings.staleness_bound)

@@ -51,9 +51,11 @@ class Sources:
         """The state of each that tells one, else the thing itself, by its `name`, or by type and place."""
         found: dict[str, object] = {}
         for index, source in enumerate(self._sources):
-            name = getattr(source, "name", None)
-            if not isinstance(name, str) or name in found:
-                name = f"{name if isinstance(name, str) else type(source).__name__}-{index}"
+            given = getattr(source, "name", None)
+            own = given if isinstance(given, str) else f"{type(source).__name__}-{index}"
+            name, number = own, index
+            while name in found:
+                name, number = f"{own}-{number}", number + 1
             state = getattr(source, "state", None)
             told = state() if callable(state) else None
             found[name] = told if isinstance(told, SourceState) else source

@@ -289,6 +289,42 @@ async def test_a_source_that_fails_leaves_those_before_it_and_the_cache_not_runn
         assert notes[3:] == ["one up", "two up"]
 
 
+async def test_a_source_that_fails_at_its_end_does_not_keep_the_cache() -> None:
+    """What the end of something attached raises comes out of stop; those before it are left and the cache is stopped all the same."""
+    notes: list[str] = []
+    cache = HTTPCache()
+    cache.attach(Source(notes, "one"))
+
+    @asynccontextmanager
+    async def failing() -> AsyncGenerator[None]:
+        yield
+        raise ConnectionError("no goodbye")
+
+    cache.attach(failing())
+    await cache.start()
+    with pytest.raises(ConnectionError, match="no goodbye"):
+        await cache.stop()
+    assert not cache.running
+    assert notes == ["one up", "one down"]
+
+
+@pytest.mark.parametrize("names", [["a", "a", "a"], ["a-1", "a", "a"], ["a", "a-1", "a-2", "a", "a"]])
+def test_sources_of_one_name_are_told_apart(names: list[str]) -> None:
+    """However they are called, statistics lose none of them."""
+
+    class Named(Source):
+        def __init__(self, name: str) -> None:
+            super().__init__([])
+            self.name = name
+
+    cache = HTTPCache()
+    for name in names:
+        cache.attach(Named(name))
+    sources = cache.statistics().sources
+    assert len(sources) == len(names)
+    assert set(names) <= set(sources)
+
+
 async def test_purges_of_a_source_reach_the_log_until_it_is_left() -> None:
     """A source may purge with its last breath: it is left before the cache lets go of the log."""
     cache = HTTPCache()
