@@ -6,11 +6,12 @@ import asyncio
 import logging
 import random
 from abc import ABC, abstractmethod
+from contextvars import Context
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from fastapi_cacheinval import ConfigurationError, HTTPCache, SourceState
+from fastapi_cacheinval import CacheNotRunning, ConfigurationError, HTTPCache, SourceState
 
 __all__ = ["Source"]
 
@@ -20,6 +21,8 @@ _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
 # Real seconds after which a task that has been cancelled is cancelled again.
 _AGAIN = 0.25
+# What ends the process, not an attempt.
+_LAST = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 class Source(ABC):
@@ -27,12 +30,15 @@ class Source(ABC):
 
     A subclass gives `_serve`, which works until it raises; it is begun again after a pause that doubles from a tenth of
     a second to half a minute, with jitter, and from the start after `_well`. `name` tells sources apart in
-    `statistics().sources` and in the metrics.
+    `statistics().sources` and in the metrics. Raises `ConfigurationError` for a cache that is none and a name that is
+    empty.
     """
 
     def __init__(self, cache: HTTPCache, name: str) -> None:
         if not isinstance(cache, HTTPCache):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"{type(self).__name__} takes the HTTPCache that it works for, not {cache!r}.")
+        if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"{type(self).__name__} takes a name that statistics can tell, not {name!r}.")
         self.cache = cache
         self.name = name
         self._state = SourceState()
@@ -49,10 +55,17 @@ class Source(ABC):
     # -- life -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._task is not None:
+        # A loop that was closed under it has taken its task along.
+        if self._task is not None and not self._task.done() and not self._task.get_loop().is_closed():
             raise ConfigurationError(f"{self!r} runs already: attach it, or enter it, once.")
-        self._task = asyncio.get_running_loop().create_task(self._live(), name=f"cacheinval {self.name}")
-        self._note(running=True)
+        if not self.cache.running:
+            raise CacheNotRunning(f"{self!r} works for a cache that does not run here: attach it to that cache.")
+        self._pause = _FIRST_PAUSE
+        self._note(running=True, connected=False, trouble="")
+        # In nobody's context: the cache may be started by a request, and what comes in later is not that caller's.
+        self._task = asyncio.get_running_loop().create_task(
+            self._live(), name=f"cacheinval {self.name}", context=Context()
+        )
         return self
 
     async def __aexit__(
@@ -63,13 +76,18 @@ class Source(ABC):
             # More than once where need be: clients may swallow a cancellation.
             task.cancel()
             await asyncio.wait((task,), timeout=_AGAIN)
+        if task is not None and not task.cancelled():
+            # Looked at, so that nothing complains that nobody has.
+            task.exception()
         self._note(running=False, connected=False)
 
     async def run(self) -> None:
         """Work until cancelled, in a process that serves nothing: the cache is started for it."""
         async with self.cache, self:
             assert self._task is not None
-            await self._task
+            # Not awaited by itself: a cancellation that the task swallows has to come out here all the same.
+            await asyncio.wait((self._task,))
+            self._task.result()
 
     # -- work -----------------------------------------------------------------------------------
 
@@ -78,14 +96,32 @@ class Source(ABC):
         """Connect and work; whatever it raises is logged once, and it is called again."""
 
     async def _live(self) -> None:
-        while True:
-            try:
-                await self._serve()
-            except Exception as error:  # noqa: BLE001  # whatever its client raises: it is said, and tried again
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            # Asked each time: a cancellation may be swallowed on its way out of a client.
+            while not task.cancelling():
+                await self._attempt(task)
+                self._note(connected=False)
+                if not task.cancelling():
+                    await self._rest(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
+                    self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        finally:
+            self._note(running=False, connected=False)
+
+    async def _attempt(self, task: asyncio.Task[Any]) -> None:
+        try:
+            await self._serve()
+        except BaseException as error:
+            if _ends_the_process(error):
+                raise
+            if not task.cancelling():
+                # Also what is no Exception: a future that its client has cancelled by itself, a panic of native code.
                 self._failed(error)
-            self._note(connected=False)
-            await self._rest(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+            elif isinstance(error, asyncio.CancelledError):
+                raise
+            else:
+                logger.warning("%s failed while it stopped: %s", self.name, _told(error))
 
     async def _rest(self, seconds: float) -> None:
         """Wait for so long on the cache's clock."""
@@ -115,6 +151,23 @@ class Source(ABC):
 
     def _failed(self, error: BaseException) -> None:
         """An attempt has failed; said once, until it is well again."""
+        told = _told(error)
         level = logging.DEBUG if self._state.trouble else logging.ERROR
-        logger.log(level, "%s is in trouble and tries again: %s: %s", self.name, type(error).__name__, error)
-        self._note(failures=self._state.failures + 1, trouble=f"{type(error).__name__}: {error}"[:500])
+        logger.log(level, "%s is in trouble and tries again: %s", self.name, told)
+        self._note(failures=self._state.failures + 1, trouble=told)
+
+
+def _within(error: BaseException) -> tuple[BaseException, ...]:
+    """The errors of a group, nothing for an error that is none."""
+    return cast("BaseExceptionGroup[BaseException]", error).exceptions if isinstance(error, BaseExceptionGroup) else ()
+
+
+def _ends_the_process(error: BaseException) -> bool:
+    return isinstance(error, _LAST) or any(map(_ends_the_process, _within(error)))
+
+
+def _told(error: BaseException) -> str:
+    """What an error says, of a group the first of its errors."""
+    while inner := _within(error):
+        error = inner[0]
+    return f"{type(error).__name__}: {error}"[:500]
