@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from abc import ABC, abstractmethod
@@ -72,10 +73,9 @@ class Source(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         task, self._task = self._task, None
-        while task is not None and not task.done():
-            # More than once where need be: clients may swallow a cancellation.
+        if task is not None and not task.done():
             task.cancel()
-            await asyncio.wait((task,), timeout=_AGAIN)
+            await asyncio.wait((task,))
         if task is not None and not task.cancelled():
             # Looked at, so that nothing complains that nobody has.
             task.exception()
@@ -85,9 +85,7 @@ class Source(ABC):
         """Work until cancelled, in a process that serves nothing: the cache is started for it."""
         async with self.cache, self:
             assert self._task is not None
-            # Not awaited by itself: a cancellation that the task swallows has to come out here all the same.
-            await asyncio.wait((self._task,))
-            self._task.result()
+            await self._task
 
     # -- work -----------------------------------------------------------------------------------
 
@@ -96,32 +94,39 @@ class Source(ABC):
         """Connect and work; whatever it raises is logged once, and it is called again."""
 
     async def _live(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
         try:
-            # Asked each time: a cancellation may be swallowed on its way out of a client.
-            while not task.cancelling():
-                await self._attempt(task)
+            while True:
+                error = await self._attempt()
+                if error is not None:
+                    if _ends_the_process(error):
+                        raise error
+                    # Also what is no Exception: a future that its client cancelled by itself, a panic of native code.
+                    self._failed(error)
                 self._note(connected=False)
-                if not task.cancelling():
-                    await self._rest(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
-                    self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+                await self._rest(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
+                self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         finally:
             self._note(running=False, connected=False)
 
-    async def _attempt(self, task: asyncio.Task[Any]) -> None:
+    async def _attempt(self) -> BaseException | None:
+        """Serve, until it ends; what it raised.
+
+        In a task of its own: one that is cancelled by its client, or cancels itself as a group of tasks does, is told
+        from the end of the source, and so is a cancellation that a client swallows.
+        """
+        attempt = asyncio.get_running_loop().create_task(self._serve(), name=f"cacheinval {self.name} at work")
         try:
-            await self._serve()
-        except BaseException as error:
-            if _ends_the_process(error):
-                raise
-            if not task.cancelling():
-                # Also what is no Exception: a future that its client has cancelled by itself, a panic of native code.
-                self._failed(error)
-            elif isinstance(error, asyncio.CancelledError):
-                raise
-            else:
+            await asyncio.wait((attempt,))
+        except asyncio.CancelledError:
+            while not attempt.done():
+                attempt.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait((attempt,), timeout=_AGAIN)
+            error = _error_of(attempt)
+            if isinstance(error, Exception):
                 logger.warning("%s failed while it stopped: %s", self.name, _told(error))
+            raise
+        return _error_of(attempt)
 
     async def _rest(self, seconds: float) -> None:
         """Wait for so long on the cache's clock."""
@@ -155,6 +160,13 @@ class Source(ABC):
         level = logging.DEBUG if self._state.trouble else logging.ERROR
         logger.log(level, "%s is in trouble and tries again: %s", self.name, told)
         self._note(failures=self._state.failures + 1, trouble=told)
+
+
+def _error_of(task: asyncio.Task[None]) -> BaseException | None:
+    try:
+        return task.exception()
+    except asyncio.CancelledError as error:
+        return error
 
 
 def _within(error: BaseException) -> tuple[BaseException, ...]:

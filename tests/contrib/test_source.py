@@ -268,6 +268,27 @@ async def test_whatever_an_attempt_raises_it_is_told_and_made_again(error: BaseE
         assert (state_of(cache).trouble, state_of(cache).failures) == ("", 1)
 
 
+async def test_a_group_of_tasks_that_fails_is_begun_again_each_time() -> None:
+    """A `TaskGroup` cancels the task that it is in when one of its own fails: that does not end the source."""
+    clock = FakeClock()
+    cache = HTTPCache(clock=clock)
+
+    async def group(source: Scripted) -> None:
+        async def fail() -> None:
+            raise ConnectionError("refused")
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(fail())
+            tasks.create_task(asyncio.Event().wait())
+
+    source = Scripted(cache, group, group, group)
+    cache.attach(source)
+    async with cache:
+        await tried(source, clock, 4)
+        assert state_of(cache).failures == 3
+        assert state_of(cache).running
+
+
 @pytest.mark.parametrize("last", [SystemExit("enough"), BaseExceptionGroup("several", [SystemExit("enough")])])
 def test_what_ends_the_process_is_not_tried_again(last: BaseException) -> None:
     """`SystemExit`, in a group too, ends the worker that runs it."""
