@@ -1,0 +1,94 @@
+"""What a message asks to purge, and what led to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from fastapi_cacheinval.contrib.sqs.messages import Message, PoisonMessage
+
+__all__ = ["Change", "TagsOf", "causes_of", "read"]
+
+TagsOf = Callable[[Message], Iterable[str]]
+
+_TRACE = ("traceparent", "tracestate")
+_ROOT = re.compile(r"1-([0-9a-f]{8})-([0-9a-f]{24})")
+_PARENT = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One purge to be made; none at all where it names nothing."""
+
+    tags: tuple[str, ...] = ()
+    soft: bool = False
+    everything: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.tags) or self.everything
+
+
+def read(message: Message, tags_of: TagsOf | None, *, soft: bool) -> Change:
+    """What a message asks for; raises `PoisonMessage`, whatever the message holds and whatever `tags_of` raises."""
+    if message.envelopes[-1:] == ("confirmation",):
+        raise PoisonMessage("SNS asks to confirm the subscription of this queue: visit its SubscribeURL once")
+    if tags_of is None:
+        return _read_json(message.json(), soft=soft)
+    try:
+        named = tags_of(message)
+        # One tag by itself is meant as one tag, not as its letters.
+        listed = [named] if isinstance(named, str) else list(named)
+    except PoisonMessage:
+        raise
+    except Exception as error:
+        raise PoisonMessage(f"the function that names its tags raised {type(error).__name__}") from error
+    return Change(_checked(listed), soft)
+
+
+def _checked(tags: Iterable[object]) -> tuple[str, ...]:
+    named: list[str] = []
+    for tag in tags:
+        if not isinstance(tag, str) or not tag:
+            raise PoisonMessage(f"a tag is text that is not empty, not {'empty' if tag == '' else type(tag).__name__}")
+        named.append(tag)
+    return tuple(named)
+
+
+def _read_json(content: object, *, soft: bool) -> Change:
+    if not isinstance(content, Mapping):
+        raise PoisonMessage(f"its body is a JSON {type(content).__name__}, not an object with tags")
+    fields = cast("Mapping[str, Any]", content)
+    everything = _flag(fields, "everything", default=False)
+    tags: object = fields.get("tags", [] if everything else None)
+    if not isinstance(tags, list):
+        raise PoisonMessage('its body names no list of "tags", and does not say "everything": true')
+    return Change(_checked(cast("list[object]", tags)), _flag(fields, "soft", default=soft), everything)
+
+
+def _flag(fields: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    value: object = fields.get(name, default)
+    if not isinstance(value, bool):
+        raise PoisonMessage(f'"{name}" is true or false, not {type(value).__name__}')
+    return value
+
+
+def causes_of(message: Message) -> tuple[dict[str, str], ...]:
+    """The W3C Trace Context that a message carries in its attributes, else that of its X-Ray header."""
+    known = {name.lower(): value for name, value in message.message_attributes.items()}
+    fields = {name: value for name in _TRACE if isinstance(value := known.get(name), str)}
+    if "traceparent" in fields:
+        return (fields,)
+    parent = _of_xray(message.attributes.get("AWSTraceHeader", ""))
+    return ({"traceparent": parent},) if parent else ()
+
+
+def _of_xray(header: str) -> str:
+    """The `traceparent` of an X-Ray header, whose ids are the same; empty where it is none."""
+    pairs = [part.strip().partition("=") for part in header.split(";")]
+    fields = {name: value for name, _, value in pairs}
+    root, parent = _ROOT.fullmatch(fields.get("Root", "")), fields.get("Parent", "")
+    if root is None or _PARENT.fullmatch(parent) is None:
+        return ""
+    return f"00-{root[1]}{root[2]}-{parent}-{'01' if fields.get('Sampled') == '1' else '00'}"
