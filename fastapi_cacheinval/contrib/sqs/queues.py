@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
+from fastapi_cacheinval import ConfigurationError
 from fastapi_cacheinval.contrib.sqs.addresses import Address
 from fastapi_cacheinval.contrib.sqs.trouble import QueueUnavailable, unavailable
 
@@ -20,7 +21,17 @@ except ImportError as error:
         "fastapi_cacheinval.contrib.sqs needs aiobotocore: pip install 'fastapi-cacheinval[sqs]'"
     ) from error
 
-__all__ = ["Client", "Facts", "Queue", "QueueUnavailable", "Session", "connected", "new_session", "preload"]
+__all__ = [
+    "Client",
+    "Facts",
+    "Queue",
+    "QueueUnavailable",
+    "Session",
+    "connected",
+    "new_session",
+    "own_session",
+    "preload",
+]
 
 _REGION_OF_STAND_INS = "us-east-1"
 _CONNECT_SECONDS = 5.0
@@ -70,6 +81,13 @@ def new_session() -> Session:
     """A session of the environment: its variables, its files, the role of its machine."""
     session: Session = _session.get_session()
     return session
+
+
+def own_session(given: Any) -> Session | None:
+    """The user's session; raises `ConfigurationError` for one that makes no asynchronous clients."""
+    if given is not None and not isinstance(given, _session.AioSession):
+        raise ConfigurationError("session is one of aiobotocore: aiobotocore.session.get_session().")
+    return given
 
 
 def preload(session: Session) -> None:

@@ -22,6 +22,7 @@ from fastapi_cacheinval.contrib.sqs.queues import (
     Session,
     connected,
     new_session,
+    own_session,
     preload,
 )
 from fastapi_cacheinval.contrib.sqs.reading import TagsOf
@@ -67,7 +68,7 @@ class SQSSource(Source):
         on_poison: OnPoison | Poisoned | None = None,
         region: str | None = None,
         endpoint_url: str | None = None,
-        session: Session | None = None,
+        session: Any = None,
         client_options: Mapping[str, Any] | None = None,
         wait_seconds: int = 20,
         visibility_timeout: int = 60,
@@ -88,7 +89,7 @@ class SQSSource(Source):
             concurrency=concurrency,
         )
         self._handler = Handler(cache, tags, soft=soft, then=then, on_poison=on_poison)
-        self._given_session = session
+        self._given_session: Session | None = own_session(session)
         self._session: tuple[asyncio.AbstractEventLoop, Session] | None = None
         self._facts = Facts()
 

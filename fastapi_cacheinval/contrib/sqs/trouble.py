@@ -82,7 +82,9 @@ def _code(error: BaseException) -> str:
 
 def _said(code: str, call: str, address: Address) -> str:
     if code in ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"):
-        return f"{call}: there is no queue {address.queue} at {address.asked} ({code}): it has another name, account or region"
+        return (
+            f"{call}: there is no queue {address.queue} at {address.asked} ({code}): check its name, account and region"
+        )
     if code in _REFUSED:
         return f"{call}: the credentials are refused ({code})"
     if code in _DENIED:

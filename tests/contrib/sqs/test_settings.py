@@ -64,6 +64,7 @@ def test_a_queue_url_is_a_url(queue_url: Any) -> None:
         ({"client_options": {"aws_access_key": "k"}}, "client_options has aws_access_key;"),
         ({"client_options": {"region_name": "x"}}, "client_options has region_name;"),
         ({"client_options": "key"}, "client_options is a mapping"),
+        ({"session": "a profile"}, "session is one of aiobotocore"),
         ({"name": ""}, "a name"),
     ],
     ids=str,
@@ -82,10 +83,11 @@ def test_credentials_are_never_shown() -> None:
     )
     assert repr(source) == "<SQSSource 'sqs' stopped>"
     assert secret not in repr(source._options)
-    for mistake in (
+    mistakes: list[dict[str, Any]] = [
         {"queue_url": f"https://AKIA:{secret}@sqs.eu-west-1.amazonaws.com/1/q"},
         {"client_options": {"key": secret}},
-    ):
+    ]
+    for mistake in mistakes:
         with pytest.raises(ConfigurationError) as refused:
             SQSSource(HTTPCache(), **{"queue_url": QUEUE, **mistake})
         assert secret not in str(refused.value)
