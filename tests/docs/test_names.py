@@ -24,6 +24,7 @@ from fastapi_cacheinval import (
     contrib,
     invalidates,
 )
+from fastapi_cacheinval.contrib.sqs import Message, SQSSource
 from fastapi_cacheinval.engine.settings import Options
 from fastapi_cacheinval.testing import Replicas
 from tests.helpers.documents import PAGES, ROOT, prose
@@ -32,6 +33,7 @@ POLICY = {field.name for field in fields(CachePolicy) if field.init}
 SETTINGS = set(Options.__annotations__) | {"clock", "enabled"}
 MIDDLEWARE = set(inspect.signature(CacheMiddleware.__init__).parameters) - {"self", "app"}
 REPLICAS = set(inspect.signature(Replicas.__init__).parameters) - {"self"}
+SQS = set(inspect.signature(SQSSource.__init__).parameters) - {"self", "cache"}
 KEYWORDS: dict[str, set[str]] = {
     "HTTPCache": SETTINGS,
     "HTTPCache.from_url": SETTINGS,
@@ -40,6 +42,7 @@ KEYWORDS: dict[str, set[str]] = {
     "CacheMiddleware": MIDDLEWARE,
     "invalidates": set(inspect.signature(invalidates).parameters),
     "Replicas": REPLICAS,
+    "SQSSource": SQS,
 }
 # What other packages call theirs, and the words of Cache-Status.
 FOREIGN = {"scope", "dependencies", "key", "expire", "key_builder", "coder", "enable", "ttl", "fwd", "detail"}
@@ -52,8 +55,10 @@ def integrations() -> set[str]:
     for module in pkgutil.walk_packages(contrib.__path__, "fastapi_cacheinval.contrib."):
         there = import_module(module.name)
         for name in getattr(there, "__all__", ()):
-            if callable(getattr(there, name)):
-                found |= set(inspect.signature(getattr(there, name)).parameters)
+            thing = getattr(there, name)
+            # An exception's arguments are nobody's options, and an alias of a type has none.
+            if inspect.isfunction(thing) or (inspect.isclass(thing) and not issubclass(thing, BaseException)):
+                found |= set(inspect.signature(thing).parameters)
     return found
 
 
@@ -128,6 +133,7 @@ def test_errors_and_classes_exist(page: Path) -> None:
         ("statistics.md", {field.name for kind in (Statistics, SourceState) for field in fields(kind)}),
         ("invalidation.md", {field.name for field in fields(Receipt)}),
         ("testing.md", REPLICAS | {name for name in vars(Replicas) if not name.startswith("_")}),
+        ("sqs.md", SQS | {field.name for field in fields(Message)}),
         ("testing.md", {"FakeClock", "assert_hit", "assert_stale", "assert_miss", "capture_invalidations"}),
     ],
 )
