@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import pytest
 
 from fastapi_cacheinval import HTTPCache, Receipt
 from fastapi_cacheinval.contrib.sqs import SQSSource
-from fastapi_cacheinval.testing import FakeClock, capture_invalidations
+from fastapi_cacheinval.testing import capture_invalidations
 from tests.contrib.sqs.cloud import REGION, SOON, Cloud
 from tests.contrib.sqs.fed import fed
 from tests.helpers.fleet import CALM, QUICK, eventually, fleet
@@ -229,35 +228,6 @@ async def test_a_worker_killed_before_its_purge_loses_nothing(
         assert cloud.empty(queue)
 
 
-async def test_past_twelve_hours_messages_are_let_go_of(
-    redis_server: Valkey, cloud: Cloud, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As long as SQS allows they are hidden again and again; then they are given back, handed out anew, and purged in the end."""
-    caplog.set_level(logging.ERROR)
-    queue = cloud.queue()
-    gate = asyncio.Event()
-
-    async def then(receipt: Receipt) -> None:
-        await gate.wait()
-
-    async with fed(redis_server.url, queue, visibility_timeout=30_000, clocks=True, then=then) as shop:
-        clock = shop.first.clock
-        assert isinstance(clock, FakeClock)
-        await eventually(lambda: shop.state.connected, "the first poll")
-        cloud.send(queue, {"tags": ["item:a"]})
-        await eventually(lambda: shop.state.waiting, "the message in hand")
-        began = clock.now()
-        while "for as long as SQS allows" not in caplog.text:
-            held_for = clock.now() - began
-            assert held_for < 12 * 3600
-            clock.tick(600)
-            await asyncio.sleep(0.02)
-        assert held_for > 10 * 3600
-        await eventually(lambda: shop.state.received == 2, "its being handed out again")
-        gate.set()
-        await shop.done()
-
-
 class Faulty:
     """What stands before the client of a source and fails some of its calls as SQS does."""
 
@@ -378,3 +348,36 @@ async def test_what_somebody_else_was_handed_meanwhile_is_purged_twice(
         await eventually(lambda: not shop.state.waiting, "the end of the first")
         assert (shop.state.failures, shop.state.trouble) == (0, "")
         await counted(cloud, queue, (0, 0))
+
+
+async def test_past_twelve_hours_messages_are_let_go_of(
+    redis_server: Valkey, cloud: Cloud, faulty: list[Faulty], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As long as SQS allows they are hidden again and again, then given back, handed out anew, and done in the end."""
+    queue = cloud.queue()
+    gate = asyncio.Event()
+
+    async def then(receipt: Receipt) -> None:
+        await gate.wait()
+
+    def hidden() -> list[int]:
+        calls = [options for name, options in faulty[0].calls if name == "change_message_visibility_batch"]
+        return [options["Entries"][0]["VisibilityTimeout"] for options in calls]
+
+    async with fed(redis_server.url, queue, visibility_timeout=30_000, clocks=True, then=then) as shop:
+        clock = shop.first.clock
+        await eventually(lambda: shop.state.connected, "the first poll")
+        cloud.send(queue, {"tags": ["item:a"]})
+        for seconds in (30_000, 23_140, 13_140, 0):
+            # A third of the timeout is a long time: nothing else waits for as much.
+            await eventually(
+                lambda: any(when - clock.now() > 9_000 for when, _, alarm in clock._alarms if not alarm.cancelled),
+                "its holding the message",
+            )
+            clock.tick(10_000)
+            await eventually(lambda: hidden()[-1:] == [seconds], f"its being hidden for {seconds} s")  # noqa: B023
+        assert hidden() == [30_000, 23_140, 13_140, 0]
+        assert "for as long as SQS allows" in caplog.text
+        await eventually(lambda: shop.state.received == 2, "its being handed out again")
+        gate.set()
+        await shop.done()

@@ -250,16 +250,20 @@ async def test_in_a_batch_of_a_fifo_queue_nothing_overtakes_what_failed(
 
 @pytest.mark.parametrize("options", [{}, {"concurrency": 4}, {"batch": 1}, {"wait_seconds": 0}], ids=str)
 async def test_many_messages_are_all_purged_and_all_deleted(redis_server: Valkey, cloud: Cloud, options: Any) -> None:
-    """Sixty messages, whatever the batches and however many polls: each is received, done, and gone."""
+    """Sixty messages, whatever the batches and however many polls: each is received, done, and gone.
+
+    Polls side by side may be handed the same message, as with SQS itself.
+    """
     queue = cloud.queue()
     for number in range(60):
         cloud.send(queue, {"tags": [f"item:{number}"]})
     async with fed(redis_server.url, queue, **{"visibility_timeout": 30, **options}) as shop:
         with capture_invalidations(shop.first.cache) as receipts:
             await shop.done(60)
+            await eventually(lambda: not shop.state.waiting and cloud.empty(queue), "an empty queue")
         assert {receipt.tags for receipt in receipts} == {(f"item:{number}",) for number in range(60)}
-        assert cloud.empty(queue)
-        assert (shop.state.received, shop.state.done, shop.state.waiting) == (60, 60, 0)
+        assert shop.state.received == shop.state.done >= 60
+        assert shop.state.failures == 0
 
 
 async def test_it_runs_alone_as_a_worker(redis_server: Valkey, cloud: Cloud) -> None:
