@@ -1,0 +1,176 @@
+"""Taking rows of the outbox for oneself: on PostgreSQL by their locks, on SQLite by the lock of a file beside it."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Executable, LargeBinary, cast, delete, func, select, type_coerce, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+from sqlalchemy.types import NullType
+
+from fastapi_cacheinval import ConfigurationError
+from fastapi_cacheinval.contrib.outbox.table import Outbox
+
+__all__ = ["MOST_COUNTED", "Claim", "Claims", "claims"]
+
+MOST_COUNTED = 10_000
+
+
+class Claim:
+    """Rows that no other relay takes until `let_go`, or the end of the block that gave it.
+
+    `waiting` is how many rows there are, those that others have taken included, up to 10,000.
+    """
+
+    def __init__(self, claims: Claims, rows: Sequence[Sequence[Any]], waiting: int, held: AsyncExitStack) -> None:
+        self.rows = rows
+        self.waiting = waiting
+        self._claims = claims
+        self._held = held
+        self._connection: AsyncConnection | None = None
+
+    def over(self, connection: AsyncConnection) -> Claim:
+        """The same, with the connection whose transaction has the locks."""
+        self._connection = connection
+        return self
+
+    async def let_go(self) -> None:
+        """Let others take them too, and hold nothing of the database while they are seen through."""
+        self._connection = None
+        await self._held.aclose()
+
+    async def settle(self, done: Sequence[int], *, aside: Sequence[int] = ()) -> None:
+        """Delete what is done, set aside what could not be read, and commit."""
+        if not done and not aside:
+            return
+        if self._connection is not None:
+            await self._settle(self._connection, done, aside)
+            await self._connection.commit()
+        else:
+            async with self._claims.engine.begin() as connection:
+                await self._settle(connection, done, aside)
+
+    async def _settle(self, connection: AsyncConnection, done: Sequence[int], aside: Sequence[int]) -> None:
+        table = self._claims.outbox.table
+        if done:
+            await connection.execute(delete(table).where(table.c.id.in_(done)))
+        if aside:
+            await connection.execute(update(table).where(table.c.id.in_(aside)).values(refused=True))
+
+
+class Claims(ABC):
+    """An async context manager that takes rows, at most `batch` at a time, in the order of their numbers."""
+
+    def __init__(self, engine: AsyncEngine, outbox: Outbox, batch: int) -> None:
+        self.engine = engine
+        self.outbox = outbox
+        table = outbox.table
+        waits = table.c.refused.is_(False)
+        some = select(table.c.id).where(waits).limit(MOST_COUNTED).subquery()
+        self._count: Executable = select(func.count()).select_from(some)
+        self._rows: Any = select(*self._columns()).where(waits).order_by(table.c.id).limit(batch)
+
+    def _columns(self) -> list[Any]:
+        table = self.outbox.table
+        return [table.c.id, table.c.tags, table.c.soft, table.c.everything, table.c.trace]
+
+    @asynccontextmanager
+    async def entered(self) -> AsyncGenerator[None]:
+        """What is needed all the time."""
+        yield
+
+    @abstractmethod
+    def claim(self) -> AbstractAsyncContextManager[Claim | None]:
+        """Take the first rows that are free; None where others have to end first."""
+
+    async def waiting(self) -> int:
+        """How many rows there are, up to 10,000."""
+        async with self.engine.connect() as connection:
+            return await self._counted(connection)
+
+    async def _counted(self, connection: AsyncConnection) -> int:
+        return int((await connection.execute(self._count)).scalar_one())
+
+
+class _PostgreSQL(Claims):
+    @asynccontextmanager
+    async def claim(self) -> AsyncGenerator[Claim | None]:
+        async with AsyncExitStack() as held:
+            connection = await held.enter_async_context(self.engine.connect())
+            # Under a stricter level, rows that another relay has deleted meanwhile would be errors.
+            connection = await connection.execution_options(isolation_level="READ COMMITTED")
+            waiting = await self._counted(connection)
+            rows = (await connection.execute(self._rows.with_for_update(skip_locked=True))).all()
+            yield Claim(self, rows, waiting, held).over(connection)
+
+
+class _SQLite(Claims):
+    """One relay at a time, by an exclusive lock of an empty file beside the database.
+
+    The database itself is never locked for longer than it takes to delete rows, and the lock of a process that dies is
+    free at once.
+    """
+
+    _lock: AsyncConnection
+
+    def _columns(self) -> list[Any]:
+        table = self.outbox.table
+        # As bytes and without conversion: text that is no UTF-8 and booleans that are none must not end the reading.
+        as_bytes = [cast(column, LargeBinary) for column in (table.c.tags, table.c.trace)]
+        as_is = [type_coerce(column, NullType()) for column in (table.c.soft, table.c.everything)]
+        return [table.c.id, as_bytes[0], *as_is, as_bytes[1]]
+
+    @asynccontextmanager
+    async def entered(self) -> AsyncGenerator[None]:
+        async with self.engine.connect() as connection:
+            listed = (await connection.exec_driver_sql("PRAGMA database_list")).mappings().all()
+        file = next((each["file"] for each in listed if each["name"] == "main"), "")
+        if not file:
+            raise ConfigurationError(
+                "The relay needs an SQLite database in a file: in memory there is nothing to lose."
+            )
+        url = self.engine.url.set(database=f"{file}-{self.outbox.table.name}.lock", query={})
+        locks = create_async_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={"timeout": 0})
+        async with locks.connect() as self._lock:
+            yield
+
+    @asynccontextmanager
+    async def claim(self) -> AsyncGenerator[Claim | None]:
+        try:
+            await self._lock.exec_driver_sql("BEGIN EXCLUSIVE")
+        except OperationalError as error:
+            if "locked" not in str(error.orig):
+                raise
+            yield None
+            return
+        async with AsyncExitStack() as held:
+            held.push_async_callback(self._unlock)
+            async with self.engine.connect() as connection:
+                waiting = await self._counted(connection)
+                rows = (await connection.execute(self._rows)).all()
+            yield Claim(self, rows, waiting, held)
+
+    async def _unlock(self) -> None:
+        with contextlib.suppress(OperationalError):
+            await self._lock.exec_driver_sql("ROLLBACK")
+
+
+def claims(engine: AsyncEngine, outbox: Outbox, batch: int) -> Claims:
+    """How rows are taken on the engine's database; raises `ConfigurationError` for one that is not supported."""
+    match engine.dialect.name:
+        case "postgresql":
+            return _PostgreSQL(engine, outbox, batch)
+        case "sqlite":
+            if engine.url.database in (None, "", ":memory:"):
+                raise ConfigurationError(
+                    "The relay needs an SQLite database in a file: in memory there is nothing to lose."
+                )
+            return _SQLite(engine, outbox, batch)
+        case other:
+            raise ConfigurationError(f"The relay works on PostgreSQL and on SQLite, not on {other}.")
