@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from sqlalchemy import Executable, LargeBinary, cast, delete, func, select, type_coerce, update
@@ -16,47 +17,55 @@ from sqlalchemy.types import NullType
 
 from fastapi_cacheinval import ConfigurationError
 from fastapi_cacheinval.contrib.outbox.table import Outbox
+from fastapi_cacheinval.contrib.outbox.whole import whole
 
 __all__ = ["MOST_COUNTED", "Claim", "Claims", "claims"]
 
 MOST_COUNTED = 10_000
 
+_IN_MEMORY = "The relay needs an SQLite database in a file: all that is in memory shares one connection."
+
 
 class Claim:
-    """Rows that no other relay takes until `let_go`, or the end of the block that gave it.
+    """Rows that no other relay takes until `let_go`.
 
     `waiting` is how many rows there are, those that others have taken included, up to 10,000.
     """
 
-    def __init__(self, claims: Claims, rows: Sequence[Sequence[Any]], waiting: int, held: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        claims: Claims,
+        rows: Sequence[Sequence[Any]],
+        waiting: int,
+        held: AsyncExitStack,
+        connection: AsyncConnection | None = None,
+    ) -> None:
         self.rows = rows
         self.waiting = waiting
         self._claims = claims
         self._held = held
-        self._connection: AsyncConnection | None = None
-
-    def over(self, connection: AsyncConnection) -> Claim:
-        """The same, with the connection whose transaction has the locks."""
+        # The one whose transaction has the locks.
         self._connection = connection
-        return self
 
     async def let_go(self) -> None:
         """Let others take them too, and hold nothing of the database while they are seen through."""
         self._connection = None
-        await self._held.aclose()
+        await whole(self._held.aclose())
 
     async def settle(self, done: Sequence[int], *, aside: Sequence[int] = ()) -> None:
         """Delete what is done, set aside what could not be read, and commit."""
-        if not done and not aside:
-            return
+        if done or aside:
+            await whole(self._settle(done, aside))
+
+    async def _settle(self, done: Sequence[int], aside: Sequence[int]) -> None:
         if self._connection is not None:
-            await self._settle(self._connection, done, aside)
+            await self._write(self._connection, done, aside)
             await self._connection.commit()
         else:
             async with self._claims.engine.begin() as connection:
-                await self._settle(connection, done, aside)
+                await self._write(connection, done, aside)
 
-    async def _settle(self, connection: AsyncConnection, done: Sequence[int], aside: Sequence[int]) -> None:
+    async def _write(self, connection: AsyncConnection, done: Sequence[int], aside: Sequence[int]) -> None:
         table = self._claims.outbox.table
         if done:
             await connection.execute(delete(table).where(table.c.id.in_(done)))
@@ -65,7 +74,7 @@ class Claim:
 
 
 class Claims(ABC):
-    """An async context manager that takes rows, at most `batch` at a time, in the order of their numbers."""
+    """How rows are taken, at most `batch` at a time, in the order of their numbers."""
 
     def __init__(self, engine: AsyncEngine, outbox: Outbox, batch: int) -> None:
         self.engine = engine
@@ -85,12 +94,32 @@ class Claims(ABC):
         """What is needed all the time."""
         yield
 
+    @asynccontextmanager
+    async def claim(self) -> AsyncGenerator[Claim | None]:
+        """The first rows that are free, or None where others have to end first; let go of at the end."""
+        taking = asyncio.get_running_loop().create_task(self._take())
+        try:
+            claim = await whole(taking)
+        except asyncio.CancelledError:
+            if taking.done() and not taking.cancelled() and not taking.exception():
+                taken = taking.result()
+                if taken is not None:
+                    await taken.let_go()
+            raise
+        try:
+            yield claim
+        finally:
+            if claim is not None:
+                await claim.let_go()
+
     @abstractmethod
-    def claim(self) -> AbstractAsyncContextManager[Claim | None]:
-        """Take the first rows that are free; None where others have to end first."""
+    async def _take(self) -> Claim | None: ...
 
     async def waiting(self) -> int:
         """How many rows there are, up to 10,000."""
+        return await whole(self._waiting())
+
+    async def _waiting(self) -> int:
         async with self.engine.connect() as connection:
             return await self._counted(connection)
 
@@ -99,15 +128,14 @@ class Claims(ABC):
 
 
 class _PostgreSQL(Claims):
-    @asynccontextmanager
-    async def claim(self) -> AsyncGenerator[Claim | None]:
+    async def _take(self) -> Claim:
         async with AsyncExitStack() as held:
             connection = await held.enter_async_context(self.engine.connect())
             # Under a stricter level, rows that another relay has deleted meanwhile would be errors.
             connection = await connection.execution_options(isolation_level="READ COMMITTED")
             waiting = await self._counted(connection)
             rows = (await connection.execute(self._rows.with_for_update(skip_locked=True))).all()
-            yield Claim(self, rows, waiting, held).over(connection)
+            return Claim(self, rows, waiting, held.pop_all(), connection)
 
 
 class _SQLite(Claims):
@@ -128,33 +156,32 @@ class _SQLite(Claims):
 
     @asynccontextmanager
     async def entered(self) -> AsyncGenerator[None]:
-        async with self.engine.connect() as connection:
-            listed = (await connection.exec_driver_sql("PRAGMA database_list")).mappings().all()
-        file = next((each["file"] for each in listed if each["name"] == "main"), "")
+        file = await whole(self._file())
         if not file:
-            raise ConfigurationError(
-                "The relay needs an SQLite database in a file: in memory there is nothing to lose."
-            )
+            raise ConfigurationError(_IN_MEMORY)
         url = self.engine.url.set(database=f"{file}-{self.outbox.table.name}.lock", query={})
         locks = create_async_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={"timeout": 0})
         async with locks.connect() as self._lock:
             yield
 
-    @asynccontextmanager
-    async def claim(self) -> AsyncGenerator[Claim | None]:
+    async def _file(self) -> str:
+        async with self.engine.connect() as connection:
+            listed = (await connection.exec_driver_sql("PRAGMA database_list")).mappings().all()
+        return next((each["file"] for each in listed if each["name"] == "main"), "")
+
+    async def _take(self) -> Claim | None:
         try:
             await self._lock.exec_driver_sql("BEGIN EXCLUSIVE")
         except OperationalError as error:
             if "locked" not in str(error.orig):
                 raise
-            yield None
-            return
+            return None
         async with AsyncExitStack() as held:
             held.push_async_callback(self._unlock)
             async with self.engine.connect() as connection:
                 waiting = await self._counted(connection)
                 rows = (await connection.execute(self._rows)).all()
-            yield Claim(self, rows, waiting, held)
+            return Claim(self, rows, waiting, held.pop_all())
 
     async def _unlock(self) -> None:
         with contextlib.suppress(OperationalError):
@@ -168,9 +195,7 @@ def claims(engine: AsyncEngine, outbox: Outbox, batch: int) -> Claims:
             return _PostgreSQL(engine, outbox, batch)
         case "sqlite":
             if engine.url.database in (None, "", ":memory:"):
-                raise ConfigurationError(
-                    "The relay needs an SQLite database in a file: in memory there is nothing to lose."
-                )
+                raise ConfigurationError(_IN_MEMORY)
             return _SQLite(engine, outbox, batch)
         case other:
             raise ConfigurationError(f"The relay works on PostgreSQL and on SQLite, not on {other}.")

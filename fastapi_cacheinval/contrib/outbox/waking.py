@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from fastapi_cacheinval.contrib.outbox.whole import whole
 
 __all__ = ["Ear", "listening"]
 
@@ -36,14 +38,24 @@ async def listening(engine: AsyncEngine, channel: str, ring: Callable[[], object
     if engine.dialect.driver != "asyncpg":
         yield ear
         return
-    async with engine.connect() as connection:
-        raw: Any = (await connection.get_raw_connection()).driver_connection
-        raw.add_termination_listener(ear.ended)
-        await raw.add_listener(channel, ear.heard)
+    async with AsyncExitStack() as held:
+        await whole(_listen(engine, channel, ear, held))
         try:
             yield ear
         finally:
-            with contextlib.suppress(Exception):
-                # Back in the pool it must not go on listening; one that is lost has nothing to say.
-                raw.remove_termination_listener(ear.ended)
-                await raw.remove_listener(channel, ear.heard)
+            await whole(held.aclose())
+
+
+async def _listen(engine: AsyncEngine, channel: str, ear: Ear, held: AsyncExitStack) -> None:
+    connection = await held.enter_async_context(engine.connect())
+    raw: Any = (await connection.get_raw_connection()).driver_connection
+
+    async def no_more() -> None:
+        # Back in the pool it must not go on listening; one that is lost has nothing to say.
+        with contextlib.suppress(Exception):
+            raw.remove_termination_listener(ear.ended)
+            await raw.remove_listener(channel, ear.heard)
+
+    raw.add_termination_listener(ear.ended)
+    held.push_async_callback(no_more)
+    await raw.add_listener(channel, ear.heard)
