@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.outbox import Outbox, OutboxRelay
+from tests.helpers.fleet import eventually
 
 WRITE = text("UPDATE product SET price = :price WHERE id = 1")
 
@@ -37,7 +38,8 @@ class Death:
                     os.kill(os.getpid(), signal.SIGKILL)
             run(handle)
 
-        asyncio.Handle._run = counted  # type: ignore[method-assign]
+        handles: Any = asyncio.Handle
+        handles._run = counted
 
     def begin(self) -> None:
         """From here on."""
@@ -62,8 +64,7 @@ async def with_the_outbox(life: dict[str, Any], death: Death) -> None:
             death.begin()
             await session.commit()
         relay.wake()
-        while not relay.state().done:
-            await asyncio.sleep(0.001)
+        await eventually(lambda: relay.state().done, "the deletion")
         death.end()
     await engine.dispose()
 
@@ -95,12 +96,13 @@ def main() -> None:
             try:
                 _live(json.loads(line))
                 status = 0
-            except BaseException:
+            except Exception:  # noqa: BLE001  # whatever it is, the test shows it
                 traceback.print_exc()
             finally:
                 os._exit(status)
         _, ended = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(ended), flush=True)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(ended)}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

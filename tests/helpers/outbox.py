@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from fastapi_cacheinval.contrib.outbox import Outbox, OutboxRelay
 from tests.helpers.fleet import PATIENT, eventually
 from tests.helpers.http import ask
 
-__all__ = ["Base", "PRODUCT", "Replica", "Shop", "death_at_every_step", "relaying", "replica", "shop"]
+__all__ = ["PRODUCT", "Base", "Replica", "Shop", "death_at_every_step", "relaying", "replica", "shop"]
 
 ROOT = Path(__file__).parents[2]
 Base = MetaData()
@@ -78,7 +77,7 @@ class Shop:
     async def empty(self) -> None:
         """Wait until nothing waits."""
         async with asyncio.timeout(20):
-            while await self.waiting():
+            while await self.waiting():  # noqa: ASYNC110  # there is no event for what a database holds
                 await asyncio.sleep(0.005)
 
 
@@ -153,10 +152,12 @@ def _mortals() -> Iterator[Any]:
         assert process.stdin is not None
         assert process.stdout is not None
 
+        given, answers = process.stdin, process.stdout
+
         def live(**life: Any) -> int:
-            process.stdin.write(json.dumps(life) + "\n")
-            process.stdin.flush()
-            told = process.stdout.readline()
+            given.write(json.dumps(life) + "\n")
+            given.flush()
+            told = answers.readline()
             assert told, "the process that forks has ended"
             return int(told)
 

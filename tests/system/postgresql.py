@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import pwd
 import shutil
@@ -27,8 +26,8 @@ _NOT_ROOT = "nobody"
 
 def _program(name: str) -> str:
     """One of PostgreSQL's programs, of the latest version where Debian has several."""
-    found = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), key=lambda path: int(path.split("/")[4]))
-    program = found[-1] if found else shutil.which(name)
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
+    program = str(found[-1]) if found else shutil.which(name)
     assert program, f"there is no {name}: run these tests with `make test-system`"
     return program
 
