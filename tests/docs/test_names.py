@@ -24,6 +24,7 @@ from fastapi_cacheinval import (
     contrib,
     invalidates,
 )
+from fastapi_cacheinval.contrib.outbox import Outbox, OutboxRelay
 from fastapi_cacheinval.contrib.sqs import Message, SQSSource
 from fastapi_cacheinval.engine.settings import Options
 from fastapi_cacheinval.testing import Replicas
@@ -134,6 +135,9 @@ def test_errors_and_classes_exist(page: Path) -> None:
         ("invalidation.md", {field.name for field in fields(Receipt)}),
         ("testing.md", REPLICAS | {name for name in vars(Replicas) if not name.startswith("_")}),
         ("sqs.md", SQS | {field.name for field in fields(Message)}),
+        ("outbox.md", set(inspect.signature(OutboxRelay).parameters) - {"cache", "engine", "outbox"}),
+        ("outbox.md", set(inspect.signature(Outbox).parameters)),
+        ("outbox.md", set(inspect.signature(Outbox.triggers).parameters) - {"self"}),
         ("testing.md", {"FakeClock", "assert_hit", "assert_stale", "assert_miss", "capture_invalidations"}),
     ],
 )

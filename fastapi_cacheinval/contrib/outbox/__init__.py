@@ -4,7 +4,7 @@ from __future__ import annotations
 
 try:
     from fastapi_cacheinval.contrib.outbox.reading import UnreadableRow
-    from fastapi_cacheinval.contrib.outbox.relay import OutboxRelay, OutboxUnavailable
+    from fastapi_cacheinval.contrib.outbox.relay import OutboxRelay
     from fastapi_cacheinval.contrib.outbox.table import Outbox
     from fastapi_cacheinval.contrib.outbox.triggers import Triggers
 except ModuleNotFoundError as missing:
@@ -14,4 +14,4 @@ except ModuleNotFoundError as missing:
         "fastapi_cacheinval.contrib.outbox works on SQLAlchemy: pip install 'fastapi-cacheinval[outbox]'"
     ) from missing
 
-__all__ = ["Outbox", "OutboxRelay", "OutboxUnavailable", "Triggers", "UnreadableRow"]
+__all__ = ["Outbox", "OutboxRelay", "Triggers", "UnreadableRow"]

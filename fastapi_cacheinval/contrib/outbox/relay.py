@@ -135,9 +135,9 @@ class OutboxRelay(Source):
         async with self._claims.claim() as claim:
             if claim is None:
                 return _Found.OTHERS_FIRST
-            self._well()
-            self._note(lag=claim.waiting)
+            self._note(connected=True, lag=claim.waiting)
             if not claim.rows:
+                self._well()
                 return _Found.NOTHING
             found = [read(row) for row in claim.rows]
             self._count(received=len(found))
@@ -147,6 +147,8 @@ class OutboxRelay(Source):
                 await self._refuse(claim, [each for each in found if isinstance(each, UnreadableRow)])
             finally:
                 self._note(waiting=0)
+            # Not before: what fails each time must not be tried without a pause.
+            self._well()
             return _Found.SOMETHING
 
     async def _purge(self, claim: Claim, purges: list[Purge]) -> None:

@@ -267,8 +267,10 @@ async def test_while_the_table_is_away_it_tries_again_and_says_so_once(
         await eventually(lambda: not relay.state().trouble, "the end of the trouble")
 
 
-async def test_what_then_raises_has_the_rows_purged_again_and_those_before_are_done(opened: Shop) -> None:
-    """A failure at the second purge of a batch forgets the first and keeps the second, until it succeeds."""
+async def test_what_then_raises_has_the_rows_purged_again_and_those_before_are_done(
+    opened: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failure at the second purge of a batch forgets the first and keeps the second, until it succeeds; said once."""
     await opened.add("a")
     await opened.add("b", soft=True)
     heard: list[tuple[str, ...]] = []
@@ -283,6 +285,7 @@ async def test_what_then_raises_has_the_rows_purged_again_and_those_before_are_d
         await eventually(lambda: relay.state().done == 2, "the deletion")
         assert relay.state().failures == 2
     assert heard == [("a",), ("b",), ("b",), ("b",)]
+    assert sum(record.levelno >= logging.ERROR for record in caplog.records) == 1
 
 
 # -- what cannot be read ------------------------------------------------------------------------------
