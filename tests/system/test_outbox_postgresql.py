@@ -20,6 +20,7 @@ from tests.system.postgresql import PostgreSQL, postgresql
 
 pytestmark = pytest.mark.anyio
 
+EACH_DRIVER = pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 # Where only a notification can be what wakes a relay.
 NEVER = 3600.0
 
@@ -39,10 +40,16 @@ def shared_redis() -> Iterator[Valkey]:
 
 
 @pytest.fixture
-async def opened(database: PostgreSQL, shared_redis: Valkey) -> AsyncIterator[Shop]:
+def driver() -> str:
+    """What the shop's engine works with; a test may name another."""
+    return "asyncpg"
+
+
+@pytest.fixture
+async def opened(database: PostgreSQL, shared_redis: Valkey, driver: str) -> AsyncIterator[Shop]:
     """A shop in a database of its own, with nothing in Redis."""
     shared_redis.clear()
-    async with shop(database.url(database.database()), shared_redis.url) as made:
+    async with shop(database.url(database.database(), driver), shared_redis.url) as made:
         yield made
 
 
@@ -66,6 +73,7 @@ async def purges_of(opened: Shop) -> AsyncIterator[list[Receipt]]:
 # -- from the write to the other replica -------------------------------------------------------------
 
 
+@EACH_DRIVER
 async def test_a_committed_write_is_on_the_other_replica_without_a_poll(opened: Shop) -> None:
     """The notification of the commit wakes the relay, whose next look by the clock is an hour away."""
     async with replica(opened) as reader, relaying(opened, poll=NEVER) as (relay,):
@@ -79,6 +87,7 @@ async def test_a_committed_write_is_on_the_other_replica_without_a_poll(opened: 
         assert await opened.rows() == []
 
 
+@EACH_DRIVER
 async def test_what_is_rolled_back_is_not_purged_and_wakes_nobody(opened: Shop) -> None:
     """A row is of its transaction, of a savepoint too; what comes after it is purged alone."""
     async with purges_of(opened) as heard:
@@ -98,6 +107,7 @@ async def test_what_is_rolled_back_is_not_purged_and_wakes_nobody(opened: Shop) 
 # -- two relays ---------------------------------------------------------------------------------------
 
 
+@EACH_DRIVER
 async def test_of_two_relays_each_does_its_own_rows(opened: Shop) -> None:
     """With two side by side and nobody dying, each row is purged once, by one of them, and both have worked."""
     tags = [f"product:{number}" for number in range(60)]
@@ -216,6 +226,7 @@ async def test_redis_and_then_the_database_are_lost_and_no_purge_is(
         await eventually(lambda: not relay.state().trouble, "the relay that is well")
 
 
+@EACH_DRIVER
 async def test_the_database_and_then_redis_are_lost_and_no_purge_is(
     opened: Shop, database: PostgreSQL, shared_redis: Valkey
 ) -> None:
@@ -242,6 +253,7 @@ async def test_the_database_and_then_redis_are_lost_and_no_purge_is(
         assert await reader.serves() == 1
 
 
+@EACH_DRIVER
 async def test_a_lost_connection_of_the_listener_is_made_anew(opened: Shop, database: PostgreSQL) -> None:
     """Killed by the server, it listens again; a commit after that wakes the relay without a poll."""
     async with purges_of(opened) as heard:
@@ -362,8 +374,9 @@ async def test_hostile_names_and_values_stay_what_they_are(opened: Shop, databas
     assert database.psql("SELECT count(*) FROM product", name) == "1"
 
 
+@EACH_DRIVER
 async def test_the_statements_run_one_by_one_as_a_migration_runs_them(opened: Shop, database: PostgreSQL) -> None:
-    """Through SQLAlchemy's `text`, as Alembic does, on asyncpg, twice; and the droppers leave nothing behind."""
+    """Through SQLAlchemy's `text`, as Alembic does, twice; and the droppers leave nothing behind."""
     made = opened.outbox.triggers(PRODUCT, tags=["a:b:{id}", "x:y"], dialect="postgresql")
     for _ in range(2):
         async with opened.engine.begin() as connection:

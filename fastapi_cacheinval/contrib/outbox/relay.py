@@ -43,12 +43,12 @@ class _Found(Enum):
 class OutboxRelay(Source):
     """Purges what stands in an outbox, in its order, and deletes it: for `cache.attach`, or `await relay.run()`.
 
-    Any number of them may run. It looks every `poll` seconds, and at once when PostgreSQL notifies it (with asyncpg) or
-    `wake` is called. At most `batch` rows are taken at a time; what is taken is kept from other relays for at most
-    `hold` seconds, by a transaction on PostgreSQL, and seen through all the same after that. `then` is awaited with the
-    receipt of each purge before its rows are deleted; where it raises they are purged again. `on_poison` is awaited
-    with each row that cannot be read, which is then deleted; without it, or where it raises, the row stays, marked as
-    refused.
+    Any number of them may run. It looks every `poll` seconds, and at once when PostgreSQL notifies it (with asyncpg or
+    psycopg) or `wake` is called. At most `batch` rows are taken at a time; what is taken is kept from other relays for
+    at most `hold` seconds, by a transaction on PostgreSQL, and seen through all the same after that. `then` is awaited
+    with the receipt of each purge before its rows are deleted; where it raises they are purged again. `on_poison` is
+    awaited with each row that cannot be read, which is then deleted; without it, or where it raises, the row stays,
+    marked as refused.
 
     Raises `ConfigurationError` for an engine, a duration or a number that cannot work.
     """
