@@ -29,7 +29,7 @@ _IN_MEMORY = "The relay needs an SQLite database in a file: all that is in memor
 class Claim:
     """Rows that no other relay takes until `let_go`.
 
-    `waiting` is how many rows there are, those that others have taken included, up to 10,000.
+    `waiting` is how many rows there are, up to 10,000, where none or as many as may be could be taken; else it is those.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Claims(ABC):
     def __init__(self, engine: AsyncEngine, outbox: Outbox, batch: int) -> None:
         self.engine = engine
         self.outbox = outbox
+        self._batch = batch
         table = outbox.table
         waits = table.c.refused.is_(False)
         some = select(table.c.id).where(waits).limit(MOST_COUNTED).subquery()
@@ -123,6 +124,10 @@ class Claims(ABC):
         async with self.engine.connect() as connection:
             return await self._counted(connection)
 
+    async def _waiting_beside(self, rows: Sequence[object], connection: AsyncConnection) -> int:
+        """Counted where that tells more than the rows do; not where a purge would wait for it."""
+        return len(rows) if 0 < len(rows) < self._batch else await self._counted(connection)
+
     async def _counted(self, connection: AsyncConnection) -> int:
         return int((await connection.execute(self._count)).scalar_one())
 
@@ -133,8 +138,8 @@ class _PostgreSQL(Claims):
             connection = await held.enter_async_context(self.engine.connect())
             # Under a stricter level, rows that another relay has deleted meanwhile would be errors.
             connection = await connection.execution_options(isolation_level="READ COMMITTED")
-            waiting = await self._counted(connection)
             rows = (await connection.execute(self._rows.with_for_update(skip_locked=True))).all()
+            waiting = await self._waiting_beside(rows, connection)
             return Claim(self, rows, waiting, held.pop_all(), connection)
 
 
@@ -179,8 +184,8 @@ class _SQLite(Claims):
         async with AsyncExitStack() as held:
             held.push_async_callback(self._unlock)
             async with self.engine.connect() as connection:
-                waiting = await self._counted(connection)
                 rows = (await connection.execute(self._rows)).all()
+                waiting = await self._waiting_beside(rows, connection)
             return Claim(self, rows, waiting, held.pop_all())
 
     async def _unlock(self) -> None:

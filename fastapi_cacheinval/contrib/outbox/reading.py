@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 __all__ = ["Purge", "UnreadableRow", "in_few", "read"]
 
-# A purge of more is one script of more than a few milliseconds in Redis.
+# A purge of more would take Redis longer than a few milliseconds, and at last longer than anybody waits for it.
 MOST_TAGS = 1_000
 
 
@@ -52,21 +52,33 @@ def read(row: Sequence[Any]) -> Purge | UnreadableRow:
 
 
 def in_few(purges: Iterable[Purge]) -> list[Purge]:
-    """The same in as few purges as their order allows: neighbours that are equally soft become one."""
+    """The same in as few purges as their order and size allow, in which they are done when all before them are.
+
+    Neighbours that are equally soft become one. Of a row with very many tags the last part has the number.
+    """
     found: list[Purge] = []
     for purge in purges:
-        last = found[-1] if found else None
-        if (
-            last is not None
-            and (last.soft, last.everything) == (purge.soft, purge.everything)
-            and len(last.tags) + len(purge.tags) <= MOST_TAGS
-        ):
-            found[-1] = replace(
-                last, ids=last.ids + purge.ids, tags=last.tags + purge.tags, causes=last.causes + purge.causes
-            )
-        else:
-            found.append(purge)
+        for part in _parts(purge):
+            last = found[-1] if found else None
+            if (
+                last is not None
+                and (last.soft, last.everything) == (part.soft, part.everything)
+                and len(last.tags) + len(part.tags) <= MOST_TAGS
+            ):
+                found[-1] = replace(
+                    last, ids=last.ids + part.ids, tags=last.tags + part.tags, causes=last.causes + part.causes
+                )
+            else:
+                found.append(part)
     return found
+
+
+def _parts(purge: Purge) -> Iterator[Purge]:
+    tags = purge.tags
+    while len(tags) > MOST_TAGS:
+        yield replace(purge, ids=(), tags=tags[:MOST_TAGS])
+        tags = tags[MOST_TAGS:]
+    yield replace(purge, tags=tags)
 
 
 def _decoded(value: object) -> object:

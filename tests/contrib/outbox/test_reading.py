@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -68,8 +67,8 @@ def test_nothing_in_a_row_ends_the_reading(tags: Any, flag: Any) -> None:
 
 purges = st.lists(
     st.builds(
-        lambda tags, soft, everything: (tags, soft, everything),
-        st.lists(st.text(max_size=2), max_size=600),
+        lambda count, soft, everything: (count, soft, everything),
+        st.one_of(st.integers(0, 600), st.integers(0, 3 * MOST_TAGS)),
         st.booleans(),
         st.booleans(),
     ),
@@ -79,23 +78,36 @@ purges = st.lists(
 
 @given(purges)
 def test_neighbours_become_one_and_nothing_is_lost_or_moved(rows: list[Any]) -> None:
-    """Numbers, tags and causes keep their order; no two neighbours that could be one are left."""
+    """Numbers and tags keep their order, no purge is too large, and none names a row before the last of its tags."""
     made = [
-        Purge((number,), tuple(tags), soft, everything, ({"traceparent": str(number)},))
+        Purge(
+            (number,),
+            tuple(f"{number}:{each}" for each in range(tags)),
+            soft,
+            everything,
+            ({"traceparent": str(number)},),
+        )
         for number, (tags, soft, everything) in enumerate(rows)
     ]
     few = in_few(made)
     assert [number for purge in few for number in purge.ids] == list(range(len(made)))
+    assert [tag for purge in few for tag in purge.tags] == [tag for purge in made for tag in purge.tags]
+    told: set[str] = set()
     for purge in few:
-        of = [made[number] for number in purge.ids]
-        assert purge.tags == tuple(tag for each in of for tag in each.tags)
-        assert purge.causes == tuple(cause for each in of for cause in each.causes)
-        assert {(each.soft, each.everything) for each in of} == {(purge.soft, purge.everything)}
-        assert len(of) == 1 or len(purge.tags) <= MOST_TAGS
-    for one, following in pairwise(few):
-        alike = (one.soft, one.everything) == (following.soft, following.everything)
-        first = made[following.ids[0]]
-        assert not alike or len(one.tags) + len(first.tags) > MOST_TAGS
+        assert len(purge.tags) <= MOST_TAGS
+        told.update(purge.tags)
+        of = {int(cause["traceparent"]) for cause in purge.causes}
+        assert of >= {*purge.ids, *(int(tag.partition(":")[0]) for tag in purge.tags)}
+        assert {(made[number].soft, made[number].everything) for number in of} == {(purge.soft, purge.everything)}
+        for number in purge.ids:
+            assert told >= set(made[number].tags)
+
+
+@pytest.mark.parametrize("count", [0, 1, 50, 100])
+def test_small_neighbours_are_one_purge(count: int) -> None:
+    """A hundred rows of the same kind cost one script in Redis."""
+    made = [Purge((number,), (f"{number}",), False, False, ()) for number in range(count)]
+    assert len(in_few(made)) == min(count, 1)
 
 
 def test_a_trace_context_is_the_cause() -> None:

@@ -106,6 +106,18 @@ async def test_neighbours_that_are_equally_soft_are_one_purge_and_the_order_is_k
     ]
 
 
+async def test_a_row_with_very_many_tags_is_purged_in_parts(opened: Shop) -> None:
+    """Each small enough for Redis to be quick with; the row is deleted when all are done."""
+    tags = [f"product:{number}" for number in range(2_500)]
+    await opened.add(*tags)
+    heard = Heard()
+    async with relaying(opened, then=heard) as (relay,):
+        await opened.empty()
+        await eventually(lambda: relay.state().done == 1, "the deletion")
+    assert [len(each) for each in heard.tags] == [1_000, 1_000, 500]
+    assert [tag for each in heard.tags for tag in each] == tags
+
+
 async def test_the_span_of_the_purge_links_to_the_trace_of_each_writer(opened: Shop) -> None:
     """Rows of two traces in one purge: two links; a row that was written under no trace adds none."""
     recorded = Recorded()
