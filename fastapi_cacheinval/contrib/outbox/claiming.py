@@ -29,7 +29,7 @@ _IN_MEMORY = "The relay needs an SQLite database in a file: all that is in memor
 class Claim:
     """Rows that no other relay takes until `let_go`.
 
-    `waiting` is how many rows there are, up to 10,000, where none or as many as may be could be taken; else it is those.
+    `waiting` is how many rows there are, up to 10,000, where none or as many as may be could be taken, else just those.
     """
 
     def __init__(
