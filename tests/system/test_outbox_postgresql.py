@@ -104,6 +104,25 @@ async def test_what_is_rolled_back_is_not_purged_and_wakes_nobody(opened: Shop) 
     assert [receipt.tags for receipt in heard] == [("kept",)]
 
 
+@EACH_DRIVER
+@pytest.mark.parametrize("table", ['Ou"t böx', "o" * 60])
+async def test_a_table_of_any_name_in_a_schema_wakes_its_relay(opened: Shop, database: PostgreSQL, table: str) -> None:
+    """Quotes, spaces and capitals in the name of the channel, and one too long for PostgreSQL; on an autocommit engine."""
+    database.psql('CREATE SCHEMA "S 1"', name_of(opened))
+    opened.outbox = Outbox(table, "S 1")
+    async with opened.engine.begin() as connection:
+        await connection.run_sync(opened.outbox.metadata.create_all)
+    database.psql(str(opened.outbox.triggers(PRODUCT, tags=["product:{id}"], dialect="postgresql")), name_of(opened))
+    opened.engine = opened.engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with purges_of(opened) as heard:
+        await opened.add("by add")
+        await eventually(lambda: len(heard) == 1, "the purge of the row")
+        await opened.empty()
+        database.psql("UPDATE product SET price = 5", name_of(opened))
+        await eventually(lambda: len(heard) == 2, "the purge of the trigger's row")
+    assert [receipt.tags for receipt in heard] == [("by%20add",), ("product:1",)]
+
+
 # -- two relays ---------------------------------------------------------------------------------------
 
 
