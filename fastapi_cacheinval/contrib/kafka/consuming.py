@@ -215,7 +215,7 @@ class Consuming:
         code = error.code()
         topic, partition = message.topic(), message.partition()
         if code == KafkaError._AUTO_OFFSET_RESET and topic is not None and partition is not None:  # noqa: SLF001
-            self._partitions.misplaced((topic, partition))
+            self._partitions.misplaced((topic, partition), message.offset())
         elif error.fatal() or code in (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.SASL_AUTHENTICATION_FAILED):
             raise KafkaException(error)
         elif code == KafkaError._MAX_POLL_EXCEEDED:  # noqa: SLF001

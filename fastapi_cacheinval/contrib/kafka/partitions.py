@@ -75,9 +75,12 @@ class Partitions:
 
     # -- without an offset ----------------------------------------------------------------------
 
-    def misplaced(self, place: Place) -> None:
+    def misplaced(self, place: Place, offset: int | None) -> None:
         """The client knows no offset to read a partition from, or one that is not there."""
-        self._unplaced.add(place)
+        known = self._next.get(place)
+        # What it says of an offset before that is from before the partition was begun anew.
+        if known is None or (offset is not None and offset >= known):
+            self._unplaced.add(place)
 
     def place(self) -> list[Loss]:
         """Begin where there is no usable offset, and what was lost by that; tried again where no broker answers."""
@@ -123,7 +126,7 @@ class Partitions:
     def look(self, *, paused: bool) -> None:
         """See how far behind it is, by what the client knows; paused, it learns nothing by itself and asks."""
         now = time.monotonic()
-        if now - self._looked < _LOOKING or (paused and now - self._asked < _ASKING_AGAIN):
+        if not self._epoch or now - self._looked < _LOOKING or (paused and now - self._asked < _ASKING_AGAIN):
             return
         self._looked = now
         if paused:

@@ -103,6 +103,7 @@ class Kafka:
         topic: str = topic,
         key: bytes | None = None,
         headers: Mapping[str, bytes] | None = None,
+        compression: str = "none",
     ) -> None:
         """Write records, and wait until the broker has them."""
         if self._producer is None:
@@ -111,6 +112,8 @@ class Kafka:
                     "bootstrap.servers": self.address,
                     "message.max.bytes": 20_000_000,
                     "linger.ms": 0,
+                    # What is all one letter is short on the broker, which keeps five megabytes of a partition.
+                    "compression.type": compression,
                     "logger": Quiet(),
                     "reconnect.backoff.max.ms": 200,
                 }

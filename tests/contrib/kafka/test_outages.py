@@ -16,9 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("how", ["pause", "kill"])
-async def test_redis_goes_mid_stream_and_the_offset_waits_for_it(
-    redis_server: Valkey, broker: Kafka, how: str
-) -> None:
+async def test_redis_goes_mid_stream_and_the_offset_waits_for_it(redis_server: Valkey, broker: Kafka, how: str) -> None:
     """Redis away: nothing is committed and the group is kept; Redis back: purged, committed, fresh elsewhere."""
     async with replicas(redis_server.url, broker, fleet=QUICK) as (a, b, source):
         broker.send("item:x")
@@ -42,12 +40,10 @@ async def test_redis_goes_mid_stream_and_the_offset_waits_for_it(
         assert '"version":1' in (await b.ask()).body.decode()
 
 
-async def test_while_redis_is_away_polling_goes_on_and_memory_is_bounded(
-    redis_server: Valkey, broker: Kafka
-) -> None:
+async def test_while_redis_is_away_polling_goes_on_and_memory_is_bounded(redis_server: Valkey, broker: Kafka) -> None:
     """Longer than max.poll.interval.ms: still in the group, one batch in hand, one gathered, the rest is lag."""
     config = broker.config(max_poll_interval_ms=1500)
-    async with replicas(redis_server.url, broker, fleet=QUICK, config=config, batch_tags=10) as (a, _, source):
+    async with replicas(redis_server.url, broker, fleet=QUICK, config=config, batch_tags=10) as (_, _, source):
         assigned = source._handle.consuming._partitions._epoch
         redis_server.pause()
         broker.send(*(f"item:{number}" for number in range(200)))
@@ -95,9 +91,7 @@ ORDERS = [
 
 
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
-async def test_both_go_and_come_back_in_any_order(
-    redis_server: Valkey, broker: Kafka, order: tuple[str, ...]
-) -> None:
+async def test_both_go_and_come_back_in_any_order(redis_server: Valkey, broker: Kafka, order: tuple[str, ...]) -> None:
     """A record that was on its way is purged in the end, and its offset committed."""
     gate = asyncio.Event()
 
