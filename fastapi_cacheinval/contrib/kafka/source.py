@@ -96,10 +96,14 @@ class KafkaSource(Source):
     # -- life -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._task is None:
-            # Its start tells what the client refuses of the configuration; a broker that is away it does not notice.
+        await super().__aenter__()
+        try:
+            # A start tells what the client refuses of the configuration; a broker that is away it does not notice.
             self._made = self._open()
-        return await super().__aenter__()
+        except BaseException:
+            await super().__aexit__(None, None, None)
+            raise
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

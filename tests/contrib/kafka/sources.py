@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi_cacheinval import HTTPCache, Receipt, SourceState
 from fastapi_cacheinval.contrib.kafka import KafkaSource, Record
+from fastapi_cacheinval.contrib.kafka.consuming import Consuming
 from tests.contrib.kafka.broker import Kafka
 from tests.helpers.fleet import Node, eventually, fleet
 
@@ -31,7 +32,8 @@ async def consumed(
     options = {"tags": named, **options}
     source = KafkaSource(cache or HTTPCache(), config or broker.config(), topics or [broker.topic], **options)
     async with source.cache, source:
-        await joined(source)
+        if topics is None:
+            await joined(source)
         yield source
 
 
@@ -67,6 +69,12 @@ async def replicas(url: str, broker: Kafka, **options: Any) -> AsyncIterator[tup
     async with fleet(url, 2, routes=attach, **fleet_options) as (a, b):
         await joined(sources[0])
         yield a, b, sources[0]
+
+
+def consuming(source: KafkaSource) -> Consuming:
+    """Its consumer's thread."""
+    assert source._handle is not None
+    return source._handle.consuming
 
 
 def heard(cache: HTTPCache) -> list[Receipt]:

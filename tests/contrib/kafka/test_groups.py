@@ -9,7 +9,7 @@ import pytest
 from fastapi_cacheinval import HTTPCache, Receipt
 from fastapi_cacheinval.contrib.kafka import KafkaSource
 from tests.contrib.kafka.broker import Kafka
-from tests.contrib.kafka.sources import committed, consumed, done, heard, joined, named
+from tests.contrib.kafka.sources import committed, consumed, consuming, done, heard, joined, named
 from tests.helpers.fleet import eventually
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +31,7 @@ async def test_two_share_the_partitions_and_one_takes_them_back(broker: Kafka, s
         broker.send("a1", partition=1)
         await eventually(lambda: purged() >= {"a0", "a1"}, "what came before")
         async with consumed(broker, two, config=config) as second:
-            held = lambda source: len(source._handle.consuming._partitions.held)  # noqa: E731
+            held = lambda source: len(consuming(source)._partitions.held)  # noqa: E731
             await eventually(lambda: held(first) == held(second) == 1, "a partition for each")
             broker.send("b0")
             broker.send("b1", partition=1)

@@ -29,13 +29,14 @@ async def test_it_starts_and_stops_with_the_cache(broker: Kafka) -> None:
     for number in (1, 2):
         async with cache:
             await joined(source)
-            assert cache.statistics().sources["kafka"].running
+            assert cache.statistics().sources["kafka"] == source.state()
+            assert source.state().running
             assert threads()
             broker.send("item:a")
             await done(source, number)
         assert not source.state().running
         assert not source.state().connected
-        assert not threads()
+        await eventually(lambda: not threads(), "the end of its thread")
     assert len(receipts) == 2
     assert (await asyncio.to_thread(broker.committed))[0] == 2
 
@@ -50,7 +51,7 @@ async def test_it_runs_alone(broker: Kafka) -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert not source.cache.running
-    assert not threads()
+    await eventually(lambda: not threads(), "the end of its thread")
 
 
 async def test_it_is_entered_once(broker: Kafka) -> None:

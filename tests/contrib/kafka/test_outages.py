@@ -8,7 +8,7 @@ import pytest
 
 from fastapi_cacheinval import HTTPCache
 from tests.contrib.kafka.broker import Kafka
-from tests.contrib.kafka.sources import committed, consumed, done, heard, replicas
+from tests.contrib.kafka.sources import committed, consumed, consuming, done, heard, replicas
 from tests.helpers.fleet import QUICK, eventually
 from tests.servers import Valkey
 
@@ -44,22 +44,22 @@ async def test_while_redis_is_away_polling_goes_on_and_memory_is_bounded(redis_s
     """Longer than max.poll.interval.ms: still in the group, one batch in hand, one gathered, the rest is lag."""
     config = broker.config(max_poll_interval_ms=1500)
     async with replicas(redis_server.url, broker, fleet=QUICK, config=config, batch_tags=10) as (_, _, source):
-        assigned = source._handle.consuming._partitions._epoch
+        assigned = consuming(source)._partitions._epoch
         redis_server.pause()
         broker.send(*(f"item:{number}" for number in range(200)))
-        await eventually(lambda: source._handle.consuming._paused, "paused partitions")
+        await eventually(lambda: consuming(source)._paused, "paused partitions")
         await eventually(lambda: (source.state().lag or 0) >= 175, "the lag of what is not fetched")
         state = source.state()
         assert state.waiting <= 25
-        assert state.waiting + state.lag == 200
+        assert state.waiting + (state.lag or 0) == 200
         # What would have put it out of the group has passed.
         await asyncio.sleep(2.5)
-        assert source._handle.consuming._partitions._epoch == assigned
+        assert consuming(source)._partitions._epoch == assigned
         assert source.state().waiting == state.waiting
         redis_server.resume()
         await done(source, 200)
         await committed(broker, 200)
-        assert source._handle.consuming._partitions._epoch == assigned
+        assert consuming(source)._partitions._epoch == assigned
 
 
 async def test_the_broker_goes_and_comes_back(broker: Kafka) -> None:

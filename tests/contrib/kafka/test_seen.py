@@ -46,7 +46,7 @@ async def test_statistics_and_metrics_tell_how_it_stands(broker: Kafka) -> None:
         events = recorded.values("cacheinval.source.events", "cacheinval.source", "event")
         assert events["orders", "received"] == events["orders", "done"] == 40
         assert events["orders", "refused"] == events["orders", "failed"] == 0
-    assert cache.statistics().sources["orders"].running is False
+    assert not source.state().running
 
 
 async def test_the_purge_links_to_the_traces_of_the_producers(broker: Kafka) -> None:
