@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from fastapi_cacheinval.contrib.kafka.commits import Commits
 from fastapi_cacheinval.contrib.kafka.gathering import Batch, Gathering
 from fastapi_cacheinval.contrib.kafka.partitions import Partitions
 from fastapi_cacheinval.contrib.kafka.reach import Reach
 from fastapi_cacheinval.contrib.kafka.record import Record, TagsOf, read
-from fastapi_cacheinval.contrib.kafka.settings import Reset, without_secrets
+from fastapi_cacheinval.contrib.kafka.settings import KafkaTrouble, Reset, without_secrets
 
 __all__ = ["Consuming", "Task", "Telling"]
 
@@ -89,7 +89,7 @@ class Consuming:
                 "on_commit": self._on_commit,
             }
         )
-        self._reach = Reach(self._consumer, task.topics, lambda text: without_secrets(text, task.config))
+        self._reach = Reach(self._consumer, task.topics, lambda text: without_secrets(text, task.config), telling.away)
         self._commits = Commits(self._consumer)
         self._partitions = Partitions(self._consumer, task.reset)
 
@@ -156,7 +156,7 @@ class Consuming:
 
     def _turn(self) -> None:
         if self._fatal is not None:
-            raise KafkaException(self._fatal)
+            raise KafkaTrouble(self._reach.said(self._fatal))
         if self._reach.back():
             self._telling.well()
         if not self._reach.away:
@@ -217,7 +217,7 @@ class Consuming:
         if code == KafkaError._AUTO_OFFSET_RESET and topic is not None and partition is not None:  # noqa: SLF001
             self._partitions.misplaced((topic, partition), message.offset())
         elif error.fatal() or code in (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.SASL_AUTHENTICATION_FAILED):
-            raise KafkaException(error)
+            raise KafkaTrouble(self._reach.said(error))
         elif code == KafkaError._MAX_POLL_EXCEEDED:  # noqa: SLF001
             logger.warning("the group took its partitions away: a record took longer than max.poll.interval.ms")
         elif code not in _IN_PASSING:
@@ -261,8 +261,7 @@ class Consuming:
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._fatal = error
-        if self._reach.failed(error):
-            self._telling.away(self._reach.text)
+        self._reach.failed(error)
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         refusal = self._commits.answered(error, partitions)

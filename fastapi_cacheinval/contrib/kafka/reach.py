@@ -30,49 +30,48 @@ _REFUSALS = frozenset(
 class Reach:
     """What the client says of its brokers, and questions that find out; all calls are the consumer's thread's."""
 
-    def __init__(self, consumer: Consumer, topics: list[str], scrubbed: Callable[[str], str]) -> None:
+    def __init__(
+        self, consumer: Consumer, topics: list[str], scrubbed: Callable[[str], str], away: Callable[[str], None]
+    ) -> None:
         self._consumer = consumer
         # Metadata of one topic costs less than that of all; patterns have to ask for all.
         self._topic = next((topic for topic in topics if not topic.startswith("^")), None)
         self._scrubbed = scrubbed
-        self._refused = False
+        self._away = away
+        self._refused = self._told = False
         self._asked = 0.0
         self._since: float | None = None
         self.text = ""
 
     @property
     def away(self) -> bool:
-        """Whether all brokers are known to be away."""
+        """Whether all brokers may be away."""
         return self._since is not None
 
     def said(self, error: KafkaError) -> str:
         """An error as it is shown."""
         return self._scrubbed(f"{error.name()}: {error.str()}")
 
-    def failed(self, error: KafkaError) -> bool:
-        """The client tells an error; True where it says that all brokers are away."""
+    def failed(self, error: KafkaError) -> None:
+        """The client tells an error; that all brokers are away is looked into before it is told."""
         code = error.code()
-        if code != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
-            if code in _REFUSALS:
-                self._refused = True
-                self.text = self.said(error)
-            elif not self._refused:
-                self.text = self.said(error)
-            return False
-        first = self._since is None
-        self._since = self._since or time.monotonic()
-        self.text = self.text or self.said(error)
-        return first
+        if code == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
+            self._since = self._since or time.monotonic()
+            self.text = self.text or self.said(error)
+        elif code in _REFUSALS or not self._refused:
+            self._refused |= code in _REFUSALS
+            self.text = self.said(error)
 
     def reached(self, stopping: threading.Event) -> bool:
         """Wait for a first answer, or for `stopping`; raises `BrokerUnreachable`."""
         deadline = time.monotonic() + _AT_FIRST
         while not stopping.is_set():
             if self._answers():
-                self._since, self._refused, self.text = None, False, ""
+                self._well()
                 return True
             if self._refused or time.monotonic() > deadline:
                 raise self._unreachable()
+            self._tell()
         return False
 
     def back(self) -> bool:
@@ -80,11 +79,21 @@ class Reach:
         if self._since is None or time.monotonic() - self._asked < _ASKING:
             return False
         if self._answers():
-            self._since, self._refused, self.text = None, False, ""
-            return True
+            return self._well()
         if time.monotonic() - self._since > _AT_LAST:
             raise self._unreachable()
+        self._tell()
         return False
+
+    def _well(self) -> bool:
+        told = self._told
+        self._since, self._refused, self._told, self.text = None, False, False, ""
+        return told
+
+    def _tell(self) -> None:
+        if self._since is not None and not self._told:
+            self._told = True
+            self._away(self.text)
 
     def _answers(self) -> bool:
         try:

@@ -8,7 +8,15 @@ from typing import Any, Literal
 
 from fastapi_cacheinval import CacheinvalError, ConfigurationError
 
-__all__ = ["BrokerUnreachable", "Reset", "checked_config", "checked_topics", "reset_of", "without_secrets"]
+__all__ = [
+    "BrokerUnreachable",
+    "KafkaTrouble",
+    "Reset",
+    "checked_config",
+    "checked_topics",
+    "reset_of",
+    "without_secrets",
+]
 
 Reset = Literal["earliest", "latest"]
 
@@ -37,6 +45,10 @@ _SECRET = re.compile(r"password|secret|token|jaas|\.pem$|oauthbearer\.config|cre
 
 class BrokerUnreachable(CacheinvalError):
     """No broker can be talked to: it is away, its certificate is not trusted, or it does not take the credentials."""
+
+
+class KafkaTrouble(CacheinvalError):
+    """What the client says is wrong, in words that have no secret."""
 
 
 def checked_topics(topics: object) -> list[str]:

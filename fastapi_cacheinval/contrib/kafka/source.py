@@ -13,13 +13,14 @@ from typing import Any, Self
 
 from confluent_kafka import KafkaException
 
-from fastapi_cacheinval import CacheinvalError, ConfigurationError, HTTPCache, Receipt, SourceState
+from fastapi_cacheinval import ConfigurationError, HTTPCache, Receipt, SourceState
 from fastapi_cacheinval.contrib._source import Source
 from fastapi_cacheinval.contrib.kafka.consuming import Consuming, Task, Telling
 from fastapi_cacheinval.contrib.kafka.gathering import Batch, parts
 from fastapi_cacheinval.contrib.kafka.record import Reading, Record, UnreadableRecord, read
 from fastapi_cacheinval.contrib.kafka.settings import (
     BrokerUnreachable,
+    KafkaTrouble,
     checked_config,
     checked_topics,
     reset_of,
@@ -215,10 +216,6 @@ class KafkaSource(Source):
         if reading.error is not None:
             logger.error("%s: on_poison returned what are no tags", self.name)
         return reading
-
-
-class KafkaTrouble(CacheinvalError):
-    """What the client says is wrong; it goes on trying by itself."""
 
 
 class _Handle:
