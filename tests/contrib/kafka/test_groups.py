@@ -71,6 +71,26 @@ async def test_what_is_under_way_when_partitions_go_is_left_to_others(broker: Ka
     assert await asyncio.to_thread(broker.committed) == (3, 3)
 
 
+async def test_what_cannot_be_handed_on_is_given_up_once_its_partitions_are_lost(broker: Kafka) -> None:
+    """`then` fails on and on, and the session ends with the broker: the batch is left, and comes again."""
+    failing = True
+
+    async def then(receipt: Receipt) -> None:
+        if failing:
+            raise OSError("the CDN is away")
+
+    async with consumed(broker, then=then) as source:
+        broker.send("item:a")
+        await eventually(lambda: source.state().waiting == 1, "a batch under way")
+        broker.away()
+        await eventually(lambda: source.state().waiting == 0, "its end")
+        assert source.state().done == 0
+        failing = False
+        broker.back()
+        await done(source, 1)
+        await committed(broker, 1)
+
+
 async def test_a_group_that_has_no_offset_where_records_are_many_begins_with_everything(
     broker: Kafka, caplog: pytest.LogCaptureFixture
 ) -> None:
