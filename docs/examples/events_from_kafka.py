@@ -3,7 +3,7 @@ import json
 from fastapi import FastAPI
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache
-from fastapi_cacheinval.contrib.kafka import KafkaSource, Record, UnreadableRecord
+from fastapi_cacheinval.contrib.kafka import KafkaSource, PoisonRecord, Record
 
 cache = HTTPCache.from_url("redis://localhost:6379/0")
 app = FastAPI()
@@ -12,7 +12,7 @@ app.add_middleware(CacheMiddleware, cache=cache)
 
 def tags(record: Record) -> list[str]:
     if record.value is None:
-        raise UnreadableRecord("A price has no value.")
+        raise PoisonRecord("A price has no value.")
     price = json.loads(record.value)
     return [f"product:{price['product_id']}", "products"]
 

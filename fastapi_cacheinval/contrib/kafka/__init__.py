@@ -10,10 +10,10 @@ except ImportError as error:
     ) from error
 
 from fastapi_cacheinval.contrib.kafka.debezium import debezium
-from fastapi_cacheinval.contrib.kafka.record import EVERYTHING, Record, UnreadableRecord
+from fastapi_cacheinval.contrib.kafka.record import EVERYTHING, PoisonRecord, Record
 from fastapi_cacheinval.contrib.kafka.settings import BrokerUnreachable
 from fastapi_cacheinval.contrib.kafka.source import KafkaSource
 
-__all__ = ["EVERYTHING", "BrokerUnreachable", "KafkaSource", "Record", "UnreadableRecord", "debezium"]
+__all__ = ["EVERYTHING", "BrokerUnreachable", "KafkaSource", "PoisonRecord", "Record", "debezium"]
 
 del _client

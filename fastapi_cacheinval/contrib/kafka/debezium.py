@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from fastapi_cacheinval import ConfigurationError
 from fastapi_cacheinval.contrib.kafka.events import Change, change_of
-from fastapi_cacheinval.contrib.kafka.record import EVERYTHING, Record, UnreadableRecord
+from fastapi_cacheinval.contrib.kafka.record import EVERYTHING, PoisonRecord, Record
 from fastapi_cacheinval.contrib.kafka.templates import Template
 
 __all__ = ["debezium"]
@@ -31,7 +31,7 @@ def debezium(
     value of the bytes of a record's key or value, for what is not JSON. Records of other tables, heartbeats,
     transaction metadata and schema changes change nothing.
 
-    Raises `ConfigurationError` when made; the function raises `UnreadableRecord` and nothing else.
+    Raises `ConfigurationError` when made; the function raises `PoisonRecord` and nothing else.
     """
     templates = _checked(tables)
     if not callable(decode):  # pyright: ignore[reportUnnecessaryComparison]
@@ -70,7 +70,7 @@ def _decoded(decode: Decode, data: bytes | None) -> Any:
     try:
         return decode(data)
     except Exception as error:
-        raise UnreadableRecord(f"It cannot be decoded ({type(error).__name__}).") from error
+        raise PoisonRecord(f"It cannot be decoded ({type(error).__name__}).") from error
 
 
 def _rendered(templates: tuple[Template, ...], change: Change) -> list[str]:
@@ -81,7 +81,7 @@ def _rendered(templates: tuple[Template, ...], change: Change) -> list[str]:
             if values.keys() != set(template.names):
                 missing = ", ".join(sorted(set(template.names) - values.keys()))
                 if row is change.whole:
-                    raise UnreadableRecord(f"The table {change.table!r} has no column {missing}.")
+                    raise PoisonRecord(f"The table {change.table!r} has no column {missing}.")
             elif None not in values.values():
                 found[template.render(values)] = None
     return list(found)
@@ -98,6 +98,6 @@ def _text(value: object, name: str) -> str | None:
             try:
                 return str(value)
             except ValueError:
-                raise UnreadableRecord(f"The column {name!r} has a number of too many digits.") from None
+                raise PoisonRecord(f"The column {name!r} has a number of too many digits.") from None
         case _:
-            raise UnreadableRecord(f"The column {name!r} is neither text nor a number.")
+            raise PoisonRecord(f"The column {name!r} is neither text nor a number.")

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from fastapi_cacheinval.contrib.kafka.record import UnreadableRecord
+from fastapi_cacheinval.contrib.kafka.record import PoisonRecord
 
 __all__ = ["Change", "change_of"]
 
@@ -26,13 +26,13 @@ class Change:
 
 
 def change_of(topic: str, key: object, value: object, tables: Container[str]) -> Change | None:
-    """What an event tells of one of the tables, None where it tells nothing; raises `UnreadableRecord`."""
+    """What an event tells of one of the tables, None where it tells nothing; raises `PoisonRecord`."""
     key, value = _payload(key), _payload(value)
     key_row: Row = cast("Row", key) if isinstance(key, dict) else dict[str, Any]()
     if value is None:
         return _deleted(topic, key_row, tables)
     if not isinstance(value, dict):
-        raise UnreadableRecord(f"A change event is an object, not {type(value).__name__}.")
+        raise PoisonRecord(f"A change event is an object, not {type(value).__name__}.")
     event = cast("Row", value)
     if _is_envelope(event):
         return _enveloped(topic, key_row, event, tables)
@@ -59,7 +59,7 @@ def _deleted(topic: str, key: Row, tables: Container[str]) -> Change | None:
     if table is None:
         return None
     if not key:
-        raise UnreadableRecord("A tombstone without a key that is an object tells nothing.")
+        raise PoisonRecord("A tombstone without a key that is an object tells nothing.")
     return Change(table, (key,))
 
 
@@ -74,19 +74,19 @@ def _enveloped(topic: str, key: Row, value: Row, tables: Container[str]) -> Chan
         return Change(table, truncated=True)
     before, after = _row(value.get("before")), _row(value.get("after"))
     if op != "d" and after is None:
-        raise UnreadableRecord("A change event has no new row.")
+        raise PoisonRecord("A change event has no new row.")
     whole = None if after is None else {**key, **after}
     old = None if before is None else {**key, **before}
     rows = tuple(row for row in (old, whole, key) if row)
     if not rows:
-        raise UnreadableRecord("A deletion tells neither the old row nor the key.")
+        raise PoisonRecord("A deletion tells neither the old row nor the key.")
     return Change(table, rows, whole)
 
 
 def _row(value: object) -> Row | None:
     if value is None or isinstance(value, dict):
         return value  # pyright: ignore[reportUnknownVariableType]
-    raise UnreadableRecord(f"A row is an object, not {type(value).__name__}.")
+    raise PoisonRecord(f"A row is an object, not {type(value).__name__}.")
 
 
 def _flattened(topic: str, key: Row, value: Row, tables: Container[str]) -> Change | None:

@@ -8,14 +8,14 @@ from typing import Final
 
 from fastapi_cacheinval import CacheinvalError
 
-__all__ = ["EVERYTHING", "Reading", "Record", "TagsOf", "UnreadableRecord", "read"]
+__all__ = ["EVERYTHING", "PoisonRecord", "Reading", "Record", "TagsOf", "read"]
 
 # More of one record are no tags any more but a reason for `EVERYTHING`.
 _MOST_TAGS = 10_000
 _TRACE = ("traceparent", "tracestate")
 
 
-class UnreadableRecord(CacheinvalError):
+class PoisonRecord(CacheinvalError):
     """A record that no tags can be found for; its text tells what is wrong, never what the record holds."""
 
 
@@ -68,7 +68,7 @@ def read(record: Record, tags_of: TagsOf, most_bytes: int) -> Reading:
     """Read a record by the user's function; whatever that raises, and whatever it returns, becomes a reading."""
     cause = _cause(record)
     if record.size > most_bytes:
-        error = UnreadableRecord(f"It has {record.size} bytes; the most that is read is {most_bytes}.")
+        error = PoisonRecord(f"It has {record.size} bytes; the most that is read is {most_bytes}.")
         return Reading(error=error, cause=cause)
     try:
         found = tags_of(record)
@@ -83,14 +83,14 @@ def _checked(found: object) -> tuple[str, ...]:
     if found is None:
         return ()
     if isinstance(found, str | bytes) or not isinstance(found, Iterable):
-        raise UnreadableRecord(f"Its tags are to be an iterable of str, not {type(found).__name__}.")
+        raise PoisonRecord(f"Its tags are to be an iterable of str, not {type(found).__name__}.")
     tags: dict[str, None] = {}
     for tag in found:  # pyright: ignore[reportUnknownVariableType]
         if not isinstance(tag, str) or not tag:
-            raise UnreadableRecord("One of its tags is " + ("empty." if tag == "" else "no str."))
+            raise PoisonRecord("One of its tags is " + ("empty." if tag == "" else "no str."))
         tags[tag] = None
         if len(tags) > _MOST_TAGS:
-            raise UnreadableRecord(f"It has more than {_MOST_TAGS} tags: EVERYTHING is for that.")
+            raise PoisonRecord(f"It has more than {_MOST_TAGS} tags: EVERYTHING is for that.")
     return tuple(tags)
 
 

@@ -17,7 +17,7 @@ from fastapi_cacheinval import ConfigurationError, HTTPCache, Receipt, SourceSta
 from fastapi_cacheinval.contrib._source import Source
 from fastapi_cacheinval.contrib.kafka.consuming import Consuming, Task, Telling
 from fastapi_cacheinval.contrib.kafka.gathering import Batch, parts
-from fastapi_cacheinval.contrib.kafka.record import Reading, Record, UnreadableRecord, read
+from fastapi_cacheinval.contrib.kafka.record import PoisonRecord, Reading, Record, read
 from fastapi_cacheinval.contrib.kafka.settings import (
     BrokerUnreachable,
     KafkaTrouble,
@@ -203,7 +203,7 @@ class KafkaSource(Source):
             "%s passes a record that it cannot read, %r: %s",
             self.name,
             record,
-            error if isinstance(error, UnreadableRecord) else type(error).__name__,
+            error if isinstance(error, PoisonRecord) else type(error).__name__,
         )
         if self._on_poison is None:
             return Reading()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_cacheinval import ConfigurationError
-from fastapi_cacheinval.contrib.kafka import EVERYTHING, Record, UnreadableRecord, debezium
+from fastapi_cacheinval.contrib.kafka import EVERYTHING, PoisonRecord, Record, debezium
 
 TOPIC = "shop.public.products"
 TABLES = {"products": ["product:{id}", "brand:{brand_id}", "products"], "public.orders": ["order:{id}"]}
@@ -174,8 +174,8 @@ POISON: dict[str, tuple[Any, Any]] = {
 
 @pytest.mark.parametrize(("value", "key"), POISON.values(), ids=POISON)
 def test_what_cannot_be_read_says_so_without_its_contents(value: Any, key: Any) -> None:
-    """UnreadableRecord, for the handler of poison; never a guess."""
-    with pytest.raises(UnreadableRecord) as error:
+    """PoisonRecord, for the handler of poison; never a guess."""
+    with pytest.raises(PoisonRecord) as error:
         debezium(TABLES)(record(value, key))
     assert "new" not in str(error.value).replace("no new row", "")
 
@@ -184,9 +184,9 @@ def test_other_encodings_are_decoded_by_the_users_function() -> None:
     """Avro, say: its deserialiser is given each key and value; what it raises is a poison record."""
     read = debezium(TABLES, decode=lambda data: {b"k": {"id": 42}, b"v": event("u", OLD, NEW)}[data])
     assert sorted(read(record(b"v", b"k")) or ()) == BOTH
-    with pytest.raises(UnreadableRecord, match="KeyError"):
+    with pytest.raises(PoisonRecord, match="KeyError"):
         read(record(b"?", b"k"))
-    with pytest.raises(UnreadableRecord, match="digits"):
+    with pytest.raises(PoisonRecord, match="digits"):
         debezium(TABLES, decode=lambda _: event("c", None, {**NEW, "id": 10**5000}))(record(b"v"))
 
 
@@ -269,7 +269,7 @@ def test_whatever_comes_is_tags_or_nothing_or_unreadable(key: bytes | None, valu
     """No other error for any bytes, and no tag that is empty or no text."""
     try:
         found = debezium(TABLES)(Record(topic, 0, 0, key, value))
-    except UnreadableRecord:
+    except PoisonRecord:
         return
     assert found is None or all(isinstance(tag, str) and tag for tag in found)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastapi_cacheinval import HTTPCache
-from fastapi_cacheinval.contrib.kafka import Record, UnreadableRecord
+from fastapi_cacheinval.contrib.kafka import PoisonRecord, Record
 from tests.contrib.kafka.broker import Kafka
 from tests.contrib.kafka.sources import committed, consumed, done, heard
 from tests.helpers.fleet import eventually
@@ -92,11 +92,11 @@ async def test_on_poison_may_fail_as_well(broker: Kafka, answer: Any, caplog: py
 
 
 async def test_an_error_of_ours_says_what_is_wrong(broker: Kafka, caplog: pytest.LogCaptureFixture) -> None:
-    """UnreadableRecord's text is logged: it has nothing of the record; other errors are logged by their name alone."""
+    """PoisonRecord's text is logged: it has nothing of the record; other errors are logged by their name alone."""
 
     def tags(record: Record) -> list[str]:
         if record.value == b"1":
-            raise UnreadableRecord("The shape is not known.")
+            raise PoisonRecord("The shape is not known.")
         raise ValueError(record.value)
 
     async with consumed(broker, tags=tags) as source:
