@@ -1,1 +1,34 @@
-"""Purges that go out to a CDN, and what it is told of responses."""
+"""Purges go out to a CDN, after every replica has applied them."""
+
+from __future__ import annotations
+
+from fastapi_cacheinval.contrib.cdn.keys import batches, bounded_key, path_key, purge_of
+from fastapi_cacheinval.contrib.cdn.requests import (
+    CDN,
+    Answer,
+    Done,
+    Purge,
+    PurgeRequest,
+    Rate,
+    Refused,
+    Retry,
+    Verdict,
+)
+from fastapi_cacheinval.contrib.cdn.varnish import Varnish
+
+__all__ = [
+    "CDN",
+    "Answer",
+    "Done",
+    "Purge",
+    "PurgeRequest",
+    "Rate",
+    "Refused",
+    "Retry",
+    "Varnish",
+    "Verdict",
+    "batches",
+    "bounded_key",
+    "path_key",
+    "purge_of",
+]
