@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from fastapi_cacheinval.contrib.cdn.cloudflare import Cloudflare
+from fastapi_cacheinval.contrib.cdn.fastly import Fastly
 from fastapi_cacheinval.contrib.cdn.keys import batches, bounded_key, path_key, purge_of
+from fastapi_cacheinval.contrib.cdn.purger import CDNPurger
 from fastapi_cacheinval.contrib.cdn.requests import (
     CDN,
     Answer,
@@ -15,11 +18,15 @@ from fastapi_cacheinval.contrib.cdn.requests import (
     Verdict,
 )
 from fastapi_cacheinval.contrib.cdn.varnish import Varnish
+from fastapi_cacheinval.contrib.cdn.webhook import Webhook
 
 __all__ = [
     "CDN",
     "Answer",
+    "CDNPurger",
+    "Cloudflare",
     "Done",
+    "Fastly",
     "Purge",
     "PurgeRequest",
     "Rate",
@@ -27,6 +34,7 @@ __all__ = [
     "Retry",
     "Varnish",
     "Verdict",
+    "Webhook",
     "batches",
     "bounded_key",
     "path_key",

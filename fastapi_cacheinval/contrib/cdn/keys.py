@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from urllib.parse import quote
 
@@ -12,6 +13,8 @@ from fastapi_cacheinval.contrib.cdn.requests import Purge
 __all__ = ["batches", "bounded_key", "path_key", "purge_of"]
 
 _LONGEST_PATH = 1024
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+_PLAIN = re.compile(r"[\x21-\x7e]+\Z")
 
 
 def path_key(path: str) -> str:
@@ -39,8 +42,9 @@ def bounded_key(tag: str, *, longest: int, forbidden: str = "") -> str:
 
     Two tags may become one key: then both are purged with either, which is never wrong.
     """
-    safe = "".join(char for char in map(chr, range(0x21, 0x7F)) if char not in forbidden)
-    key = quote(tag, safe=safe, errors="surrogatepass")
+    if 0 < len(tag) <= longest and _PLAIN.match(tag) and not any(char in tag for char in forbidden):
+        return tag
+    key = quote(tag, safe="".join(char for char in _PRINTABLE if char not in forbidden), errors="surrogatepass")
     if 0 < len(key) <= longest:
         return key
     return "sha256:" + hashlib.sha256(tag.encode("utf-8", "surrogatepass")).hexdigest()

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from typing import Final
 
 from fastapi_cacheinval import ConfigurationError
+from fastapi_cacheinval.contrib.cdn._checks import checked_headers, checked_tag, checked_url, place
 from fastapi_cacheinval.contrib.cdn.keys import batches, bounded_key
 from fastapi_cacheinval.contrib.cdn.requests import Answer, Done, Purge, PurgeRequest, Rate, Refused, Retry, Verdict
 
 __all__ = ["Varnish"]
 
 # Set by the VCL on its own answers, so that an app behind it that answers PURGE with 200 confirms nothing.
-_CONFIRMED = "xkey-purged"
-_LONGEST_KEY = 1024
+_CONFIRMED: Final = "xkey-purged"
+_LONGEST_KEY: Final = 1_024
+_RATE: Final = Rate(1_000, 1_000)
 
 
 class Varnish:
     """One Varnish, by the URL at which this process reaches it; several are several adapters: `[Varnish(url), ...]`.
 
     `headers` go with each purge (a password that the VCL asks for). `most_bytes` bounds the keys in one request:
-    Varnish itself refuses a header over `http_req_hdr_len`, 8 KiB unless it is told otherwise. Raises
-    `ConfigurationError` for a URL that is none.
+    Varnish itself refuses a header over `http_req_hdr_len`, 8 KiB unless it is told otherwise.
+    Everything goes hard, by a ban; with `all_tag`, a tag that every response of the app carries, that is purged
+    instead, softly where that is asked. Raises `ConfigurationError` for a URL that is none.
     """
 
     def __init__(
@@ -30,21 +33,19 @@ class Varnish:
         *,
         headers: Mapping[str, str] | None = None,
         most_bytes: int = 7_000,
-        rate: Rate = Rate(1_000, 1_000),  # noqa: B008  # frozen
+        all_tag: str | None = None,
+        rate: Rate = _RATE,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError(f"A Varnish is named by an http or https URL, not {url!r}.")
         if most_bytes < _LONGEST_KEY:
             raise ConfigurationError(f"most_bytes has room for one key at least: {_LONGEST_KEY}, not {most_bytes!r}.")
-        self._url = url
-        self._place = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
-        self._headers = tuple((headers or {}).items())
+        self._url = checked_url(url, "A Varnish")
+        self._headers = checked_headers(headers)
         self._most_bytes = most_bytes
+        self._all_tag = checked_tag(all_tag)
         self.rate = rate
 
     def __repr__(self) -> str:
-        return f"<Varnish {self._place}>"
+        return f"<Varnish {place(self._url)}>"
 
     def key(self, tag: str) -> str:
         """The tag; a comma, which separates keys in the `xkey` header, is percent-encoded."""
@@ -52,9 +53,12 @@ class Varnish:
 
     def requests(self, purge: Purge) -> list[PurgeRequest]:
         """`PURGE` with the keys in `xkey-purge` or `xkey-softpurge`, or with `xkey-everything`, which is hard."""
-        if purge.everything:
+        if purge.everything and self._all_tag is None:
             return [self._request("xkey-everything", "1", ())]
         field = "xkey-softpurge" if purge.soft else "xkey-purge"
+        if purge.everything:
+            assert self._all_tag is not None
+            return [self._request(field, self.key(self._all_tag), ())]
         groups = batches(purge.tags, self.key, most=1_000, most_bytes=self._most_bytes)
         return [self._request(field, " ".join(keys), tags) for tags, keys in groups]
 

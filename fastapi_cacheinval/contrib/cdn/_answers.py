@@ -1,0 +1,52 @@
+"""Reading what CDNs answer: how long to wait, and what their JSON says. Whatever comes, nothing raises."""
+
+from __future__ import annotations
+
+import json
+import math
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+from fastapi_cacheinval.contrib.cdn.requests import Answer
+
+__all__ = ["json_object", "looks_like_an_object", "seconds_to", "told_to_wait"]
+
+
+def told_to_wait(answer: Answer) -> float | None:
+    """The seconds that `Retry-After` names, by number or by date; None where it names none."""
+    text = answer.headers.get("retry-after", "").strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        then = _epoch(text)
+        return None if then is None else seconds_to(answer, then)
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def seconds_to(answer: Answer, epoch: float) -> float | None:
+    """From the answer's `Date` to a time that it names: both are the server's, so that no other clock matters."""
+    sent = _epoch(answer.headers.get("date", ""))
+    return None if sent is None or not math.isfinite(epoch) else max(0.0, epoch - sent)
+
+
+def _epoch(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+
+
+def json_object(answer: Answer) -> dict[str, Any] | None:
+    """The JSON object that the answer is; None where it is none, or longer than what was read of it."""
+    if not answer.whole:
+        return None
+    try:
+        found: Any = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else None
+
+
+def looks_like_an_object(answer: Answer) -> bool:
+    """Whether it is a JSON object, or begins as one and is longer than what was read of it."""
+    return json_object(answer) is not None if answer.whole else answer.body.lstrip()[:1] == b"{"

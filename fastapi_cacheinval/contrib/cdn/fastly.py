@@ -1,0 +1,99 @@
+"""Fastly: purges by surrogate key, hard or soft, over its API."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from fastapi_cacheinval.contrib.cdn._answers import looks_like_an_object, seconds_to, told_to_wait
+from fastapi_cacheinval.contrib.cdn._checks import checked_id, checked_tag, checked_token, checked_url
+from fastapi_cacheinval.contrib.cdn.keys import batches, bounded_key
+from fastapi_cacheinval.contrib.cdn.requests import Answer, Done, Purge, PurgeRequest, Rate, Refused, Retry, Verdict
+
+__all__ = ["Fastly"]
+
+# https://www.fastly.com/documentation/reference/api/purging/
+_MOST_KEYS: Final = 256
+_LONGEST_KEY: Final = 1_024
+# 100,000 purges an hour, on an average, is what an account may make.
+_RATE: Final = Rate(20, 200)
+
+
+class Fastly:
+    """A Fastly service, purged with an API token of scope `purge_select` (and `purge_all` without `all_tag`).
+
+    Fastly cannot purge everything softly, and its purge of everything takes what is not the app's as well. With
+    `all_tag`, a tag that every response of the app carries, that tag is purged instead, softly where that is asked.
+    Raises `ConfigurationError` for an id, a token or a URL that cannot be one.
+    """
+
+    def __init__(
+        self,
+        service_id: str,
+        token: str,
+        *,
+        all_tag: str | None = None,
+        rate: Rate = _RATE,
+        api: str = "https://api.fastly.com",
+    ) -> None:
+        service = checked_id(service_id, "A Fastly service id")
+        self._base = f"{checked_url(api, 'The Fastly API').rstrip('/')}/service/{service}"
+        self._headers = (
+            ("Fastly-Key", checked_token(token, "A Fastly token")),
+            ("Accept", "application/json"),
+            ("Content-Type", "application/json"),
+        )
+        self._all_tag = checked_tag(all_tag)
+        self._service = service
+        self.rate = rate
+
+    def __repr__(self) -> str:
+        return f"<Fastly {self._service}>"
+
+    def key(self, tag: str) -> str:
+        """The tag: a surrogate key may be what a tag may be."""
+        return bounded_key(tag, longest=_LONGEST_KEY)
+
+    def requests(self, purge: Purge) -> list[PurgeRequest]:
+        """At most 256 keys in one; everything by `all_tag`, or by `purge_all`, which is hard."""
+        if purge.everything and self._all_tag is None:
+            return [PurgeRequest("POST", f"{self._base}/purge_all", self._headers)]
+        if purge.everything:
+            assert self._all_tag is not None
+            return [self._request((), (self.key(self._all_tag),), soft=purge.soft)]
+        groups = batches(purge.tags, self.key, most=_MOST_KEYS, most_bytes=_MOST_KEYS * _LONGEST_KEY)
+        return [self._request(tags, keys, soft=purge.soft) for tags, keys in groups]
+
+    def _request(self, tags: tuple[str, ...], keys: tuple[str, ...], *, soft: bool) -> PurgeRequest:
+        headers = (*self._headers, ("Fastly-Soft-Purge", "1")) if soft else self._headers
+        body = json.dumps({"surrogate_keys": keys}).encode()
+        return PurgeRequest("POST", f"{self._base}/purge", headers, body, tags)
+
+    def judge(self, request: PurgeRequest, answer: Answer) -> Verdict:
+        """200 with the ids of the purges confirms it; 429 says when the hour's budget is there again."""
+        match answer.status:
+            case 200 if looks_like_an_object(answer):
+                return Done()
+            case 200:
+                return Retry("an answer came back that is not Fastly's")
+            case 429:
+                return Retry("Fastly's rate limit is reached (429)", told_to_wait(answer) or _until_reset(answer))
+            case 408:
+                return Retry("Fastly answered 408")
+            case status if status >= 500:
+                return Retry(f"Fastly answered {status}", told_to_wait(answer))
+            case 400 | 413 | 422 as status:
+                return Refused(f"Fastly answered {status}: it does not take a key", by_tag=True)
+            case 401 | 403 as status:
+                return Refused(f"Fastly answered {status}: the token is wrong, or may not purge this service")
+            case 404:
+                return Refused("Fastly answered 404: there is no such service")
+            case status:
+                return Refused(f"Fastly answered {status}")
+
+
+def _until_reset(answer: Answer) -> float | None:
+    try:
+        return seconds_to(answer, float(answer.headers.get("fastly-ratelimit-reset", "")))
+    except ValueError:
+        return None
