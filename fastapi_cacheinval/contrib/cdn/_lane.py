@@ -62,6 +62,7 @@ class _Round:
     open: Counter[str] = field(default_factory=Counter[str])
     stack: list[tuple[PurgeRequest, bool]] = field(default_factory=list[tuple[PurgeRequest, bool]])
     refusals: int = 0
+    taken: bool = False
 
 
 class Lane:
@@ -198,7 +199,7 @@ class Lane:
         """Take note of a verdict; whether to go on."""
         match verdict:
             case Done():
-                under_way.refusals = 0
+                under_way.refusals, under_way.taken = 0, True
                 self._done(under_way, _tags(request))
                 return True
             case Retry():
@@ -239,7 +240,8 @@ class Lane:
                 self._stack(under_way, Purge(tuple(half), soft))
             return
         for tag in named:
-            poison = self._ledger.park(tag, under_way.entries.pop(tag), reason, self._now())
+            entry = under_way.entries.pop(tag)
+            poison = self._ledger.park(tag, entry, reason, self._now(), proof=under_way.taken)
             self._under_way = len(under_way.entries.keys() - under_way.alone)
             if poison is not None:
                 await self._told.poisoned(self, poison)

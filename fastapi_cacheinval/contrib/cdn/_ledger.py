@@ -176,15 +176,17 @@ class Ledger:
         del self._parked[tag]
         return sent
 
-    def park(self, tag: str, entry: Entry, reason: str, now: float) -> Poison | None:
+    def park(self, tag: str, entry: Entry, reason: str, now: float, *, proof: bool) -> Poison | None:
         """The CDN refuses this tag by itself: it is kept, and tried by itself, less and less often.
 
+        With `proof` it has just taken another: this one is asked for once more at once, before it is reported.
         A `Poison` where it is known to take others: whoever waits for it waits no longer.
         """
         parked = self._parked.get(tag)
         if parked is None:
             anew = self._ready.pop(tag, None)
-            self._parked[tag] = _Parked(entry if anew is None else entry.merged(anew), now + _FIRST_REST)
+            due = now if proof else now + _FIRST_REST
+            self._parked[tag] = _Parked(entry if anew is None else entry.merged(anew), due, proof=proof)
             self._bound()
             return None
         if parked.entry is not entry:

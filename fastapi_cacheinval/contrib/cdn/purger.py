@@ -113,6 +113,8 @@ class CDNPurger(Source):
         self._closing.set()
         for lane in self._lanes:
             lane.hurry()
+        # Of what was purged just now the cache has not told yet.
+        await asyncio.sleep(0)
         # What is due for the second time keeps its time as long as there is some.
         if not await self._quiet_within(self._bound * 0.75):
             for lane in self._lanes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import socket
@@ -44,7 +43,7 @@ class Fake:
         self.purged: list[Purged] = []
         self.faults: deque[str] = deque()
         self.always = ""
-        self.sent = 0
+        self.left_early = 0
         self.url = ""
         self.token = TOKEN
         # Keys that it takes for bad.
@@ -52,6 +51,7 @@ class Fake:
         # Called when it confirms.
         self.watch: Callable[[Purged], None] = lambda _: None
 
+    @property
     def keys(self) -> list[str]:
         """All keys that were confirmed, in order, each as often as it was."""
         return [key for purged in self.purged for key in purged.keys]
@@ -63,13 +63,14 @@ class Fake:
     async def fault(self, name: str, request: Request) -> Response:
         match name:
             case "hang":
-                while not await request.is_disconnected():
-                    await asyncio.sleep(0.01)
+                await request.body()
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
                 return Response(status_code=499)
             case "half":
                 return Response(b"{", headers={"Content-Length": "1000"})
             case "long":
-                return StreamingResponse(self.long(), media_type="application/json")
+                return StreamingResponse(self.long(request), headers={"Content-Length": "10000000"})
             case "html":
                 return HTMLResponse("<h1>Welcome to this network</h1>")
             case "redirect":
@@ -77,13 +78,15 @@ class Fake:
             case status:
                 return JSONResponse({"msg": "no"}, status_code=int(status))
 
-    async def long(self) -> AsyncIterator[bytes]:
-        """Ten megabytes that begin like an answer."""
+    async def long(self, request: Request) -> AsyncIterator[bytes]:
+        """Ten megabytes that begin like an answer; after the first the client has to have gone."""
         yield b'{"status": "ok", "filling": "'
-        for _ in range(160):
-            self.sent += 65_536
+        for _ in range(16):
             yield b"x" * 65_536
-        yield b'"}'
+        await request.body()
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        self.left_early += 1
 
     async def purge(self, request: Request) -> Response:
         self.requests.append(request)

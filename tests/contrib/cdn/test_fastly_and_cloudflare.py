@@ -4,58 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from fastapi_cacheinval import HTTPCache, SourceState
-from fastapi_cacheinval.contrib.cdn import CDN, CDNPurger, Cloudflare, Fastly, Rate, path_key
+from fastapi_cacheinval import SourceState
+from fastapi_cacheinval.contrib.cdn import CDN, Rate, path_key
+from fastapi_cacheinval.testing import FakeClock
 from tests.contrib.cdn.fakes import TOKEN, Fake, FakeCloudflare, FakeFastly, Purged, serving
+from tests.contrib.cdn.purging import BOTH, cloudflare, confirmed, fastly, purging, state_of, ticking
 from tests.helpers.fleet import eventually
 
 pytestmark = pytest.mark.anyio
-
-FAST = Rate(10_000, 10_000)
-
-
-def fastly(fake: Fake, **more: Any) -> Fastly:
-    return Fastly(FakeFastly.service, TOKEN, api=fake.url, **{"rate": FAST, **more})
-
-
-def cloudflare(fake: Fake, **more: Any) -> Cloudflare:
-    return Cloudflare(FakeCloudflare.zone, TOKEN, api=fake.url + "/client/v4", **{"rate": FAST, **more})
-
-
-BOTH = pytest.mark.parametrize(
-    ("kind", "made"), [(FakeFastly, fastly), (FakeCloudflare, cloudflare)], ids=["fastly", "cloudflare"]
-)
-
-
-@asynccontextmanager
-async def purging(
-    cdn: CDN | list[CDN], *, clock: Any = None, bound: float = 2.0, **options: Any
-) -> AsyncIterator[tuple[HTTPCache, CDNPurger]]:
-    """A cache of this process with a purger attached, which does not purge again unless it is told to."""
-    cache = HTTPCache(staleness_bound=bound, clock=clock)
-    purger = CDNPurger(cache, cdn, **{"again_after": 0, **options})
-    cache.attach(purger)
-    await cache.start()
-    try:
-        yield cache, purger
-    finally:
-        await cache.stop()
-
-
-def state_of(cache: HTTPCache) -> SourceState:
-    state = cache.statistics().sources["cdn"]
-    assert isinstance(state, SourceState)
-    return state
-
-
-async def confirmed(fake: Fake, count: int) -> None:
-    await eventually(lambda: len(fake.keys()) >= count, f"{count} keys at the CDN")
 
 
 @BOTH
@@ -68,7 +29,7 @@ async def test_what_is_purged_here_is_purged_there(kind: type[Fake], made: Calla
             assert fake.purged == [Purged(("product:42", "products"))]
             await cache.invalidate_url("/products/a%20b")
             await confirmed(fake, 4)
-            assert set(fake.keys()[2:]) == {path_key("/products/a%20b"), path_key("/products/a b")}
+            assert set(fake.keys[2:]) == {path_key("/products/a%20b"), path_key("/products/a b")}
             await eventually(lambda: state_of(cache).done == 4, "the count")
             assert state_of(cache) == SourceState(running=True, connected=True, received=4, done=4)
 
@@ -125,9 +86,9 @@ async def test_batches_keep_to_the_limits(kind: type[Fake], made: Callable[..., 
     with serving(kind()) as fake:
         async with purging(made(fake)) as (cache, purger):
             await purger.purge(await cache.invalidate(*tags))
-            assert set(fake.keys()) == set(tags)
+            assert set(fake.keys) == set(tags)
             most = 256 if kind is FakeFastly else 100
-            assert len(fake.keys()) in (count, 2 * count)
+            assert len(fake.keys) in (count, 2 * count)
             assert all(len(purged.keys) <= most for purged in fake.purged)
             assert state_of(cache).failures == 0
 
@@ -191,7 +152,7 @@ async def test_the_rate_is_kept() -> None:
             began = time.monotonic()
             await purger.purge(await cache.invalidate(*(f"tag-{number}" for number in range(8))))
             assert time.monotonic() - began >= 6 / 20 * 0.95
-            assert len(fake.keys()) >= 8
+            assert len(fake.keys) >= 8
 
 
 @BOTH
@@ -208,7 +169,8 @@ async def test_a_wrong_token_or_place_loses_nothing(
             fake.service = "another"
         else:
             fake.zone = "another"
-        async with purging(made(fake)) as (cache, _):
+        clock = FakeClock()
+        async with purging(made(fake), clock=clock) as (cache, _):
             await cache.invalidate("a")
             await eventually(lambda: state_of(cache).trouble, "the trouble")
             state = state_of(cache)
@@ -216,7 +178,7 @@ async def test_a_wrong_token_or_place_loses_nothing(
             assert (state.waiting, state.refused) == (1, 0)
             fake.token = TOKEN
             fake.service = fake.zone = right
-            await confirmed(fake, 1)
+            await ticking(clock, lambda: fake.keys, "the purge")
         assert TOKEN not in caplog.text
         assert TOKEN not in repr(made(fake))
 
@@ -234,7 +196,7 @@ async def test_one_bad_tag_does_not_block_the_others(kind: type[Fake], made: Cal
         fake.bad = {"tag-17", "tag-18"}
         async with purging(made(fake), on_poison=report) as (cache, purger):
             await purger.purge(await cache.invalidate(*tags))
-            assert set(fake.keys()) == set(tags) - fake.bad
+            assert set(fake.keys) == set(tags) - fake.bad
             await eventually(lambda: len(reported) == 2, "the reports")
             assert {tag for tag, _ in reported} == fake.bad
             state = state_of(cache)
@@ -244,7 +206,7 @@ async def test_one_bad_tag_does_not_block_the_others(kind: type[Fake], made: Cal
             # Once the CDN takes it, the next purge of it brings it there.
             fake.bad = set()
             await cache.invalidate("tag-17")
-            await eventually(lambda: "tag-17" in fake.keys(), "the tag at the CDN")
+            await eventually(lambda: "tag-17" in fake.keys, "the tag at the CDN")
             assert len(reported) == 2
             await eventually(lambda: state_of(cache).waiting == 1, "the count")
         assert "tag-17" not in caplog.text
@@ -268,7 +230,7 @@ async def test_a_cdn_that_refuses_every_tag_makes_none_a_bad_one(kind: type[Fake
             fake.always = ""
             await cache.invalidate("d")
             await confirmed(fake, 4)
-            assert set(fake.keys()) == {"a", "b", "c", "d"}
+            assert set(fake.keys) == {"a", "b", "c", "d"}
             assert reported == []
             await eventually(lambda: state_of(cache).waiting == 0, "the end of the trouble")
 
