@@ -58,7 +58,7 @@ class Cloudflare:
             ("Content-Type", "application/json"),
         )
         self._most_tags = most_tags
-        self._all_tag = checked_tag(all_tag)
+        self.all_tag = checked_tag(all_tag)
         self.rate = _PLANS[plan] if rate is None else rate
 
     def __repr__(self) -> str:
@@ -70,11 +70,11 @@ class Cloudflare:
 
     def requests(self, purge: Purge) -> list[PurgeRequest]:
         """At most `most_tags` tags in one."""
-        if purge.everything and self._all_tag is None:
+        if purge.everything and self.all_tag is None:
             return [self._request({"purge_everything": True}, ())]
         if purge.everything:
-            assert self._all_tag is not None
-            return [self._request({"tags": [self.key(self._all_tag)]}, ())]
+            assert self.all_tag is not None
+            return [self._request({"tags": [self.key(self.all_tag)]}, ())]
         groups = batches(purge.tags, self.key, most=self._most_tags, most_bytes=self._most_tags * _LONGEST_TAG)
         return [self._request({"tags": keys}, tags) for tags, keys in groups]
 

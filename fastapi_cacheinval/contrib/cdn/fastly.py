@@ -43,7 +43,7 @@ class Fastly:
             ("Accept", "application/json"),
             ("Content-Type", "application/json"),
         )
-        self._all_tag = checked_tag(all_tag)
+        self.all_tag = checked_tag(all_tag)
         self._service = service
         self.rate = rate
 
@@ -56,11 +56,11 @@ class Fastly:
 
     def requests(self, purge: Purge) -> list[PurgeRequest]:
         """At most 256 keys in one; everything by `all_tag`, or by `purge_all`, which is hard."""
-        if purge.everything and self._all_tag is None:
+        if purge.everything and self.all_tag is None:
             return [PurgeRequest("POST", f"{self._base}/purge_all", self._headers)]
         if purge.everything:
-            assert self._all_tag is not None
-            return [self._request((), (self.key(self._all_tag),), soft=purge.soft)]
+            assert self.all_tag is not None
+            return [self._request((), (self.key(self.all_tag),), soft=purge.soft)]
         groups = batches(purge.tags, self.key, most=_MOST_KEYS, most_bytes=_MOST_KEYS * _LONGEST_KEY)
         return [self._request(tags, keys, soft=purge.soft) for tags, keys in groups]
 

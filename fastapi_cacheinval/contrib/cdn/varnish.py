@@ -41,7 +41,7 @@ class Varnish:
         self._url = checked_url(url, "A Varnish")
         self._headers = checked_headers(headers)
         self._most_bytes = most_bytes
-        self._all_tag = checked_tag(all_tag)
+        self.all_tag = checked_tag(all_tag)
         self.rate = rate
 
     def __repr__(self) -> str:
@@ -53,12 +53,12 @@ class Varnish:
 
     def requests(self, purge: Purge) -> list[PurgeRequest]:
         """`PURGE` with the keys in `xkey-purge` or `xkey-softpurge`, or with `xkey-everything`, which is hard."""
-        if purge.everything and self._all_tag is None:
+        if purge.everything and self.all_tag is None:
             return [self._request("xkey-everything", "1", ())]
         field = "xkey-softpurge" if purge.soft else "xkey-purge"
         if purge.everything:
-            assert self._all_tag is not None
-            return [self._request(field, self.key(self._all_tag), ())]
+            assert self.all_tag is not None
+            return [self._request(field, self.key(self.all_tag), ())]
         groups = batches(purge.tags, self.key, most=1_000, most_bytes=self._most_bytes)
         return [self._request(field, " ".join(keys), tags) for tags, keys in groups]
 
