@@ -5,11 +5,11 @@ from fastapi_cacheinval import HTTPCache, Receipt
 cache = HTTPCache()
 
 
-async def tell_the_cdn(receipt: Receipt) -> None:
+async def tell_the_search(receipt: Receipt) -> None:
     print("purged:", *receipt.tags)
 
 
-cache.add_listener(tell_the_cdn)
+cache.add_listener(tell_the_search)
 
 
 async def main() -> None:

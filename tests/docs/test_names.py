@@ -54,6 +54,9 @@ def integrations() -> set[str]:
     """The options of what the integrations export."""
     found: set[str] = set()
     for module in pkgutil.walk_packages(contrib.__path__, "fastapi_cacheinval.contrib."):
+        if module.name.rpartition(".")[2].startswith("_"):
+            # Nobody but its integration calls what is in there.
+            continue
         there = import_module(module.name)
         for name in getattr(there, "__all__", ()):
             thing = getattr(there, name)

@@ -108,6 +108,7 @@ class Lane:
 
     def begin(self) -> None:
         """There is time again."""
+        self.trouble = ""
         self._hurried = self._ledger.final = False
 
     def hurry(self) -> None:

@@ -33,7 +33,7 @@ class Parcel:
 
 @dataclass(slots=True)
 class _Parked:
-    """A tag that the CDN refuses by itself; `proof` once it has taken another since, `reported` if it refused it then."""
+    """A tag that the CDN refuses by itself: `proof` once it took another, `reported` if this was refused after that."""
 
     entry: Entry
     due: float

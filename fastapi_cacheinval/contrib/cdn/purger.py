@@ -99,8 +99,6 @@ class CDNPurger(Source):
             lane.begin()
         await super().__aenter__()
         self._loop = asyncio.get_running_loop()
-        # Until it has failed it counts as in touch: there may be nothing to tell for hours.
-        self._note(connected=True)
         if not self._listening:
             # For good: what is purged after this is left is told at once.
             self.cache.add_listener(self.heard)
@@ -111,6 +109,14 @@ class CDNPurger(Source):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.set()
+        try:
+            await self._last_while()
+        finally:
+            self._loop = None
+            await super().__aexit__(kind, error, trace)
+            self._leave_behind()
+
+    async def _last_while(self) -> None:
         for lane in self._lanes:
             lane.hurry()
         # Of what was purged just now the cache has not told yet.
@@ -120,8 +126,8 @@ class CDNPurger(Source):
             for lane in self._lanes:
                 lane.last_call()
             await self._quiet_within(self._bound * 0.25)
-        self._loop = None
-        await super().__aexit__(kind, error, trace)
+
+    def _leave_behind(self) -> None:
         left = self.state().waiting
         if left:
             logger.error("%s stopped with %d purge(s) of tags that the CDN has not confirmed", self.name, left)
@@ -143,7 +149,7 @@ class CDNPurger(Source):
     async def heard(self, receipt: Receipt) -> None:
         """Take a purge of the cache; it is told to the CDN later, or at once where this does not run any more."""
         loop = self._loop
-        if loop is None:
+        if loop is None or loop.is_closed():
             await self._tell_at_once(receipt)
         elif loop is asyncio.get_running_loop():
             self._accept(receipt, None)
@@ -175,6 +181,8 @@ class CDNPurger(Source):
     # -- what goes ------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
+        # Until it has failed it counts as in touch: there may be nothing to tell for hours.
+        self._note_trouble()
         async with self._client() as client, asyncio.TaskGroup() as group:
             group.create_task(self._settle())
             for lane in self._lanes:

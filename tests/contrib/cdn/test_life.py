@@ -18,6 +18,7 @@ from tests.contrib.cdn.fakes import FakeFastly, Purged, serving
 from tests.contrib.cdn.purging import FAST, fastly, purging, state_of
 from tests.helpers.fleet import eventually
 from tests.helpers.http import settle
+from tests.helpers.telemetry import Recorded
 
 pytestmark = pytest.mark.anyio
 
@@ -249,3 +250,16 @@ def test_a_rate_is_positive() -> None:
     for bad in ({"per_second": 0}, {"per_second": -1}, {"per_second": 1, "burst": 0}, {"per_second": float("nan")}):
         with pytest.raises(ConfigurationError):
             Rate(**bad)  # type: ignore[arg-type]
+
+
+async def test_each_request_is_a_span_without_names_in_it() -> None:
+    """How many tags, and what the CDN answered; no tag, no URL, no token."""
+    recorded = Recorded()
+    with serving(FakeFastly()) as fake:
+        cache = HTTPCache(**recorded.providers)
+        cache.attach(CDNPurger(cache, fastly(fake), again_after=0))
+        async with cache:
+            await cache.invalidate("product:42", "products")
+            await eventually(lambda: recorded.spans("cacheinval.cdn.purge"), "the span")
+        span = recorded.one("cacheinval.cdn.purge")
+        assert dict(span.attributes or {}) == {"cacheinval.cdn.tags": 2, "http.response.status_code": 200}
