@@ -235,7 +235,8 @@ class FakeVarnish(Fake):
 @contextmanager
 def serving(fake: T, **options: Any) -> Generator[T]:
     """The CDN behind a real server, with its `url`."""
-    listening = socket.socket()
+    # With its protocol named, or asyncio leaves Nagle's algorithm on for what it accepts: 40 ms for each answer.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     scheme = "https" if "ssl_certfile" in options else "http"
     fake.url = f"{scheme}://127.0.0.1:{listening.getsockname()[1]}"

@@ -256,7 +256,7 @@ def test_varnish_is_asked_by_header() -> None:
 
 def test_secrets_are_in_no_repr() -> None:
     """Of an adapter or of a request: tokens, passwords, the path and query of a URL."""
-    others = [
+    others: list[CDN] = [
         Varnish("http://user:pass@varnish", headers={"X-Password": TOKEN}),
         Webhook("https://e.com", headers={"k": TOKEN}),
     ]

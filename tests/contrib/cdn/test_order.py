@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from functools import partial
 
 import pytest
 
-from fastapi_cacheinval import PurgeNotDelivered, Receipt
+from fastapi_cacheinval import HTTPCache, PurgeNotDelivered, Receipt
 from fastapi_cacheinval.contrib.cdn import CDNPurger
 from fastapi_cacheinval.testing import FakeClock
 from tests.contrib.cdn.fakes import FakeFastly, Purged, serving
@@ -26,6 +27,11 @@ def of_age(server: Valkey) -> None:
     server.execute("HSET", "{cacheinval}:state", "opened", 1)
 
 
+def has_failed(cache: HTTPCache, times: int) -> bool:
+    """Whether the CDN was asked in vain so often."""
+    return state_of(cache).failures == times
+
+
 class Refilling:
     """A CDN that is asked for what it has just purged: it fetches it at once, from the replica that is told last."""
 
@@ -34,6 +40,10 @@ class Refilling:
         self._node = node
         self._loop = asyncio.get_running_loop()
         fake.watch = self._fill
+
+    def has(self, count: int) -> bool:
+        """Whether it was filled so often."""
+        return len(self.filled) >= count
 
     def _fill(self, purged: Purged) -> None:
         answer = asyncio.run_coroutine_threadsafe(self._node.ask(), self._loop).result(10)
@@ -51,7 +61,7 @@ async def test_the_first_refill_is_never_an_old_one(redis_server: Valkey) -> Non
                 proxy.delay(to_client=0.15)
                 for number in range(1, 4):
                     assert (await a.ask(method="PUT")).status_code == 200
-                    await eventually(lambda count=number: len(refilling.filled) >= count, "the refill")
+                    await eventually(partial(refilling.has, number), "the refill")
                     assert refilling.filled[number - 1] == number
 
 
@@ -182,7 +192,7 @@ async def test_a_source_waits_for_the_cdn() -> None:
             receipt = await cache.deliver("a", "b")
             waiting = asyncio.create_task(purger.purge(receipt))
             for failures in range(1, 4):
-                await eventually(lambda count=failures: state_of(cache).failures == count, "the failure")
+                await eventually(partial(has_failed, cache, failures), "the failure")
                 assert not waiting.done()
                 clock.tick(30)
             await asyncio.wait_for(waiting, 10)
