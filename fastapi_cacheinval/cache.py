@@ -88,6 +88,8 @@ class HTTPCache:
         self._last_words: list[asyncio.Future[None]] = []
         # Whether mutations tell by themselves what they change: see `expect_changes`.
         self.expects_changes = False
+        # Whether purges are acknowledged by each replica at once: see `expect_waiting`.
+        self._expects_waiting = False
 
     @classmethod
     def from_url(
@@ -273,6 +275,13 @@ class HTTPCache:
         """
         self.expects_changes = True
 
+    def expect_waiting(self) -> None:
+        """Have each purge made here ask every replica to say at once that it has applied it, not at its next heartbeat.
+
+        For what awaits `applied_everywhere` for each of them; one more call of each replica to the log for a purge.
+        """
+        self._expects_waiting = True
+
     def add_listener(self, listener: Listener) -> None:
         """Have an async function hear every purge made on this replica, once it has its number."""
         self._announcer.listeners.append(listener)
@@ -373,6 +382,7 @@ class HTTPCache:
         if wait not in (None, "all"):
             raise ConfigurationError(f'wait is None or "all", not {wait!r}.')
         began = self.clock.now()
+        prompt = self._expects_waiting or wait == "all"
         if not tags:
             replica = self.engine.replica
             return Receipt(replica.term.number, replica.applied, (), soft)
@@ -381,7 +391,7 @@ class HTTPCache:
         try:
             with self.tracing.span("cacheinval.invalidate", root=True, links=causes) as span:
                 span.note("cacheinval.soft", soft)
-                line = await self._bus.publish(Claim(tags, soft, span.carrier, prompt=wait == "all"))
+                line = await self._bus.publish(Claim(tags, soft, span.carrier, prompt=prompt))
                 span.note("cacheinval.seq", line.seq)
         except PurgeNotDelivered:
             self.counters.purged("queued", len(tags), soft=soft)

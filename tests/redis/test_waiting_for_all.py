@@ -36,6 +36,20 @@ async def test_all_have_applied_it_when_it_returns(redis_server: Valkey) -> None
             await never_stale(nodes, number, seconds=0)
 
 
+async def test_who_expects_to_wait_for_each_does_not_wait_for_heartbeats(redis_server: Valkey) -> None:
+    """Heartbeats are 20 s apart: purges of whatever kind are applied everywhere at once all the same."""
+    async with fleet(redis_server.url, 3, staleness_bound=60, redis_timeout=10) as (a, b, c):
+        of_age(redis_server)
+        await asyncio.gather(a.in_touch(), b.in_touch(), c.in_touch())
+        a.cache.expect_waiting()
+        began = time.monotonic()
+        assert (await a.ask(method="PUT")).status_code == 200
+        receipt = await a.cache.applied_everywhere(await a.cache.invalidate_url("/items/b"))
+        assert receipt.replicas == 3
+        assert {node.statistics.applied for node in (a, b, c)} == {receipt.seq}
+        assert time.monotonic() - began < 10
+
+
 @pytest.mark.parametrize("way", ["url", "clear", "soft"])
 async def test_every_kind_of_purge_can_wait(redis_server: Valkey, way: str) -> None:
     """By path, of everything, softly."""
