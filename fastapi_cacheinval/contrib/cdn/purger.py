@@ -59,6 +59,7 @@ class CDNPurger(Source):
         name: str = "cdn",
     ) -> None:
         super().__init__(cache, name)
+        cache.expect_waiting()
         self._bound = float(cache.settings.staleness_bound)
         again = _seconds(self._bound if again_after is None else again_after)
         cdns = _checked(cdn, most_keys, timeout, verify)
