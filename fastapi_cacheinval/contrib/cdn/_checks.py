@@ -16,8 +16,8 @@ _TOKEN = re.compile(r"[\x21-\x7e]+\Z")
 _ID = re.compile(r"[0-9A-Za-z_-]+\Z")
 
 
-def checked_url(url: str, what: str) -> str:
-    """An http or https URL with a host; its credentials, if any, are not repeated in the error."""
+def checked_url(url: str, what: str, *, login: bool = False) -> str:
+    """An http or https URL with a host, with user and password only for a `login`; no error repeats it."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -25,6 +25,8 @@ def checked_url(url: str, what: str) -> str:
         good = False
     if not good or not _TOKEN.match(url):
         raise ConfigurationError(f"{what} is named by an http or https URL.")
+    if "@" in urlsplit(url).netloc and not login:
+        raise ConfigurationError(f"{what} is named by a URL without user and password: send them in headers.")
     return url
 
 

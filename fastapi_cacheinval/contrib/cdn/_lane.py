@@ -162,9 +162,11 @@ class Lane:
                 if not await self._settle(under_way, request, verdict, soft=soft):
                     return
             if under_way.entries:
-                raise RuntimeError(f"{self.cdn!r} names no request for {len(under_way.entries)} tag(s)")  # noqa: TRY301
-        except Exception as error:  # noqa: BLE001  # an adapter's own mistake: it is seen, and nothing is lost
-            self._pause(f"{type(error).__name__}: {error}"[:300], slow=True)
+                self._pause(f"the adapter made no request for {len(under_way.entries)} tag(s)", slow=True)
+        except Exception as error:  # an adapter's own mistake: it is seen, and nothing is lost
+            logger.debug("%r failed", self.cdn, exc_info=True)
+            # Its type only: what it says may name tags.
+            self._pause(f"the adapter failed with {type(error).__name__}", slow=True)
         finally:
             self._under_way = 0
             left = {tag: entry for tag, entry in under_way.entries.items() if tag not in under_way.alone}
@@ -242,7 +244,9 @@ class Lane:
             return
         for tag in named:
             entry = under_way.entries.pop(tag)
-            poison = self._ledger.park(tag, entry, reason, self._now(), proof=under_way.taken)
+            poison = self._ledger.park(
+                tag, entry, reason, self._now(), proof=under_way.taken, alone=tag in under_way.alone
+            )
             self._under_way = len(under_way.entries.keys() - under_way.alone)
             if poison is not None:
                 await self._told.poisoned(self, poison)

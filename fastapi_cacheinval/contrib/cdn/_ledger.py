@@ -65,6 +65,8 @@ class Confirmed:
 class Ledger:
     """What one CDN has still to be told; past `most` tags it becomes one purge of everything, never a loss.
 
+    What is to be told once more is bounded in the same way, by itself.
+
     `again_after` is the time in seconds after which it is told once more; 0 for never.
     """
 
@@ -81,11 +83,6 @@ class Ledger:
         """How many tags the CDN has not confirmed, those that are under way left out."""
         return len(self._ready) + len(self._parked)
 
-    @property
-    def size(self) -> int:
-        """How many tags are kept, those that are to be told once more included."""
-        return self.waiting + sum(len(entries) for _, entries in self._later)
-
     def add(self, entries: Mapping[str, Entry], now: float) -> None:
         """Take entries: new ones, or those that could not be told."""
         self._take_in(entries, now)
@@ -101,15 +98,18 @@ class Ledger:
         merge(self._ready, fresh)
 
     def _bound(self) -> None:
-        if self.size <= self.most:
-            return
-        self.collapsed += 1
-        for _, entries in self._later:
-            merge(self._ready, entries)
-        self._later.clear()
-        merge(self._ready, {tag: parked.entry for tag, parked in self._parked.items()})
-        self._parked.clear()
-        collapse(self._ready)
+        if self.waiting > self.most:
+            self.collapsed += 1
+            merge(self._ready, {tag: parked.entry for tag, parked in self._parked.items()})
+            self._parked.clear()
+            collapse(self._ready)
+        if sum(len(entries) for _, entries in self._later) > self.most:
+            whole: Entries = {}
+            latest, _ = self._later[-1]
+            for _, entries in self._later:
+                merge(whole, entries)
+            collapse(whole)
+            self._later = deque([(latest, whole)])
 
     def due(self) -> float | None:
         """When there is something to tell, in the past where it is now; None where there is nothing."""
@@ -176,13 +176,17 @@ class Ledger:
         del self._parked[tag]
         return sent
 
-    def park(self, tag: str, entry: Entry, reason: str, now: float, *, proof: bool) -> Poison | None:
+    def park(self, tag: str, entry: Entry, reason: str, now: float, *, proof: bool, alone: bool) -> Poison | None:
         """The CDN refuses this tag by itself: it is kept, and tried by itself, less and less often.
 
-        With `proof` it has just taken another: this one is asked for once more at once, before it is reported.
+        With `proof` it has just taken another: this one is asked for once more at once, before it is reported. `alone`
+        is whether it was asked for by itself.
         A `Poison` where it is known to take others: whoever waits for it waits no longer.
         """
         parked = self._parked.get(tag)
+        if parked is None and alone:
+            # Everything is to be purged since, and has taken over who waits for it.
+            return None
         if parked is None:
             anew = self._ready.pop(tag, None)
             due = now if proof else now + _FIRST_REST

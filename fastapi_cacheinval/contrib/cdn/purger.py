@@ -51,7 +51,7 @@ class CDNPurger(Source):
         *,
         again_after: float | timedelta | None = None,
         rate: Rate | None = None,
-        most_keys: int = 10_000,
+        most_keys: int = 50_000,
         timeout: float = 10.0,
         verify: ssl.SSLContext | None = None,
         proxy: str | None = None,
@@ -64,7 +64,7 @@ class CDNPurger(Source):
         again = _seconds(self._bound if again_after is None else again_after)
         cdns = _checked(cdn, most_keys, timeout, verify)
         if proxy is not None:
-            checked_url(proxy, "A proxy")
+            checked_url(proxy, "A proxy", login=True)
         self._client = partial(Client, timeout=timeout, verify=verify, proxy=proxy)
         self._on_poison = on_poison
         self._most = most_keys

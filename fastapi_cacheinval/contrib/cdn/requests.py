@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -24,14 +25,14 @@ class Purge:
 class PurgeRequest:
     """One HTTP request to a CDN, and the `tags` that it purges there; none where it purges everything.
 
-    Headers and body may hold secrets and data: they are in no `repr`.
+    Secrets and data may be in all of it but the method: they are in no `repr`.
     """
 
     method: str
     url: str = field(repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
-    tags: tuple[str, ...] = ()
+    tags: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Rate:
     burst: int = 1
 
     def __post_init__(self) -> None:
-        if not self.per_second > 0 or self.burst < 1:
+        if not 0 < self.per_second < math.inf or self.burst < 1:
             raise ConfigurationError(f"A rate is over 0 per second, with a burst of at least 1, not {self!r}.")
 
 

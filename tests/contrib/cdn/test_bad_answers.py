@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -104,3 +107,31 @@ async def test_nobody_there() -> None:
             await cache.invalidate("a")
             await eventually(lambda: f"127.0.0.1:{port} could not be asked" in state_of(cache).trouble, "the trouble")
             assert state_of(cache).waiting == 1
+
+
+async def test_a_proxy_is_asked_where_it_is_named() -> None:
+    """The request goes to it, whatever the environment says, with the CDN's own address in it."""
+    heard: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        fake = FakeFastly()
+        fake.url = "http://fastly.invalid"
+        async with purging(fastly(fake), proxy=f"http://127.0.0.1:{port}") as (cache, purger):
+            await purger.purge(await cache.invalidate("a"))
+    assert heard[0].startswith(b"POST http://fastly.invalid/service/")
+
+
+def test_without_httpx_the_error_says_what_to_install() -> None:
+    """The extra is named."""
+    program = "import sys; sys.modules['httpx'] = None; import fastapi_cacheinval.contrib.cdn"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.stderr.splitlines()[-1].endswith("pip install 'fastapi-cacheinval[cdn]'")
+    assert "ImportError" in ended.stderr

@@ -60,7 +60,7 @@ class Ledgers(RuleBasedStateMachine):
                         self._confirm(parcel, tag, entry)
                         taken = True
                     case "park" if tag != EVERYTHING:
-                        poison = self.ledger.park(tag, entry, "no", self.now, proof=taken)
+                        poison = self.ledger.park(tag, entry, "no", self.now, proof=taken, alone=parcel.alone)
                         self.let_go.update(entry.orders if poison is not None else ())
                     case _:
                         if not parcel.alone:
@@ -85,8 +85,9 @@ class Ledgers(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_bounded(self) -> None:
-        """Never more than `most` tags."""
-        assert self.ledger.size <= MOST
+        """Never more than `most` tags to be told, and as many to be told again."""
+        assert self.ledger.waiting <= MOST
+        assert sum(len(entries) for _, entries in self.ledger._later) <= MOST
 
     @invariant()
     def nobody_is_let_go_early(self) -> None:
