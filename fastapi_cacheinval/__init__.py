@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.core.downstream import KeepFor
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.shared.options import HeaderOptions
@@ -19,6 +20,7 @@ from fastapi_cacheinval.errors import (
     ReplicasUnknown,
 )
 from fastapi_cacheinval.middleware import CacheMiddleware
+from fastapi_cacheinval.ports.downstream import Downstream
 
 __all__ = [
     "CacheMiddleware",
@@ -28,8 +30,10 @@ __all__ = [
     "CacheinvalError",
     "CallerDependentRoute",
     "ConfigurationError",
+    "Downstream",
     "HTTPCache",
     "HeaderOptions",
+    "KeepFor",
     "MiddlewareMissing",
     "PurgeNotDelivered",
     "Receipt",

@@ -21,6 +21,7 @@ from fastapi_cacheinval.engine.collecting import current_bag
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError, ConfigurationError
 from fastapi_cacheinval.framework.answering import send_stored, status_fields, without_body
+from fastapi_cacheinval.framework.edge import Edge, edge_of
 from fastapi_cacheinval.framework.lifespan import Lifespan
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.reading import Read, order_refresh, pass_on
@@ -28,6 +29,7 @@ from fastapi_cacheinval.framework.shared.entrance import Entrance
 from fastapi_cacheinval.framework.site import Site
 from fastapi_cacheinval.framework.watching import hit_watched, watch
 from fastapi_cacheinval.grammar.fields import first
+from fastapi_cacheinval.ports.downstream import Downstream
 
 __all__ = ["CacheMiddleware"]
 
@@ -48,6 +50,7 @@ class CacheMiddleware:
     - `front`: True serves proved shared responses before routing whatever middleware stands inside
       this one; False never does; None does so where all of it is known to be harmless.
     - `emit_surrogate_key`, `emit_cache_status`: whether clients see those fields.
+    - `downstream`: how a CDN in front, which is purged by tags, is told what it may keep; tags are for it alone then.
 
     It starts, audits the routes and stops with the app's lifespan, or starts at the first request.
     """
@@ -61,11 +64,14 @@ class CacheMiddleware:
         front: bool | None = None,
         emit_surrogate_key: bool = True,
         emit_cache_status: bool = True,
+        downstream: Downstream | None = None,
     ) -> None:
         if not isinstance(honour_headers, bool | HeaderOptions):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"honour_headers is True, False or HeaderOptions, not {honour_headers!r}.")
         if cache is not None and not isinstance(cache, HTTPCache):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"cache is an HTTPCache, not {cache!r}.")
+        if downstream is not None and not isinstance(downstream, Downstream):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"downstream says what a CDN is told, as CDNHeaders do, not {downstream!r}.")
         self.app = app
         self.cache = HTTPCache() if cache is None else cache
         self._site = Site(
@@ -74,6 +80,7 @@ class CacheMiddleware:
             front=front,
             emit_surrogate_key=emit_surrogate_key,
             emit_cache_status=emit_cache_status,
+            downstream=downstream,
         )
         self._by_headers: Entrance | None = None
         if honour_headers is not False:
@@ -85,8 +92,9 @@ class CacheMiddleware:
         self._at = engine.store.at
         self._now = engine.now
         self._emit_cache_status = emit_cache_status
-        # While nobody records telemetry, the common hit is answered on the spot.
-        self._watched = False
+        self._downstream = downstream
+        # While nobody records telemetry and no CDN is told anything, the common hit is answered on the spot.
+        self._watched = downstream is not None
         self._runtimes = self.cache.runtimes
         settings = engine.settings
         self._reads_own_writes = settings.read_your_writes
@@ -141,6 +149,8 @@ class CacheMiddleware:
                         return
                     if await self._answered_at_front(scope, send, stored, now):
                         return
+        if self._downstream is not None:
+            send = edge_of(self._site, scope, send) or send
         runtime = self._runtimes.get(get_running_loop()) if self._site.ready else None
         if runtime is None:
             runtime = await self._ready(scope)
@@ -201,6 +211,10 @@ class CacheMiddleware:
             cause = "" if seen is None else seen.trace
             order_refresh(site, self.cache.runtime, scope, [*scope["headers"]], stored, cause)
         self._counters.answered(outcome, stored.route)
+        edge = edge_of(site, scope, send)
+        if edge is not None:
+            edge.answered(outcome, stored, None)
+            send = edge
         try:
             await send_stored(send, site, stored, scope["headers"], outcome)
         finally:
@@ -222,7 +236,7 @@ class CacheMiddleware:
             finally:
                 current_bag.reset(token)
         elif method == "HEAD" and self._head_of_get(scope):
-            await self._forward_as_get(scope, receive, without_body(send), runtime)
+            await self._forward_as_get(scope, receive, send, runtime)
         else:
             await pass_on(Read(site, runtime, scope, receive, send), scope)
 
@@ -263,7 +277,7 @@ class CacheMiddleware:
         site = self._site
         # Here and not before: an app may set its providers while it starts.
         site.observed = self.cache.observe()
-        self._watched = site.observed
+        self._watched = site.observed or self._downstream is not None
         if not site.prepared:
             site.prepare(scope)
             if site.error is not None:
@@ -280,7 +294,10 @@ class CacheMiddleware:
 
     async def _forward_as_get(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> None:
         inner = {**scope, "method": "GET"}
-        exchange = Read(self._site, runtime, scope, receive, send)
+        exchange = Read(self._site, runtime, scope, receive, without_body(send))
+        if isinstance(send, Edge):
+            exchange.edge = send
+            send.scope = inner
         try:
             await pass_on(exchange, inner)
         finally:

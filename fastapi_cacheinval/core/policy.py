@@ -95,6 +95,7 @@ class PolicyFields(TypedDict, total=False):
     early_refresh: float
     statuses: Iterable[int] | Mapping[int, float | timedelta]
     cache_control: str | None
+    downstream_ttl: float | timedelta | None
 
 
 @dataclass(frozen=True, kw_only=False)
@@ -113,7 +114,9 @@ class CachePolicy:
     - `jitter`: from 0 to 1; the lifetime is `ttl` times a draw from [1 - jitter, 1].
     - `early_refresh`: XFetch's beta (Vattani et al., 2015), from 0 (off) to 100.
     - `statuses`: which are stored, as a set, or as a mapping of status to its own `ttl`.
-    - `cache_control`: what downstream caches are told, where the handler sets no `Cache-Control`.
+    - `cache_control`: what browsers and other downstream caches are told, where the handler sets no `Cache-Control`.
+    - `downstream_ttl`: for how long a CDN that is purged (`CacheMiddleware(downstream=…)`) may keep what it is handed,
+      from then on; None for as long as it is fresh here, 0 not at all. Responses of 400 and over keep their own.
 
     Raises `ConfigurationError`, naming the field.
     """
@@ -129,10 +132,12 @@ class CachePolicy:
     early_refresh: float = 1.0
     statuses: Iterable[int] | Mapping[int, float | timedelta] = frozenset({200})
     cache_control: str | None = None
+    downstream_ttl: float | timedelta | None = None
     templates: tuple[TagTemplate, ...] = field(init=False, repr=False, compare=False)
     lifetimes: Mapping[int, float] = field(init=False, repr=False, compare=False)
     stale_seconds: float = field(init=False, repr=False, compare=False)
     error_seconds: float = field(init=False, repr=False, compare=False)
+    downstream_seconds: float | None = field(init=False, repr=False, compare=False)
     partition: tuple[Callable[..., Any] | Any, ...] = field(init=False, repr=False, compare=False)
     guards: tuple[Callable[..., Any] | Any, ...] = field(init=False, repr=False, compare=False)
 
@@ -142,6 +147,9 @@ class CachePolicy:
             put(self, name, seconds(getattr(self, name), name))
         put(self, "stale_seconds", seconds(self.stale_while_revalidate, "stale_while_revalidate"))
         put(self, "error_seconds", seconds(self.stale_if_error, "stale_if_error"))
+        given = self.downstream_ttl
+        put(self, "downstream_ttl", None if given is None else seconds(given, "downstream_ttl"))
+        put(self, "downstream_seconds", self.downstream_ttl)
         put(self, "jitter", _unit(self.jitter, "jitter", 1))
         put(self, "early_refresh", _unit(self.early_refresh, "early_refresh", 100))
         put(self, "tags", _tags(self.tags))

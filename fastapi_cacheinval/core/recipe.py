@@ -86,6 +86,12 @@ def _tags(recipe: Recipe, headers: RawHeaders, added: Iterable[str]) -> tuple[st
     return tuple(dict.fromkeys((*recipe.tags, *added, *named)))
 
 
+def _downstream_ttl(policy: CachePolicy, status: int) -> float | None:
+    own = policy.downstream_seconds
+    # An error that was given little time here is not to be given more elsewhere.
+    return own if status < 400 or own == 0 else None
+
+
 def stored_response(
     recipe: Recipe,
     status: int,
@@ -136,5 +142,6 @@ def stored_response(
         front=recipe.front,
         route=recipe.route,
         trace=recipe.trace,
+        downstream_ttl=_downstream_ttl(policy, status),
     )
     return stored, chosen

@@ -28,12 +28,14 @@ class StoredResponse:
     comparison answers for the common hit. `verified` is the replica's change counter at the last
     hand-over check: while it stands, no purge can concern this response. `route` is the template of the route that
     answered, None where that is not known; `trace` the W3C `traceparent` of the fill, empty where nobody recorded it.
+    `downstream_ttl` is as in the policy: for how long a CDN may keep what it is handed, None while it is fresh.
     """
 
     __slots__ = (
         "body",
         "calm_until",
         "created",
+        "downstream_ttl",
         "early_refresh",
         "etag",
         "fill_seconds",
@@ -77,6 +79,7 @@ class StoredResponse:
         front: bool,
         route: str | None = None,
         trace: str = "",
+        downstream_ttl: float | None = None,
     ) -> None:
         self.key = key
         self.status = status
@@ -98,6 +101,7 @@ class StoredResponse:
         self.front = front
         self.route = route
         self.trace = trace
+        self.downstream_ttl = downstream_ttl
         self.verified = -1
 
     @property

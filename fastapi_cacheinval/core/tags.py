@@ -24,6 +24,7 @@ __all__ = [
     "is_reserved",
     "normalise_tag",
     "normalise_tags",
+    "path_of",
     "path_tag",
     "render_value",
     "url_paths",
@@ -34,6 +35,7 @@ MAX_TAG_BYTES = 1024
 # Reserved tags start with a control character, which no normal form contains.
 _RESERVED = "\x01"
 ALL = _RESERVED + "all"
+_PATH = _RESERVED + "path:"
 
 _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F))
 _NORMAL = re.compile(rf"[\x21-\x7e]{{1,{MAX_TAG_BYTES}}}\Z")
@@ -48,7 +50,12 @@ def is_reserved(tag: str) -> bool:
 
 def path_tag(path: str) -> str:
     """The reserved tag that every stored response of a path carries, whatever its host and query."""
-    return _RESERVED + "path:" + _bounded(path)
+    return _PATH + _bounded(path)
+
+
+def path_of(tag: str) -> str | None:
+    """The path that a reserved tag stands for, as receipts name it; None for any other tag."""
+    return tag[len(_PATH) :] if tag.startswith(_PATH) else None
 
 
 def url_paths(url: str) -> tuple[str, ...]:

@@ -57,5 +57,6 @@ def report(
         queue_length=bus.queue_length,
         resets=counters.resets,
         far=dict(counters.far_events),
+        downstream=dict(counters.downstream),
         sources=sources.states(),
     )

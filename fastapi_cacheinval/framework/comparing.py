@@ -165,7 +165,9 @@ class Compared:
 
     def _private(self, fields: list[RawField]) -> list[RawField]:
         """The fields of what is one caller's own: what the cache or the policy said for downstream is taken back."""
-        policy = self._spoken.policy
+        policy, edge = self._spoken.policy, self._exchange.edge
+        if edge is not None:
+            edge.forbid()
         ours = {b"no-cache"}
         if policy is not None and policy.cache_control is not None:
             ours.add(policy.cache_control.encode())

@@ -18,6 +18,7 @@ from fastapi_cacheinval.engine.collecting import Changes, TagBag
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import send_stored, status_fields
+from fastapi_cacheinval.framework.edge import Edge
 from fastapi_cacheinval.framework.inputs import RoutePlan
 from fastapi_cacheinval.framework.server_spans import name_route
 from fastapi_cacheinval.framework.site import Site
@@ -54,6 +55,8 @@ class Exchange:
     detail: str | None = None
     # The request as tracing sees it, where anybody records.
     seen: Seen | None = None
+    # Where the answer leaves, if a CDN in front is told about it.
+    edge: Edge | None = None
     _bag: TagBag | None = None
 
     def __init__(
@@ -81,6 +84,8 @@ class Exchange:
         self.began = site.engine.now()
         if refresh is not None:
             self.refresh = refresh
+        if isinstance(send, Edge):
+            self.edge = send
         if site.cache.tracing.on:
             self.seen = site.cache.tracing.enter(self.client_headers)
 
@@ -128,7 +133,7 @@ class Exchange:
     @property
     def server(self) -> Send:
         """The `send` that came with the request."""
-        return self.outer
+        return self.outer if self.edge is None else self.edge.server
 
     @property
     def trace(self) -> str:
@@ -199,10 +204,17 @@ class Exchange:
         """The client has its answer: drop what else the app sends."""
         self.sink = nowhere
 
-    def told(self, outcome: Outcome, stored: StoredResponse | None = None) -> None:
-        """Count the outcome, and say it of the request's span; `stored` is what it is answered with, if so."""
+    def told(
+        self, outcome: Outcome, stored: StoredResponse | None = None, *, filled: StoredResponse | None = None
+    ) -> None:
+        """Count the outcome, and say it of the request's span and to the CDN in front; before the answer begins.
+
+        `stored` is what it is answered with, if so; `filled` what has become of the app's answer.
+        """
         if self.refresh is not None:
             return
+        if self.edge is not None:
+            self.edge.answered(outcome, stored or filled, self.plan)
         route = self.route if stored is None or stored.route is None else stored.route
         self.site.counters.answered(outcome, route)
         if self.site.observed:

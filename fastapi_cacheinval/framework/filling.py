@@ -136,7 +136,7 @@ class Fill:
         exchange = self._exchange
         stored, outcome = self._keep(start)
         exchange.swallow()
-        exchange.told(outcome)
+        exchange.told(outcome, filled=stored)
         if stored is None:
             fields = self._unkept_fields(start)
             await exchange.outer({**start, "headers": [*fields, *status_fields(exchange.site, outcome)]})

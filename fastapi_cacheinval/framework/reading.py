@@ -140,6 +140,7 @@ class AtRoute(Read):
         # What it knew when it came, and how it is made again, all layers included.
         self.mark, self.began, self.arrived = around.mark, around.began, around.arrived
         self.seen, self._around = around.seen, around
+        self.edge = around.edge
         # Its conditions are about what comes out of the layers.
         self.client_headers = [pair for pair in around.client_headers if pair[0] not in CONDITIONAL_FIELDS]
 
@@ -168,7 +169,7 @@ class AtRoute(Read):
     @property
     def server(self) -> Send:
         """What the server gave: layers have a `send` of their own."""
-        return self._around.outer
+        return self._around.server
 
     def _speak_at_once(self) -> None:
         self.spoken.at_once = True

@@ -14,6 +14,7 @@ from fastapi_cacheinval.framework.inputs import RoutePlan
 from fastapi_cacheinval.framework.inside import inside_of
 from fastapi_cacheinval.framework.passing import Passing
 from fastapi_cacheinval.framework.routes import RouteTable
+from fastapi_cacheinval.ports.downstream import Downstream
 
 __all__ = ["Site"]
 
@@ -31,13 +32,16 @@ class Site:
         front: bool | None,
         emit_surrogate_key: bool,
         emit_cache_status: bool,
+        downstream: Downstream | None,
     ) -> None:
         self.app = app
         self.cache = cache
         self.engine = cache.engine
         self.counters = cache.counters
         self.front = front
-        self.emit_surrogate_key = emit_surrogate_key
+        # With a CDN in front tags are for it alone, named as it wants them.
+        self.emit_surrogate_key = emit_surrogate_key and downstream is None
+        self.downstream = downstream
         self.emit_cache_status = emit_cache_status
         self.providers: list[Any] = []
         self.root_path = ""
@@ -50,6 +54,7 @@ class Site:
         self.passing: Passing | None = None
         self._warned: set[str] = set()
         self._changed: set[str] = set()
+        self._untold: set[tuple[str | None, str]] = set()
 
     @property
     def table(self) -> RouteTable:
@@ -105,6 +110,13 @@ class Site:
                 ", ".join(plan.layers),
                 plan.path,
             )
+
+    def note_untold(self, route: str | None, reason: str) -> None:
+        """Count an answer that the CDN may not keep because it cannot be told all it needs, and say so once a route."""
+        self.counters.downstream[reason] += 1
+        if (route, reason) not in self._untold:
+            self._untold.add((route, reason))
+            logger.warning("the CDN is told to keep no response of %s that it cannot be told all of: %s", route, reason)
 
     def root_of(self, scope: Scope) -> str:
         """The root path that is no part of a resource's name: the app's own where it has one, else the server's.

@@ -1,4 +1,4 @@
-"""Front hits while somebody records telemetry."""
+"""Front hits while somebody looks on: telemetry, or a CDN in front."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from starlette.types import Scope, Send
 
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.framework.edge import edge_of
 from fastapi_cacheinval.framework.server_spans import name_route
 from fastapi_cacheinval.framework.site import Site
 from fastapi_cacheinval.ports.tracing import Seen
@@ -26,10 +27,14 @@ def watch(site: Site, scope: Scope, send: Send, stored: StoredResponse, outcome:
 
 
 async def hit_watched(site: Site, scope: Scope, send: Send, stored: StoredResponse, now: float) -> None:
-    """Answer with a fresh response that nothing can concern: what the middleware does inline without telemetry."""
+    """Answer with a fresh response that nothing can concern: what the middleware does inline where nobody looks on."""
     age, ttl = now - stored.created, int(stored.fresh_until - now)
     outcome = Outcome(Result.HIT, "l1", None, age, ttl)
-    seen = watch(site, scope, send, stored, outcome)
+    seen = watch(site, scope, send, stored, outcome) if site.observed else None
+    edge = edge_of(site, scope, send)
+    if edge is not None:
+        edge.answered(outcome, stored, None)
+        send = edge
     site.counters.answered(outcome, stored.route)
     fields = [*stored.headers, (b"age", b"%d" % age)]
     if site.emit_cache_status:

@@ -127,6 +127,7 @@ def response_row(stored: StoredResponse, now: float) -> tuple[Any, ...]:
         None if modified is None else float(modified),
         steering,
         stored.route,
+        stored.downstream_ttl,
     )
 
 
@@ -163,6 +164,7 @@ def response_of(
         "front": front,
         "route": _common_route(row[16] if len(row) > 16 else None),
         "trace": trace,
+        "downstream_ttl": _lifetime_of(row[17] if len(row) > 17 else None),
     }
     return StoredResponse(**made) if steering is None else _shared_of(steering, made)
 
@@ -171,6 +173,15 @@ def _in_range(status: int, numbers: tuple[float, ...], calm: float) -> None:
     # A sum is finite only where all that is in it is; and what is not a number is not below anything.
     if not 100 <= status <= 999 or not isfinite(sum(numbers)) or min(numbers[2:6]) < 0 or not calm < inf:
         raise ValueError("a number out of range")
+
+
+def _lifetime_of(given: Any) -> float | None:
+    if given is None:
+        return None
+    have_types((given,), (float,))
+    if not 0 <= given < inf:
+        raise ValueError("a lifetime out of range")
+    return _common_float(given)
 
 
 def _validator(etag: Any, headers: RawHeaders) -> bytes | None:

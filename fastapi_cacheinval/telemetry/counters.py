@@ -20,6 +20,7 @@ class Counters:
     __slots__ = (
         "also",
         "details",
+        "downstream",
         "dropped_tags",
         "far_events",
         "fills",
@@ -40,6 +41,7 @@ class Counters:
         self.fills: Counter[str] = Counter()
         self.refreshes: Counter[str] = Counter()
         self.purges: Counter[str] = Counter()
+        self.downstream: Counter[str] = Counter()
         self.far_events: Counter[str] = Counter()
         self.also: Telemetry | None = None
 

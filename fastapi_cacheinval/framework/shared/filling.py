@@ -122,7 +122,7 @@ class SharedFill(Fill):
         exchange = self._exchange
         stored, outcome = self._keep(start)
         exchange.swallow()
-        exchange.told(outcome)
+        exchange.told(outcome, filled=stored)
         if isinstance(stored, SharedResponse) and stored.part is None:
             # The first answer has what is not kept of it: cookies, an upstream's Age.
             fields = [*self._visible(end_to_end(start["headers"])), *status_fields(exchange.site, outcome)]
@@ -254,7 +254,7 @@ class SharedFill(Fill):
                 exchange.outdate(self._recipe)
             outcome = Outcome(Result.MISS, reason=self._reason, fwd_status=304, detail=judged.refusal)
         exchange.swallow()
-        exchange.told(outcome)
+        exchange.told(outcome, filled=None if cookies else stored)
         fields: list[RawField] = [*stored.headers, *cookies, *status_fields(exchange.site, outcome)]
         await send_cut(exchange.outer, exchange.site, stored, self._asked, fields)
 

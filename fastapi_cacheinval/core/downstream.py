@@ -1,0 +1,93 @@
+"""What a cache downstream of this one may make of an answer: for how long it may keep it, or that it may not."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastapi_cacheinval.core.outcome import Outcome
+from fastapi_cacheinval.core.shared.response import SharedResponse
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.core.tags import is_reserved, path_of
+from fastapi_cacheinval.grammar.fields import RawHeaders, first
+
+__all__ = ["LIFETIMES", "TAGS", "KeepFor", "age_sent", "forbidden_by_fields", "keep_for", "named", "without_downstream"]
+
+TAGS = frozenset({b"surrogate-key", b"cache-tag", b"edge-cache-tag", b"xkey"})
+"""The fields that name a response's tags to CDNs."""
+
+LIFETIMES = frozenset({b"surrogate-control", b"cdn-cache-control", b"cloudflare-cdn-cache-control"})
+"""The fields that tell CDNs apart from browsers for how long to keep a response."""
+
+_FORBID = (b"no-store", b"private", b"no-cache")
+
+
+class KeepFor(NamedTuple):
+    """For how long a cache downstream may keep a response, in whole seconds.
+
+    `seconds` counts from when the response was made: the `Age` that it carries counts against it (RFC 9111
+    section 4.2). The windows after it are those of RFC 5861.
+    """
+
+    seconds: int
+    stale_while_revalidate: int
+    stale_if_error: int
+
+
+def keep_for(stored: StoredResponse, outcome: Outcome, age: int) -> KeepFor | None:
+    """For how long an answer may be kept downstream; None where it may not be.
+
+    `outcome` says how fresh it is, soft purges included; `age` is the `Age` that it is sent with. What is stale here
+    is not fresh anywhere: only what is left of its windows may be used.
+    """
+    own = stored.downstream_ttl
+    if own == 0 or outcome.ttl is None:
+        return None
+    fresh = outcome.ttl >= 0
+    left = int(own) if fresh and own is not None else max(0, outcome.ttl)
+    revalidate = error = 0
+    if not stored.must_revalidate:
+        revalidate = max(0, int(stored.stale_while_revalidate - outcome.overdue))
+        error = max(0, int(stored.stale_if_error - outcome.overdue))
+    if not left and not revalidate and not error:
+        return None
+    return KeepFor(left + age if left else 0, revalidate, error)
+
+
+def named(stored: StoredResponse) -> tuple[tuple[str, ...], str]:
+    """The tags of a stored response that are anybody's business, and the path that it is of."""
+    path = next((known for tag in stored.tags if (known := path_of(tag)) is not None), "")
+    return tuple(tag for tag in stored.tags if not is_reserved(tag)), path
+
+
+def forbidden_by_fields(stored: StoredResponse, fields: RawHeaders) -> bool:
+    """Whether an answer's own fields keep it from caches downstream.
+
+    Where headers steer the cache, what is stored may be by `CDN-Cache-Control` what it may not be by `Cache-Control`.
+    """
+    steered = isinstance(stored, SharedResponse)
+    for name, value in fields:
+        if name == b"set-cookie" or (name in LIFETIMES and _forbids(value)):
+            return True
+        # Our own word to browsers, that they revalidate, is not meant for what can be purged.
+        if name == b"cache-control" and not steered and _forbids(value, _FORBID[:2]):
+            return True
+    return False
+
+
+def _forbids(value: bytes, words: tuple[bytes, ...] = _FORBID) -> bool:
+    said = value.lower()
+    # Too often is safe: no directive that allows anything has one of these in it.
+    return any(word in said for word in words)
+
+
+def without_downstream(fields: RawHeaders) -> list[tuple[bytes, bytes]]:
+    """The fields, without what CDNs are given; a lifetime field that forbids stays, since nobody else would say so."""
+    return [(name, value) for name, value in fields if name not in TAGS and (name not in LIFETIMES or _forbids(value))]
+
+
+def age_sent(fields: RawHeaders) -> int | None:
+    """The `Age` that an answer carries, 0 without one; None for one that cannot be read."""
+    text = first(fields, b"age")
+    if text is None:
+        return 0
+    return int(text) if text.isdigit() and len(text) < 10 else None
