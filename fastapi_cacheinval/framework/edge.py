@@ -64,7 +64,7 @@ class Edge:
         open_to_all = plan is None or (plan.front and not plan.epoch)
         kept = outcome.stored or outcome.result is not Result.MISS
         self._stored, self._outcome = (stored if open_to_all and kept else None), outcome
-        self._route = None if plan is None else plan.path
+        self._route = stored.route if plan is None and stored is not None else plan and plan.path
 
     def forbid(self) -> None:
         """The answer is one caller's own after all."""
@@ -97,11 +97,12 @@ class Edge:
 
     def _allowed(self, status: int, fields: list[RawField]) -> list[RawField] | str | None:
         """What lets the CDN keep it; why that cannot be said, or None where it must not be."""
-        stored, outcome, engine = self._stored, self._outcome, self._site.engine
+        engine, stored, outcome = self._site.engine, self._stored, self._outcome
         if stored is None or outcome is None or (status != stored.status and status not in _STANDS_FOR_IT):
             return None
-        # Without a lease nobody knows what has been purged, whoever else may be given it.
-        if not engine.replica.live(engine.now()) or forbidden_by_fields(stored, fields):
+        replica = engine.replica
+        # Without a lease nobody knows what has been purged, and behind a fence what is about to be committed.
+        if not replica.live(engine.now()) or replica.fenced(stored.tags) or forbidden_by_fields(stored, fields):
             return None
         age = age_sent(fields)
         keep = None if age is None else keep_for(stored, outcome, age)
