@@ -1,5 +1,6 @@
 vcl 4.1;
 
+import std;
 import xkey;
 
 backend default {
@@ -40,4 +41,32 @@ sub vcl_synth {
         set resp.http.xkey-purged = req.http.x-purged;
         return (deliver);
     }
+}
+
+sub vcl_backend_response {
+    if (beresp.http.Surrogate-Control !~ "max-age=[0-9]+") {
+        # Nothing of a cached route, or not to be kept: the next one may be.
+        set beresp.uncacheable = true;
+        set beresp.ttl = 120s;
+        return (deliver);
+    }
+    # For as long as the app says, less the age that it had there.
+    set beresp.ttl = std.duration(regsub(beresp.http.Surrogate-Control, "^.*max-age=([0-9]+).*$", "\1s"), 0s)
+        - beresp.age;
+    set beresp.grace = 0s;
+    if (beresp.http.Surrogate-Control ~ "stale-while-revalidate=[0-9]+") {
+        set beresp.grace =
+            std.duration(regsub(beresp.http.Surrogate-Control, "^.*stale-while-revalidate=([0-9]+).*$", "\1s"), 0s);
+    }
+    # To be validated by its ETag after that.
+    set beresp.keep = 1h;
+    return (deliver);
+}
+
+sub vcl_deliver {
+    # Between the app and this Varnish alone.
+    unset resp.http.xkey;
+    unset resp.http.Surrogate-Key;
+    unset resp.http.Surrogate-Control;
+    unset resp.http.Cache-Tag;
 }
