@@ -1,6 +1,7 @@
 """The application: ``uvicorn example_app.main:app``.
 
-With REDIS_URL any number of its processes are one shop; they share EXAMPLE_DB and EXAMPLE_SECRET too.
+With REDIS_URL any number of its processes are one shop; they share EXAMPLE_DB and EXAMPLE_SECRET too. VARNISH_URL is a
+Varnish in front of it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from example_app.replicas import OneOfMany, replica_urls
 from example_app.routes import account, pages, products, reports
 from example_app.security import shared_secret
 from example_app.seed import seed
+from example_app.varnish import varnish_in_front
 from fastapi_cacheinval import CacheMiddleware, HTTPCache
 
 NAMESPACE = "showroom"
@@ -48,7 +50,7 @@ def create_app() -> FastAPI:
         hold_timeout=1,
     )
     app.state.cache = cache
-    app.add_middleware(CacheMiddleware, cache=cache)
+    app.add_middleware(CacheMiddleware, cache=cache, downstream=varnish_in_front(cache))
     if urls := replica_urls():
         app.add_middleware(OneOfMany)
         # The page of one replica may ask the others.
