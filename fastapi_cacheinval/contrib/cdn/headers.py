@@ -28,7 +28,8 @@ _REMEMBERED = 4_096
 class CDNHeaders:
     """What a CDN is told, for `CacheMiddleware(downstream=…)`; for Fastly, Cloudflare and Varnish there are functions.
 
-    - `cdn`: the adapter that purges it, which names the tags; responses also carry `path_key` of their path.
+    - `cdn`: the adapter that purges it, which names the tags; responses also carry `path_key` of their path, and the
+      adapter's `all_tag`, where it has one.
     - `tags`, `lifetime`: the names of the fields, lower-case; `separator` stands between two tags.
     - `most_bytes`: of all tags together, separators included; `line_bytes`: of one line of them; `most_tags`: how many.
     - `asked_by`: the request field that shows that a request came through the CDN, None for every request; `secret`
@@ -108,7 +109,9 @@ class CDNHeaders:
 
     def _lines_of(self, tags: tuple[str, ...], path: str) -> tuple[Field, ...] | None:
         """The lines that hold the keys of all the tags and of the path; None where they do not fit."""
-        keys = list(dict.fromkeys(self.cdn.key(tag) for tag in (*tags, path_key(path))))
+        everything: str | None = getattr(self.cdn, "all_tag", None)
+        of_all = () if everything is None else (everything,)
+        keys = list(dict.fromkeys(self.cdn.key(tag) for tag in (*of_all, *tags, path_key(path))))
         if len(keys) > self.most_tags or any(self.separator in key or _KEY.fullmatch(key) is None for key in keys):
             return None
         values = list(_packed(keys, self.separator, self.line_bytes))

@@ -59,6 +59,12 @@ def test_keys_are_the_adapters() -> None:
     assert allowed(varnish_headers(VARNISH), "a,b", "a,b")[b"xkey"] == [f"{VARNISH.key('a,b')} {HOME}".encode()]
 
 
+def test_tag_of_everything_is_on_everything() -> None:
+    """An adapter that purges a tag in place of all that the CDN has finds it on every response."""
+    cdn = Varnish("http://127.0.0.1:1", all_tag="shop")
+    assert allowed(varnish_headers(cdn), "a")[b"xkey"] == [f"shop a {HOME}".encode()]
+
+
 def test_lines_that_varnish_takes() -> None:
     """No line over 7,000 bytes, no key cut, none lost."""
     tags = [f"tag-{n:04}-" + "x" * (n % 90) for n in range(250)]
