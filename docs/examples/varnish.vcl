@@ -53,6 +53,10 @@ sub vcl_backend_response {
     # For as long as the app says, less the age that it had there.
     set beresp.ttl = std.duration(regsub(beresp.http.Surrogate-Control, "^.*max-age=([0-9]+).*$", "\1s"), 0s)
         - beresp.age;
+    if (beresp.ttl < 0s) {
+        # Stale there already: the window begins now.
+        set beresp.ttl = 0s;
+    }
     set beresp.grace = 0s;
     if (beresp.http.Surrogate-Control ~ "stale-while-revalidate=[0-9]+") {
         set beresp.grace =

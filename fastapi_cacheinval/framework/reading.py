@@ -51,6 +51,9 @@ class Read(Exchange):
 
     async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Where layers that we do not know stand before the route, the cache works behind them."""
+        if self.edge is not None:
+            # Layers may have made one of their own.
+            self.edge.scope = scope
         fresh = scope["method"] == "GET" and not self.settled and self.inside is None
         plan = self.site.table.plan_for(scope) if fresh else None
         if plan is None or not plan.layered:

@@ -127,7 +127,7 @@ def response_row(stored: StoredResponse, now: float) -> tuple[Any, ...]:
         None if modified is None else float(modified),
         steering,
         stored.route,
-        stored.downstream_ttl,
+        _lifetime_of(stored.downstream_ttl),
     )
 
 

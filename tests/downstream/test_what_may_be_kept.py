@@ -114,7 +114,7 @@ async def test_answer_that_stands_in_for_an_error_is_fresh_nowhere() -> None:
     assert lifetime(stale) == "max-age=0, stale-if-error=560"
 
 
-async def test_stale_answer_that_must_be_revalidated_is_kept_nowhere() -> None:
+async def test_windows_that_the_response_rules_out_are_not_passed_on() -> None:
     """`must-revalidate` rules the windows out, downstream as here."""
     shop = shop_in_front()
 

@@ -50,14 +50,42 @@ async def test_what_is_not_for_all(policy: dict[str, Any]) -> None:
     assert forbidden(a_hit(await shop.ask("/items/a", headers=VIA)))
 
 
+class Copies:
+    """Hands a scope of its own on."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app({**scope}, receive, send)
+
+
+@pytest.mark.parametrize("layer", [None, Copies])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("policy", [{"partition_by": tenant}, {"guarded_by": tenant}])
-async def test_answers_of_guards_themselves(policy: dict[str, Any]) -> None:
+async def test_answers_of_guards_themselves(policy: dict[str, Any], method: str, layer: Any) -> None:
     """A 404 for one tenant, which many CDNs keep, is not kept for the next."""
     shop = shop_in_front()
+    if layer is not None:
+        shop.inside(layer)
     read_and_write(shop, **policy)
-    answer = await shop.ask("/items/a", headers={**VIA, "x-tenant": "unknown"})
+    answer = await shop.ask("/items/a", method=method, headers={**VIA, "x-tenant": "unknown"})
     assert answer.status_code == 404
     assert forbidden(answer)
+
+
+async def test_what_the_request_itself_keeps_from_the_lookup() -> None:
+    """Parameters that are not valid, and a 504 for who wanted nothing but what is stored."""
+    shop = shop_in_front()
+
+    @shop.app.get("/numbers/{number}", dependencies=[cached(ttl=60)])
+    async def read(number: int) -> int:
+        return number
+
+    invalid = await shop.ask("/numbers/none", headers=VIA)
+    assert (invalid.status_code, forbidden(invalid)) == (422, True)
+    unwanted = await shop.ask("/numbers/1", headers={**VIA, "cache-control": "only-if-cached"})
+    assert (unwanted.status_code, forbidden(unwanted)) == (504, True)
 
 
 async def test_author_who_says_that_it_is_the_same_for_all_is_not_asked_to_open_it() -> None:

@@ -82,6 +82,8 @@ def served(example: Path) -> Iterator[str]:
     app = runpy.run_path(str(example))["app"]
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
+    # A request that comes before the server runs waits in it.
+    listening.listen()
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

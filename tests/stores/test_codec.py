@@ -162,6 +162,7 @@ def test_large_trace_context_is_left_out(make_response):
         {"calm_until": inf},
         {"fill_seconds": -1.0},
         {"status": 1000},
+        {"downstream_ttl": inf},
         {"tags": tuple(map(str, range(8193)))},
         {"headers": ((b"x-many", b"1"),) * 4097},
     ],

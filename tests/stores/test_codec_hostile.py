@@ -7,7 +7,7 @@ import inspect
 import pickle
 import tracemalloc
 import zlib
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import msgpack
@@ -182,6 +182,7 @@ def _well_typed(found: Any) -> None:
     assert all(type(tag) is str for tag in found.tags)
     assert found.etag is None or type(found.etag) is bytes
     assert found.last_modified is None or isfinite(found.last_modified)
+    assert found.downstream_ttl is None or 0 <= found.downstream_ttl < inf
     assert type(found.status) is int
     assert type(found.must_revalidate) is type(found.front) is bool
     for name in ("created", "fresh_until", "fill_seconds", "early_refresh", "stale_while_revalidate", "stale_if_error"):
@@ -199,11 +200,11 @@ def _swap(fields: list[Any], place: int, new: Any) -> None:
         fields[place] = new
     elif place - 9 < len(fields[8]):
         fields[8][place - 9] = new
-    elif fields[8][-1] is not None and isinstance(fields[8][-1], list):
-        fields[8][-1][(place - 9) % len(fields[8][-1])] = new
+    elif len(fields[8]) > 15 and isinstance(fields[8][15], list):
+        fields[8][15][(place - 9) % len(fields[8][15])] = new
 
 
-@pytest.mark.parametrize("place", range(9 + 16 + 4))
+@pytest.mark.parametrize("place", range(9 + 18 + 4))
 def test_no_field_is_trusted(value, place):
     """Anything in any place, under a good seal, is refused, or it is of the right type."""
 

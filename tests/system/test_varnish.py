@@ -7,11 +7,13 @@ import itertools
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -161,6 +163,55 @@ async def test_tags_in_several_lines(directory: Path) -> None:
             after = await shop.get("/test/many")
             assert not hit_in_varnish(after)
             assert after.json() != before
+
+
+class Origin(BaseHTTPRequestHandler):
+    """Answers with another body each time, and with the fields that its server has."""
+
+    protocol_version = "HTTP/1.1"
+    server: Any
+
+    def do_GET(self) -> None:
+        self.server.asked += 1
+        body = b"%d" % self.server.asked
+        self.send_response(200)
+        for name, value in (*self.server.fields.items(), ("content-length", str(len(body)))):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # what it is called there
+        pass
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        ({"surrogate-control": "max-age=30"}, True),
+        ({"surrogate-control": "max-age=30", "age": "27"}, True),
+        ({"surrogate-control": "max-age=30", "age": "35"}, False),
+        ({"surrogate-control": "max-age=0, stale-while-revalidate=30", "age": "100"}, True),
+        ({"surrogate-control": "no-store"}, False),
+        ({"cache-control": "max-age=30"}, False),
+        ({}, False),
+    ],
+)
+def test_the_vcl_keeps_what_it_is_told_to_keep(directory: Path, fields: dict[str, str], kept: bool) -> None:
+    """The lifetime less the age that it had, the stale window from now where it is stale; nothing without a word."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Origin) as server:
+        origin: Any = server
+        origin.asked, origin.fields = 0, fields
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with varnish_before(directory, [server.server_port]) as varnish:
+                first, second = (httpx.get(varnish.url, timeout=PATIENCE) for _ in range(2))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert hit_in_varnish(second) is kept
+    assert (second.text == first.text) is kept
+    assert not any(name in second.headers for name in TOLD)
 
 
 async def test_varnish_revalidates(directory: Path) -> None:

@@ -13,6 +13,7 @@ from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from fastapi_cacheinval import cached
+from fastapi_cacheinval.contrib.cdn import Varnish, varnish_headers
 from fastapi_cacheinval.framework import server_spans
 from tests.helpers.http import Shop
 from tests.helpers.telemetry import Recorded, Watched, attributes_of
@@ -81,10 +82,11 @@ async def test_contrib_fastapi_has_the_route_of_a_front_hit(by_fastapi: Watched,
     assert routes_measured(shop.recorded, stable) == {ROUTE}
 
 
+@pytest.mark.parametrize("downstream", [None, varnish_headers(Varnish("http://127.0.0.1:1"), asked_by=None)])
 @pytest.mark.parametrize("around", [True, False], ids=["around", "added"])
-async def test_contrib_asgi_has_the_route_of_a_front_hit(around: bool, stable: bool) -> None:
+async def test_contrib_asgi_has_the_route_of_a_front_hit(around: bool, stable: bool, downstream: Any) -> None:
     """`opentelemetry-instrumentation-asgi`, which knows no routes, has route and name on hit and miss."""
-    shop = Watched(native=False)
+    shop = Watched(native=False, middleware={"downstream": downstream})
     products(shop)
     app: Any = shop.app
     if around:
