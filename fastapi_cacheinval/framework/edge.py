@@ -64,7 +64,10 @@ class Edge:
         open_to_all = plan is None or (plan.front and not plan.epoch)
         kept = outcome.stored or outcome.result is not Result.MISS
         self._stored, self._outcome = (stored if open_to_all and kept else None), outcome
-        self._route = stored.route if plan is None and stored is not None else plan and plan.path
+        if plan is not None:
+            self._route = plan.path
+        elif stored is not None:
+            self._route = stored.route
 
     def forbid(self) -> None:
         """The answer is one caller's own after all."""

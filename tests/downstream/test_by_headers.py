@@ -94,3 +94,13 @@ async def test_head_that_goes_forward_is_not_kept() -> None:
     """Of a HEAD nothing is stored here."""
     shop = origin(cache_control="max-age=60")
     assert forbidden(await shop.ask(method="HEAD", headers=VIA))
+
+
+async def test_parts_of_it() -> None:
+    """A range of a stored response is as good as the whole; that there is no such range is nobody's to keep."""
+    shop = origin(cache_control="max-age=60", etag='"a"')
+    await shop.ask(headers=VIA)
+    part = await shop.ask(headers={**VIA, "range": "bytes=0-0"})
+    assert (part.status_code, lifetime(part)) == (206, "max-age=60")
+    beyond = await shop.ask(headers={**VIA, "range": "bytes=9-"})
+    assert (beyond.status_code, forbidden(beyond)) == (416, True)

@@ -24,8 +24,9 @@ def shop_in_front(**more: Any) -> Shop:
 
 def read_and_write(shop: Shop, **policy: Any) -> None:
     """`/items/{name}` is cached under `item:{name}` for 60 s, and purged by a PUT."""
+    whole: dict[str, Any] = {"ttl": 60, "tags": ["item:{name}", "items"], **policy}
 
-    @shop.app.get("/items/{name}", dependencies=[cached(**{"ttl": 60, "tags": ["item:{name}", "items"], **policy})])
+    @shop.app.get("/items/{name}", dependencies=[cached(**whole)])
     async def read(name: str) -> str:
         shop.count()
         return name

@@ -348,6 +348,7 @@ async def slow_replica(directory: Path, *, purger: bool) -> AsyncIterator[tuple[
 async def test_purging_before_the_replicas_leaves_varnish_stale(directory: Path) -> None:
     """The control: Varnish is purged at once, refills from a replica that has not heard of it, and keeps that."""
     async with slow_replica(directory, purger=False) as (shop, proxy):
+        price, refilled = 100_000, 100_000
         for price in range(100_000, 100_005):
             await shop.get("/products/1")
             await shop.client.get(f"{shop.urls[1]}/products/1")
