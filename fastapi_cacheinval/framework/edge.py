@@ -15,7 +15,7 @@ from fastapi_cacheinval.core.downstream import (
     named,
     without_downstream,
 )
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.answering import RawField
 from fastapi_cacheinval.framework.inputs import RoutePlan
@@ -59,11 +59,10 @@ class Edge:
         await self.server(message)
 
     def answered(self, outcome: Outcome, stored: StoredResponse | None, plan: RoutePlan | None) -> None:
-        """How the answer that comes next has come about; `stored` is what was stored or kept of it, if anything was."""
+        """How the answer that comes next has come about; `stored` is what is served, or was made of it to be stored."""
         self._answered = True
         open_to_all = plan is None or (plan.front and not plan.epoch)
-        kept = outcome.stored or outcome.result is not Result.MISS
-        self._stored, self._outcome = (stored if open_to_all and kept else None), outcome
+        self._stored, self._outcome = (stored if open_to_all else None), outcome
         if plan is not None:
             self._route = plan.path
         elif stored is not None:
