@@ -36,8 +36,8 @@ class KeepFor(NamedTuple):
 def keep_for(stored: StoredResponse, outcome: Outcome, age: int) -> KeepFor | None:
     """For how long an answer may be kept downstream; None where it may not be.
 
-    `outcome` says how fresh it is, soft purges included, and nothing of that where it was not stored; `age` is the `Age`
-    that it is sent with. What is stale here is not fresh anywhere: only what is left of its windows may be used.
+    `outcome` says how fresh it is, soft purges included, and not that where it was not stored; `age` is the `Age` that
+    it is sent with. What is stale here is not fresh anywhere: only what is left of its windows may be used.
     """
     own = stored.downstream_ttl
     if own == 0 or outcome.ttl is None:

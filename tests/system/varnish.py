@@ -52,7 +52,7 @@ class Varnish:
         self._child = child
 
     def counted(self, name: str) -> int:
-        """One of its counters, such as `cache_hit`."""
+        """One of its counters, such as `fetch_304`, which it may be a moment late to count."""
         command = ["varnishstat", "-1", "-n", str(self.directory), "-f", f"MAIN.{name}"]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
         return int(said[1]) if said else 0
