@@ -251,6 +251,7 @@ class Watch:
     """What must be seen of each product, and what readers saw."""
 
     def __init__(self) -> None:
+        self.began = time.monotonic()
         self.floor: Counter[int] = Counter()
         self.reads = 0
         self.hits = 0
@@ -267,10 +268,16 @@ class Watch:
         if seen < floor:
             self.violations.append(f"product {product}: {seen} after {floor} ({answer.headers['cache-status']})")
 
-    async def write(self, shop: Front, product: int, replica: int, until: float) -> None:
+    @property
+    def going(self) -> bool:
+        """For some seconds, and on a busy machine until there is enough to tell something from."""
+        gone = time.monotonic() - self.began
+        return gone < 5 or (gone < PATIENCE and (self.hits < 100 or len(self.fresh_after) < 20))
+
+    async def write(self, shop: Front, product: int, replica: int) -> None:
         """Change a product again and again; from when Varnish has confirmed it, it is what must be seen."""
         for price in itertools.count(100_000):
-            if time.monotonic() >= until:
+            if not self.going:
                 return
             received = (await shop.purger(replica))["received"]
             await shop.set_price(product, price, replica)
@@ -284,19 +291,17 @@ async def test_no_read_is_older_than_a_confirmed_purge(
     directory: Path, record_property: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Readers refill Varnish at once from three replicas while others write: nobody sees what was given up."""
-    seconds = 5.0
     async with front(directory) as shop:
         await shop.sign_in()
         watch = Watch()
-        end = time.monotonic() + seconds
 
         async def reader(product: int) -> None:
-            while time.monotonic() < end:
+            while watch.going:
                 await watch.read(shop, product)
 
         async with asyncio.TaskGroup() as group:
             for product, replica in ((1, 0), (2, 1), (3, 2)):
-                group.create_task(watch.write(shop, product, replica, end))
+                group.create_task(watch.write(shop, product, replica))
                 for _ in range(3):
                     group.create_task(reader(product))
         await watch.read(shop, 1)
@@ -305,8 +310,8 @@ async def test_no_read_is_older_than_a_confirmed_purge(
             await shop.get("/products/1")
         hit = (time.perf_counter() - began) / 200
     assert not watch.violations, (len(watch.violations), watch.violations[:5])
-    assert len(watch.fresh_after) > 10
-    assert watch.hits > 50
+    assert len(watch.fresh_after) >= 20
+    assert watch.hits >= 100
     said = (
         f"{watch.reads} reads through Varnish, {watch.hits} of them hits there, {len(watch.fresh_after)} writes; "
         f"a hit takes {1000 * hit:.2f} ms, from a mutation's answer to a fresh Varnish "
