@@ -47,41 +47,31 @@ class TagBag:
 
 
 class Changes:
-    """Tags of what an unsafe request has committed, in normal form; any thread may add, until the request is over.
+    """Tags of what an unsafe request has committed, in normal form; any thread may add, until it is closed."""
 
-    `count` is how often something was added.
-    """
-
-    __slots__ = ("_lock", "_numbers", "_over", "count")
+    __slots__ = ("_lock", "_open", "_tags")
 
     def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-        self._over = False
+        self._tags: dict[str, None] = {}
+        self._open = True
         self._lock = threading.Lock()
-        self.count = 0
 
     def add(self, tags: tuple[str, ...]) -> bool:
-        """Have tags purged with the request's own; False where that is over."""
+        """Have tags purged with the request's own; False where that purge is made."""
         with self._lock:
-            if not self._over:
-                self.count += 1
-                self._numbers.update(dict.fromkeys(tags, self.count))
-            return not self._over
+            if self._open:
+                self._tags.update(dict.fromkeys(tags))
+            return self._open
 
     def snapshot(self) -> tuple[str, ...]:
         """What was added up to now."""
         with self._lock:
-            return tuple(self._numbers)
-
-    def since(self, count: int) -> frozenset[str]:
-        """What was added, or added once more, since the count stood there."""
-        with self._lock:
-            return frozenset(tag for tag, number in self._numbers.items() if number > count)
+            return tuple(self._tags)
 
     def close(self) -> None:
         """Take nothing more: whoever comes later purges by himself."""
         with self._lock:
-            self._over = True
+            self._open = False
 
 
 class HasBag(Protocol):
@@ -116,9 +106,9 @@ def add_tags(*tags: str) -> bool:
 def purge_with_request(*tags: str) -> bool:
     """Have tags purged by the unsafe request at hand, together with what its route declares.
 
-    For what has been committed already: they are purged whatever the request is answered with, before the answer goes
-    where it has not gone yet. False where no unsafe request is being answered in this context, or its purge is made:
-    then the caller purges them.
+    For what has been committed already: they are purged whatever the request is answered with, before the answer goes.
+    False where no unsafe request is being answered in this context, or its answer has gone, as it has for background
+    tasks and streams: then the caller purges them.
     """
     answering = current_bag.get()
     changes = None if answering is None else answering.changes

@@ -1,8 +1,8 @@
 """Unsafe requests: what they purge, and when.
 
 The rules: an answer below 400 purges what the route declares, what was added on the way, the target
-path and its parent collection; a status of 400 or more purges nothing; an exception or a
-cancellation has an unknown outcome and purges. Where something can still commit after the response
+path and its parent collection; a status of 400 or more purges only what was told to be committed;
+an exception or a cancellation has an unknown outcome and purges. Where something can still commit after the response
 has begun, the response is held until the app returns: commit, purge, release. Past its bounds it is
 released with its tags fenced, and purged again when the app returns. Purges run in tasks of the
 cache's own, so that they survive the request.
@@ -44,7 +44,6 @@ class _State(Enum):
     HELD = "the answer waits for the commit"
     EARLY = "the answer went before the commit could be known"
     GONE = "the answer went after all that could commit"
-    REFUSED = "the answer is an error that the app chose"
 
 
 class Mutation(Purging):
@@ -91,31 +90,24 @@ class Mutation(Purging):
             await self.outer(message)
 
     async def _started(self, message: Message) -> None:
-        if message["status"] >= 400:
-            self._state = _State.REFUSED
-            # An error of the app's own does not take back what was committed on the way to it.
-            await self._written(self._taken(self._changed))
-            await self.outer(message)
-            return
         # Servers take names in any case, and so do we.
         headers = [(name.lower(), value) for name, value in message.get("headers", ())]
-        self._note_headers(headers)
-        known = bool(self._wanted())
-        holdable = self._holdable(message["status"], headers)
-        if not known and not (holdable and self.site.cache.expects_changes):
-            self._state = _State.GONE
-            await self.outer(message)
-        elif not self._can_still_commit():
-            self._state = _State.GONE
-            await self._written(self._taken(self._wanted))
-            await self.outer(self._said(message, b"done"))
-        elif holdable:
+        self._refused = message["status"] >= 400
+        if not self._refused:
+            self._note_headers(headers)
+        known = bool(self._due())
+        late = self._can_still_commit()
+        if late and (known or self.site.cache.expects_changes) and self._holdable(message["status"], headers):
             self._state = _State.HELD
             self._held.append(message)
             self._alarm = self.site.cache.clock.call_later(self.site.engine.settings.hold_timeout, self._release_late)
-        else:
+        elif late and known and not self._refused:
             await self._go_early()
             await self.outer(self._said(message, b"queued"))
+        else:
+            self._state = _State.GONE
+            await self._written(self._taken())
+            await self.outer(self._said(message, b"done"))
 
     def _holdable(self, status: int, headers: list[tuple[bytes, bytes]]) -> bool:
         if (first(headers, b"content-type") or b"").lower().startswith(b"text/event-stream"):
@@ -186,7 +178,9 @@ class Mutation(Purging):
     async def _go_early(self) -> None:
         """The answer goes before the commit: purge, and fence until the app returns."""
         self._state = _State.EARLY
-        purges = self._wanted()
+        # What is committed from now on is purged by who commits it: background tasks may still be in front of the end.
+        self.changes.close()
+        purges = self._due()
         self._fence = self._fenced(purges)
         # Not noted as purged: the commit is still to come, and all of it is purged once more then.
         await self._written(purges)
@@ -220,17 +214,14 @@ class Mutation(Purging):
         if held:
             self._state = _State.GONE
         fence, self._fence = self._fence, None
-        self._changes.close()
+        self.changes.close()
         return held, fence
 
     async def done(self) -> None:
         """The app has returned: all that could commit has."""
         held, fence = self._ended()
-        if self._state is _State.REFUSED:
-            await self._written(self._changed())
-            return
         # Before waiting for a client that may be slow to take what was released early.
-        await self._written(self._wanted(), fence)
+        await self._written(self._due(), fence)
         if held:
             await self._release(b"done")
         elif self._releasing is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from starlette.requests import Request
@@ -44,8 +43,10 @@ class Purging(Exchange):
         self.bag()
         self._changes = Changes()
         self._purged: set[str] = set()
-        # The counts of the bag and of the changes at the last purge.
-        self._purged_to = (0, 0)
+        # The count of the bag at the last purge.
+        self._purged_to = 0
+        # Whether the answer is an error that the app chose.
+        self._refused = False
 
     @property
     def changes(self) -> Changes:
@@ -77,9 +78,9 @@ class Purging(Exchange):
 
         What no `invalidates()` names is purged softly only where all that is declared is soft.
         """
-        bag, changes = self.bag(), self.changes
-        again = bag.since(self._purged_to[0]) | changes.since(self._purged_to[1])
-        unnamed = dict.fromkeys((*bag.snapshot(), *changes.snapshot(), *self._path_tags()))
+        bag = self.bag()
+        again = bag.since(self._purged_to)
+        unnamed = dict.fromkeys((*bag.snapshot(), *self.changes.snapshot(), *self._path_tags()))
         hard, soft = dict(self._declared_hard), dict(self._declared_soft)
         (soft if soft and not hard else hard).update(unnamed)
         purges: list[Purge] = []
@@ -89,17 +90,19 @@ class Purging(Exchange):
                 purges.append((due, softly))
         return purges
 
-    def _changed(self) -> list[Purge]:
-        """What has been committed and not purged since, whatever the answer is."""
-        again = self.changes.since(self._purged_to[1])
-        due = tuple(tag for tag in self.changes.snapshot() if tag not in self._purged or tag in again)
+    def _due(self) -> list[Purge]:
+        """What is to be purged as things stand: after an error of the app's own, only what was committed before it."""
+        if not self._refused:
+            return self._wanted()
+        due = tuple(tag for tag in self.changes.snapshot() if tag not in self._purged)
         return [(due, False)] if due else []
 
-    def _taken(self, due: Callable[[], list[Purge]]) -> list[Purge]:
-        """What is due, noted as purged."""
-        counts = self.bag().count, self.changes.count
-        purges = due()
-        self._purged_to = counts
+    def _taken(self) -> list[Purge]:
+        """What is due, noted as purged; what is committed from now on is purged by who commits it."""
+        self.changes.close()
+        count = self.bag().count
+        purges = self._due()
+        self._purged_to = count
         self._purged.update(tag for tags, _ in purges for tag in tags)
         return purges
 
