@@ -8,6 +8,7 @@ from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.shared.options import HeaderOptions
 from fastapi_cacheinval.core.statistics import SourceState, Statistics
+from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.dependencies import CacheTags, cached, invalidates
 from fastapi_cacheinval.engine.collecting import add_tags, purge_with_request
 from fastapi_cacheinval.errors import (
@@ -40,6 +41,7 @@ __all__ = [
     "ReplicasUnknown",
     "SourceState",
     "Statistics",
+    "TagTemplate",
     "add_tags",
     "cached",
     "invalidates",

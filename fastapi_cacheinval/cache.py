@@ -377,6 +377,26 @@ class HTTPCache:
             return asyncio.run(self.invalidate(*tags, soft=soft))
         return asyncio.run_coroutine_threadsafe(self.invalidate(*tags, soft=soft), loops[0]).result(timeout)
 
+    def invalidate_soon(self, *tags: str, soft: bool = False) -> None:
+        """`invalidate` for plain functions on the event loop's own thread, which cannot wait: a task writes it.
+
+        This replica obeys it when the call returns; it has its number soon. A log that is out of reach is logged, and
+        the purge queued. Raises `CacheNotRunning` where the cache has not been started on the running loop.
+        """
+        runtime, named = self.runtime, normalise_tags(tags)
+        self.counters.dropped_tags += sum(not tag for tag in tags)
+        replica = self.engine.replica
+        runtime.own(self._purge_soon(named, soft, None if soft else replica.fence(named)))
+
+    async def _purge_soon(self, tags: tuple[str, ...], soft: bool, fence: int | None) -> None:  # noqa: FBT001
+        try:
+            await self.purge(tags, soft=soft)
+        except PurgeNotDelivered as error:
+            logger.warning("%s", error)
+        finally:
+            if fence is not None:
+                self.engine.replica.lift(fence)
+
     async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()) -> Receipt:
         """Write one purge of tags in normal form, reserved ones included, and tell the listeners."""
         if wait not in (None, "all"):
