@@ -1,0 +1,151 @@
+"""`collect_changes`: from what sessions write to what is purged once it is committed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from sqlalchemy import event
+from sqlalchemy.orm import Mapper, Session, SessionTransaction
+
+from fastapi_cacheinval import ConfigurationError, HTTPCache
+from fastapi_cacheinval.contrib.sqlalchemy.bulk import Bulk
+from fastapi_cacheinval.contrib.sqlalchemy.delivery import purge, refuse_without_log
+from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes
+from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
+from fastapi_cacheinval.contrib.sqlalchemy.older import Older
+from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Tags, Wide
+from fastapi_cacheinval.contrib.sqlalchemy.sessions import Sessions, event_target
+
+__all__ = ["Collector", "Outbox", "collect_changes"]
+
+logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
+
+
+class Outbox(Protocol):
+    """Keeps the tags of a transaction in the same transaction, for a relay that purges them if nobody else does."""
+
+    def add(self, session: Session, tags: tuple[str, ...], /) -> None:
+        """Write the tags through the session, whose commit has begun; what it adds to the session is flushed."""
+        ...
+
+
+def collect_changes(
+    sessions: Sessions,
+    cache: HTTPCache,
+    tags: Tags | None = None,
+    *,
+    wide: Wide | None = None,
+    outbox: Outbox | None = None,
+) -> Collector:
+    """Purge what sessions change, once it is committed; what is rolled back, or never committed, purges nothing.
+
+    - `sessions`: a `sessionmaker`, `async_sessionmaker`, `scoped_session`, a class of sessions, or one session.
+    - `tags`: for each mapped class a list of templates over its column attributes (`"product:{id}"`) and of functions
+      `(object) -> iterable of tags`; subclasses inherit. Or one function for every object. A method `__cache_tags__` on
+      a model counts besides.
+    - `wide`: for classes whose statements do not tell which rows they change, tags that stand for any row.
+    - `outbox`: is given the tags inside each transaction, before its commit.
+
+    Call it once, when the app is set up. Raises `ConfigurationError` for a mapping that cannot work.
+    """
+    if not isinstance(cache, HTTPCache):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"collect_changes() takes the HTTPCache to purge, not {cache!r}.")
+    if outbox is not None and not callable(getattr(outbox, "add", None)):
+        raise ConfigurationError(f"outbox has a method add(session, tags), and {outbox!r} has none.")
+    collector = Collector(cache, RuleBook(tags, wide), outbox)
+    collector.watch(event_target(sessions))
+    cache.expect_changes()
+    return collector
+
+
+class Collector:
+    """What `collect_changes` returns: it watches until `stop()`."""
+
+    def __init__(self, cache: HTTPCache, book: RuleBook, outbox: Outbox | None) -> None:
+        self.cache = cache
+        self._outbox = outbox
+        self._ledger = Ledger()
+        self._flushes = Flushes(book, self._ledger)
+        self._bulk = Bulk(book, self._ledger, self._flushes)
+        self._older = Older(book, self._ledger, self._flushes)
+        self._undo: list[Callable[[], None]] = []
+
+    def watch(self, target: Any) -> None:
+        """Listen to one more session, or class of sessions."""
+        flushes = self._flushes
+        for name, listener in (
+            ("before_flush", flushes.before_flush),
+            ("after_flush", flushes.after_flush),
+            ("after_flush_postexec", self._flushed),
+            ("do_orm_execute", self._bulk.do_orm_execute),
+            ("before_commit", self._before_commit),
+            ("after_commit", self._after_commit),
+            ("after_transaction_end", self._ended),
+        ):
+            self._listen(target, name, listener)
+        for name, heard in (
+            ("before_update", flushes.before_write),
+            ("before_delete", flushes.before_delete),
+            ("after_insert", flushes.after_write),
+            ("after_update", flushes.after_write),
+        ):
+            self._listen(Mapper, name, heard)
+        self._undo.append(self._older.stand_around(target))
+
+    def _listen(self, target: Any, name: str, listener: Callable[..., Any]) -> None:
+        event.listen(target, name, listener)
+        self._undo.append(lambda: event.remove(target, name, listener))
+
+    def stop(self) -> None:
+        """Watch no longer; what is not committed yet is not purged."""
+        while self._undo:
+            self._undo.pop()()
+
+    # -- a transaction's end --------------------------------------------------------------------
+
+    def _before_commit(self, session: Session) -> None:
+        """All that is known to be changed is written, and its tags are handed over, before the commit begins."""
+        if session.get_nested_transaction() is not None:
+            frame = self._ledger.frame(session)
+            # Told twice, the first time was for the transaction around it, which takes its savepoints along.
+            if not frame.asked:
+                frame.asked = True
+                return
+        session.flush()
+        tags = self._ledger.unhanded(session)
+        if tags:
+            refuse_without_log(self.cache, tags)
+        self._hand_over(session)
+        root = self._ledger.root(session)
+        if root is not None:
+            root.ending = True
+
+    def _hand_over(self, session: Session) -> None:
+        tags = self._ledger.unhanded(session)
+        if self._outbox is not None and tags:
+            self._ledger.frame(session).handed.update(tags)
+            self._outbox.add(session, tags)
+
+    def _flushed(self, session: Session, _: object) -> None:
+        root = self._ledger.root(session)
+        if root is not None and root.ending:
+            # Another listener has changed something after ours was told of the commit.
+            self._hand_over(session)
+
+    def _after_commit(self, session: Session) -> None:
+        self._ledger.committed(session)
+
+    def _ended(self, _: Session, transaction: SessionTransaction) -> None:
+        """Of a commit that fails it is not known whether it is written: then it is purged too."""
+        frame = self._ledger.ended(transaction)
+        if frame is None or not frame.tags or not (frame.committed or frame.ending):
+            return
+        try:
+            purge(self.cache, tuple(frame.tags), kept=self._outbox is not None)
+        except Exception:
+            if frame.committed:
+                raise
+            # The error of the commit itself is the one to be heard of.
+            logger.exception("what a failed commit may have changed could not be purged")

@@ -1,0 +1,90 @@
+"""From a transaction that is committed to its purge, wherever it was committed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+
+from sqlalchemy.util.concurrency import await_only, in_greenlet
+
+from fastapi_cacheinval import HTTPCache, PurgeNotDelivered, purge_with_request
+from fastapi_cacheinval.contrib.sqlalchemy.errors import CommitRefused, CommittedNotPurged
+
+__all__ = ["purge", "refuse_without_log"]
+
+logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
+
+
+def purge(cache: HTTPCache, tags: tuple[str, ...], *, kept: bool) -> None:
+    """Purge what is committed: with the request at hand, else at once; `kept` where an outbox has it too.
+
+    What cannot be delivered is logged where it is queued or kept, else raised as `CommittedNotPurged`.
+    """
+    if purge_with_request(*tags):
+        return
+    try:
+        _at_once(cache, tags)
+    except TimeoutError:
+        logger.warning("a purge of %d tag(s) after a commit takes long; it goes on", len(tags))
+    except PurgeNotDelivered as error:
+        if not error.queued and not kept:
+            raise CommittedNotPurged(error.tags, error.reason) from error
+        logger.warning("a purge of %d tag(s) after a commit is %s", len(tags), _instead(error.queued))
+
+
+def _instead(queued: bool) -> str:  # noqa: FBT001
+    return "queued: the log is out of reach" if queued else "left to the outbox: the log is out of reach"
+
+
+def _at_once(cache: HTTPCache, tags: tuple[str, ...]) -> None:
+    """In the place of an `await` in SQLAlchemy's greenlets; else by waiting, but never for the loop that waits."""
+    if in_greenlet():
+        await_only(cache.invalidate(*tags))
+    elif not _on_a_loop():
+        cache.invalidate_sync(*tags)
+    elif cache.running:
+        cache.invalidate_soon(*tags)
+    else:
+        _aside(lambda: cache.invalidate_sync(*tags))
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _aside(work: Callable[[], object]) -> None:
+    """Wait for a thread: the cache lives on another loop or on none, so it does not wait for this one."""
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  # raised again where it is waited for
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="cacheinval purge")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+def refuse_without_log(cache: HTTPCache, tags: tuple[str, ...]) -> None:
+    """Raise `CommitRefused` where `mutations_when_disconnected="refuse"` and the log is out of reach.
+
+    A cache that has not been started finds out by writing: the same tags, which are purged again after the commit.
+    """
+    if cache.settings.mutations_when_disconnected != "refuse" or cache.statistics().connected:
+        return
+    if any(loop.is_running() for loop in list(cache.runtimes)):
+        raise CommitRefused(tags)
+    try:
+        _at_once(cache, tags)
+    except PurgeNotDelivered as error:
+        raise CommitRefused(tags) from error

@@ -1,0 +1,211 @@
+"""What a flush writes: each row's tags before it is written, and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, inspect
+from sqlalchemy.orm import InstanceState, Mapper, PassiveFlag, Session, object_session
+from sqlalchemy.orm.attributes import get_history
+
+from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
+from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, connection_of, reading
+from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity
+
+__all__ = ["Flushes", "Places"]
+
+Rows: TypeAlias = dict[Mapper[Any], list[Identity]]
+Places: TypeAlias = set[tuple[Mapper[Any], Identity]]
+
+
+@dataclass(slots=True)
+class _Flush:
+    """One flush: the rows whose tags have been read, those to be read again after it, and the objects written."""
+
+    read: Places = field(default_factory=set[tuple[Mapper[Any], Identity]])
+    again: Places = field(default_factory=set[tuple[Mapper[Any], Identity]])
+    written: list[Any] = field(default_factory=list[Any])
+
+
+def _identity(state: InstanceState[Any]) -> Identity | None:
+    return None if state.identity is None else tuple(state.identity)
+
+
+def _state(target: Any) -> InstanceState[Any]:
+    state: InstanceState[Any] = inspect(target)
+    return state
+
+
+def _is_plain(state: InstanceState[Any], key: str) -> bool:
+    """Whether what stands in the object is surely what stands in the row, and is written in one way only."""
+    if key not in state.dict:
+        return False
+    value, column = state.dict[key], state.mapper.columns[key]
+    return value is None or (type(value) in (int, str, UUID) and type(value) is _python_type(column.type))
+
+
+def _python_type(kind: Any) -> type | None:
+    try:
+        found: type = kind.python_type
+    except NotImplementedError:
+        return None
+    return found
+
+
+class Flushes:
+    """Listens to flushes of the sessions that are watched."""
+
+    def __init__(self, book: RuleBook, ledger: Ledger) -> None:
+        self._book = book
+        self._ledger = ledger
+        self._running: WeakKeyDictionary[Session, _Flush] = WeakKeyDictionary()
+
+    # -- before it ------------------------------------------------------------------------------
+
+    def before_flush(self, session: Session, *_: object) -> None:
+        """Read what is known to change, many rows at a time."""
+        flush = self._running[session] = _Flush()
+        changed = [target for target in session.dirty if session.is_modified(target)]
+        rows: Rows = {}
+        for target in changed:
+            _note(rows, target)
+        self._read(session, flush, rows, gone=False)
+        rows = {}
+        for target in session.deleted:
+            _note(rows, target)
+        self._read(session, flush, rows, gone=True)
+        self._relate(session, flush, [*changed, *session.new])
+
+    def _relate(self, session: Session, flush: _Flush, changed: Iterable[Any]) -> None:
+        """What association rows are written for: both sides of them."""
+        rows: Rows = {}
+        for target in changed:
+            for relationship in _state(target).mapper.relationships:
+                if relationship.secondary is None or relationship.viewonly:
+                    continue
+                history = get_history(target, relationship.key, PassiveFlag.PASSIVE_NO_INITIALIZE)
+                related = [each for each in (*history.added, *history.deleted) if each is not None]
+                for each in (target, *related) if related else ():
+                    # New ones are written, and looked at then.
+                    _note(rows, each)
+        for mapper, identities in rows.items():
+            flush.again.update((mapper, each) for each in identities)
+        self._read(session, flush, rows, gone=False)
+
+    def _read(self, session: Session, flush: _Flush, rows: Rows, *, gone: bool) -> None:
+        for mapper, identities in rows.items():
+            self._read_of(session, connection_of(session, mapper), flush, mapper, identities, gone=gone)
+
+    def _read_of(
+        self,
+        session: Session,
+        connection: Connection,
+        flush: _Flush,
+        mapper: Mapper[Any],
+        identities: list[Identity],
+        *,
+        gone: bool,
+    ) -> None:
+        fresh = [each for each in identities if (mapper, each) not in flush.read]
+        if not fresh:
+            return
+        flush.read.update((mapper, each) for each in fresh)
+        with reading(connection, self._book) as reader:
+            self._ledger.add(session, list(reader.tags(mapper, fresh, lock=True)))
+            if gone:
+                self.along(session, reader, mapper, fresh, flush.again)
+
+    def along(
+        self,
+        session: Session,
+        reader: Reader,
+        mapper: Mapper[Any],
+        identities: list[Identity],
+        again: Places,
+    ) -> None:
+        """Note what goes or changes along with rows that are about to be deleted; what stays is read again after it."""
+        gone: Rows = {mapper: identities}
+        stays: Rows = {}
+        for other, identity, goes in list(reader.fallen(mapper, identities)):
+            (gone if goes else stays).setdefault(other, []).append(identity)
+        for other, these in gone.items():
+            for neighbour, identity in list(reader.neighbours(other, these)):
+                stays.setdefault(neighbour, []).append(identity)
+        for other, these in stays.items():
+            again.update((other, each) for each in these)
+        for rows in (gone, stays):
+            for other, these in rows.items():
+                if other is not mapper or rows is stays:
+                    self._ledger.add(session, list(reader.tags(other, these, lock=True)))
+
+    # -- while it runs --------------------------------------------------------------------------
+
+    def before_write(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
+        """A row that only the flush itself knows of: an orphan, a child whose parent has changed."""
+        session = object_session(target)
+        # It is called for what was only touched, too.
+        if session is not None and session.is_modified(target, include_collections=False):
+            self._before(connection, target, gone=False)
+
+    def before_delete(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
+        """The same for one that goes."""
+        self._before(connection, target, gone=True)
+
+    def _before(self, connection: Connection, target: Any, *, gone: bool) -> None:
+        session, state = object_session(target), _state(target)
+        flush = None if session is None else self._running.get(session)
+        identity = _identity(state)
+        if session is not None and flush is not None and identity is not None and self._book.of(state.mapper):
+            self._read_of(session, connection, flush, state.mapper, [identity], gone=gone)
+
+    def after_write(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
+        """A row is inserted or updated; its tags are known when the flush is over."""
+        session = object_session(target)
+        flush = None if session is None else self._running.get(session)
+        if flush is None:
+            return
+        state = _state(target)
+        identity = _identity(state)
+        if identity is None or (state.mapper, identity) in flush.read:
+            flush.written.append(target)
+
+    # -- after it -------------------------------------------------------------------------------
+
+    def after_flush(self, session: Session, *_: object) -> None:
+        """Tag what was written as it now stands."""
+        flush = self._running.pop(session, None)
+        if flush is None:
+            return
+        for target in flush.written:
+            state = _state(target)
+            rules = self._book.of(state.mapper)
+            if not rules:
+                continue
+            if rules.functions or not all(_is_plain(state, key) for key in rules.keys):
+                identity = tuple(state.mapper.primary_key_from_instance(target))
+                flush.again.add((state.mapper, identity))
+            else:
+                self._ledger.add(session, rules.rendered(state.dict))
+        self.read_again(session, flush.again)
+
+    def read_again(self, session: Session, places: Places, *, lock: bool = False) -> None:
+        """Note the tags of rows as they stand."""
+        rows: Rows = {}
+        for mapper, identity in places:
+            if self._book.tagged(mapper):
+                rows.setdefault(mapper, []).append(identity)
+        for mapper, identities in rows.items():
+            with reading(connection_of(session, mapper), self._book) as reader:
+                self._ledger.add(session, list(reader.tags(mapper, identities, lock=lock)))
+
+
+def _note(rows: Rows, target: Any) -> None:
+    state = _state(target)
+    identity = _identity(state)
+    if identity is not None:
+        rows.setdefault(state.mapper, []).append(identity)

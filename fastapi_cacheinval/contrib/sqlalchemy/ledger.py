@@ -1,0 +1,90 @@
+"""The tags of what each transaction and savepoint has changed, until it is known what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+from sqlalchemy.orm import Session, SessionTransaction
+
+__all__ = ["Frame", "Ledger"]
+
+
+@dataclass(slots=True)
+class Frame:
+    """What one transaction or savepoint has changed.
+
+    `handed` went to the outbox in it; `ending` once its commit was begun, `committed` once that is done; `asked` once a
+    savepoint has been told of a commit.
+    """
+
+    tags: dict[str, None] = field(default_factory=dict[str, None])
+    handed: set[str] = field(default_factory=set[str])
+    ending: bool = False
+    committed: bool = False
+    asked: bool = False
+
+
+class Ledger:
+    """A frame for each transaction that is open; a savepoint's is joined to its parent's where it is released."""
+
+    def __init__(self) -> None:
+        self._frames: WeakKeyDictionary[SessionTransaction, Frame] = WeakKeyDictionary()
+
+    @staticmethod
+    def _own(transaction: SessionTransaction | None) -> SessionTransaction | None:
+        # What a flush opens for itself is no transaction of its own.
+        while transaction is not None and not transaction.nested and transaction.parent is not None:
+            transaction = transaction.parent
+        return transaction
+
+    def frame(self, session: Session) -> Frame:
+        """The frame of the innermost savepoint, or of the transaction."""
+        transaction = session.get_nested_transaction() or session.get_transaction()
+        assert transaction is not None
+        frame = self._frames.get(transaction)
+        if frame is None:
+            frame = self._frames[transaction] = Frame()
+        return frame
+
+    def committed(self, session: Session) -> None:
+        """The innermost savepoint is released, or the transaction committed."""
+        frame = self._frames.get(session.get_nested_transaction() or session.get_transaction())  # type: ignore[arg-type]
+        if frame is not None:
+            frame.committed = True
+
+    def root(self, session: Session) -> Frame | None:
+        """The frame of the transaction itself, where it has one."""
+        transaction = session.get_transaction()
+        return None if transaction is None else self._frames.get(transaction)
+
+    def add(self, session: Session, tags: Iterable[str]) -> None:
+        """Note what is changed."""
+        named = dict.fromkeys(tags)
+        if named:
+            self.frame(session).tags.update(named)
+
+    def unhanded(self, session: Session) -> tuple[str, ...]:
+        """The tags, outermost first, that have not been handed to the outbox."""
+        frames: list[Frame] = []
+        transaction = self._own(session.get_nested_transaction() or session.get_transaction())
+        while transaction is not None:
+            frame = self._frames.get(transaction)
+            if frame is not None:
+                frames.append(frame)
+            transaction = self._own(transaction.parent)
+        handed = {tag for frame in frames for tag in frame.handed}
+        return tuple(dict.fromkeys(tag for frame in reversed(frames) for tag in frame.tags if tag not in handed))
+
+    def ended(self, transaction: SessionTransaction) -> Frame | None:
+        """The frame of a whole transaction that has ended; a released savepoint's goes up, another's is dropped."""
+        frame = self._frames.pop(transaction, None)
+        if frame is None or transaction.parent is None:
+            return frame
+        parent = self._own(transaction.parent)
+        if frame.committed and parent is not None:
+            above = self._frames.setdefault(parent, Frame())
+            above.tags.update(frame.tags)
+            above.handed.update(frame.handed)
+        return None

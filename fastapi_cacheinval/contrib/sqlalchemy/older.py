@@ -1,0 +1,119 @@
+"""The older `Session.bulk_save_objects`, `bulk_insert_mappings` and `bulk_update_mappings`, which no event tells of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any
+
+from sqlalchemy import inspect
+from sqlalchemy.orm import Mapper
+
+from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
+from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes, Places
+from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row
+from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
+from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
+
+__all__ = ["Older"]
+
+_NAMES = ("bulk_save_objects", "bulk_insert_mappings", "bulk_update_mappings")
+
+
+class Older:
+    """Stands around the three methods of a session or of a class of sessions."""
+
+    def __init__(self, book: RuleBook, ledger: Ledger, flushes: Flushes) -> None:
+        self._book = book
+        self._ledger = ledger
+        self._flushes = flushes
+
+    def stand_around(self, target: Any) -> Callable[[], None]:
+        """Put itself in the place of the methods; what takes that back."""
+        before = {name: vars(target).get(name) for name in _NAMES}
+        for name in _NAMES:
+            around = self._around(getattr(target, name), getattr(self, name), bound=not isinstance(target, type))
+            setattr(target, name, around)
+
+        def restore() -> None:
+            for name, own in before.items():
+                if own is None:
+                    delattr(target, name)
+                else:
+                    setattr(target, name, own)
+
+        return restore
+
+    @staticmethod
+    def _around(method: Any, watched: Any, *, bound: bool) -> Any:
+        if bound:
+
+            @wraps(method)
+            def of_one(*args: Any, **options: Any) -> None:
+                watched(method.__self__, method, *args, **options)
+
+            return of_one
+
+        @wraps(method)
+        def of_each(session: Any, *args: Any, **options: Any) -> None:
+            watched(session, lambda *inner, **named: method(session, *inner, **named), *args, **options)
+
+        return of_each
+
+    def bulk_insert_mappings(
+        self,
+        session: Any,
+        call: Callable[..., None],
+        mapper: Any,
+        mappings: Iterable[Any],
+        return_defaults: bool = False,  # noqa: FBT001, FBT002  # as SQLAlchemy has it
+        render_nulls: bool = False,  # noqa: FBT001, FBT002
+    ) -> None:
+        """The mappings get the keys that the database gives them."""
+        of: Mapper[Any] = inspect(mapper).mapper
+        rows, rules = list(mappings), self._book.of(of)
+        asked = return_defaults or (bool(rules) and not rules.wide)
+        call(of, rows, return_defaults=asked, render_nulls=render_nulls)
+        self._ledger.add(session, rules.wide)
+        if rules and not rules.wide:
+            self._flushes.read_again(session, self._places(of, rows))
+
+    def bulk_update_mappings(
+        self, session: Any, call: Callable[..., None], mapper: Any, mappings: Iterable[Any]
+    ) -> None:
+        """Each mapping has its key."""
+        of: Mapper[Any] = inspect(mapper).mapper
+        rows = list(mappings)
+        places = self._places(of, rows) if self._book.tagged(of) else set[Any]()
+        self._flushes.read_again(session, places, lock=True)
+        call(of, rows)
+        self._flushes.read_again(session, places)
+
+    def _places(self, mapper: Mapper[Any], rows: list[Any]) -> Places:
+        found = [key_of_row(row, mapper) for row in rows]
+        if None in found:
+            raise UnknownRows(mapper.class_.__name__, "a bulk method that is given no primary key")
+        return {(mapper, each) for each in found if each is not None}
+
+    def bulk_save_objects(
+        self,
+        session: Any,
+        call: Callable[..., None],
+        objects: Iterable[Any],
+        return_defaults: bool = False,  # noqa: FBT001, FBT002  # as SQLAlchemy has it
+        update_changed_only: bool = True,  # noqa: FBT001, FBT002
+        preserve_order: bool = True,  # noqa: FBT001, FBT002
+    ) -> None:
+        """New objects get the keys that the database gives them."""
+        targets = list(objects)
+        states: list[Any] = [inspect(each) for each in targets]
+        tagged = any(self._book.tagged(state.mapper) for state in states)
+        there: Places = {(state.mapper, tuple(state.identity)) for state in states if state.identity is not None}
+        self._flushes.read_again(session, there, lock=True)
+        call(targets, return_defaults or tagged, update_changed_only, preserve_order)
+        written: Places = {
+            (state.mapper, tuple(state.mapper.primary_key_from_instance(target)))
+            for state, target in zip(states, targets, strict=True)
+            if self._book.tagged(state.mapper)
+        }
+        self._flushes.read_again(session, there | written)

@@ -1,0 +1,111 @@
+"""Reading, in the transaction at hand, what rows are: their tags before a change, and after it.
+
+A session of its own reads, on the connection of the one that is watched: what is in the database counts, not what some
+object in memory remembers. Rows that are about to change are locked where the database can do that, so that nobody
+moves them in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Select, select
+from sqlalchemy.orm import Mapper, Session
+
+from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules, key_of
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, among, dependents, keys, links
+
+__all__ = ["Reader", "connection_of", "reading"]
+
+# Rows in one query.
+_MOST = 400
+
+
+def connection_of(session: Session, mapper: Mapper[Any]) -> Connection:
+    """The connection that a class's rows are written on."""
+    return session.connection(bind_arguments={"mapper": mapper})
+
+
+@contextmanager
+def reading(connection: Connection, book: RuleBook) -> Iterator[Reader]:
+    """Read on a connection whose transaction is somebody else's."""
+    with Session(connection, autoflush=False, join_transaction_mode="rollback_only") as session:
+        yield Reader(session, book)
+
+
+def _parts(identities: Iterable[Identity]) -> Iterator[list[Identity]]:
+    every = list(dict.fromkeys(identities))
+    for begin in range(0, len(every), _MOST):
+        yield every[begin : begin + _MOST]
+
+
+class Reader:
+    """What rows of the watched transaction are tagged with, by their keys."""
+
+    def __init__(self, session: Session, book: RuleBook) -> None:
+        self._session = session
+        self._book = book
+
+    def identities(self, query: Select[Any], parameters: Any = None) -> list[Identity]:
+        """The keys that a query finds."""
+        sets = parameters if isinstance(parameters, list | tuple) else [parameters]
+        return [tuple(row) for each in sets for row in self._session.execute(query, each or {})]
+
+    def tags(self, mapper: Mapper[Any], identities: Iterable[Identity], *, lock: bool) -> Iterator[str]:
+        """The tags of these rows as they stand; nothing for rows that are not there."""
+        for part in _parts(identities):
+            for each in self._book.family(mapper):
+                yield from self._tags(each, self._book.of(each), part, known=each is mapper, lock=lock)
+
+    def _tags(
+        self, mapper: Mapper[Any], rules: Rules, part: list[Identity], *, known: bool, lock: bool
+    ) -> Iterator[str]:
+        names, wanted = key_of(mapper), sorted(rules.keys)
+        if known and rules.keys <= set(names):
+            for identity in part:
+                yield from rules.rendered(dict(zip(names, identity, strict=True)))
+        elif rules.templates:
+            columns = [getattr(mapper.class_, key) for key in wanted] or keys(mapper)
+            query = select(*columns).where(among(mapper, part))
+            for row in self._session.execute(query.with_for_update(key_share=True) if lock else query):
+                yield from rules.rendered(dict(zip(wanted, row, strict=False)))
+        if rules.functions:
+            if lock:
+                self._session.execute(
+                    select(*keys(mapper)).where(among(mapper, part)).with_for_update(key_share=True)
+                ).all()
+            # Read anew: what this session has seen before may have changed since.
+            query = select(mapper.class_).where(among(mapper, part)).execution_options(populate_existing=True)
+            for target in self._session.scalars(query).unique():
+                yield from rules.told(target)
+
+    def neighbours(self, mapper: Mapper[Any], identities: Iterable[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
+        """The rows that association rows relate to these, of classes that have tags."""
+        bases = set(mapper.iterate_to_root())
+        for link in links(mapper.registry.mappers):
+            if link.mapper in bases and self._book.tagged(link.other):
+                for part in _parts(identities):
+                    for found in self.identities(link.others(part)):
+                        yield link.other, found
+
+    def fallen(
+        self, mapper: Mapper[Any], identities: Iterable[Identity]
+    ) -> Iterator[tuple[Mapper[Any], Identity, bool]]:
+        """The rows that the database changes by itself when these are deleted; True for those that go too."""
+        seen: set[tuple[Mapper[Any], Identity]] = set()
+        ahead = [(mapper, list(identities))]
+        while ahead:
+            of, these = ahead.pop()
+            for other, column, named, goes in dependents(of):
+                found: list[Identity] = []
+                for part in _parts(these):
+                    inner = select(named).where(among(of, part))
+                    found += self.identities(select(*keys(other)).where(column.in_(inner)))
+                fresh = [each for each in found if (other, each) not in seen]
+                seen.update((other, each) for each in fresh)
+                for each in fresh:
+                    yield other, each, goes
+                if goes and fresh:
+                    ahead.append((other, fresh))
