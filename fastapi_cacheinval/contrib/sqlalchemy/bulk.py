@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import Delete, Insert, Result, Update, inspect, select
+from sqlalchemy import Delete, Insert, Result, Update, select
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes, Places
 from fastapi_cacheinval.contrib.sqlalchemy.given import identity_in, key_is_set, key_of_row, replaces, rows_given
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
-from fastapi_cacheinval.contrib.sqlalchemy.reading import connection_of, reading
+from fastapi_cacheinval.contrib.sqlalchemy.reading import connection_of, mapper_of, reading
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, key_of
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, Link, among, keys, links
 
@@ -70,7 +70,7 @@ class Bulk:
             if by_key:
                 found = [each for row in rows_given(None, state.parameters) if (each := key_of_row(row, mapper))]
             else:
-                query = select(*keys(mapper)).with_for_update(key_share=True)
+                query: Any = select(*keys(mapper)).with_for_update(key_share=True)
                 if statement.whereclause is not None:
                     query = query.where(statement.whereclause)
                 found = reader.identities(query, state.parameters)
@@ -146,9 +146,11 @@ class Bulk:
         for row in frozen():
             target: Any = next((each for each in row if isinstance(each, mapper.class_)), None)
             if target is None:
-                key = tuple(row._mapping[name] for name in key_of(mapper))  # noqa: SLF001  # its public name
+                key = tuple(getattr(row, name, None) for name in key_of(mapper))
             else:
-                key = tuple(cast("Any", inspect(target)).mapper.primary_key_from_instance(target))
+                key = tuple(mapper_of(target).primary_key_from_instance(target))
+            if None in key:
+                raise UnknownRows(mapper.class_.__name__, "an INSERT that returns its primary keys by other names")
             found.add((mapper, key))
         self._flushes.read_again(session, found)
         return frozen()

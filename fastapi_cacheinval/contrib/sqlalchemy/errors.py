@@ -25,9 +25,9 @@ class CommittedNotPurged(PurgeNotDelivered):
         super().__init__(tags, reason, queued=False)
         self.args = (
             (
-                f"The transaction is committed, but its {len(tags)} tag(s) could not be purged ({reason}), and nothing is "
-                "queued, because the cache is not started here. Do not repeat the transaction: purge the error's tags by "
-                "hand, or use `async with cache:`."
+                f"The transaction is committed, but its {len(tags)} tag(s) could not be purged ({reason}), and "
+                "nothing is queued, because the cache is not started here. Do not repeat the transaction: purge the "
+                "error's tags by hand, or use `async with cache:`."
             ),
         )
 

@@ -18,10 +18,11 @@ Row = Mapping[str, Any]
 
 
 def _named(values: Any) -> dict[str, Any]:
-    return {
-        getattr(column, "key", column): value.value if isinstance(value, BindParameter) else value
-        for column, value in values.items()
-    }
+    found: dict[str, Any] = {}
+    for column, value in values.items():
+        given: Any = value
+        found[getattr(column, "key", column)] = given.value if isinstance(value, BindParameter) else given
+    return found
 
 
 def rows_given(statement: Any, parameters: Any) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 from sqlalchemy import inspect
@@ -30,7 +30,8 @@ class Older:
 
     def stand_around(self, target: Any) -> Callable[[], None]:
         """Put itself in the place of the methods; what takes that back."""
-        before = {name: vars(target).get(name) for name in _NAMES}
+        own_ones: dict[str, Any] = {**vars(target)}
+        before = {name: own_ones.get(name) for name in _NAMES}
         for name in _NAMES:
             around = self._around(getattr(target, name), getattr(self, name), bound=not isinstance(target, type))
             setattr(target, name, around)
@@ -56,7 +57,7 @@ class Older:
 
         @wraps(method)
         def of_each(session: Any, *args: Any, **options: Any) -> None:
-            watched(session, lambda *inner, **named: method(session, *inner, **named), *args, **options)
+            watched(session, partial(method, session), *args, **options)
 
         return of_each
 

@@ -7,17 +7,17 @@ moves them in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, inspect, select
 from sqlalchemy.orm import Mapper, Session
 
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules, key_of
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, among, dependents, keys, links
 
-__all__ = ["Reader", "connection_of", "reading"]
+__all__ = ["Reader", "connection_of", "mapper_of", "reading"]
 
 # Rows in one query.
 _MOST = 400
@@ -28,8 +28,15 @@ def connection_of(session: Session, mapper: Mapper[Any]) -> Connection:
     return session.connection(bind_arguments={"mapper": mapper})
 
 
+def mapper_of(target: Any) -> Mapper[Any]:
+    """The mapper of an object."""
+    state: Any = inspect(target)
+    mapper: Mapper[Any] = state.mapper
+    return mapper
+
+
 @contextmanager
-def reading(connection: Connection, book: RuleBook) -> Iterator[Reader]:
+def reading(connection: Connection, book: RuleBook) -> Generator[Reader]:
     """Read on a connection whose transaction is somebody else's."""
     with Session(connection, autoflush=False, join_transaction_mode="rollback_only") as session:
         yield Reader(session, book)
@@ -48,9 +55,9 @@ class Reader:
         self._session = session
         self._book = book
 
-    def identities(self, query: Select[Any], parameters: Any = None) -> list[Identity]:
+    def identities(self, query: Any, parameters: Any = None) -> list[Identity]:
         """The keys that a query finds."""
-        sets = parameters if isinstance(parameters, list | tuple) else [parameters]
+        sets: list[Any] = cast("Any", parameters) if isinstance(parameters, list) else [parameters]
         return [tuple(row) for each in sets for row in self._session.execute(query, each or {})]
 
     def tags(self, mapper: Mapper[Any], identities: Iterable[Identity], *, lock: bool) -> Iterator[str]:

@@ -90,18 +90,21 @@ class RuleBook:
     def _read(self, name: str, declared: Any, read: Callable[[Mapper[Any], list[Any]], Rules]) -> None:
         if not isinstance(declared, Mapping):
             raise ConfigurationError(f"{name} maps classes to tags, not {declared!r}.")
-        for cls, given in declared.items():
-            mapper = inspect(cls, raiseerr=False)
-            if not isinstance(mapper, Mapper):
+        every: dict[Any, Any] = dict(cast("Any", declared))
+        for cls, given in every.items():
+            found: Any = inspect(cls, raiseerr=False)
+            if not isinstance(found, Mapper):
                 raise ConfigurationError(f"{name}: {cls!r} is no mapped class.")
-            single = isinstance(given, str) or callable(given)
-            each = [given] if single else list(cast("Iterable[Any]", given)) if isinstance(given, Sequence) else []
+            each: list[Any] = [given]
+            if not isinstance(given, str) and not callable(given):
+                each = list(cast("Any", given)) if isinstance(given, Sequence) else []
             if not each:
                 raise ConfigurationError(f"{name}: {cls.__name__} has a list of tags, not {given!r}.")
+            mapper: Mapper[Any] = cast("Any", found)
             self._declared[mapper] = self._declared.get(mapper, Rules()) | read(mapper, each)
 
     def _of_class(self, mapper: Mapper[Any], given: list[Any]) -> Rules:
-        functions = tuple(each for each in given if callable(each))
+        functions = cast("tuple[Function, ...]", tuple(each for each in given if callable(each)))
         templates = tuple(TagTemplate.parse(each) for each in given if not callable(each))
         for template in templates:
             for name in template.names:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, FromClause, Select, and_, false, or_, select
+from sqlalchemy import Column, ColumnElement, FromClause, and_, false, or_, select
 from sqlalchemy.orm import Mapper
 
 from fastapi_cacheinval.contrib.sqlalchemy.rules import key_of
@@ -48,12 +48,12 @@ class Link:
     other_join: ColumnElement[bool]
     named: tuple[str, ...] | None
 
-    def others(self, identities: list[Identity]) -> Select[Any]:
+    def others(self, identities: list[Identity]) -> Any:
         """The keys of the other side's rows that are related to these."""
         here = select(1).where(self.join, among(self.mapper, identities)).correlate(self.secondary)
         return self.of_rows(here.exists())
 
-    def of_rows(self, where: ColumnElement[bool] | None) -> Select[Any]:
+    def of_rows(self, where: ColumnElement[bool] | None) -> Any:
         """The keys of the other side's rows that rows of the association table name."""
         query = select(*keys(self.other)).join(self.secondary, self.other_join).distinct()
         return query if where is None else query.where(where)
@@ -84,5 +84,5 @@ def dependents(mapper: Mapper[Any]) -> Iterator[tuple[Mapper[Any], Column[Any], 
             continue
         for key in other.local_table.foreign_keys:
             rule = (key.ondelete or "").upper()
-            if rule in _BY_ITSELF and key.column.table in mapper.tables and isinstance(key.parent, Column):
+            if rule in _BY_ITSELF and key.column.table in mapper.tables:
                 yield other, key.parent, key.column, rule == "CASCADE"

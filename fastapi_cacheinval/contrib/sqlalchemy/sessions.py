@@ -29,17 +29,16 @@ def event_target(sessions: Any) -> Any:
     A factory of asynchronous sessions, or a class of them, gets a class of synchronous ones of its own for that, so
     that nobody else's are watched. Raises `ConfigurationError` for anything else.
     """
+    made: Any = sessions
     match sessions:
         case scoped_session() | async_scoped_session():
-            return event_target(sessions.session_factory)
+            return event_target(made.session_factory)
         case sessionmaker():
-            return sessions.class_
+            return made.class_
         case async_sessionmaker():
-            if "sync_session_class" not in sessions.kw:
-                sessions.configure(sync_session_class=_own(sessions.class_.sync_session_class))
-            elif isinstance(sessions.kw["sync_session_class"], type):
-                sessions.configure(sync_session_class=_own(sessions.kw["sync_session_class"]))
-            return event_target(sessions.kw["sync_session_class"])
+            own = _own(made.kw.get("sync_session_class") or made.class_.sync_session_class)
+            made.configure(sync_session_class=own)
+            return event_target(own)
         case AsyncSession():
             return sessions.sync_session
         case Session():
@@ -58,7 +57,7 @@ def event_target(sessions: Any) -> Any:
 
 def _own(base: Any) -> Any:
     if isinstance(base, sessionmaker):
-        return base
+        return event_target(base)
     if not (isinstance(base, type) and issubclass(base, Session)):
         raise ConfigurationError(f"sync_session_class is a class of sessions or a sessionmaker, not {base!r}.")
     return type(base.__name__, (base,), {"__module__": base.__module__, "__doc__": base.__doc__})

@@ -43,7 +43,7 @@ class Product(Base):
     brand: Mapped[Brand | None] = relationship(back_populates="products")
     # Nothing leads back: a label does not know that it was hung on a product.
     labels: Mapped[list[Label]] = relationship(secondary=labels)
-    reviews: Mapped[list[Review]] = relationship(cascade="all, delete-orphan")
+    reviews: Mapped[list[Review]] = relationship(back_populates="product", cascade="all, delete-orphan")
     notes: Mapped[list[Note]] = relationship(cascade="all, delete-orphan", passive_deletes=True)
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "product"}  # noqa: RUF012
 
@@ -68,7 +68,7 @@ class Review(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     product_id: Mapped[int] = mapped_column(ForeignKey("product.id"))
     stars: Mapped[int] = mapped_column(default=5)
-    product: Mapped[Product] = relationship(back_populates="reviews", overlaps="reviews")
+    product: Mapped[Product] = relationship(back_populates="reviews")
 
     def __cache_tags__(self) -> Iterator[str]:
         yield f"stars:{self.stars}"
@@ -84,8 +84,6 @@ class Note(Base):
     product_id: Mapped[int] = mapped_column(ForeignKey("product.id", ondelete="CASCADE"))
     text: Mapped[str] = mapped_column(default="")
 
-
-Product.reviews.property.back_populates = "product"
 
 TAGS: dict[type, Any] = {
     Brand: ["brand:{id}"],

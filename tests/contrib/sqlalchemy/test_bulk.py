@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import bindparam, delete, insert, select, text, update
@@ -103,7 +104,7 @@ def test_a_method_on_the_model_is_asked_around_statements_too(store: Store) -> N
 
 def test_core_statements_through_the_session_are_seen_and_text_is_not(store: Store) -> None:
     """A statement on the table of a class is as one on the class; text is the limit that the documentation names."""
-    table = Product.__table__
+    table: Any = Product.__table__
     with store.purged() as tags, store.sessions.begin() as session:
         session.execute(update(table).where(table.c.id == 3).values(price=2))
     assert tags == {"product:3", "brand:2", "products"}
@@ -143,7 +144,9 @@ def test_an_insert_may_have_values_a_select_or_a_returning_of_its_own(store: Sto
         session.execute(insert(Label).values(id=31, text="one"))
         session.execute(insert(Label).values([{"text": "two"}, {"text": "three"}]))
         assert session.scalars(insert(Label).returning(Label), [{"id": 41}]).one().id == 41
-        assert session.execute(insert(Label).values(text="four").returning(Label.id, Label.text)).all() == [(42, "four")]
+        assert session.execute(insert(Label).values(text="four").returning(Label.id, Label.text)).all() == [
+            (42, "four")
+        ]
         session.execute(insert(Label).from_select(["text"], select(Label.text).where(Label.id == 1)))
         made = set(session.scalars(select(Label.id).where(Label.id > 2)))
     assert tags == {f"label:{number}" for number in made}
@@ -158,7 +161,7 @@ def test_an_insert_that_may_replace_needs_no_old_values_or_a_wide_tag(
         session.execute(upsert(Label).values(id=1, text="new").on_conflict_do_update(["id"], set_={"text": "new"}))
     assert tags == {"label:1"}
     statement = upsert(Product).values(id=1, brand_id=2).on_conflict_do_update(["id"], set_={"brand_id": 2})
-    with store.sessions() as session, pytest.raises(UnknownRows, match="may replace rows.*wide={Product"):
+    with store.sessions() as session, pytest.raises(UnknownRows, match=r"may replace rows.*wide=\{Product"):
         session.execute(statement)
     other = make_store(wide=WIDE)
     with other.purged() as tags, other.sessions.begin() as session:

@@ -73,9 +73,10 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 @pytest.mark.parametrize("scope", ["late", "prompt"])
 async def test_a_commit_of_a_yield_dependency_is_seen_by_the_next_request(shop: Shop, scope: str) -> None:
     """G2 with nothing declared: the answer waits for the commit and its purge, of which there is one."""
+    own = {"late": shop.late, "prompt": shop.prompt}[scope]
 
     @shop.app.put("/write")
-    async def write(session: AsyncSession = getattr(shop, scope)) -> int:
+    async def write(session: AsyncSession = own) -> int:
         (await session.get_one(Product, 1)).price = 2
         return 2
 
@@ -292,8 +293,10 @@ def plain(store: Store) -> FastAPI:
         with store.sessions() as session:
             return session.get_one(Product, number).price
 
+    own: Any = Depends(session, scope="function")
+
     @app.put("/products/{number}/price")
-    def write(number: int, session: Any = Depends(session, scope="function")) -> None:
+    def write(number: int, session: Any = own) -> None:
         session.get_one(Product, number).price += 1
 
     @app.get("/touch/{number}")

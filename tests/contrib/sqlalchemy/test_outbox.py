@@ -1,0 +1,150 @@
+"""An outbox is given the tags inside the transaction, before its commit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from fastapi_cacheinval import HTTPCache
+from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
+from fastapi_cacheinval.testing import capture_invalidations
+from tests.contrib.sqlalchemy.store import TAGS, Base, Label, Product, Store, tags_of
+
+pytestmark = pytest.mark.anyio
+
+
+class Letter(Base):
+    __tablename__ = "letter"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tags: Mapped[str]
+
+
+class ByObject:
+    """An outbox that adds an object to the session."""
+
+    def add(self, session: Session, tags: tuple[str, ...], /) -> None:
+        session.add(Letter(tags=" ".join(sorted(tags))))
+
+
+class ByStatement:
+    """An outbox that runs a statement on the connection."""
+
+    def add(self, session: Session, tags: tuple[str, ...], /) -> None:
+        session.connection().execute(insert(Letter).values(tags=" ".join(sorted(tags))))
+
+
+def letters(store: Store) -> list[str]:
+    with store.sessions() as session:
+        return list(session.scalars(select(Letter.tags).order_by(Letter.id)))
+
+
+@pytest.mark.parametrize("outbox", [ByObject(), ByStatement()], ids=["object", "statement"])
+def test_the_row_is_of_the_same_transaction_and_has_all_of_its_tags(
+    make_store: Callable[..., Store], outbox: Any
+) -> None:
+    """What only the commit flushes too; and the purge is made all the same, at once."""
+    store = make_store(outbox=outbox)
+    with capture_invalidations(store.cache) as receipts:
+        with store.sessions() as session:
+            session.add(Label(id=11))
+            session.flush()
+            session.add(Label(id=12))
+            session.commit()
+            session.add(Label(id=13))
+            session.rollback()
+            session.add(Label(id=14))
+        with store.sessions.begin() as session:
+            session.get(Label, 1)
+    assert letters(store) == ["label:11 label:12"]
+    assert tags_of(receipts) == [{"label:11", "label:12"}]
+
+
+def test_savepoints_are_one_row_with_their_transaction(make_store: Callable[..., Store]) -> None:
+    """A savepoint that is rolled back has no part in it."""
+    store = make_store(outbox=ByObject())
+    with store.sessions.begin() as session:
+        with session.begin_nested():
+            session.add(Label(id=11))
+        inner = session.begin_nested()
+        session.add(Label(id=12))
+        session.flush()
+        inner.rollback()
+        session.add(Label(id=13))
+    assert letters(store) == ["label:11 label:13"]
+
+
+def test_a_transaction_that_commits_over_an_open_savepoint_has_its_row(make_store: Callable[..., Store]) -> None:
+    """Ended from outside in, by the session or by the transaction itself."""
+    store = make_store(outbox=ByObject())
+    for number, by_session in ((11, True), (13, False)):
+        with store.sessions() as session:
+            transaction = session.begin()
+            session.add(Label(id=number))
+            session.begin_nested()
+            session.add(Label(id=number + 1))
+            session.flush()
+            if by_session:
+                session.commit()
+            else:
+                transaction.commit()
+    assert letters(store) == ["label:11 label:12", "label:13 label:14"]
+
+
+def test_what_another_listener_changes_in_the_commit_is_handed_over_too(make_store: Callable[..., Store]) -> None:
+    """It was registered later, and is heard later: its tags are a row of their own."""
+    store = make_store(outbox=ByObject())
+    done: list[bool] = []
+
+    def audit(session: Session) -> None:
+        if not done:
+            done.append(True)
+            session.add(Label(id=12))
+
+    event.listen(store.sessions, "before_commit", audit)
+    with store.sessions.begin() as session:
+        session.add(Label(id=11))
+    assert letters(store) == ["label:11", "label:12"]
+
+
+def test_an_outbox_that_raises_ends_the_commit(make_store: Callable[..., Store]) -> None:
+    """Without its row nothing is committed."""
+
+    class Broken:
+        def add(self, *_: object) -> None:
+            raise OSError("full")
+
+    store = make_store(outbox=Broken())
+    with capture_invalidations(store.cache) as receipts:
+        with store.sessions() as session:
+            session.add(Label(id=11))
+            with pytest.raises(OSError, match="full"):
+                session.commit()
+        with store.sessions() as session:
+            assert session.get(Label, 11) is None
+    assert receipts == []
+
+
+@pytest.fixture
+async def sessions(tmp_path: Path) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'outbox.db'}")
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield async_sessionmaker(engine)
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("outbox", [ByObject(), ByStatement()], ids=["object", "statement"])
+async def test_asynchronous_sessions_have_it_too(sessions: async_sessionmaker[AsyncSession], outbox: Any) -> None:
+    """In SQLAlchemy's greenlet, inside the transaction."""
+    cache = HTTPCache()
+    collect_changes(sessions, cache, TAGS, outbox=outbox)
+    async with sessions() as session:
+        session.add(Product(id=1, brand_id=3))
+        await session.commit()
+        assert list(await session.scalars(select(Letter.tags))) == ["brand:3 product:1 products"]
