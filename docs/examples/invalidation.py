@@ -3,7 +3,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Response
 
-from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
+from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates, purge_with_request
 
 cache = HTTPCache()
 app = FastAPI()
@@ -73,3 +73,9 @@ async def import_prices() -> int:
 def import_file() -> int:  # a plain function, which FastAPI runs in a thread
     PRICES[45] = 8
     return cache.invalidate_sync("prices", "price:45").seq
+
+
+async def commit(*tags: str) -> None:
+    """Call it when the transaction is committed, from anywhere."""
+    if not purge_with_request(*tags):
+        await cache.invalidate(*tags)  # no unsafe request here, or its answer has gone
