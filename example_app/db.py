@@ -16,7 +16,16 @@ from fastapi import Depends
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from example_app.models import Base
+from example_app.models import Base, BasketLine, Brand, Product
+from fastapi_cacheinval import HTTPCache
+from fastapi_cacheinval.contrib.sqlalchemy import Collector, collect_changes
+
+# What the pages that show a row are tagged with: committed changes of it purge them.
+TAGS = {
+    Product: ["product:{id}", "products"],
+    Brand: ["brand:{id}", "products"],
+    BasketLine: ["basket:{user_id}"],
+}
 
 BUSY_SECONDS = 10.0
 
@@ -60,6 +69,12 @@ class Database:
         if self._directory is not None:
             self._directory.cleanup()
         self._engine = self._reading = self._writing = self._directory = None
+
+    def watch(self, cache: HTTPCache) -> Collector:
+        """Have what sessions commit from now on purged; until it is stopped."""
+        if self._writing is None:
+            raise RuntimeError("the database is not open")
+        return collect_changes(self._writing, cache, TAGS)
 
     def session(self, *, writes: bool = False) -> AsyncSession:
         """Return a new session; it takes a connection when first used, and then the write lock if it writes."""

@@ -26,13 +26,15 @@ NAMESPACE = "showroom"
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Open the database, filled, for as long as the app runs."""
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open the database, filled, and watch what is written to it, for as long as the app runs."""
     await database.open()
     try:
         async with database.session(writes=True) as session:
             await seed(session)
+        changes = database.watch(app.state.cache)
         yield
+        changes.stop()
     finally:
         await database.close()
 

@@ -41,9 +41,7 @@ async def read_basket(user_id: UserId, session: Session, tags: CacheTags) -> Bas
 
 
 @router.put("/me/basket/{product_id}", status_code=204)
-async def change_basket(
-    product_id: int, body: Quantity, user_id: UserId, session: PromptSession, tags: CacheTags
-) -> None:
+async def change_basket(product_id: int, body: Quantity, user_id: UserId, session: PromptSession) -> None:
     """Set how many of a car the user wants."""
     if await session.get(Product, product_id) is None:
         raise HTTPException(404, "no such product")
@@ -51,5 +49,3 @@ async def change_basket(
         await session.merge(BasketLine(user_id=user_id, product_id=product_id, quantity=body.quantity))
     elif line := await session.get(BasketLine, (user_id, product_id)):
         await session.delete(line)
-    # Whose basket it is does not stand in the path; on a mutation, added tags are purged.
-    tags.add(f"basket:{user_id}")
