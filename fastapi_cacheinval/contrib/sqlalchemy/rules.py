@@ -17,8 +17,8 @@ METHOD = "__cache_tags__"
 
 Function: TypeAlias = Callable[[Any], Iterable[str]]
 Rule: TypeAlias = str | Function
-Tags: TypeAlias = Mapping[type, Rule | Sequence[Rule]] | Function
-Wide: TypeAlias = Mapping[type, str | Sequence[str]]
+Tags: TypeAlias = Mapping[Any, Rule | Sequence[Rule]] | Function
+Wide: TypeAlias = Mapping[Any, str | Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)

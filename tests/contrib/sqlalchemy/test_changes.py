@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm.attributes import set_committed_value
 
 from fastapi_cacheinval.testing import capture_invalidations
 from tests.contrib.sqlalchemy.store import Brand, Bundle, Label, Note, Product, Review, Store, tags_of
@@ -42,8 +43,8 @@ def test_what_the_row_is_counts_and_not_what_the_object_remembers(store: Store) 
         session.commit()
         with store.engine.begin() as elsewhere:
             elsewhere.execute(text("UPDATE product SET brand_id = 1 WHERE id = 3"))
-        session.get_one(Brand, 2)
-        product.__dict__["brand_id"] = 2  # as a session that has not expired it remembers
+        # As a session remembers that has not expired it.
+        set_committed_value(product, "brand_id", 2)
         product.price = 7
         session.commit()
     assert tags >= {"product:3", "brand:1"}

@@ -183,7 +183,7 @@ def test_a_mapping_that_cannot_work_is_refused_at_set_up(engine: Engine, tags: A
         ((sessionmaker(), "cache"), "takes the HTTPCache"),
         ((Product, HTTPCache()), "takes a sessionmaker"),
         ((object(), HTTPCache()), "takes a sessionmaker"),
-        ((scoped_session(Session), HTTPCache(), {"x": 1}), "is no mapped class"),
+        ((sessionmaker(), HTTPCache(), {"x": 1}), "is no mapped class"),
     ],
 )
 def test_other_arguments_are_refused_too(arguments: Any, message: str) -> None:
