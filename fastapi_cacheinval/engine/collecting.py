@@ -47,11 +47,15 @@ class TagBag:
 
 
 class Changes:
-    """Tags of what an unsafe request has committed, in normal form; any thread may add, until it is closed."""
+    """Tags of what an unsafe request has committed, in normal form; any thread may add, until it is closed.
 
-    __slots__ = ("_lock", "_open", "_tags")
+    `cache` is the one that the request's purge is made by.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_lock", "_open", "_tags", "cache")
+
+    def __init__(self, cache: object) -> None:
+        self.cache = cache
         self._tags: dict[str, None] = {}
         self._open = True
         self._lock = threading.Lock()
@@ -103,13 +107,15 @@ def add_tags(*tags: str) -> bool:
     return True
 
 
-def purge_with_request(*tags: str) -> bool:
+def purge_with_request(*tags: str, cache: object = None) -> bool:
     """Have tags purged by the unsafe request at hand, together with what its route declares.
 
     For what has been committed already: they are purged whatever the request is answered with, before the answer goes.
     False where no unsafe request is being answered in this context, or its answer has gone, as it has for background
-    tasks and streams: then the caller purges them.
+    tasks and streams, or where the purge would be another cache's than `cache`: then the caller purges them.
     """
     answering = current_bag.get()
     changes = None if answering is None else answering.changes
-    return changes is not None and changes.add(normalise_tags(tags))
+    if changes is None or cache not in (None, changes.cache):
+        return False
+    return changes.add(normalise_tags(tags))

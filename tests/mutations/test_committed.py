@@ -174,6 +174,17 @@ async def test_an_error_without_a_commit_says_nothing_of_a_purge() -> None:
     assert (answer.status_code, answer.purge, receipts) == (403, None, [])
 
 
+async def test_a_request_of_another_cache_is_not_joined_where_one_is_named() -> None:
+    """Whoever works for one cache, in an app of another, purges by himself."""
+    desk, other = Desk(), HTTPCache()
+
+    @desk.app.put("/write")
+    async def write() -> list[bool]:
+        return [purge_with_request("price", cache=each) for each in (other, desk.cache)]
+
+    assert (await desk.put("/write")).json() == [False, True]
+
+
 # -- commits that come after the response ------------------------------------------------------
 
 

@@ -12,8 +12,8 @@ from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes, Places
 from fastapi_cacheinval.contrib.sqlalchemy.given import identity_in, key_is_set, key_of_row, replaces, rows_given
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.reading import connection_of, mapper_of, reading
-from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, key_of
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, Link, among, keys, links
+from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, Link, among, key_of, keys, links
 
 __all__ = ["Bulk"]
 
@@ -58,18 +58,18 @@ class Bulk:
     def _change(self, state: ORMExecuteState, statement: Update | Delete, mapper: Mapper[Any]) -> Result[Any] | None:
         session, deletes = state.session, isinstance(statement, Delete)
         wide = self._book.of(mapper).wide
-        if not deletes and (wide or not self._book.tagged(mapper)):
-            self._ledger.add(session, wide)
+        if not self._book.concerns(mapper) if deletes else not self._book.tagged(mapper):
             return None
+        if wide and not deletes:
+            return self._widely(state, wide)
         self._flush(state)
         if not deletes and key_is_set(statement, mapper):
             raise UnknownRows(mapper.class_.__name__, "an UPDATE of a primary key")
         again: Places = set()
-        by_key = not deletes and statement.whereclause is None and isinstance(state.parameters, list)
+        found = [] if deletes else self._named(state, statement, mapper)
+        by_key = bool(found)
         with reading(connection_of(session, mapper), self._book) as reader:
-            if by_key:
-                found = [each for row in rows_given(None, state.parameters) if (each := key_of_row(row, mapper))]
-            else:
+            if not by_key:
                 query: Any = select(*keys(mapper)).with_for_update(key_share=True)
                 if statement.whereclause is not None:
                     query = query.where(statement.whereclause)
@@ -79,15 +79,30 @@ class Bulk:
                 self._flushes.along(session, reader, mapper, found, again)
             else:
                 again.update((mapper, each) for each in found)
-        if len(found) <= _NARROWED and not by_key:
+        if len(found) <= _NARROWED and not isinstance(state.parameters, list):
             # What others have made to match since is not changed, as if this had been run before them.
             result = state.invoke_statement(statement=statement.where(among(mapper, found)))
         else:
             result = state.invoke_statement()
-            if not isinstance(state.parameters, list) and getattr(result, "rowcount", -1) > len(found):
+            if not by_key and getattr(result, "rowcount", -1) > len(found):
                 # Those found are locked; what is more has come to match since.
                 self._ledger.add(session, self._wide(mapper, "a statement that met rows of other writers"))
         self._flushes.read_again(session, again)
+        return result
+
+    @staticmethod
+    def _named(state: ORMExecuteState, statement: Any, mapper: Mapper[Any]) -> list[Identity]:
+        """The rows of an UPDATE by primary key, which stand in its parameters; none for any other."""
+        if not state.is_orm_statement or statement.whereclause is not None or not isinstance(state.parameters, list):
+            return []
+        if state.execution_options.get("dml_strategy", "auto") not in ("auto", "bulk"):
+            return []
+        found = [key_of_row(row, mapper) for row in rows_given(None, state.parameters)]
+        return [] if None in found else [each for each in found if each is not None]
+
+    def _widely(self, state: ORMExecuteState, wide: tuple[str, ...]) -> Result[Any]:
+        result = state.invoke_statement()
+        self._ledger.add(state.session, wide)
         return result
 
     # -- association tables ---------------------------------------------------------------------
@@ -120,8 +135,7 @@ class Bulk:
     def _insert(self, state: ORMExecuteState, statement: Insert, mapper: Mapper[Any]) -> Result[Any] | None:
         session, rules = state.session, self._book.of(mapper)
         if rules.wide:
-            self._ledger.add(session, rules.wide)
-            return None
+            return self._widely(state, rules.wide)
         if replaces(statement) and (rules.functions or not rules.keys <= set(key_of(mapper))):
             raise UnknownRows(mapper.class_.__name__, "an INSERT that may replace rows")
         given = [key_of_row(row, mapper) for row in rows_given(statement, state.parameters)]

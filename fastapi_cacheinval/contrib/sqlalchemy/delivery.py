@@ -22,7 +22,7 @@ def purge(cache: HTTPCache, tags: tuple[str, ...], *, kept: bool) -> None:
 
     What cannot be delivered is logged where it is queued or kept, else raised as `CommittedNotPurged`.
     """
-    if purge_with_request(*tags):
+    if purge_with_request(*tags, cache=cache):
         return
     try:
         _at_once(cache, tags)

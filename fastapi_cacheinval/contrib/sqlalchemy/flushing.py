@@ -17,7 +17,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, connection_of,
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity
 
-__all__ = ["Flushes", "Places"]
+__all__ = ["Flushes"]
 
 Rows: TypeAlias = dict[Mapper[Any], list[Identity]]
 Places: TypeAlias = set[tuple[Mapper[Any], Identity]]
@@ -99,12 +99,12 @@ class Flushes:
 
     def _read(self, session: Session, flush: _Flush, rows: Rows, *, gone: bool) -> None:
         for mapper, identities in rows.items():
-            self._read_of(session, connection_of(session, mapper), flush, mapper, identities, gone=gone)
+            self._read_of(session, None, flush, mapper, identities, gone=gone)
 
     def _read_of(
         self,
         session: Session,
-        connection: Connection,
+        connection: Connection | None,
         flush: _Flush,
         mapper: Mapper[Any],
         identities: list[Identity],
@@ -112,10 +112,10 @@ class Flushes:
         gone: bool,
     ) -> None:
         fresh = [each for each in identities if (mapper, each) not in flush.read]
-        if not fresh:
-            return
         flush.read.update((mapper, each) for each in fresh)
-        with reading(connection, self._book) as reader:
+        if not fresh or not (self._book.concerns(mapper) if gone else self._book.tagged(mapper)):
+            return
+        with reading(connection or connection_of(session, mapper), self._book) as reader:
             self._ledger.add(session, list(reader.tags(mapper, fresh, lock=True)))
             if gone:
                 self.along(session, reader, mapper, fresh, flush.again)
@@ -160,7 +160,7 @@ class Flushes:
         session, state = object_session(target), _state(target)
         flush = None if session is None else self._running.get(session)
         identity = _identity(state)
-        if session is not None and flush is not None and identity is not None and self._book.of(state.mapper):
+        if session is not None and flush is not None and identity is not None:
             self._read_of(session, connection, flush, state.mapper, [identity], gone=gone)
 
     def after_write(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:

@@ -9,8 +9,7 @@ from sqlalchemy import BindParameter
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import ClauseElement
 
-from fastapi_cacheinval.contrib.sqlalchemy.rules import key_of
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_of
 
 __all__ = ["identity_in", "key_is_set", "replaces", "rows_given"]
 

@@ -14,8 +14,8 @@ from typing import Any, cast
 from sqlalchemy import Connection, inspect, select
 from sqlalchemy.orm import Mapper, Session
 
-from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules, key_of
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, among, dependents, keys, links
+from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, among, dependents, key_of, keys, links
 
 __all__ = ["Reader", "connection_of", "mapper_of", "reading"]
 
@@ -57,7 +57,7 @@ class Reader:
 
     def identities(self, query: Any, parameters: Any = None) -> list[Identity]:
         """The keys that a query finds."""
-        sets: list[Any] = cast("Any", parameters) if isinstance(parameters, list) else [parameters]
+        sets: list[Any] = list(cast("Any", parameters)) if isinstance(parameters, list | tuple) else [parameters]
         return [tuple(row) for each in sets for row in self._session.execute(query, each or {})]
 
     def tags(self, mapper: Mapper[Any], identities: Iterable[Identity], *, lock: bool) -> Iterator[str]:

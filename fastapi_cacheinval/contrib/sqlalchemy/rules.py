@@ -10,8 +10,9 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import Mapper
 
 from fastapi_cacheinval import ConfigurationError, TagTemplate
+from fastapi_cacheinval.contrib.sqlalchemy.schema import dependents, links
 
-__all__ = ["METHOD", "Rule", "RuleBook", "Rules", "Tags", "Wide", "key_of"]
+__all__ = ["METHOD", "RuleBook", "Rules"]
 
 METHOD = "__cache_tags__"
 
@@ -52,11 +53,6 @@ class Rules:
 
     def __bool__(self) -> bool:
         return bool(self.templates or self.functions or self.wide)
-
-
-def key_of(mapper: Mapper[Any]) -> tuple[str, ...]:
-    """The attributes of the primary key, in its order."""
-    return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
 
 
 def _checked(function: Function, tags: Iterable[str] | None) -> Iterable[str]:
@@ -151,6 +147,23 @@ class RuleBook:
     def tagged(self, mapper: Mapper[Any]) -> bool:
         """Whether a row of the class may have tags."""
         return any(self.of(each) for each in mapper.self_and_descendants)
+
+    def concerns(self, mapper: Mapper[Any]) -> bool:
+        """Whether a row's end may change tags: its own, those of the other sides of its links, of what goes along."""
+        seen, ahead = {mapper}, [mapper]
+        while ahead:
+            one = ahead.pop()
+            bases = set(one.iterate_to_root())
+            sides = (link.other for link in links(one.registry.mappers) if link.mapper in bases)
+            if self.tagged(one) or any(self.tagged(each) for each in sides):
+                return True
+            for other, _, _, goes in dependents(one):
+                if self.tagged(other):
+                    return True
+                if goes and other not in seen:
+                    seen.add(other)
+                    ahead.append(other)
+        return False
 
     @property
     def mappers(self) -> list[Mapper[Any]]:

@@ -9,13 +9,16 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, FromClause, and_, false, or_, select
 from sqlalchemy.orm import Mapper
 
-from fastapi_cacheinval.contrib.sqlalchemy.rules import key_of
-
-__all__ = ["Identity", "Link", "among", "dependents", "keys", "links"]
+__all__ = ["Link", "among", "dependents", "key_of", "keys", "links"]
 
 Identity = tuple[Any, ...]
 
 _BY_ITSELF = frozenset({"CASCADE", "SET NULL", "SET DEFAULT"})
+
+
+def key_of(mapper: Mapper[Any]) -> tuple[str, ...]:
+    """The attributes of the primary key, in its order."""
+    return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
 
 
 def keys(mapper: Mapper[Any]) -> list[Any]:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from fastapi_cacheinval import ConfigurationError
 
-__all__ = ["Sessions", "event_target"]
+__all__ = ["event_target"]
 
 Sessions: TypeAlias = (
     Session

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, delete, insert, select, text, update
+from sqlalchemy import bindparam, delete, event, insert, select, text, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from fastapi_cacheinval.contrib.sqlalchemy import UnknownRows
@@ -236,3 +236,49 @@ def test_the_bulk_methods_are_as_they_were_after_stop(store: Store) -> None:
     with store.purged() as tags, store.sessions.begin() as session:
         session.bulk_insert_mappings(Label, [{"id": 51}])
     assert tags == set()
+
+
+def test_statements_may_be_the_first_thing_that_a_session_does(make_store: Callable[..., Store]) -> None:
+    """Before it has begun a transaction, with rows to look up and with wide tags."""
+    for options in ({}, {"wide": WIDE}):
+        store = make_store(**options)
+        some: Any = [
+            (update(Product).values(price=1), True),
+            (insert(Label).values(text="a"), True),
+            (delete(Note), False),
+        ]
+        for statement, purges in some:
+            with store.purged() as tags, store.sessions() as session:
+                session.execute(statement)
+                session.commit()
+            assert bool(tags) is purges
+
+
+def test_many_rows_are_looked_up_in_parts_and_none_is_missed(store: Store) -> None:
+    """A thousand rows, past what one query or a narrowed statement takes."""
+    with store.sessions.begin() as session:
+        session.add_all(Product(id=number, brand_id=2) for number in range(100, 1100))
+    with store.purged() as tags, store.sessions.begin() as session:
+        session.execute(update(Product).where(Product.id >= 100).values(brand_id=1))
+    assert tags == {"brand:1", "brand:2", "products"} | {f"product:{number}" for number in range(100, 1100)}
+
+
+def test_statements_that_concern_nothing_cost_nothing(make_store: Callable[..., Store]) -> None:
+    """Where neither the class nor what hangs on it has tags, no row is looked up."""
+    store = make_store({Label: ["label:{id}"]})
+    asked: list[str] = []
+    event.listen(store.engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2].split()[0]))
+    with store.sessions.begin() as session:
+        session.execute(delete(Note))
+        session.execute(update(Product).values(price=1))
+    assert asked == ["DELETE", "UPDATE"]
+
+
+def test_a_core_update_with_several_parameters_is_looked_up_by_its_criteria(store: Store) -> None:
+    """Parameters of a statement on a table are not rows by key."""
+    table: Any = Product.__table__
+    with store.purged() as tags, store.sessions.begin() as session:
+        statement = update(table).where(table.c.id == bindparam("which")).values(price=bindparam("new"))
+        session.execute(statement, [{"which": 1, "new": 4}, {"which": 3, "new": 5}])
+        session.execute(update(table).where(table.c.id == 2).values(price=bindparam("new")), [{"new": 4}, {"new": 5}])
+    assert tags == {"product:1", "product:2", "product:3", "brand:1", "brand:2", "products"}

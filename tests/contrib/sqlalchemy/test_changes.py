@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Column, ForeignKey, Table, create_engine, delete, insert, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, sessionmaker
 from sqlalchemy.orm.attributes import set_committed_value
 
+from fastapi_cacheinval import HTTPCache
+from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from fastapi_cacheinval.testing import capture_invalidations
 from tests.contrib.sqlalchemy.store import Brand, Bundle, Label, Note, Product, Review, Store, tags_of
 
@@ -235,3 +240,48 @@ def test_what_a_function_raises_ends_the_flush(make_store: Callable[..., Store])
         session.rollback()
         assert session.get_one(Label, 1).text == ""
     assert tags == set()
+
+
+def test_a_table_that_is_associated_with_itself_changes_both_rows(tmp_path: Path) -> None:
+    """Friends of friends: the other side is of the same table."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    friends = Table(
+        "friends",
+        Own.metadata,
+        Column("one", ForeignKey("person.id"), primary_key=True),
+        Column("two", ForeignKey("person.id"), primary_key=True),
+    )
+
+    class Person(Own):
+        __tablename__ = "person"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    Person.friends = relationship(  # type: ignore[attr-defined]
+        Person,
+        secondary=friends,
+        primaryjoin=Person.id == friends.c.one,
+        secondaryjoin=Person.id == friends.c.two,
+    )
+    engine = create_engine(f"sqlite:///{tmp_path / 'people.db'}")
+    Own.metadata.create_all(engine)
+    cache, sessions = HTTPCache(), sessionmaker(engine)
+    collector = collect_changes(sessions, cache, {Person: ["person:{id}"]})
+    with capture_invalidations(cache) as receipts, sessions() as session:
+        people: Any = [Person(id=number) for number in (1, 2, 3)]
+        session.add_all(people)
+        session.commit()
+        people[0].friends.append(people[1])
+        session.commit()
+        session.execute(insert(friends).values(one=3, two=1))
+        session.commit()
+        session.execute(delete(friends).where(friends.c.two == 1))
+        session.commit()
+        session.delete(people[0])
+        session.commit()
+    collector.stop()
+    engine.dispose()
+    both = {"person:1", "person:2"}
+    assert tags_of(receipts)[1:] == [both, {"person:1", "person:3"}, {"person:1", "person:3"}, both]
