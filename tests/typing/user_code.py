@@ -7,9 +7,21 @@ from typing import Annotated, assert_type
 
 import httpx
 from fastapi import APIRouter, Depends, FastAPI, Response
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 from starlette.types import ASGIApp
 
-from fastapi_cacheinval import CacheinvalError, CacheMiddleware, CachePolicy, CacheTags, HTTPCache, cached, invalidates
+from fastapi_cacheinval import (
+    CacheinvalError,
+    CacheMiddleware,
+    CachePolicy,
+    CacheTags,
+    HTTPCache,
+    cached,
+    invalidates,
+    purge_with_request,
+)
+from fastapi_cacheinval.contrib.sqlalchemy import Collector, collect_changes
 from fastapi_cacheinval.testing import (
     FakeClock,
     assert_hit,
@@ -111,9 +123,41 @@ def check(response: httpx.Response) -> None:
         assert_type(receipts[0].seq, int)
 
 
+class Base(DeclarativeBase):
+    """Models of a user's."""
+
+
+class Product(Base):
+    """Tagged by a mapping."""
+
+    __tablename__ = "product"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Outbox:
+    """Keeps tags in the transaction."""
+
+    def add(self, session: Session, tags: tuple[str, ...]) -> None:
+        """Write them."""
+
+
+def own_tags(product: Product) -> list[str]:
+    """Made by a function."""
+    return [f"product:{product.id}"]
+
+
+TAGS = {Product: ["product:{id}", "products"]}
+assert_type(collect_changes(sessionmaker(), cache, TAGS), Collector)
+collect_changes(async_sessionmaker(), cache, {Product: own_tags}, wide={Product: "products"}, outbox=Outbox())
+collect_changes(Session, cache, {Product: ["products", own_tags]}).stop()
+collect_changes(AsyncSession, cache, lambda target: [type(target).__name__])
+assert_type(purge_with_request("products", cache=cache), bool)
+assert_type(cache.invalidate_soon("products", soft=True), None)
+
 # What must be refused; an unused comment here is an error of the strict check.
 CachePolicy()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 CachePolicy(ttl="300")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 HTTPCache(None)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 HTTPCache(mutations_when_disconnected="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+collect_changes(Product, cache)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 invalidates(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

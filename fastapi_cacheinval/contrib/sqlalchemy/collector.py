@@ -13,7 +13,7 @@ from fastapi_cacheinval import ConfigurationError, HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy.bulk import Bulk
 from fastapi_cacheinval.contrib.sqlalchemy.delivery import purge, refuse_without_log
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes
-from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
+from fastapi_cacheinval.contrib.sqlalchemy.ledger import Frame, Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.older import Older
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Tags, Wide
 from fastapi_cacheinval.contrib.sqlalchemy.sessions import Sessions, event_target
@@ -135,17 +135,28 @@ class Collector:
             self._hand_over(session)
 
     def _after_commit(self, session: Session) -> None:
-        self._ledger.committed(session)
+        """Purge at once: before the transaction's end there may be a cancellation, which nobody would be told of."""
+        frame = self._ledger.committed(session)
+        if frame is None or not frame.tags:
+            return
+        try:
+            self._purge(frame)
+        except BaseException as error:  # noqa: BLE001  # raised at the transaction's end, which here would be left open
+            frame.failed = error
 
     def _ended(self, _: Session, transaction: SessionTransaction) -> None:
         """Of a commit that fails it is not known whether it is written: then it is purged too."""
         frame = self._ledger.ended(transaction)
-        if frame is None or not frame.tags or not (frame.committed or frame.ending):
+        if frame is None:
             return
-        try:
-            purge(self.cache, tuple(frame.tags), kept=self._outbox is not None)
-        except Exception:
-            if frame.committed:
-                raise
-            # The error of the commit itself is the one to be heard of.
-            logger.exception("what a failed commit may have changed could not be purged")
+        if frame.failed is not None:
+            raise frame.failed
+        if frame.tags and frame.ending and not frame.committed:
+            try:
+                self._purge(frame)
+            except Exception:
+                # The error of the commit itself is the one to be heard of.
+                logger.exception("what a failed commit may have changed could not be purged")
+
+    def _purge(self, frame: Frame) -> None:
+        purge(self.cache, tuple(frame.tags), kept=self._outbox is not None)

@@ -16,7 +16,7 @@ class Frame:
     """What one transaction or savepoint has changed.
 
     `handed` went to the outbox in it; `ending` once its commit was begun, `committed` once that is done; `asked` once a
-    savepoint has been told of a commit.
+    savepoint has been told of a commit; `failed` is what its purge has raised.
     """
 
     tags: dict[str, None] = field(default_factory=dict[str, None])
@@ -24,6 +24,7 @@ class Frame:
     ending: bool = False
     committed: bool = False
     asked: bool = False
+    failed: BaseException | None = None
 
 
 class Ledger:
@@ -48,11 +49,14 @@ class Ledger:
             frame = self._frames[transaction] = Frame()
         return frame
 
-    def committed(self, session: Session) -> None:
-        """The innermost savepoint is released, or the transaction committed."""
-        frame = self._frames.get(session.get_nested_transaction() or session.get_transaction())  # type: ignore[arg-type]
+    def committed(self, session: Session) -> Frame | None:
+        """The innermost savepoint is released, or the transaction committed; then its frame."""
+        savepoint = session.get_nested_transaction()
+        transaction = savepoint or session.get_transaction()
+        frame = None if transaction is None else self._frames.get(transaction)
         if frame is not None:
             frame.committed = True
+        return frame if savepoint is None else None
 
     def root(self, session: Session) -> Frame | None:
         """The frame of the transaction itself, where it has one."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
@@ -386,3 +387,23 @@ def test_labels_are_not_touched_by_reading(store: Store, make_store: Callable[..
     with capture_invalidations(store.cache) as receipts, store.sessions.begin() as session:
         session.get(Label, 1)
     assert receipts == []
+
+
+async def test_a_cancellation_between_the_commit_and_the_end_loses_nothing(shop: Shop) -> None:
+    """The connection is given back after the commit, and that may be cancelled: by then the purge is made."""
+
+    def cancelled(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    engine = shop.sessions.kw["bind"].sync_engine
+    event.listen(engine, "checkin", cancelled)
+    event.listen(engine, "reset", cancelled)
+    with capture_invalidations(shop.cache) as receipts:
+        session = shop.sessions()
+        (await session.get_one(Product, 1)).price = 5
+        with pytest.raises(asyncio.CancelledError):
+            await session.commit()
+    event.remove(engine, "checkin", cancelled)
+    event.remove(engine, "reset", cancelled)
+    assert tags_of(receipts) == [PRODUCT_1]
+    assert await shop.price() == 5
