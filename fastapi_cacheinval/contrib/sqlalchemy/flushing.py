@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import CHAR, Connection, TypeDecorator, inspect
 from sqlalchemy.orm import InstanceState, Mapper, PassiveFlag, Session, object_session
 from sqlalchemy.orm.attributes import get_history
 
@@ -45,8 +45,10 @@ def _is_plain(state: InstanceState[Any], key: str) -> bool:
     """Whether what stands in the object is surely what stands in the row, and is written in one way only."""
     if key not in state.dict:
         return False
-    value, column = state.dict[key], state.mapper.columns[key]
-    return value is None or (type(value) in (int, str, UUID) and type(value) is _python_type(column.type))
+    value, kind = state.dict[key], state.mapper.columns[key].type
+    if isinstance(kind, TypeDecorator | CHAR):
+        return False
+    return value is None or (type(value) in (int, str, UUID) and type(value) is _python_type(kind))
 
 
 def _python_type(kind: Any) -> type | None:
@@ -129,19 +131,17 @@ class Flushes:
         again: Places,
     ) -> None:
         """Note what goes or changes along with rows that are about to be deleted; what stays is read again after it."""
-        gone: Rows = {mapper: identities}
+        fallen: Rows = {}
         stays: Rows = {}
         for other, identity, goes in list(reader.fallen(mapper, identities)):
-            (gone if goes else stays).setdefault(other, []).append(identity)
-        for other, these in gone.items():
+            (fallen if goes else stays).setdefault(other, []).append(identity)
+        for other, these in ((mapper, identities), *fallen.items()):
             for neighbour, identity in list(reader.neighbours(other, these)):
                 stays.setdefault(neighbour, []).append(identity)
         for other, these in stays.items():
             again.update((other, each) for each in these)
-        for rows in (gone, stays):
-            for other, these in rows.items():
-                if other is not mapper or rows is stays:
-                    self._ledger.add(session, list(reader.tags(other, these, lock=True)))
+        for other, these in (*fallen.items(), *stays.items()):
+            self._ledger.add(session, list(reader.tags(other, these, lock=True)))
 
     # -- while it runs --------------------------------------------------------------------------
 

@@ -98,10 +98,16 @@ def _obey_foreign_keys(connection: Any, _: object) -> None:
     connection.execute("PRAGMA foreign_keys=ON")
 
 
+def obedient(file: Path) -> Engine:
+    """An SQLite file that keeps foreign keys."""
+    engine = create_engine(f"sqlite:///{file}")
+    event.listen(engine, "connect", _obey_foreign_keys)
+    return engine
+
+
 def make_engine(folder: Path) -> Engine:
     """An SQLite file with the tables."""
-    engine = create_engine(f"sqlite:///{folder / 'store.db'}")
-    event.listen(engine, "connect", _obey_foreign_keys)
+    engine = obedient(folder / "store.db")
     Base.metadata.create_all(engine)
     return engine
 

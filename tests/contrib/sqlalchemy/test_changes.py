@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Table, create_engine, delete, insert, text
+from sqlalchemy import Column, ForeignKey, String, Table, TypeDecorator, delete, insert, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, sessionmaker
 from sqlalchemy.orm.attributes import set_committed_value
 
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from fastapi_cacheinval.testing import capture_invalidations
-from tests.contrib.sqlalchemy.store import Brand, Bundle, Label, Note, Product, Review, Store, tags_of
+from tests.contrib.sqlalchemy.store import Brand, Bundle, Label, Note, Product, Review, Store, obedient, tags_of
 
 
 def test_a_new_row_is_tagged_with_the_key_that_the_database_gave_it(store: Store) -> None:
@@ -265,7 +265,7 @@ def test_a_table_that_is_associated_with_itself_changes_both_rows(tmp_path: Path
         primaryjoin=Person.id == friends.c.one,
         secondaryjoin=Person.id == friends.c.two,
     )
-    engine = create_engine(f"sqlite:///{tmp_path / 'people.db'}")
+    engine = obedient(tmp_path / "people.db")
     Own.metadata.create_all(engine)
     cache, sessions = HTTPCache(), sessionmaker(engine)
     collector = collect_changes(sessions, cache, {Person: ["person:{id}"]})
@@ -285,3 +285,72 @@ def test_a_table_that_is_associated_with_itself_changes_both_rows(tmp_path: Path
     engine.dispose()
     both = {"person:1", "person:2"}
     assert tags_of(receipts)[1:] == [both, {"person:1", "person:3"}, {"person:1", "person:3"}, both]
+
+
+def test_what_the_database_deletes_or_empties_by_itself_is_followed_to_its_end(tmp_path: Path) -> None:
+    """A tree whose branches fall with their parent, row by row, and what only loses its link; whoever deletes."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Branch(Own):
+        __tablename__ = "branch"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        parent_id: Mapped[int | None] = mapped_column(ForeignKey("branch.id", ondelete="CASCADE"))
+
+    class Bird(Own):
+        __tablename__ = "bird"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        branch_id: Mapped[int | None] = mapped_column(ForeignKey("branch.id", ondelete="SET NULL"))
+
+        def __cache_tags__(self) -> list[str]:
+            return [f"bird:{self.id}:{self.branch_id}"]
+
+    engine = obedient(tmp_path / "tree.db")
+    Own.metadata.create_all(engine)
+    cache, sessions = HTTPCache(), sessionmaker(engine)
+    tree = [Branch(id=1), Branch(id=2, parent_id=1), Branch(id=3, parent_id=2)]
+    expected = {"branch:1", "branch:2", "branch:3", "bird:7:3", "bird:7:None"}
+    collector = collect_changes(sessions, cache, {Branch: ["branch:{id}"]})
+    for by_statement in (True, False):
+        with sessions.begin() as session:
+            session.add_all([session.merge(branch) for branch in tree])
+            session.flush()
+            session.merge(Bird(id=7, branch_id=3))
+        with capture_invalidations(cache) as receipts, sessions.begin() as session:
+            if by_statement:
+                session.execute(delete(Branch).where(Branch.id == 1))
+            else:
+                session.delete(session.get_one(Branch, 1))
+        assert tags_of(receipts) == [expected]
+    collector.stop()
+    engine.dispose()
+
+
+def test_a_type_that_changes_what_it_is_given_is_read_back(tmp_path: Path) -> None:
+    """What stands in the object is not what stands in the row."""
+
+    class Lower(TypeDecorator[str]):
+        impl = String
+        cache_ok = True
+
+        def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+            return None if value is None else value.lower()
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Page(Own):
+        __tablename__ = "page"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        slug: Mapped[str] = mapped_column(Lower)
+
+    engine = obedient(tmp_path / "pages.db")
+    Own.metadata.create_all(engine)
+    cache, sessions = HTTPCache(), sessionmaker(engine)
+    collector = collect_changes(sessions, cache, {Page: ["page:{slug}"]})
+    with capture_invalidations(cache) as receipts, sessions.begin() as session:
+        session.add(Page(id=1, slug="News"))
+    assert tags_of(receipts) == [{"page:news"}]
+    collector.stop()
+    engine.dispose()
