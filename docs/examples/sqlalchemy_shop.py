@@ -41,10 +41,10 @@ collect_changes(open_session, cache, {Product: ["product:{id}", "brand:{brand}"]
 async def committing_session() -> AsyncIterator[AsyncSession]:
     async with open_session() as session:
         yield session
-        await session.commit()  # FastAPI runs this after the response has been handed on: it is held for it
+        await session.commit()
 
 
-Session = Annotated[AsyncSession, Depends(committing_session)]
+Session = Annotated[AsyncSession, Depends(committing_session, scope="function")]  # commits before the response is made
 
 
 @asynccontextmanager
