@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from fastapi_cacheinval import HTTPCache
+from fastapi_cacheinval.contrib.outbox import Outbox
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from fastapi_cacheinval.testing import capture_invalidations
 from tests.contrib.sqlalchemy.store import TAGS, Base, Label, Product, Store, tags_of
@@ -137,6 +139,22 @@ async def sessions(tmp_path: Path) -> AsyncIterator[async_sessionmaker[AsyncSess
         await connection.run_sync(Base.metadata.create_all)
     yield async_sessionmaker(engine)
     await engine.dispose()
+
+
+def test_the_ready_outbox_fits(make_store: Callable[..., Store]) -> None:
+    """That of `contrib.outbox`, which knows nothing of this."""
+    ready = Outbox()
+    store = make_store(outbox=ready)
+    ready.metadata.create_all(store.engine)
+    with store.sessions.begin() as session:
+        session.get_one(Product, 1).brand_id = 2
+    with store.sessions() as session:
+        session.get_one(Product, 3).brand_id = 1
+        session.flush()
+        session.rollback()
+    with store.sessions() as session:
+        (kept,) = session.scalars(select(ready.table.c.tags))
+    assert set(json.loads(kept)) == {"product:1", "brand:1", "brand:2", "products"}
 
 
 @pytest.mark.parametrize("outbox", [ByObject(), ByStatement()], ids=["object", "statement"])
