@@ -28,6 +28,7 @@ NAMES = {
     "telemetry": "bench.telemetry",
     "propagation": "bench.propagation",
     "replicas": "bench.replicas",
+    "sources": "bench.sources",
 }
 
 

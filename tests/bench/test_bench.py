@@ -31,6 +31,7 @@ IN_PROCESS = {
         "A thousand replicas, a million tags",
         "Memory of what is stored and purged",
     ],
+    "sources": ["From an event to every replica"],
 }
 SERVED = {"uvicorn": ["Through uvicorn, 1 KiB"], "expiry": ["A hot key expiring under load"]}
 
