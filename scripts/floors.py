@@ -1,4 +1,4 @@
-"""Print the lowest versions that pyproject.toml allows for what the package needs, as constraints for pip."""
+"""Print the lowest versions that pyproject.toml allows for the package and its extras, as constraints for pip."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def floors(dependencies: list[str]) -> dict[str, Version]:
 def constraints(pyproject: Path) -> list[str]:
     """One `name==version` for each dependency, and for what is released in step with one."""
     with pyproject.open("rb") as file:
-        lowest = floors(tomllib.load(file)["project"]["dependencies"])
+        project = tomllib.load(file)["project"]
+    extras = project.get("optional-dependencies", {}).values()
+    lowest = floors([*project["dependencies"], *(each for extra in extras for each in extra)])
     lowest |= {follower: lowest[leader] for follower, leader in LOCKSTEP.items() if leader in lowest}
     return [f"{name}=={version}" for name, version in lowest.items()]
 

@@ -27,6 +27,16 @@ def test_the_lower_bound_of_each_dependency_becomes_a_pin(tmp_path: Path) -> Non
     assert result.stdout.split() == ["fastapi==0.137.2", "Redis==5.0.1", "starlette==0.46.0"]
 
 
+def test_extras_have_floors_as_well(tmp_path: Path) -> None:
+    """What an integration needs is tested with its lowest version too."""
+    extras = '\n[project.optional-dependencies]\ncdn = ["httpx>=0.28"]\nsqlalchemy = ["sqlalchemy[asyncio]>=2.0.40"]'
+    assert floors(tmp_path, '["redis>=5.0.1"]' + extras).stdout.split() == [
+        "redis==5.0.1",
+        "httpx==0.28",
+        "sqlalchemy==2.0.40",
+    ]
+
+
 def test_a_tool_released_in_step_with_a_dependency_follows_it(tmp_path: Path) -> None:
     """The telemetry SDK pins its API, so the floor of the one is that of the other."""
     result = floors(tmp_path, '["opentelemetry-api>=1.24.0"]')
