@@ -35,6 +35,8 @@ class CDNHeaders:
     - `asked_by`: the request field that shows that a request came through the CDN, None for every request; `secret`
       is the value that it must have, compared in constant time, None for any.
     - `forbid`: the value of `lifetime` for what may not be kept; `private` says so in `Cache-Control` as well.
+    - `heeds_age`: whether it counts the `Age` of a response against its lifetime (RFC 9111 section 4.2); one that may
+      not is told what is left of it.
     - `heeds_vary`: whether it keeps variants apart by more than `Accept-Encoding`; what varies is not kept otherwise.
 
     A response that has more tags than fit is not kept there. Raises `ConfigurationError`, naming the field.
@@ -51,6 +53,7 @@ class CDNHeaders:
     secret: str | None = field(default=None, repr=False)
     forbid: str = "no-store"
     private: bool = False
+    heeds_age: bool = True
     heeds_vary: bool = True
     _lines: Any = field(init=False, repr=False, compare=False)
 
@@ -93,7 +96,8 @@ class CDNHeaders:
         lines: tuple[Field, ...] | None = self._lines(tags, path)
         if lines is None:
             return "tags"
-        said = b"max-age=%d" % keep.seconds
+        age = 0 if self.heeds_age else next((int(value) for name, value in sent if name == b"age"), 0)
+        said = b"max-age=%d" % max(0, keep.seconds - age)
         if keep.stale_while_revalidate:
             said += b", stale-while-revalidate=%d" % keep.stale_while_revalidate
         if keep.stale_if_error:
@@ -151,7 +155,8 @@ def cloudflare_headers(cdn: CDN, *, asked_by: str | None = "cf-ray", secret: str
     """`Cache-Tag` and `Cloudflare-CDN-Cache-Control` for Cloudflare, to whoever comes with the field that it sets.
 
     Cloudflare reads 16 KB of tags and at most 1,000 of them. It does not tell variants apart, so that what varies by
-    more than `Accept-Encoding` is not kept there.
+    more than `Accept-Encoding` is not kept there. Its documentation does not say that it counts `Age`: it is told what
+    is left of a lifetime, which is too short at worst.
     """
     return CDNHeaders(
         cdn=cdn,
@@ -161,6 +166,7 @@ def cloudflare_headers(cdn: CDN, *, asked_by: str | None = "cf-ray", secret: str
         asked_by=asked_by,
         secret=secret,
         most_tags=1_000,
+        heeds_age=False,
         heeds_vary=False,
     )
 

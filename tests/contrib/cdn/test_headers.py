@@ -77,6 +77,16 @@ def test_lines_that_varnish_takes() -> None:
     assert [key for line in lines for key in line.decode().split(" ")] == [*tags, HOME]
 
 
+def test_who_may_not_count_age_is_told_what_is_left() -> None:
+    """A hit of age 40 leaves 20 seconds of a minute: said to Cloudflare in so many words, to the others by `Age`."""
+    sent = [(b"age", b"40")]
+    told = {make: allowed(make(VARNISH), sent=sent) for make in (cloudflare_headers, fastly_headers)}
+    assert told[cloudflare_headers][b"cloudflare-cdn-cache-control"][0].startswith(b"max-age=20,")
+    assert told[fastly_headers][b"surrogate-control"][0].startswith(b"max-age=60,")
+    late = allowed(cloudflare_headers(VARNISH), sent=[(b"age", b"61")])
+    assert late[b"cloudflare-cdn-cache-control"][0].startswith(b"max-age=0,")
+
+
 @pytest.mark.parametrize("headers", [fastly_headers(VARNISH), cloudflare_headers(VARNISH), varnish_headers(VARNISH)])
 def test_more_than_fits_is_refused_whole(headers: CDNHeaders) -> None:
     """To the byte: what fits is said, one byte more is not said at all."""
