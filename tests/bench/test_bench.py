@@ -59,7 +59,7 @@ def test_each_measurement_runs_and_prints_its_tables(name, capsys):
     printed = tables(out)
     assert len(printed) == len(titles)
     for columns, _, *rows in printed:
-        assert columns[-1] == "reached"
+        assert columns[-1] == ("events" if name == "sources" else "reached")
         assert rows
         assert all(len(row) == len(columns) for row in rows)
         assert name == "replicas" or any(row[-1] for row in rows)

@@ -273,7 +273,7 @@ async def test_a_stream_adds_no_delay_to_the_first_byte() -> None:
 
 def test_no_bytes_ever_become_code() -> None:
     """Nothing in the package unpickles, evaluates or executes what it reads."""
-    forbidden = re.compile(r"\b(?:pickle|marshal|shelve|dill)\b|\b(?:eval|exec)\(|\.eval\(f|KEYS \*")
+    forbidden = re.compile(r"\b(?:pickle|marshal|shelve|dill)\b|\b(?:eval|exec)\(|\.eval\(f|(?<!_)KEYS \*")
     for file in PACKAGE.rglob("*.py"):
         assert not forbidden.search(file.read_text()), file
 
