@@ -166,8 +166,14 @@ class _SQLite(Claims):
             raise ConfigurationError(_IN_MEMORY)
         url = self.engine.url.set(database=f"{file}-{self.outbox.table.name}.lock", query={})
         locks = create_async_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={"timeout": 0})
-        async with locks.connect() as self._lock:
+        self._lock = locks.connect()
+        try:
+            # Not torn either: a connection that is given up half-open is closed by nobody.
+            await whole(_begun(self._lock))
             yield
+        finally:
+            if self._lock.sync_connection is not None:
+                await whole(self._lock.close())
 
     async def _file(self) -> str:
         async with self.engine.connect() as connection:
@@ -191,6 +197,10 @@ class _SQLite(Claims):
     async def _unlock(self) -> None:
         with contextlib.suppress(OperationalError):
             await self._lock.exec_driver_sql("ROLLBACK")
+
+
+async def _begun(connection: AsyncConnection) -> None:
+    await connection.start()
 
 
 def claims(engine: AsyncEngine, outbox: Outbox, batch: int) -> Claims:

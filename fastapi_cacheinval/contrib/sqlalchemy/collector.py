@@ -153,10 +153,10 @@ class Collector:
             raise frame.failed
         if frame.tags and frame.ending and not frame.committed:
             try:
-                self._purge(frame)
+                self._purge(frame, torn=True)
             except Exception:
                 # The error of the commit itself is the one to be heard of.
                 logger.exception("what a failed commit may have changed could not be purged")
 
-    def _purge(self, frame: Frame) -> None:
-        purge(self.cache, tuple(frame.tags), kept=self._outbox is not None)
+    def _purge(self, frame: Frame, *, torn: bool = False) -> None:
+        purge(self.cache, tuple(frame.tags), kept=self._outbox is not None, torn=torn)

@@ -17,15 +17,21 @@ __all__ = ["purge", "refuse_without_log"]
 logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 
 
-def purge(cache: HTTPCache, tags: tuple[str, ...], *, kept: bool) -> None:
+def purge(cache: HTTPCache, tags: tuple[str, ...], *, kept: bool, torn: bool = False) -> None:
     """Purge what is committed: with the request at hand, else at once; `kept` where an outbox has it too.
+
+    `torn` is for a commit that was cut off: whoever waited for it may have gone, so nobody waits for the purge, and
+    this replica obeys it from now on.
 
     What cannot be delivered is logged where it is queued or kept, else raised as `CommittedNotPurged`.
     """
     if purge_with_request(*tags, cache=cache):
         return
     try:
-        _at_once(cache, tags)
+        if torn and _on_a_loop() and cache.running:
+            cache.invalidate_soon(*tags)
+        else:
+            _at_once(cache, tags)
     except TimeoutError:
         logger.warning("a purge of %d tag(s) after a commit takes long; it goes on", len(tags))
     except PurgeNotDelivered as error:
