@@ -113,12 +113,16 @@ async def _by_hand(fleet: _Fleet) -> AsyncIterator[Event]:
 
 
 @asynccontextmanager
-async def _database(url: str) -> AsyncIterator[tuple[Any, async_sessionmaker[AsyncSession]]]:
+async def _database(
+    url: str, outbox: Outbox | None = None
+) -> AsyncIterator[tuple[Any, async_sessionmaker[AsyncSession]]]:
     engine = create_async_engine(url)
     try:
         async with engine.begin() as connection:
             await connection.run_sync(_Base.metadata.create_all)
             await connection.execute(text("INSERT INTO product VALUES (1, 0)"))
+            if outbox is not None:
+                await connection.run_sync(outbox.metadata.create_all)
         yield engine, async_sessionmaker(engine, expire_on_commit=False)
     finally:
         await engine.dispose()
@@ -144,9 +148,7 @@ def _outbox(url: str, *, wakes: bool) -> Place:
     @asynccontextmanager
     async def place(fleet: _Fleet) -> AsyncIterator[Event]:
         outbox = Outbox()
-        async with _database(url) as (engine, sessions):
-            async with engine.begin() as connection:
-                await connection.run_sync(outbox.metadata.create_all)
+        async with _database(url, outbox) as (engine, sessions):
             relay = OutboxRelay(fleet.first, engine, outbox)
 
             async def event() -> None:
@@ -166,9 +168,7 @@ def _trigger(url: str, psql: Callable[[str], object]) -> Place:
     @asynccontextmanager
     async def place(fleet: _Fleet) -> AsyncIterator[Event]:
         outbox = Outbox()
-        async with _database(url) as (engine, _):
-            async with engine.begin() as connection:
-                await connection.run_sync(outbox.metadata.create_all)
+        async with _database(url, outbox) as (engine, _):
             triggers = outbox.triggers("product", tags=["product:{id}"], dialect="postgresql")
             await asyncio.to_thread(psql, triggers.script)
             async with engine.connect() as plain, fleet.running(OutboxRelay(fleet.first, engine, outbox)):
