@@ -51,54 +51,10 @@ class Gauges:
             unit="{request}",
             description="Cacheable requests, by how they were answered.",
         )
-        meter.create_observable_gauge(
-            "cacheinval.queue.length",
-            [callback(_summed(lambda now: now.queue_length))],
-            unit="{purge}",
-            description="Purges that have no number in the log yet.",
-        )
-        meter.create_observable_gauge(
-            "cacheinval.bus.lag",
-            [callback(_longest_lag)],
-            unit="{purge}",
-            description="Purges that are known to be in the log and are not applied here.",
-        )
-        meter.create_observable_gauge(
-            "cacheinval.lease.remaining",
-            [callback(_first_lease)],
-            unit="s",
-            description="For how long what is kept may be trusted without a word from the log; none in one process.",
-        )
-        meter.create_observable_gauge(
-            "cacheinval.l1.size",
-            [callback(_summed(lambda now: now.size_bytes))],
-            unit="By",
-            description="What is kept in this process, bookkeeping included.",
-        )
-        meter.create_observable_counter(
-            "cacheinval.l1.evictions",
-            [callback(_evictions)],
-            unit="{response}",
-            description="Stored responses let go of, for room or because they were past all use.",
-        )
-        meter.create_observable_counter(
-            "cacheinval.source.events",
-            [callback(_source_events)],
-            unit="{event}",
-            description="What came from, or goes to, what is attached, by what became of it.",
-        )
-        meter.create_observable_gauge(
-            "cacheinval.source.lag",
-            [callback(_source_lag)],
-            unit="{event}",
-            description="What has come and is not done, and what is known to wait outside.",
-        )
-        meter.create_observable_gauge(
-            "cacheinval.source.connected",
-            [callback(_source_connected)],
-            unit="{source}",
-            description="1 where a source is in touch with its system, 0 where it is not.",
-        )
+        for name, read, unit, description in _read_gauges():
+            meter.create_observable_gauge(name, [callback(read)], unit=unit, description=description)
+        for name, read, unit, description in _read_counters():
+            meter.create_observable_counter(name, [callback(read)], unit=unit, description=description)
 
     def add(self, cache: Reports, requests: Tally[Answered]) -> None:
         """Report this cache as well."""
@@ -163,6 +119,66 @@ def _source_connected(caches: list[Statistics]) -> Iterable[Observation]:
     for name, state in _sources(caches):
         connected[name] = connected.get(name, True) and state.connected
     return [Observation(int(whole), {SOURCE: name}) for name, whole in connected.items()]
+
+
+def _read_gauges() -> tuple[tuple[str, Reader, str, str], ...]:
+    """Name, what reads it, unit and description of what may rise and fall."""
+    return (
+        (
+            "cacheinval.queue.length",
+            _summed(lambda now: now.queue_length),
+            "{purge}",
+            "Purges that have no number in the log yet.",
+        ),
+        (
+            "cacheinval.bus.lag",
+            _longest_lag,
+            "{purge}",
+            "Purges that are known to be in the log and are not applied here.",
+        ),
+        (
+            "cacheinval.lease.remaining",
+            _first_lease,
+            "s",
+            "For how long what is kept may be trusted without a word from the log; none in one process.",
+        ),
+        (
+            "cacheinval.l1.size",
+            _summed(lambda now: now.size_bytes),
+            "By",
+            "What is kept in this process, bookkeeping included.",
+        ),
+        (
+            "cacheinval.source.lag",
+            _source_lag,
+            "{event}",
+            "What has come and is not done, and what is known to wait outside.",
+        ),
+        (
+            "cacheinval.source.connected",
+            _source_connected,
+            "{source}",
+            "1 where a source is in touch with its system, 0 where it is not.",
+        ),
+    )
+
+
+def _read_counters() -> tuple[tuple[str, Reader, str, str], ...]:
+    """The same of what only rises."""
+    return (
+        (
+            "cacheinval.l1.evictions",
+            _evictions,
+            "{response}",
+            "Stored responses let go of, for room or because they were past all use.",
+        ),
+        (
+            "cacheinval.source.events",
+            _source_events,
+            "{event}",
+            "What came from, or goes to, what is attached, by what became of it.",
+        ),
+    )
 
 
 _lock = threading.Lock()
