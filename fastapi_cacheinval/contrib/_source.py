@@ -128,9 +128,9 @@ class Source(ABC):
             raise
         return _error_of(attempt)
 
-    async def _rest(self, seconds: float) -> None:
-        """Wait for so long on the cache's clock."""
-        rung = asyncio.Event()
+    async def _rest(self, seconds: float, woken: asyncio.Event | None = None) -> None:
+        """Wait for so long on the cache's clock, or until it is woken by an event, which is set in either case."""
+        rung = asyncio.Event() if woken is None else woken
         alarm = self.cache.clock.call_later(seconds, rung.set)
         try:
             await rung.wait()

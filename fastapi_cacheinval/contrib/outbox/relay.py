@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from fastapi_cacheinval import CacheinvalError, ConfigurationError, HTTPCache, Receipt
 from fastapi_cacheinval.contrib._source import Source
+from fastapi_cacheinval.contrib._waiting import done_within, ended
 from fastapi_cacheinval.contrib.outbox.claiming import Claim, claims
 from fastapi_cacheinval.contrib.outbox.reading import Purge, UnreadableRow, in_few, read
 from fastapi_cacheinval.contrib.outbox.table import Outbox
@@ -25,8 +26,6 @@ logger = logging.getLogger("fastapi_cacheinval.contrib")
 
 _LOOK_AGAIN = 0.05
 _FIRST_BUSY = 0.01
-# Real seconds after which a task that has been cancelled is cancelled again.
-_AGAIN = 0.25
 _LARGEST_BATCH = 10_000
 
 
@@ -115,7 +114,7 @@ class OutboxRelay(Source):
                     busy = _FIRST_BUSY
                 case _Found.NOTHING:
                     busy = _FIRST_BUSY
-                    await self._within(self._rung.wait(), self._poll)
+                    await self._rest(self._poll, self._rung)
                 case _Found.OTHERS_FIRST:
                     # They may have looked before what this one was woken for was committed.
                     await self._rest(busy)
@@ -174,19 +173,14 @@ class OutboxRelay(Source):
         """Work with the claim held, and on without it when that takes long: a purge that is made twice does no harm."""
         task = asyncio.get_running_loop().create_task(work)
         try:
-            if not await self._within(task, self._hold):
+            if not await done_within(task, self._hold, self.cache):
                 await claim.let_go()
-                while not await self._within(task, self._poll):
+                while not await done_within(task, self._poll, self.cache):
                     with contextlib.suppress(SQLAlchemyError, OSError):
                         self._note(lag=await self._claims.waiting())
             await task
         finally:
-            while not task.done():
-                # More than once where need be: what is awaited may swallow a cancellation.
-                task.cancel()
-                await asyncio.wait((task,), timeout=_AGAIN)
-            if not task.cancelled():
-                task.exception()
+            await ended(task)
 
     async def _refuse(self, claim: Claim, rows: list[UnreadableRow]) -> None:
         for row in rows:
@@ -205,17 +199,3 @@ class OutboxRelay(Source):
         state = self._state
         self._count(**counts)
         self._note(waiting=max(state.waiting - rows, 0), lag=max((state.lag or 0) - rows, 0))
-
-    async def _within(self, what: asyncio.Task[None] | Coroutine[Any, Any, Any], seconds: float) -> bool:
-        """Wait for so long on the cache's clock; whether it is done. A task goes on, what is none is ended."""
-        loop = asyncio.get_running_loop()
-        task = what if isinstance(what, asyncio.Task) else loop.create_task(what)
-        rung: asyncio.Future[None] = loop.create_future()
-        alarm = self.cache.clock.call_later(seconds, rung.cancel)
-        try:
-            await asyncio.wait((task, rung), return_when=asyncio.FIRST_COMPLETED)
-            return task.done()
-        finally:
-            alarm.cancel()
-            if task is not what:
-                task.cancel()

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi_cacheinval import HTTPCache, Receipt
 from fastapi_cacheinval.contrib._source import Source
+from fastapi_cacheinval.contrib._waiting import done_within, ended, last_word
 from fastapi_cacheinval.contrib.sqs.addresses import address_of
 from fastapi_cacheinval.contrib.sqs.batches import Batch, Held, Verdict, extension
 from fastapi_cacheinval.contrib.sqs.handling import Handler, OnPoison, Poisoned
@@ -26,7 +27,6 @@ from fastapi_cacheinval.contrib.sqs.queues import (
     preload,
 )
 from fastapi_cacheinval.contrib.sqs.reading import TagsOf
-from fastapi_cacheinval.contrib.sqs.waiting import done_within, ended, last_word
 
 __all__ = ["SQSSource"]
 
