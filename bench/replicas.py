@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from bench.report import Options, Table, reached
 from bench.requests import ask, get_scope
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
-from fastapi_cacheinval.bus.lines import encode_payload
+from fastapi_cacheinval.bus.entries import encode_payload
 from fastapi_cacheinval.bus.script import LUA, Call, log_keys
 from fastapi_cacheinval.core.replica import Line, Replica, Reset, Term
 from tests.servers.valkey import Valkey, valkey

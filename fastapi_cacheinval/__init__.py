@@ -6,11 +6,11 @@ from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.downstream import KeepFor
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
-from fastapi_cacheinval.core.shared.options import HeaderOptions
+from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.statistics import SourceState, Statistics
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.dependencies import CacheTags, cached, invalidates
-from fastapi_cacheinval.engine.collecting import add_tags, purge_with_request
+from fastapi_cacheinval.engine.request_tags import add_tags, purge_with_request
 from fastapi_cacheinval.errors import (
     CacheinvalError,
     CacheNotRunning,

@@ -21,9 +21,9 @@ from fastapi_cacheinval.core.replica import Line, Replica
 from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.core.tags import ALL, normalise_tags, path_tag, url_paths
 from fastapi_cacheinval.core.token import Token
-from fastapi_cacheinval.engine.announcing import Announcer, Listener, Observer
 from fastapi_cacheinval.engine.clocks import SystemClock, paused
 from fastapi_cacheinval.engine.engine import Engine
+from fastapi_cacheinval.engine.listeners import Announcer, Listener, Observer
 from fastapi_cacheinval.engine.reporting import report
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.engine.settings import Options, Settings

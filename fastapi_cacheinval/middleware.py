@@ -13,21 +13,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.decide import Reason, Serve, ServeStale
 from fastapi_cacheinval.core.outcome import Outcome, Result
-from fastapi_cacheinval.core.shared.options import HeaderOptions
+from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.token import parse_token
 from fastapi_cacheinval.dependencies import SCOPE_KEY
-from fastapi_cacheinval.engine.collecting import current_bag
+from fastapi_cacheinval.engine.request_tags import current_bag
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError, ConfigurationError
 from fastapi_cacheinval.framework.answering import send_stored, status_fields, without_body
-from fastapi_cacheinval.framework.edge import Edge, edge_of
+from fastapi_cacheinval.framework.app_context import Site
+from fastapi_cacheinval.framework.cdn_fields import Edge, edge_of
 from fastapi_cacheinval.framework.lifespan import Lifespan
 from fastapi_cacheinval.framework.mutation import Mutation
+from fastapi_cacheinval.framework.observed_hit import hit_watched, watch
 from fastapi_cacheinval.framework.reading import Read, order_refresh, pass_on
-from fastapi_cacheinval.framework.shared.entrance import Entrance
-from fastapi_cacheinval.framework.site import Site
-from fastapi_cacheinval.framework.watching import hit_watched, watch
+from fastapi_cacheinval.framework.rfc9111.entrance import Entrance
 from fastapi_cacheinval.grammar.fields import first
 from fastapi_cacheinval.ports.downstream import Downstream
 

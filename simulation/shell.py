@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastapi_cacheinval.bus.lines import decode_page
+from fastapi_cacheinval.bus.entries import decode_page
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
 from fastapi_cacheinval.core.replica import Current, Missed, Next, Page, Replica, Reply, Reset, Term
 from fastapi_cacheinval.core.tags import ALL

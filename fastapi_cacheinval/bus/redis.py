@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from fastapi_cacheinval.bus.lines import LineError, decode_line, decode_page, encode_payload, encode_tag
+from fastapi_cacheinval.bus.entries import LineError, decode_line, decode_page, encode_payload, encode_tag
 from fastapi_cacheinval.bus.script import LUA, PAGE_LUA, SIGHT_LUA, WAIT_LUA, Call, LogKeys
 from fastapi_cacheinval.connections.client import Away, Client, Script
 from fastapi_cacheinval.core.replica import Ask, Current, Line, Missed, Page, Reply, Reset, Term

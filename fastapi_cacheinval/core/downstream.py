@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastapi_cacheinval.core.outcome import Outcome
-from fastapi_cacheinval.core.shared.response import SharedResponse
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.tags import is_reserved, path_of
 from fastapi_cacheinval.grammar.fields import RawHeaders, first

@@ -10,9 +10,9 @@ from contextvars import Context
 from typing import Any
 
 from fastapi_cacheinval.engine.clocks import within
-from fastapi_cacheinval.engine.far import FarTier
 from fastapi_cacheinval.engine.flights import Flights
-from fastapi_cacheinval.engine.trouble import Trouble
+from fastapi_cacheinval.engine.l2 import FarTier
+from fastapi_cacheinval.engine.log_once import Trouble
 from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["Runtime"]

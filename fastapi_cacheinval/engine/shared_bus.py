@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextvars import Context
 
 from fastapi_cacheinval.core.replica import Line, Replica
-from fastapi_cacheinval.engine.following import Follower, Shared
-from fastapi_cacheinval.engine.witnessing import Witness
+from fastapi_cacheinval.engine.log_follower import Follower, Shared
+from fastapi_cacheinval.engine.log_observer import Witness
 from fastapi_cacheinval.errors import LogUnavailable, PurgeNotDelivered, ReplicasUnknown
 from fastapi_cacheinval.ports.bus import BusState
 from fastapi_cacheinval.ports.clock import Clock

@@ -9,10 +9,10 @@ from fastapi_cacheinval.bus.script import log_keys
 from fastapi_cacheinval.connections.urls import Connect
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.engine.engine import Engine
-from fastapi_cacheinval.engine.far import FarTier, Own
+from fastapi_cacheinval.engine.l2 import FarTier, Own
+from fastapi_cacheinval.engine.log_observer import Witness
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.engine.shared_bus import SharedBus
-from fastapi_cacheinval.engine.witnessing import Witness
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.ports.tracing import Tracing

@@ -7,7 +7,7 @@ from starlette.types import Message, Send
 from fastapi_cacheinval.core.conditional import not_modified, not_modified_fields
 from fastapi_cacheinval.core.outcome import Outcome, cache_status
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.framework.site import Site
+from fastapi_cacheinval.framework.app_context import Site
 from fastapi_cacheinval.grammar.fields import RawHeaders
 
 __all__ = ["SENT_PAST", "RawField", "send_response", "send_stored", "status_fields", "without_body"]

@@ -14,16 +14,16 @@ from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
-from fastapi_cacheinval.engine.collecting import Changes, TagBag
 from fastapi_cacheinval.engine.flights import Flight
+from fastapi_cacheinval.engine.request_tags import Changes, TagBag
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import send_stored, status_fields
-from fastapi_cacheinval.framework.edge import Edge
-from fastapi_cacheinval.framework.inputs import RoutePlan
+from fastapi_cacheinval.framework.app_context import Site
+from fastapi_cacheinval.framework.cdn_fields import Edge
 from fastapi_cacheinval.framework.server_spans import name_route
-from fastapi_cacheinval.framework.site import Site
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.ports.tracing import Seen
+from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = ["Exchange", "FillSource", "RefreshOrder", "nowhere"]
 

@@ -19,7 +19,7 @@ from fastapi_cacheinval.core.storing import content_length, refusal
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.framework.answering import SENT_PAST, RawField, send_response, send_stored, status_fields
 from fastapi_cacheinval.framework.exchange import Exchange, FillSource
-from fastapi_cacheinval.framework.pumping import Pump
+from fastapi_cacheinval.framework.pump import Pump
 from fastapi_cacheinval.ports.store import Target
 
 __all__ = ["Fill"]

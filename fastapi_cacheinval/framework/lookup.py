@@ -17,15 +17,15 @@ from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.flights import Flight, Signal
 from fastapi_cacheinval.framework.answering import SENT_PAST
-from fastapi_cacheinval.framework.bindings import InvalidParameter
 from fastapi_cacheinval.framework.exchange import Exchange
-from fastapi_cacheinval.framework.fastapi_private import on_end
 from fastapi_cacheinval.framework.filling import Fill
-from fastapi_cacheinval.framework.inputs import RoutePlan, Sharing
-from fastapi_cacheinval.framework.unwinding import answers_by_the_error_alone, sent_without_the_request, unwind
+from fastapi_cacheinval.framework.short_circuit import answers_by_the_error_alone, sent_without_the_request, unwind
 from fastapi_cacheinval.grammar.cache_control import parse
 from fastapi_cacheinval.grammar.fields import combined, first, values
 from fastapi_cacheinval.ports.store import Target
+from fastapi_cacheinval.routes.bindings import InvalidParameter
+from fastapi_cacheinval.routes.fastapi_private import on_end
+from fastapi_cacheinval.routes.plan import RoutePlan, Sharing
 
 __all__ = ["Lookup", "raw_target"]
 

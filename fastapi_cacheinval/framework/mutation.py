@@ -27,8 +27,8 @@ from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import PurgeNotDelivered
 from fastapi_cacheinval.framework.answering import status_fields
+from fastapi_cacheinval.framework.app_context import Site
 from fastapi_cacheinval.framework.purging import Purge, Purging
-from fastapi_cacheinval.framework.site import Site
 from fastapi_cacheinval.grammar.fields import first
 
 __all__ = ["Mutation"]

@@ -10,13 +10,13 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_cacheinval.core.tags import normalise_tags, path_tag
 from fastapi_cacheinval.dependencies import Invalidates
-from fastapi_cacheinval.engine.collecting import Changes
+from fastapi_cacheinval.engine.request_tags import Changes
 from fastapi_cacheinval.engine.runtime import Runtime
-from fastapi_cacheinval.framework.bindings import InvalidParameter
+from fastapi_cacheinval.framework.app_context import Site
 from fastapi_cacheinval.framework.exchange import Exchange
-from fastapi_cacheinval.framework.site import Site
 from fastapi_cacheinval.grammar.fields import combined, first, values
 from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key
+from fastapi_cacheinval.routes.bindings import InvalidParameter
 
 __all__ = ["Purge", "Purging"]
 

@@ -15,15 +15,15 @@ from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
-from fastapi_cacheinval.engine.collecting import HasBag, current_bag
+from fastapi_cacheinval.engine.request_tags import HasBag, current_bag
 from fastapi_cacheinval.engine.runtime import Runtime
+from fastapi_cacheinval.framework.app_context import Site
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, FillSource, RefreshOrder, nowhere
 from fastapi_cacheinval.framework.filling import Fill
-from fastapi_cacheinval.framework.inputs import Sharing
 from fastapi_cacheinval.framework.lookup import Lookup
-from fastapi_cacheinval.framework.site import Site
 from fastapi_cacheinval.ports.store import Target
+from fastapi_cacheinval.routes.plan import Sharing
 
 __all__ = ["Read", "again", "lead_in_background", "order_refresh", "pass_on"]
 

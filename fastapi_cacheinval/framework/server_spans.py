@@ -16,7 +16,7 @@ from typing import Any
 from opentelemetry.trace import SpanKind
 from starlette.types import Scope, Send
 
-from fastapi_cacheinval.framework.fastapi_private import route_selected
+from fastapi_cacheinval.routes.fastapi_private import route_selected
 
 __all__ = ["name_route"]
 

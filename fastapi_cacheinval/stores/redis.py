@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 from fastapi_cacheinval.connections.client import Away, Client, Script
 from fastapi_cacheinval.errors import TierUnavailable
-from fastapi_cacheinval.ports.far import ID_BYTES, Found, Lock
+from fastapi_cacheinval.ports.l2_store import ID_BYTES, Found, Lock
 
 __all__ = ["RedisStore"]
 

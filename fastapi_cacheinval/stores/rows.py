@@ -12,8 +12,8 @@ from itertools import chain
 from math import inf, isfinite
 from typing import Any, cast
 
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.selecting import Selector, VaryRecord
-from fastapi_cacheinval.core.shared.response import SharedResponse
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.core.weight import share

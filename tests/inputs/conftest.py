@@ -9,8 +9,8 @@ import pytest
 from fastapi import Depends, FastAPI, Request
 from starlette.testclient import TestClient
 
-from fastapi_cacheinval.framework.inside import inside_of
-from fastapi_cacheinval.framework.routes import RoutePlan, RouteTable
+from fastapi_cacheinval.routes.middleware_stack import inside_of
+from fastapi_cacheinval.routes.table import RoutePlan, RouteTable
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BaseModel, Field
 from starlette.testclient import TestClient
 
 from fastapi_cacheinval import ConfigurationError, cached, invalidates
-from fastapi_cacheinval.framework.bindings import InvalidParameter
+from fastapi_cacheinval.routes.bindings import InvalidParameter
 
 
 class Colour(Enum):

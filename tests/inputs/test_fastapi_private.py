@@ -12,7 +12,7 @@ from fastapi.dependencies.utils import get_dependant
 from fastapi.security import HTTPBearer, SecurityScopes
 from starlette.testclient import TestClient
 
-from fastapi_cacheinval.framework import fastapi_private
+from fastapi_cacheinval.routes import fastapi_private
 
 # Where FastAPI keeps what we compare with depends on its version.
 OLD = hasattr(models.Dependant, "computed_scope")

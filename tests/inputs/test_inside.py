@@ -15,7 +15,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.testclient import TestClient
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache
-from fastapi_cacheinval.framework.inside import inside_of
+from fastapi_cacheinval.routes.middleware_stack import inside_of
 
 HARMLESS = [GZipMiddleware, CORSMiddleware, TrustedHostMiddleware, HTTPSRedirectMiddleware]
 

@@ -14,10 +14,10 @@ from starlette.routing import BaseRoute, Host, Match, Mount, Route
 from starlette.testclient import TestClient
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache
-from fastapi_cacheinval.framework.fastapi_private import effective_route_at
-from fastapi_cacheinval.framework.inside import inside_of
-from fastapi_cacheinval.framework.levels import route_path
-from fastapi_cacheinval.framework.routes import RouteTable
+from fastapi_cacheinval.routes.fastapi_private import effective_route_at
+from fastapi_cacheinval.routes.middleware_stack import inside_of
+from fastapi_cacheinval.routes.route_tree import route_path
+from fastapi_cacheinval.routes.table import RouteTable
 
 SCOPE: dict[str, Any] = {"type": "http", "headers": [(b"host", b"api.example.com")], "path_params": {}}
 

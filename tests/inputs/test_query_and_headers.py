@@ -11,7 +11,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, Root
 from starlette.testclient import TestClient
 
 from fastapi_cacheinval import cached
-from fastapi_cacheinval.framework.fields import model_of
+from fastapi_cacheinval.routes.parameters import model_of
 
 
 def page(number: int = 1, size: Annotated[int, Query(alias="per-page")] = 10) -> int:

@@ -12,7 +12,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from fastapi_cacheinval import CachePolicy, CallerDependentRoute, cached
-from fastapi_cacheinval.framework.inputs import Sharing
+from fastapi_cacheinval.routes.plan import Sharing
 
 
 class Handling(APIRoute):

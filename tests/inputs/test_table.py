@@ -14,8 +14,8 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from fastapi_cacheinval import CallerDependentRoute, cached
-from fastapi_cacheinval.framework.fastapi_private import effective_route_at
-from fastapi_cacheinval.framework.routes import Sharing
+from fastapi_cacheinval.routes.fastapi_private import effective_route_at
+from fastapi_cacheinval.routes.table import Sharing
 
 
 def user(authorization: Annotated[str, Header()] = "") -> str:

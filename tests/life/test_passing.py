@@ -10,8 +10,8 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Host, Mount, Route
 
 from fastapi_cacheinval import CacheMiddleware, CacheTags, HTTPCache, cached, invalidates
-from fastapi_cacheinval.framework.inside import inside_of
-from fastapi_cacheinval.framework.routes import RouteTable
+from fastapi_cacheinval.routes.middleware_stack import inside_of
+from fastapi_cacheinval.routes.table import RouteTable
 from fastapi_cacheinval.testing import assert_hit, assert_miss
 from tests.helpers.http import Call, ask, scope_of
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi_cacheinval.core.replica import Ask, Line, Page
 from fastapi_cacheinval.errors import CacheinvalError
-from fastapi_cacheinval.ports.far import FarStore, Found, Lock
+from fastapi_cacheinval.ports.l2_store import FarStore, Found, Lock
 from fastapi_cacheinval.ports.log import Answer, Claim, SharedLog
 from tests.races.stage import LOST, TWICE, Stage, Subscriptions
 

@@ -15,8 +15,8 @@ import pytest
 from fastapi_cacheinval.core.backlog import Recent
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.stored import Stamp
-from fastapi_cacheinval.engine.far import FarTier
-from fastapi_cacheinval.engine.following import Follower, Shared
+from fastapi_cacheinval.engine.l2 import FarTier
+from fastapi_cacheinval.engine.log_follower import Follower, Shared
 from fastapi_cacheinval.framework.filling import Fill
 from tests.helpers.mutations import ask
 from tests.races.cluster import BOUND, Cluster

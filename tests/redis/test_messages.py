@@ -11,7 +11,7 @@ import msgpack
 import pytest
 import redis
 
-from fastapi_cacheinval.bus.lines import decode_line, encode_payload
+from fastapi_cacheinval.bus.entries import decode_line, encode_payload
 from fastapi_cacheinval.bus.script import LUA, Call, log_keys
 from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.testing import assert_hit, assert_miss

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.client import PubSub
 
-from fastapi_cacheinval.bus.lines import decode_line, encode_payload
+from fastapi_cacheinval.bus.entries import decode_line, encode_payload
 from fastapi_cacheinval.bus.script import LUA, PAGE_LUA, WAIT_LUA, Call, log_keys
 from simulation.server import Answer, LogServer, State, Written
 from tests.servers.valkey import valkey

@@ -27,7 +27,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from fastapi_cacheinval import CacheMiddleware, ConfigurationError, HTTPCache
-from fastapi_cacheinval.framework import analysis, covers, inputs, lookup, tree
+from fastapi_cacheinval.framework import lookup
+from fastapi_cacheinval.routes import analysis, covers, dependency_tree, plan
 from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.http import PATIENCE, Answer, ask, until
 from tests.helpers.trees import (
@@ -463,11 +464,11 @@ def test_no_caller_gets_what_the_cache_makes_different(runner: asyncio.Runner) -
 
 
 def _by_callable_only(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(tree, "scopes_of", lambda dependant: frozenset())
+    patch.setattr(dependency_tree, "scopes_of", lambda dependant: frozenset())
 
 
 def _sub_dependencies_too(patch: pytest.MonkeyPatch) -> None:
-    def below(places: list[tree.Node], prefix: str) -> tuple[object, ...]:
+    def below(places: list[dependency_tree.Node], prefix: str) -> tuple[object, ...]:
         found = [
             cover for place in places for cover in place.children if (cover.declares.name or "").startswith(prefix)
         ]
@@ -477,7 +478,7 @@ def _sub_dependencies_too(patch: pytest.MonkeyPatch) -> None:
 
 
 def _guards_like_partitions(patch: pytest.MonkeyPatch) -> None:
-    def both(self: Any, node: tree.Node) -> bool:
+    def both(self: Any, node: dependency_tree.Node) -> bool:
         return node.reused and node.identity in (*self.partitions, *self.guards)
 
     patch.setattr(covers._Covers, "covers", both)
@@ -486,7 +487,7 @@ def _guards_like_partitions(patch: pytest.MonkeyPatch) -> None:
 def _siblings_ignored(patch: pytest.MonkeyPatch) -> None:
     right: Any = vars(analysis)["uncovered"]
 
-    def some(root: tree.Node, cached: Any) -> tuple[str, ...]:
+    def some(root: dependency_tree.Node, cached: Any) -> tuple[str, ...]:
         return () if cached is not None and (cached.policy.partition or cached.policy.guards) else right(root, cached)
 
     patch.setattr(analysis, "uncovered", some)
@@ -508,14 +509,14 @@ def _no_headers_of_the_handler(patch: pytest.MonkeyPatch) -> None:
 def _dependencies_may_read_headers(patch: pytest.MonkeyPatch) -> None:
     right: Any = vars(covers)["caller_reads"]
 
-    def less(node: tree.Node, *, handler: bool) -> tuple[str, ...]:
+    def less(node: dependency_tree.Node, *, handler: bool) -> tuple[str, ...]:
         return tuple(each for each in right(node, handler=handler) if "Header()" not in each)
 
     patch.setattr(covers, "caller_reads", less)
 
 
 def _overrides_ignored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(analysis, "tree_of", lambda dependant, overrides: tree.tree_of(dependant, {}))
+    patch.setattr(analysis, "tree_of", lambda dependant, overrides: dependency_tree.tree_of(dependant, {}))
 
 
 def _overrides_share_the_key(patch: pytest.MonkeyPatch) -> None:
@@ -524,7 +525,7 @@ def _overrides_share_the_key(patch: pytest.MonkeyPatch) -> None:
 
 
 def _layers_ignored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(inputs.RoutePlan, "layered", property(lambda plan: False))
+    patch.setattr(plan.RoutePlan, "layered", property(lambda plan: False))
 
 
 def _route_classes_ignored(patch: pytest.MonkeyPatch) -> None:

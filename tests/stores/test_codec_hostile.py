@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.selecting import VaryRecord
-from fastapi_cacheinval.core.shared.response import SharedResponse
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.grammar.ranges import ContentRange
 from fastapi_cacheinval.stores import bodies, codec, rows

@@ -1,0 +1,91 @@
+"""Freshness lifetime and age (RFC 9111 section 4.2); times are seconds, those of dates since the epoch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.core.rfc9111.targeted import Steering
+from fastapi_cacheinval.grammar.age import UNKNOWN, parse_age
+from fastapi_cacheinval.grammar.dates import parse_date
+from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
+
+__all__ = ["HEURISTIC_STATUSES", "Lifetime", "explicit_lifetime", "heuristic_lifetime", "initial_age", "lifetime"]
+
+# RFC 9110 section 15.1.
+HEURISTIC_STATUSES = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
+
+
+class Lifetime(NamedTuple):
+    """For how long a response is fresh, and whether it says so itself."""
+
+    seconds: float
+    explicit: bool
+
+
+def explicit_lifetime(headers: RawHeaders, steered: Steering, received: float) -> float | None:
+    """The lifetime that a response states: `s-maxage`, `max-age`, `Expires` less `Date`; None where it states none.
+
+    `received` stands in for a `Date` that is absent or broken. Of several `Expires` lines the earliest
+    holds, and one that is no date is in the past (section 5.3).
+    """
+    directives = steered.directives
+    if directives.s_maxage is not None:
+        return directives.s_maxage
+    if directives.max_age is not None:
+        return directives.max_age
+    expires = [] if steered.targeted else values(headers, b"expires")
+    if not expires:
+        return None
+    moments = [parse_date(value, received) for value in expires]
+    known = [moment for moment in moments if moment is not None]
+    if len(known) < len(moments):
+        return 0
+    return max(0.0, min(known) - date_of(headers, received))
+
+
+def date_of(headers: RawHeaders, received: float) -> float:
+    """When the response was made, by its `Date`; when it was received where that is absent or broken."""
+    value = first(headers, b"date")
+    parsed = None if value is None else parse_date(value, received)
+    return received if parsed is None else parsed
+
+
+def heuristic_lifetime(
+    status: int, headers: RawHeaders, steered: Steering, options: HeaderOptions, received: float
+) -> float:
+    """A share of the time since `Last-Modified` (section 4.2.2); 0 where it may not be applied.
+
+    It may be to statuses that are cacheable by default, and to others marked `public`.
+    """
+    modified = first(headers, b"last-modified")
+    if modified is None or not (status in HEURISTIC_STATUSES or steered.directives.public):
+        return 0
+    moment = parse_date(modified, received)
+    if moment is None:
+        return 0
+    since = max(0.0, date_of(headers, received) - moment)
+    return min(since * options.heuristic, options.heuristic_bound)
+
+
+def lifetime(status: int, headers: RawHeaders, steered: Steering, options: HeaderOptions, received: float) -> Lifetime:
+    """The freshness lifetime of a response."""
+    stated = explicit_lifetime(headers, steered, received)
+    if stated is not None:
+        return Lifetime(stated, explicit=True)
+    return Lifetime(heuristic_lifetime(status, headers, steered, options, received), explicit=False)
+
+
+def initial_age(headers: RawHeaders, delay: float, received: float) -> float | None:
+    """The age of a response when it was received (section 4.2.3); None where an upstream `Age` cannot be read.
+
+    `delay` is the time from the request to the response.
+    """
+    stated = parse_age(values(headers, b"age"))
+    if stated is UNKNOWN:
+        return None
+    apparent = max(0.0, received - date_of(headers, received))
+    # A Date counts whole seconds: a response made half a second ago is not yet one second old.
+    if apparent < 1:
+        apparent = 0.0
+    return max(apparent, stated + max(0.0, delay))

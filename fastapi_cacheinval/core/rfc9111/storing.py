@@ -1,0 +1,79 @@
+"""What a shared cache may store (RFC 9111 section 3)."""
+
+from __future__ import annotations
+
+from fastapi_cacheinval.core.rfc9111.asking import Asked
+from fastapi_cacheinval.core.rfc9111.freshness import HEURISTIC_STATUSES, Lifetime
+from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.core.rfc9111.targeted import Steering
+from fastapi_cacheinval.core.storing import content_length
+from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
+from fastapi_cacheinval.grammar.vary import ANY_FIELD, parse_vary
+
+__all__ = ["UNDERSTOOD", "refused_because", "shareable"]
+
+# The final statuses whose caching this cache knows (section 5.2.2.3).
+UNDERSTOOD = HEURISTIC_STATUSES | frozenset({302, 303, 307, 400, 401, 403, 406, 409, 421, 429, 500, 502, 503, 504})
+
+
+def shareable(steered: Steering) -> bool:
+    """Whether a response says that it is for all, whoever asked (section 3.5)."""
+    directives = steered.directives
+    return directives.public or directives.s_maxage is not None or directives.must_revalidate
+
+
+def _forbidden(asked: Asked, status: int, steered: Steering) -> str | None:
+    directives = steered.directives
+    if asked.directives.no_store:
+        return "request-no-store"
+    if directives.must_understand:
+        # It overrides no-store for those who know the status, and nobody else may store.
+        if status not in UNDERSTOOD:
+            return "must-understand"
+    elif directives.no_store:
+        return "no-store"
+    if directives.private is True:
+        return "private"
+    if asked.authorized and not shareable(steered):
+        return "authorization"
+    return None
+
+
+def refused_because(
+    asked: Asked,
+    status: int,
+    headers: RawHeaders,
+    steered: Steering,
+    life: Lifetime,
+    options: HeaderOptions,
+    *,
+    most_bytes: int,
+) -> str | None:
+    """Why a response to a GET is not stored, as a token for `Cache-Status`; None where it may be.
+
+    Parts (206) are judged as whole responses are; what becomes of them is for the caller. A heuristic
+    lifetime needs a request without `Cookie`: what nobody called public may be one caller's own.
+    """
+    if status < 200 or status == 304:
+        return "status"
+    forbidden = _forbidden(asked, status, steered)
+    if forbidden is not None:
+        return forbidden
+    names = {name for name, _ in headers}
+    if b"set-cookie" in names and not (options.set_cookie and life.explicit and life.seconds > 0):
+        return "set-cookie"
+    if parse_vary(values(headers, b"vary")) is ANY_FIELD:
+        return "vary"
+    if (first(headers, b"content-type") or b"").lower().startswith(b"text/event-stream"):
+        return "event-stream"
+    if (content_length(headers) or 0) > most_bytes:
+        return "too-large"
+    if not (life.explicit or steered.directives.public or status in HEURISTIC_STATUSES):
+        return "status"
+    if not life.explicit and asked.with_cookie and not steered.directives.no_cache:
+        return "cookie"
+    validator = b"etag" in names or b"last-modified" in names
+    stale = steered.directives.stale_while_revalidate or steered.directives.stale_if_error
+    if life.seconds <= 0 and not validator and not stale:
+        return "not-fresh"
+    return None

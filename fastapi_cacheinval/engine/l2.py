@@ -1,0 +1,393 @@
+"""The shared tier (L2) on one event loop: what other replicas have stored, and one forward per key in the cluster.
+
+The rules: nothing is read or taken without a live lease, asked again when the reply has arrived; what is found is
+checked like any stored response and kept in the near tier; who does not get a key's fill lock waits to be woken,
+and looks by itself should that be lost; whatever goes wrong, the request goes forward.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from itertools import count
+from typing import Any, NamedTuple
+
+from fastapi_cacheinval.core.replica import Term
+from fastapi_cacheinval.core.selecting import VaryRecord
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.engine.clocks import ended, within
+from fastapi_cacheinval.engine.engine import Engine, Kept
+from fastapi_cacheinval.engine.fill_locks import Hold
+from fastapi_cacheinval.engine.flights import Flight
+from fastapi_cacheinval.errors import TierUnavailable
+from fastapi_cacheinval.grammar.fields import RawHeaders
+from fastapi_cacheinval.ports.l2_store import ID_BYTES, FarStore, Found, Lock
+from fastapi_cacheinval.ports.telemetry import Telemetry
+from fastapi_cacheinval.ports.tracing import Tracing
+from fastapi_cacheinval.stores.codec import Codec, Unreadable
+
+__all__ = ["FarTier", "Led"]
+
+logger = logging.getLogger("fastapi_cacheinval.far")
+
+_FIRST_LOOK = 0.05
+_LONGEST_LOOK = 0.25
+_BREAK_SECONDS = 1.0
+_PROBATION_MS = 30_000
+_MOST_ASKED = 10_000
+
+Own = Callable[[Coroutine[Any, Any, None]], object]
+Wanted = Callable[[StoredResponse], bool]
+
+
+class Led(NamedTuple):
+    """What a forward that leads a key finds before it begins.
+
+    `stored` is another replica's response; without one, `hold` is the right to forward in the cluster, `refused` says
+    that the key's responses cannot be shared, and neither that nothing could be had, because the tier is `away` or for
+    longer than the deadline. `waited` says that another replica's forward was waited for, `stale` is what was found and
+    is not good enough.
+    """
+
+    stored: StoredResponse | None = None
+    hold: Hold | None = None
+    refused: bool = False
+    waited: bool = False
+    stale: StoredResponse | None = None
+    away: bool = False
+
+
+class FarTier:
+    """Reads, writes and locks for one event loop.
+
+    `own` runs work that outlives its request, `lives` is told for how many seconds something stored lives.
+    """
+
+    def __init__(
+        self,
+        store: FarStore,
+        codec: Codec,
+        engine: Engine,
+        telemetry: Telemetry,
+        tracing: Tracing,
+        own: Own,
+        lives: Callable[[float], None],
+    ) -> None:
+        self._store = store
+        self._codec = codec
+        self._engine = engine
+        self._replica = engine.replica
+        self._clock = engine.clock
+        self._bound = engine.settings.staleness_bound
+        self._telemetry = telemetry
+        self._tracing = tracing
+        self._own = own
+        self._lives = lives
+        self._owner = secrets.token_hex(8)
+        self._numbers = count()
+        self._closed_until = 0.0
+        self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
+        self._asked: OrderedDict[bytes, None] = OrderedDict()
+        self._listening: asyncio.Task[None] | None = None
+        # Those that the server has not let go of yet.
+        self._holds: set[Hold] = set()
+
+    def start(self) -> None:
+        """Begin to hear of released locks, in no request's context."""
+        self._listening = asyncio.get_running_loop().create_task(self._hear(), context=Context())
+
+    async def close(self) -> None:
+        """End; never raises."""
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            await ended((listening,))
+        await self._close()
+
+    async def _close(self) -> None:
+        """Let go of all locks, so that nobody waits for one that is left, and of the connections."""
+        with contextlib.suppress(TierUnavailable):
+            for hold in tuple(self._holds):
+                hold.end()
+                await hold.release()
+        await self._store.close()
+
+    async def _hear(self) -> None:
+        try:
+            await self._listen()
+        except asyncio.CancelledError:
+            if self._listening is not None:
+                # Its loop ends, and nobody has closed it before.
+                await self._close()
+            raise
+
+    @property
+    def open(self) -> bool:
+        """Whether it may be asked now: under a live lease, and not just after it was out of reach."""
+        now = self._clock.now()
+        return self._replica.live(now) and now >= self._closed_until
+
+    def _away(self, error: TierUnavailable) -> None:
+        self._telemetry.far("unavailable")
+        self._closed_until = self._clock.now() + _BREAK_SECONDS
+        logger.debug("%s", error)
+
+    # -- reading --------------------------------------------------------------------------------
+
+    async def _read(self, key: bytes) -> tuple[Kept | None, bytes]:
+        """What is stored under a key and may be used here, and the id of what was seen there."""
+        asked = self._clock.now()
+        found = await self._store.read(key)
+        return self._understood(key, found, asked)
+
+    def _understood(self, key: bytes, found: Found | None, asked: float) -> tuple[Kept | None, bytes]:
+        if found is None:
+            self._telemetry.far("miss")
+            return None, b""
+        seen = found.data[:ID_BYTES]
+        try:
+            far = self._codec.decode(
+                found.data,
+                key=key,
+                pttl_ms=found.pttl_ms,
+                asked=asked,
+                adopt=lambda term, as_of: self._replica.adopt(term, as_of, self._clock.now()),
+            )
+        except Unreadable as error:
+            self._telemetry.far(f"unreadable-{error.reason}")
+            return None, seen
+        if far is None:
+            self._telemetry.far("outdated")
+            return None, seen
+        return far.value, seen
+
+    async def _find(self, key: bytes, headers: RawHeaders) -> tuple[StoredResponse | None, bytes, bytes]:
+        """What a request selects, the key that its forward locks, and the id of what was seen under that."""
+        known = self._engine.store.get(key)
+        seen = b""
+        if not isinstance(known, VaryRecord):
+            value, seen = await self._read(key)
+            if not isinstance(value, VaryRecord):
+                return self._usable(value), key, seen
+            known = self._engine.join(key, value)
+        newest = b""
+        for variant in known.keys_for(headers):
+            value, found = await self._read(variant)
+            usable = self._usable(value)
+            if usable is not None:
+                return usable, variant, found
+            if not newest:
+                newest, seen = variant, found
+        return None, newest or key, seen
+
+    def _usable(self, value: Kept | None) -> StoredResponse | None:
+        """A response that may be handed over, kept in the near tier from now on."""
+        if not isinstance(value, StoredResponse):
+            return None
+        if self._engine.stale_from(value, self._clock.now()) is None:
+            self._telemetry.far("outdated")
+            return None
+        self._telemetry.far("hit")
+        self._engine.put(value, self._clock.now())
+        return value
+
+    # -- leading --------------------------------------------------------------------------------
+
+    async def lead(self, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted) -> Led:
+        """Before a forward: take what is `wanted` from another replica, or the right to forward, until the deadline."""
+        try:
+            return await self._led(key, headers, deadline, wanted)
+        except TierUnavailable as error:
+            self._away(error)
+            return Led(away=True)
+
+    async def lead_flight(
+        self, flight: Flight, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted
+    ) -> Led:
+        """`lead` for who leads a flight here: those who wait for it have what was found, or go on as they must."""
+        try:
+            led = await self.lead(key, headers, deadline, wanted)
+        except BaseException:
+            flight.pass_on()
+            raise
+        if led.stored is not None:
+            flight.land(led.stored)
+        elif led.refused:
+            flight.refuse()
+        else:
+            flight.hold = led.hold
+        return led
+
+    async def _led(self, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted) -> Led:
+        waited, look = False, _FIRST_LOOK
+        owner = f"{self._owner}-{next(self._numbers)}"
+        while True:
+            with self._tracing.span("cacheinval.l2.get") as span:
+                stored, locked, seen = await self._find(key, headers)
+                span.note("cacheinval.result", "miss" if stored is None else "hit")
+            if stored is not None and wanted(stored):
+                return Led(stored, waited=waited)
+            waking = self._expect(locked)
+            try:
+                match await self._claimed(locked, owner, seen):
+                    case Lock.GOT:
+                        return Led(hold=self._held(locked, owner), waited=waited, stale=stored)
+                    case Lock.REFUSED:
+                        return Led(refused=True, waited=waited, stale=stored)
+                    case Lock.HELD:
+                        left = deadline - self._clock.now()
+                        if left <= 0 or not self.open:
+                            return Led(waited=waited, stale=stored)
+                        waited = True
+                        await within(self._clock, waking, min(look, left))
+                        look = min(look * 2, _LONGEST_LOOK)
+                    case Found():
+                        # Stored since it was looked for.
+                        pass
+            finally:
+                self._forget(locked, waking)
+
+    def _held(self, key: bytes, owner: str) -> Hold:
+        gone = self._holds.discard
+        hold = Hold(self._store, self._clock, self._own, key=key, owner=owner, bound=self._bound, gone=gone)
+        self._holds.add(hold)
+        return hold
+
+    async def _claimed(self, key: bytes, owner: str, seen: bytes) -> Found | Lock:
+        try:
+            return await self._store.claim(key, owner, self._bound, seen)
+        except BaseException:
+            # Whether it was given is not known, and others would wait for it as long as it lasts.
+            self._own(self._given_back(key, owner))
+            raise
+
+    async def _given_back(self, key: bytes, owner: str) -> None:
+        with contextlib.suppress(TierUnavailable):
+            await self._store.release(key, owner)
+
+    def _expect(self, key: bytes) -> asyncio.Future[None]:
+        waking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, set()).add(waking)
+        return waking
+
+    def _forget(self, key: bytes, waking: asyncio.Future[None]) -> None:
+        waking.cancel()
+        waiting = self._waiting.get(key)
+        if waiting is not None:
+            waiting.discard(waking)
+            if not waiting:
+                del self._waiting[key]
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async for key in self._store.woken():
+                    for waking in self._waiting.get(key, ()):
+                        if not waking.done():
+                            waking.set_result(None)
+            except TierUnavailable as error:
+                logger.debug("the subscription ended: %s", error.reason)
+            await asyncio.sleep(_LONGEST_LOOK)
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def keep(self, key: bytes, stored: StoredResponse, hold: Hold | None, *, split: bool) -> None:
+        """Store a response that this replica has just filled, beside the request, and let go of its lock.
+
+        `split` says that clients choose by their query which keys there are: those live short lives at first.
+        """
+        now = self._clock.now()
+        held = hold is not None and hold.end()
+        if not self.open:
+            if hold is not None and held:
+                self._own(self._released(hold))
+            return
+        most_ms = _PROBATION_MS if split and not self._asked_before(key) else None
+        record = self._engine.store.get(key) if stored.key != key else None
+        self._lives(stored.usable_until - now)
+        # The term is that of its stamp only now: another may come while it is on its way.
+        self._own(self._write(key, stored, most_ms, record, self._replica.term, hold if held else None))
+
+    def drop(self, key: bytes) -> None:
+        """Let go of what is stored under a key, beside the request."""
+        if self.open:
+            self._own(self._dropped(key))
+
+    async def _dropped(self, key: bytes) -> None:
+        try:
+            await self._store.write(key, b"", 0)
+        except TierUnavailable as error:
+            self._away(error)
+
+    def _asked_before(self, key: bytes) -> bool:
+        if key in self._asked:
+            self._asked.move_to_end(key)
+            return True
+        self._asked[key] = None
+        if len(self._asked) > _MOST_ASKED:
+            self._asked.popitem(last=False)
+        return False
+
+    def _encoded(self, value: Kept, key: bytes, until: float, most_ms: int | None, term: Term) -> tuple[bytes, int]:
+        """The bytes to store and for how many milliseconds; none for what no reader would take."""
+        now = self._clock.now()
+        life_ms = int((until - now) * 1000)
+        life_ms = life_ms if most_ms is None else min(life_ms, most_ms)
+        if life_ms <= 0:
+            return b"", 0
+        try:
+            drawn = secrets.token_bytes(ID_BYTES)
+            trace = (("traceparent", value.trace),) if isinstance(value, StoredResponse) and value.trace else ()
+            data = self._codec.encode(value, key=key, id=drawn, term=term, life_ms=life_ms, now=now, trace=trace)
+        except ValueError:
+            self._telemetry.far("unwritable")
+            return b"", 0
+        return data, life_ms
+
+    async def _write(
+        self,
+        key: bytes,
+        stored: StoredResponse,
+        most_ms: int | None,
+        record: Kept | None,
+        term: Term,
+        hold: Hold | None,
+    ) -> None:
+        with self._tracing.span("cacheinval.l2.set", parent=stored.trace):
+            await self._written(key, stored, most_ms, record, term, hold)
+
+    async def _written(
+        self,
+        key: bytes,
+        stored: StoredResponse,
+        most_ms: int | None,
+        record: Kept | None,
+        term: Term,
+        hold: Hold | None,
+    ) -> None:
+        try:
+            if isinstance(record, VaryRecord):
+                data, life_ms = self._encoded(record, key, record.until, None, term)
+                if data:
+                    await self._store.write(key, data, life_ms)
+            data, life_ms = self._encoded(stored, stored.key, stored.usable_until, most_ms, term)
+            if hold is not None and hold.key == stored.key:
+                await hold.release(data=data, life_ms=life_ms)
+            else:
+                if data:
+                    await self._store.write(stored.key, data, life_ms)
+                if hold is not None:
+                    await hold.release()
+            self._telemetry.far("write")
+        except TierUnavailable as error:
+            self._away(error)
+
+    async def _released(self, hold: Hold) -> None:
+        try:
+            await hold.release()
+        except TierUnavailable as error:
+            self._away(error)

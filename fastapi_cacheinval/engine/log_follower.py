@@ -1,0 +1,373 @@
+"""Keeping a replica up to a shared log, on one event loop.
+
+The rules: subscribe, then ask the log, then serve; ask every third of the bound, at once where a message does not
+follow on what was read, and once more after everything had to be given up; a purge is done when this replica has
+applied it in the term that it was written in, and until then it is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
+from fastapi_cacheinval.core.replica import Line, Missed, Next, Replica, Reply
+from fastapi_cacheinval.engine.clocks import ended, within
+from fastapi_cacheinval.engine.log_observer import Applies, Witness
+from fastapi_cacheinval.errors import LogUnavailable
+from fastapi_cacheinval.ports.clock import Clock
+from fastapi_cacheinval.ports.log import Claim, SharedLog
+
+__all__ = ["Follower", "Shared"]
+
+logger = logging.getLogger("fastapi_cacheinval.bus")
+
+_MOST_ASKS = 4
+_MOST_WRITES = 3
+_MOST_CAUSES = 1_000
+_MOST_LINKED = 16
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+# So many subscriptions in a row that fail are no accident.
+_WORTH_SAYING = 4
+
+
+class Shared:
+    """What the followers of one process share: its replica, its purges without a number, its id in the log."""
+
+    def __init__(self, replica: Replica, witness: Witness, identity: str) -> None:
+        self.replica = replica
+        self.witness = witness
+        self.identity = identity
+        self.backlog = Backlog()
+        self.recent = Recent()
+        # The trace context of each queued purge, by its entry.
+        self._causes: dict[int, tuple[tuple[str, str], ...]] = {}
+        self.serving: set[Follower] = set()
+        # Several event loops, each in a thread of its own, may follow for one replica.
+        self.lock = threading.Lock()
+
+    def queue(self, tags: tuple[str, ...], *, soft: bool, trace: tuple[tuple[str, str], ...] = ()) -> None:
+        """Have a purge written when the log can be reached; until then its tags are fenced; under the lock."""
+        # A soft purge asks for stale answers; nothing has to be refused for it.
+        fence = None if soft else self.replica.fence(tags)
+        entry = self.backlog.add(tags, soft=soft, fence=fence)
+        if trace:
+            self._causes[entry] = trace
+            if len(self._causes) > _MOST_CAUSES:
+                del self._causes[next(iter(self._causes))]
+
+    def causes(self, due: Due) -> tuple[tuple[str, str], ...]:
+        """The trace context of what a line stands for, one after the other; of the first where they are many."""
+        found = [self._causes[entry] for entry in due.entries[:_MOST_LINKED] if entry in self._causes]
+        return tuple(pair for trace in found for pair in trace)
+
+
+class Follower:
+    """One event loop's link between a log and the process's replica; `bound` is the length of a lease in seconds.
+
+    `connected` is None before the first word from the log.
+    """
+
+    def __init__(self, log: SharedLog, shared: Shared, clock: Clock, *, bound: float, context: Any) -> None:
+        self.log = log
+        self.connected: bool | None = None
+        self._shared = shared
+        self._replica = shared.replica
+        self._clock = clock
+        self._bound = bound
+        self._context = context
+        self._serving = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._learning: asyncio.Task[None] | None = None
+        self._pause = _FIRST_PAUSE
+        self._failed = False
+        self._failures = 0
+        self._wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._next: asyncio.Future[bool] | None = None
+        self._applies = Applies(shared.witness)
+        self._subscribed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def begin(self, *, serving: bool, patience: float) -> None:
+        """Start, and wait for the first word from the log, for at most so many seconds."""
+        if not self._tasks:
+            self._task(self._follow())
+        if serving and not self._serving:
+            self._serving = True
+            self._shared.serving.add(self)
+            self._task(self._listen())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await asyncio.shield(self._subscribed)
+                    await self.synced()
+                    if self._learning is not None:
+                        # Until then what others have stored is of no use here.
+                        await asyncio.wait((self._learning,))
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work, context=self._context.copy()))
+
+    async def end(self, patience: float) -> None:
+        """Stop; what is queued gets one last try of at most so many seconds."""
+        tasks = [*self._tasks, *([] if self._learning is None else [self._learning])]
+        self._tasks.clear()
+        await ended(tasks)
+        self._answer_all()
+        if self._shared.backlog:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._drain()
+        if self.forget():
+            with contextlib.suppress(LogUnavailable):
+                await self.log.leave(self._shared.identity)
+        await self.log.close()
+
+    def forget(self) -> bool:
+        """Count no longer as one that serves; whether it was the last, and the replica has given up its lease."""
+        shared = self._shared
+        with shared.lock:
+            last = self in shared.serving and len(shared.serving) == 1
+            shared.serving.discard(self)
+            if last:
+                # Nothing renews it any more, and the log has not been told yet that nobody has to wait for it.
+                self._replica.let_go()
+        return last
+
+    def _answer_all(self) -> None:
+        """Let nobody wait for what will not come any more."""
+        for waited in (self._subscribed, self._next):
+            if waited is not None and not waited.done():
+                waited.set_result(False)
+
+    # -- asking ---------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        """The id under which this replica takes a lease; who only publishes takes none."""
+        return self._shared.identity if self._serving else ""
+
+    def want(self) -> None:
+        """Ask the log as soon as possible."""
+        if not self._wake.done():
+            self._wake.set_result(None)
+
+    async def synced(self) -> bool:
+        """Wait for a heartbeat that begins after this call; whether it renewed the lease."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        waited = self._next
+        self.want()
+        return await asyncio.shield(waited)
+
+    async def _follow(self) -> None:
+        try:
+            await self._beat()
+        except asyncio.CancelledError:
+            if self._tasks:
+                # Its loop ends, and nobody has stopped it before.
+                self.forget()
+                await self.log.close()
+            raise
+
+    async def _beat(self) -> None:
+        while True:
+            self._wake = asyncio.get_running_loop().create_future()
+            waited, self._next = self._next, None
+            settled = False
+            try:
+                # Who only publishes asks once whether the log is there, and again after it was not.
+                settled = await self._settled() if self._serving or not self.connected else True
+                if settled and self._shared.backlog:
+                    await self._drain()
+            finally:
+                if waited is not None and not waited.done():
+                    waited.set_result(settled)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        if self._failed:
+            # Not at once, whoever asks: a server that comes back must not be met by all at the same moment.
+            never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            await within(self._clock, never, self._pause)
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE, self._bound / 3)
+        elif self._serving:
+            await within(self._clock, self._wake, self._bound / 3)
+        else:
+            await self._wake
+
+    async def _settled(self) -> bool:
+        for _ in range(_MOST_ASKS):
+            sent = self._clock.now()
+            try:
+                answer = await self.log.run(self._replica.ask(), self._name)
+            except LogUnavailable as away:
+                self._lost(away.reason)
+                return False
+            self._found()
+            self._applies.clock.learn(answer.at, sent, self._clock.now())
+            if self._take(answer.reply, sent, None):
+                return True
+        return False
+
+    def _take(self, reply: Reply, sent: float, own: Line | None) -> bool:
+        """Apply a reply; whether there is nothing more to ask for."""
+        replica = self._replica
+        with self._shared.lock:
+            generation, applied, term = replica.generation, replica.applied, replica.term
+            following = replica.answered(reply, sent, self._clock.now(), lease=self._serving)
+            reset = replica.generation != generation
+            reached = replica.applied
+            if term.number and replica.term != term:
+                # The server that numbered them may not have been the one that goes on.
+                for tags, soft in self._shared.recent.take(self._clock.now()):
+                    self._shared.queue(tags, soft=soft)
+        if isinstance(reply, Missed) and not reset:
+            for line in reply.lines:
+                if applied < line.seq <= reached and line != own:
+                    self._applies.tell(line, self._clock.now(), late=True)
+        if reset:
+            self._shared.witness.reset(reply.term.number)
+            self._learn()
+            # The log has not heard yet that this replica has let go of everything.
+            return False
+        return following is Next.NOTHING
+
+    def _heard(self, line: Line) -> None:
+        replica = self._replica
+        with self._shared.lock:
+            before = replica.applied
+            following = replica.heard(line, self._clock.now())
+            applied = replica.applied == line.seq != before
+        if applied:
+            self._applies.tell(line, self._clock.now(), late=False)
+        if following is Next.ASK or line.prompt:
+            self.want()
+
+    async def _listen(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                async for line in self.log.messages():
+                    pause, self._failures = _FIRST_PAUSE, 0
+                    if line is not None:
+                        self._heard(line)
+                        continue
+                    if not self._subscribed.done():
+                        self._subscribed.set_result(True)
+                    self.want()
+            except LogUnavailable as away:
+                self._deaf(away.reason)
+            if not self._subscribed.done():
+                self._subscribed.set_result(False)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _deaf(self, reason: str) -> None:
+        logger.debug("the subscription ended: %s", reason)
+        # Messages may have been lost, and perhaps the log is gone as well.
+        self.want()
+        if not self.connected:
+            # That is what has been said.
+            self._failures = 0
+            return
+        self._failures += 1
+        if self._failures == _WORTH_SAYING:
+            logger.warning(
+                "no subscription to the purge log (%s): what others purge is obeyed within %g s, not at once",
+                reason,
+                self._bound,
+            )
+
+    # -- what was purged before it joined ---------------------------------------------------------
+
+    def _learn(self) -> None:
+        if not self._serving or not self._tasks:
+            return
+        if self._learning is not None:
+            self._learning.cancel()
+        loop = asyncio.get_running_loop()
+        self._learning = loop.create_task(self._read_pages(), context=self._context.copy())
+
+    async def _read_pages(self) -> None:
+        replica = self._replica
+        useful = True
+        while useful:
+            try:
+                page = await self.log.page(replica.term, replica.floor)
+            except LogUnavailable as away:
+                # What others have stored from before stays unusable here, which costs forwards and nothing else.
+                logger.debug("what was purged before this replica joined could not be read: %s", away.reason)
+                return
+            if page is not None and page.seq > replica.applied:
+                # What the log had by then is read first: a page is of use only to who knows it.
+                await self.synced()
+            with self._shared.lock:
+                useful = page is not None and replica.learned(page, self._clock.now())
+
+    # -- purges ---------------------------------------------------------------------------------
+
+    async def write(self, claim: Claim) -> Line:
+        """Write one purge, and apply it; raises `LogUnavailable` where that could not be brought to its end."""
+        with self._applies.writing():
+            return await self._write(claim)
+
+    async def _write(self, claim: Claim) -> Line:
+        replica = self._replica
+        for _ in range(_MOST_WRITES):
+            sent = self._clock.now()
+            try:
+                answer = await self.log.run(replica.ask(), self._name, purge=claim)
+            except LogUnavailable as away:
+                self._lost(away.reason)
+                raise
+            self._found()
+            line = answer.line
+            if line is not None:
+                self._applies.own(line)
+                self._take(answer.reply, sent, line)
+                if not self._serving or (replica.term == line.term and replica.applied >= line.seq):
+                    with self._shared.lock:
+                        self._shared.recent.add(claim.tags, soft=claim.soft, now=sent)
+                    return line
+        raise LogUnavailable("its term changed while the purge was written")
+
+    async def _drain(self) -> None:
+        backlog = self._shared.backlog
+        while True:
+            with self._shared.lock:
+                due = backlog.due()
+            if due is None:
+                return
+            try:
+                line = await self.write(Claim(due.tags, due.soft, self._shared.causes(due)))
+            except LogUnavailable:
+                return
+            with self._shared.lock:
+                for fence in backlog.written(due):
+                    self._replica.lift(fence)
+            self._shared.witness.numbered(line)
+
+    # -- being in touch ---------------------------------------------------------------------------
+
+    def _lost(self, reason: str) -> None:
+        self._failed = True
+        if self.connected is not False:
+            self.connected = False
+            logger.warning(
+                "out of touch with the purge log (%s): responses are kept for their first %g s only, purges are queued",
+                reason,
+                self._bound,
+                extra={"cacheinval.connected": False, "cacheinval.reason": reason},
+            )
+
+    def _found(self) -> None:
+        self._failed, self._pause = False, _FIRST_PAUSE
+        if self.connected is False:
+            logger.warning("in touch with the purge log again", extra={"cacheinval.connected": True})
+        self.connected = True

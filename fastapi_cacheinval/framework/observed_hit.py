@@ -1,0 +1,47 @@
+"""Front hits while somebody looks on: telemetry, or a CDN in front."""
+
+from __future__ import annotations
+
+from starlette.types import Scope, Send
+
+from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.framework.app_context import Site
+from fastapi_cacheinval.framework.cdn_fields import edge_of
+from fastapi_cacheinval.framework.server_spans import name_route
+from fastapi_cacheinval.ports.tracing import Seen
+
+__all__ = ["hit_watched", "watch"]
+
+
+def watch(site: Site, scope: Scope, send: Send, stored: StoredResponse, outcome: Outcome) -> Seen | None:
+    """Say of the request's span, and of the server's metrics, what a front hit is."""
+    if stored.route is not None:
+        name_route(scope, send, stored.route, routed=False)
+    tracing = site.cache.tracing
+    if not tracing.on:
+        return None
+    seen = tracing.enter(scope["headers"])
+    seen.answered(outcome, stored.trace)
+    return seen
+
+
+async def hit_watched(site: Site, scope: Scope, send: Send, stored: StoredResponse, now: float) -> None:
+    """Answer with a fresh response that nothing can concern: what the middleware does inline where nobody looks on."""
+    age, ttl = now - stored.created, int(stored.fresh_until - now)
+    outcome = Outcome(Result.HIT, "l1", None, age, ttl)
+    seen = watch(site, scope, send, stored, outcome) if site.observed else None
+    edge = edge_of(site, scope, send)
+    if edge is not None:
+        edge.answered(outcome, stored, None)
+        send = edge
+    site.counters.answered(outcome, stored.route)
+    fields = [*stored.headers, (b"age", b"%d" % age)]
+    if site.emit_cache_status:
+        fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % ttl))
+    try:
+        await send({"type": "http.response.start", "status": stored.status, "headers": fields})
+        await send({"type": "http.response.body", "body": stored.body})
+    finally:
+        if seen is not None:
+            seen.left()

@@ -1,0 +1,273 @@
+"""A fill by what the response's own headers say, freshening by 304 included (RFC 9111 sections 3 and 4.3)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from starlette.types import Message
+
+from fastapi_cacheinval.core.conditional import not_modified, not_modified_fields
+from fastapi_cacheinval.core.decide import Reason
+from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.rfc9111.asking import Asked
+from fastapi_cacheinval.core.rfc9111.building import Judged, Received, freshened, judge, make
+from fastapi_cacheinval.core.rfc9111.ranges import part_of
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse
+from fastapi_cacheinval.core.rfc9111.serving import stands_in
+from fastapi_cacheinval.core.rfc9111.targeted import passed_on
+from fastapi_cacheinval.core.selecting import Selector
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.core.storing import content_length
+from fastapi_cacheinval.engine.flights import Flight
+from fastapi_cacheinval.framework.answering import RawField, status_fields
+from fastapi_cacheinval.framework.exchange import nowhere
+from fastapi_cacheinval.framework.filling import Fill
+from fastapi_cacheinval.framework.pump import Pump
+from fastapi_cacheinval.framework.rfc9111.answering import send_cut, send_kept
+from fastapi_cacheinval.framework.rfc9111.resource import Resource
+from fastapi_cacheinval.grammar.dates import parse_date
+from fastapi_cacheinval.grammar.fields import end_to_end, first
+
+__all__ = ["SharedFill"]
+
+# RFC 5861 section 4: what counts as an error.
+_ERRORS = frozenset({500, 502, 503, 504})
+# Reasons of the request's, which say nothing about what is stored.
+_OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie"})
+
+
+class SharedFill(Fill):
+    """Takes the app's response to a GET, stores it if it may be stored, and answers the client as asked.
+
+    `validating` is the stored response that a 304 speaks of; `stale` may stand in for a failure.
+    """
+
+    def __init__(
+        self,
+        resource: Resource,
+        asked: Asked,
+        reason: Reason,
+        *,
+        flight: Flight | None,
+        stale: SharedResponse | None,
+        validating: SharedResponse | None,
+        part_key: bytes | None,
+    ) -> None:
+        self.client = resource.exchange.source
+        super().__init__(resource.exchange, resource.recipe, reason, flight=flight, stale=stale, target=None)
+        self._resource = resource
+        self._asked = asked
+        self._validating = validating
+        self._part_key = part_key
+        self._judged: Judged | None = None
+        self._status_of_origin: int | None = None
+
+    def abandon(self) -> None:
+        """Nothing of this response is to be kept: it has another owner."""
+        self._refused()
+
+    # -- the app's messages ---------------------------------------------------------------------
+
+    async def _started(self, message: Message) -> None:
+        exchange = self._exchange
+        status, headers = message["status"], [(name.lower(), value) for name, value in message.get("headers", ())]
+        message = {**message, "headers": headers}
+        if status == 304 and self._validating is not None:
+            await self._freshen(self._validating, headers)
+            return
+        if status in _ERRORS and self._fallback() is not None:
+            await self._server_error(message, status)
+            return
+        self._judged = self._judge(status, headers)
+        reason = "trailers" if message.get("trailers") else self._judged.refusal
+        if reason is None and status == 206 and self._part_key is None:
+            reason = "partial"
+        if reason is None:
+            self._start = message
+            return
+        if status >= 500:
+            # One more may lead, as after any failure.
+            self._lost(status)
+        else:
+            self._refused()
+        self._source.release()
+        if reason not in _OF_THE_REQUEST and (status < 400 or status in (404, 410)):
+            exchange.outdate(self._recipe)
+        outcome = Outcome(Result.MISS, reason=self._reason, detail=reason)
+        exchange.told(outcome)
+        await self._pass_on(message, outcome)
+
+    async def _pass_on(self, message: Message, outcome: Outcome) -> None:
+        """Let the response through, or the 304 that stands for it where the client's condition was taken off."""
+        exchange, headers = self._exchange, message["headers"]
+        fields: list[RawField] = [*self._visible(headers), *status_fields(exchange.site, outcome)]
+        if self._client_has_it(message["status"], headers):
+            exchange.swallow()
+            await exchange.outer({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
+            await exchange.outer({"type": "http.response.body", "body": b""})
+            return
+        exchange.sink = exchange.outer
+        await exchange.outer({**message, "headers": fields})
+
+    def _visible(self, headers: list[RawField]) -> list[RawField]:
+        return passed_on(headers, self._resource.hidden)
+
+    def _client_has_it(self, status: int, headers: list[RawField]) -> bool:
+        wall = self._exchange.site.cache.clock.wall()
+        modified = first(headers, b"last-modified")
+        moment = None if modified is None else parse_date(modified, wall)
+        return not_modified(self._asked.headers, status, first(headers, b"etag"), moment, wall)
+
+    async def _completed_at_once(self, start: Message) -> None:
+        exchange = self._exchange
+        stored, outcome = self._keep(start)
+        exchange.swallow()
+        exchange.told(outcome, filled=stored)
+        if isinstance(stored, SharedResponse) and stored.part is None:
+            # The first answer has what is not kept of it: cookies, an upstream's Age.
+            fields = [*self._visible(end_to_end(start["headers"])), *status_fields(exchange.site, outcome)]
+            await send_cut(exchange.outer, exchange.site, stored, self._asked, fields)
+            return
+        fields = [*self._visible(start["headers"]), *status_fields(exchange.site, outcome)]
+        await exchange.outer({**start, "headers": fields})
+        await exchange.outer({"type": "http.response.body", "body": bytes(self._body)})
+
+    def _unkept_fields(self, start: Message) -> list[RawField]:
+        return self._visible(start["headers"])
+
+    async def _begin_stream(self, start: Message, message: Message) -> None:
+        exchange = self._exchange
+        outcome = Outcome(Result.MISS, reason=self._reason)
+        exchange.told(outcome)
+        fields: list[RawField] = [*self._visible(end_to_end(start["headers"])), *status_fields(exchange.site, outcome)]
+        if self._client_has_it(start["status"], start["headers"]):
+            await exchange.outer({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
+            await exchange.outer({"type": "http.response.body", "body": b""})
+            exchange.outer = nowhere
+        self._pump = Pump(exchange.outer)
+        await self._pump.put({**start, "headers": fields}, message)
+
+    # -- what becomes of it ---------------------------------------------------------------------
+
+    def _received(self, status: int, headers: list[RawField]) -> Received:
+        exchange, recipe = self._exchange, self._recipe
+        return Received(
+            asked=self._asked,
+            key=self._resource.key_for(headers),
+            path=recipe.path,
+            origin=self._resource.origin,
+            stamp=recipe.stamp,
+            began=recipe.began,
+            status=status,
+            headers=headers,
+            added=exchange.bag().snapshot(),
+            now=exchange.site.engine.now(),
+            wall=exchange.site.cache.clock.wall(),
+            hidden=self._resource.hidden,
+            route=exchange.route,
+            trace=exchange.trace,
+        )
+
+    def _judge(self, status: int, headers: list[RawField]) -> Judged:
+        engine = self._exchange.site.engine
+        received = self._received(status, headers)
+        return judge(received, self._resource.options, engine.settings.max_body_bytes)
+
+    def _keep(self, start: Message) -> tuple[StoredResponse | None, Outcome]:
+        body = bytes(self._body)
+        length = content_length(start["headers"])
+        if length is not None and length != len(body):
+            self._refused()
+            return None, Outcome(Result.MISS, reason=self._reason, detail="incomplete")
+        received = self._received(start["status"], start["headers"])
+        judged = self._judged or self._judge(start["status"], start["headers"])
+        part = None
+        if start["status"] == 206:
+            part = part_of(start["headers"], body)
+            if part is None or self._part_key is None:
+                self._refused()
+                return None, Outcome(Result.MISS, reason=self._reason, detail="partial")
+            received = replace(received, key=self._part_key)
+        stored, chosen = make(received, judged, body, self._resource.options, part)
+        return stored, self._store(received.key, stored, chosen)
+
+    def _store(self, key: bytes, stored: SharedResponse, chosen: tuple[Selector, ...]) -> Outcome:
+        """Store, unless a purge has overtaken it, and let the waiters have what they may."""
+        exchange, engine = self._exchange, self._exchange.site.engine
+        now = engine.now()
+        seconds = now - self._recipe.began
+        if engine.stale_from(stored, now) is None:
+            if not engine.replica.live(now):
+                self._refused()
+                return Outcome(
+                    Result.MISS, reason=self._reason, fwd_status=self._status_of_origin, detail="disconnected"
+                )
+            self._close("superseded", seconds)
+            if self._flight is not None:
+                self._flight.supersede()
+            return Outcome(Result.MISS, reason=self._reason, fwd_status=self._status_of_origin, detail="superseded")
+        if not engine.keep(self._resource.recipe_with(key), stored, chosen, now):
+            self._refused()
+            return Outcome(Result.MISS, reason=self._reason, fwd_status=self._status_of_origin, detail="too-large")
+        self._resource.learn(stored.headers)
+        fresh = stored.fresh_until > now
+        self._close("stored", seconds)
+        if fresh:
+            exchange.runtime.flights.unmark(stored.key)
+            if exchange.runtime.far is not None:
+                hold = None if self._flight is None else self._flight.take_hold()
+                exchange.runtime.far.keep(key, stored, hold, split=self._resource.split)
+        if self._flight is not None:
+            if fresh:
+                self._flight.land(stored)
+            else:
+                # To be validated for each: nobody gains by waiting.
+                self._flight.refuse()
+        ttl = int(stored.fresh_until - now)
+        return Outcome(
+            Result.MISS,
+            reason=self._reason,
+            fwd_status=self._status_of_origin,
+            ttl=ttl,
+            stored=True,
+            detail=exchange.detail,
+        )
+
+    async def _freshen(self, old: SharedResponse, update: list[RawField]) -> None:
+        """A 304 to our own condition: what is stored is still right, with these fields (RFC 9111 section 4.3.4)."""
+        exchange = self._exchange
+        self._status_of_origin = 304
+        cookies: list[RawField] = []
+        if not self._resource.options.set_cookie:
+            # For this client, and none of what is stored.
+            cookies = [line for line in update if line[0] == b"set-cookie"]
+            update = [line for line in update if line[0] != b"set-cookie"]
+        merged = freshened(old, update)
+        received = replace(self._received(old.status, merged), added=old.tags)
+        judged = judge(received, self._resource.options, exchange.site.engine.settings.max_body_bytes)
+        stored, chosen = make(received, judged, old.body, self._resource.options)
+        if judged.refusal is None:
+            outcome = self._store(received.key, stored, chosen)
+        else:
+            self._refused()
+            if judged.refusal not in _OF_THE_REQUEST:
+                exchange.outdate(self._recipe)
+            outcome = Outcome(Result.MISS, reason=self._reason, fwd_status=304, detail=judged.refusal)
+        exchange.swallow()
+        exchange.told(outcome, filled=None if cookies else stored)
+        fields: list[RawField] = [*stored.headers, *cookies, *status_fields(exchange.site, outcome)]
+        await send_cut(exchange.outer, exchange.site, stored, self._asked, fields)
+
+    # -- failures -------------------------------------------------------------------------------
+
+    def _fallback(self) -> StoredResponse | None:
+        engine, stale = self._exchange.site.engine, self._stale
+        if not isinstance(stale, SharedResponse):
+            return None
+        now = engine.now()
+        return stale if stands_in(self._asked, stale, engine.stale_from(stale, now), now) else None
+
+    async def _send_in_place(self, stale: StoredResponse, outcome: Outcome) -> None:
+        if isinstance(stale, SharedResponse):
+            exchange = self._exchange
+            await send_kept(exchange.outer, exchange.site, stale, self._asked, outcome)

@@ -1,0 +1,161 @@
+"""Unsafe requests under `honour_headers`: what RFC 9111 section 4.4 and RFC 9875 invalidate, and what a POST stores."""
+
+from __future__ import annotations
+
+from math import inf
+from urllib.parse import urljoin
+
+from starlette.types import Message, Receive, Scope, Send
+
+from fastapi_cacheinval.core.rfc9111.asking import read_request
+from fastapi_cacheinval.core.rfc9111.building import Received, judge, make
+from fastapi_cacheinval.core.rfc9111.cache_groups import invalidated_groups, named_tags
+from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.core.storing import content_length
+from fastapi_cacheinval.core.tags import ALL, path_tag
+from fastapi_cacheinval.engine.runtime import Runtime
+from fastapi_cacheinval.framework.app_context import Site
+from fastapi_cacheinval.framework.mutation import Mutation
+from fastapi_cacheinval.framework.rfc9111.resource import Resource, SearchRules, origin_of
+from fastapi_cacheinval.grammar.fields import first
+
+__all__ = ["SharedMutation"]
+
+_Purges = list[tuple[tuple[str, ...], bool]]
+
+
+def _lower(start: Message) -> list[tuple[bytes, bytes]]:
+    return [(name.lower(), value) for name, value in start.get("headers", ())]
+
+
+class SharedMutation(Mutation):
+    """Purges its target's path, whoever would answer a GET there, and the cache groups that its response names.
+
+    The response to a POST that names its own target as its `Content-Location` and is explicitly fresh
+    is stored for GET (RFC 9110 section 9.3.3), unless anything else was purged since the request entered.
+    """
+
+    _groups: tuple[str, ...] = ()
+    _start: Message | None = None
+    _as_of: int | None = None
+    _overtaken = False
+
+    def __init__(
+        self,
+        site: Site,
+        runtime: Runtime,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        options: HeaderOptions,
+        rules: SearchRules,
+    ) -> None:
+        super().__init__(site, runtime, scope, receive, send)
+        self._options = options
+        self._rules = rules
+        self._content = bytearray()
+        self._complete = False
+
+    # -- what is purged -------------------------------------------------------------------------
+
+    def _tags_of_path(self, path: str) -> list[str]:
+        own = path_tag(self.site.below(self.site.root_of(self.arrived), path))
+        return [own, *(tag for tag in super()._tags_of_path(path) if tag != own)]
+
+    def _path_tags(self) -> list[str]:
+        return [*super()._path_tags(), *self._groups]
+
+    def _note_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        super()._note_headers(headers)
+        self._groups = invalidated_groups(headers, self._origin())
+
+    def _origin(self) -> str:
+        scheme, host = origin_of(self.arrived)
+        return f"{scheme}://{host.decode('latin-1')}"
+
+    async def _write(self, purges: _Purges, *fences: int | None) -> None:
+        replica, before = self.site.engine.replica, len(self._numbers)
+        untouched = self._start is not None and self._untouched(self._start)
+        applied = replica.applied
+        await super()._write(purges, *fences)
+        own = self._numbers[before:]
+        if own:
+            # No line of others' between the check and our own.
+            alone = untouched and own == list(range(applied + 1, applied + 1 + len(own)))
+            self._as_of, self._overtaken = own[-1], self._overtaken or not alone
+
+    def _untouched(self, start: Message) -> bool:
+        """Whether nothing that would be stored has been purged since the request entered, but by this mutation."""
+        engine = self.site.engine
+        replica = engine.replica
+        entered = self.stamp
+        # Fences, this mutation's own among them, are looked at when all is done.
+        since = entered._replace(as_of=self._as_of or entered.as_of, fence=replica.fence_count)
+        return replica.hand_over(since, self._would_be_tags(start), engine.now()) == inf
+
+    def _would_be_tags(self, start: Message) -> tuple[str, ...]:
+        return (*self.bag().snapshot(), *named_tags(_lower(start), self._origin()), *self._path_tags(), ALL)
+
+    # -- what is stored -------------------------------------------------------------------------
+
+    async def _take(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and self._is_for_get(message):
+            self._start = message
+        elif message["type"] == "http.response.body" and self._start is not None:
+            self._content += message.get("body", b"")
+            self._complete = not message.get("more_body", False)
+            if len(self._content) > self.site.engine.settings.max_body_bytes:
+                self._start = None
+        await super()._take(message)
+
+    def _is_for_get(self, start: Message) -> bool:
+        if self.scope["method"] != "POST" or start["status"] != 200:
+            return False
+        named = first(_lower(start), b"content-location")
+        if named is None:
+            return False
+        query = self.arrived.get("query_string", b"").decode("latin-1")
+        raw_path: bytes = self.arrived.get("raw_path") or self.arrived["path"].encode()
+        target = self._origin() + raw_path.decode("latin-1") + (f"?{query}" if query else "")
+        try:
+            return urljoin(target, named.decode("latin-1")) == target
+        except ValueError:
+            return False
+
+    async def done(self) -> None:
+        await super().done()
+        if self._start is not None and self._complete:
+            self._store(self._start)
+
+    def _store(self, start: Message) -> None:
+        """Store for GET what the app has just said, as of its own purge."""
+        engine = self.site.engine
+        stamp = engine.replica.stamp(self.began)
+        if self._as_of is None or self._overtaken or stamp.generation != self.stamp.generation:
+            return
+        if engine.replica.fenced(self._would_be_tags(start)):
+            return
+        headers = _lower(start)
+        length = content_length(headers)
+        if length is not None and length != len(self._content):
+            return
+        resource = Resource(self, self._options, self._rules)
+        received = Received(
+            asked=read_request("GET", self.client_headers, self._options),
+            key=resource.key_for(headers),
+            path=resource.path,
+            origin=resource.origin,
+            stamp=stamp._replace(as_of=self._as_of),
+            began=self.began,
+            status=200,
+            headers=headers,
+            added=self.bag().snapshot(),
+            now=engine.now(),
+            wall=self.site.cache.clock.wall(),
+            hidden=resource.hidden,
+            trace=self.trace,
+        )
+        judged = judge(received, self._options, engine.settings.max_body_bytes)
+        if judged.refusal is None and judged.life.explicit:
+            stored, chosen = make(received, judged, bytes(self._content), self._options)
+            engine.keep(resource.recipe_with(received.key), stored, chosen, engine.now())

@@ -1,0 +1,136 @@
+"""What a request is for: its key, its origin, and what No-Vary-Search has told of its query."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+
+from starlette.types import Scope
+
+from fastapi_cacheinval.core.keys import cache_key, variant_key
+from fastapi_cacheinval.core.policy import CachePolicy
+from fastapi_cacheinval.core.recipe import Recipe
+from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.framework.app_context import Site
+from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.grammar.fields import RawHeaders, combined, values
+from fastapi_cacheinval.grammar.no_vary_search import (
+    EVERYTHING_COUNTS,
+    NoVarySearch,
+    parse_no_vary_search,
+)
+
+__all__ = ["Resource", "SearchRules", "origin_of"]
+
+# What a fill by headers tells the parts that ask for a policy: nothing is fresh by it, nothing is added.
+_NO_POLICY = CachePolicy(ttl=0)
+_PART = ((b"range", b"part"),)
+_MOST_RULES = 1_000
+_TAG_FIELDS = frozenset({b"surrogate-key", b"cache-tag", b"edge-cache-tag"})
+
+
+class SearchRules:
+    """What `No-Vary-Search` said last of each path, for the most recent thousand paths that said something.
+
+    A rule only says under which further key to look: what is stored there carried the same rule itself.
+    """
+
+    def __init__(self) -> None:
+        self._rules: OrderedDict[bytes, NoVarySearch] = OrderedDict()
+
+    def get(self, base: bytes) -> NoVarySearch | None:
+        """The rule of a path's key."""
+        return self._rules.get(base)
+
+    def learn(self, base: bytes, rule: NoVarySearch) -> None:
+        """Take note of a response's rule."""
+        if rule == EVERYTHING_COUNTS:
+            self._rules.pop(base, None)
+            return
+        self._rules[base] = rule
+        self._rules.move_to_end(base)
+        if len(self._rules) > _MOST_RULES:
+            self._rules.popitem(last=False)
+
+
+def origin_of(scope: Scope) -> tuple[str, bytes]:
+    """The scheme, and the authority as the client names it."""
+    return str(scope.get("scheme", "http")), (combined(scope["headers"], b"host") or b"").lower()
+
+
+class Resource:
+    """One request's resource.
+
+    The key holds scheme, host, the path as it was sent (`%2F` is no slash to a proxy) and the raw query.
+    """
+
+    def __init__(self, exchange: Exchange, options: HeaderOptions, rules: SearchRules) -> None:
+        site, scope = exchange.site, exchange.arrived
+        self.exchange = exchange
+        self.options = options
+        self._rules = rules
+        scheme, host = origin_of(exchange.arrived)
+        self.origin = f"{scheme}://{host.decode('latin-1')}"
+        self.path = site.below(site.root_of(scope), scope["path"])
+        self._query: bytes = scope.get("query_string", b"")
+        raw_path: bytes = scope.get("raw_path") or b""
+        self._spelled = raw_path.partition(b"?")[0].decode("latin-1") or scope["path"]
+        self.split = bool(self._query)
+        self.key = self._key(site, b"headers", self._query)
+        self._base = self._key(site, b"path")
+        self.part_key = variant_key(self.key, _PART)
+        self.hidden: frozenset[bytes] = frozenset() if site.emit_surrogate_key else _TAG_FIELDS
+        rule = rules.get(self._base)
+        self.folded_key = None if rule is None else self._folded(rule)
+        self.recipe = Recipe(
+            key=self.key,
+            policy=_NO_POLICY,
+            tags=(),
+            declared=(),
+            request_headers=exchange.client_headers,
+            path=self.path,
+            private=False,
+            front=False,
+            stamp=exchange.stamp,
+            began=exchange.began,
+            emit_surrogate_key=site.emit_surrogate_key,
+        )
+
+    def _key(self, site: Site, *query: bytes) -> bytes:
+        settings = site.engine.settings
+        scheme, host = origin_of(self.exchange.arrived)
+        return cache_key(
+            namespace=settings.namespace,
+            version=settings.version,
+            scheme=scheme,
+            host=host,
+            path=self._spelled,
+            query=query,
+            # No digest of a partition is as short: what routes with policies store never meets this.
+            partition=b"headers",
+            epoch=0,
+        )
+
+    def _folded(self, rule: NoVarySearch) -> bytes:
+        kept = (text.encode("utf-8", "surrogatepass") for text in rule.significant(self._query))
+        only = None if rule.only is None else sorted(rule.only)
+        said = repr((sorted(rule.ignored), only, rule.order)).encode("utf-8", "surrogatepass")
+        return self._key(self.exchange.site, b"folded", said, *kept)
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """The keys under which an answer may be stored."""
+        return (self.key,) if self.folded_key is None else (self.key, self.folded_key)
+
+    def learn(self, headers: RawHeaders) -> None:
+        """Take note of what a stored response says of queries."""
+        self._rules.learn(self._base, parse_no_vary_search(values(headers, b"no-vary-search")))
+
+    def key_for(self, headers: RawHeaders) -> bytes:
+        """The key under which a response is kept: the resource's own, or that of all equivalent queries."""
+        rule = parse_no_vary_search(values(headers, b"no-vary-search"))
+        return self.key if rule == EVERYTHING_COUNTS else self._folded(rule)
+
+    def recipe_with(self, key: bytes) -> Recipe:
+        """What a fill needs to be kept under a key."""
+        return replace(self.recipe, key=key)

@@ -1,0 +1,1 @@
+"""What FastAPI's dependency tree says about a route; needs neither cache nor engine."""

@@ -1,0 +1,194 @@
+"""From a route's dependency tree to its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from fastapi.routing import APIRoute
+
+from fastapi_cacheinval.core.policy import CachePolicy
+from fastapi_cacheinval.dependencies import Invalidates
+from fastapi_cacheinval.errors import ConfigurationError
+from fastapi_cacheinval.routes.audit import errors_of, warnings_of
+from fastapi_cacheinval.routes.bindings import Binding, bind
+from fastapi_cacheinval.routes.covers import innermost, uncovered
+from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
+from fastapi_cacheinval.routes.middleware_stack import around
+from fastapi_cacheinval.routes.parameters import CREDENTIALS, caller_reads, handler_headers, path_names, query_names
+from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
+from fastapi_cacheinval.routes.route_hook import Tap
+
+__all__ = ["Analysis", "Place", "analyse", "own_methods"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a route stands: the prefix of the mounts above it, and what the front lookup would skip on the way.
+
+    `inherited` are the ids of the `invalidates()` of the apps, routers and includes above. `origin` says
+    that `CORSMiddleware` is on the way, `commits` that something is that may commit after the response.
+    `hosts` are those of `parameters` that come from the host, `ordinal` tells routes with one template apart.
+    `layers` names what may change responses on the way.
+    """
+
+    prefix: str = ""
+    parameters: frozenset[str] = frozenset()
+    front_off: str | None = None
+    inherited: frozenset[int] = frozenset()
+    origin: bool = False
+    commits: bool = False
+    hosts: frozenset[str] = frozenset()
+    ordinal: int = 0
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """A plan, what forbids it, and what its author should hear."""
+
+    plan: RoutePlan
+    errors: tuple[ConfigurationError, ...]
+    warnings: tuple[str, ...]
+
+
+def own_methods(thing: object, stock: type, names: tuple[str, ...]) -> str | None:
+    """The methods of an object's class that are not the stock ones, in words."""
+    kind = type(thing)
+    own = [name for name in names if getattr(kind, name, None) is not getattr(stock, name, None)]
+    return f"{kind.__module__}.{kind.__qualname__} has its own {'(), '.join(own)}()" if own else None
+
+
+# Each of these stands between a route's tap and its handler.
+_SEEING = ("get_route_handler", "handle")
+# Each of these sees the request, or wraps what does.
+_HANDLING = ("__init__", "__call__", "get_route_handler", "handle", "matches")
+
+
+def analyse(
+    route: EffectiveRoute, place: Place, overrides: Overrides, epoch: int = 0, otherwise: RoutePlan | None = None
+) -> Analysis:
+    """The plan of a route as it stands; never raises for what its author did wrong, which `errors` has.
+
+    `otherwise` is the plan without overrides.
+    """
+    root = tree_of(route.dependant, overrides)
+    methods = frozenset(route.methods)
+    cached = innermost(root)
+    if cached is not None and not (cached.policy.active and "GET" in methods):
+        cached = None
+    policy = None if cached is None else cached.policy
+    evidence = uncovered(root, cached)
+    if policy is not None:
+        evidence += tuple(_around_the_handler(route))
+    sharing = _sharing(policy, evidence)
+    front_off = None if policy is None else _front_off(policy, sharing, root)
+    if policy is not None and front_off is None:
+        front_off = "dependencies are overridden" if overrides else _way_off(route, place)
+    invalidations = () if methods <= SAFE_METHODS else _invalidations(root)
+    templates = [*(() if policy is None else policy.templates), *(t for each in invalidations for t in each.templates)]
+    bindings, unbound = bind(
+        (name for template in templates for name in template.names),
+        root,
+        frozenset(route.path_regex.groupindex) | place.parameters,
+        _none if otherwise is None else otherwise.bindings,
+    )
+    elsewhere = path_names(root) - (frozenset(route.path_regex.groupindex) | place.parameters - place.hosts)
+    if own_methods(original_of(route), APIRoute, ("matches",)):
+        # It may give other values than those in the path.
+        elsewhere = path_names(root)
+    if policy is not None and front_off is None and elsewhere:
+        front_off = f"the path does not hold the Path() parameter {min(elsewhere)!r}"
+    headers = (handler_headers(root) or frozenset()) - CREDENTIALS
+    if place.origin:
+        # Its fields depend on Origin, and it does not always say so in Vary.
+        headers |= {"origin"}
+    plan = RoutePlan(
+        path=place.prefix + route.path_format,
+        methods=methods,
+        policy=policy,
+        cached=cached,
+        sharing=sharing,
+        uncovered=evidence,
+        query=_query(root, bindings, otherwise),
+        headers=tuple(sorted(name.encode("latin-1", "replace") for name in headers)),
+        ordinal=place.ordinal,
+        elsewhere=tuple(sorted(elsewhere)),
+        front=policy is not None and front_off is None,
+        front_off=front_off,
+        bindings=MappingProxyType(bindings),
+        invalidations=invalidations,
+        layers=place.layers,
+        commits_late=place.commits or any(node.late for node in root.walk() if node is not root),
+        epoch=epoch,
+        provider=route.dependency_overrides_provider,
+    )
+    errors = tuple(errors_of(plan, root, unbound, place.inherited))
+    if errors and plan.sharing is not Sharing.UNPROVED:
+        # At start-up the errors stop the app; a route met later is forwarded, never cached.
+        evidence = (*plan.uncovered, *map(str, errors))
+        plan = replace(plan, sharing=Sharing.UNPROVED, uncovered=evidence, front=False, front_off=str(errors[0]))
+    return Analysis(plan, errors, tuple(warnings_of(plan, root)))
+
+
+def _query(root: Node, bindings: dict[str, Binding], otherwise: RoutePlan | None) -> frozenset[str] | None:
+    names = query_names(root)
+    # A tag made of what only the plain tree declares must still be told apart by the key.
+    if otherwise is not None and any(binding is otherwise.bindings.get(name) for name, binding in bindings.items()):
+        return None if names is None or otherwise.query is None else names | otherwise.query
+    return names
+
+
+_none: MappingProxyType[str, Binding] = MappingProxyType({})
+
+
+def _invalidations(root: Node) -> tuple[Invalidates, ...]:
+    found: dict[int, Invalidates] = {}
+    for node in root.walk():
+        call: Any = node.call
+        if isinstance(call, Invalidates):
+            found[id(call)] = call
+    return tuple(found.values())
+
+
+def _sharing(policy: CachePolicy | None, evidence: tuple[str, ...]) -> Sharing:
+    if policy is not None and policy.shared:
+        return Sharing.DECLARED
+    if evidence:
+        return Sharing.UNPROVED
+    if policy is not None and (policy.partition or policy.guards):
+        return Sharing.COVERED
+    return Sharing.PROVED
+
+
+def _front_off(policy: CachePolicy, sharing: Sharing, root: Node) -> str | None:
+    """What in the route itself keeps its responses from being served before routing."""
+    if policy.partition or policy.guards:
+        return "partition_by and guarded_by run on every request"
+    if sharing is Sharing.UNPROVED:
+        return "its responses may not be shared"
+    for node in root.walk():
+        if node is not root and (reads := caller_reads(node, handler=False)):
+            return f"shared=True does not open it while {reads[0]}"
+    return None
+
+
+def _around_the_handler(route: EffectiveRoute) -> Iterator[str]:
+    """What of the route itself is handed the raw request before or instead of its handler, as `where: what`."""
+    original = original_of(route)
+    own = own_methods(original, APIRoute, _SEEING)
+    if own is not None:
+        yield f"the route: {own}, which is handed the raw request"
+    for name in _SEEING:
+        if name in vars(original) and not isinstance(vars(original)[name], Tap):
+            yield f"the route: its {name}() is replaced, by what is handed the raw request"
+    for name in around(getattr(route, "app", None)):
+        yield f"the route: {name} around its app, which is handed the raw request"
+
+
+def _way_off(route: EffectiveRoute, place: Place) -> str | None:
+    """What on the way to the route a hit would skip."""
+    return own_methods(original_of(route), APIRoute, _HANDLING) or place.front_off

@@ -1,0 +1,77 @@
+"""A route's dependency tree as it will be solved, overrides applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fastapi_cacheinval.dependencies import Cached, Invalidates, collected_tags
+from fastapi_cacheinval.routes.fastapi_private import Dependant, exit_of, is_late, replacement, scopes_of
+
+__all__ = ["Node", "Overrides", "tree_of"]
+
+Overrides = Mapping[Any, Callable[..., Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One call in the tree.
+
+    `identity` is the declared callable with its effective security scopes and the time of its exit: FastAPI
+    solves nodes of equal identity once. `declares` is what runs, which differs from it under overrides.
+    `bound` is false where the value goes nowhere, as in `dependencies=[...]`. `late` is a `yield` dependency
+    whose exit, and so its commit, comes after the response.
+    """
+
+    identity: tuple[Any, frozenset[str], str]
+    declares: Dependant
+    bound: bool
+    reused: bool
+    late: bool
+    children: tuple[Node, ...]
+
+    @property
+    def call(self) -> Any:
+        """What runs."""
+        return self.declares.call
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is the cache's own marker, which reads the request without telling callers apart."""
+        return isinstance(self.call, Cached | Invalidates) or self.call is collected_tags
+
+    @property
+    def label(self) -> str:
+        """The callable's name, for messages."""
+        call = self.call
+        while isinstance(call, partial):
+            call = call.func
+        return str(getattr(call, "__qualname__", None) or type(call).__qualname__)
+
+    def walk(self) -> Iterator[Node]:
+        """This node and all below it, parents first."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+def tree_of(dependant: Dependant, overrides: Overrides) -> Node:
+    """The tree of a route's own dependant; its root, the handler, is never overridden."""
+    return _node(dependant, dependant, overrides)
+
+
+def _node(declared: Dependant, used: Dependant, overrides: Overrides) -> Node:
+    children: list[Node] = []
+    for child in used.dependencies:
+        solved = replacement(child, overrides.get(child.call, child.call)) if overrides and child.call else child
+        children.append(_node(child, solved, overrides))
+    return Node(
+        identity=(declared.call, scopes_of(declared), exit_of(declared)),
+        declares=used,
+        bound=declared.name is not None,
+        reused=declared.use_cache,
+        late=is_late(used),
+        children=tuple(children),
+    )

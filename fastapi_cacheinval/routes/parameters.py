@@ -1,0 +1,171 @@
+"""What one node of the tree reads of a request: query names, header names, and what tells callers apart."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from fastapi.security import APIKeyQuery
+from pydantic import AliasChoices, AliasPath, BaseModel
+
+from fastapi_cacheinval.routes.dependency_tree import Node
+from fastapi_cacheinval.routes.fastapi_private import Field, security_scheme
+
+__all__ = ["caller_reads", "handler_headers", "model_of", "path_names", "query_names", "request_names"]
+
+CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
+
+
+def model_of(field: Field) -> type[BaseModel] | None:
+    """The pydantic model that gathers several parameters into one argument, if the field is one."""
+    annotation = field.field_info.annotation
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        annotation = members[0] if len(members) == 1 else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _takes_only_its_fields(field: Field, model: type[BaseModel]) -> bool:
+    """Whether the model sees nothing but its declared fields: it is handed all the rest of the request's too."""
+    declared = model.__pydantic_decorators__
+    validators: list[Any] = [*declared.model_validators.values(), *declared.root_validators.values()]
+    return (
+        model.model_config.get("extra", "ignore") in (None, "ignore")
+        and all(validator.info.mode == "after" for validator in validators)
+        and model.__init__ is BaseModel.__init__
+        and model.__new__ is BaseModel.__new__
+        and getattr(model.__get_pydantic_core_schema__, "__func__", None)
+        is getattr(BaseModel.__get_pydantic_core_schema__, "__func__", None)
+        # A validator beside the annotation runs on the whole mapping.
+        and not field.field_info.metadata
+    )
+
+
+def request_names(name: str, info: Any) -> set[str]:
+    """Every name under which a parameter may come: more than one version of FastAPI reads is no harm."""
+    names = {info.alias or name}
+    alias = info.validation_alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    for choice in choices:
+        if isinstance(choice, AliasPath):
+            names.add(str(choice.path[0]))
+        elif isinstance(choice, str) and choice:
+            names.add(choice)
+    return names
+
+
+def _query_of(field: Field) -> set[str] | None:
+    names = request_names(field.name, field.field_info)
+    model = model_of(field)
+    if model is None:
+        return names
+    if not _takes_only_its_fields(field, model):
+        return None
+    for name, info in model.model_fields.items():
+        names |= {name, *request_names(name, info)}
+    return names
+
+
+def _raw_request(node: Node) -> str | None:
+    declares = node.declares
+    return declares.request_param_name or declares.http_connection_param_name or declares.websocket_param_name
+
+
+def _query_read_raw(node: Node) -> set[str] | None:
+    """What a node reads of the query by way of the request itself; None: perhaps all of it."""
+    if node.ours or _raw_request(node) is None:
+        return set()
+    scheme = node.call
+    # FastAPI's own schemes read one header, one cookie or one query parameter, and say which.
+    if security_scheme(scheme) is scheme and type(scheme).__module__.startswith("fastapi.security."):
+        return {scheme.model.name} if isinstance(scheme, APIKeyQuery) else set()
+    return None
+
+
+def query_names(root: Node) -> frozenset[str] | None:
+    """The query parameters that anything in the tree may read; None: the whole query string."""
+    names: set[str] = set()
+    for node in root.walk():
+        read = [_query_read_raw(node), *(_query_of(field) for field in node.declares.query_params)]
+        for found in read:
+            if found is None:
+                return None
+            names |= found
+    return frozenset(names)
+
+
+def path_names(root: Node) -> frozenset[str]:
+    """The names in the request of all `Path()` parameters in the tree."""
+    return frozenset(field.alias for node in root.walk() for field in node.declares.path_params)
+
+
+def _headers_of(field: Field) -> set[str] | None:
+    info = field.field_info
+    model = model_of(field)
+    if model is None:
+        return {name.lower() for name in request_names(field.name, info)}
+    if not _takes_only_its_fields(field, model):
+        return None
+    names: set[str] = set()
+    by_name = any(model.model_config.get(key) for key in ("populate_by_name", "validate_by_name"))
+    for name, inner in model.model_fields.items():
+        converts = getattr(inner, "convert_underscores", getattr(info, "convert_underscores", True))
+        read = request_names(name, inner)
+        if by_name or model.model_config.get("validate_by_alias") is False:
+            read.add(name)
+        if converts and name in read:
+            if len(read) == 1:
+                read.clear()
+            read.add(name.replace("_", "-"))
+        names |= {each.lower() for each in read}
+    return names
+
+
+def handler_headers(root: Node) -> frozenset[str] | None:
+    """The lower-case names of the handler's own `Header()` parameters; None: perhaps all of them."""
+    names: set[str] = set()
+    for field in root.declares.header_params:
+        found = _headers_of(field)
+        if found is None:
+            return None
+        names |= found
+    return frozenset(names)
+
+
+def _listed(kind: str, fields: Iterable[Field]) -> Iterator[str]:
+    for field in fields:
+        yield f"{kind} {field.name!r}"
+
+
+def _handler_credentials(root: Node) -> Iterator[str]:
+    for field in root.declares.header_params:
+        names = _headers_of(field)
+        if names is None:
+            yield f"Header() model {field.name!r} that may read every header"
+        else:
+            yield from (f"Header() {field.name!r} ({name})" for name in sorted(names & CREDENTIALS))
+
+
+def caller_reads(node: Node, *, handler: bool) -> tuple[str, ...]:
+    """What a node reads that may tell one caller from another, each as `where: what`.
+
+    A handler's own `Header()` is part of the variant and counts only where it is a credential; a
+    dependency's counts always, because that is how many apps check a token.
+    """
+    if node.ours:
+        return ()
+    declares = node.declares
+    what: list[str] = []
+    scheme = None if handler else security_scheme(node.call)
+    raw = _raw_request(node)
+    if scheme is not None:
+        what.append(f"security scheme {type(scheme).__name__}")
+    elif raw is not None:
+        what.append(f"the raw request as {raw!r}")
+    what += _listed("Cookie()", declares.cookie_params)
+    what += _handler_credentials(node) if handler else _listed("Header()", declares.header_params)
+    where = "the handler" if handler else "dependency"
+    return tuple(f"{where} {node.label}: {each}" for each in what)

@@ -1,0 +1,80 @@
+"""What is known of a route before any request: its inputs, its policy, and how far its responses may be shared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from fastapi_cacheinval.core.policy import CachePolicy
+from fastapi_cacheinval.dependencies import Cached, Invalidates
+from fastapi_cacheinval.routes.bindings import Binding
+
+__all__ = ["SAFE_METHODS", "RoutePlan", "Sharing"]
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
+
+
+class Sharing(Enum):
+    """Why a route's response may be handed to another caller, or that it may not."""
+
+    PROVED = auto()
+    """Nothing in the route's tree can tell callers apart."""
+    COVERED = auto()
+    """What can is in the key as a partition, or is a guard that runs on every request."""
+    DECLARED = auto()
+    """The author's word, `shared=True`."""
+    UNPROVED = auto()
+    """It may not be cached."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePlan:
+    """One route of the app as the cache sees it; a router included twice has two plans per route.
+
+    - `path`: its template, with the prefixes of mounts and includes.
+    - `methods`: those that it answers.
+    - `policy`: the innermost `cached()`'s; None where there is none, it is off, or GET is not answered.
+    - `cached`: the callable whose call is the lookup; the outer ones are inert.
+    - `sharing`, and `uncovered`, the evidence against sharing, each as `where: what`.
+    - `query`: the query parameters that anything in the tree may read; None stands for all.
+    - `headers`: the handler's own `Header()` fields, lower-case and sorted: a part of the variant; with
+      `CORSMiddleware` on the way, `origin` as well.
+    - `ordinal`: which one of the routes with its template it is, in matching order: routes that match in ways of
+      their own may share one.
+    - `elsewhere`: the `Path()` parameters, by their names in the request, that the path does not hold: a layer
+      outside, a host or a route class gives them.
+    - `front`: whether the front lookup may serve it; `front_off` says why not.
+    - `bindings`: for every name in a tag template that applies, how to get its validated value.
+    - `invalidations`: every `invalidates()` in the tree, where an unsafe method is answered.
+    - `layers`: what stands between the middleware and the route and is not known to leave responses as they are.
+    - `commits_late`: whether a `yield` dependency exits, and so commits, after the response is sent, or a
+      middleware on the way might.
+    - `epoch`: 0, or a number of this process's that stands for one set of dependency overrides.
+    - `provider`: what holds `dependency_overrides`, if anything.
+    """
+
+    path: str
+    methods: frozenset[str]
+    policy: CachePolicy | None
+    cached: Cached | None
+    sharing: Sharing
+    uncovered: tuple[str, ...]
+    query: frozenset[str] | None
+    headers: tuple[bytes, ...]
+    ordinal: int
+    elsewhere: tuple[str, ...]
+    front: bool
+    front_off: str | None
+    bindings: Mapping[str, Binding]
+    invalidations: tuple[Invalidates, ...]
+    layers: tuple[str, ...]
+    commits_late: bool
+    epoch: int
+    provider: Any
+
+    @property
+    def layered(self) -> bool:
+        """Whether the cache must work behind the layers: what they write may be for one caller alone."""
+        return bool(self.layers) and self.policy is not None and self.sharing is not Sharing.DECLARED

@@ -1,0 +1,40 @@
+"""Where a request enters its route, behind everything that stands before it."""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastapi_cacheinval.dependencies import SCOPE_KEY
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
+
+__all__ = ["Tap", "tap"]
+
+
+class _Entering(Protocol):
+    async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
+class Tap:
+    """Stands in place of a route's `handle`, and lets the exchange at hand, if there is one, take it from there."""
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, handle: ASGIApp) -> None:
+        self._handle = handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request that has come to its route."""
+        exchange = cast("_Entering | None", scope.get(SCOPE_KEY))
+        if exchange is None:
+            await self._handle(scope, receive, send)
+        else:
+            await exchange.enter(self._handle, scope, receive, send)
+
+
+def tap(route: EffectiveRoute) -> None:
+    """Tap a route, once: a route that is included twice is one object, and caches of several apps may share it."""
+    original = original_of(route)
+    if not isinstance(vars(original).get("handle"), Tap):
+        vars(original)["handle"] = Tap(original.handle)

@@ -1,0 +1,197 @@
+"""The routes of an application as a tree of levels, each with its entries in matching order."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fastapi import routing as fastapi_routing
+from fastapi.routing import APIRoute, APIRouter
+from starlette import routing
+from starlette.routing import BaseRoute, Match
+
+from fastapi_cacheinval.dependencies import Invalidates
+from fastapi_cacheinval.routes.analysis import Analysis, Place, analyse, own_methods
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers
+from fastapi_cacheinval.routes.middleware_stack import inside_of
+
+__all__ = ["Known", "Survey", "route_path"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """An analysed route; holding it keeps its address from being given to another."""
+
+    route: EffectiveRoute
+    place: Place
+    analysis: Analysis
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Leaf:
+    """Answers a path with the methods it has; without `known` it is a plain route, which is never cached."""
+
+    pattern: re.Pattern[str]
+    methods: frozenset[str] | None
+    known: Known | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Branch:
+    """A mount, or a host, which has no pattern of the path: once it matches, no later route is tried."""
+
+    route: BaseRoute
+    pattern: re.Pattern[str] | None
+    level: _Level
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Foreign:
+    """A route of a class that only knows itself whether it matches."""
+
+    route: BaseRoute
+
+
+_Entry = _Leaf | _Branch | _Foreign
+
+
+@dataclass(slots=True, eq=False)
+class _Level:
+    """The routes of one router, includes opened; `root_path` is what its application insists on."""
+
+    root_path: str
+    entries: list[_Entry] = field(default_factory=list[_Entry])
+
+
+_MATCHING = (
+    APIRoute.matches,
+    fastapi_routing.APIWebSocketRoute.matches,
+    routing.Route.matches,
+    routing.WebSocketRoute.matches,
+    routing.Mount.matches,
+    routing.Host.matches,
+)
+
+
+def route_path(path: str, root_path: str) -> str:
+    """The path as a router sees it: without the root path, where that is a whole part of it."""
+    if root_path and path.startswith(root_path):
+        rest = path[len(root_path) :]
+        if not rest or rest.startswith("/"):
+            return rest
+    return path
+
+
+def _matches(route: BaseRoute, scope: dict[str, Any]) -> bool:
+    match, _ = route.matches(scope)
+    return match is Match.FULL
+
+
+class Survey:
+    """All routes of an application at one moment, analysed: `known` in matching order, by identity."""
+
+    def __init__(self, app: Any, place: Place) -> None:
+        self.known: dict[int, Known] = {}
+        # Whether the paths of the routes alone say which of them answers.
+        self.plain = True
+        self._lists: list[Sequence[Any]] = []
+        self._ordinals: Counter[str] = Counter()
+        self._top = self._level(app, place, ())
+        self._sizes = [*map(len, self._lists)]
+
+    @property
+    def outdated(self) -> bool:
+        """Whether some router has more or fewer routes than when this was made."""
+        return self._sizes != [*map(len, self._lists)]
+
+    def find(self, method: str, path: str, scope: dict[str, Any]) -> Known | None:
+        """What would answer the method and path; None where nothing of FastAPI's would."""
+        answering = self._answering(method, path, scope)
+        return answering.known if isinstance(answering, _Leaf) else None
+
+    def answered(self, method: str, path: str, scope: dict[str, Any]) -> bool:
+        """Whether any route, FastAPI's or not, would answer the method and path."""
+        return self._answering(method, path, scope) is not None
+
+    def _answering(self, method: str, path: str, scope: dict[str, Any]) -> _Leaf | _Foreign | None:
+        root_path = self._top.root_path or str(scope.get("root_path", ""))
+        return self._find(self._top, root_path, {**scope, "method": method, "path": path})
+
+    def _find(self, level: _Level, root_path: str, scope: dict[str, Any]) -> _Leaf | _Foreign | None:
+        path = route_path(scope["path"], root_path)
+        for entry in level.entries:
+            if isinstance(entry, _Leaf):
+                if (entry.methods is None or scope["method"] in entry.methods) and entry.pattern.match(path):
+                    return entry
+            elif isinstance(entry, _Branch) and entry.pattern is not None:
+                if found := entry.pattern.match(path):
+                    taken = path[: -len("/" + found["path"])]
+                    return self._find(entry.level, entry.level.root_path or root_path + taken, scope)
+            elif _matches(entry.route, {**scope, "root_path": root_path}):
+                if isinstance(entry, _Foreign):
+                    return entry
+                return self._find(entry.level, entry.level.root_path or root_path, scope)
+        return None
+
+    def _level(self, app: Any, place: Place, above: tuple[int, ...]) -> _Level:
+        level = _Level(str(getattr(app, "root_path", "") or ""))
+        self.plain = self.plain and not level.root_path
+        routes: list[BaseRoute] | None = getattr(app, "routes", None)
+        if routes is None or id(app) in above:
+            return level
+        router: Any = getattr(app, "router", app)
+        self._lists.append(routes)
+        inherited = [*getattr(router, "dependencies", ())]
+        for included, dependencies in included_routers(routes):
+            self._lists.append(included.routes)
+            inherited += [*dependencies, *included.dependencies]
+            custom = own_methods(included, APIRouter, ("handle", "matches"))
+            if custom is not None:
+                place = replace(place, front_off=place.front_off or custom, layers=(*place.layers, custom))
+        found = {id(each.dependency) for each in inherited if isinstance(each.dependency, Invalidates)}
+        place = replace(place, inherited=place.inherited | found)
+        for original, effective in effective_routes(routes):
+            level.entries += self._entry(original, effective, place, (*above, id(app)))
+            if type(effective if isinstance(effective, BaseRoute) else original).matches not in _MATCHING:
+                self.plain = False
+                # It may take a request away from those after it, by anything in it.
+                reason = f"the route class {type(original).__qualname__} before it matches in a way of its own"
+                place = replace(place, front_off=place.front_off or reason)
+        return level
+
+    def _entry(self, original: BaseRoute, effective: Any, place: Place, above: tuple[int, ...]) -> Iterator[_Entry]:
+        if isinstance(original, APIRoute):
+            place = replace(place, ordinal=self._ordinals[place.prefix + effective.path_format])
+            self._ordinals[place.prefix + effective.path_format] += 1
+            known = Known(effective, place, analyse(effective, place, {}))
+            self.known[id(effective)] = known
+            yield _Leaf(effective.path_regex, known.analysis.plan.methods or None, known)
+        elif isinstance(effective, routing.Mount):
+            yield _Branch(effective, effective.path_regex, self._mounted(effective, place, above))
+        elif isinstance(effective, routing.Host):
+            yield _Branch(effective, None, self._mounted(effective, place, above))
+        elif isinstance(effective, routing.Route):
+            yield _Leaf(effective.path_regex, None if effective.methods is None else frozenset(effective.methods), None)
+        elif not isinstance(effective, routing.WebSocketRoute):
+            yield _Foreign(effective)
+
+    def _mounted(self, mount: routing.Mount | routing.Host, place: Place, above: tuple[int, ...]) -> _Level:
+        inside = inside_of(mount.app)
+        prefix = mount.path_format.removesuffix("/{path}") if isinstance(mount, routing.Mount) else ""
+        stock = routing.Mount if isinstance(mount, routing.Mount) else routing.Host
+        custom = own_methods(mount, stock, ("__call__", "handle"))
+        given: frozenset[str] = frozenset(mount.param_convertors if isinstance(mount, routing.Host) else ())
+        place = Place(
+            prefix=place.prefix + prefix,
+            parameters=place.parameters | (frozenset(mount.param_convertors) - {"path"}),
+            front_off=place.front_off or custom or inside.reason,
+            inherited=place.inherited,
+            origin=place.origin or inside.cors,
+            commits=place.commits or not inside.harmless,
+            hosts=place.hosts | given,
+            layers=(*place.layers, *([custom] if custom else []), *inside.layers),
+        )
+        return self._level(inside.app, place, above)
