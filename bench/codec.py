@@ -75,7 +75,7 @@ def _response(size: int) -> StoredResponse:
         stamp=Stamp(0, 1234, 0, 99.0),
         created=100.0,
         fresh_until=390.0,
-        calm_until=389.0,
+        early_refresh_from=389.0,
         fill_seconds=0.02,
         early_refresh=1.0,
         stale_while_revalidate=60.0,

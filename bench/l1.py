@@ -142,7 +142,7 @@ def response(number: int, *, body: int, tags: int, now: float) -> StoredResponse
         stamp=Stamp(0, 0, 0, created - 0.01),
         created=created,
         fresh_until=created + 300.0 + number % 30,
-        calm_until=created + 290.0 + number % 30,
+        early_refresh_from=created + 290.0 + number % 30,
         fill_seconds=0.01 + number / 1e9,
         early_refresh=1.0,
         stale_while_revalidate=60.0,

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from bench.report import Options, Table, reached
 from fastapi_cacheinval import HTTPCache
-from fastapi_cacheinval.core.replica import Line
+from fastapi_cacheinval.core.replica import LogEntry
 from tests.servers.valkey import valkey
 
 __all__ = ["run"]
@@ -49,7 +49,7 @@ class _Replica(HTTPCache):
 
     arrivals: _Arrivals
 
-    def applied(self, line: Line, *, late: bool, seconds: float | None) -> None:
+    def applied(self, line: LogEntry, *, late: bool, seconds: float | None) -> None:
         super().applied(line, late=late, seconds=seconds)
         self.arrivals.one()
 

@@ -23,7 +23,7 @@ from bench.requests import ask, get_scope
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
 from fastapi_cacheinval.bus.entries import encode_payload
 from fastapi_cacheinval.bus.script import LUA, Call, log_keys
-from fastapi_cacheinval.core.replica import Line, Replica, Reset, Term
+from fastapi_cacheinval.core.replica import LogEntry, Replica, Reset, Term
 from tests.servers.valkey import Valkey, valkey
 
 __all__ = ["run"]
@@ -88,7 +88,7 @@ async def _far_hits(server: Valkey, rounds: int) -> tuple[list[float], list[floa
     async with shop.running():
         await ask(shop.apps[0], get_scope("/items/1"))
         async with asyncio.timeout(5):
-            while not shop.caches[0].statistics().far.get("write"):  # noqa: ASYNC110 - nothing tells of it
+            while not shop.caches[0].statistics().l2.get("write"):  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
         asked = server.info("commandstats")["cmdstat_get"]["calls"]
         for _ in range(rounds):
@@ -308,10 +308,10 @@ def _replica_bytes(tags: int) -> float:
     """What a replica keeps for each purged tag that it knows, in bytes."""
     term = Term(1, "t")
     replica = Replica(staleness_bound=2.0, most_cells=2 * tags)
-    replica.answered(Reset(term, 0, ""), 0.0, 0.0)
+    replica.apply_reply(Reset(term, 0, ""), 0.0, 0.0)
     tracemalloc.start()
     for seq in range(1, tags + 1):
-        replica.heard(Line(term, seq, f"{seq:x}", (f"product:{seq}",), soft=False, at=0.0), 0.0)
+        replica.apply_message(LogEntry(term, seq, f"{seq:x}", (f"product:{seq}",), soft=False, at=0.0), 0.0)
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return used / tags

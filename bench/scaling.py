@@ -25,14 +25,14 @@ _SHARED = ((b"content-type", b"application/json"), (b"cache-control", b"no-cache
 class _Kept:
     """The parts of a response that a cache has to touch to serve it."""
 
-    __slots__ = ("body", "calm_until", "created", "fields", "until")
+    __slots__ = ("body", "created", "early_refresh_from", "fields", "until")
 
     def __init__(self, number: int) -> None:
         self.body = b'{"id":%d,"text":"%s"}' % (number, b"x" * (BODY - 20 - len(str(number))))
         own = ((b"content-length", b"%d" % len(self.body)), (b"etag", b'"%032d"' % number), (b"keys", b"%d" % number))
         self.fields = (*_SHARED, *own)
         self.created = 1.0 + number
-        self.calm_until = 2.0 + number
+        self.early_refresh_from = 2.0 + number
         self.until = 3.0 + number
 
 
@@ -57,7 +57,7 @@ class _DictMiddleware:
         use = self.kept[(scope["headers"][0][1], scope["path"], scope["query_string"], scope["scheme"])]
         use.uses += 1
         found = use.kept
-        if found.calm_until:
+        if found.early_refresh_from:
             headers = [*found.fields, (b"age", b"%d" % found.created), (b"cache-status", b"ttl=%d" % found.until)]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": found.body})

@@ -24,7 +24,7 @@ from fastapi_cacheinval.contrib.kafka import KafkaSource
 from fastapi_cacheinval.contrib.outbox import Outbox, OutboxRelay
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from fastapi_cacheinval.contrib.sqs import SQSSource
-from fastapi_cacheinval.core.replica import Line
+from fastapi_cacheinval.core.replica import LogEntry
 from tests.contrib.kafka.broker import kafka
 from tests.contrib.sqs.cloud import REGION, Cloud
 from tests.servers.valkey import valkey
@@ -54,7 +54,7 @@ class _Replica(HTTPCache):
 
     fleet: _Fleet
 
-    def applied(self, line: Line, *, late: bool, seconds: float | None) -> None:
+    def applied(self, line: LogEntry, *, late: bool, seconds: float | None) -> None:
         super().applied(line, late=late, seconds=seconds)
         self.fleet.one()
 

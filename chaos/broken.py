@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from fastapi_cacheinval import HTTPCache, Receipt
-from fastapi_cacheinval.core.replica import Line, Missed, Next, Replica, Reply, Reset, Term
+from fastapi_cacheinval.core.replica import LogEntry, Missed, Next, Replica, Reply, Reset, Term
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.engine.engine import Engine, Kept
 from fastapi_cacheinval.stores.memory import MemoryStore
@@ -55,11 +55,11 @@ class _DeletingReplica(Replica):
         self._delete = delete
         self.lease_until = inf
 
-    def heard(self, line: Line, now: float) -> Next:
+    def apply_message(self, line: LogEntry, now: float) -> Next:
         self._delete(line.tags)
         return Next.NOTHING
 
-    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
+    def apply_reply(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
         # What was missed stays missed; only its number is taken, so that the log answers in peace.
         match reply:
             case Reset(term, seq, nonce):
@@ -82,7 +82,7 @@ class _DeletingReplica(Replica):
     def adopt(self, term: Term, as_of: int, now: float) -> Stamp | None:
         return Stamp(0, 0, 0, -inf)
 
-    def hand_over(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
+    def stale_from(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
         return inf
 
 

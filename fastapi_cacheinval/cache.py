@@ -17,13 +17,13 @@ from typing import Any, Literal, Self, Unpack
 from fastapi_cacheinval.bus.local import LocalBus
 from fastapi_cacheinval.connections.urls import Connect, by_client, by_url
 from fastapi_cacheinval.core.receipt import Receipt, receipt_of
-from fastapi_cacheinval.core.replica import Line, Replica
+from fastapi_cacheinval.core.replica import LogEntry, Replica
 from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.core.tags import ALL, normalise_tags, path_tag, url_paths
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.clocks import SystemClock, paused
 from fastapi_cacheinval.engine.engine import Engine
-from fastapi_cacheinval.engine.listeners import Announcer, Listener, Observer
+from fastapi_cacheinval.engine.listeners import Listener, Listeners, Observer
 from fastapi_cacheinval.engine.reporting import report
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.engine.settings import Options, Settings
@@ -33,7 +33,7 @@ from fastapi_cacheinval.engine.workers import warn_of_other_workers
 from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError, PurgeNotDelivered
 from fastapi_cacheinval.ports.bus import Bus
 from fastapi_cacheinval.ports.clock import Clock
-from fastapi_cacheinval.ports.log import Claim
+from fastapi_cacheinval.ports.log import Proposal
 from fastapi_cacheinval.ports.tracing import Carrier
 from fastapi_cacheinval.stores.memory import MemoryStore
 from fastapi_cacheinval.telemetry.context import carried
@@ -82,7 +82,7 @@ class HTTPCache:
         self._bus: Bus = LocalBus(self.clock.now)
         # One for each event loop that it has been started on; the middleware looks here on every forward.
         self.runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
-        self._announcer = Announcer()
+        self._announcer = Listeners()
         self._sources = Sources()
         self._looked_around = False
         self._last_words: list[asyncio.Future[None]] = []
@@ -146,9 +146,9 @@ class HTTPCache:
                 raise
         elif serving and not runtime.pinned:
             await self._bus.start(self.engine.replica, serving=True)
-        if serving and self._tiers is not None and runtime.far is None:
-            runtime.far = self._tiers.far(self.engine, self.counters, self.tracing, runtime.own)
-            runtime.far.start()
+        if serving and self._tiers is not None and runtime.l2 is None:
+            runtime.l2 = self._tiers.l2(self.engine, self.counters, self.tracing, runtime.own)
+            runtime.l2.start()
         return runtime
 
     def observe(self) -> bool:
@@ -348,7 +348,7 @@ class HTTPCache:
         replica = self.engine.replica
         same = replica.term.number == receipt.term
         # A later term began with everything given up: who has come as far as this replica has given up that as well.
-        line = Line(replica.term, receipt.seq if same else replica.applied, "", (), receipt.soft, 0.0)
+        line = LogEntry(replica.term, receipt.seq if same else replica.applied, "", (), receipt.soft, 0.0)
         replicas = await self._bus.applied_by_all(line)
         return replace(receipt, replicas=replicas, seconds=self.clock.now() - began)
 
@@ -411,7 +411,7 @@ class HTTPCache:
         try:
             with self.tracing.span("cacheinval.invalidate", root=True, links=causes) as span:
                 span.note("cacheinval.soft", soft)
-                line = await self._bus.publish(Claim(tags, soft, span.carrier, prompt=prompt))
+                line = await self._bus.publish(Proposal(tags, soft, span.carrier, prompt=prompt))
                 span.note("cacheinval.seq", line.seq)
         except PurgeNotDelivered:
             self.counters.purged("queued", len(tags), soft=soft)
@@ -429,7 +429,7 @@ class HTTPCache:
                 await telling
         return receipt
 
-    def _published(self, line: Line) -> Receipt:
+    def _published(self, line: LogEntry) -> Receipt:
         self.counters.purged("published", len(line.tags), soft=line.soft)
         return receipt_of(line)
 
@@ -439,13 +439,13 @@ class HTTPCache:
 
     # -- what the log tells -----------------------------------------------------------------------
 
-    def applied(self, line: Line, *, late: bool, seconds: float | None) -> None:
+    def applied(self, line: LogEntry, *, late: bool, seconds: float | None) -> None:
         """A purge of another replica was applied, `seconds` after the log took it; `late` without its message."""
         event = "missed" if late else "applied"
         self.counters.purged(event, len(line.tags), soft=line.soft, seconds=seconds)
         self.tracing.point("cacheinval.apply", line.trace, event=event, soft=line.soft, seq=line.seq)
 
-    def numbered(self, line: Line) -> None:
+    def numbered(self, line: LogEntry) -> None:
         """A purge that had been queued has its number."""
         telling = self._announcer.tell(self._published(line))
         if telling is not None:

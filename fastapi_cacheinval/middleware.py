@@ -17,15 +17,15 @@ from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.token import parse_token
 from fastapi_cacheinval.dependencies import SCOPE_KEY
-from fastapi_cacheinval.engine.request_tags import current_bag
+from fastapi_cacheinval.engine.request_tags import current_request_tags
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError, ConfigurationError
 from fastapi_cacheinval.framework.answering import send_stored, status_fields, without_body
-from fastapi_cacheinval.framework.app_context import Site
-from fastapi_cacheinval.framework.cdn_fields import Edge, edge_of
+from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.cdn_fields import CDNFields, cdn_fields_of
 from fastapi_cacheinval.framework.lifespan import Lifespan
 from fastapi_cacheinval.framework.mutation import Mutation
-from fastapi_cacheinval.framework.observed_hit import hit_watched, watch
+from fastapi_cacheinval.framework.observed_hit import send_observed_hit, watch
 from fastapi_cacheinval.framework.reading import Read, order_refresh, pass_on
 from fastapi_cacheinval.framework.rfc9111.entrance import Entrance
 from fastapi_cacheinval.grammar.fields import first
@@ -74,7 +74,7 @@ class CacheMiddleware:
             raise ConfigurationError(f"downstream says what a CDN is told, as CDNHeaders do, not {downstream!r}.")
         self.app = app
         self.cache = HTTPCache() if cache is None else cache
-        self._site = Site(
+        self._app_context = AppContext(
             app,
             self.cache,
             front=front,
@@ -85,7 +85,7 @@ class CacheMiddleware:
         self._by_headers: Entrance | None = None
         if honour_headers is not False:
             options = HeaderOptions() if honour_headers is True else honour_headers
-            self._by_headers = Entrance(self._site, options, self._by_policy)
+            self._by_headers = Entrance(self._app_context, options, self._by_policy)
         engine = self.cache.engine
         self._replica = engine.replica
         self._counters = self.cache.counters
@@ -132,13 +132,13 @@ class CacheMiddleware:
                     if (
                         plain
                         and isinstance(stored, StoredResponse)
-                        and now < stored.calm_until
+                        and now < stored.early_refresh_from
                         and stored.verified == self._replica.changes
                         and now < self._replica.lease_until
                     ):
                         # What decide() would say, for nothing but comparisons.
                         if self._watched:
-                            await hit_watched(self._site, scope, send, stored, now)
+                            await send_observed_hit(self._app_context, scope, send, stored, now)
                             return
                         self._counters.hits += 1
                         fields = [*stored.headers, (b"age", b"%d" % (now - stored.created))]
@@ -150,23 +150,23 @@ class CacheMiddleware:
                     if await self._answered_at_front(scope, send, stored, now):
                         return
         if self._downstream is not None:
-            send = edge_of(self._site, scope, send) or send
-        runtime = self._runtimes.get(get_running_loop()) if self._site.ready else None
+            send = cdn_fields_of(self._app_context, scope, send) or send
+        runtime = self._runtimes.get(get_running_loop()) if self._app_context.ready else None
         if runtime is None:
             runtime = await self._ready(scope)
             if runtime is None:
-                await PlainTextResponse(str(self._site.error), status_code=500)(scope, receive, send)
+                await PlainTextResponse(str(self._app_context.error), status_code=500)(scope, receive, send)
                 return
         if self._reads_own_writes and await self._behind(scope, receive, send, runtime):
             return
         if self._by_headers is not None:
             await self._by_headers.answer(scope, receive, send, runtime)
         elif scope["method"] == "GET":
-            site = self._site
-            if scope.get("root_path") or not site.table.passes(scope["path"]):
-                await pass_on(Read(site, runtime, scope, receive, send), scope)
+            app_context = self._app_context
+            if scope.get("root_path") or not app_context.table.passes(scope["path"]):
+                await pass_on(Read(app_context, runtime, scope, receive, send), scope)
                 return
-            scope[SCOPE_KEY] = site.passing
+            scope[SCOPE_KEY] = app_context.uncached
             try:
                 await self.app(scope, receive, send)
             finally:
@@ -177,7 +177,7 @@ class CacheMiddleware:
     async def _by_policy(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> None:
         """What a route with `cached()` does with a GET or HEAD, whether headers are honoured or not."""
         if scope["method"] == "GET":
-            await pass_on(Read(self._site, runtime, scope, receive, send), scope)
+            await pass_on(Read(self._app_context, runtime, scope, receive, send), scope)
         else:
             await self._forward_rarer(scope, receive, send, runtime)
 
@@ -186,17 +186,17 @@ class CacheMiddleware:
         if not self.cache.enabled:
             return False
         # A loop and no generator: this is on the path of every front hit.
-        for provider in self._site.providers:  # noqa: SIM110
+        for provider in self._app_context.providers:  # noqa: SIM110
             if provider.dependency_overrides:
                 return False
         return True
 
     async def _answered_at_front(self, scope: Scope, send: Send, kept: Any, now: float) -> bool:
         """The front lookup's rarer answers: variants, conditional requests, stale and early refreshed responses."""
-        site = self._site
-        chosen, _ = site.engine.choose(kept, kept.key, scope["headers"])
+        app_context = self._app_context
+        chosen, _ = app_context.engine.choose(kept, kept.key, scope["headers"])
         result = Result.HIT
-        match site.engine.decide(chosen, now):
+        match app_context.engine.decide(chosen, now):
             case Serve(stored, refresh):
                 pass
             case ServeStale(stored):
@@ -205,18 +205,18 @@ class CacheMiddleware:
                 return False
         if refresh and not self.cache.running:
             return False
-        outcome = site.engine.outcome(stored, result, None, now)
-        seen = watch(site, scope, send, stored, outcome) if site.observed else None
+        outcome = app_context.engine.outcome(stored, result, None, now)
+        seen = watch(app_context, scope, send, stored, outcome) if app_context.observed else None
         if refresh:
             cause = "" if seen is None else seen.trace
-            order_refresh(site, self.cache.runtime, scope, [*scope["headers"]], stored, cause)
+            order_refresh(app_context, self.cache.runtime, scope, [*scope["headers"]], stored, cause)
         self._counters.answered(outcome, stored.route)
-        edge = edge_of(site, scope, send)
-        if edge is not None:
-            edge.answered(outcome, stored, None)
-            send = edge
+        cdn_fields = cdn_fields_of(app_context, scope, send)
+        if cdn_fields is not None:
+            cdn_fields.answered(outcome, stored, None)
+            send = cdn_fields
         try:
-            await send_stored(send, site, stored, scope["headers"], outcome)
+            await send_stored(send, app_context, stored, scope["headers"], outcome)
         finally:
             if seen is not None:
                 seen.left()
@@ -224,21 +224,21 @@ class CacheMiddleware:
 
     async def _forward_rarer(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> None:
         """Unsafe requests, and HEAD."""
-        site, method = self._site, scope["method"]
+        app_context, method = self._app_context, scope["method"]
         if method not in _SAFE:
-            mutation = Mutation(site, runtime, scope, receive, send)
+            mutation = Mutation(app_context, runtime, scope, receive, send)
             if self._refuses and not self._replica.live(self._now()) and mutation.purges_something():
                 await self._refuse(mutation, send)
                 return
-            token = current_bag.set(mutation)
+            token = current_request_tags.set(mutation)
             try:
                 await pass_on(mutation, scope)
             finally:
-                current_bag.reset(token)
+                current_request_tags.reset(token)
         elif method == "HEAD" and self._head_of_get(scope):
             await self._forward_as_get(scope, receive, send, runtime)
         else:
-            await pass_on(Read(site, runtime, scope, receive, send), scope)
+            await pass_on(Read(app_context, runtime, scope, receive, send), scope)
 
     async def _refuse(self, mutation: Mutation, send: Send) -> None:
         """`mutations_when_disconnected="refuse"`: what cannot be purged is not written."""
@@ -251,7 +251,7 @@ class CacheMiddleware:
             (b"content-type", b"text/plain; charset=utf-8"),
             (b"content-length", b"%d" % len(body)),
             (b"retry-after", b"%d" % ceil(self.cache.settings.staleness_bound)),
-            *status_fields(self._site, outcome),
+            *status_fields(self._app_context, outcome),
         ]
         await send({"type": "http.response.start", "status": 503, "headers": fields})
         await send({"type": "http.response.body", "body": body})
@@ -262,7 +262,7 @@ class CacheMiddleware:
         token = None if value is None else parse_token(value)
         if token is None or await self.cache.read_up_to(token):
             return False
-        exchange = Read(self._site, runtime, scope, receive, send)
+        exchange = Read(self._app_context, runtime, scope, receive, send)
         exchange.settled = True
         exchange.bypass("behind")
         await pass_on(exchange, scope)
@@ -274,19 +274,19 @@ class CacheMiddleware:
         return runtime if self._prepare(scope) is None else None
 
     def _prepare(self, scope: Scope) -> CacheinvalError | None:
-        site = self._site
+        app_context = self._app_context
         # Here and not before: an app may set its providers while it starts.
-        site.observed = self.cache.observe()
-        self._watched = site.observed or self._downstream is not None
-        if not site.prepared:
-            site.prepare(scope)
-            if site.error is not None:
-                logger.error("%s", site.error)
-        return site.error
+        app_context.observed = self.cache.observe()
+        self._watched = app_context.observed or self._downstream is not None
+        if not app_context.prepared:
+            app_context.prepare(scope)
+            if app_context.error is not None:
+                logger.error("%s", app_context.error)
+        return app_context.error
 
     def _head_of_get(self, scope: Scope) -> bool:
         """Whether a HEAD request asks for the head of a cached GET that has no HEAD of its own."""
-        table = self._site.table
+        table = self._app_context.table
         if table.answers("HEAD", scope["path"], scope):
             return False
         plan = table.match("GET", scope["path"], scope)
@@ -294,9 +294,9 @@ class CacheMiddleware:
 
     async def _forward_as_get(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> None:
         inner = {**scope, "method": "GET"}
-        exchange = Read(self._site, runtime, scope, receive, without_body(send))
-        if isinstance(send, Edge):
-            exchange.edge = send
+        exchange = Read(self._app_context, runtime, scope, receive, without_body(send))
+        if isinstance(send, CDNFields):
+            exchange.cdn_fields = send
             send.scope = inner
         try:
             await pass_on(exchange, inner)

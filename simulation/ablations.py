@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 
-from fastapi_cacheinval.core.replica import Line, Next, Page, Replica, Reply, Term
+from fastapi_cacheinval.core.replica import LogEntry, Next, Page, Replica, Reply, Term
 from fastapi_cacheinval.core.stored import Stamp
 
 __all__ = ["ABLATIONS", "WHOLE", "Ablation"]
@@ -36,8 +36,8 @@ class NoLease(Replica):
 
     __slots__ = ()
 
-    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
-        following = super().answered(reply, sent, now, lease=lease)
+    def apply_reply(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
+        following = super().apply_reply(reply, sent, now, lease=lease)
         if self.lease_until > 0:
             self.lease_until = inf
         return following
@@ -48,8 +48,8 @@ class LeaseFromReceipt(Replica):
 
     __slots__ = ()
 
-    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
-        return super().answered(reply, now, now, lease=lease)
+    def apply_reply(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
+        return super().apply_reply(reply, now, now, lease=lease)
 
 
 class LeaseFromMessages(Replica):
@@ -57,9 +57,9 @@ class LeaseFromMessages(Replica):
 
     __slots__ = ()
 
-    def heard(self, line: Line, now: float) -> Next:
+    def apply_message(self, line: LogEntry, now: float) -> Next:
         self.lease_until = max(self.lease_until, now + self.bound)
-        return super().heard(line, now)
+        return super().apply_message(line, now)
 
 
 class GapsDoNotMatter(Replica):
@@ -67,10 +67,10 @@ class GapsDoNotMatter(Replica):
 
     __slots__ = ()
 
-    def heard(self, line: Line, now: float) -> Next:
+    def apply_message(self, line: LogEntry, now: float) -> Next:
         if line.term == self.term and line.seq > self.applied + 1:
             self.applied = line.seq - 1
-        return super().heard(line, now)
+        return super().apply_message(line, now)
 
 
 class AnyReply(Replica):
@@ -78,9 +78,9 @@ class AnyReply(Replica):
 
     __slots__ = ()
 
-    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
+    def apply_reply(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
         self._told = -inf
-        return super().answered(reply, sent, now, lease=lease)
+        return super().apply_reply(reply, sent, now, lease=lease)
 
 
 class OneRegister(Replica):
@@ -88,7 +88,7 @@ class OneRegister(Replica):
 
     __slots__ = ()
 
-    def _apply(self, line: Line, now: float) -> None:
+    def _apply(self, line: LogEntry, now: float) -> None:
         super()._apply(line, now)
         for tag in line.tags:
             if line.soft and tag in self.cells:
@@ -118,8 +118,8 @@ class NoFloor(Replica):
 
     __slots__ = ()
 
-    def hand_over(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
-        return super().hand_over(stamp._replace(as_of=max(stamp.as_of, self.floor)), tags, now, own=own)
+    def stale_from(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
+        return super().stale_from(stamp._replace(as_of=max(stamp.as_of, self.floor)), tags, now, own=own)
 
 
 class AnyPage(Replica):
@@ -127,8 +127,8 @@ class AnyPage(Replica):
 
     __slots__ = ()
 
-    def learned(self, page: Page, now: float) -> bool:
-        return super().learned(page._replace(seq=self.applied), now)
+    def apply_page(self, page: Page, now: float) -> bool:
+        return super().apply_page(page._replace(seq=self.applied), now)
 
 
 class NoStamps(Replica):
@@ -139,7 +139,7 @@ class NoStamps(Replica):
     def adopt(self, term: Term, as_of: int, now: float) -> Stamp | None:
         return Stamp(self.generation, as_of, 0, -inf)
 
-    def hand_over(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
+    def stale_from(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
         return inf
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastapi_cacheinval.core.replica import Ask, Current, Line, Missed, Reply, Reset, Term
+from fastapi_cacheinval.core.replica import Ask, Current, LogEntry, Missed, Reply, Reset, Term
 from simulation.plan import BOUND
 from simulation.response import Shared
 from simulation.server import LogServer, PageAnswer, Written
@@ -25,7 +25,7 @@ class _Refused:
 REFUSED = _Refused()
 
 
-class WrittenLine(Line):
+class WrittenLine(LogEntry):
     """A line, and when it was written in truth."""
 
     written: float = 0.0

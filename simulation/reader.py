@@ -95,7 +95,7 @@ class Reader(Shell):
     def _stale_from(self, kept: Kept, local: float, *, live: bool) -> float | None:
         """The hand-over check, as the engine makes it."""
         replica = self.replica
-        stale_from = replica.hand_over(kept.stamp, kept.tags, local)
+        stale_from = replica.stale_from(kept.stamp, kept.tags, local)
         if live:
             if stale_from is None:
                 self.kept[kept.key] = None
@@ -155,7 +155,7 @@ class Reader(Shell):
         if stamp is None:
             world.counts["L2 replies without a lease or of another term"] += 1
             return None
-        if replica.hand_over(stamp, tags, local) is None:
+        if replica.stale_from(stamp, tags, local) is None:
             return None
         return Kept(
             key,
@@ -197,7 +197,7 @@ class Reader(Shell):
             filler=self.uid,
             own=True,
         )
-        if replica.hand_over(stamp, kept.tags, local) is None:
+        if replica.stale_from(stamp, kept.tags, local) is None:
             world.counts["fills overtaken"] += 1
         else:
             self.kept[key] = kept
@@ -223,7 +223,7 @@ class Reader(Shell):
         world.counts["fills failed"] += 1
         local = world.now + self.offset
         if kept is not None:
-            stale_from = self.replica.hand_over(kept.stamp, kept.tags, local)
+            stale_from = self.replica.stale_from(kept.stamp, kept.tags, local)
             if stale_from is not None and local < min(kept.fresh_until, stale_from) + _STALE_IF_ERROR:
                 world.counts["served for an error"] += 1
                 self._check(kept, fresh=local < min(kept.fresh_until, stale_from))
@@ -242,7 +242,7 @@ class Reader(Shell):
             return
         local = world.now + self.offset
         at = min(local, replica.lease_until - 1e-9) if trusting else local
-        stale_from = replica.hand_over(kept.stamp, kept.tags, at)
+        stale_from = replica.stale_from(kept.stamp, kept.tags, at)
         if stale_from is None and world.ablation.waiters_check:
             world.counts["waiters refused"] += len(waiters)
             self._lead_next(waiters)

@@ -113,7 +113,7 @@ class Shell(Link):
         """Take a reply; whether the replica stands where it says, so that a purge which it answers has been applied."""
         world, replica, reply = self.world, self.replica, result[0]
         generation, term = replica.generation, replica.term
-        following = replica.answered(reply, sent + self.offset, world.now + self.offset)
+        following = replica.apply_reply(reply, sent + self.offset, world.now + self.offset)
         if world.trace is not None and not isinstance(reply, Current):
             world.tell(self.name, f"was answered {_told(reply)}, asked at {sent:.6f}; {replica!r} {following.value}")
         if term.number and replica.term != term:
@@ -143,7 +143,7 @@ class Shell(Link):
         if line.seq < self._latest:
             world.counts["messages out of order"] += 1
         self._latest = line.seq
-        following = replica.heard(line, world.now + self.offset)
+        following = replica.apply_message(line, world.now + self.offset)
         if world.trace is not None:
             world.tell(self.name, f"heard line {line.term.number}/{line.seq}; {replica!r} {following.value}")
         self._take_in(line)
@@ -187,7 +187,7 @@ class Shell(Link):
     def _learn(self, page: Page) -> None:
         world, replica = self.world, self.replica
         waited, self._unlearned = self._unlearned is page, None
-        taken = replica.learned(page, world.now + self.offset)
+        taken = replica.apply_page(page, world.now + self.offset)
         if world.trace is not None:
             world.tell(self.name, f"{'learned' if taken else 'refused'} {page}")
         world.counts["pages learned" if taken else "pages refused"] += 1

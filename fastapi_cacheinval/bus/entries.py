@@ -11,7 +11,7 @@ from typing import Any
 
 import msgpack
 
-from fastapi_cacheinval.core.replica import Line, Page, Term
+from fastapi_cacheinval.core.replica import LogEntry, Page, Term
 from fastapi_cacheinval.core.tags import ALL
 
 __all__ = ["LineError", "decode_line", "decode_page", "encode_payload", "encode_tag"]
@@ -40,7 +40,7 @@ def encode_payload(tags: tuple[str, ...], *, soft: bool, trace: Trace = (), prom
     return packed
 
 
-def decode_line(message: bytes) -> Line:
+def decode_line(message: bytes) -> LogEntry:
     """Raises `LineError` for a header that cannot be read."""
     header, separator, payload = message.partition(b"\n")
     parts = header.split(b" ")
@@ -51,7 +51,7 @@ def decode_line(message: bytes) -> Line:
         term_nonce, nonce = parts[2].decode("ascii"), parts[4].decode("ascii")
     except (ValueError, OverflowError) as error:
         raise LineError("a header with other fields than format 1 has") from error
-    return Line(Term(number, term_nonce), seq, nonce, *_said(payload, at))
+    return LogEntry(Term(number, term_nonce), seq, nonce, *_said(payload, at))
 
 
 def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trace, bool]:

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable
 from math import inf
 
-from fastapi_cacheinval.core.replica import Line, Replica, Reset, Term
+from fastapi_cacheinval.core.replica import LogEntry, Replica, Reset, Term
 from fastapi_cacheinval.ports.bus import BusState
-from fastapi_cacheinval.ports.log import Claim
+from fastapi_cacheinval.ports.log import Proposal
 
 __all__ = ["LocalBus"]
 
@@ -40,27 +40,27 @@ class LocalBus:
             # Made here, not in __init__: a process that was forked after it must not share it.
             self._term = Term(1, secrets.token_hex(8))
             now = self._now()
-            replica.answered(Reset(self._term, self._seq, ""), now, now)
+            replica.apply_reply(Reset(self._term, self._seq, ""), now, now)
             replica.lease_until = inf
 
     async def stop(self) -> int:
         return 0
 
-    async def publish(self, claim: Claim) -> Line:
+    async def publish(self, claim: Proposal) -> LogEntry:
         return self.publish_now(claim)
 
-    def publish_now(self, claim: Claim) -> Line:
+    def publish_now(self, claim: Proposal) -> LogEntry:
         """Write and apply one purge, in one step that no reader can see half of."""
         with self._lock:
             replica = self._replica
             now = self._now()
             self._seq += 1
-            line = Line(self._term, self._seq, f"{self._seq:x}", claim.tags, claim.soft, now, claim.trace)
+            line = LogEntry(self._term, self._seq, f"{self._seq:x}", claim.tags, claim.soft, now, claim.trace)
             if replica is not None:
-                replica.heard(line, now)
+                replica.apply_message(line, now)
             return line
 
-    async def applied_by_all(self, line: Line) -> int:
+    async def applied_by_all(self, line: LogEntry) -> int:
         """The one replica of this process applied it when it was numbered."""
         return 1
 

@@ -10,9 +10,9 @@ from typing import Any
 from fastapi_cacheinval.bus.entries import LineError, decode_line, decode_page, encode_payload, encode_tag
 from fastapi_cacheinval.bus.script import LUA, PAGE_LUA, SIGHT_LUA, WAIT_LUA, Call, LogKeys
 from fastapi_cacheinval.connections.client import Away, Client, Script
-from fastapi_cacheinval.core.replica import Ask, Current, Line, Missed, Page, Reply, Reset, Term
+from fastapi_cacheinval.core.replica import Ask, Current, LogEntry, Missed, Page, Reply, Reset, Term
 from fastapi_cacheinval.errors import LogUnavailable
-from fastapi_cacheinval.ports.log import Answer, Claim
+from fastapi_cacheinval.ports.log import Answer, Proposal
 
 __all__ = ["RedisLog", "Sight"]
 
@@ -40,7 +40,7 @@ class RedisLog:
         self._life = life
         self._sight = sight
 
-    async def run(self, ask: Ask, replica: str, purge: Claim | None = None) -> Answer:
+    async def run(self, ask: Ask, replica: str, purge: Proposal | None = None) -> Answer:
         payload = b""
         if purge is not None:
             payload = encode_payload(purge.tags, soft=purge.soft, trace=purge.trace, prompt=purge.prompt)
@@ -84,7 +84,7 @@ class RedisLog:
                 "allow it with +info"
             )
 
-    async def messages(self) -> AsyncIterator[Line | None]:
+    async def messages(self) -> AsyncIterator[LogEntry | None]:
         try:
             async for message in self._client.messages(self._keys.channel, quiet=self._bound):
                 if message is None:
@@ -115,7 +115,7 @@ class RedisLog:
             limit *= 8
         return page
 
-    async def behind(self, line: Line) -> tuple[int, int]:
+    async def behind(self, line: LogEntry) -> tuple[int, int]:
         arguments = (line.term.number, line.term.nonce, line.seq, int(self._bound * 1_000_000))
         try:
             behind, there = await self._client.script(_WAIT, (self._keys.state, self._keys.acks), arguments)
@@ -133,13 +133,13 @@ class RedisLog:
         await self._client.close()
 
 
-def _answer(reply: Any, purge: Claim | None) -> Answer:
+def _answer(reply: Any, purge: Proposal | None) -> Answer:
     verdict, number, term_nonce, seq, nonce, at, messages = reply
     term = Term(int(number), term_nonce.decode())
     end = int(seq), nonce.decode()
     line = None
     if purge is not None:
-        line = Line(term, *end, purge.tags, purge.soft, int(at) / 1_000_000, purge.trace, purge.prompt)
+        line = LogEntry(term, *end, purge.tags, purge.soft, int(at) / 1_000_000, purge.trace, purge.prompt)
     said: Reply
     if verdict == 0:
         said = Current(term)

@@ -65,7 +65,7 @@ def decide(stored: StoredResponse | None, stale_from: float | None, now: float, 
         return _URI_MISS
     fresh_until = min(stored.fresh_until, stale_from)
     if now < fresh_until:
-        due = now >= stored.calm_until and early_refresh_due(
+        due = now >= stored.early_refresh_from and early_refresh_due(
             now, fresh_until, stored.fill_seconds, stored.early_refresh, draw
         )
         return Serve(stored, refresh=due)

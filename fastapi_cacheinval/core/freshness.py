@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import log
 
-__all__ = ["calm_until", "early_refresh_due", "jittered"]
+__all__ = ["early_refresh_due", "early_refresh_from", "jittered"]
 
 # The largest -ln(u) that a draw u from (0, 1] with 53 random bits can give.
 _LARGEST_DRAW = 53 * log(2)
@@ -27,6 +27,6 @@ def early_refresh_due(now: float, fresh_until: float, fill_seconds: float, beta:
     return beta > 0 and now - fill_seconds * beta * log(1.0 - draw) >= fresh_until
 
 
-def calm_until(fresh_until: float, fill_seconds: float, beta: float) -> float:
+def early_refresh_from(fresh_until: float, fill_seconds: float, beta: float) -> float:
     """The moment before which no draw can make an early refresh due."""
     return fresh_until - fill_seconds * beta * _LARGEST_DRAW

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastapi_cacheinval.core.replica import Line
+from fastapi_cacheinval.core.replica import LogEntry
 from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag
 
 __all__ = ["Receipt", "receipt_of"]
@@ -31,7 +31,7 @@ class Receipt:
     seconds: float | None = None
 
 
-def receipt_of(line: Line) -> Receipt:
+def receipt_of(line: LogEntry) -> Receipt:
     """The receipt of a purge that stands in the log."""
     return Receipt(
         term=line.term.number,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fastapi_cacheinval.core.freshness import calm_until, jittered
+from fastapi_cacheinval.core.freshness import early_refresh_from, jittered
 from fastapi_cacheinval.core.keys import variant_key
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.selecting import Selector, select, selectors
@@ -133,7 +133,7 @@ def stored_response(
         stamp=recipe.stamp,
         created=now - (int(age) if age is not None and age.isdigit() and len(age) < 10 else 0),
         fresh_until=fresh_until,
-        calm_until=calm_until(fresh_until, fill_seconds, policy.early_refresh),
+        early_refresh_from=early_refresh_from(fresh_until, fill_seconds, policy.early_refresh),
         fill_seconds=fill_seconds,
         early_refresh=policy.early_refresh,
         stale_while_revalidate=policy.stale_seconds,

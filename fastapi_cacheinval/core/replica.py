@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from fastapi_cacheinval.core.stored import Stamp
 
-__all__ = ["Ask", "Current", "Line", "Missed", "Next", "Page", "Replica", "Reply", "Reset", "TagCell", "Term"]
+__all__ = ["Ask", "Current", "LogEntry", "Missed", "Next", "Page", "Replica", "Reply", "Reset", "TagCell", "Term"]
 
 # How many nonces of applied lines are remembered, to recognise a number that was written again.
 _REMEMBERED = 256
@@ -38,7 +38,7 @@ class Term(NamedTuple):
     nonce: str
 
 
-class Line(NamedTuple):
+class LogEntry(NamedTuple):
     """One purge in the log.
 
     `at` is the log's own time in seconds; `trace` is trace context to pass on; `prompt` says that somebody waits for
@@ -89,7 +89,7 @@ class Missed:
     """The lines after the asker's number, in order, up to the end of the log."""
 
     term: Term
-    lines: tuple[Line, ...]
+    lines: tuple[LogEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class Replica:
         """What to send with a heartbeat or a purge."""
         return Ask(self.term, self.applied, self.nonce)
 
-    def heard(self, line: Line, now: float) -> Next:
+    def apply_message(self, line: LogEntry, now: float) -> Next:
         """Take a message, which may be lost, late, doubled or out of order."""
         if line.term.number < self.term.number:
             return Next.NOTHING
@@ -212,7 +212,7 @@ class Replica:
         self._apply(line, now)
         return Next.NOTHING
 
-    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
+    def apply_reply(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
         """Take the log's reply to what was asked at `sent`; only one applied whole renews the lease, where it may."""
         if reply.term.number < self.term.number:
             return Next.NOTHING
@@ -230,14 +230,14 @@ class Replica:
             return Next.ASK
         elif isinstance(reply, Missed):
             for line in reply.lines:
-                if self.heard(line, now) is Next.ASK:
+                if self.apply_message(line, now) is Next.ASK:
                     return Next.ASK
         if lease:
             self.lease_until = max(self.lease_until, sent + self.bound)
         self._told = now
         return Next.NOTHING
 
-    def _apply(self, line: Line, now: float) -> None:
+    def _apply(self, line: LogEntry, now: float) -> None:
         cells = self.cells
         for tag in line.tags:
             # Never out of the map, not for a moment: another thread may be checking a response.
@@ -268,7 +268,7 @@ class Replica:
         self._recent.clear()
         self._changed()
 
-    def learned(self, page: Page, now: float) -> bool:
+    def apply_page(self, page: Page, now: float) -> bool:
         """Take what the log remembers from before this replica joined; whether the next older page is of use.
 
         Pages have to come from the floor downwards without a hole, or they are refused. It makes responses usable
@@ -368,7 +368,7 @@ class Replica:
         """Whether the lease says that this replica has read the log."""
         return now < self.lease_until
 
-    def hand_over(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
+    def stale_from(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
         """From when on a response counts as stale by soft purges (inf: untouched); None where it may not be used.
 
         `own` says that this replica filled it. Without a live lease only its own fill that began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -39,7 +40,7 @@ class Statistics:
     `refreshing` are now. `term`, `applied` and `generation` are the replica's place in the log,
     `lease_remaining` the seconds for which it may trust its copy, `connected` whether it is in touch with the
     log, `lag` the lines that it knows to exist and has not applied, `queue_length` the purges that have no number yet,
-    `resets` how often everything had to be given up; `far` counts what the shared tier did, `downstream` the answers
+    `resets` how often everything had to be given up; `l2` counts what the second tier did, `downstream` the answers
     that a CDN in front was forbidden to keep because it could not be told all it needs, by reason. `sources` is the
     state of what is attached, by name: a `SourceState`, or the object itself where it has none.
     """
@@ -71,6 +72,12 @@ class Statistics:
     lag: int
     queue_length: int
     resets: int
-    far: Mapping[str, int]
+    l2: Mapping[str, int]
     downstream: Mapping[str, int]
     sources: Mapping[str, object]
+
+    @property
+    def far(self) -> Mapping[str, int]:
+        """The old name of `l2`, for one release."""
+        warnings.warn("Statistics.far is Statistics.l2 now.", DeprecationWarning, stacklevel=2)
+        return self.l2

@@ -33,10 +33,10 @@ class StoredResponse:
 
     __slots__ = (
         "body",
-        "calm_until",
         "created",
         "downstream_ttl",
         "early_refresh",
+        "early_refresh_from",
         "etag",
         "fill_seconds",
         "fresh_until",
@@ -70,7 +70,7 @@ class StoredResponse:
         stamp: Stamp,
         created: float,
         fresh_until: float,
-        calm_until: float,
+        early_refresh_from: float,
         fill_seconds: float,
         early_refresh: float,
         stale_while_revalidate: float,
@@ -92,7 +92,7 @@ class StoredResponse:
         self.stamp = stamp
         self.created = created
         self.fresh_until = fresh_until
-        self.calm_until = calm_until
+        self.early_refresh_from = early_refresh_from
         self.fill_seconds = fill_seconds
         self.early_refresh = early_refresh
         self.stale_while_revalidate = stale_while_revalidate

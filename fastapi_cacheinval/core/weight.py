@@ -102,7 +102,7 @@ def weigh(stored: StoredResponse) -> int:
         stamp.began,
         stored.created,
         stored.fresh_until,
-        stored.calm_until,
+        stored.early_refresh_from,
         stored.fill_seconds,
         stored.last_modified,
     )

@@ -71,7 +71,7 @@ class Engine:
         live = replica.live(now)
         if live and stored.verified == changes:
             return inf
-        stale_from = replica.hand_over(stored.stamp, stored.tags, now)
+        stale_from = replica.stale_from(stored.stamp, stored.tags, now)
         if live:
             if stale_from is None:
                 # Purged for good: its room is worth more than its place.
@@ -92,7 +92,7 @@ class Engine:
 
     def _left(self, stored: StoredResponse, now: float) -> float:
         untouched = stored.verified == self.replica.changes
-        soft = inf if untouched else self.replica.hand_over(stored.stamp, stored.tags, now)
+        soft = inf if untouched else self.replica.stale_from(stored.stamp, stored.tags, now)
         until = stored.fresh_until if soft is None else min(stored.fresh_until, soft)
         return until - now
 

@@ -8,15 +8,15 @@ from typing import Any
 
 from fastapi_cacheinval.errors import TierUnavailable
 from fastapi_cacheinval.ports.clock import Alarm, Clock
-from fastapi_cacheinval.ports.l2_store import FarStore
+from fastapi_cacheinval.ports.l2_store import L2Store
 
-__all__ = ["Hold"]
+__all__ = ["FillLock"]
 
 _REFUSED_MS = 5_000
 _FAILED_MS = 1_000
 
 
-class Hold:
+class FillLock:
     """One fill lock. It is renewed until it is let go of, by exactly one of the calls below; more change nothing.
 
     A replica that dies leaves it for at most `bound` seconds. `own` runs work beside the request, `gone` is told that
@@ -25,14 +25,14 @@ class Hold:
 
     def __init__(
         self,
-        store: FarStore,
+        store: L2Store,
         clock: Clock,
         own: Callable[[Coroutine[Any, Any, None]], object],
         *,
         key: bytes,
         owner: str,
         bound: float,
-        gone: Callable[[Hold], None],
+        gone: Callable[[FillLock], None],
     ) -> None:
         self.key = key
         self.owner = owner

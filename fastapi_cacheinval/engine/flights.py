@@ -15,7 +15,7 @@ from enum import Enum
 
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.clocks import within
-from fastapi_cacheinval.engine.fill_locks import Hold
+from fastapi_cacheinval.engine.fill_locks import FillLock
 from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["Flight", "Flights", "Signal"]
@@ -41,15 +41,15 @@ class Flight:
     in the shared tier, and not forwarded for here.
     """
 
-    __slots__ = ("_flights", "_leaders", "_waiters", "began", "failed_status", "far", "hold", "key")
+    __slots__ = ("_flights", "_leaders", "_waiters", "began", "failed_status", "fill_lock", "key", "l2")
 
     def __init__(self, flights: Flights, key: bytes, began: float) -> None:
         self._flights = flights
         self._waiters: deque[asyncio.Future[StoredResponse | Signal]] = deque()
         self._leaders = 1
         self.failed_status: int | None = None
-        self.hold: Hold | None = None
-        self.far = False
+        self.fill_lock: FillLock | None = None
+        self.l2 = False
         self.key = key
         self.began = began
 
@@ -64,20 +64,20 @@ class Flight:
 
     def supersede(self) -> None:
         """What the forward gave was purged meanwhile, or is none of the waiters' business: they look again."""
-        self._let_go(Hold.free)
+        self._let_go(FillLock.free)
         self._end(Signal.LOOK_AGAIN)
 
     def refuse(self) -> None:
         """The forward gave a response that may not be shared: nobody waits for this key for a while."""
         self._flights.mark(self.key)
-        self._let_go(Hold.refuse)
+        self._let_go(FillLock.refuse)
         self._end(Signal.GO)
 
     def fail(self, status: int | None = None) -> None:
         """The forward failed, with this status if any, or was cancelled: one more leads, or all go."""
         self.failed_status = status or self.failed_status
         if self._leaders >= _MOST_LEADERS:
-            self._let_go(Hold.fail)
+            self._let_go(FillLock.fail)
             self._end(Signal.FAILED)
             return
         self._leaders += 1
@@ -91,18 +91,18 @@ class Flight:
                 self.began = self._flights.clock.now()
                 waiter.set_result(Signal.LEAD)
                 return
-        self._let_go(Hold.free)
+        self._let_go(FillLock.free)
         self._flights.over(self)
 
-    def take_hold(self) -> Hold | None:
+    def take_fill_lock(self) -> FillLock | None:
         """The right to forward in the cluster, from now on the caller's to let go of."""
-        hold, self.hold = self.hold, None
-        return hold
+        fill_lock, self.fill_lock = self.fill_lock, None
+        return fill_lock
 
-    def _let_go(self, how: Callable[[Hold], None]) -> None:
-        hold = self.take_hold()
-        if hold is not None:
-            how(hold)
+    def _let_go(self, how: Callable[[FillLock], None]) -> None:
+        fill_lock = self.take_fill_lock()
+        if fill_lock is not None:
+            how(fill_lock)
 
     def _end(self, result: StoredResponse | Signal) -> None:
         self._flights.over(self)
@@ -155,7 +155,7 @@ class Flights:
         """Whether a flight has lasted so long that nobody should begin to wait for it."""
         return self.clock.now() - flight.began >= self._timeout
 
-    def marked(self, key: bytes) -> bool:
+    def hit_for_miss(self, key: bytes) -> bool:
         """Whether the key's responses could not be shared a moment ago."""
         until = self._marks.get(key)
         return until is not None and self.clock.now() < until

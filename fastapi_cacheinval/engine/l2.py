@@ -22,16 +22,16 @@ from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.clocks import ended, within
 from fastapi_cacheinval.engine.engine import Engine, Kept
-from fastapi_cacheinval.engine.fill_locks import Hold
+from fastapi_cacheinval.engine.fill_locks import FillLock
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.errors import TierUnavailable
 from fastapi_cacheinval.grammar.fields import RawHeaders
-from fastapi_cacheinval.ports.l2_store import ID_BYTES, FarStore, Found, Lock
+from fastapi_cacheinval.ports.l2_store import ID_BYTES, Found, L2Store, Lock
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.ports.tracing import Tracing
 from fastapi_cacheinval.stores.codec import Codec, Unreadable
 
-__all__ = ["FarTier", "Led"]
+__all__ = ["L2Tier", "Led"]
 
 logger = logging.getLogger("fastapi_cacheinval.far")
 
@@ -55,14 +55,14 @@ class Led(NamedTuple):
     """
 
     stored: StoredResponse | None = None
-    hold: Hold | None = None
+    fill_lock: FillLock | None = None
     refused: bool = False
     waited: bool = False
     stale: StoredResponse | None = None
     away: bool = False
 
 
-class FarTier:
+class L2Tier:
     """Reads, writes and locks for one event loop.
 
     `own` runs work that outlives its request, `lives` is told for how many seconds something stored lives.
@@ -70,7 +70,7 @@ class FarTier:
 
     def __init__(
         self,
-        store: FarStore,
+        store: L2Store,
         codec: Codec,
         engine: Engine,
         telemetry: Telemetry,
@@ -95,7 +95,7 @@ class FarTier:
         self._asked: OrderedDict[bytes, None] = OrderedDict()
         self._listening: asyncio.Task[None] | None = None
         # Those that the server has not let go of yet.
-        self._holds: set[Hold] = set()
+        self._holds: set[FillLock] = set()
 
     def start(self) -> None:
         """Begin to hear of released locks, in no request's context."""
@@ -111,9 +111,9 @@ class FarTier:
     async def _close(self) -> None:
         """Let go of all locks, so that nobody waits for one that is left, and of the connections."""
         with contextlib.suppress(TierUnavailable):
-            for hold in tuple(self._holds):
-                hold.end()
-                await hold.release()
+            for fill_lock in tuple(self._holds):
+                fill_lock.end()
+                await fill_lock.release()
         await self._store.close()
 
     async def _hear(self) -> None:
@@ -132,7 +132,7 @@ class FarTier:
         return self._replica.live(now) and now >= self._closed_until
 
     def _away(self, error: TierUnavailable) -> None:
-        self._telemetry.far("unavailable")
+        self._telemetry.l2("unavailable")
         self._closed_until = self._clock.now() + _BREAK_SECONDS
         logger.debug("%s", error)
 
@@ -146,11 +146,11 @@ class FarTier:
 
     def _understood(self, key: bytes, found: Found | None, asked: float) -> tuple[Kept | None, bytes]:
         if found is None:
-            self._telemetry.far("miss")
+            self._telemetry.l2("miss")
             return None, b""
         seen = found.data[:ID_BYTES]
         try:
-            far = self._codec.decode(
+            l2 = self._codec.decode(
                 found.data,
                 key=key,
                 pttl_ms=found.pttl_ms,
@@ -158,12 +158,12 @@ class FarTier:
                 adopt=lambda term, as_of: self._replica.adopt(term, as_of, self._clock.now()),
             )
         except Unreadable as error:
-            self._telemetry.far(f"unreadable-{error.reason}")
+            self._telemetry.l2(f"unreadable-{error.reason}")
             return None, seen
-        if far is None:
-            self._telemetry.far("outdated")
+        if l2 is None:
+            self._telemetry.l2("outdated")
             return None, seen
-        return far.value, seen
+        return l2.value, seen
 
     async def _find(self, key: bytes, headers: RawHeaders) -> tuple[StoredResponse | None, bytes, bytes]:
         """What a request selects, the key that its forward locks, and the id of what was seen under that."""
@@ -189,9 +189,9 @@ class FarTier:
         if not isinstance(value, StoredResponse):
             return None
         if self._engine.stale_from(value, self._clock.now()) is None:
-            self._telemetry.far("outdated")
+            self._telemetry.l2("outdated")
             return None
-        self._telemetry.far("hit")
+        self._telemetry.l2("hit")
         self._engine.put(value, self._clock.now())
         return value
 
@@ -219,7 +219,7 @@ class FarTier:
         elif led.refused:
             flight.refuse()
         else:
-            flight.hold = led.hold
+            flight.fill_lock = led.fill_lock
         return led
 
     async def _led(self, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted) -> Led:
@@ -235,7 +235,7 @@ class FarTier:
             try:
                 match await self._claimed(locked, owner, seen):
                     case Lock.GOT:
-                        return Led(hold=self._held(locked, owner), waited=waited, stale=stored)
+                        return Led(fill_lock=self._held(locked, owner), waited=waited, stale=stored)
                     case Lock.REFUSED:
                         return Led(refused=True, waited=waited, stale=stored)
                     case Lock.HELD:
@@ -251,11 +251,11 @@ class FarTier:
             finally:
                 self._forget(locked, waking)
 
-    def _held(self, key: bytes, owner: str) -> Hold:
+    def _held(self, key: bytes, owner: str) -> FillLock:
         gone = self._holds.discard
-        hold = Hold(self._store, self._clock, self._own, key=key, owner=owner, bound=self._bound, gone=gone)
-        self._holds.add(hold)
-        return hold
+        fill_lock = FillLock(self._store, self._clock, self._own, key=key, owner=owner, bound=self._bound, gone=gone)
+        self._holds.add(fill_lock)
+        return fill_lock
 
     async def _claimed(self, key: bytes, owner: str, seen: bytes) -> Found | Lock:
         try:
@@ -295,22 +295,22 @@ class FarTier:
 
     # -- writing --------------------------------------------------------------------------------
 
-    def keep(self, key: bytes, stored: StoredResponse, hold: Hold | None, *, split: bool) -> None:
+    def keep(self, key: bytes, stored: StoredResponse, fill_lock: FillLock | None, *, split: bool) -> None:
         """Store a response that this replica has just filled, beside the request, and let go of its lock.
 
         `split` says that clients choose by their query which keys there are: those live short lives at first.
         """
         now = self._clock.now()
-        held = hold is not None and hold.end()
+        held = fill_lock is not None and fill_lock.end()
         if not self.open:
-            if hold is not None and held:
-                self._own(self._released(hold))
+            if fill_lock is not None and held:
+                self._own(self._released(fill_lock))
             return
         most_ms = _PROBATION_MS if split and not self._asked_before(key) else None
         record = self._engine.store.get(key) if stored.key != key else None
         self._lives(stored.usable_until - now)
         # The term is that of its stamp only now: another may come while it is on its way.
-        self._own(self._write(key, stored, most_ms, record, self._replica.term, hold if held else None))
+        self._own(self._write(key, stored, most_ms, record, self._replica.term, fill_lock if held else None))
 
     def drop(self, key: bytes) -> None:
         """Let go of what is stored under a key, beside the request."""
@@ -344,7 +344,7 @@ class FarTier:
             trace = (("traceparent", value.trace),) if isinstance(value, StoredResponse) and value.trace else ()
             data = self._codec.encode(value, key=key, id=drawn, term=term, life_ms=life_ms, now=now, trace=trace)
         except ValueError:
-            self._telemetry.far("unwritable")
+            self._telemetry.l2("unwritable")
             return b"", 0
         return data, life_ms
 
@@ -355,10 +355,10 @@ class FarTier:
         most_ms: int | None,
         record: Kept | None,
         term: Term,
-        hold: Hold | None,
+        fill_lock: FillLock | None,
     ) -> None:
         with self._tracing.span("cacheinval.l2.set", parent=stored.trace):
-            await self._written(key, stored, most_ms, record, term, hold)
+            await self._written(key, stored, most_ms, record, term, fill_lock)
 
     async def _written(
         self,
@@ -367,7 +367,7 @@ class FarTier:
         most_ms: int | None,
         record: Kept | None,
         term: Term,
-        hold: Hold | None,
+        fill_lock: FillLock | None,
     ) -> None:
         try:
             if isinstance(record, VaryRecord):
@@ -375,19 +375,19 @@ class FarTier:
                 if data:
                     await self._store.write(key, data, life_ms)
             data, life_ms = self._encoded(stored, stored.key, stored.usable_until, most_ms, term)
-            if hold is not None and hold.key == stored.key:
-                await hold.release(data=data, life_ms=life_ms)
+            if fill_lock is not None and fill_lock.key == stored.key:
+                await fill_lock.release(data=data, life_ms=life_ms)
             else:
                 if data:
                     await self._store.write(stored.key, data, life_ms)
-                if hold is not None:
-                    await hold.release()
-            self._telemetry.far("write")
+                if fill_lock is not None:
+                    await fill_lock.release()
+            self._telemetry.l2("write")
         except TierUnavailable as error:
             self._away(error)
 
-    async def _released(self, hold: Hold) -> None:
+    async def _released(self, fill_lock: FillLock) -> None:
         try:
-            await hold.release()
+            await fill_lock.release()
         except TierUnavailable as error:
             self._away(error)

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from fastapi_cacheinval.core.receipt import Receipt
-from fastapi_cacheinval.engine.log_once import Trouble
+from fastapi_cacheinval.engine.log_once import LogOnce
 
-__all__ = ["Announcer", "Listener", "Observer"]
+__all__ = ["Listener", "Listeners", "Observer"]
 
 logger = logging.getLogger("fastapi_cacheinval.cache")
 
@@ -18,13 +18,13 @@ Listener = Callable[[Receipt], Awaitable[None]]
 Observer = Callable[[Receipt], object]
 
 
-class Announcer:
+class Listeners:
     """Tells observers at once and listeners in a task; a listener that raises is logged, and the next one is told."""
 
     def __init__(self) -> None:
         self.listeners: list[Listener] = []
         self.observers: list[Observer] = []
-        self._trouble = Trouble()
+        self._log_once = LogOnce()
 
     def remove_listener(self, listener: Listener) -> None:
         """Take a listener off; harmless when it is not on."""
@@ -41,15 +41,15 @@ class Announcer:
         for observer in tuple(self.observers):
             observer(receipt)
         listeners = tuple(self.listeners)
-        return _tell(listeners, receipt, self._trouble) if listeners else None
+        return _tell(listeners, receipt, self._log_once) if listeners else None
 
 
-async def _tell(listeners: tuple[Listener, ...], receipt: Receipt, trouble: Trouble) -> None:
+async def _tell(listeners: tuple[Listener, ...], receipt: Receipt, log_once: LogOnce) -> None:
     for listener in listeners:
         try:
             await listener(receipt)
         except Exception:
-            level = trouble.level(listener)
+            level = log_once.level(listener)
             logger.log(level, "a purge listener failed: %r", listener, exc_info=True)
         else:
-            trouble.well(listener)
+            log_once.well(listener)

@@ -15,12 +15,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
-from fastapi_cacheinval.core.replica import Line, Missed, Next, Replica, Reply
+from fastapi_cacheinval.core.replica import LogEntry, Missed, Next, Replica, Reply
 from fastapi_cacheinval.engine.clocks import ended, within
-from fastapi_cacheinval.engine.log_observer import Applies, Witness
+from fastapi_cacheinval.engine.log_observer import Applies, LogObserver
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
-from fastapi_cacheinval.ports.log import Claim, SharedLog
+from fastapi_cacheinval.ports.log import Proposal, SharedLog
 
 __all__ = ["Follower", "Shared"]
 
@@ -39,9 +39,9 @@ _WORTH_SAYING = 4
 class Shared:
     """What the followers of one process share: its replica, its purges without a number, its id in the log."""
 
-    def __init__(self, replica: Replica, witness: Witness, identity: str) -> None:
+    def __init__(self, replica: Replica, observer: LogObserver, identity: str) -> None:
         self.replica = replica
-        self.witness = witness
+        self.observer = observer
         self.identity = identity
         self.backlog = Backlog()
         self.recent = Recent()
@@ -89,7 +89,7 @@ class Follower:
         self._failures = 0
         self._wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next: asyncio.Future[bool] | None = None
-        self._applies = Applies(shared.witness)
+        self._applies = Applies(shared.observer)
         self._subscribed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     # -- life -----------------------------------------------------------------------------------
@@ -215,12 +215,12 @@ class Follower:
                 return True
         return False
 
-    def _take(self, reply: Reply, sent: float, own: Line | None) -> bool:
+    def _take(self, reply: Reply, sent: float, own: LogEntry | None) -> bool:
         """Apply a reply; whether there is nothing more to ask for."""
         replica = self._replica
         with self._shared.lock:
             generation, applied, term = replica.generation, replica.applied, replica.term
-            following = replica.answered(reply, sent, self._clock.now(), lease=self._serving)
+            following = replica.apply_reply(reply, sent, self._clock.now(), lease=self._serving)
             reset = replica.generation != generation
             reached = replica.applied
             if term.number and replica.term != term:
@@ -232,17 +232,17 @@ class Follower:
                 if applied < line.seq <= reached and line != own:
                     self._applies.tell(line, self._clock.now(), late=True)
         if reset:
-            self._shared.witness.reset(reply.term.number)
+            self._shared.observer.reset(reply.term.number)
             self._learn()
             # The log has not heard yet that this replica has let go of everything.
             return False
         return following is Next.NOTHING
 
-    def _heard(self, line: Line) -> None:
+    def _heard(self, line: LogEntry) -> None:
         replica = self._replica
         with self._shared.lock:
             before = replica.applied
-            following = replica.heard(line, self._clock.now())
+            following = replica.apply_message(line, self._clock.now())
             applied = replica.applied == line.seq != before
         if applied:
             self._applies.tell(line, self._clock.now(), late=False)
@@ -308,16 +308,16 @@ class Follower:
                 # What the log had by then is read first: a page is of use only to who knows it.
                 await self.synced()
             with self._shared.lock:
-                useful = page is not None and replica.learned(page, self._clock.now())
+                useful = page is not None and replica.apply_page(page, self._clock.now())
 
     # -- purges ---------------------------------------------------------------------------------
 
-    async def write(self, claim: Claim) -> Line:
+    async def write(self, claim: Proposal) -> LogEntry:
         """Write one purge, and apply it; raises `LogUnavailable` where that could not be brought to its end."""
         with self._applies.writing():
             return await self._write(claim)
 
-    async def _write(self, claim: Claim) -> Line:
+    async def _write(self, claim: Proposal) -> LogEntry:
         replica = self._replica
         for _ in range(_MOST_WRITES):
             sent = self._clock.now()
@@ -345,13 +345,13 @@ class Follower:
             if due is None:
                 return
             try:
-                line = await self.write(Claim(due.tags, due.soft, self._shared.causes(due)))
+                line = await self.write(Proposal(due.tags, due.soft, self._shared.causes(due)))
             except LogUnavailable:
                 return
             with self._shared.lock:
                 for fence in backlog.written(due):
                     self._replica.lift(fence)
-            self._shared.witness.numbered(line)
+            self._shared.observer.numbered(line)
 
     # -- being in touch ---------------------------------------------------------------------------
 

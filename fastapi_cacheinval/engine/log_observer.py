@@ -6,25 +6,25 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Protocol
 
-from fastapi_cacheinval.core.replica import Line
+from fastapi_cacheinval.core.replica import LogEntry
 
-__all__ = ["Applies", "ClockEstimate", "Witness"]
+__all__ = ["Applies", "ClockEstimate", "LogObserver"]
 
 # Seconds for which an estimate is taken for good, whatever came since.
 _LONGEST_TRUST = 60.0
 
 
-class Witness(Protocol):
+class LogObserver(Protocol):
     """Hears what happens on the way between the log and the replica. No call awaits, raises or does I/O."""
 
-    def applied(self, line: Line, *, late: bool, seconds: float | None) -> None:
+    def applied(self, line: LogEntry, *, late: bool, seconds: float | None) -> None:
         """A line of somebody else was applied; `late` where its message had not come.
 
         `seconds` is how long that is after the log took it, as far as the log's clock is known.
         """
         ...
 
-    def numbered(self, line: Line) -> None:
+    def numbered(self, line: LogEntry) -> None:
         """A purge that had been queued has its number."""
         ...
 
@@ -60,13 +60,13 @@ class Applies:
     what is applied is told of a little later.
     """
 
-    def __init__(self, witness: Witness) -> None:
+    def __init__(self, observer: LogObserver) -> None:
         self.clock = ClockEstimate()
-        self._witness = witness
+        self._observer = observer
         self._writing = 0
-        self._held: list[tuple[Line, bool, float | None]] = []
+        self._held: list[tuple[LogEntry, bool, float | None]] = []
 
-    def tell(self, line: Line, now: float, *, late: bool) -> None:
+    def tell(self, line: LogEntry, now: float, *, late: bool) -> None:
         """A line was applied now."""
         self._held.append((line, late, self.clock.since(line.at, now)))
         if not self._writing:
@@ -75,7 +75,7 @@ class Applies:
     def _tell_all(self) -> None:
         held, self._held = self._held, []
         for line, late, seconds in held:
-            self._witness.applied(line, late=late, seconds=seconds)
+            self._observer.applied(line, late=late, seconds=seconds)
 
     @contextmanager
     def writing(self) -> Generator[None]:
@@ -88,6 +88,6 @@ class Applies:
             if not self._writing:
                 self._tell_all()
 
-    def own(self, line: Line) -> None:
+    def own(self, line: LogEntry) -> None:
         """This one was made here."""
         self._held = [told for told in self._held if told[0] != line]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable
 
-__all__ = ["Trouble"]
+__all__ = ["LogOnce"]
 
 _MOST = 1_000
 
 
-class Trouble:
+class LogOnce:
     """What is in trouble now: the level to log at is ERROR for the first time and DEBUG until it is well again."""
 
     def __init__(self) -> None:

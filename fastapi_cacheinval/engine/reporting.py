@@ -56,7 +56,7 @@ def report(
         lag=replica.lag,
         queue_length=bus.queue_length,
         resets=counters.resets,
-        far=dict(counters.far_events),
+        l2=dict(counters.l2_events),
         downstream=dict(counters.downstream),
         sources=sources.states(),
     )

@@ -10,10 +10,10 @@ from typing import Protocol
 
 from fastapi_cacheinval.core.tags import normalise_tag, normalise_tags
 
-__all__ = ["Changes", "HasBag", "TagBag", "add_tags", "current_bag", "purge_with_request"]
+__all__ = ["Changes", "HasRequestTags", "RequestTags", "add_tags", "current_request_tags", "purge_with_request"]
 
 
-class TagBag:
+class RequestTags:
     """The tags of one request, in normal form and first order; any thread may add.
 
     Text without anything left of it is dropped and told to `dropped`, never raised about. `count` is
@@ -78,7 +78,7 @@ class Changes:
             self._open = False
 
 
-class HasBag(Protocol):
+class HasRequestTags(Protocol):
     """What is answering a request, and has its tags."""
 
     @property
@@ -86,12 +86,12 @@ class HasBag(Protocol):
         """Where the tags go of what the request commits; None where it purges nothing."""
         ...
 
-    def bag(self) -> TagBag:
+    def request_tags(self) -> RequestTags:
         """The tags of the request, made when first asked for."""
         ...
 
 
-current_bag: ContextVar[HasBag | None] = ContextVar("fastapi_cacheinval_tags", default=None)
+current_request_tags: ContextVar[HasRequestTags | None] = ContextVar("fastapi_cacheinval_tags", default=None)
 
 
 def add_tags(*tags: str) -> bool:
@@ -100,10 +100,10 @@ def add_tags(*tags: str) -> bool:
     On a safe method they tag the stored response, on an unsafe one they are purged. False where no
     request is being answered in this context: then nothing is collected.
     """
-    answering = current_bag.get()
+    answering = current_request_tags.get()
     if answering is None:
         return False
-    answering.bag().add(*tags)
+    answering.request_tags().add(*tags)
     return True
 
 
@@ -114,7 +114,7 @@ def purge_with_request(*tags: str, cache: object = None) -> bool:
     False where no unsafe request is being answered in this context, or its answer has gone, as it has for background
     tasks and streams, or where the purge would be another cache's than `cache`: then the caller purges them.
     """
-    answering = current_bag.get()
+    answering = current_request_tags.get()
     changes = None if answering is None else answering.changes
     if changes is None or cache not in (None, changes.cache):
         return False

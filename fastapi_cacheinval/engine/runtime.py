@@ -11,8 +11,8 @@ from typing import Any
 
 from fastapi_cacheinval.engine.clocks import within
 from fastapi_cacheinval.engine.flights import Flights
-from fastapi_cacheinval.engine.l2 import FarTier
-from fastapi_cacheinval.engine.log_once import Trouble
+from fastapi_cacheinval.engine.l2 import L2Tier
+from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["Runtime"]
@@ -42,14 +42,14 @@ class Runtime:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.flights = Flights(clock, collapse_timeout)
-        self.far: FarTier | None = None
+        self.l2: L2Tier | None = None
         self._clock = clock
         self._context = context
         self._most_refreshes = most_refreshes
         self._refresh_timeout = refresh_timeout
         self._refreshes: dict[bytes, asyncio.Task[None]] = {}
         self._paused: OrderedDict[bytes, float] = OrderedDict()
-        self._trouble = Trouble()
+        self._log_once = LogOnce()
         self._owned: set[asyncio.Task[Any]] = set()
         self.closing = False
         # Who keeps it running: `start()`, or so many `async with` blocks.
@@ -96,13 +96,13 @@ class Runtime:
             in_time = await within(self._clock, inner, self._refresh_timeout)
             outcome = inner.result() if in_time else "timeout"
             if outcome == "stored":
-                self._trouble.well("refreshes")
+                self._log_once.well("refreshes")
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
         except Exception:
             # A refresh has no client to tell; the stored response stays in use.
-            level = self._trouble.level("refreshes")
+            level = self._log_once.level("refreshes")
             logger.log(level, "a background refresh failed", exc_info=True)
         finally:
             self._refreshes.pop(key, None)
@@ -133,6 +133,6 @@ class Runtime:
             await asyncio.wait(owned, timeout=deadline - self.loop.time())
         for task in owned:
             task.cancel()
-        if self.far is not None:
-            await self.far.close()
+        if self.l2 is not None:
+            await self.l2.close()
         return len(owned)

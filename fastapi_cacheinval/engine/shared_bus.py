@@ -8,13 +8,13 @@ import secrets
 from collections.abc import Callable
 from contextvars import Context
 
-from fastapi_cacheinval.core.replica import Line, Replica
+from fastapi_cacheinval.core.replica import LogEntry, Replica
 from fastapi_cacheinval.engine.log_follower import Follower, Shared
-from fastapi_cacheinval.engine.log_observer import Witness
+from fastapi_cacheinval.engine.log_observer import LogObserver
 from fastapi_cacheinval.errors import LogUnavailable, PurgeNotDelivered, ReplicasUnknown
 from fastapi_cacheinval.ports.bus import BusState
 from fastapi_cacheinval.ports.clock import Clock
-from fastapi_cacheinval.ports.log import Claim, SharedLog
+from fastapi_cacheinval.ports.log import Proposal, SharedLog
 
 __all__ = ["SharedBus"]
 
@@ -31,7 +31,7 @@ class SharedBus:
         self,
         connect: Callable[[], SharedLog],
         replica: Replica,
-        witness: Witness,
+        observer: LogObserver,
         clock: Clock,
         *,
         bound: float,
@@ -41,7 +41,7 @@ class SharedBus:
         self._clock = clock
         self._bound = bound
         self._timeout = timeout
-        self._shared = Shared(replica, witness, "")
+        self._shared = Shared(replica, observer, "")
         self._owner: int | None = None
         self._followers: dict[asyncio.AbstractEventLoop, Follower] = {}
 
@@ -69,7 +69,7 @@ class SharedBus:
         await follower.end(self._bound)
         return 0 if self._followers else len(self._shared.backlog)
 
-    async def publish(self, claim: Claim) -> Line:
+    async def publish(self, claim: Proposal) -> LogEntry:
         follower = self._followers.get(asyncio.get_running_loop())
         if follower is None:
             return await self._publish_once(claim)
@@ -87,12 +87,12 @@ class SharedBus:
             follower.want()
             raise
 
-    def _queued(self, claim: Claim, reason: str) -> PurgeNotDelivered:
+    def _queued(self, claim: Proposal, reason: str) -> PurgeNotDelivered:
         with self._shared.lock:
             self._shared.queue(claim.tags, soft=claim.soft, trace=claim.trace)
         return PurgeNotDelivered(claim.tags, reason)
 
-    async def _publish_once(self, claim: Claim) -> Line:
+    async def _publish_once(self, claim: Proposal) -> LogEntry:
         """For who has not started: nothing is left behind, so nothing can be queued."""
         log = self._connect()
         try:
@@ -104,7 +104,7 @@ class SharedBus:
         assert answer.line is not None
         return answer.line
 
-    async def applied_by_all(self, line: Line) -> int:
+    async def applied_by_all(self, line: LogEntry) -> int:
         follower = self._followers.get(asyncio.get_running_loop())
         log = self._connect() if follower is None else follower.log
         if follower is not None:
@@ -120,7 +120,7 @@ class SharedBus:
             raise ReplicasUnknown(line.term.number, line.seq, f"{behind} ask the log and do not get as far")
         return there
 
-    async def _looked(self, log: SharedLog, line: Line) -> tuple[int, int]:
+    async def _looked(self, log: SharedLog, line: LogEntry) -> tuple[int, int]:
         """Look until nobody is behind, but not for ever."""
         look, deadline = _FIRST_LOOK, self._clock.now() + _MOST_BOUNDS * self._bound
         while True:

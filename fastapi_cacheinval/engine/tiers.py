@@ -9,8 +9,8 @@ from fastapi_cacheinval.bus.script import log_keys
 from fastapi_cacheinval.connections.urls import Connect
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.engine.engine import Engine
-from fastapi_cacheinval.engine.l2 import FarTier, Own
-from fastapi_cacheinval.engine.log_observer import Witness
+from fastapi_cacheinval.engine.l2 import L2Tier, Own
+from fastapi_cacheinval.engine.log_observer import LogObserver
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.engine.shared_bus import SharedBus
 from fastapi_cacheinval.ports.clock import Clock
@@ -45,7 +45,7 @@ class SharedTiers:
     def _lives(self, seconds: float) -> None:
         self._longest_life = max(self._longest_life, seconds)
 
-    def bus(self, replica: Replica, witness: Witness, clock: Clock) -> SharedBus:
+    def bus(self, replica: Replica, observer: LogObserver, clock: Clock) -> SharedBus:
         """The purge log."""
         settings = self._settings
         return SharedBus(
@@ -57,16 +57,16 @@ class SharedTiers:
                 sight=self._sight,
             ),
             replica,
-            witness,
+            observer,
             clock,
             bound=settings.staleness_bound,
             timeout=settings.call_timeout,
         )
 
-    def far(self, engine: Engine, telemetry: Telemetry, tracing: Tracing, own: Own) -> FarTier:
+    def l2(self, engine: Engine, telemetry: Telemetry, tracing: Tracing, own: Own) -> L2Tier:
         """The shared tier."""
         settings = self._settings
         secret = settings.secret.encode() if isinstance(settings.secret, str) else settings.secret
         store = RedisStore(self._connect(), self._prefix, quiet=settings.staleness_bound)
         codec = Codec(secret, most_bytes=settings.max_body_bytes)
-        return FarTier(store, codec, engine, telemetry, tracing, own, self._lives)
+        return L2Tier(store, codec, engine, telemetry, tracing, own, self._lives)

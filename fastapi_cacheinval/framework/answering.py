@@ -7,7 +7,7 @@ from starlette.types import Message, Send
 from fastapi_cacheinval.core.conditional import not_modified, not_modified_fields
 from fastapi_cacheinval.core.outcome import Outcome, cache_status
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.framework.app_context import Site
+from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.grammar.fields import RawHeaders
 
 __all__ = ["SENT_PAST", "RawField", "send_response", "send_stored", "status_fields", "without_body"]
@@ -18,27 +18,27 @@ RawField = tuple[bytes, bytes]
 SENT_PAST = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
-def status_fields(site: Site, outcome: Outcome) -> list[RawField]:
+def status_fields(app_context: AppContext, outcome: Outcome) -> list[RawField]:
     """The `Cache-Status` field for an outcome, where it is wanted."""
-    return [(b"cache-status", cache_status(outcome))] if site.emit_cache_status else []
+    return [(b"cache-status", cache_status(outcome))] if app_context.emit_cache_status else []
 
 
 async def send_stored(
-    send: Send, site: Site, stored: StoredResponse, request_headers: RawHeaders, outcome: Outcome
+    send: Send, app_context: AppContext, stored: StoredResponse, request_headers: RawHeaders, outcome: Outcome
 ) -> None:
     """Send a stored response, or the 304 that stands for it."""
     fields: list[RawField] = [*stored.headers]
     if outcome.age is not None:
         fields.append((b"age", b"%d" % max(0, int(outcome.age))))
-    fields += status_fields(site, outcome)
-    await send_response(send, site, stored, request_headers, fields)
+    fields += status_fields(app_context, outcome)
+    await send_response(send, app_context, stored, request_headers, fields)
 
 
 async def send_response(
-    send: Send, site: Site, stored: StoredResponse, request_headers: RawHeaders, fields: list[RawField]
+    send: Send, app_context: AppContext, stored: StoredResponse, request_headers: RawHeaders, fields: list[RawField]
 ) -> None:
     """Send a complete response with these fields, or the 304 that stands for it."""
-    wall = site.cache.clock.wall()
+    wall = app_context.cache.clock.wall()
     if not_modified(request_headers, stored.status, stored.etag, stored.last_modified, wall):
         await send({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
         await send({"type": "http.response.body", "body": b""})

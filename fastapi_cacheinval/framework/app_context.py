@@ -8,20 +8,20 @@ from typing import Any
 from starlette.types import ASGIApp, Scope
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.engine.log_once import Trouble
+from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
-from fastapi_cacheinval.framework.uncached import Passing
+from fastapi_cacheinval.framework.uncached import Uncached
 from fastapi_cacheinval.ports.downstream import Downstream
-from fastapi_cacheinval.routes.middleware_stack import inside_of
+from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.plan import RoutePlan
 from fastapi_cacheinval.routes.table import RouteTable
 
-__all__ = ["Site"]
+__all__ = ["AppContext"]
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
 
-class Site:
+class AppContext:
     """Immutable after `prepare`, but for what it has warned about."""
 
     def __init__(
@@ -48,10 +48,10 @@ class Site:
         # Whether anybody records telemetry; asked once, when the app has started.
         self.observed = False
         # Routes whose failures are known.
-        self.trouble = Trouble()
+        self.log_once = LogOnce()
         self.error: CacheinvalError | None = None
         self._table: RouteTable | None = None
-        self.passing: Passing | None = None
+        self.uncached: Uncached | None = None
         self._warned: set[str] = set()
         self._changed: set[str] = set()
         self._untold: set[tuple[str | None, str]] = set()
@@ -76,7 +76,7 @@ class Site:
     def prepare(self, scope: Scope) -> None:
         """Look at the app, once, and audit its routes; what is wrong is kept in `error`."""
         try:
-            inside = inside_of(self.app)
+            inside = middleware_stack_of(self.app)
             app = inside.app if inside.app is not None else scope.get("app")
             table = RouteTable(app, inside, front=self.front)
             table.audit()
@@ -86,7 +86,7 @@ class Site:
         self.root_path = str(getattr(app, "root_path", "") or "")
         self.providers = table.providers
         self._table = table
-        self.passing = Passing(table)
+        self.uncached = Uncached(table)
         for line in table.describe():
             logger.info("%s", line)
         for line in table.warnings():

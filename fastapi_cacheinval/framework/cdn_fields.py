@@ -18,18 +18,18 @@ from fastapi_cacheinval.core.downstream import (
 from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.answering import RawField
-from fastapi_cacheinval.framework.app_context import Site
+from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.routes.plan import RoutePlan
 
-__all__ = ["Edge", "edge_of"]
+__all__ = ["CDNFields", "cdn_fields_of"]
 
 _FOR_CDNS = TAGS | LIFETIMES
 # What may stand for a stored response in an answer: itself, the word that the asker has it, a part of it.
 _STANDS_FOR_IT = (304, 206)
 
 
-class Edge:
+class CDNFields:
     """A `send` that writes into each answer of a cached route what the CDN in front may make of it.
 
     It may keep what is known to be whole, stored, fresh or still of use, and open to everybody without asking the app:
@@ -37,10 +37,20 @@ class Edge:
     policy pass as they are.
     """
 
-    __slots__ = ("_answered", "_asked", "_downstream", "_outcome", "_route", "_site", "_stored", "scope", "server")
+    __slots__ = (
+        "_answered",
+        "_app_context",
+        "_asked",
+        "_downstream",
+        "_outcome",
+        "_route",
+        "_stored",
+        "scope",
+        "server",
+    )
 
-    def __init__(self, site: Site, downstream: Downstream, scope: Scope, send: Send) -> None:
-        self._site = site
+    def __init__(self, app_context: AppContext, downstream: Downstream, scope: Scope, send: Send) -> None:
+        self._app_context = app_context
         self._downstream = downstream
         # As it came: layers inside may take fields off a request.
         self._asked = downstream.asks(scope["headers"])
@@ -84,7 +94,7 @@ class Edge:
         """Whether the route that answers has a policy, and did not come as far as its lookup."""
         if "route" not in self.scope:
             return False
-        plan = self._site.table.plan_for(self.scope)
+        plan = self._app_context.table.plan_for(self.scope)
         return plan is not None and plan.policy is not None
 
     def _for_cdn(self, status: int, fields: list[RawField]) -> list[RawField]:
@@ -93,13 +103,13 @@ class Edge:
         if isinstance(allowed, list):
             return [*rest, *allowed]
         if isinstance(allowed, str):
-            self._site.note_untold(self._route, allowed)
+            self._app_context.note_untold(self._route, allowed)
             rest = _with_detail(rest, allowed)
         return self._downstream.forbidding(rest)
 
     def _allowed(self, status: int, fields: list[RawField]) -> list[RawField] | str | None:
         """What lets the CDN keep it; why that cannot be said, or None where it must not be."""
-        engine, stored, outcome = self._site.engine, self._stored, self._outcome
+        engine, stored, outcome = self._app_context.engine, self._stored, self._outcome
         if stored is None or outcome is None or (status != stored.status and status not in _STANDS_FOR_IT):
             return None
         replica = engine.replica
@@ -114,12 +124,12 @@ class Edge:
         return self._downstream.allowing(fields, tags, path, keep)
 
 
-def edge_of(site: Site, scope: Scope, send: Send) -> Edge | None:
+def cdn_fields_of(app_context: AppContext, scope: Scope, send: Send) -> CDNFields | None:
     """The outer end for a request that a CDN may have sent; None where there is none, or nothing could be kept."""
-    downstream = site.downstream
+    downstream = app_context.downstream
     if downstream is None or scope["method"] not in ("GET", "HEAD"):
         return None
-    return Edge(site, downstream, scope, send)
+    return CDNFields(app_context, downstream, scope, send)
 
 
 def _with_detail(fields: Sequence[RawField], detail: str) -> list[RawField]:

@@ -98,7 +98,7 @@ class Compared:
         self._body += message.get("body", b"")
         if not message.get("more_body", False):
             await self._completed(start, self._body)
-        elif len(self._body) > self._exchange.site.engine.settings.max_body_bytes:
+        elif len(self._body) > self._exchange.app_context.engine.settings.max_body_bytes:
             await self._give_up(start)
 
     async def ended(self) -> None:
@@ -154,7 +154,7 @@ class Compared:
             etag = etag if etag == make_etag(body) else None
             if etag is None:
                 return False
-        wall = exchange.site.cache.clock.wall()
+        wall = exchange.app_context.cache.clock.wall()
         return not_modified(
             exchange.client_headers,
             status,
@@ -165,9 +165,9 @@ class Compared:
 
     def _private(self, fields: list[RawField]) -> list[RawField]:
         """The fields of what is one caller's own: what the cache or the policy said for downstream is taken back."""
-        policy, edge = self._spoken.policy, self._exchange.edge
-        if edge is not None:
-            edge.forbid()
+        policy, cdn_fields = self._spoken.policy, self._exchange.cdn_fields
+        if cdn_fields is not None:
+            cdn_fields.forbid()
         ours = {b"no-cache"}
         if policy is not None and policy.cache_control is not None:
             ours.add(policy.cache_control.encode())

@@ -15,11 +15,11 @@ from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.engine.flights import Flight
-from fastapi_cacheinval.engine.request_tags import Changes, TagBag
+from fastapi_cacheinval.engine.request_tags import Changes, RequestTags
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import send_stored, status_fields
-from fastapi_cacheinval.framework.app_context import Site
-from fastapi_cacheinval.framework.cdn_fields import Edge
+from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.cdn_fields import CDNFields
 from fastapi_cacheinval.framework.server_spans import name_route
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.ports.tracing import Seen
@@ -56,19 +56,19 @@ class Exchange:
     # The request as tracing sees it, where anybody records.
     seen: Seen | None = None
     # Where the answer leaves, if a CDN in front is told about it.
-    edge: Edge | None = None
-    _bag: TagBag | None = None
+    cdn_fields: CDNFields | None = None
+    _bag: RequestTags | None = None
 
     def __init__(
         self,
-        site: Site,
+        app_context: AppContext,
         runtime: Runtime,
         scope: Scope,
         receive: Receive,
         send: Send,
         refresh: RefreshOrder | None = None,
     ) -> None:
-        self.site = site
+        self.app_context = app_context
         self.runtime = runtime
         # As it came: the app's layers write into the scope they are given, and into its headers.
         self.arrived = dict(scope)
@@ -80,14 +80,14 @@ class Exchange:
         self.sink: Sink = send
         self.source: Receive = receive
         # Before any dependency runs: what is read from here on is at least this new.
-        self.mark = site.engine.replica.mark
-        self.began = site.engine.now()
+        self.mark = app_context.engine.replica.mark
+        self.began = app_context.engine.now()
         if refresh is not None:
             self.refresh = refresh
-        if isinstance(send, Edge):
-            self.edge = send
-        if site.cache.tracing.on:
-            self.seen = site.cache.tracing.enter(self.client_headers)
+        if isinstance(send, CDNFields):
+            self.cdn_fields = send
+        if app_context.cache.tracing.on:
+            self.seen = app_context.cache.tracing.enter(self.client_headers)
 
     # A plain method that returns the sink's awaitable: no frame of its own on the way out.
     def send(self, message: Message) -> Awaitable[None]:
@@ -102,14 +102,14 @@ class Exchange:
         return Stamp(*self.mark, self.began)
 
     @property
-    def tags(self) -> TagBag:
+    def tags(self) -> RequestTags:
         """The tags collected while answering."""
-        return self.bag()
+        return self.request_tags()
 
-    def bag(self) -> TagBag:
+    def request_tags(self) -> RequestTags:
         """The tags collected while answering, made when first asked for."""
         if self._bag is None:
-            self._bag = TagBag(self.site.counters.dropped_tag)
+            self._bag = RequestTags(self.app_context.counters.dropped_tag)
         return self._bag
 
     @property
@@ -133,7 +133,7 @@ class Exchange:
     @property
     def server(self) -> Send:
         """The `send` that came with the request."""
-        return self.outer if self.edge is None else self.edge.server
+        return self.outer if self.cdn_fields is None else self.cdn_fields.server
 
     @property
     def trace(self) -> str:
@@ -151,7 +151,7 @@ class Exchange:
 
     def bypass(self, detail: str) -> None:
         """Let the app answer, and say why the cache did not."""
-        self.site.counters.forwarded(Reason.BYPASS, self.route)
+        self.app_context.counters.forwarded(Reason.BYPASS, self.route)
         self.annotate(Outcome(Result.BYPASS, reason=Reason.BYPASS, detail=detail))
 
     def annotate(self, outcome: Outcome) -> None:
@@ -191,14 +191,14 @@ class Exchange:
     def log_trouble(self, message: str, error: BaseException) -> None:
         """Log an error that no client sees: once, until the route is well again."""
         route = self.route
-        level = self.site.trouble.level((message, route))
+        level = self.app_context.log_once.level((message, route))
         logger.log(level, "%s (%s)", message, route, exc_info=error, extra={"http.route": route})
 
     def outdate(self, recipe: Recipe) -> None:
         """Let go of what is stored, here and where replicas share it: the app has just said otherwise."""
-        key = self.site.engine.outdated(recipe)
-        if self.runtime.far is not None:
-            self.runtime.far.drop(key)
+        key = self.app_context.engine.outdated(recipe)
+        if self.runtime.l2 is not None:
+            self.runtime.l2.drop(key)
 
     def swallow(self) -> None:
         """The client has its answer: drop what else the app sends."""
@@ -213,11 +213,11 @@ class Exchange:
         """
         if self.refresh is not None:
             return
-        if self.edge is not None:
-            self.edge.answered(outcome, stored or filled, self.plan)
+        if self.cdn_fields is not None:
+            self.cdn_fields.answered(outcome, stored or filled, self.plan)
         route = self.route if stored is None or stored.route is None else stored.route
-        self.site.counters.answered(outcome, route)
-        if self.site.observed:
+        self.app_context.counters.answered(outcome, route)
+        if self.app_context.observed:
             self.described(outcome, stored)
             if route is not None:
                 name_route(self.scope, self.server, route, routed=self.plan is not None)
@@ -269,7 +269,7 @@ class _Annotated:
         if message["type"] == "http.response.start":
             exchange.sink = exchange.outer
             exchange.told(self._outcome)
-            fields = [*message.get("headers", ()), *status_fields(exchange.site, self._outcome)]
+            fields = [*message.get("headers", ()), *status_fields(exchange.app_context, self._outcome)]
             message = {**message, "headers": fields}
         await exchange.outer(message)
 
@@ -287,4 +287,6 @@ class _Stored:
         if message["type"] == "http.response.start":
             exchange.swallow()
             exchange.told(self._outcome, self._stored)
-            await send_stored(exchange.outer, exchange.site, self._stored, exchange.client_headers, self._outcome)
+            await send_stored(
+                exchange.outer, exchange.app_context, self._stored, exchange.client_headers, self._outcome
+            )

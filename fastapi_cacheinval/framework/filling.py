@@ -92,7 +92,7 @@ class Fill:
             headers,
             recipe.policy,
             partitioned=bool(recipe.policy.partition),
-            most_bytes=exchange.site.engine.settings.max_body_bytes,
+            most_bytes=exchange.app_context.engine.settings.max_body_bytes,
         )
         if reason is not None:
             self._refused()
@@ -123,7 +123,7 @@ class Fill:
         complete = not more or (length is not None and len(self._body) == length)
         if self._pump is None and complete:
             await self._completed_at_once(start)
-        elif len(self._body) > self._exchange.site.engine.settings.max_body_bytes:
+        elif len(self._body) > self._exchange.app_context.engine.settings.max_body_bytes:
             await self._let_through(start, message, "too-large")
         elif self._pump is None:
             await self._begin_stream(start, message)
@@ -139,11 +139,11 @@ class Fill:
         exchange.told(outcome, filled=stored)
         if stored is None:
             fields = self._unkept_fields(start)
-            await exchange.outer({**start, "headers": [*fields, *status_fields(exchange.site, outcome)]})
+            await exchange.outer({**start, "headers": [*fields, *status_fields(exchange.app_context, outcome)]})
             await exchange.outer({"type": "http.response.body", "body": bytes(self._body)})
             return
-        fields = [*stored.headers, *status_fields(exchange.site, outcome)]
-        await send_response(exchange.outer, exchange.site, stored, exchange.client_headers, fields)
+        fields = [*stored.headers, *status_fields(exchange.app_context, outcome)]
+        await send_response(exchange.outer, exchange.app_context, stored, exchange.client_headers, fields)
 
     def _unkept_fields(self, start: Message) -> list[RawField]:
         headers: list[RawField] = list(start.get("headers", ()))
@@ -153,10 +153,10 @@ class Fill:
         exchange = self._exchange
         self._pump = Pump(exchange.outer)
         headers: list[RawField] = list(start.get("headers", ()))
-        fields = streamed_fields(self._recipe, headers, exchange.bag().snapshot())
+        fields = streamed_fields(self._recipe, headers, exchange.request_tags().snapshot())
         outcome = Outcome(Result.MISS, reason=self._reason, detail=exchange.detail)
         exchange.told(outcome)
-        await self._pump.put({**start, "headers": [*fields, *status_fields(exchange.site, outcome)]}, message)
+        await self._pump.put({**start, "headers": [*fields, *status_fields(exchange.app_context, outcome)]}, message)
 
     async def _let_through(self, start: Message, message: Message, reason: str) -> None:
         """What cannot be kept after all: from here on the client sets the pace again."""
@@ -167,7 +167,7 @@ class Fill:
         if self._pump is None:
             outcome = Outcome(Result.MISS, reason=self._reason, detail=reason)
             exchange.told(outcome)
-            fields = [*self._unkept_fields(start), *status_fields(exchange.site, outcome)]
+            fields = [*self._unkept_fields(start), *status_fields(exchange.app_context, outcome)]
             await exchange.outer({**start, "headers": fields})
         else:
             await self._pump.drained()
@@ -179,7 +179,7 @@ class Fill:
 
     def _keep(self, start: Message) -> tuple[StoredResponse | None, Outcome]:
         """Store the complete response, if no purge has overtaken it, and let the waiters have it."""
-        exchange, engine = self._exchange, self._exchange.site.engine
+        exchange, engine = self._exchange, self._exchange.app_context.engine
         body = bytes(self._body)
         headers: list[RawField] = list(start.get("headers", ()))
         length = content_length(headers)
@@ -192,9 +192,9 @@ class Fill:
             start["status"],
             headers,
             body,
-            exchange.bag().snapshot(),
+            exchange.request_tags().snapshot(),
             now=now,
-            wall_now=exchange.site.cache.clock.wall(),
+            wall_now=exchange.app_context.cache.clock.wall(),
             draw=engine.draw(),
         )
         seconds = now - self._recipe.began
@@ -212,9 +212,9 @@ class Fill:
             return stored, Outcome(Result.MISS, reason=self._reason, detail="too-large")
         if self._target is not None:
             engine.remember_target(self._target, self._recipe.key)
-        if exchange.runtime.far is not None:
-            hold = None if self._flight is None else self._flight.take_hold()
-            exchange.runtime.far.keep(self._recipe.key, stored, hold, split=self._recipe.split)
+        if exchange.runtime.l2 is not None:
+            fill_lock = None if self._flight is None else self._flight.take_fill_lock()
+            exchange.runtime.l2.keep(self._recipe.key, stored, fill_lock, split=self._recipe.split)
         self._close("stored", seconds)
         exchange.runtime.flights.unmark(stored.key)
         if self._flight is not None:
@@ -226,40 +226,40 @@ class Fill:
     def _close(self, outcome: str, seconds: float) -> None:
         self._open = False
         exchange = self._exchange
-        exchange.site.counters.filled(seconds, exchange.route, outcome)
+        exchange.app_context.counters.filled(seconds, exchange.route, outcome)
         if outcome == "stored":
-            exchange.site.trouble.well((_RAISED, exchange.route))
+            exchange.app_context.log_once.well((_RAISED, exchange.route))
         if exchange.refresh is not None:
             exchange.refresh.outcome = outcome
 
     def _refused(self) -> None:
         if self._open:
-            self._close("refused", self._exchange.site.engine.now() - self._recipe.began)
+            self._close("refused", self._exchange.app_context.engine.now() - self._recipe.began)
             if self._flight is not None:
                 self._flight.refuse()
 
     def _lost(self, status: int | None = None) -> None:
         if self._open:
-            self._close("failed", self._exchange.site.engine.now() - self._recipe.began)
+            self._close("failed", self._exchange.app_context.engine.now() - self._recipe.began)
             if self._flight is not None:
                 self._flight.fail(status)
 
     async def _stand_in(self, stale: StoredResponse, status: int) -> None:
         exchange = self._exchange
         self._stood_in = True
-        engine = exchange.site.engine
+        engine = exchange.app_context.engine
         outcome = engine.outcome(stale, Result.STALE, Reason.STALE, engine.now(), status)
         exchange.told(outcome, stale)
         await self._send_in_place(stale, outcome)
 
     def _fallback(self) -> StoredResponse | None:
         """What may stand in for this forward, should it fail."""
-        engine = self._exchange.site.engine
+        engine = self._exchange.app_context.engine
         return engine.fallback(self._stale, engine.now())
 
     async def _send_in_place(self, stale: StoredResponse, outcome: Outcome) -> None:
         exchange = self._exchange
-        await send_stored(exchange.outer, exchange.site, stale, exchange.client_headers, outcome)
+        await send_stored(exchange.outer, exchange.app_context, stale, exchange.client_headers, outcome)
 
     # -- the app's end --------------------------------------------------------------------------
 

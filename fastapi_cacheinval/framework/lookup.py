@@ -19,7 +19,11 @@ from fastapi_cacheinval.engine.flights import Flight, Signal
 from fastapi_cacheinval.framework.answering import SENT_PAST
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
-from fastapi_cacheinval.framework.short_circuit import answers_by_the_error_alone, sent_without_the_request, unwind
+from fastapi_cacheinval.framework.short_circuit import (
+    answers_by_the_error_alone,
+    sent_without_the_request,
+    short_circuit,
+)
 from fastapi_cacheinval.grammar.cache_control import parse
 from fastapi_cacheinval.grammar.fields import combined, first, values
 from fastapi_cacheinval.ports.store import Target
@@ -73,15 +77,15 @@ class Lookup:
     def __init__(
         self, exchange: Exchange, request: Request, plan: RoutePlan, policy: CachePolicy, partition: tuple[Any, ...]
     ) -> None:
-        site, scope = exchange.site, request.scope
-        settings = site.engine.settings
+        app_context, scope = exchange.app_context, request.scope
+        settings = app_context.engine.settings
         self.exchange = exchange
-        self.engine = site.engine
+        self.engine = app_context.engine
         self.request = request
         self.plan = plan
         self.policy = policy
         # What other middleware outside ours set as the root path is no part of what a route sees.
-        self.path = site.below(site.root_of(exchange.arrived), scope["path"])
+        self.path = app_context.below(app_context.root_of(exchange.arrived), scope["path"])
         self.headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
         query = kept_query(scope.get("query_string", b""), plan.query)
         self.split = bool(query)
@@ -92,7 +96,7 @@ class Lookup:
             host=combined(self.headers, b"host") or b"",
             path=self.path,
             query=query,
-            partition=partition_digest(partition, site.cache.secret) if partition else b"",
+            partition=partition_digest(partition, app_context.cache.secret) if partition else b"",
             epoch=plan.epoch,
             route=_route_parts(plan, scope),
         )
@@ -120,7 +124,7 @@ class Lookup:
                 if tags is None:
                     return
             flights = exchange.runtime.flights
-            if flights.marked(collapse_key):
+            if flights.hit_for_miss(collapse_key):
                 if first(self.headers, b"range") is not None:
                     exchange.bypass("range")
                     return
@@ -148,17 +152,17 @@ class Lookup:
         Gives what may stand in should the forward fail.
         """
         exchange, engine = self.exchange, self.engine
-        far = exchange.runtime.far
-        if flight is None or far is None:
+        l2 = exchange.runtime.l2
+        if flight is None or l2 is None:
             return stale
-        if not far.open or engine.replica.fenced(tags):
-            exchange.detail = None if far.open else "disconnected"
+        if not l2.open or engine.replica.fenced(tags):
+            exchange.detail = None if l2.open else "disconnected"
             return stale
         with exchange.current():
-            led = await far.lead_flight(flight, self.key, self.headers, self.deadline, self._would_serve)
+            led = await l2.lead_flight(flight, self.key, self.headers, self.deadline, self._would_serve)
         if led.stored is not None:
             # Before those who wait for it are run.
-            flight.far = not led.waited
+            flight.l2 = not led.waited
             self._served(led.stored, vary_miss=False, collapsed=reason if led.waited else None, tier="l2")
         elif not led.refused:
             exchange.detail = "disconnected" if led.away else None
@@ -177,7 +181,7 @@ class Lookup:
         match Signal.GO if alone else await flight.wait(left):
             case StoredResponse() as landed:
                 found, _ = engine.find(self.key, self.headers)
-                if found is landed and flight.far:
+                if found is landed and flight.l2:
                     self._served(landed, vary_miss=False, tier="l2")
                 elif found is landed:
                     self._serve_collapsed(landed, reason)
@@ -185,7 +189,7 @@ class Lookup:
             case Signal.LOOK_AGAIN:
                 return False
             case Signal.LEAD:
-                if flight.hold is None:
+                if flight.fill_lock is None:
                     # Who led before was cancelled before it could have the right to forward in the cluster.
                     stored = await self._led(flight, tags, reason, stored)
                 self._forward(tags, reason, flight, stored)
@@ -241,7 +245,7 @@ class Lookup:
     ) -> None:
         outcome = self.engine.outcome(stored, result, reason, self.engine.now(), fwd_status, tier)
         self.exchange.answer(stored, outcome)
-        raise unwind(self.request, stored.status)
+        raise short_circuit(self.request, stored.status)
 
     def _remember(self) -> None:
         if self.target is not None:
@@ -252,7 +256,7 @@ class Lookup:
         asked = values(self.headers, b"cache-control")
         if asked and parse(asked).only_if_cached:
             self.exchange.annotate(Outcome(Result.MISS, reason=reason, detail="only-if-cached"))
-            raise unwind(self.request, 504)
+            raise short_circuit(self.request, 504)
 
     # -- going forward --------------------------------------------------------------------------
 
@@ -271,7 +275,7 @@ class Lookup:
         for template in self.policy.templates:
             tag = template.render(bound)
             if tag is None:
-                self.exchange.site.counters.dropped_tag()
+                self.exchange.app_context.counters.dropped_tag()
             else:
                 tags.append(tag)
         return tuple(tags)
@@ -280,9 +284,9 @@ class Lookup:
         self, tags: tuple[str, ...], reason: Reason, flight: Flight | None, stale: StoredResponse | None
     ) -> None:
         """Let the handler run, seen as a fill from here on."""
-        exchange, site = self.exchange, self.exchange.site
+        exchange, app_context = self.exchange, self.exchange.app_context
         # Made before any thread of the handler can: two that made one each would lose the tags of one.
-        exchange.bag()
+        exchange.request_tags()
         recipe = Recipe(
             key=self.key,
             policy=self.policy,
@@ -294,12 +298,12 @@ class Lookup:
             front=self._anonymous(),
             stamp=exchange.stamp,
             began=self.engine.now(),
-            emit_surrogate_key=site.emit_surrogate_key,
+            emit_surrogate_key=app_context.emit_surrogate_key,
             split=self.split,
             route=exchange.route,
             trace=exchange.trace,
         )
-        site.counters.forwarded(reason, exchange.route)
+        app_context.counters.forwarded(reason, exchange.route)
         fill = self.fill = exchange.sink = Fill(
             exchange, recipe, reason, flight=flight, stale=stale, target=self.target
         )
@@ -324,7 +328,7 @@ class Lookup:
     def _anonymous(self) -> bool:
         """Whether a refresh may be nobody's: proved shared, and no middleware on the way could ask who it is."""
         # Where the author has decided about the front lookup, it says nothing of what is on the way.
-        return self.plan.sharing is Sharing.PROVED and self.plan.front and self.exchange.site.front is None
+        return self.plan.sharing is Sharing.PROVED and self.plan.front and self.exchange.app_context.front is None
 
     def _normalise(self) -> None:
         """Make the handler see a plain GET for the whole response."""

@@ -27,7 +27,7 @@ from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import PurgeNotDelivered
 from fastapi_cacheinval.framework.answering import status_fields
-from fastapi_cacheinval.framework.app_context import Site
+from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.purging import Purge, Purging
 from fastapi_cacheinval.grammar.fields import first
 
@@ -49,8 +49,8 @@ class _State(Enum):
 class Mutation(Purging):
     """An unsafe request, and the purge that follows from it."""
 
-    def __init__(self, site: Site, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(site, runtime, scope, receive, send)
+    def __init__(self, app_context: AppContext, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(app_context, runtime, scope, receive, send)
         self.sink = self._take
         self.tended = True
         self._held: list[Message] = []
@@ -74,7 +74,7 @@ class Mutation(Purging):
         return False
 
     def _can_still_commit(self) -> bool:
-        plan = self.site.table.plan_for(self.scope) if "route" in self.scope else None
+        plan = self.app_context.table.plan_for(self.scope) if "route" in self.scope else None
         return plan is None or plan.commits_late
 
     # -- the app's messages ---------------------------------------------------------------------
@@ -83,7 +83,7 @@ class Mutation(Purging):
         if self._releasing is not None:
             await asyncio.shield(self._releasing)
         if self._state is _State.HELD:
-            await self._hold(message)
+            await self._fill_lock(message)
         elif message["type"] == "http.response.start" and self._state is _State.WAITING:
             await self._started(message)
         else:
@@ -97,10 +97,12 @@ class Mutation(Purging):
             self._note_headers(headers)
         known = bool(self._due())
         late = self._can_still_commit()
-        if late and (known or self.site.cache.expects_changes) and self._holdable(message["status"], headers):
+        if late and (known or self.app_context.cache.expects_changes) and self._holdable(message["status"], headers):
             self._state = _State.HELD
             self._held.append(message)
-            self._alarm = self.site.cache.clock.call_later(self.site.engine.settings.hold_timeout, self._release_late)
+            self._alarm = self.app_context.cache.clock.call_later(
+                self.app_context.engine.settings.hold_timeout, self._release_late
+            )
         elif late and known and not self._refused:
             await self._go_early()
             await self.outer(self._said(message, b"queued"))
@@ -115,12 +117,12 @@ class Mutation(Purging):
         if status in (204, 205):
             return True
         length = content_length(headers)
-        return length is not None and length <= self.site.engine.settings.hold_max_bytes
+        return length is not None and length <= self.app_context.engine.settings.hold_max_bytes
 
-    async def _hold(self, message: Message) -> None:
+    async def _fill_lock(self, message: Message) -> None:
         self._held.append(message)
         self._held_bytes += len(message.get("body", b""))
-        if self._held_bytes > self.site.engine.settings.hold_max_bytes or message["type"] in _BY_REFERENCE:
+        if self._held_bytes > self.app_context.engine.settings.hold_max_bytes or message["type"] in _BY_REFERENCE:
             self._release_late()
             if self._releasing is not None:
                 await asyncio.shield(self._releasing)
@@ -139,9 +141,11 @@ class Mutation(Purging):
             if late:
                 outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="late-purge")
             self.described(outcome)
-            fields += status_fields(self.site, outcome)
-        elif self.site.engine.settings.read_your_writes and self._numbers:
-            fields.append((b"cacheinval-token", Token(self.site.engine.replica.term, max(self._numbers)).serialise()))
+            fields += status_fields(self.app_context, outcome)
+        elif self.app_context.engine.settings.read_your_writes and self._numbers:
+            fields.append(
+                (b"cacheinval-token", Token(self.app_context.engine.replica.term, max(self._numbers)).serialise())
+            )
         return {**message, "headers": fields}
 
     # -- purging and releasing ------------------------------------------------------------------
@@ -157,14 +161,14 @@ class Mutation(Purging):
             # The request ends before its purge has a number: until then nobody is given what it names.
             fence = None if writing.done() else self._fenced(purges)
             if fence is not None:
-                writing.add_done_callback(lambda _: self.site.engine.replica.lift(fence))
+                writing.add_done_callback(lambda _: self.app_context.engine.replica.lift(fence))
             raise
 
     async def _write(self, purges: list[Purge], *fences: int | None) -> None:
         for tags, soft in purges:
             try:
                 with self.current():
-                    receipt = await self.site.cache.purge(tags, soft=soft)
+                    receipt = await self.app_context.cache.purge(tags, soft=soft)
             except PurgeNotDelivered as error:
                 # It is queued and fenced: the write stands, and the client is told.
                 self._undelivered = error.reason
@@ -173,7 +177,7 @@ class Mutation(Purging):
                 self._numbers.append(receipt.seq)
         for fence in fences:
             if fence is not None:
-                self.site.engine.replica.lift(fence)
+                self.app_context.engine.replica.lift(fence)
 
     async def _go_early(self) -> None:
         """The answer goes before the commit: purge, and fence until the app returns."""
@@ -187,7 +191,7 @@ class Mutation(Purging):
 
     def _fenced(self, purges: list[Purge]) -> int | None:
         hard = [tag for tags, soft in purges if not soft for tag in tags]
-        return self.site.engine.replica.fence(hard) if hard else None
+        return self.app_context.engine.replica.fence(hard) if hard else None
 
     def _release_late(self) -> None:
         if self._state is _State.HELD and self._releasing is None:

@@ -6,19 +6,19 @@ from starlette.types import Scope, Send
 
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.framework.app_context import Site
-from fastapi_cacheinval.framework.cdn_fields import edge_of
+from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.cdn_fields import cdn_fields_of
 from fastapi_cacheinval.framework.server_spans import name_route
 from fastapi_cacheinval.ports.tracing import Seen
 
-__all__ = ["hit_watched", "watch"]
+__all__ = ["send_observed_hit", "watch"]
 
 
-def watch(site: Site, scope: Scope, send: Send, stored: StoredResponse, outcome: Outcome) -> Seen | None:
+def watch(app_context: AppContext, scope: Scope, send: Send, stored: StoredResponse, outcome: Outcome) -> Seen | None:
     """Say of the request's span, and of the server's metrics, what a front hit is."""
     if stored.route is not None:
         name_route(scope, send, stored.route, routed=False)
-    tracing = site.cache.tracing
+    tracing = app_context.cache.tracing
     if not tracing.on:
         return None
     seen = tracing.enter(scope["headers"])
@@ -26,18 +26,20 @@ def watch(site: Site, scope: Scope, send: Send, stored: StoredResponse, outcome:
     return seen
 
 
-async def hit_watched(site: Site, scope: Scope, send: Send, stored: StoredResponse, now: float) -> None:
+async def send_observed_hit(
+    app_context: AppContext, scope: Scope, send: Send, stored: StoredResponse, now: float
+) -> None:
     """Answer with a fresh response that nothing can concern: what the middleware does inline where nobody looks on."""
     age, ttl = now - stored.created, int(stored.fresh_until - now)
     outcome = Outcome(Result.HIT, "l1", None, age, ttl)
-    seen = watch(site, scope, send, stored, outcome) if site.observed else None
-    edge = edge_of(site, scope, send)
-    if edge is not None:
-        edge.answered(outcome, stored, None)
-        send = edge
-    site.counters.answered(outcome, stored.route)
+    seen = watch(app_context, scope, send, stored, outcome) if app_context.observed else None
+    cdn_fields = cdn_fields_of(app_context, scope, send)
+    if cdn_fields is not None:
+        cdn_fields.answered(outcome, stored, None)
+        send = cdn_fields
+    app_context.counters.answered(outcome, stored.route)
     fields = [*stored.headers, (b"age", b"%d" % age)]
-    if site.emit_cache_status:
+    if app_context.emit_cache_status:
         fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % ttl))
     try:
         await send({"type": "http.response.start", "status": stored.status, "headers": fields})

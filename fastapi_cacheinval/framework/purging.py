@@ -12,7 +12,7 @@ from fastapi_cacheinval.core.tags import normalise_tags, path_tag
 from fastapi_cacheinval.dependencies import Invalidates
 from fastapi_cacheinval.engine.request_tags import Changes
 from fastapi_cacheinval.engine.runtime import Runtime
-from fastapi_cacheinval.framework.app_context import Site
+from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.grammar.fields import combined, first, values
 from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key
@@ -33,15 +33,15 @@ def _authority(scheme: str, netloc: str) -> str:
 class Purging(Exchange):
     """The half of an unsafe request that knows what is to be purged, and what of it has been."""
 
-    def __init__(self, site: Site, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(site, runtime, scope, receive, send)
+    def __init__(self, app_context: AppContext, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(app_context, runtime, scope, receive, send)
         self._declared_hard: dict[str, None] = {}
         self._declared_soft: dict[str, None] = {}
         self._named_paths: dict[str, None] = {}
         self._tags_of_paths: dict[str, list[str]] = {}
         # Before any thread of the request can: two that made one each would lose the tags of one.
-        self.bag()
-        self._changes = Changes(self.site.cache)
+        self.request_tags()
+        self._changes = Changes(self.app_context.cache)
         self._purged: set[str] = set()
         # The count of the bag at the last purge.
         self._purged_to = 0
@@ -54,7 +54,7 @@ class Purging(Exchange):
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """Render what an `invalidates()` names, for the validated parameters."""
-        plan = self.site.table.plan_for(request.scope)
+        plan = self.app_context.table.plan_for(request.scope)
         self._named_paths[request.scope["path"]] = None
         for template in invalidates.templates:
             try:
@@ -69,7 +69,7 @@ class Purging(Exchange):
                 continue
             tag = template.render(bound)
             if tag is None:
-                self.site.counters.dropped_tag()
+                self.app_context.counters.dropped_tag()
             else:
                 (self._declared_soft if invalidates.soft else self._declared_hard)[tag] = None
 
@@ -78,9 +78,9 @@ class Purging(Exchange):
 
         What no `invalidates()` names is purged softly only where all that is declared is soft.
         """
-        bag = self.bag()
-        again = bag.since(self._purged_to)
-        unnamed = dict.fromkeys((*bag.snapshot(), *self.changes.snapshot(), *self._path_tags()))
+        request_tags = self.request_tags()
+        again = request_tags.since(self._purged_to)
+        unnamed = dict.fromkeys((*request_tags.snapshot(), *self.changes.snapshot(), *self._path_tags()))
         hard, soft = dict(self._declared_hard), dict(self._declared_soft)
         (soft if soft and not hard else hard).update(unnamed)
         purges: list[Purge] = []
@@ -100,7 +100,7 @@ class Purging(Exchange):
     def _taken(self) -> list[Purge]:
         """What is due, noted as purged; what is committed from now on is purged by who commits it."""
         self.changes.close()
-        count = self.bag().count
+        count = self.request_tags().count
         purges = self._due()
         self._purged_to = count
         self._purged.update(tag for tags, _ in purges for tag in tags)
@@ -108,7 +108,7 @@ class Purging(Exchange):
 
     def _declare_all(self) -> None:
         """Declare what the route's `invalidates()` name, whether or not the request came as far as those."""
-        plan = self.site.table.plan_for(self.scope) if "route" in self.scope else None
+        plan = self.app_context.table.plan_for(self.scope) if "route" in self.scope else None
         if plan is not None and plan.invalidations:
             request = Request(self.scope)
             for invalidates in plan.invalidations:
@@ -128,27 +128,27 @@ class Purging(Exchange):
         return tags
 
     def _tags_of_path(self, path: str) -> list[str]:
-        root = self.site.root_of(self.arrived)
+        root = self.app_context.root_of(self.arrived)
         trimmed = path.rstrip("/")
         parent = trimmed.rpartition("/")[0]
         return [
-            path_tag(self.site.below(root, spelling))
+            path_tag(self.app_context.below(root, spelling))
             for spelling in (trimmed, trimmed + "/", parent, parent + "/")
             if spelling and self._has_cached_get(spelling)
         ]
 
     def purges_something(self) -> bool:
         """Whether it is known before the app is asked that a success purges."""
-        plan = self.site.table.match(self.scope["method"], self.scope["path"], self.scope)
+        plan = self.app_context.table.match(self.scope["method"], self.scope["path"], self.scope)
         return (plan is not None and bool(plan.invalidations)) or bool(self._path_tags())
 
     def _has_cached_get(self, path: str) -> bool:
-        plan = self.site.table.match("GET", path, self.arrived)
+        plan = self.app_context.table.match("GET", path, self.arrived)
         return plan is not None and plan.policy is not None
 
     def _note_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
         """What the response names: `Surrogate-Key` tags, and same-origin `Location` and `Content-Location`."""
-        self.bag().add(*normalise_tags(parse_surrogate_key(values(headers, b"surrogate-key"))))
+        self.request_tags().add(*normalise_tags(parse_surrogate_key(values(headers, b"surrogate-key"))))
         scheme = self.arrived.get("scheme", "http")
         host = (combined(self.client_headers, b"host") or b"").decode("latin-1")
         base = f"{scheme}://{host}{quote(self.arrived['path'], errors='surrogatepass')}"

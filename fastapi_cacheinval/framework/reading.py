@@ -15,9 +15,9 @@ from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
-from fastapi_cacheinval.engine.request_tags import HasBag, current_bag
+from fastapi_cacheinval.engine.request_tags import HasRequestTags, current_request_tags
 from fastapi_cacheinval.engine.runtime import Runtime
-from fastapi_cacheinval.framework.app_context import Site
+from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, FillSource, RefreshOrder, nowhere
 from fastapi_cacheinval.framework.filling import Fill
@@ -44,25 +44,25 @@ class Read(Exchange):
     settled: bool = False
     fill: Fill | None = None
     inside: AtRoute | None = None
-    _token: Token[HasBag | None] | None = None
+    _token: Token[HasRequestTags | None] | None = None
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """`invalidates()` is inert on a safe method."""
 
     async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Where layers that we do not know stand before the route, the cache works behind them."""
-        if self.edge is not None:
+        if self.cdn_fields is not None:
             # Layers may have made one of their own.
-            self.edge.scope = scope
+            self.cdn_fields.scope = scope
         fresh = scope["method"] == "GET" and not self.settled and self.inside is None
-        plan = self.site.table.plan_for(scope) if fresh else None
+        plan = self.app_context.table.plan_for(scope) if fresh else None
         if plan is None or not plan.layered:
             await handle(scope, receive, send)
             return
         self.inside = AtRoute(self, scope, receive, send)
         self.tended = True
         if self.refresh is None:
-            self.sink = Compared(self, self.inside.spoken, lambda: self.site.note_changed(plan))
+            self.sink = Compared(self, self.inside.spoken, lambda: self.app_context.note_changed(plan))
         try:
             await pass_on(self.inside, scope, handle)
         finally:
@@ -73,17 +73,17 @@ class Read(Exchange):
         scope = request.scope
         if self.settled or scope["method"] != "GET":
             return
-        site = self.site
-        plan = site.table.plan_for(scope)
+        app_context = self.app_context
+        plan = app_context.table.plan_for(scope)
         if plan is None:
             self.bypass("unknown-route")
         elif plan.cached is cached and plan.policy is not None:
             self.settled = True
             self.plan = plan
-            if not site.cache.enabled:
+            if not app_context.cache.enabled:
                 self.bypass("disabled")
             elif plan.sharing is Sharing.UNPROVED:
-                site.warn_once(plan)
+                app_context.warn_once(plan)
                 self.bypass("caller-dependent")
             elif plan.layered and not isinstance(self, AtRoute):
                 # It came another way than through the route's tap, or a second time.
@@ -95,14 +95,14 @@ class Read(Exchange):
                 self.fill = lookup.fill
                 self.tended = self.fill is not None
                 # For code without the request at hand, from here on in this context.
-                self._token = current_bag.set(self)
+                self._token = current_request_tags.set(self)
 
     def order_refresh(self, stored: StoredResponse) -> None:
-        order_refresh(self.site, self.runtime, self.arrived, self.client_headers, stored, self.trace)
+        order_refresh(self.app_context, self.runtime, self.arrived, self.client_headers, stored, self.trace)
 
     def order_forward(self, key: bytes) -> bool:
         scope = again(self.arrived, self.client_headers, CONDITIONAL_FIELDS)
-        return _order(self.site, self.runtime, key, scope, cause=self.trace)
+        return _order(self.app_context, self.runtime, key, scope, cause=self.trace)
 
     async def done(self) -> None:
         self._restore()
@@ -120,7 +120,7 @@ class Read(Exchange):
         if self._token is not None:
             # Where a layer inside ours runs the app in a task, the context has gone with it.
             with contextlib.suppress(ValueError):
-                current_bag.reset(self._token)
+                current_request_tags.reset(self._token)
 
     def _given(self) -> Scope:
         return self.arrived
@@ -138,12 +138,12 @@ class AtRoute(Read):
 
     def __init__(self, around: Read, scope: Scope, receive: Receive, send: Send) -> None:
         self.spoken = Spoken(send)
-        super().__init__(around.site, around.runtime, scope, receive, self.spoken, around.refresh)
+        super().__init__(around.app_context, around.runtime, scope, receive, self.spoken, around.refresh)
         self._entered: Scope = {key: scope[key] for key in _HIDDEN if key in scope}
         # What it knew when it came, and how it is made again, all layers included.
         self.mark, self.began, self.arrived = around.mark, around.began, around.arrived
         self.seen, self._around = around.seen, around
-        self.edge = around.edge
+        self.cdn_fields = around.cdn_fields
         # Its conditions are about what comes out of the layers.
         self.client_headers = [pair for pair in around.client_headers if pair[0] not in CONDITIONAL_FIELDS]
 
@@ -166,7 +166,7 @@ class AtRoute(Read):
     def leading(self, target: Target | None, key: bytes) -> Target | None:
         """Only an answer that the layers leave as it is may be given without asking them."""
         if target is not None:
-            self.spoken.untouched = lambda: self.site.engine.remember_target(target, key)
+            self.spoken.untouched = lambda: self.app_context.engine.remember_target(target, key)
         return None
 
     @property
@@ -186,7 +186,7 @@ async def pass_on(exchange: Exchange, scope: Scope, app: ASGIApp | None = None) 
     """Let the app, or a route of it, have a request, and end the exchange as that ends."""
     scope[SCOPE_KEY] = exchange
     try:
-        await (exchange.site.app if app is None else app)(scope, exchange.receive, exchange.send)
+        await (exchange.app_context.app if app is None else app)(scope, exchange.receive, exchange.send)
     except BaseException as error:
         answered = await exchange.answered_anyway(error)
         if not answered and (not exchange.tended or not await exchange.failed(error)):
@@ -215,7 +215,7 @@ def again(arrived: Scope, headers: list[tuple[bytes, bytes]], dropped: frozenset
 
 
 def order_refresh(
-    site: Site,
+    app_context: AppContext,
     runtime: Runtime,
     arrived: Scope,
     headers: list[tuple[bytes, bytes]],
@@ -230,11 +230,11 @@ def order_refresh(
     dropped = CONDITIONAL_FIELDS
     if stored.front:
         dropped = dropped | (_CREDENTIALS - {name for name, _ in stored.vary})
-    _order(site, runtime, stored.key, again(arrived, headers, dropped), newer_than=stored, cause=cause)
+    _order(app_context, runtime, stored.key, again(arrived, headers, dropped), newer_than=stored, cause=cause)
 
 
 def _order(
-    site: Site,
+    app_context: AppContext,
     runtime: Runtime,
     key: bytes,
     scope: Scope,
@@ -245,7 +245,7 @@ def _order(
     """Begin a background forward that leads a key's flight; False where one is under way or there is no room."""
 
     async def forward(order: RefreshOrder) -> None:
-        exchange = Read(site, runtime, scope, FillSource(), nowhere, order)
+        exchange = Read(app_context, runtime, scope, FillSource(), nowhere, order)
         try:
             await pass_on(exchange, scope)
         finally:
@@ -253,11 +253,11 @@ def _order(
                 # It never came as far as its own cached(): whoever waits must not wait for it.
                 order.flight.fail()
 
-    return lead_in_background(site, runtime, key, forward, newer_than=newer_than, cause=cause)
+    return lead_in_background(app_context, runtime, key, forward, newer_than=newer_than, cause=cause)
 
 
 def lead_in_background(
-    site: Site,
+    app_context: AppContext,
     runtime: Runtime,
     key: bytes,
     forward: Callable[[RefreshOrder], Awaitable[None]],
@@ -279,9 +279,9 @@ def lead_in_background(
     async def refresh() -> str:
         nonlocal begun
         begun = True
-        tracing = site.cache.tracing
+        tracing = app_context.cache.tracing
         with tracing.span("cacheinval.refresh", link=cause) as span:
-            if not await _found_far(site, runtime, order, newer_than):
+            if not await _found_in_l2(app_context, runtime, order, newer_than):
                 await forward(order)
             span.note("cacheinval.outcome", order.outcome)
         return order.outcome
@@ -289,16 +289,18 @@ def lead_in_background(
     def ended(outcome: str) -> None:
         if not begun:
             flight.fail()
-        site.counters.refreshed(outcome)
+        app_context.counters.refreshed(outcome)
 
     runtime.refresh(key, refresh, ended)
     return True
 
 
-async def _found_far(site: Site, runtime: Runtime, order: RefreshOrder, newer_than: StoredResponse | None) -> bool:
+async def _found_in_l2(
+    app_context: AppContext, runtime: Runtime, order: RefreshOrder, newer_than: StoredResponse | None
+) -> bool:
     """Whether a background forward is not needed: another replica was quicker, or no answer can be shared."""
-    far, flight, engine = runtime.far, order.flight, site.engine
-    if far is None or not far.open:
+    l2, flight, engine = runtime.l2, order.flight, app_context.engine
+    if l2 is None or not l2.open:
         return False
 
     def wanted(stored: StoredResponse) -> bool:
@@ -306,7 +308,7 @@ async def _found_far(site: Site, runtime: Runtime, order: RefreshOrder, newer_th
         return newer and isinstance(engine.decide(stored, engine.now()), Serve)
 
     deadline = engine.now() + engine.settings.refresh_timeout
-    led = await far.lead_flight(flight, flight.key, (), deadline, wanted)
+    led = await l2.lead_flight(flight, flight.key, (), deadline, wanted)
     if led.stored is None and not led.refused:
         return False
     order.outcome = "refused" if led.stored is None else "found"

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["Served", "answers_by_the_error_alone", "sent_without_the_request", "unwind"]
+__all__ = ["Served", "answers_by_the_error_alone", "sent_without_the_request", "short_circuit"]
 
 
 class _NoStatus(int):
@@ -54,7 +54,7 @@ class _Unwound:
         await send({"type": "http.response.body", "body": b""})
 
 
-def unwind(request: Request, status: int) -> Served:
+def short_circuit(request: Request, status: int) -> Served:
     """The exception to raise, its handler being registered where this request will look for it."""
     handlers: Any = request.scope.get("starlette.exception_handlers")
     if handlers is not None:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_cacheinval.dependencies import Cached, Invalidates, Tags
 from fastapi_cacheinval.routes.table import RouteTable
 
-__all__ = ["Passing"]
+__all__ = ["Uncached"]
 
 
 class _Unheard:
@@ -20,7 +20,7 @@ class _Unheard:
         pass
 
 
-class Passing:
+class Uncached:
     """Stands in the scope of every such GET in an exchange's place, and has nothing of the request's own.
 
     Should a cached route answer one all the same, as one that was added later may, that answer is

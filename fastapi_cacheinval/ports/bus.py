@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from fastapi_cacheinval.core.replica import Line, Replica
-from fastapi_cacheinval.ports.log import Claim
+from fastapi_cacheinval.core.replica import LogEntry, Replica
+from fastapi_cacheinval.ports.log import Proposal
 
 __all__ = ["Bus", "BusState"]
 
@@ -35,11 +35,11 @@ class Bus(Protocol):
         """Let go of the running loop's connections and tasks; how many purges are left without a number."""
         ...
 
-    async def publish(self, claim: Claim) -> Line:
+    async def publish(self, claim: Proposal) -> LogEntry:
         """Write one purge; raises `PurgeNotDelivered` where it could not be given a number now."""
         ...
 
-    async def applied_by_all(self, line: Line) -> int:
+    async def applied_by_all(self, line: LogEntry) -> int:
         """Wait until every replica with a live lease has applied a line; how many have.
 
         Raises `ReplicasUnknown` where that cannot be found out.

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-__all__ = ["ID_BYTES", "FarStore", "Found", "Lock"]
+__all__ = ["ID_BYTES", "Found", "L2Store", "Lock"]
 
 ID_BYTES = 8
 """What is stored begins with so many bytes that its writer drew at random."""
@@ -27,7 +27,7 @@ class Lock(Enum):
     REFUSED = "what the key answers could not be shared a moment ago"
 
 
-class FarStore(Protocol):
+class L2Store(Protocol):
     """Bytes by cache key, each with an end, and one fill lock for each key, as one event loop reaches them.
 
     Every call that waits is bounded in time and one round trip, and raises `TierUnavailable`, and nothing else, where

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import NamedTuple, Protocol
 
-from fastapi_cacheinval.core.replica import Ask, Line, Page, Reply, Term
+from fastapi_cacheinval.core.replica import Ask, LogEntry, Page, Reply, Term
 
-__all__ = ["Answer", "Claim", "SharedLog"]
+__all__ = ["Answer", "Proposal", "SharedLog"]
 
 
-class Claim(NamedTuple):
+class Proposal(NamedTuple):
     """A purge that is to be written: the line without its number."""
 
     tags: tuple[str, ...]
@@ -23,7 +23,7 @@ class Answer(NamedTuple):
     """What the log says to a heartbeat or a purge; `line` is the purge as it was written, `at` the log's time."""
 
     reply: Reply
-    line: Line | None
+    line: LogEntry | None
     at: float = 0.0
 
 
@@ -34,7 +34,7 @@ class SharedLog(Protocol):
     reached or refuses.
     """
 
-    async def run(self, ask: Ask, replica: str, purge: Claim | None = None) -> Answer:
+    async def run(self, ask: Ask, replica: str, purge: Proposal | None = None) -> Answer:
         """Compare what was read with the log, and write a purge if there is one, in one step.
 
         `replica` is the id under which the caller takes a lease, empty for who takes none. Where it raises, the purge
@@ -42,7 +42,7 @@ class SharedLog(Protocol):
         """
         ...
 
-    def messages(self) -> AsyncIterator[Line | None]:
+    def messages(self) -> AsyncIterator[LogEntry | None]:
         """Lines as they are published, and None whenever a subscription has begun; ends by raising."""
         ...
 
@@ -50,7 +50,7 @@ class SharedLog(Protocol):
         """What is remembered of tags purged by `up_to` and before, newest first; None in another term."""
         ...
 
-    async def behind(self, line: Line) -> tuple[int, int]:
+    async def behind(self, line: LogEntry) -> tuple[int, int]:
         """How many replicas with a live lease have not applied a line, and how many have."""
         ...
 

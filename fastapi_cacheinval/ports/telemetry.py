@@ -29,7 +29,7 @@ class Telemetry(Protocol):
         """A background refresh ended: `stored`, `refused`, `failed`, `superseded`, `timeout` or `dropped`."""
         ...
 
-    def far(self, event: str) -> None:
+    def l2(self, event: str) -> None:
         """The shared tier: `hit`, `miss`, `outdated`, `write`, `unavailable`, or `unreadable-` and why."""
         ...
 

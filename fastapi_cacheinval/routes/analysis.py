@@ -20,7 +20,7 @@ from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_o
 from fastapi_cacheinval.routes.middleware_stack import around
 from fastapi_cacheinval.routes.parameters import CREDENTIALS, caller_reads, handler_headers, path_names, query_names
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
-from fastapi_cacheinval.routes.route_hook import Tap
+from fastapi_cacheinval.routes.route_hook import RouteHook
 
 __all__ = ["Analysis", "Place", "analyse", "own_methods"]
 
@@ -183,7 +183,7 @@ def _around_the_handler(route: EffectiveRoute) -> Iterator[str]:
     if own is not None:
         yield f"the route: {own}, which is handed the raw request"
     for name in _SEEING:
-        if name in vars(original) and not isinstance(vars(original)[name], Tap):
+        if name in vars(original) and not isinstance(vars(original)[name], RouteHook):
             yield f"the route: its {name}() is replaced, by what is handed the raw request"
     for name in around(getattr(route, "app", None)):
         yield f"the route: {name} around its app, which is handed the raw request"

@@ -19,7 +19,7 @@ from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Router
 
-__all__ = ["Inside", "around", "inside_of"]
+__all__ = ["MiddlewareStack", "around", "middleware_stack_of"]
 
 # Not in every version that we run on.
 _SOMETIMES = (
@@ -54,7 +54,7 @@ _HARMLESS: frozenset[Any] = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
+class MiddlewareStack:
     """What an ASGI callable leads to.
 
     `app` is the Starlette or FastAPI application, or its router where only that can be seen; None where
@@ -133,7 +133,7 @@ def around(handler: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def inside_of(app: Any) -> Inside:
+def middleware_stack_of(app: Any) -> MiddlewareStack:
     """Follow `.app` from an ASGI callable down to the application or router behind it."""
     passed: list[Any] = []
     target: Any = None
@@ -154,7 +154,7 @@ def inside_of(app: Any) -> Inside:
         if step is None:
             break
     guards = [each if isinstance(each, str) else _name(each) for each in passed if not _is_harmless(each)]
-    return Inside(
+    return MiddlewareStack(
         app=target,
         layers=tuple(dict.fromkeys(guards)),
         cors=any(each is CORSMiddleware for each in passed),

@@ -9,14 +9,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
 
-__all__ = ["Tap", "tap"]
+__all__ = ["RouteHook", "hook"]
 
 
 class _Entering(Protocol):
     async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
-class Tap:
+class RouteHook:
     """Stands in place of a route's `handle`, and lets the exchange at hand, if there is one, take it from there."""
 
     __slots__ = ("_handle",)
@@ -33,8 +33,8 @@ class Tap:
             await exchange.enter(self._handle, scope, receive, send)
 
 
-def tap(route: EffectiveRoute) -> None:
+def hook(route: EffectiveRoute) -> None:
     """Tap a route, once: a route that is included twice is one object, and caches of several apps may share it."""
     original = original_of(route)
-    if not isinstance(vars(original).get("handle"), Tap):
-        vars(original)["handle"] = Tap(original.handle)
+    if not isinstance(vars(original).get("handle"), RouteHook):
+        vars(original)["handle"] = RouteHook(original.handle)

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Match
 from fastapi_cacheinval.dependencies import Invalidates
 from fastapi_cacheinval.routes.analysis import Analysis, Place, analyse, own_methods
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers
-from fastapi_cacheinval.routes.middleware_stack import inside_of
+from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 
 __all__ = ["Known", "Survey", "route_path"]
 
@@ -179,7 +179,7 @@ class Survey:
             yield _Foreign(effective)
 
     def _mounted(self, mount: routing.Mount | routing.Host, place: Place, above: tuple[int, ...]) -> _Level:
-        inside = inside_of(mount.app)
+        inside = middleware_stack_of(mount.app)
         prefix = mount.path_format.removesuffix("/{path}") if isinstance(mount, routing.Mount) else ""
         stock = routing.Mount if isinstance(mount, routing.Mount) else routing.Host
         custom = own_methods(mount, stock, ("__call__", "handle"))

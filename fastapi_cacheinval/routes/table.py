@@ -11,12 +11,12 @@ from typing import Any
 
 from fastapi_cacheinval.routes.analysis import Place, analyse
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at
-from fastapi_cacheinval.routes.middleware_stack import Inside, inside_of
+from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack
 from fastapi_cacheinval.routes.plan import RoutePlan, Sharing
-from fastapi_cacheinval.routes.route_hook import tap
+from fastapi_cacheinval.routes.route_hook import hook
 from fastapi_cacheinval.routes.route_tree import Known, Survey
 
-__all__ = ["Inside", "RoutePlan", "RouteTable", "Sharing", "inside_of"]
+__all__ = ["RouteTable"]
 
 logger = logging.getLogger("fastapi_cacheinval.routes")
 
@@ -45,7 +45,7 @@ class RouteTable:
     `front=True` is the author's word for the middleware inside ours; that of mounted apps still counts.
     """
 
-    def __init__(self, app: Any, inside: Inside, *, front: bool | None = None) -> None:
+    def __init__(self, app: Any, inside: MiddlewareStack, *, front: bool | None = None) -> None:
         self._app = inside.app if app is None else app
         self._inside = inside
         self._off: str | None = None
@@ -66,7 +66,7 @@ class RouteTable:
         place = Place(front_off=self._off, origin=inside.cors, commits=not inside.harmless, layers=inside.layers)
         survey = Survey(self._app, place)
         for known in survey.known.values():
-            self._tap(known)
+            self._hook(known)
             provider = known.analysis.plan.provider
             if provider is not None and not any(provider is other for other in self.providers):
                 self.providers.append(provider)
@@ -154,7 +154,7 @@ class RouteTable:
         if kept is None:
             analysis = analyse(known.route, known.place, state.overrides, state.epoch, known.analysis.plan)
             kept = state.known[id(known.route)] = replace(known, analysis=analysis)
-            self._tap(kept)
+            self._hook(kept)
         return kept.analysis.plan
 
     def _state(self, overrides: Mapping[Any, Any]) -> _OverrideSet:
@@ -187,7 +187,7 @@ class RouteTable:
         stray = "it was not among the routes at start"
         place = Place(front_off=stray, origin=True, commits=True, ordinal=-next(_strays), layers=(stray,))
         known = Known(route, place, analyse(route, place, {}))
-        self._tap(known)
+        self._hook(known)
         self._tell(known)
         if len(self._strays) >= _STRAYS_KEPT:
             self._strays.clear()
@@ -195,9 +195,9 @@ class RouteTable:
         return known
 
     @staticmethod
-    def _tap(known: Known) -> None:
+    def _hook(known: Known) -> None:
         if known.analysis.plan.layered:
-            tap(known.route)
+            hook(known.route)
 
     @staticmethod
     def _tell(known: Known) -> None:

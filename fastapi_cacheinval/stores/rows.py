@@ -105,7 +105,7 @@ def response_row(stored: StoredResponse, now: float) -> tuple[Any, ...]:
     modified, etag = stored.last_modified, stored.etag
     times = (stored.created - now, stored.fresh_until - now, stored.fill_seconds)
     numbers = (stored.early_refresh, stored.stale_while_revalidate, stored.stale_if_error)
-    calm = float(stored.calm_until - now)
+    calm = float(stored.early_refresh_from - now)
     _in_range(stored.status, (*times, *numbers, modified or 0.0), calm)
     headers, vary, withheld = _flat(stored.headers), _flat(stored.vary), _flat(stored.aside)
     _bounded(headers, stored.tags, vary, withheld)
@@ -155,7 +155,7 @@ def response_of(
         "stamp": stamp,
         "created": base + created,
         "fresh_until": base + fresh,
-        "calm_until": base + calm,
+        "early_refresh_from": base + calm,
         "fill_seconds": fill,
         "early_refresh": _common_float(early),
         "stale_while_revalidate": _common_float(revalidate),

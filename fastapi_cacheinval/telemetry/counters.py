@@ -22,9 +22,9 @@ class Counters:
         "details",
         "downstream",
         "dropped_tags",
-        "far_events",
         "fills",
         "hits",
+        "l2_events",
         "purges",
         "refreshes",
         "resets",
@@ -42,7 +42,7 @@ class Counters:
         self.refreshes: Counter[str] = Counter()
         self.purges: Counter[str] = Counter()
         self.downstream: Counter[str] = Counter()
-        self.far_events: Counter[str] = Counter()
+        self.l2_events: Counter[str] = Counter()
         self.also: Telemetry | None = None
 
     def dropped_tag(self) -> None:
@@ -70,10 +70,10 @@ class Counters:
         if self.also is not None:
             self.also.refreshed(outcome)
 
-    def far(self, event: str) -> None:
-        self.far_events[event] += 1
+    def l2(self, event: str) -> None:
+        self.l2_events[event] += 1
         if self.also is not None:
-            self.also.far(event)
+            self.also.l2(event)
 
     def purged(self, event: str, tags: int, *, soft: bool, seconds: float | None = None) -> None:
         self.purges[event] += 1

@@ -86,7 +86,7 @@ class Instruments:
     def refreshed(self, outcome: str) -> None:
         self._refreshes.add(1, {OUTCOME: outcome})
 
-    def far(self, event: str) -> None:
+    def l2(self, event: str) -> None:
         """Spans and `statistics()` tell of the shared tier."""
 
     def purged(self, event: str, tags: int, *, soft: bool, seconds: float | None = None) -> None:

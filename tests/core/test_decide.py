@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_cacheinval.core.decide import Forward, Reason, Serve, ServeStale, decide, usable_on_error
-from fastapi_cacheinval.core.freshness import calm_until, early_refresh_due, jittered
+from fastapi_cacheinval.core.freshness import early_refresh_due, early_refresh_from, jittered
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 
 TIMES = st.floats(0, 1e6)
@@ -38,7 +38,7 @@ def stored(
         "stamp": Stamp(0, 0, 0, 0.0),
         "created": 0.0,
         "fresh_until": fresh,
-        "calm_until": calm_until(fresh, fill, beta),
+        "early_refresh_from": early_refresh_from(fresh, fill, beta),
         "fill_seconds": fill,
         "early_refresh": beta,
         "stale_while_revalidate": swr,
@@ -135,7 +135,7 @@ def test_nothing_is_usable_after_the_store_may_let_it_go(response: StoredRespons
 @given(responses, TIMES, DRAWS)
 def test_no_draw_asks_for_a_refresh_while_it_is_calm(response: StoredResponse, now: float, draw: float) -> None:
     """Before `calm_until` one comparison is enough: `decide` could not have asked for a refresh."""
-    if now < response.calm_until and now < response.fresh_until:
+    if now < response.early_refresh_from and now < response.fresh_until:
         assert decide(response, inf, now, draw) == Serve(response, refresh=False)
         assert not early_refresh_due(
             now, response.fresh_until, response.fill_seconds, response.early_refresh, nextafter(1, 0)

@@ -26,7 +26,7 @@ def response(cache: HTTPCache, age: float) -> StoredResponse:
         stamp=cache.engine.replica.stamp(now),
         created=now - age,
         fresh_until=now + 60,
-        calm_until=now + 60,
+        early_refresh_from=now + 60,
         fill_seconds=0.1,
         early_refresh=0.0,
         stale_while_revalidate=0.0,

@@ -131,9 +131,9 @@ class Node:
         """Whether it holds a lease."""
         return self.statistics.lease_remaining > 0
 
-    def far(self, event: str) -> int:
+    def l2(self, event: str) -> int:
         """How often the shared tier did something."""
-        return self.statistics.far.get(event, 0)
+        return self.statistics.l2.get(event, 0)
 
     def tier(self) -> str | None:
         """Which tier the last answer that is not a plain front hit came from."""
@@ -155,7 +155,7 @@ class Node:
 
     async def written(self, times: int = 1) -> None:
         """Wait until it has written so many responses to the shared tier."""
-        await eventually(lambda: self.far("write") >= times, f"a write of {self} to the shared tier")
+        await eventually(lambda: self.l2("write") >= times, f"a write of {self} to the shared tier")
 
 
 def made(source: Any, number: int, data: Data, policy: CachePolicy, middleware: Any, options: dict[str, Any]) -> Node:

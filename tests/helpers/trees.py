@@ -76,7 +76,7 @@ STYLES = ("async", "async", "def", "generator", "async-generator", "class", "ins
 
 
 @dataclass(frozen=True)
-class Edge:
+class CDNFields:
     """A use of a node: plain, or by `Security` with scopes, reused or solved anew."""
 
     node: int
@@ -99,7 +99,7 @@ class Node:
     """
 
     reads: tuple[str, ...] = ()
-    children: tuple[Edge, ...] = ()
+    children: tuple[CDNFields, ...] = ()
     scheme: str | None = None
     style: str = "async"
     gives: str = "all"
@@ -117,13 +117,13 @@ class Spec:
     """
 
     nodes: tuple[Node, ...]
-    lists: Mapping[str, tuple[Edge, ...]]
+    lists: Mapping[str, tuple[CDNFields, ...]]
     handler: Node
     shape: str
     policy_at: str
     policy_first: bool
-    partition: tuple[Edge, ...]
-    guards: tuple[Edge, ...]
+    partition: tuple[CDNFields, ...]
+    guards: tuple[CDNFields, ...]
     shared: bool | None = None
     inert: bool = False
     statuses: frozenset[int] = frozenset({200})

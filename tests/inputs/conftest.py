@@ -9,7 +9,7 @@ import pytest
 from fastapi import Depends, FastAPI, Request
 from starlette.testclient import TestClient
 
-from fastapi_cacheinval.routes.middleware_stack import inside_of
+from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.table import RoutePlan, RouteTable
 
 
@@ -18,7 +18,7 @@ def table() -> Callable[..., RouteTable]:
     """A route table of an app as a middleware around it would make it."""
 
     def make(app: Any, *, front: bool | None = None) -> RouteTable:
-        inside = inside_of(app)
+        inside = middleware_stack_of(app)
         return RouteTable(inside.app, inside, front=front)
 
     return make

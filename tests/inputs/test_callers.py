@@ -22,7 +22,7 @@ from fastapi.security.base import SecurityBase
 from pydantic import BaseModel, Field
 
 from fastapi_cacheinval import CacheTags, CallerDependentRoute, cached
-from fastapi_cacheinval.routes.table import Sharing
+from fastapi_cacheinval.routes.plan import Sharing
 
 oauth2 = OAuth2PasswordBearer(tokenUrl="token", auto_error=False)
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response, Secu
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 
 from fastapi_cacheinval import CallerDependentRoute, cached
-from fastapi_cacheinval.routes.table import Sharing
+from fastapi_cacheinval.routes.plan import Sharing
 
 oauth2 = OAuth2PasswordBearer(tokenUrl="token")
 

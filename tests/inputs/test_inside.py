@@ -15,7 +15,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.testclient import TestClient
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache
-from fastapi_cacheinval.routes.middleware_stack import inside_of
+from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 
 HARMLESS = [GZipMiddleware, CORSMiddleware, TrustedHostMiddleware, HTTPSRedirectMiddleware]
 
@@ -60,7 +60,7 @@ def stack(app: Any, *inside: Any) -> Any:
 @pytest.mark.parametrize("kind", [FastAPI, Starlette])
 def test_a_bare_app_is_harmless(kind) -> None:
     """The frameworks' own middleware counts as nothing, from inside the stack and around the app."""
-    for inside in (inside_of(stack(kind())), inside_of(kind())):
+    for inside in (middleware_stack_of(stack(kind())), middleware_stack_of(kind())):
         assert inside.harmless
         assert inside.reason is None
         assert not inside.cors
@@ -69,11 +69,11 @@ def test_a_bare_app_is_harmless(kind) -> None:
 def test_the_app_is_found_behind_its_router() -> None:
     """From inside the stack FastAPI's router leads to the app, and Starlette's stands for it."""
     app = FastAPI()
-    assert inside_of(stack(app)).app is app
+    assert middleware_stack_of(stack(app)).app is app
     plain = Starlette()
-    assert inside_of(stack(plain)).app is plain.router
-    assert inside_of(app).app is app
-    assert inside_of(plain).app is plain
+    assert middleware_stack_of(stack(plain)).app is plain.router
+    assert middleware_stack_of(app).app is app
+    assert middleware_stack_of(plain).app is plain
 
 
 @pytest.mark.parametrize("kind", [FastAPI, Starlette])
@@ -81,7 +81,7 @@ def test_the_app_is_found_behind_its_router() -> None:
 def test_the_short_list_is_harmless(kind, middleware) -> None:
     """Each of them, from both places; CORS is noted."""
     app = kind()
-    for inside in (inside_of(stack(app, middleware)), inside_of(app_with(kind, middleware))):
+    for inside in (middleware_stack_of(stack(app, middleware)), middleware_stack_of(app_with(kind, middleware))):
         assert inside.harmless
         assert inside.cors is (middleware is CORSMiddleware)
 
@@ -97,7 +97,10 @@ def app_with(kind: Any, *middleware: Any) -> Any:
 def test_any_other_is_not_and_is_named(kind) -> None:
     """Also below harmless ones."""
     app = kind()
-    for inside in (inside_of(stack(app, GZipMiddleware, Pass)), inside_of(app_with(kind, Pass, GZipMiddleware))):
+    for inside in (
+        middleware_stack_of(stack(app, GZipMiddleware, Pass)),
+        middleware_stack_of(app_with(kind, Pass, GZipMiddleware)),
+    ):
         assert not inside.harmless
         assert "Pass" in (inside.reason or "")
         assert inside.app is not None
@@ -106,7 +109,7 @@ def test_any_other_is_not_and_is_named(kind) -> None:
 def test_a_subclass_is_not_on_the_list() -> None:
     """It may do anything."""
     own = type("OwnGZip", (GZipMiddleware,), {})
-    assert not inside_of(stack(FastAPI(), own)).harmless
+    assert not middleware_stack_of(stack(FastAPI(), own)).harmless
 
 
 def test_middleware_outside_ours_does_not_count() -> None:
@@ -115,12 +118,12 @@ def test_middleware_outside_ours_does_not_count() -> None:
     app.add_middleware(Here)
     app.add_middleware(Pass)
     TestClient(app).get("/nothing")
-    assert inside_of(Here.wrapped).harmless
+    assert middleware_stack_of(Here.wrapped).harmless
 
 
 def test_what_hides_the_app_is_named() -> None:
     """No app can be seen behind it."""
-    inside = inside_of(stack(FastAPI(), Hiding))
+    inside = middleware_stack_of(stack(FastAPI(), Hiding))
     assert inside.app is None
     assert not inside.harmless
     assert "Hiding" in (inside.reason or "")
@@ -132,7 +135,7 @@ def test_a_plain_function_is_no_app() -> None:
     async def plain(scope: Any, receive: Any, send: Any) -> None:
         pass
 
-    inside = inside_of(plain)
+    inside = middleware_stack_of(plain)
     assert inside.app is None
     assert "plain" in (inside.reason or "")
 
@@ -141,21 +144,21 @@ def test_a_circle_of_wrappers_ends() -> None:
     """A middleware that leads to itself leads nowhere."""
     one = Hiding(None)
     one.app = one  # type: ignore[attr-defined]
-    assert inside_of(one).app is None
+    assert middleware_stack_of(one).app is None
 
 
 def test_a_second_cache_is_harmless() -> None:
     """It sees the first and passes through."""
     app = FastAPI()
     inner = CacheMiddleware(app, cache=HTTPCache())
-    assert inside_of(inner).harmless
-    assert inside_of(inner).app is app
+    assert middleware_stack_of(inner).harmless
+    assert middleware_stack_of(inner).app is app
 
 
 def test_a_namesake_of_ours_is_not() -> None:
     """The name alone is no proof."""
     namesake = type("CacheMiddleware", (Pass,), {"__module__": "elsewhere"})
-    assert not inside_of(namesake(FastAPI())).harmless
+    assert not middleware_stack_of(namesake(FastAPI())).harmless
 
 
 def test_a_patched_application_is_not_harmless() -> None:
@@ -163,7 +166,7 @@ def test_a_patched_application_is_not_harmless() -> None:
     app = FastAPI()
     original = app.build_middleware_stack
     app.build_middleware_stack = lambda: Pass(original())  # type: ignore[method-assign]
-    assert "build_middleware_stack" in (inside_of(app).reason or "")
+    assert "build_middleware_stack" in (middleware_stack_of(app).reason or "")
 
 
 def test_a_router_with_middleware_of_its_own_is_seen_through() -> None:
@@ -171,9 +174,9 @@ def test_a_router_with_middleware_of_its_own_is_seen_through() -> None:
     from starlette.middleware import Middleware
     from starlette.routing import Router
 
-    assert inside_of(Router()).harmless
-    assert inside_of(APIRouter()).harmless
-    assert not inside_of(Router(middleware=[Middleware(Pass)])).harmless
+    assert middleware_stack_of(Router()).harmless
+    assert middleware_stack_of(APIRouter()).harmless
+    assert not middleware_stack_of(Router(middleware=[Middleware(Pass)])).harmless
 
 
 def test_body_limits_are_harmless() -> None:
@@ -182,4 +185,4 @@ def test_body_limits_are_harmless() -> None:
     if hasattr(app, "max_body_size"):
         app = FastAPI(max_body_size=1000)
         app.include_router(APIRouter(max_body_size=10))
-    assert inside_of(stack(app)).harmless
+    assert middleware_stack_of(stack(app)).harmless

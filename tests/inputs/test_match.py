@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache
 from fastapi_cacheinval.routes.fastapi_private import effective_route_at
-from fastapi_cacheinval.routes.middleware_stack import inside_of
+from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.route_tree import route_path
 from fastapi_cacheinval.routes.table import RouteTable
 
@@ -129,7 +129,7 @@ _app = build()
 _app.router.redirect_slashes = False
 _kept = _Answered(_app)
 _client = TestClient(_kept)
-_table = RouteTable(_app, inside_of(_app))
+_table = RouteTable(_app, middleware_stack_of(_app))
 
 
 @given(
@@ -232,7 +232,7 @@ def test_the_match_works_from_the_middlewares_own_place() -> None:
     step: Any = app.middleware_stack
     while not isinstance(step, CacheMiddleware):
         step = step.app
-    inside = inside_of(step.app)
+    inside = middleware_stack_of(step.app)
     assert inside.app is app
     found = RouteTable(None, inside).match("GET", "/it", SCOPE)
     assert found is not None

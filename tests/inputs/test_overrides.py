@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Request, Security
 from fastapi.security import SecurityScopes
 
 from fastapi_cacheinval import cached
-from fastapi_cacheinval.routes.table import Sharing
+from fastapi_cacheinval.routes.plan import Sharing
 
 
 def user() -> str:

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from fastapi_cacheinval import CallerDependentRoute, cached
 from fastapi_cacheinval.routes.fastapi_private import effective_route_at
-from fastapi_cacheinval.routes.table import Sharing
+from fastapi_cacheinval.routes.plan import Sharing
 
 
 def user(authorization: Annotated[str, Header()] = "") -> str:

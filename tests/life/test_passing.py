@@ -10,7 +10,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Host, Mount, Route
 
 from fastapi_cacheinval import CacheMiddleware, CacheTags, HTTPCache, cached, invalidates
-from fastapi_cacheinval.routes.middleware_stack import inside_of
+from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.table import RouteTable
 from fastapi_cacheinval.testing import assert_hit, assert_miss
 from tests.helpers.http import Call, ask, scope_of
@@ -34,7 +34,7 @@ class Raw:
 
 
 def table_of(app: Any) -> RouteTable:
-    inside = inside_of(app)
+    inside = middleware_stack_of(app)
     return RouteTable(inside.app, inside)
 
 

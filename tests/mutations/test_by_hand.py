@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_cacheinval import CacheMiddleware, CacheNotRunning, ConfigurationError, HTTPCache, Receipt, cached
-from fastapi_cacheinval.ports.log import Claim
+from fastapi_cacheinval.ports.log import Proposal
 from fastapi_cacheinval.testing import FakeClock, assert_hit, assert_miss, assert_stale, capture_invalidations
 from tests.helpers.mutations import Shop, ask, get, settle, until
 
@@ -364,7 +364,7 @@ async def test_purges_from_many_threads_each_have_a_number_of_their_own() -> Non
     def purge(number: int) -> None:
         together.wait()
         for each in range(25):
-            seqs.append(log.publish_now(Claim((f"{number}-{each}",), soft=False)).seq)  # noqa: PERF401
+            seqs.append(log.publish_now(Proposal((f"{number}-{each}",), soft=False)).seq)  # noqa: PERF401
 
     threads = [threading.Thread(target=purge, args=(number,)) for number in range(4)]
     for thread in threads:

@@ -42,19 +42,19 @@ class Member:
         self.logs: list[GatedLog] = []
         inside: Any = cache
         connect = inside._bus._connect
-        far = inside._tiers.far
+        l2 = inside._tiers.l2
 
         def gated_log() -> GatedLog:
             self.logs.append(GatedLog(connect(), name, play.stage, play.subscriptions))
             return self.logs[-1]
 
         def gated_far(*args: Any) -> Any:
-            tier = far(*args)
+            tier = l2(*args)
             tier._store = GatedStore(tier._store, name, play.stage, play.subscriptions)
             return tier
 
         inside._bus._connect = gated_log
-        inside._tiers.far = gated_far
+        inside._tiers.l2 = gated_far
 
     @property
     def replica(self) -> Replica:
@@ -294,6 +294,6 @@ class Cluster:
         client: Any = self.server.client
         return [key for key in client.keys("*:f") if client.get(key) not in ("!", None)]
 
-    def far(self, name: str, event: str) -> int:
+    def l2(self, name: str, event: str) -> int:
         """How often something happened to what a replica found, or stored, in the shared tier."""
-        return self.members[name].cache.counters.far_events[event]
+        return self.members[name].cache.counters.l2_events[event]

@@ -13,10 +13,10 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
-from fastapi_cacheinval.core.replica import Ask, Line, Page
+from fastapi_cacheinval.core.replica import Ask, LogEntry, Page
 from fastapi_cacheinval.errors import CacheinvalError
-from fastapi_cacheinval.ports.l2_store import FarStore, Found, Lock
-from fastapi_cacheinval.ports.log import Answer, Claim, SharedLog
+from fastapi_cacheinval.ports.l2_store import Found, L2Store, Lock
+from fastapi_cacheinval.ports.log import Answer, Proposal, SharedLog
 from tests.races.stage import LOST, TWICE, Stage, Subscriptions
 
 actor: ContextVar[str | None] = ContextVar("actor", default=None)
@@ -87,7 +87,7 @@ class GatedLog(_Gated):
         self._genuine = genuine
         self.answers: list[Answer] = []
 
-    async def run(self, ask: Ask, replica: str, purge: Claim | None = None) -> Answer:
+    async def run(self, ask: Ask, replica: str, purge: Proposal | None = None) -> Answer:
         async def call() -> Answer:
             if purge is not None:
                 self.subscriptions.pending = True
@@ -96,8 +96,8 @@ class GatedLog(_Gated):
 
         return await self.called(self.name, "beat" if purge is None else "purge", call)
 
-    async def messages(self) -> AsyncIterator[Line | None]:
-        def mark(line: Line) -> int | None:
+    async def messages(self) -> AsyncIterator[LogEntry | None]:
+        def mark(line: LogEntry) -> int | None:
             return line.seq if line.term.nonce == MARK else None
 
         async for line in self.published("message", self._genuine.messages(), mark):
@@ -106,7 +106,7 @@ class GatedLog(_Gated):
     async def page(self, *where: Any) -> Page | None:
         return await self.called(self.name, "page", lambda: self._genuine.page(*where))
 
-    async def behind(self, line: Line) -> tuple[int, int]:
+    async def behind(self, line: LogEntry) -> tuple[int, int]:
         with self.stage.talking():
             return await self._genuine.behind(line)
 
@@ -120,7 +120,7 @@ class GatedLog(_Gated):
 class GatedStore(_Gated):
     """A `FarStore`."""
 
-    def __init__(self, genuine: FarStore, name: str, stage: Stage, subscriptions: Subscriptions) -> None:
+    def __init__(self, genuine: L2Store, name: str, stage: Stage, subscriptions: Subscriptions) -> None:
         super().__init__(name, stage, subscriptions)
         self._genuine = genuine
 

@@ -15,7 +15,7 @@ import pytest
 from fastapi_cacheinval.core.backlog import Recent
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.stored import Stamp
-from fastapi_cacheinval.engine.l2 import FarTier
+from fastapi_cacheinval.engine.l2 import L2Tier
 from fastapi_cacheinval.engine.log_follower import Follower, Shared
 from fastapi_cacheinval.framework.filling import Fill
 from tests.helpers.mutations import ask
@@ -184,35 +184,35 @@ async def test_a_leader_that_is_cancelled(cluster: Make, capsys: Any) -> None:
 
 # -- with one rule taken out ----------------------------------------------------------------------
 
-_hand_over = Replica.hand_over
-_answered = Replica.answered
+_hand_over = Replica.stale_from
+_answered = Replica.apply_reply
 _keep = Fill._keep
 
 
 def _no_lease(patch: pytest.MonkeyPatch) -> None:
     """What is found in L2 or kept is handed over, whether or not the lease says that the map is whole."""
 
-    def hand_over(self: Any, stamp: Any, tags: Any, now: float, *, own: bool = True) -> float | None:
+    def stale_from(self: Any, stamp: Any, tags: Any, now: float, *, own: bool = True) -> float | None:
         return _hand_over(self, stamp, tags, min(now, self.lease_until - 1), own=own)
 
     def adopt(self: Any, term: Any, as_of: int, now: float) -> Stamp | None:
         return Stamp(self.generation, as_of, 0, -inf) if term == self.term else None
 
-    patch.setattr(Replica, "hand_over", hand_over)
+    patch.setattr(Replica, "stale_from", stale_from)
     patch.setattr(Replica, "adopt", adopt)
     patch.setattr(Replica, "live", lambda self, now: True)
 
 
 def _no_cells(patch: pytest.MonkeyPatch) -> None:
     """What is handed over is not compared with what was purged."""
-    patch.setattr(Replica, "hand_over", lambda self, stamp, tags, now: _hand_over(self, stamp, (), now))
+    patch.setattr(Replica, "stale_from", lambda self, stamp, tags, now: _hand_over(self, stamp, (), now))
 
 
 def _stamped_late(patch: pytest.MonkeyPatch) -> None:
     """A fill is stamped when it ends."""
 
     def keep(self: Any, start: Any) -> Any:
-        engine = self._exchange.site.engine
+        engine = self._exchange.app_context.engine
         self._recipe = replace(self._recipe, stamp=engine.replica.stamp(engine.now()))
         return _keep(self, start)
 
@@ -221,7 +221,7 @@ def _stamped_late(patch: pytest.MonkeyPatch) -> None:
 
 def _lease_from_the_reply(patch: pytest.MonkeyPatch) -> None:
     """The lease begins when the reply has arrived, not when it was asked for."""
-    patch.setattr(Replica, "answered", lambda self, reply, sent, now, **how: _answered(self, reply, now, now, **how))
+    patch.setattr(Replica, "apply_reply", lambda self, reply, sent, now, **how: _answered(self, reply, now, now, **how))
 
 
 def _no_fence(patch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ def _not_given_back(patch: pytest.MonkeyPatch) -> None:
     async def given_back(self: Any, key: bytes, owner: str) -> None:
         pass
 
-    patch.setattr(FarTier, "_given_back", given_back)
+    patch.setattr(L2Tier, "_given_back", given_back)
 
 
 @pytest.mark.parametrize(

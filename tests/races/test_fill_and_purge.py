@@ -25,7 +25,7 @@ async def test_a_fill_that_has_read_before_the_purge_is_kept_nowhere(cluster: Ma
         play.stage.open("F.has-read")
         await play.settled()
         assert (fill.value, fill.how) == (OLD, "superseded")
-        assert play.far("A", "write") == 0
+        assert play.l2("A", "write") == 0
         assert play.locks() == []
         await play.all_new()
 
@@ -73,11 +73,11 @@ async def test_what_a_late_replica_stores_for_all_is_refused_by_who_knows_of_the
         await play.settled()
         play.stage.open("F.has-read")
         await play.settled()
-        assert (fill.value, fill.how, play.far("A", "write")) == (OLD, "forwarded", 1)
+        assert (fill.value, fill.how, play.l2("A", "write")) == (OLD, "forwarded", 1)
         late = await play.read("C")
-        assert (late.value, late.how, play.far("C", "hit")) == (OLD, "hit", 1)
+        assert (late.value, late.how, play.l2("C", "hit")) == (OLD, "hit", 1)
         assert (await play.read("B")).value == NEW
-        assert play.far("B", "outdated") == 1
+        assert play.l2("B", "outdated") == 1
         play.stage.free("A.message", "C.message")
         await play.settled()
         await play.all_new()
@@ -95,9 +95,9 @@ async def test_an_old_response_written_after_everybody_has_applied_the_purge_is_
         await play.settled()
         play.stage.free("A.release.ask")
         await play.settled()
-        assert play.far("A", "write") == 1
+        assert play.l2("A", "write") == 1
         await play.all_new("C", "B", "A")
-        assert play.far("C", "outdated") == 1
+        assert play.l2("C", "outdated") == 1
         assert play.forwards == 2
 
 
@@ -131,7 +131,7 @@ async def test_a_reply_of_l2_that_arrives_after_the_purge_was_applied_is_refused
         play.stage.open("R.read.reply")
         await play.settled()
         assert reader.value == NEW
-        assert (play.far("C", "outdated"), play.far("C", "hit")) == (1, 0)
+        assert (play.l2("C", "outdated"), play.l2("C", "hit")) == (1, 0)
         await play.all_new()
 
 
@@ -150,7 +150,7 @@ async def test_a_reply_of_l2_that_arrives_after_the_lease_has_lapsed_is_refused(
         play.stage.open("R.read.reply")
         await play.settled()
         assert reader.value == NEW
-        assert (play.far("C", "outdated"), play.far("C", "hit")) == (1, 0)
+        assert (play.l2("C", "outdated"), play.l2("C", "hit")) == (1, 0)
         play.stage.free("C.beat.ask", "C.message")
         await play.settled()
         await play.all_new()
@@ -176,7 +176,7 @@ async def test_a_reply_of_l2_under_a_lease_renewed_meanwhile_is_refused_for_what
         play.stage.open("R.read.reply")
         await play.settled()
         assert reader.value == NEW
-        assert play.far("C", "hit") == 0
+        assert play.l2("C", "hit") == 0
         await play.all_new()
 
 
@@ -238,6 +238,6 @@ async def test_a_refresh_that_finds_what_another_replica_refreshed_before_the_pu
         await play.settled()
         play.stage.free("A.read.ask", "A.read.reply")
         await play.settled()
-        assert play.far("A", "outdated") == 1
+        assert play.l2("A", "outdated") == 1
         assert play.forwards == 3
         await play.all_new()

@@ -34,7 +34,7 @@ async def test_before_it_has_learned_nothing_from_before_is_used(cluster: Make) 
         await play.joins("C")
         play.path = "/item/1"
         assert (await play.read("C")).how == "forwarded"
-        assert play.far("C", "outdated") == 1
+        assert play.l2("C", "outdated") == 1
         assert play["C"].replica.floor == 1
 
 
@@ -48,7 +48,7 @@ async def test_once_it_has_learned_what_was_not_purged_is_used_and_what_was_is_n
         await play.joins("C")
         assert play["C"].replica.floor == 0
         reading = await play.read("C")
-        assert (reading.value, play.far("C", "outdated")) == (NEW, 1)
+        assert (reading.value, play.l2("C", "outdated")) == (NEW, 1)
         play.path = "/item/2"
         other = await play.read("C")
         assert (other.value, other.how) == (OLD, "hit")

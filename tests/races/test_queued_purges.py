@@ -85,7 +85,7 @@ async def test_under_a_fence_the_result_of_another_replica_is_not_taken(cluster:
         assert _said(call) == (200, "queued")
         play.stage.free("F.has-read")
         await play.settled()
-        assert (waiter.value, play.far("B", "outdated")) == (NEW, 1)
+        assert (waiter.value, play.l2("B", "outdated")) == (NEW, 1)
         play.stage.free_all()
         play.clock.tick(1)
         await play.settled()
@@ -105,7 +105,7 @@ async def test_under_a_fence_a_reply_of_l2_that_was_asked_for_before_it_is_refus
         await play.settled()
         play.stage.free("R.read.reply")
         await play.settled()
-        assert (reader.value, play.far("B", "outdated")) == (NEW, 1)
+        assert (reader.value, play.l2("B", "outdated")) == (NEW, 1)
 
 
 async def test_what_b_stores_for_all_under_its_fence_is_given_up_with_the_number(cluster: Make) -> None:

@@ -45,7 +45,7 @@ async def test_a_write_of_a_fill_from_before_the_new_term_is_refused_in_it(clust
         play.stage.free("A.release.ask")
         await play.settled()
         reading = await play.read("B")
-        assert (reading.value, play.far("B", "outdated")) == (NEW, 1)
+        assert (reading.value, play.l2("B", "outdated")) == (NEW, 1)
 
 
 async def test_a_fill_that_began_in_the_old_term_is_kept_nowhere(cluster: Make) -> None:
@@ -60,7 +60,7 @@ async def test_a_fill_that_began_in_the_old_term_is_kept_nowhere(cluster: Make) 
         play.value = NEW
         play.stage.free("F.has-read")
         await play.settled()
-        assert (fill.value, fill.how, play.far("A", "write")) == (OLD, "superseded", 0)
+        assert (fill.value, fill.how, play.l2("A", "write")) == (OLD, "superseded", 0)
         await play.all_new()
 
 

@@ -64,8 +64,8 @@ async def test_a_waiter_whose_replica_has_applied_the_purge_refuses_the_old_resu
         await play.settled()
         play.stage.open("F.has-read")
         await play.settled()
-        assert (fill.value, fill.how, play.far("A", "write")) == (OLD, "forwarded", 1)
-        assert (waiter.value, play.far("B", "outdated")) == (NEW, 1)
+        assert (fill.value, fill.how, play.l2("A", "write")) == (OLD, "forwarded", 1)
+        assert (waiter.value, play.l2("B", "outdated")) == (NEW, 1)
         play.stage.free("A.message")
         await play.settled()
         await play.all_new()
@@ -160,7 +160,7 @@ async def test_a_leader_cancelled_in_its_handler_hands_the_lock_to_a_waiter_besi
         play.stage.hold("F.has-read", "W.has-read")
         fill = play.reads("F", "A")
         await play.settled()
-        beside, far = play.reads("W", "A"), play.reads("V", "B")
+        beside, l2 = play.reads("W", "A"), play.reads("V", "B")
         await play.settled()
         held = play.locks()
         _cancel(fill)
@@ -169,7 +169,7 @@ async def test_a_leader_cancelled_in_its_handler_hands_the_lock_to_a_waiter_besi
         assert (play.locks(), play.stage.passed["V.handler"]) == (held, 0)
         play.stage.open("W.has-read")
         await play.settled()
-        assert (beside.how, far.how, play.forwards) == ("forwarded", "collapsed", 2)
+        assert (beside.how, l2.how, play.forwards) == ("forwarded", "collapsed", 2)
         assert play.locks() == []
 
 
@@ -179,11 +179,11 @@ async def test_a_leader_cancelled_in_its_handler_with_nobody_beside_it_lets_anot
         play.stage.hold("F.has-read")
         fill = play.reads("F", "A")
         await play.settled()
-        far = play.reads("V", "B")
+        l2 = play.reads("V", "B")
         await play.settled()
         _cancel(fill)
         await play.settled()
-        assert (far.how, play.forwards, play.locks()) == ("forwarded", 2, [])
+        assert (l2.how, play.forwards, play.locks()) == ("forwarded", 2, [])
 
 
 @pytest.mark.parametrize("gate", ["F.claim.ask", "F.claim.reply"])
@@ -193,11 +193,11 @@ async def test_a_leader_cancelled_while_it_asks_for_the_lock_leaves_none_behind(
         play.stage.hold(gate)
         fill = play.reads("F", "A")
         await play.settled()
-        far = play.reads("V", "B")
+        l2 = play.reads("V", "B")
         await play.settled()
         _cancel(fill)
         await play.settled()
-        assert (far.how, play.forwards, play.locks()) == ("forwarded", 1, [])
+        assert (l2.how, play.forwards, play.locks()) == ("forwarded", 1, [])
 
 
 @pytest.mark.parametrize("gate", ["F.claim.ask", "F.claim.reply", "F.read.ask", "F.read.reply"])
@@ -212,7 +212,7 @@ async def test_a_leader_cancelled_before_it_has_the_lock_is_followed_by_one_who_
         beside = play.reads("W", "A")
         await play.settled()
         play.server.client.delete(*play.locks() or ["-"])
-        far = play.reads("V", "B")
+        l2 = play.reads("V", "B")
         await play.settled()
         assert "V.has-read" in play.stage.parked
         _cancel(fill)
@@ -220,7 +220,7 @@ async def test_a_leader_cancelled_before_it_has_the_lock_is_followed_by_one_who_
         assert play.stage.passed["W.handler"] == 0
         play.stage.open("V.has-read")
         await play.settled()
-        assert (far.how, beside.how, play.forwards) == ("forwarded", "collapsed", 1)
+        assert (l2.how, beside.how, play.forwards) == ("forwarded", "collapsed", 1)
         assert play.locks() == []
 
 
@@ -252,7 +252,7 @@ async def test_a_waiter_cancelled_as_it_is_named_leader_passes_the_lead_and_the_
         await play.settled()
         named = play.reads("W", "A")
         await play.settled()
-        following, far = play.reads("X", "A"), play.reads("V", "B")
+        following, l2 = play.reads("X", "A"), play.reads("V", "B")
         await play.settled()
         held = play.locks()
         assert fill.call is not None
@@ -264,7 +264,7 @@ async def test_a_waiter_cancelled_as_it_is_named_leader_passes_the_lead_and_the_
         play.stage.open("X.has-read")
         await play.settled()
         assert (named.answer, play.stage.passed["W.handler"]) == (None, 0)
-        assert (following.how, far.how, play.forwards, play.locks()) == ("forwarded", "collapsed", 2, [])
+        assert (following.how, l2.how, play.forwards, play.locks()) == ("forwarded", "collapsed", 2, [])
 
 
 async def test_two_leaders_that_fail_release_all_who_wait_on_every_replica(cluster: Make) -> None:
@@ -276,7 +276,7 @@ async def test_two_leaders_that_fail_release_all_who_wait_on_every_replica(clust
         await play.settled()
         play.reads("W", "A")
         await play.settled()
-        far = [play.reads(f"V{number}", "B") for number in range(3)]
+        l2 = [play.reads(f"V{number}", "B") for number in range(3)]
         await play.settled()
         play.stage.open("F.has-read")
         await play.settled()
@@ -287,4 +287,4 @@ async def test_two_leaders_that_fail_release_all_who_wait_on_every_replica(clust
         play.fails = False
         play.stage.free_all()
         await play.settled()
-        assert {reading.value for reading in far} == {OLD}
+        assert {reading.value for reading in l2} == {OLD}

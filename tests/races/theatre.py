@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_cacheinval.core.replica import Line
+from fastapi_cacheinval.core.replica import LogEntry
 from fastapi_cacheinval.errors import LogUnavailable, PurgeNotDelivered
 from tests.races.cluster import BOUND, NEW, OLD, Cluster
 from tests.races.reading import Reading
@@ -26,7 +26,7 @@ class Run:
     """One order: who was given what, and when the purge had its number, had returned, and was applied where."""
 
     def __init__(self) -> None:
-        self.line: Line | None = None
+        self.line: LogEntry | None = None
         self.numbered_at = 0.0
         self.returned: int | None = None
         self.applied: dict[str, int] = {}

@@ -65,7 +65,7 @@ async def test_a_page_is_made_once_for_all_and_purged_for_all(redis_server: Valk
         answer = await b.ask("/page/x")
         assert_hit(answer)
         assert answer.headers["age"] == "0"
-        assert b.far("hit") == 1
+        assert b.l2("hit") == 1
         purges: list[Any] = [
             partial(a.ask, "/page/x", method="POST"),
             partial(a.cache.invalidate, "x"),
@@ -75,7 +75,7 @@ async def test_a_page_is_made_once_for_all_and_purged_for_all(redis_server: Valk
         for number, purge in enumerate(purges, start=1):
             await purge()
             await eventually(partial(applied, b, number), "the purge")
-            before = b.far("write")
+            before = b.l2("write")
             assert_miss(await b.ask("/page/x"))
             await b.written(before + 1)
             assert_hit(await a.ask("/page/x"))
@@ -102,7 +102,7 @@ async def test_what_is_not_for_all_is_not_in_the_shared_tier(redis_server: Valke
         for node in (a, b, a):
             assert (await node.ask(f"/own/{kind}")).body.decode() == kind
         assert a.data.forwards == 3
-        assert b.far("hit") == 0
+        assert b.l2("hit") == 0
 
 
 async def test_a_burst_over_replicas_is_one_forward(redis_server: Valkey) -> None:

@@ -27,7 +27,7 @@ async def caller(x_caller: Annotated[str, Header()]) -> str:
 
 async def filled(node: Node, path: str = "/items/a", **more: Any) -> Answer:
     """Have a replica fill a path, and wait until that is in the shared tier."""
-    before = node.far("write")
+    before = node.l2("write")
     answer = await node.ask(path, **more)
     await node.written(before + 1)
     return answer
@@ -66,7 +66,7 @@ async def test_a_miss_on_one_replica_is_a_hit_from_the_shared_tier_on_another(re
         again = await b.ask()
         assert_hit(again)
         assert again.body == first.body
-        assert b.far("hit") == 1
+        assert b.l2("hit") == 1
         assert b.statistics.responses == 1
         assert a.data.calls == [(0, "a")]
 
@@ -183,8 +183,8 @@ async def test_what_was_purged_is_served_from_the_shared_tier_by_nobody(redis_se
         assert len(stored_keys(redis_server)) == 1
         assert_miss(await b.ask())
         await eventually(lambda: c.statistics.applied == a.statistics.applied == 1, "the purge everywhere")
-        assert b.far("outdated") == 1
-        assert b.far("hit") == 0
+        assert b.l2("outdated") == 1
+        assert b.l2("hit") == 0
         await b.written()
         assert_hit(await c.ask())
         assert_hit(await a.ask())
@@ -205,7 +205,7 @@ async def test_a_replica_that_missed_the_purge_takes_nothing_once_its_lease_is_o
             assert answer.cache is not None
             assert answer.cache.detail == "disconnected"
             assert calls(redis_server, "get") == before
-            assert b.far("hit") == b.far("miss") == 0
+            assert b.l2("hit") == b.l2("miss") == 0
 
 
 async def test_a_reply_that_comes_after_the_lease_is_refused(redis_server: Valkey) -> None:
@@ -221,8 +221,8 @@ async def test_a_reply_that_comes_after_the_lease_is_refused(redis_server: Valke
             b.clock._now += 7
             proxy.heal()
             assert_miss(await asked.answer())
-            assert b.far("outdated") == 1
-            assert b.far("hit") == 0
+            assert b.l2("outdated") == 1
+            assert b.l2("hit") == 0
 
 
 @pytest.mark.parametrize("how", ["tampered", "swapped", "cut", "version", "empty"])
@@ -250,7 +250,7 @@ async def test_bytes_that_are_not_what_was_written_are_a_counted_miss(redis_serv
         assert_miss(answer)
         assert answer.body != other.body
         reason = {"tampered": "mac", "swapped": "mac", "cut": "mac", "version": "version", "empty": "broken"}[how]
-        assert b.far(f"unreadable-{reason}") == 1
+        assert b.l2(f"unreadable-{reason}") == 1
         await b.written()
         # What it has filled stands there now.
         async with joining(redis_server.url, b.data) as c:
@@ -339,7 +339,7 @@ async def test_one_that_joins_late_uses_what_is_there_and_refuses_what_was_purge
             assert_hit(await late.ask("/items/kept"))
             assert late.tier() == "l2"
             assert_miss(await late.ask("/items/purged"))
-            assert late.far("outdated") == 1
+            assert late.l2("outdated") == 1
         assert [name for _, name in a.data.calls] == ["kept", "purged", "purged"]
 
 
@@ -391,7 +391,7 @@ async def test_what_may_not_be_stored_is_not_in_the_shared_tier(redis_server: Va
                 assert answer.cache is not None
                 assert not answer.cache.stored
         assert stored_keys(redis_server) == []
-        assert b.far("hit") == 0
+        assert b.l2("hit") == 0
 
 
 async def test_a_refill_takes_the_place_of_what_is_there(redis_server: Valkey) -> None:

@@ -257,7 +257,7 @@ def test_a_fork_after_construction_is_a_replica_of_its_own(redis_server: Valkey)
             with TestClient(app) as client:
                 result(client.get("/it"))
                 deadline = time.monotonic() + 20
-                while not cache.statistics().far.get("write") and not cache.statistics().far.get("hit"):
+                while not cache.statistics().l2.get("write") and not cache.statistics().l2.get("hit"):
                     assert time.monotonic() < deadline
                     time.sleep(0.005)
                 assert len(acks(redis_server)) == 1
@@ -276,7 +276,7 @@ def test_a_fork_of_a_running_cache_starts_anew(redis_server: Valkey) -> None:
     app, _ = counting_app(cache)
     with TestClient(app) as client:
         assert_miss(client.get("/it"))
-        until(lambda: cache.statistics().far.get("write"), "the write")
+        until(lambda: cache.statistics().l2.get("write"), "the write")
         ours = acks(redis_server)
 
         def work() -> None:

@@ -114,7 +114,7 @@ async def test_a_new_term_costs_one_forward_for_each_key(redis_server: Valkey) -
         for name in "abc":
             for node in nodes:
                 await node.ask(f"/items/{name}")
-                await eventually(lambda: sum(each.far("write") for each in nodes) >= nodes[0].data.forwards, "writes")
+                await eventually(lambda: sum(each.l2("write") for each in nodes) >= nodes[0].data.forwards, "writes")
         assert [name for _, name in nodes[0].data.calls] == ["a", "b", "c", "a", "b", "c"]
 
 
@@ -130,7 +130,7 @@ async def test_a_full_redis_ends_the_lease_although_it_still_answers_reads(redis
             answer = await promptly(b)
             assert_miss(answer)
             assert says_disconnected(answer)
-            assert b.far("hit") == 0
+            assert b.l2("hit") == 0
         await asyncio.gather(a.in_touch(), b.in_touch())
         await written(a)
         await eventually(lambda: agreed(a, b), "the purge")

@@ -62,7 +62,7 @@ async def test_a_token_costs_nothing_where_it_has_been_read(redis_server: Valkey
         answer = await a.ask(method="PUT")
         await eventually(lambda: b.statistics.applied == 1, "the purge")
         headers = {"cacheinval-token": token(answer)}
-        before = b.far("write")
+        before = b.l2("write")
         assert b'"version":1' in (await b.ask(headers=headers)).body
         await b.written(before + 1)
         commands = redis_server.info("stats")["total_commands_processed"]

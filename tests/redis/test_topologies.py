@@ -16,7 +16,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.sentinel import Sentinel
 
-from fastapi_cacheinval.core.replica import Line
+from fastapi_cacheinval.core.replica import LogEntry
 from fastapi_cacheinval.testing import assert_hit, assert_miss
 from tests.helpers.fleet import QUICK, Node, eventually, fleet, joining, nothing_is_left_for_ever
 from tests.helpers.trouble import (
@@ -47,7 +47,7 @@ async def promised(a: Node, b: Node, source: Any, **options: Any) -> None:
     """What one fills the other serves, one purges and the other obeys, one forwards and the other waits; one joins."""
     await asyncio.gather(a.in_touch(), b.in_touch())
     await filled_everywhere(a, b)
-    assert b.far("hit") == 1
+    assert b.l2("hit") == 1
     await written(a)
     await eventually(lambda: agreed(a, b), "the purge")
     await never_stale([a, b], 1, seconds=0)
@@ -74,7 +74,7 @@ async def acknowledged(node: Node) -> int:
     bus: Any = node.cache._bus
     log = bus._followers[asyncio.get_running_loop()].log
     replica = node.cache.engine.replica
-    line = Line(replica.term, replica.applied, replica.nonce, (), soft=False, at=0.0)
+    line = LogEntry(replica.term, replica.applied, replica.nonce, (), soft=False, at=0.0)
     return int((await log.behind(line))[1])
 
 

@@ -18,7 +18,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from fastapi_cacheinval.core.replica import Ask, Current, Line, Missed, Next, Replica, Reply, Reset, Term
+from fastapi_cacheinval.core.replica import Ask, Current, LogEntry, Missed, Next, Replica, Reply, Reset, Term
 from fastapi_cacheinval.core.stored import Stamp
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Purge:
 
     order: int
     at: float
-    line: Line
+    line: LogEntry
     obeyed: bool = False
 
 
@@ -69,7 +69,7 @@ class Log:
 
     nonces: count[int] = field(default_factory=lambda: count(1))
     term: Term = field(default_factory=lambda: Term(0, ""))
-    lines: list[Line] = field(default_factory=list)
+    lines: list[LogEntry] = field(default_factory=list)
     base: int = 0
     doubted: bool = True
 
@@ -83,8 +83,8 @@ class Log:
         self.term = Term(max(self.term.number, least) + 1, f"t{next(self.nonces)}")
         self.lines, self.base, self.doubted = [], 0, False
 
-    def append(self, tags: tuple[str, ...], *, soft: bool, at: float) -> Line:
-        line = Line(self.term, self.seq() + 1, f"n{next(self.nonces)}", tags, soft, at)
+    def append(self, tags: tuple[str, ...], *, soft: bool, at: float) -> LogEntry:
+        line = LogEntry(self.term, self.seq() + 1, f"n{next(self.nonces)}", tags, soft, at)
         self.lines.append(line)
         return line
 
@@ -97,7 +97,7 @@ class Log:
             return True
         return ask.seq > self.base and ask.nonce not in (_ANY_NONCE, self.nonce_at(ask.seq))
 
-    def script(self, ask: Ask, purge: tuple[tuple[str, ...], bool, float] | None) -> tuple[Reply, Line | None]:
+    def script(self, ask: Ask, purge: tuple[tuple[str, ...], bool, float] | None) -> tuple[Reply, LogEntry | None]:
         if self._broken(ask):
             self.open_term(ask.term.number)
         line = None if purge is None else self.append(purge[0], soft=purge[1], at=purge[2])
@@ -133,7 +133,7 @@ class World:
         self.purges: list[Purge] = []
         self.fills: list[Filled] = []
         self.fences: dict[int, tuple[int, tuple[str, ...]]] = {}
-        self.messages: list[Line] = []
+        self.messages: list[LogEntry] = []
         self.asks: list[tuple[Ask, float]] = []
         self.answers: list[Answer] = []
         self.handed_over = 0
@@ -178,7 +178,7 @@ class World:
         assert line is not None
         self.answers.append(Answer(reply, self.now, self._written(line), fence))
 
-    def _written(self, line: Line) -> Purge:
+    def _written(self, line: LogEntry) -> Purge:
         self.messages.append(line)
         purge = Purge(next(self.orders), self.now, line)
         self.purges.append(purge)
@@ -198,7 +198,7 @@ class World:
     def reply_arrives(self, choices: Choices) -> None:
         if self.answers:
             answer = self._taken(self.answers, choices)
-            if self.replica.answered(answer.reply, answer.sent, self.now) is Next.ASK:
+            if self.replica.apply_reply(answer.reply, answer.sent, self.now) is Next.ASK:
                 self.asks.append((self.replica.ask(), self.now))
             elif answer.purge is not None:
                 answer.purge.obeyed = True
@@ -220,13 +220,13 @@ class World:
         """Most heartbeats do work, or nothing would ever be under a live lease."""
         for _ in range(3):
             reply, _ = self.log.script(self.replica.ask(), None)
-            if self.replica.answered(reply, self.now, self.now) is Next.NOTHING:
+            if self.replica.apply_reply(reply, self.now, self.now) is Next.NOTHING:
                 return
 
     # -- messages -------------------------------------------------------------------------------
 
     def message_arrives(self, choices: Choices) -> None:
-        if self.messages and self.replica.heard(self._taken(self.messages, choices), self.now) is Next.ASK:
+        if self.messages and self.replica.apply_message(self._taken(self.messages, choices), self.now) is Next.ASK:
             self.asks.append((self.replica.ask(), self.now))
 
     def message_is_lost(self, choices: Choices) -> None:
@@ -277,7 +277,7 @@ class World:
         for fill in self.fills:
             if fill.ended:
                 own = choices.index(4) > 0
-                self._check(fill, self.replica.hand_over(fill.stamp, fill.tags, self.now, own=own), own=own)
+                self._check(fill, self.replica.stale_from(fill.stamp, fill.tags, self.now, own=own), own=own)
 
     # -- the truth ------------------------------------------------------------------------------
 
@@ -421,31 +421,31 @@ class NoNonces(Replica):
     def ask(self) -> Ask:
         return super().ask()._replace(nonce=_ANY_NONCE)
 
-    def heard(self, line: Line, now: float) -> Next:
+    def apply_message(self, line: LogEntry, now: float) -> Next:
         if line.term == self.term and line.seq <= self.applied:
             return Next.NOTHING
-        return super().heard(line, now)
+        return super().apply_message(line, now)
 
 
 class NoTermNonces(Replica):
     """Takes two terms of one number for one."""
 
-    def heard(self, line: Line, now: float) -> Next:
+    def apply_message(self, line: LogEntry, now: float) -> Next:
         if line.term.number == self.term.number:
             line = line._replace(term=self.term)
-        return super().heard(line, now)
+        return super().apply_message(line, now)
 
-    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
+    def apply_reply(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
         if isinstance(reply, Reset) and reply.term.number == self.term.number:
             self.lease_until = max(self.lease_until, sent + self.bound)
             return Next.NOTHING
-        return super().answered(reply, sent, now, lease=lease)
+        return super().apply_reply(reply, sent, now, lease=lease)
 
 
 class OneRegister(Replica):
     """Keeps only the last purge of a tag."""
 
-    def _apply(self, line: Line, now: float) -> None:
+    def _apply(self, line: LogEntry, now: float) -> None:
         super()._apply(line, now)
         for tag in line.tags:
             if line.soft and tag in self.cells:
@@ -469,7 +469,7 @@ class NoGeneration(Replica):
 class NoFloor(Replica):
     """Forgets purges without remembering that it has."""
 
-    def _apply(self, line: Line, now: float) -> None:
+    def _apply(self, line: LogEntry, now: float) -> None:
         super()._apply(line, now)
         self.floor = 0
 
@@ -477,42 +477,42 @@ class NoFloor(Replica):
 class GapsDoNotMatter(Replica):
     """Applies what comes, whatever is missing before it."""
 
-    def heard(self, line: Line, now: float) -> Next:
+    def apply_message(self, line: LogEntry, now: float) -> Next:
         if line.term == self.term and line.seq > self.applied + 1:
             self.applied = line.seq - 1
-        return super().heard(line, now)
+        return super().apply_message(line, now)
 
 
 class LeaseFromReceipt(Replica):
     """Counts the lease from when the reply came, not from when the request went."""
 
-    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
-        return super().answered(reply, now, now, lease=lease)
+    def apply_reply(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
+        return super().apply_reply(reply, now, now, lease=lease)
 
 
 class LeaseFromAnything(Replica):
     """Takes any message for a sign of life."""
 
-    def heard(self, line: Line, now: float) -> Next:
+    def apply_message(self, line: LogEntry, now: float) -> Next:
         self.lease_until = max(self.lease_until, now + self.bound)
-        return super().heard(line, now)
+        return super().apply_message(line, now)
 
 
 class LeaseForTheLastTerm(Replica):
     """Lets a reply from a term that is over renew the lease."""
 
-    def answered(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
+    def apply_reply(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
         if reply.term.number < self.term.number:
             self.lease_until = max(self.lease_until, now + self.bound)
             return Next.NOTHING
-        return super().answered(reply, sent, now, lease=lease)
+        return super().apply_reply(reply, sent, now, lease=lease)
 
 
 class NoLease(Replica):
     """Hands over whether or not it has read the log."""
 
-    def hand_over(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
-        return super().hand_over(stamp, tags, min(now, self.lease_until - 0.1), own=own)
+    def stale_from(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
+        return super().stale_from(stamp, tags, min(now, self.lease_until - 0.1), own=own)
 
 
 _ABLATIONS = (

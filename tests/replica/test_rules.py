@@ -6,19 +6,19 @@ from math import inf
 
 import pytest
 
-from fastapi_cacheinval.core.replica import Current, Line, Missed, Next, Page, Replica, Reset, Term
+from fastapi_cacheinval.core.replica import Current, LogEntry, Missed, Next, Page, Replica, Reset, Term
 
 _TERM = Term(1, "t")
 
 
 def _replica(**options) -> Replica:
     replica = Replica(staleness_bound=2.0, **options)
-    assert replica.answered(Reset(_TERM, 0, ""), 0.0, 0.0) is Next.NOTHING
+    assert replica.apply_reply(Reset(_TERM, 0, ""), 0.0, 0.0) is Next.NOTHING
     return replica
 
 
-def _line(seq: int, *tags: str, soft: bool = False, nonce: str | None = None, term: Term = _TERM) -> Line:
-    return Line(term, seq, f"n{seq}" if nonce is None else nonce, tags or ("a",), soft, 0.0)
+def _line(seq: int, *tags: str, soft: bool = False, nonce: str | None = None, term: Term = _TERM) -> LogEntry:
+    return LogEntry(term, seq, f"n{seq}" if nonce is None else nonce, tags or ("a",), soft, 0.0)
 
 
 def test_nothing_is_handed_over_before_the_log_has_answered() -> None:
@@ -26,15 +26,15 @@ def test_nothing_is_handed_over_before_the_log_has_answered() -> None:
     replica = Replica(staleness_bound=2.0)
     stamp = replica.stamp(0.0)
     assert not replica.live(0.0)
-    assert replica.hand_over(stamp, ("a",), 1.0, own=False) is None
-    assert replica.hand_over(stamp, ("a",), 1.9) == inf
-    assert replica.hand_over(stamp, ("a",), 2.0) is None
+    assert replica.stale_from(stamp, ("a",), 1.0, own=False) is None
+    assert replica.stale_from(stamp, ("a",), 1.9) == inf
+    assert replica.stale_from(stamp, ("a",), 2.0) is None
 
 
 def test_the_lease_runs_from_the_moment_the_heartbeat_was_sent() -> None:
     """A reply that took long leaves less of the lease, however late it comes."""
     replica = _replica()
-    replica.answered(Current(_TERM), 10.0, 11.5)
+    replica.apply_reply(Current(_TERM), 10.0, 11.5)
     assert replica.live(11.9)
     assert not replica.live(12.0)
 
@@ -42,8 +42,8 @@ def test_the_lease_runs_from_the_moment_the_heartbeat_was_sent() -> None:
 def test_an_older_reply_never_shortens_the_lease() -> None:
     """Replies may come in any order; the lease is the best of them."""
     replica = _replica()
-    replica.answered(Current(_TERM), 10.0, 10.1)
-    replica.answered(Current(_TERM), 9.0, 10.2)
+    replica.apply_reply(Current(_TERM), 10.0, 10.1)
+    replica.apply_reply(Current(_TERM), 9.0, 10.2)
     assert replica.lease_until == 12.0
 
 
@@ -51,11 +51,11 @@ def test_missed_lines_renew_the_lease_only_when_all_of_them_are_applied() -> Non
     """A reply with a hole in it proves nothing, but what it has before the hole is obeyed."""
     replica = _replica()
     stamp = replica.stamp(9.0)
-    assert replica.answered(Missed(_TERM, (_line(1), _line(3))), 10.0, 10.0) is Next.ASK
+    assert replica.apply_reply(Missed(_TERM, (_line(1), _line(3))), 10.0, 10.0) is Next.ASK
     assert replica.lease_until == 2.0
     assert replica.applied == 1
-    assert replica.hand_over(stamp, ("a",), 9.5) is None
-    assert replica.answered(Missed(_TERM, (_line(1), _line(2), _line(3))), 10.5, 10.6) is Next.NOTHING
+    assert replica.stale_from(stamp, ("a",), 9.5) is None
+    assert replica.apply_reply(Missed(_TERM, (_line(1), _line(2), _line(3))), 10.5, 10.6) is Next.NOTHING
     assert replica.lease_until == 12.5
     assert replica.applied == 3
 
@@ -63,7 +63,7 @@ def test_missed_lines_renew_the_lease_only_when_all_of_them_are_applied() -> Non
 def test_a_message_never_renews_the_lease() -> None:
     """That somebody writes to the log does not say that this replica has read all of it."""
     replica = _replica()
-    replica.heard(_line(1), 1.9)
+    replica.apply_message(_line(1), 1.9)
     assert replica.lease_until == 2.0
 
 
@@ -71,29 +71,29 @@ def test_a_gap_asks_the_log_and_applies_nothing() -> None:
     """Line 2 without line 1 is not applied: line 1 might be about anything."""
     replica = _replica()
     stamp = replica.stamp(0.0)
-    assert replica.heard(_line(2), 0.5) is Next.ASK
+    assert replica.apply_message(_line(2), 0.5) is Next.ASK
     assert replica.applied == 0
-    assert replica.hand_over(stamp, ("a",), 0.5) == inf
+    assert replica.stale_from(stamp, ("a",), 0.5) == inf
 
 
 def test_a_doubled_message_is_applied_once() -> None:
     """A fill that began after a purge is not purged by its echo."""
     replica = _replica()
-    replica.heard(_line(1), 0.1)
+    replica.apply_message(_line(1), 0.1)
     stamp = replica.stamp(0.2)
-    assert replica.heard(_line(1), 0.3) is Next.NOTHING
-    assert replica.hand_over(stamp, ("a",), 0.4) == inf
+    assert replica.apply_message(_line(1), 0.3) is Next.NOTHING
+    assert replica.stale_from(stamp, ("a",), 0.4) == inf
 
 
 def test_messages_of_a_term_that_is_over_are_ignored() -> None:
     """A late message of term 1 says nothing about term 2, and neither does a late reply."""
     replica = _replica()
     later = Term(2, "u")
-    replica.answered(Reset(later, 0, ""), 1.0, 1.0)
-    assert replica.heard(_line(1), 1.1) is Next.NOTHING
-    assert replica.answered(Current(_TERM), 5.0, 5.0) is Next.NOTHING
-    assert replica.answered(Missed(_TERM, (_line(1),)), 5.0, 5.0) is Next.NOTHING
-    assert replica.answered(Reset(_TERM, 7, "x"), 5.0, 5.0) is Next.NOTHING
+    replica.apply_reply(Reset(later, 0, ""), 1.0, 1.0)
+    assert replica.apply_message(_line(1), 1.1) is Next.NOTHING
+    assert replica.apply_reply(Current(_TERM), 5.0, 5.0) is Next.NOTHING
+    assert replica.apply_reply(Missed(_TERM, (_line(1),)), 5.0, 5.0) is Next.NOTHING
+    assert replica.apply_reply(Reset(_TERM, 7, "x"), 5.0, 5.0) is Next.NOTHING
     assert (replica.term, replica.applied, replica.lease_until) == (later, 0, 3.0)
 
 
@@ -101,7 +101,7 @@ def test_messages_of_a_term_that_is_over_are_ignored() -> None:
 def test_a_message_of_another_term_asks_the_log(term: Term) -> None:
     """A later number, or the same with another nonce, may be an opening that this replica has not heard of."""
     replica = _replica()
-    assert replica.heard(_line(1, term=term), 0.5) is Next.ASK
+    assert replica.apply_message(_line(1, term=term), 0.5) is Next.ASK
     assert replica.applied == 0
 
 
@@ -110,84 +110,84 @@ def test_a_reply_of_another_term_ends_the_lease_and_everything_kept(reply: Curre
     """Past and present do not meet: nothing kept can be proved, and no lease is given until a reset says where to go on."""
     replica = _replica()
     stamp = replica.stamp(0.0)
-    assert replica.answered(reply, 1.0, 1.0) is Next.ASK
+    assert replica.apply_reply(reply, 1.0, 1.0) is Next.ASK
     assert not replica.live(1.0)
-    assert replica.hand_over(stamp, ("a",), 1.0) is None
+    assert replica.stale_from(stamp, ("a",), 1.0) is None
 
 
 @pytest.mark.parametrize("seq", [1, 2])
 def test_a_number_seen_with_another_nonce_ends_everything_kept(seq: int) -> None:
     """A log that was rolled back and written again has the same numbers; its nonces give it away, at any line remembered."""
     replica = _replica()
-    replica.heard(_line(1), 0.1)
-    replica.heard(_line(2), 0.1)
+    replica.apply_message(_line(1), 0.1)
+    replica.apply_message(_line(2), 0.1)
     stamp = replica.stamp(0.2)
-    assert replica.heard(_line(seq, nonce="other"), 0.5) is Next.ASK
+    assert replica.apply_message(_line(seq, nonce="other"), 0.5) is Next.ASK
     assert not replica.live(0.5)
-    assert replica.hand_over(stamp, ("b",), 0.5) is None
+    assert replica.stale_from(stamp, ("b",), 0.5) is None
 
 
 def test_a_reset_is_a_logical_flush() -> None:
     """What was filled before a reset is gone, what is filled after it is good, at whatever number the log goes on."""
     replica = _replica()
     before = replica.stamp(0.5)
-    assert replica.answered(Reset(Term(2, "u"), 40, "n40"), 1.0, 1.2) is Next.NOTHING
+    assert replica.apply_reply(Reset(Term(2, "u"), 40, "n40"), 1.0, 1.2) is Next.NOTHING
     after = replica.stamp(1.3)
-    assert replica.hand_over(before, ("a",), 1.4) is None
-    assert replica.hand_over(after, ("a",), 1.4) == inf
-    assert replica.heard(_line(41, term=Term(2, "u")), 1.5) is Next.NOTHING
-    assert replica.hand_over(after, ("a",), 1.5) is None
+    assert replica.stale_from(before, ("a",), 1.4) is None
+    assert replica.stale_from(after, ("a",), 1.4) == inf
+    assert replica.apply_message(_line(41, term=Term(2, "u")), 1.5) is Next.NOTHING
+    assert replica.stale_from(after, ("a",), 1.5) is None
 
 
 def test_a_soft_purge_does_not_hide_a_hard_one() -> None:
     """Hard, then soft: unusable; a fill between the two is only stale."""
     replica = _replica()
     before = replica.stamp(0.0)
-    replica.heard(_line(1), 0.1)
+    replica.apply_message(_line(1), 0.1)
     between = replica.stamp(0.2)
-    replica.heard(_line(2, soft=True), 0.3)
-    assert replica.hand_over(before, ("a",), 0.4) is None
-    assert replica.hand_over(between, ("a",), 0.4) == 0.3
-    assert replica.hand_over(replica.stamp(0.4), ("a",), 0.4) == inf
+    replica.apply_message(_line(2, soft=True), 0.3)
+    assert replica.stale_from(before, ("a",), 0.4) is None
+    assert replica.stale_from(between, ("a",), 0.4) == 0.3
+    assert replica.stale_from(replica.stamp(0.4), ("a",), 0.4) == inf
 
 
 def test_a_hard_purge_after_a_soft_one_counts_too() -> None:
     """Soft, then hard: unusable, also for what was filled between the two."""
     replica = _replica()
-    replica.heard(_line(1, soft=True), 0.1)
+    replica.apply_message(_line(1, soft=True), 0.1)
     between = replica.stamp(0.2)
-    replica.heard(_line(2), 0.3)
-    assert replica.hand_over(between, ("a",), 0.4) is None
+    replica.apply_message(_line(2), 0.3)
+    assert replica.stale_from(between, ("a",), 0.4) is None
 
 
 def test_the_earliest_soft_purge_of_the_tags_says_from_when_a_response_is_stale() -> None:
     """Of several tags the one that was purged first counts."""
     replica = _replica()
     stamp = replica.stamp(0.0)
-    replica.heard(_line(1, "b", soft=True), 0.2)
-    replica.heard(_line(2, "a", soft=True), 0.5)
-    assert replica.hand_over(stamp, ("a", "b"), 0.6) == 0.2
+    replica.apply_message(_line(1, "b", soft=True), 0.2)
+    replica.apply_message(_line(2, "a", soft=True), 0.5)
+    assert replica.stale_from(stamp, ("a", "b"), 0.6) == 0.2
 
 
 def test_purged_tags_beyond_the_limit_raise_the_floor() -> None:
     """A purge that is forgotten takes everything from before it along; what was filled after it stays."""
     replica = _replica(most_cells=2)
     old = replica.stamp(0.0)
-    replica.heard(_line(1, "a"), 0.1)
+    replica.apply_message(_line(1, "a"), 0.1)
     middle = replica.stamp(0.2)
-    replica.heard(_line(2, "b"), 0.3)
-    replica.heard(_line(3, "c"), 0.4)
+    replica.apply_message(_line(2, "b"), 0.3)
+    replica.apply_message(_line(3, "c"), 0.4)
     assert (len(replica.cells), replica.floor) == (2, 1)
-    assert replica.hand_over(old, ("z",), 0.5) is None
-    assert replica.hand_over(middle, ("z",), 0.5) == inf
-    assert replica.hand_over(middle, ("a",), 0.5) == inf
+    assert replica.stale_from(old, ("z",), 0.5) is None
+    assert replica.stale_from(middle, ("z",), 0.5) == inf
+    assert replica.stale_from(middle, ("a",), 0.5) == inf
 
 
 def test_a_tag_purged_again_is_not_the_oldest_any_more() -> None:
     """The cell that goes is the one that was purged the longest time ago."""
     replica = _replica(most_cells=2)
     for seq, tag in enumerate(("a", "b", "a", "c"), 1):
-        replica.heard(_line(seq, tag), 0.1)
+        replica.apply_message(_line(seq, tag), 0.1)
     assert set(replica.cells) == {"a", "c"}
     assert replica.floor == 2
 
@@ -196,18 +196,18 @@ def test_one_line_with_more_tags_than_are_remembered_still_purges_them_all() -> 
     """The floor stands in for the cells that found no room."""
     replica = _replica(most_cells=2)
     stamp = replica.stamp(0.0)
-    replica.heard(_line(1, "a", "b", "c", "d"), 0.1)
-    assert all(replica.hand_over(stamp, (tag,), 0.2) is None for tag in "abcd")
+    replica.apply_message(_line(1, "a", "b", "c", "d"), 0.1)
+    assert all(replica.stale_from(stamp, (tag,), 0.2) is None for tag in "abcd")
 
 
 def test_a_reply_asked_for_before_the_last_answer_came_opens_no_other_term() -> None:
     """It may tell of a life of the log that ended before that answer, in which an own purge was done; so ask again."""
     replica = _replica()
-    replica.answered(Current(_TERM), 10.0, 10.4)
+    replica.apply_reply(Current(_TERM), 10.0, 10.4)
     for reply in (Reset(Term(2, "u"), 3, "m"), Reset(Term(1, "other"), 3, "m"), Current(Term(1, "other"))):
-        assert replica.answered(reply, 10.2, 10.5) is Next.ASK
+        assert replica.apply_reply(reply, 10.2, 10.5) is Next.ASK
         assert (replica.term, replica.generation, replica.lease_until) == (_TERM, 1, 12.0)
-    assert replica.answered(Reset(Term(2, "u"), 3, "m"), 10.5, 10.6) is Next.NOTHING
+    assert replica.apply_reply(Reset(Term(2, "u"), 3, "m"), 10.5, 10.6) is Next.NOTHING
     assert replica.term == Term(2, "u")
 
 
@@ -218,38 +218,38 @@ def _page(seq: int, *, up_to: int, purged: tuple[tuple[str, int, bool], ...] = (
 def test_a_page_tells_what_was_purged_before_the_replica_joined() -> None:
     """Until it is learned everything from before is refused, afterwards only what it names."""
     replica = _replica()
-    replica.answered(Reset(Term(2, "u"), 5, "n5"), 0.0, 0.0)
+    replica.apply_reply(Reset(Term(2, "u"), 5, "n5"), 0.0, 0.0)
     page = Page(Term(2, "u"), 5, 5, 0, (("a", 4, False), ("b", 4, True)))
     stamp = replica.adopt(Term(2, "u"), 3, 0.1)
     assert stamp is not None
-    assert replica.hand_over(stamp, ("c",), 0.1) is None
-    assert replica.learned(page, 0.2)
-    assert replica.hand_over(stamp, ("a",), 0.3) is None
-    assert replica.hand_over(stamp, ("b",), 0.3) == 0.2
-    assert replica.hand_over(stamp, ("c",), 0.3) == inf
-    assert not replica.learned(page, 0.4)
+    assert replica.stale_from(stamp, ("c",), 0.1) is None
+    assert replica.apply_page(page, 0.2)
+    assert replica.stale_from(stamp, ("a",), 0.3) is None
+    assert replica.stale_from(stamp, ("b",), 0.3) == 0.2
+    assert replica.stale_from(stamp, ("c",), 0.3) == inf
+    assert not replica.apply_page(page, 0.4)
 
 
 def test_a_page_is_refused_while_lines_that_the_log_had_by_then_are_not_applied() -> None:
     """A tag that such a line purges again stands above the page's span: its earlier purge would be forgotten."""
     replica = _replica()
-    replica.answered(Reset(_TERM, 5, "n5"), 0.1, 0.1)
+    replica.apply_reply(Reset(_TERM, 5, "n5"), 0.1, 0.1)
     # "a" was purged by line 4, and by line 6 when the page was read.
-    assert not replica.learned(_page(6, up_to=5, purged=()), 0.2)
+    assert not replica.apply_page(_page(6, up_to=5, purged=()), 0.2)
     assert replica.floor == 5
-    replica.heard(_line(6), 0.3)
-    assert replica.learned(_page(6, up_to=5, purged=()), 0.4)
+    replica.apply_message(_line(6), 0.3)
+    assert replica.apply_page(_page(6, up_to=5, purged=()), 0.4)
     stamp = replica.adopt(_TERM, 3, 0.5)
     assert stamp is not None
-    assert replica.hand_over(stamp, ("a",), 0.5) is None
-    assert replica.hand_over(stamp, ("z",), 0.5) == inf
+    assert replica.stale_from(stamp, ("a",), 0.5) is None
+    assert replica.stale_from(stamp, ("z",), 0.5) == inf
 
 
 def test_a_page_of_a_log_that_ends_below_it_is_refused() -> None:
     """A server that was rolled back, and that no script call has told so yet, has lost purges of the page's span."""
     replica = _replica()
-    replica.answered(Reset(_TERM, 5, "n5"), 0.1, 0.1)
-    assert not replica.learned(_page(4, up_to=5), 0.2)
+    replica.apply_reply(Reset(_TERM, 5, "n5"), 0.1, 0.1)
+    assert not replica.apply_page(_page(4, up_to=5), 0.2)
     assert replica.floor == 5
 
 
@@ -259,9 +259,9 @@ def test_a_fence_stops_what_was_filled_before_it_and_lets_through_what_was_fille
     before = replica.stamp(0.0)
     handle = replica.fence(("a", "b"))
     after = replica.stamp(0.1)
-    assert replica.hand_over(before, ("a",), 0.2) is None
-    assert replica.hand_over(before, ("c",), 0.2) == inf
-    assert replica.hand_over(after, ("a",), 0.2) == inf
+    assert replica.stale_from(before, ("a",), 0.2) is None
+    assert replica.stale_from(before, ("c",), 0.2) == inf
+    assert replica.stale_from(after, ("a",), 0.2) == inf
     assert replica.fenced(("x", "b"))
     assert not replica.fenced(("x",))
     replica.lift(handle)
@@ -276,10 +276,10 @@ def test_of_two_fences_of_a_tag_the_later_one_outlives_the_first() -> None:
     between = replica.stamp(0.1)
     second = replica.fence(("a",))
     replica.lift(first)
-    assert replica.hand_over(stamp, ("a",), 0.2) is None
-    assert replica.hand_over(between, ("a",), 0.2) is None
+    assert replica.stale_from(stamp, ("a",), 0.2) is None
+    assert replica.stale_from(between, ("a",), 0.2) is None
     replica.lift(second)
-    assert replica.hand_over(between, ("a",), 0.2) == inf
+    assert replica.stale_from(between, ("a",), 0.2) == inf
 
 
 def test_of_two_fences_of_a_tag_the_first_one_outlives_the_later() -> None:
@@ -290,8 +290,8 @@ def test_of_two_fences_of_a_tag_the_first_one_outlives_the_later() -> None:
     between = replica.stamp(0.1)
     replica.lift(replica.fence(("a",)))
     assert replica.fenced(("a",))
-    assert replica.hand_over(stamp, ("a",), 0.2) is None
-    assert replica.hand_over(between, ("a",), 0.2) == inf
+    assert replica.stale_from(stamp, ("a",), 0.2) is None
+    assert replica.stale_from(between, ("a",), 0.2) == inf
 
 
 def test_a_fence_holds_without_a_lease_too() -> None:
@@ -300,27 +300,27 @@ def test_a_fence_holds_without_a_lease_too() -> None:
     stamp = replica.stamp(3.0)
     replica.fence(("a",))
     assert not replica.live(3.5)
-    assert replica.hand_over(stamp, ("a",), 3.5) is None
-    assert replica.hand_over(stamp, ("b",), 3.5) == inf
+    assert replica.stale_from(stamp, ("a",), 3.5) is None
+    assert replica.stale_from(stamp, ("b",), 3.5) == inf
 
 
 def test_an_own_purge_holds_without_a_lease_too() -> None:
     """What this replica has applied it obeys, whether or not it is in touch with the log."""
     replica = _replica(stale_when_disconnected=60.0)
     stamp = replica.stamp(3.0)
-    replica.heard(_line(1), 3.2)
-    assert replica.hand_over(stamp, ("a",), 3.5) is None
+    replica.apply_message(_line(1), 3.2)
+    assert replica.stale_from(stamp, ("a",), 3.5) is None
 
 
 def test_grace_after_the_lease_is_for_anything_and_the_bound_only_for_own_fills() -> None:
     """Past `stale_when_disconnected` only what the replica began to fill within the bound goes out."""
     replica = _replica(stale_when_disconnected=5.0)
     old = replica.stamp(0.0)
-    assert replica.hand_over(old, ("a",), 6.9, own=False) == inf
-    assert replica.hand_over(old, ("a",), 7.0, own=False) is None
+    assert replica.stale_from(old, ("a",), 6.9, own=False) == inf
+    assert replica.stale_from(old, ("a",), 7.0, own=False) is None
     young = replica.stamp(6.0)
-    assert replica.hand_over(young, ("a",), 7.9) == inf
-    assert replica.hand_over(young, ("a",), 7.9, own=False) is None
+    assert replica.stale_from(young, ("a",), 7.9) == inf
+    assert replica.stale_from(young, ("a",), 7.9, own=False) is None
 
 
 def test_the_change_counter_moves_with_whatever_could_concern_a_response() -> None:
@@ -332,13 +332,13 @@ def test_the_change_counter_moves_with_whatever_could_concern_a_response() -> No
         seen.append(replica.changes)
         return seen[-1] != seen[-2]
 
-    replica.answered(Current(_TERM), 0.5, 0.5)
+    replica.apply_reply(Current(_TERM), 0.5, 0.5)
     assert not moved()
-    replica.heard(_line(1), 0.5)
+    replica.apply_message(_line(1), 0.5)
     assert moved()
     replica.fence(("a",))
     assert moved()
-    replica.heard(_line(1, nonce="other"), 0.5)
+    replica.apply_message(_line(1, nonce="other"), 0.5)
     assert moved()
-    replica.answered(Reset(Term(2, "u"), 0, ""), 0.5, 0.5)
+    replica.apply_reply(Reset(Term(2, "u"), 0, ""), 0.5, 0.5)
     assert moved()

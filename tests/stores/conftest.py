@@ -38,7 +38,7 @@ def _make(number: int, *, body: int = 1024, tags: int = 3, variant: bool = False
         stamp=Stamp(0, 0, 0, created - 0.01),
         created=created,
         fresh_until=created + 300.0 + number % 30,
-        calm_until=created + 290.0 + number % 30,
+        early_refresh_from=created + 290.0 + number % 30,
         fill_seconds=0.01 + number / 1e9,
         early_refresh=1.0,
         stale_while_revalidate=60.0,

@@ -15,7 +15,7 @@ from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.core.weight import share, weigh
 from fastapi_cacheinval.grammar.ranges import ContentRange
 from fastapi_cacheinval.stores.codec import Codec
-from tests.helpers.far import (
+from tests.helpers.l2 import (
     CLOCKS,
     ID,
     KEY,
@@ -30,7 +30,7 @@ from tests.helpers.far import (
     written,
 )
 
-TIMES = ("created", "fresh_until", "calm_until")
+TIMES = ("created", "fresh_until", "early_refresh_from")
 LIVES = st.integers(1, 2**40).flatmap(lambda life: st.tuples(st.just(life), st.integers(0, life)))
 CODECS = st.sampled_from([Codec(secret, compress_from=least) for secret in (None, SECRET) for least in (0, 2048)])
 
@@ -47,14 +47,14 @@ def test_a_response_comes_back(data, codec, now, asked, lives, term, trace):
     life, left = lives
     stored = data.draw(responses(now))
     encoded = codec.encode(stored, key=KEY, id=ID, term=term, life_ms=life, now=now, trace=trace)
-    far = read(codec, encoded, pttl_ms=left, asked=asked)
-    assert far is not None
-    value = far.value
+    l2 = read(codec, encoded, pttl_ms=left, asked=asked)
+    assert l2 is not None
+    value = l2.value
     assert type(value) is type(stored)
     assert _fields(value) == _fields(stored)
     assert value.verified == -1
     assert value.stamp == Stamp(7, stored.stamp.as_of, 0, -inf)
-    assert (far.term, far.as_of, far.id, far.trace) == (term, stored.stamp.as_of, ID, trace)
+    assert (l2.term, l2.as_of, l2.id, l2.trace) == (term, stored.stamp.as_of, ID, trace)
     assert encoded[:8] == ID
     passed = (life - left) / 1000
     for name in TIMES:
@@ -70,13 +70,13 @@ def test_a_record_comes_back(data, codec, now, asked, lives):
     life, left = lives
     record = data.draw(records(now))
     encoded = codec.encode(record, key=KEY, id=ID, term=TERM, life_ms=life, now=now)
-    far = read(codec, encoded, pttl_ms=left, asked=asked, adopt=None)
-    assert far is not None
-    value = far.value
+    l2 = read(codec, encoded, pttl_ms=left, asked=asked, adopt=None)
+    assert l2 is not None
+    value = l2.value
     assert isinstance(value, VaryRecord)
     assert (value.key, value.sets, value.variants) == (KEY, record.sets, record.variants)
     assert value.until == pytest.approx(record.until - now + asked - (life - left) / 1000, abs=1e-3)
-    assert (far.term, far.as_of, far.id, far.trace) == (TERM, 0, ID, ())
+    assert (l2.term, l2.as_of, l2.id, l2.trace) == (TERM, 0, ID, ())
 
 
 def _shared(stored: StoredResponse) -> SharedResponse:
@@ -91,9 +91,9 @@ def _shared(stored: StoredResponse) -> SharedResponse:
 def test_a_response_weighs_what_it_weighed(make_response, variant, shape, tags):
     """To the byte: common names, lines, the tag of everything and a validator that is also sent are one object again."""
     stored = shape(make_response(1, tags=tags, variant=variant, now=100.0))
-    far = read(Codec(None), written(Codec(None), stored, now=100.0), asked=200.0)
-    assert far is not None
-    assert weigh(far.value) == weigh(stored)
+    l2 = read(Codec(None), written(Codec(None), stored, now=100.0), asked=200.0)
+    assert l2 is not None
+    assert weigh(l2.value) == weigh(stored)
 
 
 def test_numbers_of_policies_are_one_object(make_response):
@@ -116,8 +116,8 @@ def test_more_numbers_than_policies_have_take_no_more_memory(make_response):
     for number in range(3000):
         stored = make_response(number, body=1)
         stored.stale_if_error = float(number)
-        far = read(codec, written(codec, stored))
-        assert far.value.stale_if_error == number
+        l2 = read(codec, written(codec, stored))
+        assert l2.value.stale_if_error == number
     assert len(rows._floats) <= 1024
     assert len(rows._integers) <= 1024
 
@@ -126,13 +126,13 @@ def test_a_replica_says_whether_it_is_taken(make_response):
     """The stamp is the reader's own, for the writer's term and line; without a lease there is none, and no response."""
     codec = Codec(SECRET)
     replica = Replica(staleness_bound=2.0)
-    replica.answered(Current(replica.term), 0.0, 0.0)
+    replica.apply_reply(Current(replica.term), 0.0, 0.0)
     stored = make_response(1)
     stored.stamp = Stamp(4, 17, 2, 0.0)
     encoded = written(codec, stored, term=replica.term)
-    far = read(codec, encoded, adopt=lambda term, as_of: replica.adopt(term, as_of, 1.0))
-    assert far is not None
-    assert far.value.stamp == replica.adopt(replica.term, 17, 1.0)
+    l2 = read(codec, encoded, adopt=lambda term, as_of: replica.adopt(term, as_of, 1.0))
+    assert l2 is not None
+    assert l2.value.stamp == replica.adopt(replica.term, 17, 1.0)
     assert read(codec, encoded, adopt=lambda term, as_of: replica.adopt(term, as_of, 2.5)) is None
 
 
@@ -140,9 +140,9 @@ def test_a_response_ages_while_the_server_keeps_it(make_response):
     """Half a minute in the server is half a minute of age, and half a minute less of life."""
     codec = Codec(None)
     stored = make_response(0, now=1000.0)
-    far = read(codec, written(codec, stored, now=1001.0), pttl_ms=LIFE_MS - 30_000, asked=5.0)
-    assert far is not None
-    age, left = 5.0 - far.value.created, far.value.fresh_until - 5.0
+    l2 = read(codec, written(codec, stored, now=1001.0), pttl_ms=LIFE_MS - 30_000, asked=5.0)
+    assert l2 is not None
+    age, left = 5.0 - l2.value.created, l2.value.fresh_until - 5.0
     assert age == pytest.approx(1001.0 - stored.created + 30, abs=1e-6)
     assert left == pytest.approx(stored.fresh_until - 1001.0 - 30, abs=1e-6)
 
@@ -150,8 +150,8 @@ def test_a_response_ages_while_the_server_keeps_it(make_response):
 def test_large_trace_context_is_left_out(make_response):
     """Over 4 KiB of it comes back as none."""
     codec = Codec(None)
-    far = read(codec, written(codec, make_response(1), trace=(("baggage", "x" * 5000),)))
-    assert far.trace == ()
+    l2 = read(codec, written(codec, make_response(1), trace=(("baggage", "x" * 5000),)))
+    assert l2.trace == ()
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_large_trace_context_is_left_out(make_response):
     [
         {"fresh_until": inf},
         {"created": float("nan")},
-        {"calm_until": inf},
+        {"early_refresh_from": inf},
         {"fill_seconds": -1.0},
         {"status": 1000},
         {"downstream_ttl": inf},

@@ -11,7 +11,7 @@ import pytest
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.stores import bodies
 from fastapi_cacheinval.stores.codec import Codec
-from tests.helpers.far import read, refused, sealed, taken_apart, written
+from tests.helpers.l2 import read, refused, sealed, taken_apart, written
 
 OPEN = Codec(None)
 

@@ -21,7 +21,7 @@ from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.grammar.ranges import ContentRange
 from fastapi_cacheinval.stores import bodies, codec, rows
 from fastapi_cacheinval.stores.codec import Codec, Unreadable
-from tests.helpers.far import KEY, LIFE_MS, SECRET, read, refused, sealed, taken_apart, written
+from tests.helpers.l2 import KEY, LIFE_MS, SECRET, read, refused, sealed, taken_apart, written
 
 OPEN, CLOSED = Codec(None), Codec(SECRET)
 BOTH = pytest.mark.parametrize("reader", [OPEN, CLOSED], ids=["checksum", "mac"])
@@ -188,7 +188,7 @@ def _well_typed(found: Any) -> None:
     for name in ("created", "fresh_until", "fill_seconds", "early_refresh", "stale_while_revalidate", "stale_if_error"):
         assert type(getattr(found, name)) is float, name
         assert isfinite(getattr(found, name)), name
-    assert found.calm_until < float("inf")
+    assert found.early_refresh_from < float("inf")
     if isinstance(found, SharedResponse):
         assert type(found.for_all) is type(found.only_fresh) is bool
         assert found.part is None or type(found.part.first) is type(found.part.last) is int
@@ -214,19 +214,19 @@ def test_no_field_is_trusted(value, place):
         fields, body = taken_apart(written(OPEN, value))
         _swap(fields, place, new)
         try:
-            far = read(OPEN, sealed(OPEN, fields, body))
+            l2 = read(OPEN, sealed(OPEN, fields, body))
         except Unreadable:
             return
-        assert far is not None
-        if isinstance(far.value, VaryRecord):
-            assert all(type(name) is bytes and type(raw) is bool for each in far.value.sets for name, raw in each)
-            assert all(type(each) is bytes for each in far.value.variants)
-            assert isfinite(far.value.until)
+        assert l2 is not None
+        if isinstance(l2.value, VaryRecord):
+            assert all(type(name) is bytes and type(raw) is bool for each in l2.value.sets for name, raw in each)
+            assert all(type(each) is bytes for each in l2.value.variants)
+            assert isfinite(l2.value.until)
         else:
-            _well_typed(far.value)
-        assert all(type(text) is str for pair in far.trace for text in pair)
-        assert type(far.term.number) is int
-        assert type(far.term.nonce) is str
+            _well_typed(l2.value)
+        assert all(type(text) is str for pair in l2.trace for text in pair)
+        assert type(l2.term.number) is int
+        assert type(l2.term.nonce) is str
 
     tried()
 
@@ -262,16 +262,16 @@ class _Boom:
     ran = False
 
     def __reduce__(self):
-        return exec, ("import tests.helpers.far as far; far.RAN = True",)
+        return exec, ("import tests.helpers.l2 as far; far.RAN = True",)
 
 
 def test_a_pickle_is_only_bytes():
     """One with a good seal is unreadable and does not run; the modules import nothing that could run it."""
-    from tests.helpers import far
+    from tests.helpers import l2
 
     for data in (pickle.dumps(_Boom()), sealed(OPEN, pickle.dumps(_Boom()))):
         assert refused(OPEN, data)
-    assert not hasattr(far, "RAN")
+    assert not hasattr(l2, "RAN")
     for module in (codec, rows, bodies):
         tree = ast.parse(inspect.getsource(module))
         imported = {

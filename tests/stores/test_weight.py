@@ -56,7 +56,7 @@ def test_a_field_counts_its_line_name_and_value(make_response):
 def test_times_that_are_one_object_count_once(make_response):
     """Without early refresh both ends of the calm time are one number."""
     stored = make_response(1)
-    assert weigh(_changed(stored, calm_until=stored.fresh_until)) == weigh(stored) - getsizeof(0.0)
+    assert weigh(_changed(stored, early_refresh_from=stored.fresh_until)) == weigh(stored) - getsizeof(0.0)
 
 
 @given(lines=st.lists(FIELD, max_size=8))

@@ -37,4 +37,4 @@ async def write(number: int) -> dict[str, int]:
 @app.get("/statistics")
 async def statistics() -> dict[str, object]:
     now = cache.statistics()
-    return {"applied": now.applied, "far": dict(now.far), "refreshes": dict(now.refreshes)}
+    return {"applied": now.applied, "far": dict(now.l2), "refreshes": dict(now.refreshes)}

@@ -123,7 +123,7 @@ def make(
         stamp=received.stamp,
         created=created,
         fresh_until=fresh_until,
-        calm_until=-inf,
+        early_refresh_from=-inf,
         fill_seconds=max(0.0, now - received.began),
         early_refresh=0.0,
         stale_while_revalidate=float(directives.stale_while_revalidate or 0),

@@ -10,23 +10,27 @@ from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.ranges import cut
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.framework.answering import RawField, status_fields
-from fastapi_cacheinval.framework.app_context import Site
+from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.grammar.age import serialise_age
 
 __all__ = ["send_cut", "send_kept"]
 
 
-async def send_kept(send: Send, site: Site, stored: SharedResponse, asked: Asked, outcome: Outcome) -> None:
+async def send_kept(
+    send: Send, app_context: AppContext, stored: SharedResponse, asked: Asked, outcome: Outcome
+) -> None:
     """Send a stored response, a 304 or the ranges that stand for it."""
     fields: list[RawField] = [*stored.headers]
     if outcome.age is not None:
         fields.append((b"age", serialise_age(outcome.age)))
-    await send_cut(send, site, stored, asked, [*fields, *status_fields(site, outcome)])
+    await send_cut(send, app_context, stored, asked, [*fields, *status_fields(app_context, outcome)])
 
 
-async def send_cut(send: Send, site: Site, stored: SharedResponse, asked: Asked, fields: list[RawField]) -> None:
+async def send_cut(
+    send: Send, app_context: AppContext, stored: SharedResponse, asked: Asked, fields: list[RawField]
+) -> None:
     """Send a response that is at hand with these fields, or the 304 or the ranges that stand for it."""
-    wall = site.cache.clock.wall()
+    wall = app_context.cache.clock.wall()
     status, body = stored.status, stored.body
     if not_modified(asked.headers, status, stored.etag, stored.last_modified, wall):
         status, fields, body = 304, not_modified_fields(fields), b""

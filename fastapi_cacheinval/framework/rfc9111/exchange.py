@@ -9,38 +9,38 @@ from starlette.requests import Request
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.framework.answering import SENT_PAST
-from fastapi_cacheinval.framework.app_context import Site
+from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.reading import Read
-from fastapi_cacheinval.framework.rfc9111.filling import SharedFill
+from fastapi_cacheinval.framework.rfc9111.filling import HeaderFill
 from fastapi_cacheinval.grammar.targeted import CAPABILITY
 from fastapi_cacheinval.routes.fastapi_private import template_in
 
-__all__ = ["SharedRead", "has_policy"]
+__all__ = ["HeaderRead", "has_policy"]
 
 _CAPABILITY = (b"surrogate-capability", CAPABILITY + b'="Surrogate/1.0"')
 
 
-def has_policy(site: Site, scope: Any) -> bool:
+def has_policy(app_context: AppContext, scope: Any) -> bool:
     """Whether the route that would answer has a `cached()` of its own, which is asked then instead of its headers."""
-    plan = site.table.match("GET", scope["path"], scope)
+    plan = app_context.table.match("GET", scope["path"], scope)
     return plan is not None and plan.cached is not None
 
 
-class SharedRead(Read):
+class HeaderRead(Read):
     """A forward whose response is judged by its own headers."""
 
     @property
     def route(self) -> str | None:
         """The template of the route that has answered, of any framework that leaves it in the scope."""
-        if self.plan is None and self.site.observed:
-            plan = self.site.table.plan_for(self.scope)
+        if self.plan is None and self.app_context.observed:
+            plan = self.app_context.table.plan_for(self.scope)
             return template_in(self.scope) if plan is None else plan.path
         return super().route
 
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """A route that was not known to have a policy has one: its response is none of the headers' business."""
         fill = self.fill
-        if isinstance(fill, SharedFill):
+        if isinstance(fill, HeaderFill):
             fill.abandon()
             self.fill = None
             self.sink = self.outer
@@ -50,7 +50,7 @@ class SharedRead(Read):
             request.__dict__.pop("_headers", None)
         await super().look_up(request, cached, partition)
 
-    def begin(self, fill: SharedFill) -> None:
+    def begin(self, fill: HeaderFill) -> None:
         """Let a fill take the app's messages."""
         self.fill = self.sink = fill
         self.tended = True

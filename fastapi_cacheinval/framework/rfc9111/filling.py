@@ -28,7 +28,7 @@ from fastapi_cacheinval.framework.rfc9111.resource import Resource
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.fields import end_to_end, first
 
-__all__ = ["SharedFill"]
+__all__ = ["HeaderFill"]
 
 # RFC 5861 section 4: what counts as an error.
 _ERRORS = frozenset({500, 502, 503, 504})
@@ -36,7 +36,7 @@ _ERRORS = frozenset({500, 502, 503, 504})
 _OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie"})
 
 
-class SharedFill(Fill):
+class HeaderFill(Fill):
     """Takes the app's response to a GET, stores it if it may be stored, and answers the client as asked.
 
     `validating` is the stored response that a 304 speaks of; `stale` may stand in for a failure.
@@ -100,7 +100,7 @@ class SharedFill(Fill):
     async def _pass_on(self, message: Message, outcome: Outcome) -> None:
         """Let the response through, or the 304 that stands for it where the client's condition was taken off."""
         exchange, headers = self._exchange, message["headers"]
-        fields: list[RawField] = [*self._visible(headers), *status_fields(exchange.site, outcome)]
+        fields: list[RawField] = [*self._visible(headers), *status_fields(exchange.app_context, outcome)]
         if self._client_has_it(message["status"], headers):
             exchange.swallow()
             await exchange.outer({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
@@ -113,7 +113,7 @@ class SharedFill(Fill):
         return passed_on(headers, self._resource.hidden)
 
     def _client_has_it(self, status: int, headers: list[RawField]) -> bool:
-        wall = self._exchange.site.cache.clock.wall()
+        wall = self._exchange.app_context.cache.clock.wall()
         modified = first(headers, b"last-modified")
         moment = None if modified is None else parse_date(modified, wall)
         return not_modified(self._asked.headers, status, first(headers, b"etag"), moment, wall)
@@ -125,10 +125,10 @@ class SharedFill(Fill):
         exchange.told(outcome, filled=stored)
         if isinstance(stored, SharedResponse) and stored.part is None:
             # The first answer has what is not kept of it: cookies, an upstream's Age.
-            fields = [*self._visible(end_to_end(start["headers"])), *status_fields(exchange.site, outcome)]
-            await send_cut(exchange.outer, exchange.site, stored, self._asked, fields)
+            fields = [*self._visible(end_to_end(start["headers"])), *status_fields(exchange.app_context, outcome)]
+            await send_cut(exchange.outer, exchange.app_context, stored, self._asked, fields)
             return
-        fields = [*self._visible(start["headers"]), *status_fields(exchange.site, outcome)]
+        fields = [*self._visible(start["headers"]), *status_fields(exchange.app_context, outcome)]
         await exchange.outer({**start, "headers": fields})
         await exchange.outer({"type": "http.response.body", "body": bytes(self._body)})
 
@@ -139,7 +139,10 @@ class SharedFill(Fill):
         exchange = self._exchange
         outcome = Outcome(Result.MISS, reason=self._reason)
         exchange.told(outcome)
-        fields: list[RawField] = [*self._visible(end_to_end(start["headers"])), *status_fields(exchange.site, outcome)]
+        fields: list[RawField] = [
+            *self._visible(end_to_end(start["headers"])),
+            *status_fields(exchange.app_context, outcome),
+        ]
         if self._client_has_it(start["status"], start["headers"]):
             await exchange.outer({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
             await exchange.outer({"type": "http.response.body", "body": b""})
@@ -160,16 +163,16 @@ class SharedFill(Fill):
             began=recipe.began,
             status=status,
             headers=headers,
-            added=exchange.bag().snapshot(),
-            now=exchange.site.engine.now(),
-            wall=exchange.site.cache.clock.wall(),
+            added=exchange.request_tags().snapshot(),
+            now=exchange.app_context.engine.now(),
+            wall=exchange.app_context.cache.clock.wall(),
             hidden=self._resource.hidden,
             route=exchange.route,
             trace=exchange.trace,
         )
 
     def _judge(self, status: int, headers: list[RawField]) -> Judged:
-        engine = self._exchange.site.engine
+        engine = self._exchange.app_context.engine
         received = self._received(status, headers)
         return judge(received, self._resource.options, engine.settings.max_body_bytes)
 
@@ -193,7 +196,7 @@ class SharedFill(Fill):
 
     def _store(self, key: bytes, stored: SharedResponse, chosen: tuple[Selector, ...]) -> Outcome:
         """Store, unless a purge has overtaken it, and let the waiters have what they may."""
-        exchange, engine = self._exchange, self._exchange.site.engine
+        exchange, engine = self._exchange, self._exchange.app_context.engine
         now = engine.now()
         seconds = now - self._recipe.began
         if engine.stale_from(stored, now) is None:
@@ -214,9 +217,9 @@ class SharedFill(Fill):
         self._close("stored", seconds)
         if fresh:
             exchange.runtime.flights.unmark(stored.key)
-            if exchange.runtime.far is not None:
-                hold = None if self._flight is None else self._flight.take_hold()
-                exchange.runtime.far.keep(key, stored, hold, split=self._resource.split)
+            if exchange.runtime.l2 is not None:
+                fill_lock = None if self._flight is None else self._flight.take_fill_lock()
+                exchange.runtime.l2.keep(key, stored, fill_lock, split=self._resource.split)
         if self._flight is not None:
             if fresh:
                 self._flight.land(stored)
@@ -244,7 +247,7 @@ class SharedFill(Fill):
             update = [line for line in update if line[0] != b"set-cookie"]
         merged = freshened(old, update)
         received = replace(self._received(old.status, merged), added=old.tags)
-        judged = judge(received, self._resource.options, exchange.site.engine.settings.max_body_bytes)
+        judged = judge(received, self._resource.options, exchange.app_context.engine.settings.max_body_bytes)
         stored, chosen = make(received, judged, old.body, self._resource.options)
         if judged.refusal is None:
             outcome = self._store(received.key, stored, chosen)
@@ -255,13 +258,13 @@ class SharedFill(Fill):
             outcome = Outcome(Result.MISS, reason=self._reason, fwd_status=304, detail=judged.refusal)
         exchange.swallow()
         exchange.told(outcome, filled=None if cookies else stored)
-        fields: list[RawField] = [*stored.headers, *cookies, *status_fields(exchange.site, outcome)]
-        await send_cut(exchange.outer, exchange.site, stored, self._asked, fields)
+        fields: list[RawField] = [*stored.headers, *cookies, *status_fields(exchange.app_context, outcome)]
+        await send_cut(exchange.outer, exchange.app_context, stored, self._asked, fields)
 
     # -- failures -------------------------------------------------------------------------------
 
     def _fallback(self) -> StoredResponse | None:
-        engine, stale = self._exchange.site.engine, self._stale
+        engine, stale = self._exchange.app_context.engine, self._stale
         if not isinstance(stale, SharedResponse):
             return None
         now = engine.now()
@@ -270,4 +273,4 @@ class SharedFill(Fill):
     async def _send_in_place(self, stale: StoredResponse, outcome: Outcome) -> None:
         if isinstance(stale, SharedResponse):
             exchange = self._exchange
-            await send_kept(exchange.outer, exchange.site, stale, self._asked, outcome)
+            await send_kept(exchange.outer, exchange.app_context, stale, self._asked, outcome)

@@ -39,13 +39,13 @@ class HeadUpdate:
             exchange.sink = exchange.outer
             message = {
                 **message,
-                "headers": [*passed_on(headers, self._resource.hidden), *status_fields(exchange.site, outcome)],
+                "headers": [*passed_on(headers, self._resource.hidden), *status_fields(exchange.app_context, outcome)],
             }
         await exchange.outer(message)
 
     def _update(self, old: SharedResponse, status: int, headers: list[RawField]) -> bool:
         """Freshen the stored response, or let go of what is outdated; whether it was freshened."""
-        exchange, engine = self._resource.exchange, self._resource.exchange.site.engine
+        exchange, engine = self._resource.exchange, self._resource.exchange.app_context.engine
         if status != old.status or engine.stale_from(old, engine.now()) is None or not self._same(old, headers):
             if status in (old.status, 404, 410):
                 exchange.outdate(self._resource.recipe)
@@ -63,7 +63,7 @@ class HeadUpdate:
             headers=merged,
             added=old.tags,
             now=engine.now(),
-            wall=exchange.site.cache.clock.wall(),
+            wall=exchange.app_context.cache.clock.wall(),
             hidden=self._resource.hidden,
             route=exchange.route,
             trace=exchange.trace,

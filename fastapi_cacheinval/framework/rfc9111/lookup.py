@@ -17,17 +17,17 @@ from fastapi_cacheinval.engine.flights import Flight, Signal
 from fastapi_cacheinval.engine.l2 import Led
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import status_fields, without_body
-from fastapi_cacheinval.framework.app_context import Site
+from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.exchange import FillSource, RefreshOrder, nowhere
 from fastapi_cacheinval.framework.reading import again, lead_in_background, pass_on
 from fastapi_cacheinval.framework.rfc9111.answering import send_kept
-from fastapi_cacheinval.framework.rfc9111.exchange import SharedRead, has_policy
-from fastapi_cacheinval.framework.rfc9111.filling import SharedFill
+from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
+from fastapi_cacheinval.framework.rfc9111.filling import HeaderFill
 from fastapi_cacheinval.framework.rfc9111.head import HeadUpdate
 from fastapi_cacheinval.framework.rfc9111.resource import Resource, SearchRules
 from fastapi_cacheinval.grammar.fields import first
 
-__all__ = ["SharedLookup"]
+__all__ = ["HeaderLookup"]
 
 _OF_THE_CLIENT = frozenset({b"cache-control", b"pragma"})
 
@@ -37,12 +37,12 @@ def _has_content(asked: Asked) -> bool:
     return first(asked.headers, b"transfer-encoding") is not None or (length is not None and length.strip() != b"0")
 
 
-class SharedLookup:
+class HeaderLookup:
     """One GET or HEAD: answered from what is stored, or forwarded and stored by what comes back."""
 
     def __init__(
         self,
-        site: Site,
+        app_context: AppContext,
         runtime: Runtime,
         scope: Scope,
         receive: Receive,
@@ -51,17 +51,17 @@ class SharedLookup:
         rules: SearchRules,
         order: RefreshOrder | None = None,
     ) -> None:
-        self.site = site
-        self.engine = site.engine
+        self.app_context = app_context
+        self.engine = app_context.engine
         self.runtime = runtime
         self.scope = scope
         self.options = options
         self.rules = rules
-        self.exchange = SharedRead(site, runtime, scope, receive, send, order)
+        self.exchange = HeaderRead(app_context, runtime, scope, receive, send, order)
         self.asked = read_request(scope["method"], self.exchange.client_headers, options)
         self.resource = Resource(self.exchange, options, rules)
         self.send = without_body(send) if scope["method"] == "HEAD" else send
-        self.deadline = self.exchange.began + site.engine.settings.collapse_timeout
+        self.deadline = self.exchange.began + app_context.engine.settings.collapse_timeout
 
     # -- finding --------------------------------------------------------------------------------
 
@@ -142,10 +142,10 @@ class SharedLookup:
 
     async def _led(self, flight: Flight | None) -> Led:
         """Before a forward that leads: what another replica has, or the right to forward."""
-        far = self.runtime.far
-        if flight is None or far is None or flight.hold is not None:
+        l2 = self.runtime.l2
+        if flight is None or l2 is None or flight.fill_lock is not None:
             return Led()
-        if not far.open:
+        if not l2.open:
             self.exchange.detail = "disconnected"
             return Led()
 
@@ -153,7 +153,7 @@ class SharedLookup:
             return isinstance(stored, SharedResponse) and isinstance(self._judged(stored), Serve)
 
         with self.exchange.current():
-            led = await far.lead_flight(flight, self.resource.keys[-1], self.asked.headers, self.deadline, wanted)
+            led = await l2.lead_flight(flight, self.resource.keys[-1], self.asked.headers, self.deadline, wanted)
         if led.stored is None and not led.refused:
             self.exchange.detail = "disconnected" if led.away else None
         return led
@@ -192,14 +192,14 @@ class SharedLookup:
 
     def _has_policy(self) -> bool:
         """Whether the route's own policy is asked instead; if not, this is the lookup."""
-        if has_policy(self.site, self.scope):
+        if has_policy(self.app_context, self.scope):
             return True
         self.exchange.looks_up()
         return False
 
     def _not_ours(self) -> str | None:
         """Why the request is forwarded as it came, whatever is stored."""
-        if not self.site.cache.enabled:
+        if not self.app_context.cache.enabled:
             return "disabled"
         if self.asked.for_origin:
             return "precondition"
@@ -209,7 +209,7 @@ class SharedLookup:
         """RFC 9111 section 5.2.1.7: a 504 for who wants nothing but what is stored."""
         outcome = Outcome(Result.MISS, reason=reason, detail="only-if-cached")
         self.exchange.told(outcome)
-        headers = [(b"content-length", b"0"), *status_fields(self.site, outcome)]
+        headers = [(b"content-length", b"0"), *status_fields(self.app_context, outcome)]
         await self.send({"type": "http.response.start", "status": 504, "headers": headers})
         await self.send({"type": "http.response.body", "body": b""})
 
@@ -220,7 +220,7 @@ class SharedLookup:
         own_way = wanted.no_cache or wanted.no_store or wanted.max_age is not None or wanted.min_fresh is not None
         if own_way or asked.authorized or (asked.ranges is not None and stored is None):
             return False
-        return not self.runtime.flights.marked(collapse_key)
+        return not self.runtime.flights.hit_for_miss(collapse_key)
 
     async def _waited(self, flight: Flight, reason: Reason, stored: SharedResponse | None) -> bool:
         """Wait for another's forward; True where the client has its answer, False to look again."""
@@ -257,7 +257,7 @@ class SharedLookup:
     ) -> None:
         outcome = self.engine.outcome(stored, result, reason, self.engine.now(), fwd_status, tier)
         self.exchange.told(outcome, stored)
-        await send_kept(self.send, self.site, stored, self.asked, outcome)
+        await send_kept(self.send, self.app_context, stored, self.asked, outcome)
 
     # -- going forward --------------------------------------------------------------------------
 
@@ -277,7 +277,7 @@ class SharedLookup:
         for_part = self.asked.ranges is not None and kept is None
         as_it_came = for_part or (flight is None and kept is None and exchange.refresh is None)
         condition = [] if kept is None else kept.validators
-        fill = SharedFill(
+        fill = HeaderFill(
             self.resource,
             self.asked,
             reason,
@@ -288,10 +288,10 @@ class SharedLookup:
             part_key=self.resource.part_key if for_part else None,
         )
         # Made before any thread of the app can: two that made one each would lose the tags of one.
-        exchange.bag()
+        exchange.request_tags()
         exchange.normalise(condition=None if as_it_came else condition)
         exchange.begin(fill)
-        self.site.counters.forwarded(reason, None)
+        self.app_context.counters.forwarded(reason, None)
         await pass_on(exchange, self.scope)
 
     async def _forward_head(self, stored: SharedResponse | None, reason: Reason) -> None:
@@ -300,7 +300,7 @@ class SharedLookup:
         exchange.sink = HeadUpdate(self.resource, self.asked, stored, reason)
         exchange.normalise(condition=None)
         exchange.tended = True
-        self.site.counters.forwarded(reason, None)
+        self.app_context.counters.forwarded(reason, None)
         await pass_on(exchange, self.scope)
 
     # -- in the background ----------------------------------------------------------------------
@@ -312,12 +312,14 @@ class SharedLookup:
         scope = again(self.exchange.arrived, self.exchange.client_headers, dropped)
 
         async def forward(order: RefreshOrder) -> None:
-            lookup = SharedLookup(
-                self.site, self.runtime, scope, FillSource(), nowhere, self.options, self.rules, order
+            lookup = HeaderLookup(
+                self.app_context, self.runtime, scope, FillSource(), nowhere, self.options, self.rules, order
             )
             await lookup.refresh()
 
-        return lead_in_background(self.site, self.runtime, key, forward, newer_than=stored, cause=self.exchange.trace)
+        return lead_in_background(
+            self.app_context, self.runtime, key, forward, newer_than=stored, cause=self.exchange.trace
+        )
 
     async def refresh(self) -> None:
         """Forward as the leader of the flight that this was ordered for."""

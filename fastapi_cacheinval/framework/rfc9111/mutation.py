@@ -14,12 +14,12 @@ from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.engine.runtime import Runtime
-from fastapi_cacheinval.framework.app_context import Site
+from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.rfc9111.resource import Resource, SearchRules, origin_of
 from fastapi_cacheinval.grammar.fields import first
 
-__all__ = ["SharedMutation"]
+__all__ = ["HeaderMutation"]
 
 _Purges = list[tuple[tuple[str, ...], bool]]
 
@@ -28,7 +28,7 @@ def _lower(start: Message) -> list[tuple[bytes, bytes]]:
     return [(name.lower(), value) for name, value in start.get("headers", ())]
 
 
-class SharedMutation(Mutation):
+class HeaderMutation(Mutation):
     """Purges its target's path, whoever would answer a GET there, and the cache groups that its response names.
 
     The response to a POST that names its own target as its `Content-Location` and is explicitly fresh
@@ -42,7 +42,7 @@ class SharedMutation(Mutation):
 
     def __init__(
         self,
-        site: Site,
+        app_context: AppContext,
         runtime: Runtime,
         scope: Scope,
         receive: Receive,
@@ -50,7 +50,7 @@ class SharedMutation(Mutation):
         options: HeaderOptions,
         rules: SearchRules,
     ) -> None:
-        super().__init__(site, runtime, scope, receive, send)
+        super().__init__(app_context, runtime, scope, receive, send)
         self._options = options
         self._rules = rules
         self._content = bytearray()
@@ -59,7 +59,7 @@ class SharedMutation(Mutation):
     # -- what is purged -------------------------------------------------------------------------
 
     def _tags_of_path(self, path: str) -> list[str]:
-        own = path_tag(self.site.below(self.site.root_of(self.arrived), path))
+        own = path_tag(self.app_context.below(self.app_context.root_of(self.arrived), path))
         return [own, *(tag for tag in super()._tags_of_path(path) if tag != own)]
 
     def _path_tags(self) -> list[str]:
@@ -74,7 +74,7 @@ class SharedMutation(Mutation):
         return f"{scheme}://{host.decode('latin-1')}"
 
     async def _write(self, purges: _Purges, *fences: int | None) -> None:
-        replica, before = self.site.engine.replica, len(self._numbers)
+        replica, before = self.app_context.engine.replica, len(self._numbers)
         untouched = self._start is not None and self._untouched(self._start)
         applied = replica.applied
         await super()._write(purges, *fences)
@@ -86,15 +86,15 @@ class SharedMutation(Mutation):
 
     def _untouched(self, start: Message) -> bool:
         """Whether nothing that would be stored has been purged since the request entered, but by this mutation."""
-        engine = self.site.engine
+        engine = self.app_context.engine
         replica = engine.replica
         entered = self.stamp
         # Fences, this mutation's own among them, are looked at when all is done.
         since = entered._replace(as_of=self._as_of or entered.as_of, fence=replica.fence_count)
-        return replica.hand_over(since, self._would_be_tags(start), engine.now()) == inf
+        return replica.stale_from(since, self._would_be_tags(start), engine.now()) == inf
 
     def _would_be_tags(self, start: Message) -> tuple[str, ...]:
-        return (*self.bag().snapshot(), *named_tags(_lower(start), self._origin()), *self._path_tags(), ALL)
+        return (*self.request_tags().snapshot(), *named_tags(_lower(start), self._origin()), *self._path_tags(), ALL)
 
     # -- what is stored -------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class SharedMutation(Mutation):
         elif message["type"] == "http.response.body" and self._start is not None:
             self._content += message.get("body", b"")
             self._complete = not message.get("more_body", False)
-            if len(self._content) > self.site.engine.settings.max_body_bytes:
+            if len(self._content) > self.app_context.engine.settings.max_body_bytes:
                 self._start = None
         await super()._take(message)
 
@@ -129,7 +129,7 @@ class SharedMutation(Mutation):
 
     def _store(self, start: Message) -> None:
         """Store for GET what the app has just said, as of its own purge."""
-        engine = self.site.engine
+        engine = self.app_context.engine
         stamp = engine.replica.stamp(self.began)
         if self._as_of is None or self._overtaken or stamp.generation != self.stamp.generation:
             return
@@ -149,9 +149,9 @@ class SharedMutation(Mutation):
             began=self.began,
             status=200,
             headers=headers,
-            added=self.bag().snapshot(),
+            added=self.request_tags().snapshot(),
             now=engine.now(),
-            wall=self.site.cache.clock.wall(),
+            wall=self.app_context.cache.clock.wall(),
             hidden=resource.hidden,
             trace=self.trace,
         )

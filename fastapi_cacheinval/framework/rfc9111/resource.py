@@ -11,7 +11,7 @@ from fastapi_cacheinval.core.keys import cache_key, variant_key
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
-from fastapi_cacheinval.framework.app_context import Site
+from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, values
 from fastapi_cacheinval.grammar.no_vary_search import (
@@ -65,21 +65,21 @@ class Resource:
     """
 
     def __init__(self, exchange: Exchange, options: HeaderOptions, rules: SearchRules) -> None:
-        site, scope = exchange.site, exchange.arrived
+        app_context, scope = exchange.app_context, exchange.arrived
         self.exchange = exchange
         self.options = options
         self._rules = rules
         scheme, host = origin_of(exchange.arrived)
         self.origin = f"{scheme}://{host.decode('latin-1')}"
-        self.path = site.below(site.root_of(scope), scope["path"])
+        self.path = app_context.below(app_context.root_of(scope), scope["path"])
         self._query: bytes = scope.get("query_string", b"")
         raw_path: bytes = scope.get("raw_path") or b""
         self._spelled = raw_path.partition(b"?")[0].decode("latin-1") or scope["path"]
         self.split = bool(self._query)
-        self.key = self._key(site, b"headers", self._query)
-        self._base = self._key(site, b"path")
+        self.key = self._key(app_context, b"headers", self._query)
+        self._base = self._key(app_context, b"path")
         self.part_key = variant_key(self.key, _PART)
-        self.hidden: frozenset[bytes] = frozenset() if site.emit_surrogate_key else _TAG_FIELDS
+        self.hidden: frozenset[bytes] = frozenset() if app_context.emit_surrogate_key else _TAG_FIELDS
         rule = rules.get(self._base)
         self.folded_key = None if rule is None else self._folded(rule)
         self.recipe = Recipe(
@@ -93,11 +93,11 @@ class Resource:
             front=False,
             stamp=exchange.stamp,
             began=exchange.began,
-            emit_surrogate_key=site.emit_surrogate_key,
+            emit_surrogate_key=app_context.emit_surrogate_key,
         )
 
-    def _key(self, site: Site, *query: bytes) -> bytes:
-        settings = site.engine.settings
+    def _key(self, app_context: AppContext, *query: bytes) -> bytes:
+        settings = app_context.engine.settings
         scheme, host = origin_of(self.exchange.arrived)
         return cache_key(
             namespace=settings.namespace,
@@ -115,7 +115,7 @@ class Resource:
         kept = (text.encode("utf-8", "surrogatepass") for text in rule.significant(self._query))
         only = None if rule.only is None else sorted(rule.only)
         said = repr((sorted(rule.ignored), only, rule.order)).encode("utf-8", "surrogatepass")
-        return self._key(self.exchange.site, b"folded", said, *kept)
+        return self._key(self.exchange.app_context, b"folded", said, *kept)
 
     @property
     def keys(self) -> tuple[bytes, ...]:

@@ -59,7 +59,7 @@ def responses(draw: Any, now: float) -> StoredResponse:
         "stamp": Stamp(draw(st.integers(0, 9)), draw(st.integers(0, 2**53)), draw(st.integers(0, 9)), now - 1),
         "created": now - draw(_SECONDS),
         "fresh_until": now + draw(st.floats(-1e8, 1e8)),
-        "calm_until": draw(st.just(-inf) | st.floats(-1e8, 1e8).map(lambda seconds: now + seconds)),
+        "early_refresh_from": draw(st.just(-inf) | st.floats(-1e8, 1e8).map(lambda seconds: now + seconds)),
         "fill_seconds": draw(_SECONDS),
         "early_refresh": draw(st.floats(0, 100)),
         "stale_while_revalidate": draw(_SECONDS),
