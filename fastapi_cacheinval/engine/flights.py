@@ -37,7 +37,7 @@ class Signal(Enum):
 class Flight:
     """One key's forward and who waits for it. Its leader ends it by exactly one of the four calls below.
 
-    `hold` is the right to forward in the cluster, where it has been asked for; `far` says that what lands was found
+    `fill_lock` is the right to forward in the cluster, where it has been asked for; `l2` says that what lands was found
     in the shared tier, and not forwarded for here.
     """
 

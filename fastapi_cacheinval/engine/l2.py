@@ -33,7 +33,7 @@ from fastapi_cacheinval.stores.codec import Codec, Unreadable
 
 __all__ = ["L2Tier", "Led"]
 
-logger = logging.getLogger("fastapi_cacheinval.far")
+logger = logging.getLogger("fastapi_cacheinval.l2")
 
 _FIRST_LOOK = 0.05
 _LONGEST_LOOK = 0.25

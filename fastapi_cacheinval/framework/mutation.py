@@ -83,7 +83,7 @@ class Mutation(Purging):
         if self._releasing is not None:
             await asyncio.shield(self._releasing)
         if self._state is _State.HELD:
-            await self._fill_lock(message)
+            await self._hold(message)
         elif message["type"] == "http.response.start" and self._state is _State.WAITING:
             await self._started(message)
         else:
@@ -119,7 +119,7 @@ class Mutation(Purging):
         length = content_length(headers)
         return length is not None and length <= self.app_context.engine.settings.hold_max_bytes
 
-    async def _fill_lock(self, message: Message) -> None:
+    async def _hold(self, message: Message) -> None:
         self._held.append(message)
         self._held_bytes += len(message.get("body", b""))
         if self._held_bytes > self.app_context.engine.settings.hold_max_bytes or message["type"] in _BY_REFERENCE:

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi_cacheinval.routes.analysis import Place, analyse
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack
-from fastapi_cacheinval.routes.plan import RoutePlan, Sharing
+from fastapi_cacheinval.routes.plan import RoutePlan
 from fastapi_cacheinval.routes.route_hook import hook
 from fastapi_cacheinval.routes.route_tree import Known, Survey
 

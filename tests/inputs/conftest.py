@@ -10,7 +10,8 @@ from fastapi import Depends, FastAPI, Request
 from starlette.testclient import TestClient
 
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
-from fastapi_cacheinval.routes.table import RoutePlan, RouteTable
+from fastapi_cacheinval.routes.plan import RoutePlan
+from fastapi_cacheinval.routes.table import RouteTable
 
 
 @pytest.fixture
