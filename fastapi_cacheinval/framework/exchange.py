@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,12 +19,13 @@ from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import send_stored, status_fields
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields
+from fastapi_cacheinval.framework.receiving import Receiving
 from fastapi_cacheinval.framework.server_spans import name_route
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.ports.tracing import Seen
 from fastapi_cacheinval.routes.plan import RoutePlan
 
-__all__ = ["Exchange", "FillSource", "RefreshOrder", "nowhere"]
+__all__ = ["Exchange", "RefreshOrder", "nobody", "nowhere"]
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
@@ -43,7 +43,7 @@ class RefreshOrder:
 class Exchange:
     """What every request through the middleware has, safe or not.
 
-    `send` and `receive` are what the app is given; each passes to a part that can be changed on the
+    `send` and `receive` are what the app is given. `send` passes to a part that can be changed on the
     way. Until something asks for more, both pass straight through.
     """
 
@@ -78,7 +78,8 @@ class Exchange:
         self.scope = scope
         self.outer = send
         self.sink: Sink = send
-        self.source: Receive = receive
+        # A refresh has no client to hear.
+        self.receive = Receiving(receive if refresh is None else None)
         # Before any dependency runs: what is read from here on is at least this new.
         self.mark = app_context.engine.replica.mark
         self.began = app_context.engine.now()
@@ -92,9 +93,6 @@ class Exchange:
     # A plain method that returns the sink's awaitable: no frame of its own on the way out.
     def send(self, message: Message) -> Awaitable[None]:
         return self.sink(message)
-
-    def receive(self) -> Awaitable[Message]:
-        return self.source()
 
     @property
     def stamp(self) -> Stamp:
@@ -201,8 +199,12 @@ class Exchange:
             self.runtime.l2.drop(key)
 
     def swallow(self) -> None:
-        """The client has its answer: drop what else the app sends."""
-        self.sink = nowhere
+        """The client has its answer: drop what else the app sends, and let it hear the client when it has sent all."""
+        self.sink = self._dropped
+
+    async def _dropped(self, message: Message) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.receive.release()
 
     def told(
         self, outcome: Outcome, stored: StoredResponse | None = None, *, filled: StoredResponse | None = None
@@ -228,33 +230,13 @@ class Exchange:
             self.seen.answered(outcome, "" if stored is None else stored.trace)
 
 
-class FillSource:
-    """A `receive` for fills: one empty body, then nothing, since a disconnect would cut the response short.
-
-    Once nothing is kept it hears the client again, or a stream without an end would outlive it.
-    """
-
-    def __init__(self, client: Receive | None = None) -> None:
-        self._client = client
-        self._given = False
-        self._released: asyncio.Event = asyncio.Event()
-
-    async def __call__(self) -> Message:
-        if not self._given:
-            self._given = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        await self._released.wait()
-        assert self._client is not None
-        return await self._client()
-
-    def release(self) -> None:
-        """Let the app hear the client, if there is one."""
-        if self._client is not None:
-            self._released.set()
-
-
 async def nowhere(message: Message) -> None:
     """Where messages go that nobody needs."""
+
+
+async def nobody() -> Message:
+    """What a request hears that no client has sent."""
+    return {"type": "http.disconnect"}
 
 
 class _Annotated:

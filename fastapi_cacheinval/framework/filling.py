@@ -18,7 +18,7 @@ from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import content_length, refusal
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.framework.answering import SENT_PAST, RawField, send_response, send_stored, status_fields
-from fastapi_cacheinval.framework.exchange import Exchange, FillSource
+from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.pump import Pump
 from fastapi_cacheinval.ports.store import Target
 
@@ -56,9 +56,7 @@ class Fill:
         self._open = True
         self._stood_in = False
         self._unshared: str | None = None
-        # A refresh has no client to hear.
-        self._source = FillSource(None if exchange.refresh is not None else exchange.source)
-        exchange.source = self._source
+        exchange.receive.hold()
 
     def seen_by(self, what: str) -> None:
         """Something of the app's that is handed the request makes the response: it is that caller's alone."""
@@ -68,6 +66,8 @@ class Fill:
 
     async def __call__(self, message: Message) -> None:
         kind = message["type"]
+        if kind == "http.response.body" and not message.get("more_body", False):
+            self._exchange.receive.release()
         if kind == "http.response.start":
             await self._started(message)
         elif kind == "http.response.body" and self._start is not None:
@@ -96,7 +96,6 @@ class Fill:
         )
         if reason is not None:
             self._refused()
-            self._source.release()
             if status in (404, 410) or status < 400:
                 exchange.outdate(recipe)
             exchange.annotate(Outcome(Result.MISS, reason=self._reason, detail=reason))
@@ -109,7 +108,6 @@ class Fill:
         self._lost(status)
         stale = self._fallback()
         if stale is None:
-            self._source.release()
             exchange.annotate(Outcome(Result.MISS, reason=self._reason, detail="status"))
             await exchange.sink(message)
             return
@@ -163,7 +161,6 @@ class Fill:
         exchange = self._exchange
         self._refused()
         exchange.outdate(self._recipe)
-        self._source.release()
         if self._pump is None:
             outcome = Outcome(Result.MISS, reason=self._reason, detail=reason)
             exchange.told(outcome)
@@ -234,12 +231,14 @@ class Fill:
 
     def _refused(self) -> None:
         if self._open:
+            self._exchange.receive.release()
             self._close("refused", self._exchange.app_context.engine.now() - self._recipe.began)
             if self._flight is not None:
                 self._flight.refuse()
 
     def _lost(self, status: int | None = None) -> None:
         if self._open:
+            self._exchange.receive.release()
             self._close("failed", self._exchange.app_context.engine.now() - self._recipe.began)
             if self._flight is not None:
                 self._flight.fail(status)

@@ -19,7 +19,7 @@ from fastapi_cacheinval.engine.request_tags import HasRequestTags, current_reque
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
-from fastapi_cacheinval.framework.exchange import Exchange, FillSource, RefreshOrder, nowhere
+from fastapi_cacheinval.framework.exchange import Exchange, RefreshOrder, nobody, nowhere
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.lookup import Lookup
 from fastapi_cacheinval.ports.store import Target
@@ -245,7 +245,7 @@ def _order(
     """Begin a background forward that leads a key's flight; False where one is under way or there is no room."""
 
     async def forward(order: RefreshOrder) -> None:
-        exchange = Read(app_context, runtime, scope, FillSource(), nowhere, order)
+        exchange = Read(app_context, runtime, scope, nobody, nowhere, order)
         try:
             await pass_on(exchange, scope)
         finally:

@@ -44,7 +44,6 @@ class HeaderRead(Read):
             fill.abandon()
             self.fill = None
             self.sink = self.outer
-            self.source = fill.client
             request.scope["headers"] = [*self.client_headers]
             # The request keeps what it has parsed of them.
             request.__dict__.pop("_headers", None)

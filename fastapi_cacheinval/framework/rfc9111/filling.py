@@ -53,7 +53,6 @@ class HeaderFill(Fill):
         validating: SharedResponse | None,
         part_key: bytes | None,
     ) -> None:
-        self.client = resource.exchange.source
         super().__init__(resource.exchange, resource.recipe, reason, flight=flight, stale=stale, target=None)
         self._resource = resource
         self._asked = asked
@@ -90,7 +89,6 @@ class HeaderFill(Fill):
             self._lost(status)
         else:
             self._refused()
-        self._source.release()
         if reason not in _OF_THE_REQUEST and (status < 400 or status in (404, 410)):
             exchange.outdate(self._recipe)
         outcome = Outcome(Result.MISS, reason=self._reason, detail=reason)

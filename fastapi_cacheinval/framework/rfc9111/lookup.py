@@ -18,7 +18,7 @@ from fastapi_cacheinval.engine.l2 import Led
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import status_fields, without_body
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.exchange import FillSource, RefreshOrder, nowhere
+from fastapi_cacheinval.framework.exchange import RefreshOrder, nobody, nowhere
 from fastapi_cacheinval.framework.reading import again, lead_in_background, pass_on
 from fastapi_cacheinval.framework.rfc9111.answering import send_kept
 from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
@@ -32,7 +32,7 @@ __all__ = ["HeaderLookup"]
 _OF_THE_CLIENT = frozenset({b"cache-control", b"pragma"})
 
 
-def _has_content(asked: Asked) -> bool:
+def _announces_content(asked: Asked) -> bool:
     length = first(asked.headers, b"content-length")
     return first(asked.headers, b"transfer-encoding") is not None or (length is not None and length.strip() != b"0")
 
@@ -98,10 +98,10 @@ class HeaderLookup:
                 self.exchange.seen.left()
 
     async def _run(self) -> bool:
-        detail = self._not_ours()
+        detail = await self._not_ours()
         if detail is not None:
             return await self._plainly(detail)
-        overtaken = False
+        overtaken = looked = False
         while True:
             stored, collapse_key, vary_miss = self._find()
             reason = await self._served(stored)
@@ -116,6 +116,9 @@ class HeaderLookup:
             if self.asked.method == "HEAD":
                 await self._forward_head(stored, reason)
                 return True
+            if not looked and await self.exchange.receive.has_content():
+                return await self._plainly("content")
+            looked = True
             if not self._may_wait(stored, collapse_key):
                 await self._forward(reason, None, stored)
                 return True
@@ -197,13 +200,16 @@ class HeaderLookup:
         self.exchange.looks_up()
         return False
 
-    def _not_ours(self) -> str | None:
+    async def _not_ours(self) -> str | None:
         """Why the request is forwarded as it came, whatever is stored."""
         if not self.app_context.cache.enabled:
             return "disabled"
         if self.asked.for_origin:
             return "precondition"
-        return "content" if _has_content(self.asked) else None
+        # HTTP/1 announces content by a field (RFC 9112 section 6.3), later versions need none.
+        silent = not str(self.scope.get("http_version", "")).startswith("1")
+        has_content = _announces_content(self.asked) or (silent and await self.exchange.receive.has_content())
+        return "content" if has_content else None
 
     async def _refuse(self, reason: Reason) -> None:
         """RFC 9111 section 5.2.1.7: a 504 for who wants nothing but what is stored."""
@@ -313,7 +319,7 @@ class HeaderLookup:
 
         async def forward(order: RefreshOrder) -> None:
             lookup = HeaderLookup(
-                self.app_context, self.runtime, scope, FillSource(), nowhere, self.options, self.rules, order
+                self.app_context, self.runtime, scope, nobody, nowhere, self.options, self.rules, order
             )
             await lookup.refresh()
 
