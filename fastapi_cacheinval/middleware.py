@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import logging
-from asyncio import get_running_loop
-from math import ceil
 from typing import Any
 
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.core.decide import Reason, Serve, ServeStale
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.decide import Serve, ServeStale
+from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.token import parse_token
 from fastapi_cacheinval.dependencies import SCOPE_KEY
-from fastapi_cacheinval.engine.request_tags import current_request_tags
-from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError, ConfigurationError
-from fastapi_cacheinval.framework.answering import send_stored, status_fields, without_body
+from fastapi_cacheinval.framework.answering import send_stored
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.cdn_fields import CDNFields, cdn_fields_of
+from fastapi_cacheinval.framework.cdn_fields import cdn_fields_of
+from fastapi_cacheinval.framework.dispatch import Dispatcher
+from fastapi_cacheinval.framework.guards import TOKEN_FIELD
 from fastapi_cacheinval.framework.lifespan import Lifespan
-from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.observed_hit import send_observed_hit, watch
-from fastapi_cacheinval.framework.reading import Read, order_refresh, pass_on
-from fastapi_cacheinval.framework.rfc9111.entrance import Entrance
-from fastapi_cacheinval.grammar.fields import first
+from fastapi_cacheinval.framework.reading import order_refresh
 from fastapi_cacheinval.ports.downstream import Downstream
 
 __all__ = ["CacheMiddleware"]
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
 # The only request fields that the front lookup looks at.
-_TOKEN = b"cacheinval-token"
 _LOOKED_AT = frozenset({b"host", b"authorization", b"if-none-match", b"if-modified-since"})
 
 
@@ -82,10 +73,8 @@ class CacheMiddleware:
             emit_cache_status=emit_cache_status,
             downstream=downstream,
         )
-        self._by_headers: Entrance | None = None
-        if honour_headers is not False:
-            options = HeaderOptions() if honour_headers is True else honour_headers
-            self._by_headers = Entrance(self._app_context, options, self._by_policy)
+        options = HeaderOptions() if honour_headers is True else honour_headers or None
+        self._dispatch = Dispatcher(self._app_context, options, self._prepare)
         engine = self.cache.engine
         self._replica = engine.replica
         self._counters = self.cache.counters
@@ -95,17 +84,13 @@ class CacheMiddleware:
         self._downstream = downstream
         # While nobody records telemetry and no CDN is told anything, the common hit is answered on the spot.
         self._watched = downstream is not None
-        self._runtimes = self.cache.runtimes
-        settings = engine.settings
-        self._reads_own_writes = settings.read_your_writes
-        self._looked_at = _LOOKED_AT | {_TOKEN} if settings.read_your_writes else _LOOKED_AT
-        self._refuses = settings.mutations_when_disconnected == "refuse"
+        self._looked_at = _LOOKED_AT | {TOKEN_FIELD} if engine.settings.read_your_writes else _LOOKED_AT
 
     def __repr__(self) -> str:
         return f"<CacheMiddleware {self.cache!r}>"
 
     # One function on purpose: each call that it is split into costs a front hit 2 % of its time.
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The front lookup, with no await before its answer; everything else goes on."""
         if scope["type"] != "http" or SCOPE_KEY in scope:
             await self._other(scope, receive, send)
@@ -149,37 +134,7 @@ class CacheMiddleware:
                         return
                     if await self._answered_at_front(scope, send, stored, now):
                         return
-        if self._downstream is not None:
-            send = cdn_fields_of(self._app_context, scope, send) or send
-        runtime = self._runtimes.get(get_running_loop()) if self._app_context.ready else None
-        if runtime is None:
-            runtime = await self._ready(scope)
-            if runtime is None:
-                await PlainTextResponse(str(self._app_context.error), status_code=500)(scope, receive, send)
-                return
-        if self._reads_own_writes and await self._behind(scope, receive, send, runtime):
-            return
-        if self._by_headers is not None:
-            await self._by_headers.answer(scope, receive, send, runtime)
-        elif scope["method"] == "GET":
-            app_context = self._app_context
-            if scope.get("root_path") or not app_context.table.passes(scope["path"]):
-                await pass_on(Read(app_context, runtime, scope, receive, send), scope)
-                return
-            scope[SCOPE_KEY] = app_context.uncached
-            try:
-                await self.app(scope, receive, send)
-            finally:
-                del scope[SCOPE_KEY]
-        else:
-            await self._forward_rarer(scope, receive, send, runtime)
-
-    async def _by_policy(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> None:
-        """What a route with `cached()` does with a GET or HEAD, whether headers are honoured or not."""
-        if scope["method"] == "GET":
-            await pass_on(Read(self._app_context, runtime, scope, receive, send), scope)
-        else:
-            await self._forward_rarer(scope, receive, send, runtime)
+        await self._dispatch(scope, receive, send)
 
     def _front_open(self) -> bool:
         """Whether the front lookup may answer now: the cache is on, and no dependency is overridden."""
@@ -222,57 +177,6 @@ class CacheMiddleware:
                 seen.left()
         return True
 
-    async def _forward_rarer(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> None:
-        """Unsafe requests, and HEAD."""
-        app_context, method = self._app_context, scope["method"]
-        if method not in _SAFE:
-            mutation = Mutation(app_context, runtime, scope, receive, send)
-            if self._refuses and not self._replica.live(self._now()) and mutation.purges_something():
-                await self._refuse(mutation, send)
-                return
-            token = current_request_tags.set(mutation)
-            try:
-                await pass_on(mutation, scope)
-            finally:
-                current_request_tags.reset(token)
-        elif method == "HEAD" and self._head_of_get(scope):
-            await self._forward_as_get(scope, receive, send, runtime)
-        else:
-            await pass_on(Read(app_context, runtime, scope, receive, send), scope)
-
-    async def _refuse(self, mutation: Mutation, send: Send) -> None:
-        """`mutations_when_disconnected="refuse"`: what cannot be purged is not written."""
-        outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
-        mutation.described(outcome)
-        if mutation.seen is not None:
-            mutation.seen.left()
-        body = b"The cache's log is out of reach, and nothing is changed that could not be invalidated."
-        fields = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(body)),
-            (b"retry-after", b"%d" % ceil(self.cache.settings.staleness_bound)),
-            *status_fields(self._app_context, outcome),
-        ]
-        await send({"type": "http.response.start", "status": 503, "headers": fields})
-        await send({"type": "http.response.body", "body": body})
-
-    async def _behind(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> bool:
-        """Read as far as the request's token says; a request that cannot be waited for is answered by the app: True."""
-        value = first(scope["headers"], _TOKEN) if scope["method"] in ("GET", "HEAD") else None
-        token = None if value is None else parse_token(value)
-        if token is None or await self.cache.read_up_to(token):
-            return False
-        exchange = Read(self._app_context, runtime, scope, receive, send)
-        exchange.settled = True
-        exchange.bypass("behind")
-        await pass_on(exchange, scope)
-        return True
-
-    async def _ready(self, scope: Scope) -> Runtime | None:
-        """Start on this loop and look at the app, where that has not been done; None where the app is at fault."""
-        runtime = await self.cache.started()
-        return runtime if self._prepare(scope) is None else None
-
     def _prepare(self, scope: Scope) -> CacheinvalError | None:
         app_context = self._app_context
         # Here and not before: an app may set its providers while it starts.
@@ -283,27 +187,6 @@ class CacheMiddleware:
             if app_context.error is not None:
                 logger.error("%s", app_context.error)
         return app_context.error
-
-    def _head_of_get(self, scope: Scope) -> bool:
-        """Whether a HEAD request asks for the head of a cached GET that has no HEAD of its own."""
-        table = self._app_context.table
-        if table.answers("HEAD", scope["path"], scope):
-            return False
-        plan = table.match("GET", scope["path"], scope)
-        return plan is not None and plan.policy is not None
-
-    async def _forward_as_get(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> None:
-        inner = {**scope, "method": "GET"}
-        exchange = Read(self._app_context, runtime, scope, receive, without_body(send))
-        if isinstance(send, CDNFields):
-            exchange.cdn_fields = send
-            send.scope = inner
-        try:
-            await pass_on(exchange, inner)
-        finally:
-            # Layers outside read from their own scope what route was taken.
-            for key in inner.keys() - scope.keys():
-                scope[key] = inner[key]
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" and SCOPE_KEY not in scope:

@@ -78,6 +78,10 @@ class CDNFields:
         elif stored is not None:
             self._route = stored.route
 
+    def follow(self, scope: Scope) -> None:
+        """Look for the route in this scope: what is asked inside has another than what came."""
+        self.scope = scope
+
     def forbid(self) -> None:
         """The answer is one caller's own after all."""
         self._answered, self._stored = True, None

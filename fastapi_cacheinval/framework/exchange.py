@@ -67,6 +67,8 @@ class Exchange:
         receive: Receive,
         send: Send,
         refresh: RefreshOrder | None = None,
+        *,
+        cdn_fields: CDNFields | None = None,
     ) -> None:
         self.app_context = app_context
         self.runtime = runtime
@@ -85,8 +87,8 @@ class Exchange:
         self.began = app_context.engine.now()
         if refresh is not None:
             self.refresh = refresh
-        if isinstance(send, CDNFields):
-            self.cdn_fields = send
+        if cdn_fields is not None:
+            self.cdn_fields = cdn_fields
         if app_context.cache.tracing.on:
             self.seen = app_context.cache.tracing.enter(self.client_headers)
 

@@ -18,6 +18,7 @@ from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
 from fastapi_cacheinval.engine.request_tags import HasRequestTags, current_request_tags
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.cdn_fields import CDNFields
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, RefreshOrder, nobody, nowhere
 from fastapi_cacheinval.framework.filling import Fill
@@ -46,6 +47,22 @@ class Read(Exchange):
     inside: AtRoute | None = None
     _token: Token[HasRequestTags | None] | None = None
 
+    def __init__(
+        self,
+        app_context: AppContext,
+        runtime: Runtime,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        refresh: RefreshOrder | None = None,
+        *,
+        cdn_fields: CDNFields | None = None,
+        closed: str | None = None,
+    ) -> None:
+        super().__init__(app_context, runtime, scope, receive, send, refresh, cdn_fields=cdn_fields)
+        # Why nothing may be answered from the cache, whatever is stored.
+        self.closed = closed
+
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """`invalidates()` is inert on a safe method."""
 
@@ -53,7 +70,7 @@ class Read(Exchange):
         """Where layers that we do not know stand before the route, the cache works behind them."""
         if self.cdn_fields is not None:
             # Layers may have made one of their own.
-            self.cdn_fields.scope = scope
+            self.cdn_fields.follow(scope)
         fresh = scope["method"] == "GET" and not self.settled and self.inside is None
         plan = self.app_context.table.plan_for(scope) if fresh else None
         if plan is None or not plan.layered:
@@ -80,8 +97,8 @@ class Read(Exchange):
         elif plan.cached is cached and plan.policy is not None:
             self.settled = True
             self.plan = plan
-            if not app_context.cache.enabled:
-                self.bypass("disabled")
+            if self.closed is not None:
+                self.bypass(self.closed)
             elif plan.sharing is Sharing.UNPROVED:
                 app_context.warn_once(plan)
                 self.bypass("caller-dependent")
@@ -138,12 +155,20 @@ class AtRoute(Read):
 
     def __init__(self, around: Read, scope: Scope, receive: Receive, send: Send) -> None:
         self.spoken = Spoken(send)
-        super().__init__(around.app_context, around.runtime, scope, receive, self.spoken, around.refresh)
+        super().__init__(
+            around.app_context,
+            around.runtime,
+            scope,
+            receive,
+            self.spoken,
+            around.refresh,
+            cdn_fields=around.cdn_fields,
+            closed=around.closed,
+        )
         self._entered: Scope = {key: scope[key] for key in _HIDDEN if key in scope}
         # What it knew when it came, and how it is made again, all layers included.
         self.mark, self.began, self.arrived = around.mark, around.began, around.arrived
         self.seen, self._around = around.seen, around
-        self.cdn_fields = around.cdn_fields
         # Its conditions are about what comes out of the layers.
         self.client_headers = [pair for pair in around.client_headers if pair[0] not in CONDITIONAL_FIELDS]
 
@@ -245,7 +270,8 @@ def _order(
     """Begin a background forward that leads a key's flight; False where one is under way or there is no room."""
 
     async def forward(order: RefreshOrder) -> None:
-        exchange = Read(app_context, runtime, scope, nobody, nowhere, order)
+        closed = None if app_context.cache.enabled else "disabled"
+        exchange = Read(app_context, runtime, scope, nobody, nowhere, order, closed=closed)
         try:
             await pass_on(exchange, scope)
         finally:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.types import Receive, Scope, Send
-
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Forward, Reason, Serve, ServeStale
 from fastapi_cacheinval.core.outcome import Outcome, Result
@@ -15,9 +13,9 @@ from fastapi_cacheinval.core.rfc9111.serving import answers, stands_in
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.flights import Flight, Signal
 from fastapi_cacheinval.engine.l2 import Led
-from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import status_fields, without_body
 from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.arrival import Arrival
 from fastapi_cacheinval.framework.exchange import RefreshOrder, nobody, nowhere
 from fastapi_cacheinval.framework.reading import again, lead_in_background, pass_on
 from fastapi_cacheinval.framework.rfc9111.answering import send_kept
@@ -43,21 +41,28 @@ class HeaderLookup:
     def __init__(
         self,
         app_context: AppContext,
-        runtime: Runtime,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
+        arrival: Arrival,
         options: HeaderOptions,
         rules: SearchRules,
         order: RefreshOrder | None = None,
     ) -> None:
+        runtime, scope, send = arrival.runtime, arrival.scope, arrival.send
         self.app_context = app_context
         self.engine = app_context.engine
         self.runtime = runtime
         self.scope = scope
         self.options = options
         self.rules = rules
-        self.exchange = HeaderRead(app_context, runtime, scope, receive, send, order)
+        self.exchange = HeaderRead(
+            app_context,
+            runtime,
+            scope,
+            arrival.receive,
+            send,
+            order,
+            cdn_fields=arrival.cdn_fields,
+            closed=arrival.closed,
+        )
         self.asked = read_request(scope["method"], self.exchange.client_headers, options)
         self.resource = Resource(self.exchange, options, rules)
         self.send = without_body(send) if scope["method"] == "HEAD" else send
@@ -202,8 +207,8 @@ class HeaderLookup:
 
     async def _not_ours(self) -> str | None:
         """Why the request is forwarded as it came, whatever is stored."""
-        if not self.app_context.cache.enabled:
-            return "disabled"
+        if self.exchange.closed is not None:
+            return self.exchange.closed
         if self.asked.for_origin:
             return "precondition"
         # HTTP/1 announces content by a field (RFC 9112 section 6.3), later versions need none.
@@ -318,9 +323,8 @@ class HeaderLookup:
         scope = again(self.exchange.arrived, self.exchange.client_headers, dropped)
 
         async def forward(order: RefreshOrder) -> None:
-            lookup = HeaderLookup(
-                self.app_context, self.runtime, scope, nobody, nowhere, self.options, self.rules, order
-            )
+            arrival = Arrival(scope, nobody, nowhere, self.runtime)
+            lookup = HeaderLookup(self.app_context, arrival, self.options, self.rules, order)
             await lookup.refresh()
 
         return lead_in_background(
