@@ -58,9 +58,15 @@ class Flight:
         """How many wait."""
         return len(self._waiters)
 
-    def land(self, stored: StoredResponse) -> None:
-        """The forward gave a response that may be shared."""
+    def land(self, stored: StoredResponse, *, l2: bool = False) -> None:
+        """The forward gave a response that may be shared; `l2` says that the shared tier had it at once."""
+        # Before those who wait for it are run.
+        self.l2 = l2
         self._end(stored)
+
+    def grant(self, fill_lock: FillLock) -> None:
+        """The leader has the right to forward in the cluster."""
+        self.fill_lock = fill_lock
 
     def supersede(self) -> None:
         """What the forward gave was purged meanwhile, or is none of the waiters' business: they look again."""

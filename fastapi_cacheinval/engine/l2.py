@@ -26,12 +26,13 @@ from fastapi_cacheinval.engine.fill_locks import FillLock
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.errors import TierUnavailable
 from fastapi_cacheinval.grammar.fields import RawHeaders
-from fastapi_cacheinval.ports.l2_store import ID_BYTES, Found, L2Store, Lock
+from fastapi_cacheinval.ports.l2_store import ID_BYTES, L2Store, Lock
+from fastapi_cacheinval.ports.l2_store import Found as Value
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.ports.tracing import Tracing
 from fastapi_cacheinval.stores.codec import Codec, Unreadable
 
-__all__ = ["L2Tier", "Led"]
+__all__ = ["Found", "Granted", "L2Tier", "Led", "Refused", "Unavailable"]
 
 logger = logging.getLogger("fastapi_cacheinval.l2")
 
@@ -45,21 +46,35 @@ Own = Callable[[Coroutine[Any, Any, None]], object]
 Wanted = Callable[[StoredResponse], bool]
 
 
-class Led(NamedTuple):
-    """What a forward that leads a key finds before it begins.
+class Found(NamedTuple):
+    """Another replica's response answers; `waited` says that its forward was waited for."""
 
-    `stored` is another replica's response; without one, `hold` is the right to forward in the cluster, `refused` says
-    that the key's responses cannot be shared, and neither that nothing could be had, because the tier is `away` or for
-    longer than the deadline. `waited` says that another replica's forward was waited for, `stale` is what was found and
-    is not good enough.
-    """
+    stored: StoredResponse
+    waited: bool
 
-    stored: StoredResponse | None = None
-    fill_lock: FillLock | None = None
-    refused: bool = False
-    waited: bool = False
-    stale: StoredResponse | None = None
-    away: bool = False
+
+class Granted(NamedTuple):
+    """The right to forward in the cluster; `stale` is what was found and is not good enough."""
+
+    fill_lock: FillLock
+    stale: StoredResponse | None
+
+
+class Refused(NamedTuple):
+    """The key's responses cannot be shared: everybody forwards. `stale` is as in `Granted`."""
+
+    stale: StoredResponse | None
+
+
+class Unavailable(NamedTuple):
+    """Nothing could be had: the tier is `away`, or another replica forwards for longer than the deadline."""
+
+    stale: StoredResponse | None
+    away: bool
+
+
+Led = Found | Granted | Refused | Unavailable
+"""What a forward that leads a key finds before it begins."""
 
 
 class L2Tier:
@@ -144,7 +159,7 @@ class L2Tier:
         found = await self._store.read(key)
         return self._understood(key, found, asked)
 
-    def _understood(self, key: bytes, found: Found | None, asked: float) -> tuple[Kept | None, bytes]:
+    def _understood(self, key: bytes, found: Value | None, asked: float) -> tuple[Kept | None, bytes]:
         if found is None:
             self._telemetry.l2("miss")
             return None, b""
@@ -203,7 +218,7 @@ class L2Tier:
             return await self._led(key, headers, deadline, wanted)
         except TierUnavailable as error:
             self._away(error)
-            return Led(away=True)
+            return Unavailable(None, away=True)
 
     async def lead_flight(
         self, flight: Flight, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted
@@ -214,12 +229,15 @@ class L2Tier:
         except BaseException:
             flight.pass_on()
             raise
-        if led.stored is not None:
-            flight.land(led.stored)
-        elif led.refused:
-            flight.refuse()
-        else:
-            flight.fill_lock = led.fill_lock
+        match led:
+            case Found(stored, waited):
+                flight.land(stored, l2=not waited)
+            case Refused():
+                flight.refuse()
+            case Granted(fill_lock):
+                flight.grant(fill_lock)
+            case Unavailable():
+                pass
         return led
 
     async def _led(self, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted) -> Led:
@@ -230,22 +248,22 @@ class L2Tier:
                 stored, locked, seen = await self._find(key, headers)
                 span.note("cacheinval.result", "miss" if stored is None else "hit")
             if stored is not None and wanted(stored):
-                return Led(stored, waited=waited)
+                return Found(stored, waited)
             waking = self._expect(locked)
             try:
                 match await self._claimed(locked, owner, seen):
                     case Lock.GOT:
-                        return Led(fill_lock=self._held(locked, owner), waited=waited, stale=stored)
+                        return Granted(self._held(locked, owner), stored)
                     case Lock.REFUSED:
-                        return Led(refused=True, waited=waited, stale=stored)
+                        return Refused(stored)
                     case Lock.HELD:
                         left = deadline - self._clock.now()
                         if left <= 0 or not self.open:
-                            return Led(waited=waited, stale=stored)
+                            return Unavailable(stored, away=False)
                         waited = True
                         await within(self._clock, waking, min(look, left))
                         look = min(look * 2, _LONGEST_LOOK)
-                    case Found():
+                    case Value():
                         # Stored since it was looked for.
                         pass
             finally:
@@ -257,7 +275,7 @@ class L2Tier:
         self._holds.add(fill_lock)
         return fill_lock
 
-    async def _claimed(self, key: bytes, owner: str, seen: bytes) -> Found | Lock:
+    async def _claimed(self, key: bytes, owner: str, seen: bytes) -> Value | Lock:
         try:
             return await self._store.claim(key, owner, self._bound, seen)
         except BaseException:

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, assert_never
 
 from starlette.requests import Request
 from starlette.types import Scope
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
-from fastapi_cacheinval.core.decide import Bypass, Forward, Reason, Serve, ServeStale
+from fastapi_cacheinval.core.decide import Decision, Reason
 from fastapi_cacheinval.core.keys import cache_key, kept_query, partition_digest
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.engine.flights import Flight, Signal
+from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
 from fastapi_cacheinval.framework.answering import SENT_PAST
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
-from fastapi_cacheinval.framework.short_circuit import (
-    answers_by_the_error_alone,
-    sent_without_the_request,
-    short_circuit,
-)
+from fastapi_cacheinval.framework.short_circuit import answers_by_the_error_alone, sent_without_the_request
 from fastapi_cacheinval.grammar.cache_control import parse
-from fastapi_cacheinval.grammar.fields import combined, first, values
+from fastapi_cacheinval.grammar.fields import RawHeaders, combined, first, values
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.bindings import InvalidParameter
 from fastapi_cacheinval.routes.fastapi_private import on_end
@@ -102,166 +98,101 @@ class Lookup:
         )
         self.declared = plan.headers
         self.target: Target | None = exchange.leading(_front_target(exchange, scope, plan), self.key)
+        self.tags: tuple[str, ...] = ()
         self.fill: Fill | None = None
         self.deadline = exchange.began + settings.collapse_timeout
 
-    async def run(self) -> None:
-        """Answer and raise, or leave a fill behind and return so that the handler runs."""
-        exchange, engine = self.exchange, self.engine
+    async def run(self) -> int | None:
+        """Leave an answer behind, and give its status; or leave a fill behind, or nothing, so that the handler runs."""
+        exchange = self.exchange
         if exchange.refresh is not None:
-            tags = self._tags()
-            if tags is not None:
-                self._forward(tags, Reason.STALE, exchange.refresh.flight, None)
-            return
-        tags = None
-        overtaken = False
-        while True:
-            stored, collapse_key = engine.find(self.key, self.headers)
-            reason = self._served(stored, vary_miss=stored is None and collapse_key != self.key)
-            if tags is None:
-                self._refuse_only_if_cached(reason)
-                tags = self._tags()
-                if tags is None:
-                    return
-            flights = exchange.runtime.flights
-            if flights.hit_for_miss(collapse_key):
-                if first(self.headers, b"range") is not None:
-                    exchange.bypass("range")
-                    return
-                self._forward(tags, reason, None, stored)
-                return
-            flight = flights.under_way(collapse_key)
-            if flight is None and overtaken and exchange.order_forward(collapse_key):
-                flight = flights.under_way(collapse_key)
-            if flight is None:
-                flight = flights.lead(collapse_key)
-                stored = await self._led(flight, tags, reason, stored)
-                self._forward(tags, reason, flight, stored)
-                return
-            if await self._waited(flight, tags, reason, stored):
-                return
-            # A fill of this request's own would count as begun before a purge that came meanwhile: good for
-            # nobody else. One that begins now serves all who still wait, instead of each leading in turn.
-            overtaken = exchange.mark != engine.replica.mark
+            if self._bind_tags():
+                self._forward(Go(exchange.refresh.flight, None, Reason.STALE))
+            return None
+        coalescing = Coalescing(self.engine, exchange.runtime, self)
+        found: Answer | Missed | Go = coalescing.look()
+        if isinstance(found, Missed):
+            if self._only_if_cached():
+                # RFC 9111 section 5.2.1.7: the client would rather have a 504 than wait for the app.
+                exchange.annotate(Outcome(Result.MISS, reason=found.reason, detail="only-if-cached"))
+                return 504
+            if not self._bind_tags():
+                return None
+            with exchange.current():
+                found = await coalescing.run(found)
+        match found:
+            case Answer():
+                return self._answer(found)
+            case Go(hit_for_miss=True) if first(self.headers, b"range") is not None:
+                exchange.bypass("range")
+            case Go():
+                self._forward(found)
+            case _:
+                assert_never(found)
+        return None
 
-    async def _led(
-        self, flight: Flight | None, tags: tuple[str, ...], reason: Reason, stale: StoredResponse | None
-    ) -> StoredResponse | None:
-        """Before a forward that leads: answer with what another replica has, which raises, or be the one to forward.
+    # -- what the loop asks ---------------------------------------------------------------------
 
-        Gives what may stand in should the forward fail.
-        """
-        exchange, engine = self.exchange, self.engine
-        l2 = exchange.runtime.l2
-        if flight is None or l2 is None:
-            return stale
-        if not l2.open or engine.replica.fenced(tags):
-            exchange.detail = None if l2.open else "disconnected"
-            return stale
-        with exchange.current():
-            led = await l2.lead_flight(flight, self.key, self.headers, self.deadline, self._would_serve)
-        if led.stored is not None:
-            # Before those who wait for it are run.
-            flight.l2 = not led.waited
-            self._served(led.stored, vary_miss=False, collapsed=reason if led.waited else None, tier="l2")
-        elif not led.refused:
-            exchange.detail = "disconnected" if led.away else None
-        return stale or led.stale
+    @property
+    def l2_key(self) -> bytes:
+        """The key under which the shared tier is asked."""
+        return self.key
 
-    def _would_serve(self, stored: StoredResponse) -> bool:
-        return isinstance(self.engine.decide(stored, self.engine.now()), Serve | ServeStale)
+    @property
+    def asked_headers(self) -> RawHeaders:
+        """The request fields that select a variant."""
+        return self.headers
 
-    async def _waited(
-        self, flight: Flight, tags: tuple[str, ...], reason: Reason, stored: StoredResponse | None
-    ) -> bool:
-        """Wait for another's forward; True where this request then goes forward itself, False to look again."""
-        exchange, engine = self.exchange, self.engine
-        left = self.deadline - engine.now()
-        alone = left <= 0 or exchange.runtime.flights.too_slow(flight) or engine.replica.fenced(tags)
-        match Signal.GO if alone else await flight.wait(left):
-            case StoredResponse() as landed:
-                found, _ = engine.find(self.key, self.headers)
-                if found is landed and flight.l2:
-                    self._served(landed, vary_miss=False, tier="l2")
-                elif found is landed:
-                    self._serve_collapsed(landed, reason)
-                return False
-            case Signal.LOOK_AGAIN:
-                return False
-            case Signal.LEAD:
-                if flight.fill_lock is None:
-                    # Who led before was cancelled before it could have the right to forward in the cluster.
-                    stored = await self._led(flight, tags, reason, stored)
-                self._forward(tags, reason, flight, stored)
-            case Signal.GO:
-                self._forward(tags, reason, None, stored)
-            case Signal.FAILED:
-                stale = engine.fallback(stored, engine.now())
-                if stale is not None:
-                    self._answer(stale, Result.STALE, Reason.STALE, flight.failed_status)
-                self._forward(tags, reason, None, None)
+    def find(self) -> tuple[StoredResponse | None, bytes, bool]:
+        """What is stored for the request, the key of its forward, and whether only `Vary` missed."""
+        stored, collapse_key = self.engine.find(self.key, self.headers)
+        return stored, collapse_key, stored is None and collapse_key != self.key
+
+    def judge(self, stored: StoredResponse | None) -> Decision:
+        """What a stored response is good for, by the policy it was made with."""
+        return self.engine.decide(stored, self.engine.now())
+
+    def may_wait(self, stored: StoredResponse | None) -> bool:
+        """Request directives are ignored: any forward of the key would do."""
         return True
+
+    def fenced(self) -> bool:
+        """Whether a tag of the policy is fenced."""
+        return self.engine.replica.fenced(self.tags)
+
+    def overtaken(self) -> bool:
+        """Whether something was purged since the request entered."""
+        return self.exchange.mark != self.engine.replica.mark
+
+    def stands_in(self, stored: StoredResponse) -> bool:
+        """Whether a stored response may stand in for a forward that failed."""
+        return self.engine.fallback(stored, self.engine.now()) is not None
+
+    def order_forward(self, key: bytes) -> bool:
+        """Have the request forwarded once more in the background."""
+        return self.exchange.order_forward(key)
 
     # -- answers --------------------------------------------------------------------------------
 
-    def _served(
-        self, stored: StoredResponse | None, *, vary_miss: bool, collapsed: Reason | None = None, tier: str = "l1"
-    ) -> Reason:
-        """Answer from what is stored, which raises, or say why the request goes forward.
-
-        `collapsed` is why it would have gone forward, where another replica's forward was waited for.
-        """
-        now = self.engine.now()
-        match self.engine.decide(stored, now):
-            case Serve(usable, refresh):
-                if refresh:
-                    self.exchange.order_refresh(usable)
-                self._remember()
-                self._answer(usable, Result.HIT if collapsed is None else Result.COLLAPSED, collapsed, tier=tier)
-            case ServeStale(usable):
-                self.exchange.order_refresh(usable)
-                self._remember()
-                self._answer(usable, Result.STALE, None, tier=tier)
-            case Forward(reason):
-                return Reason.VARY_MISS if vary_miss else reason
-            case Bypass():
-                pass
-        return Reason.BYPASS
-
-    def _serve_collapsed(self, landed: StoredResponse, reason: Reason) -> None:
-        match self.engine.decide(landed, self.engine.now()):
-            case Serve() | ServeStale():
-                self._answer(landed, Result.COLLAPSED, reason)
-            case _:
-                pass
-
-    def _answer(
-        self,
-        stored: StoredResponse,
-        result: Result,
-        reason: Reason | None,
-        fwd_status: int | None = None,
-        tier: str = "l1",
-    ) -> None:
-        outcome = self.engine.outcome(stored, result, reason, self.engine.now(), fwd_status, tier)
-        self.exchange.answer(stored, outcome)
-        raise short_circuit(self.request, stored.status)
-
-    def _remember(self) -> None:
+    def _answer(self, answer: Answer) -> int:
+        stored = answer.stored
+        if answer.refresh:
+            self.exchange.order_refresh(stored)
         if self.target is not None:
             self.engine.remember_target(self.target, self.key)
+        now = self.engine.now()
+        outcome = self.engine.outcome(stored, answer.result, answer.reason, now, answer.fwd_status, answer.tier)
+        self.exchange.answer(stored, outcome)
+        return stored.status
 
-    def _refuse_only_if_cached(self, reason: Reason) -> None:
-        """RFC 9111 section 5.2.1.7: the client would rather have a 504 than wait for the app."""
+    def _only_if_cached(self) -> bool:
         asked = values(self.headers, b"cache-control")
-        if asked and parse(asked).only_if_cached:
-            self.exchange.annotate(Outcome(Result.MISS, reason=reason, detail="only-if-cached"))
-            raise short_circuit(self.request, 504)
+        return bool(asked) and parse(asked).only_if_cached
 
     # -- going forward --------------------------------------------------------------------------
 
-    def _tags(self) -> tuple[str, ...] | None:
-        """The policy's tags for the validated parameters; None where they are not valid: the app says so."""
+    def _bind_tags(self) -> bool:
+        """Render the policy's tags for the validated parameters; False where they are not valid: the app says so."""
         try:
             bound = {
                 name: self.plan.bindings[name].value(self.request)
@@ -270,7 +201,7 @@ class Lookup:
             }
         except InvalidParameter:
             self.exchange.bypass("invalid")
-            return None
+            return False
         tags: list[str] = []
         for template in self.policy.templates:
             tag = template.render(bound)
@@ -278,11 +209,10 @@ class Lookup:
                 self.exchange.app_context.counters.dropped_tag()
             else:
                 tags.append(tag)
-        return tuple(tags)
+        self.tags = tuple(tags)
+        return True
 
-    def _forward(
-        self, tags: tuple[str, ...], reason: Reason, flight: Flight | None, stale: StoredResponse | None
-    ) -> None:
+    def _forward(self, go: Go) -> None:
         """Let the handler run, seen as a fill from here on."""
         exchange, app_context = self.exchange, self.exchange.app_context
         # Made before any thread of the handler can: two that made one each would lose the tags of one.
@@ -290,7 +220,7 @@ class Lookup:
         recipe = Recipe(
             key=self.key,
             policy=self.policy,
-            tags=tags,
+            tags=self.tags,
             declared=self.declared,
             request_headers=self.headers,
             path=self.path,
@@ -303,9 +233,10 @@ class Lookup:
             route=exchange.route,
             trace=exchange.trace,
         )
-        app_context.counters.forwarded(reason, exchange.route)
+        app_context.counters.forwarded(go.reason, exchange.route)
+        exchange.detail = go.detail
         fill = self.fill = exchange.sink = Fill(
-            exchange, recipe, reason, flight=flight, stale=stale, target=self.target
+            exchange, recipe, go.reason, flight=go.flight, stale=go.stale, target=self.target
         )
         if self.plan.sharing is not Sharing.DECLARED:
             self._watch(fill)

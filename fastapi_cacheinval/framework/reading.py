@@ -15,6 +15,7 @@ from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
+from fastapi_cacheinval.engine.l2 import Found, Granted, Refused, Unavailable
 from fastapi_cacheinval.engine.request_tags import HasRequestTags, current_request_tags
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
@@ -23,6 +24,7 @@ from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, RefreshOrder, nobody, nowhere
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.lookup import Lookup
+from fastapi_cacheinval.framework.short_circuit import short_circuit
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.plan import Sharing
 
@@ -108,7 +110,9 @@ class Read(Exchange):
             else:
                 self.looks_up()
                 lookup = Lookup(self, request, plan, plan.policy, partition)
-                await lookup.run()
+                status = await lookup.run()
+                if status is not None:
+                    raise short_circuit(request, status)
                 self.fill = lookup.fill
                 self.tended = self.fill is not None
                 # For code without the request at hand, from here on in this context.
@@ -335,7 +339,12 @@ async def _found_in_l2(
 
     deadline = engine.now() + engine.settings.refresh_timeout
     led = await l2.lead_flight(flight, flight.key, (), deadline, wanted)
-    if led.stored is None and not led.refused:
-        return False
-    order.outcome = "refused" if led.stored is None else "found"
-    return True
+    match led:
+        case Found():
+            order.outcome = "found"
+            return True
+        case Refused():
+            order.outcome = "refused"
+            return True
+        case Granted() | Unavailable():
+            return False

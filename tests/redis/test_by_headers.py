@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
 import pytest
 from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
 
 from fastapi_cacheinval.testing import assert_hit, assert_miss
 from tests.helpers.fleet import Node, eventually, fleet
@@ -40,6 +42,15 @@ def routes(node: Node) -> None:
         language = request.headers.get("accept-language", "")
         await node.data.read(node.number, language)
         return Response(language, headers={"cache-control": "max-age=60", "vary": "accept-language"})
+
+    @node.app.get("/streamed")
+    async def streamed() -> Response:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"one"
+            yield b"two"
+
+        await node.data.read(node.number, "streamed")
+        return StreamingResponse(chunks(), headers={"cache-control": "max-age=60"})
 
     @node.app.get("/own/{kind}")
     async def own(kind: str) -> Response:
@@ -118,6 +129,22 @@ async def test_a_burst_over_replicas_is_one_forward(redis_server: Valkey) -> Non
         assert data.forwards == 1
 
 
+@pytest.mark.parametrize("path", ["/page/hot", "/items/hot"])
+async def test_what_another_replica_has_made_is_a_hit_for_all_who_ask_at_once(redis_server: Valkey, path: str) -> None:
+    """Nobody's forward was waited for: one asks the shared tier, and none of the answers is said to be collapsed."""
+    async with fleet(redis_server.url, routes=routes, **STEERED) as (a, b):
+        await a.ask(path)
+        await a.written()
+        answers = [await call.answer() for call in [b.call(path) for _ in range(20)]]
+        for answer in answers:
+            assert_hit(answer)
+            assert answer.cache is not None
+            assert not answer.cache.collapsed
+        assert b.statistics.collapsed == 0
+        assert b.l2("hit") == 1
+        assert a.data.forwards == 1
+
+
 async def test_a_client_revalidates_what_another_replica_made(redis_server: Valkey) -> None:
     """The validator is the same everywhere: 304 from the shared tier, without the handler."""
     async with fleet(redis_server.url, routes=routes, **STEERED) as (a, b):
@@ -144,4 +171,5 @@ async def test_a_response_that_is_purged_while_its_lease_is_over_is_not_served(r
             assert_miss(answer)
             assert says_disconnected(answer)
             assert "'version': 1" in answer.body.decode()
+            assert says_disconnected(await b.ask("/streamed"))
             proxy.heal()

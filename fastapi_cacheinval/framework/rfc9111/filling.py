@@ -135,7 +135,7 @@ class HeaderFill(Fill):
 
     async def _begin_stream(self, start: Message, message: Message) -> None:
         exchange = self._exchange
-        outcome = Outcome(Result.MISS, reason=self._reason)
+        outcome = Outcome(Result.MISS, reason=self._reason, detail=exchange.detail)
         exchange.told(outcome)
         fields: list[RawField] = [
             *self._visible(end_to_end(start["headers"])),

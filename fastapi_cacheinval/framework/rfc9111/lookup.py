@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
-from fastapi_cacheinval.core.decide import Forward, Reason, Serve, ServeStale
+from fastapi_cacheinval.core.decide import Decision, Reason, Serve, ServeStale
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.rfc9111.asking import Asked, read_request
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
@@ -11,8 +13,8 @@ from fastapi_cacheinval.core.rfc9111.ranges import holds
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.rfc9111.serving import answers, stands_in
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.engine.flights import Flight, Signal
-from fastapi_cacheinval.engine.l2 import Led
+from fastapi_cacheinval.core.tags import ALL, path_tag
+from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
 from fastapi_cacheinval.framework.answering import status_fields, without_body
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.arrival import Arrival
@@ -23,7 +25,7 @@ from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
 from fastapi_cacheinval.framework.rfc9111.filling import HeaderFill
 from fastapi_cacheinval.framework.rfc9111.head import HeadUpdate
 from fastapi_cacheinval.framework.rfc9111.resource import Resource, SearchRules
-from fastapi_cacheinval.grammar.fields import first
+from fastapi_cacheinval.grammar.fields import RawHeaders, first
 
 __all__ = ["HeaderLookup"]
 
@@ -70,8 +72,16 @@ class HeaderLookup:
 
     # -- finding --------------------------------------------------------------------------------
 
-    def _find(self) -> tuple[SharedResponse | None, bytes, bool]:
-        """The stored response that the request selects, the key of its forward, and whether only `Vary` missed."""
+    def find(self) -> tuple[StoredResponse | None, bytes, bool]:
+        """What is stored for the request, a part of it included, the key of its forward, and if only `Vary` missed."""
+        found = self._find_whole()
+        if self.asked.ranges is not None and not isinstance(self.judge(found[0]), Serve | ServeStale):
+            part, _ = self.engine.find(self.resource.part_key, self.asked.headers)
+            if isinstance(part, SharedResponse) and holds(self.asked, part) and isinstance(self.judge(part), Serve):
+                return part, found[1], False
+        return found
+
+    def _find_whole(self) -> tuple[SharedResponse | None, bytes, bool]:
         collapse_key, vary_miss = self.resource.keys[-1], False
         for key in self.resource.keys:
             stored, variant = self.engine.find(key, self.asked.headers)
@@ -81,16 +91,48 @@ class HeaderLookup:
                 collapse_key, vary_miss = variant, True
         return None, collapse_key, vary_miss
 
-    def _find_part(self) -> SharedResponse | None:
-        if self.asked.ranges is None:
-            return None
-        stored, _ = self.engine.find(self.resource.part_key, self.asked.headers)
-        return stored if isinstance(stored, SharedResponse) and holds(self.asked, stored) else None
-
-    def _judged(self, stored: SharedResponse | None) -> Serve | ServeStale | Forward:
+    def judge(self, stored: StoredResponse | None) -> Decision:
+        """What a stored response is good for, by its own fields and by what the request asks."""
         now = self.engine.now()
-        stale_from = None if stored is None else self.engine.stale_from(stored, now)
-        return answers(self.asked, stored, stale_from, now)
+        kept = stored if isinstance(stored, SharedResponse) else None
+        stale_from = None if kept is None else self.engine.stale_from(kept, now)
+        return answers(self.asked, kept, stale_from, now)
+
+    @property
+    def l2_key(self) -> bytes:
+        """The key under which the shared tier is asked."""
+        return self.resource.keys[-1]
+
+    @property
+    def asked_headers(self) -> RawHeaders:
+        """The request fields that select a variant."""
+        return self.asked.headers
+
+    def may_wait(self, stored: StoredResponse | None) -> bool:
+        """Whether another's forward would do, and this one for others."""
+        asked = self.asked
+        wanted = asked.directives
+        own_way = wanted.no_cache or wanted.no_store or wanted.max_age is not None or wanted.min_fresh is not None
+        return not (own_way or asked.authorized or (asked.ranges is not None and stored is None))
+
+    def fenced(self) -> bool:
+        """Whether the request's path is fenced; other tags are known only with the response."""
+        return self.engine.replica.fenced((path_tag(self.resource.path), ALL))
+
+    def overtaken(self) -> bool:
+        """Whether something was purged since the request entered."""
+        return self.exchange.mark != self.engine.replica.mark
+
+    def stands_in(self, stored: StoredResponse) -> bool:
+        """Whether a stored response may stand in for a forward that failed."""
+        now = self.engine.now()
+        return isinstance(stored, SharedResponse) and stands_in(
+            self.asked, stored, self.engine.stale_from(stored, now), now
+        )
+
+    def order_forward(self, key: bytes) -> bool:
+        """Have the request forwarded once more in the background."""
+        return self._order(key, None)
 
     # -- the request ----------------------------------------------------------------------------
 
@@ -106,97 +148,33 @@ class HeaderLookup:
         detail = await self._not_ours()
         if detail is not None:
             return await self._plainly(detail)
-        overtaken = looked = False
-        while True:
-            stored, collapse_key, vary_miss = self._find()
-            reason = await self._served(stored)
-            if reason is None or await self._served_part():
-                return True
+        coalescing = Coalescing(self.engine, self.runtime, self)
+        found: Answer | Missed | Go = coalescing.look()
+        if isinstance(found, Missed):
             if self._has_policy():
                 return False
-            reason = Reason.VARY_MISS if vary_miss else reason
             if self.asked.directives.only_if_cached:
-                await self._refuse(reason)
+                await self._refuse(found.reason)
                 return True
             if self.asked.method == "HEAD":
-                await self._forward_head(stored, reason)
+                await self._forward_head(self._whole(found.stored), found.reason)
                 return True
-            if not looked and await self.exchange.receive.has_content():
+            if await self.exchange.receive.has_content():
                 return await self._plainly("content")
-            looked = True
-            if not self._may_wait(stored, collapse_key):
-                await self._forward(reason, None, stored)
-                return True
-            flights = self.runtime.flights
-            flight = flights.under_way(collapse_key)
-            if flight is None and overtaken and self._order(collapse_key, None):
-                flight = flights.under_way(collapse_key)
-            if flight is None:
-                flight = flights.lead(collapse_key)
-                await self._lead(flight, reason, stored)
-                return True
-            if await self._waited(flight, reason, stored):
-                return True
-            # A fill of this request's own would count as begun before a purge that came meanwhile.
-            overtaken = self.exchange.mark != self.engine.replica.mark
-
-    async def _lead(self, flight: Flight | None, reason: Reason, stored: SharedResponse | None) -> None:
-        """Answer with what another replica has, or go forward."""
-        led = await self._led(flight)
-        if led.stored is not None and await self._served_found(led, reason):
-            return
-        stale = led.stale if isinstance(led.stale, SharedResponse) else None
-        await self._forward(reason, flight, stored or stale)
-
-    async def _led(self, flight: Flight | None) -> Led:
-        """Before a forward that leads: what another replica has, or the right to forward."""
-        l2 = self.runtime.l2
-        if flight is None or l2 is None or flight.fill_lock is not None:
-            return Led()
-        if not l2.open:
-            self.exchange.detail = "disconnected"
-            return Led()
-
-        def wanted(stored: StoredResponse) -> bool:
-            return isinstance(stored, SharedResponse) and isinstance(self._judged(stored), Serve)
-
-        with self.exchange.current():
-            led = await l2.lead_flight(flight, self.resource.keys[-1], self.asked.headers, self.deadline, wanted)
-        if led.stored is None and not led.refused:
-            self.exchange.detail = "disconnected" if led.away else None
-        return led
-
-    async def _served_found(self, led: Led, reason: Reason) -> bool:
-        """Answer with another replica's response, if it may still be handed over."""
-        stored = led.stored
-        if not isinstance(stored, SharedResponse) or not isinstance(self._judged(stored), Serve):
-            return False
-        result, why = (Result.COLLAPSED, reason) if led.waited else (Result.HIT, None)
-        await self._answer(stored, result, why, tier="l2")
+            with self.exchange.current():
+                found = await coalescing.run(found)
+        match found:
+            case Answer():
+                await self._answer(found)
+            case Go():
+                await self._forward(found)
+            case _:
+                assert_never(found)
         return True
 
-    async def _served(self, stored: SharedResponse | None) -> Reason | None:
-        """Answer from what is stored, or say why the request goes forward."""
-        match self._judged(stored):
-            case Serve(usable):
-                result = Result.HIT if self.engine.remaining(usable, self.engine.now()) >= 0 else Result.STALE
-            case ServeStale(usable):
-                result = Result.STALE
-                self._order(usable.key, usable)
-            case Forward(reason):
-                return reason
-        if isinstance(usable, SharedResponse):
-            await self._answer(usable, result, None)
-        return None
-
-    async def _served_part(self) -> bool:
-        part = self._find_part()
-        match self._judged(part):
-            case Serve() if part is not None:
-                await self._answer(part, Result.HIT, None)
-                return True
-            case _:
-                return False
+    @staticmethod
+    def _whole(stored: StoredResponse | None) -> SharedResponse | None:
+        return stored if isinstance(stored, SharedResponse) else None
 
     def _has_policy(self) -> bool:
         """Whether the route's own policy is asked instead; if not, this is the lookup."""
@@ -224,49 +202,13 @@ class HeaderLookup:
         await self.send({"type": "http.response.start", "status": 504, "headers": headers})
         await self.send({"type": "http.response.body", "body": b""})
 
-    def _may_wait(self, stored: SharedResponse | None, collapse_key: bytes) -> bool:
-        """Whether another's forward would do, and this one for others."""
-        asked = self.asked
-        wanted = asked.directives
-        own_way = wanted.no_cache or wanted.no_store or wanted.max_age is not None or wanted.min_fresh is not None
-        if own_way or asked.authorized or (asked.ranges is not None and stored is None):
-            return False
-        return not self.runtime.flights.hit_for_miss(collapse_key)
-
-    async def _waited(self, flight: Flight, reason: Reason, stored: SharedResponse | None) -> bool:
-        """Wait for another's forward; True where the client has its answer, False to look again."""
-        left = self.deadline - self.engine.now()
-        alone = left <= 0 or self.runtime.flights.too_slow(flight)
-        match Signal.GO if alone else await flight.wait(left):
-            case SharedResponse() as landed:
-                found, _, _ = self._find()
-                if found is landed and isinstance(self._judged(landed), Serve):
-                    await self._answer(landed, Result.COLLAPSED, reason)
-                    return True
-                return False
-            case Signal.LEAD:
-                await self._lead(flight, reason, stored)
-            case Signal.FAILED if stored is not None and self._stands_in(stored):
-                await self._answer(stored, Result.STALE, Reason.STALE, flight.failed_status)
-            case Signal.GO | Signal.FAILED:
-                await self._forward(reason, None, stored)
-            case _:
-                return False
-        return True
-
-    def _stands_in(self, stored: SharedResponse) -> bool:
+    async def _answer(self, answer: Answer) -> None:
+        stored = answer.stored
+        assert isinstance(stored, SharedResponse)
+        if answer.refresh:
+            self._order(stored.key, stored)
         now = self.engine.now()
-        return stands_in(self.asked, stored, self.engine.stale_from(stored, now), now)
-
-    async def _answer(
-        self,
-        stored: SharedResponse,
-        result: Result,
-        reason: Reason | None,
-        fwd_status: int | None = None,
-        tier: str = "l1",
-    ) -> None:
-        outcome = self.engine.outcome(stored, result, reason, self.engine.now(), fwd_status, tier)
+        outcome = self.engine.outcome(stored, answer.result, answer.reason, now, answer.fwd_status, answer.tier)
         self.exchange.told(outcome, stored)
         await send_kept(self.send, self.app_context, stored, self.asked, outcome)
 
@@ -280,9 +222,10 @@ class HeaderLookup:
         await pass_on(self.exchange, self.scope)
         return True
 
-    async def _forward(self, reason: Reason, flight: Flight | None, stored: SharedResponse | None) -> None:
+    async def _forward(self, go: Go) -> None:
         """Forward as a fill; with the stored response's validators where it has some (RFC 9111 section 4.3.1)."""
-        exchange = self.exchange
+        exchange, stored, flight = self.exchange, self._whole(go.stale), go.flight
+        exchange.detail = go.detail
         usable = stored is not None and self.engine.stale_from(stored, self.engine.now()) is not None
         kept = stored if usable and not (self.asked.authorized and stored is not None and not stored.for_all) else None
         for_part = self.asked.ranges is not None and kept is None
@@ -291,7 +234,7 @@ class HeaderLookup:
         fill = HeaderFill(
             self.resource,
             self.asked,
-            reason,
+            go.reason,
             flight=flight,
             # A refresh has nobody to stand in for.
             stale=None if exchange.refresh is not None else kept,
@@ -302,7 +245,7 @@ class HeaderLookup:
         exchange.request_tags()
         exchange.normalise(condition=None if as_it_came else condition)
         exchange.begin(fill)
-        self.app_context.counters.forwarded(reason, None)
+        self.app_context.counters.forwarded(go.reason, None)
         await pass_on(exchange, self.scope)
 
     async def _forward_head(self, stored: SharedResponse | None, reason: Reason) -> None:
@@ -335,5 +278,5 @@ class HeaderLookup:
         """Forward as the leader of the flight that this was ordered for."""
         order = self.exchange.refresh
         assert order is not None
-        stored, _, _ = self._find()
-        await self._forward(Reason.STALE, order.flight, stored)
+        stored, _, _ = self._find_whole()
+        await self._forward(Go(order.flight, stored, Reason.STALE))

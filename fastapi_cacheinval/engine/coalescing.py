@@ -1,0 +1,232 @@
+"""One request on its way to an answer: look, wait for another's forward, or be the one to forward (RFC 9111 section 4).
+
+The loop is the same for every kind of request; an `Asker` says what is particular to one. Its rules:
+
+- A request looks before it waits, and again whenever what it waited for does not answer it.
+- A response that could not be shared a moment ago, and one that is behind a fence, is waited for by nobody.
+- A request leads at most one flight, and asks the tier that replicas share before it forwards.
+- A waiter that a purge has overtaken does not lead: a new forward in the background serves all who still wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastapi_cacheinval.core.decide import Bypass, Decision, Forward, Reason, Serve, ServeStale
+from fastapi_cacheinval.core.outcome import Result
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.engine.engine import Engine
+from fastapi_cacheinval.engine.flights import Flight, Signal
+from fastapi_cacheinval.engine.l2 import Found, Granted, Refused, Unavailable
+from fastapi_cacheinval.engine.runtime import Runtime
+from fastapi_cacheinval.grammar.fields import RawHeaders
+
+__all__ = ["Answer", "Asker", "Coalescing", "Go", "Missed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Nothing that is stored answers the request.
+
+    `stored` is what was found and may still be validated, or stand in for a failure; `key` is the key of the forward.
+    """
+
+    stored: StoredResponse | None
+    key: bytes
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A stored response answers the request.
+
+    `reason` is why the request would have gone forward, where another's forward was waited for; `fwd_status` is what
+    came back where the response stands in for a failure. `refresh` asks for a refresh in the background.
+    """
+
+    stored: StoredResponse
+    result: Result
+    reason: Reason | None = None
+    tier: str = "l1"
+    fwd_status: int | None = None
+    refresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """The request goes forward.
+
+    It leads `flight`, or goes side by side with others where that is None. `stale` is as in `Missed`; `detail` says
+    that the shared tier could not be asked; `hit_for_miss` that the key's responses could not be shared a moment ago.
+    """
+
+    flight: Flight | None
+    stale: StoredResponse | None
+    reason: Reason
+    detail: str | None = None
+    hit_for_miss: bool = False
+
+
+class Asker(Protocol):
+    """A request, as the loop sees it. All of its methods answer at once."""
+
+    @property
+    def l2_key(self) -> bytes:
+        """The key under which the shared tier is asked."""
+        ...
+
+    @property
+    def asked_headers(self) -> RawHeaders:
+        """The request fields that select a variant."""
+        ...
+
+    @property
+    def deadline(self) -> float:
+        """Until when the request may wait, on the cache's clock."""
+        ...
+
+    def find(self) -> tuple[StoredResponse | None, bytes, bool]:
+        """What is stored for the request, the key of its forward, and whether only `Vary` missed."""
+        ...
+
+    def judge(self, stored: StoredResponse | None) -> Decision:
+        """What a stored response is good for, now."""
+        ...
+
+    def may_wait(self, stored: StoredResponse | None) -> bool:
+        """Whether another's forward would do for this request, and this one's for others."""
+        ...
+
+    def fenced(self) -> bool:
+        """Whether a purge without a number forbids to use what others have forwarded."""
+        ...
+
+    def overtaken(self) -> bool:
+        """Whether something was purged since the request entered."""
+        ...
+
+    def stands_in(self, stored: StoredResponse) -> bool:
+        """Whether a stored response may stand in for a forward that failed."""
+        ...
+
+    def order_forward(self, key: bytes) -> bool:
+        """Have the request forwarded once more in the background, as the leader of the key; whether it is."""
+        ...
+
+
+class Coalescing:
+    """The loop for one request."""
+
+    def __init__(self, engine: Engine, runtime: Runtime, asker: Asker) -> None:
+        self._engine = engine
+        self._flights = runtime.flights
+        self._l2 = runtime.l2
+        self._asker = asker
+
+    def look(self) -> Answer | Missed:
+        """Look once at what is stored here."""
+        stored, key, vary_miss = self._asker.find()
+        found = self._usable(stored)
+        if isinstance(found, Answer):
+            return found
+        return Missed(stored, key, Reason.VARY_MISS if vary_miss else found)
+
+    async def run(self, missed: Missed) -> Answer | Go:
+        """Wait for another's forward, or find that this request has to go forward."""
+        asker, flights, overtaken = self._asker, self._flights, False
+        while True:
+            if flights.hit_for_miss(missed.key):
+                return Go(None, missed.stored, missed.reason, hit_for_miss=True)
+            if not asker.may_wait(missed.stored):
+                return Go(None, missed.stored, missed.reason)
+            flight = flights.under_way(missed.key)
+            if flight is None and overtaken and asker.order_forward(missed.key):
+                flight = flights.under_way(missed.key)
+            if flight is None:
+                return await self._lead(flights.lead(missed.key), missed)
+            waited = await self._wait(flight, missed)
+            if waited is not None:
+                return waited
+            # A fill of this request's own would count as begun before a purge that came meanwhile: good for
+            # nobody else. One that begins now serves all who still wait, instead of each leading in turn.
+            overtaken = asker.overtaken()
+            looked = self.look()
+            if isinstance(looked, Answer):
+                return looked
+            missed = looked
+
+    def _usable(
+        self, stored: StoredResponse | None, *, collapsed: Reason | None = None, tier: str = "l1"
+    ) -> Answer | Reason:
+        """The answer that a stored response makes, or why the request goes forward.
+
+        `collapsed` is why it would have gone forward, where another replica's forward was waited for.
+        """
+        match self._asker.judge(stored):
+            case Serve(usable, refresh):
+                fresh = self._engine.remaining(usable, self._engine.now()) >= 0
+                result = Result.HIT if fresh else Result.STALE
+                if collapsed is not None:
+                    result = Result.COLLAPSED
+                return Answer(usable, result, collapsed, tier, refresh=refresh)
+            case ServeStale(usable):
+                return Answer(usable, Result.STALE, tier=tier, refresh=True)
+            case Forward(reason):
+                return reason
+            case Bypass():
+                return Reason.BYPASS
+
+    async def _lead(self, flight: Flight | None, missed: Missed) -> Answer | Go:
+        """Before a forward that leads: answer with what another replica has, or be the one to forward."""
+        asker, l2, stale, reason = self._asker, self._l2, missed.stored, missed.reason
+        if flight is None or l2 is None:
+            return Go(flight, stale, reason)
+        if not l2.open:
+            return Go(flight, stale, reason, "disconnected")
+        if asker.fenced():
+            return Go(flight, stale, reason)
+        match await l2.lead_flight(flight, asker.l2_key, asker.asked_headers, asker.deadline, self._wanted):
+            case Found(stored, waited):
+                answer = self._usable(stored, collapsed=reason if waited else None, tier="l2")
+                return answer if isinstance(answer, Answer) else Go(flight, stale, reason)
+            case Granted(_, other) | Refused(other):
+                return Go(flight, stale or other, reason)
+            case Unavailable(other, away):
+                return Go(flight, stale or other, reason, "disconnected" if away else None)
+
+    def _wanted(self, stored: StoredResponse) -> bool:
+        return isinstance(self._asker.judge(stored), Serve | ServeStale)
+
+    async def _wait(self, flight: Flight, missed: Missed) -> Answer | Go | None:
+        """Wait for another's forward; None to look again."""
+        asker = self._asker
+        left = asker.deadline - self._engine.now()
+        alone = left <= 0 or self._flights.too_slow(flight) or asker.fenced()
+        match Signal.GO if alone else await flight.wait(left):
+            case StoredResponse() as landed:
+                return self._landed(flight, landed, missed.reason)
+            case Signal.LOOK_AGAIN:
+                return None
+            case Signal.LEAD:
+                if flight.fill_lock is not None:
+                    return Go(flight, missed.stored, missed.reason)
+                # The leader before was cancelled before it could have the right to forward in the cluster.
+                return await self._lead(flight, missed)
+            case Signal.GO:
+                return Go(None, missed.stored, missed.reason)
+            case Signal.FAILED:
+                stale = missed.stored
+                if stale is not None and asker.stands_in(stale):
+                    return Answer(stale, Result.STALE, Reason.STALE, fwd_status=flight.failed_status)
+                return Go(None, stale, missed.reason)
+
+    def _landed(self, flight: Flight, landed: StoredResponse, reason: Reason) -> Answer | None:
+        """The answer that another's result makes, if this request selects it and it may still be handed over."""
+        found, _, _ = self._asker.find()
+        if found is not landed:
+            return None
+        answer = self._usable(landed, tier="l2" if flight.l2 else "l1")
+        if not isinstance(answer, Answer):
+            return None
+        return answer if flight.l2 else Answer(landed, Result.COLLAPSED, reason)
