@@ -67,7 +67,7 @@ def _keep(cache: HTTPCache, number: int) -> None:
     body = b'{"id":%d,"text":"%s"}' % (number, b"x" * (BODY - 20 - len(str(number))))
     fields = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
     stored, chosen = stored_response(recipe, 200, fields, body, (), now=now, wall_now=0.0, draw=0.0)
-    if not engine.keep(recipe, stored, chosen, now):
+    if not engine.keep(key, stored, chosen, now):
         raise RuntimeError(f"there is no room for response {number}")
     engine.remember_target(raw_target(scope, host), key)
 

@@ -8,10 +8,9 @@ from math import inf
 
 from fastapi_cacheinval.core.decide import Decision, Reason, decide, usable_on_error
 from fastapi_cacheinval.core.outcome import Outcome, Result
-from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.selecting import Selector, VaryRecord
-from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.core.weight import weigh
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.grammar.fields import RawHeaders
@@ -123,21 +122,21 @@ class Engine:
             return None
         return stored
 
-    def keep(self, recipe: Recipe, stored: StoredResponse, chosen: tuple[Selector, ...], now: float) -> bool:
-        """Store what a fill gave; False where it was purged meanwhile, or is larger than the tier takes."""
+    def keep(self, key: bytes, stored: StoredResponse, chosen: tuple[Selector, ...], now: float) -> bool:
+        """Store what a fill of a key gave; False where it was purged meanwhile, or is larger than the tier takes."""
         if self.stale_from(stored, now) is None:
             return False
         if not self._put(stored.key, stored, weigh(stored), stored.usable_until, now):
             return False
-        kept = self.store.get(recipe.key)
+        kept = self.store.get(key)
         if not chosen:
             if isinstance(kept, VaryRecord):
                 self._drop(kept.variants)
             return True
-        record = kept if isinstance(kept, VaryRecord) else VaryRecord(recipe.key)
+        record = kept if isinstance(kept, VaryRecord) else VaryRecord(key)
         record, dropped = record.with_variant(chosen, stored.key, stored.usable_until, self.settings.max_variants)
         self._drop(dropped)
-        return self._put(recipe.key, record, record.weight, record.until, now)
+        return self._put(key, record, record.weight, record.until, now)
 
     def put(self, stored: StoredResponse, now: float) -> None:
         """Keep a response that another replica has filled, by its own key, unless what is kept is newer and of use."""
@@ -154,15 +153,15 @@ class Engine:
         self._put(key, record, record.weight, record.until, self.now())
         return record
 
-    def outdated(self, recipe: Recipe) -> bytes:
+    def outdated(self, key: bytes, headers: RawHeaders, stamp: Stamp) -> bytes:
         """The app's newer word cannot be kept, and what it said before is known to be wrong: let go of it.
 
-        Gives the key that it was kept under, here or elsewhere.
+        `stamp` is that of the newer word. Gives the key that it was kept under, here or elsewhere.
         """
-        stored, key = self.find(recipe.key, recipe.request_headers)
-        if stored is not None and stored.stamp < recipe.stamp:
+        stored, variant = self.find(key, headers)
+        if stored is not None and stored.stamp < stamp:
             self.store.remove(stored.key)
-        return key
+        return variant
 
     def _put(self, key: bytes, value: Kept, weight: int, until: float, now: float) -> bool:
         return self.store.put(key, value, weight, until + _GRACE, now)

@@ -8,9 +8,19 @@ from fastapi_cacheinval.core.conditional import not_modified, not_modified_field
 from fastapi_cacheinval.core.outcome import Outcome, cache_status
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.grammar.age import serialise_age
 from fastapi_cacheinval.grammar.fields import RawHeaders
 
-__all__ = ["SENT_PAST", "RawField", "send_response", "send_stored", "status_fields", "without_body"]
+__all__ = [
+    "SENT_PAST",
+    "RawField",
+    "nowhere",
+    "send_response",
+    "send_stored",
+    "status_fields",
+    "stored_fields",
+    "without_body",
+]
 
 RawField = tuple[bytes, bytes]
 
@@ -27,11 +37,15 @@ async def send_stored(
     send: Send, app_context: AppContext, stored: StoredResponse, request_headers: RawHeaders, outcome: Outcome
 ) -> None:
     """Send a stored response, or the 304 that stands for it."""
+    await send_response(send, app_context, stored, request_headers, stored_fields(app_context, stored, outcome))
+
+
+def stored_fields(app_context: AppContext, stored: StoredResponse, outcome: Outcome) -> list[RawField]:
+    """The fields of an answer that is a stored response: its own, its age, and how it came."""
     fields: list[RawField] = [*stored.headers]
     if outcome.age is not None:
-        fields.append((b"age", b"%d" % max(0, int(outcome.age))))
-    fields += status_fields(app_context, outcome)
-    await send_response(send, app_context, stored, request_headers, fields)
+        fields.append((b"age", serialise_age(outcome.age)))
+    return fields + status_fields(app_context, outcome)
 
 
 async def send_response(
@@ -57,3 +71,7 @@ def without_body(send: Send) -> Send:
         await send(message)
 
     return send_head
+
+
+async def nowhere(message: Message) -> None:
+    """Where messages go that nobody needs."""

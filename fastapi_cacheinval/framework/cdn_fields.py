@@ -19,6 +19,7 @@ from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.answering import RawField
 from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.grammar.fields import lower_names
 from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.routes.plan import RoutePlan
 
@@ -89,7 +90,7 @@ class CDNFields:
     def _told(self, message: Message) -> Message:
         if not self._answered and not self._of_cached_route():
             return message
-        fields = [(name.lower(), value) for name, value in message.get("headers", ())]
+        fields = lower_names(message.get("headers", ()))
         if not self._asked:
             return {**message, "headers": without_downstream(fields)}
         return {**message, "headers": self._for_cdn(message["status"], fields)}

@@ -8,42 +8,52 @@ from starlette.types import Message, Send
 
 from fastapi_cacheinval.core.conditional import not_modified, not_modified_fields
 from fastapi_cacheinval.core.policy import CachePolicy
-from fastapi_cacheinval.framework.answering import RawField
+from fastapi_cacheinval.framework.answering import RawField, nowhere
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import make_etag, parse_etag
-from fastapi_cacheinval.grammar.fields import first
+from fastapi_cacheinval.grammar.fields import first, lower_names
 
 __all__ = ["Compared", "Spoken"]
-
-
-def _lower(message: Message) -> list[RawField]:
-    return [(name.lower(), value) for name, value in message.get("headers", ())]
 
 
 class Spoken:
     """A `send` at the route that notes what the cache says there, before any layer has changed it.
 
-    `at_once` says that a start comes together with the first of its body, so that it may be held until
-    then: `body` is the whole content where that is known when the layers see the start. `policy` is the
-    route's; `untouched` is called when an answer has come through as it was.
+    `at_once` says that an answer of the cache's own comes: its start comes together with the first of its body, so
+    that it may be held until then. `body` is the whole content where that is known when the layers see the start.
+    `policy` is the route's.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, policy: CachePolicy | None) -> None:
         self._send = send
         self._start: Message | None = None
+        self._untouched: Callable[[], None] | None = None
+        self.policy = policy
         self.at_once = False
-        self.policy: CachePolicy | None = None
-        self.untouched: Callable[[], None] | None = None
         self.status: int | None = None
         self.headers: list[RawField] = []
         self.body: bytes | None = None
+
+    def when_untouched(self, then: Callable[[], None]) -> None:
+        """Have something done once an answer has come through the layers as it was."""
+        self._untouched = then
+
+    def came_through(self) -> None:
+        """The answer has come through as it was."""
+        if self._untouched is not None:
+            self._untouched()
+
+    async def ours(self, message: Message) -> None:
+        """One message of an answer of the cache's own."""
+        self.at_once = True
+        await self(message)
 
     async def __call__(self, message: Message) -> None:
         """One message on its way to the layers."""
         if message["type"] == "http.response.start":
             # A copy: layers write into the list that they are given.
-            self.status, self.headers = message["status"], _lower(message)
+            self.status, self.headers = message["status"], lower_names(message.get("headers", ()))
             if self.at_once:
                 self._start = message
                 return
@@ -56,7 +66,7 @@ class Spoken:
 
 
 class Compared:
-    """A sink at the far end of the layers, which may answer each caller in their own way.
+    """Takes the response at the far end of the layers, which may answer each caller in their own way.
 
     What they left as it was is the cache's own: conditions are answered, the raw target may lead to it.
     What they changed is its caller's: no downstream cache may share it, and an `ETag` that the cache
@@ -69,9 +79,14 @@ class Compared:
         self._changed = changed
         self._start: Message | None = None
         self._body = b""
+        # What takes the messages from here on: all of them, or none.
+        self._rest: Send | None = None
 
     async def __call__(self, message: Message) -> None:
         """One message out of the layers."""
+        if self._rest is not None:
+            await self._rest(message)
+            return
         kind = message["type"]
         if kind == "http.response.start":
             await self._started(message)
@@ -87,10 +102,10 @@ class Compared:
         exchange, spoken = self._exchange, self._spoken
         if not spoken.at_once:
             # Nothing of the cache's: it bypassed the request, or a layer answered it alone.
-            exchange.sink = exchange.outer
+            self._rest = exchange.outer
             await exchange.outer(message)
             return
-        self._start = {**message, "headers": _lower(message)}
+        self._start = {**message, "headers": lower_names(message.get("headers", ()))}
         if spoken.body is None:
             await self._give_up(self._start)
 
@@ -103,13 +118,17 @@ class Compared:
 
     async def ended(self) -> None:
         """The layers have returned: what they have not completed goes out as it is."""
-        if self._start is not None:
+        if self._start is not None and self._rest is None:
             await self._give_up(self._start)
+
+    async def failed(self, error: BaseException) -> bool:
+        """The error is the app's to answer."""
+        return False
 
     async def _give_up(self, start: Message) -> None:
         """Let a body through that cannot be compared: a stream, or too much of it."""
         exchange = self._exchange
-        exchange.sink = exchange.outer
+        self._rest = exchange.outer
         fields = self._private(start["headers"])
         if self._spoken.body is not None:
             fields = self._about(fields, None)
@@ -119,11 +138,10 @@ class Compared:
 
     async def _completed(self, start: Message, body: bytes) -> None:
         exchange, spoken = self._exchange, self._spoken
-        exchange.swallow()
+        self._rest = nowhere
         status, fields, same = start["status"], start["headers"], body == spoken.body
         if same and status == spoken.status and fields == spoken.headers:
-            if spoken.untouched is not None:
-                spoken.untouched()
+            spoken.came_through()
         else:
             self._changed()
             fields = self._private(fields)

@@ -21,9 +21,10 @@ from fastapi_cacheinval.errors import CacheinvalError
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.arrival import Arrival
 from fastapi_cacheinval.framework.cdn_fields import CDNFields, cdn_fields_of
+from fastapi_cacheinval.framework.exchange import run_app
 from fastapi_cacheinval.framework.guards import GUARDS
 from fastapi_cacheinval.framework.mutation import Mutation
-from fastapi_cacheinval.framework.reading import Read, pass_on
+from fastapi_cacheinval.framework.reading import Read
 from fastapi_cacheinval.framework.rfc9111.lookup import HeaderLookup
 from fastapi_cacheinval.framework.rfc9111.mutation import HeaderMutation
 from fastapi_cacheinval.framework.rfc9111.resource import SearchRules
@@ -63,7 +64,7 @@ class ByPolicy:
             cdn_fields=arrival.cdn_fields,
             closed=arrival.closed,
         )
-        await pass_on(exchange, arrival.scope)
+        await run_app(exchange, arrival.scope)
 
     def mutation(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> Mutation:
         """Make what becomes of an unsafe request."""
@@ -177,13 +178,13 @@ class Dispatcher:
         if arrival.mutation is not None:
             token = current_request_tags.set(arrival.mutation)
             try:
-                await pass_on(arrival.mutation, arrival.scope)
+                await run_app(arrival.mutation, arrival.scope)
             finally:
                 current_request_tags.reset(token)
         elif arrival.scope["method"] in _LOOKED_UP:
             await self._mode.read(arrival)
         else:
             # Safe, and nothing is stored for it.
-            await pass_on(
+            await run_app(
                 Read(self._app_context, arrival.runtime, arrival.scope, arrival.receive, arrival.send), arrival.scope
             )

@@ -3,56 +3,41 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
-from fastapi_cacheinval.core.recipe import Recipe
+from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
-from fastapi_cacheinval.engine.flights import Flight
+from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.engine.request_tags import Changes, RequestTags
 from fastapi_cacheinval.engine.runtime import Runtime
-from fastapi_cacheinval.framework.answering import send_stored, status_fields
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields
 from fastapi_cacheinval.framework.receiving import Receiving
+from fastapi_cacheinval.framework.refresh import RefreshOrder
 from fastapi_cacheinval.framework.server_spans import name_route
+from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.ports.tracing import Seen
 from fastapi_cacheinval.routes.plan import RoutePlan
 
-__all__ = ["Exchange", "RefreshOrder", "nobody", "nowhere"]
+__all__ = ["Exchange", "run_app"]
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
-Sink = Callable[[Message], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class RefreshOrder:
-    """What makes an exchange a background refresh: the flight it leads, and how it ended."""
-
-    flight: Flight
-    outcome: str = "failed"
-
 
 class Exchange:
-    """What every request through the middleware has, safe or not.
+    """What is known of one request, and what is said of it: to the counters, to its span, to a CDN in front.
 
-    `send` and `receive` are what the app is given. `send` passes to a part that can be changed on the
-    way. Until something asks for more, both pass straight through.
+    It takes no message of the app's: that is for its responder.
     """
 
     # Defaults of the class, set on the few exchanges that need them: most requests are for routes without a policy.
     plan: RoutePlan | None = None
     refresh: RefreshOrder | None = None
-    tended: bool = False
-    # What else there is to say of a forward: that the shared tier could not be asked.
-    detail: str | None = None
     # The request as tracing sees it, where anybody records.
     seen: Seen | None = None
     # Where the answer leaves, if a CDN in front is told about it.
@@ -79,7 +64,6 @@ class Exchange:
         self.client_headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
         self.scope = scope
         self.outer = send
-        self.sink: Sink = send
         # A refresh has no client to hear.
         self.receive = Receiving(receive if refresh is None else None)
         # Before any dependency runs: what is read from here on is at least this new.
@@ -92,9 +76,10 @@ class Exchange:
         if app_context.cache.tracing.on:
             self.seen = app_context.cache.tracing.enter(self.client_headers)
 
-    # A plain method that returns the sink's awaitable: no frame of its own on the way out.
-    def send(self, message: Message) -> Awaitable[None]:
-        return self.sink(message)
+    @property
+    def ours(self) -> Send:
+        """Where an answer of the cache's own goes: what is stored, or will be."""
+        return self.outer
 
     @property
     def stamp(self) -> Stamp:
@@ -122,10 +107,6 @@ class Exchange:
         """The route's template, once known."""
         return None if self.plan is None else self.plan.path
 
-    async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """The request has come to its route, past all that stands before it."""
-        await handle(scope, receive, send)
-
     def leading(self, target: Target | None, key: bytes) -> Target | None:
         """The raw target, where it may lead to what is stored under the key as soon as something is."""
         return target
@@ -149,64 +130,17 @@ class Exchange:
         if self.seen is not None and self.refresh is None:
             self.seen.cacheable()
 
-    def bypass(self, detail: str) -> None:
-        """Let the app answer, and say why the cache did not."""
-        self.app_context.counters.forwarded(Reason.BYPASS, self.route)
-        self.annotate(Outcome(Result.BYPASS, reason=Reason.BYPASS, detail=detail))
-
-    def annotate(self, outcome: Outcome) -> None:
-        """Let the app's answer through with how it came."""
-        self.sink = _Annotated(self, outcome)
-
-    def answer(self, stored: StoredResponse, outcome: Outcome) -> None:
-        """Send a stored response in place of whatever the app's layers make of the unwinding."""
-        self.sink = _Stored(self, stored, outcome)
-
-    def order_refresh(self, stored: StoredResponse) -> None:
-        """Have a stored response refreshed in the background, if nobody is at it."""
-        raise NotImplementedError
-
-    def order_forward(self, key: bytes) -> bool:
-        """Have this request forwarded once more in the background, as the leader of the key; whether it is."""
-        raise NotImplementedError
-
-    async def done(self) -> None:
-        """The app has returned; called where the exchange is `tended`."""
-
-    async def failed(self, error: BaseException) -> bool:
-        """The app has raised; whether the client was answered all the same. Called where it is `tended`."""
-        return False
-
-    async def answered_anyway(self, error: BaseException) -> bool:
-        """The app has raised; whether the client has a stored response that was on its way, all the same.
-
-        So do dependencies that turn the unwinding's `HTTPException` into an error, or swallow it.
-        """
-        if not isinstance(self.sink, _Stored) or not isinstance(error, Exception):
-            return False
-        self.log_trouble("the app raised while it was unwound for a stored response", error)
-        await self.sink({"type": "http.response.start"})
-        return True
-
     def log_trouble(self, message: str, error: BaseException) -> None:
         """Log an error that no client sees: once, until the route is well again."""
         route = self.route
         level = self.app_context.log_once.level((message, route))
         logger.log(level, "%s (%s)", message, route, exc_info=error, extra={"http.route": route})
 
-    def outdate(self, recipe: Recipe) -> None:
+    def outdate(self, key: bytes, headers: RawHeaders) -> None:
         """Let go of what is stored, here and where replicas share it: the app has just said otherwise."""
-        key = self.app_context.engine.outdated(recipe)
+        variant = self.app_context.engine.outdated(key, headers, self.stamp)
         if self.runtime.l2 is not None:
-            self.runtime.l2.drop(key)
-
-    def swallow(self) -> None:
-        """The client has its answer: drop what else the app sends, and let it hear the client when it has sent all."""
-        self.sink = self._dropped
-
-    async def _dropped(self, message: Message) -> None:
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self.receive.release()
+            self.runtime.l2.drop(variant)
 
     def told(
         self, outcome: Outcome, stored: StoredResponse | None = None, *, filled: StoredResponse | None = None
@@ -232,45 +166,31 @@ class Exchange:
             self.seen.answered(outcome, "" if stored is None else stored.trace)
 
 
-async def nowhere(message: Message) -> None:
-    """Where messages go that nobody needs."""
+class _Runs(Protocol):
+    """What the app's messages go to, and what is told how the app ends."""
+
+    app_context: AppContext
+    seen: Seen | None
+    receive: Receiving
+
+    def send(self, message: Message) -> Awaitable[None]: ...
+
+    async def ended(self) -> None: ...
+
+    async def failed(self, error: BaseException) -> bool: ...
 
 
-async def nobody() -> Message:
-    """What a request hears that no client has sent."""
-    return {"type": "http.disconnect"}
-
-
-class _Annotated:
-    """Adds how an answer came to its fields, and is gone."""
-
-    def __init__(self, exchange: Exchange, outcome: Outcome) -> None:
-        self._exchange = exchange
-        self._outcome = outcome
-
-    async def __call__(self, message: Message) -> None:
-        exchange = self._exchange
-        if message["type"] == "http.response.start":
-            exchange.sink = exchange.outer
-            exchange.told(self._outcome)
-            fields = [*message.get("headers", ()), *status_fields(exchange.app_context, self._outcome)]
-            message = {**message, "headers": fields}
-        await exchange.outer(message)
-
-
-class _Stored:
-    """Sends exactly the stored response when the unwinding's own answer begins."""
-
-    def __init__(self, exchange: Exchange, stored: StoredResponse, outcome: Outcome) -> None:
-        self._exchange = exchange
-        self._stored = stored
-        self._outcome = outcome
-
-    async def __call__(self, message: Message) -> None:
-        exchange = self._exchange
-        if message["type"] == "http.response.start":
-            exchange.swallow()
-            exchange.told(self._outcome, self._stored)
-            await send_stored(
-                exchange.outer, exchange.app_context, self._stored, exchange.client_headers, self._outcome
-            )
+async def run_app(exchange: _Runs, scope: Scope, app: ASGIApp | None = None) -> None:
+    """Let the app, or a route of it, have a request, and end the exchange as that ends."""
+    scope[SCOPE_KEY] = exchange
+    try:
+        await (exchange.app_context.app if app is None else app)(scope, exchange.receive, exchange.send)
+    except BaseException as error:
+        if not await exchange.failed(error):
+            raise
+    else:
+        await exchange.ended()
+    finally:
+        del scope[SCOPE_KEY]
+        if exchange.seen is not None:
+            exchange.seen.left()

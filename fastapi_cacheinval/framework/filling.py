@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 
-from starlette.types import Message
+from starlette.types import Message, Send
 
+from fastapi_cacheinval.core.conditional import not_modified_fields
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
-from fastapi_cacheinval.core.recipe import Recipe, downstream_fields, stored_response, streamed_fields
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.storing import content_length, refusal
-from fastapi_cacheinval.engine.flights import Flight
-from fastapi_cacheinval.framework.answering import SENT_PAST, RawField, send_response, send_stored, status_fields
+from fastapi_cacheinval.core.storing import content_length
+from fastapi_cacheinval.engine.coalescing import Go
+from fastapi_cacheinval.framework.answering import SENT_PAST, RawField, nowhere, status_fields, stored_fields
 from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.fill_rules import Cover, FillRules, Form, Freshen, Keep, Made, Refuse
 from fastapi_cacheinval.framework.pump import Pump
-from fastapi_cacheinval.ports.store import Target
+from fastapi_cacheinval.grammar.fields import lower_names
 
 __all__ = ["Fill"]
 
@@ -28,47 +29,40 @@ _RAISED = "a forward raised; a stale response stood in for it"
 
 
 class Fill:
-    """Takes the app's messages in place of the client, and passes them on.
+    """Takes the app's response in place of the client, passes it on, and keeps it if its rules allow that.
 
-    `flight` is led by this fill, or None where it goes side by side with others; `stale` is the
-    response that may stand in should it fail; `target` is the raw target that may lead to it.
+    `go` says which flight it leads, if any, and which response may stand in should it fail.
     """
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        recipe: Recipe,
-        reason: Reason,
-        *,
-        flight: Flight | None,
-        stale: StoredResponse | None,
-        target: Target | None,
-    ) -> None:
+    def __init__(self, exchange: Exchange, rules: FillRules, go: Go) -> None:
         self._exchange = exchange
-        self._recipe = recipe
-        self._reason = reason
-        self._flight = flight
-        self._stale = stale
-        self._target = target
+        self._rules = rules
+        self._flight = go.flight
+        self._stale = go.stale
+        self._reason = go.reason
+        self._detail = go.detail
         self._start: Message | None = None
         self._body = bytearray()
         self._pump: Pump | None = None
+        self._out = exchange.ours
+        # Whether it is still to be decided what becomes of the response.
         self._open = True
         self._stood_in = False
-        self._unshared: str | None = None
+        # What takes the messages once nothing more is to be kept.
+        self._rest: Send | None = None
         exchange.receive.hold()
-
-    def seen_by(self, what: str) -> None:
-        """Something of the app's that is handed the request makes the response: it is that caller's alone."""
-        self._unshared = what
 
     # -- the app's messages ---------------------------------------------------------------------
 
     async def __call__(self, message: Message) -> None:
+        """Take one message of the app's."""
         kind = message["type"]
         if kind == "http.response.body" and not message.get("more_body", False):
+            # All has been said: whether the client is still there cuts nothing off any more.
             self._exchange.receive.release()
-        if kind == "http.response.start":
+        if self._rest is not None:
+            await self._rest(message)
+        elif kind == "http.response.start":
             await self._started(message)
         elif kind == "http.response.body" and self._start is not None:
             await self._chunk(self._start, message)
@@ -78,46 +72,64 @@ class Fill:
             await self._exchange.outer(message)
 
     async def _started(self, message: Message) -> None:
-        exchange, recipe = self._exchange, self._recipe
-        status, headers = message["status"], [(name.lower(), value) for name, value in message.get("headers", ())]
+        status, headers = message["status"], lower_names(message.get("headers", ()))
         # Servers take names in any case, so a `Set-Cookie` of a layer inside must be known in any.
-        message = {**message, "headers": headers}
-        if status >= 500 and status not in recipe.policy.lifetimes:
-            await self._server_error(message, status)
-            return
-        reason = "trailers" if message.get("trailers") else None
-        reason = reason or self._unshared
-        reason = reason or refusal(
-            status,
-            headers,
-            recipe.policy,
-            partitioned=bool(recipe.policy.partition),
-            most_bytes=exchange.app_context.engine.settings.max_body_bytes,
-        )
-        if reason is not None:
-            self._refused()
-            if status in (404, 410) or status < 400:
-                exchange.outdate(recipe)
-            exchange.annotate(Outcome(Result.MISS, reason=self._reason, detail=reason))
-            await exchange.sink(message)
-            return
-        self._start = message
+        start = {**message, "headers": headers}
+        covered = status >= 500 and self._fallback() is not None
+        match self._rules.accept(status, headers, trailers=bool(message.get("trailers")), covered=covered):
+            case Keep():
+                self._start = start
+            case Cover():
+                self._lost(status)
+                await self._stand_in(status)
+            case Freshen() as freshen:
+                await self._freshen(freshen)
+            case Refuse() as refuse:
+                await self._refuse(start, refuse)
 
-    async def _server_error(self, message: Message, status: int) -> None:
-        exchange = self._exchange
-        self._lost(status)
-        stale = self._fallback()
-        if stale is None:
-            exchange.annotate(Outcome(Result.MISS, reason=self._reason, detail="status"))
-            await exchange.sink(message)
-            return
-        exchange.swallow()
-        await self._stand_in(stale, status)
+    async def _refuse(self, start: Message, refuse: Refuse) -> None:
+        """Let a response through that is not kept, or the 304 that stands for it."""
+        exchange, status, headers = self._exchange, start["status"], start["headers"]
+        if refuse.failed:
+            self._lost(status)
+        else:
+            self._refused()
+        if refuse.outdated:
+            exchange.outdate(self._rules.key, self._rules.asked_headers)
+        outcome = Outcome(Result.MISS, reason=self._reason, detail=refuse.detail)
+        exchange.told(outcome)
+        fields = [*self._rules.fields(Form.REFUSED, headers), *status_fields(exchange.app_context, outcome)]
+        if self._rules.has_it(status, headers):
+            self._rest = nowhere
+            await self._send_304(fields)
+        else:
+            self._rest = exchange.outer
+            await exchange.outer({**start, "headers": fields})
+
+    async def _send_304(self, fields: list[RawField]) -> None:
+        send = self._exchange.outer
+        await send({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _freshen(self, freshen: Freshen) -> None:
+        """A 304 to our own condition: what is stored is still right, with these fields (RFC 9111 section 4.3.4)."""
+        exchange, stored = self._exchange, freshen.made.stored
+        if freshen.refused is None:
+            outcome = self._store(freshen.made)._replace(fwd_status=304)
+        else:
+            self._refused()
+            if freshen.outdated:
+                exchange.outdate(self._rules.key, self._rules.asked_headers)
+            outcome = Outcome(Result.MISS, reason=self._reason, fwd_status=304, detail=freshen.refused)
+        self._rest = nowhere
+        exchange.told(outcome, filled=None if freshen.own else stored)
+        fields = [*stored.headers, *freshen.own, *status_fields(exchange.app_context, outcome)]
+        await self._rules.reply(exchange.ours, stored, fields)
 
     async def _chunk(self, start: Message, message: Message) -> None:
         body, more = message.get("body", b""), message.get("more_body", False)
         self._body += body
-        length = content_length(start.get("headers", ()))
+        length = content_length(start["headers"])
         complete = not more or (length is not None and len(self._body) == length)
         if self._pump is None and complete:
             await self._completed_at_once(start)
@@ -133,132 +145,132 @@ class Fill:
     async def _completed_at_once(self, start: Message) -> None:
         exchange = self._exchange
         stored, outcome = self._keep(start)
-        exchange.swallow()
+        self._rest = nowhere
         exchange.told(outcome, filled=stored)
         if stored is None:
-            fields = self._unkept_fields(start)
-            await exchange.outer({**start, "headers": [*fields, *status_fields(exchange.app_context, outcome)]})
-            await exchange.outer({"type": "http.response.body", "body": bytes(self._body)})
+            fields = [*self._rules.fields(Form.UNKEPT, start["headers"]), *status_fields(exchange.app_context, outcome)]
+            await exchange.ours({**start, "headers": fields})
+            await exchange.ours({"type": "http.response.body", "body": bytes(self._body)})
             return
-        fields = [*stored.headers, *status_fields(exchange.app_context, outcome)]
-        await send_response(exchange.outer, exchange.app_context, stored, exchange.client_headers, fields)
-
-    def _unkept_fields(self, start: Message) -> list[RawField]:
-        headers: list[RawField] = list(start.get("headers", ()))
-        return [*headers, *downstream_fields(headers, self._recipe.policy, private=self._recipe.private)]
+        fields = [*self._rules.first_fields(start["headers"], stored), *status_fields(exchange.app_context, outcome)]
+        await self._rules.reply(exchange.ours, stored, fields)
 
     async def _begin_stream(self, start: Message, message: Message) -> None:
         exchange = self._exchange
-        self._pump = Pump(exchange.outer)
-        headers: list[RawField] = list(start.get("headers", ()))
-        fields = streamed_fields(self._recipe, headers, exchange.request_tags().snapshot())
-        outcome = Outcome(Result.MISS, reason=self._reason, detail=exchange.detail)
+        outcome = Outcome(Result.MISS, reason=self._reason, detail=self._detail)
         exchange.told(outcome)
-        await self._pump.put({**start, "headers": [*fields, *status_fields(exchange.app_context, outcome)]}, message)
+        fields = [*self._rules.fields(Form.STREAMED, start["headers"]), *status_fields(exchange.app_context, outcome)]
+        if self._rules.has_it(start["status"], start["headers"]):
+            await self._send_304(fields)
+            self._out = nowhere
+        self._pump = Pump(self._out)
+        await self._pump.put({**start, "headers": fields}, message)
 
     async def _let_through(self, start: Message, message: Message, reason: str) -> None:
         """What cannot be kept after all: from here on the client sets the pace again."""
         exchange = self._exchange
         self._refused()
-        exchange.outdate(self._recipe)
+        exchange.outdate(self._rules.key, self._rules.asked_headers)
         if self._pump is None:
+            self._rest = self._out
             outcome = Outcome(Result.MISS, reason=self._reason, detail=reason)
             exchange.told(outcome)
-            fields = [*self._unkept_fields(start), *status_fields(exchange.app_context, outcome)]
-            await exchange.outer({**start, "headers": fields})
+            fields = [*self._rules.fields(Form.UNKEPT, start["headers"]), *status_fields(exchange.app_context, outcome)]
+            await self._out({**start, "headers": fields})
         else:
+            self._rest = self._out
             await self._pump.drained()
         self._body = bytearray()
-        exchange.sink = exchange.outer
-        await exchange.outer(message)
+        await self._out(message)
 
     # -- what becomes of it ---------------------------------------------------------------------
 
     def _keep(self, start: Message) -> tuple[StoredResponse | None, Outcome]:
         """Store the complete response, if no purge has overtaken it, and let the waiters have it."""
-        exchange, engine = self._exchange, self._exchange.app_context.engine
         body = bytes(self._body)
-        headers: list[RawField] = list(start.get("headers", ()))
-        length = content_length(headers)
-        if length is not None and length != len(body):
-            self._refused()
-            return None, Outcome(Result.MISS, reason=self._reason, detail="incomplete")
-        now = engine.now()
-        stored, chosen = stored_response(
-            self._recipe,
-            start["status"],
-            headers,
-            body,
-            exchange.request_tags().snapshot(),
-            now=now,
-            wall_now=exchange.app_context.cache.clock.wall(),
-            draw=engine.draw(),
-        )
-        seconds = now - self._recipe.began
+        length = content_length(start["headers"])
+        made: Made | str = "incomplete"
+        if length is None or length == len(body):
+            made = self._rules.make(start["status"], start["headers"], body)
+        if isinstance(made, Made):
+            return made.stored, self._store(made)
+        self._refused()
+        return None, Outcome(Result.MISS, reason=self._reason, detail=made)
+
+    def _store(self, made: Made) -> Outcome:
+        engine, runtime = self._exchange.app_context.engine, self._exchange.runtime
+        stored, now = made.stored, engine.now()
         if engine.stale_from(stored, now) is None:
             if not engine.replica.live(now):
                 # It took longer than what may be kept without a word from the log: those who wait would take as long.
                 self._refused()
-                return stored, Outcome(Result.MISS, reason=self._reason, detail="disconnected")
-            self._close("superseded", seconds)
+                return Outcome(Result.MISS, reason=self._reason, detail="disconnected")
+            self._close("superseded")
             if self._flight is not None:
                 self._flight.supersede()
-            return stored, Outcome(Result.MISS, reason=self._reason, detail="superseded")
-        if not engine.keep(self._recipe, stored, chosen, now):
+            return Outcome(Result.MISS, reason=self._reason, detail="superseded")
+        if not engine.keep(made.key, stored, made.chosen, now):
             self._refused()
-            return stored, Outcome(Result.MISS, reason=self._reason, detail="too-large")
-        if self._target is not None:
-            engine.remember_target(self._target, self._recipe.key)
-        if exchange.runtime.l2 is not None:
-            fill_lock = None if self._flight is None else self._flight.take_fill_lock()
-            exchange.runtime.l2.keep(self._recipe.key, stored, fill_lock, split=self._recipe.split)
-        self._close("stored", seconds)
-        exchange.runtime.flights.unmark(stored.key)
-        if self._flight is not None:
+            return Outcome(Result.MISS, reason=self._reason, detail="too-large")
+        self._rules.kept(stored)
+        fresh = stored.fresh_until > now
+        if fresh:
+            if runtime.l2 is not None:
+                fill_lock = None if self._flight is None else self._flight.take_fill_lock()
+                runtime.l2.keep(made.key, stored, fill_lock, split=self._rules.split)
+            runtime.flights.unmark(stored.key)
+        self._close("stored")
+        if self._flight is not None and fresh:
             self._flight.land(stored)
-        return stored, Outcome(
-            Result.MISS, reason=self._reason, ttl=int(stored.fresh_until - now), stored=True, detail=exchange.detail
-        )
+        elif self._flight is not None:
+            # To be validated for each: nobody gains by waiting.
+            self._flight.refuse()
+        ttl = int(stored.fresh_until - now)
+        return Outcome(Result.MISS, reason=self._reason, ttl=ttl, stored=True, detail=self._detail)
 
-    def _close(self, outcome: str, seconds: float) -> None:
+    def _close(self, outcome: str) -> None:
         self._open = False
         exchange = self._exchange
+        seconds = exchange.app_context.engine.now() - self._rules.began
         exchange.app_context.counters.filled(seconds, exchange.route, outcome)
         if outcome == "stored":
             exchange.app_context.log_once.well((_RAISED, exchange.route))
         if exchange.refresh is not None:
-            exchange.refresh.outcome = outcome
+            exchange.refresh.came(outcome)
+
+    def abandon(self) -> None:
+        """Keep nothing, and let nobody wait: the response has another owner."""
+        self._refused()
 
     def _refused(self) -> None:
+        self._exchange.receive.release()
         if self._open:
-            self._exchange.receive.release()
-            self._close("refused", self._exchange.app_context.engine.now() - self._recipe.began)
+            self._close("refused")
             if self._flight is not None:
                 self._flight.refuse()
 
     def _lost(self, status: int | None = None) -> None:
+        self._exchange.receive.release()
         if self._open:
-            self._exchange.receive.release()
-            self._close("failed", self._exchange.app_context.engine.now() - self._recipe.began)
+            self._close("failed")
             if self._flight is not None:
                 self._flight.fail(status)
 
-    async def _stand_in(self, stale: StoredResponse, status: int) -> None:
-        exchange = self._exchange
-        self._stood_in = True
-        engine = exchange.app_context.engine
-        outcome = engine.outcome(stale, Result.STALE, Reason.STALE, engine.now(), status)
-        exchange.told(outcome, stale)
-        await self._send_in_place(stale, outcome)
-
     def _fallback(self) -> StoredResponse | None:
         """What may stand in for this forward, should it fail."""
-        engine = self._exchange.app_context.engine
-        return engine.fallback(self._stale, engine.now())
+        return self._stale if self._stale is not None and self._rules.stands_in(self._stale) else None
 
-    async def _send_in_place(self, stale: StoredResponse, outcome: Outcome) -> None:
-        exchange = self._exchange
-        await send_stored(exchange.outer, exchange.app_context, stale, exchange.client_headers, outcome)
+    async def _stand_in(self, status: int) -> bool:
+        """Answer with the stale response, if it may; drop what else the app sends."""
+        exchange, engine, stale = self._exchange, self._exchange.app_context.engine, self._fallback()
+        if stale is None:
+            return False
+        self._rest = nowhere
+        self._stood_in = True
+        outcome = engine.outcome(stale, Result.STALE, Reason.STALE, engine.now(), status)
+        exchange.told(outcome, stale)
+        await self._rules.reply(exchange.ours, stale, stored_fields(exchange.app_context, stale, outcome))
+        return True
 
     # -- the app's end --------------------------------------------------------------------------
 
@@ -278,16 +290,10 @@ class Fill:
             else:
                 await self._pump.drained()
             return False
-        if self._stood_in and isinstance(error, Exception):
-            # The error layer of an app inside ours sends its 500 first and raises then.
+        if not isinstance(error, Exception):
+            return False
+        # The error layer of an app inside ours sends its 500 first and raises then.
+        answered = self._stood_in or (self._rest is None and await self._stand_in(500))
+        if answered:
             exchange.log_trouble(_RAISED, error)
-            return True
-        if not isinstance(error, Exception) or exchange.sink is not self:
-            return False
-        stale = self._fallback()
-        if stale is None:
-            return False
-        exchange.log_trouble(_RAISED, error)
-        exchange.swallow()
-        await self._stand_in(stale, 500)
-        return True
+        return answered

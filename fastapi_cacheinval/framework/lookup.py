@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, assert_never
+from dataclasses import dataclass
+from typing import Any, Protocol, assert_never
 
 from starlette.requests import Request
 from starlette.types import Scope
@@ -19,6 +20,8 @@ from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
 from fastapi_cacheinval.framework.answering import SENT_PAST
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
+from fastapi_cacheinval.framework.policy_rules import PolicyRules
+from fastapi_cacheinval.framework.responding import Annotated, Responder, Stored, bypassed
 from fastapi_cacheinval.framework.short_circuit import answers_by_the_error_alone, sent_without_the_request
 from fastapi_cacheinval.grammar.cache_control import parse
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, first, values
@@ -27,7 +30,7 @@ from fastapi_cacheinval.routes.bindings import InvalidParameter
 from fastapi_cacheinval.routes.fastapi_private import on_end
 from fastapi_cacheinval.routes.plan import RoutePlan, Sharing
 
-__all__ = ["Lookup", "raw_target"]
+__all__ = ["Lookup", "Orders", "Verdict", "raw_target"]
 
 
 def raw_target(scope: Scope, host: bytes) -> Target:
@@ -67,15 +70,47 @@ def _route_parts(plan: RoutePlan, scope: Scope) -> Iterator[bytes]:
         yield b"+" + str(given[name]).encode("utf-8", "surrogatepass") if name in given else b""
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a route lookup has come to: what takes the response from here on.
+
+    `unwind` is the status to unwind the request with, None where the handler runs; `fills` says that its response is
+    seen as a fill.
+    """
+
+    responder: Responder
+    unwind: int | None = None
+    fills: bool = False
+
+
+class Orders(Protocol):
+    """Where a lookup orders forwards in the background."""
+
+    def order_refresh(self, stored: StoredResponse) -> None:
+        """Have a stored response refreshed, if nobody is at it."""
+        ...
+
+    def order_forward(self, key: bytes) -> bool:
+        """Have the request forwarded once more, as the leader of the key; whether it is."""
+        ...
+
+
 class Lookup:
     """One route lookup: L1, then collapse, then the handler runs as a fill."""
 
     def __init__(
-        self, exchange: Exchange, request: Request, plan: RoutePlan, policy: CachePolicy, partition: tuple[Any, ...]
+        self,
+        exchange: Exchange,
+        orders: Orders,
+        request: Request,
+        plan: RoutePlan,
+        policy: CachePolicy,
+        partition: tuple[Any, ...],
     ) -> None:
         app_context, scope = exchange.app_context, request.scope
         settings = app_context.engine.settings
         self.exchange = exchange
+        self.orders = orders
         self.engine = app_context.engine
         self.request = request
         self.plan = plan
@@ -99,37 +134,35 @@ class Lookup:
         self.declared = plan.headers
         self.target: Target | None = exchange.leading(_front_target(exchange, scope, plan), self.key)
         self.tags: tuple[str, ...] = ()
-        self.fill: Fill | None = None
         self.deadline = exchange.began + settings.collapse_timeout
 
-    async def run(self) -> int | None:
-        """Leave an answer behind, and give its status; or leave a fill behind, or nothing, so that the handler runs."""
+    async def run(self) -> Verdict:
+        """Say what takes the response, and whether the handler runs."""
         exchange = self.exchange
         if exchange.refresh is not None:
-            if self._bind_tags():
-                self._forward(Go(exchange.refresh.flight, None, Reason.STALE))
-            return None
+            if not self._bind_tags():
+                return self._bypass("invalid")
+            return self._forward(Go(exchange.refresh.take(), None, Reason.STALE))
         coalescing = Coalescing(self.engine, exchange.runtime, self)
         found: Answer | Missed | Go = coalescing.look()
         if isinstance(found, Missed):
             if self._only_if_cached():
                 # RFC 9111 section 5.2.1.7: the client would rather have a 504 than wait for the app.
-                exchange.annotate(Outcome(Result.MISS, reason=found.reason, detail="only-if-cached"))
-                return 504
+                outcome = Outcome(Result.MISS, reason=found.reason, detail="only-if-cached")
+                return Verdict(Annotated(exchange, outcome), unwind=504)
             if not self._bind_tags():
-                return None
+                return self._bypass("invalid")
             with exchange.current():
                 found = await coalescing.run(found)
         match found:
             case Answer():
                 return self._answer(found)
             case Go(hit_for_miss=True) if first(self.headers, b"range") is not None:
-                exchange.bypass("range")
+                return self._bypass("range")
             case Go():
-                self._forward(found)
+                return self._forward(found)
             case _:
                 assert_never(found)
-        return None
 
     # -- what the loop asks ---------------------------------------------------------------------
 
@@ -170,20 +203,22 @@ class Lookup:
 
     def order_forward(self, key: bytes) -> bool:
         """Have the request forwarded once more in the background."""
-        return self.exchange.order_forward(key)
+        return self.orders.order_forward(key)
 
     # -- answers --------------------------------------------------------------------------------
 
-    def _answer(self, answer: Answer) -> int:
+    def _answer(self, answer: Answer) -> Verdict:
         stored = answer.stored
         if answer.refresh:
-            self.exchange.order_refresh(stored)
+            self.orders.order_refresh(stored)
         if self.target is not None:
             self.engine.remember_target(self.target, self.key)
         now = self.engine.now()
         outcome = self.engine.outcome(stored, answer.result, answer.reason, now, answer.fwd_status, answer.tier)
-        self.exchange.answer(stored, outcome)
-        return stored.status
+        return Verdict(Stored(self.exchange, stored, outcome), unwind=stored.status)
+
+    def _bypass(self, detail: str) -> Verdict:
+        return Verdict(bypassed(self.exchange, detail))
 
     def _only_if_cached(self) -> bool:
         asked = values(self.headers, b"cache-control")
@@ -200,7 +235,6 @@ class Lookup:
                 for name in template.names
             }
         except InvalidParameter:
-            self.exchange.bypass("invalid")
             return False
         tags: list[str] = []
         for template in self.policy.templates:
@@ -212,8 +246,8 @@ class Lookup:
         self.tags = tuple(tags)
         return True
 
-    def _forward(self, go: Go) -> None:
-        """Let the handler run, seen as a fill from here on."""
+    def _forward(self, go: Go) -> Verdict:
+        """Let the handler run, and see its response as a fill."""
         exchange, app_context = self.exchange, self.exchange.app_context
         # Made before any thread of the handler can: two that made one each would lose the tags of one.
         exchange.request_tags()
@@ -234,25 +268,23 @@ class Lookup:
             trace=exchange.trace,
         )
         app_context.counters.forwarded(go.reason, exchange.route)
-        exchange.detail = go.detail
-        fill = self.fill = exchange.sink = Fill(
-            exchange, recipe, go.reason, flight=go.flight, stale=go.stale, target=self.target
-        )
+        rules = PolicyRules(exchange, recipe, self.target)
         if self.plan.sharing is not Sharing.DECLARED:
-            self._watch(fill)
+            self._watch(rules)
         self._normalise()
+        return Verdict(Fill(exchange, rules, go), fills=True)
 
-    def _watch(self, fill: Fill) -> None:
+    def _watch(self, rules: PolicyRules) -> None:
         """No signature says what is read by those who are handed the request after the handler."""
         scope = self.request.scope
 
         def raised(error: BaseException) -> None:
             if not answers_by_the_error_alone(scope, error):
-                fill.seen_by("exception-handler")
+                rules.seen_by("exception-handler")
 
         def made(response: object) -> None:
             if not sent_without_the_request(response):
-                fill.seen_by("own-response")
+                rules.seen_by("own-response")
 
         on_end(scope, raised, made)
 

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from enum import Enum
 from typing import Any
 
 from starlette.requests import Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
-from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.dependencies import Cached
@@ -29,7 +29,7 @@ from fastapi_cacheinval.errors import PurgeNotDelivered
 from fastapi_cacheinval.framework.answering import status_fields
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.purging import Purge, Purging
-from fastapi_cacheinval.grammar.fields import first
+from fastapi_cacheinval.grammar.fields import first, lower_names
 
 __all__ = ["Mutation"]
 
@@ -51,8 +51,6 @@ class Mutation(Purging):
 
     def __init__(self, app_context: AppContext, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(app_context, runtime, scope, receive, send)
-        self.sink = self._take
-        self.tended = True
         self._held: list[Message] = []
         self._held_bytes = 0
         self._state = _State.WAITING
@@ -66,12 +64,13 @@ class Mutation(Purging):
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """`cached()` is inert on an unsafe method."""
 
-    def order_refresh(self, stored: StoredResponse) -> None:
-        """Nothing is looked up for an unsafe method."""
+    async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """The request has come to its route: nothing is looked up there."""
+        await handle(scope, receive, send)
 
-    def order_forward(self, key: bytes) -> bool:
-        """Nothing is looked up for an unsafe method."""
-        return False
+    def send(self, message: Message) -> Awaitable[None]:
+        """Take one message of the app's: a mutation is its own responder, since its response may be held."""
+        return self._take(message)
 
     def _can_still_commit(self) -> bool:
         plan = self.app_context.table.plan_for(self.scope) if "route" in self.scope else None
@@ -91,7 +90,7 @@ class Mutation(Purging):
 
     async def _started(self, message: Message) -> None:
         # Servers take names in any case, and so do we.
-        headers = [(name.lower(), value) for name, value in message.get("headers", ())]
+        headers = lower_names(message.get("headers", ()))
         self._refused = message["status"] >= 400
         if not self._refused:
             self._note_headers(headers)
@@ -221,7 +220,7 @@ class Mutation(Purging):
         self.changes.close()
         return held, fence
 
-    async def done(self) -> None:
+    async def ended(self) -> None:
         """The app has returned: all that could commit has."""
         held, fence = self._ended()
         # Before waiting for a client that may be slow to take what was released early.

@@ -3,51 +3,48 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextvars import Token
-from typing import Any, cast
+from typing import Any
 
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
-from fastapi_cacheinval.core.decide import Serve
-from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
-from fastapi_cacheinval.engine.l2 import Found, Granted, Refused, Unavailable
 from fastapi_cacheinval.engine.request_tags import HasRequestTags, current_request_tags
 from fastapi_cacheinval.engine.runtime import Runtime
+from fastapi_cacheinval.framework.answering import nowhere
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
-from fastapi_cacheinval.framework.exchange import Exchange, RefreshOrder, nobody, nowhere
-from fastapi_cacheinval.framework.filling import Fill
+from fastapi_cacheinval.framework.exchange import Exchange, run_app
 from fastapi_cacheinval.framework.lookup import Lookup
+from fastapi_cacheinval.framework.receiving import nobody
+from fastapi_cacheinval.framework.refresh import RefreshOrder, again, lead_in_background
+from fastapi_cacheinval.framework.responding import Direct, Responder, bypassed
 from fastapi_cacheinval.framework.short_circuit import short_circuit
 from fastapi_cacheinval.ports.store import Target
-from fastapi_cacheinval.routes.plan import Sharing
+from fastapi_cacheinval.routes.plan import RoutePlan, Sharing
 
-__all__ = ["Read", "again", "lead_in_background", "order_refresh", "pass_on"]
+__all__ = ["AtRoute", "Read", "order_refresh"]
 
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
-# Seconds by which two readings of one stored response's age may differ.
-_SAME = 0.005
-# What others hang on a request for as long as it lasts; a refresh is a request of its own.
-_CALLERS_OWN = frozenset({SCOPE_KEY, "fastapi.telemetry"})
 # What a fill changes in the scope of a request.
 _HIDDEN = ("headers", "extensions")
-_TRACE = frozenset({b"traceparent", b"tracestate"})
 
 
 class Read(Exchange):
     """A safe request, which may be answered from the cache once its route's `cached()` asks."""
 
     # Defaults of the class, set on the few that need them: most requests are for routes without a policy.
-    settled: bool = False
-    fill: Fill | None = None
-    inside: AtRoute | None = None
+    _settled: bool = False
     _token: Token[HasRequestTags | None] | None = None
+    # Whether it has come to its route, behind layers.
+    _came_to_route: bool = False
+    # Whether the app is shown another request than the layers outside ours.
+    _hides: bool = False
 
     def __init__(
         self,
@@ -64,91 +61,109 @@ class Read(Exchange):
         super().__init__(app_context, runtime, scope, receive, send, refresh, cdn_fields=cdn_fields)
         # Why nothing may be answered from the cache, whatever is stored.
         self.closed = closed
+        self._responder: Responder = Direct(send)
+
+    # A plain method that returns the responder's awaitable: no frame of its own on the way out.
+    def send(self, message: Message) -> Awaitable[None]:
+        """Take one message of the app's."""
+        return self._responder(message)
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """`invalidates()` is inert on a safe method."""
 
     async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Where layers that we do not know stand before the route, the cache works behind them."""
+        """The request has come to its route. Behind layers that we do not know, the cache works here."""
         if self.cdn_fields is not None:
             # Layers may have made one of their own.
             self.cdn_fields.follow(scope)
-        fresh = scope["method"] == "GET" and not self.settled and self.inside is None
+        fresh = scope["method"] == "GET" and not self._settled and not self._came_to_route
         plan = self.app_context.table.plan_for(scope) if fresh else None
         if plan is None or not plan.layered:
             await handle(scope, receive, send)
             return
-        self.inside = AtRoute(self, scope, receive, send)
-        self.tended = True
+        self._came_to_route = self._hides = True
+        spoken = Spoken(send, plan.policy)
         if self.refresh is None:
-            self.sink = Compared(self, self.inside.spoken, lambda: self.app_context.note_changed(plan))
+            self._responder = Compared(self, spoken, lambda: self.app_context.note_changed(plan))
         try:
-            await pass_on(self.inside, scope, handle)
+            await run_app(AtRoute(self, scope, receive, spoken), scope, handle)
         finally:
             scope[SCOPE_KEY] = self
 
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """The route lookup; it raises to unwind the request where the answer is known."""
         scope = request.scope
-        if self.settled or scope["method"] != "GET":
+        if self._settled or scope["method"] != "GET":
             return
         app_context = self.app_context
         plan = app_context.table.plan_for(scope)
         if plan is None:
-            self.bypass("unknown-route")
+            self._responder = bypassed(self, "unknown-route")
         elif plan.cached is cached and plan.policy is not None:
-            self.settled = True
+            self._settled = True
             self.plan = plan
-            if self.closed is not None:
-                self.bypass(self.closed)
-            elif plan.sharing is Sharing.UNPROVED:
-                app_context.warn_once(plan)
-                self.bypass("caller-dependent")
-            elif plan.layered and not isinstance(self, AtRoute):
-                # It came another way than through the route's tap, or a second time.
-                self.bypass("unseen-inside")
-            else:
-                self.looks_up()
-                lookup = Lookup(self, request, plan, plan.policy, partition)
-                status = await lookup.run()
-                if status is not None:
-                    raise short_circuit(request, status)
-                self.fill = lookup.fill
-                self.tended = self.fill is not None
-                # For code without the request at hand, from here on in this context.
-                self._token = current_request_tags.set(self)
+            detail = self._closed_to(plan)
+            if detail is not None:
+                self._responder = bypassed(self, detail)
+                return
+            self.looks_up()
+            verdict = await Lookup(self, self, request, plan, plan.policy, partition).run()
+            self._responder = verdict.responder
+            if verdict.unwind is not None:
+                raise short_circuit(request, verdict.unwind)
+            self._hides = verdict.fills
+            # For code without the request at hand, from here on in this context.
+            self._token = current_request_tags.set(self)
+
+    def _closed_to(self, plan: RoutePlan) -> str | None:
+        """Why this request is not looked up at its route."""
+        if self.closed is not None:
+            return self.closed
+        if plan.sharing is Sharing.UNPROVED:
+            self.app_context.warn_once(plan)
+            return "caller-dependent"
+        # It came another way than through the route's tap, or a second time.
+        return "unseen-inside" if plan.layered and not self._at_route else None
+
+    @property
+    def _at_route(self) -> bool:
+        return False
 
     def order_refresh(self, stored: StoredResponse) -> None:
+        """Have a stored response refreshed in the background, if nobody is at it."""
         order_refresh(self.app_context, self.runtime, self.arrived, self.client_headers, stored, self.trace)
 
     def order_forward(self, key: bytes) -> bool:
+        """Have this request forwarded once more in the background, as the leader of the key; whether it is."""
         scope = again(self.arrived, self.client_headers, CONDITIONAL_FIELDS)
         return _order(self.app_context, self.runtime, key, scope, cause=self.trace)
 
-    async def done(self) -> None:
+    async def ended(self) -> None:
+        """The app has returned."""
         self._restore()
-        if self.fill is not None:
-            await self.fill.ended()
-        if isinstance(self.sink, Compared):
-            await self.sink.ended()
+        await self._responder.ended()
+
+    async def failed(self, error: BaseException) -> bool:
+        """The app has raised; True where the client has its answer all the same."""
+        self._restore()
+        return await self._responder.failed(error)
 
     def _restore(self) -> None:
         """Give layers outside ours back what the fill was not to see."""
-        given = self._given()
-        for key in _HIDDEN:
-            if key in given:
-                self.scope[key] = given[key]
+        if self._hides:
+            given = self._given
+            for key in _HIDDEN:
+                if key in given:
+                    self.scope[key] = given[key]
         if self._token is not None:
             # Where a layer inside ours runs the app in a task, the context has gone with it.
             with contextlib.suppress(ValueError):
                 current_request_tags.reset(self._token)
 
+    @property
     def _given(self) -> Scope:
+        """What the request was when it came here."""
         return self.arrived
-
-    async def failed(self, error: BaseException) -> bool:
-        self._restore()
-        return self.fill is not None and await self.fill.failed(error)
 
 
 class AtRoute(Read):
@@ -157,90 +172,49 @@ class AtRoute(Read):
     What is stored is what the route said; each answer, stored or not, passes through the layers.
     """
 
-    def __init__(self, around: Read, scope: Scope, receive: Receive, send: Send) -> None:
-        self.spoken = Spoken(send)
+    def __init__(self, around: Read, scope: Scope, receive: Receive, spoken: Spoken) -> None:
         super().__init__(
             around.app_context,
             around.runtime,
             scope,
             receive,
-            self.spoken,
+            spoken,
             around.refresh,
             cdn_fields=around.cdn_fields,
             closed=around.closed,
         )
+        self._spoken = spoken
+        self._server = around.server
         self._entered: Scope = {key: scope[key] for key in _HIDDEN if key in scope}
         # What it knew when it came, and how it is made again, all layers included.
         self.mark, self.began, self.arrived = around.mark, around.began, around.arrived
-        self.seen, self._around = around.seen, around
+        self.seen = around.seen
         # Its conditions are about what comes out of the layers.
         self.client_headers = [pair for pair in around.client_headers if pair[0] not in CONDITIONAL_FIELDS]
 
-    async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
-        """The route lookup, by what the layers have made of the request."""
-        await super().look_up(request, cached, partition)
-        if self.fill is not None:
-            self._speak_at_once()
-
-    def answer(self, stored: StoredResponse, outcome: Outcome) -> None:
-        """Send a stored response into the layers."""
-        self._speak_at_once()
-        super().answer(stored, outcome)
-
-    def annotate(self, outcome: Outcome) -> None:
-        """Let the route's answer through with how it came, as soon as it comes."""
-        self.spoken.at_once = False
-        super().annotate(outcome)
+    @property
+    def ours(self) -> Send:
+        """Where an answer of the cache's own goes: into the layers, which are compared with it at their far end."""
+        return self._spoken.ours
 
     def leading(self, target: Target | None, key: bytes) -> Target | None:
         """Only an answer that the layers leave as it is may be given without asking them."""
         if target is not None:
-            self.spoken.untouched = lambda: self.app_context.engine.remember_target(target, key)
+            self._spoken.when_untouched(lambda: self.app_context.engine.remember_target(target, key))
         return None
 
     @property
     def server(self) -> Send:
         """What the server gave: layers have a `send` of their own."""
-        return self._around.server
+        return self._server
 
-    def _speak_at_once(self) -> None:
-        self.spoken.at_once = True
-        self.spoken.policy = None if self.plan is None else self.plan.policy
+    @property
+    def _at_route(self) -> bool:
+        return True
 
+    @property
     def _given(self) -> Scope:
         return self._entered
-
-
-async def pass_on(exchange: Exchange, scope: Scope, app: ASGIApp | None = None) -> None:
-    """Let the app, or a route of it, have a request, and end the exchange as that ends."""
-    scope[SCOPE_KEY] = exchange
-    try:
-        await (exchange.app_context.app if app is None else app)(scope, exchange.receive, exchange.send)
-    except BaseException as error:
-        answered = await exchange.answered_anyway(error)
-        if not answered and (not exchange.tended or not await exchange.failed(error)):
-            raise
-    else:
-        if exchange.tended:
-            await exchange.done()
-    finally:
-        del scope[SCOPE_KEY]
-        if exchange.seen is not None:
-            exchange.seen.left()
-
-
-def again(arrived: Scope, headers: list[tuple[bytes, bytes]], dropped: frozenset[bytes]) -> Scope:
-    """The request again, as a plain GET of its own."""
-    scope: dict[str, Any] = {
-        key: dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
-        for key, value in arrived.items()
-        if key not in _CALLERS_OWN
-    }
-    scope["method"] = "GET"
-    # Its spans are its own trace's.
-    scope["headers"] = [pair for pair in headers if pair[0] not in dropped and pair[0] not in _TRACE]
-    scope["extensions"] = {}
-    return scope
 
 
 def order_refresh(
@@ -275,76 +249,6 @@ def _order(
 
     async def forward(order: RefreshOrder) -> None:
         closed = None if app_context.cache.enabled else "disabled"
-        exchange = Read(app_context, runtime, scope, nobody, nowhere, order, closed=closed)
-        try:
-            await pass_on(exchange, scope)
-        finally:
-            if exchange.fill is None and (exchange.inside is None or exchange.inside.fill is None):
-                # It never came as far as its own cached(): whoever waits must not wait for it.
-                order.flight.fail()
+        await run_app(Read(app_context, runtime, scope, nobody, nowhere, order, closed=closed), scope)
 
     return lead_in_background(app_context, runtime, key, forward, newer_than=newer_than, cause=cause)
-
-
-def lead_in_background(
-    app_context: AppContext,
-    runtime: Runtime,
-    key: bytes,
-    forward: Callable[[RefreshOrder], Awaitable[None]],
-    *,
-    newer_than: StoredResponse | None = None,
-    cause: str = "",
-) -> bool:
-    """Begin a background forward that leads a key's flight; False where one is under way or there is no room.
-
-    Where replicas share a tier, what another one has refreshed since is taken in place of a forward. `cause` is the
-    `traceparent` of the request that asks for it; where that is not recorded, neither is this.
-    """
-    flight = runtime.flights.lead(key) if runtime.may_refresh(key) else None
-    if flight is None:
-        return False
-    order = RefreshOrder(flight)
-    begun = False
-
-    async def refresh() -> str:
-        nonlocal begun
-        begun = True
-        tracing = app_context.cache.tracing
-        with tracing.span("cacheinval.refresh", link=cause) as span:
-            if not await _found_in_l2(app_context, runtime, order, newer_than):
-                await forward(order)
-            span.note("cacheinval.outcome", order.outcome)
-        return order.outcome
-
-    def ended(outcome: str) -> None:
-        if not begun:
-            flight.fail()
-        app_context.counters.refreshed(outcome)
-
-    runtime.refresh(key, refresh, ended)
-    return True
-
-
-async def _found_in_l2(
-    app_context: AppContext, runtime: Runtime, order: RefreshOrder, newer_than: StoredResponse | None
-) -> bool:
-    """Whether a background forward is not needed: another replica was quicker, or no answer can be shared."""
-    l2, flight, engine = runtime.l2, order.flight, app_context.engine
-    if l2 is None or not l2.open:
-        return False
-
-    def wanted(stored: StoredResponse) -> bool:
-        newer = newer_than is None or stored.created > newer_than.created + _SAME
-        return newer and isinstance(engine.decide(stored, engine.now()), Serve)
-
-    deadline = engine.now() + engine.settings.refresh_timeout
-    led = await l2.lead_flight(flight, flight.key, (), deadline, wanted)
-    match led:
-        case Found():
-            order.outcome = "found"
-            return True
-        case Refused():
-            order.outcome = "refused"
-            return True
-        case Granted() | Unavailable():
-            return False

@@ -8,7 +8,7 @@ from enum import Enum
 
 from starlette.types import Message, Receive
 
-__all__ = ["Receiving"]
+__all__ = ["Receiving", "nobody"]
 
 
 class _Content(Enum):
@@ -92,3 +92,8 @@ class Receiving:
         if self._left is not None:
             return self._left
         return {"type": "http.disconnect"} if self._client is None else await self._client()
+
+
+async def nobody() -> Message:
+    """What a request hears that no client has sent."""
+    return {"type": "http.disconnect"}

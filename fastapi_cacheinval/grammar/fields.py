@@ -6,7 +6,7 @@ RFC 9110 §5.2, §5.6 and §7.6.1.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "end_to_end",
     "first",
     "is_token",
+    "lower_names",
     "split_list",
     "split_parameters",
     "unquote",
@@ -52,6 +53,11 @@ _COMMA_OR_QUOTE: Final = re.compile(rb'[",]')
 _SEMICOLON_OR_QUOTE: Final = re.compile(rb'[";]')
 _BACKSLASH_OR_QUOTE: Final = re.compile(rb'["\\]')
 _QUOTED_PAIR: Final = re.compile(rb"\\(.)", re.DOTALL)
+
+
+def lower_names(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The lines with their names in lower case, as all functions here expect them: servers take any case."""
+    return [(name.lower(), value) for name, value in headers]
 
 
 def values(headers: RawHeaders, name: bytes) -> list[bytes]:

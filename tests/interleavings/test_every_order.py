@@ -20,7 +20,7 @@ from fastapi import Depends, FastAPI
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
 from fastapi_cacheinval.engine.flights import Flight
-from fastapi_cacheinval.framework import exchange, filling
+from fastapi_cacheinval.framework import exchange, policy_rules
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.mutations import Answer, Call, http_scope, settle
@@ -499,12 +499,12 @@ async def test_a_fill_and_a_cancelled_mutation_in_every_order(capsys: Any) -> No
 async def test_a_fill_stamped_at_its_end_is_found_out(waking: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were a fill's stamp taken when it ends, some order would keep the old value."""
     theatre = _theatre("A.arrives A.handler A.has-read " + _PURGE + "C.arrives C.wakes")
-    genuine: Any = vars(filling)["stored_response"]
+    genuine: Any = vars(policy_rules)["stored_response"]
 
     def stamped_late(recipe: Any, *args: Any, **options: Any) -> Any:
         return genuine(replace(recipe, stamp=theatre.cache.engine.replica.stamp(options["now"])), *args, **options)
 
-    monkeypatch.setattr(filling, "stored_response", stamped_late)
+    monkeypatch.setattr(policy_rules, "stored_response", stamped_late)
     await theatre.plays(
         lambda: theatre.reads("A"), theatre.purges, lambda: theatre.reads("C"), check=theatre.nothing_old
     )

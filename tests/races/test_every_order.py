@@ -212,8 +212,8 @@ def _stamped_late(patch: pytest.MonkeyPatch) -> None:
     """A fill is stamped when it ends."""
 
     def keep(self: Any, start: Any) -> Any:
-        engine = self._exchange.app_context.engine
-        self._recipe = replace(self._recipe, stamp=engine.replica.stamp(engine.now()))
+        engine, rules = self._exchange.app_context.engine, self._rules
+        rules._recipe = replace(rules._recipe, stamp=engine.replica.stamp(engine.now()))
         return _keep(self, start)
 
     patch.setattr(Fill, "_keep", keep)

@@ -9,9 +9,8 @@ from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.ranges import cut
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.framework.answering import RawField, status_fields
+from fastapi_cacheinval.framework.answering import RawField, stored_fields
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.grammar.age import serialise_age
 
 __all__ = ["send_cut", "send_kept"]
 
@@ -20,10 +19,7 @@ async def send_kept(
     send: Send, app_context: AppContext, stored: SharedResponse, asked: Asked, outcome: Outcome
 ) -> None:
     """Send a stored response, a 304 or the ranges that stand for it."""
-    fields: list[RawField] = [*stored.headers]
-    if outcome.age is not None:
-        fields.append((b"age", serialise_age(outcome.age)))
-    await send_cut(send, app_context, stored, asked, [*fields, *status_fields(app_context, outcome)])
+    await send_cut(send, app_context, stored, asked, stored_fields(app_context, stored, outcome))
 
 
 async def send_cut(

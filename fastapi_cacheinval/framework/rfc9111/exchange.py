@@ -8,10 +8,12 @@ from starlette.requests import Request
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.dependencies import Cached
-from fastapi_cacheinval.framework.answering import SENT_PAST
+from fastapi_cacheinval.framework.answering import SENT_PAST, RawField
 from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.exchange import run_app
+from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.reading import Read
-from fastapi_cacheinval.framework.rfc9111.filling import HeaderFill
+from fastapi_cacheinval.framework.responding import Direct, Responder, bypassed
 from fastapi_cacheinval.grammar.targeted import CAPABILITY
 from fastapi_cacheinval.routes.fastapi_private import template_in
 
@@ -29,6 +31,8 @@ def has_policy(app_context: AppContext, scope: Any) -> bool:
 class HeaderRead(Read):
     """A forward whose response is judged by its own headers."""
 
+    _fill: Fill | None = None
+
     @property
     def route(self) -> str | None:
         """The template of the route that has answered, of any framework that leaves it in the scope."""
@@ -39,26 +43,40 @@ class HeaderRead(Read):
 
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """A route that was not known to have a policy has one: its response is none of the headers' business."""
-        fill = self.fill
-        if isinstance(fill, HeaderFill):
+        fill, self._fill = self._fill, None
+        if fill is not None:
             fill.abandon()
-            self.fill = None
-            self.sink = self.outer
+            self._responder = Direct(self.outer)
             request.scope["headers"] = [*self.client_headers]
             # The request keeps what it has parsed of them.
             request.__dict__.pop("_headers", None)
         await super().look_up(request, cached, partition)
 
-    def begin(self, fill: HeaderFill) -> None:
-        """Let a fill take the app's messages."""
-        self.fill = self.sink = fill
-        self.tended = True
+    async def forward(self, fill: Fill, *, condition: list[RawField] | None) -> None:
+        """Let the app answer, and see its response as a fill; `condition` is as in `_normalise`."""
+        # Made before any thread of the app can: two that made one each would lose the tags of one.
+        self.request_tags()
+        self._fill = self._responder = fill
+        self._normalise(condition)
+        await run_app(self, self.scope)
 
-    def normalise(self, *, condition: list[tuple[bytes, bytes]] | None) -> None:
+    async def forward_head(self, update: Responder) -> None:
+        """Let the app answer a HEAD."""
+        self._responder = update
+        self._normalise(None)
+        await run_app(self, self.scope)
+
+    async def forward_plainly(self, detail: str) -> None:
+        """Let the app answer the request as it came, and keep nothing."""
+        self._responder = bypassed(self, detail)
+        await run_app(self, self.scope)
+
+    def _normalise(self, condition: list[RawField] | None) -> None:
         """What the app sees: no condition of the client's but ours, and nothing that would bypass `send`.
 
         With `condition=None` the client's own fields stay as they came.
         """
+        self._hides = True
         scope = self.scope
         headers = self.client_headers
         if condition is not None:

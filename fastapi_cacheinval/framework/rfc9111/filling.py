@@ -1,34 +1,27 @@
-"""A fill by what the response's own headers say, freshening by 304 included (RFC 9111 sections 3 and 4.3)."""
+"""The rules of a fill by what the response's own headers say, freshening by 304 included (RFC 9111 sections 3, 4.3)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from starlette.types import Message
+from starlette.types import Send
 
-from fastapi_cacheinval.core.conditional import not_modified, not_modified_fields
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.conditional import not_modified
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.building import Judged, Received, freshened, judge, make
 from fastapi_cacheinval.core.rfc9111.ranges import part_of
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.rfc9111.serving import stands_in
 from fastapi_cacheinval.core.rfc9111.targeted import passed_on
-from fastapi_cacheinval.core.selecting import Selector
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.storing import content_length
-from fastapi_cacheinval.engine.flights import Flight
-from fastapi_cacheinval.framework.answering import RawField, status_fields
-from fastapi_cacheinval.framework.exchange import nowhere
-from fastapi_cacheinval.framework.filling import Fill
-from fastapi_cacheinval.framework.pump import Pump
-from fastapi_cacheinval.framework.rfc9111.answering import send_cut, send_kept
+from fastapi_cacheinval.framework.answering import RawField
+from fastapi_cacheinval.framework.fill_rules import Cover, Form, Freshen, Keep, Made, Refuse, Verdict
+from fastapi_cacheinval.framework.rfc9111.answering import send_cut
 from fastapi_cacheinval.framework.rfc9111.resource import Resource
 from fastapi_cacheinval.grammar.dates import parse_date
-from fastapi_cacheinval.grammar.fields import end_to_end, first
+from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first
 
-__all__ = ["HeaderFill"]
+__all__ = ["HeaderRules"]
 
 # RFC 5861 section 4: what counts as an error.
 _ERRORS = frozenset({500, 502, 503, 504})
@@ -36,208 +29,63 @@ _ERRORS = frozenset({500, 502, 503, 504})
 _OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie"})
 
 
-class HeaderFill(Fill):
-    """Takes the app's response to a GET, stores it if it may be stored, and answers the client as asked.
+class HeaderRules:
+    """One fill's rules.
 
-    `validating` is the stored response that a 304 speaks of; `stale` may stand in for a failure.
+    `validating` is the stored response that a 304 speaks of; `part_key` is where a part is kept, None where the whole
+    was asked for.
     """
 
     def __init__(
-        self,
-        resource: Resource,
-        asked: Asked,
-        reason: Reason,
-        *,
-        flight: Flight | None,
-        stale: SharedResponse | None,
-        validating: SharedResponse | None,
-        part_key: bytes | None,
+        self, resource: Resource, asked: Asked, *, validating: SharedResponse | None, part_key: bytes | None
     ) -> None:
-        super().__init__(resource.exchange, resource.recipe, reason, flight=flight, stale=stale, target=None)
         self._resource = resource
+        self._exchange = resource.exchange
+        self._engine = resource.exchange.app_context.engine
         self._asked = asked
         self._validating = validating
         self._part_key = part_key
         self._judged: Judged | None = None
-        self._status_of_origin: int | None = None
 
-    def abandon(self) -> None:
-        """Nothing of this response is to be kept: it has another owner."""
-        self._refused()
+    @property
+    def key(self) -> bytes:
+        """The key of the resource."""
+        return self._resource.key
 
-    # -- the app's messages ---------------------------------------------------------------------
+    @property
+    def asked_headers(self) -> RawHeaders:
+        """The request fields that select a variant."""
+        return self._exchange.client_headers
 
-    async def _started(self, message: Message) -> None:
-        exchange = self._exchange
-        status, headers = message["status"], [(name.lower(), value) for name, value in message.get("headers", ())]
-        message = {**message, "headers": headers}
-        if status == 304 and self._validating is not None:
-            await self._freshen(self._validating, headers)
-            return
-        if status in _ERRORS and self._fallback() is not None:
-            await self._server_error(message, status)
-            return
-        self._judged = self._judge(status, headers)
-        reason = "trailers" if message.get("trailers") else self._judged.refusal
-        if reason is None and status == 206 and self._part_key is None:
-            reason = "partial"
-        if reason is None:
-            self._start = message
-            return
-        if status >= 500:
-            # One more may lead, as after any failure.
-            self._lost(status)
-        else:
-            self._refused()
-        if reason not in _OF_THE_REQUEST and (status < 400 or status in (404, 410)):
-            exchange.outdate(self._recipe)
-        outcome = Outcome(Result.MISS, reason=self._reason, detail=reason)
-        exchange.told(outcome)
-        await self._pass_on(message, outcome)
+    @property
+    def began(self) -> float:
+        """When the forward began, on the cache's clock."""
+        return self._exchange.began
 
-    async def _pass_on(self, message: Message, outcome: Outcome) -> None:
-        """Let the response through, or the 304 that stands for it where the client's condition was taken off."""
-        exchange, headers = self._exchange, message["headers"]
-        fields: list[RawField] = [*self._visible(headers), *status_fields(exchange.app_context, outcome)]
-        if self._client_has_it(message["status"], headers):
-            exchange.swallow()
-            await exchange.outer({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
-            await exchange.outer({"type": "http.response.body", "body": b""})
-            return
-        exchange.sink = exchange.outer
-        await exchange.outer({**message, "headers": fields})
-
-    def _visible(self, headers: list[RawField]) -> list[RawField]:
-        return passed_on(headers, self._resource.hidden)
-
-    def _client_has_it(self, status: int, headers: list[RawField]) -> bool:
-        wall = self._exchange.app_context.cache.clock.wall()
-        modified = first(headers, b"last-modified")
-        moment = None if modified is None else parse_date(modified, wall)
-        return not_modified(self._asked.headers, status, first(headers, b"etag"), moment, wall)
-
-    async def _completed_at_once(self, start: Message) -> None:
-        exchange = self._exchange
-        stored, outcome = self._keep(start)
-        exchange.swallow()
-        exchange.told(outcome, filled=stored)
-        if isinstance(stored, SharedResponse) and stored.part is None:
-            # The first answer has what is not kept of it: cookies, an upstream's Age.
-            fields = [*self._visible(end_to_end(start["headers"])), *status_fields(exchange.app_context, outcome)]
-            await send_cut(exchange.outer, exchange.app_context, stored, self._asked, fields)
-            return
-        fields = [*self._visible(start["headers"]), *status_fields(exchange.app_context, outcome)]
-        await exchange.outer({**start, "headers": fields})
-        await exchange.outer({"type": "http.response.body", "body": bytes(self._body)})
-
-    def _unkept_fields(self, start: Message) -> list[RawField]:
-        return self._visible(start["headers"])
-
-    async def _begin_stream(self, start: Message, message: Message) -> None:
-        exchange = self._exchange
-        outcome = Outcome(Result.MISS, reason=self._reason, detail=exchange.detail)
-        exchange.told(outcome)
-        fields: list[RawField] = [
-            *self._visible(end_to_end(start["headers"])),
-            *status_fields(exchange.app_context, outcome),
-        ]
-        if self._client_has_it(start["status"], start["headers"]):
-            await exchange.outer({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
-            await exchange.outer({"type": "http.response.body", "body": b""})
-            exchange.outer = nowhere
-        self._pump = Pump(exchange.outer)
-        await self._pump.put({**start, "headers": fields}, message)
+    @property
+    def split(self) -> bool:
+        """Whether clients choose by their query which keys there are."""
+        return self._resource.split
 
     # -- what becomes of it ---------------------------------------------------------------------
 
-    def _received(self, status: int, headers: list[RawField]) -> Received:
-        exchange, recipe = self._exchange, self._recipe
-        return Received(
-            asked=self._asked,
-            key=self._resource.key_for(headers),
-            path=recipe.path,
-            origin=self._resource.origin,
-            stamp=recipe.stamp,
-            began=recipe.began,
-            status=status,
-            headers=headers,
-            added=exchange.request_tags().snapshot(),
-            now=exchange.app_context.engine.now(),
-            wall=exchange.app_context.cache.clock.wall(),
-            hidden=self._resource.hidden,
-            route=exchange.route,
-            trace=exchange.trace,
-        )
+    def accept(self, status: int, headers: list[RawField], *, trailers: bool, covered: bool) -> Verdict:
+        """What becomes of a response that begins so."""
+        if status == 304 and self._validating is not None:
+            return self._freshen(self._validating, headers)
+        if covered and status in _ERRORS:
+            return Cover()
+        self._judged = self._judge(self._received(status, headers))
+        reason = "trailers" if trailers else self._judged.refusal
+        if reason is None and status == 206 and self._part_key is None:
+            reason = "partial"
+        if reason is None:
+            return Keep()
+        outdated = reason not in _OF_THE_REQUEST and (status < 400 or status in (404, 410))
+        # After a failure one more may lead.
+        return Refuse(reason, failed=status >= 500, outdated=outdated)
 
-    def _judge(self, status: int, headers: list[RawField]) -> Judged:
-        engine = self._exchange.app_context.engine
-        received = self._received(status, headers)
-        return judge(received, self._resource.options, engine.settings.max_body_bytes)
-
-    def _keep(self, start: Message) -> tuple[StoredResponse | None, Outcome]:
-        body = bytes(self._body)
-        length = content_length(start["headers"])
-        if length is not None and length != len(body):
-            self._refused()
-            return None, Outcome(Result.MISS, reason=self._reason, detail="incomplete")
-        received = self._received(start["status"], start["headers"])
-        judged = self._judged or self._judge(start["status"], start["headers"])
-        part = None
-        if start["status"] == 206:
-            part = part_of(start["headers"], body)
-            if part is None or self._part_key is None:
-                self._refused()
-                return None, Outcome(Result.MISS, reason=self._reason, detail="partial")
-            received = replace(received, key=self._part_key)
-        stored, chosen = make(received, judged, body, self._resource.options, part)
-        return stored, self._store(received.key, stored, chosen)
-
-    def _store(self, key: bytes, stored: SharedResponse, chosen: tuple[Selector, ...]) -> Outcome:
-        """Store, unless a purge has overtaken it, and let the waiters have what they may."""
-        exchange, engine = self._exchange, self._exchange.app_context.engine
-        now = engine.now()
-        seconds = now - self._recipe.began
-        if engine.stale_from(stored, now) is None:
-            if not engine.replica.live(now):
-                self._refused()
-                return Outcome(
-                    Result.MISS, reason=self._reason, fwd_status=self._status_of_origin, detail="disconnected"
-                )
-            self._close("superseded", seconds)
-            if self._flight is not None:
-                self._flight.supersede()
-            return Outcome(Result.MISS, reason=self._reason, fwd_status=self._status_of_origin, detail="superseded")
-        if not engine.keep(self._resource.recipe_with(key), stored, chosen, now):
-            self._refused()
-            return Outcome(Result.MISS, reason=self._reason, fwd_status=self._status_of_origin, detail="too-large")
-        self._resource.learn(stored.headers)
-        fresh = stored.fresh_until > now
-        self._close("stored", seconds)
-        if fresh:
-            exchange.runtime.flights.unmark(stored.key)
-            if exchange.runtime.l2 is not None:
-                fill_lock = None if self._flight is None else self._flight.take_fill_lock()
-                exchange.runtime.l2.keep(key, stored, fill_lock, split=self._resource.split)
-        if self._flight is not None:
-            if fresh:
-                self._flight.land(stored)
-            else:
-                # To be validated for each: nobody gains by waiting.
-                self._flight.refuse()
-        ttl = int(stored.fresh_until - now)
-        return Outcome(
-            Result.MISS,
-            reason=self._reason,
-            fwd_status=self._status_of_origin,
-            ttl=ttl,
-            stored=True,
-            detail=exchange.detail,
-        )
-
-    async def _freshen(self, old: SharedResponse, update: list[RawField]) -> None:
-        """A 304 to our own condition: what is stored is still right, with these fields (RFC 9111 section 4.3.4)."""
-        exchange = self._exchange
-        self._status_of_origin = 304
+    def _freshen(self, old: SharedResponse, update: list[RawField]) -> Freshen:
         cookies: list[RawField] = []
         if not self._resource.options.set_cookie:
             # For this client, and none of what is stored.
@@ -245,30 +93,63 @@ class HeaderFill(Fill):
             update = [line for line in update if line[0] != b"set-cookie"]
         merged = freshened(old, update)
         received = replace(self._received(old.status, merged), added=old.tags)
-        judged = judge(received, self._resource.options, exchange.app_context.engine.settings.max_body_bytes)
+        judged = self._judge(received)
         stored, chosen = make(received, judged, old.body, self._resource.options)
-        if judged.refusal is None:
-            outcome = self._store(received.key, stored, chosen)
-        else:
-            self._refused()
-            if judged.refusal not in _OF_THE_REQUEST:
-                exchange.outdate(self._recipe)
-            outcome = Outcome(Result.MISS, reason=self._reason, fwd_status=304, detail=judged.refusal)
-        exchange.swallow()
-        exchange.told(outcome, filled=None if cookies else stored)
-        fields: list[RawField] = [*stored.headers, *cookies, *status_fields(exchange.app_context, outcome)]
-        await send_cut(exchange.outer, exchange.app_context, stored, self._asked, fields)
+        outdated = judged.refusal not in _OF_THE_REQUEST
+        return Freshen(Made(received.key, stored, chosen), judged.refusal, outdated, cookies)
 
-    # -- failures -------------------------------------------------------------------------------
+    def make(self, status: int, headers: list[RawField], body: bytes) -> Made | str:
+        """The complete response as it would be kept; or why it is not."""
+        received = self._received(status, headers)
+        judged = self._judged or self._judge(received)
+        part = None
+        if status == 206:
+            part = part_of(headers, body)
+            if part is None or self._part_key is None:
+                return "partial"
+            received = replace(received, key=self._part_key)
+        stored, chosen = make(received, judged, body, self._resource.options, part)
+        return Made(received.key, stored, chosen)
 
-    def _fallback(self) -> StoredResponse | None:
-        engine, stale = self._exchange.app_context.engine, self._stale
-        if not isinstance(stale, SharedResponse):
-            return None
-        now = engine.now()
-        return stale if stands_in(self._asked, stale, engine.stale_from(stale, now), now) else None
+    def _received(self, status: int, headers: list[RawField]) -> Received:
+        return self._resource.received(self._asked, status, headers, self._exchange.request_tags().snapshot())
 
-    async def _send_in_place(self, stale: StoredResponse, outcome: Outcome) -> None:
-        if isinstance(stale, SharedResponse):
-            exchange = self._exchange
-            await send_kept(exchange.outer, exchange.app_context, stale, self._asked, outcome)
+    def _judge(self, received: Received) -> Judged:
+        return judge(received, self._resource.options, self._engine.settings.max_body_bytes)
+
+    def kept(self, stored: StoredResponse) -> None:
+        """The response has been stored: what it says of queries holds from now on."""
+        self._resource.learn(stored.headers)
+
+    def stands_in(self, stored: StoredResponse) -> bool:
+        """Whether a stale response may stand in for a failure, now."""
+        now = self._engine.now()
+        return isinstance(stored, SharedResponse) and stands_in(
+            self._asked, stored, self._engine.stale_from(stored, now), now
+        )
+
+    # -- what the client sees -------------------------------------------------------------------
+
+    def fields(self, form: Form, headers: list[RawField]) -> list[RawField]:
+        """The fields that the client sees of a response that is not sent from what is stored."""
+        return passed_on(end_to_end(headers) if form is Form.STREAMED else headers, self._resource.hidden)
+
+    def first_fields(self, headers: list[RawField], stored: StoredResponse) -> list[RawField]:
+        """The fields of the answer that a response is stored from; cookies and an upstream's Age are not stored."""
+        whole = not (isinstance(stored, SharedResponse) and stored.part is not None)
+        return passed_on(end_to_end(headers) if whole else headers, self._resource.hidden)
+
+    def has_it(self, status: int, headers: list[RawField]) -> bool:
+        """Whether the client's condition, which the app has not seen, asks for a 304 in the response's place."""
+        wall = self._exchange.app_context.cache.clock.wall()
+        modified = first(headers, b"last-modified")
+        moment = None if modified is None else parse_date(modified, wall)
+        return not_modified(self._asked.headers, status, first(headers, b"etag"), moment, wall)
+
+    async def reply(self, send: Send, stored: StoredResponse, fields: list[RawField]) -> None:
+        """Send a complete response with these fields, or the 304 or the ranges that stand for it."""
+        if not isinstance(stored, SharedResponse) or stored.part is not None:
+            await send({"type": "http.response.start", "status": stored.status, "headers": fields})
+            await send({"type": "http.response.body", "body": stored.body})
+            return
+        await send_cut(send, self._exchange.app_context, stored, self._asked, fields)

@@ -9,13 +9,13 @@ from starlette.types import Message
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.rfc9111.asking import Asked
-from fastapi_cacheinval.core.rfc9111.building import Received, freshened, judge, make
+from fastapi_cacheinval.core.rfc9111.building import freshened, judge, make
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.rfc9111.targeted import passed_on
 from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.framework.answering import RawField, status_fields
 from fastapi_cacheinval.framework.rfc9111.resource import Resource
-from fastapi_cacheinval.grammar.fields import first
+from fastapi_cacheinval.grammar.fields import first, lower_names
 
 __all__ = ["HeadUpdate"]
 
@@ -30,49 +30,38 @@ class HeadUpdate:
         self._reason = reason
 
     async def __call__(self, message: Message) -> None:
+        """Take one message of the app's."""
         exchange = self._resource.exchange
         if message["type"] == "http.response.start":
-            headers = [(name.lower(), value) for name, value in message.get("headers", ())]
-            told = self._stored is not None and self._update(self._stored, message["status"], headers)
-            outcome = Outcome(Result.MISS, reason=self._reason, stored=told)
+            headers = lower_names(message.get("headers", ()))
+            renewed = self._stored is not None and self._update(self._stored, message["status"], headers)
+            outcome = Outcome(Result.MISS, reason=self._reason, stored=renewed)
             exchange.told(outcome)
-            exchange.sink = exchange.outer
-            message = {
-                **message,
-                "headers": [*passed_on(headers, self._resource.hidden), *status_fields(exchange.app_context, outcome)],
-            }
+            fields = [*passed_on(headers, self._resource.hidden), *status_fields(exchange.app_context, outcome)]
+            message = {**message, "headers": fields}
         await exchange.outer(message)
+
+    async def ended(self) -> None:
+        """Nothing is left to do."""
+
+    async def failed(self, error: BaseException) -> bool:
+        """The error is the app's to answer."""
+        return False
 
     def _update(self, old: SharedResponse, status: int, headers: list[RawField]) -> bool:
         """Freshen the stored response, or let go of what is outdated; whether it was freshened."""
         exchange, engine = self._resource.exchange, self._resource.exchange.app_context.engine
         if status != old.status or engine.stale_from(old, engine.now()) is None or not self._same(old, headers):
             if status in (old.status, 404, 410):
-                exchange.outdate(self._resource.recipe)
+                exchange.outdate(self._resource.key, exchange.client_headers)
             return False
-        recipe = self._resource.recipe
         merged = freshened(old, headers)
-        received = Received(
-            asked=replace(self._asked, method="GET"),
-            key=self._resource.key_for(merged),
-            path=recipe.path,
-            origin=self._resource.origin,
-            stamp=recipe.stamp,
-            began=recipe.began,
-            status=old.status,
-            headers=merged,
-            added=old.tags,
-            now=engine.now(),
-            wall=exchange.app_context.cache.clock.wall(),
-            hidden=self._resource.hidden,
-            route=exchange.route,
-            trace=exchange.trace,
-        )
+        received = self._resource.received(replace(self._asked, method="GET"), old.status, merged, old.tags)
         judged = judge(received, self._resource.options, engine.settings.max_body_bytes)
         if judged.refusal is not None:
             return False
         stored, chosen = make(received, judged, old.body, self._resource.options)
-        return engine.keep(self._resource.recipe_with(received.key), stored, chosen, engine.now())
+        return engine.keep(received.key, stored, chosen, engine.now())
 
     def _same(self, old: SharedResponse, headers: list[RawField]) -> bool:
         """Whether nothing in the fields says that the content is another."""

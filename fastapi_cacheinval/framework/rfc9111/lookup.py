@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
@@ -15,14 +16,15 @@ from fastapi_cacheinval.core.rfc9111.serving import answers, stands_in
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
-from fastapi_cacheinval.framework.answering import status_fields, without_body
+from fastapi_cacheinval.framework.answering import nowhere, status_fields, without_body
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.arrival import Arrival
-from fastapi_cacheinval.framework.exchange import RefreshOrder, nobody, nowhere
-from fastapi_cacheinval.framework.reading import again, lead_in_background, pass_on
+from fastapi_cacheinval.framework.filling import Fill
+from fastapi_cacheinval.framework.receiving import nobody
+from fastapi_cacheinval.framework.refresh import RefreshOrder, again, lead_in_background
 from fastapi_cacheinval.framework.rfc9111.answering import send_kept
 from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
-from fastapi_cacheinval.framework.rfc9111.filling import HeaderFill
+from fastapi_cacheinval.framework.rfc9111.filling import HeaderRules
 from fastapi_cacheinval.framework.rfc9111.head import HeadUpdate
 from fastapi_cacheinval.framework.rfc9111.resource import Resource, SearchRules
 from fastapi_cacheinval.grammar.fields import RawHeaders, first
@@ -218,44 +220,32 @@ class HeaderLookup:
         """Forward the request as it came, and keep nothing."""
         if self._has_policy():
             return False
-        self.exchange.bypass(detail)
-        await pass_on(self.exchange, self.scope)
+        await self.exchange.forward_plainly(detail)
         return True
 
     async def _forward(self, go: Go) -> None:
         """Forward as a fill; with the stored response's validators where it has some (RFC 9111 section 4.3.1)."""
-        exchange, stored, flight = self.exchange, self._whole(go.stale), go.flight
-        exchange.detail = go.detail
+        exchange, stored = self.exchange, self._whole(go.stale)
         usable = stored is not None and self.engine.stale_from(stored, self.engine.now()) is not None
         kept = stored if usable and not (self.asked.authorized and stored is not None and not stored.for_all) else None
         for_part = self.asked.ranges is not None and kept is None
-        as_it_came = for_part or (flight is None and kept is None and exchange.refresh is None)
+        as_it_came = for_part or (go.flight is None and kept is None and exchange.refresh is None)
         condition = [] if kept is None else kept.validators
-        fill = HeaderFill(
+        rules = HeaderRules(
             self.resource,
             self.asked,
-            go.reason,
-            flight=flight,
-            # A refresh has nobody to stand in for.
-            stale=None if exchange.refresh is not None else kept,
             validating=kept if condition else None,
             part_key=self.resource.part_key if for_part else None,
         )
-        # Made before any thread of the app can: two that made one each would lose the tags of one.
-        exchange.request_tags()
-        exchange.normalise(condition=None if as_it_came else condition)
-        exchange.begin(fill)
+        # A refresh has nobody to stand in for.
+        go = replace(go, stale=None if exchange.refresh is not None else kept)
         self.app_context.counters.forwarded(go.reason, None)
-        await pass_on(exchange, self.scope)
+        await exchange.forward(Fill(exchange, rules, go), condition=None if as_it_came else condition)
 
     async def _forward_head(self, stored: SharedResponse | None, reason: Reason) -> None:
         """Forward as HEAD: its fields may freshen what is stored, or show that it is outdated (section 4.3.5)."""
-        exchange = self.exchange
-        exchange.sink = HeadUpdate(self.resource, self.asked, stored, reason)
-        exchange.normalise(condition=None)
-        exchange.tended = True
         self.app_context.counters.forwarded(reason, None)
-        await pass_on(exchange, self.scope)
+        await self.exchange.forward_head(HeadUpdate(self.resource, self.asked, stored, reason))
 
     # -- in the background ----------------------------------------------------------------------
 
@@ -279,4 +269,4 @@ class HeaderLookup:
         order = self.exchange.refresh
         assert order is not None
         stored, _, _ = self._find_whole()
-        await self._forward(Go(order.flight, stored, Reason.STALE))
+        await self._forward(Go(order.take(), stored, Reason.STALE))

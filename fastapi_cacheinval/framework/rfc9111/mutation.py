@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 from urllib.parse import urljoin
 
 from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.rfc9111.asking import read_request
-from fastapi_cacheinval.core.rfc9111.building import Received, judge, make
+from fastapi_cacheinval.core.rfc9111.building import judge, make
 from fastapi_cacheinval.core.rfc9111.cache_groups import invalidated_groups, named_tags
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.storing import content_length
@@ -17,7 +18,7 @@ from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.rfc9111.resource import Resource, SearchRules, origin_of
-from fastapi_cacheinval.grammar.fields import first
+from fastapi_cacheinval.grammar.fields import first, lower_names
 
 __all__ = ["HeaderMutation"]
 
@@ -25,7 +26,7 @@ _Purges = list[tuple[tuple[str, ...], bool]]
 
 
 def _lower(start: Message) -> list[tuple[bytes, bytes]]:
-    return [(name.lower(), value) for name, value in start.get("headers", ())]
+    return lower_names(start.get("headers", ()))
 
 
 class HeaderMutation(Mutation):
@@ -122,8 +123,9 @@ class HeaderMutation(Mutation):
         except ValueError:
             return False
 
-    async def done(self) -> None:
-        await super().done()
+    async def ended(self) -> None:
+        """The app has returned: what it has said may be stored for GET."""
+        await super().ended()
         if self._start is not None and self._complete:
             self._store(self._start)
 
@@ -140,22 +142,12 @@ class HeaderMutation(Mutation):
         if length is not None and length != len(self._content):
             return
         resource = Resource(self, self._options, self._rules)
-        received = Received(
-            asked=read_request("GET", self.client_headers, self._options),
-            key=resource.key_for(headers),
-            path=resource.path,
-            origin=resource.origin,
+        asked = read_request("GET", self.client_headers, self._options)
+        received = replace(
+            resource.received(asked, 200, headers, self.request_tags().snapshot()),
             stamp=stamp._replace(as_of=self._as_of),
-            began=self.began,
-            status=200,
-            headers=headers,
-            added=self.request_tags().snapshot(),
-            now=engine.now(),
-            wall=self.app_context.cache.clock.wall(),
-            hidden=resource.hidden,
-            trace=self.trace,
         )
         judged = judge(received, self._options, engine.settings.max_body_bytes)
         if judged.refusal is None and judged.life.explicit:
             stored, chosen = make(received, judged, bytes(self._content), self._options)
-            engine.keep(resource.recipe_with(received.key), stored, chosen, engine.now())
+            engine.keep(received.key, stored, chosen, engine.now())

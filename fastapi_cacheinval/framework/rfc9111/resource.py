@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
 
 from starlette.types import Scope
 
 from fastapi_cacheinval.core.keys import cache_key, variant_key
-from fastapi_cacheinval.core.policy import CachePolicy
-from fastapi_cacheinval.core.recipe import Recipe
+from fastapi_cacheinval.core.rfc9111.asking import Asked
+from fastapi_cacheinval.core.rfc9111.building import Received
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.exchange import Exchange
@@ -22,8 +21,6 @@ from fastapi_cacheinval.grammar.no_vary_search import (
 
 __all__ = ["Resource", "SearchRules", "origin_of"]
 
-# What a fill by headers tells the parts that ask for a policy: nothing is fresh by it, nothing is added.
-_NO_POLICY = CachePolicy(ttl=0)
 _PART = ((b"range", b"part"),)
 _MOST_RULES = 1_000
 _TAG_FIELDS = frozenset({b"surrogate-key", b"cache-tag", b"edge-cache-tag"})
@@ -82,19 +79,6 @@ class Resource:
         self.hidden: frozenset[bytes] = frozenset() if app_context.emit_surrogate_key else _TAG_FIELDS
         rule = rules.get(self._base)
         self.folded_key = None if rule is None else self._folded(rule)
-        self.recipe = Recipe(
-            key=self.key,
-            policy=_NO_POLICY,
-            tags=(),
-            declared=(),
-            request_headers=exchange.client_headers,
-            path=self.path,
-            private=False,
-            front=False,
-            stamp=exchange.stamp,
-            began=exchange.began,
-            emit_surrogate_key=app_context.emit_surrogate_key,
-        )
 
     def _key(self, app_context: AppContext, *query: bytes) -> bytes:
         settings = app_context.engine.settings
@@ -131,6 +115,22 @@ class Resource:
         rule = parse_no_vary_search(values(headers, b"no-vary-search"))
         return self.key if rule == EVERYTHING_COUNTS else self._folded(rule)
 
-    def recipe_with(self, key: bytes) -> Recipe:
-        """What a fill needs to be kept under a key."""
-        return replace(self.recipe, key=key)
+    def received(self, asked: Asked, status: int, headers: RawHeaders, added: tuple[str, ...]) -> Received:
+        """A response as it came to this request, and what was known when it was asked for."""
+        exchange = self.exchange
+        return Received(
+            asked=asked,
+            key=self.key_for(headers),
+            path=self.path,
+            origin=self.origin,
+            stamp=exchange.stamp,
+            began=exchange.began,
+            status=status,
+            headers=headers,
+            added=added,
+            now=exchange.app_context.engine.now(),
+            wall=exchange.app_context.cache.clock.wall(),
+            hidden=self.hidden,
+            route=exchange.route,
+            trace=exchange.trace,
+        )

@@ -1,0 +1,129 @@
+"""What a fill is told by its mode: what becomes of a response's start, what is kept of it, what clients see of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from starlette.types import Send
+
+from fastapi_cacheinval.core.selecting import Selector
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.framework.answering import RawField
+from fastapi_cacheinval.grammar.fields import RawHeaders
+
+__all__ = ["Cover", "FillRules", "Form", "Freshen", "Keep", "Made", "Refuse", "Verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A response as it would be kept under a key, and the request fields that select it."""
+
+    key: bytes
+    stored: StoredResponse
+    chosen: tuple[Selector, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """The response may be kept once it is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The response is passed on and not kept, for the reason `detail`.
+
+    `failed` says that the forward counts as a failure, so that one more may lead; `outdated` that what is stored for
+    the request is known to be wrong by it.
+    """
+
+    detail: str
+    failed: bool
+    outdated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """The response is an error, and a stale response stands in for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freshen:
+    """The app says that a stored response is still right: `made` is that response with its new fields.
+
+    `refused` says why it is not kept all the same, `outdated` whether the old one is known to be wrong by it; `own`
+    are fields for this client alone.
+    """
+
+    made: Made
+    refused: str | None
+    outdated: bool
+    own: list[RawField]
+
+
+Verdict = Keep | Refuse | Cover | Freshen
+
+
+class Form(Enum):
+    """What a response's fields are written for."""
+
+    REFUSED = "a response that is not kept, as its start showed"
+    UNKEPT = "a response that is not kept after all"
+    STREAMED = "the first answer of a response whose end is still to come"
+
+
+class FillRules(Protocol):
+    """One fill's rules, made for its request."""
+
+    @property
+    def key(self) -> bytes:
+        """The key of the resource."""
+        ...
+
+    @property
+    def asked_headers(self) -> RawHeaders:
+        """The request fields that select a variant."""
+        ...
+
+    @property
+    def began(self) -> float:
+        """When the forward began, on the cache's clock."""
+        ...
+
+    @property
+    def split(self) -> bool:
+        """Whether clients choose by their query which keys there are."""
+        ...
+
+    def accept(self, status: int, headers: list[RawField], *, trailers: bool, covered: bool) -> Verdict:
+        """What becomes of a response that begins so; `covered` says that a stale one may stand in for an error."""
+        ...
+
+    def make(self, status: int, headers: list[RawField], body: bytes) -> Made | str:
+        """The complete response as it would be kept; or why it is not."""
+        ...
+
+    def kept(self, stored: StoredResponse) -> None:
+        """The response has been stored."""
+        ...
+
+    def fields(self, form: Form, headers: list[RawField]) -> list[RawField]:
+        """The fields that the client sees of a response that is not sent from what is stored."""
+        ...
+
+    def first_fields(self, headers: list[RawField], stored: StoredResponse) -> list[RawField]:
+        """The fields of the answer that a response is stored from."""
+        ...
+
+    def has_it(self, status: int, headers: list[RawField]) -> bool:
+        """Whether the client's condition, which the app has not seen, asks for a 304 in the response's place."""
+        ...
+
+    async def reply(self, send: Send, stored: StoredResponse, fields: list[RawField]) -> None:
+        """Send a complete response with these fields, or what of it the request asks for."""
+        ...
+
+    def stands_in(self, stored: StoredResponse) -> bool:
+        """Whether a stale response may stand in for a failure, now."""
+        ...

@@ -1,0 +1,119 @@
+"""The rules of a fill for a route with `cached()`: its policy says what is kept, and for how long."""
+
+from __future__ import annotations
+
+from starlette.types import Send
+
+from fastapi_cacheinval.core.recipe import Recipe, downstream_fields, stored_response, streamed_fields
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.core.storing import refusal
+from fastapi_cacheinval.framework.answering import RawField, send_response
+from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.fill_rules import Cover, Form, Keep, Made, Refuse, Verdict
+from fastapi_cacheinval.grammar.fields import RawHeaders
+from fastapi_cacheinval.ports.store import Target
+
+__all__ = ["PolicyRules"]
+
+
+class PolicyRules:
+    """One fill's rules. `target` is the raw target that may lead to the response."""
+
+    def __init__(self, exchange: Exchange, recipe: Recipe, target: Target | None) -> None:
+        self._exchange = exchange
+        self._engine = exchange.app_context.engine
+        self._recipe = recipe
+        self._target = target
+        self._unshared: str | None = None
+
+    def seen_by(self, what: str) -> None:
+        """Something of the app's that is handed the request makes the response: it is that caller's alone."""
+        self._unshared = what
+
+    @property
+    def key(self) -> bytes:
+        """The key of the resource."""
+        return self._recipe.key
+
+    @property
+    def asked_headers(self) -> RawHeaders:
+        """The request fields that select a variant."""
+        return self._recipe.request_headers
+
+    @property
+    def began(self) -> float:
+        """When the forward began, on the cache's clock."""
+        return self._recipe.began
+
+    @property
+    def split(self) -> bool:
+        """Whether clients choose by their query which keys there are."""
+        return self._recipe.split
+
+    def accept(self, status: int, headers: list[RawField], *, trailers: bool, covered: bool) -> Verdict:
+        """What becomes of a response that begins so."""
+        policy = self._recipe.policy
+        if status >= 500 and status not in policy.lifetimes:
+            return Cover() if covered else Refuse("status", failed=True, outdated=False)
+        reason = ("trailers" if trailers else None) or self._unshared
+        reason = reason or refusal(
+            status,
+            headers,
+            policy,
+            partitioned=bool(policy.partition),
+            most_bytes=self._engine.settings.max_body_bytes,
+        )
+        if reason is None:
+            return Keep()
+        return Refuse(reason, failed=False, outdated=status in (404, 410) or status < 400)
+
+    def make(self, status: int, headers: list[RawField], body: bytes) -> Made | str:
+        """The complete response as it would be kept."""
+        stored, chosen = stored_response(
+            self._recipe,
+            status,
+            headers,
+            body,
+            self._added,
+            now=self._engine.now(),
+            wall_now=self._exchange.app_context.cache.clock.wall(),
+            draw=self._engine.draw(),
+        )
+        return Made(self._recipe.key, stored, chosen)
+
+    @property
+    def _added(self) -> tuple[str, ...]:
+        return self._exchange.request_tags().snapshot()
+
+    def kept(self, stored: StoredResponse) -> None:
+        """The response has been stored: the front lookup may find it from now on."""
+        if self._target is not None:
+            self._engine.remember_target(self._target, self._recipe.key)
+
+    def fields(self, form: Form, headers: list[RawField]) -> list[RawField]:
+        """The fields that the client sees of a response that is not sent from what is stored."""
+        match form:
+            case Form.REFUSED:
+                return headers
+            case Form.UNKEPT:
+                recipe = self._recipe
+                return [*headers, *downstream_fields(headers, recipe.policy, private=recipe.private)]
+            case Form.STREAMED:
+                return streamed_fields(self._recipe, headers, self._added)
+
+    def first_fields(self, headers: list[RawField], stored: StoredResponse) -> list[RawField]:
+        """The fields of the answer that a response is stored from: what is stored."""
+        return [*stored.headers]
+
+    def has_it(self, status: int, headers: list[RawField]) -> bool:
+        """Conditions are answered from what is stored alone."""
+        return False
+
+    async def reply(self, send: Send, stored: StoredResponse, fields: list[RawField]) -> None:
+        """Send a complete response with these fields, or the 304 that stands for it."""
+        exchange = self._exchange
+        await send_response(send, exchange.app_context, stored, exchange.client_headers, fields)
+
+    def stands_in(self, stored: StoredResponse) -> bool:
+        """Whether a stale response may stand in for a failure, now."""
+        return self._engine.fallback(stored, self._engine.now()) is not None
