@@ -22,8 +22,9 @@ from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, FillSource, RefreshOrder, nowhere
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.lookup import Lookup
+from fastapi_cacheinval.framework.mutation import Mutation, refuse, refuses
 from fastapi_cacheinval.ports.store import Target
-from fastapi_cacheinval.routes.plan import Sharing
+from fastapi_cacheinval.routes.plan import SAFE_METHODS, Sharing
 
 __all__ = ["Read", "again", "lead_in_background", "order_refresh", "pass_on"]
 
@@ -44,13 +45,21 @@ class Read(Exchange):
     settled: bool = False
     fill: Fill | None = None
     inside: AtRoute | None = None
+    mutation: Mutation | None = None
+    # What it becomes where a layer makes an unsafe request of it.
+    mutates: Callable[[AppContext, Runtime, Scope, Receive, Send], Mutation] = Mutation
     _token: Token[HasRequestTags | None] | None = None
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
-        """`invalidates()` is inert on a safe method."""
+        """`invalidates()` is inert on a safe method, unless a layer or a router has made an unsafe one of it."""
+        if request.scope["method"] not in SAFE_METHODS:
+            self._as_mutation(request.scope).declare(request, invalidates)
 
     async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Where layers that we do not know stand before the route, the cache works behind them."""
+        if scope["method"] not in SAFE_METHODS:
+            await self._mutate(handle, scope, receive, send)
+            return
         if self.cdn_fields is not None:
             # Layers may have made one of their own.
             self.cdn_fields.scope = scope
@@ -67,6 +76,33 @@ class Read(Exchange):
             await pass_on(self.inside, scope, handle)
         finally:
             scope[SCOPE_KEY] = self
+
+    async def _mutate(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """A layer has made an unsafe request of it: it purges as one, and its answer is held as one's is."""
+        mutation = self._as_mutation(scope)
+        if refuses(mutation):
+            await refuse(mutation, send)
+            return
+        token = current_request_tags.set(mutation)
+        scope[SCOPE_KEY] = mutation
+        try:
+            await mutation.enter(handle, scope, receive, send)
+        finally:
+            scope[SCOPE_KEY] = self
+            current_request_tags.reset(token)
+
+    def _as_mutation(self, scope: Scope) -> Mutation:
+        """Let a mutation take the app's messages from here on, in this exchange's place."""
+        mutation = self.mutation
+        if mutation is None:
+            mutation = self.mutates(self.app_context, self.runtime, self.scope, self.source, self.outer)
+            mutation.take_over(self)
+            self._leave_fill(scope)
+            self.mutation, self.sink, self.tended = mutation, mutation.sink, True
+        return mutation
+
+    def _leave_fill(self, scope: Scope) -> None:
+        """Nothing of the response may be kept."""
 
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """The route lookup; it raises to unwind the request where the answer is known."""
@@ -106,6 +142,8 @@ class Read(Exchange):
 
     async def done(self) -> None:
         self._restore()
+        if self.mutation is not None:
+            await self.mutation.done()
         if self.fill is not None:
             await self.fill.ended()
         if isinstance(self.sink, Compared):
@@ -127,6 +165,8 @@ class Read(Exchange):
 
     async def failed(self, error: BaseException) -> bool:
         self._restore()
+        if self.mutation is not None:
+            return await self.mutation.failed(error)
         return self.fill is not None and await self.fill.failed(error)
 
 
