@@ -9,14 +9,14 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.core.extent import Extent, Handler, extent_of
-from fastapi_cacheinval.core.tags import normalise_tags, path_tag
+from fastapi_cacheinval.core.tag_limits import surrogate_tags
+from fastapi_cacheinval.core.tags import path_tag
 from fastapi_cacheinval.dependencies import Invalidates
 from fastapi_cacheinval.engine.request_tags import Changes
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.exchange import Exchange
-from fastapi_cacheinval.grammar.fields import combined, first, values
-from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key
+from fastapi_cacheinval.grammar.fields import combined, first
 from fastapi_cacheinval.routes.arrival import Arrival, expecting
 from fastapi_cacheinval.routes.bindings import InvalidParameter
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
@@ -73,6 +73,7 @@ class Purging(Exchange):
     async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """The request has come to a route, by the method and path that the layers on the way have left."""
         self._routed = scope
+        self.app_context.note_root(scope)
         self._named_paths[scope["path"]] = None
         with expecting(self._arrival):
             await handle(scope, receive, send)
@@ -219,7 +220,7 @@ class Purging(Exchange):
 
     def _note_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
         """What the response names: `Surrogate-Key` tags, and same-origin `Location` and `Content-Location`."""
-        self.request_tags().add(*normalise_tags(parse_surrogate_key(values(headers, b"surrogate-key"))))
+        self.request_tags().take(surrogate_tags(headers))
         scheme = self.arrived.get("scheme", "http")
         host = (combined(self.client_headers, b"host") or b"").decode("latin-1")
         base = f"{scheme}://{host}{quote(self.arrived['path'], errors='surrogatepass')}"

@@ -110,6 +110,8 @@ class Read(Exchange):
         if self.settled or scope["method"] != "GET":
             return
         app_context = self.app_context
+        # Layers may have written another root path.
+        app_context.note_root(scope)
         plan = app_context.table.plan_for(scope)
         if plan is None:
             self.bypass("unknown-route")
