@@ -19,6 +19,7 @@ from fastapi_cacheinval.core.tags import ALL, MAX_TAG_BYTES
 
 __all__ = [
     "MOST_LINE_BYTES",
+    "MOST_MISSED_TAGS",
     "LineError",
     "decode_line",
     "decode_lines",
