@@ -84,8 +84,9 @@ class Purging(Exchange):
         return self.app_context.table.plan_for(scope) if "route" in scope else None
 
     def _handler(self) -> Handler:
-        arrival = self._arrival
-        if arrival.ran or not self._sees_all or not self.app_context.table.has(self.scope.get("app")):
+        arrival, app = self._arrival, self.scope.get("app")
+        known = app is self.arrived.get("app") or self.app_context.table.has(app)
+        if arrival.ran or not self._sees_all or not known:
             return Handler.RAN
         return Handler.STOPPED if arrival.reached else Handler.UNREACHED
 
