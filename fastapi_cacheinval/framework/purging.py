@@ -55,6 +55,8 @@ class Purging(Exchange):
         self._sees_all = app_context.table.sees_all()
         # The scope at the route, once the request has come to one: layers inside may have made another of it.
         self._routed: Scope | None = None
+        # The route that was asked for last, and its plan.
+        self._planned: tuple[object, RoutePlan | None] = None, None
         # Of the answer that the app has begun.
         self._status: int | None = None
 
@@ -81,7 +83,12 @@ class Purging(Exchange):
     def _plan(self) -> RoutePlan | None:
         """The plan of the FastAPI route that the request came to."""
         scope = self._routed or self.scope
-        return self.app_context.table.plan_for(scope) if "route" in scope else None
+        route = scope.get("route")
+        if route is None:
+            return None
+        if route is not self._planned[0]:
+            self._planned = route, self.app_context.table.plan_for(scope)
+        return self._planned[1]
 
     def _handler(self) -> Handler:
         arrival, app = self._arrival, self.scope.get("app")

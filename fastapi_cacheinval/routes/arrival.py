@@ -61,8 +61,8 @@ def arrive(route: BaseRoute, scope: Any) -> None:
         return
     arrival.reached = True
     if isinstance(route, APIRoute):
-        effective = effective_route_at({**scope, "route": route})
-        arrival.ran = effective is None or not _watched(effective)
+        effective = effective_route_at(scope)
+        arrival.ran = effective is None or original_of(effective) is not route or not _watched(effective)
     else:
         # A plain route answers 405 by itself.
         methods = route.methods if isinstance(route, Route) else None
