@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.root_paths import below
 from fastapi_cacheinval.engine.log_once import LogOnce
+from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
 from fastapi_cacheinval.framework.uncached import Uncached
 from fastapi_cacheinval.ports.downstream import Downstream
@@ -47,6 +49,8 @@ class AppContext:
         self.downstream = downstream
         self.emit_cache_status = emit_cache_status
         self.providers: list[Any] = []
+        # Makes the exchange of what a layer turns into an unsafe request; None for that of policies.
+        self.mutates: Callable[[AppContext, Runtime, Scope, Receive, Send], Any] | None = None
         self.root_path = ""
         # Those that requests have come by.
         self._roots: set[str] = set()

@@ -46,8 +46,6 @@ class Read(Exchange):
     fill: Fill | None = None
     inside: AtRoute | None = None
     mutation: Mutation | None = None
-    # What it becomes where a layer makes an unsafe request of it.
-    mutates: Callable[[AppContext, Runtime, Scope, Receive, Send], Mutation] = Mutation
     _token: Token[HasRequestTags | None] | None = None
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
@@ -95,7 +93,8 @@ class Read(Exchange):
         """Let a mutation take the app's messages from here on, in this exchange's place."""
         mutation = self.mutation
         if mutation is None:
-            mutation = self.mutates(self.app_context, self.runtime, self.scope, self.source, self.outer)
+            makes = self.app_context.mutates or Mutation
+            mutation = makes(self.app_context, self.runtime, self.scope, self.source, self.outer)
             mutation.take_over(self)
             self._leave_fill(scope)
             self.mutation, self.sink, self.tended = mutation, mutation.sink, True

@@ -230,7 +230,8 @@ async def test_an_override_in_a_mounted_app_purges_although_no_cached_route_can_
     assert (await shop.get("/price")).json() == 2
 
 
-async def test_by_headers_an_override_invalidates_its_target_and_is_not_stored() -> None:
+@pytest.mark.parametrize("outer", ["GET", "HEAD", "OPTIONS", "POST"])
+async def test_by_headers_an_override_invalidates_its_target_and_is_not_stored(outer: str) -> None:
     """A response to a PUT must not be kept for the GET that it came as."""
     shop = _shop(honour_headers=True)
 
@@ -244,10 +245,13 @@ async def test_by_headers_an_override_invalidates_its_target_and_is_not_stored()
         return Response(b"put " + await request.body(), headers={"cache-control": "max-age=60"})
 
     assert (await shop.get("/page")).body == b"page 1"
-    answer = await ask(shop.app, "GET", "/page?x", b"", headers=_as("PUT"))
-    assert (answer.body, answer.purge) == (b"put ", "done")
+    answer = await ask(shop.app, outer, "/page?x", b"body", headers=_as("PUT"))
+    assert (answer.body, answer.purge) == (b"put body", "done")
     assert (await shop.get("/page")).body == b"page 2"
     assert (await shop.get("/page?x")).body == b"page 2"
+    # And a read that came as a POST: the target is what RFC 9111 section 4.4 names, and nothing is stored.
+    assert (await ask(shop.app, "POST", "/page", headers=_as("GET"))).body == b"page 2"
+    assert "; hit" not in (await shop.get("/page")).headers["cache-status"]
 
 
 async def test_refusing_mutations_while_the_log_is_away_holds_for_overrides() -> None:

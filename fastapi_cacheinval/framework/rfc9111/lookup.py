@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from starlette.types import Receive, Scope, Send
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
@@ -26,7 +24,6 @@ from fastapi_cacheinval.framework.rfc9111.answering import send_kept
 from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
 from fastapi_cacheinval.framework.rfc9111.filling import HeaderFill
 from fastapi_cacheinval.framework.rfc9111.head import HeadUpdate
-from fastapi_cacheinval.framework.rfc9111.mutation import HeaderMutation
 from fastapi_cacheinval.framework.rfc9111.resource import Resource, SearchRules
 from fastapi_cacheinval.grammar.fields import first
 
@@ -61,7 +58,6 @@ class HeaderLookup:
         self.options = options
         self.rules = rules
         self.exchange = HeaderRead(app_context, runtime, scope, receive, send, order)
-        self.exchange.mutates = partial(HeaderMutation, options=options, rules=rules)
         self.asked = read_request(scope["method"], self.exchange.client_headers, options)
         self.resource = Resource(self.exchange, options, rules)
         self.send = without_body(send) if scope["method"] == "HEAD" else send
