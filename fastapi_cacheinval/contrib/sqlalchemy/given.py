@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from sqlalchemy import BindParameter
@@ -10,8 +10,9 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import ClauseElement
 
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_of
+from fastapi_cacheinval.contrib.sqlalchemy.statements import elements
 
-__all__ = ["identity_in", "key_is_set", "replaces", "rows_given"]
+__all__ = ["identity_in", "key_of_row", "names_set", "on_conflict", "replaces", "rows_given", "sets"]
 
 Row = Mapping[str, Any]
 
@@ -46,13 +47,47 @@ def key_of_row(row: Row, mapper: Mapper[Any]) -> Identity | None:
     return identity_in(row, key_of(mapper)) or identity_in(row, tuple(str(column.key) for column in mapper.primary_key))
 
 
-def key_is_set(statement: Any, mapper: Mapper[Any]) -> bool:
-    """Whether an UPDATE sets the primary key."""
+def _binds(statement: Any) -> set[str]:
+    """The parameters that a statement names itself, in its condition or in its values."""
+    return {one.key for one in elements(statement) if isinstance(one, BindParameter)}
+
+
+def names_set(statement: Any, parameters: Any) -> set[str]:
+    """What an UPDATE sets, by column or attribute: in its values, or by parameters that it does not name itself."""
     pairs: Any = getattr(statement, "_ordered_values", None) or ()
     names = {*_named(getattr(statement, "_values", None) or {}), *_named(dict(pairs))}
-    return not names.isdisjoint({*key_of(mapper), *(column.key for column in mapper.primary_key)})
+    sets: Any = [parameters] if isinstance(parameters, Mapping) else parameters or ()
+    given = {name for each in sets for name in each}
+    return names | (given - _binds(statement) if given else given)
+
+
+def sets(names: set[str], mapper: Mapper[Any], keys: Iterable[str]) -> bool:
+    """Whether an UPDATE that sets these may change these attributes of the class, which the database may do besides."""
+    for key in keys:
+        for column in mapper.get_property(key).columns:
+            if column.onupdate is not None or column.server_onupdate is not None or column.computed is not None:
+                return True
+            if not names.isdisjoint({key, str(column.key), str(column.name)}):
+                return True
+    return False
+
+
+def on_conflict(statement: Any) -> set[str] | None:
+    """The names that an INSERT may set in rows that are there; None where it may remove such rows."""
+    if any("REPLACE" in str(prefix).upper() for prefix, *_ in getattr(statement, "_prefixes", ())):
+        return None
+    clause: Any = getattr(statement, "_post_values_clause", None)
+    if clause is None:
+        return set()
+    kind = getattr(clause, "__visit_name__", "")
+    if kind == "on_conflict_do_nothing":
+        return set()
+    if kind == "on_conflict_do_update":
+        pairs: Any = clause.update_values_to_set
+        return set(_named(dict(pairs)))
+    return None
 
 
 def replaces(statement: Any) -> bool:
     """Whether an INSERT may change rows that are there: `ON CONFLICT`, `ON DUPLICATE KEY`, `OR REPLACE`."""
-    return getattr(statement, "_post_values_clause", None) is not None or bool(getattr(statement, "_prefixes", ()))
+    return getattr(statement, "_post_values_clause", None) is not None or on_conflict(statement) is None
