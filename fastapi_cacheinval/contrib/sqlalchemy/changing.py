@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Delete, Result, false, select
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Places
-from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row, names_set, rows_given, sets
+from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row, keys_asked, names_set, rows_given, sets
 from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
 from fastapi_cacheinval.contrib.sqlalchemy.running import Ran, connection_for, is_bulk, options_of, run, tells
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of, keys
@@ -119,10 +119,11 @@ class Changes:
 
     def _look(self, job: _Job) -> Result[Any]:
         state, mapper, session = job.state, job.mapper, job.state.session
-        if is_wild(job.dml):
+        asked = None if job.told else keys_asked(job.dml, state.parameters, mapper)
+        if is_wild(job.dml) and asked is None:
             what = "a condition that picks rows by chance"
             return self._unknown(state, mapper, deletes=job.deletes, what=what)
-        if not job.told and not self._is_certain(job):
+        if not job.told and asked is None and not self._is_certain(job):
             what = "a condition that other writers may change, where the database does not return what was changed"
             return self._unknown(state, mapper, deletes=job.deletes, what=what)
         if not job.told and job.connection.dialect.name == "sqlite":
@@ -130,14 +131,17 @@ class Changes:
             job.connection.execute(target_of(job.dml).delete().where(false()))
         again: Places = set()
         with reading(job.connection, self._book, options_of(state)) as reader:
-            query: Any = select(*keys(mapper)).with_for_update(key_share=not job.deletes, of=keys(mapper)[0])
-            query = query.where(*job.dml._where_criteria).options(*job.dml._with_options)  # noqa: SLF001
-            found = reader.identities(query, state.parameters)
+            if asked is None:
+                query: Any = select(*keys(mapper)).with_for_update(key_share=not job.deletes, of=keys(mapper)[0])
+                query = query.where(*job.dml._where_criteria).options(*job.dml._with_options)  # noqa: SLF001
+                found = reader.identities(query, state.parameters)
+            else:
+                found = reader.present(mapper, asked, gone=job.deletes)
             self._watch.ledger.add(session, [*self._book.of(mapper).wide, *reader.tags(mapper, found, lock=True)])
             if job.deletes:
                 self._watch.flushes.along(session, reader, mapper, found, again)
         ran = run(state, job.dml, job.columns, telling=job.told)
-        if not self._agrees(job, ran, found):
+        if not (self._agrees(job, ran, found) if asked is None else self._asked_agrees(job, ran, found, asked)):
             self._watch.ledger.add_everything(session)
         if not job.deletes:
             changed = found if ran.rows is None else [row[: len(mapper.primary_key)] for row in ran.rows]
@@ -159,6 +163,15 @@ class Changes:
             size = len(job.mapper.primary_key)
             return ran.rows is not None and {row[:size] for row in ran.rows} <= set(found)
         return ran.count is not None and ran.count <= len(found)
+
+    def _asked_agrees(self, job: _Job, ran: Ran, found: list[Identity], asked: list[Identity]) -> bool:
+        """Whether no row has come to one of the keys between the look and the statement."""
+        if ran.connection is not None and ran.connection is not job.connection:
+            return False
+        if job.deletes:
+            return len(set(found)) == len(set(asked)) or (ran.count is not None and ran.count <= len(found))
+        with reading(job.connection, self._book, options_of(job.state)) as reader:
+            return set(reader.present(job.mapper, asked)) <= set(found)
 
     # -- rows whose keys are given -----------------------------------------------------------------
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from sqlalchemy import BindParameter
+from sqlalchemy import BinaryExpression, BindParameter, BooleanClauseList, ColumnClause
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.operators import and_, eq
 
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_of
-from fastapi_cacheinval.contrib.sqlalchemy.statements import elements
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of
+from fastapi_cacheinval.contrib.sqlalchemy.statements import elements, target_of
 
-__all__ = ["identity_in", "key_of_row", "names_set", "on_conflict", "replaces", "rows_given", "sets"]
+__all__ = ["identity_in", "key_of_row", "keys_asked", "names_set", "on_conflict", "replaces", "rows_given", "sets"]
 
 Row = Mapping[str, Any]
 
@@ -50,6 +51,30 @@ def key_of_row(row: Row, mapper: Mapper[Any]) -> Identity | None:
 def _binds(statement: Any) -> set[str]:
     """The parameters that a statement names itself, in its condition or in its values."""
     return {one.key for one in elements(statement) if isinstance(one, BindParameter)}
+
+
+def keys_asked(statement: Any, parameters: Any, mapper: Mapper[Any]) -> list[Identity] | None:
+    """The keys that a condition asks for by `key = value`, whatever it asks besides; None where it does not."""
+    wanted: dict[Any, BindParameter[Any]] = {}
+    for one in _conjuncts(statement._where_criteria):  # noqa: SLF001
+        if isinstance(one, BinaryExpression) and one.operator is eq and isinstance(one.right, BindParameter):
+            plain: Any = cast("Any", one.left)._deannotate() if isinstance(one.left, ColumnClause) else None  # noqa: SLF001
+            if plain is not None and not one.right.expanding:
+                wanted[plain] = one.right
+    columns = key_columns(mapper, target_of(statement))
+    if columns is None or not set(columns) <= set(wanted):
+        return None
+    rows: Any = parameters if isinstance(parameters, list) else [parameters or {}]
+    asked = [tuple(row.get(wanted[column].key, wanted[column].value) for column in columns) for row in rows]
+    return None if any(None in each for each in asked) else asked
+
+
+def _conjuncts(criteria: Iterable[Any]) -> Iterator[Any]:
+    for one in criteria:
+        if isinstance(one, BooleanClauseList) and one.operator is and_:
+            yield from _conjuncts(one.clauses)
+        else:
+            yield one
 
 
 def names_set(statement: Any, parameters: Any) -> set[str]:

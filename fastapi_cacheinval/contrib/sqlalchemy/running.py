@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Delete, Update
 from sqlalchemy.engine import CursorResult, Result
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
-from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import hide_rows, no_rows
-from fastapi_cacheinval.contrib.sqlalchemy.statements import reads_other_tables, target_of
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import hide_rows, no_rows, prebuffer
+from fastapi_cacheinval.contrib.sqlalchemy.statements import entity_of, reads_other_tables, target_of
 
 __all__ = ["Ran", "connection_for", "is_bulk", "options_of", "run", "run_inserting", "shows", "tells", "where_of"]
 
@@ -51,7 +51,7 @@ class Ran:
 
 def is_bulk(state: ORMExecuteState, dml: Any) -> bool:
     """Whether SQLAlchemy takes the parameters for rows of the class, with their keys: its bulk INSERT and UPDATE."""
-    if not state.is_orm_statement or isinstance(dml, Delete) or not state.parameters:
+    if entity_of(dml) is None or isinstance(dml, Delete) or not state.parameters:
         return False
     if isinstance(dml, Update) and not isinstance(state.parameters, list):
         return False
@@ -98,21 +98,20 @@ def tells(state: ORMExecuteState, dml: Any, connection: Connection, columns: Seq
 def run(state: ORMExecuteState, dml: Any, columns: Sequence[Any], *, telling: bool) -> Ran:
     """Run an UPDATE or a DELETE; `telling` where `tells` has said that these columns are to be had."""
     if not telling:
-        result = state.invoke_statement()
         if dml._returning:  # noqa: SLF001
-            rows = _seen(result, ())
+            result, rows = _looked_at(state, None, ())
             return Ran(result, None, where_of(result), None if rows is None else len(rows))
+        result = state.invoke_statement()
         cursor = _cursor_of(result)
         count = -1 if cursor is None else cursor.rowcount
         return Ran(result, None, where_of(result), None if count < 0 else count)
     if dml._returning and not shows(dml, columns):  # noqa: SLF001
-        result = state.invoke_statement(statement=dml.returning(*columns))
-        rows = _seen(result, columns)
+        result, rows = _looked_at(state, dml.returning(*columns), columns)
         # The app sees the columns that it has asked for, and nothing of those behind them.
         return Ran(result.columns(*range(len(result.keys()) - len(columns))), rows, where_of(result))
     if dml._returning:  # noqa: SLF001
-        result = state.invoke_statement()
-        return Ran(result, _seen(result, columns), where_of(result))
+        result, rows = _looked_at(state, None, columns)
+        return Ran(result, rows, where_of(result))
     result = state.invoke_statement(statement=dml.return_defaults(*columns))
     rows, cursor = None, _cursor_of(result)
     if cursor is not None:
@@ -127,8 +126,8 @@ def run_inserting(state: ORMExecuteState, dml: Any, columns: Sequence[Any], keys
     """Run an INSERT for the keys of its rows: from the app's own `RETURNING`, or from one that the app does not see."""
     if dml._returning:  # noqa: SLF001
         return run(state, dml, columns, telling=True)
-    result = state.invoke_statement(statement=dml.returning(*keys))
-    rows, connection = _seen(result, columns), where_of(result)
+    result, rows = _looked_at(state, dml.returning(*keys), columns)
+    connection = where_of(result)
     if is_bulk(state, dml):
         # SQLAlchemy gives an empty result for it.
         return Ran(no_rows(), rows, connection)
@@ -161,6 +160,19 @@ def _reader(cursor: Any, columns: Sequence[Any]) -> Any:
         return cursor._tuple_getter(columns)  # noqa: SLF001  # as SQLAlchemy does for synchronize_session="fetch"
     except KeyError:
         return None
+
+
+def _looked_at(state: ORMExecuteState, statement: Any, columns: Sequence[Any]) -> tuple[Any, list[Any] | None]:
+    """Run a statement with a `RETURNING`: its result, and these columns of its rows.
+
+    Asynchronous sessions have the rows loaded as objects at once; here that comes after they have been looked at.
+    """
+    at_once = state.execution_options.get("prebuffer_rows", False)
+    result: Any = state.invoke_statement(statement=statement, execution_options={"prebuffer_rows": False})
+    rows = _seen(result, columns)
+    if at_once:
+        prebuffer(result)
+    return result, rows
 
 
 def _seen(result: Any, columns: Sequence[Any]) -> list[tuple[Any, ...]] | None:

@@ -6,15 +6,17 @@ What is private in statements and results is read where it is needed, as SQLAlch
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from itertools import chain
+from typing import Any, cast
 
 from sqlalchemy import Result
+from sqlalchemy.engine import ChunkedIteratorResult
 from sqlalchemy.engine import cursor as _cursor
 from sqlalchemy.orm import Mapper, Session
 
-__all__ = ["as_flushing", "hide_rows", "no_rows", "registries"]
+__all__ = ["as_flushing", "hide_rows", "no_rows", "prebuffer", "registries"]
 
 _of_cursors: Any = _cursor
 _of_mappers: Any = sys.modules[Mapper.__module__]
@@ -41,6 +43,21 @@ def no_rows() -> Result[Any]:
     """What SQLAlchemy gives for its bulk INSERT without `RETURNING`."""
     result: Result[Any] = _of_cursors.null_dml_result()
     return result
+
+
+def prebuffer(result: Any) -> None:
+    """Load what an ORM's result holds now, as SQLAlchemy does for its asynchronous sessions."""
+    is_lazy = isinstance(result, ChunkedIteratorResult)
+    if not is_lazy:
+        return
+    lazy: Any = cast("Any", result)
+    loaded: list[Any] = list(lazy.chunks(None))
+
+    def chunks(_: object) -> Iterator[Any]:
+        return iter(loaded)
+
+    lazy.chunks = chunks
+    lazy.iterator = chain.from_iterable(loaded)
 
 
 def hide_rows(result: Any) -> None:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, ResourceClosedError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.orm import (
@@ -494,6 +494,88 @@ def test_a_transaction_that_is_begun_by_hand_is_no_autocommit(tmp_path: Path) ->
     engine.dispose()
     store.engine.dispose()
     assert tags_of(receipts) == [{"label:1", "label:2"}]
+
+
+SEEN: dict[str, tuple[Any, Any, set[str]]] = {
+    "update": (update(Product).where(Product.id == 3).values(brand_id=1), None, {"product:3", "brand:2", "brand:1"}),
+    "update returning": (
+        update(Product).where(Product.id == 3).values(price=1).returning(Product),
+        None,
+        {"product:3", "brand:2"},
+    ),
+    "update returning a column": (
+        update(Product).where(Product.brand_id == Brand.id, Brand.id == 2).values(price=1).returning(Product.price),
+        None,
+        {"product:3", "brand:2"},
+    ),
+    "moved returning": (
+        update(Product).where(Product.id == 3).values(brand_id=1).returning(Product.price),
+        None,
+        {"product:3", "brand:2", "brand:1"},
+    ),
+    "update by key": (update(Product), [{"id": 3, "price": 4}], {"product:3", "brand:2"}),
+    "delete": (delete(Product).where(Product.id == 3), None, {"product:3", "brand:2"}),
+    "delete returning": (
+        delete(Product).where(Product.id == 3).returning(Product.price),
+        None,
+        {"product:3", "brand:2"},
+    ),
+    "insert": (insert(Product).values(brand_id=2), None, {"product:4", "brand:2"}),
+    "insert many": (insert(Product), [{"brand_id": 2}, {"brand_id": 1}], {"product:4", "product:5", "brand:1"}),
+    "insert several": (insert(Product).values([{"brand_id": 2}, {"brand_id": 1}]), None, {"product:4", "product:5"}),
+    "insert returning": (insert(Product).returning(Product), [{"brand_id": 2}], {"product:4", "brand:2"}),
+    "insert from select": (
+        insert(Product).from_select(["brand_id"], select(Product.brand_id).where(Product.id == 3)),
+        None,
+        {"product:4", "brand:2"},
+    ),
+    "from_statement": (
+        select(Product).from_statement(update(Product).where(Product.id == 3).values(brand_id=1).returning(Product)),
+        None,
+        {"product:3", "brand:2", "brand:1"},
+    ),
+}
+
+
+def _rows_of(result: Any) -> list[Any]:
+    try:
+        return list(result)
+    except ResourceClosedError:
+        return []
+
+
+@pytest.mark.parametrize("kind", list(SEEN))
+async def test_asynchronous_sessions_see_what_plain_ones_do(tmp_path: Path, kind: str) -> None:
+    """They load objects at once: the rows are looked at before that, and the app has the same objects."""
+    statement, parameters, expected = SEEN[kind]
+    seen: list[Any] = []
+    for asynchronous in (False, True):
+        folder = tmp_path / str(asynchronous)
+        folder.mkdir()
+        store = Store(folder)
+        cache = HTTPCache()
+        if not asynchronous:
+            collector = collect_changes(store.sessions, cache, TAGS)
+            with capture_invalidations(cache) as receipts, store.sessions() as session:
+                result: Any = session.execute(statement, parameters)
+                rows = _rows_of(result)
+                session.commit()
+        else:
+            engine = create_async_engine(f"sqlite+aiosqlite:///{store.engine.url.database}")
+            sessions = async_sessionmaker(engine)
+            collector = collect_changes(sessions, cache, TAGS)
+            with capture_invalidations(cache) as receipts:
+                async with sessions() as session_:
+                    result = await session_.execute(statement, parameters)
+                    rows = _rows_of(result)
+                    await session_.commit()
+            await engine.dispose()
+        collector.stop()
+        store.close()
+        assert tags_of(receipts)[0] >= expected
+        assert not receipts[0].everything
+        seen.append((len(rows), tags_of(receipts)))
+    assert seen[0] == seen[1]
 
 
 # -- several databases -------------------------------------------------------------------------
