@@ -70,13 +70,12 @@ def updates(draw: st.DrawFn) -> tuple[Any, Any, bool]:
     )
     target: Any = draw(st.sampled_from([Product, Product, Bundle, TABLE]))
     statement = update(target).where(where).values(values)
-    back: Any = draw(st.sampled_from([(), (), (Product.price,), (Product,), (Product.id, Product.brand_id)]))
-    if target is Bundle and back == (Product,):
-        back = (Bundle,)
-    if target is TABLE:
-        back = [TABLE.c.price] if back else ()
+    back = draw(st.sampled_from(["", "", "column", "entity", "key"]))
     if back:
-        statement = statement.returning(*back)
+        columns: Any = TABLE.c if target is TABLE else target
+        entity = [TABLE] if target is TABLE else [target]
+        returned = {"column": [columns.price], "entity": entity, "key": [columns.id, columns.brand_id]}
+        statement = statement.returning(*returned[back])
     elif target is not TABLE:
         statement = statement.execution_options(synchronize_session=draw(st.sampled_from(["auto", "fetch", False])))
     if draw(st.booleans()) and target is Product:
