@@ -11,6 +11,8 @@ __all__ = ["stands"]
 
 def stands(connection: Connection) -> bool:
     """Whether the last write on a connection is committed already: it is in autocommit, by whichever way."""
+    if connection.closed or connection.invalidated:
+        return False
     made: Any = connection.connection.dbapi_connection
     # What the driver says of the moment counts: a transaction may have been begun by hand (a recipe for SQLite).
     driver: Any = connection.connection.driver_connection

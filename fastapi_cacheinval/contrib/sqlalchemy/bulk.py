@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Connection, Delete, Insert, Result
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.changing import Changes
@@ -99,15 +101,18 @@ class Bulk:
 
     def _failed(self, state: ORMExecuteState, found: list[Any]) -> None:
         """A statement that fails changes nothing, but one of several sets of parameters, which fails in their midst."""
-        if not state.session.is_active:
+        session = state.session
+        if not session.in_transaction():
             return
         partly = state.is_executemany or any(getattr(one, "_prefixes", ()) for one in found)
         mappers = [mapper for one in found for mapper in self._affected(one)]
         if partly and any(self._book.of(mapper) for mapper in mappers):
-            state.session.connection(bind_arguments={"mapper": mappers[0]})
-            self._watch.ledger.add_everything(state.session)
-        if state.session.in_transaction():
-            self._watch.settle(state.session, self._connection(state))
+            self._watch.ledger.add_everything(session)
+        connection = None
+        with contextlib.suppress(SQLAlchemyError):
+            # The error of the statement is the one to be heard of.
+            connection = self._connection(state)
+        self._watch.settle(session, connection)
 
 
 def _what(state: ORMExecuteState, found: list[Any], top: Any) -> str:

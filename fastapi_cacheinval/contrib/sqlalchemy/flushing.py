@@ -18,7 +18,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, is_plain
 
 __all__ = ["Flushes"]
 
-Rows: TypeAlias = dict[tuple[Connection, Mapper[Any]], list[Identity]]
+Targets: TypeAlias = dict[Mapper[Any], list[Any]]
 Places: TypeAlias = set[tuple[Mapper[Any], Identity]]
 
 
@@ -26,7 +26,9 @@ Places: TypeAlias = set[tuple[Mapper[Any], Identity]]
 class _Flush:
     """One flush: the rows whose tags have been read, those to be read again after it and where, the objects written."""
 
-    read: Places = field(default_factory=set[tuple[Mapper[Any], Identity]])
+    read: set[tuple[Connection, Mapper[Any], Identity]] = field(
+        default_factory=set[tuple[Connection, Mapper[Any], Identity]]
+    )
     again: dict[Connection, Places] = field(default_factory=dict[Connection, Places])
     written: list[tuple[Connection, Any]] = field(default_factory=list[tuple[Connection, Any]])
     connections: dict[Connection, None] = field(default_factory=dict[Connection, None])
@@ -65,35 +67,42 @@ class Flushes:
         """Read what is known to change, many rows at a time."""
         flush = self._running[session] = _Flush()
         changed = [target for target in session.dirty if session.is_modified(target)]
-        rows: Rows = {}
-        for target in changed:
-            _note(session, rows, target)
-        self._read(session, flush, rows, gone=False)
-        rows = {}
-        for target in session.deleted:
-            _note(session, rows, target)
-        self._read(session, flush, rows, gone=True)
+        self._read(session, flush, changed, gone=False)
+        self._read(session, flush, session.deleted, gone=True)
         self._relate(session, flush, [*changed, *session.new])
 
     def _relate(self, session: Session, flush: _Flush, changed: Iterable[Any]) -> None:
         """What association rows are written for: both sides of them."""
-        rows: Rows = {}
+        related_ones: list[Any] = []
         for target in changed:
             for relationship in _state(target).mapper.relationships:
                 if relationship.secondary is None or relationship.viewonly:
                     continue
                 history = get_history(target, relationship.key, PassiveFlag.PASSIVE_NO_INITIALIZE)
                 related = [each for each in (*history.added, *history.deleted) if each is not None]
-                for each in (target, *related) if related else ():
-                    # New ones are written, and looked at then.
-                    _note(session, rows, each)
-        for (connection, mapper), identities in rows.items():
+                # New ones are written, and looked at then.
+                related_ones += (target, *related) if related else ()
+        for connection, mapper, identities in self._read(session, flush, related_ones, gone=False):
             flush.later(connection).update((mapper, each) for each in identities)
-        self._read(session, flush, rows, gone=False)
 
-    def _read(self, session: Session, flush: _Flush, rows: Rows, *, gone: bool) -> None:
-        for (connection, mapper), identities in rows.items():
+    def _read(
+        self, session: Session, flush: _Flush, targets: Iterable[Any], *, gone: bool
+    ) -> list[tuple[Connection, Mapper[Any], list[Identity]]]:
+        """Read the tags of objects that have rows, where these are; returns the rows."""
+        by_class: Targets = {}
+        for target in targets:
+            by_class.setdefault(_state(target).mapper, []).append(target)
+        places: dict[tuple[Connection, Mapper[Any]], list[Identity]] = {}
+        for mapper, those in by_class.items():
+            if not (self._book.concerns(mapper) if gone else self._book.tagged(mapper)):
+                continue
+            for target in those if session.connection_callable is not None else those[:1]:
+                where = (connection_of(session, mapper, target), mapper)
+                found = [_identity(_state(each)) for each in ([target] if session.connection_callable else those)]
+                places.setdefault(where, []).extend(each for each in found if each is not None)
+        for (connection, mapper), identities in places.items():
             self._read_of(session, connection, flush, mapper, identities, gone=gone)
+        return [(*where, identities) for where, identities in places.items()]
 
     def _read_of(
         self,
@@ -105,14 +114,16 @@ class Flushes:
         *,
         gone: bool,
     ) -> None:
-        fresh = [each for each in identities if (mapper, each) not in flush.read]
-        flush.read.update((mapper, each) for each in fresh)
+        fresh = [each for each in identities if (connection, mapper, each) not in flush.read]
+        flush.read.update((connection, mapper, each) for each in fresh)
         if not fresh or not (self._book.concerns(mapper) if gone else self._book.tagged(mapper)):
             return
         with reading(connection, self._book) as reader:
             self._ledger.add(session, list(reader.tags(mapper, fresh, lock=True)))
             if gone:
-                reader.present(mapper, fresh, gone=True)
+                if any(self._book.tagged(each) for each in self._book.along(mapper)):
+                    # Nobody may add to what goes along with them.
+                    reader.present(mapper, fresh, gone=True)
                 self.along(session, reader, mapper, fresh, flush.later(connection))
 
     def along(
@@ -157,7 +168,7 @@ class Flushes:
         session, state = object_session(target), _state(target)
         flush = None if session is None else self._running.get(session)
         identity = _identity(state)
-        if flush is not None and gone and self._book.concerns(state.mapper):
+        if flush is not None and gone:
             flush.connections[connection] = None
         if session is not None and flush is not None and identity is not None:
             self._read_of(session, connection, flush, state.mapper, [identity], gone=gone)
@@ -172,7 +183,7 @@ class Flushes:
         identity = _identity(state)
         if self._book.tagged(state.mapper):
             flush.connections[connection] = None
-        if identity is None or (state.mapper, identity) in flush.read:
+        if identity is None or (connection, state.mapper, identity) in flush.read:
             flush.written.append((connection, target))
 
     # -- after it -------------------------------------------------------------------------------
@@ -223,10 +234,3 @@ class Flushes:
         for mapper, identities in rows.items():
             with reading(connection, self._book, options) as reader:
                 self._ledger.add(session, list(reader.tags(mapper, identities, lock=lock)))
-
-
-def _note(session: Session, rows: Rows, target: Any) -> None:
-    state = _state(target)
-    identity = _identity(state)
-    if identity is not None:
-        rows.setdefault((connection_of(session, state.mapper, target), state.mapper), []).append(identity)

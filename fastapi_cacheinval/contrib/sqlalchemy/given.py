@@ -64,7 +64,9 @@ def keys_asked(statement: Any, parameters: Any, mapper: Mapper[Any]) -> list[Ide
     columns = key_columns(mapper, target_of(statement))
     if columns is None or not set(columns) <= set(wanted):
         return None
-    rows: Any = parameters if isinstance(parameters, list) else [parameters or {}]
+    rows: list[Any] = [parameters or {}]
+    if isinstance(parameters, list):
+        rows = list(cast("Any", parameters))
     asked = [tuple(row.get(wanted[column].key, wanted[column].value) for column in columns) for row in rows]
     return None if any(None in each for each in asked) else asked
 

@@ -96,8 +96,9 @@ def elements(*roots: Any) -> Iterator[Any]:
             continue
         seen[id(one)] = one
         yield one
-        ahead.extend(one.get_children())
-        ahead.extend(_beside(one))
+        if not isinstance(one, Table):
+            ahead.extend(one.get_children())
+            ahead.extend(_beside(one))
 
 
 def _beside(one: Any) -> Iterator[Any]:

@@ -63,7 +63,7 @@ def conditions(draw: st.DrawFn) -> Any:
 def updates(draw: st.DrawFn) -> tuple[Any, Any, bool]:
     """By class or by table, of one or several values, with and without RETURNING."""
     where, value = draw(conditions()), draw(number)
-    values = draw(
+    values: Any = draw(
         st.sampled_from(
             [{"price": value}, {"brand_id": value % 3 + 1}, {"price": Product.price + 1, "brand_id": value % 3 + 1}]
         )
