@@ -54,7 +54,7 @@ class Changes:
         if self._book.of(mapper).wide and not reaches:
             return self._watch.widely(state, mapper.self_and_descendants, "")
         bulk = is_bulk(state, dml)
-        if not deletes and not bulk and sets(names, mapper, key_of(mapper)):
+        if not deletes and not bulk and sets(names, mapper, key_of(mapper), doubt=False):
             return self._unknown(state, mapper, deletes=False, what="an UPDATE of a primary key")
         self._watch.flush(state)
         if bulk:

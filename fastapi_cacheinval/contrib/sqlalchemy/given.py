@@ -88,15 +88,29 @@ def names_set(statement: Any, parameters: Any) -> set[str]:
     return names | (given - _binds(statement) if given else given)
 
 
-def sets(names: set[str], mapper: Mapper[Any], keys: Iterable[str]) -> bool:
-    """Whether an UPDATE that sets these may change these attributes of the class, which the database may do besides."""
+def sets(names: set[str], mapper: Mapper[Any], keys: Iterable[str], *, doubt: bool = True) -> bool:
+    """Whether an UPDATE that sets these may change these attributes of the class, which the database may do besides.
+
+    `doubt` is the answer for a name that is no column: a hybrid, a synonym or a composite may set any.
+    """
+    known: set[str] = set()
+    for attribute in mapper.column_attrs:
+        known |= _names_of(attribute)
+    if names - known and doubt:
+        return True
     for key in keys:
-        for column in mapper.get_property(key).columns:
+        own: Any = mapper.get_property(key)
+        if not names.isdisjoint(_names_of(own)):
+            return True
+        for column in own.columns:
             if column.onupdate is not None or column.server_onupdate is not None or column.computed is not None:
                 return True
-            if not names.isdisjoint({key, str(column.key), str(column.name)}):
-                return True
     return False
+
+
+def _names_of(attribute: Any) -> set[str]:
+    columns: Any = attribute.columns
+    return {attribute.key, *(str(getattr(each, name, "")) for each in columns for name in ("key", "name"))}
 
 
 def on_conflict(statement: Any) -> set[str] | None:

@@ -107,6 +107,10 @@ def _beside(one: Any) -> Iterator[Any]:
         if named is not None:
             yield named
         return
+    conflict: Any = getattr(one, "update_values_to_set", None)
+    if conflict is not None:
+        yield from _expressions(dict(conflict).values())
+        yield from _expressions([getattr(one, "update_whereclause", None)])
     for option in getattr(one, "_with_options", ()):
         criteria = getattr(option, "where_criteria", None)
         if isinstance(criteria, ClauseElement):

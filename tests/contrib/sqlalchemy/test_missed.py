@@ -32,6 +32,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import IntegrityError, ResourceClosedError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.ext.horizontal_shard import ShardedSession
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -39,6 +40,7 @@ from sqlalchemy.orm import (
     aliased,
     mapped_column,
     sessionmaker,
+    synonym,
     with_loader_criteria,
 )
 
@@ -226,6 +228,24 @@ class Worker(Person):
     __mapper_args__ = {"polymorphic_identity": "worker"}  # noqa: RUF012
 
 
+class Shelf(Own):
+    """Its place is set by other names, too."""
+
+    __tablename__ = "shelf"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    place: Mapped[int] = mapped_column("spot", default=1)
+    where = synonym("place")
+
+    @hybrid_property
+    def doubled(self) -> int:
+        return self.place * 2
+
+    @doubled.inplace.update_expression
+    @classmethod
+    def _set_doubled(cls, value: Any) -> list[tuple[Any, Any]]:
+        return [(cls.place, value // 2)]
+
+
 class Twin(Own):
     """Another class on the table of pages."""
 
@@ -237,6 +257,7 @@ OWN: dict[Any, Any] = {
     Word: ["word:{text}"],
     Person: ["person:{id}", "named:{name}"],
     Worker: ["worker:{id}", "place:{place}"],
+    Shelf: ["shelf:{id}", "shelves:{place}"],
 }
 
 
@@ -313,6 +334,28 @@ def test_a_column_that_the_mapping_updates_counts_as_set(pages: Engine) -> None:
     tags = {Page: ["page:{id}", "revision:{revision}"]}
     statement = update(Page).where(Page.id == 1).values(title="x")
     assert purged_by(pages, lambda s: s.execute(statement), tags) == {"page:1", "revision:1", "revision:2"}
+
+
+@pytest.mark.parametrize("by", ["attribute", "name", "column", "synonym", "hybrid", "parameter", "ordered"])
+def test_a_value_may_be_set_by_any_of_its_names(pages: Engine, by: str) -> None:
+    """By a synonym, or by a hybrid that stands for it, the row moves as well."""
+    table: Any = Shelf.__table__
+    one: Any = update(Shelf).where(Shelf.id == 1)
+    ways: dict[str, tuple[Any, Any]] = {
+        "attribute": (one.values({Shelf.place: 5}), None),
+        "name": (one.values(place=5), None),
+        "column": (update(table).where(table.c.id == 1).values(spot=5), None),
+        "synonym": (one.values(where=5), None),
+        "hybrid": (one.values({Shelf.doubled: 10}), None),
+        "parameter": (update(table).where(table.c.id == 1), {"spot": 5}),
+        "ordered": (one.ordered_values((Shelf.place, 5)), None),
+    }
+    with Session(pages) as session:
+        session.add(Shelf(id=1))
+        session.commit()
+    statement, parameters = ways[by]
+    found = purged_by(pages, lambda session: session.execute(statement, parameters))
+    assert found == {"shelf:1", "shelves:1", "shelves:5"}
 
 
 @pytest.mark.parametrize("kind", ["update", "core", "base", "by key", "delete", "insert", "base core"])
@@ -576,6 +619,52 @@ async def test_asynchronous_sessions_see_what_plain_ones_do(tmp_path: Path, kind
         assert not receipts[0].everything
         seen.append((len(rows), tags_of(receipts)))
     assert seen[0] == seen[1]
+
+
+async def test_streams_of_an_asynchronous_session_see_it_too(tmp_path: Path) -> None:
+    """`session.stream(...)` and `session.stream_scalars(...)` of what an UPDATE returns."""
+    store = Store(tmp_path)
+    cache, engine = HTTPCache(), create_async_engine(f"sqlite+aiosqlite:///{store.engine.url.database}")
+    sessions = async_sessionmaker(engine)
+    collector = collect_changes(sessions, cache, TAGS)
+    moved = update(Product).where(Product.brand_id == 1).values(brand_id=2)
+    with capture_invalidations(cache) as receipts:
+        async with sessions() as session:
+            streamed = await session.stream_scalars(moved.returning(Product))
+            assert sorted([product.id async for product in streamed]) == [1, 2]
+            rows = await session.stream(delete(Label).returning(Label.id), execution_options={"yield_per": 1})
+            assert sorted([row.id async for row in rows]) == [1, 2]
+            await session.commit()
+    collector.stop()
+    await engine.dispose()
+    store.close()
+    assert tags_of(receipts) == [{"product:1", "product:2", "brand:1", "brand:2", "products", "label:1", "label:2"}]
+
+
+def test_a_class_with_a_database_of_its_own_is_read_there(tmp_path: Path) -> None:
+    """`binds` of a session, for flushes and for statements; another database has other rows."""
+    engines = []
+    for name, brand in (("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        engines.append(make_engine(tmp_path / name))
+        with Session(engines[-1]) as session:
+            session.add_all([Brand(id=1), Brand(id=2), Product(id=1, brand_id=brand), Label(id=1)])
+            session.commit()
+    cache, sessions = HTTPCache(), sessionmaker(engines[0], binds={Product: engines[1]})
+    collector = collect_changes(sessions, cache, TAGS)
+    with capture_invalidations(cache) as receipts, sessions() as session:
+        session.execute(update(Product).values(price=1))
+        session.commit()
+        session.get_one(Product, 1).price = 2
+        session.commit()
+        session.bulk_update_mappings(Product, [{"id": 1, "price": 3}])  # type: ignore[arg-type]
+        session.commit()
+        session.execute(update(Product), [{"id": 1, "price": 4}])
+        session.commit()
+    collector.stop()
+    for engine in engines:
+        engine.dispose()
+    assert tags_of(receipts) == [{"product:1", "brand:2", "products"}] * 4
 
 
 # -- several databases -------------------------------------------------------------------------
