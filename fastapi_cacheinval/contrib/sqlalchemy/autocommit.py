@@ -6,6 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import is_set_to_autocommit
+
 __all__ = ["stands"]
 
 
@@ -22,7 +24,7 @@ def stands(connection: Connection) -> bool:
     ask = getattr(driver, "is_in_transaction", None)
     if callable(ask):
         return not ask()
-    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+    if is_set_to_autocommit(connection):
         return True
     detect = getattr(connection.dialect, "detect_autocommit_setting", None)
     if detect is not None:

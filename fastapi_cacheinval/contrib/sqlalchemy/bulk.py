@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Delete, Insert, Result
+from sqlalchemy import Connection, Delete, Insert, Result, Update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
@@ -21,6 +21,9 @@ from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
 __all__ = ["Bulk"]
 
+# So many forms of queries are remembered to hold no write.
+_FORMS = 1000
+
 
 class Bulk:
     """Every statement of a session that has an INSERT, an UPDATE or a DELETE somewhere in it."""
@@ -31,12 +34,13 @@ class Bulk:
         self._changes = Changes(watch)
         self._inserts = Inserts(watch)
         self._links = Links(watch)
+        self._harmless: set[Any] = set()
 
     def do_orm_execute(self, state: ORMExecuteState) -> Result[Any] | None:
         """Around each statement that changes rows; None lets anything else go by."""
         if state.is_column_load or state.is_relationship_load:
             return None
-        found = writes(state.statement, state.parameters)
+        found = self._writes(state)
         if not found:
             return None
         try:
@@ -49,6 +53,23 @@ class Bulk:
         if result is not None:
             self._watch.settle(state.session, where_of(result) or self._connection(state))
         return result
+
+    def _writes(self, state: ORMExecuteState) -> list[Any]:
+        """Every write in a statement; a query of a form that has been looked through before is not again."""
+        statement: Any = state.statement
+        if isinstance(statement, Insert | Update | Delete):
+            return writes(statement, state.parameters)
+        # SQLAlchemy makes it for its own cache of compiled statements: where it is the same, so is the form.
+        form: Any = statement._generate_cache_key()  # noqa: SLF001
+        key = None if form is None else form.key
+        if key in self._harmless:
+            return []
+        found = writes(statement)
+        if not found and key is not None:
+            if len(self._harmless) >= _FORMS:
+                self._harmless.clear()
+            self._harmless.add(key)
+        return found
 
     def _run(self, state: ORMExecuteState, found: list[Any]) -> Result[Any] | None:
         top = top_of(state.statement)

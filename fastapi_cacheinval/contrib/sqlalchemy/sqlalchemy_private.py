@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any, cast
 
-from sqlalchemy import Result
+from sqlalchemy import Connection, Result
 from sqlalchemy.engine import ChunkedIteratorResult
 from sqlalchemy.engine import cursor as _cursor
 from sqlalchemy.orm import Mapper, Session
 
-__all__ = ["as_flushing", "hide_rows", "no_rows", "prebuffer", "registries"]
+__all__ = ["as_flushing", "hide_rows", "is_set_to_autocommit", "no_rows", "prebuffer", "registries"]
 
 _of_cursors: Any = _cursor
 _of_mappers: Any = sys.modules[Mapper.__module__]
@@ -37,6 +37,12 @@ def as_flushing(session: Session) -> Generator[None]:
         yield
     finally:
         any_session._flushing = before  # noqa: SLF001
+
+
+def is_set_to_autocommit(connection: Connection) -> bool:
+    """Whether the isolation level of a connection, or of its engine, is `AUTOCOMMIT`."""
+    asked: Any = connection
+    return bool(asked._is_autocommit_isolation())  # noqa: SLF001
 
 
 def no_rows() -> Result[Any]:
