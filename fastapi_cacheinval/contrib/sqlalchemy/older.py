@@ -80,7 +80,11 @@ class Older:
             call(of, rows, return_defaults=asked, render_nulls=render_nulls)
             self._ledger.add(session, rules.wide)
             if self._book.tagged(of) and not rules.wide:
-                self._read(session, self._places(of, rows))
+                found = [key_of_row(row, of) for row in rows]
+                if None in found:
+                    # The rows are written: an error would come too late.
+                    self._ledger.add_everything(session)
+                self._read(session, {(of, each) for each in found if each is not None})
 
     def bulk_update_mappings(
         self, session: Any, call: Callable[..., None], mapper: Any, mappings: Iterable[Any]
