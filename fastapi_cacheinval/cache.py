@@ -370,26 +370,32 @@ class HTTPCache:
         """Purge everything that is stored under this namespace, of whatever version, and nothing else."""
         return await self.purge((ALL,), soft=soft, wait=wait)
 
-    def invalidate_sync(self, *tags: str, soft: bool = False, timeout: float = 5.0) -> Receipt:
-        """`invalidate` for plain functions and threads; raises `CacheNotRunning` on the loop's own thread.
+    def invalidate_sync(
+        self, *tags: str, soft: bool = False, everything: bool = False, timeout: float = 5.0
+    ) -> Receipt:
+        """`invalidate`, or `clear` for `everything`, for plain functions and threads.
 
-        `timeout` is seconds to wait for its number; `TimeoutError` past it, and the purge goes on.
+        Raises `CacheNotRunning` on the loop's own thread. `timeout` is seconds to wait for its number; `TimeoutError`
+        past it, and the purge goes on.
         """
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
             raise CacheNotRunning("invalidate_sync() would block the event loop: await cache.invalidate() there.")
         loops = [loop for loop in list(self.runtimes) if loop.is_running()]
         if not loops:
-            return asyncio.run(self.invalidate(*tags, soft=soft))
-        return asyncio.run_coroutine_threadsafe(self.invalidate(*tags, soft=soft), loops[0]).result(timeout)
+            return asyncio.run(self.clear(soft=soft) if everything else self.invalidate(*tags, soft=soft))
+        purging = self.clear(soft=soft) if everything else self.invalidate(*tags, soft=soft)
+        return asyncio.run_coroutine_threadsafe(purging, loops[0]).result(timeout)
 
-    def invalidate_soon(self, *tags: str, soft: bool = False) -> None:
-        """`invalidate` for plain functions on the event loop's own thread, which cannot wait: a task writes it.
+    def invalidate_soon(self, *tags: str, soft: bool = False, everything: bool = False) -> None:
+        """`invalidate`, or `clear` for `everything`, for plain functions on the event loop's own thread.
+
+        They cannot wait: a task writes it.
 
         This replica obeys it when the call returns; it has its number soon. A log that is out of reach is logged, and
         the purge queued. Raises `CacheNotRunning` where the cache has not been started on the running loop.
         """
-        runtime, named = self.runtime, bounded_tags(tags)
+        runtime, named = self.runtime, (ALL,) if everything else bounded_tags(tags)
         self.counters.dropped_tags += sum(not tag for tag in tags)
         replica = self.engine.replica
         runtime.own(self._purge_soon(named, soft, None if soft else replica.fence(named)))
