@@ -28,10 +28,10 @@ from fastapi_cacheinval.framework.reading import Read
 from fastapi_cacheinval.framework.rfc9111.lookup import HeaderLookup
 from fastapi_cacheinval.framework.rfc9111.mutation import HeaderMutation
 from fastapi_cacheinval.framework.rfc9111.resource import SearchRules
+from fastapi_cacheinval.routes.plan import SAFE_METHODS
 
 __all__ = ["MODES", "ByHeaders", "ByPolicy", "Dispatcher", "Mode"]
 
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
 _LOOKED_UP = frozenset({"GET", "HEAD"})
 
 
@@ -116,38 +116,42 @@ class Dispatcher:
         self._prepare = prepare
         self._runtimes = app_context.cache.runtimes
         self._mode: Mode = ByPolicy(app_context) if options is None else ByHeaders(app_context, options)
+        app_context.let_mutate(self._mode.mutation)
         # A GET for a path that no cached route can have goes past no guard that could stop it.
         self._knows_uncached = options is None and not app_context.engine.settings.read_your_writes
 
-    # Plain methods that return what is awaited: no frame of their own around requests without a policy.
+    # A plain method that returns what is awaited: no frame of its own around requests without a policy.
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Take one request."""
-        runtime = self._runtimes.get(get_running_loop()) if self._app_context.ready else None
-        if runtime is None:
-            return self._first(scope, receive, send)
-        return self._take(scope, receive, send, runtime)
-
-    def _take(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> Awaitable[None]:
         app_context = self._app_context
-        cdn_fields = cdn_fields_of(app_context, scope, send)
-        send = send if cdn_fields is None else cdn_fields
-        if (
+        if app_context.downstream is not None:
+            send = cdn_fields_of(app_context, scope, send) or send
+        runtime = self._runtimes.get(get_running_loop())
+        if runtime is None or not app_context.ready:
+            return self._first(scope, receive, send)
+        if self._is_uncached(scope):
+            return self._pass(scope, receive, send)
+        return self._guarded(scope, receive, send, runtime)
+
+    def _is_uncached(self, scope: Scope) -> bool:
+        """Whether this is a GET for a path that no cached route can have: no guard could stop it."""
+        return (
             self._knows_uncached
             and scope["method"] == "GET"
             and not scope.get("root_path")
-            and app_context.table.passes(scope["path"])
-        ):
-            return self._pass(scope, receive, send)
-        return self._guarded(scope, receive, send, runtime, cdn_fields)
+            and self._app_context.table.passes(scope["path"])
+        )
 
     async def _first(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start on this loop and look at the app; where the app is at fault, say what is wrong with it."""
         runtime = await self._app_context.cache.started()
         error = self._prepare(scope)
-        if error is None:
-            await self._take(scope, receive, send, runtime)
-        else:
+        if error is not None:
             await PlainTextResponse(str(error), status_code=500)(scope, receive, send)
+        elif self._is_uncached(scope):
+            await self._pass(scope, receive, send)
+        else:
+            await self._guarded(scope, receive, send, runtime)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[SCOPE_KEY] = self._app_context.uncached
@@ -156,11 +160,10 @@ class Dispatcher:
         finally:
             del scope[SCOPE_KEY]
 
-    async def _guarded(
-        self, scope: Scope, receive: Receive, send: Send, runtime: Runtime, cdn_fields: CDNFields | None
-    ) -> None:
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> None:
         app_context = self._app_context
-        mutation = None if scope["method"] in _SAFE else self._mode.mutation(runtime, scope, receive, send)
+        cdn_fields = send if isinstance(send, CDNFields) else None
+        mutation = None if scope["method"] in SAFE_METHODS else self._mode.mutation(runtime, scope, receive, send)
         arrival = Arrival(scope, receive, send, runtime, cdn_fields, mutation=mutation)
         for guard in GUARDS:
             passed = await guard(app_context, arrival)

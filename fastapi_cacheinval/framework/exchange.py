@@ -63,6 +63,7 @@ class Exchange:
             self.arrived["state"] = dict(scope["state"])
         self.client_headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
         self.scope = scope
+        app_context.note_root(scope)
         self.outer = send
         # A refresh has no client to hear.
         self.receive = Receiving(receive if refresh is None else None)

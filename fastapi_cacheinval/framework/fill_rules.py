@@ -100,7 +100,7 @@ class FillRules(Protocol):
         """What becomes of a response that begins so; `covered` says that a stale one may stand in for an error."""
         ...
 
-    def make(self, status: int, headers: list[RawField], body: bytes) -> Made | str:
+    def make(self, status: int, headers: list[RawField], body: bytes) -> Made | Refuse:
         """The complete response as it would be kept; or why it is not."""
         ...
 

@@ -25,6 +25,7 @@ from fastapi_cacheinval.grammar.fields import lower_names
 
 __all__ = ["Fill"]
 
+_INCOMPLETE = Refuse("incomplete", failed=False, outdated=False)
 _RAISED = "a forward raised; a stale response stood in for it"
 
 
@@ -189,13 +190,15 @@ class Fill:
         """Store the complete response, if no purge has overtaken it, and let the waiters have it."""
         body = bytes(self._body)
         length = content_length(start["headers"])
-        made: Made | str = "incomplete"
+        made: Made | Refuse = _INCOMPLETE
         if length is None or length == len(body):
             made = self._rules.make(start["status"], start["headers"], body)
         if isinstance(made, Made):
             return made.stored, self._store(made)
         self._refused()
-        return None, Outcome(Result.MISS, reason=self._reason, detail=made)
+        if made.outdated:
+            self._exchange.outdate(self._rules.key, self._rules.asked_headers)
+        return None, Outcome(Result.MISS, reason=self._reason, detail=made.detail)
 
     def _store(self, made: Made) -> Outcome:
         engine, runtime = self._exchange.app_context.engine, self._exchange.runtime

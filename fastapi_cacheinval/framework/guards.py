@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from math import ceil
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.token import parse_token
-from fastapi_cacheinval.framework.answering import status_fields, without_body
+from fastapi_cacheinval.framework.answering import without_body
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.arrival import Arrival
+from fastapi_cacheinval.framework.mutation import refuse, refuses
 from fastapi_cacheinval.grammar.fields import first
 
 __all__ = ["GUARDS", "TOKEN_FIELD", "Guard"]
@@ -24,24 +22,12 @@ _LOOKED_UP = frozenset({"GET", "HEAD"})
 
 async def disconnected(app_context: AppContext, arrival: Arrival) -> Arrival | None:
     """`mutations_when_disconnected="refuse"`: what cannot be purged is not written."""
-    engine, mutation = app_context.engine, arrival.mutation
-    if mutation is None or engine.settings.mutations_when_disconnected != "refuse" or engine.replica.live(engine.now()):
+    mutation = arrival.mutation
+    if mutation is None or not refuses(mutation):
         return arrival
-    if not mutation.purges_something():
-        return arrival
-    outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
-    mutation.described(outcome)
+    await refuse(mutation, arrival.send)
     if mutation.seen is not None:
         mutation.seen.left()
-    body = b"The cache's log is out of reach, and nothing is changed that could not be invalidated."
-    fields = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % len(body)),
-        (b"retry-after", b"%d" % ceil(engine.settings.staleness_bound)),
-        *status_fields(app_context, outcome),
-    ]
-    await arrival.send({"type": "http.response.start", "status": 503, "headers": fields})
-    await arrival.send({"type": "http.response.body", "body": body})
     return None
 
 

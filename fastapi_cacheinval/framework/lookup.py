@@ -74,13 +74,13 @@ def _route_parts(plan: RoutePlan, scope: Scope) -> Iterator[bytes]:
 class Verdict:
     """What a route lookup has come to: what takes the response from here on.
 
-    `unwind` is the status to unwind the request with, None where the handler runs; `fills` says that its response is
-    seen as a fill.
+    `unwind` is the status to unwind the request with, None where the handler runs; `fill` is that
+    responder where the response is seen as a fill.
     """
 
     responder: Responder
     unwind: int | None = None
-    fills: bool = False
+    fill: Fill | None = None
 
 
 class Orders(Protocol):
@@ -272,7 +272,8 @@ class Lookup:
         if self.plan.sharing is not Sharing.DECLARED:
             self._watch(rules)
         self._normalise()
-        return Verdict(Fill(exchange, rules, go), fills=True)
+        fill = Fill(exchange, rules, go)
+        return Verdict(fill, fill=fill)
 
     def _watch(self, rules: PolicyRules) -> None:
         """No signature says what is read by those who are handed the request after the handler."""

@@ -7,6 +7,7 @@ from starlette.types import Send
 from fastapi_cacheinval.core.recipe import Recipe, downstream_fields, stored_response, streamed_fields
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import refusal
+from fastapi_cacheinval.core.tag_limits import too_many_tags
 from fastapi_cacheinval.framework.answering import RawField, send_response
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Cover, Form, Keep, Made, Refuse, Verdict
@@ -67,14 +68,17 @@ class PolicyRules:
             return Keep()
         return Refuse(reason, failed=False, outdated=status in (404, 410) or status < 400)
 
-    def make(self, status: int, headers: list[RawField], body: bytes) -> Made | str:
-        """The complete response as it would be kept."""
+    def make(self, status: int, headers: list[RawField], body: bytes) -> Made | Refuse:
+        """The complete response as it would be kept; or why it is not."""
+        added = self._added
+        if too_many_tags((*self._recipe.tags, *added), headers):
+            return Refuse("too-many-tags", failed=False, outdated=True)
         stored, chosen = stored_response(
             self._recipe,
             status,
             headers,
             body,
-            self._added,
+            added,
             now=self._engine.now(),
             wall_now=self._exchange.app_context.cache.clock.wall(),
             draw=self._engine.draw(),

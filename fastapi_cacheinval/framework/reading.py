@@ -20,13 +20,15 @@ from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, run_app
+from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.lookup import Lookup
+from fastapi_cacheinval.framework.mutation import Mutation, refuse, refuses
 from fastapi_cacheinval.framework.receiving import nobody
 from fastapi_cacheinval.framework.refresh import RefreshOrder, again, lead_in_background
 from fastapi_cacheinval.framework.responding import Direct, Responder, bypassed
 from fastapi_cacheinval.framework.short_circuit import short_circuit
 from fastapi_cacheinval.ports.store import Target
-from fastapi_cacheinval.routes.plan import RoutePlan, Sharing
+from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 
 __all__ = ["AtRoute", "Read", "order_refresh"]
 
@@ -40,6 +42,8 @@ class Read(Exchange):
 
     # Defaults of the class, set on the few that need them: most requests are for routes without a policy.
     _settled: bool = False
+    _fill: Fill | None = None
+    _mutation: Mutation | None = None
     _token: Token[HasRequestTags | None] | None = None
     # Whether it has come to its route, behind layers.
     _came_to_route: bool = False
@@ -69,10 +73,15 @@ class Read(Exchange):
         return self._responder(message)
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
-        """`invalidates()` is inert on a safe method."""
+        """`invalidates()` is inert on a safe method, unless a layer or a router has made an unsafe one of it."""
+        if request.scope["method"] not in SAFE_METHODS:
+            self._as_mutation(request.scope).declare(request, invalidates)
 
     async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """The request has come to its route. Behind layers that we do not know, the cache works here."""
+        if scope["method"] not in SAFE_METHODS:
+            await self._mutate(handle, scope, receive, send)
+            return
         if self.cdn_fields is not None:
             # Layers may have made one of their own.
             self.cdn_fields.follow(scope)
@@ -90,12 +99,44 @@ class Read(Exchange):
         finally:
             scope[SCOPE_KEY] = self
 
+    async def _mutate(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """A layer has made an unsafe request of it: it purges as one, and its answer is held as one's is."""
+        mutation = self._as_mutation(scope)
+        if refuses(mutation):
+            await refuse(mutation, send)
+            return
+        token = current_request_tags.set(mutation)
+        scope[SCOPE_KEY] = mutation
+        try:
+            await mutation.enter(handle, scope, receive, send)
+        finally:
+            scope[SCOPE_KEY] = self
+            current_request_tags.reset(token)
+
+    def _as_mutation(self, scope: Scope) -> Mutation:
+        """Let a mutation take the app's response from here on."""
+        mutation = self._mutation
+        if mutation is None:
+            mutation = self.app_context.mutation(self.runtime, self.scope, self.receive, self.outer)
+            mutation.take_over(self)
+            self._leave_fill(scope)
+            self._mutation = self._responder = mutation
+        return mutation
+
+    def _leave_fill(self, scope: Scope) -> None:
+        """Keep nothing of the response: it has another owner."""
+        fill, self._fill = self._fill, None
+        if fill is not None:
+            fill.abandon()
+
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """The route lookup; it raises to unwind the request where the answer is known."""
         scope = request.scope
         if self._settled or scope["method"] != "GET":
             return
         app_context = self.app_context
+        # Layers may have written another root path.
+        app_context.note_root(scope)
         plan = app_context.table.plan_for(scope)
         if plan is None:
             self._responder = bypassed(self, "unknown-route")
@@ -111,7 +152,8 @@ class Read(Exchange):
             self._responder = verdict.responder
             if verdict.unwind is not None:
                 raise short_circuit(request, verdict.unwind)
-            self._hides = verdict.fills
+            self._fill = verdict.fill
+            self._hides = verdict.fill is not None
             # For code without the request at hand, from here on in this context.
             self._token = current_request_tags.set(self)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.dependencies import Cached
@@ -31,8 +32,6 @@ def has_policy(app_context: AppContext, scope: Any) -> bool:
 class HeaderRead(Read):
     """A forward whose response is judged by its own headers."""
 
-    _fill: Fill | None = None
-
     @property
     def route(self) -> str | None:
         """The template of the route that has answered, of any framework that leaves it in the scope."""
@@ -41,13 +40,16 @@ class HeaderRead(Read):
             return template_in(self.scope) if plan is None else plan.path
         return super().route
 
+    def _leave_fill(self, scope: Scope) -> None:
+        if self._fill is not None:
+            self._responder = Direct(self.outer)
+            scope["headers"] = [*self.client_headers]
+        super()._leave_fill(scope)
+
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """A route that was not known to have a policy has one: its response is none of the headers' business."""
-        fill, self._fill = self._fill, None
-        if fill is not None:
-            fill.abandon()
-            self._responder = Direct(self.outer)
-            request.scope["headers"] = [*self.client_headers]
+        if self._fill is not None:
+            self._leave_fill(request.scope)
             # The request keeps what it has parsed of them.
             request.__dict__.pop("_headers", None)
         await super().look_up(request, cached, partition)

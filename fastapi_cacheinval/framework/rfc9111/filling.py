@@ -14,6 +14,8 @@ from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.rfc9111.serving import stands_in
 from fastapi_cacheinval.core.rfc9111.targeted import passed_on
 from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.core.tag_limits import too_many_tags
+from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.framework.answering import RawField
 from fastapi_cacheinval.framework.fill_rules import Cover, Form, Freshen, Keep, Made, Refuse, Verdict
 from fastapi_cacheinval.framework.rfc9111.answering import send_cut
@@ -92,21 +94,23 @@ class HeaderRules:
             cookies = [line for line in update if line[0] == b"set-cookie"]
             update = [line for line in update if line[0] != b"set-cookie"]
         merged = freshened(old, update)
-        received = replace(self._received(old.status, merged), added=old.tags)
+        received = replace(self._received(old.status, merged), added=tuple(tag for tag in old.tags if tag != ALL))
         judged = self._judge(received)
         stored, chosen = make(received, judged, old.body, self._resource.options)
         outdated = judged.refusal not in _OF_THE_REQUEST
         return Freshen(Made(received.key, stored, chosen), judged.refusal, outdated, cookies)
 
-    def make(self, status: int, headers: list[RawField], body: bytes) -> Made | str:
+    def make(self, status: int, headers: list[RawField], body: bytes) -> Made | Refuse:
         """The complete response as it would be kept; or why it is not."""
         received = self._received(status, headers)
         judged = self._judged or self._judge(received)
+        if too_many_tags(received.added, received.headers):
+            return Refuse("too-many-tags", failed=False, outdated=True)
         part = None
         if status == 206:
             part = part_of(headers, body)
             if part is None or self._part_key is None:
-                return "partial"
+                return Refuse("partial", failed=False, outdated=False)
             received = replace(received, key=self._part_key)
         stored, chosen = make(received, judged, body, self._resource.options, part)
         return Made(received.key, stored, chosen)

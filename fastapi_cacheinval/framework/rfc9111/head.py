@@ -13,6 +13,7 @@ from fastapi_cacheinval.core.rfc9111.building import freshened, judge, make
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.rfc9111.targeted import passed_on
 from fastapi_cacheinval.core.storing import content_length
+from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.framework.answering import RawField, status_fields
 from fastapi_cacheinval.framework.rfc9111.resource import Resource
 from fastapi_cacheinval.grammar.fields import first, lower_names
@@ -55,8 +56,8 @@ class HeadUpdate:
             if status in (old.status, 404, 410):
                 exchange.outdate(self._resource.key, exchange.client_headers)
             return False
-        merged = freshened(old, headers)
-        received = self._resource.received(replace(self._asked, method="GET"), old.status, merged, old.tags)
+        merged, tags = freshened(old, headers), tuple(tag for tag in old.tags if tag != ALL)
+        received = self._resource.received(replace(self._asked, method="GET"), old.status, merged, tags)
         judged = judge(received, self._resource.options, engine.settings.max_body_bytes)
         if judged.refusal is not None:
             return False
