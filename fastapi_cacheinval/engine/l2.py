@@ -17,6 +17,7 @@ from contextvars import Context
 from itertools import count
 from typing import Any, NamedTuple
 
+from fastapi_cacheinval.core.keys import is_local
 from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
@@ -198,7 +199,12 @@ class L2Tier:
     # -- leading --------------------------------------------------------------------------------
 
     async def lead(self, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted) -> Led:
-        """Before a forward: take what is `wanted` from another replica, or the right to forward, until the deadline."""
+        """Before a forward: take what is `wanted` from another replica, or the right to forward, until the deadline.
+
+        A key that only this process knows is neither read nor locked: the same bytes may mean another thing elsewhere.
+        """
+        if is_local(key):
+            return Led()
         try:
             return await self._led(key, headers, deadline, wanted)
         except TierUnavailable as error:
@@ -300,6 +306,8 @@ class L2Tier:
 
         `split` says that clients choose by their query which keys there are: those live short lives at first.
         """
+        if is_local(key):
+            return
         now = self._clock.now()
         held = fill_lock is not None and fill_lock.end()
         if not self.open:
@@ -314,7 +322,7 @@ class L2Tier:
 
     def drop(self, key: bytes) -> None:
         """Let go of what is stored under a key, beside the request."""
-        if self.open:
+        if self.open and not is_local(key):
             self._own(self._dropped(key))
 
     async def _dropped(self, key: bytes) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Scope
 
 from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.core.keys import KeyParts, encode
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
 from fastapi_cacheinval.framework.uncached import Uncached
 from fastapi_cacheinval.ports.downstream import Downstream
+from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.plan import RoutePlan
 from fastapi_cacheinval.routes.table import RouteTable
@@ -43,6 +46,11 @@ class AppContext:
         self.emit_surrogate_key = emit_surrogate_key and downstream is None
         self.downstream = downstream
         self.emit_cache_status = emit_cache_status
+        # Which of the apps of this cache it is. Two middlewares around one app are one.
+        behind = middleware_stack_of(app).app
+        self.number = cache.engine.apps.number(app if behind is None else behind)
+        # Whether some target of the front lookup holds the path as it was sent.
+        self.spelled = False
         self.providers: list[Any] = []
         self.root_path = ""
         # Whether anybody records telemetry; asked once, when the app has started.
@@ -119,11 +127,43 @@ class AppContext:
             logger.warning("the CDN is told to keep no response of %s that it cannot be told all of: %s", route, reason)
 
     def root_of(self, scope: Scope) -> str:
-        """The root path that is no part of a resource's name: the app's own where it has one, else the server's.
+        """The root path below which routes stand: the app's own where it has one, else the server's.
 
         A mount adds its prefix to `root_path`; what is mounted elsewhere at the same path below is another resource.
         """
         return self.root_path or str(scope.get("app_root_path", scope.get("root_path", "")))
+
+    # -- keys -----------------------------------------------------------------------------------
+
+    def key_parts(self, mode: str, scope: Scope, origin: tuple[str, bytes], path: str) -> KeyParts:
+        """The parts that every key of this app has; the mode adds its own."""
+        settings = self.engine.settings
+        scheme, host = origin
+        return KeyParts(mode, settings.namespace, settings.version, scheme, host, self.root_of(scope), path)
+
+    def local_part(self, place: tuple[bytes, ...], *own: int) -> bytes:
+        """What makes a key this process's own: empty where names alone tell the place from every other.
+
+        `own` are numbers of this process's that the place has; all zero where it needs none.
+        """
+        if not any(own) and self.engine.apps.alone(place, self.number):
+            return b""
+        return encode(b"%d" % number for number in (self.number, *own))
+
+    def front_target(self, target: Target, spelling: bytes | None = None) -> Target:
+        """A raw target as this app's front lookup asks for it; `spelling` is the path as sent, where that counts."""
+        if spelling is not None:
+            self.spelled = True
+            target = (*target, spelling)
+        return (*target, self.number) if self.number else target
+
+    def at(self) -> Callable[[Target], Any]:
+        """What the front lookup asks: the store itself, but for apps that share their cache with an earlier one."""
+        at = self.engine.store.at
+        if not self.number:
+            return at
+        number = self.number
+        return lambda target: at((*target, number))
 
     @staticmethod
     def below(root: str, path: str) -> str:

@@ -61,7 +61,8 @@ def origin_of(scope: Scope) -> tuple[str, bytes]:
 class Resource:
     """One request's resource.
 
-    The key holds scheme, host, the path as it was sent (`%2F` is no slash to a proxy) and the raw query.
+    The key holds scheme, host, the root path, the path that the app routes by, the path as it was sent (`%2F` is no
+    slash to a proxy) and the raw query. A layer outside may have changed one of the two paths, so both count.
     """
 
     def __init__(self, exchange: Exchange, options: HeaderOptions, rules: SearchRules) -> None:
@@ -74,7 +75,7 @@ class Resource:
         self.path = app_context.below(app_context.root_of(scope), scope["path"])
         self._query: bytes = scope.get("query_string", b"")
         raw_path: bytes = scope.get("raw_path") or b""
-        self._spelled = raw_path.partition(b"?")[0].decode("latin-1") or scope["path"]
+        self._sent = raw_path.partition(b"?")[0]
         self.split = bool(self._query)
         self.key = self._key(app_context, b"headers", self._query)
         self._base = self._key(app_context, b"path")
@@ -97,19 +98,11 @@ class Resource:
         )
 
     def _key(self, app_context: AppContext, *query: bytes) -> bytes:
-        settings = app_context.engine.settings
-        scheme, host = origin_of(self.exchange.arrived)
-        return cache_key(
-            namespace=settings.namespace,
-            version=settings.version,
-            scheme=scheme,
-            host=host,
-            path=self._spelled,
-            query=query,
-            # No digest of a partition is as short: what routes with policies store never meets this.
-            partition=b"headers",
-            epoch=0,
-        )
+        arrived = self.exchange.arrived
+        # The whole path: an app of another kind may answer by more than what is below the root path.
+        parts = app_context.key_parts("headers", arrived, origin_of(arrived), arrived["path"])
+        place = b"headers", str(arrived.get("root_path", "")).encode("utf-8", "surrogatepass")
+        return cache_key(parts._replace(sent=self._sent, query=query, local=app_context.local_part(place)))
 
     def _folded(self, rule: NoVarySearch) -> bytes:
         kept = (text.encode("utf-8", "surrogatepass") for text in rule.significant(self._query))
