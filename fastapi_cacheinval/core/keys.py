@@ -74,9 +74,9 @@ class KeyParts(NamedTuple):
     - `mode`: `policy` or `headers`; the two modes never share a response.
     - `namespace`, `version`: the cache's settings.
     - `scheme`, `host`: the origin, as the client names it. The host is compared without case (RFC 9110 section 4.2.3).
-    - `root_path`: the root path that the server or the framework gives. A slash at its end does not count.
+    - `root_path`: the root path that the server or the framework gives.
     - `path`: the decoded path that the app routes by. In policy mode it is the path below the root path.
-    - `sent`: the path as it was sent, still encoded, where the app may see it.
+    - `sent`: where the app may see it, the root path and the path as they came, the path still encoded.
     - `route`: what the route is on every replica: its place, its template and its handler.
     - `given`: the path parameters that the path does not hold.
     - `query`: what `kept_query` keeps, or the whole query.
@@ -108,7 +108,7 @@ def cache_key(parts: KeyParts) -> bytes:
         parts.namespace,
         parts.version,
         parts.scheme,
-        parts.root_path.rstrip("/"),
+        parts.root_path,
         parts.route,
         parts.partition_of,
     )

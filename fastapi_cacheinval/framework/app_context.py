@@ -52,7 +52,8 @@ class AppContext:
         # Whether some target of the front lookup holds the path as it was sent.
         self.spelled = False
         self.providers: list[Any] = []
-        self.root_path = ""
+        # What may insist on a root path of its own.
+        self._rooted: Any = None
         # Whether anybody records telemetry; asked once, when the app has started.
         self.observed = False
         # Routes whose failures are known.
@@ -91,7 +92,7 @@ class AppContext:
         except CacheinvalError as error:
             self.error = error
             return
-        self.root_path = str(getattr(app, "root_path", "") or "")
+        self._rooted = app
         self.providers = table.providers
         self._table = table
         self.uncached = Uncached(table)
@@ -131,15 +132,16 @@ class AppContext:
 
         A mount adds its prefix to `root_path`; what is mounted elsewhere at the same path below is another resource.
         """
-        return self.root_path or str(scope.get("app_root_path", scope.get("root_path", "")))
+        return str(getattr(self._rooted, "root_path", "") or "") or str(
+            scope.get("app_root_path", scope.get("root_path", ""))
+        )
 
     # -- keys -----------------------------------------------------------------------------------
 
-    def key_parts(self, mode: str, scope: Scope, origin: tuple[str, bytes], path: str) -> KeyParts:
-        """The parts that every key of this app has; the mode adds its own."""
+    def key_parts(self, mode: str, origin: tuple[str, bytes], root_path: str, path: str) -> KeyParts:
+        """The parts that every key of this app has; the mode adds its own. `origin` is scheme and host."""
         settings = self.engine.settings
-        scheme, host = origin
-        return KeyParts(mode, settings.namespace, settings.version, scheme, host, self.root_of(scope), path)
+        return KeyParts(mode, settings.namespace, settings.version, *origin, root_path, path)
 
     def local_part(self, place: tuple[bytes, ...], *own: int) -> bytes:
         """What makes a key this process's own: empty where names alone tell the place from every other.

@@ -74,7 +74,8 @@ def _sent(plan: RoutePlan, scope: Scope) -> bytes:
     """The path as the raw request has it, where the route is handed that: it tells spellings of one path apart."""
     if not plan.sees_request:
         return b""
-    return encode((scope["path"].encode("utf-8", "surrogatepass"), scope.get("raw_path") or b""))
+    seen = (str(scope.get("root_path", "")), scope["path"])
+    return encode((*(part.encode("utf-8", "surrogatepass") for part in seen), scope.get("raw_path") or b""))
 
 
 class Lookup:
@@ -91,13 +92,14 @@ class Lookup:
         self.plan = plan
         self.policy = policy
         # What other middleware outside ours set as the root path is no part of what a route sees.
-        self.path = app_context.below(app_context.root_of(exchange.arrived), scope["path"])
+        root_path = app_context.root_of(exchange.arrived)
+        self.path = app_context.below(root_path, scope["path"])
         self.headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
         query = kept_query(scope.get("query_string", b""), plan.query)
         self.split = bool(query)
         origin = scope.get("scheme", "http"), combined(self.headers, b"host") or b""
         self.key = cache_key(
-            app_context.key_parts("policy", exchange.arrived, origin, self.path)._replace(
+            app_context.key_parts("policy", origin, root_path, self.path)._replace(
                 sent=_sent(plan, scope),
                 route=plan.identity,
                 given=_given(plan, scope),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.keys import cache_key, variant_key
+from fastapi_cacheinval.core.keys import cache_key, encode, variant_key
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
@@ -99,10 +99,12 @@ class Resource:
 
     def _key(self, app_context: AppContext, *query: bytes) -> bytes:
         arrived = self.exchange.arrived
+        # A framework has a root path of its own, a mount or a layer outside has written its own here.
+        above = str(arrived.get("root_path", "")).encode("utf-8", "surrogatepass")
         # The whole path: an app of another kind may answer by more than what is below the root path.
-        parts = app_context.key_parts("headers", arrived, origin_of(arrived), arrived["path"])
-        place = b"headers", str(arrived.get("root_path", "")).encode("utf-8", "surrogatepass")
-        return cache_key(parts._replace(sent=self._sent, query=query, local=app_context.local_part(place)))
+        parts = app_context.key_parts("headers", origin_of(arrived), app_context.root_of(arrived), arrived["path"])
+        local = app_context.local_part((b"headers", above))
+        return cache_key(parts._replace(sent=encode((above, self._sent)), query=query, local=local))
 
     def _folded(self, rule: NoVarySearch) -> bytes:
         kept = (text.encode("utf-8", "surrogatepass") for text in rule.significant(self._query))
