@@ -132,9 +132,8 @@ class AppContext:
 
         A mount adds its prefix to `root_path`; what is mounted elsewhere at the same path below is another resource.
         """
-        return str(getattr(self._rooted, "root_path", "") or "") or str(
-            scope.get("app_root_path", scope.get("root_path", ""))
-        )
+        own = getattr(self._rooted, "root_path", "")
+        return str(own or scope.get("app_root_path", scope.get("root_path", "")))
 
     # -- keys -----------------------------------------------------------------------------------
 

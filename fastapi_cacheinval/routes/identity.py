@@ -55,8 +55,9 @@ def _values(call: object) -> Iterator[bytes]:
         seen.add(id(step))
         for name, held in _held(step, top=step is call):
             if isinstance(held, FunctionType | MethodType | partial):
-                yield encode((b"F", _bytes(name), _bytes(name_of(held))))
-                waiting.append(held)
+                function: Any = cast("Any", held)
+                yield encode((b"F", _bytes(name), _bytes(name_of(function))))
+                waiting.append(function)
             elif isinstance(held, type):
                 yield encode((b"C", _bytes(name), _bytes(name_of(held))))
             elif (plain := _plain(held)) is not None:

@@ -136,12 +136,14 @@ def test_a_function_that_holds_on_to_itself_or_to_nothing_yet_is_no_trouble() ->
     """Cycles end, and an empty cell is passed over."""
 
     def outer() -> Any:
+        later: str
+
         def again() -> Any:
             return again, later
 
         found = again
-        if found is None:
-            later = 1
+        if not callable(found):
+            later = "never"
         return found
 
     assert plain_values(outer()) == plain_values(outer())

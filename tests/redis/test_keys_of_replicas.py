@@ -200,10 +200,12 @@ async def test_tenant_7_is_not_given_what_user_7_had(redis_server: Valkey, befor
             app = FastAPI()
             app.add_middleware(CacheMiddleware, cache=cache)
 
-            async def page(value: Any = Depends(by) if by else None) -> Any:
-                return f"{by.__name__ if by else 'nobody'} {value}"
+            name, given = ("nobody", None) if by is None else (by.__name__, Depends(by))
 
-            app.add_api_route("/page", page, dependencies=[cached(ttl=60, **({"partition_by": by} if by else {}))])
+            async def page(value: Any = given) -> Any:
+                return f"{name} {value}"
+
+            app.add_api_route("/page", page, dependencies=[cached(ttl=60, partition_by=by)])
             return app
 
         return make
