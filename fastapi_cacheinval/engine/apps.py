@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+from fastapi_cacheinval.core.route_sets import RouteSet
 
 __all__ = ["Apps"]
 
@@ -16,6 +18,7 @@ logger = logging.getLogger("fastapi_cacheinval.keys")
 
 # More places than these come from clients, and are nobody's.
 _MOST_PLACES = 4096
+_MOST_HEARD = 1000
 
 Place = tuple[bytes, ...]
 
@@ -28,6 +31,8 @@ class Apps:
         self._next = 0
         self._owners: dict[Place, int] = {}
         self._contested: set[Place] = set()
+        self._routes: set[str] = set()
+        self._heard: set[bytes] = set()
         self._lock = threading.Lock()
 
     def number(self, app: object) -> int:
@@ -66,6 +71,27 @@ class Apps:
                         "its own."
                     )
             return False
+
+    # -- the routes of all of them ---------------------------------------------------------------
+
+    def serve(self, routes: Iterable[str]) -> None:
+        """Add the routes of an app, each by a text that names it in every process."""
+        with self._lock:
+            self._routes.update(routes)
+
+    @property
+    def route_set(self) -> RouteSet:
+        """All routes that have been added."""
+        with self._lock:
+            return RouteSet.of(self._routes)
+
+    def first_heard(self, name: bytes) -> bool:
+        """Whether a route set of others is heard of for the first time; False for all once very many have been."""
+        with self._lock:
+            if name in self._heard or len(self._heard) >= _MOST_HEARD:
+                return False
+            self._heard.add(name)
+            return True
 
     def _gone(self, number: int) -> bool:
         found = self._living.get(number)

@@ -93,6 +93,7 @@ class AppContext:
             self.error = error
             return
         self._rooted = app
+        self.engine.apps.serve(table.names())
         self.providers = table.providers
         self._table = table
         self.uncached = Uncached(table)

@@ -17,7 +17,7 @@ from fastapi_cacheinval.routes.bindings import Binding, bind
 from fastapi_cacheinval.routes.covers import innermost, uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
-from fastapi_cacheinval.routes.identity import partition_names, route_identity
+from fastapi_cacheinval.routes.identity import name_of, partition_names, route_identity
 from fastapi_cacheinval.routes.middleware_stack import around
 from fastapi_cacheinval.routes.parameters import (
     CREDENTIALS,
@@ -125,6 +125,7 @@ def analyse(
         uncovered=evidence,
         query=None if around_it else _query(root, bindings, otherwise),
         headers=tuple(sorted(name.encode("latin-1", "replace") for name in headers)),
+        endpoint=name_of(root.call),
         identity=route_identity(place.prefix + route.path_format, place.under, methods, root),
         ordinal=place.ordinal,
         partition_of=partition_names(root, cached),

@@ -41,6 +41,7 @@ class RoutePlan:
     - `query`: the query parameters that anything in the tree may read; None stands for all.
     - `headers`: the handler's own `Header()` fields, lower-case and sorted: a part of the variant; with
       `CORSMiddleware` on the way, `origin` as well.
+    - `endpoint`: the qualified name of the handler, with its module.
     - `identity`: what the route is in every process that serves the same app, see `route_identity`.
     - `ordinal`: 0 where the identity is the route's alone. Any other number is this process's and tells it from its
       twins: above 0 for routes that were there at the start, below for others.
@@ -67,6 +68,7 @@ class RoutePlan:
     uncovered: tuple[str, ...]
     query: frozenset[str] | None
     headers: tuple[bytes, ...]
+    endpoint: str
     identity: tuple[bytes, ...]
     ordinal: int
     partition_of: tuple[bytes, ...]
