@@ -186,7 +186,7 @@ class CacheMiddleware:
         """What the front lookup finds by the path as it was sent, for routes that may tell spellings of it apart."""
         if not self._app_context.spelled:
             return None
-        return self._at((*raw_target(scope, host), scope.get("raw_path") or b""))
+        return self._at((*raw_target(scope, host), scope.get("raw_path")))
 
     def _front_open(self) -> bool:
         """Whether the front lookup may answer now: the cache is on, and no dependency is overridden."""

@@ -24,6 +24,7 @@ __all__ = [
     "is_local",
     "kept_query",
     "partition_digest",
+    "sent_path",
     "typed",
     "variant_key",
 ]
@@ -145,6 +146,14 @@ def _place(
 def is_local(key: bytes) -> bool:
     """Whether a key means something in this process only, so that other processes must not see what it leads to."""
     return len(key) != _DIGEST_BYTES
+
+
+def sent_path(raw_path: bytes | None, query: bytes) -> bytes:
+    """The path as it was sent, without the query that some servers leave in it; none at all is not an empty one."""
+    if raw_path is None:
+        return b""
+    path, _, rest = raw_path.partition(b"?")
+    return b"+" + (path if rest and rest == query else raw_path)
 
 
 def variant_key(key: bytes, selected: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -152,12 +152,10 @@ class AppContext:
             return b""
         return encode(b"%d" % number for number in (self.number, *own))
 
-    def front_target(self, target: Target, spelling: bytes | None = None) -> Target:
-        """A raw target as this app's front lookup asks for it; `spelling` is the path as sent, where that counts."""
-        if spelling is not None:
-            self.spelled = True
-            target = (*target, spelling)
-        return (*target, self.number) if self.number else target
+    def front_target(self, target: Target, spelling: Target = ()) -> Target:
+        """A raw target as this app's front lookup asks for it; `spelling` has the path as sent, where that counts."""
+        self.spelled = self.spelled or bool(spelling)
+        return (*target, *spelling, self.number) if self.number else (*target, *spelling)
 
     def at(self) -> Callable[[Target], Any]:
         """What the front lookup asks: the store itself, but for apps that share their cache with an earlier one."""

@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Bypass, Forward, Reason, Serve, ServeStale
-from fastapi_cacheinval.core.keys import cache_key, encode, kept_query, partition_digest
+from fastapi_cacheinval.core.keys import cache_key, encode, kept_query, partition_digest, sent_path
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.recipe import Recipe
@@ -58,7 +58,7 @@ def _front_target(exchange: Exchange, scope: Scope, plan: RoutePlan) -> Target |
     hosts = values(exchange.client_headers, b"host")
     if len(hosts) != 1 or first(exchange.client_headers, b"authorization") is not None:
         return None
-    spelling = arrived.get("raw_path") or b"" if plan.sees_request else None
+    spelling = (arrived.get("raw_path"),) if plan.sees_request else ()
     return exchange.app_context.front_target(raw_target(arrived, hosts[0]), spelling)
 
 
@@ -75,7 +75,7 @@ def _sent(plan: RoutePlan, scope: Scope) -> bytes:
     if not plan.sees_request:
         return b""
     seen = (str(scope.get("root_path", "")), scope["path"])
-    return encode((*(part.encode("utf-8", "surrogatepass") for part in seen), scope.get("raw_path") or b""))
+    return encode((*(part.encode("utf-8", "surrogatepass") for part in seen), sent_path(scope.get("raw_path"), b"")))
 
 
 class Lookup:

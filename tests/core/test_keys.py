@@ -20,6 +20,7 @@ from fastapi_cacheinval.core.keys import (
     is_local,
     kept_query,
     partition_digest,
+    sent_path,
     variant_key,
 )
 
@@ -178,6 +179,25 @@ def test_no_query_raises(query: bytes) -> None:
     assert kept_query(query, frozenset({"a"})) == kept_query(query, frozenset({"a"}))
     assert kept_query(query, None) == (b"raw", query)
     assert kept_query(query, frozenset()) == ()
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "query", "sent"),
+    [
+        (None, b"", b""),
+        (b"", b"", b"+"),
+        (b"/a", b"", b"+/a"),
+        (b"/a", b"q", b"+/a"),
+        (b"/a?q", b"q", b"+/a"),
+        (b"/a?q", b"r", b"+/a?q"),
+        (b"/a?q", b"", b"+/a?q"),
+        (b"/a?", b"", b"+/a?"),
+        (b"/a?q?r", b"q?r", b"+/a"),
+    ],
+)
+def test_a_query_that_a_server_leaves_in_the_path_is_taken_off(raw_path: bytes, query: bytes, sent: bytes) -> None:
+    """Only where it is the request's query: any other text behind a `?` is a part of what was sent."""
+    assert sent_path(raw_path, query) == sent
 
 
 def test_variants_of_one_resource_have_keys_of_their_own() -> None:

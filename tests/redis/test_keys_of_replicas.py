@@ -152,6 +152,39 @@ async def test_root_paths_tell_services_apart(redis_server: Valkey, mode: str) -
             await filled(app, cache, f"/{mode}/x")
 
 
+async def test_handlers_of_other_names_and_values_share_nothing(redis_server: Valkey) -> None:
+    """Two services answer one path: their functions have names and values of their own, and each has its own page."""
+
+    def made(handler: Any) -> Callable[[HTTPCache], Any]:
+        def make(cache: HTTPCache) -> Any:
+            app = FastAPI()
+            app.add_middleware(CacheMiddleware, cache=cache)
+            app.add_api_route("/page", handler, dependencies=[cached(ttl=60)])
+            return app
+
+        return make
+
+    def page_of(name: str) -> Any:
+        async def page() -> str:
+            return name
+
+        return page
+
+    async def users() -> str:
+        return "users"
+
+    async def orders() -> str:
+        return "orders"
+
+    handlers = [users, orders, page_of("acme"), page_of("bolt")]
+    async with replicas(redis_server, *map(made, handlers), *map(made, handlers)) as all_of_them:
+        for app, cache in all_of_them[:4]:
+            await filled(app, cache, "/page")
+        for (app, _), body in zip(all_of_them[4:], (b'"users"', b'"orders"', b'"acme"', b'"bolt"'), strict=True):
+            assert await found(app, "/page")
+            assert (await ask(app, "/page", host="shop.test")).body == body
+
+
 # -- partitions -----------------------------------------------------------------------------------
 
 
@@ -200,10 +233,11 @@ async def test_tenant_7_is_not_given_what_user_7_had(redis_server: Valkey, befor
             app = FastAPI()
             app.add_middleware(CacheMiddleware, cache=cache)
 
-            name, given = ("nobody", None) if by is None else (by.__name__, Depends(by))
+            # In a list: a name by itself would tell the handlers apart.
+            names, given = (["nobody"], None) if by is None else ([by.__name__], Depends(by))
 
             async def page(value: Any = given) -> Any:
-                return f"{name} {value}"
+                return f"{names[0]} {value}"
 
             app.add_api_route("/page", page, dependencies=[cached(ttl=60, partition_by=by)])
             return app

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.keys import cache_key, encode, variant_key
+from fastapi_cacheinval.core.keys import cache_key, encode, sent_path, variant_key
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
@@ -74,8 +74,7 @@ class Resource:
         self.origin = f"{scheme}://{host.decode('latin-1')}"
         self.path = app_context.below(app_context.root_of(scope), scope["path"])
         self._query: bytes = scope.get("query_string", b"")
-        raw_path: bytes = scope.get("raw_path") or b""
-        self._sent = raw_path.partition(b"?")[0]
+        self._sent = sent_path(scope.get("raw_path"), self._query)
         self.split = bool(self._query)
         self.key = self._key(app_context, b"headers", self._query)
         self._base = self._key(app_context, b"path")
