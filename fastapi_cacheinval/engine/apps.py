@@ -14,7 +14,7 @@ from fastapi_cacheinval.core.route_sets import RouteSet
 
 __all__ = ["Apps"]
 
-logger = logging.getLogger("fastapi_cacheinval.keys")
+logger = logging.getLogger("fastapi_cacheinval.cache")
 
 # More places than these come from clients, and are nobody's.
 _MOST_PLACES = 4096

@@ -18,7 +18,7 @@ from fastapi_cacheinval.ports.roll import Roll
 
 __all__ = ["RollCall"]
 
-logger = logging.getLogger("fastapi_cacheinval.keys")
+logger = logging.getLogger("fastapi_cacheinval.cache")
 
 _PAUSE = 1200.0
 

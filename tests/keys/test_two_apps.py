@@ -198,11 +198,11 @@ async def test_it_is_said_once_that_apps_of_one_cache_answer_the_same_routes(cap
     """One warning for all of them, which says what to write."""
     cache = HTTPCache()
     app = Dispatcher(lambda tenant: by_object(tenant, cache))
-    with caplog.at_level(logging.WARNING, "fastapi_cacheinval.keys"):
+    with caplog.at_level(logging.WARNING, "fastapi_cacheinval.cache"):
         for _ in range(3):
             for tenant in (*TENANTS, "coil"):
                 await said(app, tenant)
-    [record] = [record for record in caplog.records if record.name == "fastapi_cacheinval.keys"]
+    [record] = [record for record in caplog.records if record.name == "fastapi_cacheinval.cache"]
     assert "an HTTPCache with a namespace of its own" in record.getMessage()
     await cache.stop()
 
@@ -220,10 +220,10 @@ async def test_apps_with_routes_of_their_own_are_not_warned_of(caplog: pytest.Lo
     def page() -> str:
         return "other"
 
-    with caplog.at_level(logging.WARNING, "fastapi_cacheinval.keys"):
+    with caplog.at_level(logging.WARNING, "fastapi_cacheinval.cache"):
         assert_miss(await ask(other, "/other"))
         assert_hit(await ask(other, "/other"))
-    assert not [record for record in caplog.records if record.name == "fastapi_cacheinval.keys"]
+    assert not [record for record in caplog.records if record.name == "fastapi_cacheinval.cache"]
     await cache.stop()
 
 

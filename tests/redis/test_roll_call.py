@@ -18,7 +18,7 @@ from tests.servers import Valkey
 
 pytestmark = pytest.mark.anyio
 
-LOGGER = "fastapi_cacheinval.keys"
+LOGGER = "fastapi_cacheinval.cache"
 HOUR_MS = 3_600_000
 
 
