@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from functools import partial
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, cast
 from uuid import UUID
 
@@ -36,6 +36,29 @@ def name_of(call: object) -> str:
     return f"{getattr(named, '__module__', None)}.{named.__qualname__}"
 
 
+def _name(call: object) -> bytes:
+    """The name of a callable, and the code of one that has none: two lambdas of one place may be of two releases."""
+    while isinstance(call, partial):
+        call = cast("Any", call.func)
+    name = _bytes(name_of(call))
+    if isinstance(call, FunctionType) and call.__name__ == "<lambda>":
+        return encode((name, _code(call.__code__)))
+    return name
+
+
+def _code(code: CodeType) -> bytes:
+    """A function's code: the same for the same source under one version of Python."""
+    constants = [_code(each) if isinstance(each, CodeType) else _constant(each) for each in code.co_consts]
+    return encode((code.co_code, *map(_bytes, code.co_names), *constants))
+
+
+def _constant(value: object) -> bytes:
+    if isinstance(value, frozenset):
+        # Each process has an order of its own.
+        return encode(sorted(_bytes(repr(item)) for item in cast("frozenset[object]", value)))
+    return _bytes(repr(value))
+
+
 def plain_values(call: object) -> tuple[bytes, ...]:
     """The values a callable holds on to that are the same in every process: text, bytes, UUIDs, enums, classes.
 
@@ -56,7 +79,7 @@ def _values(call: object) -> Iterator[bytes]:
         for name, held in _held(step, top=step is call):
             if isinstance(held, FunctionType | MethodType | partial):
                 function: Any = cast("Any", held)
-                yield encode((b"F", _bytes(name), _bytes(name_of(function))))
+                yield encode((b"F", _bytes(name), _name(function)))
                 waiting.append(function)
             elif isinstance(held, type):
                 yield encode((b"C", _bytes(name), _bytes(name_of(held))))
@@ -115,7 +138,7 @@ def _plain(value: object) -> bytes | None:
 
 
 def _described(call: object) -> bytes:
-    return encode((_bytes(name_of(call)), *plain_values(call)))
+    return encode((_name(call), *plain_values(call)))
 
 
 def partition_names(root: Node, cached: Cached | None) -> tuple[bytes, ...]:
@@ -133,7 +156,10 @@ def partition_names(root: Node, cached: Cached | None) -> tuple[bytes, ...]:
     names: list[bytes] = []
     for index, cover in enumerate(cached.policy.partition):
         key = getattr(cover, "key", None)
-        parts = [_described(getattr(cover, "dependency", cover)), b"" if key is None else _described(key)]
+        dependency: Any = getattr(cover, "dependency", cover)
+        # A marker may stand around another.
+        dependency = getattr(dependency, "dependency", dependency)
+        parts = [_described(dependency), b"" if key is None else _described(key)]
         parts += map(_bytes, sorted(scopes.get(f"{PARTITION}{index}", ())))
         names.append(encode(parts))
     return tuple(names)

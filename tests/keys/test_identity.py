@@ -249,6 +249,18 @@ def test_the_order_of_a_tuple_its_scopes_and_its_factory_count() -> None:
     assert of(partition_by=page_of("tenant")) != of(partition_by=page_of("user"))
 
 
+def test_lambdas_of_one_place_are_told_apart_by_their_code() -> None:
+    """They all have one name; a release that changes one is another release of the key."""
+    in_a_set, in_the_same_set = [eval("lambda: 'x' in {'acme', 'bolt', 'coil'}") for _ in range(2)]
+    assert of(partition_by=lambda: 1) != of(partition_by=lambda: 2)
+    assert of(partition_by=lambda: user_id() + 1) != of(partition_by=lambda: tenant_id() + 1)
+    assert of(partition_by=lambda: lambda: 1) != of(partition_by=lambda: lambda: 2)
+    assert of(partition_by=in_a_set) == of(partition_by=in_the_same_set)
+    assert of(partition_by=functools.partial(lambda given: 1, given=0)) != of(
+        partition_by=functools.partial(lambda given: 2, given=0)
+    )
+
+
 def test_scopes_that_an_include_adds_count() -> None:
     """FastAPI hands them to the dependency, which may give another value for them."""
 

@@ -64,7 +64,8 @@ class Served:
 
     def __init__(self, url: str, declare: Callable[[FastAPI], None], options: dict[str, Any]) -> None:
         self.clock = FakeClock()
-        self.cache = HTTPCache.from_url(url, clock=self.clock, **{"secret": SECRET, **CALM, **options})
+        given: dict[str, Any] = {"secret": SECRET, **CALM, **options}
+        self.cache = HTTPCache.from_url(url, clock=self.clock, **given)
         self.app = FastAPI()
         self.app.add_middleware(CacheMiddleware, cache=self.cache)
         declare(self.app)
