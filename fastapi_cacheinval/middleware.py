@@ -20,6 +20,7 @@ from fastapi_cacheinval.framework.cdn_fields import cdn_fields_of
 from fastapi_cacheinval.framework.dispatch import Dispatcher
 from fastapi_cacheinval.framework.guards import TOKEN_FIELD
 from fastapi_cacheinval.framework.lifespan import Lifespan
+from fastapi_cacheinval.framework.lookup import raw_target
 from fastapi_cacheinval.framework.observed_hit import send_observed_hit, watch
 from fastapi_cacheinval.framework.reading import order_refresh
 from fastapi_cacheinval.ports.downstream import Downstream
@@ -78,7 +79,7 @@ class CacheMiddleware:
         engine = self.cache.engine
         self._replica = engine.replica
         self._counters = self.cache.counters
-        self._at = engine.store.at
+        self._at = self._app_context.at()
         self._now = engine.now
         self._emit_cache_status = emit_cache_status
         self._downstream = downstream
@@ -111,7 +112,7 @@ class CacheMiddleware:
                 get = scope.get
                 stored = self._at(
                     (host, scope["path"], get("query_string", b""), get("scheme", "http"), get("root_path", ""))
-                )
+                ) or self._at_as_sent(scope, host)
                 if stored is not None and self._front_open():
                     now = self._now()
                     if (
@@ -135,6 +136,12 @@ class CacheMiddleware:
                     if await self._answered_at_front(scope, send, stored, now):
                         return
         await self._dispatch(scope, receive, send)
+
+    def _at_as_sent(self, scope: Scope, host: bytes | None) -> Any:
+        """What the front lookup finds by the path as it was sent, for routes that may tell spellings of it apart."""
+        if not self._app_context.spelled:
+            return None
+        return self._at((*raw_target(scope, host), scope.get("raw_path")))
 
     def _front_open(self) -> bool:
         """Whether the front lookup may answer now: the cache is on, and no dependency is overridden."""

@@ -17,8 +17,16 @@ from fastapi_cacheinval.routes.bindings import Binding, bind
 from fastapi_cacheinval.routes.covers import innermost, uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
+from fastapi_cacheinval.routes.identity import name_of, partition_names, route_identity
 from fastapi_cacheinval.routes.middleware_stack import around
-from fastapi_cacheinval.routes.parameters import CREDENTIALS, caller_reads, handler_headers, path_names, query_names
+from fastapi_cacheinval.routes.parameters import (
+    CREDENTIALS,
+    caller_reads,
+    handler_headers,
+    path_names,
+    query_names,
+    sees_request,
+)
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 from fastapi_cacheinval.routes.route_hook import RouteHook
 
@@ -31,7 +39,8 @@ class Place:
 
     `inherited` are the ids of the `invalidates()` of the apps, routers and includes above. `origin` says
     that `CORSMiddleware` is on the way, `commits` that something is that may commit after the response.
-    `hosts` are those of `parameters` that come from the host, `ordinal` tells routes with one template apart.
+    `hosts` are those of `parameters` that come from the host, `under` the patterns of the hosts above. `ordinal` tells
+    routes apart that are the same by name.
     `layers` names what may change responses on the way.
     """
 
@@ -42,6 +51,7 @@ class Place:
     origin: bool = False
     commits: bool = False
     hosts: frozenset[str] = frozenset()
+    under: tuple[str, ...] = ()
     ordinal: int = 0
     layers: tuple[str, ...] = ()
 
@@ -82,8 +92,8 @@ def analyse(
         cached = None
     policy = None if cached is None else cached.policy
     evidence = uncovered(root, cached)
-    if policy is not None:
-        evidence += tuple(_around_the_handler(route))
+    around_it = () if policy is None else tuple(_around_the_handler(route))
+    evidence += around_it
     sharing = _sharing(policy, evidence)
     front_off = None if policy is None else _front_off(policy, sharing, root)
     if policy is not None and front_off is None:
@@ -113,9 +123,13 @@ def analyse(
         cached=cached,
         sharing=sharing,
         uncovered=evidence,
-        query=_query(root, bindings, otherwise),
+        query=None if around_it else _query(root, bindings, otherwise),
         headers=tuple(sorted(name.encode("latin-1", "replace") for name in headers)),
+        endpoint=name_of(root.call),
+        identity=route_identity(place.prefix + route.path_format, place.under, methods, root),
         ordinal=place.ordinal,
+        partition_of=partition_names(root, cached),
+        sees_request=bool(around_it) or sees_request(root),
         elsewhere=tuple(sorted(elsewhere)),
         front=policy is not None and front_off is None,
         front_off=front_off,

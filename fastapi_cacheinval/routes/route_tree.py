@@ -107,8 +107,8 @@ class Survey:
         self.others: list[BaseRoute] = []
         self.apps: list[Any] = []
         self._lists: list[Sequence[Any]] = []
-        self._ordinals: Counter[str] = Counter()
         self._top = self._level(app, place, ())
+        self._number_twins()
         self.whole = self.whole and bool(self._lists)
         self._sizes = [*map(len, self._lists)]
 
@@ -146,6 +146,15 @@ class Survey:
                 return self._find(entry.level, entry.level.root_path or root_path, scope)
         return None
 
+    def _number_twins(self) -> None:
+        """Give a number to each cached route that another one is the same as by all that every process knows."""
+        cached = {key: known for key, known in self.known.items() if known.analysis.plan.policy is not None}
+        count = Counter(known.analysis.plan.identity for known in cached.values())
+        for number, (key, known) in enumerate(cached.items(), 1):
+            if count[known.analysis.plan.identity] > 1:
+                analysis = replace(known.analysis, plan=replace(known.analysis.plan, ordinal=number))
+                self.known[key] = replace(known, place=replace(known.place, ordinal=number), analysis=analysis)
+
     def _level(self, app: Any, place: Place, above: tuple[int, ...]) -> _Level:
         level = _Level(str(getattr(app, "root_path", "") or ""))
         self.plain = self.plain and not level.root_path
@@ -177,8 +186,6 @@ class Survey:
 
     def _entry(self, original: BaseRoute, effective: Any, place: Place, above: tuple[int, ...]) -> Iterator[_Entry]:
         if isinstance(original, APIRoute):
-            place = replace(place, ordinal=self._ordinals[place.prefix + effective.path_format])
-            self._ordinals[place.prefix + effective.path_format] += 1
             known = Known(effective, place, analyse(effective, place, {}))
             self.known[id(effective)] = known
             yield _Leaf(effective.path_regex, known.analysis.plan.methods or None, known)
@@ -210,6 +217,7 @@ class Survey:
             origin=place.origin or inside.cors,
             commits=place.commits or not inside.harmless,
             hosts=place.hosts | given,
+            under=(*place.under, *([mount.host_format] if isinstance(mount, routing.Host) else [])),
             layers=(*place.layers, *([custom] if custom else []), *inside.layers),
         )
         return self._level(inside.app, place, above)

@@ -118,6 +118,11 @@ class RouteTable:
         """Every FastAPI route's plan, in matching order, overrides aside."""
         return tuple(known.analysis.plan for known in self._survey.known.values())
 
+    def names(self) -> list[str]:
+        """The routes that concern a cache, each by template and handler; all of them where none does."""
+        concerned = [plan for plan in self.plans if plan.policy is not None or plan.invalidations]
+        return [f"{plan.path} ({plan.endpoint})" for plan in concerned or self.plans]
+
     def audit(self) -> None:
         """Raise the first `CallerDependentRoute` or other `ConfigurationError`, in matching order."""
         for known in self._survey.known.values():
@@ -207,6 +212,11 @@ class RouteTable:
         found = self._survey.known.get(id(route))
         if found is not None:
             return found
+        logger.info(
+            "%s was not among the routes at the start: what it answers is kept in this process, and not shared with "
+            "replicas, because other processes may know another route by its name",
+            route.path_format,
+        )
         stray = "it was not among the routes at start"
         place = Place(front_off=stray, origin=True, commits=True, ordinal=-next(_strays), layers=(stray,))
         known = Known(route, place, analyse(route, place, {}))
