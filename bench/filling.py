@@ -14,7 +14,7 @@ from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.core.keys import cache_key
 from fastapi_cacheinval.core.recipe import Recipe, stored_response
 from fastapi_cacheinval.core.tags import normalise_tags
-from fastapi_cacheinval.framework.lookup import raw_target
+from fastapi_cacheinval.framework.route_target import raw_target
 
 __all__ = ["big_cache", "filled", "grow"]
 

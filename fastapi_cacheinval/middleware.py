@@ -8,21 +8,17 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.core.decide import Serve, ServeStale
-from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.errors import CacheinvalError, ConfigurationError
-from fastapi_cacheinval.framework.answering import send_stored
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.cdn_fields import cdn_fields_of
 from fastapi_cacheinval.framework.dispatch import Dispatcher
+from fastapi_cacheinval.framework.front import answered_at_front
 from fastapi_cacheinval.framework.guards import TOKEN_FIELD
 from fastapi_cacheinval.framework.lifespan import Lifespan
-from fastapi_cacheinval.framework.lookup import raw_target
-from fastapi_cacheinval.framework.observed_hit import send_observed_hit, watch
-from fastapi_cacheinval.framework.reading import order_refresh
+from fastapi_cacheinval.framework.observed_hit import send_observed_hit
+from fastapi_cacheinval.framework.route_target import raw_target
 from fastapi_cacheinval.ports.downstream import Downstream
 
 __all__ = ["CacheMiddleware"]
@@ -133,7 +129,7 @@ class CacheMiddleware:
                         await send({"type": "http.response.start", "status": stored.status, "headers": fields})
                         await send({"type": "http.response.body", "body": stored.body})
                         return
-                    if await self._answered_at_front(scope, send, stored, now):
+                    if await answered_at_front(self._app_context, scope, send, stored, now):
                         return
         await self._dispatch(scope, receive, send)
 
@@ -151,37 +147,6 @@ class CacheMiddleware:
         for provider in self._app_context.providers:  # noqa: SIM110
             if provider.dependency_overrides:
                 return False
-        return True
-
-    async def _answered_at_front(self, scope: Scope, send: Send, kept: Any, now: float) -> bool:
-        """The front lookup's rarer answers: variants, conditional requests, stale and early refreshed responses."""
-        app_context = self._app_context
-        chosen, _ = app_context.engine.choose(kept, kept.key, scope["headers"])
-        result = Result.HIT
-        match app_context.engine.decide(chosen, now):
-            case Serve(stored, refresh):
-                pass
-            case ServeStale(stored):
-                result, refresh = Result.STALE, True
-            case _:
-                return False
-        if refresh and not self.cache.running:
-            return False
-        outcome = app_context.engine.outcome(stored, result, None, now)
-        seen = watch(app_context, scope, send, stored, outcome) if app_context.observed else None
-        if refresh:
-            cause = "" if seen is None else seen.trace
-            order_refresh(app_context, self.cache.runtime, scope, [*scope["headers"]], stored, cause)
-        self._counters.answered(outcome, stored.route)
-        cdn_fields = cdn_fields_of(app_context, scope, send)
-        if cdn_fields is not None:
-            cdn_fields.answered(outcome, stored, None)
-            send = cdn_fields
-        try:
-            await send_stored(send, app_context, stored, scope["headers"], outcome)
-        finally:
-            if seen is not None:
-                seen.left()
         return True
 
     def _prepare(self, scope: Scope) -> CacheinvalError | None:

@@ -19,10 +19,10 @@ from fastapi_cacheinval.engine.request_tags import current_request_tags
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.arrival import Arrival
 from fastapi_cacheinval.framework.cdn_fields import CDNFields, cdn_fields_of
 from fastapi_cacheinval.framework.exchange import run_app
 from fastapi_cacheinval.framework.guards import GUARDS
+from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.reading import Read
 from fastapi_cacheinval.framework.rfc9111.lookup import HeaderLookup
@@ -38,7 +38,7 @@ _LOOKED_UP = frozenset({"GET", "HEAD"})
 class Mode(Protocol):
     """What becomes of a request that every guard has let through."""
 
-    async def read(self, arrival: Arrival) -> None:
+    async def read(self, incoming: Incoming) -> None:
         """Take a GET or HEAD."""
         ...
 
@@ -53,18 +53,18 @@ class ByPolicy:
     def __init__(self, app_context: AppContext) -> None:
         self._app_context = app_context
 
-    async def read(self, arrival: Arrival) -> None:
+    async def read(self, incoming: Incoming) -> None:
         """Take a GET or HEAD."""
         exchange = Read(
             self._app_context,
-            arrival.runtime,
-            arrival.scope,
-            arrival.receive,
-            arrival.send,
-            cdn_fields=arrival.cdn_fields,
-            closed=arrival.closed,
+            incoming.runtime,
+            incoming.scope,
+            incoming.receive,
+            incoming.send,
+            cdn_fields=incoming.cdn_fields,
+            closed=incoming.closed,
         )
-        await run_app(exchange, arrival.scope)
+        await run_app(exchange, incoming.scope)
 
     def mutation(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> Mutation:
         """Make what becomes of an unsafe request."""
@@ -80,16 +80,16 @@ class ByHeaders:
         self._rules = SearchRules()
         self._by_policy = ByPolicy(app_context)
 
-    async def read(self, arrival: Arrival) -> None:
+    async def read(self, incoming: Incoming) -> None:
         """Take a GET or HEAD."""
-        lookup = HeaderLookup(self._app_context, arrival, self._options, self._rules)
+        lookup = HeaderLookup(self._app_context, incoming, self._options, self._rules)
         token = current_request_tags.set(lookup.exchange)
         try:
             if await lookup.run():
                 return
         finally:
             current_request_tags.reset(token)
-        await self._by_policy.read(arrival)
+        await self._by_policy.read(incoming)
 
     def mutation(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> Mutation:
         """Make what becomes of an unsafe request."""
@@ -164,30 +164,29 @@ class Dispatcher:
         app_context = self._app_context
         cdn_fields = send if isinstance(send, CDNFields) else None
         mutation = None if scope["method"] in SAFE_METHODS else self._mode.mutation(runtime, scope, receive, send)
-        arrival = Arrival(scope, receive, send, runtime, cdn_fields, mutation=mutation)
+        incoming = Incoming(scope, receive, send, runtime, cdn_fields, mutation=mutation)
         for guard in GUARDS:
-            passed = await guard(app_context, arrival)
+            passed = await guard(app_context, incoming)
             if passed is None:
                 return
-            arrival = passed
+            incoming = passed
         try:
-            await self._let_through(arrival)
+            await self._let_through(incoming)
         finally:
             # Layers outside read from their own scope what route was taken.
-            for key in arrival.scope.keys() - scope.keys():
-                scope[key] = arrival.scope[key]
+            for key in incoming.scope.keys() - scope.keys():
+                scope[key] = incoming.scope[key]
 
-    async def _let_through(self, arrival: Arrival) -> None:
-        if arrival.mutation is not None:
-            token = current_request_tags.set(arrival.mutation)
+    async def _let_through(self, incoming: Incoming) -> None:
+        if incoming.mutation is not None:
+            token = current_request_tags.set(incoming.mutation)
             try:
-                await run_app(arrival.mutation, arrival.scope)
+                await run_app(incoming.mutation, incoming.scope)
             finally:
                 current_request_tags.reset(token)
-        elif arrival.scope["method"] in _LOOKED_UP:
-            await self._mode.read(arrival)
+        elif incoming.scope["method"] in _LOOKED_UP:
+            await self._mode.read(incoming)
         else:
             # Safe, and nothing is stored for it.
-            await run_app(
-                Read(self._app_context, arrival.runtime, arrival.scope, arrival.receive, arrival.send), arrival.scope
-            )
+            scope, receive, send = incoming.scope, incoming.receive, incoming.send
+            await run_app(Read(self._app_context, incoming.runtime, scope, receive, send), scope)

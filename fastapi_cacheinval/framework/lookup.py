@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, assert_never
 
 from starlette.requests import Request
-from starlette.types import Scope
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Decision, Reason
-from fastapi_cacheinval.core.keys import cache_key, encode, kept_query, partition_digest, sent_path
+from fastapi_cacheinval.core.keys import cache_key, kept_query, partition_digest
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.recipe import Recipe
@@ -21,6 +20,7 @@ from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.policy_rules import PolicyRules
 from fastapi_cacheinval.framework.responding import Annotated, Responder, Stored, bypassed
+from fastapi_cacheinval.framework.route_target import front_target, given_of_path, path_as_sent
 from fastapi_cacheinval.framework.short_circuit import answers_by_the_error_alone, sent_without_the_request
 from fastapi_cacheinval.grammar.cache_control import parse
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, first, values
@@ -29,52 +29,7 @@ from fastapi_cacheinval.routes.bindings import InvalidParameter
 from fastapi_cacheinval.routes.fastapi_private import on_end
 from fastapi_cacheinval.routes.plan import RoutePlan, Sharing
 
-__all__ = ["Lookup", "Orders", "Verdict", "raw_target"]
-
-
-def raw_target(scope: Scope, host: bytes | None) -> Target:
-    """What the front lookup finds a stored response by, as the server gave it."""
-    return (
-        host,
-        scope["path"],
-        scope.get("query_string", b""),
-        scope.get("scheme", "http"),
-        scope.get("root_path", ""),
-    )
-
-
-def _front_target(exchange: Exchange, scope: Scope, plan: RoutePlan) -> Target | None:
-    """The raw target that may lead straight to this route's response; None where it must not.
-
-    Only if the request reached the route as it reached us: a layer that rewrites it would poison
-    the target for everybody.
-    """
-    arrived = exchange.arrived
-    if not plan.front or plan.epoch or exchange.client_headers != scope["headers"]:
-        return None
-    if any(scope.get(part) != arrived.get(part) for part in ("path", "raw_path", "query_string", "scheme")):
-        return None
-    hosts = values(exchange.client_headers, b"host")
-    if len(hosts) != 1 or first(exchange.client_headers, b"authorization") is not None:
-        return None
-    spelling = (arrived.get("raw_path"),) if plan.sees_request else ()
-    return exchange.app_context.front_target(raw_target(arrived, hosts[0]), spelling)
-
-
-def _given(plan: RoutePlan, scope: Scope) -> tuple[bytes, ...]:
-    """What the route is given of the path that the path does not hold."""
-    given = scope.get("path_params", {})
-    return tuple(
-        [b"+" + str(given[name]).encode("utf-8", "surrogatepass") if name in given else b"" for name in plan.elsewhere]
-    )
-
-
-def _sent(plan: RoutePlan, scope: Scope) -> bytes:
-    """The path as the raw request has it, where the route is handed that: it tells spellings of one path apart."""
-    if not plan.sees_request:
-        return b""
-    seen = (str(scope.get("root_path", "")), scope["path"])
-    return encode((*(part.encode("utf-8", "surrogatepass") for part in seen), sent_path(scope.get("raw_path"), b"")))
+__all__ = ["Lookup", "Orders", "Verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +86,9 @@ class Lookup:
         origin = scope.get("scheme", "http"), combined(self.headers, b"host") or b""
         self.key = cache_key(
             app_context.key_parts("policy", origin, root_path, self.path)._replace(
-                sent=_sent(plan, scope),
+                sent=path_as_sent(plan, scope),
                 route=plan.identity,
-                given=_given(plan, scope),
+                given=given_of_path(plan, scope),
                 query=query,
                 partition_of=plan.partition_of,
                 partition=partition_digest(partition, app_context.cache.secret) if partition else b"",
@@ -141,7 +96,7 @@ class Lookup:
             )
         )
         self.declared = plan.headers
-        self.target: Target | None = exchange.leading(_front_target(exchange, scope, plan), self.key)
+        self.target: Target | None = exchange.leading(front_target(exchange, scope, plan), self.key)
         self.tags: tuple[str, ...] = ()
         self.deadline = exchange.began + settings.collapse_timeout
 

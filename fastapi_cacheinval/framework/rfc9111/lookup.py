@@ -6,28 +6,26 @@ from dataclasses import replace
 from typing import assert_never
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
-from fastapi_cacheinval.core.decide import Decision, Reason, Serve, ServeStale
+from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.rfc9111.asking import Asked, read_request
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
-from fastapi_cacheinval.core.rfc9111.ranges import holds
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.core.rfc9111.serving import answers, stands_in
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
 from fastapi_cacheinval.framework.answering import nowhere, status_fields, without_body
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.arrival import Arrival
 from fastapi_cacheinval.framework.filling import Fill
+from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.framework.receiving import nobody
 from fastapi_cacheinval.framework.refresh import RefreshOrder, again, lead_in_background
 from fastapi_cacheinval.framework.rfc9111.answering import send_kept
+from fastapi_cacheinval.framework.rfc9111.asker import HeaderAsker
 from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
 from fastapi_cacheinval.framework.rfc9111.filling import HeaderRules
 from fastapi_cacheinval.framework.rfc9111.head import HeadUpdate
 from fastapi_cacheinval.framework.rfc9111.resource import Resource, SearchRules
-from fastapi_cacheinval.grammar.fields import RawHeaders, first
+from fastapi_cacheinval.grammar.fields import first
 
 __all__ = ["HeaderLookup"]
 
@@ -45,12 +43,12 @@ class HeaderLookup:
     def __init__(
         self,
         app_context: AppContext,
-        arrival: Arrival,
+        incoming: Incoming,
         options: HeaderOptions,
         rules: SearchRules,
         order: RefreshOrder | None = None,
     ) -> None:
-        runtime, scope, send = arrival.runtime, arrival.scope, arrival.send
+        runtime, scope, send = incoming.runtime, incoming.scope, incoming.send
         self.app_context = app_context
         self.engine = app_context.engine
         self.runtime = runtime
@@ -61,80 +59,16 @@ class HeaderLookup:
             app_context,
             runtime,
             scope,
-            arrival.receive,
+            incoming.receive,
             send,
             order,
-            cdn_fields=arrival.cdn_fields,
-            closed=arrival.closed,
+            cdn_fields=incoming.cdn_fields,
+            closed=incoming.closed,
         )
         self.asked = read_request(scope["method"], self.exchange.client_headers, options)
         self.resource = Resource(self.exchange, options, rules)
         self.send = without_body(send) if scope["method"] == "HEAD" else send
-        self.deadline = self.exchange.began + app_context.engine.settings.collapse_timeout
-
-    # -- finding --------------------------------------------------------------------------------
-
-    def find(self) -> tuple[StoredResponse | None, bytes, bool]:
-        """What is stored for the request, a part of it included, the key of its forward, and if only `Vary` missed."""
-        found = self._find_whole()
-        if self.asked.ranges is not None and not isinstance(self.judge(found[0]), Serve | ServeStale):
-            part, _ = self.engine.find(self.resource.part_key, self.asked.headers)
-            if isinstance(part, SharedResponse) and holds(self.asked, part) and isinstance(self.judge(part), Serve):
-                return part, found[1], False
-        return found
-
-    def _find_whole(self) -> tuple[SharedResponse | None, bytes, bool]:
-        collapse_key, vary_miss = self.resource.keys[-1], False
-        for key in self.resource.keys:
-            stored, variant = self.engine.find(key, self.asked.headers)
-            if isinstance(stored, SharedResponse):
-                return stored, variant, False
-            if variant != key:
-                collapse_key, vary_miss = variant, True
-        return None, collapse_key, vary_miss
-
-    def judge(self, stored: StoredResponse | None) -> Decision:
-        """What a stored response is good for, by its own fields and by what the request asks."""
-        now = self.engine.now()
-        kept = stored if isinstance(stored, SharedResponse) else None
-        stale_from = None if kept is None else self.engine.stale_from(kept, now)
-        return answers(self.asked, kept, stale_from, now)
-
-    @property
-    def l2_key(self) -> bytes:
-        """The key under which the shared tier is asked."""
-        return self.resource.keys[-1]
-
-    @property
-    def asked_headers(self) -> RawHeaders:
-        """The request fields that select a variant."""
-        return self.asked.headers
-
-    def may_wait(self, stored: StoredResponse | None) -> bool:
-        """Whether another's forward would do, and this one for others."""
-        asked = self.asked
-        wanted = asked.directives
-        own_way = wanted.no_cache or wanted.no_store or wanted.max_age is not None or wanted.min_fresh is not None
-        return not (own_way or asked.authorized or (asked.ranges is not None and stored is None))
-
-    def fenced(self) -> bool:
-        """Whether the request's path is fenced; other tags are known only with the response."""
-        return self.engine.replica.fenced((path_tag(self.resource.path), ALL))
-
-    def overtaken(self) -> bool:
-        """Whether something was purged since the request entered."""
-        return self.exchange.mark != self.engine.replica.mark
-
-    def stands_in(self, stored: StoredResponse) -> bool:
-        """Whether a stored response may stand in for a forward that failed."""
-        now = self.engine.now()
-        return isinstance(stored, SharedResponse) and stands_in(
-            self.asked, stored, self.engine.stale_from(stored, now), now
-        )
-
-    def order_forward(self, key: bytes) -> bool:
-        """Have the request forwarded once more in the background."""
-        return self._order(key, None)
+        self.asker = HeaderAsker(self.resource, self.asked, lambda key: self._order(key, None))
 
     # -- the request ----------------------------------------------------------------------------
 
@@ -150,7 +84,7 @@ class HeaderLookup:
         detail = await self._not_ours()
         if detail is not None:
             return await self._plainly(detail)
-        coalescing = Coalescing(self.engine, self.runtime, self)
+        coalescing = Coalescing(self.engine, self.runtime, self.asker)
         found: Answer | Missed | Go = coalescing.look()
         if isinstance(found, Missed):
             if self._has_policy():
@@ -256,8 +190,8 @@ class HeaderLookup:
         scope = again(self.exchange.arrived, self.exchange.client_headers, dropped)
 
         async def forward(order: RefreshOrder) -> None:
-            arrival = Arrival(scope, nobody, nowhere, self.runtime)
-            lookup = HeaderLookup(self.app_context, arrival, self.options, self.rules, order)
+            incoming = Incoming(scope, nobody, nowhere, self.runtime)
+            lookup = HeaderLookup(self.app_context, incoming, self.options, self.rules, order)
             await lookup.refresh()
 
         return lead_in_background(
@@ -268,5 +202,5 @@ class HeaderLookup:
         """Forward as the leader of the flight that this was ordered for."""
         order = self.exchange.refresh
         assert order is not None
-        stored, _, _ = self._find_whole()
+        stored, _, _ = self.asker.find_whole()
         await self._forward(Go(order.take(), stored, Reason.STALE))

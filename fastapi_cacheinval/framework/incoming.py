@@ -10,11 +10,11 @@ from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.cdn_fields import CDNFields
 from fastapi_cacheinval.framework.mutation import Mutation
 
-__all__ = ["Arrival"]
+__all__ = ["Incoming"]
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class Incoming:
     """A request on its way past the guards.
 
     `closed` says why it may neither be answered from the cache nor fill it: the app answers it. `cdn_fields` is the

@@ -1,0 +1,48 @@
+"""The front lookup's rarer answers: variants, conditional requests, stale and early refreshed responses."""
+
+from __future__ import annotations
+
+from starlette.types import Scope, Send
+
+from fastapi_cacheinval.core.decide import Serve, ServeStale
+from fastapi_cacheinval.core.outcome import Result
+from fastapi_cacheinval.engine.engine import Kept
+from fastapi_cacheinval.framework.answering import send_stored
+from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.cdn_fields import cdn_fields_of
+from fastapi_cacheinval.framework.observed_hit import watch
+from fastapi_cacheinval.framework.reading import order_refresh
+
+__all__ = ["answered_at_front"]
+
+
+async def answered_at_front(app_context: AppContext, scope: Scope, send: Send, kept: Kept, now: float) -> bool:
+    """Answer with what is kept, if the front lookup may; False where the request has to go on."""
+    engine, cache = app_context.engine, app_context.cache
+    chosen, _ = engine.choose(kept, kept.key, scope["headers"])
+    result = Result.HIT
+    match engine.decide(chosen, now):
+        case Serve(stored, refresh):
+            pass
+        case ServeStale(stored):
+            result, refresh = Result.STALE, True
+        case _:
+            return False
+    if refresh and not cache.running:
+        return False
+    outcome = engine.outcome(stored, result, None, now)
+    seen = watch(app_context, scope, send, stored, outcome) if app_context.observed else None
+    if refresh:
+        cause = "" if seen is None else seen.trace
+        order_refresh(app_context, cache.runtime, scope, [*scope["headers"]], stored, cause)
+    app_context.counters.answered(outcome, stored.route)
+    cdn_fields = cdn_fields_of(app_context, scope, send)
+    if cdn_fields is not None:
+        cdn_fields.answered(outcome, stored, None)
+        send = cdn_fields
+    try:
+        await send_stored(send, app_context, stored, scope["headers"], outcome)
+    finally:
+        if seen is not None:
+            seen.left()
+    return True

@@ -1,0 +1,96 @@
+"""What the collapsing loop is told of a request under `honour_headers`: RFC 9111 section 4 decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi_cacheinval.core.decide import Decision, Serve, ServeStale
+from fastapi_cacheinval.core.rfc9111.asking import Asked
+from fastapi_cacheinval.core.rfc9111.ranges import holds
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse
+from fastapi_cacheinval.core.rfc9111.serving import answers, stands_in
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.core.tags import ALL, path_tag
+from fastapi_cacheinval.framework.rfc9111.resource import Resource
+from fastapi_cacheinval.grammar.fields import RawHeaders
+
+__all__ = ["HeaderAsker"]
+
+
+class HeaderAsker:
+    """One GET or HEAD; `order_forward` has it forwarded once more in the background."""
+
+    def __init__(self, resource: Resource, asked: Asked, order_forward: Callable[[bytes], bool]) -> None:
+        self._resource = resource
+        self._asked = asked
+        self._order_forward = order_forward
+        self._exchange = resource.exchange
+        self._engine = resource.exchange.app_context.engine
+
+    @property
+    def deadline(self) -> float:
+        """Until when the request may wait, on the cache's clock."""
+        return self._exchange.began + self._engine.settings.collapse_timeout
+
+    def find(self) -> tuple[StoredResponse | None, bytes, bool]:
+        """What is stored for the request, a part of it included, the key of its forward, and if only `Vary` missed."""
+        found = self.find_whole()
+        if self._asked.ranges is not None and not isinstance(self.judge(found[0]), Serve | ServeStale):
+            part, _ = self._engine.find(self._resource.part_key, self._asked.headers)
+            if isinstance(part, SharedResponse) and holds(self._asked, part) and isinstance(self.judge(part), Serve):
+                return part, found[1], False
+        return found
+
+    def find_whole(self) -> tuple[SharedResponse | None, bytes, bool]:
+        """The same without parts."""
+        collapse_key, vary_miss = self._resource.keys[-1], False
+        for key in self._resource.keys:
+            stored, variant = self._engine.find(key, self._asked.headers)
+            if isinstance(stored, SharedResponse):
+                return stored, variant, False
+            if variant != key:
+                collapse_key, vary_miss = variant, True
+        return None, collapse_key, vary_miss
+
+    def judge(self, stored: StoredResponse | None) -> Decision:
+        """What a stored response is good for, by its own fields and by what the request asks."""
+        now = self._engine.now()
+        kept = stored if isinstance(stored, SharedResponse) else None
+        stale_from = None if kept is None else self._engine.stale_from(kept, now)
+        return answers(self._asked, kept, stale_from, now)
+
+    @property
+    def l2_key(self) -> bytes:
+        """The key under which the shared tier is asked."""
+        return self._resource.keys[-1]
+
+    @property
+    def asked_headers(self) -> RawHeaders:
+        """The request fields that select a variant."""
+        return self._asked.headers
+
+    def may_wait(self, stored: StoredResponse | None) -> bool:
+        """Whether another's forward would do, and this one for others."""
+        asked = self._asked
+        wanted = asked.directives
+        own_way = wanted.no_cache or wanted.no_store or wanted.max_age is not None or wanted.min_fresh is not None
+        return not (own_way or asked.authorized or (asked.ranges is not None and stored is None))
+
+    def fenced(self) -> bool:
+        """Whether the request's path is fenced; other tags are known only with the response."""
+        return self._engine.replica.fenced((path_tag(self._resource.path), ALL))
+
+    def overtaken(self) -> bool:
+        """Whether something was purged since the request entered."""
+        return self._exchange.mark != self._engine.replica.mark
+
+    def stands_in(self, stored: StoredResponse) -> bool:
+        """Whether a stored response may stand in for a forward that failed."""
+        now = self._engine.now()
+        return isinstance(stored, SharedResponse) and stands_in(
+            self._asked, stored, self._engine.stale_from(stored, now), now
+        )
+
+    def order_forward(self, key: bytes) -> bool:
+        """Have the request forwarded once more in the background."""
+        return self._order_forward(key)
