@@ -61,6 +61,7 @@ class Engine:
             newest = newest or variant
             stored = self.store.get(variant)
             if isinstance(stored, StoredResponse):
+                kept.used(variant)
                 return stored, variant
         return None, newest or key
 

@@ -15,7 +15,7 @@ from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.rfc9111.storing import refused_because, shareable
 from fastapi_cacheinval.core.rfc9111.targeted import Steering, passed_on, steering, withheld
-from fastapi_cacheinval.core.selecting import Selector, select
+from fastapi_cacheinval.core.selecting import Selector, for_fill, select
 from fastapi_cacheinval.core.stored import Stamp
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.core.weight import share
@@ -101,12 +101,12 @@ def make(
     fields = _stored_fields(received, steered, options)
     now = received.now
     age = initial_age(received.headers, now - received.began, received.wall)
-    created = now - (max(0.0, now - received.began) if age is None else age)
+    created = now - age
     fresh_until = created + life.seconds
-    if age is None or directives.no_cache is True:
+    if directives.no_cache is True:
         fresh_until = min(fresh_until, now)
     etag, modified = first(fields, b"etag"), first(fields, b"last-modified")
-    chosen = _selectors(received.headers)
+    chosen = for_fill(_selectors(received.headers), received.asked.headers)
     selected = select(received.asked.headers, chosen)
     error_seconds: float | None = directives.stale_if_error
     if error_seconds is None:
