@@ -9,8 +9,8 @@ _OLD_AGE = (
     "for that."
 )
 _BROKEN_AGE = (
-    "The edition is older than RFC 9111, whose section 5.1 has an Age that is no number ignored; the newer edition asks "
-    "for that."
+    "The edition is older than RFC 9111, whose section 5.1 has an Age that is no number ignored; the newer edition "
+    "asks for that."
 )
 _COOKIE = (
     "A response with Set-Cookie is not stored by default, because every later caller would get the first one's "

@@ -40,7 +40,8 @@ class Received:
 
     `path` is decoded; `origin` is scheme and authority; `added` are tags in normal form that were
     collected while it was answered; `hidden` are names of fields that clients do not see; `now` is the
-    cache's clock, `wall` seconds since the epoch; `route` and `trace` are as in a `StoredResponse`.
+    cache's clock, `wall` seconds since the epoch; `route` and `trace` are as in a `StoredResponse`; `ranged` says
+    that the request's `Range` was forwarded.
     """
 
     asked: Asked
@@ -57,6 +58,7 @@ class Received:
     hidden: frozenset[bytes] = frozenset()
     route: str | None = None
     trace: str = ""
+    ranged: bool = False
 
 
 class Judged(NamedTuple):
@@ -72,7 +74,14 @@ def judge(received: Received, options: HeaderOptions, most_bytes: int) -> Judged
     steered = steering(received.headers)
     life = lifetime(received.status, received.headers, steered, options, received.wall)
     refusal = refused_because(
-        received.asked, received.status, received.headers, steered, life, options, most_bytes=most_bytes
+        received.asked,
+        received.status,
+        received.headers,
+        steered,
+        life,
+        options,
+        most_bytes=most_bytes,
+        ranged=received.ranged,
     )
     return Judged(steered, life, refusal)
 

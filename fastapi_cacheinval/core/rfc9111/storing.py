@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastapi_cacheinval.core.conditional import OF_ONE_REQUEST
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.freshness import HEURISTIC_STATUSES, Lifetime
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
@@ -48,14 +49,20 @@ def refused_because(
     options: HeaderOptions,
     *,
     most_bytes: int,
+    ranged: bool = False,
 ) -> str | None:
     """Why a response to a GET is not stored, as a token for `Cache-Status`; None where it may be.
 
-    Parts (206) are judged as whole responses are; what becomes of them is for the caller. A heuristic
+    What answers the conditions or the `Range` of one request is nobody else's: where a `Range` was forwarded
+    (`ranged`) only the whole (200) and a part (206) are kept. Without it a 206 was not asked for. A heuristic
     lifetime needs a request without `Cookie`: what nobody called public may be one caller's own.
     """
-    if status < 200 or status == 304:
+    if status < 200 or status in OF_ONE_REQUEST:
         return "status"
+    if ranged and status not in (200, 206):
+        return "range"
+    if status == 206 and not ranged:
+        return "partial"
     forbidden = _forbidden(asked, status, steered)
     if forbidden is not None:
         return forbidden

@@ -33,7 +33,7 @@ __all__ = ["HeaderFill"]
 # RFC 5861 section 4: what counts as an error.
 _ERRORS = frozenset({500, 502, 503, 504})
 # Reasons of the request's, which say nothing about what is stored.
-_OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie"})
+_OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie", "partial", "range"})
 
 
 class HeaderFill(Fill):
@@ -80,8 +80,6 @@ class HeaderFill(Fill):
             return
         self._judged = self._judge(status, headers)
         reason = "trailers" if message.get("trailers") else self._judged.refusal
-        if reason is None and status == 206 and self._part_key is None:
-            reason = "partial"
         if reason is None:
             self._start = message
             return
@@ -91,7 +89,7 @@ class HeaderFill(Fill):
         else:
             self._refused()
         self._source.release()
-        if reason not in _OF_THE_REQUEST and (status < 400 or status in (404, 410)):
+        if reason not in _OF_THE_REQUEST and status != 304 and (status < 400 or status in (404, 410)):
             exchange.outdate(self._recipe)
         outcome = Outcome(Result.MISS, reason=self._reason, detail=reason)
         exchange.told(outcome)
@@ -169,6 +167,7 @@ class HeaderFill(Fill):
             hidden=self._resource.hidden,
             route=exchange.route,
             trace=exchange.trace,
+            ranged=self._part_key is not None,
         )
 
     def _judge(self, status: int, headers: list[RawField]) -> Judged:

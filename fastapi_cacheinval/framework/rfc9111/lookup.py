@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope, Send
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Forward, Reason, Serve, ServeStale
 from fastapi_cacheinval.core.outcome import Outcome, Result
-from fastapi_cacheinval.core.rfc9111.asking import Asked, read_request
+from fastapi_cacheinval.core.rfc9111.asking import Asked, fields_forwarded, read_request
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.ranges import holds
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
@@ -274,7 +274,8 @@ class HeaderLookup:
         exchange = self.exchange
         usable = stored is not None and self.engine.stale_from(stored, self.engine.now()) is not None
         kept = stored if usable and not (self.asked.authorized and stored is not None and not stored.for_all) else None
-        for_part = self.asked.ranges is not None and kept is None
+        # Those who wait for a flight want the whole.
+        for_part = self.asked.ranges is not None and kept is None and flight is None
         as_it_came = for_part or (flight is None and kept is None and exchange.refresh is None)
         condition = [] if kept is None else kept.validators
         fill = HeaderFill(
@@ -289,7 +290,7 @@ class HeaderLookup:
         )
         # Made before any thread of the app can: two that made one each would lose the tags of one.
         exchange.request_tags()
-        exchange.normalise(condition=None if as_it_came else condition)
+        exchange.normalise(fields_forwarded(self.asked, None if as_it_came else condition, ranged=for_part))
         exchange.begin(fill)
         self.app_context.counters.forwarded(reason, None)
         await pass_on(exchange, self.scope)
@@ -298,7 +299,7 @@ class HeaderLookup:
         """Forward as HEAD: its fields may freshen what is stored, or show that it is outdated (section 4.3.5)."""
         exchange = self.exchange
         exchange.sink = HeadUpdate(self.resource, self.asked, stored, reason)
-        exchange.normalise(condition=None)
+        exchange.normalise(fields_forwarded(self.asked, None, ranged=False))
         exchange.tended = True
         self.app_context.counters.forwarded(reason, None)
         await pass_on(exchange, self.scope)
