@@ -161,7 +161,7 @@ class Engine:
         Gives the key that it was kept under, here or elsewhere.
         """
         stored, key = self.find(recipe.key, recipe.request_headers)
-        if stored is not None and stored.stamp < recipe.stamp:
+        if stored is not None and stored.stamp <= recipe.stamp:
             self.store.remove(stored.key)
         return key
 

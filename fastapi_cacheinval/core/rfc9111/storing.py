@@ -11,10 +11,14 @@ from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
 from fastapi_cacheinval.grammar.vary import ANY_FIELD, parse_vary
 
-__all__ = ["UNDERSTOOD", "refused_because", "shareable"]
+__all__ = ["OF_THE_REQUEST", "UNDERSTOOD", "refused_because", "shareable"]
 
 # The final statuses whose caching this cache knows (section 5.2.2.3).
 UNDERSTOOD = HEURISTIC_STATUSES | frozenset({302, 303, 307, 400, 401, 403, 406, 409, 421, 429, 500, 502, 503, 504})
+
+
+OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie", "partial", "range"})
+"""The reasons of `refused_because` that lie in the request: they say nothing of what is stored for others."""
 
 
 def shareable(steered: Steering) -> bool:

@@ -15,6 +15,7 @@ from fastapi_cacheinval.core.rfc9111.serving import answers, stands_in
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.flights import Flight, Signal
 from fastapi_cacheinval.engine.l2 import Led
+from fastapi_cacheinval.engine.request_tags import current_request_tags
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import status_fields, without_body
 from fastapi_cacheinval.framework.app_context import AppContext
@@ -55,6 +56,8 @@ class HeaderLookup:
         self.engine = app_context.engine
         self.runtime = runtime
         self.scope = scope
+        self._receive = receive
+        self._client = send
         self.options = options
         self.rules = rules
         self.exchange = HeaderRead(app_context, runtime, scope, receive, send, order)
@@ -269,15 +272,20 @@ class HeaderLookup:
         await pass_on(self.exchange, self.scope)
         return True
 
-    async def _forward(self, reason: Reason, flight: Flight | None, stored: SharedResponse | None) -> None:
-        """Forward as a fill; with the stored response's validators where it has some (RFC 9111 section 4.3.1)."""
+    async def _forward(
+        self, reason: Reason, flight: Flight | None, stored: SharedResponse | None, *, whole: bool = False
+    ) -> None:
+        """Forward as a fill; with the stored response's validators where it has some (RFC 9111 section 4.3.1).
+
+        `whole` asks without any condition, because a 304 to the validators spoke of another response.
+        """
         exchange = self.exchange
         usable = stored is not None and self.engine.stale_from(stored, self.engine.now()) is not None
         kept = stored if usable and not (self.asked.authorized and stored is not None and not stored.for_all) else None
         # Those who wait for a flight want the whole.
-        for_part = self.asked.ranges is not None and kept is None and flight is None
-        as_it_came = for_part or (flight is None and kept is None and exchange.refresh is None)
-        condition = [] if kept is None else kept.validators
+        for_part = self.asked.ranges is not None and kept is None and flight is None and not whole
+        as_it_came = for_part or (flight is None and kept is None and exchange.refresh is None and not whole)
+        condition = [] if kept is None or whole else kept.validators
         fill = HeaderFill(
             self.resource,
             self.asked,
@@ -287,13 +295,44 @@ class HeaderLookup:
             stale=None if exchange.refresh is not None else kept,
             validating=kept if condition else None,
             part_key=self.resource.part_key if for_part else None,
+            unconfirmed=kept if whole and exchange.refresh is None else None,
         )
         # Made before any thread of the app can: two that made one each would lose the tags of one.
         exchange.request_tags()
         exchange.normalise(fields_forwarded(self.asked, None if as_it_came else condition, ranged=for_part))
         exchange.begin(fill)
         self.app_context.counters.forwarded(reason, None)
-        await pass_on(exchange, self.scope)
+        try:
+            await pass_on(exchange, self.scope)
+        except BaseException:
+            if fill.contradicted and flight is not None:
+                flight.fail()
+            raise
+        if fill.contradicted:
+            await self._forward_again(reason, flight, stored)
+
+    async def _forward_again(self, reason: Reason, flight: Flight | None, stored: SharedResponse | None) -> None:
+        """Ask for the whole, as a request of its own, within the same request of the client."""
+        before = self.exchange
+        scope = {**before.arrived, "headers": [*before.client_headers]}
+        if "state" in scope:
+            scope["state"] = dict(scope["state"])
+        lookup = HeaderLookup(
+            self.app_context,
+            self.runtime,
+            scope,
+            self._receive,
+            self._client,
+            self.options,
+            self.rules,
+            before.refresh,
+        )
+        lookup.exchange.seen, lookup.exchange.detail = before.seen, before.detail
+        token = current_request_tags.set(lookup.exchange)
+        try:
+            await lookup._forward(reason, flight, stored, whole=True)
+        finally:
+            current_request_tags.reset(token)
 
     async def _forward_head(self, stored: SharedResponse | None, reason: Reason) -> None:
         """Forward as HEAD: its fields may freshen what is stored, or show that it is outdated (section 4.3.5)."""
