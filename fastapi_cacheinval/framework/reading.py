@@ -10,6 +10,7 @@ from typing import Any, cast
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fastapi_cacheinval.core.back_off import COULD_NOT_RENEW
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.outcome import Outcome
@@ -19,14 +20,17 @@ from fastapi_cacheinval.engine.request_tags import HasRequestTags, current_reque
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
-from fastapi_cacheinval.framework.exchange import Exchange, FillSource, RefreshOrder, nowhere
+from fastapi_cacheinval.framework.exchange import Exchange, FillSource, RefreshOrder
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.lookup import Lookup
+from fastapi_cacheinval.grammar.fields import values
+from fastapi_cacheinval.grammar.retry_after import parse_retry_after
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.plan import Sharing
 
 __all__ = ["Read", "again", "lead_in_background", "order_refresh", "pass_on"]
 
+_RENEWED = frozenset({"stored", "found"})
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 # Seconds by which two readings of one stored response's age may differ.
 _SAME = 0.005
@@ -245,7 +249,7 @@ def _order(
     """Begin a background forward that leads a key's flight; False where one is under way or there is no room."""
 
     async def forward(order: RefreshOrder) -> None:
-        exchange = Read(app_context, runtime, scope, FillSource(), nowhere, order)
+        exchange = Read(app_context, runtime, scope, FillSource(), order.hear, order)
         try:
             await pass_on(exchange, scope)
         finally:
@@ -270,7 +274,7 @@ def lead_in_background(
     Where replicas share a tier, what another one has refreshed since is taken in place of a forward. `cause` is the
     `traceparent` of the request that asks for it; where that is not recorded, neither is this.
     """
-    flight = runtime.flights.lead(key) if runtime.may_refresh(key) else None
+    flight = runtime.flights.lead(key) if runtime.may_refresh(key, newer_than) else None
     if flight is None:
         return False
     order = RefreshOrder(flight)
@@ -290,6 +294,11 @@ def lead_in_background(
         if not begun:
             flight.fail()
         app_context.counters.refreshed(outcome)
+        if newer_than is not None and outcome in COULD_NOT_RENEW:
+            wall = app_context.cache.clock.wall()
+            runtime.back_off(key, newer_than, parse_retry_after(values(order.answered, b"retry-after"), wall))
+        elif outcome in _RENEWED:
+            runtime.renewed(key)
 
     runtime.refresh(key, refresh, ended)
     return True

@@ -13,7 +13,7 @@ from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.building import Judged, Received, freshened, judge, make
 from fastapi_cacheinval.core.rfc9111.ranges import part_of
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.core.rfc9111.serving import stands_in
+from fastapi_cacheinval.core.rfc9111.serving import outlasts, stands_in
 from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST
 from fastapi_cacheinval.core.rfc9111.targeted import passed_on
 from fastapi_cacheinval.core.rfc9111.validating import confirms
@@ -91,6 +91,13 @@ class HeaderFill(Fill):
             return
         if status in _ERRORS and self._fallback() is not None:
             await self._server_error(message, status)
+            return
+        if status in _ERRORS and exchange.refresh is not None and self._stays():
+            # Nobody is there to be answered, and what is stored stays.
+            self._lost(status)
+            self._source.release()
+            exchange.sink = exchange.outer
+            await exchange.outer(message)
             return
         self._judged = self._judge(status, headers)
         reason = "trailers" if message.get("trailers") else self._judged.refusal
@@ -292,8 +299,15 @@ class HeaderFill(Fill):
         engine, stale = self._exchange.app_context.engine, self._stale
         if not isinstance(stale, SharedResponse):
             return None
+        if self._exchange.refresh is not None:
+            return None
         now = engine.now()
         return stale if stands_in(self._asked, stale, engine.stale_from(stale, now), now) else None
+
+    def _stays(self) -> bool:
+        engine, stale = self._exchange.app_context.engine, self._stale
+        now = engine.now()
+        return isinstance(stale, SharedResponse) and outlasts(stale, engine.stale_from(stale, now), now)
 
     async def _send_in_place(self, stale: StoredResponse, outcome: Outcome) -> None:
         if isinstance(stale, SharedResponse):

@@ -19,7 +19,7 @@ from fastapi_cacheinval.engine.request_tags import current_request_tags
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import status_fields, without_body
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.exchange import FillSource, RefreshOrder, nowhere
+from fastapi_cacheinval.framework.exchange import FillSource, RefreshOrder
 from fastapi_cacheinval.framework.reading import again, lead_in_background, pass_on
 from fastapi_cacheinval.framework.rfc9111.answering import send_kept
 from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
@@ -291,8 +291,7 @@ class HeaderLookup:
             self.asked,
             reason,
             flight=flight,
-            # A refresh has nobody to stand in for.
-            stale=None if exchange.refresh is not None else kept,
+            stale=kept,
             validating=kept if condition else None,
             part_key=self.resource.part_key if for_part else None,
             unconfirmed=kept if whole and exchange.refresh is None else None,
@@ -353,7 +352,7 @@ class HeaderLookup:
 
         async def forward(order: RefreshOrder) -> None:
             lookup = HeaderLookup(
-                self.app_context, self.runtime, scope, FillSource(), nowhere, self.options, self.rules, order
+                self.app_context, self.runtime, scope, FillSource(), order.hear, self.options, self.rules, order
             )
             await lookup.refresh()
 
