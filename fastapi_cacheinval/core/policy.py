@@ -116,6 +116,7 @@ class CachePolicy:
     - `early_refresh`: XFetch's beta (Vattani et al., 2015), from 0 (off) to 100.
     - `statuses`: which are stored, as a set, or as a mapping of status to its own `ttl`.
     - `cache_control`: what browsers and other downstream caches are told, where the handler sets no `Cache-Control`.
+      Its `max-age` and `s-maxage` count from each answer, and end with the response's own freshness unless longer.
     - `downstream_ttl`: for how long a CDN that is purged (`CacheMiddleware(downstream=…)`) may keep what it is handed,
       from then on; None for as long as it is fresh here, 0 not at all. Responses of 400 and over keep their own.
 

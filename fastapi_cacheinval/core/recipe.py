@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 
+from fastapi_cacheinval.core.client_lifetime import counts_from_now
 from fastapi_cacheinval.core.freshness import early_refresh_from, jittered
 from fastapi_cacheinval.core.keys import variant_key
 from fastapi_cacheinval.core.policy import CachePolicy
@@ -129,6 +131,8 @@ def stored_response(
     fill_seconds = max(0.0, now - recipe.began)
     fresh_until = now + jittered(policy.lifetimes[status], policy.jitter, draw)
     directives = response_directives(headers)
+    control = policy.cache_control
+    relative = control is not None and first(headers, b"cache-control") is None and counts_from_now(control.encode())
     stored = StoredResponse(
         key=variant_key(recipe.key, selected) if chosen else recipe.key,
         status=status,
@@ -141,7 +145,8 @@ def stored_response(
         stamp=recipe.stamp,
         created=now - _age(headers),
         fresh_until=fresh_until,
-        early_refresh_from=early_refresh_from(fresh_until, fill_seconds, policy.early_refresh),
+        # -inf: each hit has a `Cache-Control` of its own, which the quickest way to answer does not make.
+        early_refresh_from=-inf if relative else early_refresh_from(fresh_until, fill_seconds, policy.early_refresh),
         fill_seconds=fill_seconds,
         early_refresh=policy.early_refresh,
         stale_while_revalidate=policy.stale_seconds,
@@ -151,5 +156,6 @@ def stored_response(
         route=recipe.route,
         trace=recipe.trace,
         downstream_ttl=_downstream_ttl(policy, status),
+        counts_from_now=relative,
     )
     return stored, chosen
