@@ -83,6 +83,7 @@ class Exchange:
         self.client_headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
         self.scope = scope
         self.outer = send
+        self._sent_by = send
         self.sink: Sink = send
         self.source: Receive = receive
         # Before any dependency runs: what is read from here on is at least this new.
@@ -139,7 +140,7 @@ class Exchange:
     @property
     def server(self) -> Send:
         """The `send` that came with the request."""
-        return self.outer if self.cdn_fields is None else self.cdn_fields.server
+        return self._sent_by if self.cdn_fields is None else self.cdn_fields.server
 
     @property
     def trace(self) -> str:

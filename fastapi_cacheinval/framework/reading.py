@@ -23,10 +23,11 @@ from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, FillSource, RefreshOrder
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.lookup import Lookup
+from fastapi_cacheinval.framework.private_answers import PrivateAnswers
 from fastapi_cacheinval.grammar.fields import values
 from fastapi_cacheinval.grammar.retry_after import parse_retry_after
 from fastapi_cacheinval.ports.store import Target
-from fastapi_cacheinval.routes.plan import Sharing
+from fastapi_cacheinval.routes.plan import RoutePlan, Sharing
 
 __all__ = ["Read", "again", "lead_in_background", "order_refresh", "pass_on"]
 
@@ -48,7 +49,34 @@ class Read(Exchange):
     settled: bool = False
     fill: Fill | None = None
     inside: AtRoute | None = None
+    entered: RoutePlan | None = None
     _token: Token[HasRequestTags | None] | None = None
+
+    def __init__(
+        self,
+        app_context: AppContext,
+        runtime: Runtime,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        refresh: RefreshOrder | None = None,
+    ) -> None:
+        super().__init__(app_context, runtime, scope, receive, send, refresh)
+        if self._leaves:
+            self.outer = self.sink = PrivateAnswers(app_context, send, self._answering)
+
+    @property
+    def _leaves(self) -> bool:
+        """Whether what it sends goes to the client."""
+        return self.refresh is None
+
+    def _answering(self) -> RoutePlan | None:
+        """The plan of the route that answers, or would have, had no layer answered before it."""
+        table, scope = self.app_context.table, self.scope
+        known = self.entered or self.plan or table.plan_for(scope)
+        return (
+            known if known is not None or "route" in scope else table.match("GET", self.arrived["path"], self.arrived)
+        )
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """`invalidates()` is inert on a safe method."""
@@ -60,6 +88,7 @@ class Read(Exchange):
             self.cdn_fields.scope = scope
         fresh = scope["method"] == "GET" and not self.settled and self.inside is None
         plan = self.app_context.table.plan_for(scope) if fresh else None
+        self.entered = plan or self.entered
         if plan is None or not plan.layered:
             await handle(scope, receive, send)
             return
@@ -172,6 +201,10 @@ class AtRoute(Read):
         if target is not None:
             self.spoken.untouched = lambda: self.app_context.engine.remember_target(target, key)
         return None
+
+    @property
+    def _leaves(self) -> bool:
+        return False
 
     @property
     def server(self) -> Send:
