@@ -46,7 +46,7 @@ class House:
         covers: dict[str, Any] = {"partition": {"partition_by": tenant}, "guard": {"guarded_by": tenant}}
         shape: dict[str, Any] = {"ttl": 60, "jitter": 0, "early_refresh": 0, "tags": ["it"]}
         for name, cover in covers.items():
-            control = {"cache_control": PUBLIC} if who == "policy" else {}
+            control: dict[str, Any] = {"cache_control": PUBLIC} if who == "policy" else {}
             depends = cached(**shape, **cover, **control, **policy)
             self._add(name, depends, who)
         if who == "middleware":
