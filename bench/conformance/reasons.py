@@ -40,8 +40,8 @@ REASONS: dict[str, str] = {
     "304-etag-update-response-Set-Cookie": _COOKIE,
     "other-set-cookie": _COOKIE,
     "304-etag-update-response-ETag": (
-        "The 304 names another ETag than the stored response has, and RFC 9111 section 4.3.4 forbids to use it then. The "
-        "whole is asked for, to which this test's origin has no answer."
+        "The 304 names another ETag than the stored response has, and RFC 9111 section 4.3.4 forbids to use it then. "
+        "The whole is asked for, to which this test's origin has no answer."
     ),
     "vary-normalise-space": (
         "Only a field that is known to be a list may be compared without its white space (RFC 9111 section 4.1); the "

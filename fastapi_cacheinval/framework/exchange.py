@@ -82,6 +82,7 @@ class Exchange:
             self.arrived["state"] = dict(scope["state"])
         self.client_headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
         self.scope = scope
+        app_context.note_root(scope)
         self.outer = send
         self._sent_by = send
         self.sink: Sink = send
