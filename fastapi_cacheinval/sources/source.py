@@ -1,185 +1,128 @@
-"""The life that all which is attached to a cache has in common: a task that does not end while the cache runs."""
+"""A source of events: each is read, purged, told of, and only then forgotten."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import random
-from abc import ABC, abstractmethod
-from contextvars import Context
-from dataclasses import replace
-from types import TracebackType
-from typing import Any, Self, cast
+import inspect
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import Any, TypeVar
 
-from fastapi_cacheinval import CacheNotRunning, ConfigurationError, HTTPCache, SourceState
+from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.errors import ConfigurationError
+from fastapi_cacheinval.sources.attached import FIRST_PAUSE, LONGEST_PAUSE, Attached
+from fastapi_cacheinval.sources.changes import Change, UnreadableEvent, in_few, read_by
+from fastapi_cacheinval.sources.handlers import KEEP, Answer, OnUnreadable, Then, Unread, on_unreadable_of
 
-__all__ = ["Source"]
+__all__ = ["Outcome", "Source"]
 
-logger = logging.getLogger("fastapi_cacheinval.contrib")
-
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 30.0
-# Real seconds after which a task that has been cancelled is cancelled again.
-_AGAIN = 0.25
-# What ends the process, not an attempt.
-_LAST = (KeyboardInterrupt, SystemExit, GeneratorExit)
+E = TypeVar("E")
 
 
-class Source(ABC):
-    """An async context manager around one task, for `cache.attach`, or alone: `await source.run()` in a worker.
+class Outcome(Enum):
+    """What has become of an event: `DONE`, `DROPPED`, `KEPT` because it cannot be read, `FAILED` and to be tried again.
 
-    A subclass gives `_serve`, which works until it raises; it is begun again after a pause that doubles from a tenth of
-    a second to half a minute, with jitter, and from the start after `_well`. `name` tells sources apart in
-    `statistics().sources` and in the metrics. Raises `ConfigurationError` for a cache that is none and a name that is
-    empty.
+    The first two are over, and the system may forget the event; the others come again.
     """
 
-    def __init__(self, cache: HTTPCache, name: str) -> None:
-        if not isinstance(cache, HTTPCache):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"{type(self).__name__} takes the HTTPCache that it works for, not {cache!r}.")
-        if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"{type(self).__name__} takes a name that statistics can tell, not {name!r}.")
-        self.cache = cache
-        self.name = name
-        self._state = SourceState()
-        self._task: asyncio.Task[None] | None = None
-        self._pause = _FIRST_PAUSE
+    DONE = "done"
+    DROPPED = "dropped"
+    KEPT = "kept"
+    FAILED = "failed"
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} {'running' if self._state.running else 'stopped'}>"
+    @property
+    def over(self) -> bool:
+        """Whether the event may be forgotten."""
+        return self in (Outcome.DONE, Outcome.DROPPED)
 
-    def state(self) -> SourceState:
-        """How it stands."""
-        return self._state
 
-    # -- life -----------------------------------------------------------------------------------
+class Source(Attached):
+    """What takes events from a system and purges what they name; a subclass gives `serve`.
 
-    async def __aenter__(self) -> Self:
-        # A loop that was closed under it has taken its task along.
-        if self._task is not None and not self._task.done() and not self._task.get_loop().is_closed():
-            raise ConfigurationError(f"{self!r} runs already: attach it, or enter it, once.")
-        if not self.cache.running:
-            raise CacheNotRunning(f"{self!r} works for a cache that does not run here: attach it to that cache.")
-        self._pause = _FIRST_PAUSE
-        self._note(running=True, connected=False, trouble="")
-        # In nobody's context: the cache may be started by a request, and what comes in later is not that caller's.
-        self._task = asyncio.get_running_loop().create_task(
-            self._live(), name=f"cacheinval {self.name}", context=Context()
-        )
-        return self
+    `handle` sees one event through and never raises: acknowledge the event if its outcome is `over`, and have it come
+    again if not. What comes in batches calls `purge` and `unreadable`, of which `handle` is made. `then` and
+    `on_unreadable` are the user's. Raises `ConfigurationError` as `Attached` does, and for what cannot be called.
+    """
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    def __init__(
+        self, cache: HTTPCache, name: str, *, then: Then | None = None, on_unreadable: OnUnreadable | None = None
     ) -> None:
-        task, self._task = self._task, None
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
-        if task is not None and not task.cancelled():
-            # Looked at, so that nothing complains that nobody has.
-            task.exception()
-        self._note(running=False, connected=False)
+        super().__init__(cache, name)
+        if then is not None and not callable(then):  # pyright: ignore[reportUnnecessaryComparison]
+            raise ConfigurationError(f"then is a function of a receipt, not {then!r}.")
+        self._then = then
+        self._on_unreadable: OnUnreadable | None = on_unreadable_of(on_unreadable, None)
 
-    async def run(self) -> None:
-        """Work until cancelled, in a process that serves nothing: the cache is started for it."""
-        async with self.cache, self:
-            assert self._task is not None
-            await self._task
+    async def handle(
+        self, event: E, read: Callable[[E], object], *, otherwise: Answer = KEEP
+    ) -> tuple[Outcome, Exception | None]:
+        """See one event through: read it, purge, await `then`. Returns what becomes of it, and why if it is not done.
 
-    # -- work -----------------------------------------------------------------------------------
-
-    @abstractmethod
-    async def _serve(self) -> None:
-        """Connect and work; whatever it raises is logged once, and it is called again."""
-
-    async def _live(self) -> None:
-        try:
-            while True:
-                error = await self._attempt()
-                if error is not None:
-                    if _ends_the_process(error):
-                        raise error
-                    # Also what is no Exception: a future that its client cancelled by itself, a panic of native code.
-                    self._failed(error)
-                self._note(connected=False)
-                await self._rest(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
-                self._pause = min(self._pause * 2, _LONGEST_PAUSE)
-        finally:
-            self._note(running=False, connected=False)
-
-    async def _attempt(self) -> BaseException | None:
-        """Serve, until it ends; what it raised.
-
-        In a task of its own: one that is cancelled by its client, or cancels itself as a group of tasks does, is told
-        from the end of the source, and so is a cancellation that a client swallows.
+        `read` is a plain function that returns what `Change.of` takes. What it raises is for `on_unreadable`, and for
+        `otherwise` where that was not given; an `OSError` is not, then the event is tried again. Raises no `Exception`.
         """
-        attempt = asyncio.get_running_loop().create_task(self._serve(), name=f"cacheinval {self.name} at work")
+        why: Exception | None = None
         try:
-            await asyncio.wait((attempt,))
-        except asyncio.CancelledError:
-            while not attempt.done():
-                attempt.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait((attempt,), timeout=_AGAIN)
-            error = _error_of(attempt)
-            if isinstance(error, Exception):
-                logger.warning("%s failed while it stopped: %s", self.name, _told(error))
-            raise
-        return _error_of(attempt)
+            try:
+                answer: Answer = read_by(read, event)
+            except UnreadableEvent as error:
+                why, answer = error, await self.unreadable(event, error, otherwise)
+            if isinstance(answer, Change):
+                await self.purge(answer)
+        except Exception as failure:  # noqa: BLE001  # the user's functions', and the cache's
+            return Outcome.FAILED, failure
+        if answer is KEEP:
+            return Outcome.KEPT, why
+        return (Outcome.DONE if why is None else Outcome.DROPPED), why
 
-    async def _rest(self, seconds: float, woken: asyncio.Event | None = None) -> None:
-        """Wait for so long on the cache's clock, or until it is woken by an event, which is set in either case."""
-        rung = asyncio.Event() if woken is None else woken
-        alarm = self.cache.clock.call_later(seconds, rung.set)
-        try:
-            await rung.wait()
-        finally:
-            alarm.cancel()
+    async def purge(self, change: Change) -> None:
+        """Return once the purge has its number, however long that takes, and `then` has returned.
 
-    # -- what it tells --------------------------------------------------------------------------
+        Raises what `then` does, and `CacheNotRunning`. A change that names nothing does nothing; one with very many
+        tags is several purges.
+        """
+        for _, part in in_few([(None, change)]):
+            await self.tell(await self.deliver(part))
 
-    def _note(self, **changed: Any) -> None:
-        self._state = replace(self._state, **changed)
+    async def deliver(self, change: Change) -> Receipt | None:
+        """The first half of `purge`: the receipt of a change, None for one that names nothing."""
+        if not change:
+            return None
+        return await self.cache.deliver(
+            *change.tags, soft=change.soft, everything=change.everything, causes=change.causes
+        )
 
-    def _count(self, *, received: int = 0, done: int = 0, refused: int = 0) -> None:
-        state = self._state
-        self._note(received=state.received + received, done=state.done + done, refused=state.refused + refused)
+    async def tell(self, receipt: Receipt | None) -> None:
+        """The second half of `purge`: await `then`; raises what that does."""
+        if receipt is not None and self._then is not None:
+            await self._then(receipt)
 
-    def _well(self) -> None:
-        """It is in touch, and has brought something to its end."""
-        self._pause = _FIRST_PAUSE
-        if self._state.trouble:
-            logger.info("%s works again", self.name)
-        if self._state.trouble or not self._state.connected:
-            self._note(connected=True, trouble="")
+    async def repeat(self, attempt: Callable[[], Awaitable[None]], useful: Callable[[], bool]) -> bool:
+        """Make an attempt until it raises nothing, with a pause after each failure; False once it is not `useful`."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                await attempt()
+            except Exception as error:  # noqa: BLE001  # whatever the user's function raises
+                self.troubled(error)
+            else:
+                return True
+            if not useful():
+                return False
+            await self.rest(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
 
-    def _failed(self, error: BaseException) -> None:
-        """An attempt has failed; said once, until it is well again."""
-        told = _told(error)
-        level = logging.DEBUG if self._state.trouble else logging.ERROR
-        logger.log(level, "%s is in trouble and tries again: %s", self.name, told)
-        self._note(failures=self._state.failures + 1, trouble=told)
+    async def unreadable(self, event: object, error: Exception, otherwise: Answer) -> Answer:
+        """What is to become of an event that cannot be read, `otherwise` where nobody says; a `Change` is for `purge`.
 
-
-def _error_of(task: asyncio.Task[None]) -> BaseException | None:
-    try:
-        return task.exception()
-    except asyncio.CancelledError as error:
-        return error
-
-
-def _within(error: BaseException) -> tuple[BaseException, ...]:
-    """The errors of a group, nothing for an error that is none."""
-    return cast("BaseExceptionGroup[BaseException]", error).exceptions if isinstance(error, BaseExceptionGroup) else ()
-
-
-def _ends_the_process(error: BaseException) -> bool:
-    return isinstance(error, _LAST) or any(map(_ends_the_process, _within(error)))
-
-
-def _told(error: BaseException) -> str:
-    """What an error says, of a group the first of its errors."""
-    while inner := _within(error):
-        error = inner[0]
-    return f"{type(error).__name__}: {error}"[:500]
+        Raises what `on_unreadable` does, and `TypeError` for an answer that is none: then the event is to be kept, and
+        tried again.
+        """
+        asked = self._on_unreadable
+        if asked is None or isinstance(asked, Unread):
+            return asked or otherwise
+        found: Any = asked(event, error)
+        answer: Any = await found if inspect.isawaitable(found) else found
+        if not isinstance(answer, Change | Unread):
+            raise TypeError(f"on_unreadable answers with a Change, KEEP or DROP, not {type(answer).__name__}")
+        return answer

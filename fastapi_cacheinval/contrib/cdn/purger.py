@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Self
 
 from fastapi_cacheinval import CacheNotRunning, ConfigurationError, HTTPCache, Receipt, SourceState
-from fastapi_cacheinval.contrib._source import Source
 from fastapi_cacheinval.contrib.cdn._checks import checked_url
 from fastapi_cacheinval.contrib.cdn._client import Client, Unreachable
 from fastapi_cacheinval.contrib.cdn._entries import Order
@@ -22,6 +21,7 @@ from fastapi_cacheinval.contrib.cdn._ledger import Ledger, Poison
 from fastapi_cacheinval.contrib.cdn._settling import everywhere
 from fastapi_cacheinval.contrib.cdn.keys import purge_of
 from fastapi_cacheinval.contrib.cdn.requests import CDN, Answer, Done, PurgeRequest, Rate
+from fastapi_cacheinval.sources import Attached
 
 __all__ = ["CDNPurger"]
 
@@ -33,7 +33,7 @@ OnPoison = Callable[[str, str], Awaitable[None]]
 _LOOK = 0.01
 
 
-class CDNPurger(Source):
+class CDNPurger(Attached):
     """Purges one CDN or several of what is purged on this replica, once every replica has applied it, and once more.
 
     `cache.attach(CDNPurger(cache, cdn))` is all. The second purge comes `again_after` seconds after the first was
@@ -83,7 +83,7 @@ class CDNPurger(Source):
     def state(self) -> SourceState:
         """How it stands; `waiting` tags are not confirmed yet."""
         lanes = self._lanes
-        self._note(waiting=sum(lane.waiting for lane in lanes) + self._unsettled * len(lanes))
+        self.note(waiting=sum(lane.waiting for lane in lanes) + self._unsettled * len(lanes))
         return super().state()
 
     @property
@@ -176,12 +176,12 @@ class CDNPurger(Source):
             del self._callers[order]
 
     def _accept(self, receipt: Receipt, order: Order | None) -> None:
-        self._count(received=self._gathered.add(receipt, order, lanes=len(self._lanes)) * len(self._lanes))
+        self.count(received=self._gathered.add(receipt, order, lanes=len(self._lanes)) * len(self._lanes))
         self._arrived.set()
 
     # -- what goes ------------------------------------------------------------------------------
 
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
         # Until it has failed it counts as in touch: there may be nothing to tell for hours.
         self._note_trouble()
         async with self._client() as client, asyncio.TaskGroup() as group:
@@ -236,7 +236,7 @@ class CDNPurger(Source):
         if lane.trouble:
             logger.info("%s: %r takes purges again", self.name, lane.cdn)
         lane.trouble = ""
-        self._count(done=count)
+        self.count(done=count)
         self._note_trouble()
         self._release(orders)
 
@@ -247,12 +247,12 @@ class CDNPurger(Source):
             level, "%s: %r does not take purges, which are kept and tried again: %s", self.name, lane.cdn, reason
         )
         lane.trouble = reason
-        self._note(failures=self._state.failures + 1)
+        self.note(failures=self._state.failures + 1)
         self._note_trouble()
 
     async def poisoned(self, lane: Lane, poison: Poison) -> None:
         """The CDN refuses a tag while it takes others: nobody waits for it, and it is tried again now and then."""
-        self._count(refused=poison.count)
+        self.count(refused=poison.count)
         self._release(poison.done)
         if not poison.first:
             return
@@ -267,7 +267,7 @@ class CDNPurger(Source):
 
     def _note_trouble(self) -> None:
         troubles = [f"{lane.cdn!r}: {lane.trouble}" for lane in self._lanes if lane.trouble]
-        self._note(connected=not troubles, trouble="; ".join(troubles)[:500])
+        self.note(connected=not troubles, trouble="; ".join(troubles)[:500])
 
     def _release(self, orders: Sequence[Order]) -> None:
         for order in orders:
