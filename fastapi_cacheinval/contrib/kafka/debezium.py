@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from fastapi_cacheinval import ConfigurationError, TagTemplate
 from fastapi_cacheinval.contrib.kafka.events import RowChange, change_of
