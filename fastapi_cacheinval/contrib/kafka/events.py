@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from fastapi_cacheinval.contrib.kafka.record import PoisonRecord
+from fastapi_cacheinval.contrib.kafka.schemas import typed
 
 __all__ = ["RowChange", "change_of"]
 
@@ -40,11 +41,14 @@ def change_of(topic: str, key: object, value: object, tables: Container[str]) ->
 
 
 def _payload(value: object) -> Any:
-    """What is inside the schema that JSON converters put around values where `schemas.enable` is on."""
+    """What is inside the schema that JSON converters put around values where `schemas.enable` is on, typed by it."""
     if isinstance(value, dict) and value.keys() == {"schema", "payload"}:
-        schema: Any = value["schema"]  # pyright: ignore[reportUnknownVariableType]
+        schema, payload = cast("Row", value)["schema"], cast("Row", value)["payload"]
         if schema is None or (isinstance(schema, dict) and "type" in schema):
-            return value["payload"]  # pyright: ignore[reportUnknownVariableType]
+            try:
+                return typed(payload, schema)
+            except Exception as error:
+                raise PoisonRecord(f"Its schema does not fit what it holds ({type(error).__name__}).") from error
     return value  # pyright: ignore[reportUnknownVariableType]
 
 
