@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.sources.attached import FIRST_PAUSE, LONGEST_PAUSE, Attached
 from fastapi_cacheinval.sources.changes import Change, UnreadableEvent, in_few, read_by
-from fastapi_cacheinval.sources.handlers import KEEP, Answer, OnUnreadable, Then, Unread, on_unreadable_of
+from fastapi_cacheinval.sources.handlers import KEEP, Decision, OnUnreadable, Then, answer_to, on_unreadable_of
 
 __all__ = ["Outcome", "Source"]
 
@@ -54,7 +53,7 @@ class Source(Attached):
         self._on_unreadable: OnUnreadable | None = on_unreadable_of(on_unreadable, None)
 
     async def handle(
-        self, event: E, read: Callable[[E], object], *, otherwise: Answer = KEEP
+        self, event: E, read: Callable[[E], object], *, otherwise: Decision = KEEP
     ) -> tuple[Outcome, Exception | None]:
         """See one event through: read it, purge, await `then`. Returns what becomes of it, and why if it is not done.
 
@@ -64,7 +63,7 @@ class Source(Attached):
         why: Exception | None = None
         try:
             try:
-                answer: Answer = read_by(read, event)
+                answer: Decision = read_by(read, event)
             except UnreadableEvent as error:
                 why, answer = error, await self.unreadable(event, error, otherwise)
             if isinstance(answer, Change):
@@ -112,17 +111,10 @@ class Source(Attached):
             await self.rest(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def unreadable(self, event: object, error: Exception, otherwise: Answer) -> Answer:
+    async def unreadable(self, event: object, error: Exception, otherwise: Decision) -> Decision:
         """What is to become of an event that cannot be read, `otherwise` where nobody says; a `Change` is for `purge`.
 
         Raises what `on_unreadable` does, and `TypeError` for an answer that is none: then the event is to be kept, and
         tried again.
         """
-        asked = self._on_unreadable
-        if asked is None or isinstance(asked, Unread):
-            return asked or otherwise
-        found: Any = asked(event, error)
-        answer: Any = await found if inspect.isawaitable(found) else found
-        if not isinstance(answer, Change | Unread):
-            raise TypeError(f"on_unreadable answers with a Change, KEEP or DROP, not {type(answer).__name__}")
-        return answer
+        return await answer_to(self._on_unreadable, event, error, otherwise)

@@ -221,5 +221,5 @@ class OutboxRelay(Source):
         self.note(waiting=max(state.waiting - rows, 0), lag=max((state.lag or 0) - rows, 0))
 
 
-def _as_before(on_poison: Any, row: object) -> Any:
+def _as_before(on_poison: Any, row: object, _: Exception) -> Any:
     return on_poison(row)

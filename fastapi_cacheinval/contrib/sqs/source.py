@@ -25,7 +25,7 @@ from fastapi_cacheinval.contrib.sqs.queues import (
 )
 from fastapi_cacheinval.contrib.sqs.reading import TagsOf, read
 from fastapi_cacheinval.sources import DROP, KEEP, Change, OnUnreadable, Outcome, Source, Then
-from fastapi_cacheinval.sources.handlers import Answer, on_unreadable_of
+from fastapi_cacheinval.sources.handlers import Decision, on_unreadable_of
 from fastapi_cacheinval.sources.waiting import done_within, ended, last_word
 
 __all__ = ["SQSSource"]
@@ -242,7 +242,7 @@ class SQSSource(Source):
     def _read(self, message: Message) -> Change:
         return read(message, self._tags, soft=self._soft)
 
-    async def unreadable(self, event: object, error: Exception, otherwise: Answer) -> Answer:
+    async def unreadable(self, event: object, error: Exception, otherwise: Decision) -> Decision:
         """By default nothing is thrown away that somebody may keep, or that was not read for a mistake in `tags`."""
         lost = self._facts.redrives is False and error.__cause__ is None
         return await super().unreadable(event, error, DROP if lost else KEEP)
