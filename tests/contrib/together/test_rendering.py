@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import math
 import sqlite3
@@ -16,17 +17,18 @@ from hypothesis import strategies as st
 from sqlalchemy import Column, Integer, MetaData, create_engine, delete, insert, select, text, update
 from sqlalchemy.orm import DeclarativeBase, sessionmaker
 
-from fastapi_cacheinval import CacheMiddleware, HTTPCache, TagTemplate, cached
+from fastapi_cacheinval import CacheMiddleware, CacheTags, HTTPCache, TagTemplate, cached
 from fastapi_cacheinval.contrib.kafka import Record, debezium
 from fastapi_cacheinval.contrib.kafka.record import read as read_record
 from fastapi_cacheinval.contrib.outbox import Outbox
 from fastapi_cacheinval.contrib.outbox.reading import read as read_row
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
+from fastapi_cacheinval.contrib.sqlalchemy.rules import Rules
 from fastapi_cacheinval.contrib.sqs import Message
 from fastapi_cacheinval.contrib.sqs.reading import read as read_message
 from fastapi_cacheinval.core.tags import normalise_tags
 from fastapi_cacheinval.sources import Change
-from fastapi_cacheinval.testing import capture_invalidations
+from fastapi_cacheinval.testing import assert_hit, assert_miss, capture_invalidations
 from tests.helpers.http import ask
 from tests.helpers.rendered import CASES, ZONED, Case, table_of
 
@@ -165,3 +167,26 @@ def test_a_number_that_sqlite_keeps_needs_no_type(value: float) -> None:
     tags = json.loads(connection.execute("SELECT tags FROM cacheinval_outbox").fetchone()[0])
     connection.close()
     assert tags == [TagTemplate.parse(TEMPLATE).render({"value": value})]
+
+
+class Kind(str, enum.Enum):  # noqa: UP042  # its `str` is `Kind.BOOK`
+    BOOK = "book"
+
+
+async def test_a_tag_that_is_added_by_hand_is_the_one_that_is_purged_by_hand() -> None:
+    """An enum of text is its value when it is added to a response, when it is purged, and when a model's function names it."""
+
+    async def handler(tags: CacheTags) -> str:
+        tags.add(Kind.BOOK)
+        return "x"
+
+    cache = HTTPCache()
+    app = FastAPI()
+    app.get("/", dependencies=[cached(ttl=60)])(handler)
+    app.add_middleware(CacheMiddleware, cache=cache)
+    assert (await ask(app)).headers["surrogate-key"] == "book"
+    assert_hit(await ask(app))
+    await cache.invalidate(Kind.BOOK)
+    assert_miss(await ask(app))
+    assert tags_of(Change.of([Kind.BOOK])) == ["book"]
+    assert Rules(functions=(lambda thing: [Kind.BOOK],)).told(object()) == ["book"]
