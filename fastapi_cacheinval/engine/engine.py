@@ -62,6 +62,7 @@ class Engine:
             newest = newest or variant
             stored = self.store.get(variant)
             if isinstance(stored, StoredResponse):
+                kept.used(variant)
                 return stored, variant
         return None, newest or key
 
@@ -161,7 +162,7 @@ class Engine:
         `stamp` is that of the newer word. Gives the key that it was kept under, here or elsewhere.
         """
         stored, variant = self.find(key, headers)
-        if stored is not None and stored.stamp < stamp:
+        if stored is not None and stored.stamp <= stamp:
             self.store.remove(stored.key)
         return variant
 

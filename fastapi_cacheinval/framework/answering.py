@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.types import Message, Send
 
+from fastapi_cacheinval.core.client_lifetime import client_fields
 from fastapi_cacheinval.core.conditional import not_modified, not_modified_fields
 from fastapi_cacheinval.core.outcome import Outcome, cache_status
 from fastapi_cacheinval.core.stored import StoredResponse
@@ -42,9 +43,10 @@ async def send_stored(
 
 def stored_fields(app_context: AppContext, stored: StoredResponse, outcome: Outcome) -> list[RawField]:
     """The fields of an answer that is a stored response: its own, its age, and how it came."""
-    fields: list[RawField] = [*stored.headers]
+    age = max(0.0, outcome.age or 0.0)
+    fields = client_fields(stored, age, -1 if outcome.ttl is None else outcome.ttl)
     if outcome.age is not None:
-        fields.append((b"age", serialise_age(outcome.age)))
+        fields.append((b"age", serialise_age(age)))
     return fields + status_fields(app_context, outcome)
 
 

@@ -65,6 +65,7 @@ class Exchange:
         self.scope = scope
         app_context.note_root(scope)
         self.outer = send
+        self._sent_by = send
         # A refresh has no client to hear.
         self.receive = Receiving(receive if refresh is None else None)
         # Before any dependency runs: what is read from here on is at least this new.
@@ -115,7 +116,7 @@ class Exchange:
     @property
     def server(self) -> Send:
         """The `send` that came with the request."""
-        return self.outer if self.cdn_fields is None else self.cdn_fields.server
+        return self._sent_by if self.cdn_fields is None else self.cdn_fields.server
 
     @property
     def trace(self) -> str:

@@ -13,7 +13,7 @@ from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.answering import RawField
 from fastapi_cacheinval.grammar.fields import RawHeaders
 
-__all__ = ["Cover", "FillRules", "Form", "Freshen", "Keep", "Made", "Refuse", "Verdict"]
+__all__ = ["Contradict", "Cover", "FillRules", "Form", "Freshen", "Keep", "Made", "Refuse", "Verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,14 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """The response is an error, and a stale response stands in for it."""
+    """The response is an error, or of no use, and the stored response `stale` stands in for it."""
+
+    stale: StoredResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Contradict:
+    """The response is a 304 that speaks of another response than the stored one: nothing of it is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,7 @@ class Freshen:
     own: list[RawField]
 
 
-Verdict = Keep | Refuse | Cover | Freshen
+Verdict = Keep | Refuse | Cover | Contradict | Freshen
 
 
 class Form(Enum):
@@ -96,8 +103,8 @@ class FillRules(Protocol):
         """Whether clients choose by their query which keys there are."""
         ...
 
-    def accept(self, status: int, headers: list[RawField], *, trailers: bool, covered: bool) -> Verdict:
-        """What becomes of a response that begins so; `covered` says that a stale one may stand in for an error."""
+    def accept(self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None) -> Verdict:
+        """What becomes of a response that begins so; `stale` may stand in for an error."""
         ...
 
     def make(self, status: int, headers: list[RawField], body: bytes) -> Made | Refuse:

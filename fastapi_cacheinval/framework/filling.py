@@ -19,7 +19,7 @@ from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.answering import SENT_PAST, RawField, nowhere, status_fields, stored_fields
 from fastapi_cacheinval.framework.exchange import Exchange
-from fastapi_cacheinval.framework.fill_rules import Cover, FillRules, Form, Freshen, Keep, Made, Refuse
+from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, FillRules, Form, Freshen, Keep, Made, Refuse
 from fastapi_cacheinval.framework.pump import Pump
 from fastapi_cacheinval.grammar.fields import lower_names
 
@@ -49,6 +49,7 @@ class Fill:
         # Whether it is still to be decided what becomes of the response.
         self._open = True
         self._stood_in = False
+        self._contradicted = False
         # What takes the messages once nothing more is to be kept.
         self._rest: Send | None = None
         exchange.receive.hold()
@@ -76,13 +77,15 @@ class Fill:
         status, headers = message["status"], lower_names(message.get("headers", ()))
         # Servers take names in any case, so a `Set-Cookie` of a layer inside must be known in any.
         start = {**message, "headers": headers}
-        covered = status >= 500 and self._fallback() is not None
-        match self._rules.accept(status, headers, trailers=bool(message.get("trailers")), covered=covered):
+        stale = self._fallback() if status >= 500 else None
+        match self._rules.accept(status, headers, trailers=bool(message.get("trailers")), stale=stale):
             case Keep():
                 self._start = start
-            case Cover():
+            case Cover(stored):
                 self._lost(status)
-                await self._stand_in(status)
+                await self._stand_in(stored, status)
+            case Contradict():
+                self._contradict()
             case Freshen() as freshen:
                 await self._freshen(freshen)
             case Refuse() as refuse:
@@ -241,6 +244,18 @@ class Fill:
         if exchange.refresh is not None:
             exchange.refresh.came(outcome)
 
+    @property
+    def contradicted(self) -> bool:
+        """Whether the client has no answer yet, because a 304 spoke of another response; the flight is not ended."""
+        return self._contradicted
+
+    def _contradict(self) -> None:
+        """Use nothing of the response, and leave the flight to the lookup, which asks for the whole."""
+        self._contradicted = True
+        self._open = False
+        self._rest = nowhere
+        self._exchange.receive.release()
+
     def abandon(self) -> None:
         """Keep nothing, and let nobody wait: the response has another owner."""
         self._refused()
@@ -263,17 +278,14 @@ class Fill:
         """What may stand in for this forward, should it fail."""
         return self._stale if self._stale is not None and self._rules.stands_in(self._stale) else None
 
-    async def _stand_in(self, status: int) -> bool:
-        """Answer with the stale response, if it may; drop what else the app sends."""
-        exchange, engine, stale = self._exchange, self._exchange.app_context.engine, self._fallback()
-        if stale is None:
-            return False
+    async def _stand_in(self, stale: StoredResponse, status: int) -> None:
+        """Answer with a stale response, and drop what else the app sends."""
+        exchange, engine = self._exchange, self._exchange.app_context.engine
         self._rest = nowhere
         self._stood_in = True
         outcome = engine.outcome(stale, Result.STALE, Reason.STALE, engine.now(), status)
         exchange.told(outcome, stale)
         await self._rules.reply(exchange.ours, stale, stored_fields(exchange.app_context, stale, outcome))
-        return True
 
     # -- the app's end --------------------------------------------------------------------------
 
@@ -296,7 +308,10 @@ class Fill:
         if not isinstance(error, Exception):
             return False
         # The error layer of an app inside ours sends its 500 first and raises then.
-        answered = self._stood_in or (self._rest is None and await self._stand_in(500))
-        if answered:
-            exchange.log_trouble(_RAISED, error)
-        return answered
+        if not self._stood_in:
+            stale = self._fallback() if self._rest is None else None
+            if stale is None:
+                return False
+            await self._stand_in(stale, 500)
+        exchange.log_trouble(_RAISED, error)
+        return True

@@ -51,11 +51,11 @@ class PolicyRules:
         """Whether clients choose by their query which keys there are."""
         return self._recipe.split
 
-    def accept(self, status: int, headers: list[RawField], *, trailers: bool, covered: bool) -> Verdict:
+    def accept(self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None) -> Verdict:
         """What becomes of a response that begins so."""
         policy = self._recipe.policy
         if status >= 500 and status not in policy.lifetimes:
-            return Cover() if covered else Refuse("status", failed=True, outdated=False)
+            return Cover(stale) if stale is not None else Refuse("status", failed=True, outdated=False)
         reason = ("trailers" if trailers else None) or self._unshared
         reason = reason or refusal(
             status,

@@ -15,7 +15,6 @@ from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
 from fastapi_cacheinval.engine.request_tags import HasRequestTags, current_request_tags
 from fastapi_cacheinval.engine.runtime import Runtime
-from fastapi_cacheinval.framework.answering import nowhere
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
@@ -23,6 +22,7 @@ from fastapi_cacheinval.framework.exchange import Exchange, run_app
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.lookup import Lookup
 from fastapi_cacheinval.framework.mutation import Mutation, refuse, refuses
+from fastapi_cacheinval.framework.private_answers import PrivateAnswers
 from fastapi_cacheinval.framework.receiving import nobody
 from fastapi_cacheinval.framework.refresh import RefreshOrder, again, lead_in_background
 from fastapi_cacheinval.framework.responding import Direct, Responder, bypassed
@@ -42,6 +42,7 @@ class Read(Exchange):
 
     # Defaults of the class, set on the few that need them: most requests are for routes without a policy.
     _settled: bool = False
+    _entered_plan: RoutePlan | None = None
     _fill: Fill | None = None
     _mutation: Mutation | None = None
     _token: Token[HasRequestTags | None] | None = None
@@ -65,7 +66,22 @@ class Read(Exchange):
         super().__init__(app_context, runtime, scope, receive, send, refresh, cdn_fields=cdn_fields)
         # Why nothing may be answered from the cache, whatever is stored.
         self.closed = closed
-        self._responder: Responder = Direct(send)
+        if self._leaves:
+            self.outer = PrivateAnswers(app_context, send, self._answering)
+        self._responder: Responder = Direct(self.outer)
+
+    @property
+    def _leaves(self) -> bool:
+        """Whether what it sends goes to the client."""
+        return self.refresh is None
+
+    def _answering(self) -> RoutePlan | None:
+        """The plan of the route that answers, or would have, had no layer answered before it."""
+        table, scope = self.app_context.table, self.scope
+        known = self._entered_plan or self.plan or table.plan_for(scope)
+        if known is not None or "route" in scope:
+            return known
+        return table.match("GET", self.arrived["path"], self.arrived)
 
     # A plain method that returns the responder's awaitable: no frame of its own on the way out.
     def send(self, message: Message) -> Awaitable[None]:
@@ -87,6 +103,7 @@ class Read(Exchange):
             self.cdn_fields.follow(scope)
         fresh = scope["method"] == "GET" and not self._settled and not self._came_to_route
         plan = self.app_context.table.plan_for(scope) if fresh else None
+        self._entered_plan = plan or self._entered_plan
         if plan is None or not plan.layered:
             await handle(scope, receive, send)
             return
@@ -117,7 +134,7 @@ class Read(Exchange):
         """Let a mutation take the app's response from here on."""
         mutation = self._mutation
         if mutation is None:
-            mutation = self.app_context.mutation(self.runtime, self.scope, self.receive, self.outer)
+            mutation = self.app_context.mutation(self.runtime, self.scope, self.receive, self._sent_by)
             mutation.take_over(self)
             self._leave_fill(scope)
             self._mutation = self._responder = mutation
@@ -255,6 +272,10 @@ class AtRoute(Read):
         return True
 
     @property
+    def _leaves(self) -> bool:
+        return False
+
+    @property
     def _given(self) -> Scope:
         return self._entered
 
@@ -291,6 +312,6 @@ def _order(
 
     async def forward(order: RefreshOrder) -> None:
         closed = None if app_context.cache.enabled else "disabled"
-        await run_app(Read(app_context, runtime, scope, nobody, nowhere, order, closed=closed), scope)
+        await run_app(Read(app_context, runtime, scope, nobody, order.hear, order, closed=closed), scope)
 
     return lead_in_background(app_context, runtime, key, forward, newer_than=newer_than, cause=cause)

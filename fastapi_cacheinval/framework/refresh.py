@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from starlette.types import Scope
+from starlette.types import Message, Scope
 
+from fastapi_cacheinval.core.back_off import COULD_NOT_RENEW
 from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
@@ -14,9 +15,12 @@ from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.l2 import Found, Granted, Refused, Unavailable
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.grammar.fields import lower_names, values
+from fastapi_cacheinval.grammar.retry_after import parse_retry_after
 
 __all__ = ["RefreshOrder", "again", "lead_in_background"]
 
+_RENEWED = frozenset({"stored", "found"})
 # Seconds by which two readings of one stored response's age may differ.
 _SAME = 0.005
 # What others hang on a request for as long as it lasts; a refresh is a request of its own.
@@ -27,11 +31,12 @@ _TRACE = frozenset({b"traceparent", b"tracestate"})
 class RefreshOrder:
     """What makes a request a background refresh: the flight that it leads, and how it ended."""
 
-    __slots__ = ("_flight", "_taken", "outcome")
+    __slots__ = ("_answered", "_flight", "_taken", "outcome")
 
     def __init__(self, flight: Flight) -> None:
         self._flight = flight
         self._taken = False
+        self._answered: list[tuple[bytes, bytes]] = []
         self.outcome = "failed"
 
     def take(self) -> Flight:
@@ -42,6 +47,15 @@ class RefreshOrder:
     def came(self, outcome: str) -> None:
         """How the refresh ends."""
         self.outcome = outcome
+
+    async def hear(self, message: Message) -> None:
+        """Take what the app says, in place of a client: only how long it asks to be left alone is of use."""
+        if message["type"] == "http.response.start":
+            self._answered = lower_names(message.get("headers", ()))
+
+    def retry_after(self, wall: float) -> float | None:
+        """For how many seconds the app asks to be left alone; `wall` is seconds since the epoch."""
+        return parse_retry_after(values(self._answered, b"retry-after"), wall)
 
     def let_go(self) -> None:
         """The request has ended: whoever waits must not wait for a flight that nobody has taken."""
@@ -77,7 +91,7 @@ def lead_in_background(
     Where replicas share a tier, what another one has refreshed since is taken in place of a forward. `cause` is the
     `traceparent` of the request that asks for it; where that is not recorded, neither is this.
     """
-    flight = runtime.flights.lead(key) if runtime.may_refresh(key) else None
+    flight = runtime.flights.lead(key) if runtime.may_refresh(key, newer_than) else None
     if flight is None:
         return False
     order = RefreshOrder(flight)
@@ -100,6 +114,10 @@ def lead_in_background(
         if not begun:
             flight.fail()
         app_context.counters.refreshed(outcome)
+        if newer_than is not None and outcome in COULD_NOT_RENEW:
+            runtime.back_off(key, newer_than, order.retry_after(app_context.cache.clock.wall()))
+        elif outcome in _RENEWED:
+            runtime.renewed(key)
 
     runtime.refresh(key, refresh, ended)
     return True

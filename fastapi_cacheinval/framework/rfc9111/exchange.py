@@ -7,11 +7,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.framework.answering import SENT_PAST, RawField
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.exchange import run_app
+from fastapi_cacheinval.framework.exchange import Exchange, run_app
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.reading import Read
 from fastapi_cacheinval.framework.responding import Direct, Responder, bypassed
@@ -54,18 +53,22 @@ class HeaderRead(Read):
             request.__dict__.pop("_headers", None)
         await super().look_up(request, cached, partition)
 
-    async def forward(self, fill: Fill, *, condition: list[RawField] | None) -> None:
-        """Let the app answer, and see its response as a fill; `condition` is as in `_normalise`."""
+    def follow(self, before: Exchange) -> None:
+        """Be the same request of the client as another exchange, whose answer was of no use."""
+        self.seen = before.seen
+
+    async def forward(self, fill: Fill, fields: list[RawField]) -> None:
+        """Let the app answer a request with these fields, and see its response as a fill."""
         # Made before any thread of the app can: two that made one each would lose the tags of one.
         self.request_tags()
         self._fill = self._responder = fill
-        self._normalise(condition)
+        self._normalise(fields)
         await run_app(self, self.scope)
 
-    async def forward_head(self, update: Responder) -> None:
-        """Let the app answer a HEAD."""
+    async def forward_head(self, update: Responder, fields: list[RawField]) -> None:
+        """Let the app answer a HEAD with these fields."""
         self._responder = update
-        self._normalise(None)
+        self._normalise(fields)
         await run_app(self, self.scope)
 
     async def forward_plainly(self, detail: str) -> None:
@@ -73,17 +76,11 @@ class HeaderRead(Read):
         self._responder = bypassed(self, detail)
         await run_app(self, self.scope)
 
-    def _normalise(self, condition: list[RawField] | None) -> None:
-        """What the app sees: no condition of the client's but ours, and nothing that would bypass `send`.
-
-        With `condition=None` the client's own fields stay as they came.
-        """
+    def _normalise(self, fields: list[RawField]) -> None:
+        """Let the app see these fields of the request, and nothing that would bypass `send`."""
         self._hides = True
         scope = self.scope
-        headers = self.client_headers
-        if condition is not None:
-            headers = [*(line for line in headers if line[0] not in CONDITIONAL_FIELDS), *condition]
-        scope["headers"] = [*headers, _CAPABILITY]
+        scope["headers"] = [*fields, _CAPABILITY]
         extensions = scope.get("extensions")
         if extensions and not SENT_PAST.isdisjoint(extensions):
             scope["extensions"] = {name: value for name, value in extensions.items() if name not in SENT_PAST}

@@ -11,13 +11,15 @@ from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.building import Judged, Received, freshened, judge, make
 from fastapi_cacheinval.core.rfc9111.ranges import part_of
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.core.rfc9111.serving import stands_in
+from fastapi_cacheinval.core.rfc9111.serving import outlasts, stands_in
+from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST
 from fastapi_cacheinval.core.rfc9111.targeted import passed_on
+from fastapi_cacheinval.core.rfc9111.validating import confirms
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.tag_limits import too_many_tags
 from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.framework.answering import RawField
-from fastapi_cacheinval.framework.fill_rules import Cover, Form, Freshen, Keep, Made, Refuse, Verdict
+from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, Form, Freshen, Keep, Made, Refuse, Verdict
 from fastapi_cacheinval.framework.rfc9111.answering import send_cut
 from fastapi_cacheinval.framework.rfc9111.resource import Resource
 from fastapi_cacheinval.grammar.dates import parse_date
@@ -27,25 +29,33 @@ __all__ = ["HeaderRules"]
 
 # RFC 5861 section 4: what counts as an error.
 _ERRORS = frozenset({500, 502, 503, 504})
-# Reasons of the request's, which say nothing about what is stored.
-_OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie"})
 
 
 class HeaderRules:
     """One fill's rules.
 
-    `validating` is the stored response that a 304 speaks of; `part_key` is where a part is kept, None where the whole
-    was asked for.
+    `stale` is what is stored; `validating` is that too, where the app is sent its validators; `unconfirmed` is what a
+    304 has not spoken of, so that the whole is asked for. `part_key` is where a part is kept, None where the whole was
+    asked for.
     """
 
     def __init__(
-        self, resource: Resource, asked: Asked, *, validating: SharedResponse | None, part_key: bytes | None
+        self,
+        resource: Resource,
+        asked: Asked,
+        *,
+        stale: SharedResponse | None,
+        validating: SharedResponse | None,
+        unconfirmed: SharedResponse | None,
+        part_key: bytes | None,
     ) -> None:
         self._resource = resource
         self._exchange = resource.exchange
         self._engine = resource.exchange.app_context.engine
         self._asked = asked
+        self._stale = stale
         self._validating = validating
+        self._unconfirmed = unconfirmed
         self._part_key = part_key
         self._judged: Judged | None = None
 
@@ -71,19 +81,25 @@ class HeaderRules:
 
     # -- what becomes of it ---------------------------------------------------------------------
 
-    def accept(self, status: int, headers: list[RawField], *, trailers: bool, covered: bool) -> Verdict:
+    def accept(self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None) -> Verdict:
         """What becomes of a response that begins so."""
         if status == 304 and self._validating is not None:
-            return self._freshen(self._validating, headers)
-        if covered and status in _ERRORS:
-            return Cover()
+            if confirms(self._validating, headers, self._exchange.app_context.cache.clock.wall()):
+                return self._freshen(self._validating, headers)
+            return Contradict()
+        if status == 304 and self._unconfirmed is not None and self._may_stay(self._unconfirmed):
+            # To a request without any condition: an answer that no client can use.
+            return Cover(self._unconfirmed)
+        if status in _ERRORS and stale is not None:
+            return Cover(stale)
+        if status in _ERRORS and self._exchange.refresh is not None and self._stays():
+            # Nobody is there to be answered, and what is stored stays.
+            return Refuse("status", failed=True, outdated=False)
         self._judged = self._judge(self._received(status, headers))
         reason = "trailers" if trailers else self._judged.refusal
-        if reason is None and status == 206 and self._part_key is None:
-            reason = "partial"
         if reason is None:
             return Keep()
-        outdated = reason not in _OF_THE_REQUEST and (status < 400 or status in (404, 410))
+        outdated = reason not in OF_THE_REQUEST and status != 304 and (status < 400 or status in (404, 410))
         # After a failure one more may lead.
         return Refuse(reason, failed=status >= 500, outdated=outdated)
 
@@ -97,7 +113,7 @@ class HeaderRules:
         received = replace(self._received(old.status, merged), added=tuple(tag for tag in old.tags if tag != ALL))
         judged = self._judge(received)
         stored, chosen = make(received, judged, old.body, self._resource.options)
-        outdated = judged.refusal not in _OF_THE_REQUEST
+        outdated = judged.refusal not in OF_THE_REQUEST
         return Freshen(Made(received.key, stored, chosen), judged.refusal, outdated, cookies)
 
     def make(self, status: int, headers: list[RawField], body: bytes) -> Made | Refuse:
@@ -116,7 +132,8 @@ class HeaderRules:
         return Made(received.key, stored, chosen)
 
     def _received(self, status: int, headers: list[RawField]) -> Received:
-        return self._resource.received(self._asked, status, headers, self._exchange.request_tags().snapshot())
+        added = self._exchange.request_tags().snapshot()
+        return self._resource.received(self._asked, status, headers, added, ranged=self._part_key is not None)
 
     def _judge(self, received: Received) -> Judged:
         return judge(received, self._resource.options, self._engine.settings.max_body_bytes)
@@ -125,8 +142,18 @@ class HeaderRules:
         """The response has been stored: what it says of queries holds from now on."""
         self._resource.learn(stored.headers)
 
+    def _may_stay(self, stored: SharedResponse) -> bool:
+        allowed = not stored.must_revalidate and not stored.only_fresh
+        return allowed and self._engine.stale_from(stored, self._engine.now()) is not None
+
+    def _stays(self) -> bool:
+        stale, now = self._stale, self._engine.now()
+        return stale is not None and outlasts(stale, self._engine.stale_from(stale, now), now)
+
     def stands_in(self, stored: StoredResponse) -> bool:
-        """Whether a stale response may stand in for a failure, now."""
+        """Whether a stale response may stand in for a failure, now; a refresh has nobody to stand in for."""
+        if self._exchange.refresh is not None:
+            return False
         now = self._engine.now()
         return isinstance(stored, SharedResponse) and stands_in(
             self._asked, stored, self._engine.stale_from(stored, now), now

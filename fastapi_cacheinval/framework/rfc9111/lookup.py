@@ -8,12 +8,13 @@ from typing import assert_never
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
-from fastapi_cacheinval.core.rfc9111.asking import Asked, read_request
+from fastapi_cacheinval.core.rfc9111.asking import Asked, fields_forwarded, read_request
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
-from fastapi_cacheinval.framework.answering import nowhere, status_fields, without_body
+from fastapi_cacheinval.engine.request_tags import current_request_tags
+from fastapi_cacheinval.framework.answering import status_fields, without_body
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.incoming import Incoming
@@ -53,6 +54,7 @@ class HeaderLookup:
         self.engine = app_context.engine
         self.runtime = runtime
         self.scope = scope
+        self.incoming = incoming
         self.options = options
         self.rules = rules
         self.exchange = HeaderRead(
@@ -157,29 +159,59 @@ class HeaderLookup:
         await self.exchange.forward_plainly(detail)
         return True
 
-    async def _forward(self, go: Go) -> None:
-        """Forward as a fill; with the stored response's validators where it has some (RFC 9111 section 4.3.1)."""
-        exchange, stored = self.exchange, self._whole(go.stale)
+    async def _forward(self, go: Go, *, whole: bool = False) -> None:
+        """Forward as a fill; with the stored response's validators where it has some (RFC 9111 section 4.3.1).
+
+        `whole` asks without any condition, because a 304 to the validators spoke of another response.
+        """
+        exchange, stored, refreshing = self.exchange, self._whole(go.stale), self.exchange.refresh is not None
         usable = stored is not None and self.engine.stale_from(stored, self.engine.now()) is not None
         kept = stored if usable and not (self.asked.authorized and stored is not None and not stored.for_all) else None
-        for_part = self.asked.ranges is not None and kept is None
-        as_it_came = for_part or (go.flight is None and kept is None and exchange.refresh is None)
-        condition = [] if kept is None else kept.validators
+        # Those who wait for a flight want the whole.
+        for_part = self.asked.ranges is not None and kept is None and go.flight is None and not whole
+        as_it_came = for_part or (go.flight is None and kept is None and not refreshing and not whole)
+        condition = [] if kept is None or whole else kept.validators
         rules = HeaderRules(
             self.resource,
             self.asked,
+            stale=kept,
             validating=kept if condition else None,
+            unconfirmed=kept if whole and not refreshing else None,
             part_key=self.resource.part_key if for_part else None,
         )
-        # A refresh has nobody to stand in for.
-        go = replace(go, stale=None if exchange.refresh is not None else kept)
+        fill = Fill(exchange, rules, replace(go, stale=kept))
         self.app_context.counters.forwarded(go.reason, None)
-        await exchange.forward(Fill(exchange, rules, go), condition=None if as_it_came else condition)
+        try:
+            await exchange.forward(
+                fill, fields_forwarded(self.asked, None if as_it_came else condition, ranged=for_part)
+            )
+        except BaseException:
+            if fill.contradicted and go.flight is not None:
+                go.flight.fail()
+            raise
+        if fill.contradicted:
+            await self._forward_again(go)
+
+    async def _forward_again(self, go: Go) -> None:
+        """Ask for the whole, as a request of its own, within the same request of the client."""
+        before = self.exchange
+        scope = {**before.arrived, "headers": [*before.client_headers]}
+        if "state" in scope:
+            scope["state"] = dict(scope["state"])
+        incoming = replace(self.incoming, scope=scope, receive=before.receive)
+        lookup = HeaderLookup(self.app_context, incoming, self.options, self.rules, before.refresh)
+        lookup.exchange.follow(before)
+        token = current_request_tags.set(lookup.exchange)
+        try:
+            await lookup._forward(go, whole=True)
+        finally:
+            current_request_tags.reset(token)
 
     async def _forward_head(self, stored: SharedResponse | None, reason: Reason) -> None:
         """Forward as HEAD: its fields may freshen what is stored, or show that it is outdated (section 4.3.5)."""
         self.app_context.counters.forwarded(reason, None)
-        await self.exchange.forward_head(HeadUpdate(self.resource, self.asked, stored, reason))
+        update = HeadUpdate(self.resource, self.asked, stored, reason)
+        await self.exchange.forward_head(update, fields_forwarded(self.asked, None, ranged=False))
 
     # -- in the background ----------------------------------------------------------------------
 
@@ -190,7 +222,7 @@ class HeaderLookup:
         scope = again(self.exchange.arrived, self.exchange.client_headers, dropped)
 
         async def forward(order: RefreshOrder) -> None:
-            incoming = Incoming(scope, nobody, nowhere, self.runtime)
+            incoming = Incoming(scope, nobody, order.hear, self.runtime)
             lookup = HeaderLookup(self.app_context, incoming, self.options, self.rules, order)
             await lookup.refresh()
 

@@ -109,7 +109,9 @@ class Resource:
         rule = parse_no_vary_search(values(headers, b"no-vary-search"))
         return self.key if rule == EVERYTHING_COUNTS else self._folded(rule)
 
-    def received(self, asked: Asked, status: int, headers: RawHeaders, added: tuple[str, ...]) -> Received:
+    def received(
+        self, asked: Asked, status: int, headers: RawHeaders, added: tuple[str, ...], *, ranged: bool = False
+    ) -> Received:
         """A response as it came to this request, and what was known when it was asked for."""
         exchange = self.exchange
         return Received(
@@ -127,4 +129,5 @@ class Resource:
             hidden=self.hidden,
             route=exchange.route,
             trace=exchange.trace,
+            ranged=ranged,
         )
