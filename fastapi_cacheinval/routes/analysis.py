@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.dependencies import Invalidates
 from fastapi_cacheinval.errors import ConfigurationError
+from fastapi_cacheinval.routes.advice import advice
 from fastapi_cacheinval.routes.audit import errors_of, warnings_of
 from fastapi_cacheinval.routes.bindings import Binding, bind
 from fastapi_cacheinval.routes.covers import innermost, uncovered
@@ -81,9 +82,10 @@ def analyse(
     if cached is not None and not (cached.policy.active and "GET" in methods):
         cached = None
     policy = None if cached is None else cached.policy
-    evidence = uncovered(root, cached)
+    lacking, helpless = uncovered(root, cached)
     if policy is not None:
-        evidence += tuple(_around_the_handler(route))
+        helpless += tuple(_around_the_handler(route))
+    evidence = (*helpless, *dict.fromkeys(line for each in lacking for line in each.evidence))
     sharing = _sharing(policy, evidence)
     front_off = None if policy is None else _front_off(policy, sharing, root)
     if policy is not None and front_off is None:
@@ -126,7 +128,9 @@ def analyse(
         epoch=epoch,
         provider=route.dependency_overrides_provider,
     )
-    errors = tuple(errors_of(plan, root, unbound, place.inherited))
+    # A line is only said to work where nothing is left that no cover helps against.
+    line = "" if helpless else advice(root, cached, lacking)
+    errors = tuple(errors_of(plan, root, unbound, place.inherited, line))
     if errors and plan.sharing is not Sharing.UNPROVED:
         # At start-up the errors stop the app; a route met later is forwarded, never cached.
         evidence = (*plan.uncovered, *map(str, errors))

@@ -6,21 +6,25 @@ from collections.abc import Iterable, Iterator
 
 from fastapi_cacheinval.dependencies import Invalidates
 from fastapi_cacheinval.errors import CacheinvalError, CallerDependentRoute, ConfigurationError
+from fastapi_cacheinval.routes.advice import spelled
+from fastapi_cacheinval.routes.covers import Covers
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.parameters import handler_headers
+from fastapi_cacheinval.routes.partition_types import unfit_for_a_key
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 
 __all__ = ["errors_of", "warnings_of"]
 
 
 def errors_of(
-    plan: RoutePlan, root: Node, unbound: Iterable[CacheinvalError], inherited: frozenset[int]
+    plan: RoutePlan, root: Node, unbound: Iterable[CacheinvalError], inherited: frozenset[int], advice: str
 ) -> Iterator[ConfigurationError]:
     """What forbids the route, the caller-dependent verdict first; `inherited` are ids of outer `invalidates()`."""
     route = f"{'/'.join(sorted(plan.methods))} {plan.path}"
     if plan.policy is not None:
         if plan.sharing is Sharing.UNPROVED:
-            yield CallerDependentRoute(plan.path, plan.uncovered)
+            yield CallerDependentRoute(plan.path, plan.uncovered, advice)
+        yield from _unfit_partitions(route, root, plan)
         yield from _unfit_inputs(route, root)
     for error in unbound:
         yield ConfigurationError(f"A tag template of {route} cannot be rendered: {error}.")
@@ -31,6 +35,21 @@ def errors_of(
                     f"{route} declares {node.call!r}, but answers safe methods only, which purge nothing. "
                     "Declare it on the route that changes something, or on the router of both."
                 )
+
+
+def _unfit_partitions(route: str, root: Node, plan: RoutePlan) -> Iterator[ConfigurationError]:
+    covers = Covers.of(root, plan.cached)
+    keys = () if plan.policy is None else plan.policy.partition_keys
+    for cover, key in zip(covers.partitions, keys, strict=False):
+        unfit = unfit_for_a_key(cover.call if key is None else key)
+        if unfit is not None:
+            name = spelled(cover, root)
+            gives = f"{name} gives" if key is None else f"its key for {name} gives"
+            yield ConfigurationError(
+                f"partition_by of the cached route {route} cannot be a part of a cache key: {gives} a {unfit}. Return "
+                "what tells callers apart as a str, bytes, int, UUID, Enum, None or a tuple of these: "
+                f"partition_by=PartitionBy({name}, key=lambda value: value.id)."
+            )
 
 
 def _unfit_inputs(route: str, root: Node) -> Iterator[ConfigurationError]:

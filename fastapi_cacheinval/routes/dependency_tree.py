@@ -40,7 +40,8 @@ class Node:
     @property
     def ours(self) -> bool:
         """Whether it is the cache's own marker, which reads the request without telling callers apart."""
-        return isinstance(self.call, Cached | Invalidates) or self.call is collected_tags
+        # By identity: a subclass of ours may do anything with the request.
+        return type(self.call) in (Cached, Invalidates) or self.call is collected_tags
 
     @property
     def label(self) -> str:
@@ -48,7 +49,9 @@ class Node:
         call = self.call
         while isinstance(call, partial):
             call = call.func
-        return str(getattr(call, "__qualname__", None) or type(call).__qualname__)
+        name = str(getattr(call, "__qualname__", None) or type(call).__qualname__)
+        # Of a function that another one makes, the name alone.
+        return name.rpartition("<locals>.")[2]
 
     def walk(self) -> Iterator[Node]:
         """This node and all below it, parents first."""
