@@ -8,6 +8,8 @@ from typing import Any
 from starlette.types import ASGIApp, Scope
 
 from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.core.keys import PartitionTypeError
+from fastapi_cacheinval.core.partition_by import UnusableKey
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
 from fastapi_cacheinval.framework.uncached import Uncached
@@ -110,6 +112,19 @@ class AppContext:
                 ", ".join(plan.layers),
                 plan.path,
             )
+
+    def note_partition(self, plan: RoutePlan, partition: tuple[object, ...], error: PartitionTypeError) -> None:
+        """Say once that a route is not cached because what its partition gives is no part of a key."""
+        raised = next((each.error for each in partition if isinstance(each, UnusableKey)), None)
+        level = self.log_once.level(("partition", plan.path))
+        logger.log(
+            level,
+            "%s is not cached: %s",
+            plan.path,
+            error if raised is None else "the key of its PartitionBy raised an error",
+            exc_info=raised,
+            extra={"http.route": plan.path},
+        )
 
     def note_untold(self, route: str | None, reason: str) -> None:
         """Count an answer that the CDN may not keep because it cannot be told all it needs, and say so once a route."""
