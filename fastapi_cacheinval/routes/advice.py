@@ -43,9 +43,7 @@ def _reason(root: Node, covers: Covers, each: Uncovered) -> str:
 
 
 def _given(root: Node, covers: Covers) -> str:
-    return _fields(
-        [spelled(node, root) for node in covers.partitions], [spelled(node, root) for node in covers.guards]
-    )
+    return _fields([spelled(node, root) for node in covers.partitions], [spelled(node, root) for node in covers.guards])
 
 
 def _line(root: Node, covers: Covers, cached: Cached, found: Iterable[Uncovered]) -> str:

@@ -18,7 +18,8 @@ from fastapi_cacheinval.routes.bindings import Binding, bind
 from fastapi_cacheinval.routes.covers import innermost, uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
-from fastapi_cacheinval.routes.middleware_stack import around
+from fastapi_cacheinval.routes.middleware_stack import INSTEAD, around
+from fastapi_cacheinval.routes.own_code import is_frameworks
 from fastapi_cacheinval.routes.parameters import CREDENTIALS, caller_reads, handler_headers, path_names, query_names
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 from fastapi_cacheinval.routes.route_hook import RouteHook
@@ -59,7 +60,11 @@ class Analysis:
 def own_methods(thing: object, stock: type, names: tuple[str, ...]) -> str | None:
     """The methods of an object's class that are not the stock ones, in words."""
     kind = type(thing)
-    own = [name for name in names if getattr(kind, name, None) is not getattr(stock, name, None)]
+    own = [
+        name
+        for name in names
+        if getattr(kind, name, None) is not (whole := getattr(stock, name, None)) or not is_frameworks(whole)
+    ]
     return f"{kind.__module__}.{kind.__qualname__} has its own {'(), '.join(own)}()" if own else None
 
 
@@ -186,11 +191,13 @@ def _around_the_handler(route: EffectiveRoute) -> Iterator[str]:
     own = own_methods(original, APIRoute, _SEEING)
     if own is not None:
         yield f"the route: {own}, which is handed the raw request"
-    for name in _SEEING:
-        if name in vars(original) and not isinstance(vars(original)[name], RouteHook):
-            yield f"the route: its {name}() is replaced, by what is handed the raw request"
-    for name in around(getattr(route, "app", None)):
-        yield f"the route: {name} around its app, which is handed the raw request"
+    replaced = [name for name in _SEEING if type(vars(original).get(name, None)) not in (type(None), RouteHook)]
+    for name in replaced:
+        yield f"the route: its {name}() is replaced, by what is handed the raw request"
+    for what in around(route):
+        # A handler of the route's own making is what its method makes.
+        if not what.endswith(INSTEAD) or (own is None and not replaced):
+            yield f"the route: {what}, which is handed the raw request"
 
 
 def _way_off(route: EffectiveRoute, place: Place) -> str | None:

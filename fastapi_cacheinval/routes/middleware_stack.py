@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from types import FunctionType, MethodType
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,7 +20,10 @@ from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Router
 
-__all__ = ["MiddlewareStack", "around", "middleware_stack_of"]
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, dependant_of, handler_of
+from fastapi_cacheinval.routes.own_code import is_frameworks, is_unpatched
+
+__all__ = ["MiddlewareStack", "around", "middleware_stack_of", "passes_through"]
 
 # Not in every version that we run on.
 _SOMETIMES = (
@@ -77,26 +81,38 @@ class MiddlewareStack:
         return f"{', '.join(self.layers)} would be skipped by a hit" if self.layers else None
 
 
+# Classes of this package, which stand above this module and tell it of themselves.
+_ours: set[Any] = set()
+
+
+def passes_through(kind: type) -> None:
+    """Count a middleware class of this package as harmless: the second of its kind in a stack does nothing."""
+    _ours.add(kind)
+
+
 def _is_harmless(kind: Any) -> bool:
-    # Identity: a subclass may do anything. Our own is known by name, because it imports this module.
-    if kind in _HARMLESS:
-        return True
-    name, module = getattr(kind, "__name__", ""), str(getattr(kind, "__module__", ""))
-    return name == "CacheMiddleware" and module.partition(".")[0] == "fastapi_cacheinval"
+    # The very class: a subclass, or a function under its name, may do anything.
+    if not isinstance(kind, type):
+        return False
+    return kind in _ours or (kind in _HARMLESS and is_unpatched(kind))
+
+
+def _kind(step: Any) -> Any:
+    """What stands for an ASGI callable: its class, or the function itself."""
+    return step if isinstance(step, FunctionType | MethodType) else type(step)
 
 
 def _name(thing: Any) -> str:
-    kind: Any = thing if isinstance(thing, type) else type(thing)
-    if kind.__name__ == "function":
-        kind = thing
+    kind: Any = thing if isinstance(thing, type | FunctionType | MethodType) else type(thing)
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _changed(thing: object, bases: tuple[type, ...], methods: tuple[str, ...]) -> Iterator[str]:
-    """The methods that a subclass, or a patch of the instance, replaces."""
+    """The methods that a subclass, or a patch of the instance or of its class, replaces."""
     kind = type(thing)
     for method in methods:
-        stock = [getattr(base, method, None) for base in bases]
+        written = [getattr(base, method, None) for base in bases]
+        stock = [each for each in written if each is None or is_frameworks(each)]
         if method in vars(thing) or getattr(kind, method, None) not in stock:
             yield f"{_name(thing)} with its own {method}()"
 
@@ -122,15 +138,24 @@ def _application_of(router: Router) -> Any:
     return provider if isinstance(provider, Starlette) and provider.router is router else router
 
 
-def around(handler: Any) -> tuple[str, ...]:
-    """What a FastAPI route's own ASGI app has around the framework's function that answers."""
-    found: list[str] = []
-    step = handler
-    while step is not None and getattr(step, "__module__", "").partition(".")[0] != "fastapi":
-        if not _is_harmless(type(step)):
-            found.append(_name(step))
+INSTEAD = " in place of its handler"
+
+
+def around(route: EffectiveRoute) -> Iterator[str]:
+    """What stands around the function of FastAPI's that answers for a route, and what stands in its place."""
+    step: Any = getattr(route, "app", None)
+    handler = handler_of(step)
+    while handler is None and step is not None:
+        if not _is_harmless(_kind(step)):
+            yield f"{_name(step)} around its app"
         step = getattr(step, "app", None)
-    return tuple(found)
+        handler = handler_of(step)
+    if handler is not None:
+        solved = dependant_of(handler)
+        if solved is None:
+            yield f"{_name(handler)}{INSTEAD}"
+        elif solved is not route.dependant:
+            yield "another dependant than its own"
 
 
 def middleware_stack_of(app: Any) -> MiddlewareStack:
@@ -149,7 +174,7 @@ def middleware_stack_of(app: Any) -> MiddlewareStack:
             target = _application_of(step)
             passed += _of_router(step)
             break
-        passed.append(type(step) if not hasattr(step, "__qualname__") else step)
+        passed.append(_kind(step))
         step = getattr(step, "app", None)
         if step is None:
             break

@@ -11,6 +11,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel
 
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import Field, security_scheme
+from fastapi_cacheinval.routes.own_code import is_frameworks_class
 
 __all__ = ["caller_reads", "handler_headers", "model_of", "path_names", "query_names", "request_names"]
 
@@ -80,7 +81,7 @@ def _query_read_raw(node: Node) -> set[str] | None:
         return set()
     scheme = node.call
     # FastAPI's own schemes read one header, one cookie or one query parameter, and say which.
-    if security_scheme(scheme) is scheme and type(scheme).__module__.startswith("fastapi.security."):
+    if security_scheme(scheme) is scheme and is_frameworks_class(type(scheme)):
         return {scheme.model.name} if isinstance(scheme, APIKeyQuery) else set()
     return None
 
