@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.security.base import SecurityBase
 from starlette.routing import BaseRoute
 
-from fastapi_cacheinval.routes.own_code import is_frameworks
+from fastapi_cacheinval.routes.own_code import beneath, is_frameworks
 
 try:
     from fastapi.telemetry._api import _route_selected  # pyright: ignore[reportPrivateUsage]
@@ -140,6 +140,7 @@ def template_in(scope: Any) -> str | None:
 
 def _code_within(function: Any) -> CodeType | None:
     """The code of the `app` that one of FastAPI's functions makes; None where the function is not FastAPI's."""
+    function = beneath(function)
     if not is_frameworks(function):
         return None
     return next(
@@ -157,7 +158,7 @@ def handler_of(app: Any) -> Any:
     """The function of the request that FastAPI's own ASGI app for a route calls; None where the app is not FastAPI's."""
     if type(app) is not FunctionType or app.__code__ is not _code_within(fastapi_routing.request_response):
         return None
-    return _held(app, "f")
+    return beneath(_held(app, "f"))
 
 
 def dependant_of(handler: Any) -> Dependant | None:

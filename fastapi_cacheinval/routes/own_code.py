@@ -11,9 +11,11 @@ import sys
 from types import FunctionType, MethodType
 from typing import Any
 
-__all__ = ["home_of", "is_frameworks", "is_frameworks_class", "is_unpatched"]
+__all__ = ["beneath", "home_of", "is_frameworks", "is_frameworks_class", "is_unpatched"]
 
 _FRAMEWORK = frozenset({"fastapi", "starlette"})
+# Their wrappers time and report what they wrap, and change no answer. What they wrap they hold as `old_...`.
+_OBSERVERS = frozenset({"sentry_sdk"})
 # A method that calls `super()` has this one; any other free variable holds something of its maker's.
 _SUPER = frozenset({"__class__"})
 
@@ -24,12 +26,27 @@ def home_of(function: Any) -> str | None:
     None for what is not one (an object, a partial), for a function made by another one, which does what its maker
     was given, and for one whose module has been replaced.
     """
-    bare: Any = function.__func__ if type(function) is MethodType else function
+    bare: Any = beneath(function.__func__ if type(function) is MethodType else function)
     if type(bare) is not FunctionType or not _SUPER.issuperset(bare.__code__.co_freevars):
         return None
-    name = bare.__globals__.get("__name__")
+    return _written_in(bare)
+
+
+def _written_in(function: FunctionType) -> str | None:
+    name = function.__globals__.get("__name__")
     module = sys.modules.get(name) if isinstance(name, str) else None
-    return name if module is not None and vars(module) is bare.__globals__ else None
+    return name if module is not None and vars(module) is function.__globals__ else None
+
+
+def beneath(function: Any) -> Any:
+    """What an observer's wrapper wraps, however often; anything else is given back as it is."""
+    while type(function) is FunctionType and (_written_in(function) or "").partition(".")[0] in _OBSERVERS:
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        held = [cell.cell_contents for name, cell in cells if name.startswith("old_")]
+        if len(held) != 1:
+            break
+        function = held[0]
+    return function
 
 
 def is_frameworks(function: Any) -> bool:
