@@ -80,7 +80,7 @@ class AppContext:
         try:
             inside = middleware_stack_of(self.app)
             app = inside.app if inside.app is not None else scope.get("app")
-            table = RouteTable(app, inside, front=self.front)
+            table = RouteTable(app, inside, front=self.front, changed=self.engine.store.clear)
             table.audit()
         except CacheinvalError as error:
             self.error = error
@@ -95,12 +95,11 @@ class AppContext:
             logger.warning("%s", line)
 
     def warn_once(self, plan: RoutePlan) -> None:
-        """Say once that a route is not cached because its overridden dependencies read the caller."""
+        """Say once that a route is not cached because what it has become reads the caller."""
         if plan.path not in self._warned:
             self._warned.add(plan.path)
-            logger.warning(
-                "%s is not cached while its dependencies are overridden: %s", plan.path, "; ".join(plan.uncovered)
-            )
+            when = " while its dependencies are overridden" if plan.epoch else ""
+            logger.warning("%s is not cached%s: %s", plan.path, when, "; ".join(plan.uncovered))
 
     def note_changed(self, plan: RoutePlan) -> None:
         """Say once that what stands before a route changes what the cache hands out there."""

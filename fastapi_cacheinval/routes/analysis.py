@@ -21,31 +21,11 @@ from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_o
 from fastapi_cacheinval.routes.middleware_stack import INSTEAD, around
 from fastapi_cacheinval.routes.own_code import is_frameworks
 from fastapi_cacheinval.routes.parameters import CREDENTIALS, caller_reads, handler_headers, path_names, query_names
+from fastapi_cacheinval.routes.place import Place
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
-from fastapi_cacheinval.routes.route_hook import RouteHook
+from fastapi_cacheinval.routes.route_hook import replaced
 
-__all__ = ["Analysis", "Place", "analyse", "own_methods"]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a route stands: the prefix of the mounts above it, and what the front lookup would skip on the way.
-
-    `inherited` are the ids of the `invalidates()` of the apps, routers and includes above. `origin` says
-    that `CORSMiddleware` is on the way, `commits` that something is that may commit after the response.
-    `hosts` are those of `parameters` that come from the host, `ordinal` tells routes with one template apart.
-    `layers` names what may change responses on the way.
-    """
-
-    prefix: str = ""
-    parameters: frozenset[str] = frozenset()
-    front_off: str | None = None
-    inherited: frozenset[int] = frozenset()
-    origin: bool = False
-    commits: bool = False
-    hosts: frozenset[str] = frozenset()
-    ordinal: int = 0
-    layers: tuple[str, ...] = ()
+__all__ = ["Analysis", "analyse", "own_methods"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +38,14 @@ class Analysis:
 
 
 def own_methods(thing: object, stock: type, names: tuple[str, ...]) -> str | None:
-    """The methods of an object's class that are not the stock ones, in words."""
+    """The methods of an object, of its own or of its class, that are not the framework's, in words."""
     kind = type(thing)
-    own = [
-        name
-        for name in names
-        if getattr(kind, name, None) is not (whole := getattr(stock, name, None)) or not is_frameworks(whole)
-    ]
+    own: list[str] = []
+    for name in names:
+        method = getattr(stock, name, None)
+        stands = getattr(kind, name, None) is method and (method is None or is_frameworks(method))
+        if not stands or replaced(thing, name) is not None:
+            own.append(name)
     return f"{kind.__module__}.{kind.__qualname__} has its own {'(), '.join(own)}()" if own else None
 
 
@@ -188,15 +169,15 @@ def _front_off(policy: CachePolicy, sharing: Sharing, root: Node) -> str | None:
 def _around_the_handler(route: EffectiveRoute) -> Iterator[str]:
     """What of the route itself is handed the raw request before or instead of its handler, as `where: what`."""
     original = original_of(route)
-    own = own_methods(original, APIRoute, _SEEING)
+    put = [name for name in _SEEING if replaced(original, name) is not None]
+    for name in put:
+        yield f"the route: its {name}() is replaced, by what is handed the raw request"
+    own = own_methods(original, APIRoute, tuple(name for name in _SEEING if name not in put))
     if own is not None:
         yield f"the route: {own}, which is handed the raw request"
-    replaced = [name for name in _SEEING if type(vars(original).get(name, None)) not in (type(None), RouteHook)]
-    for name in replaced:
-        yield f"the route: its {name}() is replaced, by what is handed the raw request"
     for what in around(route):
         # A handler of the route's own making is what its method makes.
-        if not what.endswith(INSTEAD) or (own is None and not replaced):
+        if not what.endswith(INSTEAD) or (own is None and not put):
             yield f"the route: {what}, which is handed the raw request"
 
 

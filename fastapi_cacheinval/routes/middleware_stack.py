@@ -20,6 +20,7 @@ from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Router
 
+from fastapi_cacheinval.routes.changes import Watched
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, dependant_of, handler_of
 from fastapi_cacheinval.routes.own_code import is_frameworks, is_unpatched
 
@@ -63,12 +64,14 @@ class MiddlewareStack:
 
     `app` is the Starlette or FastAPI application, or its router where only that can be seen; None where
     neither can. `layers` names what is on the way and may not be skipped by a hit, `cors` says whether
-    `CORSMiddleware` is on the way.
+    `CORSMiddleware` is on the way. `start` is the callable, and `watched` what would make the rest untrue.
     """
 
     app: Any
     layers: tuple[str, ...]
     cors: bool
+    start: Any
+    watched: Watched
 
     @property
     def harmless(self) -> bool:
@@ -117,15 +120,70 @@ def _changed(thing: object, bases: tuple[type, ...], methods: tuple[str, ...]) -
             yield f"{_name(thing)} with its own {method}()"
 
 
-def _of_application(app: Starlette) -> Iterator[Any]:
+def _steps_from(start: Any) -> Iterator[Any]:
+    """What stands on the way down `.app`, until an application, a router, the end or a circle."""
+    seen: set[int] = set()
+    step = start
+    while step is not None and id(step) not in seen:
+        seen.add(id(step))
+        yield step
+        if isinstance(step, Starlette | Router):
+            return
+        step = getattr(step, "app", None)
+
+
+def _of_application(app: Starlette, watched: Watched) -> Iterator[Any]:
     """The middleware classes an application runs before its router, and what it does in a way of its own."""
+    watched.attributes(app, "router")
+    watched.members(app, "build_middleware_stack")
+    watched.elements(app.user_middleware)
+    watched.asked(_Stack(app).changed)
     yield from _changed(app, (FastAPI, Starlette), ("__call__", "build_middleware_stack"))
-    for middleware in app.user_middleware:
-        yield middleware.cls
-    yield from _of_router(app.router)
+    yield from _in_stack(app)
+    yield from _of_router(app.router, watched)
 
 
-def _of_router(router: Router) -> Iterator[Any]:
+def _in_stack(app: Starlette) -> Iterator[Any]:
+    """What an application's middleware stack is made of; before its first request, what it will be made of."""
+    if app.middleware_stack is None:
+        for middleware in app.user_middleware:
+            yield middleware.cls
+        return
+    for step in _steps_from(app.middleware_stack):
+        if step is not app.router:
+            yield _kind(step)
+
+
+class _Stack:
+    """Tells whether an application's stack has become another one than was looked at.
+
+    It is made at the first request: that is no change where it is made of what it was to be made of.
+    """
+
+    __slots__ = ("_app", "_made", "_seen")
+
+    def __init__(self, app: Starlette) -> None:
+        self._app = app
+        self._seen: Any = app.middleware_stack
+        self._made = self._layers()
+
+    def _layers(self) -> list[Any]:
+        return [kind for kind in _in_stack(self._app) if not _is_harmless(kind)]
+
+    def changed(self) -> bool:
+        """Whether it has."""
+        stack: Any = self._app.middleware_stack
+        if stack is self._seen:
+            return False
+        if self._seen is not None or self._layers() != self._made:
+            return True
+        self._seen = stack
+        return False
+
+
+def _of_router(router: Router, watched: Watched) -> Iterator[Any]:
+    watched.attributes(router, "middleware_stack")
+    watched.members(router, "app", "handle")
     yield from _changed(router, (APIRouter, Router), ("__call__", "app", "handle"))
     step: Any = getattr(router, "middleware_stack", None)
     while step is not None and getattr(step, "__self__", None) is not router:
@@ -162,25 +220,22 @@ def middleware_stack_of(app: Any) -> MiddlewareStack:
     """Follow `.app` from an ASGI callable down to the application or router behind it."""
     passed: list[Any] = []
     target: Any = None
-    seen: set[int] = set()
-    step = app
-    while id(step) not in seen:
-        seen.add(id(step))
+    watched = Watched()
+    for step in _steps_from(app):
         if isinstance(step, Starlette):
             target = step
-            passed += _of_application(step)
-            break
-        if isinstance(step, Router):
+            passed += _of_application(step, watched)
+        elif isinstance(step, Router):
             target = _application_of(step)
-            passed += _of_router(step)
-            break
-        passed.append(_kind(step))
-        step = getattr(step, "app", None)
-        if step is None:
-            break
+            passed += _of_router(step, watched)
+        else:
+            passed.append(_kind(step))
+            watched.attributes(step, "app")
     guards = [each if isinstance(each, str) else _name(each) for each in passed if not _is_harmless(each)]
     return MiddlewareStack(
         app=target,
         layers=tuple(dict.fromkeys(guards)),
         cors=any(each is CORSMiddleware for each in passed),
+        start=app,
+        watched=watched,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import Protocol, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -9,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
 
-__all__ = ["RouteHook", "hook"]
+__all__ = ["RouteHook", "hook", "replaced"]
 
 
 class _Entering(Protocol):
@@ -19,22 +20,32 @@ class _Entering(Protocol):
 class RouteHook:
     """Stands in place of a route's `handle`, and lets the exchange at hand, if there is one, take it from there."""
 
-    __slots__ = ("_handle",)
+    __slots__ = ("handle",)
 
     def __init__(self, handle: ASGIApp) -> None:
-        self._handle = handle
+        self.handle = handle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request that has come to its route."""
         exchange = cast("_Entering | None", scope.get(SCOPE_KEY))
         if exchange is None:
-            await self._handle(scope, receive, send)
+            await self.handle(scope, receive, send)
         else:
-            await exchange.enter(self._handle, scope, receive, send)
+            await exchange.enter(self.handle, scope, receive, send)
 
 
 def hook(route: EffectiveRoute) -> None:
-    """Tap a route, once: a route that is included twice is one object, and caches of several apps may share it."""
+    """Hook a route, once: a route that is included twice is one object, and caches of several apps may share it."""
     original = original_of(route)
-    if not isinstance(vars(original).get("handle"), RouteHook):
+    if type(vars(original).get("handle")) is not RouteHook:
         vars(original)["handle"] = RouteHook(original.handle)
+
+
+def replaced(thing: object, name: str) -> object | None:
+    """What has been put in place of a method on an object itself; not our hook, but what that wraps may be."""
+    found: object = vars(thing).get(name)
+    if type(found) is RouteHook:
+        found = found.handle
+        if type(found) is MethodType and found.__self__ is thing and found.__func__ is getattr(type(thing), name):
+            return None
+    return found

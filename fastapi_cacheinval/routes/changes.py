@@ -1,0 +1,80 @@
+"""Whether an app is still what it was when its routes were looked at.
+
+Everything is compared by identity, so that to look costs a few attribute reads. What is watched: the lists of routes
+and of middleware, what mounts and routers lead to, and a route's own app, dependant and dependencies. What cannot be
+seen: a change inside a function or a middleware instance, and a method that is patched on a class after the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from operator import is_
+from typing import Any
+
+__all__ = ["Watched"]
+
+_Attribute = tuple[object, str, object]
+_Member = tuple[Mapping[str, object], str, object]
+_Elements = tuple[list[Any], tuple[Any, ...]]
+
+
+def _same(elements: list[Any], before: tuple[Any, ...]) -> bool:
+    # By identity: two routes may be equal and still not the same.
+    return len(elements) == len(before) and all(map(is_, elements, before))
+
+
+@dataclass(slots=True, eq=False)
+class Watched:
+    """What is watched, as it was: attributes of objects, entries of their `__dict__`, elements of lists, and questions."""
+
+    _attributes: list[_Attribute] = field(default_factory=list[_Attribute])
+    _members: list[_Member] = field(default_factory=list[_Member])
+    _lists: list[_Elements] = field(default_factory=list[_Elements])
+    _questions: list[Callable[[], bool]] = field(default_factory=list[Callable[[], bool]])
+
+    def attributes(self, thing: object, *names: str) -> None:
+        """Watch attributes that hold the same object until somebody sets them."""
+        for name in names:
+            value = getattr(thing, name, None)
+            # A property that makes its value anew would look like a change each time.
+            if getattr(thing, name, None) is value:
+                self._attributes.append((thing, name, value))
+
+    def members(self, thing: object, *names: str) -> None:
+        """Watch for methods that are replaced on an object itself."""
+        known: Mapping[str, object] = getattr(thing, "__dict__", {})
+        self._members += [(known, name, known.get(name)) for name in names]
+
+    def elements(self, thing: Any) -> None:
+        """Watch what a list holds."""
+        if isinstance(thing, list):
+            self._lists.append((thing, tuple(thing)))
+
+    def asked(self, changed: Callable[[], bool]) -> None:
+        """Watch something that needs a function to tell."""
+        self._questions.append(changed)
+
+    def joined(self, others: Iterable[Watched]) -> Watched:
+        """This and others as one."""
+        all_of = Watched([*self._attributes], [*self._members], [*self._lists], [*self._questions])
+        for other in others:
+            all_of._attributes += other._attributes
+            all_of._members += other._members
+            all_of._lists += other._lists
+            all_of._questions += other._questions
+        return all_of
+
+    @property
+    def changed(self) -> bool:
+        """Whether any of it is not what it was."""
+        for thing, name, value in self._attributes:
+            if getattr(thing, name, None) is not value:
+                return True
+        for known, name, value in self._members:
+            if known.get(name) is not value:
+                return True
+        for elements, before in self._lists:
+            if not _same(elements, before):
+                return True
+        return any(question() for question in self._questions)
