@@ -8,7 +8,7 @@ from inspect import isclass, unwrap
 from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached
-from fastapi_cacheinval.routes.covers import Covers, Uncovered, fed_by
+from fastapi_cacheinval.routes.covers import Covers, Uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.partition_types import unfit_for_a_key
 

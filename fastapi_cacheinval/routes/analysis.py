@@ -90,7 +90,8 @@ def analyse(
         elsewhere = path_names(root)
     if policy is not None and front_off is None and elsewhere:
         front_off = f"the path does not hold the Path() parameter {min(elsewhere)!r}"
-    headers = (handler_headers(root) or frozenset()) - CREDENTIALS
+    varied = frozenset(() if policy is None else policy.vary)
+    headers = ((handler_headers(root) or frozenset()) - CREDENTIALS) | varied
     if place.origin:
         # Its fields depend on Origin, and it does not always say so in Vary.
         headers |= {"origin"}

@@ -28,10 +28,10 @@ def _same(elements: list[Any], before: tuple[Any, ...]) -> bool:
 class Watched:
     """What is watched, as it was: attributes of objects, entries of their `__dict__`, elements of lists, and questions."""
 
-    _attributes: list[_Attribute] = field(default_factory=list[_Attribute])
-    _members: list[_Member] = field(default_factory=list[_Member])
-    _lists: list[_Elements] = field(default_factory=list[_Elements])
-    _questions: list[Callable[[], bool]] = field(default_factory=list[Callable[[], bool]])
+    fields: list[_Attribute] = field(default_factory=list[_Attribute])
+    entries: list[_Member] = field(default_factory=list[_Member])
+    lists: list[_Elements] = field(default_factory=list[_Elements])
+    questions: list[Callable[[], bool]] = field(default_factory=list[Callable[[], bool]])
 
     def attributes(self, thing: object, *names: str) -> None:
         """Watch attributes that hold the same object until somebody sets them."""
@@ -39,42 +39,43 @@ class Watched:
             value = getattr(thing, name, None)
             # A property that makes its value anew would look like a change each time.
             if getattr(thing, name, None) is value:
-                self._attributes.append((thing, name, value))
+                self.fields.append((thing, name, value))
 
     def members(self, thing: object, *names: str) -> None:
         """Watch for methods that are replaced on an object itself."""
         known: Mapping[str, object] = getattr(thing, "__dict__", {})
-        self._members += [(known, name, known.get(name)) for name in names]
+        self.entries += [(known, name, known.get(name)) for name in names]
 
     def elements(self, thing: Any) -> None:
         """Watch what a list holds."""
         if isinstance(thing, list):
-            self._lists.append((thing, tuple(thing)))
+            elements: list[Any] = thing
+            self.lists.append((elements, tuple(elements)))
 
     def asked(self, changed: Callable[[], bool]) -> None:
         """Watch something that needs a function to tell."""
-        self._questions.append(changed)
+        self.questions.append(changed)
 
     def joined(self, others: Iterable[Watched]) -> Watched:
         """This and others as one."""
-        all_of = Watched([*self._attributes], [*self._members], [*self._lists], [*self._questions])
-        for other in others:
-            all_of._attributes += other._attributes
-            all_of._members += other._members
-            all_of._lists += other._lists
-            all_of._questions += other._questions
-        return all_of
+        every = [self, *others]
+        return Watched(
+            [each for one in every for each in one.fields],
+            [each for one in every for each in one.entries],
+            [each for one in every for each in one.lists],
+            [each for one in every for each in one.questions],
+        )
 
     @property
     def changed(self) -> bool:
         """Whether any of it is not what it was."""
-        for thing, name, value in self._attributes:
+        for thing, name, value in self.fields:
             if getattr(thing, name, None) is not value:
                 return True
-        for known, name, value in self._members:
+        for known, name, value in self.entries:
             if known.get(name) is not value:
                 return True
-        for elements, before in self._lists:
+        for elements, before in self.lists:
             if not _same(elements, before):
                 return True
-        return any(question() for question in self._questions)
+        return any(question() for question in self.questions)

@@ -124,7 +124,7 @@ def uncovered(root: Node, cached: Cached | None) -> tuple[tuple[Uncovered, ...],
     """
     covers = Covers.of(root, cached)
     found: dict[object, Uncovered] = {}
-    helpless = [*caller_reads(root, handler=True)]
+    helpless = [*caller_reads(root, handler=True, varied=() if cached is None else cached.policy.vary)]
     for node, taken in _reached(root, cached):
         if covers.keeps(node) or (not taken and covers.guards_only(node)):
             continue

@@ -155,7 +155,7 @@ def _held(made: Any, name: str) -> Any:
 
 
 def handler_of(app: Any) -> Any:
-    """The function of the request that FastAPI's own ASGI app for a route calls; None where the app is not FastAPI's."""
+    """What FastAPI's own ASGI app for a route calls with the request; None where the app is not FastAPI's."""
     if type(app) is not FunctionType or app.__code__ is not _code_within(fastapi_routing.request_response):
         return None
     return beneath(_held(app, "f"))

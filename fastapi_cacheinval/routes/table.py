@@ -206,7 +206,12 @@ class RouteTable:
         told = {(known.analysis.plan.path, str(error)) for known in before.known for error in known.analysis.errors}
         for known in self._survey.known:
             self._tell(known, told)
-        if self._changed is not None and any(known.analysis.plan.front and known.changed for known in before.known):
+        gone = (
+            known.changed or not self._survey.ways_to(known.route)
+            for known in before.known
+            if known.analysis.plan.front
+        )
+        if self._changed is not None and any(gone):
             self._changed()
 
     def _meet(self, route: EffectiveRoute, scope: Mapping[str, Any]) -> Known:

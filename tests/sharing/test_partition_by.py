@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 import pytest
@@ -142,7 +142,7 @@ async def test_the_same_of_a_partition_without_a_key() -> None:
     """What the signature does not say is found out on the request."""
     shop = Shop()
 
-    def unsaid(x_user: Annotated[str, Header()]):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def unsaid(x_user: Annotated[str, Header()]):  # type: ignore[no-untyped-def]
         return {"name": x_user}
 
     @shop.app.get("/it", dependencies=[cached(ttl=60, partition_by=unsaid)])
@@ -243,7 +243,9 @@ def test_a_class_gives_an_instance_of_itself() -> None:
             self.name = x_user
 
     class Text(str):
-        def __new__(cls, x_user: Annotated[str, Header()]) -> "Text":
+        __slots__ = ()
+
+        def __new__(cls, x_user: Annotated[str, Header()]) -> Self:
             return super().__new__(cls, x_user)
 
     with pytest.raises(ConfigurationError, match="Tenant"):

@@ -276,7 +276,7 @@ def test_what_stands_around_a_routes_handler_is_not_the_frameworks_by_name(wrap:
     """The app does not start: it is handed the raw request."""
     app, route = page_app()
     wrap(route)
-    with pytest.raises(CallerDependentRoute, match="around its app|in place of its handler|another dependant"):
+    with pytest.raises(CallerDependentRoute, match=r"around its app|in place of its handler|another dependant"):
         audit(app)
 
 
