@@ -94,9 +94,9 @@ _NEVER_VARIED = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 def _field_names(value: Any) -> tuple[str, ...]:
     """Names of request header fields, in lower case, each once."""
+    given: Any = value
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ConfigurationError(f"vary is a list of names of request header fields, not {value!r}.")
-    given: Iterable[Any] = value
+        raise ConfigurationError(f"vary is a list of names of request header fields, not {given!r}.")
     names: list[str] = []
     for name in given:
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):

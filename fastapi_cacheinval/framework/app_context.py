@@ -89,7 +89,7 @@ class AppContext:
         self.providers = table.providers
         self._table = table
         self.uncached = Uncached(table)
-        for line in table.describe():
+        for line in (*table.describe(), *table.notes()):
             logger.info("%s", line)
         for line in table.warnings():
             logger.warning("%s", line)

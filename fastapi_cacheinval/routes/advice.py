@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from inspect import isclass, unwrap
 from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached
-from fastapi_cacheinval.routes.covers import Covers, Uncovered
+from fastapi_cacheinval.routes.covers import Covers, Uncovered, reached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.partition_types import unfit_for_a_key
 
@@ -46,7 +46,7 @@ def _given(root: Node, covers: Covers) -> str:
     return _fields([spelled(node, root) for node in covers.partitions], [spelled(node, root) for node in covers.guards])
 
 
-def _line(root: Node, covers: Covers, cached: Cached, found: Iterable[Uncovered]) -> str:
+def _line(root: Node, covers: Covers, cached: Cached, found: Sequence[Uncovered]) -> str:
     """`partition_by=..., guarded_by=...` with what is missing."""
     keys = cached.policy.partition_keys
     partitions = [
@@ -55,6 +55,7 @@ def _line(root: Node, covers: Covers, cached: Cached, found: Iterable[Uncovered]
     ]
     guards = {node.identity: spelled(node, root) for node in covers.guards}
     other: list[str] = []
+    alone = len(found) == 1 and not guards and not any(covers.keeps(node) for node, _ in reached(root, cached))
     for each in found:
         name = spelled(each.node, root)
         keyed = f"PartitionBy({name}, key=...)"
@@ -63,10 +64,10 @@ def _line(root: Node, covers: Covers, cached: Cached, found: Iterable[Uncovered]
             partitions.append(keyed if unfit_for_a_key(each.node.call) else name)
         else:
             guards[each.node.identity] = name
-            if each.taken:
+            if each.taken and alone:
                 other.append(keyed)
     line = _fields(partitions, [*dict.fromkeys(guards.values())])
-    return f"{line}), or with a part of its value: cached(..., partition_by={_tuple(other)}" if other else line
+    return f"{line}), or with a part of its value: cached(..., partition_by={other[0]}" if other else line
 
 
 def _fields(partitions: Sequence[str], guards: Sequence[str]) -> str:
@@ -79,10 +80,12 @@ def _tuple(names: Sequence[str]) -> str:
 
 
 def spelled(node: Node, root: Node) -> str:
-    """A dependency as its author writes it, with the security scopes that it is asked for."""
-    call, scopes, _ = node.identity
+    """A dependency as its author writes it, with the security scopes and the exit that it is asked for."""
+    call, scopes, leaves = node.identity
     name = _name(call, root)
-    return f"Security({name}, scopes={sorted(scopes)})" if scopes else name
+    if scopes:
+        return f"Security({name}, scopes={sorted(scopes)})"
+    return f"Depends({name}, scope='function')" if leaves == "function" else name
 
 
 def _name(call: Any, root: Node) -> str:

@@ -13,7 +13,7 @@ from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.dependencies import Invalidates
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.routes.advice import advice
-from fastapi_cacheinval.routes.audit import errors_of, warnings_of
+from fastapi_cacheinval.routes.audit import errors_of, notes_of, warnings_of
 from fastapi_cacheinval.routes.bindings import Binding, bind
 from fastapi_cacheinval.routes.covers import innermost, uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
@@ -35,6 +35,7 @@ class Analysis:
     plan: RoutePlan
     errors: tuple[ConfigurationError, ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def own_methods(thing: object, stock: type, names: tuple[str, ...]) -> str | None:
@@ -116,13 +117,14 @@ def analyse(
         provider=route.dependency_overrides_provider,
     )
     # A line is only said to work where nothing is left that no cover helps against.
-    line = "" if helpless else advice(root, cached, lacking)
+    line = "" if helpless or sharing is not Sharing.UNPROVED else advice(root, cached, lacking)
     errors = tuple(errors_of(plan, root, unbound, place.inherited, line))
     if errors and plan.sharing is not Sharing.UNPROVED:
         # At start-up the errors stop the app; a route met later is forwarded, never cached.
         evidence = (*plan.uncovered, *map(str, errors))
         plan = replace(plan, sharing=Sharing.UNPROVED, uncovered=evidence, front=False, front_off=str(errors[0]))
-    return Analysis(plan, errors, tuple(warnings_of(plan, root)))
+    notes = () if policy is None or policy.shared else tuple(dict.fromkeys(notes_of(plan, root)))
+    return Analysis(plan, errors, tuple(warnings_of(plan, root)), notes)
 
 
 def _query(root: Node, bindings: dict[str, Binding], otherwise: RoutePlan | None) -> frozenset[str] | None:

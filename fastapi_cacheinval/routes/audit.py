@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from fastapi_cacheinval.dependencies import Invalidates
+from fastapi_cacheinval.dependencies import Cached, Invalidates
 from fastapi_cacheinval.errors import CacheinvalError, CallerDependentRoute, ConfigurationError
 from fastapi_cacheinval.routes.advice import spelled
 from fastapi_cacheinval.routes.covers import Covers
 from fastapi_cacheinval.routes.dependency_tree import Node
-from fastapi_cacheinval.routes.parameters import handler_headers
+from fastapi_cacheinval.routes.parameters import caller_reads, handler_headers
 from fastapi_cacheinval.routes.partition_types import unfit_for_a_key
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 
-__all__ = ["errors_of", "warnings_of"]
+__all__ = ["errors_of", "notes_of", "warnings_of"]
 
 
 def errors_of(
@@ -78,3 +78,34 @@ def warnings_of(plan: RoutePlan, root: Node) -> Iterator[str]:
                     'Depends(..., scope="function") to commit before the response is sent.'
                 )
                 return
+
+
+def notes_of(plan: RoutePlan, root: Node) -> Iterator[str]:
+    """What no signature shows, and its author has to know: objects through which a cover may hand on who asks."""
+    covers = Covers.of(root, plan.cached)
+    # Each by identity: FastAPI solves them once, so both are handed the same object.
+    outside = {node.identity: node for node in _outside(root, plan.cached) if _is_an_object(node)}
+    for cover in (*covers.partitions, *covers.guards):
+        for node in cover.walk():
+            if node is not cover and node.identity in outside and _is_an_object(node):
+                name = spelled(cover, root)
+                yield (
+                    f"{plan.path}: {name} and the handler are handed the same {spelled(node, root)}. If {name} writes "
+                    "into it who the caller is (as a session's info, or SET LOCAL does), the cache cannot see it: hand "
+                    "the handler a dependency that takes the identity as a parameter, and name the identity in "
+                    "partition_by."
+                )
+
+
+def _outside(node: Node, cached: Cached | None) -> Iterator[Node]:
+    """What the handler needs, without what only the lookup does."""
+    for child in node.children:
+        if cached is None or child.call is not cached:
+            yield child
+            yield from _outside(child, cached)
+
+
+def _is_an_object(node: Node) -> bool:
+    """Whether a node gives all who take it the same object, which tells no callers apart by itself."""
+    reads_caller = any(caller_reads(each, handler=False) for each in node.walk())
+    return node.bound and node.reused and not node.ours and not reads_caller

@@ -26,7 +26,7 @@ def _same(elements: list[Any], before: tuple[Any, ...]) -> bool:
 
 @dataclass(slots=True, eq=False)
 class Watched:
-    """What is watched, as it was: attributes of objects, entries of their `__dict__`, elements of lists, and questions."""
+    """What is watched, as it was: attributes of objects, entries of `__dict__`s, what lists hold, and questions."""
 
     fields: list[_Attribute] = field(default_factory=list[_Attribute])
     entries: list[_Member] = field(default_factory=list[_Member])
@@ -46,11 +46,9 @@ class Watched:
         known: Mapping[str, object] = getattr(thing, "__dict__", {})
         self.entries += [(known, name, known.get(name)) for name in names]
 
-    def elements(self, thing: Any) -> None:
+    def elements(self, thing: list[Any]) -> None:
         """Watch what a list holds."""
-        if isinstance(thing, list):
-            elements: list[Any] = thing
-            self.lists.append((elements, tuple(elements)))
+        self.lists.append((thing, tuple(thing)))
 
     def asked(self, changed: Callable[[], bool]) -> None:
         """Watch something that needs a function to tell."""

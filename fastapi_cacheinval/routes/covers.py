@@ -18,7 +18,7 @@ from fastapi_cacheinval.dependencies import GUARD, PARTITION, Cached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.parameters import caller_reads
 
-__all__ = ["Covers", "Uncovered", "fed_by", "innermost", "uncovered"]
+__all__ = ["Covers", "Uncovered", "fed_by", "innermost", "reached", "uncovered"]
 
 
 def innermost(root: Node) -> Cached | None:
@@ -77,7 +77,10 @@ def _named(place: Node, prefix: str) -> Iterator[Node]:
 
 def _in_all(sets: list[set[object]]) -> frozenset[object]:
     """What each place of the same `cached()` has: security scopes may differ by place."""
-    return frozenset(set.intersection(*sets)) if sets else frozenset()
+    if not sets:
+        return frozenset()
+    first, *others = sets
+    return frozenset(first.intersection(*others))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +127,8 @@ def uncovered(root: Node, cached: Cached | None) -> tuple[tuple[Uncovered, ...],
     """
     covers = Covers.of(root, cached)
     found: dict[object, Uncovered] = {}
-    helpless = [*caller_reads(root, handler=True, varied=() if cached is None else cached.policy.vary)]
-    for node, taken in _reached(root, cached):
+    helpless = [*caller_reads(root, handler=True, varied=frozenset(() if cached is None else cached.policy.vary))]
+    for node, taken in reached(root, cached):
         if covers.keeps(node) or (not taken and covers.guards_only(node)):
             continue
         unkeyed = _is_unkeyed(node, taken, cached, covers)
@@ -139,7 +142,7 @@ def uncovered(root: Node, cached: Cached | None) -> tuple[tuple[Uncovered, ...],
     return tuple(found.values()), tuple(dict.fromkeys(helpless))
 
 
-def _reached(node: Node, cached: Cached | None) -> Iterator[tuple[Node, bool]]:
+def reached(node: Node, cached: Cached | None) -> Iterator[tuple[Node, bool]]:
     """The dependencies of the handler and of its lists, each with whether a parameter takes its value.
 
     Those of a `cached()` that is inert count too; what it does with their values is nothing.
@@ -148,7 +151,7 @@ def _reached(node: Node, cached: Cached | None) -> Iterator[tuple[Node, bool]]:
         if cached is not None and child.call is cached:
             continue
         if child.ours:
-            yield from ((each, False) for each, _ in _reached(child, cached))
+            yield from ((each, False) for each, _ in reached(child, cached))
         else:
             yield child, child.bound
 

@@ -100,7 +100,7 @@ def _is_harmless(kind: Any) -> bool:
     return kind in _ours or (kind in _HARMLESS and is_unpatched(kind))
 
 
-def _kind(step: Any) -> Any:
+def _kind(step: object) -> Any:
     """What stands for an ASGI callable: its class, or the function itself."""
     return step if isinstance(step, FunctionType | MethodType) else type(step)
 

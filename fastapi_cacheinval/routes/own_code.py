@@ -63,8 +63,9 @@ def is_frameworks_class(kind: type) -> bool:
 
 def is_unpatched(kind: type) -> bool:
     """Whether every method of a framework's class is the one that it was written with."""
-    for value in vars(kind).values():
-        method: Any = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+    methods: dict[str, Any] = dict(vars(kind))
+    for value in methods.values():
+        method = value.__func__ if type(value) in (staticmethod, classmethod) else value
         if callable(method) and not inspect.isclass(method) and not is_frameworks(method):
             return False
     return True

@@ -103,7 +103,7 @@ def _query_read_raw(node: Node) -> set[str] | None:
     """What a node reads of the query by way of the request itself; None: perhaps all of it."""
     if node.ours or _raw_request(node) is None:
         return set()
-    scheme = node.call
+    scheme: object = node.call
     # FastAPI's own schemes read one header, one cookie or one query parameter, and say which.
     if security_scheme(scheme) is scheme and is_frameworks_class(type(scheme)):
         return {scheme.model.name} if isinstance(scheme, APIKeyQuery) else set()

@@ -48,12 +48,12 @@ class Place:
             return first
         return cls(
             prefix=first.prefix,
-            parameters=frozenset.intersection(*(way.parameters for way in ways)),
+            parameters=first.parameters.intersection(*(way.parameters for way in others)),
             front_off=next((way.front_off for way in ways if way.front_off is not None), None),
-            inherited=frozenset.union(*(way.inherited for way in ways)),
+            inherited=first.inherited.union(*(way.inherited for way in others)),
             origin=any(way.origin for way in ways),
             commits=any(way.commits for way in ways),
-            hosts=frozenset.union(*(way.hosts for way in ways)),
+            hosts=first.hosts.union(*(way.hosts for way in others)),
             ordinal=first.ordinal,
             layers=tuple(dict.fromkeys(layer for way in ways for layer in way.layers)),
             watched=first.watched.joined(way.watched for way in others),

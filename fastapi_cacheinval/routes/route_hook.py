@@ -44,8 +44,10 @@ def hook(route: EffectiveRoute) -> None:
 def replaced(thing: object, name: str) -> object | None:
     """What has been put in place of a method on an object itself; not our hook, but what that wraps may be."""
     found: object = vars(thing).get(name)
-    if type(found) is RouteHook:
-        found = found.handle
-        if type(found) is MethodType and found.__self__ is thing and found.__func__ is getattr(type(thing), name):
-            return None
-    return found
+    if type(found) is not RouteHook:
+        return found
+    wrapped: object = found.handle
+    stock = (
+        isinstance(wrapped, MethodType) and wrapped.__self__ is thing and wrapped.__func__ is getattr(type(thing), name)
+    )
+    return None if stock else wrapped

@@ -129,6 +129,10 @@ class RouteTable:
         """What works, but not as its author will expect."""
         return [line for known in self._survey.known for line in known.analysis.warnings]
 
+    def notes(self) -> list[str]:
+        """What no signature shows, for authors to look at."""
+        return [line for known in self._survey.known for line in known.analysis.notes]
+
     def describe(self) -> list[str]:
         """What turned the front lookup off, and where."""
         plans = [plan for plan in self.plans if plan.policy is not None]

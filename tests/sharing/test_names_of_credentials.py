@@ -84,7 +84,7 @@ def unconverted(name: str) -> Any:
 
 def in_a_model(name: str) -> Any:
     class Fields(BaseModel):
-        it: str | None = Field(None, alias=name)
+        it: str | None = Field(None, alias=name)  # type: ignore[literal-required]
 
     def handler(fields: Annotated[Fields, Header()]) -> str:
         return str(fields)

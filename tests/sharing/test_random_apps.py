@@ -507,8 +507,8 @@ def _no_headers_of_the_handler(patch: pytest.MonkeyPatch) -> None:
 def _dependencies_may_read_headers(patch: pytest.MonkeyPatch) -> None:
     right: Any = vars(covers)["caller_reads"]
 
-    def less(node: dependency_tree.Node, *, handler: bool) -> tuple[str, ...]:
-        return tuple(each for each in right(node, handler=handler) if "Header()" not in each)
+    def less(node: dependency_tree.Node, **options: Any) -> tuple[str, ...]:
+        return tuple(each for each in right(node, **options) if "Header()" not in each)
 
     patch.setattr(covers, "caller_reads", less)
 

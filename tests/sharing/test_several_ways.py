@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
-from starlette.routing import Host, Mount, Router
+from starlette.routing import BaseRoute, Host, Mount, Router
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
 from fastapi_cacheinval.testing import assert_hit
@@ -248,7 +248,7 @@ async def test_a_mount_that_chooses_by_a_header_is_asked_on_every_request() -> N
 
     first, second = Shelf(), Shelf()
     second.price = 2
-    routes = [ByHeader("/v", first.app, name="one"), ByHeader("/v", second.app, name="two")]
+    routes: list[BaseRoute] = [ByHeader("/v", first.app, name="one"), ByHeader("/v", second.app, name="two")]
     app = CacheMiddleware(FastAPI(routes=routes))
     for _ in range(3):
         for name, price in (("one", b"1"), ("two", b"2")):

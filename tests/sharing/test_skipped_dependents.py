@@ -2,6 +2,7 @@
 
 # No postponed annotations: the handlers name classes and callables of their own test.
 
+import re
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Annotated, Any
@@ -163,12 +164,20 @@ def place_parameter(policy: Any, dependent: Any) -> FastAPI:
     return app
 
 
+def _service(dependent: Any) -> Any:
+    def service(user: Any = dependent) -> str:
+        return "service"
+
+    return service
+
+
+SERVICES: dict[int, Any] = {}
+
+
 def place_below(policy: Any, dependent: Any) -> FastAPI:
     """The dependent feeds something else that the handler takes."""
     app = FastAPI()
-
-    def service(user: Any = dependent) -> str:
-        return "service"
+    service = SERVICES.setdefault(id(dependent), _service(dependent))
 
     @app.get("/it", dependencies=[policy])
     async def it(of: Annotated[str, Depends(service)]) -> str:
@@ -228,6 +237,33 @@ async def test_the_message_says_the_line_that_works() -> None:
     assert (await shop.ask("/it", headers=bearer("alice"))).status_code == 401
     assert_hit(await shop.ask("/it", headers=bearer("bob")))
     assert shop.calls == 2
+
+
+@pytest.mark.parametrize("place", [*PLACES, "below"])
+@pytest.mark.parametrize("kind", sorted(DEPENDENTS.keys() - {"partial", "not-reused"}))
+@pytest.mark.parametrize("given", ["", "partition_by=oauth2_scheme", "guarded_by=api_key"])
+async def test_the_line_works_when_it_is_written(kind: str, place: str, given: str) -> None:
+    """Whatever is given and whatever falls short: the app with the line that the message says does start."""
+    dependent, _ = DEPENDENTS[kind]
+    build = place_below if place == "below" else PLACES[place]
+    with pytest.raises(CallerDependentRoute) as refused:
+        await start(build(eval(f"cached(ttl=60, {given})"), dependent))
+    advice = refused.value.advice
+    assert bool(given) is ("falls short" in advice)
+    lines = re.findall(r"cached\(\.\.\., (.*?)\)(?=, or|\.$)", advice)
+    assert lines
+    for line in lines:
+        names = {**globals(), "service": SERVICES[id(dependent)]} if place == "below" else globals()
+        await start(build(eval(f"cached(ttl=60, {line.replace('key=...', 'key=str')})", names), dependent))
+
+
+@pytest.mark.parametrize("place", ["parameter"])
+async def test_one_that_is_solved_anew_is_told_to_be_solved_once(place: str) -> None:
+    """No cover has the value of a node with `use_cache=False`: the message says so, and promises no line."""
+    app = PLACES[place](cached(ttl=60), Depends(current_user, use_cache=False))
+    with pytest.raises(CallerDependentRoute, match="without use_cache=False") as refused:
+        await start(app)
+    assert "This line works" not in str(refused.value)
 
 
 async def start(app: FastAPI) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.exception_handlers import http_exception_handler
+from fastapi.requests import HTTPConnection
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute, request_response
 from fastapi.security import APIKeyQuery
@@ -371,7 +372,7 @@ def test_an_application_class_that_is_patched_is_a_layer(name: str, monkeypatch:
 class KeyAndMore(APIKeyQuery):
     """Reads another parameter than it says."""
 
-    async def __call__(self, request: Request) -> str | None:
+    async def __call__(self, request: HTTPConnection) -> str | None:
         return request.query_params.get("secret")
 
 
