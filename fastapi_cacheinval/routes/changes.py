@@ -1,27 +1,21 @@
 """Whether an app is still what it was when its routes were looked at.
 
-Everything is compared by identity, so that to look costs a few attribute reads. What is watched: the lists of routes
-and of middleware, what mounts and routers lead to, and a route's own app, dependant and dependencies. What cannot be
-seen: a change inside a function or a middleware instance, and a method that is patched on a class after the start.
+To look costs a microsecond or two, so it is done whenever a route's plan is looked up. Watched are the middleware of
+applications, what mounts and routers lead to, and a route's own app, dependant and dependencies. What cannot be seen: a
+change inside a function or a middleware instance, and a method that is patched on a class after the start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from operator import is_
 from typing import Any
 
 __all__ = ["Watched"]
 
 _Attribute = tuple[object, str, object]
 _Member = tuple[Mapping[str, object], str, object]
-_Elements = tuple[list[Any], tuple[Any, ...]]
-
-
-def _same(elements: list[Any], before: tuple[Any, ...]) -> bool:
-    # By identity: two routes may be equal and still not the same.
-    return len(elements) == len(before) and all(map(is_, elements, before))
+_Elements = tuple[list[Any], list[Any]]
 
 
 @dataclass(slots=True, eq=False)
@@ -47,8 +41,8 @@ class Watched:
         self.entries += [(known, name, known.get(name)) for name in names]
 
     def elements(self, thing: list[Any]) -> None:
-        """Watch what a list holds."""
-        self.lists.append((thing, tuple(thing)))
+        """Watch what a list holds: other elements that are equal are no change."""
+        self.lists.append((thing, [*thing]))
 
     def asked(self, changed: Callable[[], bool]) -> None:
         """Watch something that needs a function to tell."""
@@ -66,7 +60,7 @@ class Watched:
 
     @property
     def changed(self) -> bool:
-        """Whether any of it is not what it was."""
+        """Whether any of it is not what it was; on the path of every request that looks up its route's plan."""
         for thing, name, value in self.fields:
             if getattr(thing, name, None) is not value:
                 return True
@@ -74,6 +68,11 @@ class Watched:
             if known.get(name) is not value:
                 return True
         for elements, before in self.lists:
-            if not _same(elements, before):
+            # Lists compare by identity first, so this is one call where nothing has changed.
+            if elements != before:
                 return True
-        return any(question() for question in self.questions)
+        # A loop and no generator, as above.
+        for question in self.questions:  # noqa: SIM110
+            if question():
+                return True
+        return False

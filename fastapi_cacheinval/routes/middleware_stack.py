@@ -101,11 +101,17 @@ def _is_harmless(kind: Any) -> bool:
 
 
 def _kind(step: object) -> Any:
-    """What stands for an ASGI callable: its class, or the function itself."""
-    return step if isinstance(step, FunctionType | MethodType) else type(step)
+    """What stands for an ASGI callable: its class, the function itself, or words where methods of it are replaced."""
+    if isinstance(step, FunctionType | MethodType):
+        return step
+    known: dict[str, Any] = getattr(step, "__dict__", {})
+    own = [name for name in known if isinstance(getattr(type(step), name, None), FunctionType)]
+    return f"{_name(step)} with its own {'(), '.join(own)}()" if own else type(step)
 
 
 def _name(thing: Any) -> str:
+    if isinstance(thing, str):
+        return thing
     kind: Any = thing if isinstance(thing, type | FunctionType | MethodType) else type(thing)
     return f"{kind.__module__}.{kind.__qualname__}"
 
@@ -204,8 +210,9 @@ def around(route: EffectiveRoute) -> Iterator[str]:
     step: Any = getattr(route, "app", None)
     handler = handler_of(step)
     while handler is None and step is not None:
-        if not _is_harmless(_kind(step)):
-            yield f"{_name(step)} around its app"
+        kind = _kind(step)
+        if not _is_harmless(kind):
+            yield f"{_name(kind)} around its app"
         step = getattr(step, "app", None)
         handler = handler_of(step)
     if handler is not None:
@@ -231,7 +238,7 @@ def middleware_stack_of(app: Any) -> MiddlewareStack:
         else:
             passed.append(_kind(step))
             watched.attributes(step, "app")
-    guards = [each if isinstance(each, str) else _name(each) for each in passed if not _is_harmless(each)]
+    guards = [_name(each) for each in passed if not _is_harmless(each)]
     return MiddlewareStack(
         app=target,
         layers=tuple(dict.fromkeys(guards)),

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from operator import is_
 from typing import Any
 
 from fastapi import routing as fastapi_routing
@@ -119,6 +120,7 @@ class Survey:
         # Whether the paths of the routes alone say which of them answers.
         self.plain = True
         self._lists: list[list[Any]] = []
+        self._listed = Watched()
         self._ordinals: Counter[str] = Counter()
         self._found: list[_Way] = []
         # The places where an application stands in itself again.
@@ -127,9 +129,6 @@ class Survey:
         self._by_route = self._analysed()
         self.known = [way.leaf.known for way in self._found if way.leaf.known is not None]
         self._sizes = [*map(len, self._lists)]
-        self._listed = Watched()
-        for routes in self._lists:
-            self._listed.elements(routes)
 
     @property
     def outdated(self) -> bool:
@@ -139,7 +138,10 @@ class Survey:
     @property
     def changed(self) -> bool:
         """Whether some router has other routes than when this was made."""
-        return self._listed.changed
+        if self._listed.changed:
+            return True
+        # By identity: two routes may be equal and not the same.
+        return any(not all(map(is_, routes, before)) for routes, before in self._listed.lists)
 
     def ways_to(self, route: object) -> tuple[Known, ...]:
         """The route by each of its ways, and last by one that cannot be told; alone where there is one way."""
@@ -213,9 +215,13 @@ class Survey:
             return level
         router: Any = getattr(app, "router", app)
         self._lists.append(routes)
+        self._listed.elements(routes)
+        self._listed.attributes(router, "routes")
         inherited = [*getattr(router, "dependencies", ())]
         for included, dependencies in included_routers(routes):
             self._lists.append(included.routes)
+            self._listed.elements(included.routes)
+            self._listed.attributes(included, "routes")
             inherited += [*dependencies, *included.dependencies]
             custom = own_methods(included, APIRouter, ("handle", "matches"))
             if custom is not None:

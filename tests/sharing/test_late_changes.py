@@ -140,6 +140,16 @@ def replace_a_route(site: Site) -> None:
         app.router.routes[app.routes.index(old)] = new
 
 
+def replace_the_list(site: Site) -> None:
+    """Another list of as many routes."""
+    for app in (site.app, site.inner):
+        routes = [*app.router.routes]
+        old = route_of(app)
+        new = APIRoute(old.path, old.endpoint, dependencies=[*old.dependencies, Depends(needs_key)])
+        routes[routes.index(old)] = new
+        app.router.routes = routes
+
+
 CHANGES: dict[Callable[[Site], None], tuple[str, ...]] = {
     add_middleware: ("/mounted",),
     wrap_the_mount: ("/mounted",),
@@ -152,6 +162,7 @@ CHANGES: dict[Callable[[Site], None], tuple[str, ...]] = {
     replace_the_routes_handle: ("", "/mounted"),
     add_a_dependency: ("", "/mounted"),
     replace_a_route: ("", "/mounted"),
+    replace_the_list: ("", "/mounted"),
 }
 CASES = [(change, prefix) for change, prefixes in CHANGES.items() for prefix in prefixes]
 

@@ -3,9 +3,12 @@
 # No postponed annotations: the handlers name classes and callables of their own test.
 
 import functools
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Annotated, Any
 
+import fastapi.routing
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.exception_handlers import http_exception_handler
@@ -353,6 +356,29 @@ def test_a_harmless_middleware_that_is_patched_is_not(monkeypatch: pytest.Monkey
     assert not middleware_stack_of(app).harmless
 
 
+def test_a_method_that_is_replaced_on_a_middleware_itself_counts() -> None:
+    """The class is as it was, this one is not; found around an app, in a built stack and around a route's app."""
+    app = FastAPI()
+    app.add_middleware(GZipMiddleware)
+    app.middleware_stack = app.build_middleware_stack()
+    assert middleware_stack_of(app).harmless
+    layer: Any = app.middleware_stack
+    while type(layer) is not GZipMiddleware:
+        layer = layer.app
+    layer.__dict__["__call__"] = lambda: None
+    assert "GZipMiddleware with its own __call__()" in (middleware_stack_of(app).reason or "")
+    cors = CORSMiddleware(FastAPI())
+    assert middleware_stack_of(cors).harmless
+    cors.simple_response = lambda *args, **options: None  # type: ignore[method-assign]
+    assert "CORSMiddleware with its own simple_response()" in (middleware_stack_of(cors).reason or "")
+    app, route = page_app()
+    route.app = GZipMiddleware(route.app)
+    audit(app)
+    route.app.__dict__["__call__"] = lambda: None
+    with pytest.raises(CallerDependentRoute, match="around its app"):
+        audit(app)
+
+
 @pytest.mark.parametrize("name", ["__call__", "build_middleware_stack"])
 def test_an_application_class_that_is_patched_is_a_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As some instrumentation does it."""
@@ -391,3 +417,47 @@ async def test_a_scheme_is_not_the_frameworks_by_name() -> None:
 
     for secret in ("one", "two"):
         assert (await ask(app, f"/it?key=1&secret={secret}")).body == f'"{secret}"'.encode()
+
+
+# -- what only observes -------------------------------------------------------------------------
+
+OBSERVER = """
+def observed(old_call):
+    async def call(self, scope, receive, send):
+        await old_call(self, scope, receive, send)
+    return call
+
+def observed_maker(old_maker):
+    def maker(*args, **options):
+        old_app = old_maker(*args, **options)
+        async def app(request):
+            return await old_app(request)
+        return app
+    return maker
+"""
+
+
+async def test_an_observers_wrapper_counts_as_what_it_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Sentry patches the framework: routes start, the front lookup is on, and a wrapper of the app's below it counts."""
+    module = ModuleType("sentry_sdk.integrations.imitated")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(OBSERVER, vars(module))
+    stock: Any = GZipMiddleware.__call__
+    monkeypatch.setattr(GZipMiddleware, "__call__", module.observed(stock))
+    monkeypatch.setattr(
+        "fastapi.routing.get_request_handler", module.observed_maker(fastapi.routing.get_request_handler)
+    )
+    shop = Shop()
+    shop.inside(GZipMiddleware)
+    shop.app.get("/it", dependencies=[cached(ttl=60)])(shop.count)
+    for _ in range(3):
+        answer = await shop.ask("/it")
+    assert_hit(answer)
+    assert middleware_stack_of(shop.app).layers == ()
+
+    @functools.wraps(stock)
+    async def mine(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        await stock(self, scope, receive, send)
+
+    monkeypatch.setattr(GZipMiddleware, "__call__", module.observed(mine))
+    assert not middleware_stack_of(shop.app).harmless
