@@ -18,8 +18,10 @@ from fastapi_cacheinval.bus.local import LocalBus
 from fastapi_cacheinval.connections.urls import Connect, by_client, by_url
 from fastapi_cacheinval.core.receipt import Receipt, receipt_of
 from fastapi_cacheinval.core.replica import LogEntry, Replica
+from fastapi_cacheinval.core.root_paths import RootPaths
 from fastapi_cacheinval.core.statistics import Statistics
-from fastapi_cacheinval.core.tags import ALL, normalise_tags, path_tag, url_paths
+from fastapi_cacheinval.core.tag_limits import bounded_tags, fits
+from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.clocks import SystemClock, paused
 from fastapi_cacheinval.engine.engine import Engine
@@ -72,6 +74,8 @@ class HTTPCache:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.counters = Counters()
         self.tracing = Spans()
+        # Under which the apps of this cache are served, as far as they have been asked.
+        self.root_paths = RootPaths()
         self._secret = self.settings.secret
         replica = Replica(
             staleness_bound=self.settings.staleness_bound,
@@ -307,11 +311,12 @@ class HTTPCache:
 
         It has its number, and this replica obeys it, when the call returns. Tags may carry a
         client's data: they are normalised and never raise; without any tag left nothing is purged
-        but the receipt still has the log's last number. `wait="all"` also waits for every replica; one that is
+        but the receipt still has the log's last number. More than 8,000 tags, or 512 KiB of them, purge everything,
+        and the receipt says so. `wait="all"` also waits for every replica; one that is
         out of touch is not waited for, and keeps to `staleness_bound`. `causes` are the W3C Trace Context fields
         (`traceparent`, `tracestate`) of what led to it elsewhere: its span links to them.
         """
-        named = normalise_tags(tags)
+        named = bounded_tags(tags)
         self.counters.dropped_tags += sum(not tag for tag in tags)
         return await self.purge(named, soft=soft, wait=wait, causes=carried(causes))
 
@@ -328,7 +333,7 @@ class HTTPCache:
         `CacheNotRunning` where the cache has not been started on this loop.
         """
         _ = self.runtime
-        named = (ALL,) if everything else normalise_tags(tags)
+        named = (ALL,) if everything else bounded_tags(tags)
         linked = carried(causes)
         while True:
             try:
@@ -353,37 +358,44 @@ class HTTPCache:
         return replace(receipt, replicas=replicas, seconds=self.clock.now() - began)
 
     async def invalidate_url(self, path: str, *, soft: bool = False, wait: Wait = None) -> Receipt:
-        """Purge what is stored of a path: all queries, variants and hosts; a query or host in it is ignored.
+        """Purge what is stored of a path or URL: all queries, variants and hosts; a query or host in it is ignored.
 
-        Percent-encoded or decoded; without the root path that the app is served under. It may carry
-        a client's data and never raises.
+        Percent-encoded or decoded; with or without the root path that the app is served under, so that
+        `str(request.url_for(...))` will do. A process without the app, such as a worker, does not know the root path:
+        of a whole URL it purges every path that may be below one. It may carry a client's data and never raises.
         """
-        return await self.purge(tuple(map(path_tag, url_paths(path))), soft=soft, wait=wait)
+        return await self.purge(tuple(map(path_tag, self.root_paths.paths_of(path))), soft=soft, wait=wait)
 
     async def clear(self, *, soft: bool = False, wait: Wait = None) -> Receipt:
         """Purge everything that is stored under this namespace, of whatever version, and nothing else."""
         return await self.purge((ALL,), soft=soft, wait=wait)
 
-    def invalidate_sync(self, *tags: str, soft: bool = False, timeout: float = 5.0) -> Receipt:
-        """`invalidate` for plain functions and threads; raises `CacheNotRunning` on the loop's own thread.
+    def invalidate_sync(
+        self, *tags: str, soft: bool = False, everything: bool = False, timeout: float = 5.0
+    ) -> Receipt:
+        """`invalidate`, or `clear` for `everything`, for plain functions and threads.
 
-        `timeout` is seconds to wait for its number; `TimeoutError` past it, and the purge goes on.
+        Raises `CacheNotRunning` on the loop's own thread. `timeout` is seconds to wait for its number; `TimeoutError`
+        past it, and the purge goes on.
         """
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
             raise CacheNotRunning("invalidate_sync() would block the event loop: await cache.invalidate() there.")
         loops = [loop for loop in list(self.runtimes) if loop.is_running()]
         if not loops:
-            return asyncio.run(self.invalidate(*tags, soft=soft))
-        return asyncio.run_coroutine_threadsafe(self.invalidate(*tags, soft=soft), loops[0]).result(timeout)
+            return asyncio.run(self.clear(soft=soft) if everything else self.invalidate(*tags, soft=soft))
+        purging = self.clear(soft=soft) if everything else self.invalidate(*tags, soft=soft)
+        return asyncio.run_coroutine_threadsafe(purging, loops[0]).result(timeout)
 
-    def invalidate_soon(self, *tags: str, soft: bool = False) -> None:
-        """`invalidate` for plain functions on the event loop's own thread, which cannot wait: a task writes it.
+    def invalidate_soon(self, *tags: str, soft: bool = False, everything: bool = False) -> None:
+        """`invalidate`, or `clear` for `everything`, for plain functions on the event loop's own thread.
+
+        They cannot wait: a task writes it.
 
         This replica obeys it when the call returns; it has its number soon. A log that is out of reach is logged, and
         the purge queued. Raises `CacheNotRunning` where the cache has not been started on the running loop.
         """
-        runtime, named = self.runtime, normalise_tags(tags)
+        runtime, named = self.runtime, (ALL,) if everything else bounded_tags(tags)
         self.counters.dropped_tags += sum(not tag for tag in tags)
         replica = self.engine.replica
         runtime.own(self._purge_soon(named, soft, None if soft else replica.fence(named)))
@@ -398,9 +410,13 @@ class HTTPCache:
                 self.engine.replica.lift(fence)
 
     async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()) -> Receipt:
-        """Write one purge of tags in normal form, reserved ones included, and tell the listeners."""
+        """Write one purge of tags in normal form, reserved ones included, and tell the listeners.
+
+        One line of the log: of more tags than `core.tag_limits` allows it becomes one of everything.
+        """
         if wait not in (None, "all"):
             raise ConfigurationError(f'wait is None or "all", not {wait!r}.')
+        tags = tags if fits(tags) else (ALL,)
         began = self.clock.now()
         prompt = self._expects_waiting or wait == "all"
         if not tags:

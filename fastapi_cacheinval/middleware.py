@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from asyncio import get_running_loop
-from math import ceil
 from typing import Any
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.core.decide import Reason, Serve, ServeStale
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.decide import Serve, ServeStale
+from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.token import parse_token
@@ -20,11 +19,11 @@ from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.engine.request_tags import current_request_tags
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError, ConfigurationError
-from fastapi_cacheinval.framework.answering import send_stored, status_fields, without_body
+from fastapi_cacheinval.framework.answering import send_stored, without_body
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields, cdn_fields_of
 from fastapi_cacheinval.framework.lifespan import Lifespan
-from fastapi_cacheinval.framework.mutation import Mutation
+from fastapi_cacheinval.framework.mutation import Mutation, refuse, refuses
 from fastapi_cacheinval.framework.observed_hit import send_observed_hit, watch
 from fastapi_cacheinval.framework.reading import Read, order_refresh, pass_on
 from fastapi_cacheinval.framework.rfc9111.entrance import Entrance
@@ -100,7 +99,6 @@ class CacheMiddleware:
         settings = engine.settings
         self._reads_own_writes = settings.read_your_writes
         self._looked_at = _LOOKED_AT | {_TOKEN} if settings.read_your_writes else _LOOKED_AT
-        self._refuses = settings.mutations_when_disconnected == "refuse"
 
     def __repr__(self) -> str:
         return f"<CacheMiddleware {self.cache!r}>"
@@ -228,8 +226,10 @@ class CacheMiddleware:
         app_context, method = self._app_context, scope["method"]
         if method not in _SAFE:
             mutation = Mutation(app_context, runtime, scope, receive, send)
-            if self._refuses and not self._replica.live(self._now()) and mutation.purges_something():
-                await self._refuse(mutation, send)
+            if refuses(mutation):
+                await refuse(mutation, send)
+                if mutation.seen is not None:
+                    mutation.seen.left()
                 return
             token = current_request_tags.set(mutation)
             try:
@@ -240,22 +240,6 @@ class CacheMiddleware:
             await self._forward_as_get(scope, receive, send, runtime)
         else:
             await pass_on(Read(app_context, runtime, scope, receive, send), scope)
-
-    async def _refuse(self, mutation: Mutation, send: Send) -> None:
-        """`mutations_when_disconnected="refuse"`: what cannot be purged is not written."""
-        outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
-        mutation.described(outcome)
-        if mutation.seen is not None:
-            mutation.seen.left()
-        body = b"The cache's log is out of reach, and nothing is changed that could not be invalidated."
-        fields = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(body)),
-            (b"retry-after", b"%d" % ceil(self.cache.settings.staleness_bound)),
-            *status_fields(self._app_context, outcome),
-        ]
-        await send({"type": "http.response.start", "status": 503, "headers": fields})
-        await send({"type": "http.response.body", "body": body})
 
     async def _behind(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> bool:
         """Read as far as the request's token says; a request that cannot be waited for is answered by the app: True."""

@@ -11,12 +11,13 @@ from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.selecting import Selector, select, selectors
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.core.storing import response_directives
-from fastapi_cacheinval.core.tags import ALL, is_reserved, normalise_tags, path_tag
+from fastapi_cacheinval.core.tag_limits import surrogate_tags
+from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag
 from fastapi_cacheinval.core.weight import share
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import make_etag, parse_etag
 from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, values, without
-from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key, serialise_surrogate_key
+from fastapi_cacheinval.grammar.surrogate_key import serialise_surrogate_key
 from fastapi_cacheinval.grammar.vary import ANY_FIELD, add_vary, parse_vary
 
 __all__ = ["Recipe", "downstream_fields", "stored_response", "streamed_fields"]
@@ -82,8 +83,7 @@ def streamed_fields(recipe: Recipe, headers: RawHeaders, added: Iterable[str]) -
 
 
 def _tags(recipe: Recipe, headers: RawHeaders, added: Iterable[str]) -> tuple[str, ...]:
-    named = normalise_tags(parse_surrogate_key(values(headers, b"surrogate-key")))
-    return tuple(dict.fromkeys((*recipe.tags, *added, *named)))
+    return tuple(dict.fromkeys((*recipe.tags, *added, *surrogate_tags(headers))))
 
 
 def _downstream_ttl(policy: CachePolicy, status: int) -> float | None:

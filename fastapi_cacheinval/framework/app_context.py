@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.keys import PartitionTypeError
 from fastapi_cacheinval.core.partition_by import UnusableKey
+from fastapi_cacheinval.core.root_paths import below
 from fastapi_cacheinval.engine.log_once import LogOnce
+from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
 from fastapi_cacheinval.framework.uncached import Uncached
 from fastapi_cacheinval.ports.downstream import Downstream
@@ -19,6 +22,8 @@ from fastapi_cacheinval.routes.plan import RoutePlan
 from fastapi_cacheinval.routes.table import RouteTable
 
 __all__ = ["AppContext"]
+
+_MOST_ROOTS = 64
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
@@ -46,7 +51,11 @@ class AppContext:
         self.downstream = downstream
         self.emit_cache_status = emit_cache_status
         self.providers: list[Any] = []
+        # Makes the exchange of what a layer turns into an unsafe request; None for that of policies.
+        self.mutates: Callable[[AppContext, Runtime, Scope, Receive, Send], Any] | None = None
         self.root_path = ""
+        # Those that requests have come by.
+        self._roots: set[str] = set()
         # Whether anybody records telemetry; asked once, when the app has started.
         self.observed = False
         # Routes whose failures are known.
@@ -86,6 +95,7 @@ class AppContext:
             self.error = error
             return
         self.root_path = str(getattr(app, "root_path", "") or "")
+        self.cache.root_paths.add(self.root_path, asked=False)
         self.providers = table.providers
         self._table = table
         self.uncached = Uncached(table)
@@ -139,9 +149,15 @@ class AppContext:
         """
         return self.root_path or str(scope.get("app_root_path", scope.get("root_path", "")))
 
+    def note_root(self, scope: Scope) -> None:
+        """Have the cache know under which root path this request came, for URLs that are to be invalidated."""
+        root = str(scope.get("app_root_path", scope.get("root_path", "")))
+        if root not in self._roots:
+            if len(self._roots) < _MOST_ROOTS:
+                self._roots.add(root)
+            self.cache.root_paths.add(root)
+
     @staticmethod
     def below(root: str, path: str) -> str:
         """A path without the root path, as routes see it: a slash at the end of the root path is a part of it."""
-        if root and (path == root or path.startswith(root + "/")):
-            return path[len(root) :] or "/"
-        return path
+        return below(root, path)

@@ -76,6 +76,7 @@ class Exchange:
             self.arrived["state"] = dict(scope["state"])
         self.client_headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
         self.scope = scope
+        app_context.note_root(scope)
         self.outer = send
         self.sink: Sink = send
         self.source: Receive = receive

@@ -23,8 +23,9 @@ from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, FillSource, RefreshOrder, nowhere
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.lookup import Lookup
+from fastapi_cacheinval.framework.mutation import Mutation, refuse, refuses
 from fastapi_cacheinval.ports.store import Target
-from fastapi_cacheinval.routes.plan import Sharing
+from fastapi_cacheinval.routes.plan import SAFE_METHODS, Sharing
 
 __all__ = ["Read", "again", "lead_in_background", "order_refresh", "pass_on"]
 
@@ -45,13 +46,19 @@ class Read(Exchange):
     settled: bool = False
     fill: Fill | None = None
     inside: AtRoute | None = None
+    mutation: Mutation | None = None
     _token: Token[HasRequestTags | None] | None = None
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
-        """`invalidates()` is inert on a safe method."""
+        """`invalidates()` is inert on a safe method, unless a layer or a router has made an unsafe one of it."""
+        if request.scope["method"] not in SAFE_METHODS:
+            self._as_mutation(request.scope).declare(request, invalidates)
 
     async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Where layers that we do not know stand before the route, the cache works behind them."""
+        if scope["method"] not in SAFE_METHODS:
+            await self._mutate(handle, scope, receive, send)
+            return
         if self.cdn_fields is not None:
             # Layers may have made one of their own.
             self.cdn_fields.scope = scope
@@ -69,12 +76,42 @@ class Read(Exchange):
         finally:
             scope[SCOPE_KEY] = self
 
+    async def _mutate(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """A layer has made an unsafe request of it: it purges as one, and its answer is held as one's is."""
+        mutation = self._as_mutation(scope)
+        if refuses(mutation):
+            await refuse(mutation, send)
+            return
+        token = current_request_tags.set(mutation)
+        scope[SCOPE_KEY] = mutation
+        try:
+            await mutation.enter(handle, scope, receive, send)
+        finally:
+            scope[SCOPE_KEY] = self
+            current_request_tags.reset(token)
+
+    def _as_mutation(self, scope: Scope) -> Mutation:
+        """Let a mutation take the app's messages from here on, in this exchange's place."""
+        mutation = self.mutation
+        if mutation is None:
+            makes = self.app_context.mutates or Mutation
+            mutation = makes(self.app_context, self.runtime, self.scope, self.source, self.outer)
+            mutation.take_over(self)
+            self._leave_fill(scope)
+            self.mutation, self.sink, self.tended = mutation, mutation.sink, True
+        return mutation
+
+    def _leave_fill(self, scope: Scope) -> None:
+        """Nothing of the response may be kept."""
+
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """The route lookup; it raises to unwind the request where the answer is known."""
         scope = request.scope
         if self.settled or scope["method"] != "GET":
             return
         app_context = self.app_context
+        # Layers may have written another root path.
+        app_context.note_root(scope)
         plan = app_context.table.plan_for(scope)
         if plan is None:
             self.bypass("unknown-route")
@@ -112,6 +149,8 @@ class Read(Exchange):
 
     async def done(self) -> None:
         self._restore()
+        if self.mutation is not None:
+            await self.mutation.done()
         if self.fill is not None:
             await self.fill.ended()
         if isinstance(self.sink, Compared):
@@ -133,6 +172,8 @@ class Read(Exchange):
 
     async def failed(self, error: BaseException) -> bool:
         self._restore()
+        if self.mutation is not None:
+            return await self.mutation.failed(error)
         return self.fill is not None and await self.fill.failed(error)
 
 

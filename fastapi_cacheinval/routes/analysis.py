@@ -10,7 +10,7 @@ from typing import Any
 from fastapi.routing import APIRoute
 
 from fastapi_cacheinval.core.policy import CachePolicy
-from fastapi_cacheinval.dependencies import Invalidates
+from fastapi_cacheinval.dependencies import Invalidates, InvalidatesNothing
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.routes.advice import advice
 from fastapi_cacheinval.routes.audit import errors_of, notes_of, warnings_of
@@ -77,7 +77,7 @@ def analyse(
     front_off = None if policy is None else _front_off(policy, sharing, root)
     if policy is not None and front_off is None:
         front_off = "dependencies are overridden" if overrides else _way_off(route, place)
-    invalidations = () if methods <= SAFE_METHODS else _invalidations(root)
+    invalidations, only_reads = ((), False) if methods <= SAFE_METHODS else _invalidations(root)
     templates = [*(() if policy is None else policy.templates), *(t for each in invalidations for t in each.templates)]
     bindings, unbound = bind(
         (name for template in templates for name in template.names),
@@ -111,6 +111,7 @@ def analyse(
         front_off=front_off,
         bindings=MappingProxyType(bindings),
         invalidations=invalidations,
+        only_reads=only_reads,
         layers=place.layers,
         commits_late=place.commits or any(node.late for node in root.walk() if node is not root),
         epoch=epoch,
@@ -138,13 +139,22 @@ def _query(root: Node, bindings: dict[str, Binding], otherwise: RoutePlan | None
 _none: MappingProxyType[str, Binding] = MappingProxyType({})
 
 
-def _invalidations(root: Node) -> tuple[Invalidates, ...]:
+def _invalidations(root: Node) -> tuple[tuple[Invalidates, ...], bool]:
+    """Every `invalidates()` that applies, and whether an `invalidates_nothing()` inside of all of them does.
+
+    Apps, routers and routes come in this order, so that the innermost is the last.
+    """
     found: dict[int, Invalidates] = {}
+    only_reads = False
     for node in root.walk():
         call: Any = node.call
         if isinstance(call, Invalidates):
             found[id(call)] = call
-    return tuple(found.values())
+            only_reads = False
+        elif isinstance(call, InvalidatesNothing):
+            found.clear()
+            only_reads = True
+    return tuple(found.values()), only_reads
 
 
 def _sharing(policy: CachePolicy | None, evidence: tuple[str, ...]) -> Sharing:

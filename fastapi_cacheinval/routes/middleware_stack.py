@@ -24,7 +24,7 @@ from fastapi_cacheinval.routes.changes import Watched
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, dependant_of, handler_of
 from fastapi_cacheinval.routes.own_code import is_frameworks, is_unpatched
 
-__all__ = ["MiddlewareStack", "around", "middleware_stack_of", "passes_through"]
+__all__ = ["MiddlewareStack", "around", "leads_to_fastapi", "middleware_stack_of", "passes_through", "routes_visibly"]
 
 # Not in every version that we run on.
 _SOMETIMES = (
@@ -221,6 +221,22 @@ def around(route: EffectiveRoute) -> Iterator[str]:
             yield f"{_name(handler)}{INSTEAD}"
         elif solved is not route.dependant:
             yield "another dependant than its own"
+
+
+def leads_to_fastapi(app: Any) -> bool:
+    """Whether a route's ASGI app is the framework's own, or leads to it by `.app`."""
+    return any(handler_of(step) is not None for step in _steps_from(app))
+
+
+def routes_visibly(app: Any) -> bool:
+    """Whether an application or router gives each request to one of its `routes`, or answers 404 itself."""
+    if getattr(app, "routes", None) is None:
+        return False
+    router: Any = getattr(app, "router", app)
+    if any(_changed(router, (APIRouter, Router), ("__call__", "app", "handle", "not_found"))):
+        return False
+    default: Any = getattr(router, "default", None)
+    return getattr(default, "__func__", None) is Router.not_found
 
 
 def middleware_stack_of(app: Any) -> MiddlewareStack:

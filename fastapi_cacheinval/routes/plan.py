@@ -47,7 +47,9 @@ class RoutePlan:
       outside, a host or a route class gives them.
     - `front`: whether the front lookup may serve it; `front_off` says why not.
     - `bindings`: for every name in a tag template that applies, how to get its validated value.
-    - `invalidations`: every `invalidates()` in the tree, where an unsafe method is answered.
+    - `invalidations`: every `invalidates()` in the tree that an inner `invalidates_nothing()` does not undo, where an
+      unsafe method is answered.
+    - `only_reads`: whether the innermost of those says that its unsafe methods purge nothing.
     - `layers`: what stands between the middleware and the route and is not known to leave responses as they are.
     - `commits_late`: whether a `yield` dependency exits, and so commits, after the response is sent, or a
       middleware on the way might.
@@ -69,10 +71,16 @@ class RoutePlan:
     front_off: str | None
     bindings: Mapping[str, Binding]
     invalidations: tuple[Invalidates, ...]
+    only_reads: bool
     layers: tuple[str, ...]
     commits_late: bool
     epoch: int
     provider: Any
+
+    @property
+    def purges_paths(self) -> bool:
+        """Whether an unsafe request purges its target path, its parent collection and the paths it names."""
+        return not self.only_reads and all(each.paths for each in self.invalidations)
 
     @property
     def layered(self) -> bool:

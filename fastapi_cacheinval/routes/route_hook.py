@@ -5,10 +5,11 @@ from __future__ import annotations
 from types import MethodType
 from typing import Protocol, cast
 
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.dependencies import SCOPE_KEY
-from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
+from fastapi_cacheinval.routes.arrival import arrive
 
 __all__ = ["RouteHook", "hook", "replaced"]
 
@@ -20,10 +21,11 @@ class _Entering(Protocol):
 class RouteHook:
     """Stands in place of a route's `handle`, and lets the exchange at hand, if there is one, take it from there."""
 
-    __slots__ = ("handle",)
+    __slots__ = ("_route", "handle")
 
-    def __init__(self, handle: ASGIApp) -> None:
-        self.handle = handle
+    def __init__(self, route: BaseRoute) -> None:
+        self._route = route
+        self.handle: ASGIApp = route.handle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request that has come to its route."""
@@ -31,19 +33,30 @@ class RouteHook:
         if exchange is None:
             await self.handle(scope, receive, send)
         else:
-            await exchange.enter(self.handle, scope, receive, send)
+            await exchange.enter(self._enter, scope, receive, send)
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+        arrive(self._route, scope)
+        await self.handle(scope, receive, send)
 
 
-def hook(route: EffectiveRoute) -> None:
-    """Hook a route, once: a route that is included twice is one object, and caches of several apps may share it."""
-    original = original_of(route)
-    if type(vars(original).get("handle")) is not RouteHook:
-        vars(original)["handle"] = RouteHook(original.handle)
+def hook(route: BaseRoute) -> bool:
+    """Hook a route, once; False where its `handle` cannot be replaced.
+
+    A route that is included twice is one object, and caches of several apps may share it.
+    """
+    try:
+        own = vars(route)
+    except TypeError:
+        return False
+    if type(own.get("handle")) is not RouteHook:
+        own["handle"] = RouteHook(route)
+    return True
 
 
 def replaced(thing: object, name: str) -> object | None:
     """What has been put in place of a method on an object itself; not our hook, but what that wraps may be."""
-    found: object = vars(thing).get(name)
+    found: object = getattr(thing, "__dict__", {}).get(name)
     if type(found) is not RouteHook:
         return found
     wrapped: object = found.handle

@@ -18,11 +18,12 @@ from fastapi.routing import APIRoute, APIRouter
 from starlette import routing
 from starlette.routing import BaseRoute, Match
 
-from fastapi_cacheinval.dependencies import Invalidates
+from fastapi_cacheinval.dependencies import Invalidates, InvalidatesNothing
 from fastapi_cacheinval.routes.analysis import Analysis, analyse, own_methods
+from fastapi_cacheinval.routes.arrival import declared_call
 from fastapi_cacheinval.routes.changes import Watched
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers, original_of
-from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
+from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of, routes_visibly
 from fastapi_cacheinval.routes.place import Place
 from fastapi_cacheinval.routes.route_hook import replaced
 
@@ -78,6 +79,8 @@ class _Foreign:
     route: BaseRoute
 
 
+_DECLARED = (Invalidates, InvalidatesNothing)
+
 _Entry = _Leaf | _Branch | _Foreign
 
 
@@ -119,6 +122,13 @@ class Survey:
     def __init__(self, app: Any, place: Place) -> None:
         # Whether the paths of the routes alone say which of them answers.
         self.plain = True
+        # Whether no route but those in `known` and `others` can be given a request.
+        self.whole = True
+        # Whether something on the way to any route may make another request of the one it was given.
+        self.layered = bool(place.layers)
+        # What answers and is none of FastAPI's routes: plain ones, apps of other kinds.
+        self.others: list[BaseRoute] = []
+        self.apps: list[Any] = []
         self._lists: list[list[Any]] = []
         self._listed = Watched()
         self._ordinals: Counter[str] = Counter()
@@ -128,6 +138,7 @@ class Survey:
         self._top = self._level(app, place, ())
         self._by_route = self._analysed()
         self.known = [way.leaf.known for way in self._found if way.leaf.known is not None]
+        self.whole = self.whole and bool(self._lists)
         self._sizes = [*map(len, self._lists)]
 
     @property
@@ -213,6 +224,8 @@ class Survey:
         if id(app) in above:
             self._again.setdefault(id(app), []).append(place)
             return level
+        self.apps.append(app)
+        self.whole = self.whole and routes_visibly(app)
         router: Any = getattr(app, "router", app)
         self._lists.append(routes)
         self._listed.elements(routes)
@@ -226,7 +239,8 @@ class Survey:
             custom = own_methods(included, APIRouter, ("handle", "matches"))
             if custom is not None:
                 place = replace(place, front_off=place.front_off or custom, layers=(*place.layers, custom))
-        found = {id(each.dependency) for each in inherited if isinstance(each.dependency, Invalidates)}
+                self.layered, self.whole = True, False
+        found = {id(each.dependency) for each in inherited if isinstance(each.dependency, _DECLARED)}
         place = replace(place, inherited=place.inherited | found)
         for original, effective in effective_routes(routes):
             level.entries += self._entry(original, effective, place, (*above, id(app)))
@@ -251,12 +265,17 @@ class Survey:
         elif isinstance(effective, routing.Host):
             yield _Branch(effective, None, self._mounted(effective, place, above))
         elif isinstance(effective, routing.Route):
+            self.others.append(effective)
             yield _Leaf(effective.path_regex, None if effective.methods is None else frozenset(effective.methods))
         elif not isinstance(effective, routing.WebSocketRoute):
+            self.others.append(effective if isinstance(effective, BaseRoute) else original)
             yield _Foreign(effective)
 
     def _mounted(self, mount: routing.Mount | routing.Host, place: Place, above: tuple[int, ...]) -> _Level:
         inside = middleware_stack_of(mount.app)
+        self.layered = self.layered or not inside.harmless
+        if getattr(inside.app, "routes", None) is None:
+            self.others.append(mount)
         prefix = mount.path_format.removesuffix("/{path}") if isinstance(mount, routing.Mount) else ""
         stock = routing.Mount if isinstance(mount, routing.Mount) else routing.Host
         custom = own_methods(mount, stock, ("__call__", "handle"))
@@ -296,9 +315,14 @@ def _watched(route: EffectiveRoute) -> Watched:
     # Our hook comes later, and is no change.
     before = replaced(original, "handle")
     watched.asked(lambda: replaced(original, "handle") is not before)
-    nodes = [route.dependant]
+    root = route.dependant
+    # So is the note of its calls.
+    call = declared_call(root)
+    watched.asked(lambda: declared_call(root) is not call)
+    nodes = [root]
     for node in nodes:
-        watched.attributes(node, "call")
+        if node is not root:
+            watched.attributes(node, "call")
         watched.elements(node.dependencies)
         nodes += node.dependencies
     return watched

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
+from starlette.routing import BaseRoute, Route
+
 from fastapi_cacheinval.routes.analysis import analyse
-from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at
+from fastapi_cacheinval.routes.arrival import note_calls
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at, original_of
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
 from fastapi_cacheinval.routes.place import Place
-from fastapi_cacheinval.routes.plan import RoutePlan
+from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 from fastapi_cacheinval.routes.route_hook import hook
 from fastapi_cacheinval.routes.route_tree import Known, Survey
 
@@ -39,6 +42,10 @@ class _OverrideSet:
     known: dict[tuple[int, str, int], Known] = field(default_factory=dict[tuple[int, str, int], Known])
 
 
+def _safe(route: BaseRoute) -> bool:
+    return isinstance(route, Route) and frozenset(route.methods or "*") <= SAFE_METHODS
+
+
 class RouteTable:
     """The plans of all routes of an application, of its includes at any depth and of the apps mounted in it.
 
@@ -61,6 +68,7 @@ class RouteTable:
         self.providers: list[Any] = []
         # What the path of a cached route begins with; None where paths do not tell.
         self._starts: tuple[str, ...] | None = ()
+        self._whole = False
         self._survey = self._fresh()
 
     @property
@@ -80,8 +88,13 @@ class RouteTable:
             watched=inside.watched,
         )
         survey = Survey(self._app, place)
+        self._whole = survey.whole
+        for route in survey.others:
+            # Where a layer may change the method, a read has to be told from what it came as.
+            if survey.layered or not _safe(route):
+                self._whole = hook(route) and self._whole
         for known in survey.known:
-            self._hook(known)
+            self._hook(known, always=survey.layered)
             provider = known.analysis.plan.provider
             if provider is not None and not any(provider is other for other in self.providers):
                 self.providers.append(provider)
@@ -105,7 +118,8 @@ class RouteTable:
 
     def _starts_of(self, survey: Survey) -> tuple[str, ...] | None:
         cached = [known.analysis.plan for known in survey.known if known.analysis.plan.policy is not None]
-        if not survey.plain or self._inside.layers or any(plan.layers for plan in cached):
+        # A layer may make an unsafe request of a GET, wherever that leads.
+        if not survey.plain or survey.layered:
             return None
         starts: list[str] = []
         for start in sorted({plan.path.partition("{")[0] for plan in cached}):
@@ -156,6 +170,15 @@ class RouteTable:
         if len(ways) <= 1:
             return ways[0] if ways else None
         return self._survey.taken(ways, scope)
+
+    def sees_all(self) -> bool:
+        """Whether each route that can be given an unsafe request is one that notes its arrival, from now on."""
+        self._refresh()
+        return self._whole
+
+    def has(self, app: object) -> bool:
+        """Whether this is one of the applications whose routes are here, or none at all."""
+        return app is None or any(app is known for known in self._survey.apps)
 
     def match(self, method: str, path: str, scope: Mapping[str, Any]) -> RoutePlan | None:
         """The plan that would answer this method and decoded path, which includes the root path if there is one.
@@ -235,9 +258,13 @@ class RouteTable:
         return known
 
     @staticmethod
-    def _hook(known: Known) -> None:
-        if known.analysis.plan.layered:
-            hook(known.route)
+    def _hook(known: Known, *, always: bool = False) -> None:
+        plan = known.analysis.plan
+        unsafe = not plan.methods <= SAFE_METHODS
+        if always or plan.layered or unsafe:
+            hook(original_of(known.route))
+        if unsafe:
+            note_calls(known.route)
 
     @staticmethod
     def _tell(known: Known, told: set[tuple[str, str]]) -> None:

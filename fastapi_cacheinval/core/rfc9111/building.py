@@ -17,6 +17,7 @@ from fastapi_cacheinval.core.rfc9111.storing import refused_because, shareable
 from fastapi_cacheinval.core.rfc9111.targeted import Steering, passed_on, steering, withheld
 from fastapi_cacheinval.core.selecting import Selector, select
 from fastapi_cacheinval.core.stored import Stamp
+from fastapi_cacheinval.core.tag_limits import too_many_tags
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.core.weight import share
 from fastapi_cacheinval.grammar.dates import parse_date
@@ -74,6 +75,8 @@ def judge(received: Received, options: HeaderOptions, most_bytes: int) -> Judged
     refusal = refused_because(
         received.asked, received.status, received.headers, steered, life, options, most_bytes=most_bytes
     )
+    if refusal is None and too_many_tags(received.added, received.headers):
+        refusal = "too-many-tags"
     return Judged(steered, life, refusal)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.dependencies import Cached
@@ -37,15 +38,19 @@ class HeaderRead(Read):
             return template_in(self.scope) if plan is None else plan.path
         return super().route
 
-    async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
-        """A route that was not known to have a policy has one: its response is none of the headers' business."""
+    def _leave_fill(self, scope: Scope) -> None:
         fill = self.fill
         if isinstance(fill, HeaderFill):
             fill.abandon()
             self.fill = None
             self.sink = self.outer
             self.source = fill.client
-            request.scope["headers"] = [*self.client_headers]
+            scope["headers"] = [*self.client_headers]
+
+    async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
+        """A route that was not known to have a policy has one: its response is none of the headers' business."""
+        if self.fill is not None:
+            self._leave_fill(request.scope)
             # The request keeps what it has parsed of them.
             request.__dict__.pop("_headers", None)
         await super().look_up(request, cached, partition)

@@ -18,6 +18,8 @@ from fastapi_cacheinval.core.rfc9111.targeted import passed_on
 from fastapi_cacheinval.core.selecting import Selector
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import content_length
+from fastapi_cacheinval.core.tag_limits import too_many_tags
+from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.framework.answering import RawField, status_fields
 from fastapi_cacheinval.framework.exchange import nowhere
@@ -184,6 +186,11 @@ class HeaderFill(Fill):
             return None, Outcome(Result.MISS, reason=self._reason, detail="incomplete")
         received = self._received(start["status"], start["headers"])
         judged = self._judged or self._judge(start["status"], start["headers"])
+        if too_many_tags(received.added, received.headers):
+            self._refused()
+            exchange = self._exchange
+            exchange.outdate(self._recipe)
+            return None, Outcome(Result.MISS, reason=self._reason, detail="too-many-tags")
         part = None
         if start["status"] == 206:
             part = part_of(start["headers"], body)
@@ -246,7 +253,7 @@ class HeaderFill(Fill):
             cookies = [line for line in update if line[0] == b"set-cookie"]
             update = [line for line in update if line[0] != b"set-cookie"]
         merged = freshened(old, update)
-        received = replace(self._received(old.status, merged), added=old.tags)
+        received = replace(self._received(old.status, merged), added=tuple(tag for tag in old.tags if tag != ALL))
         judged = judge(received, self._resource.options, exchange.app_context.engine.settings.max_body_bytes)
         stored, chosen = make(received, judged, old.body, self._resource.options)
         if judged.refusal is None:

@@ -13,6 +13,7 @@ from fastapi_cacheinval.core.rfc9111.building import Received, freshened, judge,
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.rfc9111.targeted import passed_on
 from fastapi_cacheinval.core.storing import content_length
+from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.framework.answering import RawField, status_fields
 from fastapi_cacheinval.framework.rfc9111.resource import Resource
 from fastapi_cacheinval.grammar.fields import first
@@ -61,7 +62,7 @@ class HeadUpdate:
             began=recipe.began,
             status=old.status,
             headers=merged,
-            added=old.tags,
+            added=tuple(tag for tag in old.tags if tag != ALL),
             now=engine.now(),
             wall=exchange.app_context.cache.clock.wall(),
             hidden=self._resource.hidden,
