@@ -23,6 +23,7 @@ from fastapi_cacheinval.framework.answering import send_stored, without_body
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields, cdn_fields_of
 from fastapi_cacheinval.framework.lifespan import Lifespan
+from fastapi_cacheinval.framework.lookup import raw_target
 from fastapi_cacheinval.framework.mutation import Mutation, refuse, refuses
 from fastapi_cacheinval.framework.observed_hit import send_observed_hit, watch
 from fastapi_cacheinval.framework.reading import Read, order_refresh, pass_on
@@ -89,7 +90,7 @@ class CacheMiddleware:
         engine = self.cache.engine
         self._replica = engine.replica
         self._counters = self.cache.counters
-        self._at = engine.store.at
+        self._at = self._app_context.at()
         self._now = engine.now
         self._emit_cache_status = emit_cache_status
         self._downstream = downstream
@@ -125,7 +126,7 @@ class CacheMiddleware:
                 get = scope.get
                 stored = self._at(
                     (host, scope["path"], get("query_string", b""), get("scheme", "http"), get("root_path", ""))
-                )
+                ) or self._at_as_sent(scope, host)
                 if stored is not None and self._front_open():
                     now = self._now()
                     if (
@@ -179,6 +180,12 @@ class CacheMiddleware:
             await pass_on(Read(self._app_context, runtime, scope, receive, send), scope)
         else:
             await self._forward_rarer(scope, receive, send, runtime)
+
+    def _at_as_sent(self, scope: Scope, host: bytes | None) -> Any:
+        """What the front lookup finds by the path as it was sent, for routes that may tell spellings of it apart."""
+        if not self._app_context.spelled:
+            return None
+        return self._at((*raw_target(scope, host), scope.get("raw_path")))
 
     def _front_open(self) -> bool:
         """Whether the front lookup may answer now: the cache is on, and no dependency is overridden."""

@@ -13,6 +13,7 @@ from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.selecting import Selector, VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.weight import weigh
+from fastapi_cacheinval.engine.apps import Apps
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.clock import Clock
@@ -47,6 +48,7 @@ class Engine:
         self.store = store
         self.replica = replica
         self.draw = draw
+        self.apps = Apps()
 
     def find(self, key: bytes, headers: RawHeaders) -> tuple[StoredResponse | None, bytes]:
         """The stored response that a request selects, and the key under which its forward collapses."""

@@ -17,6 +17,7 @@ from contextvars import Context
 from itertools import count
 from typing import Any, NamedTuple
 
+from fastapi_cacheinval.core.keys import is_local
 from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
@@ -24,6 +25,7 @@ from fastapi_cacheinval.engine.clocks import ended, within
 from fastapi_cacheinval.engine.engine import Engine, Kept
 from fastapi_cacheinval.engine.fill_locks import FillLock
 from fastapi_cacheinval.engine.flights import Flight
+from fastapi_cacheinval.engine.roll_call import RollCall
 from fastapi_cacheinval.errors import TierUnavailable
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.l2_store import ID_BYTES, Found, L2Store, Lock
@@ -65,7 +67,8 @@ class Led(NamedTuple):
 class L2Tier:
     """Reads, writes and locks for one event loop.
 
-    `own` runs work that outlives its request, `lives` is told for how many seconds something stored lives.
+    `own` runs work that outlives its request, `lives` is told for how many seconds something stored lives; `roll_call`
+    begins and ends with it.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class L2Tier:
         tracing: Tracing,
         own: Own,
         lives: Callable[[float], None],
+        roll_call: RollCall | None = None,
     ) -> None:
         self._store = store
         self._codec = codec
@@ -88,6 +92,7 @@ class L2Tier:
         self._tracing = tracing
         self._own = own
         self._lives = lives
+        self._roll_call = roll_call
         self._owner = secrets.token_hex(8)
         self._numbers = count()
         self._closed_until = 0.0
@@ -100,6 +105,8 @@ class L2Tier:
     def start(self) -> None:
         """Begin to hear of released locks, in no request's context."""
         self._listening = asyncio.get_running_loop().create_task(self._hear(), context=Context())
+        if self._roll_call is not None:
+            self._roll_call.start()
 
     async def close(self) -> None:
         """End; never raises."""
@@ -110,6 +117,8 @@ class L2Tier:
 
     async def _close(self) -> None:
         """Let go of all locks, so that nobody waits for one that is left, and of the connections."""
+        if self._roll_call is not None:
+            await self._roll_call.close()
         with contextlib.suppress(TierUnavailable):
             for fill_lock in tuple(self._holds):
                 fill_lock.end()
@@ -198,7 +207,12 @@ class L2Tier:
     # -- leading --------------------------------------------------------------------------------
 
     async def lead(self, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted) -> Led:
-        """Before a forward: take what is `wanted` from another replica, or the right to forward, until the deadline."""
+        """Before a forward: take what is `wanted` from another replica, or the right to forward, until the deadline.
+
+        A key that only this process knows is neither read nor locked: the same bytes may mean another thing elsewhere.
+        """
+        if is_local(key):
+            return Led()
         try:
             return await self._led(key, headers, deadline, wanted)
         except TierUnavailable as error:
@@ -300,6 +314,8 @@ class L2Tier:
 
         `split` says that clients choose by their query which keys there are: those live short lives at first.
         """
+        if is_local(key):
+            return
         now = self._clock.now()
         held = fill_lock is not None and fill_lock.end()
         if not self.open:
@@ -314,7 +330,7 @@ class L2Tier:
 
     def drop(self, key: bytes) -> None:
         """Let go of what is stored under a key, beside the request."""
-        if self.open:
+        if self.open and not is_local(key):
             self._own(self._dropped(key))
 
     async def _dropped(self, key: bytes) -> None:

@@ -11,6 +11,7 @@ from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.l2 import L2Tier, Own
 from fastapi_cacheinval.engine.log_observer import LogObserver
+from fastapi_cacheinval.engine.roll_call import RollCall
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.engine.shared_bus import SharedBus
 from fastapi_cacheinval.ports.clock import Clock
@@ -18,6 +19,7 @@ from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.ports.tracing import Tracing
 from fastapi_cacheinval.stores.codec import Codec
 from fastapi_cacheinval.stores.redis import RedisStore
+from fastapi_cacheinval.stores.roll import RedisRoll
 
 __all__ = ["SharedTiers", "key_prefix"]
 
@@ -67,6 +69,14 @@ class SharedTiers:
         """The shared tier."""
         settings = self._settings
         secret = settings.secret.encode() if isinstance(settings.secret, str) else settings.secret
-        store = RedisStore(self._connect(), self._prefix, quiet=settings.staleness_bound)
+        client = self._connect()
+        store = RedisStore(client, self._prefix, quiet=settings.staleness_bound)
         codec = Codec(secret, most_bytes=settings.max_body_bytes)
-        return L2Tier(store, codec, engine, telemetry, tracing, own, self._lives)
+        roll_call = RollCall(
+            RedisRoll(client, key_prefix(settings.namespace, "")),
+            engine.apps,
+            engine.clock,
+            namespace=settings.namespace,
+            delay=settings.staleness_bound,
+        )
+        return L2Tier(store, codec, engine, telemetry, tracing, own, self._lives, roll_call)

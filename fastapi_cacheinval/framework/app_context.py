@@ -9,7 +9,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.core.keys import PartitionTypeError
+from fastapi_cacheinval.core.keys import KeyParts, PartitionTypeError, encode
 from fastapi_cacheinval.core.partition_by import UnusableKey
 from fastapi_cacheinval.core.root_paths import below
 from fastapi_cacheinval.engine.log_once import LogOnce
@@ -17,6 +17,7 @@ from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
 from fastapi_cacheinval.framework.uncached import Uncached
 from fastapi_cacheinval.ports.downstream import Downstream
+from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.plan import RoutePlan
 from fastapi_cacheinval.routes.table import RouteTable
@@ -50,10 +51,16 @@ class AppContext:
         self.emit_surrogate_key = emit_surrogate_key and downstream is None
         self.downstream = downstream
         self.emit_cache_status = emit_cache_status
+        # Which of the apps of this cache it is. Two middlewares around one app are one.
+        behind = middleware_stack_of(app).app
+        self.number = cache.engine.apps.number(app if behind is None else behind)
+        # Whether some target of the front lookup holds the path as it was sent.
+        self.spelled = False
         self.providers: list[Any] = []
+        # What may insist on a root path of its own.
+        self._rooted: Any = None
         # Makes the exchange of what a layer turns into an unsafe request; None for that of policies.
         self.mutates: Callable[[AppContext, Runtime, Scope, Receive, Send], Any] | None = None
-        self.root_path = ""
         # Those that requests have come by.
         self._roots: set[str] = set()
         # Whether anybody records telemetry; asked once, when the app has started.
@@ -94,8 +101,9 @@ class AppContext:
         except CacheinvalError as error:
             self.error = error
             return
-        self.root_path = str(getattr(app, "root_path", "") or "")
-        self.cache.root_paths.add(self.root_path, asked=False)
+        self._rooted = app
+        self.engine.apps.serve(table.names())
+        self.cache.root_paths.add(str(getattr(app, "root_path", "") or ""), asked=False)
         self.providers = table.providers
         self._table = table
         self.uncached = Uncached(table)
@@ -143,11 +151,41 @@ class AppContext:
             logger.warning("the CDN is told to keep no response of %s that it cannot be told all of: %s", route, reason)
 
     def root_of(self, scope: Scope) -> str:
-        """The root path that is no part of a resource's name: the app's own where it has one, else the server's.
+        """The root path below which routes stand: the app's own where it has one, else the server's.
 
         A mount adds its prefix to `root_path`; what is mounted elsewhere at the same path below is another resource.
         """
-        return self.root_path or str(scope.get("app_root_path", scope.get("root_path", "")))
+        own = getattr(self._rooted, "root_path", "")
+        return str(own or scope.get("app_root_path", scope.get("root_path", "")))
+
+    # -- keys -----------------------------------------------------------------------------------
+
+    def key_parts(self, mode: str, origin: tuple[str, bytes], root_path: str, path: str) -> KeyParts:
+        """The parts that every key of this app has; the mode adds its own. `origin` is scheme and host."""
+        settings = self.engine.settings
+        return KeyParts(mode, settings.namespace, settings.version, *origin, root_path, path)
+
+    def local_part(self, place: tuple[bytes, ...], *own: int) -> bytes:
+        """What makes a key this process's own: empty where names alone tell the place from every other.
+
+        `own` are numbers of this process's that the place has; all zero where it needs none.
+        """
+        if not any(own) and self.engine.apps.alone(place, self.number):
+            return b""
+        return encode(b"%d" % number for number in (self.number, *own))
+
+    def front_target(self, target: Target, spelling: Target = ()) -> Target:
+        """A raw target as this app's front lookup asks for it; `spelling` has the path as sent, where that counts."""
+        self.spelled = self.spelled or bool(spelling)
+        return (*target, *spelling, self.number) if self.number else (*target, *spelling)
+
+    def at(self) -> Callable[[Target], Any]:
+        """What the front lookup asks: the store itself, but for apps that share their cache with an earlier one."""
+        at = self.engine.store.at
+        if not self.number:
+            return at
+        number = self.number
+        return lambda target: at((*target, number))
 
     def note_root(self, scope: Scope) -> None:
         """Have the cache know under which root path this request came, for URLs that are to be invalidated."""

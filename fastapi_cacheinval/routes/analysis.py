@@ -18,9 +18,17 @@ from fastapi_cacheinval.routes.bindings import Binding, bind
 from fastapi_cacheinval.routes.covers import innermost, uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
+from fastapi_cacheinval.routes.identity import name_of, partition_names, route_identity
 from fastapi_cacheinval.routes.middleware_stack import INSTEAD, around
 from fastapi_cacheinval.routes.own_code import is_frameworks
-from fastapi_cacheinval.routes.parameters import CREDENTIALS, caller_reads, handler_headers, path_names, query_names
+from fastapi_cacheinval.routes.parameters import (
+    CREDENTIALS,
+    caller_reads,
+    handler_headers,
+    path_names,
+    query_names,
+    sees_request,
+)
 from fastapi_cacheinval.routes.place import Place
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 from fastapi_cacheinval.routes.route_hook import replaced
@@ -70,8 +78,8 @@ def analyse(
         cached = None
     policy = None if cached is None else cached.policy
     lacking, helpless = uncovered(root, cached)
-    if policy is not None:
-        helpless += tuple(_around_the_handler(route))
+    around_it = () if policy is None else tuple(_around_the_handler(route))
+    helpless += around_it
     evidence = (*helpless, *dict.fromkeys(line for each in lacking for line in each.evidence))
     sharing = _sharing(policy, evidence)
     front_off = None if policy is None else _front_off(policy, sharing, root)
@@ -103,9 +111,13 @@ def analyse(
         cached=cached,
         sharing=sharing,
         uncovered=evidence,
-        query=_query(root, bindings, otherwise),
+        query=None if around_it else _query(root, bindings, otherwise),
         headers=tuple(sorted(name.encode("latin-1", "replace") for name in headers)),
+        endpoint=name_of(root.call),
+        identity=route_identity(place.prefix + route.path_format, place.under, methods, root),
         ordinal=place.ordinal,
+        partition_of=partition_names(root, cached),
+        sees_request=bool(around_it) or sees_request(root),
         elsewhere=tuple(sorted(elsewhere)),
         front=policy is not None and front_off is None,
         front_off=front_off,

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing, collected_tags
+from fastapi_cacheinval.routes.arrival import declared_call
 from fastapi_cacheinval.routes.fastapi_private import Dependant, exit_of, is_late, replacement, scopes_of
 
 __all__ = ["Node", "Overrides", "tree_of"]
@@ -34,8 +35,8 @@ class Node:
 
     @property
     def call(self) -> Any:
-        """What runs."""
-        return self.declares.call
+        """What runs, without the note that is taken of it."""
+        return declared_call(self.declares)
 
     @property
     def ours(self) -> bool:

@@ -23,6 +23,7 @@ __all__ = [
     "path_names",
     "query_names",
     "request_names",
+    "sees_request",
 ]
 
 CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
@@ -108,6 +109,11 @@ def _query_read_raw(node: Node) -> set[str] | None:
     if security_scheme(scheme) is scheme and is_frameworks_class(type(scheme)):
         return {scheme.model.name} if isinstance(scheme, APIKeyQuery) else set()
     return None
+
+
+def sees_request(root: Node) -> bool:
+    """Whether anything in the tree is handed the raw request, which has the path as it was sent and the whole query."""
+    return any(_query_read_raw(node) is None for node in root.walk())
 
 
 def query_names(root: Node) -> frozenset[str] | None:

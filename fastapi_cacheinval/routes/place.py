@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from fastapi_cacheinval.routes.changes import Watched
 
-__all__ = ["Place"]
+__all__ = ["Place", "own_number"]
+
+_numbers = count(1)
+
+
+def own_number() -> int:
+    """A number below 0 that no other place in this process has."""
+    return -next(_numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +28,8 @@ class Place:
     - `inherited`: the ids of the `invalidates()` of the apps, routers and includes above.
     - `origin`: `CORSMiddleware` is on the way.
     - `commits`: something on the way may commit after the response.
-    - `ordinal`: which of the routes with one template it is, in matching order.
+    - `under`: the patterns of the hosts above.
+    - `ordinal`: 0, or a number of this process's that tells routes apart that are the same by name.
     - `layers`: the names of what may change responses on the way.
     - `watched`: what would make all of this untrue.
     """
@@ -32,13 +41,14 @@ class Place:
     origin: bool = False
     commits: bool = False
     hosts: frozenset[str] = frozenset()
+    under: tuple[str, ...] = ()
     ordinal: int = 0
     layers: tuple[str, ...] = ()
     watched: Watched = field(default_factory=Watched, compare=False)
 
     @classmethod
     def worst_of(cls, ways: Sequence[Place]) -> Place:
-        """What holds for a route that is reached by several ways; `prefix` and `ordinal` are the first way's.
+        """What holds for a route that is reached by several ways; `prefix`, `under` and `ordinal` are the first's.
 
         A request may come by any of them, and what is stored by one is handed out by another: so all layers count,
         a commit may come late if it may by any, and the front lookup needs all to allow it.
@@ -54,6 +64,7 @@ class Place:
             origin=any(way.origin for way in ways),
             commits=any(way.commits for way in ways),
             hosts=first.hosts.union(*(way.hosts for way in others)),
+            under=first.under,
             ordinal=first.ordinal,
             layers=tuple(dict.fromkeys(layer for way in ways for layer in way.layers)),
             watched=first.watched.joined(way.watched for way in others),

@@ -41,8 +41,13 @@ class RoutePlan:
     - `query`: the query parameters that anything in the tree may read; None stands for all.
     - `headers`: the handler's own `Header()` fields, lower-case and sorted: a part of the variant; with
       `CORSMiddleware` on the way, `origin` as well.
-    - `ordinal`: which one of the routes with its template it is, in matching order: routes that match in ways of
-      their own may share one.
+    - `endpoint`: the qualified name of the handler, with its module.
+    - `identity`: what the route is in every process that serves the same app, see `route_identity`.
+    - `ordinal`: 0 where the identity is the route's alone. Any other number is this process's and tells it from its
+      twins: above 0 for routes that were there at the start, below for others.
+    - `partition_of`: the names of the dependencies that give the partition, see `partition_names`.
+    - `sees_request`: whether the handler, or what stands around it, is handed the raw request, and with it the path as
+      it was sent.
     - `elsewhere`: the `Path()` parameters, by their names in the request, that the path does not hold: a layer
       outside, a host or a route class gives them.
     - `front`: whether the front lookup may serve it; `front_off` says why not.
@@ -65,7 +70,11 @@ class RoutePlan:
     uncovered: tuple[str, ...]
     query: frozenset[str] | None
     headers: tuple[bytes, ...]
+    endpoint: str
+    identity: tuple[bytes, ...]
     ordinal: int
+    partition_of: tuple[bytes, ...]
+    sees_request: bool
     elsewhere: tuple[str, ...]
     front: bool
     front_off: str | None
@@ -86,3 +95,8 @@ class RoutePlan:
     def layered(self) -> bool:
         """Whether the cache must work behind the layers: what they write may be for one caller alone."""
         return bool(self.layers) and self.policy is not None and self.sharing is not Sharing.DECLARED
+
+    @property
+    def known_everywhere(self) -> bool:
+        """Whether every process that serves the app knows this plan by the same key, so that replicas may share."""
+        return self.ordinal == 0 and self.epoch == 0

@@ -24,7 +24,7 @@ from fastapi_cacheinval.routes.arrival import declared_call
 from fastapi_cacheinval.routes.changes import Watched
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers, original_of
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of, routes_visibly
-from fastapi_cacheinval.routes.place import Place
+from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.route_hook import replaced
 
 __all__ = ["Known", "Survey", "route_path"]
@@ -131,7 +131,6 @@ class Survey:
         self.apps: list[Any] = []
         self._lists: list[list[Any]] = []
         self._listed = Watched()
-        self._ordinals: Counter[str] = Counter()
         self._found: list[_Way] = []
         # The places where an application stands in itself again.
         self._again: dict[int, list[Place]] = {}
@@ -167,24 +166,37 @@ class Survey:
         return ways[-1]
 
     def _analysed(self) -> dict[int, tuple[Known, ...]]:
-        by_route: dict[int, list[_Way]] = {}
+        together: dict[int, list[_Way]] = {}
         for way in self._found:
-            by_route.setdefault(id(way.route), []).append(way)
-        return {key: self._together(ways) for key, ways in by_route.items()}
+            together.setdefault(id(way.route), []).append(way)
+        lost = {key: self._worst_of(ways) for key, ways in together.items()}
+        self._number_twins()
+        return {
+            key: (*(way.leaf.known for way in ways if way.leaf.known), *lost[key]) for key, ways in together.items()
+        }
 
-    def _together(self, ways: list[_Way]) -> tuple[Known, ...]:
+    def _worst_of(self, ways: list[_Way]) -> tuple[Known, ...]:
+        """Analyse a route by each of its ways; gives it by one that cannot be told, where there are several."""
         again = [place for way in ways for app in way.above for place in self._again.get(app, ())]
         worst = Place.worst_of([*(way.place for way in ways), *again])
-        known: list[Known] = []
         for way in ways:
-            place = replace(worst, prefix=way.place.prefix, ordinal=way.place.ordinal)
+            place = replace(worst, prefix=way.place.prefix, under=way.place.under)
             way.leaf.known = Known(way.route, place, analyse(way.route, place, {}))
-            known.append(way.leaf.known)
-        if len(known) + len(again) > 1:
-            # No template is better than the wrong mount's.
-            lost = replace(worst, prefix="", ordinal=-1 - worst.ordinal)
-            known.append(Known(ways[0].route, lost, analyse(ways[0].route, lost, {})))
-        return tuple(known)
+        if len(ways) + len(again) == 1:
+            return ()
+        # No template is better than the wrong mount's; what is stored under it stays in this process.
+        route, place = ways[0].route, replace(worst, prefix="", ordinal=own_number())
+        return (Known(route, place, analyse(route, place, {})),)
+
+    def _number_twins(self) -> None:
+        """Give a number to each cached route that another one is the same as by all that every process knows."""
+        cached = [(way.leaf, way.leaf.known) for way in self._found if way.leaf.known]
+        cached = [(leaf, known) for leaf, known in cached if known.analysis.plan.policy is not None]
+        count = Counter(known.analysis.plan.identity for _, known in cached)
+        for number, (leaf, known) in enumerate(cached, 1):
+            if count[known.analysis.plan.identity] > 1:
+                analysis = replace(known.analysis, plan=replace(known.analysis.plan, ordinal=number))
+                leaf.known = replace(known, place=replace(known.place, ordinal=number), analysis=analysis)
 
     def find(self, method: str, path: str, scope: dict[str, Any]) -> Known | None:
         """What would answer the method and path; None where nothing of FastAPI's would."""
@@ -254,10 +266,8 @@ class Survey:
 
     def _entry(self, original: BaseRoute, effective: Any, place: Place, above: tuple[int, ...]) -> Iterator[_Entry]:
         if isinstance(original, APIRoute):
-            ordinal = self._ordinals[place.prefix + effective.path_format]
-            self._ordinals[place.prefix + effective.path_format] += 1
             leaf = _Leaf(effective.path_regex, frozenset(effective.methods) or None)
-            place = replace(place, ordinal=ordinal, watched=place.watched.joined([_watched(effective)]))
+            place = replace(place, watched=place.watched.joined([_watched(effective)]))
             self._found.append(_Way(effective, place, leaf, above))
             yield leaf
         elif isinstance(effective, routing.Mount):
@@ -292,6 +302,7 @@ class Survey:
             origin=place.origin or inside.cors,
             commits=place.commits or not inside.harmless,
             hosts=place.hosts | given,
+            under=(*place.under, *([mount.host_format] if isinstance(mount, routing.Host) else [])),
             layers=(*place.layers, *([custom] if custom else []), *inside.layers),
             watched=place.watched.joined([watched, inside.watched]),
         )

@@ -15,7 +15,7 @@ from fastapi_cacheinval.routes.analysis import analyse
 from fastapi_cacheinval.routes.arrival import note_calls
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at, original_of
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
-from fastapi_cacheinval.routes.place import Place
+from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 from fastapi_cacheinval.routes.route_hook import hook
 from fastapi_cacheinval.routes.route_tree import Known, Survey
@@ -26,7 +26,6 @@ logger = logging.getLogger("fastapi_cacheinval.routes")
 
 # Process-wide: a table made anew must not give a number that stored responses of another set carry.
 _epochs = count(1)
-_strays = count(1)
 _SETS_KEPT = 8
 _STRAYS_KEPT = 1024
 # To compare a path with more costs as much as to let it go the long way.
@@ -132,6 +131,11 @@ class RouteTable:
     def plans(self) -> tuple[RoutePlan, ...]:
         """Every FastAPI route's plan, in matching order, overrides aside."""
         return tuple(known.analysis.plan for known in self._survey.known)
+
+    def names(self) -> list[str]:
+        """The routes that concern a cache, each by template and handler; all of them where none does."""
+        concerned = [plan for plan in self.plans if plan.policy is not None or plan.invalidations]
+        return [f"{plan.path} ({plan.endpoint})" for plan in concerned or self.plans]
 
     def audit(self) -> None:
         """Raise the first `CallerDependentRoute` or other `ConfigurationError`, in matching order."""
@@ -247,8 +251,13 @@ class RouteTable:
         found = self._known(route, scope)
         if found is not None:
             return found
+        logger.info(
+            "%s was not among the routes at the start: what it answers is kept in this process, and not shared with "
+            "replicas, because other processes may know another route by its name",
+            route.path_format,
+        )
         stray = "it was not among the routes at start"
-        place = Place(front_off=stray, origin=True, commits=True, ordinal=-next(_strays), layers=(stray,))
+        place = Place(front_off=stray, origin=True, commits=True, ordinal=own_number(), layers=(stray,))
         known = Known(route, place, analyse(route, place, {}))
         self._hook(known)
         self._tell(known, set())

@@ -274,6 +274,21 @@ async def test_two_caches_each_see_their_own_ways(order: tuple[str, str]) -> Non
     assert_hit(await asked(partners, "/shop/prices", headers=KEY))
 
 
+async def test_two_apps_with_one_cache_each_keep_their_own_layers() -> None:
+    """A front hit of the one never answers a request of the other, though host and path are the same."""
+    shelf, cache = Shelf(), HTTPCache()
+    partners, public = FastAPI(), FastAPI()
+    partners.mount("/shop", NeedsKey(shelf.app))
+    public.mount("/shop", shelf.app)
+    for app in (partners, public):
+        app.add_middleware(CacheMiddleware, cache=cache)
+    for _ in range(3):
+        assert (await asked(public, "/shop/prices")).status_code == 200
+        assert (await asked(partners, "/shop/prices", headers=KEY)).status_code == 200
+    assert (await asked(partners, "/shop/prices")).status_code == 401
+    assert_hit(await asked(public, "/shop/prices"))
+
+
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("root_path", ["", "/shop"])
 async def test_the_route_that_telemetry_is_told_is_the_one_taken(build: Build, root_path: str) -> None:
