@@ -63,6 +63,7 @@ class Engine:
             newest = newest or variant
             stored = self.store.get(variant)
             if isinstance(stored, StoredResponse):
+                kept.used(variant)
                 return stored, variant
         return None, newest or key
 
@@ -162,7 +163,7 @@ class Engine:
         Gives the key that it was kept under, here or elsewhere.
         """
         stored, key = self.find(recipe.key, recipe.request_headers)
-        if stored is not None and stored.stamp < recipe.stamp:
+        if stored is not None and stored.stamp <= recipe.stamp:
             self.store.remove(stored.key)
         return key
 

@@ -67,8 +67,8 @@ class Led(NamedTuple):
 class L2Tier:
     """Reads, writes and locks for one event loop.
 
-    `own` runs work that outlives its request, `lives` is told for how many seconds something stored lives; `roll_call`
-    begins and ends with it.
+    `own` runs work that outlives its request, `lives` is told for how many seconds something stored lives, and
+    `server_time` gives the log's time at one of ours, None where it is not known. `roll_call` begins and ends with it.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class L2Tier:
         tracing: Tracing,
         own: Own,
         lives: Callable[[float], None],
+        server_time: Callable[[float], float | None],
         roll_call: RollCall | None = None,
     ) -> None:
         self._store = store
@@ -92,6 +93,7 @@ class L2Tier:
         self._tracing = tracing
         self._own = own
         self._lives = lives
+        self._server_time = server_time
         self._roll_call = roll_call
         self._owner = secrets.token_hex(8)
         self._numbers = count()
@@ -164,6 +166,7 @@ class L2Tier:
                 key=key,
                 pttl_ms=found.pttl_ms,
                 asked=asked,
+                server_time=self._server_time(asked),
                 adopt=lambda term, as_of: self._replica.adopt(term, as_of, self._clock.now()),
             )
         except Unreadable as error:
@@ -358,7 +361,16 @@ class L2Tier:
         try:
             drawn = secrets.token_bytes(ID_BYTES)
             trace = (("traceparent", value.trace),) if isinstance(value, StoredResponse) and value.trace else ()
-            data = self._codec.encode(value, key=key, id=drawn, term=term, life_ms=life_ms, now=now, trace=trace)
+            data = self._codec.encode(
+                value,
+                key=key,
+                id=drawn,
+                term=term,
+                life_ms=life_ms,
+                now=now,
+                trace=trace,
+                server_time=self._server_time(now),
+            )
         except ValueError:
             self._telemetry.l2("unwritable")
             return b"", 0

@@ -17,7 +17,7 @@ from typing import Any
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
 from fastapi_cacheinval.core.replica import LogEntry, Missed, Next, Replica, Reply
 from fastapi_cacheinval.engine.clocks import ended, within
-from fastapi_cacheinval.engine.log_observer import Applies, LogObserver
+from fastapi_cacheinval.engine.log_observer import Applies, ClockEstimate, LogObserver
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.log import Proposal, SharedLog
@@ -39,9 +39,12 @@ _WORTH_SAYING = 4
 class Shared:
     """What the followers of one process share: its replica, its purges without a number, its id in the log."""
 
-    def __init__(self, replica: Replica, observer: LogObserver, identity: str) -> None:
+    def __init__(
+        self, replica: Replica, observer: LogObserver, identity: str, server_clock: ClockEstimate | None = None
+    ) -> None:
         self.replica = replica
         self.observer = observer
+        self.server_clock = ClockEstimate() if server_clock is None else server_clock
         self.identity = identity
         self.backlog = Backlog()
         self.recent = Recent()
@@ -89,7 +92,7 @@ class Follower:
         self._failures = 0
         self._wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next: asyncio.Future[bool] | None = None
-        self._applies = Applies(shared.observer)
+        self._applies = Applies(shared.observer, shared.server_clock)
         self._subscribed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     # -- life -----------------------------------------------------------------------------------
@@ -210,8 +213,14 @@ class Follower:
                 self._lost(away.reason)
                 return False
             self._found()
-            self._applies.clock.learn(answer.at, sent, self._clock.now())
-            if self._take(answer.reply, sent, None):
+            received, generation = self._clock.now(), self._replica.generation
+            self._applies.clock.learn(answer.at, sent, received)
+            settled = self._take(answer.reply, sent, None)
+            if self._replica.generation != generation:
+                # Perhaps another server, with a clock of its own.
+                self._applies.clock.forget()
+                self._applies.clock.learn(answer.at, sent, received)
+            if settled:
                 return True
         return False
 

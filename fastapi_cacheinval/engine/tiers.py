@@ -10,7 +10,7 @@ from fastapi_cacheinval.connections.urls import Connect
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.l2 import L2Tier, Own
-from fastapi_cacheinval.engine.log_observer import LogObserver
+from fastapi_cacheinval.engine.log_observer import ClockEstimate, LogObserver
 from fastapi_cacheinval.engine.roll_call import RollCall
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.engine.shared_bus import SharedBus
@@ -43,6 +43,8 @@ class SharedTiers:
         # What was purged longer ago than anything stored lives may be forgotten.
         self._longest_life = _LEAST_LIFE
         self._sight = Sight()
+        # What heartbeats tell of the log's clock: stored responses are sealed with its time, whoever wrote them.
+        self._server_clock = ClockEstimate()
 
     def _lives(self, seconds: float) -> None:
         self._longest_life = max(self._longest_life, seconds)
@@ -63,6 +65,7 @@ class SharedTiers:
             clock,
             bound=settings.staleness_bound,
             timeout=settings.call_timeout,
+            server_clock=self._server_clock,
         )
 
     def l2(self, engine: Engine, telemetry: Telemetry, tracing: Tracing, own: Own) -> L2Tier:
@@ -79,4 +82,5 @@ class SharedTiers:
             namespace=settings.namespace,
             delay=settings.staleness_bound,
         )
-        return L2Tier(store, codec, engine, telemetry, tracing, own, self._lives, roll_call)
+        known = self._server_clock.server_time
+        return L2Tier(store, codec, engine, telemetry, tracing, own, self._lives, known, roll_call)

@@ -73,6 +73,7 @@ class AppContext:
         self._warned: set[str] = set()
         self._changed: set[str] = set()
         self._untold: set[tuple[str | None, str]] = set()
+        self._made_private: set[str] = set()
 
     @property
     def table(self) -> RouteTable:
@@ -149,6 +150,17 @@ class AppContext:
         if (route, reason) not in self._untold:
             self._untold.add((route, reason))
             logger.warning("the CDN is told to keep no response of %s that it cannot be told all of: %s", route, reason)
+
+    def note_private(self, route: str, said: bytes) -> None:
+        """Say once that a partitioned or guarded route's answer would have been kept by shared caches downstream."""
+        if route not in self._made_private:
+            self._made_private.add(route)
+            logger.warning(
+                "%s has a partition or a guard, and its answer said %r: a shared cache downstream would hand it to "
+                "others. It is sent as private. Let the handler or middleware say Cache-Control: private there.",
+                route,
+                said.decode("latin-1"),
+            )
 
     def root_of(self, scope: Scope) -> str:
         """The root path below which routes stand: the app's own where it has one, else the server's.

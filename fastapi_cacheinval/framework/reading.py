@@ -10,6 +10,7 @@ from typing import Any, cast
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fastapi_cacheinval.core.back_off import COULD_NOT_RENEW
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.keys import PartitionTypeError
@@ -20,15 +21,19 @@ from fastapi_cacheinval.engine.request_tags import HasRequestTags, current_reque
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
-from fastapi_cacheinval.framework.exchange import Exchange, FillSource, RefreshOrder, nowhere
+from fastapi_cacheinval.framework.exchange import Exchange, FillSource, RefreshOrder
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.lookup import Lookup
 from fastapi_cacheinval.framework.mutation import Mutation, refuse, refuses
+from fastapi_cacheinval.framework.private_answers import PrivateAnswers
+from fastapi_cacheinval.grammar.fields import values
+from fastapi_cacheinval.grammar.retry_after import parse_retry_after
 from fastapi_cacheinval.ports.store import Target
-from fastapi_cacheinval.routes.plan import SAFE_METHODS, Sharing
+from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 
 __all__ = ["Read", "again", "lead_in_background", "order_refresh", "pass_on"]
 
+_RENEWED = frozenset({"stored", "found"})
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 # Seconds by which two readings of one stored response's age may differ.
 _SAME = 0.005
@@ -46,8 +51,35 @@ class Read(Exchange):
     settled: bool = False
     fill: Fill | None = None
     inside: AtRoute | None = None
+    entered: RoutePlan | None = None
     mutation: Mutation | None = None
     _token: Token[HasRequestTags | None] | None = None
+
+    def __init__(
+        self,
+        app_context: AppContext,
+        runtime: Runtime,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        refresh: RefreshOrder | None = None,
+    ) -> None:
+        super().__init__(app_context, runtime, scope, receive, send, refresh)
+        if self._leaves:
+            self.outer = self.sink = PrivateAnswers(app_context, send, self._answering)
+
+    @property
+    def _leaves(self) -> bool:
+        """Whether what it sends goes to the client."""
+        return self.refresh is None
+
+    def _answering(self) -> RoutePlan | None:
+        """The plan of the route that answers, or would have, had no layer answered before it."""
+        table, scope = self.app_context.table, self.scope
+        known = self.entered or self.plan or table.plan_for(scope)
+        return (
+            known if known is not None or "route" in scope else table.match("GET", self.arrived["path"], self.arrived)
+        )
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """`invalidates()` is inert on a safe method, unless a layer or a router has made an unsafe one of it."""
@@ -64,6 +96,7 @@ class Read(Exchange):
             self.cdn_fields.scope = scope
         fresh = scope["method"] == "GET" and not self.settled and self.inside is None
         plan = self.app_context.table.plan_for(scope) if fresh else None
+        self.entered = plan or self.entered
         if plan is None or not plan.layered:
             await handle(scope, receive, send)
             return
@@ -95,7 +128,7 @@ class Read(Exchange):
         mutation = self.mutation
         if mutation is None:
             makes = self.app_context.mutates or Mutation
-            mutation = makes(self.app_context, self.runtime, self.scope, self.source, self.outer)
+            mutation = makes(self.app_context, self.runtime, self.scope, self.source, self._sent_by)
             mutation.take_over(self)
             self._leave_fill(scope)
             self.mutation, self.sink, self.tended = mutation, mutation.sink, True
@@ -217,6 +250,10 @@ class AtRoute(Read):
         return None
 
     @property
+    def _leaves(self) -> bool:
+        return False
+
+    @property
     def server(self) -> Send:
         """What the server gave: layers have a `send` of their own."""
         return self._around.server
@@ -292,7 +329,7 @@ def _order(
     """Begin a background forward that leads a key's flight; False where one is under way or there is no room."""
 
     async def forward(order: RefreshOrder) -> None:
-        exchange = Read(app_context, runtime, scope, FillSource(), nowhere, order)
+        exchange = Read(app_context, runtime, scope, FillSource(), order.hear, order)
         try:
             await pass_on(exchange, scope)
         finally:
@@ -317,7 +354,7 @@ def lead_in_background(
     Where replicas share a tier, what another one has refreshed since is taken in place of a forward. `cause` is the
     `traceparent` of the request that asks for it; where that is not recorded, neither is this.
     """
-    flight = runtime.flights.lead(key) if runtime.may_refresh(key) else None
+    flight = runtime.flights.lead(key) if runtime.may_refresh(key, newer_than) else None
     if flight is None:
         return False
     order = RefreshOrder(flight)
@@ -337,6 +374,11 @@ def lead_in_background(
         if not begun:
             flight.fail()
         app_context.counters.refreshed(outcome)
+        if newer_than is not None and outcome in COULD_NOT_RENEW:
+            wall = app_context.cache.clock.wall()
+            runtime.back_off(key, newer_than, parse_retry_after(values(order.answered, b"retry-after"), wall))
+        elif outcome in _RENEWED:
+            runtime.renewed(key)
 
     runtime.refresh(key, refresh, ended)
     return True
