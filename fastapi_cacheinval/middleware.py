@@ -30,6 +30,7 @@ from fastapi_cacheinval.framework.reading import Read, order_refresh, pass_on
 from fastapi_cacheinval.framework.rfc9111.entrance import Entrance
 from fastapi_cacheinval.grammar.fields import first
 from fastapi_cacheinval.ports.downstream import Downstream
+from fastapi_cacheinval.routes.middleware_stack import passes_through
 
 __all__ = ["CacheMiddleware"]
 
@@ -302,3 +303,6 @@ class CacheMiddleware:
             await Lifespan(self.cache, self._prepare, receive, send).run(self.app, scope)
         else:
             await self.app(scope, receive, send)
+
+
+passes_through(CacheMiddleware)

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_cacheinval.core.back_off import COULD_NOT_RENEW
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Serve
+from fastapi_cacheinval.core.keys import PartitionTypeError
 from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
@@ -160,7 +161,12 @@ class Read(Exchange):
                 self.bypass("unseen-inside")
             else:
                 self.looks_up()
-                lookup = Lookup(self, request, plan, plan.policy, partition)
+                try:
+                    lookup = Lookup(self, request, plan, plan.policy, partition)
+                except PartitionTypeError as error:
+                    app_context.note_partition(plan, partition, error)
+                    self.bypass("partition")
+                    return
                 await lookup.run()
                 self.fill = lookup.fill
                 self.tended = self.fill is not None
