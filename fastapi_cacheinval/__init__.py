@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.downstream import KeepFor
+from fastapi_cacheinval.core.partition_by import PartitionBy
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
@@ -36,6 +37,7 @@ __all__ = [
     "HeaderOptions",
     "KeepFor",
     "MiddlewareMissing",
+    "PartitionBy",
     "PurgeNotDelivered",
     "Receipt",
     "ReplicasUnknown",

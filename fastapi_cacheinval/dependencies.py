@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Protocol, Unpack, cast
 
 from fastapi import Depends, Request
 
+from fastapi_cacheinval.core.partition_by import UnusableKey
 from fastapi_cacheinval.core.policy import CachePolicy, PolicyFields
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.errors import ConfigurationError, MiddlewareMissing
@@ -61,6 +62,16 @@ def _exchange(request: Request) -> _RequestExchange | None:
     return cast("_RequestExchange | None", request.scope.get(SCOPE_KEY))
 
 
+def _key_of(key: Callable[[Any], object] | None, value: object) -> object:
+    """What a partition's value puts into the cache key; a `key` that raises is no client's fault."""
+    if key is None:
+        return value
+    try:
+        return key(value)
+    except Exception as error:  # noqa: BLE001 - the author's function, which the route can do without
+        return UnusableKey(error)
+
+
 class Cached:
     """The dependency that `cached()` declares: its sub-dependencies are the covers, its call is the route lookup."""
 
@@ -98,7 +109,8 @@ class Cached:
                     request.url.path,
                 )
             return
-        partition = tuple(value for name, value in covers.items() if name.startswith(PARTITION))
+        keys = self.policy.partition_keys
+        partition = tuple([_key_of(key, covers[f"{PARTITION}{index}"]) for index, key in enumerate(keys)])
         await exchange.look_up(request, self, partition)
 
 

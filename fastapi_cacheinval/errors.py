@@ -24,26 +24,34 @@ class ConfigurationError(CacheinvalError):
 
 
 _HANDLER_READS = (
-    " What the handler reads itself is covered by no dependency: move that into one and name it, or, in place "
+    " No dependency covers what the handler reads itself: move that into a dependency and name it, or, in place "
     "of the raw request, declare the parameters that the handler needs."
 )
 
 
 _ROUTE_READS = (
-    " What the route itself is handed is covered by no dependency: only shared=True helps, or a plain route. What is "
-    "to run around several routes can be a middleware, whose changes are its caller's own."
+    " No dependency covers what the route itself is handed: only shared=True helps, or a plain route. Code that is to "
+    "run around several routes can be a middleware, whose changes go to their own caller alone."
+)
+
+
+_LOOKS_LIKE_A_CREDENTIAL = (
+    " If a Header() with such a name holds no credential, say so: cached(..., vary=[<the header's name>]) keeps one "
+    "stored response per value, and a hit skips what the handler does with it."
 )
 
 
 class CallerDependentRoute(ConfigurationError):
     """A cached route whose answer may depend on who asks, under a policy that does not say how.
 
-    `route` is its path, `parameters` what reads the caller, each as `where: what`.
+    `route` is its path, `parameters` what reads the caller, each as `where: what`. `advice` says why the covers that
+    are given fall short, and which line works.
     """
 
-    def __init__(self, route: str, parameters: tuple[str, ...]) -> None:
+    def __init__(self, route: str, parameters: tuple[str, ...], advice: str = "") -> None:
         self.route = route
         self.parameters = parameters
+        self.advice = advice
         reads = "; ".join(parameters)
         super().__init__(
             f"The cached route {route} may answer each caller differently: {reads}. "
@@ -51,7 +59,9 @@ class CallerDependentRoute(ConfigurationError):
             "per value of it; guarded_by=<the dependency> runs it on every request and shares the "
             "response among all who pass; shared=True is your word that the response is the same "
             "for all and that these dependencies need not run on a hit."
+            + (f" {advice}" if advice else "")
             + (_HANDLER_READS if any(each.startswith("the handler ") for each in parameters) else "")
+            + (_LOOKS_LIKE_A_CREDENTIAL if any("looks like a credential" in each for each in parameters) else "")
             + (_ROUTE_READS if any(each.startswith("the route: ") for each in parameters) else "")
         )
 

@@ -20,6 +20,7 @@ from fastapi_cacheinval.framework.lifespan import Lifespan
 from fastapi_cacheinval.framework.observed_hit import send_observed_hit
 from fastapi_cacheinval.framework.route_target import raw_target
 from fastapi_cacheinval.ports.downstream import Downstream
+from fastapi_cacheinval.routes.middleware_stack import passes_through
 
 __all__ = ["CacheMiddleware"]
 
@@ -166,3 +167,6 @@ class CacheMiddleware:
             await Lifespan(self.cache, self._prepare, receive, send).run(self.app, scope)
         else:
             await self.app(scope, receive, send)
+
+
+passes_through(CacheMiddleware)

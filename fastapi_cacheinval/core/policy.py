@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
@@ -10,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, TypedDict
 
 from fastapi_cacheinval.core.conditional import OF_ONE_REQUEST
+from fastapi_cacheinval.core.partition_by import PartitionBy
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.errors import ConfigurationError
 
@@ -77,9 +79,39 @@ def _dependencies(value: Any, name: str) -> tuple[Any, ...]:
     given: Any = value
     covers: tuple[Any, ...] = tuple(given) if isinstance(value, tuple | list) else (given,)
     for cover in covers:
-        if not callable(getattr(cover, "dependency", cover)):
+        if isinstance(cover, PartitionBy):
+            if name != "partition_by":
+                raise ConfigurationError(f"{name} runs {cover.dependency!r} and keeps no value: name it without a key.")
+        elif not callable(getattr(cover, "dependency", cover)):
             raise ConfigurationError(f"{name} takes dependencies (callables or Depends), not {cover!r}.")
     return covers
+
+
+# RFC 9110 section 5.6.2.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# Values of these are credentials whatever the author says: the variant would hold them, and a hit would not check them.
+_NEVER_VARIED = frozenset({"authorization", "cookie", "proxy-authorization"})
+
+
+def _field_names(value: Any) -> tuple[str, ...]:
+    """Names of request header fields, in lower case, each once."""
+    given: Any = value
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ConfigurationError(f"vary is a list of names of request header fields, not {given!r}.")
+    names: list[str] = []
+    for name in given:
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise ConfigurationError(f"vary holds names of request header fields, not {name!r}.")
+        lower = name.lower()
+        if lower in _NEVER_VARIED:
+            raise ConfigurationError(
+                f"vary cannot name {name!r}, which holds credentials: take it in a dependency, and name that in "
+                "partition_by or guarded_by."
+            )
+        if lower == "range" or lower.startswith("if-"):
+            raise ConfigurationError(f"vary cannot name {name!r}: the cache answers it itself.")
+        names.append(lower)
+    return tuple(dict.fromkeys(names))
 
 
 class PolicyFields(TypedDict, total=False):
@@ -97,6 +129,7 @@ class PolicyFields(TypedDict, total=False):
     statuses: Iterable[int] | Mapping[int, float | timedelta]
     cache_control: str | None
     downstream_ttl: float | timedelta | None
+    vary: Iterable[str]
 
 
 @dataclass(frozen=True, kw_only=False)
@@ -109,7 +142,7 @@ class CachePolicy:
     - `stale_while_revalidate`, `stale_if_error`: for how long after it a stale response may be served
       while one background refresh runs, or when the forward fails (RFC 5861).
     - `tags`: templates; path and declared query parameters stand in braces.
-    - `partition_by`: a dependency or several; one stored response per value.
+    - `partition_by`: a dependency, a `PartitionBy` or several; one stored response per value.
     - `guarded_by`: a dependency or several that run on every request; what passes shares one response.
     - `shared`: True is the author's word that the response is the same for all.
     - `jitter`: from 0 to 1; the lifetime is `ttl` times a draw from [1 - jitter, 1].
@@ -119,6 +152,9 @@ class CachePolicy:
       Its `max-age` and `s-maxage` count from each answer, and end with the response's own freshness unless longer.
     - `downstream_ttl`: for how long a CDN that is purged (`CacheMiddleware(downstream=…)`) may keep what it is handed,
       from then on; None for as long as it is fresh here, 0 not at all. Responses of 400 and over keep their own.
+    - `vary`: names of request header fields; one stored response per value (RFC 9111 section 4.1). It is also the
+      author's word that a `Header()` of the handler whose name looks like a credential is none, so that a hit may
+      skip what the handler does with it.
 
     Raises `ConfigurationError`, naming the field.
     """
@@ -135,12 +171,14 @@ class CachePolicy:
     statuses: Iterable[int] | Mapping[int, float | timedelta] = frozenset({200})
     cache_control: str | None = None
     downstream_ttl: float | timedelta | None = None
+    vary: Iterable[str] = ()
     templates: tuple[TagTemplate, ...] = field(init=False, repr=False, compare=False)
     lifetimes: Mapping[int, float] = field(init=False, repr=False, compare=False)
     stale_seconds: float = field(init=False, repr=False, compare=False)
     error_seconds: float = field(init=False, repr=False, compare=False)
     downstream_seconds: float | None = field(init=False, repr=False, compare=False)
     partition: tuple[Callable[..., Any] | Any, ...] = field(init=False, repr=False, compare=False)
+    partition_keys: tuple[Callable[[Any], object] | None, ...] = field(init=False, repr=False, compare=False)
     guards: tuple[Callable[..., Any] | Any, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -159,7 +197,11 @@ class CachePolicy:
         statuses = _copied(self.statuses)
         put(self, "lifetimes", _lifetimes(statuses, seconds(self.ttl, "ttl")))
         put(self, "statuses", statuses if isinstance(statuses, Mapping) else frozenset(statuses))
-        put(self, "partition", _dependencies(self.partition_by, "partition_by"))
+        partition = _dependencies(self.partition_by, "partition_by")
+        keyed = [each if isinstance(each, PartitionBy) else None for each in partition]
+        put(self, "partition", tuple(c if k is None else k.dependency for c, k in zip(partition, keyed, strict=True)))
+        put(self, "partition_keys", tuple(None if each is None else each.key for each in keyed))
+        put(self, "vary", _field_names(self.vary))
         put(self, "guards", _dependencies(self.guarded_by, "guarded_by"))
         shared: Any = self.shared
         # By identity: 1 equals True, and is nobody's word.

@@ -9,7 +9,8 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.core.keys import KeyParts, encode
+from fastapi_cacheinval.core.keys import KeyParts, PartitionTypeError, encode
+from fastapi_cacheinval.core.partition_by import UnusableKey
 from fastapi_cacheinval.core.root_paths import below
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.engine.runtime import Runtime
@@ -106,7 +107,7 @@ class AppContext:
         try:
             inside = middleware_stack_of(self.app)
             app = inside.app if inside.app is not None else scope.get("app")
-            table = RouteTable(app, inside, front=self.front)
+            table = RouteTable(app, inside, front=self.front, changed=self.engine.store.clear)
             table.audit()
         except CacheinvalError as error:
             self.error = error
@@ -117,18 +118,17 @@ class AppContext:
         self.providers = table.providers
         self._table = table
         self.uncached = Uncached(table)
-        for line in table.describe():
+        for line in (*table.describe(), *table.notes()):
             logger.info("%s", line)
         for line in table.warnings():
             logger.warning("%s", line)
 
     def warn_once(self, plan: RoutePlan) -> None:
-        """Say once that a route is not cached because its overridden dependencies read the caller."""
+        """Say once that a route is not cached because what it has become reads the caller."""
         if plan.path not in self._warned:
             self._warned.add(plan.path)
-            logger.warning(
-                "%s is not cached while its dependencies are overridden: %s", plan.path, "; ".join(plan.uncovered)
-            )
+            when = " while its dependencies are overridden" if plan.epoch else ""
+            logger.warning("%s is not cached%s: %s", plan.path, when, "; ".join(plan.uncovered))
 
     def note_changed(self, plan: RoutePlan) -> None:
         """Say once that what stands before a route changes what the cache hands out there."""
@@ -140,6 +140,19 @@ class AppContext:
                 ", ".join(plan.layers),
                 plan.path,
             )
+
+    def note_partition(self, plan: RoutePlan, partition: tuple[object, ...], error: PartitionTypeError) -> None:
+        """Say once that a route is not cached because what its partition gives is no part of a key."""
+        raised = next((each.error for each in partition if isinstance(each, UnusableKey)), None)
+        level = self.log_once.level(("partition", plan.path))
+        logger.log(
+            level,
+            "%s is not cached: %s",
+            plan.path,
+            error if raised is None else "the key of its PartitionBy raised an error",
+            exc_info=raised,
+            extra={"http.route": plan.path},
+        )
 
     def note_untold(self, route: str | None, reason: str) -> None:
         """Count an answer that the CDN may not keep because it cannot be told all it needs, and say so once a route."""

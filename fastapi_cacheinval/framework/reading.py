@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
+from fastapi_cacheinval.core.keys import PartitionTypeError
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
 from fastapi_cacheinval.engine.request_tags import HasRequestTags, current_request_tags
@@ -165,7 +166,13 @@ class Read(Exchange):
                 self._responder = bypassed(self, detail)
                 return
             self.looks_up()
-            verdict = await Lookup(self, self, request, plan, plan.policy, partition).run()
+            try:
+                lookup = Lookup(self, self, request, plan, plan.policy, partition)
+            except PartitionTypeError as error:
+                app_context.note_partition(plan, partition, error)
+                self._responder = bypassed(self, "partition")
+                return
+            verdict = await lookup.run()
             self._responder = verdict.responder
             if verdict.unwind is not None:
                 raise short_circuit(request, verdict.unwind)

@@ -9,6 +9,8 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from fastapi_cacheinval.routes.own_code import home_of, is_frameworks
+
 __all__ = ["Served", "answers_by_the_error_alone", "sent_without_the_request", "short_circuit"]
 
 
@@ -64,8 +66,7 @@ def short_circuit(request: Request, status: int) -> Served:
 
 def sent_without_the_request(response: object) -> bool:
     """Whether a response object is sent by the framework's own method; one of the app's is given the scope."""
-    sends = getattr(type(response).__call__, "__module__", "")
-    return response is None or sends.partition(".")[0] in ("fastapi", "starlette")
+    return response is None or is_frameworks(type(response).__call__)
 
 
 # Their handlers are given the request, and look at nothing but the error.
@@ -81,4 +82,4 @@ def answers_by_the_error_alone(scope: Scope, error: BaseException) -> bool:
     found = by_status.get(error.status_code) if isinstance(error, StarletteHTTPException) else None
     for kind in type(error).__mro__:
         found = found or by_class.get(kind)
-    return getattr(found, "__module__", None) in _STOCK
+    return home_of(found) in _STOCK

@@ -12,13 +12,15 @@ from fastapi.routing import APIRoute
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.dependencies import Invalidates, InvalidatesNothing
 from fastapi_cacheinval.errors import ConfigurationError
-from fastapi_cacheinval.routes.audit import errors_of, warnings_of
+from fastapi_cacheinval.routes.advice import advice
+from fastapi_cacheinval.routes.audit import errors_of, notes_of, warnings_of
 from fastapi_cacheinval.routes.bindings import Binding, bind
 from fastapi_cacheinval.routes.covers import innermost, uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
 from fastapi_cacheinval.routes.identity import name_of, partition_names, route_identity
-from fastapi_cacheinval.routes.middleware_stack import around
+from fastapi_cacheinval.routes.middleware_stack import INSTEAD, around
+from fastapi_cacheinval.routes.own_code import is_frameworks
 from fastapi_cacheinval.routes.parameters import (
     CREDENTIALS,
     caller_reads,
@@ -27,33 +29,11 @@ from fastapi_cacheinval.routes.parameters import (
     query_names,
     sees_request,
 )
+from fastapi_cacheinval.routes.place import Place
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
-from fastapi_cacheinval.routes.route_hook import RouteHook
+from fastapi_cacheinval.routes.route_hook import replaced
 
-__all__ = ["Analysis", "Place", "analyse", "own_methods"]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a route stands: the prefix of the mounts above it, and what the front lookup would skip on the way.
-
-    `inherited` are the ids of the `invalidates()` of the apps, routers and includes above. `origin` says
-    that `CORSMiddleware` is on the way, `commits` that something is that may commit after the response.
-    `hosts` are those of `parameters` that come from the host, `under` the patterns of the hosts above. `ordinal` tells
-    routes apart that are the same by name.
-    `layers` names what may change responses on the way.
-    """
-
-    prefix: str = ""
-    parameters: frozenset[str] = frozenset()
-    front_off: str | None = None
-    inherited: frozenset[int] = frozenset()
-    origin: bool = False
-    commits: bool = False
-    hosts: frozenset[str] = frozenset()
-    under: tuple[str, ...] = ()
-    ordinal: int = 0
-    layers: tuple[str, ...] = ()
+__all__ = ["Analysis", "analyse", "own_methods"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +43,18 @@ class Analysis:
     plan: RoutePlan
     errors: tuple[ConfigurationError, ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def own_methods(thing: object, stock: type, names: tuple[str, ...]) -> str | None:
-    """The methods of an object's class that are not the stock ones, in words."""
+    """The methods of an object, of its own or of its class, that are not the framework's, in words."""
     kind = type(thing)
-    own = [name for name in names if getattr(kind, name, None) is not getattr(stock, name, None)]
+    own: list[str] = []
+    for name in names:
+        method = getattr(stock, name, None)
+        stands = getattr(kind, name, None) is method and (method is None or is_frameworks(method))
+        if not stands or replaced(thing, name) is not None:
+            own.append(name)
     return f"{kind.__module__}.{kind.__qualname__} has its own {'(), '.join(own)}()" if own else None
 
 
@@ -91,9 +77,10 @@ def analyse(
     if cached is not None and not (cached.policy.active and "GET" in methods):
         cached = None
     policy = None if cached is None else cached.policy
-    evidence = uncovered(root, cached)
+    lacking, helpless = uncovered(root, cached)
     around_it = () if policy is None else tuple(_around_the_handler(route))
-    evidence += around_it
+    helpless += around_it
+    evidence = (*helpless, *dict.fromkeys(line for each in lacking for line in each.evidence))
     sharing = _sharing(policy, evidence)
     front_off = None if policy is None else _front_off(policy, sharing, root)
     if policy is not None and front_off is None:
@@ -112,7 +99,8 @@ def analyse(
         elsewhere = path_names(root)
     if policy is not None and front_off is None and elsewhere:
         front_off = f"the path does not hold the Path() parameter {min(elsewhere)!r}"
-    headers = (handler_headers(root) or frozenset()) - CREDENTIALS
+    varied = frozenset(() if policy is None else policy.vary)
+    headers = ((handler_headers(root) or frozenset()) - CREDENTIALS) | varied
     if place.origin:
         # Its fields depend on Origin, and it does not always say so in Vary.
         headers |= {"origin"}
@@ -141,12 +129,15 @@ def analyse(
         epoch=epoch,
         provider=route.dependency_overrides_provider,
     )
-    errors = tuple(errors_of(plan, root, unbound, place.inherited))
+    # A line is only said to work where nothing is left that no cover helps against.
+    line = "" if helpless or sharing is not Sharing.UNPROVED else advice(root, cached, lacking)
+    errors = tuple(errors_of(plan, root, unbound, place.inherited, line))
     if errors and plan.sharing is not Sharing.UNPROVED:
         # At start-up the errors stop the app; a route met later is forwarded, never cached.
         evidence = (*plan.uncovered, *map(str, errors))
         plan = replace(plan, sharing=Sharing.UNPROVED, uncovered=evidence, front=False, front_off=str(errors[0]))
-    return Analysis(plan, errors, tuple(warnings_of(plan, root)))
+    notes = () if policy is None or policy.shared else tuple(dict.fromkeys(notes_of(plan, root)))
+    return Analysis(plan, errors, tuple(warnings_of(plan, root)), notes)
 
 
 def _query(root: Node, bindings: dict[str, Binding], otherwise: RoutePlan | None) -> frozenset[str] | None:
@@ -203,14 +194,16 @@ def _front_off(policy: CachePolicy, sharing: Sharing, root: Node) -> str | None:
 def _around_the_handler(route: EffectiveRoute) -> Iterator[str]:
     """What of the route itself is handed the raw request before or instead of its handler, as `where: what`."""
     original = original_of(route)
-    own = own_methods(original, APIRoute, _SEEING)
+    put = [name for name in _SEEING if replaced(original, name) is not None]
+    for name in put:
+        yield f"the route: its {name}() is replaced, by what is handed the raw request"
+    own = own_methods(original, APIRoute, tuple(name for name in _SEEING if name not in put))
     if own is not None:
         yield f"the route: {own}, which is handed the raw request"
-    for name in _SEEING:
-        if name in vars(original) and not isinstance(vars(original)[name], RouteHook):
-            yield f"the route: its {name}() is replaced, by what is handed the raw request"
-    for name in around(getattr(route, "app", None)):
-        yield f"the route: {name} around its app, which is handed the raw request"
+    for what in around(route):
+        # A handler of the route's own making is what its method makes.
+        if not what.endswith(INSTEAD) or (own is None and not put):
+            yield f"the route: {what}, which is handed the raw request"
 
 
 def _way_off(route: EffectiveRoute, place: Place) -> str | None:

@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute, Route
 from fastapi_cacheinval.routes.fastapi_private import Dependant, EffectiveRoute, effective_route_at, original_of
 from fastapi_cacheinval.routes.middleware_stack import leads_to_fastapi
 
-__all__ = ["Arrival", "arrive", "expecting", "note_calls"]
+__all__ = ["Arrival", "arrive", "declared_call", "expecting", "note_calls"]
 
 _NOTED = "__cacheinval_noted__"
 # What an overriding method has to hand on to, so that the framework's own still calls the endpoint.
@@ -77,7 +77,14 @@ def note_calls(route: EffectiveRoute) -> None:
 
 
 def _is_noted(dependant: Dependant) -> bool:
-    return bool(getattr(dependant.call, _NOTED, False))
+    # The very function: one that wraps it has a copy of what it says of itself.
+    return getattr(dependant.call, _NOTED, None) is dependant.call
+
+
+def declared_call(dependant: Dependant) -> Any:
+    """What a dependant was made to call, noted or not."""
+    call: Any = dependant.call
+    return call.__wrapped__ if _is_noted(dependant) else call
 
 
 def _noting(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,8 +101,9 @@ def _noting(call: Callable[..., Any]) -> Callable[..., Any]:
         noted.__code__ = noted.__code__.replace(
             co_filename=own.co_filename, co_firstlineno=own.co_firstlineno, co_name=own.co_name
         )
-    setattr(noted, _NOTED, True)
-    return wraps(call)(noted)
+    wraps(call)(noted)
+    setattr(noted, _NOTED, noted)
+    return noted
 
 
 def _watched(route: EffectiveRoute) -> bool:

@@ -1,4 +1,13 @@
-"""Which `cached()` counts, what its covers cover, and what they leave uncovered."""
+"""Which `cached()` counts, what its covers cover, and what a hit would skip.
+
+A cover is a dependency that `partition_by` or `guarded_by` names: FastAPI runs it, with all it needs, before the
+lookup. Two rules decide whether a route may be cached (DESIGN, "Covers" and "Skipped checks"):
+
+- *Value*: what the handler is handed may depend on the caller only through the value of a partition, because that
+  value is in the cache key. A guard's value is in no key, so a guard covers a dependency only where nothing takes it.
+- *Check*: a dependency that depends on the caller may refuse them. It has to run on a hit as well, so it is a cover
+  itself, or part of what a cover needs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +18,7 @@ from fastapi_cacheinval.dependencies import GUARD, PARTITION, Cached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.parameters import caller_reads
 
-__all__ = ["innermost", "uncovered"]
+__all__ = ["Covers", "Uncovered", "fed_by", "innermost", "reached", "uncovered"]
 
 
 def innermost(root: Node) -> Cached | None:
@@ -23,65 +32,144 @@ def innermost(root: Node) -> Cached | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Covers:
-    """The nodes that one `cached()` runs before its lookup, by what becomes of their value."""
+class Covers:
+    """The dependencies that one `cached()` runs before its lookup: those it names, and all that these need."""
 
-    partitions: tuple[object, ...]
-    guards: tuple[object, ...]
+    partitions: tuple[Node, ...]
+    guards: tuple[Node, ...]
+    _keyed: frozenset[object]
+    _guarding: frozenset[object]
+    _running: frozenset[object]
 
     @classmethod
-    def of(cls, root: Node, cached: Cached | None) -> _Covers:
+    def of(cls, root: Node, cached: Cached | None) -> Covers:
+        """The covers of the `cached()` that counts; none where there is none."""
         places = [node for node in root.walk() if cached is not None and node.call is cached]
-        return cls(_everywhere(places, PARTITION), _everywhere(places, GUARD))
+        partitions = tuple(_named(places[0], PARTITION)) if places else ()
+        guards = tuple(_named(places[0], GUARD)) if places else ()
+        return cls(
+            partitions,
+            guards,
+            _in_all([{each.identity for each in _named(place, PARTITION) if each.reused} for place in places]),
+            _in_all([{each.identity for each in _named(place, GUARD) if each.reused} for place in places]),
+            _in_all([{each.identity for each in place.walk()} for place in places]),
+        )
 
-    def covers(self, node: Node) -> bool:
-        """Whether the node's value is in the key, or has no use but to let the request pass.
+    def keeps(self, node: Node) -> bool:
+        """Whether the node's value is in the key.
 
         One that is solved anew each time (`use_cache=False`) may give another value than the cover's.
         """
-        if not node.reused:
-            return False
-        return node.identity in self.partitions or (not node.bound and node.identity in self.guards)
+        return node.reused and node.identity in self._keyed
+
+    def guards_only(self, node: Node) -> bool:
+        """Whether the node is a guard."""
+        return node.reused and node.identity in self._guarding
+
+    def runs(self, node: Node) -> bool:
+        """Whether the node runs before the lookup, on every request."""
+        return node.identity in self._running
 
 
-def _everywhere(places: list[Node], prefix: str) -> tuple[object, ...]:
-    """The covers that each place of the same `cached()` runs: security scopes may differ by place."""
-    found = [
-        [cover.identity for cover in place.children if cover.reused and _name(cover).startswith(prefix)]
-        for place in places
-    ]
-    return tuple(identity for identity in found[0] if all(identity in rest for rest in found)) if found else ()
+def _named(place: Node, prefix: str) -> Iterator[Node]:
+    return (cover for cover in place.children if (cover.declares.name or "").startswith(prefix))
 
 
-def _name(node: Node) -> str:
-    return node.declares.name or ""
+def _in_all(sets: list[set[object]]) -> frozenset[object]:
+    """What each place of the same `cached()` has: security scopes may differ by place."""
+    if not sets:
+        return frozenset()
+    first, *others = sets
+    return frozenset(first.intersection(*others))
 
 
-def uncovered(root: Node, cached: Cached | None) -> tuple[str, ...]:
-    """What reads the caller and is reached from the handler without passing a cover, as `where: what`.
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """A dependency that a hit would skip, or whose value no key holds.
 
-    The lookup's own covers run on every request and are trusted there; a cover says nothing of its
-    sub-dependencies where they are reached by another way, nor of its siblings.
+    - `node` is the one that the handler is handed, or that stands in a list of dependencies: to name it is enough.
+    - `taken`: a parameter takes its value.
+    - `skipped`: it would not run on a hit.
+    - `unkeyed`: its value tells callers apart by more than the partitions do.
     """
-    return tuple(dict.fromkeys((*caller_reads(root, handler=True), *_below(root, cached, _Covers.of(root, cached)))))
+
+    node: Node
+    taken: bool
+    skipped: bool
+    unkeyed: bool
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """What it reads of the caller, each as `where: what`."""
+        own = caller_reads(self.node, handler=False)
+        below = fed_by(self.node)
+        return (*own, f"dependency {self.node.label}: depends on {', '.join(below)}") if below else own
+
+
+def fed_by(node: Node) -> tuple[str, ...]:
+    """What below a node reads the caller, as `name (what)`."""
+    found = (read for child in node.children for each in child.walk() for read in caller_reads(each, handler=False))
+    parts = (read.removeprefix("dependency ").partition(": ") for read in found)
+    return tuple(dict.fromkeys(f"{name} ({what})" for name, _, what in parts))
+
+
+def _is_fed(node: Node, cached: Cached | None) -> bool:
+    if cached is not None and node.call is cached:
+        return False
+    return bool(caller_reads(node, handler=False)) or any(_is_fed(child, cached) for child in node.children)
+
+
+def uncovered(root: Node, cached: Cached | None) -> tuple[tuple[Uncovered, ...], tuple[str, ...]]:
+    """What the covers leave uncovered, and what no cover helps against, as `where: what`.
+
+    No cover helps against what the handler reads itself, and against fields of the response that a cover sets: they
+    would be stored with it.
+    """
+    covers = Covers.of(root, cached)
+    found: dict[object, Uncovered] = {}
+    helpless = [*caller_reads(root, handler=True, varied=frozenset(() if cached is None else cached.policy.vary))]
+    for node, taken in reached(root, cached):
+        if covers.keeps(node) or (not taken and covers.guards_only(node)):
+            continue
+        unkeyed = _is_unkeyed(node, taken, cached, covers)
+        skipped = _is_fed(node, cached) and not covers.runs(node)
+        if skipped or unkeyed:
+            key = (node.identity, taken, node.reused)
+            found.setdefault(key, Uncovered(node, taken, skipped, unkeyed))
+    for each in root.walk():
+        if cached is not None and each.call is cached:
+            helpless += [line for cover in each.children for line in _writes(cover)]
+    return tuple(found.values()), tuple(dict.fromkeys(helpless))
+
+
+def reached(node: Node, cached: Cached | None) -> Iterator[tuple[Node, bool]]:
+    """The dependencies of the handler and of its lists, each with whether a parameter takes its value.
+
+    Those of a `cached()` that is inert count too; what it does with their values is nothing.
+    """
+    for child in node.children:
+        if cached is not None and child.call is cached:
+            continue
+        if child.ours:
+            yield from ((each, False) for each, _ in reached(child, cached))
+        else:
+            yield child, child.bound
+
+
+def _is_unkeyed(node: Node, taken: bool, cached: Cached | None, covers: Covers) -> bool:  # noqa: FBT001
+    """Whether a value may tell callers apart by more than the partitions' values, which the key holds."""
+    if (cached is not None and node.call is cached) or covers.keeps(node):
+        return False
+    if not taken and covers.guards_only(node):
+        return False
+    if caller_reads(node, handler=False):
+        return True
+    return any(_is_unkeyed(child, child.bound and not node.ours, cached, covers) for child in node.children)
 
 
 def _writes(cover: Node) -> Iterator[str]:
-    """What below a cover sets fields of the response: they are stored with it, whoever they were meant for."""
+    """What a cover, or anything that it needs, sets of the response."""
     for node in cover.walk():
         name = node.declares.response_param_name
         if name is not None:
             yield f"dependency {node.label}: sets fields of the response that is stored, as {name!r}"
-
-
-def _below(node: Node, cached: Cached | None, covers: _Covers) -> Iterator[str]:
-    for child in node.children:
-        if cached is not None and child.call is cached:
-            for cover in child.children:
-                yield from _writes(cover)
-            continue
-        if covers.covers(child):
-            yield from _writes(child)
-            continue
-        yield from caller_reads(child, handler=False)
-        yield from _below(child, cached, covers)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing, collected_tags
+from fastapi_cacheinval.routes.arrival import declared_call
 from fastapi_cacheinval.routes.fastapi_private import Dependant, exit_of, is_late, replacement, scopes_of
 
 __all__ = ["Node", "Overrides", "tree_of"]
@@ -34,13 +35,14 @@ class Node:
 
     @property
     def call(self) -> Any:
-        """What runs."""
-        return self.declares.call
+        """What runs, without the note that is taken of it."""
+        return declared_call(self.declares)
 
     @property
     def ours(self) -> bool:
         """Whether it is the cache's own marker, which reads the request without telling callers apart."""
-        return isinstance(self.call, Cached | Invalidates | InvalidatesNothing) or self.call is collected_tags
+        # By identity: a subclass of ours may do anything with the request.
+        return type(self.call) in (Cached, Invalidates, InvalidatesNothing) or self.call is collected_tags
 
     @property
     def label(self) -> str:
@@ -48,7 +50,9 @@ class Node:
         call = self.call
         while isinstance(call, partial):
             call = call.func
-        return str(getattr(call, "__qualname__", None) or type(call).__qualname__)
+        name = str(getattr(call, "__qualname__", None) or type(call).__qualname__)
+        # Of a function that another one makes, the name alone.
+        return name.rpartition("<locals>.")[2]
 
     def walk(self) -> Iterator[Node]:
         """This node and all below it, parents first."""

@@ -10,13 +10,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from types import CodeType, FunctionType
 from typing import Any, Protocol, cast
 
+from fastapi import routing as fastapi_routing
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant, request_params_to_args
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.security.base import SecurityBase
 from starlette.routing import BaseRoute
+
+from fastapi_cacheinval.routes.own_code import beneath, is_frameworks
 
 try:
     from fastapi.telemetry._api import _route_selected  # pyright: ignore[reportPrivateUsage]
@@ -30,9 +34,11 @@ __all__ = [
     "Dependant",
     "EffectiveRoute",
     "Field",
+    "dependant_of",
     "effective_route_at",
     "effective_routes",
     "exit_of",
+    "handler_of",
     "included_routers",
     "is_late",
     "on_end",
@@ -130,6 +136,36 @@ def template_in(scope: Any) -> str | None:
         if isinstance(known, str):
             known = known.removeprefix(scope.get("app_root_path", scope.get("root_path", "")).rstrip("/"))
     return known if isinstance(known, str) else None
+
+
+def _code_within(function: Any) -> CodeType | None:
+    """The code of the `app` that one of FastAPI's functions makes; None where the function is not FastAPI's."""
+    function = beneath(function)
+    if not is_frameworks(function):
+        return None
+    return next(
+        (each for each in function.__code__.co_consts if isinstance(each, CodeType) and each.co_name == "app"), None
+    )
+
+
+def _held(made: Any, name: str) -> Any:
+    """What a function that another one made was given under a name."""
+    cells = dict(zip(made.__code__.co_freevars, made.__closure__ or (), strict=True))
+    return cells[name].cell_contents if name in cells else None
+
+
+def handler_of(app: Any) -> Any:
+    """What FastAPI's own ASGI app for a route calls with the request; None where the app is not FastAPI's."""
+    if type(app) is not FunctionType or app.__code__ is not _code_within(fastapi_routing.request_response):
+        return None
+    return beneath(_held(app, "f"))
+
+
+def dependant_of(handler: Any) -> Dependant | None:
+    """What FastAPI's own handler solves and calls; None where the handler is not FastAPI's."""
+    if type(handler) is not FunctionType or handler.__code__ is not _code_within(fastapi_routing.get_request_handler):
+        return None
+    return cast("Dependant | None", _held(handler, "dependant"))
 
 
 def original_of(route: EffectiveRoute) -> APIRoute:

@@ -155,10 +155,8 @@ def partition_names(root: Node, cached: Cached | None) -> tuple[bytes, ...]:
                 scopes.setdefault(node.declares.name, set()).update(node.identity[1])
     names: list[bytes] = []
     for index, cover in enumerate(cached.policy.partition):
-        key = getattr(cover, "key", None)
+        key = cached.policy.partition_keys[index]
         dependency: Any = getattr(cover, "dependency", cover)
-        # A marker may stand around another.
-        dependency = getattr(dependency, "dependency", dependency)
         parts = [_described(dependency), b"" if key is None else _described(key)]
         parts += map(_bytes, sorted(scopes.get(f"{PARTITION}{index}", ())))
         names.append(encode(parts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from types import FunctionType, MethodType
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,7 +20,11 @@ from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Router
 
-__all__ = ["MiddlewareStack", "around", "leads_to_fastapi", "middleware_stack_of", "routes_visibly"]
+from fastapi_cacheinval.routes.changes import Watched
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, dependant_of, handler_of
+from fastapi_cacheinval.routes.own_code import is_frameworks, is_unpatched
+
+__all__ = ["MiddlewareStack", "around", "leads_to_fastapi", "middleware_stack_of", "passes_through", "routes_visibly"]
 
 # Not in every version that we run on.
 _SOMETIMES = (
@@ -59,12 +64,14 @@ class MiddlewareStack:
 
     `app` is the Starlette or FastAPI application, or its router where only that can be seen; None where
     neither can. `layers` names what is on the way and may not be skipped by a hit, `cors` says whether
-    `CORSMiddleware` is on the way.
+    `CORSMiddleware` is on the way. `start` is the callable, and `watched` what would make the rest untrue.
     """
 
     app: Any
     layers: tuple[str, ...]
     cors: bool
+    start: Any
+    watched: Watched
 
     @property
     def harmless(self) -> bool:
@@ -77,39 +84,112 @@ class MiddlewareStack:
         return f"{', '.join(self.layers)} would be skipped by a hit" if self.layers else None
 
 
+# Classes of this package, which stand above this module and tell it of themselves.
+_ours: set[Any] = set()
+
+
+def passes_through(kind: type) -> None:
+    """Count a middleware class of this package as harmless: the second of its kind in a stack does nothing."""
+    _ours.add(kind)
+
+
 def _is_harmless(kind: Any) -> bool:
-    # Identity: a subclass may do anything. Our own is known by name, because it imports this module.
-    if kind in _HARMLESS:
-        return True
-    name, module = getattr(kind, "__name__", ""), str(getattr(kind, "__module__", ""))
-    return name == "CacheMiddleware" and module.partition(".")[0] == "fastapi_cacheinval"
+    # The very class: a subclass, or a function under its name, may do anything.
+    if not isinstance(kind, type):
+        return False
+    return kind in _ours or (kind in _HARMLESS and is_unpatched(kind))
+
+
+def _kind(step: object) -> Any:
+    """What stands for an ASGI callable: its class, the function itself, or words where methods of it are replaced."""
+    if isinstance(step, FunctionType | MethodType):
+        return step
+    known: dict[str, Any] = getattr(step, "__dict__", {})
+    own = [name for name in known if isinstance(getattr(type(step), name, None), FunctionType)]
+    return f"{_name(step)} with its own {'(), '.join(own)}()" if own else type(step)
 
 
 def _name(thing: Any) -> str:
-    kind: Any = thing if isinstance(thing, type) else type(thing)
-    if kind.__name__ == "function":
-        kind = thing
+    if isinstance(thing, str):
+        return thing
+    kind: Any = thing if isinstance(thing, type | FunctionType | MethodType) else type(thing)
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _changed(thing: object, bases: tuple[type, ...], methods: tuple[str, ...]) -> Iterator[str]:
-    """The methods that a subclass, or a patch of the instance, replaces."""
+    """The methods that a subclass, or a patch of the instance or of its class, replaces."""
     kind = type(thing)
     for method in methods:
-        stock = [getattr(base, method, None) for base in bases]
+        written = [getattr(base, method, None) for base in bases]
+        stock = [each for each in written if each is None or is_frameworks(each)]
         if method in vars(thing) or getattr(kind, method, None) not in stock:
             yield f"{_name(thing)} with its own {method}()"
 
 
-def _of_application(app: Starlette) -> Iterator[Any]:
+def _steps_from(start: Any) -> Iterator[Any]:
+    """What stands on the way down `.app`, until an application, a router, the end or a circle."""
+    seen: set[int] = set()
+    step = start
+    while step is not None and id(step) not in seen:
+        seen.add(id(step))
+        yield step
+        if isinstance(step, Starlette | Router):
+            return
+        step = getattr(step, "app", None)
+
+
+def _of_application(app: Starlette, watched: Watched) -> Iterator[Any]:
     """The middleware classes an application runs before its router, and what it does in a way of its own."""
+    watched.attributes(app, "router")
+    watched.members(app, "build_middleware_stack")
+    watched.elements(app.user_middleware)
+    watched.asked(_Stack(app).changed)
     yield from _changed(app, (FastAPI, Starlette), ("__call__", "build_middleware_stack"))
-    for middleware in app.user_middleware:
-        yield middleware.cls
-    yield from _of_router(app.router)
+    yield from _in_stack(app)
+    yield from _of_router(app.router, watched)
 
 
-def _of_router(router: Router) -> Iterator[Any]:
+def _in_stack(app: Starlette) -> Iterator[Any]:
+    """What an application's middleware stack is made of; before its first request, what it will be made of."""
+    if app.middleware_stack is None:
+        for middleware in app.user_middleware:
+            yield middleware.cls
+        return
+    for step in _steps_from(app.middleware_stack):
+        if step is not app.router:
+            yield _kind(step)
+
+
+class _Stack:
+    """Tells whether an application's stack has become another one than was looked at.
+
+    It is made at the first request: that is no change where it is made of what it was to be made of.
+    """
+
+    __slots__ = ("_app", "_made", "_seen")
+
+    def __init__(self, app: Starlette) -> None:
+        self._app = app
+        self._seen: Any = app.middleware_stack
+        self._made = self._layers()
+
+    def _layers(self) -> list[Any]:
+        return [kind for kind in _in_stack(self._app) if not _is_harmless(kind)]
+
+    def changed(self) -> bool:
+        """Whether it has."""
+        stack: Any = self._app.middleware_stack
+        if stack is self._seen:
+            return False
+        if self._seen is not None or self._layers() != self._made:
+            return True
+        self._seen = stack
+        return False
+
+
+def _of_router(router: Router, watched: Watched) -> Iterator[Any]:
+    watched.attributes(router, "middleware_stack")
+    watched.members(router, "app", "handle")
     yield from _changed(router, (APIRouter, Router), ("__call__", "app", "handle"))
     step: Any = getattr(router, "middleware_stack", None)
     while step is not None and getattr(step, "__self__", None) is not router:
@@ -122,27 +202,30 @@ def _application_of(router: Router) -> Any:
     return provider if isinstance(provider, Starlette) and provider.router is router else router
 
 
-def around(handler: Any) -> tuple[str, ...]:
-    """What a FastAPI route's own ASGI app has around the framework's function that answers."""
-    found: list[str] = []
-    step = handler
-    while step is not None and getattr(step, "__module__", "").partition(".")[0] != "fastapi":
-        if not _is_harmless(type(step)):
-            found.append(_name(step))
+INSTEAD = " in place of its handler"
+
+
+def around(route: EffectiveRoute) -> Iterator[str]:
+    """What stands around the function of FastAPI's that answers for a route, and what stands in its place."""
+    step: Any = getattr(route, "app", None)
+    handler = handler_of(step)
+    while handler is None and step is not None:
+        kind = _kind(step)
+        if not _is_harmless(kind):
+            yield f"{_name(kind)} around its app"
         step = getattr(step, "app", None)
-    return tuple(found)
+        handler = handler_of(step)
+    if handler is not None:
+        solved = dependant_of(handler)
+        if solved is None:
+            yield f"{_name(handler)}{INSTEAD}"
+        elif solved is not route.dependant:
+            yield "another dependant than its own"
 
 
-def leads_to_fastapi(handler: Any) -> bool:
+def leads_to_fastapi(app: Any) -> bool:
     """Whether a route's ASGI app is the framework's own, or leads to it by `.app`."""
-    seen: set[int] = set()
-    step = handler
-    while step is not None and id(step) not in seen:
-        if getattr(step, "__module__", "").partition(".")[0] == "fastapi" and not hasattr(step, "app"):
-            return True
-        seen.add(id(step))
-        step = getattr(step, "app", None)
-    return False
+    return any(handler_of(step) is not None for step in _steps_from(app))
 
 
 def routes_visibly(app: Any) -> bool:
@@ -160,25 +243,22 @@ def middleware_stack_of(app: Any) -> MiddlewareStack:
     """Follow `.app` from an ASGI callable down to the application or router behind it."""
     passed: list[Any] = []
     target: Any = None
-    seen: set[int] = set()
-    step = app
-    while id(step) not in seen:
-        seen.add(id(step))
+    watched = Watched()
+    for step in _steps_from(app):
         if isinstance(step, Starlette):
             target = step
-            passed += _of_application(step)
-            break
-        if isinstance(step, Router):
+            passed += _of_application(step, watched)
+        elif isinstance(step, Router):
             target = _application_of(step)
-            passed += _of_router(step)
-            break
-        passed.append(type(step) if not hasattr(step, "__qualname__") else step)
-        step = getattr(step, "app", None)
-        if step is None:
-            break
-    guards = [each if isinstance(each, str) else _name(each) for each in passed if not _is_harmless(each)]
+            passed += _of_router(step, watched)
+        else:
+            passed.append(_kind(step))
+            watched.attributes(step, "app")
+    guards = [_name(each) for each in passed if not _is_harmless(each)]
     return MiddlewareStack(
         app=target,
         layers=tuple(dict.fromkeys(guards)),
         cors=any(each is CORSMiddleware for each in passed),
+        start=app,
+        watched=watched,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from fastapi.security import APIKeyQuery
@@ -11,10 +12,35 @@ from pydantic import AliasChoices, AliasPath, BaseModel
 
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import Field, security_scheme
+from fastapi_cacheinval.routes.own_code import is_frameworks_class
 
-__all__ = ["caller_reads", "handler_headers", "model_of", "path_names", "query_names", "request_names", "sees_request"]
+__all__ = [
+    "CREDENTIALS",
+    "caller_reads",
+    "handler_headers",
+    "looks_like_a_credential",
+    "model_of",
+    "path_names",
+    "query_names",
+    "request_names",
+    "sees_request",
+]
 
 CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
+
+# Parts of the names by which proxies, gateways and apps hand on who somebody is.
+_LIKE_CREDENTIALS = re.compile(
+    "token|auth|key|session|user|jwt|cookie|passw|secret|credential|signature|assertion|oidc|cf-access|"
+    "client-cert|ssl-client|principal|identity|email|login"
+)
+# What software is asking, and whether a click did.
+_OF_SOFTWARE = frozenset({"user-agent", "sec-fetch-user"})
+
+
+def looks_like_a_credential(name: str) -> bool:
+    """Whether a header field's lower-case name suggests that it says who the caller is."""
+    dashed = name.replace("_", "-")
+    return dashed not in _OF_SOFTWARE and _LIKE_CREDENTIALS.search(dashed) is not None
 
 
 def model_of(field: Field) -> type[BaseModel] | None:
@@ -78,9 +104,9 @@ def _query_read_raw(node: Node) -> set[str] | None:
     """What a node reads of the query by way of the request itself; None: perhaps all of it."""
     if node.ours or _raw_request(node) is None:
         return set()
-    scheme = node.call
+    scheme: object = node.call
     # FastAPI's own schemes read one header, one cookie or one query parameter, and say which.
-    if security_scheme(scheme) is scheme and type(scheme).__module__.startswith("fastapi.security."):
+    if security_scheme(scheme) is scheme and is_frameworks_class(type(scheme)):
         return {scheme.model.name} if isinstance(scheme, APIKeyQuery) else set()
     return None
 
@@ -145,20 +171,25 @@ def _listed(kind: str, fields: Iterable[Field]) -> Iterator[str]:
         yield f"{kind} {field.name!r}"
 
 
-def _handler_credentials(root: Node) -> Iterator[str]:
+def _handler_credentials(root: Node, varied: Collection[str]) -> Iterator[str]:
     for field in root.declares.header_params:
         names = _headers_of(field)
         if names is None:
             yield f"Header() model {field.name!r} that may read every header"
-        else:
-            yield from (f"Header() {field.name!r} ({name})" for name in sorted(names & CREDENTIALS))
+            continue
+        for name in sorted(names.difference(varied)):
+            if name in CREDENTIALS:
+                yield f"Header() {field.name!r} ({name})"
+            elif looks_like_a_credential(name):
+                yield f"Header() {field.name!r} ({name} looks like a credential)"
 
 
-def caller_reads(node: Node, *, handler: bool) -> tuple[str, ...]:
+def caller_reads(node: Node, *, handler: bool, varied: Collection[str] = ()) -> tuple[str, ...]:
     """What a node reads that may tell one caller from another, each as `where: what`.
 
-    A handler's own `Header()` is part of the variant and counts only where it is a credential; a
-    dependency's counts always, because that is how many apps check a token.
+    A handler's own `Header()` is part of the variant. It counts only where its name is that of a credential, or looks
+    like one and is not `varied`, because then the handler may check it. A dependency's counts always, because that is
+    how many apps check a token.
     """
     if node.ours:
         return ()
@@ -171,6 +202,6 @@ def caller_reads(node: Node, *, handler: bool) -> tuple[str, ...]:
     elif raw is not None:
         what.append(f"the raw request as {raw!r}")
     what += _listed("Cookie()", declares.cookie_params)
-    what += _handler_credentials(node) if handler else _listed("Header()", declares.header_params)
+    what += _handler_credentials(node, varied) if handler else _listed("Header()", declares.header_params)
     where = "the handler" if handler else "dependency"
     return tuple(f"{where} {node.label}: {each}" for each in what)

@@ -1,11 +1,16 @@
-"""The routes of an application as a tree of levels, each with its entries in matching order."""
+"""The routes of an application as a tree of levels, each with its entries in matching order.
+
+One route object may stand in the tree several times: an app that is mounted twice, a router that is both mounted and
+included, a route that two routers list. What holds for it is then the worst of all its ways.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from operator import is_
 from typing import Any
 
 from fastapi import routing as fastapi_routing
@@ -14,29 +19,48 @@ from starlette import routing
 from starlette.routing import BaseRoute, Match
 
 from fastapi_cacheinval.dependencies import Invalidates, InvalidatesNothing
-from fastapi_cacheinval.routes.analysis import Analysis, Place, analyse, own_methods
-from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers
+from fastapi_cacheinval.routes.analysis import Analysis, analyse, own_methods
+from fastapi_cacheinval.routes.arrival import declared_call
+from fastapi_cacheinval.routes.changes import Watched
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers, original_of
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of, routes_visibly
+from fastapi_cacheinval.routes.place import Place, own_number
+from fastapi_cacheinval.routes.route_hook import replaced
 
 __all__ = ["Known", "Survey", "route_path"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
-    """An analysed route; holding it keeps its address from being given to another."""
+    """An analysed route, by one of its ways; holding it keeps its address from being given to another."""
 
     route: EffectiveRoute
     place: Place
     analysis: Analysis
 
+    @property
+    def changed(self) -> bool:
+        """Whether the route, or what is on a way to it, is no longer what was analysed."""
+        return self.place.watched.changed
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(slots=True, eq=False)
 class _Leaf:
     """Answers a path with the methods it has; without `known` it is a plain route, which is never cached."""
 
     pattern: re.Pattern[str]
     methods: frozenset[str] | None
-    known: Known | None
+    known: Known | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Way:
+    """One place of a FastAPI route in the tree; `above` are the applications around it."""
+
+    route: EffectiveRoute
+    place: Place
+    leaf: _Leaf
+    above: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,10 +117,9 @@ def _matches(route: BaseRoute, scope: dict[str, Any]) -> bool:
 
 
 class Survey:
-    """All routes of an application at one moment, analysed: `known` in matching order, by identity."""
+    """All routes of an application at one moment, analysed: `known` in matching order, once for each way."""
 
     def __init__(self, app: Any, place: Place) -> None:
-        self.known: dict[int, Known] = {}
         # Whether the paths of the routes alone say which of them answers.
         self.plain = True
         # Whether no route but those in `known` and `others` can be given a request.
@@ -106,9 +129,14 @@ class Survey:
         # What answers and is none of FastAPI's routes: plain ones, apps of other kinds.
         self.others: list[BaseRoute] = []
         self.apps: list[Any] = []
-        self._lists: list[Sequence[Any]] = []
+        self._lists: list[list[Any]] = []
+        self._listed = Watched()
+        self._found: list[_Way] = []
+        # The places where an application stands in itself again.
+        self._again: dict[int, list[Place]] = {}
         self._top = self._level(app, place, ())
-        self._number_twins()
+        self._by_route = self._analysed()
+        self.known = [way.leaf.known for way in self._found if way.leaf.known is not None]
         self.whole = self.whole and bool(self._lists)
         self._sizes = [*map(len, self._lists)]
 
@@ -116,6 +144,59 @@ class Survey:
     def outdated(self) -> bool:
         """Whether some router has more or fewer routes than when this was made."""
         return self._sizes != [*map(len, self._lists)]
+
+    @property
+    def changed(self) -> bool:
+        """Whether some router has other routes than when this was made."""
+        if self._listed.changed:
+            return True
+        # By identity: two routes may be equal and not the same.
+        return any(not all(map(is_, routes, before)) for routes, before in self._listed.lists)
+
+    def ways_to(self, route: object) -> tuple[Known, ...]:
+        """The route by each of its ways, and last by one that cannot be told; alone where there is one way."""
+        return self._by_route.get(id(route), ())
+
+    def taken(self, ways: tuple[Known, ...], scope: Mapping[str, Any]) -> Known:
+        """By which of several ways a request has come to its route, asked from inside it."""
+        for root_path in _roots(scope):
+            found = self._answering(scope["method"], scope["path"], {**scope, "root_path": root_path})
+            if isinstance(found, _Leaf) and found.known in ways:
+                return found.known
+        return ways[-1]
+
+    def _analysed(self) -> dict[int, tuple[Known, ...]]:
+        together: dict[int, list[_Way]] = {}
+        for way in self._found:
+            together.setdefault(id(way.route), []).append(way)
+        lost = {key: self._worst_of(ways) for key, ways in together.items()}
+        self._number_twins()
+        return {
+            key: (*(way.leaf.known for way in ways if way.leaf.known), *lost[key]) for key, ways in together.items()
+        }
+
+    def _worst_of(self, ways: list[_Way]) -> tuple[Known, ...]:
+        """Analyse a route by each of its ways; gives it by one that cannot be told, where there are several."""
+        again = [place for way in ways for app in way.above for place in self._again.get(app, ())]
+        worst = Place.worst_of([*(way.place for way in ways), *again])
+        for way in ways:
+            place = replace(worst, prefix=way.place.prefix, under=way.place.under)
+            way.leaf.known = Known(way.route, place, analyse(way.route, place, {}))
+        if len(ways) + len(again) == 1:
+            return ()
+        # No template is better than the wrong mount's; what is stored under it stays in this process.
+        route, place = ways[0].route, replace(worst, prefix="", ordinal=own_number())
+        return (Known(route, place, analyse(route, place, {})),)
+
+    def _number_twins(self) -> None:
+        """Give a number to each cached route that another one is the same as by all that every process knows."""
+        cached = [(way.leaf, way.leaf.known) for way in self._found if way.leaf.known]
+        cached = [(leaf, known) for leaf, known in cached if known.analysis.plan.policy is not None]
+        count = Counter(known.analysis.plan.identity for _, known in cached)
+        for number, (leaf, known) in enumerate(cached, 1):
+            if count[known.analysis.plan.identity] > 1:
+                analysis = replace(known.analysis, plan=replace(known.analysis.plan, ordinal=number))
+                leaf.known = replace(known, place=replace(known.place, ordinal=number), analysis=analysis)
 
     def find(self, method: str, path: str, scope: dict[str, Any]) -> Known | None:
         """What would answer the method and path; None where nothing of FastAPI's would."""
@@ -146,28 +227,26 @@ class Survey:
                 return self._find(entry.level, entry.level.root_path or root_path, scope)
         return None
 
-    def _number_twins(self) -> None:
-        """Give a number to each cached route that another one is the same as by all that every process knows."""
-        cached = {key: known for key, known in self.known.items() if known.analysis.plan.policy is not None}
-        count = Counter(known.analysis.plan.identity for known in cached.values())
-        for number, (key, known) in enumerate(cached.items(), 1):
-            if count[known.analysis.plan.identity] > 1:
-                analysis = replace(known.analysis, plan=replace(known.analysis.plan, ordinal=number))
-                self.known[key] = replace(known, place=replace(known.place, ordinal=number), analysis=analysis)
-
     def _level(self, app: Any, place: Place, above: tuple[int, ...]) -> _Level:
         level = _Level(str(getattr(app, "root_path", "") or ""))
         self.plain = self.plain and not level.root_path
         routes: list[BaseRoute] | None = getattr(app, "routes", None)
-        if routes is None or id(app) in above:
+        if routes is None:
+            return level
+        if id(app) in above:
+            self._again.setdefault(id(app), []).append(place)
             return level
         self.apps.append(app)
         self.whole = self.whole and routes_visibly(app)
         router: Any = getattr(app, "router", app)
         self._lists.append(routes)
+        self._listed.elements(routes)
+        self._listed.attributes(router, "routes")
         inherited = [*getattr(router, "dependencies", ())]
         for included, dependencies in included_routers(routes):
             self._lists.append(included.routes)
+            self._listed.elements(included.routes)
+            self._listed.attributes(included, "routes")
             inherited += [*dependencies, *included.dependencies]
             custom = own_methods(included, APIRouter, ("handle", "matches"))
             if custom is not None:
@@ -177,7 +256,8 @@ class Survey:
         place = replace(place, inherited=place.inherited | found)
         for original, effective in effective_routes(routes):
             level.entries += self._entry(original, effective, place, (*above, id(app)))
-            if type(effective if isinstance(effective, BaseRoute) else original).matches not in _MATCHING:
+            matching = effective if isinstance(effective, BaseRoute) else original
+            if type(matching).matches not in _MATCHING or "matches" in vars(matching):
                 self.plain = False
                 # It may take a request away from those after it, by anything in it.
                 reason = f"the route class {type(original).__qualname__} before it matches in a way of its own"
@@ -186,16 +266,17 @@ class Survey:
 
     def _entry(self, original: BaseRoute, effective: Any, place: Place, above: tuple[int, ...]) -> Iterator[_Entry]:
         if isinstance(original, APIRoute):
-            known = Known(effective, place, analyse(effective, place, {}))
-            self.known[id(effective)] = known
-            yield _Leaf(effective.path_regex, known.analysis.plan.methods or None, known)
+            leaf = _Leaf(effective.path_regex, frozenset(effective.methods) or None)
+            place = replace(place, watched=place.watched.joined([_watched(effective)]))
+            self._found.append(_Way(effective, place, leaf, above))
+            yield leaf
         elif isinstance(effective, routing.Mount):
             yield _Branch(effective, effective.path_regex, self._mounted(effective, place, above))
         elif isinstance(effective, routing.Host):
             yield _Branch(effective, None, self._mounted(effective, place, above))
         elif isinstance(effective, routing.Route):
             self.others.append(effective)
-            yield _Leaf(effective.path_regex, None if effective.methods is None else frozenset(effective.methods), None)
+            yield _Leaf(effective.path_regex, None if effective.methods is None else frozenset(effective.methods))
         elif not isinstance(effective, routing.WebSocketRoute):
             self.others.append(effective if isinstance(effective, BaseRoute) else original)
             yield _Foreign(effective)
@@ -208,16 +289,51 @@ class Survey:
         prefix = mount.path_format.removesuffix("/{path}") if isinstance(mount, routing.Mount) else ""
         stock = routing.Mount if isinstance(mount, routing.Mount) else routing.Host
         custom = own_methods(mount, stock, ("__call__", "handle"))
+        chosen = own_methods(mount, stock, ("matches",))
         given: frozenset[str] = frozenset(mount.param_convertors if isinstance(mount, routing.Host) else ())
+        watched = Watched()
+        watched.attributes(mount, "app")
+        watched.members(mount, "handle", "matches")
         place = Place(
             prefix=place.prefix + prefix,
             parameters=place.parameters | (frozenset(mount.param_convertors) - {"path"}),
-            front_off=place.front_off or custom or inside.reason,
+            front_off=place.front_off or custom or chosen or inside.reason,
             inherited=place.inherited,
             origin=place.origin or inside.cors,
             commits=place.commits or not inside.harmless,
             hosts=place.hosts | given,
             under=(*place.under, *([mount.host_format] if isinstance(mount, routing.Host) else [])),
             layers=(*place.layers, *([custom] if custom else []), *inside.layers),
+            watched=place.watched.joined([watched, inside.watched]),
         )
         return self._level(inside.app, place, above)
+
+
+def _roots(scope: Mapping[str, Any]) -> Iterator[str]:
+    """What the root path may have been before mounts wrote theirs behind it, the likeliest first."""
+    yield str(scope.get("app_root_path", scope.get("root_path", "")))
+    root_path = str(scope.get("root_path", ""))
+    for match in re.finditer("/|$", root_path):
+        yield root_path[: match.start()]
+
+
+def _watched(route: EffectiveRoute) -> Watched:
+    """What of a route itself decides how it answers."""
+    watched = Watched()
+    watched.attributes(route, "app", "dependant", "dependency_overrides_provider")
+    original = original_of(route)
+    watched.members(original, "get_route_handler", "matches")
+    # Our hook comes later, and is no change.
+    before = replaced(original, "handle")
+    watched.asked(lambda: replaced(original, "handle") is not before)
+    root = route.dependant
+    # So is the note of its calls.
+    call = declared_call(root)
+    watched.asked(lambda: declared_call(root) is not call)
+    nodes = [root]
+    for node in nodes:
+        if node is not root:
+            watched.attributes(node, "call")
+        watched.elements(node.dependencies)
+        nodes += node.dependencies
+    return watched

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
 from starlette.routing import BaseRoute, Route
 
-from fastapi_cacheinval.routes.analysis import Place, analyse
+from fastapi_cacheinval.routes.analysis import analyse
 from fastapi_cacheinval.routes.arrival import note_calls
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at, original_of
-from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack
+from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
+from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 from fastapi_cacheinval.routes.route_hook import hook
 from fastapi_cacheinval.routes.route_tree import Known, Survey
@@ -25,7 +26,6 @@ logger = logging.getLogger("fastapi_cacheinval.routes")
 
 # Process-wide: a table made anew must not give a number that stored responses of another set carry.
 _epochs = count(1)
-_strays = count(1)
 _SETS_KEPT = 8
 _STRAYS_KEPT = 1024
 # To compare a path with more costs as much as to let it go the long way.
@@ -38,7 +38,7 @@ class _OverrideSet:
 
     overrides: Mapping[Any, Any]
     epoch: int
-    known: dict[int, Known] = field(default_factory=dict[int, Known])
+    known: dict[tuple[int, str, int], Known] = field(default_factory=dict[tuple[int, str, int], Known])
 
 
 def _safe(route: BaseRoute) -> bool:
@@ -49,17 +49,18 @@ class RouteTable:
     """The plans of all routes of an application, of its includes at any depth and of the apps mounted in it.
 
     Built at start; routes added later are found when the number of routes has changed, or at their first use.
-    `front=True` is the author's word for the middleware inside ours; that of mounted apps still counts.
+    What is changed later on the way to a route, or of the route itself, is found when the route is next used.
+    `front=True` is the author's word for the middleware inside ours; that of mounted apps still counts. `changed` is
+    called when the front lookup may know responses of a route that is no longer what it was.
     """
 
-    def __init__(self, app: Any, inside: MiddlewareStack, *, front: bool | None = None) -> None:
+    def __init__(
+        self, app: Any, inside: MiddlewareStack, *, front: bool | None = None, changed: Callable[[], None] | None = None
+    ) -> None:
         self._app = inside.app if app is None else app
         self._inside = inside
-        self._off: str | None = None
-        if front is False:
-            self._off = "front=False"
-        elif not inside.harmless and front is not True:
-            self._off = inside.reason
+        self._front = front
+        self._changed = changed
         self._overridden: deque[_OverrideSet] = deque(maxlen=_SETS_KEPT)
         self._strays: dict[int, Known] = {}
         # Each that holds `dependency_overrides`, once; it only grows, because others may be reading it.
@@ -69,16 +70,29 @@ class RouteTable:
         self._whole = False
         self._survey = self._fresh()
 
+    @property
+    def _off(self) -> str | None:
+        """What turns the front lookup off for the whole app."""
+        if self._front is False:
+            return "front=False"
+        return None if self._front is True else self._inside.reason
+
     def _fresh(self) -> Survey:
         inside = self._inside
-        place = Place(front_off=self._off, origin=inside.cors, commits=not inside.harmless, layers=inside.layers)
+        place = Place(
+            front_off=self._off,
+            origin=inside.cors,
+            commits=not inside.harmless,
+            layers=inside.layers,
+            watched=inside.watched,
+        )
         survey = Survey(self._app, place)
         self._whole = survey.whole
         for route in survey.others:
             # Where a layer may change the method, a read has to be told from what it came as.
             if survey.layered or not _safe(route):
                 self._whole = hook(route) and self._whole
-        for known in survey.known.values():
+        for known in survey.known:
             self._hook(known, always=survey.layered)
             provider = known.analysis.plan.provider
             if provider is not None and not any(provider is other for other in self.providers):
@@ -102,7 +116,7 @@ class RouteTable:
         self._starts = None
 
     def _starts_of(self, survey: Survey) -> tuple[str, ...] | None:
-        cached = [known.analysis.plan for known in survey.known.values() if known.analysis.plan.policy is not None]
+        cached = [known.analysis.plan for known in survey.known if known.analysis.plan.policy is not None]
         # A layer may make an unsafe request of a GET, wherever that leads.
         if not survey.plain or survey.layered:
             return None
@@ -116,7 +130,7 @@ class RouteTable:
     @property
     def plans(self) -> tuple[RoutePlan, ...]:
         """Every FastAPI route's plan, in matching order, overrides aside."""
-        return tuple(known.analysis.plan for known in self._survey.known.values())
+        return tuple(known.analysis.plan for known in self._survey.known)
 
     def names(self) -> list[str]:
         """The routes that concern a cache, each by template and handler; all of them where none does."""
@@ -125,13 +139,17 @@ class RouteTable:
 
     def audit(self) -> None:
         """Raise the first `CallerDependentRoute` or other `ConfigurationError`, in matching order."""
-        for known in self._survey.known.values():
+        for known in self._survey.known:
             for error in known.analysis.errors:
                 raise error
 
     def warnings(self) -> list[str]:
         """What works, but not as its author will expect."""
-        return [line for known in self._survey.known.values() for line in known.analysis.warnings]
+        return [line for known in self._survey.known for line in known.analysis.warnings]
+
+    def notes(self) -> list[str]:
+        """What no signature shows, for authors to look at."""
+        return [line for known in self._survey.known for line in known.analysis.notes]
 
     def describe(self) -> list[str]:
         """What turned the front lookup off, and where."""
@@ -145,7 +163,17 @@ class RouteTable:
         route = effective_route_at(scope)
         if route is None:
             return None
-        return self._current(self._survey.known.get(id(route)) or self._strays.get(id(route)) or self._meet(route))
+        known = self._known(route, scope)
+        if known is not None and known.changed:
+            self._look_again()
+            known = self._known(route, scope)
+        return self._current(known or self._strays.get(id(route)) or self._meet(route, scope))
+
+    def _known(self, route: EffectiveRoute, scope: Mapping[str, Any]) -> Known | None:
+        ways = self._survey.ways_to(route)
+        if len(ways) <= 1:
+            return ways[0] if ways else None
+        return self._survey.taken(ways, scope)
 
     def sees_all(self) -> bool:
         """Whether each route that can be given an unsafe request is one that notes its arrival, from now on."""
@@ -178,10 +206,11 @@ class RouteTable:
         if not overrides:
             return known.analysis.plan
         state = self._state(overrides)
-        kept = state.known.get(id(known.route))
+        way = (id(known.route), known.analysis.plan.path, known.place.ordinal)
+        kept = state.known.get(way)
         if kept is None:
             analysis = analyse(known.route, known.place, state.overrides, state.epoch, known.analysis.plan)
-            kept = state.known[id(known.route)] = replace(known, analysis=analysis)
+            kept = state.known[way] = replace(known, analysis=analysis)
             self._hook(kept)
         return kept.analysis.plan
 
@@ -194,22 +223,32 @@ class RouteTable:
         return state
 
     def _refresh(self) -> None:
-        """Look at the routes again where some were added or removed."""
-        if not self._survey.outdated:
-            return
+        """Look at the routes again where some were added, removed or replaced."""
+        if self._survey.outdated or self._survey.changed:
+            self._look_again()
+
+    def _look_again(self) -> None:
         before = self._survey
+        self._inside = middleware_stack_of(self._inside.start)
         self._survey = self._fresh()
         self._strays.clear()
         for state in self._overridden:
             state.known.clear()
-        for key, known in self._survey.known.items():
-            if key not in before.known:
-                self._tell(known)
+        told = {(known.analysis.plan.path, str(error)) for known in before.known for error in known.analysis.errors}
+        for known in self._survey.known:
+            self._tell(known, told)
+        gone = (
+            known.changed or not self._survey.ways_to(known.route)
+            for known in before.known
+            if known.analysis.plan.front
+        )
+        if self._changed is not None and any(gone):
+            self._changed()
 
-    def _meet(self, route: EffectiveRoute) -> Known:
+    def _meet(self, route: EffectiveRoute, scope: Mapping[str, Any]) -> Known:
         """A route seen for the first time on a request."""
         self._refresh()
-        found = self._survey.known.get(id(route))
+        found = self._known(route, scope)
         if found is not None:
             return found
         logger.info(
@@ -218,10 +257,10 @@ class RouteTable:
             route.path_format,
         )
         stray = "it was not among the routes at start"
-        place = Place(front_off=stray, origin=True, commits=True, ordinal=-next(_strays), layers=(stray,))
+        place = Place(front_off=stray, origin=True, commits=True, ordinal=own_number(), layers=(stray,))
         known = Known(route, place, analyse(route, place, {}))
         self._hook(known)
-        self._tell(known)
+        self._tell(known, set())
         if len(self._strays) >= _STRAYS_KEPT:
             self._strays.clear()
         self._strays[id(route)] = known
@@ -237,6 +276,7 @@ class RouteTable:
             note_calls(known.route)
 
     @staticmethod
-    def _tell(known: Known) -> None:
+    def _tell(known: Known, told: set[tuple[str, str]]) -> None:
         for error in known.analysis.errors:
-            logger.error("A route added after the start is not cached: %s", error)
+            if (known.analysis.plan.path, str(error)) not in told:
+                logger.error("A route added or changed after the start is not cached: %s", error)

@@ -167,9 +167,13 @@ def test_every_detail_that_the_cache_gives_is_documented() -> None:
     code = "\n".join(source.read_text("utf-8") for source in sources)
     lines = [line for line in code.splitlines() if re.search(r"\bdetail ?= ?", line)]
     found = {detail for line in lines for detail in re.findall(r'(?<!b)"([a-z-]+)"', line)} | set(
-        re.findall(r'\.bypass\("([a-z-]+)"\)', code)
+        re.findall(r'\b(?:_?bypass|bypassed|Refuse)\((?:\w+, )?"([a-z-]+)"', code)
     )
-    found |= set(re.findall(r'return "([a-z-]+)"', (ROOT / "fastapi_cacheinval/core/storing.py").read_text("utf-8")))
-    assert {"set-cookie", "disabled", "late-purge"} <= found
-    documented = " ".join((ROOT / "docs" / page).read_text("utf-8") for page in ("http.md", "invalidation.md"))
+    found |= set(re.findall(r'\bclosed ?= ?.*"([a-z-]+)"', code))
+    for given in ("core/storing.py", "core/rfc9111/storing.py", "framework/reading.py", "framework/rfc9111/lookup.py"):
+        found |= set(re.findall(r'return "([a-z-]+)"', (ROOT / "fastapi_cacheinval" / given).read_text("utf-8")))
+    assert {"set-cookie", "disabled", "late-purge", "behind", "unseen-inside", "content", "too-many-tags"} <= found
+    documented = " ".join(
+        (ROOT / "docs" / page).read_text("utf-8") for page in ("http.md", "invalidation.md", "rfc-9111.md")
+    )
     assert {detail for detail in found if detail not in documented} == set()

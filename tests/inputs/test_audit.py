@@ -285,3 +285,82 @@ def test_an_event_stream_under_a_policy_is_no_error(table) -> None:
         yield {"a": 1}
 
     table(app).audit()
+
+
+class Store:
+    """Stands for a database session."""
+
+    def __init__(self) -> None:
+        self.info: dict[str, str] = {}
+
+
+def store() -> Store:
+    return Store()
+
+
+def repository(db: Annotated[Store, Depends(store)]) -> Store:
+    return db
+
+
+def writes_the_user(db: Annotated[Store, Depends(store)], authorization: Annotated[str, Header()] = "") -> None:
+    db.info["user"] = authorization
+
+
+def checks_the_user(authorization: Annotated[str, Header()] = "") -> None:
+    pass
+
+
+def reads_store(db: Annotated[Store, Depends(store)]) -> str:
+    return db.info["user"]
+
+
+def reads_repository(db: Annotated[Store, Depends(repository)]) -> str:
+    return db.info["user"]
+
+
+def reads_anew(db: Annotated[Store, Depends(store, use_cache=False)]) -> str:
+    return db.info["user"]
+
+
+def notes(table: Any, endpoint: Any, *lists: Any, **policy: Any) -> list[str]:
+    app = FastAPI(openapi_url=None)
+    app.get("/it", dependencies=[cached(ttl=60, **policy), *lists])(endpoint)
+    made = table(app)
+    made.audit()
+    found: list[str] = made.notes()
+    return found
+
+
+@pytest.mark.parametrize("endpoint", [reads_store, reads_repository])
+@pytest.mark.parametrize("cover", ["guarded_by", "partition_by"])
+def test_an_object_that_a_cover_and_the_handler_share_is_noted(table, endpoint, cover) -> None:
+    """The cover may write into it who asks, and no signature says so: the note names both, and what to do."""
+    (line,) = notes(table, endpoint, **{cover: writes_the_user})
+    assert "writes_the_user and the handler are handed the same store" in line
+    assert "/it" in line
+    assert "partition_by" in line
+
+
+def test_what_is_not_shared_is_not_noted(table) -> None:
+    """A guard without the object, an object that is made anew, and a route that is the same for all by word."""
+    assert notes(table, reads_store, guarded_by=checks_the_user) == []
+    assert notes(table, reads_anew, guarded_by=writes_the_user) == []
+    assert notes(table, reads_store, Depends(writes_the_user), shared=True) == []
+    assert notes(table, page, guarded_by=writes_the_user) == []
+
+
+def test_an_object_that_is_made_of_the_identity_is_the_pattern_that_is_right(table) -> None:
+    """The identity is the partition, and the session that has it is a guard that the handler is handed: no note."""
+
+    def tenant(authorization: Annotated[str, Header()] = "") -> str:
+        return authorization
+
+    def tenants_store(of: Annotated[str, Depends(tenant)]) -> Store:
+        made = Store()
+        made.info["user"] = of
+        return made
+
+    def endpoint(db: Annotated[Store, Depends(tenants_store)]) -> str:
+        return db.info["user"]
+
+    assert notes(table, endpoint, partition_by=tenant, guarded_by=tenants_store) == []

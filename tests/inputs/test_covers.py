@@ -57,9 +57,25 @@ def test_a_partition_covers_its_node_wherever_the_value_is_used(plan) -> None:
     def endpoint(of: Annotated[str, Depends(tenant)], it: Annotated[str, Depends(service)]) -> str:
         return of
 
-    found = plan(app_with(endpoint, Depends(tenant), cached(ttl=60, partition_by=tenant)))
+    found = plan(app_with(endpoint, Depends(tenant), cached(ttl=60, partition_by=tenant, guarded_by=service)))
     assert found.sharing is Sharing.COVERED
     assert not found.front
+
+
+def test_what_a_partition_feeds_may_refuse_and_has_to_run(plan) -> None:
+    """Made of nothing but the partition's value, a service is no less a check that a hit would skip."""
+
+    def service(of: Annotated[str, Depends(tenant)]) -> str:
+        return of
+
+    def endpoint(it: Annotated[str, Depends(service)]) -> str:
+        return it
+
+    found = plan(app_with(endpoint, cached(ttl=60, partition_by=tenant)))
+    assert found.sharing is Sharing.UNPROVED
+    assert found.uncovered == (
+        "dependency service: depends on OAuth2PasswordBearer (security scheme OAuth2PasswordBearer)",
+    )
 
 
 def test_a_partition_says_nothing_of_its_own_sub_dependencies(table) -> None:
@@ -153,10 +169,14 @@ def test_scopes_that_nothing_uses_do_not_count(plan) -> None:
     def read_header(authorization: Annotated[str, Header()]) -> str:
         return authorization
 
-    def outer(of: Annotated[str, Depends(read_header)]) -> None:
-        pass
+    def outer(of: Annotated[str, Depends(read_header)]) -> str:
+        return of
 
-    app = app_with(handler, cached(ttl=60, partition_by=read_header), Security(outer, scopes=["admin"]))
+    def endpoint(of: Annotated[str, Security(outer, scopes=["admin"])]) -> str:
+        return of
+
+    guard = Security(outer, scopes=["admin"])
+    app = app_with(endpoint, cached(ttl=60, partition_by=read_header, guarded_by=guard))
     assert plan(app).sharing is Sharing.COVERED
 
 

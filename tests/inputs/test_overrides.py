@@ -162,7 +162,7 @@ def test_an_override_of_a_sub_dependency_of_an_override_counts(table) -> None:
 
     app.dependency_overrides = {user: outer, from_query: from_header}
     plan = table(app).plan_for({"type": "http", "route": app.routes[-1]})
-    assert plan.uncovered == ("dependency from_header: Header() 'authorization'",)
+    assert plan.uncovered == ("dependency outer: depends on from_header (Header() 'authorization')",)
 
 
 def scoped(scopes: SecurityScopes, authorization: Annotated[str, Header()] = "") -> str:

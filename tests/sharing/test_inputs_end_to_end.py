@@ -360,7 +360,8 @@ async def test_the_secret_decides_where_a_partitions_responses_lie() -> None:
 
         with patch.object(shop.cache.engine, "keep", wraps=shop.cache.engine.keep) as kept:
             assert_miss(await shop.ask("/mine", headers={"x-user": "alice"}))
-        return kept.call_args.args[0].key
+        key: bytes = kept.call_args.args[0]
+        return key
 
     assert await key_with(secret="one" * 6) == await key_with(secret=b"one" * 6)
     assert await key_with(secret="one" * 6) != await key_with(secret="two" * 6)

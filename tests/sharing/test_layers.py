@@ -750,7 +750,7 @@ async def test_a_route_that_is_replaced_under_its_tap_is_forwarded() -> None:
         answer = await ask(it.app, "/it", headers=by(who))
         assert answer.headers["x-user"] == who
         assert answer.cache is not None
-        assert answer.cache.detail == "unseen-inside"
+        assert answer.cache.detail == "caller-dependent"
     route.handle = tapped
     assert_hit(await it.same())
 

@@ -468,27 +468,25 @@ def _by_callable_only(patch: pytest.MonkeyPatch) -> None:
 
 
 def _sub_dependencies_too(patch: pytest.MonkeyPatch) -> None:
-    def below(places: list[dependency_tree.Node], prefix: str) -> tuple[object, ...]:
-        found = [
-            cover for place in places for cover in place.children if (cover.declares.name or "").startswith(prefix)
-        ]
-        return tuple(node.identity for cover in found for node in cover.walk())
+    def below(self: covers.Covers, node: dependency_tree.Node) -> bool:
+        return any(node.identity == each.identity for cover in self.partitions for each in cover.walk())
 
-    patch.setattr(covers, "_everywhere", below)
+    patch.setattr(covers.Covers, "keeps", below)
 
 
 def _guards_like_partitions(patch: pytest.MonkeyPatch) -> None:
-    def both(self: Any, node: dependency_tree.Node) -> bool:
-        return node.reused and node.identity in (*self.partitions, *self.guards)
+    def both(self: covers.Covers, node: dependency_tree.Node) -> bool:
+        return node.reused and any(node.identity == each.identity for each in (*self.partitions, *self.guards))
 
-    patch.setattr(covers._Covers, "covers", both)
+    patch.setattr(covers.Covers, "keeps", both)
 
 
 def _siblings_ignored(patch: pytest.MonkeyPatch) -> None:
     right: Any = vars(analysis)["uncovered"]
 
-    def some(root: dependency_tree.Node, cached: Any) -> tuple[str, ...]:
-        return () if cached is not None and (cached.policy.partition or cached.policy.guards) else right(root, cached)
+    def some(root: dependency_tree.Node, cached: Any) -> tuple[tuple[covers.Uncovered, ...], tuple[str, ...]]:
+        has_covers = cached is not None and (cached.policy.partition or cached.policy.guards)
+        return ((), ()) if has_covers else right(root, cached)
 
     patch.setattr(analysis, "uncovered", some)
 
@@ -509,8 +507,8 @@ def _no_headers_of_the_handler(patch: pytest.MonkeyPatch) -> None:
 def _dependencies_may_read_headers(patch: pytest.MonkeyPatch) -> None:
     right: Any = vars(covers)["caller_reads"]
 
-    def less(node: dependency_tree.Node, *, handler: bool) -> tuple[str, ...]:
-        return tuple(each for each in right(node, handler=handler) if "Header()" not in each)
+    def less(node: dependency_tree.Node, **options: Any) -> tuple[str, ...]:
+        return tuple(each for each in right(node, **options) if "Header()" not in each)
 
     patch.setattr(covers, "caller_reads", less)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Annotated, assert_type
 
@@ -17,6 +18,7 @@ from fastapi_cacheinval import (
     CachePolicy,
     CacheTags,
     HTTPCache,
+    PartitionBy,
     cached,
     invalidates,
     invalidates_nothing,
@@ -91,6 +93,59 @@ def update_product(product_id: int, tags: CacheTags) -> Response:
 @app.get("/reports", dependencies=[cached(LONG, guarded_by=Depends(require_admin), cache_control="no-store")])
 async def dashboard() -> str:
     """Covered."""
+    return ""
+
+
+class User:
+    """What a dependency gives, and no key holds."""
+
+    id: int = 0
+
+
+def current_user(x_user: str = "") -> User:
+    """Returns it."""
+    return User()
+
+
+async def awaited_user(x_user: str = "") -> User:
+    """Gives it when awaited."""
+    return User()
+
+
+def yielded_user(x_user: str = "") -> Iterator[User]:
+    """Yields it."""
+    yield User()
+
+
+async def async_yielded_user(x_user: str = "") -> AsyncIterator[User]:
+    """Yields it when awaited."""
+    yield User()
+
+
+def id_of(user: User) -> int:
+    """A part of it that a key holds."""
+    return user.id
+
+
+def length_of(text: str) -> int:
+    """A key of something else."""
+    return len(text)
+
+
+PARTITIONS = (
+    PartitionBy(current_user, key=lambda user: user.id),
+    PartitionBy(awaited_user, key=lambda user: user.id),
+    PartitionBy(yielded_user, key=id_of),
+    PartitionBy(async_yielded_user, id_of),
+    PartitionBy(User, key=id_of),
+    PartitionBy(Depends(current_user), key=id_of),
+)
+
+
+@app.get("/accounts", dependencies=[cached(ttl=60, partition_by=PARTITIONS, vary=["x-edition-key"])])
+@app.get("/account", dependencies=[cached(ttl=60, partition_by=PARTITIONS[0], guarded_by=require_admin)])
+async def accounts() -> str:
+    """Kept apart by a part of a value."""
     return ""
 
 

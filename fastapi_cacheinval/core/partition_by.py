@@ -1,0 +1,59 @@
+"""`PartitionBy`: a dependency whose value is no key itself, with the function that makes one of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+from fastapi_cacheinval.errors import ConfigurationError
+
+__all__ = ["PartitionBy", "UnusableKey"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class PartitionBy:
+    """A partition by a part of what a dependency gives: `PartitionBy(current_user, key=lambda user: user.id)`.
+
+    - `dependency`: a callable, or `Depends` or `Security` of one. It is the cover: FastAPI runs it before the
+      lookup, on every request.
+    - `key`: a function of its value. It returns what keeps responses apart: a `str`, `bytes`, `int`, `UUID`,
+      `Enum`, `None`, or a tuple of these. It is called on every request, in the event loop.
+
+    It stands wherever `partition_by` takes a dependency, alone or in a tuple. Raises `ConfigurationError` for a
+    dependency or a key that cannot be called. The app answers a request whose `key` raises or returns another type,
+    uncached: `Cache-Status` says `detail=partition`, and the log names the route once.
+    """
+
+    dependency: Any
+    key: Callable[[Any], object]
+
+    # The value is what FastAPI hands on: what is awaited or yielded.
+    @overload
+    def __init__(self, dependency: Callable[..., Awaitable[_T]], key: Callable[[_T], object]) -> None: ...
+    @overload
+    def __init__(self, dependency: Callable[..., AsyncIterator[_T]], key: Callable[[_T], object]) -> None: ...
+    @overload
+    def __init__(self, dependency: Callable[..., Iterator[_T]], key: Callable[[_T], object]) -> None: ...
+    @overload
+    def __init__(self, dependency: Callable[..., _T], key: Callable[[_T], object]) -> None: ...
+    @overload
+    def __init__(self, dependency: Any, key: Callable[[Any], object]) -> None: ...
+    def __init__(self, dependency: Any, key: Callable[[Any], object]) -> None:
+        if isinstance(dependency, PartitionBy) or not callable(getattr(dependency, "dependency", dependency)):
+            raise ConfigurationError(f"PartitionBy takes a dependency (a callable or Depends), not {dependency!r}.")
+        if not callable(key):
+            raise ConfigurationError(f"PartitionBy's key is a function of the dependency's value, not {key!r}.")
+        object.__setattr__(self, "dependency", dependency)
+        object.__setattr__(self, "key", key)
+
+
+class UnusableKey:
+    """Stands for the value of a `key` that raised: no cache key can hold it. `error` is what was raised."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error

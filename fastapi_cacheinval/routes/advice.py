@@ -1,0 +1,111 @@
+"""The line that an author has to write, for a route whose covers leave something uncovered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from inspect import isclass, unwrap
+from typing import Any
+
+from fastapi_cacheinval.dependencies import Cached
+from fastapi_cacheinval.routes.covers import Covers, Uncovered, reached
+from fastapi_cacheinval.routes.dependency_tree import Node
+from fastapi_cacheinval.routes.partition_types import unfit_for_a_key
+
+__all__ = ["advice", "spelled"]
+
+
+def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered]) -> str:
+    """Why the covers that are given fall short, and the line that works; empty where no cover can help."""
+    if not found or cached is None:
+        return ""
+    covers = Covers.of(root, cached)
+    reasons = [_reason(root, covers, each) for each in found] if covers.partitions or covers.guards else []
+    unsolved = [each for each in found if not each.node.reused]
+    if unsolved:
+        names = ", ".join(spelled(each.node, root) for each in unsolved)
+        return " ".join([*reasons, f"Declare {names} without use_cache=False, so that it is solved once per request."])
+    return " ".join([*reasons, f"This line works: cached(..., {_line(root, covers, cached, found)})."])
+
+
+def _reason(root: Node, covers: Covers, each: Uncovered) -> str:
+    name = spelled(each.node, root)
+    given = _given(root, covers)
+    if each.skipped and not each.unkeyed:
+        on = [spelled(node, root) for node in each.node.walk() if node is not each.node and covers.keeps(node)]
+        return (
+            f"{given} falls short: {name} depends on {', '.join(dict.fromkeys(on))}, may refuse the caller, and would "
+            "not run on a hit."
+        )
+    if each.taken and covers.guards_only(each.node):
+        return f"{given} falls short: the value of {name} is used, and the value of a guard is in no cache key."
+    return f"{given} falls short: it does not cover {name}."
+
+
+def _given(root: Node, covers: Covers) -> str:
+    return _fields([spelled(node, root) for node in covers.partitions], [spelled(node, root) for node in covers.guards])
+
+
+def _line(root: Node, covers: Covers, cached: Cached, found: Sequence[Uncovered]) -> str:
+    """`partition_by=..., guarded_by=...` with what is missing."""
+    keys = cached.policy.partition_keys
+    partitions = [
+        name if key is None else f"PartitionBy({name}, key=...)"
+        for name, key in zip((spelled(node, root) for node in covers.partitions), keys, strict=False)
+    ]
+    guards = {node.identity: spelled(node, root) for node in covers.guards}
+    other: list[str] = []
+    alone = len(found) == 1 and not guards and not any(covers.keeps(node) for node, _ in reached(root, cached))
+    for each in found:
+        name = spelled(each.node, root)
+        keyed = f"PartitionBy({name}, key=...)"
+        if each.unkeyed and each.taken:
+            guards.pop(each.node.identity, None)
+            partitions.append(keyed if unfit_for_a_key(each.node.call) else name)
+        else:
+            guards[each.node.identity] = name
+            if each.taken and alone:
+                other.append(keyed)
+    line = _fields(partitions, [*dict.fromkeys(guards.values())])
+    return f"{line}), or with a part of its value: cached(..., partition_by={other[0]}" if other else line
+
+
+def _fields(partitions: Sequence[str], guards: Sequence[str]) -> str:
+    fields = {"partition_by": [*dict.fromkeys(partitions)], "guarded_by": [*dict.fromkeys(guards)]}
+    return ", ".join(f"{field}={_tuple(names)}" for field, names in fields.items() if names)
+
+
+def _tuple(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"({', '.join(names)})"
+
+
+def spelled(node: Node, root: Node) -> str:
+    """A dependency as its author writes it, with the security scopes and the exit that it is asked for."""
+    call, scopes, leaves = node.identity
+    name = _name(call, root)
+    if scopes:
+        return f"Security({name}, scopes={sorted(scopes)})"
+    return f"Depends({name}, scope='function')" if leaves == "function" else name
+
+
+def _name(call: Any, root: Node) -> str:
+    known = next(_names_of(call, root), None)
+    if known is not None:
+        return known
+    while isinstance(call, partial):
+        call = call.func
+    owner = getattr(call, "__self__", None)
+    if owner is not None and not isclass(owner):
+        return f"{_name(owner, root)}.{call.__name__}"
+    return str(getattr(call, "__name__", None) or type(call).__name__)
+
+
+def _names_of(call: Any, root: Node) -> Iterator[str]:
+    """The names that objects without one of their own have in the modules of the route's functions."""
+    if hasattr(call, "__name__"):
+        return
+    for node in root.walk():
+        bare: Any = unwrap(node.call) if callable(node.call) else node.call
+        for name, value in getattr(bare, "__globals__", {}).items():
+            if value is call:
+                yield name

@@ -1,0 +1,71 @@
+"""Whether code is the framework's own, or ours: decided by where it was written, never by the names it carries.
+
+`functools.wraps` copies `__module__`, `__qualname__` and even attributes onto a wrapper. It cannot copy the namespace
+that a function was compiled in, so that is what is compared.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from types import FunctionType, MethodType
+from typing import Any
+
+__all__ = ["beneath", "home_of", "is_frameworks", "is_frameworks_class", "is_unpatched"]
+
+_FRAMEWORK = frozenset({"fastapi", "starlette"})
+# Their wrappers time and report what they wrap, and change no answer. What they wrap they hold as `old_...`.
+_OBSERVERS = frozenset({"sentry_sdk"})
+# A method that calls `super()` has this one; any other free variable holds something of its maker's.
+_SUPER = frozenset({"__class__"})
+
+
+def home_of(function: Any) -> str | None:
+    """The module that a function or method was written in.
+
+    None for what is not one (an object, a partial), for a function made by another one, which does what its maker
+    was given, and for one whose module has been replaced.
+    """
+    bare: Any = beneath(function.__func__ if type(function) is MethodType else function)
+    if type(bare) is not FunctionType or not _SUPER.issuperset(bare.__code__.co_freevars):
+        return None
+    return _written_in(bare)
+
+
+def _written_in(function: FunctionType) -> str | None:
+    name = function.__globals__.get("__name__")
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    return name if module is not None and vars(module) is function.__globals__ else None
+
+
+def beneath(function: Any) -> Any:
+    """What an observer's wrapper wraps, however often; anything else is given back as it is."""
+    while type(function) is FunctionType and (_written_in(function) or "").partition(".")[0] in _OBSERVERS:
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        held = [cell.cell_contents for name, cell in cells if name.startswith("old_")]
+        if len(held) != 1:
+            break
+        function = held[0]
+    return function
+
+
+def is_frameworks(function: Any) -> bool:
+    """Whether FastAPI or Starlette wrote a function or method."""
+    return (home_of(function) or "").partition(".")[0] in _FRAMEWORK
+
+
+def is_frameworks_class(kind: type) -> bool:
+    """Whether a class is one of FastAPI's or Starlette's, as they wrote it."""
+    module = sys.modules.get(kind.__module__)
+    stands_there = module is not None and vars(module).get(kind.__name__) is kind
+    return stands_there and kind.__module__.partition(".")[0] in _FRAMEWORK and is_unpatched(kind)
+
+
+def is_unpatched(kind: type) -> bool:
+    """Whether every method of a framework's class is the one that it was written with."""
+    methods: dict[str, Any] = dict(vars(kind))
+    for value in methods.values():
+        method = value.__func__ if type(value) in (staticmethod, classmethod) else value
+        if callable(method) and not inspect.isclass(method) and not is_frameworks(method):
+            return False
+    return True

@@ -1,0 +1,315 @@
+"""What is changed after the start is looked at again before anything is handed out by what was true at the start."""
+
+# No postponed annotations: the handlers name classes and callables of their own test.
+
+import asyncio
+import logging
+from collections.abc import Callable
+from types import MethodType
+from typing import Annotated, Any
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
+from fastapi.dependencies.utils import get_parameterless_sub_dependant
+from fastapi.routing import APIRoute
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import PlainTextResponse
+
+from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
+from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
+from fastapi_cacheinval.routes.table import RouteTable
+from fastapi_cacheinval.testing import assert_hit
+from tests.helpers.http import Call, ask, scope_of, until
+
+pytestmark = pytest.mark.anyio
+
+KEY = {"x-key": "alice"}
+
+
+class NeedsKey:
+    """Answers 401 to a request without a key."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and b"x-key" not in dict(scope["headers"]):
+            await PlainTextResponse("key", 401)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def needs_key(x_key: Annotated[str | None, Header()] = None) -> None:
+    if x_key is None:
+        raise HTTPException(401)
+
+
+class Site:
+    """An app with a page of its own, one in a router and one in a mounted app, behind a cache that has started."""
+
+    def __init__(self, **options: Any) -> None:
+        self.app, self.inner, self.router = FastAPI(), FastAPI(), APIRouter()
+        self.written: list[str] = []
+        for router in (self.app, self.inner, self.router):
+            self._fill(router)
+        self.app.include_router(self.router, prefix="/included")
+        self.app.mount("/mounted", self.inner)
+        self.mount: Any = self.app.routes[-1]
+        self.gzip: Any = GZipMiddleware(self.app)
+        self.cache = HTTPCache()
+        self.asgi = CacheMiddleware(self.gzip, self.cache, **options)
+
+    def _fill(self, router: Any) -> None:
+        @router.get("/page/{name}", dependencies=[cached(ttl=60, tags=["pages"])])
+        async def page(name: str) -> str:
+            return name
+
+        @router.put("/page/{name}", dependencies=[invalidates("pages")])
+        async def write(name: str) -> str:
+            self.written.append(name)
+            return name
+
+    async def started(self) -> "Site":
+        """The app after its start, and after a first request to something else."""
+        assert (await ask(self.asgi, "/nothing")).status_code == 404
+        return self
+
+    async def status(self, path: str, headers: Any = None) -> int:
+        return (await ask(self.asgi, path, headers=headers)).status_code
+
+
+def route_of(app: Any) -> Any:
+    return next(route for route in app.routes if isinstance(route, APIRoute))
+
+
+def add_middleware(site: Site) -> None:
+    site.inner.add_middleware(NeedsKey)
+
+
+def wrap_the_mount(site: Site) -> None:
+    site.mount.app = NeedsKey(site.mount.app)
+
+
+def replace_the_mounts_handle(site: Site) -> None:
+    site.mount.handle = NeedsKey(site.mount.app)
+
+
+def wrap_the_stack(site: Site) -> None:
+    site.inner.middleware_stack = NeedsKey(site.inner.build_middleware_stack())
+
+
+def replace_the_builder(site: Site) -> None:
+    build = site.inner.build_middleware_stack
+    site.inner.build_middleware_stack = lambda: NeedsKey(build())  # type: ignore[method-assign]
+
+
+def wrap_the_router(site: Site) -> None:
+    site.inner.router.middleware_stack = NeedsKey(site.inner.router.middleware_stack)
+
+
+def wrap_a_middleware(site: Site) -> None:
+    site.gzip.app = NeedsKey(site.gzip.app)
+
+
+def wrap_the_routes_app(site: Site) -> None:
+    for app in (site.app, site.inner):
+        route = route_of(app)
+        route.app = NeedsKey(route.app)
+
+
+def replace_the_routes_handle(site: Site) -> None:
+    async def handle(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        await NeedsKey(self.app)(scope, receive, send)
+
+    for app in (site.app, site.inner):
+        route = route_of(app)
+        route.handle = MethodType(handle, route)
+
+
+def add_a_dependency(site: Site) -> None:
+    for app in (site.app, site.inner):
+        node = get_parameterless_sub_dependant(depends=Depends(needs_key), path="/page/{name}")
+        route_of(app).dependant.dependencies.insert(0, node)
+
+
+def replace_a_route(site: Site) -> None:
+    """Another route in the place of the first, so that the list is no longer and no shorter."""
+    for app in (site.app, site.inner):
+        old = route_of(app)
+        new = APIRoute(old.path, old.endpoint, dependencies=[*old.dependencies, Depends(needs_key)])
+        app.router.routes[app.routes.index(old)] = new
+
+
+def replace_the_list(site: Site) -> None:
+    """Another list of as many routes."""
+    for app in (site.app, site.inner):
+        routes = [*app.router.routes]
+        old = route_of(app)
+        new = APIRoute(old.path, old.endpoint, dependencies=[*old.dependencies, Depends(needs_key)])
+        routes[routes.index(old)] = new
+        app.router.routes = routes
+
+
+CHANGES: dict[Callable[[Site], None], tuple[str, ...]] = {
+    add_middleware: ("/mounted",),
+    wrap_the_mount: ("/mounted",),
+    replace_the_mounts_handle: ("/mounted",),
+    wrap_the_stack: ("/mounted",),
+    replace_the_builder: ("/mounted",),
+    wrap_the_router: ("/mounted",),
+    wrap_a_middleware: ("", "/mounted", "/included"),
+    wrap_the_routes_app: ("", "/mounted"),
+    replace_the_routes_handle: ("", "/mounted"),
+    add_a_dependency: ("", "/mounted"),
+    replace_a_route: ("", "/mounted"),
+    replace_the_list: ("", "/mounted"),
+}
+CASES = [(change, prefix) for change, prefixes in CHANGES.items() for prefix in prefixes]
+
+
+@pytest.mark.parametrize(("change", "prefix"), CASES)
+async def test_what_is_put_in_front_of_a_route_before_its_first_request_is_asked_every_time(
+    change: Callable[[Site], None], prefix: str
+) -> None:
+    """After the audit, and before anything is stored: no request without a key gets what one with a key has stored."""
+    site = await Site().started()
+    change(site)
+    for _ in range(3):
+        assert await site.status(f"{prefix}/page/one", KEY) == 200
+    assert await site.status(f"{prefix}/page/one") == 401
+    assert await site.status(f"{prefix}/page/one", KEY) == 200
+
+
+LATER = [case for case in CASES if case[0] not in (add_middleware, replace_the_builder)]
+
+
+@pytest.mark.parametrize(("change", "prefix"), LATER)
+async def test_what_is_put_in_front_of_a_warm_route_is_seen_by_the_next_lookup(
+    change: Callable[[Site], None], prefix: str
+) -> None:
+    """The next request that comes as far as the route ends the front hits of all its pages."""
+    site = await Site().started()
+    for name in ("one", "two", "one", "two"):
+        answer = await ask(site.asgi, f"{prefix}/page/{name}")
+    assert_hit(answer)
+    change(site)
+    assert await site.status(f"{prefix}/page/three", KEY) == 200
+    for name in ("one", "two", "three"):
+        assert await site.status(f"{prefix}/page/{name}") == 401
+        assert await site.status(f"{prefix}/page/{name}", KEY) == 200
+        assert await site.status(f"{prefix}/page/{name}") == 401
+
+
+async def test_a_middleware_of_a_mounted_app_that_commits_is_waited_for_however_late_it_was_added() -> None:
+    """The first request that the mounted app ever gets is a PUT through it."""
+    site = await Site().started()
+    commit = asyncio.Event()
+
+    def committing(app: Any) -> Any:
+        async def layer(scope: Any, receive: Any, send: Any) -> None:
+            await app(scope, receive, send)
+            await commit.wait()
+
+        return layer
+
+    site.inner.add_middleware(committing)
+    writing = Call(site.asgi, scope_of("/mounted/page/one", method="PUT"))
+    await until(lambda: site.written == ["one"], "the handler")
+    assert not writing.messages
+    commit.set()
+    assert (await writing.answer()).headers["cacheinval-purge"] == "done"
+
+
+async def test_an_exception_handler_that_is_added_later_is_known_at_once() -> None:
+    """What it answers is its caller's alone."""
+    app = FastAPI()
+
+    class Gone(HTTPException):
+        pass
+
+    @app.get("/it", dependencies=[cached(ttl=60, statuses={200, 404})])
+    async def it() -> None:
+        raise Gone(404)
+
+    asgi = CacheMiddleware(app)
+    for _ in range(2):
+        assert (await ask(asgi, "/it")).body == b'{"detail":"Not Found"}'
+
+    def named(request: Request, error: Exception) -> PlainTextResponse:
+        return PlainTextResponse(request.headers.get("x-key", ""), 404)
+
+    other = FastAPI()
+    other.get("/it", dependencies=[cached(ttl=60, statuses={200, 404})])(it)
+    asgi = CacheMiddleware(other)
+    assert (await ask(asgi, "/nothing")).status_code == 404
+    layer: Any = other.middleware_stack
+    while not hasattr(layer, "_exception_handlers"):
+        layer = layer.app
+    layer._exception_handlers[Gone] = named
+    for who in ("alice", "bob"):
+        assert (await ask(asgi, "/it", headers={"x-key": who})).body == who.encode()
+
+
+async def test_the_log_says_that_a_changed_route_is_not_cached_any_more(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, with the way out; no client hears of it."""
+    site = await Site().started()
+    wrap_the_routes_app(site)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            assert await site.status("/page/one", KEY) == 200
+    said = [record.getMessage() for record in caplog.records]
+    assert len([line for line in said if "/mounted" not in line]) == 1
+    assert "NeedsKey around its app" in said[0]
+
+
+async def test_a_change_that_is_taken_back_is_forgotten() -> None:
+    """The route is cached again."""
+    site = await Site().started()
+    route = route_of(site.app)
+    stock = route.app
+    route.app = NeedsKey(stock)
+    assert await site.status("/page/one") == 401
+    route.app = stock
+    for _ in range(2):
+        answer = await ask(site.asgi, "/page/one")
+    assert_hit(answer)
+
+
+async def test_an_app_that_is_the_same_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a mounted app's first request, which makes its stack, nor any later one has the routes looked at again."""
+    site = await Site().started()
+    looked: list[object] = []
+    stock = RouteTable._look_again
+
+    def counted(self: RouteTable) -> None:
+        looked.append(self)
+        stock(self)
+
+    monkeypatch.setattr(RouteTable, "_look_again", counted)
+    site.inner.add_middleware(NeedsKey)
+    for _ in range(3):
+        for prefix in ("", "/included", "/mounted"):
+            assert await site.status(f"{prefix}/page/one", KEY) == 200
+            assert (await ask(site.asgi, f"{prefix}/page/one", method="PUT", headers=KEY)).status_code == 200
+    # For the middleware that was added.
+    assert len(looked) == 1
+
+
+def test_an_attribute_that_is_made_anew_each_time_is_no_change() -> None:
+    """A property that gives another object at each read is not watched, or every request would look again."""
+
+    class Route(APIRoute):
+        @property
+        def dependency_overrides_provider(self) -> Any:
+            return object()
+
+        @dependency_overrides_provider.setter
+        def dependency_overrides_provider(self, value: Any) -> None:
+            pass
+
+    app = FastAPI()
+    app.router.route_class = Route
+    app.get("/it")(lambda: "page")
+    inside = middleware_stack_of(app)
+    table = RouteTable(inside.app, inside)
+    assert not any(known.changed for known in table._survey.known)
