@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Protocol, Unpack, cast
 
 from fastapi import Depends, Request
+from fastapi.requests import HTTPConnection
 
 from fastapi_cacheinval.core.policy import CachePolicy, PolicyFields
 from fastapi_cacheinval.core.tags import TagTemplate
@@ -47,12 +48,16 @@ class _Unlistened:
         pass
 
 
-def _exchange(request: Request) -> _RequestExchange | None:
-    return cast("_RequestExchange | None", request.scope.get(SCOPE_KEY))
+def _exchange(connection: HTTPConnection) -> _RequestExchange | None:
+    return cast("_RequestExchange | None", connection.scope.get(SCOPE_KEY))
 
 
 class Cached:
-    """The dependency that `cached()` declares: its sub-dependencies are the covers, its call is the route lookup."""
+    """The dependency that `cached()` declares: its sub-dependencies are the covers, its call is the route lookup.
+
+    It is inert on a WebSocket, which inherits what an app or a router declares. That is why it takes an
+    `HTTPConnection`: FastAPI gives a `Request` to HTTP routes alone.
+    """
 
     def __init__(self, policy: CachePolicy) -> None:
         self.policy = policy
@@ -62,7 +67,7 @@ class Cached:
         keyword = inspect.Parameter.KEYWORD_ONLY
         self.__signature__ = inspect.Signature(
             [
-                inspect.Parameter("request", keyword, annotation=Request),
+                inspect.Parameter("connection", keyword, annotation=HTTPConnection),
                 *(
                     inspect.Parameter(
                         f"{prefix}{index}",
@@ -78,22 +83,27 @@ class Cached:
     def __repr__(self) -> str:
         return f"cached({self.policy!r})"
 
-    async def __call__(self, request: Request, **covers: Any) -> None:
-        exchange = _exchange(request)
+    async def __call__(self, connection: HTTPConnection, **covers: Any) -> None:
+        if not isinstance(connection, Request):
+            return
+        exchange = _exchange(connection)
         if exchange is None:
             if not self._warned:
                 self._warned = True
                 logger.warning(
                     "%s declares cached(), but the request did not pass a CacheMiddleware: nothing is cached",
-                    request.url.path,
+                    connection.url.path,
                 )
             return
         partition = tuple(value for name, value in covers.items() if name.startswith(PARTITION))
-        await exchange.look_up(request, self, partition)
+        await exchange.look_up(connection, self, partition)
 
 
 class Invalidates:
-    """The dependency that `invalidates()` declares: its call hands the templates to the request's purge."""
+    """The dependency that `invalidates()` declares: its call hands the templates to the request's purge.
+
+    It is inert on a WebSocket.
+    """
 
     def __init__(self, templates: Iterable[str], *, soft: bool) -> None:
         self.templates = tuple(TagTemplate.parse(text) for text in templates)
@@ -102,11 +112,13 @@ class Invalidates:
     def __repr__(self) -> str:
         return f"invalidates({', '.join(repr(template.text) for template in self.templates)})"
 
-    async def __call__(self, request: Request) -> None:
-        exchange = _exchange(request)
+    async def __call__(self, connection: HTTPConnection) -> None:
+        if not isinstance(connection, Request):
+            return
+        exchange = _exchange(connection)
         if exchange is None:
-            raise MiddlewareMissing(f"{request.method} {request.url.path}")
-        exchange.declare(request, self)
+            raise MiddlewareMissing(f"{connection.method} {connection.url.path}")
+        exchange.declare(connection, self)
 
 
 def cached(policy: CachePolicy | None = None, /, **fields: Unpack[PolicyFields]) -> Any:
@@ -129,9 +141,9 @@ def invalidates(*tag_templates: str, soft: bool = False) -> Any:
     return Depends(Invalidates(tag_templates, soft=soft))
 
 
-async def collected_tags(request: Request) -> Tags:
-    """The tags of the request at hand."""
-    exchange = _exchange(request)
+async def collected_tags(connection: HTTPConnection) -> Tags:
+    """The tags of the request at hand; on a WebSocket nobody reads them."""
+    exchange = _exchange(connection)
     return _Unlistened() if exchange is None else exchange.tags
 
 

@@ -309,5 +309,7 @@ class CacheMiddleware:
         if scope["type"] == "lifespan" and SCOPE_KEY not in scope:
             scope[SCOPE_KEY] = self
             await Lifespan(self.cache, self._prepare, receive, send).run(self.app, scope)
-        else:
-            await self.app(scope, receive, send)
+            return
+        if scope["type"] == "websocket" and (self._app_context.ready or self._prepare(scope) is None):
+            self._app_context.table.meet_websocket()
+        await self.app(scope, receive, send)

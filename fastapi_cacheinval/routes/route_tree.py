@@ -17,6 +17,7 @@ from fastapi_cacheinval.dependencies import Invalidates
 from fastapi_cacheinval.routes.analysis import Analysis, Place, analyse, own_methods
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
+from fastapi_cacheinval.routes.websockets import without_cached
 
 __all__ = ["Known", "Survey", "route_path"]
 
@@ -97,6 +98,8 @@ class Survey:
         self.known: dict[int, Known] = {}
         # Whether the paths of the routes alone say which of them answers.
         self.plain = True
+        # What the author of a WebSocket route may not expect; each is said by one survey only.
+        self.notices: list[str] = []
         self._lists: list[Sequence[Any]] = []
         self._ordinals: Counter[str] = Counter()
         self._top = self._level(app, place, ())
@@ -175,6 +178,8 @@ class Survey:
             yield _Branch(effective, None, self._mounted(effective, place, above))
         elif isinstance(effective, routing.Route):
             yield _Leaf(effective.path_regex, None if effective.methods is None else frozenset(effective.methods), None)
+        elif isinstance(effective, fastapi_routing.APIWebSocketRoute):
+            self.notices += without_cached(effective)
         elif not isinstance(effective, routing.WebSocketRoute):
             yield _Foreign(effective)
 

@@ -112,7 +112,8 @@ class RouteTable:
 
     def warnings(self) -> list[str]:
         """What works, but not as its author will expect."""
-        return [line for known in self._survey.known.values() for line in known.analysis.warnings]
+        lines = [line for known in self._survey.known.values() for line in known.analysis.warnings]
+        return [*lines, *self._survey.notices]
 
     def describe(self) -> list[str]:
         """What turned the front lookup off, and where."""
@@ -165,6 +166,10 @@ class RouteTable:
         self._overridden.appendleft(state)
         return state
 
+    def meet_websocket(self) -> None:
+        """A WebSocket is coming in: its route may have been added since the routes were looked at."""
+        self._refresh()
+
     def _refresh(self) -> None:
         """Look at the routes again where some were added or removed."""
         if not self._survey.outdated:
@@ -177,6 +182,8 @@ class RouteTable:
         for key, known in self._survey.known.items():
             if key not in before.known:
                 self._tell(known)
+        for line in self._survey.notices:
+            logger.warning("%s", line)
 
     def _meet(self, route: EffectiveRoute) -> Known:
         """A route seen for the first time on a request."""
