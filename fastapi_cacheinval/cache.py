@@ -110,10 +110,10 @@ class HTTPCache:
     def from_client(
         cls, client: Any, *, clock: Clock | None = None, enabled: bool = True, **options: Unpack[Options]
     ) -> HTTPCache:
-        """A cache over a `redis.asyncio` client of yours, Sentinel's and Cluster's included, which is never closed.
+        """A cache over the settings of a `redis.asyncio` client of yours, Sentinel's and Cluster's included.
 
-        It has to belong to the event loop that the app runs on. Raises `ConfigurationError` for anything else, and
-        for one with `decode_responses=True`.
+        The cache makes clients like it, one for each event loop that it is used on, and closes those. Yours is neither
+        used nor closed. Raises `ConfigurationError` for anything else, and for one with `decode_responses=True`.
         """
         cache = cls(clock=clock, enabled=enabled, **options)
         cache._share(by_client(client, cache.settings.call_timeout))

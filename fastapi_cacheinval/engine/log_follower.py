@@ -90,6 +90,8 @@ class Follower:
         self._wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next: asyncio.Future[bool] | None = None
         self._applies = Applies(shared.observer)
+        # One for each purge that is being written.
+        self._writes: set[asyncio.Future[None]] = set()
         self._subscribed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     # -- life -----------------------------------------------------------------------------------
@@ -119,9 +121,12 @@ class Follower:
         self._tasks.clear()
         await ended(tasks)
         self._answer_all()
-        if self._shared.backlog:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                # Other threads may have purges written here: without its connection they would be lost.
+                while self._writes:
+                    await asyncio.wait(self._writes)
+                if self._shared.backlog:
                     await self._drain()
         if self.forget():
             with contextlib.suppress(LogUnavailable):
@@ -314,8 +319,14 @@ class Follower:
 
     async def write(self, claim: Proposal) -> LogEntry:
         """Write one purge, and apply it; raises `LogUnavailable` where that could not be brought to its end."""
-        with self._applies.writing():
-            return await self._write(claim)
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._writes.add(written)
+        try:
+            with self._applies.writing():
+                return await self._write(claim)
+        finally:
+            self._writes.discard(written)
+            written.cancel()
 
     async def _write(self, claim: Proposal) -> LogEntry:
         replica = self._replica

@@ -129,6 +129,18 @@ def test_two_event_loops_share_one_replica(redis_server: Valkey, in_thread: Call
     until(lambda: clients(redis_server) == 0, "the end of all connections")
 
 
+@pytest.mark.anyio
+async def test_a_stop_waits_for_the_purges_that_are_being_written(redis_server: Valkey) -> None:
+    """Another thread may have a purge written on a loop that stops at this moment: it has its number all the same."""
+    for first, started in ((1, HTTPCache.start), (6, HTTPCache.__aenter__)):
+        cache = over(redis_server)
+        await started(cache)
+        purges = [asyncio.create_task(cache.invalidate("it")) for _ in range(5)]
+        await asyncio.sleep(0)
+        await cache.stop()
+        assert sorted([(await purge).seq for purge in purges]) == list(range(first, first + 5))
+
+
 @pytest.fixture
 def in_thread() -> Any:
     """Makes event loops in threads of their own, as functions that run a coroutine there."""
