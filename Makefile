@@ -31,7 +31,7 @@ $(STAMP): FORCE
 endif
 endif
 
-.PHONY: help demo test test-system lint format types layers lowest wheel bench simulate chaos conformance clean FORCE
+.PHONY: help demo test test-system lint format types layers lowest wheel bench simulate chaos fuzz flows conformance clean FORCE
 .DEFAULT_GOAL := help
 
 help: ## list the tasks
@@ -65,7 +65,7 @@ format: $(STAMP) ## let ruff lay out the code and fix what it can
 
 types: $(STAMP) ## mypy and pyright, strict on the package
 	@$(INSTALL) --group bench
-	@$(BIN)/mypy $(wildcard fastapi_cacheinval example_app bench chaos simulation tests scripts)
+	@$(BIN)/mypy $(wildcard fastapi_cacheinval example_app bench chaos fuzz simulation tests scripts)
 	@$(BIN)/pyright --pythonpath $(BIN)/python --warnings
 
 layers: $(STAMP) ## who may import whom (import-linter)
@@ -86,6 +86,12 @@ simulate: $(STAMP) ## many replicas and servers under seeded faults, for a minut
 
 chaos: $(STAMP) ## replicas and a Valkey under real faults, every read checked; then a broken build (--seconds, --seed, --server)
 	@$(BIN)/python -m chaos $(ARGS)
+
+fuzz: $(STAMP) ## random apps, request sequences and raw requests, with the cache and without it, for a minute (--seconds, --seed)
+	@$(BIN)/python -m fuzz $(ARGS)
+
+flows: $(STAMP) ## how many calls and files one request of each kind goes through
+	@$(BIN)/python -m scripts.flow_counts
 
 conformance: $(STAMP) ## the public HTTP caching test suite against the middleware; needs node and npm (EDITION=folder)
 	@$(INSTALL) --group bench

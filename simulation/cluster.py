@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fastapi_cacheinval.core.replica import Ask, Current, LogEntry, Missed, Reply, Reset, Term
+from fastapi_cacheinval.core.replica import Ask, Current, Missed, Reply, Reset, Term
+from simulation.node import REFUSED, Node, Refused, WrittenLine
 from simulation.plan import BOUND
 from simulation.response import Shared
 from simulation.server import LogServer, PageAnswer, Written
 from simulation.truth import keys_of
+from simulation.world import World
 
-if TYPE_CHECKING:
-    from simulation.world import World
-
-__all__ = ["REFUSED", "Cluster", "Node", "WrittenLine"]
+__all__ = ["Cluster"]
 
 _MICROS = 1_000_000
-
-
-class _Refused:
-    """What a server says that may not, or cannot, do what it is asked."""
-
-
-REFUSED = _Refused()
-
-
-class WrittenLine(LogEntry):
-    """A line, and when it was written in truth."""
-
-    written: float = 0.0
-
-
-class Node:
-    """One life of a server."""
-
-    __slots__ = ("clock", "full_until", "l2", "log", "name", "refuses_from", "stalled_until", "up")
-
-    def __init__(self, name: str, log: LogServer, l2: dict[int, Shared]) -> None:
-        self.name = name
-        self.log = log
-        self.l2 = l2
-        self.up = True
-        self.refuses_from = float("inf")
-        self.full_until = 0.0
-        self.stalled_until = 0.0
-        # Microseconds by which its clock is wrong.
-        self.clock = 0
 
 
 class Cluster:
@@ -77,7 +46,7 @@ class Cluster:
 
     def script(
         self, node: Node, who: str, ask: Ask, purge: tuple[tuple[str, ...], bool, bool] | None
-    ) -> tuple[Reply, float] | _Refused:
+    ) -> tuple[Reply, float] | Refused:
         """Heartbeat or purge: the reply, and when it was given in truth; a full or lonely server refuses both."""
         world = self.world
         now, plan = world.now, world.plan
@@ -116,7 +85,7 @@ class Cluster:
         """What is stored under a key."""
         return node.l2.get(key)
 
-    def l2_set(self, node: Node, key: int, shared: Shared) -> _Refused | None:
+    def l2_set(self, node: Node, key: int, shared: Shared) -> Refused | None:
         """Store something; a full or lonely server takes nothing."""
         if self.world.now >= node.refuses_from or self.world.now < node.full_until:
             return REFUSED

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
+from simulation.cluster import Cluster
 from simulation.plan import KEYS
-
-if TYPE_CHECKING:
-    from simulation.process import Process
-    from simulation.world import World
+from simulation.process import Process
+from simulation.world import World
 
 __all__ = ["arrange"]
 
 
-def arrange(world: World) -> None:
+def arrange(world: World, cluster: Cluster, processes: Sequence[Process]) -> None:
     """Let the plan's faults begin."""
-    plan, cluster = world.plan, world.cluster
-    for process in world.processes:
+    plan = world.plan
+    for process in processes:
         _recur(world, plan.pause_rate, partial(_pause, world, process))
         _recur(world, plan.cut_rate, partial(_cut, world, process))
         _recur(world, plan.deaf_rate, partial(_deafen, world, process))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from simulation.cluster import REFUSED, Node, WrittenLine
-
-if TYPE_CHECKING:
-    from simulation.world import World
+from simulation.node import REFUSED, Node, WrittenLine
+from simulation.world import World
 
 __all__ = ["Call", "Link"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.core.tags import ALL
@@ -11,9 +10,7 @@ from simulation.plan import KEYS
 from simulation.reader import Reader
 from simulation.shell import Purge
 from simulation.truth import TAGS
-
-if TYPE_CHECKING:
-    from simulation.world import World
+from simulation.world import World
 
 __all__ = ["Process"]
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
 
 from fastapi_cacheinval.core.stored import Stamp
 from simulation.plan import KEYS
 from simulation.response import Kept, Shared
 from simulation.shell import Shell
 from simulation.truth import TAGS
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Reader"]
 

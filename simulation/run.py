@@ -58,10 +58,12 @@ def run(seed: int, ablation: Ablation = WHOLE, trace: list[Told] | None = None) 
     for name, value in ablation.harsh.items():
         setattr(plan, name, value)
     world = World(plan, ablation, trace)
-    world.cluster = Cluster(world)
+    cluster = world.cluster = Cluster(world)
+    processes: list[Process] = []
     for number in range(int(plan.processes)):
-        world.processes.append(Process(world, f"process{number + 1}"))
-    arrange(world)
+        processes.append(Process(world, f"process{number + 1}"))
+        world.processes.append(processes[-1])
+    arrange(world, cluster, processes)
     world.run()
     return world
 

@@ -8,20 +8,18 @@ new term.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fastapi_cacheinval.bus.entries import decode_page
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
 from fastapi_cacheinval.core.replica import Current, Missed, Next, Page, Replica, Reply, Reset, Term
 from fastapi_cacheinval.core.tags import ALL
-from simulation.cluster import WrittenLine
 from simulation.link import Call, Link
+from simulation.node import WrittenLine
 from simulation.plan import BOUND
 from simulation.server import PageAnswer
 from simulation.truth import Memory
-
-if TYPE_CHECKING:
-    from simulation.world import World
+from simulation.world import World
 
 __all__ = ["Purge", "Shell"]
 

@@ -6,13 +6,10 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
 
 from fastapi_cacheinval.core.tags import ALL
 from simulation.plan import BOUND, KEYS
-
-if TYPE_CHECKING:
-    from simulation.response import Kept
+from simulation.response import Kept
 
 __all__ = ["TAGS", "Memory", "Truth", "Violation", "keys_of"]
 

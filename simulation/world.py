@@ -5,21 +5,82 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from fastapi_cacheinval.core.replica import Ask, Term
+from simulation.ablations import Ablation
+from simulation.node import Node, WrittenLine
 from simulation.plan import Plan
+from simulation.response import Shared
 from simulation.truth import Truth
 
-if TYPE_CHECKING:
-    from simulation.ablations import Ablation
-    from simulation.cluster import Cluster
-    from simulation.link import Link
-    from simulation.process import Process
+__all__ = ["Actor", "Servers", "Told", "World"]
 
-__all__ = ["Told", "World"]
+Purge = tuple[tuple[str, ...], bool, bool]
 
 # Woken, a process does what has waited one thing after another, and not in no time.
 _A_STEP = 1e-6
+
+
+class Actor(Protocol):
+    """A process as time and the servers know it."""
+
+    name: str
+    epoch: int
+    paused: bool
+    deferred: list[tuple[Callable[..., Any], tuple[Any, ...]]]
+
+    @property
+    def subscribed_to(self) -> Node | None:
+        """The server whose messages it gets."""
+        ...
+
+    def connect(self) -> None:
+        """Go to the server that is the primary now."""
+        ...
+
+    def unsubscribed(self) -> None:
+        """The subscription has broken."""
+        ...
+
+    def unreachable(self) -> None:
+        """No server can be talked to."""
+        ...
+
+    def told(self, line: WrittenLine) -> None:
+        """A message is on its way."""
+        ...
+
+
+class Servers(Protocol):
+    """The servers as a process knows them: which to talk to, and what they can be asked."""
+
+    primary: Node
+    apart: Node | None
+
+    def l2_node(self, home: Node | None) -> Node | None:
+        """Where stored responses are."""
+        ...
+
+    def script(self, node: Node, who: str, ask: Ask, purge: Purge | None) -> object:
+        """Heartbeat or purge."""
+        ...
+
+    def page(self, node: Node, nonce: str, up_to: int, limit: int) -> object:
+        """A page of purged tags."""
+        ...
+
+    def wait(self, node: Node, term: Term, seq: int) -> object:
+        """How many replicas may not have read a line yet, and how many have."""
+        ...
+
+    def l2_get(self, node: Node, key: int) -> object:
+        """What is stored under a key."""
+        ...
+
+    def l2_set(self, node: Node, key: int, shared: Shared) -> object:
+        """Store something."""
+        ...
 
 
 class Told(NamedTuple):
@@ -51,7 +112,7 @@ class World:
         "truth",
     )
 
-    cluster: Cluster
+    cluster: Servers
 
     def __init__(self, plan: Plan, ablation: Ablation, trace: list[Told] | None = None) -> None:
         self.plan = plan
@@ -63,13 +124,13 @@ class World:
         # The number of the event that is under way: it orders what happens at one moment.
         self.step = 0
         self.truth = Truth(plan.stale_when_disconnected)
-        self.processes: list[Process] = []
+        self.processes: list[Actor] = []
         self.counts: Counter[str] = Counter()
         # Reads that could have been stale, those of them that were answered from what is kept, and all reads.
         self.reads = 0
         self.hits = 0
         self.served = 0
-        self._queue: list[tuple[float, int, Link | None, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._queue: list[tuple[float, int, Actor | None, int, Callable[..., None], tuple[Any, ...]]] = []
         self._pushed = 0
 
     def tell(self, who: str, what: str, key: int | None = None) -> None:
@@ -77,7 +138,7 @@ class World:
         if self.trace is not None:
             self.trace.append(Told(f"{self.now:10.6f} {who:9} {what}", key))
 
-    def push(self, when: float, process: Link | None, call: Callable[..., None], *arguments: Any) -> None:
+    def push(self, when: float, process: Actor | None, call: Callable[..., None], *arguments: Any) -> None:
         """Let something happen at a time, unless its process has died by then; a paused one does it when it wakes."""
         self._pushed += 1
         heappush(self._queue, (when, self._pushed, process, 0 if process is None else process.epoch, call, arguments))
@@ -99,7 +160,7 @@ class World:
                     continue
             call(*arguments)
 
-    def wake(self, process: Link) -> None:
+    def wake(self, process: Actor) -> None:
         """Let a paused process do all that has come up meanwhile, in its order or in any."""
         process.paused = False
         waiting, process.deferred = process.deferred, []

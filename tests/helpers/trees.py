@@ -76,7 +76,7 @@ STYLES = ("async", "async", "def", "generator", "async-generator", "class", "ins
 
 
 @dataclass(frozen=True)
-class CDNFields:
+class Edge:
     """A use of a node: plain, or by `Security` with scopes, reused or solved anew."""
 
     node: int
@@ -99,7 +99,7 @@ class Node:
     """
 
     reads: tuple[str, ...] = ()
-    children: tuple[CDNFields, ...] = ()
+    children: tuple[Edge, ...] = ()
     scheme: str | None = None
     style: str = "async"
     gives: str = "all"
@@ -117,13 +117,13 @@ class Spec:
     """
 
     nodes: tuple[Node, ...]
-    lists: Mapping[str, tuple[CDNFields, ...]]
+    lists: Mapping[str, tuple[Edge, ...]]
     handler: Node
     shape: str
     policy_at: str
     policy_first: bool
-    partition: tuple[CDNFields, ...]
-    guards: tuple[CDNFields, ...]
+    partition: tuple[Edge, ...]
+    guards: tuple[Edge, ...]
     shared: bool | None = None
     inert: bool = False
     statuses: frozenset[int] = frozenset({200})

@@ -20,7 +20,7 @@ def policy(ttl: float, *tags: str) -> Any:
     return cached(ttl=ttl, tags=tags, jitter=0, early_refresh=0)
 
 
-class AppContext:
+class Site:
     """An app with a cache on a clock, to which the tests add their routes."""
 
     def __init__(self, **options: Any) -> None:
@@ -48,7 +48,7 @@ class AppContext:
             return (await client.get(path)).headers.get("surrogate-key", "").split()
 
 
-def add_page(router: FastAPI | APIRouter, site: AppContext, path: str = "/page", *dependencies: Any) -> None:
+def add_page(router: FastAPI | APIRouter, site: Site, path: str = "/page", *dependencies: Any) -> None:
     """A route that answers how often it ran."""
 
     @router.get(path, dependencies=[*dependencies])
@@ -58,7 +58,7 @@ def add_page(router: FastAPI | APIRouter, site: AppContext, path: str = "/page",
 
 async def test_on_the_app_it_counts_for_every_route() -> None:
     """Declared once for all: routes of the app, of routers and of nested routers."""
-    site = AppContext(dependencies=[policy(10, "app")])
+    site = Site(dependencies=[policy(10, "app")])
     add_page(site.app, site)
     inner, outer = APIRouter(), APIRouter()
     add_page(inner, site)
@@ -71,7 +71,7 @@ async def test_on_the_app_it_counts_for_every_route() -> None:
 
 async def test_the_innermost_of_all_wins() -> None:
     """App, include, router, route: each level takes over from the one outside it; only the last is in force."""
-    site = AppContext(dependencies=[policy(10, "app")])
+    site = Site(dependencies=[policy(10, "app")])
     router = APIRouter(dependencies=[policy(30, "router")])
     bare = APIRouter()
     add_page(router, site, "/plain")
@@ -91,14 +91,14 @@ async def test_the_innermost_of_all_wins() -> None:
 
 async def test_of_two_on_one_route_the_last_wins() -> None:
     """In the order in which FastAPI runs them."""
-    site = AppContext()
+    site = Site()
     add_page(site.app, site, "/page", policy(10), policy(20))
     assert await site.lifetime("/page") == 20
 
 
 async def test_as_a_parameter_it_is_the_innermost() -> None:
     """`Annotated[None, cached(...)]` on a handler's parameter runs after the decorator's dependencies."""
-    site = AppContext()
+    site = Site()
 
     @site.app.get("/annotated", dependencies=[policy(10)])
     async def annotated(_cached: Annotated[None, cached(ttl=20, jitter=0)]) -> int:
@@ -114,7 +114,7 @@ async def test_as_a_parameter_it_is_the_innermost() -> None:
 
 async def test_a_router_included_twice_is_two_routes() -> None:
     """The same router under two prefixes with two policies: two lifetimes, two responses."""
-    site = AppContext()
+    site = Site()
     router = APIRouter()
     add_page(router, site)
     site.app.include_router(router, prefix="/short", dependencies=[policy(10, "short")])
@@ -132,7 +132,7 @@ async def test_a_router_included_twice_is_two_routes() -> None:
 
 async def test_a_mounted_apps_policies_are_its_own() -> None:
     """The outer app's dependencies do not run for a mounted app, so its policy does not count there."""
-    site = AppContext(dependencies=[policy(10)])
+    site = Site(dependencies=[policy(10)])
     inner = FastAPI(dependencies=[policy(20)])
     bare = FastAPI()
     add_page(inner, site)
@@ -146,7 +146,7 @@ async def test_a_mounted_apps_policies_are_its_own() -> None:
 @pytest.mark.parametrize("ttl", [0, 0.0])
 async def test_a_lifetime_of_nothing_switches_an_inherited_policy_off(ttl: float) -> None:
     """`cached(ttl=0)` on a route: it is not cached, not annotated, and its neighbours are."""
-    site = AppContext(dependencies=[policy(10)])
+    site = Site(dependencies=[policy(10)])
     add_page(site.app, site, "/off", cached(ttl=ttl))
     add_page(site.app, site, "/on")
     assert await site.lifetime("/off") is None
@@ -156,7 +156,7 @@ async def test_a_lifetime_of_nothing_switches_an_inherited_policy_off(ttl: float
 
 async def test_a_switched_off_route_may_read_the_caller() -> None:
     """The audit has nothing against a route that is not cached after all."""
-    site = AppContext(dependencies=[policy(10)])
+    site = Site(dependencies=[policy(10)])
     key = APIKeyHeader(name="x-key")
 
     @site.app.get("/mine", dependencies=[cached(ttl=0)])
@@ -172,7 +172,7 @@ async def test_a_switched_off_route_may_read_the_caller() -> None:
 
 async def test_fields_replace_the_policys_and_tags_unite() -> None:
     """`cached(policy, ttl=..., tags=[...])` builds upon a shared policy, which stays as it is."""
-    site = AppContext()
+    site = Site()
     catalogue = CachePolicy(10, tags=["catalogue"], jitter=0, early_refresh=0)
     add_page(site.app, site, "/one", cached(catalogue, ttl=20, tags=["one"]))
     add_page(site.app, site, "/two", cached(catalogue))
@@ -185,7 +185,7 @@ async def test_fields_replace_the_policys_and_tags_unite() -> None:
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
 async def test_on_unsafe_methods_it_is_inert(method: str) -> None:
     """Declared for a router of both: the unsafe route runs every time and says nothing of a cache, whatever it reads."""
-    site = AppContext(dependencies=[policy(10)])
+    site = Site(dependencies=[policy(10)])
 
     @getattr(site.app, method)("/page")
     async def write() -> int:
@@ -200,7 +200,7 @@ async def test_on_unsafe_methods_it_is_inert(method: str) -> None:
 
 async def test_a_route_of_several_methods_caches_its_get() -> None:
     """`methods=["GET", "POST"]`: GET is answered from the cache, POST runs and purges the path."""
-    site = AppContext()
+    site = Site()
 
     @site.app.api_route("/page", methods=["GET", "POST"], dependencies=[policy(10)])
     async def page() -> int:

@@ -43,7 +43,7 @@ from tests.helpers.trees import (
     TEXTUAL,
     Ask,
     Built,
-    CDNFields,
+    Edge,
     Node,
     Spec,
     asks_who,
@@ -75,14 +75,14 @@ class Leak(AssertionError):
 # -- random apps --------------------------------------------------------------------------------
 
 
-def edges(rng: Random, made: Sequence[Node], least: int = 0, most: int = 3) -> tuple[CDNFields, ...]:
+def edges(rng: Random, made: Sequence[Node], least: int = 0, most: int = 3) -> tuple[Edge, ...]:
     found = []
     for _ in range(rng.randint(least, most) if made else 0):
         # The newest nodes are the highest: prefer them, so that trees are deep.
         number = max(rng.randrange(len(made)), rng.randrange(len(made)))
         seldom = [()] * 9 + [("read",), ("admin",)]
         scopes = rng.choice(SCOPES if "scopes" in made[number].reads else seldom)
-        found.append(CDNFields(number, scopes, rng.random() < 0.96))
+        found.append(Edge(number, scopes, rng.random() < 0.96))
     return tuple(found)
 
 
@@ -111,7 +111,7 @@ def node(rng: Random, below: Sequence[Node], *, asking: bool) -> Node:
     )
 
 
-def frontier(spec: Spec, used: tuple[CDNFields, ...], above: tuple[str, ...], *, deep: bool) -> Iterator[CDNFields]:
+def frontier(spec: Spec, used: tuple[Edge, ...], above: tuple[str, ...], *, deep: bool) -> Iterator[Edge]:
     """Uses of nodes that between them pass all that asks who it is, with the scopes that reach them."""
     for edge in used:
         if not asks_who(spec, edge.node):
@@ -122,7 +122,7 @@ def frontier(spec: Spec, used: tuple[CDNFields, ...], above: tuple[str, ...], *,
         if deep and not own:
             yield from frontier(spec, found.children, scopes, deep=deep)
         else:
-            yield CDNFields(edge.node, scopes)
+            yield Edge(edge.node, scopes)
 
 
 def covered(rng: Random, spec: Spec, mistake: str) -> Spec:
@@ -179,7 +179,7 @@ def random_spec(rng: Random, kind: str, mistake: str) -> Spec:
     lists = {level: edges(rng, made, 1, 2) for level in LEVELS if rng.random() < 0.3}
     children = edges(rng, made, rng.choice([0, 1, 1]))
     if kind == "admin":
-        lists["route"] = (CDNFields(len(made) - 1, rng.choice(SCOPES[2:])),)
+        lists["route"] = (Edge(len(made) - 1, rng.choice(SCOPES[2:])),)
     elif kind == "aside":
         lists = {level: tuple(edge for edge in used if edge.node) for level, used in lists.items()}
         children = tuple(edge for edge in children if edge.node)

@@ -1,0 +1,39 @@
+"""One life of a server, and what it writes."""
+
+from __future__ import annotations
+
+from fastapi_cacheinval.core.replica import LogEntry
+from simulation.response import Shared
+from simulation.server import LogServer
+
+__all__ = ["REFUSED", "Node", "Refused", "WrittenLine"]
+
+
+class Refused:
+    """A server's answer when it may not, or cannot, do what it is asked."""
+
+
+REFUSED = Refused()
+
+
+class WrittenLine(LogEntry):
+    """A line, and when it was written in truth."""
+
+    written: float = 0.0
+
+
+class Node:
+    """One life of a server."""
+
+    __slots__ = ("clock", "full_until", "l2", "log", "name", "refuses_from", "stalled_until", "up")
+
+    def __init__(self, name: str, log: LogServer, l2: dict[int, Shared]) -> None:
+        self.name = name
+        self.log = log
+        self.l2 = l2
+        self.up = True
+        self.refuses_from = float("inf")
+        self.full_until = 0.0
+        self.stalled_until = 0.0
+        # Microseconds by which its clock is wrong.
+        self.clock = 0
