@@ -10,6 +10,7 @@ from typing import Annotated, Any, Protocol, Unpack, cast
 from fastapi import Depends, Request
 from fastapi.requests import HTTPConnection
 
+from fastapi_cacheinval.core.checks import flag
 from fastapi_cacheinval.core.policy import CachePolicy, PolicyFields
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.errors import ConfigurationError, MiddlewareMissing
@@ -134,11 +135,11 @@ def invalidates(*tag_templates: str, soft: bool = False) -> Any:
     """Declare what a mutating route purges when it ends without an error; all that apply unite.
 
     `soft=True` makes stored responses stale instead of unusable. Raises `ConfigurationError` for a
-    template that is not a tag.
+    template that is not a tag, and for a `soft` that is no bool.
     """
     if not tag_templates:
         raise ConfigurationError("invalidates() needs at least one tag: the target path is purged without it.")
-    return Depends(Invalidates(tag_templates, soft=soft))
+    return Depends(Invalidates(tag_templates, soft=flag(soft, "soft")))
 
 
 async def collected_tags(connection: HTTPConnection) -> Tags:

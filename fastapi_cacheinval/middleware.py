@@ -10,7 +10,8 @@ from typing import Any
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.cache import HTTPCache, internals_of
+from fastapi_cacheinval.core.checks import flag
 from fastapi_cacheinval.core.decide import Reason, Serve, ServeStale
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
@@ -72,11 +73,17 @@ class CacheMiddleware:
             raise ConfigurationError(f"cache is an HTTPCache, not {cache!r}.")
         if downstream is not None and not isinstance(downstream, Downstream):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"downstream says what a CDN is told, as CDNHeaders do, not {downstream!r}.")
+        if front is not None:
+            flag(front, "front, where it is given,")
+        flag(emit_surrogate_key, "emit_surrogate_key")
+        flag(emit_cache_status, "emit_cache_status")
         self.app = app
         self.cache = HTTPCache() if cache is None else cache
+        self._core = core = internals_of(self.cache)
         self._app_context = AppContext(
             app,
-            self.cache,
+            core,
+            face=self.cache,
             front=front,
             emit_surrogate_key=emit_surrogate_key,
             emit_cache_status=emit_cache_status,
@@ -86,16 +93,16 @@ class CacheMiddleware:
         if honour_headers is not False:
             options = HeaderOptions() if honour_headers is True else honour_headers
             self._by_headers = Entrance(self._app_context, options, self._by_policy)
-        engine = self.cache.engine
+        engine = core.engine
         self._replica = engine.replica
-        self._counters = self.cache.counters
+        self._counters = core.counters
         self._at = engine.store.at
         self._now = engine.now
         self._emit_cache_status = emit_cache_status
         self._downstream = downstream
         # While nobody records telemetry and no CDN is told anything, the common hit is answered on the spot.
         self._watched = downstream is not None
-        self._runtimes = self.cache.runtimes
+        self._runtimes = core.runtimes
         settings = engine.settings
         self._reads_own_writes = settings.read_your_writes
         self._looked_at = _LOOKED_AT | {_TOKEN} if settings.read_your_writes else _LOOKED_AT
@@ -152,7 +159,7 @@ class CacheMiddleware:
         if self._downstream is not None:
             send = cdn_fields_of(self._app_context, scope, send) or send
         runtime = self._runtimes.get(get_running_loop()) if self._app_context.ready else None
-        if runtime is None:
+        if runtime is None or not runtime.serving:
             runtime = await self._ready(scope)
             if runtime is None:
                 await PlainTextResponse(str(self._app_context.error), status_code=500)(scope, receive, send)
@@ -183,7 +190,7 @@ class CacheMiddleware:
 
     def _front_open(self) -> bool:
         """Whether the front lookup may answer now: the cache is on, and no dependency is overridden."""
-        if not self.cache.enabled:
+        if not self._core.enabled:
             return False
         # A loop and no generator: this is on the path of every front hit.
         for provider in self._app_context.providers:  # noqa: SIM110
@@ -203,13 +210,13 @@ class CacheMiddleware:
                 result, refresh = Result.STALE, True
             case _:
                 return False
-        if refresh and not self.cache.running:
+        if refresh and not self._core.running:
             return False
         outcome = app_context.engine.outcome(stored, result, None, now)
         seen = watch(app_context, scope, send, stored, outcome) if app_context.observed else None
         if refresh:
             cause = "" if seen is None else seen.trace
-            order_refresh(app_context, self.cache.runtime, scope, [*scope["headers"]], stored, cause)
+            order_refresh(app_context, self._core.runtime, scope, [*scope["headers"]], stored, cause)
         self._counters.answered(outcome, stored.route)
         cdn_fields = cdn_fields_of(app_context, scope, send)
         if cdn_fields is not None:
@@ -250,7 +257,7 @@ class CacheMiddleware:
         fields = [
             (b"content-type", b"text/plain; charset=utf-8"),
             (b"content-length", b"%d" % len(body)),
-            (b"retry-after", b"%d" % ceil(self.cache.settings.staleness_bound)),
+            (b"retry-after", b"%d" % ceil(self._core.settings.staleness_bound)),
             *status_fields(self._app_context, outcome),
         ]
         await send({"type": "http.response.start", "status": 503, "headers": fields})
@@ -260,7 +267,7 @@ class CacheMiddleware:
         """Read as far as the request's token says; a request that cannot be waited for is answered by the app: True."""
         value = first(scope["headers"], _TOKEN) if scope["method"] in ("GET", "HEAD") else None
         token = None if value is None else parse_token(value)
-        if token is None or await self.cache.read_up_to(token):
+        if token is None or await self._core.read_up_to(token):
             return False
         exchange = Read(self._app_context, runtime, scope, receive, send)
         exchange.settled = True
@@ -270,13 +277,13 @@ class CacheMiddleware:
 
     async def _ready(self, scope: Scope) -> Runtime | None:
         """Start on this loop and look at the app, where that has not been done; None where the app is at fault."""
-        runtime = await self.cache.started()
+        runtime = await self._core.started()
         return runtime if self._prepare(scope) is None else None
 
     def _prepare(self, scope: Scope) -> CacheinvalError | None:
         app_context = self._app_context
         # Here and not before: an app may set its providers while it starts.
-        app_context.observed = self.cache.observe()
+        app_context.observed = self._core.observe()
         self._watched = app_context.observed or self._downstream is not None
         if not app_context.prepared:
             app_context.prepare(scope)

@@ -82,6 +82,8 @@ class Follower:
         self._bound = bound
         self._context = context
         self._serving = False
+        # Whether the first word from the log has come, or has been waited for in vain.
+        self._greeted = False
         self._tasks: list[asyncio.Task[None]] = []
         self._learning: asyncio.Task[None] | None = None
         self._pause = _FIRST_PAUSE
@@ -104,13 +106,18 @@ class Follower:
             self._serving = True
             self._shared.serving.add(self)
             self._task(self._listen())
+        if serving and not self._greeted:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
-                    await asyncio.shield(self._subscribed)
-                    await self.synced()
-                    if self._learning is not None:
-                        # Until then what others have stored is of no use here.
-                        await asyncio.wait((self._learning,))
+                    await self._first_word()
+            self._greeted = True
+
+    async def _first_word(self) -> None:
+        await asyncio.shield(self._subscribed)
+        await self.synced()
+        if self._learning is not None:
+            # Until then what others have stored is of no use here.
+            await asyncio.wait((self._learning,))
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work, context=self._context.copy()))

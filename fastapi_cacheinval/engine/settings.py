@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Literal, TypedDict
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
+from fastapi_cacheinval.core.checks import flag
 from fastapi_cacheinval.core.policy import seconds
 from fastapi_cacheinval.errors import ConfigurationError
 
@@ -110,10 +112,15 @@ class Settings:
     @classmethod
     def of(cls, options: Mapping[str, object]) -> Settings:
         """Check options as they were written."""
-        known = {item.name for item in fields(cls)}
+        known = {item.name for item in fields(cls)} | {"clock", "enabled"}
         for name in options:
             if name not in known:
-                raise ConfigurationError(f"HTTPCache has no setting {name!r}; it has {', '.join(sorted(known))}.")
+                near = get_close_matches(name, known, 1)
+                raise ConfigurationError(
+                    f"HTTPCache has no setting {name!r}"
+                    + (f". Did you mean {near[0]!r}? It has " if near else "; it has ")
+                    + f"{', '.join(sorted(known))}."
+                )
         durations = {name: seconds(options[name], name) for name in _DURATIONS if name in options}
         return cls(**{**options, **durations})  # type: ignore[arg-type]  # checked in __post_init__
 
@@ -135,8 +142,7 @@ class Settings:
                 f"mutations_when_disconnected is 'queue' or 'refuse', not {self.mutations_when_disconnected!r}."
             )
         self._check_providers()
-        if not isinstance(self.read_your_writes, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"read_your_writes is True or False, not {self.read_your_writes!r}.")
+        flag(self.read_your_writes, "read_your_writes")
         if self.secret is not None and (not isinstance(self.secret, str | bytes) or len(self.secret) < 16):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError("secret is a str or bytes of at least 16 characters.")
 

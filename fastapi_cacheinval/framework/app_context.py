@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Scope
 
-from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
 from fastapi_cacheinval.framework.uncached import Uncached
@@ -27,8 +27,9 @@ class AppContext:
     def __init__(
         self,
         app: ASGIApp,
-        cache: HTTPCache,
+        cache: Internals,
         *,
+        face: object = None,
         front: bool | None,
         emit_surrogate_key: bool,
         emit_cache_status: bool,
@@ -36,6 +37,8 @@ class AppContext:
     ) -> None:
         self.app = app
         self.cache = cache
+        # What users know it by.
+        self.face = face
         self.engine = cache.engine
         self.counters = cache.counters
         self.front = front

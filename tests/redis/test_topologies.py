@@ -61,8 +61,8 @@ async def promised(a: Node, b: Node, source: Any, **options: Any) -> None:
     assert [name for _, name in a.data.calls].count("burst") == 1
     await b.cache.invalidate("items")
     await eventually(lambda: agreed(a, b), "the purge")
-    assert await a.cache._bus.catch_up()
-    assert await b.cache._bus.catch_up()
+    assert await a.cache._core.bus.catch_up()
+    assert await b.cache._core.bus.catch_up()
     assert await acknowledged(b) == 2
     async with joining(source, a.data, **options) as late:
         await late.in_touch()
@@ -80,9 +80,9 @@ async def on_other_loops(client: Any) -> None:
 
 async def acknowledged(node: Node) -> int:
     """How many replicas have said that they have read as far as this one."""
-    bus: Any = node.cache._bus
+    bus: Any = node.cache._core.bus
     log = bus._followers[asyncio.get_running_loop()].log
-    replica = node.cache.engine.replica
+    replica = node.cache._core.engine.replica
     line = LogEntry(replica.term, replica.applied, replica.nonce, (), soft=False, at=0.0)
     return int((await log.behind(line))[1])
 
