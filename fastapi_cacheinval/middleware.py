@@ -18,7 +18,7 @@ from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.token import parse_token
 from fastapi_cacheinval.dependencies import SCOPE_KEY
-from fastapi_cacheinval.engine.request_tags import current_request_tags
+from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError, ConfigurationError
 from fastapi_cacheinval.framework.answering import send_stored, status_fields, without_body
@@ -237,11 +237,11 @@ class CacheMiddleware:
             if self._refuses and not self._replica.live(self._now()) and mutation.purges_something():
                 await self._refuse(mutation, send)
                 return
-            token = current_request_tags.set(mutation)
+            answering = Answering(mutation)
             try:
                 await pass_on(mutation, scope)
             finally:
-                current_request_tags.reset(token)
+                answering.end()
         elif method == "HEAD" and self._head_of_get(scope):
             await self._forward_as_get(scope, receive, send, runtime)
         else:

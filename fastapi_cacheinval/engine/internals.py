@@ -16,6 +16,7 @@ from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.core.tags import normalise_tags
 from fastapi_cacheinval.core.token import Token
+from fastapi_cacheinval.engine.body_budget import BodyBudget
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.lifecycle import Lifecycle
 from fastapi_cacheinval.engine.listeners import Listeners
@@ -51,6 +52,7 @@ class Internals:
         self.tracing = Spans()
         # One for each event loop that it has been started on; the middleware looks here on every forward.
         self.runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
+        self.bodies = BodyBudget(settings.max_in_flight_bytes)
         self.engine = self._engine()
         replica = self.engine.replica
         self.listeners = Listeners(self.runtimes, self.counters)
@@ -173,4 +175,12 @@ class Internals:
 
     def statistics(self) -> Statistics:
         """A snapshot: what is kept, what was answered, and how the replica stands to the log."""
-        return report(self.engine, self.counters, self.bus.state(), self.runtimes, self.sources, enabled=self.enabled)
+        return report(
+            self.engine,
+            self.counters,
+            self.bus.state(),
+            self.runtimes,
+            self.sources,
+            enabled=self.enabled,
+            in_flight_bytes=self.bodies.held_bytes,
+        )

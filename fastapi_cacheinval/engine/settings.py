@@ -31,6 +31,7 @@ _DURATIONS = (
 _COUNTS = {
     "l1_max_bytes": 64 * _KIB,
     "max_body_bytes": 1,
+    "max_in_flight_bytes": 0,
     "max_variants": 1,
     "max_refreshes": 1,
     "hold_max_bytes": 0,
@@ -44,6 +45,7 @@ class Options(TypedDict, total=False):
     version: str
     l1_max_bytes: int
     max_body_bytes: int
+    max_in_flight_bytes: int
     staleness_bound: float | timedelta
     stale_when_disconnected: float | timedelta
     mutations_when_disconnected: Literal["queue", "refuse"]
@@ -67,6 +69,8 @@ class Settings:
     - `namespace`, `version`: part of every cache key; caches that differ in them share nothing.
     - `l1_max_bytes` (at least 64 KiB): what all that is kept may take, bookkeeping included.
     - `max_body_bytes`: a larger body is never stored.
+    - `max_in_flight_bytes`: what may be held, beside what is stored, of streams that are being filled or wait for slow
+      clients, in all; a stream past it goes through without being kept. A stream counts twice while it is filled.
     - `staleness_bound`: the longest that another replica may serve what a purge has reached Redis about.
     - `stale_when_disconnected`: for how long after its lease a replica that is out of touch serves what it has.
     - `mutations_when_disconnected`: `queue` their purges, or `refuse` the mutations with a 503.
@@ -89,6 +93,7 @@ class Settings:
     version: str = ""
     l1_max_bytes: int = 64 * _MIB
     max_body_bytes: int = _MIB
+    max_in_flight_bytes: int = 64 * _MIB
     staleness_bound: float = 2.0
     stale_when_disconnected: float = 0.0
     mutations_when_disconnected: str = "queue"

@@ -41,6 +41,7 @@ class AppContext:
         self.face = face
         self.engine = cache.engine
         self.counters = cache.counters
+        self.bodies = cache.bodies
         self.front = front
         # With a CDN in front tags are for it alone, named as it wants them.
         self.emit_surrogate_key = emit_surrogate_key and downstream is None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable
-from contextvars import Token
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -15,7 +13,7 @@ from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
-from fastapi_cacheinval.engine.request_tags import HasRequestTags, current_request_tags
+from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
@@ -44,7 +42,6 @@ class Read(Exchange):
     settled: bool = False
     fill: Fill | None = None
     inside: AtRoute | None = None
-    _token: Token[HasRequestTags | None] | None = None
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """`invalidates()` is inert on a safe method."""
@@ -95,7 +92,7 @@ class Read(Exchange):
                 self.fill = lookup.fill
                 self.tended = self.fill is not None
                 # For code without the request at hand, from here on in this context.
-                self._token = current_request_tags.set(self)
+                self.answering = Answering(self)
 
     def order_refresh(self, stored: StoredResponse) -> None:
         order_refresh(self.app_context, self.runtime, self.arrived, self.client_headers, stored, self.trace)
@@ -117,10 +114,6 @@ class Read(Exchange):
         for key in _HIDDEN:
             if key in given:
                 self.scope[key] = given[key]
-        if self._token is not None:
-            # Where a layer inside ours runs the app in a task, the context has gone with it.
-            with contextlib.suppress(ValueError):
-                current_request_tags.reset(self._token)
 
     def _given(self) -> Scope:
         return self.arrived
@@ -196,6 +189,8 @@ async def pass_on(exchange: Exchange, scope: Scope, app: ASGIApp | None = None) 
             await exchange.done()
     finally:
         del scope[SCOPE_KEY]
+        if exchange.answering is not None:
+            exchange.answering.end()
         if exchange.seen is not None:
             exchange.seen.left()
 
