@@ -7,27 +7,23 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import copy_context
-from difflib import get_close_matches
 from types import TracebackType
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, ClassVar, Literal, Self, Unpack
 
 from fastapi_cacheinval.connections.urls import Connect, by_client, by_url
-from fastapi_cacheinval.core.checks import called, flag, flag_of_environment
-from fastapi_cacheinval.core.policy import seconds
+from fastapi_cacheinval.core.checks import called, flag, flag_of_environment, refuse_to_set
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.core.tags import ALL, normalise_tags, path_tag, url_paths
-from fastapi_cacheinval.engine.clocks import SystemClock, checked_clock
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.listeners import Listener, Observer
-from fastapi_cacheinval.engine.purger import Wait
 from fastapi_cacheinval.engine.settings import Options, Settings
-from fastapi_cacheinval.errors import SettingIsFixed
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.tracing import OpenSpan
-from fastapi_cacheinval.telemetry.context import carried
 
 __all__ = ["HTTPCache", "Listener", "internals_of"]
+
+Wait = Literal["all"] | None
 
 _ENVIRONMENT = "CACHEINVAL_ENABLED"
 
@@ -82,25 +78,14 @@ class HTTPCache:
     def _make(self, connect: Connect | None, clock: Clock | None, settings: Settings, *, enabled: bool) -> None:
         allowed = flag_of_environment(os.environ.get(_ENVIRONMENT), _ENVIRONMENT, default=True)
         on = flag(enabled, "enabled") and allowed
-        used = SystemClock() if clock is None else checked_clock(clock)
-        object.__setattr__(self, "_core", self._parts(settings, used, connect, enabled=on))
+        object.__setattr__(self, "_core", self._parts(settings, clock, connect, enabled=on))
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "enabled":
             object.__setattr__(self, name, value)
             return
         known = {each for each in (*dir(type(self)), *Options.__annotations__) if not each.startswith("_")}
-        if name in known:
-            raise SettingIsFixed(
-                f"{name} cannot be set on a cache that has been made: give it to HTTPCache(...). Only enabled can be "
-                f"set later."
-            )
-        near = get_close_matches(name, known, 1)
-        if near or type(self) is HTTPCache:
-            raise SettingIsFixed(
-                f"HTTPCache has no attribute {name!r} to set."
-                + (f" Did you mean {near[0]!r}?" if near else " Only enabled can be set.")
-            )
+        refuse_to_set(name, known, anything=type(self) is HTTPCache)
         object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
@@ -180,7 +165,7 @@ class HTTPCache:
         """
         flag(soft, "soft")
         core = self._core
-        return await core.purger.purge(core.normalised(tags), soft=soft, wait=wait, causes=carried(causes))
+        return await core.purger.purge(core.normalised(tags), soft=soft, wait=wait, causes=core.linked(causes))
 
     async def invalidate_url(self, path: str, *, soft: bool = False, wait: Wait = None) -> Receipt:
         """Purge what is stored of a path: all queries, variants and hosts; a query or host in it is ignored.
@@ -202,7 +187,7 @@ class HTTPCache:
         `timeout` is seconds to wait for its number; `TimeoutError` past it, and the purge goes on.
         """
         flag(soft, "soft")
-        return self._core.purger.in_thread(lambda: self.invalidate(*tags, soft=soft), seconds(timeout, "timeout"))
+        return self._core.purger.in_thread(lambda: self.invalidate(*tags, soft=soft), timeout)
 
     def invalidate_soon(self, *tags: str, soft: bool = False) -> None:
         """`invalidate` for plain functions on the event loop's own thread, which cannot wait: a task writes it.
@@ -227,7 +212,7 @@ class HTTPCache:
         """
         flag(soft, "soft")
         named = (ALL,) if flag(everything, "everything") else normalise_tags(tags)
-        return await self._core.purger.deliver(named, soft=soft, causes=carried(causes))
+        return await self._core.purger.deliver(named, soft=soft, causes=self._core.linked(causes))
 
     async def applied_everywhere(self, receipt: Receipt) -> Receipt:
         """Wait until every replica in touch has applied a purge; its receipt, with `replicas` and `seconds`.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from difflib import get_close_matches
 from typing import TypeVar
 
-from fastapi_cacheinval.errors import ConfigurationError
+from fastapi_cacheinval.errors import ConfigurationError, SettingIsFixed
 
-__all__ = ["called", "flag", "flag_of_environment"]
+__all__ = ["called", "flag", "flag_of_environment", "refuse_to_set"]
 
 _Call = TypeVar("_Call", bound=Callable[..., object])
 
@@ -39,3 +40,16 @@ def called(value: _Call, name: str) -> _Call:
     if not callable(value):
         raise ConfigurationError(f"{name} is a function, not {value!r}.")
     return value
+
+
+def refuse_to_set(name: str, known: Collection[str], *, anything: bool) -> None:
+    """Raise `SettingIsFixed` for a known attribute of a cache, one that resembles it, and where so asked anything."""
+    if name in known:
+        raise SettingIsFixed(
+            f"{name} cannot be set on a cache that has been made: give it to HTTPCache(...). "
+            "Only enabled can be set later."
+        )
+    near = get_close_matches(name, known, 1)
+    if near or anything:
+        meant = f"Did you mean {near[0]!r}?" if near else "Only enabled can be set."
+        raise SettingIsFixed(f"HTTPCache has no attribute {name!r} to set. {meant}")

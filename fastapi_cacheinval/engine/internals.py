@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Iterable, Mapping
 from contextvars import Context
 
 from fastapi_cacheinval.bus.local import LocalBus
@@ -17,6 +18,7 @@ from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.core.tags import normalise_tags
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.body_budget import BodyBudget
+from fastapi_cacheinval.engine.clocks import SystemClock, checked_clock
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.lifecycle import Lifecycle
 from fastapi_cacheinval.engine.listeners import Listeners
@@ -31,7 +33,9 @@ from fastapi_cacheinval.engine.workers import warn_of_other_workers
 from fastapi_cacheinval.errors import CacheNotRunning
 from fastapi_cacheinval.ports.bus import Bus
 from fastapi_cacheinval.ports.clock import Clock
+from fastapi_cacheinval.ports.tracing import Carrier
 from fastapi_cacheinval.stores.memory import MemoryStore
+from fastapi_cacheinval.telemetry.context import carried
 from fastapi_cacheinval.telemetry.counters import Counters
 from fastapi_cacheinval.telemetry.reporting import join
 from fastapi_cacheinval.telemetry.tracing import Spans
@@ -42,9 +46,9 @@ __all__ = ["Internals"]
 class Internals:
     """The parts of one cache; `connect` makes Redis clients, and is None where everything stays in this process."""
 
-    def __init__(self, settings: Settings, clock: Clock, connect: Connect | None, *, enabled: bool) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None, connect: Connect | None, *, enabled: bool) -> None:
         self.settings = settings
-        self.clock = clock
+        self.clock = SystemClock() if clock is None else checked_clock(clock)
         self.enabled = enabled
         # Whether mutations tell by themselves what they change: see `HTTPCache.expect_changes`.
         self.expects_changes = False
@@ -59,11 +63,11 @@ class Internals:
         self.sources = Sources()
         self._secret = settings.secret
         self._looked_around = False
-        self._tiers = None if connect is None else SharedTiers(settings, connect)
-        local = LocalBus(clock.now)
+        self._tiers = None if connect is None else SharedTiers(settings, connect, self.engine)
+        local = LocalBus(self.clock.now)
         self.bus: Bus = local
         if self._tiers is not None:
-            self.bus = self._tiers.bus(replica, self._recorder(), clock)
+            self.bus = self._tiers.bus(self._recorder())
         self.lifecycle = Lifecycle(
             self.runtimes,
             replica,
@@ -76,7 +80,7 @@ class Internals:
         )
         self.purger = Purger(
             replica,
-            clock,
+            self.clock,
             self.bus,
             self.runtimes,
             self.listeners,
@@ -118,7 +122,7 @@ class Internals:
 
     def _open_l2(self, runtime: Runtime) -> None:
         if self._tiers is not None and runtime.l2 is None:
-            runtime.l2 = self._tiers.l2(self.engine, self.counters, self.tracing, runtime.own)
+            runtime.l2 = self._tiers.l2(self.counters, self.tracing, runtime.own)
             runtime.l2.start()
 
     def observe(self) -> bool:
@@ -164,6 +168,10 @@ class Internals:
         """Tags in normal form; what is left of none is dropped and counted."""
         self.counters.dropped_tags += sum(not tag for tag in tags)
         return normalise_tags(tags)
+
+    def linked(self, causes: Iterable[Mapping[str, str]]) -> Carrier:
+        """The trace context of what led to a purge, as it travels."""
+        return carried(causes)
 
     async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None) -> Receipt:
         """Write one purge of tags in normal form, reserved ones included, and tell the listeners."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Literal
 
+from fastapi_cacheinval.core.policy import seconds
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import LogEntry, Replica
 from fastapi_cacheinval.engine.clocks import paused
@@ -107,13 +108,14 @@ class Purger:
 
     def in_thread(self, work: Callable[[], Coroutine[Any, Any, Receipt]], timeout: float) -> Receipt:
         """Make a purge for a thread without a loop: on a loop that runs the cache, or else on one of its own."""
+        patience = seconds(timeout, "timeout")
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
             raise CacheNotRunning("invalidate_sync() would block the event loop: await cache.invalidate() there.")
         loops = [loop for loop in list(self._runtimes) if loop.is_running()]
         if not loops:
             return asyncio.run(work())
-        return asyncio.run_coroutine_threadsafe(work(), loops[0]).result(timeout)
+        return asyncio.run_coroutine_threadsafe(work(), loops[0]).result(patience)
 
     def soon(self, tags: tuple[str, ...], *, soft: bool) -> None:
         """Make a purge in a task, which this replica obeys at once; raises `CacheNotRunning`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -254,6 +253,6 @@ def test_the_environment_is_read_when_a_cache_is_made(monkeypatch: pytest.Monkey
     """A variable that is set later changes no cache that is there."""
     monkeypatch.delenv("CACHEINVAL_ENABLED", raising=False)
     cache = HTTPCache()
-    os.environ["CACHEINVAL_ENABLED"] = "0"
+    monkeypatch.setenv("CACHEINVAL_ENABLED", "0")
     assert cache.enabled
     assert not HTTPCache().enabled

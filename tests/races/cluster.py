@@ -50,7 +50,7 @@ class Member:
 
         def gated_far(*args: Any) -> Any:
             tier = l2(*args)
-            tier._store = GatedStore(tier._store, name, play.stage, play.subscriptions)
+            tier._store = tier._locks._store = GatedStore(tier._store, name, play.stage, play.subscriptions)
             return tier
 
         inside.bus._connect = gated_log
