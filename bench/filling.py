@@ -12,7 +12,7 @@ from bench.apps import POLICY, cached_app
 from bench.requests import ask, get_scope
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.cache import internals_of
-from fastapi_cacheinval.core.keys import cache_key
+from fastapi_cacheinval.core.keys import KeyParts, cache_key
 from fastapi_cacheinval.core.recipe import Recipe, stored_response
 from fastapi_cacheinval.core.tags import normalise_tags
 from fastapi_cacheinval.framework.lookup import raw_target
@@ -42,16 +42,8 @@ def _keep(cache: HTTPCache, number: int) -> None:
     scope = get_scope(f"/items/{number}")
     host = scope["headers"][0][1]
     now = engine.now()
-    key = cache_key(
-        namespace=engine.settings.namespace,
-        version=engine.settings.version,
-        scheme=scope["scheme"],
-        host=host,
-        path=scope["path"],
-        query=(),
-        partition=b"",
-        epoch=0,
-    )
+    named = engine.settings
+    key = cache_key(KeyParts("policy", named.namespace, named.version, scope["scheme"], host, "", scope["path"]))
     recipe = Recipe(
         key=key,
         policy=POLICY,

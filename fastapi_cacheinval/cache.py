@@ -14,7 +14,7 @@ from fastapi_cacheinval.connections.urls import Connect, by_client, by_url
 from fastapi_cacheinval.core.checks import called, flag, flag_of_environment, refuse_to_set
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.statistics import Statistics
-from fastapi_cacheinval.core.tags import ALL, normalise_tags, path_tag, url_paths
+from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.listeners import Listener, Observer
 from fastapi_cacheinval.engine.settings import Options, Settings
@@ -159,7 +159,8 @@ class HTTPCache:
 
         It has its number, and this replica obeys it, when the call returns. Tags may carry a
         client's data: they are normalised and never raise; without any tag left nothing is purged
-        but the receipt still has the log's last number. `wait="all"` also waits for every replica; one that is
+        but the receipt still has the log's last number. More than 8,000 tags, or 512 KiB of them, purge everything,
+        and the receipt says so. `wait="all"` also waits for every replica; one that is
         out of touch is not waited for, and keeps to `staleness_bound`. `causes` are the W3C Trace Context fields
         (`traceparent`, `tracestate`) of what led to it elsewhere: its span links to them.
         """
@@ -168,35 +169,44 @@ class HTTPCache:
         return await core.purger.purge(core.normalised(tags), soft=soft, wait=wait, causes=core.linked(causes))
 
     async def invalidate_url(self, path: str, *, soft: bool = False, wait: Wait = None) -> Receipt:
-        """Purge what is stored of a path: all queries, variants and hosts; a query or host in it is ignored.
+        """Purge what is stored of a path or URL: all queries, variants and hosts; a query or host in it is ignored.
 
-        Percent-encoded or decoded; without the root path that the app is served under. It may carry
-        a client's data and never raises.
+        Percent-encoded or decoded; with or without the root path that the app is served under, so that
+        `str(request.url_for(...))` will do. A process without the app, such as a worker, does not know the root path:
+        of a whole URL it purges every path that may be below one. It may carry a client's data and never raises.
         """
         flag(soft, "soft")
-        return await self._core.purge(tuple(map(path_tag, url_paths(path))), soft=soft, wait=wait)
+        return await self._core.purge(tuple(map(path_tag, self._core.root_paths.paths_of(path))), soft=soft, wait=wait)
 
     async def clear(self, *, soft: bool = False, wait: Wait = None) -> Receipt:
         """Purge everything that is stored under this namespace, of whatever version, and nothing else."""
         flag(soft, "soft")
         return await self._core.purge((ALL,), soft=soft, wait=wait)
 
-    def invalidate_sync(self, *tags: str, soft: bool = False, timeout: float = 5.0) -> Receipt:
-        """`invalidate` for plain functions and threads; raises `CacheNotRunning` on the loop's own thread.
+    def invalidate_sync(
+        self, *tags: str, soft: bool = False, everything: bool = False, timeout: float = 5.0
+    ) -> Receipt:
+        """`invalidate`, or `clear` for `everything`, for plain functions and threads.
 
-        `timeout` is seconds to wait for its number; `TimeoutError` past it, and the purge goes on.
+        Raises `CacheNotRunning` on the loop's own thread. `timeout` is seconds to wait for its number; `TimeoutError`
+        past it, and the purge goes on.
         """
         flag(soft, "soft")
+        if flag(everything, "everything"):
+            return self._core.purger.in_thread(lambda: self.clear(soft=soft), timeout)
         return self._core.purger.in_thread(lambda: self.invalidate(*tags, soft=soft), timeout)
 
-    def invalidate_soon(self, *tags: str, soft: bool = False) -> None:
-        """`invalidate` for plain functions on the event loop's own thread, which cannot wait: a task writes it.
+    def invalidate_soon(self, *tags: str, soft: bool = False, everything: bool = False) -> None:
+        """`invalidate`, or `clear` for `everything`, for plain functions on the event loop's own thread.
+
+        They cannot wait: a task writes it.
 
         This replica obeys it when the call returns; it has its number soon. A log that is out of reach is logged, and
         the purge queued. Raises `CacheNotRunning` where the cache has not been started on the running loop.
         """
         flag(soft, "soft")
-        self._core.purger.soon(self._core.normalised(tags), soft=soft)
+        named = (ALL,) if flag(everything, "everything") else self._core.normalised(tags)
+        self._core.purger.soon(named, soft=soft)
 
     async def deliver(
         self,
@@ -211,7 +221,7 @@ class HTTPCache:
         `CacheNotRunning` where the cache has not been started on this loop.
         """
         flag(soft, "soft")
-        named = (ALL,) if flag(everything, "everything") else normalise_tags(tags)
+        named = (ALL,) if flag(everything, "everything") else self._core.normalised(tags)
         return await self._core.purger.deliver(named, soft=soft, causes=self._core.linked(causes))
 
     async def applied_everywhere(self, receipt: Receipt) -> Receipt:

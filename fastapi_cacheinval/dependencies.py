@@ -15,7 +15,17 @@ from fastapi_cacheinval.core.policy import CachePolicy, PolicyFields
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.errors import ConfigurationError, MiddlewareMissing
 
-__all__ = ["SCOPE_KEY", "CacheTags", "Cached", "Invalidates", "Tags", "cached", "invalidates"]
+__all__ = [
+    "SCOPE_KEY",
+    "CacheTags",
+    "Cached",
+    "Invalidates",
+    "InvalidatesNothing",
+    "Tags",
+    "cached",
+    "invalidates",
+    "invalidates_nothing",
+]
 
 logger = logging.getLogger("fastapi_cacheinval.dependencies")
 
@@ -106,12 +116,15 @@ class Invalidates:
     It is inert on a WebSocket.
     """
 
-    def __init__(self, templates: Iterable[str], *, soft: bool) -> None:
+    def __init__(self, templates: Iterable[str], *, soft: bool, paths: bool = True) -> None:
         self.templates = tuple(TagTemplate.parse(text) for text in templates)
         self.soft = soft
+        self.paths = paths
 
     def __repr__(self) -> str:
-        return f"invalidates({', '.join(repr(template.text) for template in self.templates)})"
+        given = [repr(template.text) for template in self.templates]
+        given += ["paths=False"] if not self.paths else []
+        return f"invalidates({', '.join(given)})"
 
     async def __call__(self, connection: HTTPConnection) -> None:
         if not isinstance(connection, Request):
@@ -120,6 +133,16 @@ class Invalidates:
         if exchange is None:
             raise MiddlewareMissing(f"{connection.method} {connection.url.path}")
         exchange.declare(connection, self)
+
+
+class InvalidatesNothing:
+    """The dependency that `invalidates_nothing()` declares: it is read at start-up, and does nothing when called."""
+
+    def __repr__(self) -> str:
+        return "invalidates_nothing()"
+
+    async def __call__(self) -> None:
+        """Nothing to do at request time."""
 
 
 def cached(policy: CachePolicy | None = None, /, **fields: Unpack[PolicyFields]) -> Any:
@@ -131,15 +154,29 @@ def cached(policy: CachePolicy | None = None, /, **fields: Unpack[PolicyFields])
     return Depends(Cached(CachePolicy.build(policy, fields)))
 
 
-def invalidates(*tag_templates: str, soft: bool = False) -> Any:
-    """Declare what a mutating route purges when it ends without an error; all that apply unite.
+def invalidates(*tag_templates: str, soft: bool = False, paths: bool = True) -> Any:
+    """Declare what a mutating route purges when its handler ran and ended without an error; all that apply unite.
 
-    `soft=True` makes stored responses stale instead of unusable. Raises `ConfigurationError` for a
-    template that is not a tag, and for a `soft` that is no bool.
+    `soft=True` makes stored responses stale instead of unusable. `paths=False` purges no path for the route: neither
+    the target and its parent collection nor `Location`; one of those that apply is enough. Raises `ConfigurationError`
+    for a template that is not a tag, for no template at all without `paths=False`, and for a switch that is not a bool.
     """
-    if not tag_templates:
+    flag(soft, "soft")
+    flag(paths, "paths")
+    if not tag_templates and paths:
         raise ConfigurationError("invalidates() needs at least one tag: the target path is purged without it.")
-    return Depends(Invalidates(tag_templates, soft=flag(soft, "soft")))
+    return Depends(Invalidates(tag_templates, soft=soft, paths=paths))
+
+
+def invalidates_nothing() -> Any:
+    """Declare that the unsafe methods of what is below only read: nothing is purged by tag or path.
+
+    A search by POST is one. The innermost of `invalidates()` and `invalidates_nothing()` wins: a route's own
+    `invalidates()` purges under a router that declares `invalidates_nothing()`, and the other way round. Both on one
+    route are a `ConfigurationError` at start-up. What code says that it has committed (`purge_with_request`, the
+    integrations) is purged all the same.
+    """
+    return Depends(InvalidatesNothing())
 
 
 async def collected_tags(connection: HTTPConnection) -> Tags:

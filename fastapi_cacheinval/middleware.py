@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from asyncio import get_running_loop
-from math import ceil
 from typing import Any
 
 from starlette.responses import PlainTextResponse
@@ -12,8 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache, internals_of
 from fastapi_cacheinval.core.checks import flag
-from fastapi_cacheinval.core.decide import Reason, Serve, ServeStale
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.decide import Serve, ServeStale
+from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.token import parse_token
@@ -21,11 +20,12 @@ from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError, ConfigurationError
-from fastapi_cacheinval.framework.answering import send_stored, status_fields, without_body
+from fastapi_cacheinval.framework.answering import send_stored, without_body
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields, cdn_fields_of
 from fastapi_cacheinval.framework.lifespan import Lifespan
-from fastapi_cacheinval.framework.mutation import Mutation
+from fastapi_cacheinval.framework.lookup import raw_target
+from fastapi_cacheinval.framework.mutation import Mutation, refuse, refuses
 from fastapi_cacheinval.framework.observed_hit import send_observed_hit, watch
 from fastapi_cacheinval.framework.reading import Read, order_refresh, pass_on
 from fastapi_cacheinval.framework.rfc9111.entrance import Entrance
@@ -96,7 +96,7 @@ class CacheMiddleware:
         engine = core.engine
         self._replica = engine.replica
         self._counters = core.counters
-        self._at = engine.store.at
+        self._at = self._app_context.at()
         self._now = engine.now
         self._emit_cache_status = emit_cache_status
         self._downstream = downstream
@@ -106,7 +106,6 @@ class CacheMiddleware:
         settings = engine.settings
         self._reads_own_writes = settings.read_your_writes
         self._looked_at = _LOOKED_AT | {_TOKEN} if settings.read_your_writes else _LOOKED_AT
-        self._refuses = settings.mutations_when_disconnected == "refuse"
 
     def __repr__(self) -> str:
         return f"<CacheMiddleware {self.cache!r}>"
@@ -133,7 +132,7 @@ class CacheMiddleware:
                 get = scope.get
                 stored = self._at(
                     (host, scope["path"], get("query_string", b""), get("scheme", "http"), get("root_path", ""))
-                )
+                ) or self._at_as_sent(scope, host)
                 if stored is not None and self._front_open():
                     now = self._now()
                     if (
@@ -188,6 +187,12 @@ class CacheMiddleware:
         else:
             await self._forward_rarer(scope, receive, send, runtime)
 
+    def _at_as_sent(self, scope: Scope, host: bytes | None) -> Any:
+        """What the front lookup finds by the path as it was sent, for routes that may tell spellings of it apart."""
+        if not self._app_context.spelled:
+            return None
+        return self._at((*raw_target(scope, host), scope.get("raw_path")))
+
     def _front_open(self) -> bool:
         """Whether the front lookup may answer now: the cache is on, and no dependency is overridden."""
         if not self._core.enabled:
@@ -234,8 +239,10 @@ class CacheMiddleware:
         app_context, method = self._app_context, scope["method"]
         if method not in _SAFE:
             mutation = Mutation(app_context, runtime, scope, receive, send)
-            if self._refuses and not self._replica.live(self._now()) and mutation.purges_something():
-                await self._refuse(mutation, send)
+            if refuses(mutation):
+                await refuse(mutation, send)
+                if mutation.seen is not None:
+                    mutation.seen.left()
                 return
             answering = Answering(mutation)
             try:
@@ -246,22 +253,6 @@ class CacheMiddleware:
             await self._forward_as_get(scope, receive, send, runtime)
         else:
             await pass_on(Read(app_context, runtime, scope, receive, send), scope)
-
-    async def _refuse(self, mutation: Mutation, send: Send) -> None:
-        """`mutations_when_disconnected="refuse"`: what cannot be purged is not written."""
-        outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
-        mutation.described(outcome)
-        if mutation.seen is not None:
-            mutation.seen.left()
-        body = b"The cache's log is out of reach, and nothing is changed that could not be invalidated."
-        fields = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(body)),
-            (b"retry-after", b"%d" % ceil(self._core.settings.staleness_bound)),
-            *status_fields(self._app_context, outcome),
-        ]
-        await send({"type": "http.response.start", "status": 503, "headers": fields})
-        await send({"type": "http.response.body", "body": body})
 
     async def _behind(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> bool:
         """Read as far as the request's token says; a request that cannot be waited for is answered by the app: True."""

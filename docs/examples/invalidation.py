@@ -3,7 +3,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Response
 
-from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates, purge_with_request
+from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates, invalidates_nothing, purge_with_request
 
 cache = HTTPCache()
 app = FastAPI()
@@ -55,6 +55,17 @@ async def add_price(product_id: int, price: int, response: Response) -> int:
     PRICES[product_id] = price
     response.headers["Location"] = f"/prices/{product_id}"
     return price
+
+
+# Purged: the tag, and neither /prices/42/views nor /prices/42.
+@app.post("/prices/{product_id}/views", dependencies=[invalidates("views:{product_id}", paths=False)])
+async def count_view(product_id: int) -> None: ...
+
+
+# A search whose question is too long for a URL: it only reads, and purges nothing.
+@app.post("/prices/search", dependencies=[invalidates_nothing()])
+async def search_prices(above: int) -> list[int]:
+    return [product_id for product_id, price in PRICES.items() if price > above]
 
 
 @app.post("/recount", dependencies=[invalidates("prices", soft=True)], status_code=202)

@@ -7,17 +7,44 @@ two releases can share one log.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
 
 from fastapi_cacheinval.core.replica import LogEntry, Page, Term
-from fastapi_cacheinval.core.tags import ALL
+from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, MOST_TAGS
+from fastapi_cacheinval.core.tags import ALL, MAX_TAG_BYTES
 
-__all__ = ["LineError", "decode_line", "decode_page", "encode_payload", "encode_tag"]
+__all__ = [
+    "MOST_LINE_BYTES",
+    "MOST_MISSED_TAGS",
+    "LineError",
+    "decode_line",
+    "decode_lines",
+    "decode_page",
+    "encode_payload",
+    "encode_tag",
+]
 
 _FORMAT = 1
 _MOST_TRACE_BYTES = 4096
+# Five numbers of at most twenty digits, and two nonces.
+_MOST_HEADER_BYTES = 256
+
+MOST_LINE_BYTES = _MOST_HEADER_BYTES + MOST_TAG_BYTES + 5 * MOST_TAGS + 3 * _MOST_TRACE_BYTES
+"""The largest line that a writer makes."""
+
+MOST_MISSED_TAGS = 5 * MOST_TAGS
+"""Of the lines in one reply: past it a replica gives up what it keeps, which is most of what they name."""
+
+_MOST_MISSED_BYTES = 4 * 1_048_576
+_SLICE_BYTES = 131_072
+# Of what no payload of format 1 holds, but a later one may.
+_MOST_OTHERS = 1_024
+# The kind, and a tag with its reserved name in front.
+_MOST_MEMBER = 2 + 2 * MAX_TAG_BYTES
 
 Trace = tuple[tuple[str, str], ...]
 
@@ -41,10 +68,14 @@ def encode_payload(tags: tuple[str, ...], *, soft: bool, trace: Trace = (), prom
 
 
 def decode_line(message: bytes) -> LogEntry:
-    """Raises `LineError` for a header that cannot be read."""
-    header, separator, payload = message.partition(b"\n")
+    """Raises `LineError` for a header that cannot be read, and for more bytes than a writer makes."""
+    if len(message) > MOST_LINE_BYTES:
+        raise LineError(f"{len(message)} bytes, where no line has more than {MOST_LINE_BYTES}")
+    if message.find(b"\n", 0, _MOST_HEADER_BYTES) < 0:
+        raise LineError("no header of format 1")
+    header, _, payload = message.partition(b"\n")
     parts = header.split(b" ")
-    if not separator or len(parts) != 6 or parts[0] != b"1":
+    if len(parts) != 6 or parts[0] != b"1":
         raise LineError("not a line of format 1")
     try:
         number, seq, at = int(parts[1]), int(parts[3]), int(parts[5]) / 1_000_000
@@ -54,15 +85,45 @@ def decode_line(message: bytes) -> LogEntry:
     return LogEntry(Term(number, term_nonce), seq, nonce, *_said(payload, at))
 
 
+async def decode_lines(messages: Sequence[bytes]) -> tuple[LogEntry, ...]:
+    """The lines of one reply, in order; raises `LineError` for more than a replica reads at once.
+
+    Other requests have their turn in between.
+    """
+    if sum(map(len, messages)) > _MOST_MISSED_BYTES:
+        raise LineError("more bytes than are read at once")
+    lines: list[LogEntry] = []
+    tags = size = 0
+    for message in messages:
+        line = decode_line(message)
+        tags, size = tags + len(line.tags), size + len(message)
+        if tags > MOST_MISSED_TAGS:
+            raise LineError(f"more than {MOST_MISSED_TAGS} tags in one reply")
+        if size > _SLICE_BYTES:
+            size = 0
+            await asyncio.sleep(0)
+        lines.append(line)
+    return tuple(lines)
+
+
 def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trace, bool]:
     try:
-        fields: Any = msgpack.unpackb(payload, raw=False, unicode_errors="surrogatepass", use_list=False)
+        fields: Any = msgpack.unpackb(
+            payload,
+            raw=False,
+            unicode_errors="surrogatepass",
+            use_list=False,
+            max_array_len=MOST_TAGS + 1,
+            max_map_len=_MOST_OTHERS,
+            max_ext_len=_MOST_OTHERS,
+            max_bin_len=_MOST_OTHERS,
+        )
         # A later release of the same format may say more.
         version, tags, soft, prompt, trace = fields[:5]
         if version == _FORMAT and not isinstance(tags, str) and all(isinstance(tag, str) for tag in tags):
             pairs = tuple((str(name), str(value)) for name, value in trace)
             return tuple(tags), bool(soft), at, pairs, bool(prompt)
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException):
+    except (ValueError, TypeError, KeyError, RecursionError, msgpack.UnpackException):
         pass
     return (ALL,), False, at, (), False
 
@@ -75,11 +136,15 @@ def decode_page(term: Term, seq: int, up_to: int, limit: int, floor: int, member
     if members and isinstance(members[0], list | tuple):
         members = [part for pair in members for part in pair]
     purged = [
-        (bytes(member[1:]).decode("utf-8", "surrogatepass"), int(float(score)), member[:1] == b"s")
+        # A longer member names no tag that anything could carry.
+        (bytes(member[1:_MOST_MEMBER]).decode("utf-8", "surrogatepass"), int(float(score)), member[:1] == b"s")
         for member, score in zip(members[::2], members[1::2], strict=True)
+        if len(member) < _MOST_MEMBER
     ]
-    if len(purged) < limit:
+    if 2 * limit > len(members):
         return Page(term, seq, up_to, floor, tuple(purged))
+    if not purged:
+        return None
     last = purged[-1][1]
     if last == purged[0][1]:
         return None

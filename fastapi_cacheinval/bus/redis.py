@@ -7,10 +7,11 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from fastapi_cacheinval.bus.entries import LineError, decode_line, decode_page, encode_payload, encode_tag
+from fastapi_cacheinval.bus.entries import LineError, decode_line, decode_lines, decode_page, encode_payload, encode_tag
 from fastapi_cacheinval.bus.script import LUA, PAGE_LUA, SIGHT_LUA, WAIT_LUA, Call, LogKeys
 from fastapi_cacheinval.connections.client import Away, Client, Script
 from fastapi_cacheinval.core.replica import Ask, Current, LogEntry, Missed, Page, Reply, Reset, Term
+from fastapi_cacheinval.core.tag_limits import MOST_TAGS
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.log import Answer, Proposal
 
@@ -19,8 +20,8 @@ __all__ = ["RedisLog", "Sight"]
 logger = logging.getLogger("fastapi_cacheinval.bus")
 
 _RUN, _PAGE, _WAIT, _SIGHT = Script(LUA), Script(PAGE_LUA), Script(WAIT_LUA), Script(SIGHT_LUA)
-_PAGE_SIZE = 1_000
-_LARGEST_PAGE = 1_000_000
+# The larger one holds the tags of any one line.
+_PAGE_SIZES = (1_000, MOST_TAGS + 1)
 
 
 class Sight:
@@ -61,10 +62,10 @@ class RedisLog:
         )
         try:
             reply = await self._client.script(_RUN, self._keys[:4], call.arguments())
-            return _answer(reply, purge)
+            return await _answer(reply, purge)
         except Away as away:
             raise LogUnavailable(away.reason) from away
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
             raise LogUnavailable(f"it answers as no log does ({error})") from error
 
     async def _look(self) -> None:
@@ -94,25 +95,28 @@ class RedisLog:
                 try:
                     yield decode_line(message[1])
                 except LineError:
-                    # Of a later release: the log itself says what it comes to.
+                    # Of a later release, or larger than any writer makes: the log itself says what it comes to.
                     yield None
         except Away as away:
             raise LogUnavailable(away.reason) from away
 
     async def page(self, term: Term, up_to: int) -> Page | None:
-        limit, page = _PAGE_SIZE, None
-        while page is None and limit <= _LARGEST_PAGE:
+        page = None
+        for limit in _PAGE_SIZES:
             try:
                 reply = await self._client.script(
                     _PAGE, (self._keys.tags, self._keys.state), (term.nonce, up_to, limit)
                 )
+                if not reply:
+                    return None
+                floor = min(int(reply[0]), up_to)
+                page = decode_page(term, int(reply[1]), up_to, limit, floor, reply[2])
             except Away as away:
                 raise LogUnavailable(away.reason) from away
-            if not reply:
-                return None
-            floor = min(int(reply[0]), up_to)
-            page = decode_page(term, int(reply[1]), up_to, limit, floor, reply[2])
-            limit *= 8
+            except (ValueError, TypeError, IndexError, OverflowError) as error:
+                raise LogUnavailable(f"it answers as no log does ({error})") from error
+            if page is not None:
+                return page
         return page
 
     async def behind(self, line: LogEntry) -> tuple[int, int]:
@@ -133,7 +137,7 @@ class RedisLog:
         await self._client.close()
 
 
-def _answer(reply: Any, purge: Proposal | None) -> Answer:
+async def _answer(reply: Any, purge: Proposal | None) -> Answer:
     verdict, number, term_nonce, seq, nonce, at, messages = reply
     term = Term(int(number), term_nonce.decode())
     end = int(seq), nonce.decode()
@@ -145,9 +149,10 @@ def _answer(reply: Any, purge: Proposal | None) -> Answer:
         said = Current(term)
     elif verdict == 1:
         try:
-            said = Missed(term, tuple(map(decode_line, messages)))
+            said = Missed(term, await decode_lines(messages))
         except LineError:
-            # A later release has written what cannot be read here: give up what is kept, and go on behind it.
+            # A later release has written what cannot be read here, or it is too much: to read it would hold up all
+            # requests for longer than to make anew what is kept. Give that up, and go on behind it.
             said = Reset(term, *end)
     else:
         said = Reset(term, *end)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, size_of
 from fastapi_cacheinval.core.tags import ALL
 
 __all__ = ["Backlog", "Due", "Recent"]
@@ -20,18 +21,21 @@ class Due(NamedTuple):
 
 
 class Backlog:
-    """A queue of purges; past `most_entries` it becomes one purge of everything.
+    """A queue of purges; past `most_entries`, or `most_queued` tags in all of them, it becomes one purge of everything.
 
-    What is written together shares a line of at most `most_tags` tags, hard and soft apart.
+    What is written together shares a line of at most `most_tags` tags and as many bytes as a line may have, hard and
+    soft apart. One purge is never cut.
     """
 
-    __slots__ = ("_entries", "_last", "_most_entries", "_most_tags")
+    __slots__ = ("_entries", "_last", "_most_entries", "_most_queued", "_most_tags", "_queued")
 
-    def __init__(self, most_entries: int = 10_000, most_tags: int = 1_000) -> None:
+    def __init__(self, most_entries: int = 10_000, most_tags: int = 1_000, most_queued: int = 100_000) -> None:
         self._entries: dict[int, tuple[tuple[str, ...], bool, tuple[int, ...]]] = {}
         self._last = 0
+        self._queued = 0
         self._most_entries = most_entries
         self._most_tags = most_tags
+        self._most_queued = most_queued
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -42,11 +46,13 @@ class Backlog:
     def add(self, tags: tuple[str, ...], *, soft: bool, fence: int | None = None) -> int:
         """Queue a purge; the number names its entry."""
         fences = () if fence is None else (fence,)
-        if len(self._entries) >= self._most_entries:
+        if len(self._entries) >= self._most_entries or self._queued + len(tags) > self._most_queued:
             fences = (*(each for entry in self._entries.values() for each in entry[2]), *fences)
             self._entries.clear()
+            self._queued = 0
             tags, soft = (ALL,), False
         self._last += 1
+        self._queued += len(tags)
         self._entries[self._last] = (tags, soft, fences)
         return self._last
 
@@ -56,8 +62,11 @@ class Backlog:
         fences: list[int] = []
         entries: list[int] = []
         soft: bool | None = None
+        size = 0
         for number, (named, softly, held) in self._entries.items():
-            if entries and (softly != soft or len(tags) + len(named) > self._most_tags):
+            size += size_of(named)
+            over = len(tags) + len(named) > self._most_tags or size > MOST_TAG_BYTES
+            if entries and (softly != soft or over):
                 break
             soft = softly
             tags.update(dict.fromkeys(named))
@@ -71,7 +80,7 @@ class Backlog:
             # Everything is going to be purged in their place, and their fences go with that.
             return ()
         for entry in due.entries:
-            del self._entries[entry]
+            self._queued -= len(self._entries.pop(entry)[0])
         return due.fences
 
 
@@ -80,21 +89,31 @@ class Recent:
 
     Two servers may take writes for a while, one of them in vain: what it numbered, the term that goes on has not heard
     of, and others may have filled in that term before. `seconds` is the longest such while that is covered, and the
-    `most` last purges are.
+    `most` last purges are. More than `most_tags` in all of them are kept as one purge of everything.
     """
 
-    __slots__ = ("_purges", "_seconds")
+    __slots__ = ("_most_tags", "_purges", "_seconds", "_tags")
 
-    def __init__(self, seconds: float = 60.0, most: int = 1_000) -> None:
+    def __init__(self, seconds: float = 60.0, most: int = 1_000, most_tags: int = 100_000) -> None:
         self._purges: deque[tuple[float, tuple[str, ...], bool]] = deque(maxlen=most)
         self._seconds = seconds
+        self._most_tags = most_tags
+        self._tags = 0
 
     def add(self, tags: tuple[str, ...], *, soft: bool, now: float) -> None:
         """A purge has its number."""
+        if len(self._purges) == self._purges.maxlen:
+            self._tags -= len(self._purges[0][1])
         self._purges.append((now, tags, soft))
+        self._tags += len(tags)
+        if self._tags > self._most_tags:
+            self._purges.clear()
+            self._purges.append((now, (ALL,), False))
+            self._tags = 1
 
     def take(self, now: float) -> list[tuple[tuple[str, ...], bool]]:
         """What may have to be written again, oldest first; it is forgotten here."""
         taken = [(tags, soft) for at, tags, soft in self._purges if now - at < self._seconds]
         self._purges.clear()
+        self._tags = 0
         return taken

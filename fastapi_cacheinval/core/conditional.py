@@ -6,11 +6,14 @@ from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import none_match_fails
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
 
-__all__ = ["CONDITIONAL_FIELDS", "not_modified", "not_modified_fields"]
+__all__ = ["CONDITIONAL_FIELDS", "OF_ONE_REQUEST", "not_modified", "not_modified_fields"]
 
 CONDITIONAL_FIELDS = frozenset(
     {b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"range"}
 )
+
+OF_ONE_REQUEST = frozenset({304, 412, 416, 417})
+"""The statuses that answer a condition, a `Range` or an `Expect` of one request: they say nothing to another."""
 
 # RFC 9110 section 15.4.5: what describes the content stays with the content.
 _CONTENT_FIELDS = frozenset(

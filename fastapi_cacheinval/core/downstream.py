@@ -8,7 +8,8 @@ from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.tags import is_reserved, path_of
-from fastapi_cacheinval.grammar.fields import RawHeaders, first
+from fastapi_cacheinval.grammar.age import parse_age
+from fastapi_cacheinval.grammar.fields import RawHeaders, values
 
 __all__ = ["LIFETIMES", "TAGS", "KeepFor", "age_sent", "forbidden_by_fields", "keep_for", "named", "without_downstream"]
 
@@ -18,6 +19,8 @@ TAGS = frozenset({b"surrogate-key", b"cache-tag", b"edge-cache-tag", b"xkey"})
 LIFETIMES = frozenset({b"surrogate-control", b"cdn-cache-control", b"cloudflare-cdn-cache-control"})
 """The fields that tell CDNs apart from browsers for how long to keep a response."""
 
+# More digits than any age has: one that is clamped here may be anything elsewhere.
+_ODD_DIGITS = 10
 _FORBID = (b"no-store", b"private", b"no-cache")
 
 
@@ -86,8 +89,11 @@ def without_downstream(fields: RawHeaders) -> list[tuple[bytes, bytes]]:
 
 
 def age_sent(fields: RawHeaders) -> int | None:
-    """The `Age` that an answer carries, 0 without one; None for one that cannot be read."""
-    text = first(fields, b"age")
-    if text is None:
+    """The `Age` that an answer carries, 0 without one; None where a cache downstream might read another number.
+
+    The seconds that are told to be kept count from then: an `Age` that is not read alike would make them many more.
+    """
+    lines = values(fields, b"age")
+    if not lines:
         return 0
-    return int(text) if text.isdigit() and len(text) < 10 else None
+    return parse_age(lines) if len(lines) == 1 and lines[0].isdigit() and len(lines[0]) < _ODD_DIGITS else None

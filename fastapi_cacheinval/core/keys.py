@@ -1,4 +1,8 @@
-"""Cache keys: length-delimited parts, so that no two requests that differ share one."""
+"""Cache keys: length-delimited parts, so that no two requests that differ share one.
+
+Policy mode and header mode compose their keys here, from `KeyParts`. Every part is the same on each replica that serves
+the same app, except `local`, which marks a key that must not leave its process.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,27 @@ import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
 from functools import lru_cache
-from typing import cast
+from typing import NamedTuple, cast
 from urllib.parse import parse_qsl
 from uuid import UUID
 
 from fastapi_cacheinval.errors import CacheinvalError
 
-__all__ = ["PartitionTypeError", "cache_key", "encode", "kept_query", "partition_digest", "variant_key"]
+__all__ = [
+    "KeyParts",
+    "PartitionTypeError",
+    "cache_key",
+    "encode",
+    "is_local",
+    "kept_query",
+    "partition_digest",
+    "sent_path",
+    "typed",
+    "variant_key",
+]
+
+_DIGEST_BYTES = 32
+_LOCAL_MARK = b"!"
 
 
 class PartitionTypeError(CacheinvalError):
@@ -32,7 +50,7 @@ def encode(parts: Iterable[bytes]) -> bytes:
 
 
 def _digest(parts: Iterable[bytes]) -> bytes:
-    return hashlib.blake2b(encode(parts), digest_size=32).digest()
+    return hashlib.blake2b(encode(parts), digest_size=_DIGEST_BYTES).digest()
 
 
 def _text(value: str) -> bytes:
@@ -51,45 +69,109 @@ def kept_query(query: bytes, names: Collection[str] | None) -> tuple[bytes, ...]
     return tuple(_text(text) for pair in kept for text in pair)
 
 
-def cache_key(
-    *,
-    namespace: str,
-    version: str,
-    scheme: str,
-    host: bytes,
-    path: str,
-    query: Sequence[bytes],
-    partition: bytes,
-    epoch: int,
-    route: Iterable[bytes] = (),
-) -> bytes:
-    """The key of a resource: a 256-bit digest of its unambiguous parts.
+class KeyParts(NamedTuple):
+    """All that tells one stored response from another, as named parts.
 
-    `path` is decoded and without the root path. `epoch` keeps what overridden dependencies filled apart, `route`
-    what else tells the route from others that may answer the path.
+    - `mode`: `policy` or `headers`; the two modes never share a response.
+    - `namespace`, `version`: the cache's settings.
+    - `scheme`, `host`: the origin, as the client names it. The host is compared without case (RFC 9110 section 4.2.3).
+    - `root_path`: the root path that the server or the framework gives.
+    - `path`: the decoded path that the app routes by. In policy mode it is the path below the root path.
+    - `sent`: where the app may see it, the root path and the path as they came, the path still encoded.
+    - `route`: what the route is on every replica: its place, its template and its handler.
+    - `given`: the path parameters that the path does not hold.
+    - `query`: what `kept_query` keeps, or the whole query.
+    - `partition_of`: the names of the dependencies that give the partition.
+    - `partition`: the digest of the values that they gave.
+    - `local`: what only this process knows of the route; empty where every replica composes the same key.
     """
-    place = _place(namespace, version, scheme, epoch, tuple(route))
-    return _digest((place, host.lower(), _text(path), encode(query) if query else b"", partition))
+
+    mode: str
+    namespace: str
+    version: str
+    scheme: str
+    host: bytes
+    root_path: str
+    path: str
+    sent: bytes = b""
+    route: tuple[bytes, ...] = ()
+    given: tuple[bytes, ...] = ()
+    query: tuple[bytes, ...] = ()
+    partition_of: tuple[bytes, ...] = ()
+    partition: bytes = b""
+    local: bytes = b""
+
+
+def cache_key(parts: KeyParts) -> bytes:
+    """The key of a resource: a 256-bit digest of its parts, and one byte more where the key is `local`."""
+    place = _place(
+        parts.mode,
+        parts.namespace,
+        parts.version,
+        parts.scheme,
+        parts.root_path,
+        parts.route,
+        parts.partition_of,
+    )
+    digest = _digest(
+        (
+            place,
+            parts.host.lower(),
+            _text(parts.path),
+            parts.sent,
+            encode(parts.given) if parts.given else b"",
+            encode(parts.query) if parts.query else b"",
+            parts.partition,
+            parts.local,
+        )
+    )
+    return digest + _LOCAL_MARK if parts.local else digest
 
 
 @lru_cache(maxsize=4096)
-def _place(namespace: str, version: str, scheme: str, epoch: int, route: tuple[bytes, ...]) -> bytes:
+def _place(
+    mode: str,
+    namespace: str,
+    version: str,
+    scheme: str,
+    root_path: str,
+    route: tuple[bytes, ...],
+    partition_of: tuple[bytes, ...],
+) -> bytes:
     """What many keys have in common."""
-    return encode((_text(namespace), _text(version), scheme.encode(), b"%d" % epoch, encode(route)))
+    words = map(_text, (mode, namespace, version, scheme, root_path))
+    return _digest((*words, encode(route), encode(partition_of)))
+
+
+def is_local(key: bytes) -> bool:
+    """Whether a key means something in this process only, so that other processes must not see what it leads to."""
+    return len(key) != _DIGEST_BYTES
+
+
+def sent_path(raw_path: bytes | None, query: bytes) -> bytes:
+    """The path as it was sent, without the query that some servers leave in it; none at all is not an empty one."""
+    if raw_path is None:
+        return b""
+    path, _, rest = raw_path.partition(b"?")
+    return b"+" + (path if rest and rest == query else raw_path)
 
 
 def variant_key(key: bytes, selected: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The key of one variant: the resource's, and the names and values that selected it (RFC 9111 section 4.1)."""
-    return _digest((key, *(part for pair in selected for part in pair)))
+    """The key of one variant: the resource's, and the names and values that selected it (RFC 9111 section 4.1).
+
+    A variant of a local key is local.
+    """
+    return _digest((key, *(part for pair in selected for part in pair))) + key[_DIGEST_BYTES:]
 
 
-def _typed(value: object) -> bytes:
+def typed(value: object) -> bytes:
+    """A value with its type, as bytes: values that differ never give the same. Raises `PartitionTypeError`."""
     if isinstance(value, Enum):
         kind = type(value)
         # Members that are made on the way may have no name, or all the same one.
         name = cast("str | None", value.name)
         try:
-            inner = _typed(value.value)
+            inner = typed(value.value)
         except PartitionTypeError:
             if name is None:
                 raise
@@ -110,7 +192,7 @@ def _typed(value: object) -> bytes:
         case UUID():
             return b"U" + value.bytes
         case tuple():
-            return b"T" + encode(_typed(item) for item in cast("tuple[object, ...]", value))
+            return b"T" + encode(typed(item) for item in cast("tuple[object, ...]", value))
         case _:
             raise PartitionTypeError(value)
 
@@ -122,7 +204,7 @@ def partition_digest(values: Sequence[object], secret: bytes) -> bytes:
     """
     if not values:
         return b""
-    encoded = encode([_typed(value) for value in values])
+    encoded = encode([typed(value) for value in values])
     return hashlib.blake2b(encoded, digest_size=32, key=_derived(secret)).digest()
 
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, TypedDict
 
+from fastapi_cacheinval.core.conditional import OF_ONE_REQUEST
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.errors import ConfigurationError
 
@@ -50,8 +51,8 @@ def _lifetimes(given: Any, ttl: float) -> Mapping[int, float]:
     for code in given:
         if isinstance(code, bool) or not isinstance(code, int) or not 200 <= code <= 599:
             raise ConfigurationError(f"statuses holds codes from 200 to 599, not {code!r}.")
-        if code in (206, 304):
-            raise ConfigurationError(f"A {code} is not a complete response and is never stored.")
+        if code == 206 or code in OF_ONE_REQUEST:
+            raise ConfigurationError(f"A {code} answers one request alone and is never stored.")
     if not given:
         raise ConfigurationError("statuses must name at least one status.")
     table: Any = given
@@ -115,6 +116,7 @@ class CachePolicy:
     - `early_refresh`: XFetch's beta (Vattani et al., 2015), from 0 (off) to 100.
     - `statuses`: which are stored, as a set, or as a mapping of status to its own `ttl`.
     - `cache_control`: what browsers and other downstream caches are told, where the handler sets no `Cache-Control`.
+      Its `max-age` and `s-maxage` count from each answer, and end with the response's own freshness unless longer.
     - `downstream_ttl`: for how long a CDN that is purged (`CacheMiddleware(downstream=…)`) may keep what it is handed,
       from then on; None for as long as it is fresh here, 0 not at all. Responses of 400 and over keep their own.
 

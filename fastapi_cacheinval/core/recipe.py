@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 
+from fastapi_cacheinval.core.client_lifetime import counts_from_now
 from fastapi_cacheinval.core.freshness import early_refresh_from, jittered
 from fastapi_cacheinval.core.keys import variant_key
 from fastapi_cacheinval.core.policy import CachePolicy
-from fastapi_cacheinval.core.selecting import Selector, select, selectors
+from fastapi_cacheinval.core.selecting import Selector, for_fill, select, selectors
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.core.storing import response_directives
-from fastapi_cacheinval.core.tags import ALL, is_reserved, normalise_tags, path_tag
+from fastapi_cacheinval.core.tag_limits import surrogate_tags
+from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag
 from fastapi_cacheinval.core.weight import share
+from fastapi_cacheinval.grammar.age import parse_age
+from fastapi_cacheinval.grammar.cache_control import MAX_SECONDS
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import make_etag, parse_etag
 from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, values, without
-from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key, serialise_surrogate_key
+from fastapi_cacheinval.grammar.surrogate_key import serialise_surrogate_key
 from fastapi_cacheinval.grammar.vary import ANY_FIELD, add_vary, parse_vary
 
 __all__ = ["Recipe", "downstream_fields", "stored_response", "streamed_fields"]
@@ -82,14 +87,19 @@ def streamed_fields(recipe: Recipe, headers: RawHeaders, added: Iterable[str]) -
 
 
 def _tags(recipe: Recipe, headers: RawHeaders, added: Iterable[str]) -> tuple[str, ...]:
-    named = normalise_tags(parse_surrogate_key(values(headers, b"surrogate-key")))
-    return tuple(dict.fromkeys((*recipe.tags, *added, *named)))
+    return tuple(dict.fromkeys((*recipe.tags, *added, *surrogate_tags(headers))))
 
 
 def _downstream_ttl(policy: CachePolicy, status: int) -> float | None:
     own = policy.downstream_seconds
     # An error that was given little time here is not to be given more elsewhere.
     return own if status < 400 or own == 0 else None
+
+
+def _age(headers: RawHeaders) -> int:
+    """The `Age` that a handler passes on; one that is no number, or none that a response can have, is ignored."""
+    age = parse_age(values(headers, b"age"))
+    return age if age < MAX_SECONDS else 0
 
 
 def stored_response(
@@ -115,12 +125,14 @@ def stored_response(
         fields = without(fields, (b"content-length",))
     policy = recipe.policy
     vary = parse_vary(values(fields, b"vary"))
-    chosen = selectors(recipe.declared, () if vary is ANY_FIELD else vary)
+    chosen = for_fill(selectors(recipe.declared, () if vary is ANY_FIELD else vary), recipe.request_headers)
     selected = select(recipe.request_headers, chosen)
-    etag, modified, age = first(fields, b"etag"), first(fields, b"last-modified"), first(headers, b"age")
+    etag, modified = first(fields, b"etag"), first(fields, b"last-modified")
     fill_seconds = max(0.0, now - recipe.began)
     fresh_until = now + jittered(policy.lifetimes[status], policy.jitter, draw)
     directives = response_directives(headers)
+    control = policy.cache_control
+    relative = control is not None and first(headers, b"cache-control") is None and counts_from_now(control.encode())
     stored = StoredResponse(
         key=variant_key(recipe.key, selected) if chosen else recipe.key,
         status=status,
@@ -131,9 +143,10 @@ def stored_response(
         tags=(*tags, path_tag(recipe.path), ALL),
         vary=selected,
         stamp=recipe.stamp,
-        created=now - (int(age) if age is not None and age.isdigit() and len(age) < 10 else 0),
+        created=now - _age(headers),
         fresh_until=fresh_until,
-        early_refresh_from=early_refresh_from(fresh_until, fill_seconds, policy.early_refresh),
+        # -inf: each hit has a `Cache-Control` of its own, which the quickest way to answer does not make.
+        early_refresh_from=-inf if relative else early_refresh_from(fresh_until, fill_seconds, policy.early_refresh),
         fill_seconds=fill_seconds,
         early_refresh=policy.early_refresh,
         stale_while_revalidate=policy.stale_seconds,
@@ -143,5 +156,6 @@ def stored_response(
         route=recipe.route,
         trace=recipe.trace,
         downstream_ttl=_downstream_ttl(policy, status),
+        counts_from_now=relative,
     )
     return stored, chosen

@@ -137,6 +137,7 @@ class Replica:
     """
 
     __slots__ = (
+        "_below",
         "_fences",
         "_most_cells",
         "_open",
@@ -184,6 +185,8 @@ class Replica:
         self._recent: OrderedDict[int, str] = OrderedDict()
         self._fences: dict[str, int] = {}
         self._open: dict[int, tuple[str, ...]] = {}
+        # The fences of a tag before its last one, oldest first; some of them may have been lifted.
+        self._below: dict[str, list[int]] = {}
 
     def __repr__(self) -> str:
         return f"<Replica term {self.term.number} applied {self.applied} generation {self.generation}>"
@@ -326,8 +329,11 @@ class Replica:
         """Make unusable what was filled before this moment under these tags; the handle lifts it."""
         self.fence_count += 1
         fence = self.fence_count
-        named = self._open[fence] = tuple(tags)
+        named = self._open[fence] = tuple(dict.fromkeys(tags))
         for tag in named:
+            earlier = self._fences.get(tag)
+            if earlier is not None:
+                self._still_open(self._below.setdefault(tag, [])).append(earlier)
             self._fences[tag] = fence
         self._changed()
         return fence
@@ -337,11 +343,18 @@ class Replica:
         for tag in self._open.pop(fence, ()):
             if self._fences.get(tag) == fence:
                 # An earlier fence of the same tag may still wait for its number.
-                earlier = [other for other, tags in self._open.items() if tag in tags]
+                earlier = self._still_open(self._below.get(tag, []))
                 if earlier:
-                    self._fences[tag] = max(earlier)
+                    self._fences[tag] = earlier.pop()
                 else:
                     del self._fences[tag]
+                    self._below.pop(tag, None)
+
+    def _still_open(self, fences: list[int]) -> list[int]:
+        """The same list without those at its end that have been lifted."""
+        while fences and fences[-1] not in self._open:
+            fences.pop()
+        return fences
 
     def fenced(self, tags: Iterable[str]) -> bool:
         """Whether any of the tags is fenced: then nothing from elsewhere, and no one else's fill, is taken."""

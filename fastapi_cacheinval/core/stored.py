@@ -29,10 +29,12 @@ class StoredResponse:
     hand-over check: while it stands, no purge can concern this response. `route` is the template of the route that
     answered, None where that is not known; `trace` the W3C `traceparent` of the fill, empty where nobody recorded it.
     `downstream_ttl` is as in the policy: for how long a CDN may keep what it is handed, None while it is fresh.
+    `counts_from_now` says that the lifetime in `Cache-Control` is the policy's, and counts from each answer.
     """
 
     __slots__ = (
         "body",
+        "counts_from_now",
         "created",
         "downstream_ttl",
         "early_refresh",
@@ -80,6 +82,7 @@ class StoredResponse:
         route: str | None = None,
         trace: str = "",
         downstream_ttl: float | None = None,
+        counts_from_now: bool = False,
     ) -> None:
         self.key = key
         self.status = status
@@ -102,6 +105,7 @@ class StoredResponse:
         self.route = route
         self.trace = trace
         self.downstream_ttl = downstream_ttl
+        self.counts_from_now = counts_from_now
         self.verified = -1
 
     @property

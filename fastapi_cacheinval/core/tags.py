@@ -21,6 +21,7 @@ __all__ = [
     "ALL",
     "MAX_TAG_BYTES",
     "TagTemplate",
+    "has_host",
     "is_reserved",
     "normalise_tag",
     "normalise_tags",
@@ -56,6 +57,11 @@ def path_tag(path: str) -> str:
 def path_of(tag: str) -> str | None:
     """The path that a reserved tag stands for, as receipts name it; None for any other tag."""
     return tag[len(_PATH) :] if tag.startswith(_PATH) else None
+
+
+def has_host(url: str) -> bool:
+    """Whether a URL names a host, and is more than a path."""
+    return _HOST.match(url) is not None
 
 
 def url_paths(url: str) -> tuple[str, ...]:

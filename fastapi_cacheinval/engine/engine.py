@@ -13,6 +13,7 @@ from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.selecting import Selector, VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.weight import weigh
+from fastapi_cacheinval.engine.apps import Apps
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.clock import Clock
@@ -47,6 +48,7 @@ class Engine:
         self.store = store
         self.replica = replica
         self.draw = draw
+        self.apps = Apps()
 
     def find(self, key: bytes, headers: RawHeaders) -> tuple[StoredResponse | None, bytes]:
         """The stored response that a request selects, and the key under which its forward collapses."""
@@ -61,6 +63,7 @@ class Engine:
             newest = newest or variant
             stored = self.store.get(variant)
             if isinstance(stored, StoredResponse):
+                kept.used(variant)
                 return stored, variant
         return None, newest or key
 
@@ -160,7 +163,7 @@ class Engine:
         Gives the key that it was kept under, here or elsewhere.
         """
         stored, key = self.find(recipe.key, recipe.request_headers)
-        if stored is not None and stored.stamp < recipe.stamp:
+        if stored is not None and stored.stamp <= recipe.stamp:
             self.store.remove(stored.key)
         return key
 

@@ -149,15 +149,26 @@ class FillLock:
 class FillLocks:
     """Claims fill locks on one event loop, waits for those of others, and lets go of all at the end.
 
-    `bound` is seconds that a lock lives without being renewed; `open_` is whether the tier may be asked.
+    `bound` is seconds that a lock lives without being renewed; `open_` is whether the tier may be asked;
+    `before_close` ends what else uses the store.
     """
 
-    def __init__(self, store: L2Store, clock: Clock, own: Own, *, bound: float, open_: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        store: L2Store,
+        clock: Clock,
+        own: Own,
+        *,
+        bound: float,
+        open_: Callable[[], bool],
+        before_close: Callable[[], Awaitable[None]],
+    ) -> None:
         self._store = store
         self._clock = clock
         self._own = own
         self._bound = bound
         self._open = open_
+        self._before_close = before_close
         self._owner = secrets.token_hex(8)
         self._numbers = count()
         self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
@@ -179,6 +190,7 @@ class FillLocks:
         await self._close()
 
     async def _close(self) -> None:
+        await self._before_close()
         with contextlib.suppress(TierUnavailable):
             for fill_lock in tuple(self._held):
                 fill_lock.end()

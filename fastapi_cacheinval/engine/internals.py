@@ -14,8 +14,9 @@ from fastapi_cacheinval.bus.local import LocalBus
 from fastapi_cacheinval.connections.urls import Connect
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import Replica
+from fastapi_cacheinval.core.root_paths import RootPaths
 from fastapi_cacheinval.core.statistics import Statistics
-from fastapi_cacheinval.core.tags import normalise_tags
+from fastapi_cacheinval.core.tag_limits import bounded_tags
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.body_budget import BodyBudget
 from fastapi_cacheinval.engine.clocks import SystemClock, checked_clock
@@ -54,6 +55,8 @@ class Internals:
         self.expects_changes = False
         self.counters = self._counters()
         self.tracing = Spans()
+        # Under which the apps of this cache are served, as far as they have been asked.
+        self.root_paths = RootPaths()
         # One for each event loop that it has been started on; the middleware looks here on every forward.
         self.runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
         self.bodies = BodyBudget(settings.max_in_flight_bytes)
@@ -165,9 +168,9 @@ class Internals:
     # -- purging and reporting ------------------------------------------------------------------
 
     def normalised(self, tags: tuple[str, ...]) -> tuple[str, ...]:
-        """Tags in normal form; what is left of none is dropped and counted."""
+        """Tags in normal form, of too many the one of everything; what is left of none is dropped and counted."""
         self.counters.dropped_tags += sum(not tag for tag in tags)
-        return normalise_tags(tags)
+        return bounded_tags(tags)
 
     def linked(self, causes: Iterable[Mapping[str, str]]) -> Carrier:
         """The trace context of what led to a purge, as it travels."""

@@ -12,12 +12,14 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 
+from fastapi_cacheinval.core.keys import is_local
 from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.engine import Engine, Kept
 from fastapi_cacheinval.engine.fill_locks import Chosen, FillLock, FillLocks, Led, Own
 from fastapi_cacheinval.engine.flights import Flight
+from fastapi_cacheinval.engine.roll_call import RollCall
 from fastapi_cacheinval.errors import TierUnavailable
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.l2_store import ID_BYTES, Found, L2Store
@@ -39,7 +41,8 @@ Wanted = Callable[[StoredResponse], bool]
 class L2Tier:
     """Reads, writes and locks for one event loop.
 
-    `own` runs work that outlives its request, `lives` is told for how many seconds something stored lives.
+    `own` runs work that outlives its request, `lives` is told for how many seconds something stored lives, and
+    `server_time` gives the log's time at one of ours, None where it is not known. `roll_call` begins and ends with it.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class L2Tier:
         tracing: Tracing,
         own: Own,
         lives: Callable[[float], None],
+        server_time: Callable[[float], float | None],
+        roll_call: RollCall | None = None,
     ) -> None:
         self._store = store
         self._codec = codec
@@ -61,19 +66,32 @@ class L2Tier:
         self._tracing = tracing
         self._own = own
         self._lives = lives
+        self._server_time = server_time
+        self._roll_call = roll_call
         self._closed_until = 0.0
         self._asked: OrderedDict[bytes, None] = OrderedDict()
         self._locks = FillLocks(
-            store, engine.clock, own, bound=engine.settings.staleness_bound, open_=lambda: self.open
+            store,
+            engine.clock,
+            own,
+            bound=engine.settings.staleness_bound,
+            open_=lambda: self.open,
+            before_close=self._end_roll_call,
         )
 
     def start(self) -> None:
         """Begin to hear of released locks, in no request's context."""
         self._locks.start()
+        if self._roll_call is not None:
+            self._roll_call.start()
 
     async def close(self) -> None:
         """End; never raises."""
         await self._locks.close()
+
+    async def _end_roll_call(self) -> None:
+        if self._roll_call is not None:
+            await self._roll_call.close()
 
     @property
     def open(self) -> bool:
@@ -105,6 +123,7 @@ class L2Tier:
                 key=key,
                 pttl_ms=found.pttl_ms,
                 asked=asked,
+                server_time=self._server_time(asked),
                 adopt=lambda term, as_of: self._replica.adopt(term, as_of, self._clock.now()),
             )
         except Unreadable as error:
@@ -147,7 +166,12 @@ class L2Tier:
     # -- leading --------------------------------------------------------------------------------
 
     async def lead(self, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted) -> Led:
-        """Before a forward: take what is `wanted` from another replica, or the right to forward, until the deadline."""
+        """Before a forward: take what is `wanted` from another replica, or the right to forward, until the deadline.
+
+        A key that only this process knows is neither read nor locked: the same bytes may mean another thing elsewhere.
+        """
+        if is_local(key):
+            return Led()
 
         async def find() -> Chosen:
             with self._tracing.span("cacheinval.l2.get") as span:
@@ -185,6 +209,8 @@ class L2Tier:
 
         `split` says that clients choose by their query which keys there are: those live short lives at first.
         """
+        if is_local(key):
+            return
         now = self._clock.now()
         held = fill_lock is not None and fill_lock.end()
         if not self.open:
@@ -199,7 +225,7 @@ class L2Tier:
 
     def drop(self, key: bytes) -> None:
         """Let go of what is stored under a key, beside the request."""
-        if self.open:
+        if self.open and not is_local(key):
             self._own(self._dropped(key))
 
     async def _dropped(self, key: bytes) -> None:
@@ -227,7 +253,16 @@ class L2Tier:
         try:
             drawn = secrets.token_bytes(ID_BYTES)
             trace = (("traceparent", value.trace),) if isinstance(value, StoredResponse) and value.trace else ()
-            data = self._codec.encode(value, key=key, id=drawn, term=term, life_ms=life_ms, now=now, trace=trace)
+            data = self._codec.encode(
+                value,
+                key=key,
+                id=drawn,
+                term=term,
+                life_ms=life_ms,
+                now=now,
+                trace=trace,
+                server_time=self._server_time(now),
+            )
         except ValueError:
             self._telemetry.l2("unwritable")
             return b"", 0

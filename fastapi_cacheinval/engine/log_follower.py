@@ -55,7 +55,7 @@ class Follower:
         self._failures = 0
         self._wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next: asyncio.Future[bool] | None = None
-        self._applies = Applies(shared.observer)
+        self._applies = Applies(shared.observer, shared.server_clock)
         self._writer = LogWriter(shared, self._applies, ask=self._asked, take=self._take, serving=lambda: self._serving)
         self._subscribed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
@@ -190,8 +190,14 @@ class Follower:
                 answer, sent = await self._asked(None)
             except LogUnavailable:
                 return False
-            self._applies.clock.learn(answer.at, sent, self._clock.now())
-            if self._take(answer.reply, sent, None):
+            received, generation = self._clock.now(), self._replica.generation
+            self._applies.clock.learn(answer.at, sent, received)
+            settled = self._take(answer.reply, sent, None)
+            if self._replica.generation != generation:
+                # Perhaps another server, with a clock of its own.
+                self._applies.clock.forget()
+                self._applies.clock.learn(answer.at, sent, received)
+            if settled:
                 return True
         return False
 

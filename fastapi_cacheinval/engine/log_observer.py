@@ -34,7 +34,10 @@ class LogObserver(Protocol):
 
 
 class ClockEstimate:
-    """How far a server's clock is from ours, from the round trips that bound it best; nothing is decided by it."""
+    """How far a server's clock is from ours, from the round trips that bound it best.
+
+    No purge is decided by it: it only shows how long ago something was written to that server.
+    """
 
     __slots__ = ("_offset", "_taken", "_trip")
 
@@ -48,6 +51,14 @@ class ClockEstimate:
         if self._offset is None or trip <= self._trip or received - self._taken > _LONGEST_TRUST:
             self._offset, self._trip, self._taken = at - (sent + received) / 2, trip, received
 
+    def forget(self) -> None:
+        """Another server may answer from now on."""
+        self._offset = None
+
+    def server_time(self, now: float) -> float | None:
+        """The server's time at one of ours, in seconds since the epoch; None where nothing was learned."""
+        return None if self._offset is None else now + self._offset
+
     def since(self, at: float, now: float) -> float | None:
         """The seconds from the server's time `at` to ours; None where nothing was learned."""
         return None if self._offset is None else max(0.0, now + self._offset - at)
@@ -60,8 +71,8 @@ class Applies:
     what is applied is told of a little later.
     """
 
-    def __init__(self, observer: LogObserver) -> None:
-        self.clock = ClockEstimate()
+    def __init__(self, observer: LogObserver, clock: ClockEstimate) -> None:
+        self.clock = clock
         self._observer = observer
         self._writing = 0
         self._held: list[tuple[LogEntry, bool, float | None]] = []

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
 from fastapi_cacheinval.core.replica import LogEntry, Replica, Reply
-from fastapi_cacheinval.engine.log_observer import Applies, LogObserver
+from fastapi_cacheinval.engine.log_observer import Applies, ClockEstimate, LogObserver
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.log import Answer, Proposal
 
@@ -26,9 +26,12 @@ _MOST_LINKED = 16
 class Shared:
     """What the followers of one process share: its replica, its purges without a number, its id in the log."""
 
-    def __init__(self, replica: Replica, observer: LogObserver, identity: str) -> None:
+    def __init__(
+        self, replica: Replica, observer: LogObserver, identity: str, server_clock: ClockEstimate | None = None
+    ) -> None:
         self.replica = replica
         self.observer = observer
+        self.server_clock = ClockEstimate() if server_clock is None else server_clock
         self.identity = identity
         self.backlog = Backlog()
         self.recent = Recent()

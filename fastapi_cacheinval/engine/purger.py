@@ -12,6 +12,8 @@ from typing import Any, Literal
 from fastapi_cacheinval.core.policy import seconds
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import LogEntry, Replica
+from fastapi_cacheinval.core.tag_limits import fits
+from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.engine.clocks import paused
 from fastapi_cacheinval.engine.listeners import Listeners
 from fastapi_cacheinval.engine.runtime import Runtimes, runtime_here
@@ -60,9 +62,13 @@ class Purger:
         self.prompt = False
 
     async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()) -> Receipt:
-        """Write one purge, and tell the listeners; raises `PurgeNotDelivered`, or `ReplicasUnknown` where it waits."""
+        """Write one purge, and tell the listeners; raises `PurgeNotDelivered`, or `ReplicasUnknown` where it waits.
+
+        It is one line of the log: of more tags than `core.tag_limits` allows it becomes one of everything.
+        """
         if wait not in (None, "all"):
             raise ConfigurationError(f'wait is None or "all", not {wait!r}.')
+        tags = tags if fits(tags) else (ALL,)
         began = self._clock.now()
         if not tags:
             return Receipt(self._replica.term.number, self._replica.applied, (), soft)

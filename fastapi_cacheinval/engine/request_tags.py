@@ -9,7 +9,8 @@ from contextvars import ContextVar, Token
 from itertools import count
 from typing import Protocol
 
-from fastapi_cacheinval.core.tags import normalise_tag, normalise_tags
+from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, MOST_TAGS, bounded_tags, cost_of
+from fastapi_cacheinval.core.tags import ALL, normalise_tag
 
 __all__ = ["Answering", "Changes", "HasRequestTags", "RequestTags", "add_tags", "purge_with_request"]
 
@@ -17,30 +18,43 @@ __all__ = ["Answering", "Changes", "HasRequestTags", "RequestTags", "add_tags", 
 class RequestTags:
     """The tags of one request, in normal form and first order; any thread may add.
 
-    Text without anything left of it is dropped and told to `dropped`, never raised about. `count` is
-    how often something was added.
+    More than `core.tag_limits` allows become the one tag of everything. Text without anything left of it is dropped
+    and told to `dropped`, never raised about. `count` is how often something was added.
     """
 
-    __slots__ = ("_dropped", "_numbers", "_tags", "count")
+    __slots__ = ("_dropped", "_left", "_numbers", "_tags", "count")
 
     def __init__(self, dropped: Callable[[], None]) -> None:
         self._tags: dict[str, int] = {}
+        self._left = MOST_TAG_BYTES
         self._dropped = dropped
         self._numbers = count(1)
         self.count = 0
 
     def add(self, *tags: str) -> None:
         """Add tags."""
-        for text in tags:
-            tag = normalise_tag(str(text))
+        for each in tags:
+            text = str(each)
+            if text not in self._tags:
+                self._left -= cost_of(text)
+                if self._left < 0 or len(self._tags) >= MOST_TAGS:
+                    self.take((ALL,))
+                    # What else there is costs nothing.
+                    return
+            tag = normalise_tag(text)
             if tag is None:
                 self._dropped()
             else:
                 self.count = self._tags[tag] = next(self._numbers)
 
+    def take(self, tags: tuple[str, ...]) -> None:
+        """Add tags in normal form, or the one of everything."""
+        for tag in tags:
+            self.count = self._tags[tag] = next(self._numbers)
+
     def snapshot(self) -> tuple[str, ...]:
         """What was added up to now."""
-        return tuple(self._tags)
+        return (ALL,) if ALL in self._tags else tuple(self._tags)
 
     def since(self, count: int) -> frozenset[str]:
         """What was added, or added once more, since the count stood there."""
@@ -66,6 +80,8 @@ class Changes:
         with self._lock:
             if self._open:
                 self._tags.update(dict.fromkeys(tags))
+                if len(self._tags) > MOST_TAGS:
+                    self._tags = {ALL: None}
             return self._open
 
     def snapshot(self) -> tuple[str, ...]:
@@ -146,4 +162,4 @@ def purge_with_request(*tags: str, cache: object = None) -> bool:
     changes = None if request is None else request.changes
     if changes is None or cache not in (None, changes.cache):
         return False
-    return changes.add(normalise_tags(tags))
+    return changes.add(bounded_tags(tags))

@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine, MutableMapping
 from contextvars import Context
 from typing import Any
 
+from fastapi_cacheinval.core.back_off import BackOff, backed_off, may_try
+from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.clocks import within
 from fastapi_cacheinval.engine.flights import Flights
 from fastapi_cacheinval.engine.l2 import L2Tier
@@ -20,7 +22,6 @@ __all__ = ["Runtime", "Runtimes", "runtime_here"]
 
 logger = logging.getLogger("fastapi_cacheinval.refresh")
 
-_PAUSE_AFTER_FAILURE = 1.0
 _MOST_PAUSES = 10_000
 # Real seconds that a cancelled refresh has to clean up after itself.
 _LAST_WORD = 1.0
@@ -49,7 +50,7 @@ class Runtime:
         self._most_refreshes = most_refreshes
         self._refresh_timeout = refresh_timeout
         self._refreshes: dict[bytes, asyncio.Task[None]] = {}
-        self._paused: OrderedDict[bytes, float] = OrderedDict()
+        self._back_offs: OrderedDict[bytes, BackOff] = OrderedDict()
         self._log_once = LogOnce()
         self._owned: set[asyncio.Task[Any]] = set()
         self.closing = False
@@ -71,14 +72,25 @@ class Runtime:
         task.add_done_callback(self._owned.discard)
         return task
 
-    def may_refresh(self, key: bytes) -> bool:
-        """Whether a refresh of this key could begin now: none runs, none has just failed, there is room."""
+    def may_refresh(self, key: bytes, stored: StoredResponse | None = None) -> bool:
+        """Whether a refresh of this key could begin now: none runs, there is room, and none of `stored` just failed."""
         return (
             not self.closing
             and key not in self._refreshes
             and len(self._refreshes) < self._most_refreshes
-            and self._clock.now() >= self._paused.get(key, 0.0)
+            and (stored is None or may_try(self._back_offs.get(key), stored, self._clock.now()))
         )
+
+    def renewed(self, key: bytes) -> None:
+        """A refresh has renewed what is stored under a key: the next one is not held back."""
+        self._back_offs.pop(key, None)
+
+    def back_off(self, key: bytes, stored: StoredResponse, retry_after: float | None) -> None:
+        """A refresh could not renew a response: hold the next one back, for at least `retry_after` seconds."""
+        self._back_offs[key] = backed_off(self._back_offs.get(key), stored, self._clock.now(), retry_after)
+        self._back_offs.move_to_end(key)
+        if len(self._back_offs) > _MOST_PAUSES:
+            self._back_offs.popitem(last=False)
 
     def refresh(self, key: bytes, work: Callable[[], Coroutine[Any, Any, str]], done: Callable[[str], None]) -> None:
         """Run one background refresh; `work` gives its outcome, `done` is told it."""
@@ -112,15 +124,7 @@ class Runtime:
             if not inner.done():
                 inner.cancel()
                 await asyncio.wait((inner,), timeout=_LAST_WORD)
-            if outcome in ("failed", "timeout"):
-                self._pause(key)
             done(outcome)
-
-    def _pause(self, key: bytes) -> None:
-        self._paused[key] = self._clock.now() + _PAUSE_AFTER_FAILURE
-        self._paused.move_to_end(key)
-        if len(self._paused) > _MOST_PAUSES:
-            self._paused.popitem(last=False)
 
     async def close(self, patience: float) -> int:
         """Cancel the refreshes and give owned work a last while; how many pieces of it were left undone."""

@@ -10,7 +10,7 @@ from contextvars import Context
 
 from fastapi_cacheinval.core.replica import LogEntry, Replica
 from fastapi_cacheinval.engine.log_follower import Follower
-from fastapi_cacheinval.engine.log_observer import LogObserver
+from fastapi_cacheinval.engine.log_observer import ClockEstimate, LogObserver
 from fastapi_cacheinval.engine.log_writer import Shared
 from fastapi_cacheinval.errors import LogUnavailable, PurgeNotDelivered, ReplicasUnknown
 from fastapi_cacheinval.ports.bus import BusState
@@ -26,7 +26,10 @@ _MOST_BOUNDS = 4
 
 
 class SharedBus:
-    """A `Bus` over logs that `connect` makes, one for each event loop; `timeout` is seconds for one call to the log."""
+    """A `Bus` over logs that `connect` makes, one for each event loop; `timeout` is seconds for one call to the log.
+
+    `server_clock` is where it keeps what it learns of the server's clock.
+    """
 
     def __init__(
         self,
@@ -37,12 +40,13 @@ class SharedBus:
         *,
         bound: float,
         timeout: float,
+        server_clock: ClockEstimate | None = None,
     ) -> None:
         self._connect = connect
         self._clock = clock
         self._bound = bound
         self._timeout = timeout
-        self._shared = Shared(replica, observer, "")
+        self._shared = Shared(replica, observer, "", server_clock)
         self._owner: int | None = None
         self._followers: dict[asyncio.AbstractEventLoop, Follower] = {}
 

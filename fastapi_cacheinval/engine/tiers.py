@@ -9,13 +9,15 @@ from fastapi_cacheinval.bus.script import log_keys
 from fastapi_cacheinval.connections.urls import Connect
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.l2 import L2Tier, Own
-from fastapi_cacheinval.engine.log_observer import LogObserver
+from fastapi_cacheinval.engine.log_observer import ClockEstimate, LogObserver
+from fastapi_cacheinval.engine.roll_call import RollCall
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.engine.shared_bus import SharedBus
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.ports.tracing import Tracing
 from fastapi_cacheinval.stores.codec import Codec
 from fastapi_cacheinval.stores.redis import RedisStore
+from fastapi_cacheinval.stores.roll import RedisRoll
 
 __all__ = ["SharedTiers", "key_prefix"]
 
@@ -40,6 +42,8 @@ class SharedTiers:
         # What was purged longer ago than anything stored lives may be forgotten.
         self._longest_life = _LEAST_LIFE
         self._sight = Sight()
+        # What heartbeats tell of the log's clock: stored responses are sealed with its time, whoever wrote them.
+        self._server_clock = ClockEstimate()
 
     def _lives(self, seconds: float) -> None:
         self._longest_life = max(self._longest_life, seconds)
@@ -60,12 +64,22 @@ class SharedTiers:
             self._engine.clock,
             bound=settings.staleness_bound,
             timeout=settings.call_timeout,
+            server_clock=self._server_clock,
         )
 
     def l2(self, telemetry: Telemetry, tracing: Tracing, own: Own) -> L2Tier:
         """The shared tier."""
         settings = self._settings
         secret = settings.secret.encode() if isinstance(settings.secret, str) else settings.secret
-        store = RedisStore(self._connect(), self._prefix, quiet=settings.staleness_bound)
+        client = self._connect()
+        store = RedisStore(client, self._prefix, quiet=settings.staleness_bound)
         codec = Codec(secret, most_bytes=settings.max_body_bytes)
-        return L2Tier(store, codec, self._engine, telemetry, tracing, own, self._lives)
+        roll_call = RollCall(
+            RedisRoll(client, key_prefix(settings.namespace, "")),
+            self._engine.apps,
+            self._engine.clock,
+            namespace=settings.namespace,
+            delay=settings.staleness_bound,
+        )
+        known = self._server_clock.server_time
+        return L2Tier(store, codec, self._engine, telemetry, tracing, own, self._lives, known, roll_call)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from starlette.types import Message, Send
 
+from fastapi_cacheinval.core.client_lifetime import client_fields
 from fastapi_cacheinval.core.conditional import not_modified, not_modified_fields
 from fastapi_cacheinval.core.outcome import Outcome, cache_status
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.grammar.age import serialise_age
 from fastapi_cacheinval.grammar.fields import RawHeaders
 
 __all__ = ["SENT_PAST", "RawField", "send_response", "send_stored", "status_fields", "without_body"]
@@ -27,9 +29,10 @@ async def send_stored(
     send: Send, app_context: AppContext, stored: StoredResponse, request_headers: RawHeaders, outcome: Outcome
 ) -> None:
     """Send a stored response, or the 304 that stands for it."""
-    fields: list[RawField] = [*stored.headers]
+    age = max(0.0, outcome.age or 0.0)
+    fields = client_fields(stored, age, -1 if outcome.ttl is None else outcome.ttl)
     if outcome.age is not None:
-        fields.append((b"age", b"%d" % max(0, int(outcome.age))))
+        fields.append((b"age", serialise_age(age)))
     fields += status_fields(app_context, outcome)
     await send_response(send, app_context, stored, request_headers, fields)
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fastapi_cacheinval.core.keys import KeyParts, encode
+from fastapi_cacheinval.core.root_paths import below
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.log_once import LogOnce
+from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
 from fastapi_cacheinval.framework.uncached import Uncached
 from fastapi_cacheinval.ports.downstream import Downstream
+from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.plan import RoutePlan
 from fastapi_cacheinval.routes.table import RouteTable
 
 __all__ = ["AppContext"]
+
+_MOST_ROOTS = 64
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
@@ -47,8 +54,18 @@ class AppContext:
         self.emit_surrogate_key = emit_surrogate_key and downstream is None
         self.downstream = downstream
         self.emit_cache_status = emit_cache_status
+        # Which of the apps of this cache it is. Two middlewares around one app are one.
+        behind = middleware_stack_of(app).app
+        self.number = cache.engine.apps.number(app if behind is None else behind)
+        # Whether some target of the front lookup holds the path as it was sent.
+        self.spelled = False
         self.providers: list[Any] = []
-        self.root_path = ""
+        # What may insist on a root path of its own.
+        self._rooted: Any = None
+        # Makes the exchange of what a layer turns into an unsafe request; None for that of policies.
+        self.mutates: Callable[[AppContext, Runtime, Scope, Receive, Send], Any] | None = None
+        # Those that requests have come by.
+        self._roots: set[str] = set()
         # Whether anybody records telemetry; asked once, when the app has started.
         self.observed = False
         # Routes whose failures are known.
@@ -59,6 +76,7 @@ class AppContext:
         self._warned: set[str] = set()
         self._changed: set[str] = set()
         self._untold: set[tuple[str | None, str]] = set()
+        self._made_private: set[str] = set()
 
     @property
     def table(self) -> RouteTable:
@@ -87,7 +105,9 @@ class AppContext:
         except CacheinvalError as error:
             self.error = error
             return
-        self.root_path = str(getattr(app, "root_path", "") or "")
+        self._rooted = app
+        self.engine.apps.serve(table.names())
+        self.cache.root_paths.add(str(getattr(app, "root_path", "") or ""), asked=False)
         self.providers = table.providers
         self._table = table
         self.uncached = Uncached(table)
@@ -122,16 +142,63 @@ class AppContext:
             self._untold.add((route, reason))
             logger.warning("the CDN is told to keep no response of %s that it cannot be told all of: %s", route, reason)
 
+    def note_private(self, route: str, said: bytes) -> None:
+        """Say once that a partitioned or guarded route's answer would have been kept by shared caches downstream."""
+        if route not in self._made_private:
+            self._made_private.add(route)
+            logger.warning(
+                "%s has a partition or a guard, and its answer said %r: a shared cache downstream would hand it to "
+                "others. It is sent as private. Let the handler or middleware say Cache-Control: private there.",
+                route,
+                said.decode("latin-1"),
+            )
+
     def root_of(self, scope: Scope) -> str:
-        """The root path that is no part of a resource's name: the app's own where it has one, else the server's.
+        """The root path below which routes stand: the app's own where it has one, else the server's.
 
         A mount adds its prefix to `root_path`; what is mounted elsewhere at the same path below is another resource.
         """
-        return self.root_path or str(scope.get("app_root_path", scope.get("root_path", "")))
+        own = getattr(self._rooted, "root_path", "")
+        return str(own or scope.get("app_root_path", scope.get("root_path", "")))
+
+    # -- keys -----------------------------------------------------------------------------------
+
+    def key_parts(self, mode: str, origin: tuple[str, bytes], root_path: str, path: str) -> KeyParts:
+        """The parts that every key of this app has; the mode adds its own. `origin` is scheme and host."""
+        settings = self.engine.settings
+        return KeyParts(mode, settings.namespace, settings.version, *origin, root_path, path)
+
+    def local_part(self, place: tuple[bytes, ...], *own: int) -> bytes:
+        """What makes a key this process's own: empty where names alone tell the place from every other.
+
+        `own` are numbers of this process's that the place has; all zero where it needs none.
+        """
+        if not any(own) and self.engine.apps.alone(place, self.number):
+            return b""
+        return encode(b"%d" % number for number in (self.number, *own))
+
+    def front_target(self, target: Target, spelling: Target = ()) -> Target:
+        """A raw target as this app's front lookup asks for it; `spelling` has the path as sent, where that counts."""
+        self.spelled = self.spelled or bool(spelling)
+        return (*target, *spelling, self.number) if self.number else (*target, *spelling)
+
+    def at(self) -> Callable[[Target], Any]:
+        """What the front lookup asks: the store itself, but for apps that share their cache with an earlier one."""
+        at = self.engine.store.at
+        if not self.number:
+            return at
+        number = self.number
+        return lambda target: at((*target, number))
+
+    def note_root(self, scope: Scope) -> None:
+        """Have the cache know under which root path this request came, for URLs that are to be invalidated."""
+        root = str(scope.get("app_root_path", scope.get("root_path", "")))
+        if root not in self._roots:
+            if len(self._roots) < _MOST_ROOTS:
+                self._roots.add(root)
+            self.cache.root_paths.add(root)
 
     @staticmethod
     def below(root: str, path: str) -> str:
         """A path without the root path, as routes see it: a slash at the end of the root path is a part of it."""
-        if root and (path == root or path.startswith(root + "/")):
-            return path[len(root) :] or "/"
-        return path
+        return below(root, path)

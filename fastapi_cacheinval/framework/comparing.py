@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from starlette.types import Message, Send
 
+from fastapi_cacheinval.core.client_lifetime import is_made_of
 from fastapi_cacheinval.core.conditional import not_modified, not_modified_fields
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.framework.answering import RawField
@@ -168,10 +169,12 @@ class Compared:
         policy, cdn_fields = self._spoken.policy, self._exchange.cdn_fields
         if cdn_fields is not None:
             cdn_fields.forbid()
-        ours = {b"no-cache"}
-        if policy is not None and policy.cache_control is not None:
-            ours.add(policy.cache_control.encode())
+        control = None if policy is None or policy.cache_control is None else policy.cache_control.encode()
+
+        def ours(value: bytes) -> bool:
+            return value == b"no-cache" or (control is not None and is_made_of(value, control))
+
         return [
-            (name, b"private, no-cache" if name == b"cache-control" and value in ours else value)
+            (name, b"private, no-cache" if name == b"cache-control" and ours(value) else value)
             for name, value in fields
         ]

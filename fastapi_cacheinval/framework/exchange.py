@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,10 +34,16 @@ Sink = Callable[[Message], Awaitable[None]]
 
 @dataclass(slots=True)
 class RefreshOrder:
-    """What makes an exchange a background refresh: the flight it leads, and how it ended."""
+    """What makes an exchange a background refresh: the flight it leads, how it ended, and the fields of its answer."""
 
     flight: Flight
     outcome: str = "failed"
+    answered: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
+
+    async def hear(self, message: Message) -> None:
+        """Take what the app says, in place of a client: only how long it asks to be left alone is of use."""
+        if message["type"] == "http.response.start":
+            self.answered = [(name.lower(), value) for name, value in message.get("headers", ())]
 
 
 class Exchange:
@@ -78,7 +84,9 @@ class Exchange:
             self.arrived["state"] = dict(scope["state"])
         self.client_headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
         self.scope = scope
+        app_context.note_root(scope)
         self.outer = send
+        self._sent_by = send
         self.sink: Sink = send
         self.source: Receive = receive
         # Before any dependency runs: what is read from here on is at least this new.
@@ -135,7 +143,7 @@ class Exchange:
     @property
     def server(self) -> Send:
         """The `send` that came with the request."""
-        return self.outer if self.cdn_fields is None else self.cdn_fields.server
+        return self._sent_by if self.cdn_fields is None else self.cdn_fields.server
 
     @property
     def trace(self) -> str:

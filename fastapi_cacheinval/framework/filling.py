@@ -16,6 +16,7 @@ from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.recipe import Recipe, downstream_fields, stored_response, streamed_fields
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import content_length, refusal
+from fastapi_cacheinval.core.tag_limits import too_many_tags
 from fastapi_cacheinval.engine.body_budget import Reservation
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.framework.answering import SENT_PAST, RawField, send_response, send_stored, status_fields
@@ -199,13 +200,18 @@ class Fill:
         if length is not None and length != len(body):
             self._refused()
             return None, Outcome(Result.MISS, reason=self._reason, detail="incomplete")
+        added = exchange.request_tags().snapshot()
+        if too_many_tags((*self._recipe.tags, *added), headers):
+            self._refused()
+            exchange.outdate(self._recipe)
+            return None, Outcome(Result.MISS, reason=self._reason, detail="too-many-tags")
         now = engine.now()
         stored, chosen = stored_response(
             self._recipe,
             start["status"],
             headers,
             body,
-            exchange.request_tags().snapshot(),
+            added,
             now=now,
             wall_now=exchange.app_context.cache.clock.wall(),
             draw=engine.draw(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from starlette.requests import Request
@@ -10,7 +9,7 @@ from starlette.types import Scope
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Bypass, Forward, Reason, Serve, ServeStale
-from fastapi_cacheinval.core.keys import cache_key, kept_query, partition_digest
+from fastapi_cacheinval.core.keys import cache_key, encode, kept_query, partition_digest, sent_path
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.recipe import Recipe
@@ -34,7 +33,7 @@ from fastapi_cacheinval.routes.plan import RoutePlan, Sharing
 __all__ = ["Lookup", "raw_target"]
 
 
-def raw_target(scope: Scope, host: bytes) -> Target:
+def raw_target(scope: Scope, host: bytes | None) -> Target:
     """What the front lookup finds a stored response by, as the server gave it."""
     return (
         host,
@@ -54,21 +53,29 @@ def _front_target(exchange: Exchange, scope: Scope, plan: RoutePlan) -> Target |
     arrived = exchange.arrived
     if not plan.front or plan.epoch or exchange.client_headers != scope["headers"]:
         return None
-    if any(scope.get(part) != arrived.get(part) for part in ("path", "query_string", "scheme")):
+    if any(scope.get(part) != arrived.get(part) for part in ("path", "raw_path", "query_string", "scheme")):
         return None
     hosts = values(exchange.client_headers, b"host")
     if len(hosts) != 1 or first(exchange.client_headers, b"authorization") is not None:
         return None
-    return raw_target(arrived, hosts[0])
+    spelling = (arrived.get("raw_path"),) if plan.sees_request else ()
+    return exchange.app_context.front_target(raw_target(arrived, hosts[0]), spelling)
 
 
-def _route_parts(plan: RoutePlan, scope: Scope) -> Iterator[bytes]:
-    """What tells the route from others of the path, and what it is given of the path that the path does not hold."""
-    yield plan.path.encode("utf-8", "surrogatepass")
-    yield b"%d" % plan.ordinal
+def _given(plan: RoutePlan, scope: Scope) -> tuple[bytes, ...]:
+    """What the route is given of the path that the path does not hold."""
     given = scope.get("path_params", {})
-    for name in plan.elsewhere:
-        yield b"+" + str(given[name]).encode("utf-8", "surrogatepass") if name in given else b""
+    return tuple(
+        [b"+" + str(given[name]).encode("utf-8", "surrogatepass") if name in given else b"" for name in plan.elsewhere]
+    )
+
+
+def _sent(plan: RoutePlan, scope: Scope) -> bytes:
+    """The path as the raw request has it, where the route is handed that: it tells spellings of one path apart."""
+    if not plan.sees_request:
+        return b""
+    seen = (str(scope.get("root_path", "")), scope["path"])
+    return encode((*(part.encode("utf-8", "surrogatepass") for part in seen), sent_path(scope.get("raw_path"), b"")))
 
 
 class Lookup:
@@ -85,20 +92,22 @@ class Lookup:
         self.plan = plan
         self.policy = policy
         # What other middleware outside ours set as the root path is no part of what a route sees.
-        self.path = app_context.below(app_context.root_of(exchange.arrived), scope["path"])
+        root_path = app_context.root_of(exchange.arrived)
+        self.path = app_context.below(root_path, scope["path"])
         self.headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
         query = kept_query(scope.get("query_string", b""), plan.query)
         self.split = bool(query)
+        origin = scope.get("scheme", "http"), combined(self.headers, b"host") or b""
         self.key = cache_key(
-            namespace=settings.namespace,
-            version=settings.version,
-            scheme=scope.get("scheme", "http"),
-            host=combined(self.headers, b"host") or b"",
-            path=self.path,
-            query=query,
-            partition=partition_digest(partition, app_context.cache.secret) if partition else b"",
-            epoch=plan.epoch,
-            route=_route_parts(plan, scope),
+            app_context.key_parts("policy", origin, root_path, self.path)._replace(
+                sent=_sent(plan, scope),
+                route=plan.identity,
+                given=_given(plan, scope),
+                query=query,
+                partition_of=plan.partition_of,
+                partition=partition_digest(partition, app_context.cache.secret) if partition else b"",
+                local=app_context.local_part(plan.identity, plan.ordinal, plan.epoch),
+            )
         )
         self.declared = plan.headers
         self.target: Target | None = exchange.leading(_front_target(exchange, scope, plan), self.key)

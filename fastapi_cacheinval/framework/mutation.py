@@ -1,11 +1,11 @@
 """Unsafe requests: what they purge, and when.
 
-The rules: an answer below 400 purges what the route declares, what was added on the way, the target
-path and its parent collection; a status of 400 or more purges only what was told to be committed;
-an exception or a cancellation has an unknown outcome and purges. Where something can still commit after the response
-has begun, the response is held until the app returns: commit, purge, release. Past its bounds it is
-released with its tags fenced, and purged again when the app returns. Purges run in tasks of the
-cache's own, so that they survive the request.
+The rules: an answer below 400 that a handler made purges what the route declares, what was added on the
+way, the target path and its parent collection (`core.extent` has the rest); a status of 400 or more purges
+only what was told to be committed; an exception or a cancellation has an unknown outcome and purges. Where
+something can still commit after the response has begun, the response is held until the app returns: commit,
+purge, release. Past its bounds it is released with its tags fenced, and purged again when the app returns.
+Purges run in tasks of the cache's own, so that they survive the request.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from enum import Enum
+from math import ceil
 from typing import Any
 
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.decide import Reason
+from fastapi_cacheinval.core.extent import Extent
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import content_length
@@ -31,7 +33,7 @@ from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.purging import Purge, Purging
 from fastapi_cacheinval.grammar.fields import first
 
-__all__ = ["Mutation"]
+__all__ = ["Mutation", "refuse", "refuses"]
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
@@ -74,7 +76,7 @@ class Mutation(Purging):
         return False
 
     def _can_still_commit(self) -> bool:
-        plan = self.app_context.table.plan_for(self.scope) if "route" in self.scope else None
+        plan = self._plan()
         return plan is None or plan.commits_late
 
     # -- the app's messages ---------------------------------------------------------------------
@@ -92,18 +94,19 @@ class Mutation(Purging):
     async def _started(self, message: Message) -> None:
         # Servers take names in any case, and so do we.
         headers = [(name.lower(), value) for name, value in message.get("headers", ())]
-        self._refused = message["status"] >= 400
-        if not self._refused:
+        status: int = message["status"]
+        self._status = status
+        if status < 400:
             self._note_headers(headers)
         known = bool(self._due())
         late = self._can_still_commit()
-        if late and (known or self.app_context.cache.expects_changes) and self._holdable(message["status"], headers):
+        if late and (known or self.app_context.cache.expects_changes) and self._holdable(status, headers):
             self._state = _State.HELD
             self._held.append(message)
             self._alarm = self.app_context.cache.clock.call_later(
                 self.app_context.engine.settings.hold_timeout, self._release_late
             )
-        elif late and known and not self._refused:
+        elif late and known and self._extent() is not Extent.FACTS:
             await self._go_early()
             await self.outer(self._said(message, b"queued"))
         else:
@@ -237,8 +240,9 @@ class Mutation(Purging):
         self._held.clear()
         # What went out before may have been committed since.
         self._purged.clear()
+        self._status = None
         self._declare_all()
-        purges = self._wanted()
+        purges = self._due()
         # Fenced as well, because a cancelled request cannot wait for the purge.
         purging = self.runtime.own(self._write(purges, fence, self._fenced(purges)))
         if not isinstance(error, Exception):
@@ -250,3 +254,27 @@ class Mutation(Purging):
             # Whoever answers the error must find that something has been sent.
             await asyncio.gather(self._releasing, return_exceptions=True)
         return False
+
+
+def refuses(mutation: Mutation) -> bool:
+    """Whether `mutations_when_disconnected="refuse"` forbids the request now: its purge could not be written."""
+    engine = mutation.app_context.engine
+    if engine.settings.mutations_when_disconnected != "refuse" or engine.replica.live(engine.now()):
+        return False
+    return mutation.purges_something()
+
+
+async def refuse(mutation: Mutation, send: Send) -> None:
+    """Answer 503: what cannot be purged is not written."""
+    settings = mutation.app_context.engine.settings
+    outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
+    mutation.described(outcome)
+    body = b"The cache's log is out of reach, and nothing is changed that could not be invalidated."
+    fields = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(body)),
+        (b"retry-after", b"%d" % ceil(settings.staleness_bound)),
+        *status_fields(mutation.app_context, outcome),
+    ]
+    await send({"type": "http.response.start", "status": 503, "headers": fields})
+    await send({"type": "http.response.body", "body": body})

@@ -6,17 +6,20 @@ import contextlib
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_cacheinval.core.tags import normalise_tags, path_tag
+from fastapi_cacheinval.core.extent import Extent, Handler, extent_of
+from fastapi_cacheinval.core.tag_limits import surrogate_tags
+from fastapi_cacheinval.core.tags import path_tag
 from fastapi_cacheinval.dependencies import Invalidates
 from fastapi_cacheinval.engine.request_tags import Changes
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.exchange import Exchange
-from fastapi_cacheinval.grammar.fields import combined, first, values
-from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key
+from fastapi_cacheinval.grammar.fields import combined, first
+from fastapi_cacheinval.routes.arrival import Arrival, expecting
 from fastapi_cacheinval.routes.bindings import InvalidParameter
+from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 
 __all__ = ["Purge", "Purging"]
 
@@ -33,6 +36,9 @@ def _authority(scheme: str, netloc: str) -> str:
 class Purging(Exchange):
     """The half of an unsafe request that knows what is to be purged, and what of it has been."""
 
+    # Whether RFC 9111 decides, and not the policies of routes.
+    by_headers = False
+
     def __init__(self, app_context: AppContext, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(app_context, runtime, scope, receive, send)
         self._declared_hard: dict[str, None] = {}
@@ -45,17 +51,74 @@ class Purging(Exchange):
         self._purged: set[str] = set()
         # The count of the bag at the last purge.
         self._purged_to = 0
-        # Whether the answer is an error that the app chose.
-        self._refused = False
+        self._arrival = Arrival()
+        self._sees_all = app_context.table.sees_all()
+        # The scope at the route, once the request has come to one: layers inside may have made another of it.
+        self._routed: Scope | None = None
+        # The route that was asked for last, and its plan.
+        self._planned: tuple[object, RoutePlan | None] = None, None
+        # Of the answer that the app has begun.
+        self._status: int | None = None
 
     @property
     def changes(self) -> Changes:
         return self._changes
 
+    def take_over(self, exchange: Exchange) -> None:
+        """Take the place of a safe request's exchange, of which a layer has made an unsafe request."""
+        self.arrived, self.client_headers = exchange.arrived, exchange.client_headers
+        self.mark, self.began = exchange.mark, exchange.began
+        self.seen, self.cdn_fields = exchange.seen, exchange.cdn_fields
+        # Dependencies may have added tags before that came to light.
+        self._bag = exchange.request_tags()
+
+    async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """The request has come to a route, by the method and path that the layers on the way have left."""
+        self._routed = scope
+        self.app_context.note_root(scope)
+        self._named_paths[scope["path"]] = None
+        with expecting(self._arrival):
+            await handle(scope, receive, send)
+
+    def _plan(self) -> RoutePlan | None:
+        """The plan of the FastAPI route that the request came to."""
+        scope = self._routed or self.scope
+        route = scope.get("route")
+        if route is None:
+            return None
+        if route is not self._planned[0]:
+            self._planned = route, self.app_context.table.plan_for(scope)
+        return self._planned[1]
+
+    def _handler(self) -> Handler:
+        arrival, app = self._arrival, self.scope.get("app")
+        known = app is self.arrived.get("app") or self.app_context.table.has(app)
+        if arrival.ran or not self._sees_all or not known:
+            return Handler.RAN
+        return Handler.STOPPED if arrival.reached else Handler.UNREACHED
+
+    def _extent(self) -> Extent:
+        """How much is purged as things stand; before there is a status, and after an exception, all is."""
+        method = self.scope["method"] if self._routed is None else self._routed["method"]
+        plan = self._plan()
+        if plan is not None and plan.only_reads:
+            return Extent.FACTS
+        if self._status is None:
+            return Extent.FACTS if method in SAFE_METHODS else Extent.ALL
+        # A layer has made a read of it.
+        handler = Handler.STOPPED if method in SAFE_METHODS else self._handler()
+        return extent_of(self._status, handler, by_headers=self.by_headers)
+
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """Render what an `invalidates()` names, for the validated parameters."""
+        if self._routed is None:
+            # It came another way than through the route's tap.
+            self._routed, self._arrival.ran = request.scope, True
         plan = self.app_context.table.plan_for(request.scope)
         self._named_paths[request.scope["path"]] = None
+        if plan is not None and not any(each is invalidates for each in plan.invalidations):
+            # An inner invalidates_nothing() has the last word.
+            return
         for template in invalidates.templates:
             try:
                 bound = {
@@ -91,10 +154,12 @@ class Purging(Exchange):
         return purges
 
     def _due(self) -> list[Purge]:
-        """What is to be purged as things stand: after an error of the app's own, only what was committed before it."""
-        if not self._refused:
+        """What is to be purged as things stand and has not been."""
+        extent = self._extent()
+        if extent is Extent.ALL:
             return self._wanted()
-        due = tuple(tag for tag in self.changes.snapshot() if tag not in self._purged)
+        targets = self._target_tags() if extent is Extent.TARGET else []
+        due = tuple(tag for tag in (*targets, *self.changes.snapshot()) if tag not in self._purged)
         return [(due, False)] if due else []
 
     def _taken(self) -> list[Purge]:
@@ -108,17 +173,30 @@ class Purging(Exchange):
 
     def _declare_all(self) -> None:
         """Declare what the route's `invalidates()` name, whether or not the request came as far as those."""
-        plan = self.app_context.table.plan_for(self.scope) if "route" in self.scope else None
+        plan = self._plan()
         if plan is not None and plan.invalidations:
-            request = Request(self.scope)
+            request = Request(self._routed or self.scope)
             for invalidates in plan.invalidations:
                 # A validator of the author's may be what failed the request.
                 with contextlib.suppress(Exception):
                     self.declare(request, invalidates)
 
+    def _purges_paths(self) -> bool:
+        plan = self._plan()
+        return plan is None or plan.purges_paths
+
+    def _target_tags(self) -> list[str]:
+        """The exact target path, where a cached GET is there; what RFC 9111 section 4.4 asks for."""
+        path = self.arrived["path"]
+        if not self._purges_paths() or not self._has_cached_get(path):
+            return []
+        return [path_tag(self.app_context.below(self.app_context.root_of(self.arrived), path))]
+
     def _path_tags(self) -> list[str]:
         """The target paths and their parent collections, with and without the slash, where a cached GET is there."""
         tags: list[str] = []
+        if not self._purges_paths():
+            return tags
         # As it came, and as a layer inside may have rewritten it.
         for path in dict.fromkeys((self.arrived["path"], self.scope["path"], *self._named_paths)):
             known = self._tags_of_paths.get(path)
@@ -139,8 +217,10 @@ class Purging(Exchange):
 
     def purges_something(self) -> bool:
         """Whether it is known before the app is asked that a success purges."""
-        plan = self.app_context.table.match(self.scope["method"], self.scope["path"], self.scope)
-        return (plan is not None and bool(plan.invalidations)) or bool(self._path_tags())
+        plan = self._plan() or self.app_context.table.match(self.scope["method"], self.scope["path"], self.scope)
+        if plan is None:
+            return bool(self._path_tags())
+        return bool(plan.invalidations) or (plan.purges_paths and bool(self._path_tags()))
 
     def _has_cached_get(self, path: str) -> bool:
         plan = self.app_context.table.match("GET", path, self.arrived)
@@ -148,7 +228,7 @@ class Purging(Exchange):
 
     def _note_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
         """What the response names: `Surrogate-Key` tags, and same-origin `Location` and `Content-Location`."""
-        self.request_tags().add(*normalise_tags(parse_surrogate_key(values(headers, b"surrogate-key"))))
+        self.request_tags().take(surrogate_tags(headers))
         scheme = self.arrived.get("scheme", "http")
         host = (combined(self.client_headers, b"host") or b"").decode("latin-1")
         base = f"{scheme}://{host}{quote(self.arrived['path'], errors='surrogatepass')}"

@@ -8,6 +8,7 @@ from typing import Any, cast
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fastapi_cacheinval.core.back_off import COULD_NOT_RENEW
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.outcome import Outcome
@@ -17,14 +18,19 @@ from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
-from fastapi_cacheinval.framework.exchange import Exchange, FillSource, RefreshOrder, nowhere
+from fastapi_cacheinval.framework.exchange import Exchange, FillSource, RefreshOrder
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.lookup import Lookup
+from fastapi_cacheinval.framework.mutation import Mutation, refuse, refuses
+from fastapi_cacheinval.framework.private_answers import PrivateAnswers
+from fastapi_cacheinval.grammar.fields import values
+from fastapi_cacheinval.grammar.retry_after import parse_retry_after
 from fastapi_cacheinval.ports.store import Target
-from fastapi_cacheinval.routes.plan import Sharing
+from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 
 __all__ = ["Read", "again", "lead_in_background", "order_refresh", "pass_on"]
 
+_RENEWED = frozenset({"stored", "found"})
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 # Seconds by which two readings of one stored response's age may differ.
 _SAME = 0.005
@@ -42,17 +48,51 @@ class Read(Exchange):
     settled: bool = False
     fill: Fill | None = None
     inside: AtRoute | None = None
+    entered: RoutePlan | None = None
+    mutation: Mutation | None = None
+
+    def __init__(
+        self,
+        app_context: AppContext,
+        runtime: Runtime,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        refresh: RefreshOrder | None = None,
+    ) -> None:
+        super().__init__(app_context, runtime, scope, receive, send, refresh)
+        if self._leaves:
+            self.outer = self.sink = PrivateAnswers(app_context, send, self._answering)
+
+    @property
+    def _leaves(self) -> bool:
+        """Whether what it sends goes to the client."""
+        return self.refresh is None
+
+    def _answering(self) -> RoutePlan | None:
+        """The plan of the route that answers, or would have, had no layer answered before it."""
+        table, scope = self.app_context.table, self.scope
+        known = self.entered or self.plan or table.plan_for(scope)
+        return (
+            known if known is not None or "route" in scope else table.match("GET", self.arrived["path"], self.arrived)
+        )
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
-        """`invalidates()` is inert on a safe method."""
+        """`invalidates()` is inert on a safe method, unless a layer or a router has made an unsafe one of it."""
+        if request.scope["method"] not in SAFE_METHODS:
+            self._as_mutation(request.scope).declare(request, invalidates)
 
     async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Where layers that we do not know stand before the route, the cache works behind them."""
+        if scope["method"] not in SAFE_METHODS:
+            await self._mutate(handle, scope, receive, send)
+            return
         if self.cdn_fields is not None:
             # Layers may have made one of their own.
             self.cdn_fields.scope = scope
         fresh = scope["method"] == "GET" and not self.settled and self.inside is None
         plan = self.app_context.table.plan_for(scope) if fresh else None
+        self.entered = plan or self.entered
         if plan is None or not plan.layered:
             await handle(scope, receive, send)
             return
@@ -65,12 +105,42 @@ class Read(Exchange):
         finally:
             scope[SCOPE_KEY] = self
 
+    async def _mutate(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """A layer has made an unsafe request of it: it purges as one, and its answer is held as one's is."""
+        mutation = self._as_mutation(scope)
+        if refuses(mutation):
+            await refuse(mutation, send)
+            return
+        answering = Answering(mutation)
+        scope[SCOPE_KEY] = mutation
+        try:
+            await mutation.enter(handle, scope, receive, send)
+        finally:
+            scope[SCOPE_KEY] = self
+            answering.end()
+
+    def _as_mutation(self, scope: Scope) -> Mutation:
+        """Let a mutation take the app's messages from here on, in this exchange's place."""
+        mutation = self.mutation
+        if mutation is None:
+            makes = self.app_context.mutates or Mutation
+            mutation = makes(self.app_context, self.runtime, self.scope, self.source, self._sent_by)
+            mutation.take_over(self)
+            self._leave_fill(scope)
+            self.mutation, self.sink, self.tended = mutation, mutation.sink, True
+        return mutation
+
+    def _leave_fill(self, scope: Scope) -> None:
+        """Nothing of the response may be kept."""
+
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """The route lookup; it raises to unwind the request where the answer is known."""
         scope = request.scope
         if self.settled or scope["method"] != "GET":
             return
         app_context = self.app_context
+        # Layers may have written another root path.
+        app_context.note_root(scope)
         plan = app_context.table.plan_for(scope)
         if plan is None:
             self.bypass("unknown-route")
@@ -103,6 +173,8 @@ class Read(Exchange):
 
     async def done(self) -> None:
         self._restore()
+        if self.mutation is not None:
+            await self.mutation.done()
         if self.fill is not None:
             await self.fill.ended()
         if isinstance(self.sink, Compared):
@@ -120,6 +192,8 @@ class Read(Exchange):
 
     async def failed(self, error: BaseException) -> bool:
         self._restore()
+        if self.mutation is not None:
+            return await self.mutation.failed(error)
         return self.fill is not None and await self.fill.failed(error)
 
 
@@ -161,6 +235,10 @@ class AtRoute(Read):
         if target is not None:
             self.spoken.untouched = lambda: self.app_context.engine.remember_target(target, key)
         return None
+
+    @property
+    def _leaves(self) -> bool:
+        return False
 
     @property
     def server(self) -> Send:
@@ -240,7 +318,7 @@ def _order(
     """Begin a background forward that leads a key's flight; False where one is under way or there is no room."""
 
     async def forward(order: RefreshOrder) -> None:
-        exchange = Read(app_context, runtime, scope, FillSource(), nowhere, order)
+        exchange = Read(app_context, runtime, scope, FillSource(), order.hear, order)
         try:
             await pass_on(exchange, scope)
         finally:
@@ -265,7 +343,7 @@ def lead_in_background(
     Where replicas share a tier, what another one has refreshed since is taken in place of a forward. `cause` is the
     `traceparent` of the request that asks for it; where that is not recorded, neither is this.
     """
-    flight = runtime.flights.lead(key) if runtime.may_refresh(key) else None
+    flight = runtime.flights.lead(key) if runtime.may_refresh(key, newer_than) else None
     if flight is None:
         return False
     order = RefreshOrder(flight)
@@ -285,6 +363,11 @@ def lead_in_background(
         if not begun:
             flight.fail()
         app_context.counters.refreshed(outcome)
+        if newer_than is not None and outcome in COULD_NOT_RENEW:
+            wall = app_context.cache.clock.wall()
+            runtime.back_off(key, newer_than, parse_retry_after(values(order.answered, b"retry-after"), wall))
+        elif outcome in _RENEWED:
+            runtime.renewed(key)
 
     runtime.refresh(key, refresh, ended)
     return True

@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 from typing import Final
 
 from fastapi_cacheinval.grammar.cache_control import MAX_SECONDS
 from fastapi_cacheinval.grammar.fields import OWS
 
-__all__ = ["UNKNOWN", "UnknownAge", "parse_age", "serialise_age"]
+__all__ = ["parse_age", "serialise_age"]
+
+# More digits than 2**31 has: int() of very long text is slow and then raises.
+_MOST_DIGITS: Final = 10
 
 
-class UnknownAge(Enum):
-    """An `Age` that is no number: some cache kept the response, nobody knows for how long."""
+def parse_age(values: Sequence[bytes]) -> int:
+    """Whole seconds from 0 to 2**31 by all lines of the field; never raises.
 
-    UNKNOWN = "unknown"
-
-
-UNKNOWN: Final = UnknownAge.UNKNOWN
-
-
-def parse_age(values: Sequence[bytes]) -> int | UnknownAge:
-    """Whole seconds from 0 to 2**31 by all lines of the field, 0 for no line; never raises.
-
-    Of several members the first holds. What is not a non-negative integer is `UNKNOWN`, which callers
-    take for stale: RFC 9111 lets it be ignored, and then a response of any age would count as new.
+    The first member of the first line counts, and the others do not. A field whose first member is no
+    non-negative integer is ignored, as RFC 9111 section 5.1 asks: the result is then 0, as for no field.
     """
-    if not values:
+    members = (member for value in values for piece in value.split(b",") if (member := piece.strip(OWS)))
+    digits = next(members, b"")
+    # bytes.isdigit() knows the ten ASCII digits alone.
+    if not digits.isdigit():
         return 0
-    digits = values[0].partition(b",")[0].strip(OWS)
-    if not digits or not digits.isdigit():
-        return UNKNOWN
     significant = digits.lstrip(b"0")
-    return MAX_SECONDS if len(significant) > 10 else min(int(significant or b"0"), MAX_SECONDS)
+    return MAX_SECONDS if len(significant) > _MOST_DIGITS else min(int(significant or b"0"), MAX_SECONDS)
 
 
 def serialise_age(seconds: float) -> bytes:

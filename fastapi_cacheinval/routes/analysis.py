@@ -10,15 +10,23 @@ from typing import Any
 from fastapi.routing import APIRoute
 
 from fastapi_cacheinval.core.policy import CachePolicy
-from fastapi_cacheinval.dependencies import Invalidates
+from fastapi_cacheinval.dependencies import Invalidates, InvalidatesNothing
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.routes.audit import errors_of, warnings_of
 from fastapi_cacheinval.routes.bindings import Binding, bind
 from fastapi_cacheinval.routes.covers import innermost, uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
+from fastapi_cacheinval.routes.identity import name_of, partition_names, route_identity
 from fastapi_cacheinval.routes.middleware_stack import around
-from fastapi_cacheinval.routes.parameters import CREDENTIALS, caller_reads, handler_headers, path_names, query_names
+from fastapi_cacheinval.routes.parameters import (
+    CREDENTIALS,
+    caller_reads,
+    handler_headers,
+    path_names,
+    query_names,
+    sees_request,
+)
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 from fastapi_cacheinval.routes.route_hook import RouteHook
 
@@ -31,7 +39,8 @@ class Place:
 
     `inherited` are the ids of the `invalidates()` of the apps, routers and includes above. `origin` says
     that `CORSMiddleware` is on the way, `commits` that something is that may commit after the response.
-    `hosts` are those of `parameters` that come from the host, `ordinal` tells routes with one template apart.
+    `hosts` are those of `parameters` that come from the host, `under` the patterns of the hosts above. `ordinal` tells
+    routes apart that are the same by name.
     `layers` names what may change responses on the way.
     """
 
@@ -42,6 +51,7 @@ class Place:
     origin: bool = False
     commits: bool = False
     hosts: frozenset[str] = frozenset()
+    under: tuple[str, ...] = ()
     ordinal: int = 0
     layers: tuple[str, ...] = ()
 
@@ -82,13 +92,13 @@ def analyse(
         cached = None
     policy = None if cached is None else cached.policy
     evidence = uncovered(root, cached)
-    if policy is not None:
-        evidence += tuple(_around_the_handler(route))
+    around_it = () if policy is None else tuple(_around_the_handler(route))
+    evidence += around_it
     sharing = _sharing(policy, evidence)
     front_off = None if policy is None else _front_off(policy, sharing, root)
     if policy is not None and front_off is None:
         front_off = "dependencies are overridden" if overrides else _way_off(route, place)
-    invalidations = () if methods <= SAFE_METHODS else _invalidations(root)
+    invalidations, only_reads = ((), False) if methods <= SAFE_METHODS else _invalidations(root)
     templates = [*(() if policy is None else policy.templates), *(t for each in invalidations for t in each.templates)]
     bindings, unbound = bind(
         (name for template in templates for name in template.names),
@@ -113,14 +123,19 @@ def analyse(
         cached=cached,
         sharing=sharing,
         uncovered=evidence,
-        query=_query(root, bindings, otherwise),
+        query=None if around_it else _query(root, bindings, otherwise),
         headers=tuple(sorted(name.encode("latin-1", "replace") for name in headers)),
+        endpoint=name_of(root.call),
+        identity=route_identity(place.prefix + route.path_format, place.under, methods, root),
         ordinal=place.ordinal,
+        partition_of=partition_names(root, cached),
+        sees_request=bool(around_it) or sees_request(root),
         elsewhere=tuple(sorted(elsewhere)),
         front=policy is not None and front_off is None,
         front_off=front_off,
         bindings=MappingProxyType(bindings),
         invalidations=invalidations,
+        only_reads=only_reads,
         layers=place.layers,
         commits_late=place.commits or any(node.late for node in root.walk() if node is not root),
         epoch=epoch,
@@ -145,13 +160,22 @@ def _query(root: Node, bindings: dict[str, Binding], otherwise: RoutePlan | None
 _none: MappingProxyType[str, Binding] = MappingProxyType({})
 
 
-def _invalidations(root: Node) -> tuple[Invalidates, ...]:
+def _invalidations(root: Node) -> tuple[tuple[Invalidates, ...], bool]:
+    """Every `invalidates()` that applies, and whether an `invalidates_nothing()` inside of all of them does.
+
+    Apps, routers and routes come in this order, so that the innermost is the last.
+    """
     found: dict[int, Invalidates] = {}
+    only_reads = False
     for node in root.walk():
         call: Any = node.call
         if isinstance(call, Invalidates):
             found[id(call)] = call
-    return tuple(found.values())
+            only_reads = False
+        elif isinstance(call, InvalidatesNothing):
+            found.clear()
+            only_reads = True
+    return tuple(found.values()), only_reads
 
 
 def _sharing(policy: CachePolicy | None, evidence: tuple[str, ...]) -> Sharing:

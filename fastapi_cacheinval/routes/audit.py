@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from fastapi_cacheinval.dependencies import Invalidates
+from fastapi_cacheinval.dependencies import Invalidates, InvalidatesNothing
 from fastapi_cacheinval.errors import CacheinvalError, CallerDependentRoute, ConfigurationError
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.parameters import handler_headers
@@ -16,7 +16,7 @@ __all__ = ["errors_of", "warnings_of"]
 def errors_of(
     plan: RoutePlan, root: Node, unbound: Iterable[CacheinvalError], inherited: frozenset[int]
 ) -> Iterator[ConfigurationError]:
-    """What forbids the route, the caller-dependent verdict first; `inherited` are ids of outer `invalidates()`."""
+    """What forbids the route, the caller-dependent verdict first; `inherited` are ids of what stands further out."""
     route = f"{'/'.join(sorted(plan.methods))} {plan.path}"
     if plan.policy is not None:
         if plan.sharing is Sharing.UNPROVED:
@@ -24,6 +24,13 @@ def errors_of(
         yield from _unfit_inputs(route, root)
     for error in unbound:
         yield ConfigurationError(f"A tag template of {route} cannot be rendered: {error}.")
+    own = [node.call for node in root.walk() if id(node.call) not in inherited]
+    declared = [call for call in own if isinstance(call, Invalidates)]
+    if declared and any(isinstance(call, InvalidatesNothing) for call in own):
+        yield ConfigurationError(
+            f"{route} declares both {declared[0]!r} and invalidates_nothing(). Remove one: the first where its unsafe "
+            "methods only read, the second where they change something."
+        )
     if plan.methods <= SAFE_METHODS:
         for node in root.children:
             if isinstance(node.call, Invalidates) and id(node.call) not in inherited:

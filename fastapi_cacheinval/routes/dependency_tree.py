@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fastapi_cacheinval.dependencies import Cached, Invalidates, collected_tags
+from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing, collected_tags
 from fastapi_cacheinval.routes.fastapi_private import Dependant, exit_of, is_late, replacement, scopes_of
 
 __all__ = ["Node", "Overrides", "tree_of"]
@@ -40,7 +40,7 @@ class Node:
     @property
     def ours(self) -> bool:
         """Whether it is the cache's own marker, which reads the request without telling callers apart."""
-        return isinstance(self.call, Cached | Invalidates) or self.call is collected_tags
+        return isinstance(self.call, Cached | Invalidates | InvalidatesNothing) or self.call is collected_tags
 
     @property
     def label(self) -> str:

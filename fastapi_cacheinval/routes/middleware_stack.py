@@ -19,7 +19,7 @@ from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Router
 
-__all__ = ["MiddlewareStack", "around", "middleware_stack_of"]
+__all__ = ["MiddlewareStack", "around", "leads_to_fastapi", "middleware_stack_of", "routes_visibly"]
 
 # Not in every version that we run on.
 _SOMETIMES = (
@@ -131,6 +131,29 @@ def around(handler: Any) -> tuple[str, ...]:
             found.append(_name(step))
         step = getattr(step, "app", None)
     return tuple(found)
+
+
+def leads_to_fastapi(handler: Any) -> bool:
+    """Whether a route's ASGI app is the framework's own, or leads to it by `.app`."""
+    seen: set[int] = set()
+    step = handler
+    while step is not None and id(step) not in seen:
+        if getattr(step, "__module__", "").partition(".")[0] == "fastapi" and not hasattr(step, "app"):
+            return True
+        seen.add(id(step))
+        step = getattr(step, "app", None)
+    return False
+
+
+def routes_visibly(app: Any) -> bool:
+    """Whether an application or router gives each request to one of its `routes`, or answers 404 itself."""
+    if getattr(app, "routes", None) is None:
+        return False
+    router: Any = getattr(app, "router", app)
+    if any(_changed(router, (APIRouter, Router), ("__call__", "app", "handle", "not_found"))):
+        return False
+    default: Any = getattr(router, "default", None)
+    return getattr(default, "__func__", None) is Router.not_found
 
 
 def middleware_stack_of(app: Any) -> MiddlewareStack:

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import Field, security_scheme
 
-__all__ = ["caller_reads", "handler_headers", "model_of", "path_names", "query_names", "request_names"]
+__all__ = ["caller_reads", "handler_headers", "model_of", "path_names", "query_names", "request_names", "sees_request"]
 
 CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
 
@@ -83,6 +83,11 @@ def _query_read_raw(node: Node) -> set[str] | None:
     if security_scheme(scheme) is scheme and type(scheme).__module__.startswith("fastapi.security."):
         return {scheme.model.name} if isinstance(scheme, APIKeyQuery) else set()
     return None
+
+
+def sees_request(root: Node) -> bool:
+    """Whether anything in the tree is handed the raw request, which has the path as it was sent and the whole query."""
+    return any(_query_read_raw(node) is None for node in root.walk())
 
 
 def query_names(root: Node) -> frozenset[str] | None:

@@ -41,13 +41,20 @@ class RoutePlan:
     - `query`: the query parameters that anything in the tree may read; None stands for all.
     - `headers`: the handler's own `Header()` fields, lower-case and sorted: a part of the variant; with
       `CORSMiddleware` on the way, `origin` as well.
-    - `ordinal`: which one of the routes with its template it is, in matching order: routes that match in ways of
-      their own may share one.
+    - `endpoint`: the qualified name of the handler, with its module.
+    - `identity`: what the route is in every process that serves the same app, see `route_identity`.
+    - `ordinal`: 0 where the identity is the route's alone. Any other number is this process's and tells it from its
+      twins: above 0 for routes that were there at the start, below for others.
+    - `partition_of`: the names of the dependencies that give the partition, see `partition_names`.
+    - `sees_request`: whether the handler, or what stands around it, is handed the raw request, and with it the path as
+      it was sent.
     - `elsewhere`: the `Path()` parameters, by their names in the request, that the path does not hold: a layer
       outside, a host or a route class gives them.
     - `front`: whether the front lookup may serve it; `front_off` says why not.
     - `bindings`: for every name in a tag template that applies, how to get its validated value.
-    - `invalidations`: every `invalidates()` in the tree, where an unsafe method is answered.
+    - `invalidations`: every `invalidates()` in the tree that an inner `invalidates_nothing()` does not undo, where an
+      unsafe method is answered.
+    - `only_reads`: whether the innermost of those says that its unsafe methods purge nothing.
     - `layers`: what stands between the middleware and the route and is not known to leave responses as they are.
     - `commits_late`: whether a `yield` dependency exits, and so commits, after the response is sent, or a
       middleware on the way might.
@@ -63,18 +70,33 @@ class RoutePlan:
     uncovered: tuple[str, ...]
     query: frozenset[str] | None
     headers: tuple[bytes, ...]
+    endpoint: str
+    identity: tuple[bytes, ...]
     ordinal: int
+    partition_of: tuple[bytes, ...]
+    sees_request: bool
     elsewhere: tuple[str, ...]
     front: bool
     front_off: str | None
     bindings: Mapping[str, Binding]
     invalidations: tuple[Invalidates, ...]
+    only_reads: bool
     layers: tuple[str, ...]
     commits_late: bool
     epoch: int
     provider: Any
 
     @property
+    def purges_paths(self) -> bool:
+        """Whether an unsafe request purges its target path, its parent collection and the paths it names."""
+        return not self.only_reads and all(each.paths for each in self.invalidations)
+
+    @property
     def layered(self) -> bool:
         """Whether the cache must work behind the layers: what they write may be for one caller alone."""
         return bool(self.layers) and self.policy is not None and self.sharing is not Sharing.DECLARED
+
+    @property
+    def known_everywhere(self) -> bool:
+        """Whether every process that serves the app knows this plan by the same key, so that replicas may share."""
+        return self.ordinal == 0 and self.epoch == 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol, cast
 
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.dependencies import SCOPE_KEY
-from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
+from fastapi_cacheinval.routes.arrival import arrive
 
 __all__ = ["RouteHook", "hook"]
 
@@ -19,10 +20,11 @@ class _Entering(Protocol):
 class RouteHook:
     """Stands in place of a route's `handle`, and lets the exchange at hand, if there is one, take it from there."""
 
-    __slots__ = ("_handle",)
+    __slots__ = ("_handle", "_route")
 
-    def __init__(self, handle: ASGIApp) -> None:
-        self._handle = handle
+    def __init__(self, route: BaseRoute) -> None:
+        self._route = route
+        self._handle = route.handle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request that has come to its route."""
@@ -30,11 +32,22 @@ class RouteHook:
         if exchange is None:
             await self._handle(scope, receive, send)
         else:
-            await exchange.enter(self._handle, scope, receive, send)
+            await exchange.enter(self._enter, scope, receive, send)
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+        arrive(self._route, scope)
+        await self._handle(scope, receive, send)
 
 
-def hook(route: EffectiveRoute) -> None:
-    """Tap a route, once: a route that is included twice is one object, and caches of several apps may share it."""
-    original = original_of(route)
-    if not isinstance(vars(original).get("handle"), RouteHook):
-        vars(original)["handle"] = RouteHook(original.handle)
+def hook(route: BaseRoute) -> bool:
+    """Tap a route, once; False where its `handle` cannot be replaced.
+
+    A route that is included twice is one object, and caches of several apps may share it.
+    """
+    try:
+        own = vars(route)
+    except TypeError:
+        return False
+    if not isinstance(own.get("handle"), RouteHook):
+        own["handle"] = RouteHook(route)
+    return True

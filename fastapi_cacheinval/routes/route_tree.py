@@ -13,10 +13,10 @@ from fastapi.routing import APIRoute, APIRouter
 from starlette import routing
 from starlette.routing import BaseRoute, Match
 
-from fastapi_cacheinval.dependencies import Invalidates
+from fastapi_cacheinval.dependencies import Invalidates, InvalidatesNothing
 from fastapi_cacheinval.routes.analysis import Analysis, Place, analyse, own_methods
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers
-from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
+from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of, routes_visibly
 from fastapi_cacheinval.routes.websockets import without_cached
 
 __all__ = ["Known", "Survey", "route_path"]
@@ -55,6 +55,8 @@ class _Foreign:
 
     route: BaseRoute
 
+
+_DECLARED = (Invalidates, InvalidatesNothing)
 
 _Entry = _Leaf | _Branch | _Foreign
 
@@ -100,9 +102,17 @@ class Survey:
         self.plain = True
         # What the author of a WebSocket route may not expect; each is said by one survey only.
         self.notices: list[str] = []
+        # Whether no route but those in `known` and `others` can be given a request.
+        self.whole = True
+        # Whether something on the way to any route may make another request of the one it was given.
+        self.layered = bool(place.layers)
+        # What answers and is none of FastAPI's routes: plain ones, apps of other kinds.
+        self.others: list[BaseRoute] = []
+        self.apps: list[Any] = []
         self._lists: list[Sequence[Any]] = []
-        self._ordinals: Counter[str] = Counter()
         self._top = self._level(app, place, ())
+        self._number_twins()
+        self.whole = self.whole and bool(self._lists)
         self._sizes = [*map(len, self._lists)]
 
     @property
@@ -139,12 +149,23 @@ class Survey:
                 return self._find(entry.level, entry.level.root_path or root_path, scope)
         return None
 
+    def _number_twins(self) -> None:
+        """Give a number to each cached route that another one is the same as by all that every process knows."""
+        cached = {key: known for key, known in self.known.items() if known.analysis.plan.policy is not None}
+        count = Counter(known.analysis.plan.identity for known in cached.values())
+        for number, (key, known) in enumerate(cached.items(), 1):
+            if count[known.analysis.plan.identity] > 1:
+                analysis = replace(known.analysis, plan=replace(known.analysis.plan, ordinal=number))
+                self.known[key] = replace(known, place=replace(known.place, ordinal=number), analysis=analysis)
+
     def _level(self, app: Any, place: Place, above: tuple[int, ...]) -> _Level:
         level = _Level(str(getattr(app, "root_path", "") or ""))
         self.plain = self.plain and not level.root_path
         routes: list[BaseRoute] | None = getattr(app, "routes", None)
         if routes is None or id(app) in above:
             return level
+        self.apps.append(app)
+        self.whole = self.whole and routes_visibly(app)
         router: Any = getattr(app, "router", app)
         self._lists.append(routes)
         inherited = [*getattr(router, "dependencies", ())]
@@ -154,7 +175,8 @@ class Survey:
             custom = own_methods(included, APIRouter, ("handle", "matches"))
             if custom is not None:
                 place = replace(place, front_off=place.front_off or custom, layers=(*place.layers, custom))
-        found = {id(each.dependency) for each in inherited if isinstance(each.dependency, Invalidates)}
+                self.layered, self.whole = True, False
+        found = {id(each.dependency) for each in inherited if isinstance(each.dependency, _DECLARED)}
         place = replace(place, inherited=place.inherited | found)
         for original, effective in effective_routes(routes):
             level.entries += self._entry(original, effective, place, (*above, id(app)))
@@ -167,8 +189,6 @@ class Survey:
 
     def _entry(self, original: BaseRoute, effective: Any, place: Place, above: tuple[int, ...]) -> Iterator[_Entry]:
         if isinstance(original, APIRoute):
-            place = replace(place, ordinal=self._ordinals[place.prefix + effective.path_format])
-            self._ordinals[place.prefix + effective.path_format] += 1
             known = Known(effective, place, analyse(effective, place, {}))
             self.known[id(effective)] = known
             yield _Leaf(effective.path_regex, known.analysis.plan.methods or None, known)
@@ -177,14 +197,19 @@ class Survey:
         elif isinstance(effective, routing.Host):
             yield _Branch(effective, None, self._mounted(effective, place, above))
         elif isinstance(effective, routing.Route):
+            self.others.append(effective)
             yield _Leaf(effective.path_regex, None if effective.methods is None else frozenset(effective.methods), None)
         elif isinstance(effective, fastapi_routing.APIWebSocketRoute):
             self.notices += without_cached(effective)
         elif not isinstance(effective, routing.WebSocketRoute):
+            self.others.append(effective if isinstance(effective, BaseRoute) else original)
             yield _Foreign(effective)
 
     def _mounted(self, mount: routing.Mount | routing.Host, place: Place, above: tuple[int, ...]) -> _Level:
         inside = middleware_stack_of(mount.app)
+        self.layered = self.layered or not inside.harmless
+        if getattr(inside.app, "routes", None) is None:
+            self.others.append(mount)
         prefix = mount.path_format.removesuffix("/{path}") if isinstance(mount, routing.Mount) else ""
         stock = routing.Mount if isinstance(mount, routing.Mount) else routing.Host
         custom = own_methods(mount, stock, ("__call__", "handle"))
@@ -197,6 +222,7 @@ class Survey:
             origin=place.origin or inside.cors,
             commits=place.commits or not inside.harmless,
             hosts=place.hosts | given,
+            under=(*place.under, *([mount.host_format] if isinstance(mount, routing.Host) else [])),
             layers=(*place.layers, *([custom] if custom else []), *inside.layers),
         )
         return self._level(inside.app, place, above)

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
+from starlette.routing import BaseRoute, Route
+
 from fastapi_cacheinval.routes.analysis import Place, analyse
-from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at
+from fastapi_cacheinval.routes.arrival import note_calls
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at, original_of
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack
-from fastapi_cacheinval.routes.plan import RoutePlan
+from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 from fastapi_cacheinval.routes.route_hook import hook
 from fastapi_cacheinval.routes.route_tree import Known, Survey
 
@@ -38,6 +41,10 @@ class _OverrideSet:
     known: dict[int, Known] = field(default_factory=dict[int, Known])
 
 
+def _safe(route: BaseRoute) -> bool:
+    return isinstance(route, Route) and frozenset(route.methods or "*") <= SAFE_METHODS
+
+
 class RouteTable:
     """The plans of all routes of an application, of its includes at any depth and of the apps mounted in it.
 
@@ -59,14 +66,20 @@ class RouteTable:
         self.providers: list[Any] = []
         # What the path of a cached route begins with; None where paths do not tell.
         self._starts: tuple[str, ...] | None = ()
+        self._whole = False
         self._survey = self._fresh()
 
     def _fresh(self) -> Survey:
         inside = self._inside
         place = Place(front_off=self._off, origin=inside.cors, commits=not inside.harmless, layers=inside.layers)
         survey = Survey(self._app, place)
+        self._whole = survey.whole
+        for route in survey.others:
+            # Where a layer may change the method, a read has to be told from what it came as.
+            if survey.layered or not _safe(route):
+                self._whole = hook(route) and self._whole
         for known in survey.known.values():
-            self._hook(known)
+            self._hook(known, always=survey.layered)
             provider = known.analysis.plan.provider
             if provider is not None and not any(provider is other for other in self.providers):
                 self.providers.append(provider)
@@ -90,7 +103,8 @@ class RouteTable:
 
     def _starts_of(self, survey: Survey) -> tuple[str, ...] | None:
         cached = [known.analysis.plan for known in survey.known.values() if known.analysis.plan.policy is not None]
-        if not survey.plain or self._inside.layers or any(plan.layers for plan in cached):
+        # A layer may make an unsafe request of a GET, wherever that leads.
+        if not survey.plain or survey.layered:
             return None
         starts: list[str] = []
         for start in sorted({plan.path.partition("{")[0] for plan in cached}):
@@ -103,6 +117,11 @@ class RouteTable:
     def plans(self) -> tuple[RoutePlan, ...]:
         """Every FastAPI route's plan, in matching order, overrides aside."""
         return tuple(known.analysis.plan for known in self._survey.known.values())
+
+    def names(self) -> list[str]:
+        """The routes that concern a cache, each by template and handler; all of them where none does."""
+        concerned = [plan for plan in self.plans if plan.policy is not None or plan.invalidations]
+        return [f"{plan.path} ({plan.endpoint})" for plan in concerned or self.plans]
 
     def audit(self) -> None:
         """Raise the first `CallerDependentRoute` or other `ConfigurationError`, in matching order."""
@@ -128,6 +147,15 @@ class RouteTable:
         if route is None:
             return None
         return self._current(self._survey.known.get(id(route)) or self._strays.get(id(route)) or self._meet(route))
+
+    def sees_all(self) -> bool:
+        """Whether each route that can be given an unsafe request is one that notes its arrival, from now on."""
+        self._refresh()
+        return self._whole
+
+    def has(self, app: object) -> bool:
+        """Whether this is one of the applications whose routes are here, or none at all."""
+        return app is None or any(app is known for known in self._survey.apps)
 
     def match(self, method: str, path: str, scope: Mapping[str, Any]) -> RoutePlan | None:
         """The plan that would answer this method and decoded path, which includes the root path if there is one.
@@ -191,6 +219,11 @@ class RouteTable:
         found = self._survey.known.get(id(route))
         if found is not None:
             return found
+        logger.info(
+            "%s was not among the routes at the start: what it answers is kept in this process, and not shared with "
+            "replicas, because other processes may know another route by its name",
+            route.path_format,
+        )
         stray = "it was not among the routes at start"
         place = Place(front_off=stray, origin=True, commits=True, ordinal=-next(_strays), layers=(stray,))
         known = Known(route, place, analyse(route, place, {}))
@@ -202,9 +235,13 @@ class RouteTable:
         return known
 
     @staticmethod
-    def _hook(known: Known) -> None:
-        if known.analysis.plan.layered:
-            hook(known.route)
+    def _hook(known: Known, *, always: bool = False) -> None:
+        plan = known.analysis.plan
+        unsafe = not plan.methods <= SAFE_METHODS
+        if always or plan.layered or unsafe:
+            hook(original_of(known.route))
+        if unsafe:
+            note_calls(known.route)
 
     @staticmethod
     def _tell(known: Known) -> None:

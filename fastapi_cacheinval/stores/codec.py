@@ -2,8 +2,9 @@
 
 `id (8) | format (1) | length of the fields (4) | fields | body | seal (16)`. The seal is a BLAKE2b over the cache key
 and everything before it, keyed where there is a secret: bytes that were stored under another key, damaged or forged are
-found out before anything looks into them. Without a secret it cannot tell what somebody with access to the server has
-written on purpose; what is in it is checked all the same.
+found out before anything looks into them. The fields hold the log's time at which they were written: bytes that are set
+again later, with a new life, are as old as they are. Without a secret it cannot tell what somebody with access to the
+server has written on purpose; what is in it is checked all the same.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ _MISSHAPEN = (
     zlib.error,
     msgpack.UnpackException,
 )
+# Seconds by which two replicas may know the server's clock differently: the server's own word is good enough then.
+_SLACK = 0.1
 _HEAD = Struct(">8sBI")
 _LENGTH = Struct(">I")
 _SEAL_BYTES = 16
@@ -65,7 +68,8 @@ class Unreadable(ValueError):
     """Bytes that give no stored response: a miss.
 
     `reason` is for counting: `version` (written by another release), `mac` or `checksum` (with and without a secret:
-    damaged, or stored under another key), `ttl` (no remaining life), `size` (a body over the bound), `broken`.
+    damaged, or stored under another key), `ttl` (no remaining life), `replayed` (set again after its life had
+    ended), `size` (a body over the bound), `broken`.
     """
 
     def __init__(self, reason: str) -> None:
@@ -116,11 +120,13 @@ class Codec:
         life_ms: int,
         now: float,
         trace: Trace = (),
+        server_time: float | None = None,
     ) -> bytes:
         """The bytes for a response or a record that is written with a life of `life_ms`.
 
         `id` are 8 bytes drawn for this write, `now` the clock that the value's times are of, and it is taken as the
-        moment of the write. Trace context over 4 KiB is left out. Raises `ValueError` for what no reader would take:
+        moment of the write; `server_time` is the log's time then, in seconds since the epoch. Trace context over 4 KiB
+        is left out. Raises `ValueError` for what no reader would take:
         over 4,096 fields or 8,192 tags, or a time that is not finite.
         """
         if len(id) != 8 or life_ms <= 0:
@@ -135,7 +141,8 @@ class Codec:
             size = len(value.body)
             coding, body = squeezed(value.headers, value.body, self._compress_from)
         texts = tuple(chain.from_iterable(trace))
-        fields = (kind, life_ms, term.number, term.nonce, as_of, texts, coding, size, row)
+        written_ms = 0 if server_time is None else max(1, int(server_time * 1000))
+        fields = (kind, life_ms, term.number, term.nonce, as_of, texts, coding, size, row, written_ms)
         packed: bytes = msgpack.packb(fields, use_bin_type=True, unicode_errors="surrogatepass")
         head = _HEAD.pack(id, _FORMAT, len(packed))
         seal = self._sealing(key)
@@ -151,23 +158,31 @@ class Codec:
         pttl_ms: int,
         asked: float,
         adopt: Callable[[Term, int], Stamp | None],
+        server_time: float | None = None,
     ) -> Far | None:
         """What was written under the key; None where `adopt` has no stamp for it. Raises `Unreadable`.
 
         `pttl_ms` is the server's remaining life of it, from the same round trip; `asked` when that was sent, so that no
-        age is understated. `adopt` is asked about responses only: a record holds no data.
+        age is understated; `server_time` the log's time then, without which nothing is known of when it was written.
+        `adopt` is asked about responses only: a record holds no data.
         """
         if pttl_ms < 0:
             raise Unreadable("ttl")
         try:
-            return self._read(data, key, pttl_ms, asked, adopt)
+            return self._read(data, key, pttl_ms, asked, adopt, server_time)
         except Unreadable:
             raise
         except _MISSHAPEN as error:
             raise Unreadable("broken") from error
 
     def _read(
-        self, data: bytes, key: bytes, pttl_ms: int, asked: float, adopt: Callable[[Term, int], Stamp | None]
+        self,
+        data: bytes,
+        key: bytes,
+        pttl_ms: int,
+        asked: float,
+        adopt: Callable[[Term, int], Stamp | None],
+        server_time: float | None,
     ) -> Far | None:
         view = memoryview(data)
         size = len(view) - _SEAL_BYTES
@@ -183,10 +198,10 @@ class Codec:
         end = _HEAD.size + length
         if end > size:
             raise Unreadable("broken")
-        kind, life_ms, term, as_of, trace, coding, body_size, row = _fields(view[_HEAD.size : end])
+        kind, life_ms, term, as_of, trace, coding, body_size, row, written_ms = _fields(view[_HEAD.size : end])
         if pttl_ms > life_ms:
             raise Unreadable("ttl")
-        base = asked - (life_ms - pttl_ms) / 1000
+        base = asked - _age(life_ms, pttl_ms, written_ms, server_time)
         if kind == _RECORD:
             return Far(record_of(row, key=key, base=base), term, as_of, identity, trace)
         if kind != _RESPONSE:
@@ -210,7 +225,18 @@ class Codec:
         return seal
 
 
-def _fields(packed: memoryview) -> tuple[int, int, Term, int, Trace, int, int, Any]:
+def _age(life_ms: int, pttl_ms: int, written_ms: int, server_time: float | None) -> float:
+    """The seconds since the write, by what is left of the life, and not below what the sealed time tells."""
+    told = (life_ms - pttl_ms) / 1000
+    if server_time is None:
+        return told
+    sealed = server_time - written_ms / 1000
+    if sealed * 1000 > life_ms + _SLACK * 1000:
+        raise Unreadable("replayed")
+    return sealed if sealed > told + _SLACK else told
+
+
+def _fields(packed: memoryview) -> tuple[int, int, Term, int, Trace, int, int, Any, int]:
     """The fields that are not of the value itself, each of its type; a later release may have added more."""
     # No maps, no types of its own: a later release has to add what it adds as lists and plain values.
     fields: Any = msgpack.unpackb(
@@ -223,9 +249,11 @@ def _fields(packed: memoryview) -> tuple[int, int, Term, int, Trace, int, int, A
     )
     have_types(fields[:9], _FIELDS)
     kind, life_ms, number, nonce, as_of, trace, coding, size, row = fields[:9]
-    if min(kind, life_ms, number, as_of, coding, size) < 0:
+    # An earlier release did not say when it wrote.
+    written_ms = fields[9] if len(fields) > 9 and type(fields[9]) is int else 0
+    if min(kind, life_ms, number, as_of, coding, size, written_ms) < 0:
         raise ValueError("a number out of range")
-    return kind, life_ms, Term(number, nonce), as_of, tuple(pairs_of(trace, "")), coding, size, row
+    return kind, life_ms, Term(number, nonce), as_of, tuple(pairs_of(trace, "")), coding, size, row, written_ms
 
 
 def _traceparent(trace: Trace) -> str:

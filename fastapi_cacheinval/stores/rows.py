@@ -128,6 +128,7 @@ def response_row(stored: StoredResponse, now: float) -> tuple[Any, ...]:
         steering,
         stored.route,
         _lifetime_of(stored.downstream_ttl),
+        stored.counts_from_now,
     )
 
 
@@ -165,6 +166,7 @@ def response_of(
         "route": _common_route(row[16] if len(row) > 16 else None),
         "trace": trace,
         "downstream_ttl": _lifetime_of(row[17] if len(row) > 17 else None),
+        "counts_from_now": _flag(row[18] if len(row) > 18 else False),
     }
     return StoredResponse(**made) if steering is None else _shared_of(steering, made)
 
@@ -182,6 +184,11 @@ def _lifetime_of(given: Any) -> float | None:
     if not 0 <= given < inf:
         raise ValueError("a lifetime out of range")
     return _common_float(given)
+
+
+def _flag(given: Any) -> bool:
+    have_types((given,), (bool,))
+    return bool(given)
 
 
 def _validator(etag: Any, headers: RawHeaders) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi_cacheinval.core.backlog import Backlog, Recent
+from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES
 from fastapi_cacheinval.core.tags import ALL
 
 
@@ -61,3 +62,46 @@ def test_recent_purges_are_given_once_and_only_while_they_are_young() -> None:
     recent.add(("c",), soft=False, now=6.0)
     assert recent.take(15.5) == [(("c",), False)]
     assert recent.take(15.5) == []
+
+
+def test_a_line_has_a_bounded_number_of_bytes() -> None:
+    """A reader refuses a larger one."""
+    backlog = Backlog()
+    long = "x" * 1_000
+    for number in range(600):
+        backlog.add((f"{number:03}{long}",), soft=False)
+    sizes = []
+    while (due := backlog.due()) is not None:
+        sizes.append(sum(map(len, due.tags)))
+        backlog.written(due)
+    assert len(sizes) == 2
+    assert max(sizes) <= MOST_TAG_BYTES
+
+
+def test_a_queue_of_too_many_tags_becomes_one_purge_of_everything() -> None:
+    """Few large purges are as much as many small ones; fences go along, and room comes back with what is written."""
+    backlog = Backlog(most_queued=5)
+    backlog.add(("a", "b", "c"), soft=False, fence=1)
+    first = backlog.due()
+    assert first is not None
+    backlog.written(first)
+    backlog.add(("d", "e", "f"), soft=False, fence=2)
+    backlog.add(("g", "h"), soft=True)
+    assert len(backlog) == 2
+    backlog.add(("i",), soft=False, fence=3)
+    due = backlog.due()
+    assert due is not None
+    assert (due.tags, due.soft, due.fences) == ((ALL,), False, (2, 3))
+
+
+def test_many_tags_of_recent_purges_are_remembered_as_everything() -> None:
+    """What is written again in a new term is bounded, and nothing of it is forgotten."""
+    recent = Recent(most=10, most_tags=4)
+    for number in range(3):
+        recent.add((f"{number}",), soft=False, now=0.0)
+    assert len(recent.take(0.0)) == 3
+    recent.add(("a", "b", "c"), soft=True, now=0.0)
+    recent.add(("d", "e"), soft=False, now=1.0)
+    recent.add(("f",), soft=False, now=2.0)
+    assert recent.take(2.0) == [((ALL,), False), (("f",), False)]
+    assert recent.take(2.0) == []

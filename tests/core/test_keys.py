@@ -13,55 +13,90 @@ from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 
 from fastapi_cacheinval.core.keys import (
+    KeyParts,
     PartitionTypeError,
     cache_key,
     encode,
+    is_local,
     kept_query,
     partition_digest,
+    sent_path,
     variant_key,
 )
 
 SECRET = b"0123456789abcdef"
-BASE: dict[str, Any] = {
-    "namespace": "n",
-    "version": "1",
-    "scheme": "http",
-    "host": b"test",
-    "path": "/p",
-    "query": (b"a", b"1"),
-    "partition": b"",
-    "epoch": 0,
-}
+BASE = KeyParts(
+    mode="policy",
+    namespace="n",
+    version="1",
+    scheme="http",
+    host=b"test",
+    root_path="/api",
+    path="/p",
+    query=(b"a", b"1"),
+)
 TEXT = st.text(st.characters(), max_size=8)
+LIST = st.lists(st.binary(max_size=4), max_size=4).map(tuple)
 PARTS: dict[str, st.SearchStrategy[Any]] = {
+    "mode": st.sampled_from(["policy", "headers"]),
     "namespace": TEXT,
     "version": TEXT,
     "scheme": st.sampled_from(["http", "https"]),
     "host": st.binary(max_size=8).map(bytes.lower),
+    "root_path": TEXT,
     "path": TEXT,
-    "query": st.lists(st.binary(max_size=4), max_size=4).map(tuple),
+    "sent": st.binary(max_size=8),
+    "route": LIST,
+    "given": LIST,
+    "query": LIST,
+    "partition_of": LIST,
     "partition": st.binary(max_size=8),
-    "epoch": st.integers(0, 20),
+    "local": st.binary(max_size=4),
 }
 
 
-@given(one=st.fixed_dictionaries(PARTS), two=st.fixed_dictionaries(PARTS))
-def test_keys_are_equal_only_for_equal_parts(one: dict[str, Any], two: dict[str, Any]) -> None:
+def test_every_part_is_drawn_below() -> None:
+    """A part that somebody adds to the key is tried with the others."""
+    assert set(PARTS) == set(KeyParts._fields)
+
+
+@given(one=st.builds(KeyParts, **PARTS), two=st.builds(KeyParts, **PARTS))
+def test_keys_are_equal_only_for_equal_parts(one: KeyParts, two: KeyParts) -> None:
     """Parts are length-delimited: no value of one can be read as the end of another."""
-    assert (cache_key(**one) == cache_key(**two)) == (one == two)
+    assert (cache_key(one) == cache_key(two)) == (one == two)
+
+
+@given(names=st.permutations(sorted(PARTS)), data=st.data())
+def test_a_value_in_another_part_is_another_key(names: list[str], data: st.DataObject) -> None:
+    """What one part holds, another part of the same shape may hold in another request: the keys differ."""
+    one, two = names[0], names[1]
+    value = getattr(BASE, one)
+    if value == getattr(BASE, two) or type(value) is not type(getattr(BASE, two)):
+        value = data.draw(PARTS[one])
+    swapped = BASE._replace(**{one: value})
+    other = BASE._replace(**{two: value}) if type(value) is type(getattr(BASE, two)) else BASE
+    assert (cache_key(swapped) == cache_key(other)) == (swapped == other)
 
 
 @given(name=st.sampled_from(sorted(PARTS)), data=st.data())
 def test_each_part_counts(name: str, data: st.DataObject) -> None:
     """Changing one part alone changes the key."""
     value = data.draw(PARTS[name])
-    changed = {**BASE, name: value}
-    assert (cache_key(**changed) == cache_key(**BASE)) == (value == BASE[name])
+    changed = BASE._replace(**{name: value})
+    assert (cache_key(changed) == cache_key(BASE)) == (value == getattr(BASE, name))
+
+
+@given(parts=st.builds(KeyParts, **PARTS), selected=st.lists(st.tuples(st.binary(max_size=4), st.binary(max_size=4))))
+def test_a_local_key_can_be_told_and_so_can_its_variants(parts: KeyParts, selected: list[tuple[bytes, bytes]]) -> None:
+    """Keys that must not leave the process are recognised by themselves, without the route at hand."""
+    key = cache_key(parts)
+    assert is_local(key) == bool(parts.local)
+    assert is_local(variant_key(key, selected)) == bool(parts.local)
 
 
 def test_the_host_is_compared_without_case() -> None:
     """RFC 9110 section 4.2.3: `Shop.Example` and `shop.example` are one."""
-    assert cache_key(**{**BASE, "host": b"Shop.Example"}) == cache_key(**{**BASE, "host": b"shop.example"})
+    assert cache_key(BASE._replace(host=b"Shop.Example")) == cache_key(BASE._replace(host=b"shop.example"))
 
 
 @given(st.lists(st.binary(max_size=5), max_size=5), st.lists(st.binary(max_size=5), max_size=5))
@@ -72,7 +107,7 @@ def test_encoding_is_injective(one: list[bytes], two: list[bytes]) -> None:
 
 def key_of(query: bytes, names: frozenset[str] | None = frozenset({"a", "b", "id"})) -> bytes:
     """The key of a request with this query."""
-    return cache_key(**{**BASE, "query": kept_query(query, names)})
+    return cache_key(BASE._replace(query=kept_query(query, names)))
 
 
 def test_the_classic_collisions_do_not_collide() -> None:
@@ -146,9 +181,28 @@ def test_no_query_raises(query: bytes) -> None:
     assert kept_query(query, frozenset()) == ()
 
 
+@pytest.mark.parametrize(
+    ("raw_path", "query", "sent"),
+    [
+        (None, b"", b""),
+        (b"", b"", b"+"),
+        (b"/a", b"", b"+/a"),
+        (b"/a", b"q", b"+/a"),
+        (b"/a?q", b"q", b"+/a"),
+        (b"/a?q", b"r", b"+/a?q"),
+        (b"/a?q", b"", b"+/a?q"),
+        (b"/a?", b"", b"+/a?"),
+        (b"/a?q?r", b"q?r", b"+/a"),
+    ],
+)
+def test_a_query_that_a_server_leaves_in_the_path_is_taken_off(raw_path: bytes, query: bytes, sent: bytes) -> None:
+    """Only where it is the request's query: any other text behind a `?` is a part of what was sent."""
+    assert sent_path(raw_path, query) == sent
+
+
 def test_variants_of_one_resource_have_keys_of_their_own() -> None:
     """Names and values both count, absent and empty differ from each other and from the resource itself."""
-    key = cache_key(**BASE)
+    key = cache_key(BASE)
     selections: list[tuple[tuple[bytes, bytes], ...]] = [
         (),
         ((b"accept", b""),),
@@ -160,7 +214,7 @@ def test_variants_of_one_resource_have_keys_of_their_own() -> None:
     keys = {variant_key(key, selected) for selected in selections}
     assert len(keys) == len(selections)
     assert key not in keys
-    assert variant_key(cache_key(**{**BASE, "path": "/q"}), selections[2]) not in keys
+    assert variant_key(cache_key(BASE._replace(path="/q")), selections[2]) not in keys
 
 
 class Role(enum.Enum):

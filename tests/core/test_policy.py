@@ -75,6 +75,8 @@ BAD = [
     ("statuses", {600}),
     ("statuses", {206}),
     ("statuses", {304}),
+    ("statuses", {200, 416}),
+    ("statuses", {412: 5}),
     ("statuses", [[200]]),
     ("statuses", {404: -1}),
     ("statuses", {404: "5"}),
@@ -95,7 +97,7 @@ def test_a_bad_field_is_a_configuration_error_that_names_it(field: str, value: A
     fields: dict[str, Any] = {"ttl": 60, field: value}
     with pytest.raises(ConfigurationError) as raised:
         CachePolicy(**fields)
-    words = {"tags": ("tag",), "statuses": ("status", "A 206", "A 304")}.get(field, (field,))
+    words = {"tags": ("tag",), "statuses": ("status", "A 206", "A 304", "A 412", "A 416")}.get(field, (field,))
     assert any(word in str(raised.value) for word in words)
     with pytest.raises(ConfigurationError):
         CachePolicy.build(CachePolicy(30), {field: value})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_cacheinval.core.selecting import VaryRecord, select, selectors
+from fastapi_cacheinval.core.selecting import VaryRecord, for_fill, select, selectors
 
 NAMES = [b"accept", b"accept-encoding", b"x-a", b"x-b"]
 headers = st.lists(st.tuples(st.sampled_from(NAMES), st.binary(max_size=6)), max_size=5)
@@ -100,3 +100,71 @@ def test_an_earlier_end_does_not_shorten_a_records_life() -> None:
     record, _ = VaryRecord(KEY).with_variant((), b"long", 100.0, 32)
     record, _ = record.with_variant((), b"short", 10.0, 32)
     assert record.until == 100.0
+
+
+def test_variants_in_use_outlive_those_that_nobody_asks_for_again() -> None:
+    """A flood of values that come once pushes out itself, in whatever order it comes."""
+    chosen = selectors([b"x-a"], [])
+    record = VaryRecord(KEY)
+    for name in (b"en", b"de", b"fr"):
+        record, _ = record.with_variant(chosen, name, 1.0, 4)
+        record.used(name)
+    gone: list[bytes] = []
+    for number in range(200):
+        record, dropped = record.with_variant(chosen, b"junk %d" % number, 1.0, 4)
+        gone += dropped
+    assert set(record.variants) == {b"en", b"de", b"fr", b"junk 199"}
+    assert gone == [b"junk %d" % number for number in range(199)]
+
+
+def test_a_variant_that_is_no_longer_asked_for_gives_way() -> None:
+    """Uses age: one that was popular once does not keep its place for ever."""
+    chosen = selectors([b"x-a"], [])
+    record, _ = VaryRecord(KEY).with_variant(chosen, b"old", 1.0, 2)
+    for _ in range(1_000):
+        record.used(b"old")
+    for number in range(20):
+        record, _ = record.with_variant(chosen, b"new %d" % (number % 2), 1.0, 2)
+        for _ in range(20):
+            record.used(b"new %d" % (number % 2))
+    assert b"old" not in record.variants
+
+
+def test_another_replicas_record_does_not_push_out_what_is_in_use_here() -> None:
+    """Joined, the variants that were asked for here stay."""
+    chosen = selectors([b"x-a"], [])
+    mine, _ = VaryRecord(KEY).with_variant(chosen, b"en", 1.0, 3)
+    mine.used(b"en")
+    joined = mine.joined(VaryRecord(KEY, (chosen,), (b"1", b"2", b"3", b"4"), 2.0), 3)
+    assert b"en" in joined.variants
+    assert len(joined.variants) == 3
+
+
+def test_an_unusual_spelling_fills_its_own_variant_and_finds_the_usual_one() -> None:
+    """What an app may not have understood is kept apart, and selected before the common variant by its like alone."""
+    chosen = selectors([], [b"accept-encoding"])
+    usual, odd = [(b"accept-encoding", b"gzip")], [(b"accept-encoding", b"GZIP")]
+    assert for_fill(chosen, usual) == chosen
+    assert for_fill(chosen, odd) == ((b"accept-encoding", True),)
+    record, _ = VaryRecord(KEY).with_variant(for_fill(chosen, odd), b"odd", 1.0, 32)
+    record, _ = record.with_variant(chosen, b"usual", 1.0, 32)
+    record, _ = record.with_variant(for_fill(chosen, odd), b"odd", 1.0, 32)
+    common = next(iter(record.keys_for(usual)))
+    assert next(iter(record.keys_for(odd))) != common
+    assert common in list(record.keys_for(odd))
+    others: list[list[tuple[bytes, bytes]]] = [
+        [(b"accept-encoding", b"gzip"), (b"accept-encoding", b"br")],
+        [(b"accept-encoding", b"gzip,,br")],
+        [(b"accept-encoding", b"Br")],
+    ]
+    assert all(for_fill(chosen, headers) != chosen for headers in others)
+
+
+@given(st.lists(st.sampled_from([b"gzip", b"GZIP", b"3:en,de", b"en,de", b"+en", b"-", b""]), max_size=3))
+def test_raw_and_normalised_forms_never_meet(lines: list[bytes]) -> None:
+    """No value can be chosen so that its normal form is the raw form of another."""
+    fields = [(b"accept-language", line) for line in lines]
+    for value in (b"en,de", b"gzip", b"", b"3:en,de"):
+        one = select(fields, [(b"accept-language", True)])
+        other = select([(b"accept-language", value)], [(b"accept-language", False)])
+        assert one != other

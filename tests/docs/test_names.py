@@ -35,13 +35,14 @@ SETTINGS = set(Options.__annotations__) | {"clock", "enabled"}
 MIDDLEWARE = set(inspect.signature(CacheMiddleware.__init__).parameters) - {"self", "app"}
 REPLICAS = set(inspect.signature(Replicas.__init__).parameters) - {"self"}
 SQS = set(inspect.signature(SQSSource.__init__).parameters) - {"self", "cache"}
+DECLARED = set(inspect.signature(invalidates).parameters)
 KEYWORDS: dict[str, set[str]] = {
     "HTTPCache": SETTINGS,
     "HTTPCache.from_url": SETTINGS,
     "CachePolicy": POLICY,
     "cached": POLICY,
     "CacheMiddleware": MIDDLEWARE,
-    "invalidates": set(inspect.signature(invalidates).parameters),
+    "invalidates": DECLARED,
     "Replicas": REPLICAS,
     "SQSSource": SQS,
 }
@@ -66,7 +67,7 @@ def integrations() -> set[str]:
     return found
 
 
-OPTIONS = POLICY | SETTINGS | MIDDLEWARE | REPLICAS | PURGES | integrations() | {"secret"} | FOREIGN
+OPTIONS = POLICY | SETTINGS | MIDDLEWARE | REPLICAS | PURGES | DECLARED | integrations() | {"secret"} | FOREIGN
 
 
 def spans(page: Path) -> list[str]:

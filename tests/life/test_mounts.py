@@ -223,7 +223,7 @@ async def test_an_unsound_route_of_a_mounted_app_fails_the_outer_start() -> None
 
 
 @pytest.mark.parametrize("path", ["/items", "/api/items"])
-async def test_the_servers_root_path_is_no_part_of_the_key(path: str) -> None:
+async def test_a_path_with_the_servers_root_path_and_without_it_are_one(path: str) -> None:
     """A path is answered with and without the root path; both spellings are one stored response and one path to purge."""
     cache = HTTPCache()
     counted = Counted()

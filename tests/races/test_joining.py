@@ -76,7 +76,7 @@ async def test_a_tag_purged_again_between_two_pages_stays_purged(
     cluster: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would have been on the second, older page; the line that moved it is not applied yet."""
-    monkeypatch.setattr(bus, "_PAGE_SIZE", 2)
+    monkeypatch.setattr(bus, "_PAGE_SIZES", (2, 16))
     async with cluster("A", "B") as play:
         await _stored_and_purged(play)
         for number in range(2, 8):

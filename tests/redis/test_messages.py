@@ -11,8 +11,9 @@ import msgpack
 import pytest
 import redis
 
-from fastapi_cacheinval.bus.entries import decode_line, encode_payload
+from fastapi_cacheinval.bus.entries import MOST_MISSED_TAGS, decode_line, encode_payload
 from fastapi_cacheinval.bus.script import LUA, Call, log_keys
+from fastapi_cacheinval.core.tag_limits import MOST_TAGS
 from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.testing import assert_hit, assert_miss
 from tests.helpers.fleet import Node, eventually, fleet
@@ -266,3 +267,47 @@ async def test_purges_come_by_message_within_milliseconds(redis_server: Valkey) 
             await eventually(lambda: agreed(*nodes), "the purge everywhere", seconds=2)
         assert sum(node.statistics.purges.get("applied", 0) for node in nodes) == 300
         assert sum(node.statistics.purges.get("missed", 0) for node in nodes) == 0
+
+
+async def test_a_message_that_is_larger_than_any_writer_makes_asks_the_log(redis_server: Valkey) -> None:
+    """It is not read: what the log itself has is applied, whatever the message says."""
+    async with listening(redis_server) as ((a, b), wire):
+        await filled_everywhere(a, b)
+        run_by_hand(
+            redis_server, call_of(a, encode_payload(("item:a",), soft=False), (b"item:a",), channel="elsewhere")
+        )
+        before, applied = beats(redis_server), b.statistics.applied
+        wire.say(b"1 9 another 9 nonce 9\n" + b"\x91" * 20_000_000)
+        await eventually(lambda: agreed(a, b) and b.statistics.applied > applied, "the line of the log", seconds=5)
+        assert beats(redis_server) > before
+        assert a.statistics.term == b.statistics.term == 1
+        assert_miss(await b.ask())
+
+
+async def test_the_largest_purge_and_one_that_is_larger_come_by_message(redis_server: Valkey) -> None:
+    """The largest names each tag, a larger one everything; no replica is told less than was asked."""
+    async with listening(redis_server) as ((a, b), _):
+        await filled_everywhere(a, b)
+        most = [f"other:{number}" for number in range(MOST_TAGS)]
+        receipt = await a.cache.invalidate(*most)
+        assert (receipt.everything, len(receipt.tags)) == (False, MOST_TAGS)
+        await eventually(lambda: agreed(a, b), "the largest purge", seconds=5)
+        assert_hit(await b.ask())
+        receipt = await a.cache.invalidate(*most, "one more")
+        assert receipt.everything
+        await eventually(lambda: agreed(a, b), "the purge of everything", seconds=5)
+        assert_miss(await b.ask())
+
+
+async def test_more_missed_tags_than_are_read_at_once_give_everything_up(redis_server: Valkey) -> None:
+    """A replica that heard nothing of a hundred thousand tags goes on behind them, with nothing that it had."""
+    async with listening(redis_server) as ((a, b), wire):
+        await filled_everywhere(a, b)
+        resets = b.statistics.resets
+        for first in range(0, MOST_MISSED_TAGS + MOST_TAGS, MOST_TAGS):
+            tags = tuple(f"tag:{number}" for number in range(first, first + MOST_TAGS))
+            payload = encode_payload(tags, soft=False)
+            run_by_hand(redis_server, call_of(a, payload, tuple(map(str.encode, tags)), channel="elsewhere"))
+        wire.say(b"no message")
+        await eventually(lambda: agreed(a, b) and b.statistics.resets > resets, "a new beginning", seconds=10)
+        assert_miss(await b.ask())

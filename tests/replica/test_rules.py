@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from math import inf
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastapi_cacheinval.core.replica import Current, LogEntry, Missed, Next, Page, Replica, Reset, Term
 
@@ -342,3 +345,37 @@ def test_the_change_counter_moves_with_whatever_could_concern_a_response() -> No
     assert moved()
     replica.apply_reply(Reset(Term(2, "u"), 0, ""), 0.5, 0.5)
     assert moved()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.sets(st.sampled_from("abcd"), min_size=1))))
+def test_a_tag_is_fenced_as_long_as_one_of_its_fences_stands(steps: list[tuple[bool, int, set[str]]]) -> None:
+    """In whichever order fences are set and lifted, and by the latest of those that stand."""
+    replica = _replica()
+    standing: dict[int, set[str]] = {}
+    for lifts, which, tags in steps:
+        if lifts and standing:
+            handle = list(standing)[which % len(standing)]
+            replica.lift(handle)
+            del standing[handle]
+        else:
+            # A tag that is named twice is fenced once.
+            standing[replica.fence((*tags, *tags))] = tags
+        for tag in "abcd":
+            latest = max((handle for handle, named in standing.items() if tag in named), default=None)
+            assert replica.fenced((tag,)) is (latest is not None)
+            before = replica.stamp(0.0)._replace(fence=-1 if latest is None else latest - 1)
+            assert (replica.stale_from(before, (tag,), 0.0) is None) is (latest is not None)
+            after = before._replace(fence=0 if latest is None else latest)
+            assert replica.stale_from(after, (tag,), 0.0) == inf
+
+
+def test_lifting_fences_of_many_tags_takes_no_longer_than_setting_them() -> None:
+    """Two fences of eight thousand tags each took 0.8 seconds of the loop to lift."""
+    replica = _replica()
+    tags = tuple(f"tag:{number}" for number in range(8_000))
+    handles = [replica.fence(tags) for _ in range(10)]
+    began = time.process_time()
+    for handle in handles:
+        replica.lift(handle)
+    assert time.process_time() - began < 0.5
+    assert not replica.fenced(tags)

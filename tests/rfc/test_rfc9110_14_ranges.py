@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+from pathlib import Path
+from typing import Any
 
+import pytest
+from fastapi.responses import FileResponse
+
+from fastapi_cacheinval.testing import assert_hit
+from tests.helpers.http import Shop, until
 from tests.helpers.origin import Origin
 
 pytestmark = pytest.mark.anyio
@@ -167,3 +174,142 @@ async def test_3_4_a_206_to_a_plain_get_is_not_stored() -> None:
     assert (await origin.get()).status_code == 206
     await origin.get(headers={"range": "bytes=0-1"})
     assert origin.forwards == 2
+
+
+@pytest.mark.parametrize("status", [416, 412, 417, 400, 404, 206, 204, 301, 200])
+@pytest.mark.parametrize("asked", ["bytes=999-", "bytes=0-1", "bytes=0-0,5-6", "bytes=-1"])
+async def test_3_what_answers_a_range_is_never_a_plain_get_s(status: int, asked: str) -> None:
+    """Whatever an origin says to a forwarded `Range`, only the whole is used for those who ask for the whole."""
+    origin = Origin()
+    headers = {"cache-control": "public, max-age=60"}
+    part = {"content-range": "bytes 0-1/10"} if status == 206 else {}
+    origin.says({**headers, **part}, b"of one range", status=status)
+    origin.says(headers, WHOLE)
+    first = await origin.get(headers={"range": asked})
+    assert status in (200, first.status_code)
+    assert origin.sent("range") == [asked.encode()]
+    plain = await origin.get()
+    assert (plain.status_code, plain.body) == ((200, b"of one range") if status == 200 else (200, WHOLE))
+
+
+@pytest.mark.parametrize("status", [416, 412, 417, 304])
+async def test_3_what_answers_one_request_is_not_stored_though_nobody_asked_for_it(status: int) -> None:
+    """A 416 without a `Range`, or a 412 without a condition, is the app's mistake and stays one request's."""
+    origin = Origin()
+    origin.says({"cache-control": "public, max-age=60"}, b"", status=status)
+    origin.says({"cache-control": "public, max-age=60"}, WHOLE)
+    await origin.get()
+    assert (await origin.get()).body == WHOLE
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"range": "bytes=x"},
+        {"range": "bytes=9-1"},
+        {"range": "lines=1-2"},
+        {"range": ""},
+        {"range": "bytes=" + ",".join(["0-0,9-9"] * 40)},
+        [("range", "bytes=0-1"), ("range", "bytes=2-3")],
+        {"range": "bytes=x", "if-range": '"1"'},
+        {"if-range": '"1"'},
+    ],
+)
+@pytest.mark.parametrize("condition", [{}, {"cache-control": "no-cache"}, {"authorization": "Basic x"}])
+async def test_14_2_a_range_that_does_not_count_is_not_forwarded(
+    asked: dict[str, str] | list[tuple[str, str]], condition: dict[str, str]
+) -> None:
+    """An app that reads it otherwise would answer with an error, which everybody would get."""
+    origin = Origin()
+    origin.says({"cache-control": "public, max-age=60"}, WHOLE)
+    lines = list(asked.items()) if isinstance(asked, dict) else asked
+    answer = await origin.get(headers=[*lines, *condition.items()])
+    assert (answer.status_code, origin.sent("range"), origin.sent("if-range")) == (200, [], [])
+    assert (await origin.get()).cache.hit
+
+
+async def test_14_2_the_range_of_a_head_is_not_forwarded() -> None:
+    """`Range` is defined for GET alone."""
+    origin = Origin()
+    origin.says({"cache-control": "max-age=60"}, b"")
+    await origin.get(method="HEAD", headers={"range": "bytes=0-1", "if-range": '"1"'})
+    assert (origin.sent("range"), origin.sent("if-range")) == ([], [])
+
+
+async def test_14_2_a_range_beside_a_forward_of_the_whole_disturbs_nobody() -> None:
+    """Those who wait for the whole get it, whatever the range beside it is answered with."""
+    origin = Origin()
+    origin.gate = asyncio.Event()
+    headers = {"cache-control": "public, max-age=60"}
+    origin.says(headers, WHOLE)
+    origin.says(headers, b"", status=416)
+    origin.says(headers, b"unexpected")
+    whole = [origin.call(), origin.call()]
+    await until(lambda: origin.forwards == 1)
+    part = origin.call(headers={"range": "bytes=99-"})
+    await until(lambda: origin.forwards == 2)
+    origin.gate.set()
+    assert [(await call.answer()).body for call in whole] == [WHOLE, WHOLE]
+    assert (await part.answer()).status_code == 416
+    assert (await origin.get()).body == WHOLE
+    assert origin.forwards == 2
+
+
+async def test_14_2_a_range_that_leads_a_flight_asks_for_the_whole() -> None:
+    """After a purge the stored response is of no use, and those who wait want all of the new one."""
+    origin = await whole(**{"cache-tag": "t"})
+    origin.forget()
+    origin.says({"cache-control": "public, max-age=60"}, b"9876543210")
+    await origin.cache.invalidate("t")
+    answer = await origin.get(headers={"range": "bytes=0-1"})
+    assert (answer.status_code, answer.body) == (206, b"98")
+    assert (await origin.get()).cache.hit
+
+
+async def test_13_1_5_if_range_goes_with_its_range() -> None:
+    """The origin decides on a miss; its 200 is the whole for everybody."""
+    origin = Origin()
+    origin.says({"cache-control": "public, max-age=60", "etag": '"2"'}, WHOLE)
+    await origin.get(headers={"range": "bytes=0-1", "if-range": '"1"'})
+    assert (origin.sent("range"), origin.sent("if-range")) == ([b"bytes=0-1"], [b'"1"'])
+    assert (await origin.get()).cache.hit
+
+
+@pytest.mark.parametrize("control", ["max-age=5, stale-while-revalidate=60", "max-age=5"])
+async def test_14_2_a_range_on_what_is_stale_renews_the_whole(control: str) -> None:
+    """In the foreground and in the background the client's `Range` is not forwarded."""
+    origin = Origin()
+    origin.says({"cache-control": control}, WHOLE)
+    await origin.get()
+    origin.clock.tick(10)
+    answer = await origin.get(headers={"range": "bytes=0-1"})
+    assert (answer.status_code, answer.body) == (206, b"01")
+    await until(lambda: origin.forwards == 2)
+    assert origin.sent("range") == []
+
+
+@pytest.mark.parametrize("asked", ["bytes=999999-", "bytes=x", "bytes=0-1", "lines=1-2", "bytes=5-1"])
+@pytest.mark.parametrize("layered", [False, True])
+async def test_14_2_a_public_file_is_not_poisoned_by_a_range(tmp_path: Path, asked: str, layered: bool) -> None:
+    """The framework's own file response, marked public by whoever: a plain GET gets the file."""
+    file = tmp_path / "file.txt"
+    file.write_bytes(WHOLE)
+    shop = Shop(middleware={"honour_headers": True})
+
+    @shop.app.get("/")
+    async def read() -> FileResponse:
+        return FileResponse(file, headers={"cache-control": "public, max-age=60"})
+
+    if layered:
+
+        @shop.app.middleware("http")
+        async def mark(request: Any, call_next: Any) -> Any:
+            response = await call_next(request)
+            response.headers["cache-control"] = "public, max-age=60"
+            return response
+
+    await shop.ask(headers={"range": asked})
+    for _ in range(2):
+        plain = await shop.ask()
+        assert (plain.status_code, plain.body) == (200, WHOLE)
+    assert_hit(plain)

@@ -281,3 +281,39 @@ def test_a_pickle_is_only_bytes():
             for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
         }
         assert not imported & {"pickle", "marshal", "shelve", "dill", "cloudpickle", "importlib"}
+
+
+@BOTH
+@pytest.mark.parametrize("again_ms", [LIFE_MS, LIFE_MS // 2, 1])
+def test_a_value_that_is_set_again_after_its_end_is_refused(reader, value, again_ms):
+    """Whatever life it is given, the sealed time of the log says how old it is."""
+    data = written(reader, value, server_time=1_000.0)
+    assert read(reader, data, pttl_ms=again_ms, server_time=1_000.0 + LIFE_MS / 1000 - 1) is not None
+    assert refused(reader, data, pttl_ms=again_ms, server_time=1_000.0 + LIFE_MS / 1000 + 1) == "replayed"
+
+
+@BOTH
+def test_a_value_that_is_set_again_before_its_end_is_as_old_as_it_is(reader, value):
+    """A new life makes nothing younger; a shorter one makes it older, as ever."""
+    data = written(reader, value, server_time=1_000.0)
+
+    def begins(pttl_ms: int, server_time: float | None) -> float:
+        found = read(reader, data, pttl_ms=pttl_ms, server_time=server_time, asked=500.0).value
+        return float(found.until if value is RECORD else found.created)
+
+    honest = begins(LIFE_MS - 20_000, None)
+    assert begins(LIFE_MS - 20_000, 1_020.0) == pytest.approx(honest)
+    assert begins(LIFE_MS, 1_020.0) == pytest.approx(honest)
+    assert begins(LIFE_MS - 30_000, 1_020.0) == pytest.approx(honest - 10)
+    # Two replicas may know the server's clock a little differently, and it may step back.
+    assert begins(LIFE_MS - 20_000, 1_020.05) == pytest.approx(honest)
+    assert begins(LIFE_MS - 20_000, 900.0) == pytest.approx(honest)
+
+
+@BOTH
+def test_a_value_that_does_not_say_when_it_was_written_is_too_old(reader, value):
+    """Where the log's time is known nothing is taken that could have been written at any time."""
+    assert refused(reader, written(reader, value), server_time=1_000_000.0) == "replayed"
+    fields, body = taken_apart(written(reader, value, server_time=1_000.0))
+    assert refused(reader, sealed(reader, fields[:9], body), server_time=1_000_000.0) == "replayed"
+    assert refused(reader, sealed(reader, [*fields[:9], -1], body), server_time=1_000.0) == "broken"

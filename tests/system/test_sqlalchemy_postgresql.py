@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, delete, event, insert, select, update
+from sqlalchemy import bindparam, delete, event, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.util import await_only
@@ -113,22 +113,128 @@ async def _discount(session: AsyncSession) -> None:
     (await session.get_one(Product, 1)).price = 9
 
 
-async def test_a_statement_changes_no_row_that_it_has_not_looked_at(watched: Watched, engine: AsyncEngine) -> None:
-    """A product is moved into the brand after the look: it is not changed, as if the statement had been run before."""
+def before_updates(watched: Watched, work: Any) -> None:
+    """Let another program do something between what is looked up for an UPDATE and the UPDATE itself."""
 
     def interfere(state: Any) -> None:
         if state.is_update:
-            await_only(move(engine, 3, 1))
+            await_only(work())
 
     event.listen(watched.sessions.kw["sync_session_class"], "do_orm_execute", interfere)
+
+
+async def rows(watched: Watched, *columns: Any) -> list[Any]:
+    """These columns of all products."""
+    async with watched.sessions() as session:
+        return [tuple(row) for row in await session.execute(select(*columns).order_by(Product.id))]
+
+
+async def test_a_statement_changes_every_row_that_it_meets_and_purges_it(watched: Watched, engine: AsyncEngine) -> None:
+    """A product is moved into the brand right before the statement is run: it is changed, as it is without a watch."""
+    before_updates(watched, lambda: move(engine, 3, 1))
 
     async def reduce(session: AsyncSession) -> None:
         await session.execute(update(Product).where(Product.brand_id == 1).values(price=7))
 
-    assert await watched.purged_by(reduce) == {"product:1", "product:2", "brand:1", "products"}
+    assert await watched.purged_by(reduce) == {"product:1", "product:2", "product:3", "brand:1", "products"}
+    assert await rows(watched, Product.id, Product.price) == [(1, 7), (2, 7), (3, 7)]
+
+
+async def test_a_row_whose_old_tags_nobody_has_read_purges_everything(watched: Watched, engine: AsyncEngine) -> None:
+    """The statement moves rows, and another program made one more match after they were looked up."""
+    before_updates(watched, lambda: move(engine, 3, 1))
+    with capture_invalidations(watched.cache) as receipts:
+        async with watched.sessions.begin() as session:
+            result: Any = await session.execute(update(Product).where(Product.brand_id == 1).values(brand_id=2))
+            assert result.rowcount == 3
+    assert [receipt.everything for receipt in receipts] == [True]
+    assert await rows(watched, Product.id, Product.brand_id) == [(1, 2), (2, 2), (3, 2)]
+
+
+async def test_a_delete_of_rows_picked_by_chance_purges_those(watched: Watched) -> None:
+    """Known from `RETURNING`, for a class that nothing hangs on."""
+    left: list[int] = []
+
+    async def thin_out(session: AsyncSession) -> None:
+        await session.execute(insert(Note), [{"id": number, "product_id": 3} for number in range(20)])
+        await session.commit()
+        some = select(Note.id).order_by(func.random()).limit(5)
+        result: Any = await session.execute(delete(Note).where(Note.id.in_(some)))
+        assert result.rowcount == 5
+        left.extend(await session.scalars(select(Note.id)))
+
+    with capture_invalidations(watched.cache) as receipts:
+        async with watched.sessions() as session:
+            await thin_out(session)
+            await session.commit()
+    assert tags_of(receipts)[-1] == {"notes:3"} | {f"note:{number}" for number in set(range(20)) - set(left)}
+
+
+async def test_data_changing_ctes_are_refused_or_purge_the_wide_tags(watched: Watched, engine: AsyncEngine) -> None:
+    """Beside a query, inside it, and as the source of an INSERT."""
+    moved = update(Product).where(Product.id == 1).values(brand_id=2).returning(Product.id)
+    gone = delete(Note).returning(Note.id, Note.text)
+    statements: list[Any] = [
+        select(moved.cte().c.id),
+        select(Product.id).add_cte(moved.cte("beside")),
+        insert(Label).from_select(["id", "text"], select(gone.cte())),
+    ]
+    cache, sessions = HTTPCache(), async_sessionmaker(engine)
+    wide = collect_changes(sessions, cache, TAGS, wide={Product: "all", Note: "notes", Label: "labels"})
+    for statement, expected in zip(statements, ({"all"}, {"all"}, {"notes", "labels"}), strict=True):
+        async with watched.sessions() as session:
+            with pytest.raises(UnknownRows, match="another write inside"):
+                await session.execute(statement)
+        with capture_invalidations(cache) as receipts:
+            async with sessions.begin() as session:
+                await session.execute(statement)
+        assert tags_of(receipts) == [expected]
+    wide.stop()
+    assert (await rows(watched, Product.id, Product.brand_id))[0] == (1, 2)
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_what_is_written_in_autocommit_is_purged(database: PostgreSQL, engine: AsyncEngine, driver: str) -> None:
+    """The session is rolled back, and the write stands."""
+    name = engine.url.database
+    assert name is not None
+    at_once = create_async_engine(database.url(name, driver), isolation_level="AUTOCOMMIT")
+    cache, sessions = HTTPCache(), async_sessionmaker(at_once)
+    collector = collect_changes(sessions, cache, TAGS)
+    with capture_invalidations(cache) as receipts:
+        async with sessions() as session:
+            await session.execute(update(Label).where(Label.id == 1).values(text="x"))
+            assert tags_of(receipts) == [{"label:1"}]
+            await session.rollback()
+    collector.stop()
+    assert tags_of(receipts) == [{"label:1"}]
+    async with engine.connect() as connection:
+        assert (await connection.execute(select(Label.text).where(Label.id == 1))).scalar() == "x"
+    await at_once.dispose()
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_several_sets_of_parameters(database: PostgreSQL, engine: AsyncEngine, driver: str) -> None:
+    """No `RETURNING` is to be had: the keys in them say which rows, and what has none is refused."""
+    name = engine.url.database
+    assert name is not None
+    other = create_async_engine(database.url(name, driver))
+    watched = Watched(other)
+    table: Any = Product.__table__
+    by_key = update(table).where(table.c.id == bindparam("which")).values(brand_id=bindparam("brand"))
+
+    async def move_two(session: AsyncSession) -> None:
+        await session.execute(by_key, [{"which": 1, "brand": 2}, {"which": 3, "brand": 1}, {"which": 99, "brand": 1}])
+
+    expected = {"product:1", "product:3", "brand:1", "brand:2", "products"}
+    assert await watched.purged_by(move_two) == expected
+    subquery = select(Brand.id).where(Brand.id == bindparam("which")).scalar_subquery()
+    statement = update(table).where(table.c.brand_id == subquery).values(brand_id=bindparam("brand"))
     async with watched.sessions() as session:
-        rows = (await session.execute(select(Product.id, Product.price).order_by(Product.id))).all()
-    assert rows == [(1, 7), (2, 7), (3, 0)]
+        with pytest.raises(UnknownRows, match="other writers may change"):
+            await session.execute(statement, [{"which": 1, "brand": 2}, {"which": 2, "brand": 1}])
+    watched.collector.stop()
+    await other.dispose()
 
 
 async def test_statements_of_every_kind(watched: Watched) -> None:
@@ -172,9 +278,11 @@ async def test_statements_of_every_kind(watched: Watched) -> None:
 
     async def refused(session: AsyncSession) -> None:
         session.add(Bundle(id=9, brand_id=1))
-        statement = upsert(Product).values(id=1, brand_id=2).on_conflict_do_nothing()
+        statement = upsert(Product).values(id=1, brand_id=2)
+        await session.execute(statement.on_conflict_do_nothing())
+        moving = statement.on_conflict_do_update(index_elements=["id"], set_={"brand_id": 2})
         with pytest.raises(UnknownRows):
-            await session.execute(statement)
+            await session.execute(moving)
 
     assert await watched.purged_by(refused) == {"product:9", "brand:1", "products", "bundles"}
 

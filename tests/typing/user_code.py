@@ -19,6 +19,7 @@ from fastapi_cacheinval import (
     HTTPCache,
     cached,
     invalidates,
+    invalidates_nothing,
     purge_with_request,
 )
 from fastapi_cacheinval.contrib.sqlalchemy import Collector, collect_changes
@@ -160,4 +161,8 @@ CachePolicy(ttl="300")  # type: ignore[arg-type]  # pyright: ignore[reportArgume
 HTTPCache(None)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 HTTPCache(mutations_when_disconnected="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 collect_changes(Product, cache)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+invalidates("products", paths="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+invalidates(paths=False)
+app.post("/search", dependencies=[invalidates_nothing()])
+invalidates_nothing("products")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 invalidates(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

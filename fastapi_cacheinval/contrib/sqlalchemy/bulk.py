@@ -1,170 +1,144 @@
-"""Statements that change rows without loading them: which rows, and what their tags are, is read around them."""
+"""Statements that change rows without loading them: each is run as it is written, and its rows are found around it."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Delete, Insert, Result, Update, select
+from sqlalchemy import Connection, Delete, Insert, Result, Update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
+from fastapi_cacheinval.contrib.sqlalchemy.changing import Changes
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
-from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes, Places
-from fastapi_cacheinval.contrib.sqlalchemy.given import identity_in, key_is_set, key_of_row, replaces, rows_given
-from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
-from fastapi_cacheinval.contrib.sqlalchemy.reading import connection_of, mapper_of, reading
-from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, Link, among, key_of, keys, links
+from fastapi_cacheinval.contrib.sqlalchemy.inserting import Inserts
+from fastapi_cacheinval.contrib.sqlalchemy.linking import Links
+from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, is_bulk, where_of
+from fastapi_cacheinval.contrib.sqlalchemy.schema import links
+from fastapi_cacheinval.contrib.sqlalchemy.statements import entity_of, extra_tables, target_of, top_of, writes
+from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
 __all__ = ["Bulk"]
 
-# A statement is narrowed to so many rows that have been read; past it they are counted.
-_NARROWED = 400
+# So many forms of queries are remembered to hold no write.
+_FORMS = 1000
 
 
 class Bulk:
-    """ORM-enabled `update()`, `delete()` and `insert()` through a session, the same on tables, association tables."""
+    """Every statement of a session that has an INSERT, an UPDATE or a DELETE somewhere in it."""
 
-    def __init__(self, book: RuleBook, ledger: Ledger, flushes: Flushes) -> None:
-        self._book = book
-        self._ledger = ledger
-        self._flushes = flushes
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._book = watch.book
+        self._changes = Changes(watch)
+        self._inserts = Inserts(watch)
+        self._links = Links(watch)
+        self._harmless: set[Any] = set()
 
     def do_orm_execute(self, state: ORMExecuteState) -> Result[Any] | None:
         """Around each statement that changes rows; None lets anything else go by."""
+        if state.is_column_load or state.is_relationship_load:
+            return None
+        found = self._writes(state)
+        if not found:
+            return None
+        try:
+            result = self._run(state, found)
+        except UnknownRows:
+            raise
+        except BaseException:
+            self._failed(state, found)
+            raise
+        if result is not None:
+            self._watch.settle(state.session, where_of(result) or self._connection(state))
+        return result
+
+    def _writes(self, state: ORMExecuteState) -> list[Any]:
+        """Every write in a statement; a query of a form that has been looked through before is not again."""
         statement: Any = state.statement
-        if not isinstance(statement, Insert | Update | Delete):
-            return None
-        mapper = state.bind_mapper or self._book.owner(statement.table)
-        if mapper is not None:
-            if isinstance(statement, Insert):
-                return self._insert(state, statement, mapper) if self._book.of(mapper) else None
-            return self._change(state, statement, mapper)
-        named = [link for link in links(self._book.mappers) if link.secondary is statement.table]
-        return self._associate(state, statement, named) if named else None
+        if isinstance(statement, Insert | Update | Delete):
+            return writes(statement, state.parameters)
+        # SQLAlchemy makes it for its own cache of compiled statements: where it is the same, so is the form.
+        form: Any = statement._generate_cache_key()  # noqa: SLF001
+        key = None if form is None else form.key
+        if key in self._harmless:
+            return []
+        found = writes(statement)
+        if not found and key is not None:
+            if len(self._harmless) >= _FORMS:
+                self._harmless.clear()
+            self._harmless.add(key)
+        return found
 
-    def _flush(self, state: ORMExecuteState) -> None:
-        # As the statement itself would: its rows are looked for before it is run.
-        if state.session.autoflush and state.execution_options.get("autoflush", True):
-            state.session.flush()
+    def _run(self, state: ORMExecuteState, found: list[Any]) -> Result[Any] | None:
+        top = top_of(state.statement)
+        table = None if top is None else target_of(top)
+        plain = len(found) == 1 and top is found[0] and table is not None and extra_tables(top) == {table}
+        if not plain or state.session.connection_callable is not None:
+            affected = list(dict.fromkeys(one for each in found for one in self._affected(each)))
+            if not any(self._book.of(mapper) for mapper in affected):
+                return None
+            return self._watch.widely(state, affected, _what(state, found, top))
+        mapper = entity_of(top) or self._book.owner(table)
+        if mapper is None:
+            named = [link for link in links(self._book.mappers) if link.secondary is table]
+            named = [link for link in named if self._book.tagged(link.other)]
+            return self._links.run(state, top, named) if named else None
+        return self._one_class(state, top, table, mapper)
 
-    def _wide(self, mapper: Mapper[Any], what: str) -> tuple[str, ...]:
-        rules = self._book.of(mapper)
-        if rules and not rules.wide:
-            raise UnknownRows(mapper.class_.__name__, what)
-        return rules.wide
-
-    # -- rows that are there --------------------------------------------------------------------
-
-    def _change(self, state: ORMExecuteState, statement: Update | Delete, mapper: Mapper[Any]) -> Result[Any] | None:
-        session, deletes = state.session, isinstance(statement, Delete)
-        wide = self._book.of(mapper).wide
-        if not self._book.concerns(mapper) if deletes else not self._book.tagged(mapper):
-            return None
-        if wide and not deletes:
-            return self._widely(state, wide)
-        self._flush(state)
-        if not deletes and key_is_set(statement, mapper):
-            raise UnknownRows(mapper.class_.__name__, "an UPDATE of a primary key")
-        again: Places = set()
-        found = [] if deletes else self._named(state, statement, mapper)
-        by_key = bool(found)
-        with reading(connection_of(session, mapper), self._book) as reader:
-            if not by_key:
-                query: Any = select(*keys(mapper)).with_for_update(key_share=True)
-                if statement.whereclause is not None:
-                    query = query.where(statement.whereclause)
-                found = reader.identities(query, state.parameters)
-            self._ledger.add(session, [*wide, *reader.tags(mapper, found, lock=True)])
-            if deletes:
-                self._flushes.along(session, reader, mapper, found, again)
-            else:
-                again.update((mapper, each) for each in found)
-        if len(found) <= _NARROWED and not isinstance(state.parameters, list):
-            # What others have made to match since is not changed, as if this had been run before them.
-            result = state.invoke_statement(statement=statement.where(among(mapper, found)))
+    def _one_class(self, state: ORMExecuteState, top: Any, table: Any, mapper: Mapper[Any]) -> Result[Any] | None:
+        # Classes of another hierarchy on the same table: which of their rows are met nobody looks up.
+        others = [each for each in self._book.users(table) if each.base_mapper is not mapper.base_mapper]
+        tags = self._watch.any_row(others, "a statement on a table that it shares with another class")
+        if isinstance(top, Insert):
+            result = self._inserts.run(state, top, mapper)
         else:
-            result = state.invoke_statement()
-            if not by_key and getattr(result, "rowcount", -1) > len(found):
-                # Those found are locked; what is more has come to match since.
-                self._ledger.add(session, self._wide(mapper, "a statement that met rows of other writers"))
-        self._flushes.read_again(session, again)
+            result = self._changes.run(state, top, mapper)
+        if tags:
+            result = state.invoke_statement() if result is None else result
+            self._watch.ledger.add(state.session, tags)
         return result
 
-    @staticmethod
-    def _named(state: ORMExecuteState, statement: Any, mapper: Mapper[Any]) -> list[Identity]:
-        """The rows of an UPDATE by primary key, which stand in its parameters; none for any other."""
-        if not state.is_orm_statement or statement.whereclause is not None or not isinstance(state.parameters, list):
-            return []
-        if state.execution_options.get("dml_strategy", "auto") not in ("auto", "bulk"):
-            return []
-        found = [key_of_row(row, mapper) for row in rows_given(None, state.parameters)]
-        return [] if None in found else [each for each in found if each is not None]
+    def _affected(self, dml: Any) -> Iterable[Mapper[Any]]:
+        """The classes whose tags a write may change, whatever its rows are."""
+        for table in extra_tables(dml):
+            for mapper in self._book.users(table):
+                yield mapper
+                if isinstance(dml, Delete):
+                    for other in self._book.along(mapper):
+                        yield from other.self_and_descendants
+            for link in links(self._book.mappers):
+                if link.secondary is table:
+                    yield from link.other.self_and_descendants
 
-    def _widely(self, state: ORMExecuteState, wide: tuple[str, ...]) -> Result[Any]:
-        result = state.invoke_statement()
-        self._ledger.add(state.session, wide)
-        return result
+    # -- its end --------------------------------------------------------------------------------
 
-    # -- association tables ---------------------------------------------------------------------
+    def _connection(self, state: ORMExecuteState) -> Connection | None:
+        if state.session.connection_callable is not None:
+            return None
+        top = top_of(state.statement)
+        return connection_for(state, entity_of(top) if top is not None and is_bulk(state, top) else None)
 
-    def _associate(self, state: ORMExecuteState, statement: Any, named: list[Link]) -> Result[Any]:
+    def _failed(self, state: ORMExecuteState, found: list[Any]) -> None:
+        """A statement that fails changes nothing, but one of several sets of parameters, which fails in their midst."""
         session = state.session
-        self._flush(state)
-        again: Places = set()
-        for link in named:
-            if isinstance(statement, Insert):
-                rows = rows_given(statement, state.parameters)
-                found = [identity_in(row, link.named or ("",)) for row in rows]
-                again.update((link.other, each) for each in found if each is not None)
-                if not found or None in found:
-                    self._ledger.add(session, self._wide(link.other, "an INSERT of links without their keys"))
-                continue
-            with reading(connection_of(session, link.other), self._book) as reader:
-                these = reader.identities(link.of_rows(statement.whereclause), state.parameters)
-            again.update((link.other, each) for each in these)
-            if isinstance(statement, Update):
-                # Where its rows point to afterwards cannot be found by what they were found by.
-                self._ledger.add(session, self._wide(link.other, "an UPDATE of links"))
-        self._flushes.read_again(session, again, lock=True)
-        result = state.invoke_statement()
-        self._flushes.read_again(session, again)
-        return result
+        if not session.in_transaction():
+            return
+        partly = state.is_executemany or any(getattr(one, "_prefixes", ()) for one in found)
+        mappers = [mapper for one in found for mapper in self._affected(one)]
+        if partly and any(self._book.of(mapper) for mapper in mappers):
+            self._watch.ledger.add_everything(session)
+        connection = None
+        with contextlib.suppress(SQLAlchemyError):
+            # The error of the statement is the one to be heard of.
+            connection = self._connection(state)
+        self._watch.settle(session, connection)
 
-    # -- new rows -------------------------------------------------------------------------------
 
-    def _insert(self, state: ORMExecuteState, statement: Insert, mapper: Mapper[Any]) -> Result[Any] | None:
-        session, rules = state.session, self._book.of(mapper)
-        if rules.wide:
-            return self._widely(state, rules.wide)
-        if replaces(statement) and (rules.functions or not rules.keys <= set(key_of(mapper))):
-            raise UnknownRows(mapper.class_.__name__, "an INSERT that may replace rows")
-        given = [key_of_row(row, mapper) for row in rows_given(statement, state.parameters)]
-        if given and None not in given:
-            result = state.invoke_statement()
-            self._flushes.read_again(session, {(mapper, each) for each in given if each is not None})
-            return result
-        return self._insert_returning(state, statement, mapper)
-
-    def _insert_returning(self, state: ORMExecuteState, statement: Any, mapper: Mapper[Any]) -> Result[Any]:
-        """The keys that the database gives come back from it; a result of rows where the statement asks for none."""
-        session, columns = state.session, {column.key for column in mapper.primary_key}
-        own = list(statement.exported_columns.keys())
-        dialect = connection_of(session, mapper).dialect
-        if own and not columns <= set(own):
-            raise UnknownRows(mapper.class_.__name__, "an INSERT that returns no primary keys")
-        if not own and not (dialect.insert_returning and dialect.insert_executemany_returning):
-            raise UnknownRows(mapper.class_.__name__, "an INSERT without its primary keys")
-        asked = statement if own else statement.returning(*keys(mapper))
-        frozen = state.invoke_statement(statement=asked).freeze()
-        found: set[tuple[Mapper[Any], Identity]] = set()
-        for row in frozen():
-            target: Any = next((each for each in row if isinstance(each, mapper.class_)), None)
-            if target is None:
-                key = tuple(getattr(row, name, None) for name in key_of(mapper))
-            else:
-                key = tuple(mapper_of(target).primary_key_from_instance(target))
-            if None in key:
-                raise UnknownRows(mapper.class_.__name__, "an INSERT that returns its primary keys by other names")
-            found.add((mapper, key))
-        self._flushes.read_again(session, found)
-        return frozen()
+def _what(state: ORMExecuteState, found: list[Any], top: Any) -> str:
+    if state.session.connection_callable is not None:
+        return "a statement of a session with several databases"
+    if len(found) > 1 or top is None:
+        return "a statement with another write inside it"
+    return "a statement on an alias, or on several tables at once"

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.orm import Mapper, Session, SessionTransaction
 
 from fastapi_cacheinval import ConfigurationError, HTTPCache
+from fastapi_cacheinval.contrib.sqlalchemy.autocommit import stands
 from fastapi_cacheinval.contrib.sqlalchemy.bulk import Bulk
 from fastapi_cacheinval.contrib.sqlalchemy.delivery import purge, refuse_without_log
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes
@@ -17,6 +18,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.ledger import Frame, Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.older import Older
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Tags, Wide
 from fastapi_cacheinval.contrib.sqlalchemy.sessions import Sessions, event_target
+from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
 __all__ = ["Collector", "Outbox", "collect_changes"]
 
@@ -68,8 +70,9 @@ class Collector:
         self._outbox = outbox
         self._ledger = Ledger()
         self._flushes = Flushes(book, self._ledger)
-        self._bulk = Bulk(book, self._ledger, self._flushes)
-        self._older = Older(book, self._ledger, self._flushes)
+        watch = Watch(book, self._ledger, self._flushes, self._settle)
+        self._bulk = Bulk(watch)
+        self._older = Older(watch)
         self._undo: list[Callable[[], None]] = []
 
     def watch(self, target: Any) -> None:
@@ -82,6 +85,7 @@ class Collector:
             ("do_orm_execute", self._bulk.do_orm_execute),
             ("before_commit", self._before_commit),
             ("after_commit", self._after_commit),
+            ("after_soft_rollback", self._rolled_back),
             ("after_transaction_end", self._ended),
         ):
             self._listen(target, name, listener)
@@ -128,7 +132,33 @@ class Collector:
             self._ledger.frame(session).handed.update(tags)
             self._outbox.add(session, tags)
 
+    def _settle(self, session: Session, connection: Connection | None) -> None:
+        """What was written in autocommit stands already, and no commit comes: purge it at once."""
+        frame = self._ledger.frame(session)
+        if connection is None or not stands(connection):
+            frame.open = True
+            return
+        frame.standing = True
+        if not frame:
+            return
+        self._hand_over(session)
+        try:
+            self._purge(frame)
+        finally:
+            if not frame.open:
+                frame.tags.clear()
+                frame.everything = False
+
+    def _rolled_back(self, session: Session, _: SessionTransaction) -> None:
+        """What a flush wrote in autocommit before it failed stands, and nobody knows how far it came."""
+        for connection in self._flushes.failed(session):
+            if session.in_transaction() and not connection.closed and stands(connection):
+                self._ledger.add_everything(session)
+                self._ledger.frame(session).standing = True
+
     def _flushed(self, session: Session, _: object) -> None:
+        for connection in self._flushes.finished(session):
+            self._settle(session, connection)
         root = self._ledger.root(session)
         if root is not None and root.ending:
             # Another listener has changed something after ours was told of the commit.
@@ -137,7 +167,7 @@ class Collector:
     def _after_commit(self, session: Session) -> None:
         """Purge at once: before the transaction's end there may be a cancellation, which nobody would be told of."""
         frame = self._ledger.committed(session)
-        if frame is None or not frame.tags:
+        if frame is None or not frame:
             return
         try:
             self._purge(frame)
@@ -145,13 +175,13 @@ class Collector:
             frame.failed = error
 
     def _ended(self, _: Session, transaction: SessionTransaction) -> None:
-        """Of a commit that fails it is not known whether it is written: then it is purged too."""
+        """Of a commit that fails it is not known whether it is written, and autocommit stands: that is purged too."""
         frame = self._ledger.ended(transaction)
         if frame is None:
             return
         if frame.failed is not None:
             raise frame.failed
-        if frame.tags and frame.ending and not frame.committed:
+        if frame and (frame.ending or frame.standing) and not frame.committed:
             try:
                 self._purge(frame, torn=True)
             except Exception:
@@ -159,4 +189,5 @@ class Collector:
                 logger.exception("what a failed commit may have changed could not be purged")
 
     def _purge(self, frame: Frame, *, torn: bool = False) -> None:
-        purge(self.cache, tuple(frame.tags), kept=self._outbox is not None, torn=torn)
+        tags = tuple(frame.tags)
+        purge(self.cache, tags, everything=frame.everything, kept=self._outbox is not None, torn=torn)

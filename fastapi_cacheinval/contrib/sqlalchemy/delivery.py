@@ -17,25 +17,28 @@ __all__ = ["purge", "refuse_without_log"]
 logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 
 
-def purge(cache: HTTPCache, tags: tuple[str, ...], *, kept: bool, torn: bool = False) -> None:
+def purge(cache: HTTPCache, tags: tuple[str, ...], *, everything: bool = False, kept: bool, torn: bool = False) -> None:
     """Purge what is committed: with the request at hand, else at once; `kept` where an outbox has it too.
 
+    `everything` is for what nobody knows the tags of: no request joins that, and no outbox has it.
     `torn` is for a commit that was cut off: whoever waited for it may have gone, so nobody waits for the purge, and
     this replica obeys it from now on.
 
     What cannot be delivered is logged where it is queued or kept, else raised as `CommittedNotPurged`.
     """
-    if purge_with_request(*tags, cache=cache):
+    if everything:
+        logger.warning("a statement changed rows of which nobody knows the tags: everything is purged")
+    if purge_with_request(*tags, cache=cache) and not everything:
         return
     try:
         if torn and _on_a_loop() and cache.running:
-            cache.invalidate_soon(*tags)
+            cache.invalidate_soon(*tags, everything=everything)
         else:
-            _at_once(cache, tags)
+            _at_once(cache, tags, everything=everything)
     except TimeoutError:
         logger.warning("a purge of %d tag(s) after a commit takes long; it goes on", len(tags))
     except PurgeNotDelivered as error:
-        if not error.queued and not kept:
+        if not error.queued and (everything or not kept):
             raise CommittedNotPurged(error.tags, error.reason) from error
         logger.warning("a purge of %d tag(s) after a commit is %s", len(tags), _instead(error.queued))
 
@@ -44,16 +47,17 @@ def _instead(queued: bool) -> str:  # noqa: FBT001
     return "queued: the log is out of reach" if queued else "left to the outbox: the log is out of reach"
 
 
-def _at_once(cache: HTTPCache, tags: tuple[str, ...]) -> None:
+def _at_once(cache: HTTPCache, tags: tuple[str, ...], *, everything: bool = False) -> None:
     """In the place of an `await` in SQLAlchemy's greenlets; else by waiting, but never for the loop that waits."""
+    how = {"everything": True} if everything else {}
     if in_greenlet():
-        await_only(cache.invalidate(*tags))
+        await_only(cache.clear() if everything else cache.invalidate(*tags))
     elif not _on_a_loop():
-        cache.invalidate_sync(*tags)
+        cache.invalidate_sync(*tags, **how)
     elif cache.running:
-        cache.invalidate_soon(*tags)
+        cache.invalidate_soon(*tags, **how)
     else:
-        _aside(lambda: cache.invalidate_sync(*tags))
+        _aside(lambda: cache.invalidate_sync(*tags, **how))
 
 
 def _on_a_loop() -> bool:

@@ -35,7 +35,7 @@ class CommittedNotPurged(PurgeNotDelivered):
 class UnknownRows(CacheinvalError):
     """A statement whose rows cannot be told, on a class without a `wide` tag.
 
-    Raised before it is run where that is known by then, else right after it: roll back.
+    Raised before it is run: it has changed nothing.
     """
 
     def __init__(self, name: str, what: str) -> None:

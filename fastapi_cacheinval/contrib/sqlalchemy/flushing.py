@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
-from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import CHAR, Connection, TypeDecorator, inspect
+from sqlalchemy import Connection, inspect
 from sqlalchemy.orm import InstanceState, Mapper, PassiveFlag, Session, object_session
 from sqlalchemy.orm.attributes import get_history
 
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, connection_of, reading
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, is_plain
 
 __all__ = ["Flushes"]
 
-Rows: TypeAlias = dict[Mapper[Any], list[Identity]]
+Targets: TypeAlias = dict[Mapper[Any], list[Any]]
 Places: TypeAlias = set[tuple[Mapper[Any], Identity]]
 
 
 @dataclass(slots=True)
 class _Flush:
-    """One flush: the rows whose tags have been read, those to be read again after it, and the objects written."""
+    """One flush: the rows whose tags have been read, those to be read again after it and where, the objects written."""
 
-    read: Places = field(default_factory=set[tuple[Mapper[Any], Identity]])
-    again: Places = field(default_factory=set[tuple[Mapper[Any], Identity]])
-    written: list[Any] = field(default_factory=list[Any])
+    read: set[tuple[Connection, Mapper[Any], Identity]] = field(
+        default_factory=set[tuple[Connection, Mapper[Any], Identity]]
+    )
+    again: dict[Connection, Places] = field(default_factory=dict[Connection, Places])
+    written: list[tuple[Connection, Any]] = field(default_factory=list[tuple[Connection, Any]])
+    connections: dict[Connection, None] = field(default_factory=dict[Connection, None])
+
+    def later(self, connection: Connection) -> Places:
+        """The rows to be read again on a connection."""
+        return self.again.setdefault(connection, set())
 
 
 def _identity(state: InstanceState[Any]) -> Identity | None:
@@ -42,21 +48,8 @@ def _state(target: Any) -> InstanceState[Any]:
 
 
 def _is_plain(state: InstanceState[Any], key: str) -> bool:
-    """Whether what stands in the object is surely what stands in the row, and is written in one way only."""
-    if key not in state.dict:
-        return False
-    value, kind = state.dict[key], state.mapper.columns[key].type
-    if isinstance(kind, TypeDecorator | CHAR):
-        return False
-    return value is None or (type(value) in (int, str, UUID) and type(value) is _python_type(kind))
-
-
-def _python_type(kind: Any) -> type | None:
-    try:
-        found: type = kind.python_type
-    except NotImplementedError:
-        return None
-    return found
+    """Whether what stands in the object is surely what stands in the row."""
+    return key in state.dict and is_plain(state.mapper.columns[key].type, state.dict[key])
 
 
 class Flushes:
@@ -66,6 +59,7 @@ class Flushes:
         self._book = book
         self._ledger = ledger
         self._running: WeakKeyDictionary[Session, _Flush] = WeakKeyDictionary()
+        self._finished: WeakKeyDictionary[Session, list[Connection]] = WeakKeyDictionary()
 
     # -- before it ------------------------------------------------------------------------------
 
@@ -73,54 +67,64 @@ class Flushes:
         """Read what is known to change, many rows at a time."""
         flush = self._running[session] = _Flush()
         changed = [target for target in session.dirty if session.is_modified(target)]
-        rows: Rows = {}
-        for target in changed:
-            _note(rows, target)
-        self._read(session, flush, rows, gone=False)
-        rows = {}
-        for target in session.deleted:
-            _note(rows, target)
-        self._read(session, flush, rows, gone=True)
+        self._read(session, flush, changed, gone=False)
+        self._read(session, flush, session.deleted, gone=True)
         self._relate(session, flush, [*changed, *session.new])
 
     def _relate(self, session: Session, flush: _Flush, changed: Iterable[Any]) -> None:
         """What association rows are written for: both sides of them."""
-        rows: Rows = {}
+        related_ones: list[Any] = []
         for target in changed:
             for relationship in _state(target).mapper.relationships:
                 if relationship.secondary is None or relationship.viewonly:
                     continue
                 history = get_history(target, relationship.key, PassiveFlag.PASSIVE_NO_INITIALIZE)
                 related = [each for each in (*history.added, *history.deleted) if each is not None]
-                for each in (target, *related) if related else ():
-                    # New ones are written, and looked at then.
-                    _note(rows, each)
-        for mapper, identities in rows.items():
-            flush.again.update((mapper, each) for each in identities)
-        self._read(session, flush, rows, gone=False)
+                # New ones are written, and looked at then.
+                related_ones += (target, *related) if related else ()
+        for connection, mapper, identities in self._read(session, flush, related_ones, gone=False):
+            flush.later(connection).update((mapper, each) for each in identities)
 
-    def _read(self, session: Session, flush: _Flush, rows: Rows, *, gone: bool) -> None:
-        for mapper, identities in rows.items():
-            self._read_of(session, None, flush, mapper, identities, gone=gone)
+    def _read(
+        self, session: Session, flush: _Flush, targets: Iterable[Any], *, gone: bool
+    ) -> list[tuple[Connection, Mapper[Any], list[Identity]]]:
+        """Read the tags of objects that have rows, where these are; returns the rows."""
+        by_class: Targets = {}
+        for target in targets:
+            by_class.setdefault(_state(target).mapper, []).append(target)
+        places: dict[tuple[Connection, Mapper[Any]], list[Identity]] = {}
+        for mapper, those in by_class.items():
+            if not (self._book.concerns(mapper) if gone else self._book.tagged(mapper)):
+                continue
+            for target in those if session.connection_callable is not None else those[:1]:
+                where = (connection_of(session, mapper, target), mapper)
+                found = [_identity(_state(each)) for each in ([target] if session.connection_callable else those)]
+                places.setdefault(where, []).extend(each for each in found if each is not None)
+        for (connection, mapper), identities in places.items():
+            self._read_of(session, connection, flush, mapper, identities, gone=gone)
+        return [(*where, identities) for where, identities in places.items()]
 
     def _read_of(
         self,
         session: Session,
-        connection: Connection | None,
+        connection: Connection,
         flush: _Flush,
         mapper: Mapper[Any],
         identities: list[Identity],
         *,
         gone: bool,
     ) -> None:
-        fresh = [each for each in identities if (mapper, each) not in flush.read]
-        flush.read.update((mapper, each) for each in fresh)
+        fresh = [each for each in identities if (connection, mapper, each) not in flush.read]
+        flush.read.update((connection, mapper, each) for each in fresh)
         if not fresh or not (self._book.concerns(mapper) if gone else self._book.tagged(mapper)):
             return
-        with reading(connection or connection_of(session, mapper), self._book) as reader:
+        with reading(connection, self._book) as reader:
             self._ledger.add(session, list(reader.tags(mapper, fresh, lock=True)))
             if gone:
-                self.along(session, reader, mapper, fresh, flush.again)
+                if any(self._book.tagged(each) for each in self._book.along(mapper)):
+                    # Nobody may add to what goes along with them.
+                    reader.present(mapper, fresh, gone=True)
+                self.along(session, reader, mapper, fresh, flush.later(connection))
 
     def along(
         self,
@@ -131,8 +135,8 @@ class Flushes:
         again: Places,
     ) -> None:
         """Note what goes or changes along with rows that are about to be deleted; what stays is read again after it."""
-        fallen: Rows = {}
-        stays: Rows = {}
+        fallen: dict[Mapper[Any], list[Identity]] = {}
+        stays: dict[Mapper[Any], list[Identity]] = {}
         for other, identity, goes in list(reader.fallen(mapper, identities)):
             (fallen if goes else stays).setdefault(other, []).append(identity)
         for other, these in ((mapper, identities), *fallen.items()):
@@ -148,6 +152,10 @@ class Flushes:
     def before_write(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
         """A row that only the flush itself knows of: an orphan, a child whose parent has changed."""
         session = object_session(target)
+        flush = None if session is None else self._running.get(session)
+        if flush is not None and self._book.tagged(mapper):
+            # An association row may be all that is written for it.
+            flush.connections[connection] = None
         # It is called for what was only touched, too.
         if session is not None and session.is_modified(target, include_collections=False):
             self._before(connection, target, gone=False)
@@ -160,6 +168,8 @@ class Flushes:
         session, state = object_session(target), _state(target)
         flush = None if session is None else self._running.get(session)
         identity = _identity(state)
+        if flush is not None and gone:
+            flush.connections[connection] = None
         if session is not None and flush is not None and identity is not None:
             self._read_of(session, connection, flush, state.mapper, [identity], gone=gone)
 
@@ -171,8 +181,10 @@ class Flushes:
             return
         state = _state(target)
         identity = _identity(state)
-        if identity is None or (state.mapper, identity) in flush.read:
-            flush.written.append(target)
+        if self._book.tagged(state.mapper):
+            flush.connections[connection] = None
+        if identity is None or (connection, state.mapper, identity) in flush.read:
+            flush.written.append((connection, target))
 
     # -- after it -------------------------------------------------------------------------------
 
@@ -181,31 +193,44 @@ class Flushes:
         flush = self._running.pop(session, None)
         if flush is None:
             return
-        for target in flush.written:
+        for connection, target in flush.written:
             state = _state(target)
             rules = self._book.of(state.mapper)
             if not rules:
                 continue
             if rules.functions or not all(_is_plain(state, key) for key in rules.keys):
                 identity = tuple(state.mapper.primary_key_from_instance(target))
-                flush.again.add((state.mapper, identity))
+                flush.later(connection).add((state.mapper, identity))
             else:
                 self._ledger.add(session, rules.rendered(state.dict))
-        self.read_again(session, flush.again)
+        for connection, places in flush.again.items():
+            self.read_again(session, places, connection)
+        for connection in flush.connections:
+            self._finished.setdefault(session, []).append(connection)
 
-    def read_again(self, session: Session, places: Places, *, lock: bool = False) -> None:
+    def finished(self, session: Session) -> list[Connection]:
+        """The connections on which flushes since the last call have written rows with tags; once each flush is over."""
+        return self._finished.pop(session, [])
+
+    def failed(self, session: Session) -> list[Connection]:
+        """The connections on which a flush that has failed had written rows with tags: what it wrote is not known."""
+        flush = self._running.pop(session, None)
+        return [*self._finished.pop(session, []), *(flush.connections if flush is not None else ())]
+
+    def read_again(
+        self,
+        session: Session,
+        places: Places,
+        connection: Connection,
+        options: Mapping[str, Any] | None = None,
+        *,
+        lock: bool = False,
+    ) -> None:
         """Note the tags of rows as they stand."""
-        rows: Rows = {}
+        rows: dict[Mapper[Any], list[Identity]] = {}
         for mapper, identity in places:
             if self._book.tagged(mapper):
                 rows.setdefault(mapper, []).append(identity)
         for mapper, identities in rows.items():
-            with reading(connection_of(session, mapper), self._book) as reader:
+            with reading(connection, self._book, options) as reader:
                 self._ledger.add(session, list(reader.tags(mapper, identities, lock=lock)))
-
-
-def _note(rows: Rows, target: Any) -> None:
-    state = _state(target)
-    identity = _identity(state)
-    if identity is not None:
-        rows.setdefault(state.mapper, []).append(identity)

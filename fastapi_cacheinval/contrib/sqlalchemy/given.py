@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from sqlalchemy import BindParameter
+from sqlalchemy import BinaryExpression, BindParameter, BooleanClauseList, ColumnClause
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.operators import and_, eq
 
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_of
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of
+from fastapi_cacheinval.contrib.sqlalchemy.statements import elements, target_of
 
-__all__ = ["identity_in", "key_is_set", "replaces", "rows_given"]
+__all__ = ["identity_in", "key_of_row", "keys_asked", "names_set", "on_conflict", "replaces", "rows_given", "sets"]
 
 Row = Mapping[str, Any]
 
@@ -46,13 +48,87 @@ def key_of_row(row: Row, mapper: Mapper[Any]) -> Identity | None:
     return identity_in(row, key_of(mapper)) or identity_in(row, tuple(str(column.key) for column in mapper.primary_key))
 
 
-def key_is_set(statement: Any, mapper: Mapper[Any]) -> bool:
-    """Whether an UPDATE sets the primary key."""
+def _binds(statement: Any) -> set[str]:
+    """The parameters that a statement names itself, in its condition or in its values."""
+    return {one.key for one in elements(statement) if isinstance(one, BindParameter)}
+
+
+def keys_asked(statement: Any, parameters: Any, mapper: Mapper[Any]) -> list[Identity] | None:
+    """The keys that a condition asks for by `key = value`, whatever it asks besides; None where it does not."""
+    wanted: dict[Any, BindParameter[Any]] = {}
+    for one in _conjuncts(statement._where_criteria):  # noqa: SLF001
+        if isinstance(one, BinaryExpression) and one.operator is eq and isinstance(one.right, BindParameter):
+            plain: Any = cast("Any", one.left)._deannotate() if isinstance(one.left, ColumnClause) else None  # noqa: SLF001
+            if plain is not None and not one.right.expanding:
+                wanted[plain] = one.right
+    columns = key_columns(mapper, target_of(statement))
+    if columns is None or not set(columns) <= set(wanted):
+        return None
+    rows: list[Any] = [parameters or {}]
+    if isinstance(parameters, list):
+        rows = list(cast("Any", parameters))
+    asked = [tuple(row.get(wanted[column].key, wanted[column].value) for column in columns) for row in rows]
+    return None if any(None in each for each in asked) else asked
+
+
+def _conjuncts(criteria: Iterable[Any]) -> Iterator[Any]:
+    for one in criteria:
+        if isinstance(one, BooleanClauseList) and one.operator is and_:
+            yield from _conjuncts(one.clauses)
+        else:
+            yield one
+
+
+def names_set(statement: Any, parameters: Any) -> set[str]:
+    """What an UPDATE sets, by column or attribute: in its values, or by parameters that it does not name itself."""
     pairs: Any = getattr(statement, "_ordered_values", None) or ()
     names = {*_named(getattr(statement, "_values", None) or {}), *_named(dict(pairs))}
-    return not names.isdisjoint({*key_of(mapper), *(column.key for column in mapper.primary_key)})
+    sets: Any = [parameters] if isinstance(parameters, Mapping) else parameters or ()
+    given = {name for each in sets for name in each}
+    return names | (given - _binds(statement) if given else given)
+
+
+def sets(names: set[str], mapper: Mapper[Any], keys: Iterable[str], *, doubt: bool = True) -> bool:
+    """Whether an UPDATE that sets these may change these attributes of the class, which the database may do besides.
+
+    `doubt` is the answer for a name that is no column: a hybrid, a synonym or a composite may set any.
+    """
+    known: set[str] = set()
+    for attribute in mapper.column_attrs:
+        known |= _names_of(attribute)
+    if names - known and doubt:
+        return True
+    for key in keys:
+        own: Any = mapper.get_property(key)
+        if not names.isdisjoint(_names_of(own)):
+            return True
+        for column in own.columns:
+            if column.onupdate is not None or column.server_onupdate is not None or column.computed is not None:
+                return True
+    return False
+
+
+def _names_of(attribute: Any) -> set[str]:
+    columns: Any = attribute.columns
+    return {attribute.key, *(str(getattr(each, name, "")) for each in columns for name in ("key", "name"))}
+
+
+def on_conflict(statement: Any) -> set[str] | None:
+    """The names that an INSERT may set in rows that are there; None where it may remove such rows."""
+    if any("REPLACE" in str(prefix).upper() for prefix, *_ in getattr(statement, "_prefixes", ())):
+        return None
+    clause: Any = getattr(statement, "_post_values_clause", None)
+    if clause is None:
+        return set()
+    kind = getattr(clause, "__visit_name__", "")
+    if kind == "on_conflict_do_nothing":
+        return set()
+    if kind == "on_conflict_do_update":
+        pairs: Any = clause.update_values_to_set
+        return set(_named(dict(pairs)))
+    return None
 
 
 def replaces(statement: Any) -> bool:
     """Whether an INSERT may change rows that are there: `ON CONFLICT`, `ON DUPLICATE KEY`, `OR REPLACE`."""
-    return getattr(statement, "_post_values_clause", None) is not None or bool(getattr(statement, "_prefixes", ()))
+    return getattr(statement, "_post_values_clause", None) is not None or on_conflict(statement) is None

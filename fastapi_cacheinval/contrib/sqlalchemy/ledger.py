@@ -15,16 +15,32 @@ __all__ = ["Frame", "Ledger"]
 class Frame:
     """What one transaction or savepoint has changed.
 
-    `handed` went to the outbox in it; `ending` once its commit was begun, `committed` once that is done; `asked` once a
-    savepoint has been told of a commit; `failed` is what its purge has raised.
+    `everything` where it is not known what was changed. `handed` went to the outbox in it; `ending` once its commit was
+    begun, `committed` once that is done; `asked` once a savepoint has been told of a commit; `failed` is what its purge
+    has raised. `standing` once something was written in autocommit, which no rollback takes back; `open` once something
+    was written that waits for the commit.
     """
 
     tags: dict[str, None] = field(default_factory=dict[str, None])
+    everything: bool = False
     handed: set[str] = field(default_factory=set[str])
     ending: bool = False
     committed: bool = False
     asked: bool = False
     failed: BaseException | None = None
+    standing: bool = False
+    open: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.tags) or self.everything
+
+    def join(self, other: Frame) -> None:
+        """Take over what another has changed."""
+        self.tags.update(other.tags)
+        self.handed.update(other.handed)
+        self.everything = self.everything or other.everything
+        self.standing = self.standing or other.standing
+        self.open = self.open or other.open
 
 
 class Ledger:
@@ -69,6 +85,10 @@ class Ledger:
         if named:
             self.frame(session).tags.update(named)
 
+    def add_everything(self, session: Session) -> None:
+        """Note that something was changed of which nobody knows what it is."""
+        self.frame(session).everything = True
+
     def unhanded(self, session: Session) -> tuple[str, ...]:
         """The tags, outermost first, that have not been handed to the outbox."""
         frames: list[Frame] = []
@@ -87,8 +107,6 @@ class Ledger:
         if frame is None or transaction.parent is None:
             return frame
         parent = self._own(transaction.parent)
-        if frame.committed and parent is not None:
-            above = self._frames.setdefault(parent, Frame())
-            above.tags.update(frame.tags)
-            above.handed.update(frame.handed)
+        if (frame.committed or frame.standing) and parent is not None:
+            self._frames.setdefault(parent, Frame()).join(frame)
         return None

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from functools import partial, wraps
 from typing import Any
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import Mapper
 
+from fastapi_cacheinval.contrib.sqlalchemy.autocommit import stands
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
-from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes, Places
+from fastapi_cacheinval.contrib.sqlalchemy.flushing import Places
 from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row
-from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
-from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
+from fastapi_cacheinval.contrib.sqlalchemy.reading import connection_of
+from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
 __all__ = ["Older"]
 
@@ -23,10 +25,10 @@ _NAMES = ("bulk_save_objects", "bulk_insert_mappings", "bulk_update_mappings")
 class Older:
     """Stands around the three methods of a session or of a class of sessions."""
 
-    def __init__(self, book: RuleBook, ledger: Ledger, flushes: Flushes) -> None:
-        self._book = book
-        self._ledger = ledger
-        self._flushes = flushes
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._book = watch.book
+        self._ledger = watch.ledger
 
     def stand_around(self, target: Any) -> Callable[[], None]:
         """Put itself in the place of the methods; what takes that back."""
@@ -73,11 +75,16 @@ class Older:
         """The mappings get the keys that the database gives them."""
         of: Mapper[Any] = inspect(mapper).mapper
         rows, rules = list(mappings), self._book.of(of)
-        asked = return_defaults or (bool(rules) and not rules.wide)
-        call(of, rows, return_defaults=asked, render_nulls=render_nulls)
-        self._ledger.add(session, rules.wide)
-        if rules and not rules.wide:
-            self._flushes.read_again(session, self._places(of, rows))
+        asked = return_defaults or (self._book.tagged(of) and not rules.wide)
+        with self._settled(session, [of]):
+            call(of, rows, return_defaults=asked, render_nulls=render_nulls)
+            self._ledger.add(session, rules.wide)
+            if self._book.tagged(of) and not rules.wide:
+                found = [key_of_row(row, of) for row in rows]
+                if None in found:
+                    # The rows are written: an error would come too late.
+                    self._ledger.add_everything(session)
+                self._read(session, {(of, each) for each in found if each is not None})
 
     def bulk_update_mappings(
         self, session: Any, call: Callable[..., None], mapper: Any, mappings: Iterable[Any]
@@ -86,9 +93,31 @@ class Older:
         of: Mapper[Any] = inspect(mapper).mapper
         rows = list(mappings)
         places = self._places(of, rows) if self._book.tagged(of) else set[Any]()
-        self._flushes.read_again(session, places, lock=True)
-        call(of, rows)
-        self._flushes.read_again(session, places)
+        self._read(session, places, lock=True)
+        with self._settled(session, [of]):
+            call(of, rows)
+            self._read(session, places)
+
+    def _read(self, session: Any, places: Places, *, lock: bool = False) -> None:
+        for mapper in {mapper for mapper, _ in places}:
+            connection = connection_of(session, mapper)
+            these = {each for each in places if each[0] is mapper}
+            self._watch.flushes.read_again(session, these, connection, lock=lock)
+
+    @contextmanager
+    def _settled(self, session: Any, mappers: list[Mapper[Any]]) -> Generator[None]:
+        """What is written in autocommit is purged at its end, and everything where it fails in the midst."""
+        tagged = [mapper for mapper in mappers if self._book.tagged(mapper)]
+        try:
+            yield
+        except BaseException:
+            for mapper in tagged:
+                if stands(connection_of(session, mapper)):
+                    self._ledger.add_everything(session)
+                    self._watch.settle(session, connection_of(session, mapper))
+            raise
+        for mapper in tagged:
+            self._watch.settle(session, connection_of(session, mapper))
 
     def _places(self, mapper: Mapper[Any], rows: list[Any]) -> Places:
         found = [key_of_row(row, mapper) for row in rows]
@@ -110,11 +139,12 @@ class Older:
         states: list[Any] = [inspect(each) for each in targets]
         tagged = any(self._book.tagged(state.mapper) for state in states)
         there: Places = {(state.mapper, tuple(state.identity)) for state in states if state.identity is not None}
-        self._flushes.read_again(session, there, lock=True)
-        call(targets, return_defaults or tagged, update_changed_only, preserve_order)
-        written: Places = {
-            (state.mapper, tuple(state.mapper.primary_key_from_instance(target)))
-            for state, target in zip(states, targets, strict=True)
-            if self._book.tagged(state.mapper)
-        }
-        self._flushes.read_again(session, there | written)
+        self._read(session, there, lock=True)
+        with self._settled(session, list(dict.fromkeys(state.mapper for state in states))):
+            call(targets, return_defaults or tagged, update_changed_only, preserve_order)
+            written: Places = {
+                (state.mapper, tuple(state.mapper.primary_key_from_instance(target)))
+                for state, target in zip(states, targets, strict=True)
+                if self._book.tagged(state.mapper)
+            }
+            self._read(session, there | written)

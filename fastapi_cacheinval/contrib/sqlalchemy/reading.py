@@ -7,15 +7,25 @@ moves them in between.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
-from sqlalchemy import Connection, inspect, select
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy import Connection, event, inspect, select
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, among, dependents, key_of, keys, links
+from fastapi_cacheinval.contrib.sqlalchemy.schema import (
+    Identity,
+    among,
+    dependents,
+    is_plain,
+    key_of,
+    keys,
+    lineage,
+    links,
+)
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import as_flushing
 
 __all__ = ["Reader", "connection_of", "mapper_of", "reading"]
 
@@ -23,9 +33,15 @@ __all__ = ["Reader", "connection_of", "mapper_of", "reading"]
 _MOST = 400
 
 
-def connection_of(session: Session, mapper: Mapper[Any]) -> Connection:
-    """The connection that a class's rows are written on."""
-    return session.connection(bind_arguments={"mapper": mapper})
+def connection_of(session: Session, mapper: Mapper[Any], target: Any = None) -> Connection:
+    """The connection that a flush writes a class's rows on, or that of one object where each has its own.
+
+    Sessions that split readers from writers ask whether they are flushing.
+    """
+    if session.connection_callable is not None and target is not None:
+        return session.connection_callable(mapper.base_mapper, target)
+    with as_flushing(session):
+        return session.connection(bind_arguments={"mapper": mapper.base_mapper})
 
 
 def mapper_of(target: Any) -> Mapper[Any]:
@@ -36,9 +52,16 @@ def mapper_of(target: Any) -> Mapper[Any]:
 
 
 @contextmanager
-def reading(connection: Connection, book: RuleBook) -> Generator[Reader]:
-    """Read on a connection whose transaction is somebody else's."""
+def reading(connection: Connection, book: RuleBook, options: Mapping[str, Any] | None = None) -> Generator[Reader]:
+    """Read on a connection whose transaction is somebody else's, all of it with these execution options."""
     with Session(connection, autoflush=False, join_transaction_mode="rollback_only") as session:
+        if options:
+            given: Mapping[str, Any] = options
+
+            def with_options(state: ORMExecuteState) -> None:
+                state.update_execution_options(**given)
+
+            event.listen(session, "do_orm_execute", with_options)
         yield Reader(session, book)
 
 
@@ -46,6 +69,12 @@ def _parts(identities: Iterable[Identity]) -> Iterator[list[Identity]]:
     every = list(dict.fromkeys(identities))
     for begin in range(0, len(every), _MOST):
         yield every[begin : begin + _MOST]
+
+
+def _are_plain(mapper: Mapper[Any], identities: list[Identity]) -> bool:
+    """Whether keys, which an app may have given, surely stand in the rows as they stand here."""
+    kinds = [column.type for column in mapper.primary_key]
+    return all(is_plain(kind, value) for each in identities for kind, value in zip(kinds, each, strict=True))
 
 
 class Reader:
@@ -60,6 +89,14 @@ class Reader:
         sets: list[Any] = list(cast("Any", parameters)) if isinstance(parameters, list | tuple) else [parameters]
         return [tuple(row) for each in sets for row in self._session.execute(query, each or {})]
 
+    def present(self, mapper: Mapper[Any], identities: Iterable[Identity], *, gone: bool = False) -> list[Identity]:
+        """Those of the rows that are there, locked; `gone` where they are about to be deleted."""
+        found: list[Identity] = []
+        for part in _parts(identities):
+            query = select(*keys(mapper)).where(among(mapper, part)).with_for_update(key_share=not gone)
+            found += self.identities(query)
+        return found
+
     def tags(self, mapper: Mapper[Any], identities: Iterable[Identity], *, lock: bool) -> Iterator[str]:
         """The tags of these rows as they stand; nothing for rows that are not there."""
         for part in _parts(identities):
@@ -70,7 +107,7 @@ class Reader:
         self, mapper: Mapper[Any], rules: Rules, part: list[Identity], *, known: bool, lock: bool
     ) -> Iterator[str]:
         names, wanted = key_of(mapper), sorted(rules.keys)
-        if known and rules.keys <= set(names):
+        if known and rules.keys <= set(names) and _are_plain(mapper, part):
             for identity in part:
                 yield from rules.rendered(dict(zip(names, identity, strict=True)))
         elif rules.templates:
@@ -90,9 +127,9 @@ class Reader:
 
     def neighbours(self, mapper: Mapper[Any], identities: Iterable[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
         """The rows that association rows relate to these, of classes that have tags."""
-        bases = set(mapper.iterate_to_root())
+        family = lineage(mapper)
         for link in links(mapper.registry.mappers):
-            if link.mapper in bases and self._book.tagged(link.other):
+            if link.mapper in family and self._book.tagged(link.other):
                 for part in _parts(identities):
                     for found in self.identities(link.others(part)):
                         yield link.other, found
@@ -105,14 +142,15 @@ class Reader:
         ahead = [(mapper, list(identities))]
         while ahead:
             of, these = ahead.pop()
-            for other, column, named, goes in dependents(of):
-                found: list[Identity] = []
-                for part in _parts(these):
-                    inner = select(named).where(among(of, part))
-                    found += self.identities(select(*keys(other)).where(column.in_(inner)))
-                fresh = [each for each in found if (other, each) not in seen]
-                seen.update((other, each) for each in fresh)
-                for each in fresh:
-                    yield other, each, goes
-                if goes and fresh:
-                    ahead.append((other, fresh))
+            for each in of.self_and_descendants:
+                for other, column, named, goes in dependents(each):
+                    found: list[Identity] = []
+                    for part in _parts(these):
+                        inner = select(named).where(among(each, part))
+                        found += self.identities(select(*keys(other)).where(column.in_(inner)))
+                    fresh = [one for one in found if (other, one) not in seen]
+                    seen.update((other, one) for one in fresh)
+                    for one in fresh:
+                        yield other, one, goes
+                    if goes and fresh:
+                        ahead.append((other, fresh))

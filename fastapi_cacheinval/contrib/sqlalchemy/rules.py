@@ -10,7 +10,8 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import Mapper
 
 from fastapi_cacheinval import ConfigurationError, TagTemplate
-from fastapi_cacheinval.contrib.sqlalchemy.schema import dependents, links
+from fastapi_cacheinval.contrib.sqlalchemy.schema import dependents, lineage, links
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import registries
 
 __all__ = ["METHOD", "RuleBook", "Rules"]
 
@@ -33,6 +34,15 @@ class Rules:
     @property
     def keys(self) -> frozenset[str]:
         return frozenset(name for template in self.templates for name in template.names)
+
+    @property
+    def any_row(self) -> tuple[str, ...] | None:
+        """The tags that stand for whatever row: the wide ones, or templates that take no values; None without such."""
+        if self.wide:
+            return self.wide
+        if self.functions or self.keys:
+            return None
+        return tuple(tag for template in self.templates if (tag := template.render({})) is not None)
 
     def rendered(self, values: Mapping[str, Any]) -> list[str]:
         """The tags of the templates for a row's values; of a class that has only wide ones, those."""
@@ -144,29 +154,35 @@ class RuleBook:
                 return mapper
         return None
 
+    def users(self, table: Any) -> list[Mapper[Any]]:
+        """Every class with a part of its rows in a table."""
+        return [mapper for mapper in self.mappers if table in mapper.tables]
+
     def tagged(self, mapper: Mapper[Any]) -> bool:
         """Whether a row of the class may have tags."""
         return any(self.of(each) for each in mapper.self_and_descendants)
 
     def concerns(self, mapper: Mapper[Any]) -> bool:
         """Whether a row's end may change tags: its own, those of the other sides of its links, of what goes along."""
-        seen, ahead = {mapper}, [mapper]
+        return self.tagged(mapper) or any(self.tagged(each) for each in self.along(mapper))
+
+    def along(self, mapper: Mapper[Any]) -> list[Mapper[Any]]:
+        """The classes whose rows may go or change along with a row that goes: by its links, or by foreign keys."""
+        seen: dict[Mapper[Any], None] = {}
+        gone, ahead = {mapper}, [mapper]
         while ahead:
             one = ahead.pop()
-            bases = set(one.iterate_to_root())
-            sides = (link.other for link in links(one.registry.mappers) if link.mapper in bases)
-            if self.tagged(one) or any(self.tagged(each) for each in sides):
-                return True
-            for other, _, _, goes in dependents(one):
-                if self.tagged(other):
-                    return True
-                if goes and other not in seen:
-                    seen.add(other)
+            seen.update((link.other, None) for link in links(one.registry.mappers) if link.mapper in lineage(one))
+            for other, goes in (
+                (other, goes) for each in one.self_and_descendants for other, *_, goes in dependents(each)
+            ):
+                seen[other] = None
+                if goes and other not in gone:
+                    gone.add(other)
                     ahead.append(other)
-        return False
+        return list(seen)
 
     @property
     def mappers(self) -> list[Mapper[Any]]:
-        """Every mapper of a registry of which a class has been named or met."""
-        registries = {mapper.registry for mapper in (*self._declared, *self._known)}
-        return [mapper for registry in registries for mapper in registry.mappers]
+        """Every mapper there is: a method on a model counts before the model has been met."""
+        return [mapper for registry in registries() for mapper in registry.mappers]

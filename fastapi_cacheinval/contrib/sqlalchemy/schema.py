@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, FromClause, and_, false, or_, select
+from sqlalchemy import CHAR, Column, ColumnElement, FromClause, TypeDecorator, and_, false, or_, select
 from sqlalchemy.orm import Mapper
 
-__all__ = ["Link", "among", "dependents", "key_of", "keys", "links"]
+__all__ = ["Link", "among", "dependents", "is_plain", "key_columns", "key_of", "keys", "lineage", "links"]
 
 Identity = tuple[Any, ...]
 
@@ -24,6 +25,38 @@ def key_of(mapper: Mapper[Any]) -> tuple[str, ...]:
 def keys(mapper: Mapper[Any]) -> list[Any]:
     """The attributes of a class's primary key, to select."""
     return [getattr(mapper.class_, key) for key in key_of(mapper)]
+
+
+def is_plain(kind: Any, value: Any) -> bool:
+    """Whether a value is surely in its row what it is here: it is written in one way only."""
+    if isinstance(kind, TypeDecorator | CHAR):
+        return False
+    return value is None or (type(value) in (int, str, UUID) and type(value) is _python_type(kind))
+
+
+def _python_type(kind: Any) -> type | None:
+    try:
+        found: type = kind.python_type
+    except NotImplementedError:
+        return None
+    return found
+
+
+def lineage(mapper: Mapper[Any]) -> set[Mapper[Any]]:
+    """The class, those that it inherits from and those that inherit from it: all that a row of it may be."""
+    return {*mapper.iterate_to_root(), *mapper.self_and_descendants}
+
+
+def key_columns(mapper: Mapper[Any], table: Any) -> list[Any] | None:
+    """The columns of a table of the class that hold its primary key, in its order; None where the table has not all."""
+    found: list[Any] = []
+    for key in mapper.primary_key:
+        own = mapper.get_property_by_column(key)
+        here = [column for column in own.columns if column.table is table]
+        if not here:
+            return None
+        found.append(here[0])
+    return found
 
 
 def among(mapper: Mapper[Any], identities: list[Identity]) -> ColumnElement[bool]:

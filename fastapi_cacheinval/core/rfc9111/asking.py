@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.grammar.cache_control import CacheControl, parse
-from fastapi_cacheinval.grammar.fields import RawHeaders, split_list, values
+from fastapi_cacheinval.grammar.fields import RawHeaders, split_list, values, without
 from fastapi_cacheinval.grammar.ranges import Span, parse_range
 
-__all__ = ["Asked", "read_request"]
+__all__ = ["Asked", "fields_forwarded", "read_request"]
 
+_OF_A_RANGE = frozenset({b"range", b"if-range"})
 _ORIGIN_ONLY = frozenset({b"if-match", b"if-unmodified-since"})
 
 
@@ -19,8 +21,8 @@ _ORIGIN_ONLY = frozenset({b"if-match", b"if-unmodified-since"})
 class Asked:
     """What a request asks of the cache (RFC 9111 section 5.2.1).
 
-    `ranges` is None where there is no `Range` that counts; `for_origin` says that the request has a
-    precondition that a cache must not evaluate (section 4.3.2).
+    `ranges` is None where there is no `Range` that counts: one of a GET, in bytes, well-formed; `for_origin` says that
+    the request has a precondition that a cache must not evaluate (section 4.3.2).
     """
 
     method: str
@@ -54,6 +56,21 @@ def read_request(method: str, headers: RawHeaders, options: HeaderOptions) -> As
         directives=_directives(headers, options),
         authorized=b"authorization" in names,
         with_cookie=b"cookie" in names,
-        ranges=parse_range(values(headers, b"range")) if b"range" in names else None,
+        # RFC 9110 section 14.2: of other methods it is to be ignored.
+        ranges=parse_range(values(headers, b"range")) if method == "GET" and b"range" in names else None,
         for_origin=not names.isdisjoint(_ORIGIN_ONLY),
     )
+
+
+def fields_forwarded(asked: Asked, condition: RawHeaders | None, *, ranged: bool) -> list[tuple[bytes, bytes]]:
+    """The fields of a request as the app sees them when its answer may be stored.
+
+    With a `condition` that replaces the client's own, which is about what the client has. Without one they stay, but
+    for the client's `Range`: it is forwarded where it counts and the answer is taken for a part (`ranged`). An app that
+    saw another one might answer with an error that is that client's alone.
+    """
+    if condition is not None:
+        return [*(line for line in asked.headers if line[0] not in CONDITIONAL_FIELDS), *condition]
+    if ranged and asked.ranges is not None:
+        return [*asked.headers]
+    return without(asked.headers, _OF_A_RANGE)

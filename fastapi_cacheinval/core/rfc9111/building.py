@@ -15,8 +15,9 @@ from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.rfc9111.storing import refused_because, shareable
 from fastapi_cacheinval.core.rfc9111.targeted import Steering, passed_on, steering, withheld
-from fastapi_cacheinval.core.selecting import Selector, select
+from fastapi_cacheinval.core.selecting import Selector, for_fill, select
 from fastapi_cacheinval.core.stored import Stamp
+from fastapi_cacheinval.core.tag_limits import too_many_tags
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.core.weight import share
 from fastapi_cacheinval.grammar.dates import parse_date
@@ -40,7 +41,8 @@ class Received:
 
     `path` is decoded; `origin` is scheme and authority; `added` are tags in normal form that were
     collected while it was answered; `hidden` are names of fields that clients do not see; `now` is the
-    cache's clock, `wall` seconds since the epoch; `route` and `trace` are as in a `StoredResponse`.
+    cache's clock, `wall` seconds since the epoch; `route` and `trace` are as in a `StoredResponse`; `ranged` says
+    that the request's `Range` was forwarded.
     """
 
     asked: Asked
@@ -57,6 +59,7 @@ class Received:
     hidden: frozenset[bytes] = frozenset()
     route: str | None = None
     trace: str = ""
+    ranged: bool = False
 
 
 class Judged(NamedTuple):
@@ -72,8 +75,17 @@ def judge(received: Received, options: HeaderOptions, most_bytes: int) -> Judged
     steered = steering(received.headers)
     life = lifetime(received.status, received.headers, steered, options, received.wall)
     refusal = refused_because(
-        received.asked, received.status, received.headers, steered, life, options, most_bytes=most_bytes
+        received.asked,
+        received.status,
+        received.headers,
+        steered,
+        life,
+        options,
+        most_bytes=most_bytes,
+        ranged=received.ranged,
     )
+    if refusal is None and too_many_tags(received.added, received.headers):
+        refusal = "too-many-tags"
     return Judged(steered, life, refusal)
 
 
@@ -101,12 +113,12 @@ def make(
     fields = _stored_fields(received, steered, options)
     now = received.now
     age = initial_age(received.headers, now - received.began, received.wall)
-    created = now - (max(0.0, now - received.began) if age is None else age)
+    created = now - age
     fresh_until = created + life.seconds
-    if age is None or directives.no_cache is True:
+    if directives.no_cache is True:
         fresh_until = min(fresh_until, now)
     etag, modified = first(fields, b"etag"), first(fields, b"last-modified")
-    chosen = _selectors(received.headers)
+    chosen = for_fill(_selectors(received.headers), received.asked.headers)
     selected = select(received.asked.headers, chosen)
     error_seconds: float | None = directives.stale_if_error
     if error_seconds is None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from fastapi_cacheinval.core.tags import ALL, normalise_tags
+from fastapi_cacheinval.core.tag_limits import bounded_tags, surrogate_tags
+from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.grammar.cache_groups import parse_cache_groups
 from fastapi_cacheinval.grammar.fields import RawHeaders, values
-from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key
 
 __all__ = ["group_tag", "invalidated_groups", "named_tags"]
 
-# By white space, and by commas.
-_SPACED = (b"surrogate-key",)
+# By commas.
 _LISTED = (b"cache-tag", b"edge-cache-tag")
 
 
@@ -25,11 +24,10 @@ def group_tag(origin: str, group: str) -> str:
 
 def named_tags(headers: RawHeaders, origin: str) -> Iterator[str]:
     """What a stored response is tagged with by its own fields, in normal form."""
-    for name in _SPACED:
-        yield from normalise_tags(parse_surrogate_key(values(headers, name)))
+    yield from surrogate_tags(headers)
     for name in _LISTED:
         listed = (tag.strip(b" \t").decode("latin-1") for value in values(headers, name) for tag in value.split(b","))
-        yield from normalise_tags(listed)
+        yield from bounded_tags(listed)
     for group in parse_cache_groups(values(headers, b"cache-groups")):
         yield group_tag(origin, group)
 

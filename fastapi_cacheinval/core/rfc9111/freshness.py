@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.targeted import Steering
-from fastapi_cacheinval.grammar.age import UNKNOWN, parse_age
+from fastapi_cacheinval.grammar.age import parse_age
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
 
@@ -76,14 +76,12 @@ def lifetime(status: int, headers: RawHeaders, steered: Steering, options: Heade
     return Lifetime(heuristic_lifetime(status, headers, steered, options, received), explicit=False)
 
 
-def initial_age(headers: RawHeaders, delay: float, received: float) -> float | None:
-    """The age of a response when it was received (section 4.2.3); None where an upstream `Age` cannot be read.
+def initial_age(headers: RawHeaders, delay: float, received: float) -> float:
+    """The age of a response when it was received (section 4.2.3); an `Age` that is no number is ignored.
 
     `delay` is the time from the request to the response.
     """
     stated = parse_age(values(headers, b"age"))
-    if stated is UNKNOWN:
-        return None
     apparent = max(0.0, received - date_of(headers, received))
     # A Date counts whole seconds: a response made half a second ago is not yet one second old.
     if apparent < 1:

@@ -6,7 +6,7 @@ from fastapi_cacheinval.core.decide import Forward, Reason, Serve, ServeStale
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 
-__all__ = ["answers", "stands_in"]
+__all__ = ["answers", "outlasts", "stands_in"]
 
 _URI_MISS = Forward(Reason.URI_MISS)
 _REQUEST = Forward(Reason.REQUEST)
@@ -58,3 +58,15 @@ def stands_in(asked: Asked, stored: SharedResponse, stale_from: float | None, no
     if not stored.only_fresh:
         window = max(window, asked.directives.stale_if_error or 0)
     return now < fresh_until + window
+
+
+def outlasts(stored: SharedResponse, stale_from: float | None, now: float) -> bool:
+    """Whether a response stays in use after a refresh in the background that was answered with an error.
+
+    It does while it is fresh, and for as long as it may be served stale for any reason: an error that callers do not
+    have to see takes nothing from them, even if it could be stored.
+    """
+    if stale_from is None:
+        return False
+    window = 0.0 if stored.must_revalidate else max(stored.stale_while_revalidate, stored.stale_if_error)
+    return now < min(stored.fresh_until, stale_from) + window

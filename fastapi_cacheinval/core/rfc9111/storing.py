@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastapi_cacheinval.core.conditional import OF_ONE_REQUEST
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.freshness import HEURISTIC_STATUSES, Lifetime
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
@@ -10,10 +11,14 @@ from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
 from fastapi_cacheinval.grammar.vary import ANY_FIELD, parse_vary
 
-__all__ = ["UNDERSTOOD", "refused_because", "shareable"]
+__all__ = ["OF_THE_REQUEST", "UNDERSTOOD", "refused_because", "shareable"]
 
 # The final statuses whose caching this cache knows (section 5.2.2.3).
 UNDERSTOOD = HEURISTIC_STATUSES | frozenset({302, 303, 307, 400, 401, 403, 406, 409, 421, 429, 500, 502, 503, 504})
+
+
+OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie", "partial", "range"})
+"""The reasons of `refused_because` that lie in the request: they say nothing of what is stored for others."""
 
 
 def shareable(steered: Steering) -> bool:
@@ -48,14 +53,20 @@ def refused_because(
     options: HeaderOptions,
     *,
     most_bytes: int,
+    ranged: bool = False,
 ) -> str | None:
     """Why a response to a GET is not stored, as a token for `Cache-Status`; None where it may be.
 
-    Parts (206) are judged as whole responses are; what becomes of them is for the caller. A heuristic
+    What answers the conditions or the `Range` of one request is nobody else's: where a `Range` was forwarded
+    (`ranged`) only the whole (200) and a part (206) are kept. Without it a 206 was not asked for. A heuristic
     lifetime needs a request without `Cookie`: what nobody called public may be one caller's own.
     """
-    if status < 200 or status == 304:
+    if status < 200 or status in OF_ONE_REQUEST:
         return "status"
+    if ranged and status not in (200, 206):
+        return "range"
+    if status == 206 and not ranged:
+        return "partial"
     forbidden = _forbidden(asked, status, steered)
     if forbidden is not None:
         return forbidden

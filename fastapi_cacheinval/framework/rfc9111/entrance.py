@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
@@ -30,6 +31,7 @@ class Entrance:
         self._by_policy = by_policy
         self._options = options
         self._rules = SearchRules()
+        app_context.mutates = partial(HeaderMutation, options=options, rules=self._rules)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime) -> None:
         """One request."""

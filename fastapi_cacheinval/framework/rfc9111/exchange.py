@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from starlette.requests import Request
+from starlette.types import Scope
 
-from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.framework.answering import SENT_PAST
 from fastapi_cacheinval.framework.app_context import AppContext
@@ -37,15 +37,19 @@ class HeaderRead(Read):
             return template_in(self.scope) if plan is None else plan.path
         return super().route
 
-    async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
-        """A route that was not known to have a policy has one: its response is none of the headers' business."""
+    def _leave_fill(self, scope: Scope) -> None:
         fill = self.fill
         if isinstance(fill, HeaderFill):
             fill.abandon()
             self.fill = None
             self.sink = self.outer
             self.source = fill.client
-            request.scope["headers"] = [*self.client_headers]
+            scope["headers"] = [*self.client_headers]
+
+    async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
+        """A route that was not known to have a policy has one: its response is none of the headers' business."""
+        if self.fill is not None:
+            self._leave_fill(request.scope)
             # The request keeps what it has parsed of them.
             request.__dict__.pop("_headers", None)
         await super().look_up(request, cached, partition)
@@ -55,16 +59,10 @@ class HeaderRead(Read):
         self.fill = self.sink = fill
         self.tended = True
 
-    def normalise(self, *, condition: list[tuple[bytes, bytes]] | None) -> None:
-        """What the app sees: no condition of the client's but ours, and nothing that would bypass `send`.
-
-        With `condition=None` the client's own fields stay as they came.
-        """
+    def normalise(self, fields: list[tuple[bytes, bytes]]) -> None:
+        """Let the app see these fields of the request, and nothing that would bypass `send`."""
         scope = self.scope
-        headers = self.client_headers
-        if condition is not None:
-            headers = [*(line for line in headers if line[0] not in CONDITIONAL_FIELDS), *condition]
-        scope["headers"] = [*headers, _CAPABILITY]
+        scope["headers"] = [*fields, _CAPABILITY]
         extensions = scope.get("extensions")
         if extensions and not SENT_PAST.isdisjoint(extensions):
             scope["extensions"] = {name: value for name, value in extensions.items() if name not in SENT_PAST}

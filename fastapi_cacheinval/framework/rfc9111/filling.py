@@ -13,11 +13,15 @@ from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.building import Judged, Received, freshened, judge, make
 from fastapi_cacheinval.core.rfc9111.ranges import part_of
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.core.rfc9111.serving import stands_in
+from fastapi_cacheinval.core.rfc9111.serving import outlasts, stands_in
+from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST
 from fastapi_cacheinval.core.rfc9111.targeted import passed_on
+from fastapi_cacheinval.core.rfc9111.validating import confirms
 from fastapi_cacheinval.core.selecting import Selector
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import content_length
+from fastapi_cacheinval.core.tag_limits import too_many_tags
+from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.framework.answering import RawField, status_fields
 from fastapi_cacheinval.framework.exchange import nowhere
@@ -32,14 +36,14 @@ __all__ = ["HeaderFill"]
 
 # RFC 5861 section 4: what counts as an error.
 _ERRORS = frozenset({500, 502, 503, 504})
-# Reasons of the request's, which say nothing about what is stored.
-_OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie"})
 
 
 class HeaderFill(Fill):
     """Takes the app's response to a GET, stores it if it may be stored, and answers the client as asked.
 
-    `validating` is the stored response that a 304 speaks of; `stale` may stand in for a failure.
+    `validating` is the stored response whose validators the app is sent; `stale` may stand in for a failure;
+    `unconfirmed` is what a 304 has not spoken of, so that the whole is asked for. `contradicted` says that the client
+    has no answer yet, because a 304 spoke of another response than `validating`; the flight is its caller's again.
     """
 
     def __init__(
@@ -52,12 +56,15 @@ class HeaderFill(Fill):
         stale: SharedResponse | None,
         validating: SharedResponse | None,
         part_key: bytes | None,
+        unconfirmed: SharedResponse | None = None,
     ) -> None:
         self.client = resource.exchange.source
         super().__init__(resource.exchange, resource.recipe, reason, flight=flight, stale=stale, target=None)
         self._resource = resource
         self._asked = asked
         self._validating = validating
+        self._unconfirmed = unconfirmed
+        self.contradicted = False
         self._part_key = part_key
         self._judged: Judged | None = None
         self._status_of_origin: int | None = None
@@ -73,15 +80,29 @@ class HeaderFill(Fill):
         status, headers = message["status"], [(name.lower(), value) for name, value in message.get("headers", ())]
         message = {**message, "headers": headers}
         if status == 304 and self._validating is not None:
-            await self._freshen(self._validating, headers)
+            if confirms(self._validating, headers, exchange.app_context.cache.clock.wall()):
+                await self._freshen(self._validating, headers)
+            else:
+                self._contradict()
+            return
+        if status == 304 and self._unconfirmed is not None and self._may_stay(self._unconfirmed):
+            # To a request without any condition: an answer that no client can use.
+            self._lost(status)
+            exchange.swallow()
+            await self._stand_in(self._unconfirmed, status)
             return
         if status in _ERRORS and self._fallback() is not None:
             await self._server_error(message, status)
             return
+        if status in _ERRORS and exchange.refresh is not None and self._stays():
+            # Nobody is there to be answered, and what is stored stays.
+            self._lost(status)
+            self._source.release()
+            exchange.sink = exchange.outer
+            await exchange.outer(message)
+            return
         self._judged = self._judge(status, headers)
         reason = "trailers" if message.get("trailers") else self._judged.refusal
-        if reason is None and status == 206 and self._part_key is None:
-            reason = "partial"
         if reason is None:
             self._start = message
             return
@@ -91,7 +112,7 @@ class HeaderFill(Fill):
         else:
             self._refused()
         self._source.release()
-        if reason not in _OF_THE_REQUEST and (status < 400 or status in (404, 410)):
+        if reason not in OF_THE_REQUEST and status != 304 and (status < 400 or status in (404, 410)):
             exchange.outdate(self._recipe)
         outcome = Outcome(Result.MISS, reason=self._reason, detail=reason)
         exchange.told(outcome)
@@ -170,6 +191,7 @@ class HeaderFill(Fill):
             hidden=self._resource.hidden,
             route=exchange.route,
             trace=exchange.trace,
+            ranged=self._part_key is not None,
         )
 
     def _judge(self, status: int, headers: list[RawField]) -> Judged:
@@ -185,6 +207,11 @@ class HeaderFill(Fill):
             return None, Outcome(Result.MISS, reason=self._reason, detail="incomplete")
         received = self._received(start["status"], start["headers"])
         judged = self._judged or self._judge(start["status"], start["headers"])
+        if too_many_tags(received.added, received.headers):
+            self._refused()
+            exchange = self._exchange
+            exchange.outdate(self._recipe)
+            return None, Outcome(Result.MISS, reason=self._reason, detail="too-many-tags")
         part = None
         if start["status"] == 206:
             part = part_of(start["headers"], body)
@@ -247,14 +274,14 @@ class HeaderFill(Fill):
             cookies = [line for line in update if line[0] == b"set-cookie"]
             update = [line for line in update if line[0] != b"set-cookie"]
         merged = freshened(old, update)
-        received = replace(self._received(old.status, merged), added=old.tags)
+        received = replace(self._received(old.status, merged), added=tuple(tag for tag in old.tags if tag != ALL))
         judged = judge(received, self._resource.options, exchange.app_context.engine.settings.max_body_bytes)
         stored, chosen = make(received, judged, old.body, self._resource.options)
         if judged.refusal is None:
             outcome = self._store(received.key, stored, chosen)
         else:
             self._refused()
-            if judged.refusal not in _OF_THE_REQUEST:
+            if judged.refusal not in OF_THE_REQUEST:
                 exchange.outdate(self._recipe)
             outcome = Outcome(Result.MISS, reason=self._reason, fwd_status=304, detail=judged.refusal)
         exchange.swallow()
@@ -262,14 +289,33 @@ class HeaderFill(Fill):
         fields: list[RawField] = [*stored.headers, *cookies, *status_fields(exchange.app_context, outcome)]
         await send_cut(exchange.outer, exchange.app_context, stored, self._asked, fields)
 
+    def _contradict(self) -> None:
+        """A 304 of another response (RFC 9111 section 4.3.4): nothing of it is used, and the whole is asked for."""
+        self.contradicted = True
+        self._open = False
+        self._flight = None
+        self._exchange.swallow()
+
+    def _may_stay(self, stored: SharedResponse) -> bool:
+        engine = self._exchange.app_context.engine
+        allowed = not stored.must_revalidate and not stored.only_fresh
+        return allowed and engine.stale_from(stored, engine.now()) is not None
+
     # -- failures -------------------------------------------------------------------------------
 
     def _fallback(self) -> StoredResponse | None:
         engine, stale = self._exchange.app_context.engine, self._stale
         if not isinstance(stale, SharedResponse):
             return None
+        if self._exchange.refresh is not None:
+            return None
         now = engine.now()
         return stale if stands_in(self._asked, stale, engine.stale_from(stale, now), now) else None
+
+    def _stays(self) -> bool:
+        engine, stale = self._exchange.app_context.engine, self._stale
+        now = engine.now()
+        return isinstance(stale, SharedResponse) and outlasts(stale, engine.stale_from(stale, now), now)
 
     async def _send_in_place(self, stale: StoredResponse, outcome: Outcome) -> None:
         if isinstance(stale, SharedResponse):

@@ -11,11 +11,12 @@ from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.building import Received, freshened, judge, make
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
+from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST
 from fastapi_cacheinval.core.rfc9111.targeted import passed_on
-from fastapi_cacheinval.core.storing import content_length
+from fastapi_cacheinval.core.rfc9111.validating import HeadSays, head_says
+from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.framework.answering import RawField, status_fields
 from fastapi_cacheinval.framework.rfc9111.resource import Resource
-from fastapi_cacheinval.grammar.fields import first
 
 __all__ = ["HeadUpdate"]
 
@@ -46,10 +47,25 @@ class HeadUpdate:
     def _update(self, old: SharedResponse, status: int, headers: list[RawField]) -> bool:
         """Freshen the stored response, or let go of what is outdated; whether it was freshened."""
         exchange, engine = self._resource.exchange, self._resource.exchange.app_context.engine
-        if status != old.status or engine.stale_from(old, engine.now()) is None or not self._same(old, headers):
-            if status in (old.status, 404, 410):
-                exchange.outdate(self._resource.recipe)
+        if self._asked.authorized and not old.for_all:
+            # What one caller is told says nothing of what strangers share.
             return False
+        match head_says(old, status, headers):
+            case HeadSays.NOTHING:
+                return False
+            case HeadSays.UNKNOWN:
+                # Stale, it is validated before its next use; fresh, it would not be.
+                if engine.remaining(old, engine.now()) >= 0:
+                    exchange.outdate(self._resource.recipe)
+                return False
+            case HeadSays.CHANGED:
+                exchange.outdate(self._resource.recipe)
+                return False
+            case HeadSays.THE_SAME:
+                return engine.stale_from(old, engine.now()) is not None and self._renewed(old, headers)
+
+    def _renewed(self, old: SharedResponse, headers: list[RawField]) -> bool:
+        exchange, engine = self._resource.exchange, self._resource.exchange.app_context.engine
         recipe = self._resource.recipe
         merged = freshened(old, headers)
         received = Received(
@@ -61,7 +77,7 @@ class HeadUpdate:
             began=recipe.began,
             status=old.status,
             headers=merged,
-            added=old.tags,
+            added=tuple(tag for tag in old.tags if tag != ALL),
             now=engine.now(),
             wall=exchange.app_context.cache.clock.wall(),
             hidden=self._resource.hidden,
@@ -70,16 +86,8 @@ class HeadUpdate:
         )
         judged = judge(received, self._resource.options, engine.settings.max_body_bytes)
         if judged.refusal is not None:
+            if judged.refusal not in OF_THE_REQUEST:
+                exchange.outdate(recipe)
             return False
         stored, chosen = make(received, judged, old.body, self._resource.options)
         return engine.keep(self._resource.recipe_with(received.key), stored, chosen, engine.now())
-
-    def _same(self, old: SharedResponse, headers: list[RawField]) -> bool:
-        """Whether nothing in the fields says that the content is another."""
-        length = content_length(headers)
-        if length is not None and length != len(old.body):
-            return False
-        etag, modified = first(headers, b"etag"), first(headers, b"last-modified")
-        return (etag is None or etag == first(old.headers, b"etag")) and (
-            modified is None or modified == first(old.headers, b"last-modified")
-        )

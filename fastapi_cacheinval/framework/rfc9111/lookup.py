@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope, Send
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Forward, Reason, Serve, ServeStale
 from fastapi_cacheinval.core.outcome import Outcome, Result
-from fastapi_cacheinval.core.rfc9111.asking import Asked, read_request
+from fastapi_cacheinval.core.rfc9111.asking import Asked, fields_forwarded, read_request
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.ranges import holds
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
@@ -15,10 +15,11 @@ from fastapi_cacheinval.core.rfc9111.serving import answers, stands_in
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.flights import Flight, Signal
 from fastapi_cacheinval.engine.l2 import Led
+from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import status_fields, without_body
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.exchange import FillSource, RefreshOrder, nowhere
+from fastapi_cacheinval.framework.exchange import FillSource, RefreshOrder
 from fastapi_cacheinval.framework.reading import again, lead_in_background, pass_on
 from fastapi_cacheinval.framework.rfc9111.answering import send_kept
 from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
@@ -55,6 +56,8 @@ class HeaderLookup:
         self.engine = app_context.engine
         self.runtime = runtime
         self.scope = scope
+        self._receive = receive
+        self._client = send
         self.options = options
         self.rules = rules
         self.exchange = HeaderRead(app_context, runtime, scope, receive, send, order)
@@ -269,36 +272,72 @@ class HeaderLookup:
         await pass_on(self.exchange, self.scope)
         return True
 
-    async def _forward(self, reason: Reason, flight: Flight | None, stored: SharedResponse | None) -> None:
-        """Forward as a fill; with the stored response's validators where it has some (RFC 9111 section 4.3.1)."""
+    async def _forward(
+        self, reason: Reason, flight: Flight | None, stored: SharedResponse | None, *, whole: bool = False
+    ) -> None:
+        """Forward as a fill; with the stored response's validators where it has some (RFC 9111 section 4.3.1).
+
+        `whole` asks without any condition, because a 304 to the validators spoke of another response.
+        """
         exchange = self.exchange
         usable = stored is not None and self.engine.stale_from(stored, self.engine.now()) is not None
         kept = stored if usable and not (self.asked.authorized and stored is not None and not stored.for_all) else None
-        for_part = self.asked.ranges is not None and kept is None
-        as_it_came = for_part or (flight is None and kept is None and exchange.refresh is None)
-        condition = [] if kept is None else kept.validators
+        # Those who wait for a flight want the whole.
+        for_part = self.asked.ranges is not None and kept is None and flight is None and not whole
+        as_it_came = for_part or (flight is None and kept is None and exchange.refresh is None and not whole)
+        condition = [] if kept is None or whole else kept.validators
         fill = HeaderFill(
             self.resource,
             self.asked,
             reason,
             flight=flight,
-            # A refresh has nobody to stand in for.
-            stale=None if exchange.refresh is not None else kept,
+            stale=kept,
             validating=kept if condition else None,
             part_key=self.resource.part_key if for_part else None,
+            unconfirmed=kept if whole and exchange.refresh is None else None,
         )
         # Made before any thread of the app can: two that made one each would lose the tags of one.
         exchange.request_tags()
-        exchange.normalise(condition=None if as_it_came else condition)
+        exchange.normalise(fields_forwarded(self.asked, None if as_it_came else condition, ranged=for_part))
         exchange.begin(fill)
         self.app_context.counters.forwarded(reason, None)
-        await pass_on(exchange, self.scope)
+        try:
+            await pass_on(exchange, self.scope)
+        except BaseException:
+            if fill.contradicted and flight is not None:
+                flight.fail()
+            raise
+        if fill.contradicted:
+            await self._forward_again(reason, flight, stored)
+
+    async def _forward_again(self, reason: Reason, flight: Flight | None, stored: SharedResponse | None) -> None:
+        """Ask for the whole, as a request of its own, within the same request of the client."""
+        before = self.exchange
+        scope = {**before.arrived, "headers": [*before.client_headers]}
+        if "state" in scope:
+            scope["state"] = dict(scope["state"])
+        lookup = HeaderLookup(
+            self.app_context,
+            self.runtime,
+            scope,
+            self._receive,
+            self._client,
+            self.options,
+            self.rules,
+            before.refresh,
+        )
+        lookup.exchange.seen, lookup.exchange.detail = before.seen, before.detail
+        answering = Answering(lookup.exchange)
+        try:
+            await lookup._forward(reason, flight, stored, whole=True)
+        finally:
+            answering.end()
 
     async def _forward_head(self, stored: SharedResponse | None, reason: Reason) -> None:
         """Forward as HEAD: its fields may freshen what is stored, or show that it is outdated (section 4.3.5)."""
         exchange = self.exchange
         exchange.sink = HeadUpdate(self.resource, self.asked, stored, reason)
-        exchange.normalise(condition=None)
+        exchange.normalise(fields_forwarded(self.asked, None, ranged=False))
         exchange.tended = True
         self.app_context.counters.forwarded(reason, None)
         await pass_on(exchange, self.scope)
@@ -313,7 +352,7 @@ class HeaderLookup:
 
         async def forward(order: RefreshOrder) -> None:
             lookup = HeaderLookup(
-                self.app_context, self.runtime, scope, FillSource(), nowhere, self.options, self.rules, order
+                self.app_context, self.runtime, scope, FillSource(), order.hear, self.options, self.rules, order
             )
             await lookup.refresh()
 

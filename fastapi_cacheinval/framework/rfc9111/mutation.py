@@ -35,6 +35,7 @@ class HeaderMutation(Mutation):
     is stored for GET (RFC 9110 section 9.3.3), unless anything else was purged since the request entered.
     """
 
+    by_headers = True
     _groups: tuple[str, ...] = ()
     _start: Message | None = None
     _as_of: int | None = None
@@ -64,6 +65,11 @@ class HeaderMutation(Mutation):
 
     def _path_tags(self) -> list[str]:
         return [*super()._path_tags(), *self._groups]
+
+    def _target_tags(self) -> list[str]:
+        # What a response names in so many words it names whatever has made it.
+        path = self.app_context.below(self.app_context.root_of(self.arrived), self.arrived["path"])
+        return [*([path_tag(path)] if self._purges_paths() else []), *self._groups]
 
     def _note_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
         super()._note_headers(headers)

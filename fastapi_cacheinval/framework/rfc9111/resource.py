@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.keys import cache_key, variant_key
+from fastapi_cacheinval.core.keys import cache_key, encode, sent_path, variant_key
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
@@ -61,7 +61,8 @@ def origin_of(scope: Scope) -> tuple[str, bytes]:
 class Resource:
     """One request's resource.
 
-    The key holds scheme, host, the path as it was sent (`%2F` is no slash to a proxy) and the raw query.
+    The key holds scheme, host, the root path, the path that the app routes by, the path as it was sent (`%2F` is no
+    slash to a proxy) and the raw query. A layer outside may have changed one of the two paths, so both count.
     """
 
     def __init__(self, exchange: Exchange, options: HeaderOptions, rules: SearchRules) -> None:
@@ -73,8 +74,7 @@ class Resource:
         self.origin = f"{scheme}://{host.decode('latin-1')}"
         self.path = app_context.below(app_context.root_of(scope), scope["path"])
         self._query: bytes = scope.get("query_string", b"")
-        raw_path: bytes = scope.get("raw_path") or b""
-        self._spelled = raw_path.partition(b"?")[0].decode("latin-1") or scope["path"]
+        self._sent = sent_path(scope.get("raw_path"), self._query)
         self.split = bool(self._query)
         self.key = self._key(app_context, b"headers", self._query)
         self._base = self._key(app_context, b"path")
@@ -97,19 +97,13 @@ class Resource:
         )
 
     def _key(self, app_context: AppContext, *query: bytes) -> bytes:
-        settings = app_context.engine.settings
-        scheme, host = origin_of(self.exchange.arrived)
-        return cache_key(
-            namespace=settings.namespace,
-            version=settings.version,
-            scheme=scheme,
-            host=host,
-            path=self._spelled,
-            query=query,
-            # No digest of a partition is as short: what routes with policies store never meets this.
-            partition=b"headers",
-            epoch=0,
-        )
+        arrived = self.exchange.arrived
+        # A framework has a root path of its own, a mount or a layer outside has written its own here.
+        above = str(arrived.get("root_path", "")).encode("utf-8", "surrogatepass")
+        # The whole path: an app of another kind may answer by more than what is below the root path.
+        parts = app_context.key_parts("headers", origin_of(arrived), app_context.root_of(arrived), arrived["path"])
+        local = app_context.local_part((b"headers", above))
+        return cache_key(parts._replace(sent=encode((above, self._sent)), query=query, local=local))
 
     def _folded(self, rule: NoVarySearch) -> bytes:
         kept = (text.encode("utf-8", "surrogatepass") for text in rule.significant(self._query))

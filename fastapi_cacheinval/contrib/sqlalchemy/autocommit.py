@@ -1,0 +1,35 @@
+"""Whether what has been written on a connection stands already, before any commit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection
+
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import is_set_to_autocommit
+
+__all__ = ["stands"]
+
+
+def stands(connection: Connection) -> bool:
+    """Whether the last write on a connection is committed already: it is in autocommit, by whichever way."""
+    if connection.closed or connection.invalidated:
+        return False
+    made: Any = connection.connection.dbapi_connection
+    # What the driver says of the moment counts: a transaction may have been begun by hand (a recipe for SQLite).
+    driver: Any = connection.connection.driver_connection
+    inside = getattr(driver, "in_transaction", None)
+    if isinstance(inside, bool):
+        return not inside
+    ask = getattr(driver, "is_in_transaction", None)
+    if callable(ask):
+        return not ask()
+    if is_set_to_autocommit(connection):
+        return True
+    detect = getattr(connection.dialect, "detect_autocommit_setting", None)
+    if detect is not None:
+        try:
+            return bool(detect(made))
+        except NotImplementedError:
+            pass
+    return getattr(made, "autocommit", False) is True

@@ -1,0 +1,195 @@
+"""`update()` and `delete()`: which rows they change, and what the tags of these were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Delete, Result, false, select
+from sqlalchemy.orm import Mapper, ORMExecuteState
+
+from fastapi_cacheinval.contrib.sqlalchemy.flushing import Places
+from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row, keys_asked, names_set, rows_given, sets
+from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
+from fastapi_cacheinval.contrib.sqlalchemy.running import Ran, connection_for, is_bulk, options_of, run, tells
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of, keys
+from fastapi_cacheinval.contrib.sqlalchemy.statements import is_own, is_wild, target_of
+from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
+
+__all__ = ["Changes"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One statement on one class; `names` are what it sets, `columns` what is asked of its rows, if that is `told`."""
+
+    state: ORMExecuteState
+    dml: Any
+    mapper: Mapper[Any]
+    deletes: bool
+    names: set[str]
+    connection: Connection
+    columns: list[Any]
+    told: bool
+
+
+class Changes:
+    """A statement on the rows of one class, which is run as it is.
+
+    The database says which rows it has changed, by `RETURNING`. What their tags were is known from that too, where the
+    statement changes none of the values in them, or deletes the rows. Else the rows are looked up before it, by its own
+    condition, and locked; what it then changes beyond those is of unknown tags, and everything is purged.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._book = watch.book
+
+    def run(self, state: ORMExecuteState, dml: Any, mapper: Mapper[Any]) -> Result[Any] | None:
+        """Run a statement with what is to be read around it; None where it concerns no tag."""
+        deletes, names = isinstance(dml, Delete), names_set(dml, state.parameters)
+        if not (self._book.concerns(mapper) if deletes else self._book.tagged(mapper)):
+            return None
+        reaches = deletes and any(self._book.tagged(each) for each in self._book.along(mapper))
+        if self._book.of(mapper).wide and not reaches:
+            return self._watch.widely(state, mapper.self_and_descendants, "")
+        bulk = is_bulk(state, dml)
+        if not deletes and not bulk and sets(names, mapper, key_of(mapper), doubt=False):
+            return self._unknown(state, mapper, deletes=False, what="an UPDATE of a primary key")
+        self._watch.flush(state)
+        if bulk:
+            return self._by_key(state, mapper, names)
+        connection = connection_for(state, None)
+        own = key_columns(mapper, target_of(dml))
+        columns = own or []
+        if own and deletes:
+            columns = [*own, *self._further(mapper, target_of(dml))]
+        told = own is not None and tells(state, dml, connection, columns)
+        if own and not told and columns != own:
+            columns, told = own, tells(state, dml, connection, own)
+        job = _Job(state, dml, mapper, deletes, names, connection, columns, told)
+        if reaches or self._needs_a_look(job):
+            return self._look(job)
+        return self._returned(job)
+
+    def _further(self, mapper: Mapper[Any], table: Any) -> list[Any]:
+        """The columns that the tags of a deleted row take, beyond its key, as far as its table has them."""
+        found: list[Any] = []
+        for key in sorted(self._book.of(mapper).keys - set(key_of(mapper))):
+            found += [column for column in mapper.get_property(key).columns if column.table is table][:1]
+        return found
+
+    def _needs_a_look(self, job: _Job) -> bool:
+        """Whether what the database says of the changed rows is not all there is to know of their tags."""
+        family = self._book.family(job.mapper)
+        if not job.told or any(self._book.of(each).functions for each in family):
+            return True
+        if job.deletes:
+            needed = self._book.of(job.mapper).keys | set(key_of(job.mapper))
+            return len(family) > 1 or len(job.columns) < len(needed)
+        return any(sets(job.names, each, self._book.of(each).keys) for each in family)
+
+    def _unknown(self, state: ORMExecuteState, mapper: Mapper[Any], *, deletes: bool, what: str) -> Result[Any]:
+        """Run a statement whose rows cannot be told, if there are tags for any row; else raise before it."""
+        others = self._book.along(mapper) if deletes else ()
+        affected = [*mapper.self_and_descendants, *(one for each in others for one in each.self_and_descendants)]
+        return self._watch.widely(state, affected, what)
+
+    # -- rows that the database says --------------------------------------------------------------
+
+    def _returned(self, job: _Job) -> Result[Any]:
+        session = job.state.session
+        ran = run(job.state, job.dml, job.columns, telling=True)
+        if ran.rows is None:
+            self._watch.ledger.add_everything(session)
+        elif job.deletes:
+            names = [job.mapper.get_property_by_column(column).key for column in job.columns]
+            for row in ran.rows:
+                values = dict(zip(names, row, strict=True))
+                self._watch.ledger.add(session, self._book.of(job.mapper).rendered(values))
+        else:
+            self._read_again(job, ran, {(job.mapper, tuple(row)) for row in ran.rows})
+        return ran.result
+
+    def _read_again(self, job: _Job, ran: Ran, places: Places) -> None:
+        connection = ran.connection or job.connection
+        self._watch.flushes.read_again(job.state.session, places, connection, options_of(job.state))
+
+    # -- rows that are looked up -------------------------------------------------------------------
+
+    def _look(self, job: _Job) -> Result[Any]:
+        state, mapper, session = job.state, job.mapper, job.state.session
+        asked = None if job.told else keys_asked(job.dml, state.parameters, mapper)
+        if is_wild(job.dml) and asked is None:
+            what = "a condition that picks rows by chance"
+            return self._unknown(state, mapper, deletes=job.deletes, what=what)
+        if not job.told and asked is None and not self._is_certain(job):
+            what = "a condition that other writers may change, where the database does not return what was changed"
+            return self._unknown(state, mapper, deletes=job.deletes, what=what)
+        if not job.told and job.connection.dialect.name == "sqlite":
+            # It has no locks of rows: what the statement is about to lock is locked before the look.
+            job.connection.execute(target_of(job.dml).delete().where(false()))
+        again: Places = set()
+        with reading(job.connection, self._book, options_of(state)) as reader:
+            if asked is None:
+                query: Any = select(*keys(mapper)).with_for_update(key_share=not job.deletes, of=keys(mapper)[0])
+                query = query.where(*job.dml._where_criteria).options(*job.dml._with_options)  # noqa: SLF001
+                found = reader.identities(query, state.parameters)
+            else:
+                found = reader.present(mapper, asked, gone=job.deletes)
+            self._watch.ledger.add(session, [*self._book.of(mapper).wide, *reader.tags(mapper, found, lock=True)])
+            if job.deletes:
+                self._watch.flushes.along(session, reader, mapper, found, again)
+        ran = run(state, job.dml, job.columns, telling=job.told)
+        if not (self._agrees(job, ran, found) if asked is None else self._asked_agrees(job, ran, found, asked)):
+            self._watch.ledger.add_everything(session)
+        if not job.deletes:
+            changed = found if ran.rows is None else [row[: len(mapper.primary_key)] for row in ran.rows]
+            again.update((mapper, each) for each in changed)
+        self._read_again(job, ran, again)
+        return ran.result
+
+    def _is_certain(self, job: _Job) -> bool:
+        """Whether the rows that are looked up are those that are changed if only their number is the same."""
+        dialect, several = job.connection.dialect, job.state.is_executemany
+        counts = dialect.supports_sane_multi_rowcount if several else dialect.supports_sane_rowcount
+        return counts and is_own(job.dml, frozenset(job.names) if several else frozenset())
+
+    @staticmethod
+    def _agrees(job: _Job, ran: Ran, found: list[Identity]) -> bool:
+        if ran.connection is not None and ran.connection is not job.connection:
+            return False
+        if job.told:
+            size = len(job.mapper.primary_key)
+            return ran.rows is not None and {row[:size] for row in ran.rows} <= set(found)
+        return ran.count is not None and ran.count <= len(found)
+
+    def _asked_agrees(self, job: _Job, ran: Ran, found: list[Identity], asked: list[Identity]) -> bool:
+        """Whether no row has come to one of the keys between the look and the statement."""
+        if ran.connection is not None and ran.connection is not job.connection:
+            return False
+        if job.deletes:
+            return len(set(found)) == len(set(asked)) or (ran.count is not None and ran.count <= len(found))
+        with reading(job.connection, self._book, options_of(job.state)) as reader:
+            return set(reader.present(job.mapper, asked)) <= set(found)
+
+    # -- rows whose keys are given -----------------------------------------------------------------
+
+    def _by_key(self, state: ORMExecuteState, mapper: Mapper[Any], names: set[str]) -> Result[Any]:
+        """`session.execute(update(Class), [...])`: each set of parameters has its row's key."""
+        given = [key_of_row(row, mapper) for row in rows_given(None, state.parameters)]
+        if not given or None in given:
+            return self._unknown(state, mapper, deletes=False, what="an UPDATE by primary keys that are not given")
+        found = [each for each in given if each is not None]
+        session, connection = state.session, connection_for(state, mapper)
+        options = options_of(state, of_statement=True)
+        with reading(connection, self._book, options) as reader:
+            there = reader.present(mapper, found)
+            self._watch.ledger.add(session, reader.tags(mapper, there, lock=True))
+        result = state.invoke_statement()
+        with reading(connection, self._book, options) as reader:
+            now = reader.present(mapper, found)
+            self._watch.ledger.add(session, reader.tags(mapper, now, lock=False))
+        if not set(now) <= set(there):
+            self._watch.ledger.add_everything(session)
+        return result

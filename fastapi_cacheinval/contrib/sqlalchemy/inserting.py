@@ -1,0 +1,116 @@
+"""`insert()`: the rows by their keys, which are given, or which the database gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Insert, Result
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.orm import Mapper, ORMExecuteState
+
+from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row, on_conflict, replaces, rows_given, sets
+from fastapi_cacheinval.contrib.sqlalchemy.running import (
+    connection_for,
+    is_bulk,
+    options_of,
+    run_inserting,
+    shows,
+    where_of,
+)
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of, keys
+from fastapi_cacheinval.contrib.sqlalchemy.statements import target_of
+from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
+
+__all__ = ["Inserts"]
+
+
+class Inserts:
+    """An INSERT of rows of one class."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._book = watch.book
+
+    def run(self, state: ORMExecuteState, dml: Insert, mapper: Mapper[Any]) -> Result[Any] | None:
+        """Run an INSERT and read the tags of its rows; None where they have none."""
+        if not self._book.tagged(mapper):
+            return None
+        if self._book.of(mapper).wide:
+            return self._unknown(state, mapper, "")
+        if replaces(dml):
+            if self._may_lose(dml, mapper):
+                return self._unknown(state, mapper, "an INSERT that may replace rows")
+        else:
+            given = [key_of_row(row, mapper) for row in rows_given(dml, state.parameters)]
+            if given and None not in given:
+                result = state.invoke_statement()
+                self._read(state, dml, mapper, [each for each in given if each is not None], where_of(result))
+                return result
+        return self._by_database(state, dml, mapper)
+
+    def _unknown(self, state: ORMExecuteState, mapper: Mapper[Any], what: str) -> Result[Any]:
+        return self._watch.widely(state, mapper.self_and_descendants, what)
+
+    def _may_lose(self, dml: Insert, mapper: Mapper[Any]) -> bool:
+        """Whether the old tags of a row that is there already may be others than its new ones."""
+        names = on_conflict(dml)
+        if not names:
+            return names is None
+        for each in self._book.family(mapper):
+            rules = self._book.of(each)
+            if rules.functions or sets(names, each, rules.keys | set(key_of(each))):
+                return True
+        return False
+
+    def _by_database(self, state: ORMExecuteState, dml: Any, mapper: Mapper[Any]) -> Result[Any]:
+        table: Any = target_of(dml)
+        own = key_columns(mapper, table)
+        bulk = is_bulk(state, dml)
+        # SQLAlchemy writes all of the class's tables in its bulk INSERT, and the base's key comes first.
+        columns = list(mapper.primary_key) if bulk else own
+        if columns is None:
+            return self._unknown(state, mapper, "an INSERT into a table without the primary key")
+        if dml._returning and not shows(dml, columns):  # noqa: SLF001
+            return self._unknown(state, mapper, "an INSERT that returns no primary keys")
+        if not dml._returning and not replaces(dml) and not bulk and _is_one_row(state, dml):  # noqa: SLF001
+            result = state.invoke_statement()
+            self._read(state, dml, mapper, _given_by_database(result, columns), where_of(result))
+            return result
+        dialect = connection_for(state, mapper if bulk else None).dialect
+        able = dialect.insert_returning and table.implicit_returning
+        if state.is_executemany or bulk:
+            able = able and dialect.insert_executemany_returning
+        if not dml._returning and not able:  # noqa: SLF001
+            return self._unknown(state, mapper, "an INSERT without its primary keys")
+        asked = keys(mapper) if state.is_orm_statement else columns
+        ran = run_inserting(state, dml, columns, asked)
+        self._read(state, dml, mapper, ran.rows, ran.connection)
+        return ran.result
+
+    def _read(
+        self,
+        state: ORMExecuteState,
+        dml: Any,
+        mapper: Mapper[Any],
+        found: list[Identity] | None,
+        connection: Connection | None,
+    ) -> None:
+        if found is None:
+            self._watch.ledger.add_everything(state.session)
+            return
+        where = connection or connection_for(state, mapper if is_bulk(state, dml) else None)
+        places = {(mapper, tuple(each)) for each in found}
+        self._watch.flushes.read_again(state.session, places, where, options_of(state))
+
+
+def _is_one_row(state: ORMExecuteState, dml: Any) -> bool:
+    return not state.is_executemany and not dml._multi_values and dml.select is None  # noqa: SLF001
+
+
+def _given_by_database(result: Any, columns: list[Any]) -> list[Identity] | None:
+    """The key that SQLAlchemy fetches for every INSERT of one row; None where it has not."""
+    if not isinstance(result, CursorResult):
+        return None
+    keyed = dict(zip(columns[0].table.primary_key, result.inserted_primary_key or (), strict=False))
+    key = tuple(keyed.get(column) for column in columns)
+    return None if None in key else [key]

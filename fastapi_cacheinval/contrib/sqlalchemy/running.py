@@ -1,0 +1,189 @@
+"""A statement is run as the app wrote it, and tells which rows it has changed where the database can say so.
+
+`RETURNING` is added only where the app's own result does not show it. Nothing else of a statement is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import Connection, Delete, Update
+from sqlalchemy.engine import CursorResult, Result
+from sqlalchemy.orm import Mapper, ORMExecuteState
+
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import hide_rows, no_rows, prebuffer
+from fastapi_cacheinval.contrib.sqlalchemy.statements import entity_of, reads_other_tables, target_of
+
+__all__ = ["Ran", "connection_for", "is_bulk", "options_of", "run", "run_inserting", "shows", "tells", "where_of"]
+
+# What says how a statement is run or its result handled, and not which rows it means.
+_OF_THE_RUN = frozenset(
+    {
+        *(
+            "synchronize_session",
+            "autoflush",
+            "populate_existing",
+            "identity_token",
+            "is_delete_using",
+            "is_update_from",
+        ),
+        *("dml_strategy", "render_nulls", "yield_per", "stream_results", "max_row_buffer", "prebuffer_rows"),
+        *("compiled_cache", "preserve_rowcount", "insertmanyvalues_page_size", "isolation_level", "no_parameters"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A statement that has been run: the app's result, the asked-for values of each changed row, and where it ran.
+
+    `rows` is None where the database did not say, `connection` None where the result does not. `count` is how many rows
+    were changed, None where that is not known.
+    """
+
+    result: Result[Any]
+    rows: list[tuple[Any, ...]] | None
+    connection: Connection | None
+    count: int | None = None
+
+
+def is_bulk(state: ORMExecuteState, dml: Any) -> bool:
+    """Whether SQLAlchemy takes the parameters for rows of the class, with their keys: its bulk INSERT and UPDATE."""
+    if entity_of(dml) is None or isinstance(dml, Delete) or not state.parameters:
+        return False
+    if isinstance(dml, Update) and not isinstance(state.parameters, list):
+        return False
+    return state.execution_options.get("dml_strategy", "auto") in ("auto", "bulk")
+
+
+def options_of(state: ORMExecuteState, *, of_statement: bool = False) -> dict[str, Any]:
+    """The execution options that a look at the same rows needs: the map of schemas, and those of the app's own.
+
+    `of_statement` leaves out those of the call: SQLAlchemy's bulk UPDATE does not hear of them.
+    """
+    statement: Any = state.statement
+    every: Any = statement._execution_options if of_statement else state.execution_options  # noqa: SLF001
+    return {name: value for name, value in every.items() if name not in _OF_THE_RUN and not name.startswith("_")}
+
+
+def connection_for(state: ORMExecuteState, mapper: Mapper[Any] | None) -> Connection:
+    """The connection that a statement is run on; `mapper` for a bulk one, which is routed by its class alone."""
+    arguments: dict[str, Any] = dict(state.bind_arguments) if mapper is None else {"mapper": mapper.base_mapper}
+    return state.session.connection(bind_arguments=cast("Any", arguments))
+
+
+def shows(dml: Any, columns: Sequence[Any]) -> bool:
+    """Whether the app's own `RETURNING` holds these columns."""
+    returned: set[Any] = set()
+    for one in getattr(dml, "_all_selected_columns", ()):
+        returned.add(one._deannotate() if hasattr(one, "_deannotate") else one)  # noqa: SLF001
+    return returned.issuperset(columns)
+
+
+def tells(state: ORMExecuteState, dml: Any, connection: Connection, columns: Sequence[Any]) -> bool:
+    """Whether the database says these columns of each row that an UPDATE or a DELETE changes."""
+    if dml._returning and (shows(dml, columns) or dml is not state.statement):  # noqa: SLF001
+        return shows(dml, columns)
+    table, dialect, given = target_of(dml), connection.dialect, bool(dml._return_defaults)  # noqa: SLF001
+    if dml is not state.statement or state.is_executemany or given or table is None:
+        return False
+    kind = "delete" if isinstance(dml, Delete) else "update"
+    if not (table.implicit_returning and getattr(dialect, f"{kind}_returning")):
+        return False
+    return getattr(dialect, f"{kind}_returning_multifrom") or not reads_other_tables(dml)
+
+
+def run(state: ORMExecuteState, dml: Any, columns: Sequence[Any], *, telling: bool) -> Ran:
+    """Run an UPDATE or a DELETE; `telling` where `tells` has said that these columns are to be had."""
+    if not telling:
+        if dml._returning:  # noqa: SLF001
+            result, rows = _looked_at(state, None, ())
+            return Ran(result, None, where_of(result), None if rows is None else len(rows))
+        result = state.invoke_statement()
+        cursor = _cursor_of(result)
+        count = -1 if cursor is None else cursor.rowcount
+        return Ran(result, None, where_of(result), None if count < 0 else count)
+    if dml._returning and not shows(dml, columns):  # noqa: SLF001
+        result, rows = _looked_at(state, dml.returning(*columns), columns)
+        # The app sees the columns that it has asked for, and nothing of those behind them.
+        return Ran(result.columns(*range(len(result.keys()) - len(columns))), rows, where_of(result))
+    if dml._returning:  # noqa: SLF001
+        result, rows = _looked_at(state, None, columns)
+        return Ran(result, rows, where_of(result))
+    result = state.invoke_statement(statement=dml.return_defaults(*columns))
+    rows, cursor = None, _cursor_of(result)
+    if cursor is not None:
+        read = _reader(cursor, columns)
+        if read is not None:
+            rows = [tuple(read(row)) for row in cursor.context.returned_default_rows or ()]
+            hide_rows(cursor)
+    return Ran(result, rows, where_of(result))
+
+
+def run_inserting(state: ORMExecuteState, dml: Any, columns: Sequence[Any], keys: Sequence[Any]) -> Ran:
+    """Run an INSERT for the keys of its rows: from the app's own `RETURNING`, or from one that the app does not see."""
+    if dml._returning:  # noqa: SLF001
+        return run(state, dml, columns, telling=True)
+    result, rows = _looked_at(state, dml.returning(*keys), columns)
+    connection = where_of(result)
+    if is_bulk(state, dml):
+        # SQLAlchemy gives an empty result for it.
+        return Ran(no_rows(), rows, connection)
+    cursor = _cursor_of(result)
+    if cursor is not None:
+        cursor.context._rowcount = None if rows is None else len(rows)  # noqa: SLF001
+        hide_rows(cursor)
+        return Ran(cursor, rows, connection)
+    return Ran(result, rows, connection)
+
+
+def where_of(result: Any) -> Connection | None:
+    """The connection that a result comes from, where it says so."""
+    cursor = _cursor_of(result)
+    return None if cursor is None else cursor.context.root_connection
+
+
+def _cursor_of(result: Any) -> Any:
+    """The driver's result, which may be below that of an ORM; None where a listener of the app gave another."""
+    cursor: Any = getattr(result, "raw", result)
+    is_one = isinstance(cursor, CursorResult)
+    return cast("Any", cursor) if is_one else None
+
+
+def _reader(cursor: Any, columns: Sequence[Any]) -> Any:
+    if not cursor.returns_rows:
+        # A listener of the app has put another statement in its place.
+        return None
+    try:
+        return cursor._tuple_getter(columns)  # noqa: SLF001  # as SQLAlchemy does for synchronize_session="fetch"
+    except KeyError:
+        return None
+
+
+def _looked_at(state: ORMExecuteState, statement: Any, columns: Sequence[Any]) -> tuple[Any, list[Any] | None]:
+    """Run a statement with a `RETURNING`: its result, and these columns of its rows.
+
+    Asynchronous sessions have the rows loaded as objects at once; here that comes after they have been looked at.
+    """
+    at_once = state.execution_options.get("prebuffer_rows", False)
+    result: Any = state.invoke_statement(statement=statement, execution_options={"prebuffer_rows": False})
+    rows = _seen(result, columns)
+    if at_once:
+        prebuffer(result)
+    return result, rows
+
+
+def _seen(result: Any, columns: Sequence[Any]) -> list[tuple[Any, ...]] | None:
+    """The columns of the rows of a result, which is as if it had not been looked at."""
+    cursor = _cursor_of(result)
+    if cursor is None:
+        return None
+    read = _reader(cursor, columns)
+    if read is None:
+        return None
+    rows: Any = cursor.all()
+    found = [tuple(read(row)) for row in rows]
+    cursor._rewind(rows)  # noqa: SLF001  # as SQLAlchemy does where it has read the rows of a RETURNING first
+    return found

@@ -1,0 +1,79 @@
+"""The one place that touches names of SQLAlchemy's modules and sessions that it does not document; tests pin each.
+
+What is private in statements and results is read where it is needed, as SQLAlchemy's own extensions do.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, cast
+
+from sqlalchemy import Connection, Result
+from sqlalchemy.engine import ChunkedIteratorResult
+from sqlalchemy.engine import cursor as _cursor
+from sqlalchemy.orm import Mapper, Session
+
+__all__ = ["as_flushing", "hide_rows", "is_set_to_autocommit", "no_rows", "prebuffer", "registries"]
+
+_of_cursors: Any = _cursor
+_of_mappers: Any = sys.modules[Mapper.__module__]
+
+
+def registries() -> Any:
+    """Every registry of mapped classes in this process."""
+    return _of_mappers._all_registries()  # noqa: SLF001
+
+
+@contextmanager
+def as_flushing(session: Session) -> Generator[None]:
+    """A session that splits readers from writers asks this, as in SQLAlchemy's recipe: inside, it names a writer."""
+    any_session: Any = session
+    before = any_session._flushing  # noqa: SLF001
+    any_session._flushing = True  # noqa: SLF001
+    try:
+        yield
+    finally:
+        any_session._flushing = before  # noqa: SLF001
+
+
+def is_set_to_autocommit(connection: Connection) -> bool:
+    """Whether the isolation level of a connection, or of its engine, is `AUTOCOMMIT`."""
+    asked: Any = connection
+    return bool(asked._is_autocommit_isolation())  # noqa: SLF001
+
+
+def no_rows() -> Result[Any]:
+    """What SQLAlchemy gives for its bulk INSERT without `RETURNING`."""
+    result: Result[Any] = _of_cursors.null_dml_result()
+    return result
+
+
+def prebuffer(result: Any) -> None:
+    """Load what an ORM's result holds now, as SQLAlchemy does for its asynchronous sessions."""
+    is_lazy = isinstance(result, ChunkedIteratorResult)
+    if not is_lazy:
+        return
+    lazy: Any = cast("Any", result)
+    loaded: list[Any] = list(lazy.chunks(None))
+
+    def chunks(_: object) -> Iterator[Any]:
+        return iter(loaded)
+
+    lazy.chunks = chunks
+    lazy.iterator = chain.from_iterable(loaded)
+
+
+def hide_rows(result: Any) -> None:
+    """Give a result the face that it has without `RETURNING`: no rows, and the same count."""
+    asked: Any = getattr(result.context.compiled, "_annotations", None) or {}
+    if asked.get("synchronize_session") == "fetch":
+        # It has those keys then without us.
+        return
+    result.context.returned_default_rows = None
+    result.context._is_explicit_returning = False  # noqa: SLF001
+    result._metadata = _of_cursors._NO_RESULT_METADATA  # noqa: SLF001
+    result.cursor_strategy = _of_cursors._NO_CURSOR_DML  # noqa: SLF001
+    result._reset_memoizations()  # noqa: SLF001

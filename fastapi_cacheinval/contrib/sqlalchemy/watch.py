@@ -1,0 +1,54 @@
+"""What every kind of statement needs: the rules, what was changed, and the last resorts where rows cannot be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Result
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session
+
+from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
+from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes
+from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
+from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
+
+__all__ = ["Watch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """The parts of a collector; `settle` purges at once what a connection in autocommit has written."""
+
+    book: RuleBook
+    ledger: Ledger
+    flushes: Flushes
+    settle: Callable[[Session, Connection | None], None]
+
+    def any_row(self, mappers: Iterable[Mapper[Any]], what: str) -> tuple[str, ...]:
+        """The tags that stand for any row of these classes; raises `UnknownRows` where one has none."""
+        tags: dict[str, None] = {}
+        for mapper in mappers:
+            rules = self.book.of(mapper)
+            if rules:
+                wide = rules.any_row
+                if wide is None:
+                    raise UnknownRows(mapper.class_.__name__, what)
+                tags.update(dict.fromkeys(wide))
+        return tuple(tags)
+
+    def widely(self, state: ORMExecuteState, mappers: Iterable[Mapper[Any]], what: str) -> Result[Any]:
+        """Run a statement exactly as it is written, and purge what stands for any row of these classes."""
+        tags = self.any_row(mappers, what)
+        result = state.invoke_statement()
+        self.ledger.add(state.session, tags)
+        return result
+
+    @staticmethod
+    def flush(state: ORMExecuteState) -> None:
+        """As the statement itself would: its rows are looked for before it is run."""
+        if state.is_orm_statement and not state.execution_options.get("autoflush", True):
+            return
+        if state.session.autoflush:
+            state.session.flush()

@@ -1,0 +1,71 @@
+"""Keeping an answer that is not for everybody out of shared caches downstream (RFC 9111 section 5.2.2.7, RFC 9213)."""
+
+from __future__ import annotations
+
+from fastapi_cacheinval.grammar.cache_control import parse
+from fastapi_cacheinval.grammar.fields import OWS, RawHeaders, split_list, values
+
+__all__ = ["made_private", "says_shared"]
+
+_CONTROL = b"cache-control"
+# What lets a shared cache keep an answer, or makes less of `private`.
+_SHARING = frozenset({b"public", b"s-maxage"})
+_DROPPED = _SHARING | {b"private", b"immutable"}
+# Fields by which certain caches keep an answer whatever `Cache-Control` says: of CDNs, and of nginx.
+_TARGETED = frozenset({b"surrogate-control", b"edge-control", b"x-accel-expires"})
+_OF_CDNS = b"cdn-cache-control"
+_FORBIDDING = (b"no-store", b"private", b"no-cache")
+
+
+def made_private(fields: RawHeaders) -> list[tuple[bytes, bytes]] | None:
+    """The fields of an answer, in lower-case names, so that no shared cache keeps it; None where they are so already.
+
+    `public`, `s-maxage` and `immutable` go, a bare `private` comes, and all else of `Cache-Control` stays for the
+    browser. Fields for CDNs that allow anything go. Nothing is added to an answer without any word on its lifetime.
+    """
+    lines = values(fields, _CONTROL)
+    allowing = {line for line in fields if _allows(line)}
+    if lines:
+        said = parse(lines)
+        kept_out = (said.private is True or said.no_store) and _SHARING.isdisjoint(_names(lines))
+    else:
+        kept_out = not allowing and not values(fields, b"expires")
+    if kept_out:
+        return None if not allowing else [line for line in fields if line not in allowing]
+    members = [b"private", *(member for line in lines for member in split_list(line) if _name(member) not in _DROPPED)]
+    made: list[tuple[bytes, bytes]] = []
+    control: tuple[bytes, bytes] | None = (_CONTROL, b", ".join(members))
+    for line in fields:
+        if line[0] == _CONTROL:
+            made += [control] if control is not None else []
+            control = None
+        elif line not in allowing:
+            made.append(line)
+    return [*made, control] if control is not None else made
+
+
+def says_shared(fields: RawHeaders) -> bytes | None:
+    """What of an answer's fields says in so many words that shared caches may keep it; None where nothing does."""
+    for name, value in fields:
+        if (name == _CONTROL and not _SHARING.isdisjoint(_names([value]))) or _allows((name, value)):
+            return name + b": " + value
+    return None
+
+
+def _name(member: bytes) -> bytes:
+    return member.partition(b"=")[0].rstrip(OWS).lower()
+
+
+def _names(lines: list[bytes]) -> set[bytes]:
+    return {_name(member) for line in lines for member in split_list(line)}
+
+
+def _allows(line: tuple[bytes, bytes]) -> bool:
+    """Whether a line is meant for certain shared caches, and does not forbid them to keep the answer."""
+    name, value = line
+    if name == b"x-accel-expires":
+        return value.strip(OWS) != b"0"
+    if name not in _TARGETED and not name.endswith(_OF_CDNS):
+        return False
+    said = value.lower()
+    return not any(word in said for word in _FORBIDDING)

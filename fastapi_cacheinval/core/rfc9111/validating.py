@@ -1,0 +1,84 @@
+"""What a 304, or the answer to a HEAD, says of a stored response (RFC 9111 sections 4.3.4 and 4.3.5)."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse
+from fastapi_cacheinval.grammar.dates import parse_date
+from fastapi_cacheinval.grammar.entity_tags import parse_etag, strong_match, weak_match
+from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
+
+__all__ = ["HeadSays", "confirms", "head_says"]
+
+_ETAG, _MODIFIED = b"etag", b"last-modified"
+# Statuses below 400 that answer the conditions or the range of one request.
+_OF_ONE_REQUEST = frozenset({206, 304})
+_GONE = frozenset({404, 410})
+# More than any length has: int() of very long text is slow and then raises.
+_MOST_DIGITS = 18
+
+
+def confirms(stored: SharedResponse, update: RawHeaders, wall: float) -> bool:
+    """Whether a 304 to the validators of `stored` speaks of it, and not of another response of the same resource.
+
+    A strong `ETag` has to be the stored one. Weak validators have to correspond, every one that the 304 has. A 304
+    without any validator answers the one that was sent. `wall` is seconds since the epoch.
+    """
+    tags, moments = values(update, _ETAG), values(update, _MODIFIED)
+    if any(not _same_tag(stored, tag) for tag in tags):
+        return False
+    strong = any((parsed := parse_etag(tag)) is not None and not parsed.weak for tag in tags)
+    return strong or all(_same_moment(stored, moment, wall) for moment in moments)
+
+
+def _same_tag(stored: SharedResponse, tag: bytes) -> bool:
+    own = first(stored.headers, _ETAG)
+    if own is None:
+        return False
+    one, other = parse_etag(own), parse_etag(tag)
+    if one is None or other is None:
+        return own == tag
+    return weak_match(one, other) if other.weak else strong_match(one, other)
+
+
+def _same_moment(stored: SharedResponse, moment: bytes, wall: float) -> bool:
+    own = first(stored.headers, _MODIFIED)
+    if own is None:
+        return False
+    parsed = parse_date(moment, wall)
+    return own == moment if parsed is None else parsed == parse_date(own, wall)
+
+
+class HeadSays(Enum):
+    """What the answer to a HEAD means for the stored response to GET."""
+
+    THE_SAME = "its fields renew what is stored"
+    NOTHING = "what is stored stays as it is"
+    UNKNOWN = "nobody can tell: what is stored is not to be used without asking again"
+    CHANGED = "what is stored is outdated"
+
+
+def head_says(stored: SharedResponse, status: int, headers: RawHeaders) -> HeadSays:
+    """What a HEAD's answer says of `stored`; `headers` have lower-case names.
+
+    Only a 200 renews a stored 200, and only by a validator that both have, if every validator of the answer and its
+    `Content-Length` are those that are stored. Statuses that are about the request or the server say nothing.
+    """
+    if status != stored.status:
+        changed = status in _GONE or (200 <= status < 400 and status not in _OF_ONE_REQUEST)
+        return HeadSays.CHANGED if changed else HeadSays.NOTHING
+    if status != 200:
+        return HeadSays.NOTHING
+    lengths = values(headers, b"content-length")
+    if any(not line.isdigit() or len(line) > _MOST_DIGITS or int(line) != len(stored.body) for line in lengths):
+        return HeadSays.CHANGED
+    both = [
+        (own, said)
+        for name in (_ETAG, _MODIFIED)
+        for own, said in [(first(stored.headers, name), first(headers, name))]
+        if said is not None
+    ]
+    if any(own is not None and own != said for own, said in both):
+        return HeadSays.CHANGED
+    return HeadSays.THE_SAME if both and all(own is not None for own, _ in both) else HeadSays.UNKNOWN

@@ -1,0 +1,64 @@
+"""How many tags a response or a purge may have, and that it costs no more to give more."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastapi_cacheinval.core.tag_limits import (
+    MOST_TAG_BYTES,
+    MOST_TAGS,
+    bounded_tags,
+    fits,
+    surrogate_tags,
+    too_many_tags,
+)
+from fastapi_cacheinval.core.tags import ALL, normalise_tags, path_tag
+
+
+def test_as_many_as_are_allowed_are_normalised_and_more_are_everything() -> None:
+    """Duplicates and empty ones count for nothing."""
+    most = [f"tag:{number}" for number in range(MOST_TAGS)]
+    assert bounded_tags(["", *most, *most]) == tuple(most)
+    assert bounded_tags([*most, "one more"]) == (ALL,)
+    assert bounded_tags(["a b", "ü"]) == normalise_tags(["a b", "ü"])
+
+
+def test_the_bytes_are_bounded_too() -> None:
+    """Long texts, and those that have to be encoded."""
+    assert bounded_tags(["x" * MOST_TAG_BYTES]) == normalise_tags(["x" * MOST_TAG_BYTES])
+    assert bounded_tags(["x" * MOST_TAG_BYTES, "y"]) == (ALL,)
+    assert bounded_tags(["ü" * MOST_TAG_BYTES]) == (ALL,)
+    assert not fits([path_tag("/" + "ü" * 300 + str(number)) for number in range(1_000)])
+    assert fits([path_tag("/" + "ü" * 200 + str(number)) for number in range(1_000)])
+
+
+def test_it_stops_at_the_limit() -> None:
+    """What comes after it is not even looked at."""
+
+    def endless() -> object:
+        number = 0
+        while True:
+            number += 1
+            yield f"tag:{number}"
+
+    assert bounded_tags(endless()) == (ALL,)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [b"surrogate-key", b"cache-tag", b"edge-cache-tag", b"cache-groups"])
+@pytest.mark.parametrize("separator", [b" ", b","])
+def test_a_response_that_names_too_many_is_known_without_parsing(name: bytes, separator: bytes) -> None:
+    """By fields, by what was collected, and by both together."""
+    half = separator.join(b"tag:%d" % number for number in range(MOST_TAGS // 2))
+    collected = [f"own:{number}" for number in range(MOST_TAGS // 2)]
+    assert not too_many_tags((), [(name, half)])
+    assert not too_many_tags(collected, [(name, half)])
+    assert too_many_tags([*collected, "more"], [(name, half)])
+    assert too_many_tags((), [(name, half), (name, half), (name, b"more")])
+    assert too_many_tags((ALL,), [])
+    assert too_many_tags((), [(name, b"x" * (MOST_TAG_BYTES + 1))])
+
+
+def test_a_field_that_is_too_long_is_everything() -> None:
+    """On an unsafe request it purges."""
+    assert surrogate_tags([(b"surrogate-key", b"a b"), (b"surrogate-key", b"c")]) == ("a", "b", "c")
+    assert surrogate_tags([(b"surrogate-key", b"a " * MOST_TAG_BYTES)]) == (ALL,)
