@@ -8,7 +8,7 @@ from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.statistics import SourceState, Statistics
-from fastapi_cacheinval.core.tags import TagTemplate
+from fastapi_cacheinval.core.tags import TagTemplate, render_value
 from fastapi_cacheinval.dependencies import CacheTags, cached, invalidates, invalidates_nothing
 from fastapi_cacheinval.engine.request_tags import add_tags, purge_with_request
 from fastapi_cacheinval.errors import (
@@ -47,4 +47,5 @@ __all__ = [
     "invalidates",
     "invalidates_nothing",
     "purge_with_request",
+    "render_value",
 ]

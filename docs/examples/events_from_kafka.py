@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache
 from fastapi_cacheinval.contrib.kafka import KafkaSource, PoisonRecord, Record
+from fastapi_cacheinval.sources import Change
 
 cache = HTTPCache.from_url("redis://localhost:6379/0")
 app = FastAPI()
@@ -17,9 +18,9 @@ def tags(record: Record) -> list[str]:
     return [f"product:{price['product_id']}", "products"]
 
 
-async def on_poison(record: Record, error: Exception) -> list[str]:
-    return ["products"]  # nobody knows which product it was
+async def unreadable(record: Record, error: Exception) -> Change:
+    return Change(("products",))  # nobody knows which product it was
 
 
 CONFIG = {"bootstrap.servers": "kafka.internal:9092", "group.id": "shop-cache"}
-cache.attach(KafkaSource(cache, CONFIG, ["prices"], tags=tags, on_poison=on_poison))
+cache.attach(KafkaSource(cache, CONFIG, ["prices"], tags=tags, on_unreadable=unreadable))

@@ -5,6 +5,7 @@ from fastapi import FastAPI
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
 from fastapi_cacheinval.contrib.sqs import Message, PoisonMessage, SQSSource
+from fastapi_cacheinval.sources import KEEP, Unread
 
 cache = HTTPCache.from_url(os.environ["REDIS_URL"], namespace="shop")
 
@@ -15,12 +16,13 @@ def changed(message: Message) -> list[str]:
     return [f"product:{message.json()['product_id']}"]
 
 
-async def keep(message: Message, error: PoisonMessage) -> None:
+async def unreadable(message: Message, error: PoisonMessage) -> Unread:
     print(f"{message.id} from {message.source or message.topic or 'the queue'}: {error}")
+    return KEEP  # for the dead-letter queue
 
 
 QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/price-changes"
-source = SQSSource(cache, QUEUE, tags=changed, on_poison=keep)
+source = SQSSource(cache, QUEUE, tags=changed, on_unreadable=unreadable)
 cache.attach(source)  # it lives as long as the app
 
 app = FastAPI()

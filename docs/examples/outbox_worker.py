@@ -5,6 +5,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from fastapi_cacheinval import HTTPCache, Receipt
 from fastapi_cacheinval.contrib.outbox import Outbox, OutboxRelay, UnreadableRow
+from fastapi_cacheinval.sources import DROP, Unread
 
 
 async def purged(receipt: Receipt) -> None:
@@ -12,15 +13,16 @@ async def purged(receipt: Receipt) -> None:
     print("line", receipt.seq)
 
 
-async def unreadable(row: UnreadableRow) -> None:
-    """What somebody wrote that is no list of tags; it is deleted when this returns."""
-    print("row", row.id, row.reason)
+async def unreadable(row: UnreadableRow, error: Exception) -> Unread:
+    """What somebody wrote that is no list of tags."""
+    print("row", row.id, error)
+    return DROP
 
 
 def relay() -> OutboxRelay:
     engine = create_async_engine(os.environ["DATABASE_URL"])
     cache = HTTPCache.from_url(os.environ["REDIS_URL"], namespace="shop")
-    return OutboxRelay(cache, engine, Outbox(), then=purged, on_poison=unreadable)
+    return OutboxRelay(cache, engine, Outbox(), then=purged, on_unreadable=unreadable)
 
 
 if __name__ == "__main__":

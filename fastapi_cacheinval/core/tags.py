@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 import re
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from enum import Enum
+from typing import Literal
 from urllib.parse import quote, unquote
 
 from fastapi_cacheinval.errors import ConfigurationError
@@ -42,6 +45,9 @@ _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F))
 _NORMAL = re.compile(rf"[\x21-\x7e]{{1,{MAX_TAG_BYTES}}}\Z")
 _HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/]*")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
+_COLUMN = re.compile(r"[^\[\].!:{}]+\Z")
+# Before and after the point. PostgreSQL's `numeric`, the widest type there is, has 131,072 before it.
+_MOST_DIGITS = 131_072
 
 
 def is_reserved(tag: str) -> bool:
@@ -104,18 +110,65 @@ def normalise_tags(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def render_value(value: object) -> str | None:
-    """A validated parameter as it stands in a tag; an `Enum` renders as its value, None as nothing."""
-    if isinstance(value, Enum):
-        value = value.value
-    return None if value is None else str(value)
+    """A value as it stands in a tag; None where the tag is left out. Everything that makes a tag of a value uses it.
+
+    None is nothing, and an `Enum` its value. `True` is `True`. A number has no exponent and no zeros at its end:
+    `Decimal("30.50")` and `30.5` are `30.5`, `42.0` is `42`, `-0.0` is `0`; then there are `NaN`, `Infinity` and
+    `-Infinity`. A `datetime` with a time zone is brought to UTC: `2026-01-02 03:04:05+00:00`. A `timedelta` is its
+    seconds as a number, and bytes are lower-case hexadecimal digits. All else is what `str` makes of it. Raises what
+    `str` raises: `ValueError` for an `int` of more than 4,300 digits.
+    """
+    match value:
+        case None:
+            return None
+        case Enum():
+            return render_value(value.value)
+        case float():
+            # The shortest digits that stand for it, as databases and JSON write them.
+            return _number(Decimal(float.__repr__(value)))
+        case Decimal():
+            return _number(value)
+        case timedelta():
+            return _number(Decimal(f"{value // timedelta(microseconds=1)}E-6"))
+        case datetime():
+            return str(_in_utc(value))
+        case bytes() | bytearray() | memoryview():
+            return value.hex()
+        case _:
+            return str(value)
+
+
+def _number(value: Decimal) -> str:
+    if value.is_nan():
+        return "NaN"
+    if value.is_infinite():
+        return "Infinity" if value > 0 else "-Infinity"
+    if not value:
+        return "0"
+    if abs(value.adjusted()) > _MOST_DIGITS:
+        # No database holds such a number, and a client must not be able to ask for a gigabyte of zeros.
+        sign, digits, exponent = value.as_tuple()
+        text = "".join(map(str, digits))
+        kept = text.rstrip("0")
+        return f"{'-' if sign else ''}{kept}E{int(exponent) + len(text) - len(kept)}"
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value if value.utcoffset() is None else value.astimezone(UTC)
+    except OverflowError:
+        # Within a day of the first or the last moment that there is.
+        return value
 
 
 @dataclass(frozen=True, slots=True)
 class TagTemplate:
-    """A tag with the names of path or query parameters in braces, such as `product:{product_id}`.
+    """A tag with names in braces, such as `product:{product_id}`.
 
-    Made from the author's text by `parse`, which raises `ConfigurationError` for text that is
-    empty, has white space or control characters, is over 1,024 bytes or has malformed braces.
+    Made from the author's text by `parse`. The names are those of path or query parameters, of columns, or of whatever
+    else `render` is given the values of.
     """
 
     text: str
@@ -123,35 +176,40 @@ class TagTemplate:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The parameters it takes, in order."""
+        """The names that it takes, in order."""
         return tuple(name for _, name in self.parts if name is not None)
 
     @classmethod
-    def parse(cls, text: str) -> TagTemplate:
-        """Check an author's template and take it apart."""
+    def parse(cls, text: str, names: Collection[str] | Literal["columns"] | None = None) -> TagTemplate:
+        """Check an author's template and take it apart.
+
+        `names` are those that may stand in braces: by default any name of Python, with `"columns"` any name that a
+        column can have but for `[`, `]`, `.`, `!`, `:` and braces, and with a collection just those of it. An empty
+        collection is for tags that have nothing to take values from. Raises `ConfigurationError` for text that is
+        empty, has white space, control or non-ASCII characters, is over 1,024 bytes, or has malformed braces or other
+        names in them.
+        """
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"A tag is a str, not {type(text).__name__}: {text!r}.")
+        if not text or len(text) > MAX_TAG_BYTES:
+            raise ConfigurationError(f"A tag must not be empty or over {MAX_TAG_BYTES} bytes: {text[:80]!r}.")
         try:
             pieces = list(string.Formatter().parse(text))
         except ValueError as error:
             raise ConfigurationError(
                 f"The tag template {text!r} has malformed braces ({error}); write {{{{ for a brace."
             ) from None
-        parts: list[tuple[str, str | None]] = []
         for literal, name, spec, conversion in pieces:
-            if name is not None and (spec or conversion or not _NAME.match(name)):
-                raise ConfigurationError(f"The tag template {text!r} may hold only plain parameter names in braces.")
             if literal and not _NORMAL.match(literal):
                 raise ConfigurationError(
                     f"The tag {text!r} must be printable ASCII without white space, at most {MAX_TAG_BYTES} bytes."
                 )
-            parts.append((literal, name))
-        if not parts or len(text) > MAX_TAG_BYTES:
-            raise ConfigurationError(f"A tag must not be empty or over {MAX_TAG_BYTES} bytes: {text[:80]!r}.")
-        return cls(text, tuple(parts))
+            if name is not None:
+                _check_name(text, name, names, plain=not spec and not conversion)
+        return cls(text, tuple((literal, name) for literal, name, _, _ in pieces))
 
     def render(self, values: Mapping[str, object]) -> str | None:
-        """The tag for validated values; None where nothing is left of it or a value renders as nothing."""
+        """The tag for these values by `render_value`; None where one of them is None, or where nothing is left."""
         out: list[str] = []
         for literal, name in self.parts:
             out.append(literal)
@@ -161,3 +219,17 @@ class TagTemplate:
                     return None
                 out.append(rendered)
         return normalise_tag("".join(out))
+
+
+def _check_name(text: str, name: str, names: Collection[str] | None, *, plain: bool) -> None:
+    """Refuse a name in braces that is malformed, or is not one of those that there are."""
+    if names is None or names == "columns":
+        kind, known = ("plain parameter names", _NAME) if names is None else ("names of columns", _COLUMN)
+        if not plain or not known.match(name):
+            raise ConfigurationError(f"The tag template {text!r} may hold only {kind} in braces, nothing else.")
+    elif not names:
+        raise ConfigurationError(f"The tag template {text!r} has no row and no request to take {name!r} from.")
+    elif not plain or name not in names:
+        raise ConfigurationError(
+            f"The tag template {text!r} may hold only names of {', '.join(sorted(names))} in braces, not {name!r}."
+        )

@@ -10,7 +10,7 @@ from itertools import count
 from typing import Protocol
 
 from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, MOST_TAGS, bounded_tags, cost_of
-from fastapi_cacheinval.core.tags import ALL, normalise_tag
+from fastapi_cacheinval.core.tags import ALL, normalise_tag, render_value
 
 __all__ = ["Answering", "Changes", "HasRequestTags", "RequestTags", "add_tags", "purge_with_request"]
 
@@ -34,7 +34,7 @@ class RequestTags:
     def add(self, *tags: str) -> None:
         """Add tags."""
         for each in tags:
-            text = str(each)
+            text = render_value(each) or ""
             if text not in self._tags:
                 self._left -= cost_of(text)
                 if self._left < 0 or len(self._tags) >= MOST_TAGS:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import enum
+import math
 import re
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal, localcontext
+from ipaddress import IPv4Address
 from typing import Any
 from uuid import UUID
 
@@ -122,13 +125,105 @@ class Size(enum.IntEnum):
         (Colour.NOTHING, None),
         (Size.LARGE, "3"),
         (1.5, "1.5"),
+        (42.0, "42"),
+        (-0.0, "0"),
+        (1e22, "10000000000000000000000"),
+        (1.5e-7, "0.00000015"),
+        (0.1 + 0.2, "0.30000000000000004"),
+        (math.nan, "NaN"),
+        (math.inf, "Infinity"),
+        (-math.inf, "-Infinity"),
+        (Decimal("30.50"), "30.5"),
+        (Decimal(30), "30"),
+        (Decimal("3E+2"), "300"),
+        (Decimal("-0.00"), "0"),
+        (Decimal("0E+99999999"), "0"),
+        (Decimal("sNaN"), "NaN"),
+        (Decimal("-Infinity"), "-Infinity"),
+        (Decimal("1.000000000000000000000000000000000000010"), "1.00000000000000000000000000000000000001"),
         (date(2026, 1, 2), "2026-01-02"),
+        (datetime.fromisoformat("2026-01-02 03:04:05"), "2026-01-02 03:04:05"),
+        (datetime.fromisoformat("2026-01-02 03:04:05.5"), "2026-01-02 03:04:05.500000"),
+        (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02 03:04:05+00:00"),
+        (datetime(2026, 1, 2, 4, 4, 5, tzinfo=timezone(timedelta(hours=1))), "2026-01-02 03:04:05+00:00"),
+        (time(3, 4, 5), "03:04:05"),
+        (timedelta(days=1, hours=12), "129600"),
+        (timedelta(milliseconds=-1500), "-1.5"),
+        (b"\x00\xff", "00ff"),
+        (bytearray(b"a"), "61"),
         (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (IPv4Address("10.0.0.1"), "10.0.0.1"),
+        ("30.50", "30.50"),
+        ("", ""),
     ],
 )
-def test_validated_values_render_as_what_they_are(value: object, text: str | None) -> None:
-    """An `Enum` renders as its value, None as nothing, the rest as `str` says."""
+def test_a_value_renders_in_one_way(value: object, text: str | None) -> None:
+    """An `Enum` as its value, None as nothing, numbers without exponent and idle zeros, moments in UTC, bytes as hex."""
     assert render_value(value) == text
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**30), max_value=10**30), st.integers(0, 20))
+def test_equal_numbers_are_one_tag(value: Decimal, zeros: int) -> None:
+    """However many zeros they are written with, as a decimal and, where it holds them exactly, as a float."""
+    text = render_value(value)
+    assert text is not None
+    assert Decimal(text) == value
+    assert "E" not in text.upper()
+    padded = Decimal(f"{value:f}" + ("" if "." in f"{value:f}" else ".") + "0" * zeros)
+    assert render_value(padded) == text
+    if Decimal(repr(float(value))) == value:
+        assert render_value(float(value)) == text
+
+
+def test_rounding_of_the_thread_does_not_reach_a_tag() -> None:
+    """A context of a few digits, which an app may set for its sums, changes no tag."""
+    with localcontext(prec=3):
+        assert render_value(Decimal("123456.7890")) == "123456.789"
+        assert render_value(timedelta(days=999_999, microseconds=1)) == "86399913600.000001"
+
+
+@pytest.mark.parametrize("text", ["1E+999999999", "-1.50E-999999999", "1E+131073"])
+def test_a_client_cannot_ask_for_a_gigabyte_of_zeros(text: str) -> None:
+    """A number that no database holds keeps its exponent, and is still one tag however it is written."""
+    rendered = render_value(Decimal(text))
+    assert rendered is not None
+    assert len(rendered) < 30
+    assert Decimal(rendered) == Decimal(text)
+    assert render_value(Decimal(text.replace("E", "00E" if "." in text else ".00E"))) == rendered
+
+
+@pytest.mark.parametrize("moment", [*map(datetime.fromisoformat, ("0001-01-01", "9999-12-31 23:59:59.999999"))])
+def test_the_first_and_the_last_moment_render(moment: datetime) -> None:
+    """What cannot be brought to UTC stays in its own zone, and raises nothing."""
+    for hours in (-14, 14):
+        assert render_value(moment.replace(tzinfo=timezone(timedelta(hours=hours))))
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "told"),
+    [
+        ("p:{a b}", None, "only plain parameter names"),
+        ("p:{a.b}", "columns", "only names of columns"),
+        ("p:{a!r}", "columns", "only names of columns"),
+        ("p:{a:>5}", ("a",), "only names of a in braces"),
+        ("p:{b}", ("c", "a"), "only names of a, c in braces, not 'b'"),
+        ("p:{a}", (), "no row and no request to take 'a' from"),
+        ("", None, "must not be empty"),
+        ("x" * 1025, "columns", "over 1024 bytes"),
+    ],
+)
+def test_names_in_braces_are_those_that_there_are(text: str, names: Any, told: str) -> None:
+    """Parameters by default, columns of any spelling, just those that are given, or none."""
+    with pytest.raises(ConfigurationError, match=told):
+        TagTemplate.parse(text, names=names)
+
+
+def test_columns_may_have_names_that_parameters_have_not() -> None:
+    """Spaces, quotes and hyphens."""
+    template = TagTemplate.parse("p:{co\"l'; --}:{weiß}", names="columns")
+    assert template.names == ("co\"l'; --", "weiß")
+    assert template.render({"co\"l'; --": 1, "weiß": 2}) == "p:1:2"
+    assert TagTemplate.parse("p:{a b}", names=["a b"]).names == ("a b",)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fastapi_cacheinval import HTTPCache, Receipt
 from fastapi_cacheinval.contrib.outbox import Outbox, UnreadableRow
+from fastapi_cacheinval.sources import DROP, Unread
 from tests.helpers.fleet import PATIENT, eventually
 from tests.helpers.outbox import PRODUCT, Shop, death_at_every_step, relaying, replica, shop
 from tests.servers import Valkey, until, valkey
@@ -292,13 +293,14 @@ async def test_a_row_that_cannot_be_read_is_handed_over_and_passed(opened: Shop,
     """It goes to the handler and is deleted; the rows around it are purged."""
     poison: list[UnreadableRow] = []
 
-    async def on_poison(row: UnreadableRow) -> None:
+    async def on_unreadable(row: UnreadableRow, error: Exception) -> Unread:
         poison.append(row)
+        return DROP
 
     await opened.add("before")
     database.psql("INSERT INTO cacheinval_outbox (tags) VALUES ('product:1')", name_of(opened))
     await opened.add("after")
-    async with relaying(opened, on_poison=on_poison) as (relay,):
+    async with relaying(opened, on_unreadable=on_unreadable) as (relay,):
         await eventually(lambda: relay.state().refused == 1, "the refusal")
         await eventually(lambda: relay.state().done == 2, "the others")
     assert [row.tags for row in poison] == ["product:1"]

@@ -26,6 +26,7 @@ from fastapi_cacheinval.contrib.cdn.requests import (
     Retry,
     Verdict,
 )
+from fastapi_cacheinval.sources.handlers import Decision
 
 __all__ = ["Lane", "Told"]
 
@@ -48,8 +49,8 @@ class Told(Protocol):
         """An attempt has failed, and is made again."""
         ...
 
-    async def poisoned(self, lane: Lane, poison: Poison) -> None:
-        """The CDN refuses a tag while it takes others."""
+    async def poisoned(self, lane: Lane, poison: Poison) -> Decision | None:
+        """The CDN refuses a tag while it takes others; what is to become of it, None where that is not known yet."""
         ...
 
 
@@ -249,7 +250,7 @@ class Lane:
             )
             self._under_way = len(under_way.entries.keys() - under_way.alone)
             if poison is not None:
-                await self._told.poisoned(self, poison)
+                self._ledger.answered(tag, await self._told.poisoned(self, poison), self._now())
 
     def _pause(self, reason: str, *, after: float | None = None, slow: bool = False) -> None:
         chance = random.random()  # noqa: S311  # spreads, hides nothing

@@ -6,8 +6,18 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fastapi_cacheinval.contrib.cdn._entries import EVERYTHING, Entries, Entry, Order, collapse, merge, settled
+from fastapi_cacheinval.contrib.cdn._entries import (
+    EVERYTHING,
+    Entries,
+    Entry,
+    Order,
+    collapse,
+    entries_of,
+    merge,
+    settled,
+)
 from fastapi_cacheinval.contrib.cdn.requests import Purge
+from fastapi_cacheinval.sources import KEEP, Change, Unread
 
 __all__ = ["Confirmed", "Ledger", "Parcel", "Poison"]
 
@@ -204,3 +214,15 @@ class Ledger:
         parked.reported = True
         parked.entry = Entry(entry.soft, 0, again=entry.again)
         return poison
+
+    def answered(self, tag: str, answer: Change | Unread | None, now: float) -> None:
+        """What is to become of a tag that was reported: None reports it again, once it is refused again."""
+        parked = self._parked.get(tag)
+        if parked is None or answer is KEEP:
+            return
+        if answer is None:
+            parked.reported = False
+            return
+        del self._parked[tag]
+        if isinstance(answer, Change):
+            self.add(entries_of(Purge(answer.tags, answer.soft, answer.everything)), now)

@@ -9,10 +9,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from fastapi_cacheinval import CacheNotRunning, ConfigurationError, HTTPCache, Receipt, SourceState
-from fastapi_cacheinval.contrib._source import Source
 from fastapi_cacheinval.contrib.cdn._checks import checked_url
 from fastapi_cacheinval.contrib.cdn._client import Client, Unreachable
 from fastapi_cacheinval.contrib.cdn._entries import Order
@@ -22,25 +21,27 @@ from fastapi_cacheinval.contrib.cdn._ledger import Ledger, Poison
 from fastapi_cacheinval.contrib.cdn._settling import everywhere
 from fastapi_cacheinval.contrib.cdn.keys import purge_of
 from fastapi_cacheinval.contrib.cdn.requests import CDN, Answer, Done, PurgeRequest, Rate
+from fastapi_cacheinval.sources import KEEP, Attached, OnUnreadable, Unread, UnreadableEvent
+from fastapi_cacheinval.sources.handlers import Decision, answer_to, on_unreadable_of
 
 __all__ = ["CDNPurger"]
 
 logger = logging.getLogger("fastapi_cacheinval.contrib.cdn")
 
-OnPoison = Callable[[str, str], Awaitable[None]]
-
 # Real seconds between two looks at whether a purger that stops is done.
 _LOOK = 0.01
 
 
-class CDNPurger(Source):
+class CDNPurger(Attached):
     """Purges one CDN or several of what is purged on this replica, once every replica has applied it, and once more.
 
     `cache.attach(CDNPurger(cache, cdn))` is all. The second purge comes `again_after` seconds after the first was
     confirmed, by default the cache's `staleness_bound`; 0 switches it off. `rate` replaces the adapters' own. Past
     `most_keys` tags that wait for a CDN they become one purge of everything. `timeout` is seconds for one request,
-    `verify` an SSL context where the CDN's certificate needs one, `proxy` the URL of a proxy. `on_poison(tag, reason)`
-    is awaited for a tag that a CDN refuses while it takes others. In `statistics().sources` the counts are tags, once
+    `verify` an SSL context where the CDN's certificate needs one, `proxy` the URL of a proxy. `on_unreadable`
+    answers for a tag that a CDN refuses while it takes others, given the tag and an error with the reason: `KEEP`, as
+    without it, tries it again now and then, `DROP` does not, and a `Change` is purged at the CDN in its place. Where it
+    raises it is asked again. `on_poison` is its old name. In `statistics().sources` the counts are tags, once
     for each CDN. Raises `ConfigurationError` for what cannot work.
     """
 
@@ -55,8 +56,9 @@ class CDNPurger(Source):
         timeout: float = 10.0,
         verify: ssl.SSLContext | None = None,
         proxy: str | None = None,
-        on_poison: OnPoison | None = None,
+        on_unreadable: OnUnreadable | None = None,
         name: str = "cdn",
+        on_poison: Any = None,
     ) -> None:
         super().__init__(cache, name)
         cache.expect_waiting()
@@ -66,7 +68,9 @@ class CDNPurger(Source):
         if proxy is not None:
             checked_url(proxy, "A proxy", login=True)
         self._client = partial(Client, timeout=timeout, verify=verify, proxy=proxy)
-        self._on_poison = on_poison
+        # What the last call of it has failed with.
+        self._unasked = ""
+        self._on_unreadable = on_unreadable_of(on_unreadable, on_poison, _as_before)
         self._most = most_keys
         self._lanes = [Lane(each, Ledger(most_keys, again), rate or each.rate, self, cache) for each in cdns]
         # What has come, and what of it waits for the replicas.
@@ -83,7 +87,7 @@ class CDNPurger(Source):
     def state(self) -> SourceState:
         """How it stands; `waiting` tags are not confirmed yet."""
         lanes = self._lanes
-        self._note(waiting=sum(lane.waiting for lane in lanes) + self._unsettled * len(lanes))
+        self.note(waiting=sum(lane.waiting for lane in lanes) + self._unsettled * len(lanes))
         return super().state()
 
     @property
@@ -176,12 +180,12 @@ class CDNPurger(Source):
             del self._callers[order]
 
     def _accept(self, receipt: Receipt, order: Order | None) -> None:
-        self._count(received=self._gathered.add(receipt, order, lanes=len(self._lanes)) * len(self._lanes))
+        self.count(received=self._gathered.add(receipt, order, lanes=len(self._lanes)) * len(self._lanes))
         self._arrived.set()
 
     # -- what goes ------------------------------------------------------------------------------
 
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
         # Until it has failed it counts as in touch: there may be nothing to tell for hours.
         self._note_trouble()
         async with self._client() as client, asyncio.TaskGroup() as group:
@@ -236,7 +240,7 @@ class CDNPurger(Source):
         if lane.trouble:
             logger.info("%s: %r takes purges again", self.name, lane.cdn)
         lane.trouble = ""
-        self._count(done=count)
+        self.count(done=count)
         self._note_trouble()
         self._release(orders)
 
@@ -247,27 +251,36 @@ class CDNPurger(Source):
             level, "%s: %r does not take purges, which are kept and tried again: %s", self.name, lane.cdn, reason
         )
         lane.trouble = reason
-        self._note(failures=self._state.failures + 1)
+        self.note(failures=self._state.failures + 1)
         self._note_trouble()
 
-    async def poisoned(self, lane: Lane, poison: Poison) -> None:
+    async def poisoned(self, lane: Lane, poison: Poison) -> Decision | None:
         """The CDN refuses a tag while it takes others: nobody waits for it, and it is tried again now and then."""
-        self._count(refused=poison.count)
+        self.count(refused=poison.count)
         self._release(poison.done)
         if not poison.first:
-            return
+            return KEEP
         logger.error(
             "%s: %r refuses a tag of %d bytes by itself: %s", self.name, lane.cdn, len(poison.tag), poison.reason
         )
-        if self._on_poison is not None:
-            try:
-                await self._on_poison(poison.tag, poison.reason)
-            except Exception:
-                logger.exception("%s: on_poison failed", self.name)
+        try:
+            answer: Decision | None = await answer_to(
+                self._on_unreadable, poison.tag, UnreadableEvent(poison.reason), KEEP
+            )
+        except Exception as error:  # whatever the user's function raises: it is asked again
+            logger.exception("%s: on_unreadable failed", self.name)
+            self._unasked = f"on_unreadable: {type(error).__name__}"
+            self.note(failures=self._state.failures + 1)
+            answer = None
+        else:
+            self._unasked = ""
+        self._note_trouble()
+        return answer
 
     def _note_trouble(self) -> None:
         troubles = [f"{lane.cdn!r}: {lane.trouble}" for lane in self._lanes if lane.trouble]
-        self._note(connected=not troubles, trouble="; ".join(troubles)[:500])
+        told = [*troubles, self._unasked] if self._unasked else troubles
+        self.note(connected=not troubles, trouble="; ".join(told)[:500])
 
     def _release(self, orders: Sequence[Order]) -> None:
         for order in orders:
@@ -294,3 +307,8 @@ def _checked(
     if verify is not None and not isinstance(verify, ssl.SSLContext):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError("verify is an ssl.SSLContext: a certificate is always verified.")
     return cdns
+
+
+async def _as_before(on_poison: Any, tag: object, error: Exception) -> Unread:
+    await on_poison(tag, str(error))
+    return KEEP

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -21,6 +21,7 @@ from fastapi_cacheinval.contrib.kafka.partitions import Partitions
 from fastapi_cacheinval.contrib.kafka.reach import Reach
 from fastapi_cacheinval.contrib.kafka.record import Record, TagsOf, read
 from fastapi_cacheinval.contrib.kafka.settings import KafkaTrouble, Reset, without_secrets
+from fastapi_cacheinval.sources import Change
 
 __all__ = ["Consuming", "Task", "Telling"]
 
@@ -42,10 +43,18 @@ class Task:
     topics: list[str]
     tags_of: TagsOf
     reset: Reset
-    wide: tuple[str, ...] | None
+    wide: Change
+    soft: bool
     most_tags: int
     most_bytes: int
     most_record_bytes: int
+    # The user's function is in one thread at a time, whoever calls it.
+    reading: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def read(self, record: Record) -> Change:
+        """What a record asks to purge; raises as `record.read` does."""
+        with self.reading:
+            return read(record, self.tags_of, self.most_record_bytes, soft=self.soft)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +213,18 @@ class Consuming:
         epoch = self._partitions.read(place, record.offset)
         if epoch is None:
             return
-        reading = read(record, self._task.tags_of, self._task.most_record_bytes)
+        found = self._read(record)
         with self._lock:
             first = self._gathering.empty
-            self._gathering.add(record, reading, epoch)
+            self._gathering.add(record, found, epoch)
         if first:
             self._telling.news()
+
+    def _read(self, record: Record) -> Change | Exception:
+        try:
+            return self._task.read(record)
+        except Exception as error:  # noqa: BLE001  # a record must not stop those behind it, whatever is wrong with it
+            return error
 
     def _complained(self, message: Message, error: KafkaError) -> None:
         code = error.code()
@@ -247,7 +262,7 @@ class Consuming:
                 "events of %s[%d] may be lost: %s. %s is purged in their place, and reading goes on from offset %d",
                 *loss.place,
                 loss.why,
-                "Everything" if self._task.wide is None else "What was configured as wide",
+                "Everything" if self._task.wide.everything else "What was configured as wide",
                 loss.reached.offset,
             )
             with self._lock:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from fastapi_cacheinval.contrib.kafka.record import PoisonRecord
+from fastapi_cacheinval.contrib.kafka.schemas import typed
 
-__all__ = ["Change", "change_of"]
+__all__ = ["RowChange", "change_of"]
 
 Row = Mapping[str, Any]
 
@@ -16,7 +17,7 @@ _OPERATIONS = frozenset("crudtm")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RowChange:
     """What changed in a table: the rows as far as they are told, the `whole` one among them if there is one."""
 
     table: str
@@ -25,7 +26,7 @@ class Change:
     truncated: bool = False
 
 
-def change_of(topic: str, key: object, value: object, tables: Container[str]) -> Change | None:
+def change_of(topic: str, key: object, value: object, tables: Container[str]) -> RowChange | None:
     """What an event tells of one of the tables, None where it tells nothing; raises `PoisonRecord`."""
     key, value = _payload(key), _payload(value)
     key_row: Row = cast("Row", key) if isinstance(key, dict) else dict[str, Any]()
@@ -40,11 +41,14 @@ def change_of(topic: str, key: object, value: object, tables: Container[str]) ->
 
 
 def _payload(value: object) -> Any:
-    """What is inside the schema that JSON converters put around values where `schemas.enable` is on."""
+    """What is inside the schema that JSON converters put around values where `schemas.enable` is on, typed by it."""
     if isinstance(value, dict) and value.keys() == {"schema", "payload"}:
-        schema: Any = value["schema"]  # pyright: ignore[reportUnknownVariableType]
+        schema, payload = cast("Row", value)["schema"], cast("Row", value)["payload"]
         if schema is None or (isinstance(schema, dict) and "type" in schema):
-            return value["payload"]  # pyright: ignore[reportUnknownVariableType]
+            try:
+                return typed(payload, schema)
+            except Exception as error:
+                raise PoisonRecord(f"Its schema does not fit what it holds ({type(error).__name__}).") from error
     return value  # pyright: ignore[reportUnknownVariableType]
 
 
@@ -53,17 +57,17 @@ def _is_envelope(value: Row) -> bool:
     return isinstance(op, str) and op in _OPERATIONS and bool({"before", "after", "source"} & value.keys())
 
 
-def _deleted(topic: str, key: Row, tables: Container[str]) -> Change | None:
+def _deleted(topic: str, key: Row, tables: Container[str]) -> RowChange | None:
     """A tombstone: where deletes are not told otherwise, it is all there is of one, and the key all that is left."""
     table = _found(_suffixes(topic), tables)
     if table is None:
         return None
     if not key:
         raise PoisonRecord("A tombstone without a key that is an object tells nothing.")
-    return Change(table, (key,))
+    return RowChange(table, (key,))
 
 
-def _enveloped(topic: str, key: Row, value: Row, tables: Container[str]) -> Change | None:
+def _enveloped(topic: str, key: Row, value: Row, tables: Container[str]) -> RowChange | None:
     source = value.get("source")
     names = (*_qualified(cast("Row", source)), *_suffixes(topic)) if isinstance(source, dict) else _suffixes(topic)
     table = _found(names, tables)
@@ -71,7 +75,7 @@ def _enveloped(topic: str, key: Row, value: Row, tables: Container[str]) -> Chan
     if table is None or op == "m":
         return None
     if op == "t":
-        return Change(table, truncated=True)
+        return RowChange(table, truncated=True)
     before, after = _row(value.get("before")), _row(value.get("after"))
     if op != "d" and after is None:
         raise PoisonRecord("A change event has no new row.")
@@ -80,7 +84,7 @@ def _enveloped(topic: str, key: Row, value: Row, tables: Container[str]) -> Chan
     rows = tuple(row for row in (old, whole, key) if row)
     if not rows:
         raise PoisonRecord("A deletion tells neither the old row nor the key.")
-    return Change(table, rows, whole)
+    return RowChange(table, rows, whole)
 
 
 def _row(value: object) -> Row | None:
@@ -89,7 +93,7 @@ def _row(value: object) -> Row | None:
     raise PoisonRecord(f"A row is an object, not {type(value).__name__}.")
 
 
-def _flattened(topic: str, key: Row, value: Row, tables: Container[str]) -> Change | None:
+def _flattened(topic: str, key: Row, value: Row, tables: Container[str]) -> RowChange | None:
     """What `ExtractNewRecordState` leaves: a row, with what was asked for of the rest under names with `__`."""
     named = value.get("__table", value.get("__source_table"))
     names = (*_named(value, named), *_suffixes(topic)) if isinstance(named, str) else _suffixes(topic)
@@ -98,10 +102,10 @@ def _flattened(topic: str, key: Row, value: Row, tables: Container[str]) -> Chan
         return None
     op = value.get("__op")
     if op == "t":
-        return Change(table, truncated=True)
+        return RowChange(table, truncated=True)
     row = {**key, **value}
     gone = op == "d" or str(value.get("__deleted")).lower() == "true"
-    return Change(table, (row, key) if key else (row,), None if gone else row)
+    return RowChange(table, (row, key) if key else (row,), None if gone else row)
 
 
 def _is_about_transactions(value: Row) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fastapi_cacheinval.contrib.kafka.record import Reading, Record
+from fastapi_cacheinval.contrib.kafka.record import Record
+from fastapi_cacheinval.sources import Change
 
-__all__ = ["Batch", "Gathering", "Place", "Reached", "parts"]
+__all__ = ["Batch", "Gathering", "Place", "Reached"]
 
 Place = tuple[str, int]
 """A topic and the number of a partition."""
@@ -30,10 +31,8 @@ class Batch:
     """What is purged together, and the offsets that stand for it."""
 
     records: int
-    tags: tuple[str, ...]
-    everything: bool
+    changes: tuple[Change, ...]
     refused: tuple[tuple[Record, Exception], ...]
-    causes: tuple[Mapping[str, str], ...]
     reached: Mapping[Place, Reached]
 
 
@@ -45,8 +44,9 @@ class Gathering:
     most_bytes: int
     records: int = 0
     _bytes: int = 0
-    _everything: bool = False
-    _tags: dict[str, None] = field(default_factory=dict[str, None])
+    # By whether they are soft.
+    _everything: set[bool] = field(default_factory=set[bool])
+    _tags: dict[tuple[str, bool], None] = field(default_factory=dict[tuple[str, bool], None])
     _refused: list[tuple[Record, Exception]] = field(default_factory=list[tuple[Record, Exception]])
     _causes: dict[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     _reached: dict[Place, Reached] = field(default_factory=dict[Place, Reached])
@@ -61,56 +61,42 @@ class Gathering:
         """Whether no more should be added before it is taken."""
         return len(self._tags) >= self.most_tags or self._bytes >= self.most_bytes or self.records >= _MOST_RECORDS
 
-    def add(self, record: Record, reading: Reading, epoch: int) -> None:
-        """Add a record that was read."""
+    def add(self, record: Record, found: Change | Exception, epoch: int) -> None:
+        """Add a record with what was read in it, or why that could not be."""
         self.records += 1
         self._reached[record.topic, record.partition] = Reached(record.offset + 1, epoch)
-        if reading.error is not None:
-            self._refused.append((record, reading.error))
+        if isinstance(found, Exception):
+            self._refused.append((record, found))
             self._bytes += record.size
-        self._everything |= reading.everything
-        self._name(reading.tags)
-        cause = reading.cause
-        if cause is not None and len(self._causes) < _MOST_CAUSES:
-            self._causes.setdefault(cause["traceparent"], cause)
+        else:
+            self._name(found)
 
-    def lose(self, place: Place, reached: Reached, wide: tuple[str, ...] | None) -> None:
-        """Events of a partition were lost: purge what is wide enough for them, or everything."""
+    def lose(self, place: Place, reached: Reached, wide: Change) -> None:
+        """Events of a partition were lost: purge what is wide enough for them."""
         self._reached[place] = reached
-        self._everything |= wide is None
-        self._name(wide or ())
+        self._name(wide)
 
-    def _name(self, tags: tuple[str, ...]) -> None:
-        for tag in tags:
-            if tag not in self._tags:
-                self._tags[tag] = None
+    def _name(self, change: Change) -> None:
+        if change.everything:
+            self._everything.add(change.soft)
+        for tag in change.tags:
+            if (tag, change.soft) not in self._tags:
+                self._tags[tag, change.soft] = None
                 self._bytes += len(tag)
+        for cause in change.causes:
+            if len(self._causes) < _MOST_CAUSES:
+                self._causes.setdefault(cause.get("traceparent", ""), cause)
 
     def take(self) -> Batch:
         """All of it; it is empty then."""
-        batch = Batch(
-            self.records,
-            () if self._everything else tuple(self._tags),
-            self._everything,
-            tuple(self._refused),
-            tuple(self._causes.values()),
-            self._reached,
-        )
+        causes = tuple(self._causes.values())
+        changes = [
+            Change((), soft, everything=True, causes=causes)
+            if soft in self._everything
+            else Change(tuple(tag for tag, its in self._tags if its is soft), soft, causes=causes)
+            for soft in (False, True)
+        ]
+        batch = Batch(self.records, tuple(filter(None, changes)), tuple(self._refused), self._reached)
         self.records = self._bytes = 0
-        self._everything = False
-        self._tags, self._refused, self._causes, self._reached = {}, [], {}, {}
+        self._everything, self._tags, self._refused, self._causes, self._reached = set(), {}, [], {}, {}
         return batch
-
-
-def parts(tags: tuple[str, ...], most_tags: int, most_bytes: int) -> Iterator[tuple[str, ...]]:
-    """Tags in their order, in as few parts as keep to both bounds; a tag over the bytes is a part of its own."""
-    part: list[str] = []
-    size = 0
-    for tag in tags:
-        if part and (len(part) >= most_tags or size + len(tag) > most_bytes):
-            yield tuple(part)
-            part, size = [], 0
-        part.append(tag)
-        size += len(tag)
-    if part:
-        yield tuple(part)

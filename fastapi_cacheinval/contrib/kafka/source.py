@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from confluent_kafka import KafkaException
 
-from fastapi_cacheinval import ConfigurationError, HTTPCache, Receipt, SourceState
-from fastapi_cacheinval.contrib._source import Source
+from fastapi_cacheinval import ConfigurationError, HTTPCache, SourceState
 from fastapi_cacheinval.contrib.kafka.consuming import Consuming, Task, Telling
-from fastapi_cacheinval.contrib.kafka.gathering import Batch, parts
-from fastapi_cacheinval.contrib.kafka.record import PoisonRecord, Reading, Record, read
+from fastapi_cacheinval.contrib.kafka.gathering import Batch
+from fastapi_cacheinval.contrib.kafka.record import Record, TagsOf, causes_of
 from fastapi_cacheinval.contrib.kafka.settings import (
     BrokerUnreachable,
     KafkaTrouble,
@@ -26,18 +26,16 @@ from fastapi_cacheinval.contrib.kafka.settings import (
     reset_of,
     without_secrets,
 )
+from fastapi_cacheinval.sources import KEEP, Change, OnUnreadable, Source, Then, UnreadableEvent
+from fastapi_cacheinval.sources.changes import in_few
+from fastapi_cacheinval.sources.handlers import on_unreadable_of
 
 __all__ = ["KafkaSource"]
 
 logger = logging.getLogger("fastapi_cacheinval.contrib.kafka")
 
-Then = Callable[[Receipt], Awaitable[None]]
-OnPoison = Callable[[Record, Exception], Awaitable[Iterable[str] | None]]
-
 # Real seconds that a stop waits for the consumer to leave its group; one that hangs is left to itself.
 _LEAVING = 2.0
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 30.0
 
 
 class KafkaSource(Source):
@@ -46,10 +44,12 @@ class KafkaSource(Source):
     `config` is that of a confluent-kafka consumer, with at least `bootstrap.servers` and `group.id`; `topics` are names
     and, with a leading `^`, patterns. `tags` is called in a thread of its own with each record and returns tags, None
     for a record that changes nothing, or `EVERYTHING`. An offset is committed when the purge has its number and
-    `then`, if there is one, has returned. A record that `tags` raises for is counted as refused, handed to `on_poison`
-    and passed; tags that `on_poison` returns are purged in its place. Where offsets or records are gone, `wide` is
-    purged, by default everything. One purge has at most `batch_tags` tags (1 to 1,000) of `batch_bytes` together; a
-    record over `max_record_bytes` is not read.
+    `then`, if there is one, has returned. `on_unreadable` answers for a record that `tags` raises for: a `Change` is
+    purged in its place, `DROP` passes it, and `KEEP` holds it, and all behind it, and tries it again. Without an answer
+    `wide` is purged in its place, and also where offsets or records are gone; by default that is everything. An
+    `OSError` of `tags` is not about the record, which is tried again. `on_poison` is the old name of `on_unreadable`.
+    One purge has at most `batch_tags` tags (1 to 1,000) of `batch_bytes` together; a record over `max_record_bytes` is
+    not read.
 
     Raises `ConfigurationError` for what cannot work: when made, and at start for what the client refuses.
     """
@@ -60,33 +60,29 @@ class KafkaSource(Source):
         config: Mapping[str, Any],
         topics: Iterable[str],
         *,
-        tags: Callable[[Record], Iterable[str] | None],
+        tags: TagsOf,
         soft: bool = False,
         wide: Iterable[str] | None = None,
-        on_poison: OnPoison | None = None,
+        on_unreadable: OnUnreadable | None = None,
         then: Then | None = None,
+        on_poison: Any = None,
         name: str = "kafka",
         batch_tags: int = 1000,
         batch_bytes: int = 256 * 1024,
         max_record_bytes: int = 4 * 1024 * 1024,
     ) -> None:
-        super().__init__(cache, name)
+        super().__init__(cache, name, then=then, on_unreadable=on_unreadable_of(on_unreadable, on_poison))
         if not callable(tags) or inspect.iscoroutinefunction(tags):
             raise ConfigurationError("tags is a plain function of a record: it is called in the consumer's thread.")
-        for what, function in (("then", then), ("on_poison", on_poison)):
-            if function is not None and not callable(function):  # pyright: ignore[reportUnnecessaryComparison]
-                raise ConfigurationError(f"{what} is an async function, not {function!r}.")
         if not 1 <= batch_tags <= 1000 or batch_bytes < 1 or max_record_bytes < 1:
             raise ConfigurationError("batch_tags is 1 to 1000; batch_bytes and max_record_bytes are at least 1.")
-        self._soft = soft
-        self._on_poison = on_poison
-        self._then = then
         self._task_of_thread = Task(
             checked_config(config),
             checked_topics(topics),
             tags,
             reset_of(config),
-            None if wide is None else _checked_wide(wide),
+            _checked_wide(wide, soft=soft),
+            soft,
             batch_tags,
             batch_bytes,
             max_record_bytes,
@@ -129,93 +125,97 @@ class KafkaSource(Source):
 
     def _open(self) -> _Handle:
         try:
-            return _Handle(self._task_of_thread, self._reached, self._well, self._unwell)
+            return _Handle(self._task_of_thread, self._reached, self.well, self._unwell)
         except (KafkaException, TypeError, ValueError) as error:
             text = without_secrets(str(error), self._task_of_thread.config)
             raise ConfigurationError(f"The Kafka client refuses the configuration of {self.name}: {text}") from None
 
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
+        """Be a member of the group, and purge what its thread gathers."""
         handle = self._made or self._open()
         self._made, self._handle = None, handle
         handle.consuming.start()
         try:
             while True:
                 batch = await handle.next()
-                self._count(received=batch.records)
-                self._note(waiting=batch.records)
-                if await self._work(batch, handle.consuming):
+                self.count(received=batch.records)
+                self.note(waiting=batch.records)
+                if await self._work(batch, partial(handle.consuming.holds, batch)):
                     handle.consuming.done(batch)
-                    self._count(done=batch.records - len(batch.refused), refused=len(batch.refused))
-                    self._well()
-                self._note(waiting=0)
+                    self.count(done=batch.records - len(batch.refused))
+                    self.well()
+                self.note(waiting=0)
         finally:
             await handle.stop()
             self._handle = None
-            self._note(waiting=0)
+            self.note(waiting=0)
 
     def _reached(self) -> None:
         # Talking to a broker is not being taken into the group: pauses between attempts go on growing until then.
         pause = self._pause
-        self._well()
+        self.well()
         self._pause = pause
 
     def _unwell(self, error: Exception) -> None:
-        self._failed(error)
+        self.troubled(error)
         if isinstance(error, BrokerUnreachable):
-            self._note(connected=False)
+            self.note(connected=False)
 
     # -- one batch ------------------------------------------------------------------------------
 
-    async def _work(self, batch: Batch, consuming: Consuming) -> bool:
+    async def _work(self, batch: Batch, held: Callable[[], bool]) -> bool:
         """Purge a batch; False where it was given up, because others have its partitions now."""
-        tags, everything = dict.fromkeys(batch.tags), batch.everything
+        # What can be read does not wait for what cannot.
+        if not await self._purge_all(batch.changes, held):
+            return False
         for record, error in batch.refused:
-            found = await self._refused(record, error)
-            tags.update(dict.fromkeys(found.tags))
-            everything |= found.everything
-        named = () if everything else tuple(tags)
-        for part in (
-            [()] if everything else parts(named, self._task_of_thread.most_tags, self._task_of_thread.most_bytes)
-        ):
-            receipt = await self.cache.deliver(*part, soft=self._soft, everything=everything, causes=batch.causes)
-            if not await self._handed_on(receipt, batch, consuming):
+            change = await self._read_again(record, error, held)
+            if change is None or not await self._purge_all((change,), held):
                 return False
         return True
 
-    async def _handed_on(self, receipt: Receipt, batch: Batch, consuming: Consuming) -> bool:
-        pause = _FIRST_PAUSE
-        while self._then is not None:
+    async def _purge_all(self, changes: Iterable[Change], held: Callable[[], bool]) -> bool:
+        task = self._task_of_thread
+        for _, change in in_few(((None, each) for each in changes), task.most_tags, task.most_bytes):
+            receipt = await self.deliver(change)
+            if not await self.repeat(partial(self.tell, receipt), held):
+                return False
+        return True
+
+    async def _read_again(self, record: Record, error: Exception, held: Callable[[], bool]) -> Change | None:
+        """What to purge for a record that could not be read, once that is known; None where it was given up."""
+        known: list[Change] = []
+        # Of the last reading, while nobody has been asked about it.
+        unread: Exception | None = error
+
+        async def attempt() -> None:
+            nonlocal unread
+            now, unread = unread, None
+            known.append(await self._change_of(record, now))
+
+        return known[0] if await self.repeat(attempt, held) else None
+
+    async def _change_of(self, record: Record, error: Exception | None) -> Change:
+        """What to purge for a record, by its error or a new reading; raises where it has to be tried again."""
+        if error is None:
             try:
-                await self._then(receipt)
-            except Exception as error:  # noqa: BLE001  # whatever the user's function raises
-                self._failed(error)
+                change = await asyncio.to_thread(self._task_of_thread.read, record)
+            except UnreadableEvent as again:
+                error = again
             else:
-                return True
-            if not consuming.holds(batch):
-                return False
-            await self._rest(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
-        return True
-
-    async def _refused(self, record: Record, error: Exception) -> Reading:
-        """Report a record that cannot be read; what is to be purged in its place."""
-        logger.error(
-            "%s passes a record that it cannot read, %r: %s",
-            self.name,
-            record,
-            error if isinstance(error, PoisonRecord) else type(error).__name__,
-        )
-        if self._on_poison is None:
-            return Reading()
-        try:
-            found = await self._on_poison(record, error)
-        except Exception as failure:  # noqa: BLE001  # whatever the user's function raises
-            logger.error("%s: on_poison failed as well: %s", self.name, type(failure).__name__)  # noqa: TRY400
-            return Reading()
-        reading = read(replace(record, key=None, value=None), lambda _: found, 0)
-        if reading.error is not None:
-            logger.error("%s: on_poison returned what are no tags", self.name)
-        return reading
+                self.count(done=1)
+                return change
+        if not isinstance(error, UnreadableEvent):
+            raise error
+        answer = await self.unreadable(record, error, self._task_of_thread.wide)
+        if answer is KEEP:
+            raise error
+        change = answer if isinstance(answer, Change) else Change()
+        self.count(refused=1)
+        fate = "purges everything" if change.everything else f"purges {len(change.tags)} tag(s)"
+        # Of what a function of the user's raised the type alone is told: its text may quote the record.
+        logger.error("%s cannot read %r and %s in its place: %s", self.name, record, fate, error)
+        return replace(change, causes=(*change.causes, *causes_of(record)))
 
 
 class _Handle:
@@ -284,8 +284,10 @@ class _Handle:
             raise asyncio.CancelledError
 
 
-def _checked_wide(wide: Iterable[str]) -> tuple[str, ...]:
+def _checked_wide(wide: Iterable[str] | None, *, soft: bool) -> Change:
+    if wide is None:
+        return Change((), soft, everything=True)
     found = () if isinstance(wide, str) else tuple(wide)
     if not found or not all(isinstance(tag, str) and tag for tag in found):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"wide is a list of tags, or None for everything, not {wide!r}.")
-    return found
+    return Change(found, soft)

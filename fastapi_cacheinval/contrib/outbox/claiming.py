@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Executable, LargeBinary, cast, delete, func, select, type_coerce, update
+from sqlalchemy import Executable, LargeBinary, bindparam, cast, delete, func, select, type_coerce, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -96,9 +96,15 @@ class Claims(ABC):
         yield
 
     @asynccontextmanager
-    async def claim(self) -> AsyncGenerator[Claim | None]:
-        """The first rows that are free, or None where others have to end first; let go of at the end."""
-        taking = asyncio.get_running_loop().create_task(self._take())
+    async def claim(self, leave_out: Collection[int] = ()) -> AsyncGenerator[Claim | None]:
+        """The first rows that are free but for those with these numbers; let go of at the end.
+
+        None where others have to end first.
+        """
+        rows = self._rows
+        if leave_out:
+            rows = rows.where(self.outbox.table.c.id.not_in(bindparam("out", list(leave_out), literal_execute=True)))
+        taking = asyncio.get_running_loop().create_task(self._take(rows))
         try:
             claim = await whole(taking)
         except asyncio.CancelledError:
@@ -114,7 +120,7 @@ class Claims(ABC):
                 await claim.let_go()
 
     @abstractmethod
-    async def _take(self) -> Claim | None: ...
+    async def _take(self, query: Any) -> Claim | None: ...
 
     async def waiting(self) -> int:
         """How many rows there are, up to 10,000."""
@@ -133,12 +139,12 @@ class Claims(ABC):
 
 
 class _PostgreSQL(Claims):
-    async def _take(self) -> Claim:
+    async def _take(self, query: Any) -> Claim:
         async with AsyncExitStack() as held:
             connection = await held.enter_async_context(self.engine.connect())
             # Under a stricter level, rows that another relay has deleted meanwhile would be errors.
             connection = await connection.execution_options(isolation_level="READ COMMITTED")
-            rows = (await connection.execute(self._rows.with_for_update(skip_locked=True))).all()
+            rows = (await connection.execute(query.with_for_update(skip_locked=True))).all()
             waiting = await self._waiting_beside(rows, connection)
             return Claim(self, rows, waiting, held.pop_all(), connection)
 
@@ -180,7 +186,7 @@ class _SQLite(Claims):
             listed = (await connection.exec_driver_sql("PRAGMA database_list")).mappings().all()
         return next((each["file"] for each in listed if each["name"] == "main"), "")
 
-    async def _take(self) -> Claim | None:
+    async def _take(self, query: Any) -> Claim | None:
         try:
             await self._lock.exec_driver_sql("BEGIN EXCLUSIVE")
         except OperationalError as error:
@@ -190,7 +196,7 @@ class _SQLite(Claims):
         async with AsyncExitStack() as held:
             held.push_async_callback(self._unlock)
             async with self.engine.connect() as connection:
-                rows = (await connection.execute(self._rows)).all()
+                rows = (await connection.execute(query)).all()
                 waiting = await self._waiting_beside(rows, connection)
             return Claim(self, rows, waiting, held.pop_all())
 

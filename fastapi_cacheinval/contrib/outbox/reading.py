@@ -1,27 +1,15 @@
-"""What rows of the outbox say, and which of them go into one purge: pure."""
+"""What rows of the outbox say: pure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
-__all__ = ["Purge", "UnreadableRow", "in_few", "read"]
+from fastapi_cacheinval.sources import Change
 
-# A purge of more would take Redis longer than a few milliseconds, and at last longer than anybody waits for it.
-MOST_TAGS = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Purge:
-    """What one or more rows ask for; `causes` are the trace contexts that they were written in."""
-
-    ids: tuple[int, ...]
-    tags: tuple[str, ...]
-    soft: bool
-    everything: bool
-    causes: tuple[Mapping[str, str], ...]
+__all__ = ["UnreadableRow", "read"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +21,7 @@ class UnreadableRow:
     tags: object = field(repr=False)
 
 
-def read(row: Sequence[Any]) -> Purge | UnreadableRow:
+def read(row: Sequence[Any]) -> Change | UnreadableRow:
     """What a row (`id`, `tags`, `soft`, `everything`, `trace`) asks for, its values as the database has them."""
     number, tags, soft, everything, trace = row
     if everything not in (0, 1) or soft not in (0, 1):
@@ -48,37 +36,7 @@ def read(row: Sequence[Any]) -> Purge | UnreadableRow:
         # A trigger writes null for a template that has nothing to name.
         if len(named) + items.count(None) != len(items):
             return UnreadableRow(number, "its column tags has something other than strings", tags)
-    return Purge((number,), named, bool(soft), bool(everything), _causes(trace))
-
-
-def in_few(purges: Iterable[Purge]) -> list[Purge]:
-    """The same in as few purges as their order and size allow, in which they are done when all before them are.
-
-    Neighbours that are equally soft become one. Of a row with very many tags the last part has the number.
-    """
-    found: list[Purge] = []
-    for purge in purges:
-        for part in _parts(purge):
-            last = found[-1] if found else None
-            if (
-                last is not None
-                and (last.soft, last.everything) == (part.soft, part.everything)
-                and len(last.tags) + len(part.tags) <= MOST_TAGS
-            ):
-                found[-1] = replace(
-                    last, ids=last.ids + part.ids, tags=last.tags + part.tags, causes=last.causes + part.causes
-                )
-            else:
-                found.append(part)
-    return found
-
-
-def _parts(purge: Purge) -> Iterator[Purge]:
-    tags = purge.tags
-    while len(tags) > MOST_TAGS:
-        yield replace(purge, ids=(), tags=tags[:MOST_TAGS])
-        tags = tags[MOST_TAGS:]
-    yield replace(purge, tags=tags)
+    return Change(named, bool(soft), bool(everything), _causes(trace))
 
 
 def _decoded(value: object) -> object:

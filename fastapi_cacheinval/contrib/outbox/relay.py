@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from enum import Enum, auto
 from typing import Any, Self
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from fastapi_cacheinval import CacheinvalError, ConfigurationError, HTTPCache, Receipt
-from fastapi_cacheinval.contrib._source import Source
-from fastapi_cacheinval.contrib._waiting import done_within, ended
+from fastapi_cacheinval import CacheinvalError, ConfigurationError, HTTPCache
 from fastapi_cacheinval.contrib.outbox.claiming import Claim, claims
-from fastapi_cacheinval.contrib.outbox.reading import Purge, UnreadableRow, in_few, read
+from fastapi_cacheinval.contrib.outbox.reading import UnreadableRow, read
 from fastapi_cacheinval.contrib.outbox.table import Outbox
 from fastapi_cacheinval.contrib.outbox.waking import Ear, listening
+from fastapi_cacheinval.sources import KEEP, Change, OnUnreadable, Source, Then, UnreadableEvent
+from fastapi_cacheinval.sources.changes import in_few
+from fastapi_cacheinval.sources.handlers import on_unreadable_of
+from fastapi_cacheinval.sources.waiting import done_within, ended
 
 __all__ = ["OutboxRelay", "OutboxUnavailable"]
 
@@ -26,6 +28,8 @@ logger = logging.getLogger("fastapi_cacheinval.contrib")
 
 _LOOK_AGAIN = 0.05
 _FIRST_BUSY = 0.01
+_FIRST_AGAIN = 0.1
+_LONGEST_AGAIN = 30.0
 _LARGEST_BATCH = 10_000
 
 
@@ -45,9 +49,10 @@ class OutboxRelay(Source):
     Any number of them may run. It looks every `poll` seconds, and at once when PostgreSQL notifies it (with asyncpg or
     psycopg) or `wake` is called. At most `batch` rows are taken at a time; what is taken is kept from other relays for
     at most `hold` seconds, by a transaction on PostgreSQL, and seen through all the same after that. `then` is awaited
-    with the receipt of each purge before its rows are deleted; where it raises they are purged again. `on_poison` is
-    awaited with each row that cannot be read, which is then deleted; without it, or where it raises, the row stays,
-    marked as refused.
+    with the receipt of each purge before its rows are deleted; where it raises they are purged again. `on_unreadable`
+    answers for each row that cannot be read: with `DROP`, which deletes it, with a `Change` that is purged before it is
+    deleted, or with `KEEP`, as without it: the row stays, marked as refused. Where it raises, the row is tried again.
+    `on_poison` is its old name.
 
     Raises `ConfigurationError` for an engine, a duration or a number that cannot work.
     """
@@ -61,11 +66,13 @@ class OutboxRelay(Source):
         poll: float = 0.5,
         batch: int = 100,
         hold: float = 5.0,
-        then: Callable[[Receipt], Awaitable[None]] | None = None,
-        on_poison: Callable[[UnreadableRow], Awaitable[None]] | None = None,
+        then: Then | None = None,
+        on_unreadable: OnUnreadable | None = None,
         name: str = "outbox",
+        on_poison: Any = None,
     ) -> None:
-        super().__init__(cache, name)
+        asked = on_unreadable_of(on_unreadable, on_poison, _as_before)
+        super().__init__(cache, name, then=then, on_unreadable=asked)
         if not isinstance(engine, AsyncEngine):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"OutboxRelay takes an AsyncEngine, not {engine!r}.")
         if not isinstance(outbox, Outbox):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -77,8 +84,11 @@ class OutboxRelay(Source):
         self._claims = claims(engine, outbox, batch)
         self._poll = poll
         self._hold = hold
-        self._then = then
-        self._on_poison = on_poison
+        # Rows that cannot be read and that `on_unreadable` has failed for, when they are asked about again, and the
+        # pause after that. They hold up nothing meanwhile.
+        self._failing: set[int] = set()
+        self._again_at = 0.0
+        self._again_after = _FIRST_AGAIN
         self._rung = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -94,7 +104,8 @@ class OutboxRelay(Source):
 
     # -- work -----------------------------------------------------------------------------------
 
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
+        """Look for rows, purge what they name, and delete them."""
         engine, channel = self._claims.engine, self._claims.outbox.channel
         try:
             async with self._claims.entered(), listening(engine, channel, self._rung.set) as ear:
@@ -114,10 +125,11 @@ class OutboxRelay(Source):
                     busy = _FIRST_BUSY
                 case _Found.NOTHING:
                     busy = _FIRST_BUSY
-                    await self._rest(self._poll, self._rung)
+                    until_again = max(self._again_at - self.cache.clock.now(), _LOOK_AGAIN)
+                    await self.rest(min(self._poll, until_again) if self._failing else self._poll, self._rung)
                 case _Found.OTHERS_FIRST:
                     # They may have looked before what this one was woken for was committed.
-                    await self._rest(busy)
+                    await self.rest(busy)
                     busy = min(busy * 2, self._poll)
         raise OutboxUnavailable("the connection that notifications come over was lost")
 
@@ -126,48 +138,45 @@ class OutboxRelay(Source):
         looks = 0
         while not self.cache.statistics().connected:
             if looks * _LOOK_AGAIN % self._poll < _LOOK_AGAIN:
-                self._note(lag=await self._claims.waiting())
+                self.note(lag=await self._claims.waiting())
             looks += 1
-            await self._rest(_LOOK_AGAIN)
+            await self.rest(_LOOK_AGAIN)
 
     async def _round(self) -> _Found:
-        async with self._claims.claim() as claim:
+        if self.cache.clock.now() >= self._again_at:
+            self._failing.clear()
+        async with self._claims.claim(self._failing) as claim:
             if claim is None:
                 return _Found.OTHERS_FIRST
-            self._note(connected=True, lag=claim.waiting)
+            self.note(connected=True, lag=claim.waiting)
             if not claim.rows:
-                self._well()
+                self._all_well()
                 return _Found.NOTHING
-            found = [read(row) for row in claim.rows]
-            self._count(received=len(found))
-            self._note(waiting=len(found))
+            found = [(row, read(row)) for row in claim.rows]
+            self.count(received=len(found))
+            self.note(waiting=len(found))
             try:
-                await self._purge(claim, [each for each in found if isinstance(each, Purge)])
-                await self._refuse(claim, [each for each in found if isinstance(each, UnreadableRow)])
+                await self._purge(claim, [(row[0], each) for row, each in found if isinstance(each, Change)])
+                await self._refuse(claim, [each for _, each in found if isinstance(each, UnreadableRow)])
             finally:
-                self._note(waiting=0)
+                self.note(waiting=0)
             # Not before: what fails each time must not be tried without a pause.
-            self._well()
+            self._all_well()
             return _Found.SOMETHING
 
-    async def _purge(self, claim: Claim, purges: list[Purge]) -> None:
+    async def _purge(self, claim: Claim, changes: list[tuple[int, Change]]) -> None:
         done: list[int] = []
         try:
-            await self._held(claim, self._see_through(in_few(purges), done))
+            await self._held(claim, self._see_through(changes, done))
         finally:
             # What has been seen through is not done again because of what has not.
             await claim.settle(done)
             self._settled(len(done), done=len(done))
 
-    async def _see_through(self, purges: list[Purge], done: list[int]) -> None:
-        for purge in purges:
-            if purge.tags or purge.everything:
-                receipt = await self.cache.deliver(
-                    *purge.tags, soft=purge.soft, everything=purge.everything, causes=purge.causes
-                )
-                if self._then is not None:
-                    await self._then(receipt)
-            done += purge.ids
+    async def _see_through(self, changes: list[tuple[int, Change]], done: list[int]) -> None:
+        for ids, change in in_few(changes):
+            await self.purge(change)
+            done += ids
 
     async def _held(self, claim: Claim, work: Coroutine[Any, Any, None]) -> None:
         """Work with the claim held, and on without it when that takes long: a purge that is made twice does no harm."""
@@ -177,25 +186,40 @@ class OutboxRelay(Source):
                 await claim.let_go()
                 while not await done_within(task, self._poll, self.cache):
                     with contextlib.suppress(SQLAlchemyError, OSError):
-                        self._note(lag=await self._claims.waiting())
+                        self.note(lag=await self._claims.waiting())
             await task
         finally:
             await ended(task)
 
     async def _refuse(self, claim: Claim, rows: list[UnreadableRow]) -> None:
         for row in rows:
-            handled = False
-            logger.error("%s: row %d cannot be read: %s", self.name, row.id, row.reason)
-            if self._on_poison is not None:
-                try:
-                    await self._on_poison(row)
-                    handled = True
-                except Exception:
-                    logger.exception("%s: the handler of unreadable rows failed at row %d", self.name, row.id)
-            await claim.settle([row.id] if handled else [], aside=[] if handled else [row.id])
+            try:
+                answer = await self.unreadable(row, UnreadableEvent(row.reason), KEEP)
+                if isinstance(answer, Change):
+                    await self._held(claim, self.purge(answer))
+            except Exception as error:  # noqa: BLE001  # whatever the user's functions raise
+                self.troubled(error)
+                if not self._failing:
+                    self._again_at = self.cache.clock.now() + self._again_after
+                    self._again_after = min(self._again_after * 2, _LONGEST_AGAIN)
+                self._failing.add(row.id)
+                continue
+            done, aside = ([], [row.id]) if answer is KEEP else ([row.id], [])
+            fate = "deletes it" if done else "sets it aside"
+            logger.error("%s: row %d cannot be read, and the relay %s: %s", self.name, row.id, fate, row.reason)
+            await claim.settle(done, aside=aside)
             self._settled(1, refused=1)
+
+    def _all_well(self) -> None:
+        if not self._failing:
+            self._again_after = _FIRST_AGAIN
+            self.well()
 
     def _settled(self, rows: int, **counts: int) -> None:
         state = self._state
-        self._count(**counts)
-        self._note(waiting=max(state.waiting - rows, 0), lag=max((state.lag or 0) - rows, 0))
+        self.count(**counts)
+        self.note(waiting=max(state.waiting - rows, 0), lag=max((state.lag or 0) - rows, 0))
+
+
+def _as_before(on_poison: Any, row: object, _: Exception) -> Any:
+    return on_poison(row)

@@ -155,7 +155,7 @@ class Outbox:
             self.table.schema,
             name,
             inside,
-            columns=frozenset(column.name for column in table.columns) if isinstance(table, Table) else None,
+            columns={column.name: column.type for column in table.columns} if isinstance(table, Table) else None,
             tags=tuple(tags),
             dialect=dialect,
             operations=tuple(operations),

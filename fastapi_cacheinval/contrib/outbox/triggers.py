@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import string
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
-from fastapi_cacheinval import ConfigurationError
+from sqlalchemy.dialects import postgresql, sqlite
+
+from fastapi_cacheinval import ConfigurationError, TagTemplate
+from fastapi_cacheinval.contrib.outbox.rendering import HELPER, as_text, literal
 
 __all__ = ["Dialect", "Operation", "Triggers", "triggers_for"]
 
@@ -19,10 +21,13 @@ _OPERATIONS: Final[tuple[Operation, ...]] = ("INSERT", "UPDATE", "DELETE")
 _ROWS: dict[Operation, tuple[str, ...]] = {"INSERT": ("NEW",), "UPDATE": ("OLD", "NEW"), "DELETE": ("OLD",)}
 # PostgreSQL cuts longer names, in bytes.
 _LONGEST_NAME = 63
-_LONGEST_TAG = 1_024
 # SQLite's functions take 127 arguments at most, and an update has two rows.
 _MOST_TEMPLATES = 60
-_PRINTABLE = re.compile(r"[\x21-\x7e]*\Z")
+# How PostgreSQL writes values as text is the same for every program then.
+_SETTINGS = "SET datestyle = 'ISO, YMD' SET timezone = 'UTC' SET intervalstyle = 'postgres' SET extra_float_digits = 1"
+
+# The text of an expression that stands for a column of the name.
+_Column: TypeAlias = Callable[[str, str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class _Names:
     outbox: str
     table: str
     function: str
+    helper: str
     triggers: dict[str, str]
 
 
@@ -60,7 +66,7 @@ def triggers_for(
     table: str,
     schema: str | None,
     *,
-    columns: frozenset[str] | None,
+    columns: Mapping[str, Any] | None,
     tags: tuple[str, ...],
     dialect: Dialect,
     operations: tuple[Operation, ...],
@@ -68,27 +74,30 @@ def triggers_for(
     truncate: tuple[str, ...] | None,
     channel: str | None,
 ) -> Triggers:
-    """See `Outbox.triggers`; `columns` are those of the table where they are known."""
+    """See `Outbox.triggers`; `columns` are those of the table with their types, where they are known."""
     if dialect not in ("postgresql", "sqlite"):
         raise ConfigurationError(f"Triggers are made for postgresql and for sqlite, not for {dialect!r}.")
     if not operations or not set(operations) <= set(_OPERATIONS):
         raise ConfigurationError(f"The operations are some of {', '.join(_OPERATIONS)}, not {operations!r}.")
     if not 1 <= len(tags) <= _MOST_TEMPLATES:
         raise ConfigurationError(f"Triggers need 1 to {_MOST_TEMPLATES} templates of tags, not {len(tags)}.")
-    templates = tuple(_parsed(tag) for tag in tags)
-    wide = None if truncate is None else tuple(_parsed(tag) for tag in truncate)
-    named = {column for parts in templates for _, column in parts if column is not None}
-    if columns is not None and not named <= columns:
-        raise ConfigurationError(f"The table {table!r} has no column {', '.join(sorted(named - columns))}.")
-    if wide is not None and any(column is not None for parts in wide for _, column in parts):
-        raise ConfigurationError("A TRUNCATE has no row: its tags can have no columns in braces.")
+    templates = tuple(TagTemplate.parse(tag, names="columns") for tag in tags)
+    wide = None if truncate is None else tuple(TagTemplate.parse(tag, names=()) for tag in truncate)
+    named = {column for template in templates for column in template.names}
+    if columns is not None and not named <= columns.keys():
+        raise ConfigurationError(f"The table {table!r} has no column {', '.join(sorted(named - columns.keys()))}.")
     ordered: tuple[Operation, ...] = tuple(each for each in _OPERATIONS if each in operations)
     names = _names(outbox, outbox_schema, table, schema, dialect)
     read = ", ".join(f"{names.table}.{_quoted(each)}" for each in sorted(named))
     probe = f"SELECT {read or '1'} FROM {names.table} LIMIT 0"
+    there: Any = sqlite.dialect() if dialect == "sqlite" else postgresql.dialect()  # type: ignore[no-untyped-call]
+
+    def column(value: str, name: str) -> str:
+        return as_text(value, None if columns is None else columns[name], there, names.helper)
+
     if dialect == "sqlite":
-        return _for_sqlite(names, ordered, templates, soft=soft, probe=probe)
-    return _for_postgresql(names, ordered, templates, wide, soft=soft, probe=probe, channel=channel)
+        return _for_sqlite(names, ordered, templates, column, soft=soft, probe=probe)
+    return _for_postgresql(names, ordered, templates, column, wide, soft=soft, probe=probe, channel=channel)
 
 
 # -- PostgreSQL -------------------------------------------------------------------------------------
@@ -97,8 +106,9 @@ def triggers_for(
 def _for_postgresql(
     names: _Names,
     operations: tuple[Operation, ...],
-    templates: tuple[_Parts, ...],
-    wide: tuple[_Parts, ...] | None,
+    templates: tuple[TagTemplate, ...],
+    column: _Column,
+    wide: tuple[TagTemplate, ...] | None,
     *,
     soft: bool,
     probe: str,
@@ -106,11 +116,11 @@ def _for_postgresql(
 ) -> Triggers:
     # In each kind of trigger the row that is not there is null, and so is a tag with a column of it.
     rows = [row for row in ("OLD", "NEW") if any(row in _ROWS[operation] for operation in operations)]
-    changed = _postgresql_tags(_rendered(templates, rows, "{row}.{column}::text", backslashes=True))
-    truncated = "'[]'" if wide is None else _postgresql_tags(_rendered(wide, ["NEW"], "", backslashes=True))
+    changed = _postgresql_tags(_rendered(templates, rows, column, backslashes=True))
+    truncated = "'[]'" if wide is None else _postgresql_tags(_rendered(wide, ["NEW"], column, backslashes=True))
     everything, softly = str(wide is None).lower(), str(soft).lower()
     into = f'INSERT INTO {names.outbox} ("tags", "soft", "everything") VALUES'
-    notify = "" if channel is None else f"    PERFORM pg_notify({_literal(channel, backslashes=True)}, '');\n"
+    notify = "" if channel is None else f"    PERFORM pg_notify({literal(channel, backslashes=True)}, '');\n"
     body = (
         "\nBEGIN\n"
         "    IF TG_OP = 'TRUNCATE' THEN\n"
@@ -127,7 +137,14 @@ def _for_postgresql(
     # and finds nothing but what is named in full and the built-in functions.
     function = (
         f"CREATE OR REPLACE FUNCTION {names.function}() RETURNS trigger LANGUAGE plpgsql\n"
-        f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {fence}{body}{fence}"
+        f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp {_SETTINGS} AS {fence}{body}{fence}"
+    )
+    helper = (
+        (
+            f"CREATE OR REPLACE FUNCTION {names.helper}(anyelement) RETURNS text LANGUAGE sql STABLE\n"
+            f"AS $text${HELPER}$text$"
+        ),
+        f"REVOKE ALL ON FUNCTION {names.helper}(anyelement) FROM PUBLIC",
     )
     row, whole = names.triggers["row"], names.triggers["truncate"]
     dropped = (
@@ -139,6 +156,7 @@ def _for_postgresql(
             # A trigger's function is not checked before it runs, inside the writes of others.
             probe,
             f'SELECT "id", "tags", "soft", "everything" FROM {names.outbox} LIMIT 0',
+            *(helper if names.helper in body else ()),
             function,
             f"REVOKE ALL ON FUNCTION {names.function}() FROM PUBLIC",
             *dropped,
@@ -151,7 +169,11 @@ def _for_postgresql(
                 f"FOR EACH STATEMENT EXECUTE FUNCTION {names.function}()"
             ),
         ),
-        drop=(*dropped, f"DROP FUNCTION IF EXISTS {names.function}()"),
+        drop=(
+            *dropped,
+            f"DROP FUNCTION IF EXISTS {names.function}()",
+            f"DROP FUNCTION IF EXISTS {names.helper}(anyelement)",
+        ),
     )
 
 
@@ -172,10 +194,16 @@ def _fence(body: str) -> str:
 
 
 def _for_sqlite(
-    names: _Names, operations: tuple[Operation, ...], templates: tuple[_Parts, ...], *, soft: bool, probe: str
+    names: _Names,
+    operations: tuple[Operation, ...],
+    templates: tuple[TagTemplate, ...],
+    column: _Column,
+    *,
+    soft: bool,
+    probe: str,
 ) -> Triggers:
     def one(operation: Operation) -> str:
-        rendered = _rendered(templates, _ROWS[operation], "CAST({row}.{column} AS TEXT)", backslashes=False)
+        rendered = _rendered(templates, _ROWS[operation], column, backslashes=False)
         values = f"json_array({', '.join(rendered)}), {int(soft)}"
         return (
             f"CREATE TRIGGER {names.triggers[operation]} AFTER {operation} ON {names.table}\nBEGIN\n"
@@ -187,9 +215,7 @@ def _for_sqlite(
     return Triggers(create=(probe, there, *dropped, *(one(operation) for operation in operations)), drop=dropped)
 
 
-# -- names, templates and literals ------------------------------------------------------------------
-
-_Parts = tuple[tuple[str, str | None], ...]
+# -- names and templates ----------------------------------------------------------------------------
 
 
 def _names(outbox: str, outbox_schema: str | None, table: str, schema: str | None, dialect: Dialect) -> _Names:
@@ -197,6 +223,7 @@ def _names(outbox: str, outbox_schema: str | None, table: str, schema: str | Non
         raise ConfigurationError("A trigger of SQLite stays within one database: there are no schemas.")
     stem = f"{outbox}_of_{table}"
     inside = "" if schema is None else f"{_quoted(schema)}."
+    there = table if schema is None else f"{schema}.{table}"
     kinds = ("row", "truncate") if dialect == "postgresql" else _OPERATIONS
     if dialect == "postgresql":
         # The function has no search path to find it by.
@@ -205,6 +232,8 @@ def _names(outbox: str, outbox_schema: str | None, table: str, schema: str | Non
         outbox=(f"{_quoted(outbox_schema)}." if outbox_schema else "") + _quoted(outbox),
         table=inside + _quoted(table),
         function=inside + _quoted(_short(stem)),
+        # The trigger's function has no search path to find it by.
+        helper=f"{_quoted(outbox_schema or 'public')}.{_quoted(_short(f'{outbox}_of_{there}_text'))}",
         triggers={kind: _quoted(_short(f"{stem}_{kind.lower()}")) for kind in kinds},
     )
 
@@ -225,50 +254,18 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _literal(text: str, *, backslashes: bool) -> str:
-    """Text as a string of SQL, in parts where it has colons, which SQLAlchemy takes for the start of a parameter."""
-    pieces = re.findall(r"[^:]*:|[^:]+", text) or [""]
-    return " || ".join(_piece(piece, backslashes=backslashes) for piece in pieces)
-
-
-def _piece(text: str, *, backslashes: bool) -> str:
-    inside = text.replace("'", "''")
-    if backslashes and "\\" in inside:
-        # The same whatever standard_conforming_strings says.
-        return "E'" + inside.replace("\\", "\\\\") + "'"
-    return f"'{inside}'"
-
-
-def _parsed(template: str) -> _Parts:
-    """An author's template as literal parts, each with the column after it or None."""
-    if not isinstance(template, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"A tag is a str, not {type(template).__name__}: {template!r}.")
-    try:
-        pieces = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise ConfigurationError(f"The tag template {template!r} has malformed braces: {error}.") from None
-    if not pieces or len(template) > _LONGEST_TAG:
-        raise ConfigurationError(f"A tag must not be empty or over {_LONGEST_TAG} bytes: {template[:80]!r}.")
-    for literal, column, spec, conversion in pieces:
-        if column == "" or spec or conversion:
-            raise ConfigurationError(f"The tag template {template!r} may hold only names of columns in braces.")
-        if not _PRINTABLE.match(literal):
-            raise ConfigurationError(f"The tag {template!r} must be printable ASCII without white space.")
-    return tuple((literal, column) for literal, column, _, _ in pieces)
-
-
 def _rendered(
-    templates: tuple[_Parts, ...], rows: list[str] | tuple[str, ...], value: str, *, backslashes: bool
+    templates: tuple[TagTemplate, ...], rows: Iterable[str], column: _Column, *, backslashes: bool
 ) -> list[str]:
     """The templates as expressions of SQL, for each row; what names no column once. NULL makes a whole tag NULL."""
     found: dict[str, None] = {}
     for row in rows:
-        for parts in templates:
+        for template in templates:
             terms: list[str] = []
-            for literal, column in parts:
-                if literal:
-                    terms.append(_literal(literal, backslashes=backslashes))
-                if column is not None:
-                    terms.append(value.format(row=row, column=_quoted(column)))
+            for text, name in template.parts:
+                if text:
+                    terms.append(literal(text, backslashes=backslashes))
+                if name is not None:
+                    terms.append(column(f"{row}.{_quoted(name)}", name))
             found[" || ".join(terms)] = None
     return list(found)

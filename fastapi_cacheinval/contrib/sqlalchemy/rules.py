@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, cast
 from sqlalchemy import inspect
 from sqlalchemy.orm import Mapper
 
-from fastapi_cacheinval import ConfigurationError, TagTemplate
+from fastapi_cacheinval import ConfigurationError, TagTemplate, render_value
 from fastapi_cacheinval.contrib.sqlalchemy.schema import dependents, lineage, links
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import registries
 
@@ -68,7 +68,7 @@ class Rules:
 def _checked(function: Function, tags: Iterable[str] | None) -> Iterable[str]:
     if isinstance(tags, str):
         raise ConfigurationError(f"{function!r} gives the tags of an object as an iterable of str, not {tags!r}.")
-    return () if tags is None else map(str, tags)
+    return () if tags is None else (render_value(tag) or "" for tag in tags)
 
 
 def _by_method(target: Any) -> Iterable[str]:

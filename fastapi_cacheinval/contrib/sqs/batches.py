@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from fastapi_cacheinval.contrib.sqs.messages import Message
+from fastapi_cacheinval.sources import Outcome
 
-__all__ = ["FORGET", "Batch", "Held", "Verdict", "backoff", "extension"]
+__all__ = ["Batch", "Held", "Verdict", "backoff", "extension"]
 
 # SQS hides a message for twelve hours at the most, counted from when it was handed out.
 _LONGEST_HOLD = 12 * 3600
@@ -16,20 +17,14 @@ _LONGEST_HOLD = 12 * 3600
 _MARGIN = 60
 _LONGEST_BACKOFF = 900
 
-Outcome = Literal["done", "refused", "again"]
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a message: it is deleted, or hidden for so many seconds and handed out again; and why."""
+    """What became of a message, and why. One that is not over is hidden for so many seconds and handed out again."""
 
     outcome: Outcome
-    delete: bool
     hidden: int = 0
     why: Exception | None = None
-
-
-FORGET = Verdict("done", delete=True)
 
 
 @dataclass(slots=True)
@@ -58,14 +53,14 @@ class Batch:
 
     def to_delete(self) -> list[Held]:
         """What is to be deleted."""
-        return [held for held in self.held if held.verdict is not None and held.verdict.delete]
+        return [held for held in self.held if held.verdict is not None and held.verdict.outcome.over]
 
     def to_hide(self) -> dict[str, int]:
         """What is to be handed out again, and after how many seconds: at once what nothing came of."""
         return {
             held.receipt: 0 if held.verdict is None else held.verdict.hidden
             for held in self.held
-            if held.verdict is None or not held.verdict.delete
+            if held.verdict is None or not held.verdict.outcome.over
         }
 
 

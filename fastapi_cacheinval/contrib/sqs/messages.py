@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
-from fastapi_cacheinval import CacheinvalError
+from fastapi_cacheinval.sources import UnreadableEvent
 
 __all__ = ["Envelope", "Message", "PoisonMessage", "json_of"]
 
@@ -21,8 +21,8 @@ _MOST_ENVELOPES = 4
 _CONFIRMATIONS = ("SubscriptionConfirmation", "UnsubscribeConfirmation")
 
 
-class PoisonMessage(CacheinvalError):
-    """A message that no purge can be read from; its text says why, and nothing of what the message holds."""
+PoisonMessage = UnreadableEvent
+"""A message that no purge can be read from; its text says why, and nothing of what the message holds."""
 
 
 def json_of(text: str) -> Any:

@@ -42,15 +42,10 @@ def checked(
     concurrency: int,
     client_options: Mapping[str, Any] | None,
     tags: object,
-    then: object,
-    on_poison: object,
 ) -> Options:
     """The options; raises `ConfigurationError` for one that cannot work."""
-    for name, function in (("tags", tags), ("then", then)):
-        if function is not None and not callable(function):
-            raise ConfigurationError(f"{name} is a function, not {type(function).__name__}.")
-    if on_poison not in (None, "delete", "leave") and not callable(on_poison):
-        raise ConfigurationError('on_poison is "delete", "leave" or an async function of the message and its error.')
+    if tags is not None and not callable(tags):
+        raise ConfigurationError(f"tags is a function of a message, not {type(tags).__name__}.")
     return Options(
         wait_seconds=_whole("wait_seconds", wait_seconds, 0, 20),
         # With 0 a message would be handed out to others while it is worked on.

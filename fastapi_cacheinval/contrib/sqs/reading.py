@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, cast
 
 from fastapi_cacheinval.contrib.sqs.messages import Message, PoisonMessage
+from fastapi_cacheinval.sources import Change
+from fastapi_cacheinval.sources.changes import read_by
 
-__all__ = ["Change", "TagsOf", "causes_of", "read"]
+__all__ = ["TagsOf", "causes_of", "read"]
 
 TagsOf = Callable[[Message], Iterable[str]]
 
@@ -18,45 +20,25 @@ _ROOT = re.compile(r"1-([0-9a-f]{8})-([0-9a-f]{24})")
 _PARENT = re.compile(r"[0-9a-f]{16}")
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One purge to be made; none at all where it names nothing."""
-
-    tags: tuple[str, ...] = ()
-    soft: bool = False
-    everything: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.tags) or self.everything
-
-
 def read(message: Message, tags_of: TagsOf | None, *, soft: bool) -> Change:
-    """What a message asks for; raises `PoisonMessage`, whatever the message holds and whatever `tags_of` raises."""
+    """What a message asks for; raises `PoisonMessage`, whatever the message holds and whatever `tags_of` raises.
+
+    An `OSError` that `tags_of` raises is not about the message, and comes out as it is.
+    """
     if message.envelopes[-1:] == ("confirmation",):
         raise PoisonMessage("SNS asks to confirm the subscription of this queue: visit its SubscribeURL once")
+    causes = causes_of(message)
     if tags_of is None:
-        return _read_json(message.json(), soft=soft)
-    try:
-        named = tags_of(message)
-        # One tag by itself is meant as one tag, not as its letters.
-        listed = [named] if isinstance(named, str) else list(named)
-    except PoisonMessage:
-        raise
-    except Exception as error:
-        raise PoisonMessage(f"the function that names its tags raised {type(error).__name__}") from error
-    return Change(_checked(listed), soft)
+        return _read_json(message.json(), soft=soft, causes=causes)
+    return read_by(lambda message: _listed(tags_of(message)), message, soft=soft, causes=causes)
 
 
-def _checked(tags: Iterable[object]) -> tuple[str, ...]:
-    named: list[str] = []
-    for tag in tags:
-        if not isinstance(tag, str) or not tag:
-            raise PoisonMessage(f"a tag is text that is not empty, not {'empty' if tag == '' else type(tag).__name__}")
-        named.append(tag)
-    return tuple(named)
+def _listed(named: object) -> object:
+    # One tag by itself is meant as one tag, not as its letters; a function without a return is a mistake.
+    return [named] if isinstance(named, str) or named is None else named
 
 
-def _read_json(content: object, *, soft: bool) -> Change:
+def _read_json(content: object, *, soft: bool, causes: Iterable[Mapping[str, str]]) -> Change:
     if not isinstance(content, Mapping):
         raise PoisonMessage(f"its body is a JSON {type(content).__name__}, not an object with tags")
     fields = cast("Mapping[str, Any]", content)
@@ -64,7 +46,8 @@ def _read_json(content: object, *, soft: bool) -> Change:
     tags: object = fields.get("tags", [] if everything else None)
     if not isinstance(tags, list):
         raise PoisonMessage('its body names no list of "tags", and does not say "everything": true')
-    return Change(_checked(cast("list[object]", tags)), _flag(fields, "soft", default=soft), everything)
+    change = Change.of(cast("list[object]", tags), soft=_flag(fields, "soft", default=soft), causes=causes)
+    return replace(change, everything=everything)
 
 
 def _flag(fields: Mapping[str, Any], name: str, *, default: bool) -> bool:

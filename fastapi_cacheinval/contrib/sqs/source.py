@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from fastapi_cacheinval import HTTPCache, Receipt
-from fastapi_cacheinval.contrib._source import Source
-from fastapi_cacheinval.contrib._waiting import done_within, ended, last_word
+from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.sqs.addresses import address_of
-from fastapi_cacheinval.contrib.sqs.batches import Batch, Held, Verdict, extension
-from fastapi_cacheinval.contrib.sqs.handling import Handler, OnPoison, Poisoned
+from fastapi_cacheinval.contrib.sqs.batches import Batch, Held, Verdict, backoff, extension
 from fastapi_cacheinval.contrib.sqs.messages import Message
 from fastapi_cacheinval.contrib.sqs.options import checked
 from fastapi_cacheinval.contrib.sqs.queues import (
@@ -26,7 +23,10 @@ from fastapi_cacheinval.contrib.sqs.queues import (
     own_session,
     preload,
 )
-from fastapi_cacheinval.contrib.sqs.reading import TagsOf
+from fastapi_cacheinval.contrib.sqs.reading import TagsOf, read
+from fastapi_cacheinval.sources import DROP, KEEP, Change, OnUnreadable, Outcome, Source, Then
+from fastapi_cacheinval.sources.handlers import Decision, on_unreadable_of
+from fastapi_cacheinval.sources.waiting import done_within, ended, last_word
 
 __all__ = ["SQSSource"]
 
@@ -48,9 +48,10 @@ class SQSSource(Source):
     "everything": false}`. `soft` is for messages that do not say. A message is deleted once its purge has its number
     and `then(receipt)` has returned; until then it stays hidden, up to the 12 hours that SQS allows.
 
-    `on_poison` is for messages that no purge can be read from: "delete", "leave" (they come back, and end in the
-    queue's dead-letter queue), or an async function that answers one of these, None being "delete". By default they
-    are left where the queue has a redrive policy, or does not say, and else deleted.
+    `on_unreadable` is for messages that no change can be read from: `DROP` deletes them, `KEEP` leaves them (they come
+    back, and end in the queue's dead-letter queue), or a function of the `Message` and its error that answers one of
+    these, or a `Change` to purge in its place before it is deleted. By default a message is deleted only if the queue
+    has no redrive policy and `tags` has not failed. `on_poison` is its old name.
 
     `visibility_timeout` and `wait_seconds` (0 to 20) are seconds, `batch` (1 to 10) messages to a poll, `concurrency`
     polls side by side. `session` is one of aiobotocore, `client_options` go to its `create_client`. Raises
@@ -64,8 +65,9 @@ class SQSSource(Source):
         *,
         tags: TagsOf | None = None,
         soft: bool = False,
-        then: Callable[[Receipt], Awaitable[None]] | None = None,
-        on_poison: OnPoison | Poisoned | None = None,
+        then: Then | None = None,
+        on_unreadable: OnUnreadable | None = None,
+        on_poison: Any = None,
         region: str | None = None,
         endpoint_url: str | None = None,
         session: Any = None,
@@ -76,26 +78,26 @@ class SQSSource(Source):
         concurrency: int = 1,
         name: str = "sqs",
     ) -> None:
-        super().__init__(cache, name)
+        super().__init__(cache, name, then=then, on_unreadable=on_unreadable_of(on_unreadable, on_poison))
         self._address = address_of(queue_url, region, endpoint_url)
         self._options = checked(
             client_options=client_options,
             tags=tags,
-            then=then,
-            on_poison=on_poison,
             wait_seconds=wait_seconds,
             visibility_timeout=visibility_timeout,
             batch=batch,
             concurrency=concurrency,
         )
-        self._handler = Handler(cache, tags, soft=soft, then=then, on_poison=on_poison)
+        self._tags = tags
+        self._soft = soft
         self._given_session: Session | None = own_session(session)
         self._session: tuple[asyncio.AbstractEventLoop, Session] | None = None
         self._facts = Facts()
 
     # -- polling --------------------------------------------------------------------------------
 
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
+        """Poll the queue, with as many polls side by side as asked for."""
         options = self._options
         async with connected(
             await self._session_here(),
@@ -125,11 +127,11 @@ class SQSSource(Source):
 
     async def _ask(self, queue: Queue) -> None:
         self._facts = await queue.facts()
-        self._note(lag=self._facts.waiting)
+        self.note(lag=self._facts.waiting)
 
     async def _ask_on(self, queue: Queue) -> None:
         while True:
-            await self._rest(_ASK_EVERY)
+            await self.rest(_ASK_EVERY)
             # Where it cannot be asked the polls find that out, and say so.
             with contextlib.suppress(QueueUnavailable):
                 await self._ask(queue)
@@ -139,20 +141,20 @@ class SQSSource(Source):
         wait_seconds, failures = 0, self._state.failures
         while True:
             received = await queue.receive(wait_seconds)
-            self._note(connected=True)
+            self.note(connected=True)
             if received:
                 await self._work(queue, Batch(received, ordered=self._address.ordered))
             elif not self._options.wait_seconds:
-                await self._rest(_IDLE)
+                await self.rest(_IDLE)
             if self._state.failures == failures:
-                self._well()
+                self.well()
             wait_seconds, failures = self._options.wait_seconds, self._state.failures
 
     # -- one batch ------------------------------------------------------------------------------
 
     async def _work(self, queue: Queue, batch: Batch) -> None:
-        self._count(received=len(batch.held))
-        self._note(waiting=self._state.waiting + len(batch.held))
+        self.count(received=len(batch.held))
+        self.note(waiting=self._state.waiting + len(batch.held))
         handling = asyncio.get_running_loop().create_task(self._handle(batch))
         try:
             await self._hold(queue, batch, handling)
@@ -161,7 +163,7 @@ class SQSSource(Source):
             await last_word(self._part(queue, batch, handling))
             raise
         finally:
-            self._note(waiting=self._state.waiting - len(batch.held))
+            self.note(waiting=self._state.waiting - len(batch.held))
 
     async def _hold(self, queue: Queue, batch: Batch, handling: asyncio.Task[None]) -> None:
         """Keep the batch hidden until it is handled; past what SQS allows it is let go of, and handed out again."""
@@ -176,7 +178,7 @@ class SQSSource(Source):
                 # One that was handed out to somebody else meanwhile is purged twice.
                 await queue.hide(dict.fromkeys((held.receipt for held in batch.held), seconds))
             except QueueUnavailable as error:
-                self._failed(error)
+                self.troubled(error)
         handling.result()
 
     async def _settle(self, queue: Queue, batch: Batch) -> None:
@@ -186,8 +188,8 @@ class SQSSource(Source):
             await queue.hide(to_hide)
         left = await self._delete(queue, [held.receipt for held in batch.to_delete()])
         for held in batch.held:
-            if held.verdict is not None and held.verdict.outcome == "done" and held.receipt not in left:
-                self._count(done=1)
+            if held.verdict is not None and held.verdict.outcome is Outcome.DONE and held.receipt not in left:
+                self.count(done=1)
 
     async def _delete(self, queue: Queue, receipts: list[str]) -> set[str]:
         """Delete, more than once where SQS says that this may help; those that come back, which is harmless."""
@@ -196,7 +198,7 @@ class SQSSource(Source):
             if not left:
                 break
             if number:
-                await self._rest(_FIRST_PAUSE * 2**number)
+                await self.rest(_FIRST_PAUSE * 2**number)
             failed = await queue.delete(left)
             lost |= {receipt for receipt, again in failed.items() if not again}
             left = [receipt for receipt, again in failed.items() if again]
@@ -220,18 +222,27 @@ class SQSSource(Source):
 
     async def _handle_in_order(self, line: list[Held]) -> None:
         for number, held in enumerate(line):
-            held.verdict = await self._handler.verdict(held.message, redrives=self._facts.redrives)
-            self._told_of(held.message, held.verdict)
-            if held.verdict.outcome == "again":
+            held.verdict = await self._verdict(held.message)
+            if held.verdict.outcome is Outcome.FAILED:
                 # What comes after it in its group stays after it.
                 for later in line[number + 1 :]:
                     later.verdict = held.verdict
                 return
 
-    def _told_of(self, message: Message, verdict: Verdict) -> None:
-        if verdict.outcome == "again" and verdict.why is not None:
-            self._failed(verdict.why)
-        elif verdict.outcome == "refused":
-            self._count(refused=1)
-            fate = "deletes" if verdict.delete else "leaves"
-            logger.warning("%s cannot read message %s and %s it: %s", self.name, message.id, fate, verdict.why)
+    async def _verdict(self, message: Message) -> Verdict:
+        outcome, why = await self.handle(message, self._read)
+        if outcome is Outcome.FAILED and why is not None:
+            self.troubled(why)
+        elif outcome is not Outcome.DONE:
+            self.count(refused=1)
+            fate = "deletes" if outcome.over else "leaves"
+            logger.warning("%s cannot read message %s and %s it: %s", self.name, message.id, fate, why)
+        return Verdict(outcome, backoff(message.receive_count), why)
+
+    def _read(self, message: Message) -> Change:
+        return read(message, self._tags, soft=self._soft)
+
+    async def unreadable(self, event: object, error: Exception, otherwise: Decision) -> Decision:
+        """By default nothing is thrown away that somebody may keep, or that was not read for a mistake in `tags`."""
+        lost = self._facts.redrives is False and error.__cause__ is None
+        return await super().unreadable(event, error, DROP if lost else KEEP)

@@ -11,6 +11,7 @@ import pytest
 
 from fastapi_cacheinval import SourceState
 from fastapi_cacheinval.contrib.cdn import CDN, Rate, path_key
+from fastapi_cacheinval.sources import KEEP, Unread
 from fastapi_cacheinval.testing import FakeClock
 from tests.contrib.cdn.fakes import TOKEN, Fake, FakeCloudflare, FakeFastly, Purged, serving
 from tests.contrib.cdn.purging import BOTH, cloudflare, confirmed, fastly, purging, state_of, ticking
@@ -188,13 +189,14 @@ async def test_one_bad_tag_does_not_block_the_others(kind: type[Fake], made: Cal
     """The refused batch is split until the tag is found, which is reported once, kept, and not waited for."""
     reported: list[tuple[str, str]] = []
 
-    async def report(tag: str, reason: str) -> None:
-        reported.append((tag, reason))
+    async def report(tag: str, error: Exception) -> Unread:
+        reported.append((tag, str(error)))
+        return KEEP
 
     tags = [f"tag-{number}" for number in range(50)]
     with serving(kind()) as fake:
         fake.bad = {"tag-17", "tag-18"}
-        async with purging(made(fake), on_poison=report) as (cache, purger):
+        async with purging(made(fake), on_unreadable=report) as (cache, purger):
             await purger.purge(await cache.invalidate(*tags))
             assert set(fake.keys) == set(tags) - fake.bad
             await eventually(lambda: len(reported) == 2, "the reports")
@@ -217,12 +219,13 @@ async def test_a_cdn_that_refuses_every_tag_makes_none_a_bad_one(kind: type[Fake
     """As long as it takes nothing, nobody is let go and nothing is reported."""
     reported: list[str] = []
 
-    async def report(tag: str, reason: str) -> None:
+    async def report(tag: str, error: Exception) -> Unread:
         reported.append(tag)
+        return KEEP
 
     with serving(kind()) as fake:
         fake.always = "400"
-        async with purging(made(fake), on_poison=report) as (cache, _):
+        async with purging(made(fake), on_unreadable=report) as (cache, _):
             await cache.invalidate("a", "b", "c")
             await eventually(lambda: len(fake.requests) >= 5, "requests")
             assert reported == []

@@ -13,9 +13,10 @@ import pytest
 
 from fastapi_cacheinval import CacheNotRunning, ConfigurationError, HTTPCache
 from fastapi_cacheinval.contrib.cdn import CDN, CDNPurger, Fastly, Purge, PurgeRequest, Rate
+from fastapi_cacheinval.sources import DROP, KEEP, Change
 from fastapi_cacheinval.testing import FakeClock
 from tests.contrib.cdn.fakes import FakeFastly, Purged, serving
-from tests.contrib.cdn.purging import FAST, fastly, purging, state_of
+from tests.contrib.cdn.purging import FAST, fastly, purging, state_of, ticking
 from tests.helpers.fleet import eventually
 from tests.helpers.http import settle
 from tests.helpers.telemetry import Recorded
@@ -204,18 +205,64 @@ async def test_an_adapters_own_mistake_loses_nothing(mistake: str) -> None:
             await eventually(lambda: state_of(cache).waiting == 0, "the count")
 
 
-async def test_a_handler_for_bad_tags_that_fails_is_logged(caplog: Any) -> None:
-    """And changes nothing else."""
+@pytest.mark.parametrize("mistake", ["raises", "answers"])
+async def test_a_handler_for_bad_tags_that_fails_is_asked_again(caplog: Any, mistake: str) -> None:
+    """It is logged and counted, and changes nothing else; the tag is reported anew when it is refused again."""
+    clock = FakeClock()
+    asked: list[str] = []
 
-    async def fail(tag: str, reason: str) -> None:
-        raise RuntimeError("no")
+    async def fail(tag: str, error: Exception) -> Any:
+        asked.append(tag)
+        if len(asked) > 1:
+            return KEEP
+        if mistake == "raises":
+            raise RuntimeError("no")
+        return None
 
     with serving(FakeFastly()) as fake:
         fake.bad = {"b"}
-        async with purging(fastly(fake), on_poison=fail) as (cache, purger):
+        async with purging(fastly(fake), on_unreadable=fail, clock=clock) as (cache, purger):
             await purger.purge(await cache.invalidate("a", "b"))
-            await eventually(lambda: "cdn: on_poison failed" in errors(caplog), "the log")
+            await eventually(lambda: "cdn: on_unreadable failed" in errors(caplog), "the log")
+            assert state_of(cache).failures
             await purger.purge(await cache.invalidate("c"))
+            assert "on_unreadable" in state_of(cache).trouble
+            await ticking(clock, lambda: len(asked) == 2, "the second report")
+            await eventually(lambda: "on_unreadable" not in state_of(cache).trouble, "the end of the trouble")
+    assert asked == ["b", "b"]
+
+
+@pytest.mark.parametrize("answer", [DROP, Change(("instead",))])
+async def test_a_handler_for_bad_tags_may_give_one_up(answer: Any) -> None:
+    """A tag that is dropped is not tried again; what is named in its place is purged."""
+    with serving(FakeFastly()) as fake:
+        fake.bad = {"b"}
+        async with purging(fastly(fake), on_unreadable=lambda tag, error: answer) as (cache, purger):
+            await purger.purge(await cache.invalidate("a", "b"))
+            await eventually(lambda: state_of(cache).waiting == 0, "the count")
+            assert state_of(cache).refused
+            await eventually(lambda: answer is DROP or "instead" in fake.keys, "the other tag")
+
+
+async def test_the_old_name_of_the_handler_works_and_says_so() -> None:
+    """`on_poison` of 0.1 is awaited with the tag and the reason, and decides nothing."""
+    reported: list[tuple[str, str]] = []
+
+    async def report(tag: str, reason: str) -> None:
+        reported.append((tag, reason))
+
+    with serving(FakeFastly()) as fake:
+        fake.bad = {"b"}
+        cache = HTTPCache()
+        with pytest.warns(DeprecationWarning, match="on_poison is on_unreadable now"):
+            purger = CDNPurger(cache, fastly(fake), on_poison=report)
+        cache.attach(purger)
+        async with cache:
+            await purger.purge(await cache.invalidate("a", "b"))
+            await eventually(lambda: reported, "the report")
+            assert state_of(cache).waiting == 1
+    assert [tag for tag, _ in reported] == ["b"]
+    assert reported[0][1]
 
 
 @pytest.mark.parametrize(

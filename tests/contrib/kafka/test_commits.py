@@ -9,7 +9,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from fastapi_cacheinval.contrib.kafka.commits import Commits
 from fastapi_cacheinval.contrib.kafka.gathering import Gathering, Reached
 from fastapi_cacheinval.contrib.kafka.partitions import Partitions
-from fastapi_cacheinval.contrib.kafka.record import Reading, Record
+from fastapi_cacheinval.contrib.kafka.record import Record
+from fastapi_cacheinval.sources import Change
 
 
 class Committing:
@@ -104,10 +105,10 @@ def test_a_batch_stands_for_the_last_record_of_each_partition() -> None:
     """Its offsets are those after the last records, under the assignment of these."""
     gathering = Gathering(most_tags=10, most_bytes=100)
     for partition, offset, epoch in ((0, 3, 1), (1, 8, 1), (0, 4, 1), (0, 2, 2)):
-        gathering.add(Record("t", partition, offset), Reading(tags=("a",)), epoch)
+        gathering.add(Record("t", partition, offset), Change(("a",)), epoch)
     batch = gathering.take()
     assert batch.reached == {P: Reached(3, 2), Q: Reached(9, 1)}
-    assert (batch.records, batch.tags) == (4, ("a",))
+    assert (batch.records, batch.changes) == (4, (Change(("a",)),))
     assert gathering.empty
     assert gathering.take().reached == {}
 
@@ -115,14 +116,27 @@ def test_a_batch_stands_for_the_last_record_of_each_partition() -> None:
 def test_everything_takes_the_place_of_tags_and_bounds_are_kept() -> None:
     """A batch is full by its tags, by their bytes, or by what is kept of records that cannot be read."""
     gathering = Gathering(most_tags=3, most_bytes=100)
-    gathering.add(Record("t", 0, 0), Reading(tags=("a", "b")), 1)
+    gathering.add(Record("t", 0, 0), Change(("a", "b")), 1)
     assert not gathering.full
-    gathering.add(Record("t", 0, 1), Reading(tags=("b", "c"), everything=True), 1)
+    gathering.add(Record("t", 0, 1), Change(("b", "c"), everything=True), 1)
     assert gathering.full
-    batch = gathering.take()
-    assert (batch.everything, batch.tags) == (True, ())
-    gathering.add(Record("t", 0, 2, value=b"x" * 100), Reading(error=ValueError()), 1)
+    assert gathering.take().changes == (Change(everything=True),)
+    gathering.add(Record("t", 0, 2, value=b"x" * 100), ValueError(), 1)
     assert gathering.full
-    assert gathering.take().everything is False
-    gathering.add(Record("t", 0, 3), Reading(tags=("x" * 100,)), 1)
+    assert gathering.take().changes == ()
+    gathering.add(Record("t", 0, 3), Change(("x" * 100,)), 1)
     assert gathering.full
+
+
+def test_soft_and_hard_changes_are_purged_apart() -> None:
+    """A function that says so for each record is taken at its word, and the traces go with both."""
+    gathering = Gathering(most_tags=10, most_bytes=100)
+    cause = {"traceparent": "00-x"}
+    for offset, change in enumerate(
+        (Change(("a",), causes=(cause,)), Change(("a", "b"), soft=True), Change(("c",)), Change((), True, True))
+    ):
+        gathering.add(Record("t", 0, offset), change, 1)
+    assert gathering.take().changes == (
+        Change(("a", "c"), causes=(cause,)),
+        Change((), soft=True, everything=True, causes=(cause,)),
+    )

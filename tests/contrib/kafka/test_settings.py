@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from fastapi_cacheinval import ConfigurationError, HTTPCache
 from fastapi_cacheinval.contrib.kafka import KafkaSource
-from fastapi_cacheinval.contrib.kafka.gathering import parts
 from fastapi_cacheinval.contrib.kafka.placing import placed
 from fastapi_cacheinval.contrib.kafka.settings import checked_config, without_secrets
+from fastapi_cacheinval.sources import DROP
 from tests.contrib.kafka.sources import named
 
 GOOD = {"bootstrap.servers": "localhost:9092", "group.id": "purges"}
@@ -57,6 +57,9 @@ OPTIONS: list[dict[str, Any]] = [
     {"wide": [5]},
     {"then": 5},
     {"on_poison": 5},
+    {"on_unreadable": 5},
+    {"on_unreadable": "delete"},
+    {"on_unreadable": DROP, "on_poison": print},
     {"batch_tags": 0},
     {"batch_tags": 1001},
     {"batch_bytes": 0},
@@ -137,15 +140,6 @@ def test_what_is_skipped_is_always_told(committed: int | None, low: int, more: i
     assert low <= found.offset <= low + more or committed == found.offset
     if found.lost is None:
         assert found.offset == (committed or 0)
-
-
-@given(st.lists(st.text(min_size=1, max_size=20), unique=True), st.integers(1, 10), st.integers(1, 50))
-def test_parts_keep_to_both_bounds_and_lose_nothing(tags: list[str], most: int, size: int) -> None:
-    """All tags in order; none over the number, none over the bytes but a single tag."""
-    found = list(parts(tuple(tags), most, size))
-    assert [tag for part in found for tag in part] == tags
-    assert all(len(part) <= most for part in found)
-    assert all(len(part) == 1 or sum(map(len, part)) <= size for part in found)
 
 
 def test_without_its_extra_the_module_says_what_to_install() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy.pool import StaticPool
 
 from fastapi_cacheinval import ConfigurationError, HTTPCache, Receipt, SourceState
 from fastapi_cacheinval.contrib.outbox import Outbox, OutboxRelay, UnreadableRow
+from fastapi_cacheinval.sources import DROP, KEEP, Change, Unread
 from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.fleet import PATIENT, eventually
 from tests.helpers.outbox import Shop, relaying, replica
@@ -329,21 +331,92 @@ async def test_a_row_that_cannot_be_read_is_set_aside(
         assert kept.scalars().all() == [2]
 
 
-async def test_the_handler_of_unreadable_rows_gets_it_and_it_is_deleted(opened: Shop) -> None:
-    """What the handler has seen is gone; what it fails at is set aside."""
+async def test_a_handler_says_what_becomes_of_each_row(opened: Shop) -> None:
+    """A row that is dropped is gone, as is one that a change is purged for; one that is kept is set aside."""
+    given: list[tuple[UnreadableRow, Exception]] = []
+    answers: dict[int, Change | Unread] = {1: DROP, 2: KEEP, 3: Change(("products",))}
+
+    async def on_unreadable(row: UnreadableRow, error: Exception) -> Change | Unread:
+        given.append((row, error))
+        return answers[row.id]
+
+    for text_of in ("one", "two", "three"):
+        await insert_raw(opened, f"('{text_of}', 0, 0)")
+    heard = Heard()
+    async with relaying(opened, on_unreadable=on_unreadable, then=heard) as (relay,):
+        await eventually(lambda: relay.state().refused == 3, "the refusals")
+        assert relay.state().failures == 0
+    assert [(row.id, row.tags, str(error)) for row, error in given] == [
+        (number, tags, "its column tags is no JSON list") for number, tags in ((1, b"one"), (2, b"two"), (3, b"three"))
+    ]
+    assert [(row.id, row.refused) for row in await opened.rows()] == [(2, True)]
+    assert heard.tags == [("products",)]
+
+
+@pytest.mark.parametrize("mistake", ["raises", "answers", "then"])
+async def test_a_handler_that_fails_loses_nothing_and_holds_nothing_up(opened: Shop, mistake: str) -> None:
+    """The row stays as it is and is asked about again, later each time; rows around it are purged meanwhile."""
+    asked: list[int] = []
+    times: list[float] = []
+
+    async def on_unreadable(row: UnreadableRow, error: Exception) -> Any:
+        asked.append(row.id)
+        times.append(clock.now())
+        if mistake == "then":
+            return Change(("wide",))
+        if row.id == 1 and len(asked) < 4:
+            if mistake == "raises":
+                raise ConnectionError("the archive is away")
+            return True
+        return DROP
+
+    async def then(receipt: Receipt) -> None:
+        if receipt.tags == ("wide",) and len(asked) < 4:
+            raise ConnectionError("the CDN is away")
+
+    clock = FakeClock()
+    cache = HTTPCache(clock=clock)
+    relay = OutboxRelay(cache, opened.engine, opened.outbox, poll=NEVER, on_unreadable=on_unreadable, then=then)
+    cache.attach(relay)
+    await insert_raw(opened, "('one', 0, 0)")
+    async with cache:
+        await eventually(lambda: relay.state().failures == 1 and clock.waiting, "the first failure")
+        assert relay.state().trouble
+        await opened.add("after")
+        relay.wake()
+        await eventually(lambda: relay.state().done == 1, "the row behind it")
+        assert (asked, relay.state().refused) == ([1], 0)
+        assert [(row.id, row.refused) for row in await opened.rows()] == [(1, False)]
+        while not relay.state().refused:
+            await eventually(lambda: clock.waiting, "the pause")
+            clock.tick(0.05)
+            await asyncio.sleep(0)
+        await eventually(lambda: not relay.state().trouble, "the end of the trouble")
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert pauses[0] < pauses[1] < pauses[2]
+    assert asked == [1, 1, 1, 1]
+    assert await opened.rows() == []
+
+
+@pytest.mark.filterwarnings("ignore:on_poison is on_unreadable now")
+async def test_the_old_name_of_the_handler_works(opened: Shop) -> None:
+    """`on_poison` of 0.1 is awaited with the row alone, which is deleted then."""
     given: list[UnreadableRow] = []
 
     async def on_poison(row: UnreadableRow) -> None:
         given.append(row)
-        if row.id == 2:
-            raise RuntimeError("no")
 
     await insert_raw(opened, "('one', 0, 0)")
-    await insert_raw(opened, "('two', 0, 0)")
     async with relaying(opened, on_poison=on_poison) as (relay,):
-        await eventually(lambda: relay.state().refused == 2, "the refusals")
-    assert [(row.id, row.tags) for row in given] == [(1, b"one"), (2, b"two")]
-    assert [(row.id, row.refused) for row in await opened.rows()] == [(2, True)]
+        await eventually(lambda: relay.state().refused == 1, "the refusal")
+    assert [row.tags for row in given] == [b"one"]
+    assert await opened.rows() == []
+
+
+async def test_the_old_name_of_the_handler_says_so(opened: Shop) -> None:
+    """It warns where it is given."""
+    with pytest.warns(DeprecationWarning, match="on_poison is on_unreadable now"):
+        OutboxRelay(HTTPCache(), opened.engine, opened.outbox, on_poison=print)
 
 
 # -- configuration ------------------------------------------------------------------------------------

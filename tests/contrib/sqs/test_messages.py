@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fastapi_cacheinval.contrib.sqs import Message, PoisonMessage
 from fastapi_cacheinval.contrib.sqs.batches import Batch, Held, Verdict, backoff, extension
-from fastapi_cacheinval.contrib.sqs.reading import Change, causes_of, read
+from fastapi_cacheinval.contrib.sqs.reading import causes_of, read
+from fastapi_cacheinval.sources import Change, Outcome
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -365,7 +366,7 @@ def test_what_is_deleted_and_what_is_given_back() -> None:
     batch = Batch([{"MessageId": name, "ReceiptHandle": name, "Body": ""} for name in "abcd"], ordered=False)
     for held, verdict in zip(
         batch.held,
-        [Verdict("done", delete=True), Verdict("refused", delete=True), Verdict("again", delete=False, hidden=4)],
+        [Verdict(Outcome.DONE), Verdict(Outcome.DROPPED), Verdict(Outcome.FAILED, hidden=4)],
         strict=False,
     ):
         held.verdict = verdict

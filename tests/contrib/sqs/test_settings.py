@@ -11,6 +11,7 @@ import pytest
 from fastapi_cacheinval import ConfigurationError, HTTPCache
 from fastapi_cacheinval.contrib.sqs import SQSSource
 from fastapi_cacheinval.contrib.sqs.addresses import Address, address_of
+from fastapi_cacheinval.sources import KEEP
 
 QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/purges"
 
@@ -61,6 +62,8 @@ def test_a_queue_url_is_a_url(queue_url: Any) -> None:
         ({"tags": ["a"]}, "tags is a function"),
         ({"then": "then"}, "then is a function"),
         ({"on_poison": "ignore"}, "on_poison is"),
+        ({"on_unreadable": "delete"}, "on_unreadable is"),
+        ({"on_unreadable": KEEP, "on_poison": "leave"}, "the old name of on_unreadable"),
         ({"client_options": {"aws_access_key": "k"}}, "client_options has aws_access_key;"),
         ({"client_options": {"region_name": "x"}}, "client_options has region_name;"),
         ({"client_options": "key"}, "client_options is a mapping"),

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from fastapi_cacheinval import CacheMiddleware, CacheNotRunning, ConfigurationError, HTTPCache, SourceState
-from fastapi_cacheinval.contrib._source import Source
+from fastapi_cacheinval.sources import Source
 from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.fleet import eventually
 from tests.helpers.life import ROOT
@@ -38,7 +38,7 @@ class Scripted(Source):
         self.attempts = 0
         self.contexts: list[str] = []
 
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
         self.attempts += 1
         self.contexts.append(who.get())
         if self.steps:
@@ -52,7 +52,7 @@ who: ContextVar[str] = ContextVar("who", default="nobody")
 
 async def working(source: Scripted) -> None:
     """In touch until it is cancelled."""
-    source._well()
+    source.well()
     await asyncio.Event().wait()
 
 
@@ -117,7 +117,7 @@ async def test_a_client_that_swallows_the_cancellation_does_not_keep_it(alone: b
     """A cancellation that comes out as nothing, or as another error, ends the source all the same, attached and alone."""
 
     async def swallow(source: Scripted) -> None:
-        source._well()
+        source.well()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -197,11 +197,11 @@ async def test_the_request_that_starts_the_cache_does_not_lend_it_its_context() 
 FORKED = """
 import asyncio, json, os
 from fastapi_cacheinval import HTTPCache
-from fastapi_cacheinval.contrib._source import Source
+from fastapi_cacheinval.sources import Source
 
 class Waiting(Source):
-    async def _serve(self):
-        self._well()
+    async def serve(self):
+        self.well()
         await asyncio.Event().wait()
 
 cache = HTTPCache()
@@ -314,7 +314,7 @@ async def test_attempts_are_paused_longer_each_time_and_from_the_start_when_it_w
     cache = HTTPCache(clock=clock)
 
     async def well(source: Scripted) -> None:
-        source._well()
+        source.well()
         raise ConnectionError("lost")
 
     source = Scripted(cache, *[raising(ConnectionError("refused"))] * 12, well)
@@ -410,9 +410,9 @@ async def test_the_metrics_say_what_statistics_say() -> None:
         cache.attach(source)
     async with caches[0], caches[1]:
         await eventually(lambda: all(source.state().connected for source in sources), "their being in touch")
-        sources[0]._count(received=5, done=3, refused=1)
-        sources[0]._note(waiting=1, lag=7)
-        sources[1]._count(received=2, done=2)
+        sources[0].count(received=5, done=3, refused=1)
+        sources[0].note(waiting=1, lag=7)
+        sources[1].count(received=2, done=2)
         assert recorded.values("cacheinval.source.events", "cacheinval.source", "event") == {
             ("queue", "received"): 7,
             ("queue", "done"): 5,
@@ -421,8 +421,8 @@ async def test_the_metrics_say_what_statistics_say() -> None:
         }
         assert recorded.values("cacheinval.source.lag", "cacheinval.source") == {("queue",): 8}
         assert recorded.values("cacheinval.source.connected", "cacheinval.source") == {("queue",): 1}
-        sources[1]._failed(ConnectionError("refused"))
-        sources[1]._note(connected=False)
+        sources[1].troubled(ConnectionError("refused"))
+        sources[1].note(connected=False)
         assert recorded.values("cacheinval.source.connected", "cacheinval.source") == {("queue",): 0}
         assert recorded.values("cacheinval.source.events", "cacheinval.source", "event")["queue", "failed"] == 1
         state = caches[0].statistics().sources["queue"]

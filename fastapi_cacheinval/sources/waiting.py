@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
-from fastapi_cacheinval import HTTPCache
+from fastapi_cacheinval.cache import HTTPCache
 
 __all__ = ["done_within", "ended", "last_word"]
 

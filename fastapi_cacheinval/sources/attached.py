@@ -12,27 +12,29 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, cast
 
-from fastapi_cacheinval import CacheNotRunning, ConfigurationError, HTTPCache, SourceState
+from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.core.statistics import SourceState
+from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError
 
-__all__ = ["Source"]
+__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Attached"]
 
 logger = logging.getLogger("fastapi_cacheinval.contrib")
 
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 30.0
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 30.0
 # Real seconds after which a task that has been cancelled is cancelled again.
 _AGAIN = 0.25
 # What ends the process, not an attempt.
 _LAST = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
-class Source(ABC):
+class Attached(ABC):
     """An async context manager around one task, for `cache.attach`, or alone: `await source.run()` in a worker.
 
-    A subclass gives `_serve`, which works until it raises; it is begun again after a pause that doubles from a tenth of
-    a second to half a minute, with jitter, and from the start after `_well`. `name` tells sources apart in
-    `statistics().sources` and in the metrics. Raises `ConfigurationError` for a cache that is none and a name that is
-    empty.
+    A subclass gives `serve`, which works until it raises. It is begun again after a pause that doubles from a tenth of
+    a second to half a minute, with jitter, and from the start after `well`. `name` tells what is attached apart in
+    `statistics().sources` and in the metrics. Raises `ConfigurationError` for a cache that is none and for a name that
+    is empty.
     """
 
     def __init__(self, cache: HTTPCache, name: str) -> None:
@@ -44,7 +46,7 @@ class Source(ABC):
         self.name = name
         self._state = SourceState()
         self._task: asyncio.Task[None] | None = None
-        self._pause = _FIRST_PAUSE
+        self._pause = FIRST_PAUSE
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {'running' if self._state.running else 'stopped'}>"
@@ -61,8 +63,8 @@ class Source(ABC):
             raise ConfigurationError(f"{self!r} runs already: attach it, or enter it, once.")
         if not self.cache.running:
             raise CacheNotRunning(f"{self!r} works for a cache that does not run here: attach it to that cache.")
-        self._pause = _FIRST_PAUSE
-        self._note(running=True, connected=False, trouble="")
+        self._pause = FIRST_PAUSE
+        self.note(running=True, connected=False, trouble="")
         # In nobody's context: the cache may be started by a request, and what comes in later is not that caller's.
         self._task = asyncio.get_running_loop().create_task(
             self._live(), name=f"cacheinval {self.name}", context=Context()
@@ -79,7 +81,7 @@ class Source(ABC):
         if task is not None and not task.cancelled():
             # Looked at, so that nothing complains that nobody has.
             task.exception()
-        self._note(running=False, connected=False)
+        self.note(running=False, connected=False)
 
     async def run(self) -> None:
         """Work until cancelled, in a process that serves nothing: the cache is started for it."""
@@ -90,7 +92,7 @@ class Source(ABC):
     # -- work -----------------------------------------------------------------------------------
 
     @abstractmethod
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
         """Connect and work; whatever it raises is logged once, and it is called again."""
 
     async def _live(self) -> None:
@@ -101,12 +103,12 @@ class Source(ABC):
                     if _ends_the_process(error):
                         raise error
                     # Also what is no Exception: a future that its client cancelled by itself, a panic of native code.
-                    self._failed(error)
-                self._note(connected=False)
-                await self._rest(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
-                self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+                    self.troubled(error)
+                self.note(connected=False)
+                await self.rest(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
+                self._pause = min(self._pause * 2, LONGEST_PAUSE)
         finally:
-            self._note(running=False, connected=False)
+            self.note(running=False, connected=False)
 
     async def _attempt(self) -> BaseException | None:
         """Serve, until it ends; what it raised.
@@ -114,7 +116,7 @@ class Source(ABC):
         In a task of its own: one that is cancelled by its client, or cancels itself as a group of tasks does, is told
         from the end of the source, and so is a cancellation that a client swallows.
         """
-        attempt = asyncio.get_running_loop().create_task(self._serve(), name=f"cacheinval {self.name} at work")
+        attempt = asyncio.get_running_loop().create_task(self.serve(), name=f"cacheinval {self.name} at work")
         try:
             await asyncio.wait((attempt,))
         except asyncio.CancelledError:
@@ -128,7 +130,7 @@ class Source(ABC):
             raise
         return _error_of(attempt)
 
-    async def _rest(self, seconds: float, woken: asyncio.Event | None = None) -> None:
+    async def rest(self, seconds: float, woken: asyncio.Event | None = None) -> None:
         """Wait for so long on the cache's clock, or until it is woken by an event, which is set in either case."""
         rung = asyncio.Event() if woken is None else woken
         alarm = self.cache.clock.call_later(seconds, rung.set)
@@ -139,27 +141,29 @@ class Source(ABC):
 
     # -- what it tells --------------------------------------------------------------------------
 
-    def _note(self, **changed: Any) -> None:
+    def note(self, **changed: Any) -> None:
+        """Change fields of the state."""
         self._state = replace(self._state, **changed)
 
-    def _count(self, *, received: int = 0, done: int = 0, refused: int = 0) -> None:
+    def count(self, *, received: int = 0, done: int = 0, refused: int = 0) -> None:
+        """Add to the counts of the state."""
         state = self._state
-        self._note(received=state.received + received, done=state.done + done, refused=state.refused + refused)
+        self.note(received=state.received + received, done=state.done + done, refused=state.refused + refused)
 
-    def _well(self) -> None:
+    def well(self) -> None:
         """It is in touch, and has brought something to its end."""
-        self._pause = _FIRST_PAUSE
+        self._pause = FIRST_PAUSE
         if self._state.trouble:
             logger.info("%s works again", self.name)
         if self._state.trouble or not self._state.connected:
-            self._note(connected=True, trouble="")
+            self.note(connected=True, trouble="")
 
-    def _failed(self, error: BaseException) -> None:
+    def troubled(self, error: BaseException) -> None:
         """An attempt has failed; said once, until it is well again."""
         told = _told(error)
         level = logging.DEBUG if self._state.trouble else logging.ERROR
         logger.log(level, "%s is in trouble and tries again: %s", self.name, told)
-        self._note(failures=self._state.failures + 1, trouble=told)
+        self.note(failures=self._state.failures + 1, trouble=told)
 
 
 def _error_of(task: asyncio.Task[None]) -> BaseException | None:
