@@ -9,14 +9,15 @@ from typing import Any
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.cache import HTTPCache, internals_of
+from fastapi_cacheinval.core.checks import flag
 from fastapi_cacheinval.core.decide import Serve, ServeStale
 from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.token import parse_token
 from fastapi_cacheinval.dependencies import SCOPE_KEY
-from fastapi_cacheinval.engine.request_tags import current_request_tags
+from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError, ConfigurationError
 from fastapi_cacheinval.framework.answering import send_stored, without_body
@@ -73,11 +74,17 @@ class CacheMiddleware:
             raise ConfigurationError(f"cache is an HTTPCache, not {cache!r}.")
         if downstream is not None and not isinstance(downstream, Downstream):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"downstream says what a CDN is told, as CDNHeaders do, not {downstream!r}.")
+        if front is not None:
+            flag(front, "front, where it is given,")
+        flag(emit_surrogate_key, "emit_surrogate_key")
+        flag(emit_cache_status, "emit_cache_status")
         self.app = app
         self.cache = HTTPCache() if cache is None else cache
+        self._core = core = internals_of(self.cache)
         self._app_context = AppContext(
             app,
-            self.cache,
+            core,
+            face=self.cache,
             front=front,
             emit_surrogate_key=emit_surrogate_key,
             emit_cache_status=emit_cache_status,
@@ -87,16 +94,16 @@ class CacheMiddleware:
         if honour_headers is not False:
             options = HeaderOptions() if honour_headers is True else honour_headers
             self._by_headers = Entrance(self._app_context, options, self._by_policy)
-        engine = self.cache.engine
+        engine = core.engine
         self._replica = engine.replica
-        self._counters = self.cache.counters
+        self._counters = core.counters
         self._at = self._app_context.at()
         self._now = engine.now
         self._emit_cache_status = emit_cache_status
         self._downstream = downstream
         # While nobody records telemetry and no CDN is told anything, the common hit is answered on the spot.
         self._watched = downstream is not None
-        self._runtimes = self.cache.runtimes
+        self._runtimes = core.runtimes
         settings = engine.settings
         self._reads_own_writes = settings.read_your_writes
         self._looked_at = _LOOKED_AT | {_TOKEN} if settings.read_your_writes else _LOOKED_AT
@@ -152,7 +159,7 @@ class CacheMiddleware:
         if self._downstream is not None:
             send = cdn_fields_of(self._app_context, scope, send) or send
         runtime = self._runtimes.get(get_running_loop()) if self._app_context.ready else None
-        if runtime is None:
+        if runtime is None or not runtime.serving:
             runtime = await self._ready(scope)
             if runtime is None:
                 await PlainTextResponse(str(self._app_context.error), status_code=500)(scope, receive, send)
@@ -189,7 +196,7 @@ class CacheMiddleware:
 
     def _front_open(self) -> bool:
         """Whether the front lookup may answer now: the cache is on, and no dependency is overridden."""
-        if not self.cache.enabled:
+        if not self._core.enabled:
             return False
         # A loop and no generator: this is on the path of every front hit.
         for provider in self._app_context.providers:  # noqa: SIM110
@@ -209,13 +216,13 @@ class CacheMiddleware:
                 result, refresh = Result.STALE, True
             case _:
                 return False
-        if refresh and not self.cache.running:
+        if refresh and not self._core.running:
             return False
         outcome = app_context.engine.outcome(stored, result, None, now)
         seen = watch(app_context, scope, send, stored, outcome) if app_context.observed else None
         if refresh:
             cause = "" if seen is None else seen.trace
-            order_refresh(app_context, self.cache.runtime, scope, [*scope["headers"]], stored, cause)
+            order_refresh(app_context, self._core.runtime, scope, [*scope["headers"]], stored, cause)
         self._counters.answered(outcome, stored.route)
         cdn_fields = cdn_fields_of(app_context, scope, send)
         if cdn_fields is not None:
@@ -238,11 +245,11 @@ class CacheMiddleware:
                 if mutation.seen is not None:
                     mutation.seen.left()
                 return
-            token = current_request_tags.set(mutation)
+            answering = Answering(mutation)
             try:
                 await pass_on(mutation, scope)
             finally:
-                current_request_tags.reset(token)
+                answering.end()
         elif method == "HEAD" and self._head_of_get(scope):
             await self._forward_as_get(scope, receive, send, runtime)
         else:
@@ -252,7 +259,7 @@ class CacheMiddleware:
         """Read as far as the request's token says; a request that cannot be waited for is answered by the app: True."""
         value = first(scope["headers"], _TOKEN) if scope["method"] in ("GET", "HEAD") else None
         token = None if value is None else parse_token(value)
-        if token is None or await self.cache.read_up_to(token):
+        if token is None or await self._core.read_up_to(token):
             return False
         exchange = Read(self._app_context, runtime, scope, receive, send)
         exchange.settled = True
@@ -262,13 +269,13 @@ class CacheMiddleware:
 
     async def _ready(self, scope: Scope) -> Runtime | None:
         """Start on this loop and look at the app, where that has not been done; None where the app is at fault."""
-        runtime = await self.cache.started()
+        runtime = await self._core.started()
         return runtime if self._prepare(scope) is None else None
 
     def _prepare(self, scope: Scope) -> CacheinvalError | None:
         app_context = self._app_context
         # Here and not before: an app may set its providers while it starts.
-        app_context.observed = self.cache.observe()
+        app_context.observed = self._core.observe()
         self._watched = app_context.observed or self._downstream is not None
         if not app_context.prepared:
             app_context.prepare(scope)
@@ -301,8 +308,10 @@ class CacheMiddleware:
         if scope["type"] == "lifespan" and SCOPE_KEY not in scope:
             scope[SCOPE_KEY] = self
             await Lifespan(self.cache, self._prepare, receive, send).run(self.app, scope)
-        else:
-            await self.app(scope, receive, send)
+            return
+        if scope["type"] == "websocket" and (self._app_context.ready or self._prepare(scope) is None):
+            self._app_context.table.meet_websocket()
+        await self.app(scope, receive, send)
 
 
 passes_through(CacheMiddleware)

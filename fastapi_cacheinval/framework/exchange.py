@@ -15,7 +15,7 @@ from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.engine.flights import Flight
-from fastapi_cacheinval.engine.request_tags import Changes, RequestTags
+from fastapi_cacheinval.engine.request_tags import Answering, Changes, RequestTags
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import send_stored, status_fields
 from fastapi_cacheinval.framework.app_context import AppContext
@@ -63,6 +63,8 @@ class Exchange:
     seen: Seen | None = None
     # Where the answer leaves, if a CDN in front is told about it.
     cdn_fields: CDNFields | None = None
+    # What code without the request at hand finds it by.
+    answering: Answering | None = None
     _bag: RequestTags | None = None
 
     def __init__(

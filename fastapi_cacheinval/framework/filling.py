@@ -17,6 +17,7 @@ from fastapi_cacheinval.core.recipe import Recipe, downstream_fields, stored_res
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import content_length, refusal
 from fastapi_cacheinval.core.tag_limits import too_many_tags
+from fastapi_cacheinval.engine.body_budget import Reservation
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.framework.answering import SENT_PAST, RawField, send_response, send_stored, status_fields
 from fastapi_cacheinval.framework.exchange import Exchange, FillSource
@@ -54,6 +55,8 @@ class Fill:
         self._start: Message | None = None
         self._body = bytearray()
         self._pump: Pump | None = None
+        # Of a stream: what is buffered, and what waits for its client.
+        self._held = Reservation(exchange.app_context.bodies)
         self._open = True
         self._stood_in = False
         self._unshared: str | None = None
@@ -126,11 +129,14 @@ class Fill:
             await self._completed_at_once(start)
         elif len(self._body) > self._exchange.app_context.engine.settings.max_body_bytes:
             await self._let_through(start, message, "too-large")
+        elif not self._held.grow(2 * len(body)):
+            await self._let_through(start, message, "in-flight")
         elif self._pump is None:
             await self._begin_stream(start, message)
         else:
             if complete and self._open:
                 self._keep(start)
+                self._forget_body()
             await self._pump.put(message)
 
     async def _completed_at_once(self, start: Message) -> None:
@@ -143,6 +149,7 @@ class Fill:
             await exchange.outer({**start, "headers": [*fields, *status_fields(exchange.app_context, outcome)]})
             await exchange.outer({"type": "http.response.body", "body": bytes(self._body)})
             return
+        self._forget_body()
         fields = [*stored.headers, *status_fields(exchange.app_context, outcome)]
         await send_response(exchange.outer, exchange.app_context, stored, exchange.client_headers, fields)
 
@@ -152,7 +159,7 @@ class Fill:
 
     async def _begin_stream(self, start: Message, message: Message) -> None:
         exchange = self._exchange
-        self._pump = Pump(exchange.outer)
+        self._pump = Pump(exchange.outer, self._held)
         headers: list[RawField] = list(start.get("headers", ()))
         fields = streamed_fields(self._recipe, headers, exchange.request_tags().snapshot())
         outcome = Outcome(Result.MISS, reason=self._reason, detail=exchange.detail)
@@ -171,10 +178,16 @@ class Fill:
             fields = [*self._unkept_fields(start), *status_fields(exchange.app_context, outcome)]
             await exchange.outer({**start, "headers": fields})
         else:
+            self._forget_body()
             await self._pump.drained()
         self._body = bytearray()
         exchange.sink = exchange.outer
         await exchange.outer(message)
+
+    def _forget_body(self) -> None:
+        """What is stored, or will not be, needs no buffer: what is left of a stream waits for its client."""
+        self._held.shrink(len(self._body))
+        self._body = bytearray()
 
     # -- what becomes of it ---------------------------------------------------------------------
 
@@ -272,11 +285,20 @@ class Fill:
     async def ended(self) -> None:
         """The app returned: a fill that is not complete by now never will be."""
         self._lost()
-        if self._pump is not None:
-            await self._pump.drained()
+        try:
+            if self._pump is not None:
+                await self._pump.drained()
+        finally:
+            self._held.close()
 
     async def failed(self, error: BaseException) -> bool:
         """The app raised; True where a stale response stood in for it."""
+        try:
+            return await self._failed(error)
+        finally:
+            self._held.close()
+
+    async def _failed(self, error: BaseException) -> bool:
         exchange = self._exchange
         self._lost(500 if isinstance(error, Exception) else None)
         if self._pump is not None:

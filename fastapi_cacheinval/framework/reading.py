@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable
-from contextvars import Token
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -17,7 +15,7 @@ from fastapi_cacheinval.core.keys import PartitionTypeError
 from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
-from fastapi_cacheinval.engine.request_tags import HasRequestTags, current_request_tags
+from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
@@ -53,7 +51,6 @@ class Read(Exchange):
     inside: AtRoute | None = None
     entered: RoutePlan | None = None
     mutation: Mutation | None = None
-    _token: Token[HasRequestTags | None] | None = None
 
     def __init__(
         self,
@@ -115,13 +112,13 @@ class Read(Exchange):
         if refuses(mutation):
             await refuse(mutation, send)
             return
-        token = current_request_tags.set(mutation)
+        answering = Answering(mutation)
         scope[SCOPE_KEY] = mutation
         try:
             await mutation.enter(handle, scope, receive, send)
         finally:
             scope[SCOPE_KEY] = self
-            current_request_tags.reset(token)
+            answering.end()
 
     def _as_mutation(self, scope: Scope) -> Mutation:
         """Let a mutation take the app's messages from here on, in this exchange's place."""
@@ -171,7 +168,7 @@ class Read(Exchange):
                 self.fill = lookup.fill
                 self.tended = self.fill is not None
                 # For code without the request at hand, from here on in this context.
-                self._token = current_request_tags.set(self)
+                self.answering = Answering(self)
 
     def order_refresh(self, stored: StoredResponse) -> None:
         order_refresh(self.app_context, self.runtime, self.arrived, self.client_headers, stored, self.trace)
@@ -195,10 +192,6 @@ class Read(Exchange):
         for key in _HIDDEN:
             if key in given:
                 self.scope[key] = given[key]
-        if self._token is not None:
-            # Where a layer inside ours runs the app in a task, the context has gone with it.
-            with contextlib.suppress(ValueError):
-                current_request_tags.reset(self._token)
 
     def _given(self) -> Scope:
         return self.arrived
@@ -280,6 +273,8 @@ async def pass_on(exchange: Exchange, scope: Scope, app: ASGIApp | None = None) 
             await exchange.done()
     finally:
         del scope[SCOPE_KEY]
+        if exchange.answering is not None:
+            exchange.answering.end()
         if exchange.seen is not None:
             exchange.seen.left()
 

@@ -8,7 +8,7 @@ from functools import partial
 from starlette.types import Receive, Scope, Send
 
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
-from fastapi_cacheinval.engine.request_tags import current_request_tags
+from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.reading import Read, pass_on
@@ -38,19 +38,19 @@ class Entrance:
         app_context, method = self._app_context, scope["method"]
         if method in ("GET", "HEAD"):
             lookup = HeaderLookup(app_context, runtime, scope, receive, send, self._options, self._rules)
-            token = current_request_tags.set(lookup.exchange)
+            answering = Answering(lookup.exchange)
             try:
                 if await lookup.run():
                     return
             finally:
-                current_request_tags.reset(token)
+                answering.end()
             await self._by_policy(scope, receive, send, runtime)
         elif method in _SAFE_BUT_NOT_CACHED:
             await pass_on(Read(app_context, runtime, scope, receive, send), scope)
         else:
             mutation = HeaderMutation(app_context, runtime, scope, receive, send, self._options, self._rules)
-            token = current_request_tags.set(mutation)
+            answering = Answering(mutation)
             try:
                 await pass_on(mutation, scope)
             finally:
-                current_request_tags.reset(token)
+                answering.end()

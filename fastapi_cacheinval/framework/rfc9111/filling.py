@@ -145,6 +145,7 @@ class HeaderFill(Fill):
         exchange.swallow()
         exchange.told(outcome, filled=stored)
         if isinstance(stored, SharedResponse) and stored.part is None:
+            self._forget_body()
             # The first answer has what is not kept of it: cookies, an upstream's Age.
             fields = [*self._visible(end_to_end(start["headers"])), *status_fields(exchange.app_context, outcome)]
             await send_cut(exchange.outer, exchange.app_context, stored, self._asked, fields)
@@ -168,7 +169,7 @@ class HeaderFill(Fill):
             await exchange.outer({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
             await exchange.outer({"type": "http.response.body", "body": b""})
             exchange.outer = nowhere
-        self._pump = Pump(exchange.outer)
+        self._pump = Pump(exchange.outer, self._held)
         await self._pump.put({**start, "headers": fields}, message)
 
     # -- what becomes of it ---------------------------------------------------------------------

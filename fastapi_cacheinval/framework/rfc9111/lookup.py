@@ -15,7 +15,7 @@ from fastapi_cacheinval.core.rfc9111.serving import answers, stands_in
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.flights import Flight, Signal
 from fastapi_cacheinval.engine.l2 import Led
-from fastapi_cacheinval.engine.request_tags import current_request_tags
+from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.answering import status_fields, without_body
 from fastapi_cacheinval.framework.app_context import AppContext
@@ -327,11 +327,11 @@ class HeaderLookup:
             before.refresh,
         )
         lookup.exchange.seen, lookup.exchange.detail = before.seen, before.detail
-        token = current_request_tags.set(lookup.exchange)
+        answering = Answering(lookup.exchange)
         try:
             await lookup._forward(reason, flight, stored, whole=True)
         finally:
-            current_request_tags.reset(token)
+            answering.end()
 
     async def _forward_head(self, stored: SharedResponse | None, reason: Reason) -> None:
         """Forward as HEAD: its fields may freshen what is stored, or show that it is outdated (section 4.3.5)."""
