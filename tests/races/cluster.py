@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Coroutine
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 import redis
@@ -163,9 +163,11 @@ class Cluster:
     def app_of(self, cache: HTTPCache, name: str) -> FastAPI:
         """The app, as one replica runs it."""
         app = FastAPI()
+        # A text in a closure tells routes apart, and these are one route's replicas.
+        here = SimpleNamespace(name=name)
 
         async def gate(label: str) -> None:
-            await self.stage.gate(f"{actor.get() or name}.{label}")
+            await self.stage.gate(f"{actor.get() or here.name}.{label}")
 
         async def session() -> AsyncIterator[None]:
             yield
