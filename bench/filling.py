@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from bench.apps import POLICY, cached_app
 from bench.requests import ask, get_scope
 from fastapi_cacheinval import HTTPCache
+from fastapi_cacheinval.cache import internals_of
 from fastapi_cacheinval.core.keys import KeyParts, cache_key
 from fastapi_cacheinval.core.recipe import Recipe, stored_response
 from fastapi_cacheinval.core.tags import normalise_tags
@@ -37,7 +38,7 @@ def _without_collection() -> Iterator[None]:
 
 def _keep(cache: HTTPCache, number: int) -> None:
     """What a forward of `/items/{number}` leaves behind."""
-    engine = cache.engine
+    engine = internals_of(cache).engine
     scope = get_scope(f"/items/{number}")
     host = scope["headers"][0][1]
     now = engine.now()

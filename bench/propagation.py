@@ -10,9 +10,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from bench.applying import TellingCache, tell_of_applied
 from bench.report import Options, Table, reached
 from fastapi_cacheinval import HTTPCache
-from fastapi_cacheinval.core.replica import LogEntry
 from tests.servers.valkey import valkey
 
 __all__ = ["run"]
@@ -44,23 +44,12 @@ class _Arrivals:
             await self._all.wait()
 
 
-class _Replica(HTTPCache):
-    """A cache that says when it has applied a line of another."""
-
-    arrivals: _Arrivals
-
-    def applied(self, line: LogEntry, *, late: bool, seconds: float | None) -> None:
-        super().applied(line, late=late, seconds=seconds)
-        self.arrivals.one()
-
-
 @asynccontextmanager
 async def _purging(url: str, arrivals: _Arrivals, count: int) -> AsyncIterator[Callable[[], Awaitable[object]]]:
     async with AsyncExitStack() as running:
         for _ in range(count):
-            replica = _Replica.from_url(url)
-            assert isinstance(replica, _Replica)
-            replica.arrivals = arrivals
+            replica = TellingCache.from_url(url)
+            tell_of_applied(replica, arrivals.one)
             await replica.start()
             running.push_async_callback(replica.stop)
         publisher = await running.enter_async_context(HTTPCache.from_url(url))

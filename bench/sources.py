@@ -16,6 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from bench.applying import TellingCache, tell_of_applied
 from bench.report import Options, Table
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.cdn import CDNPurger
@@ -24,7 +25,6 @@ from fastapi_cacheinval.contrib.kafka import KafkaSource
 from fastapi_cacheinval.contrib.outbox import Outbox, OutboxRelay
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from fastapi_cacheinval.contrib.sqs import SQSSource
-from fastapi_cacheinval.core.replica import LogEntry
 from tests.contrib.kafka.broker import kafka
 from tests.contrib.sqs.cloud import REGION, Cloud
 from tests.servers.valkey import valkey
@@ -49,26 +49,15 @@ class _Product(_Base):
     price: Mapped[int]
 
 
-class _Replica(HTTPCache):
-    """A cache that says when it has applied a line of another."""
-
-    fleet: _Fleet
-
-    def applied(self, line: LogEntry, *, late: bool, seconds: float | None) -> None:
-        super().applied(line, late=late, seconds=seconds)
-        self.fleet.one()
-
-
 class _Fleet:
     """Replicas in one process: the first has the source, and hears of its own purges as they are made."""
 
     def __init__(self, url: str) -> None:
-        self.caches = [_Replica.from_url(url, staleness_bound=10, redis_timeout=3) for _ in range(_REPLICAS)]
+        self.caches = [TellingCache.from_url(url, staleness_bound=10, redis_timeout=3) for _ in range(_REPLICAS)]
         self._left = 0
         self._all = asyncio.Event()
         for cache in self.caches:
-            assert isinstance(cache, _Replica)
-            cache.fleet = self
+            tell_of_applied(cache, self.one)
         self.first.add_observer(lambda _: self.one())
 
     @property

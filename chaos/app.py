@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chaos.authority import Rows
 from chaos.broken import DeletingCache
 from fastapi_cacheinval import CacheMiddleware, CachePolicy, CacheTags, HTTPCache, cached, invalidates
+from fastapi_cacheinval.cache import internals_of
 from fastapi_cacheinval.errors import PurgeNotDelivered, ReplicasUnknown
 
 __all__ = ["APP_FAILS", "NAMESPACE", "ROWS", "app"]
@@ -50,7 +51,7 @@ BRIEF = CachePolicy(ttl=0.3, stale_while_revalidate=60, stale_if_error=60)
 
 
 def _live() -> bool:
-    return cache.engine.replica.live(cache.clock.now())
+    return internals_of(cache).engine.replica.live(cache.clock.now())
 
 
 class Labelled:
@@ -86,7 +87,7 @@ class Labelled:
         """`clean` where no purge of this process can be still to come."""
         queued = cache.statistics().queue_length
         # A request that was cancelled leaves its purge to a task of the cache's own.
-        owned = len(cache.runtime._owned) if cache.running else 0  # noqa: SLF001
+        owned = len(internals_of(cache).runtime._owned) if cache.running else 0  # noqa: SLF001
         clean = not (self.writing or queued or owned)
         headers = [(b"content-length", b"1"), (b"x-life", _LIFE.encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -9,15 +9,17 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from fastapi_cacheinval import HTTPCache, Receipt
+from fastapi_cacheinval.cache import internals_of
 from fastapi_cacheinval.core.replica import LogEntry, Missed, Next, Replica, Reply, Reset, Term
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.engine.engine import Engine, Kept
+from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.stores.memory import MemoryStore
 
 __all__ = ["DeletingCache"]
@@ -86,32 +88,40 @@ class _DeletingReplica(Replica):
         return inf
 
 
-class DeletingCache(HTTPCache):
-    """An `HTTPCache` whose purge deletes here and in Redis, and publishes."""
+class _DeletingInternals(Internals):
+    """The parts of a cache whose purge deletes here and in Redis, and publishes."""
 
     redis: Redis
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        store = _IndexedStore(self.settings.l1_max_bytes)
-        replica = _DeletingReplica(store.delete, self.settings.staleness_bound)
-        self.engine = Engine(self.settings, self.clock, store, replica)
-        self._near = store
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._publish = self.purger.purge
+        vars(self.purger)["purge"] = self._delete_and_publish
 
-    @classmethod
-    def from_url(cls, url: str, **options: Any) -> Self:
-        cache = super().from_url(url, **options)
-        assert isinstance(cache, cls)
-        cache.redis = Redis.from_url(url, socket_timeout=cache.settings.redis_timeout)
-        return cache
+    def _engine(self) -> Engine:
+        self._near = store = _IndexedStore(self.settings.l1_max_bytes)
+        return Engine(self.settings, self.clock, store, _DeletingReplica(store.delete, self.settings.staleness_bound))
 
-    async def purge(
-        self, tags: tuple[str, ...], *, soft: bool, wait: Literal["all"] | None = None, **more: Any
-    ) -> Receipt:
+    async def _delete_and_publish(self, tags: tuple[str, ...], **more: Any) -> Receipt:
         self._near.delete(tags)
         # More than the tags name, which costs it hits and spares it violations.
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             found = [key async for key in self.redis.scan_iter(f"{self.settings.namespace}:*:r", count=1000)]
             if found:
                 await self.redis.unlink(*found)
-        return await super().purge(tags, soft=soft, wait=wait, **more)
+        return await self._publish(tags, **more)
+
+
+class DeletingCache(HTTPCache):
+    """An `HTTPCache` whose purge deletes here and in Redis, and publishes."""
+
+    _parts = _DeletingInternals
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Self:
+        cache = super().from_url(url, **options)
+        assert isinstance(cache, cls)
+        internals = internals_of(cache)
+        assert isinstance(internals, _DeletingInternals)
+        internals.redis = Redis.from_url(url, socket_timeout=cache.settings.redis_timeout)
+        return cache

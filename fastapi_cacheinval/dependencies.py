@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Protocol, Unpack, cast
 
 from fastapi import Depends, Request
+from fastapi.requests import HTTPConnection
 
+from fastapi_cacheinval.core.checks import flag
 from fastapi_cacheinval.core.partition_by import UnusableKey
 from fastapi_cacheinval.core.policy import CachePolicy, PolicyFields
 from fastapi_cacheinval.core.tags import TagTemplate
@@ -58,8 +60,8 @@ class _Unlistened:
         pass
 
 
-def _exchange(request: Request) -> _RequestExchange | None:
-    return cast("_RequestExchange | None", request.scope.get(SCOPE_KEY))
+def _exchange(connection: HTTPConnection) -> _RequestExchange | None:
+    return cast("_RequestExchange | None", connection.scope.get(SCOPE_KEY))
 
 
 def _key_of(key: Callable[[Any], object] | None, value: object) -> object:
@@ -73,7 +75,11 @@ def _key_of(key: Callable[[Any], object] | None, value: object) -> object:
 
 
 class Cached:
-    """The dependency that `cached()` declares: its sub-dependencies are the covers, its call is the route lookup."""
+    """The dependency that `cached()` declares: its sub-dependencies are the covers, its call is the route lookup.
+
+    It is inert on a WebSocket, which inherits what an app or a router declares. That is why it takes an
+    `HTTPConnection`: FastAPI gives a `Request` to HTTP routes alone.
+    """
 
     def __init__(self, policy: CachePolicy) -> None:
         self.policy = policy
@@ -83,7 +89,7 @@ class Cached:
         keyword = inspect.Parameter.KEYWORD_ONLY
         self.__signature__ = inspect.Signature(
             [
-                inspect.Parameter("request", keyword, annotation=Request),
+                inspect.Parameter("connection", keyword, annotation=HTTPConnection),
                 *(
                     inspect.Parameter(
                         f"{prefix}{index}",
@@ -99,23 +105,28 @@ class Cached:
     def __repr__(self) -> str:
         return f"cached({self.policy!r})"
 
-    async def __call__(self, request: Request, **covers: Any) -> None:
-        exchange = _exchange(request)
+    async def __call__(self, connection: HTTPConnection, **covers: Any) -> None:
+        if not isinstance(connection, Request):
+            return
+        exchange = _exchange(connection)
         if exchange is None:
             if not self._warned:
                 self._warned = True
                 logger.warning(
                     "%s declares cached(), but the request did not pass a CacheMiddleware: nothing is cached",
-                    request.url.path,
+                    connection.url.path,
                 )
             return
         keys = self.policy.partition_keys
         partition = tuple([_key_of(key, covers[f"{PARTITION}{index}"]) for index, key in enumerate(keys)])
-        await exchange.look_up(request, self, partition)
+        await exchange.look_up(connection, self, partition)
 
 
 class Invalidates:
-    """The dependency that `invalidates()` declares: its call hands the templates to the request's purge."""
+    """The dependency that `invalidates()` declares: its call hands the templates to the request's purge.
+
+    It is inert on a WebSocket.
+    """
 
     def __init__(self, templates: Iterable[str], *, soft: bool, paths: bool = True) -> None:
         self.templates = tuple(TagTemplate.parse(text) for text in templates)
@@ -127,11 +138,13 @@ class Invalidates:
         given += ["paths=False"] if not self.paths else []
         return f"invalidates({', '.join(given)})"
 
-    async def __call__(self, request: Request) -> None:
-        exchange = _exchange(request)
+    async def __call__(self, connection: HTTPConnection) -> None:
+        if not isinstance(connection, Request):
+            return
+        exchange = _exchange(connection)
         if exchange is None:
-            raise MiddlewareMissing(f"{request.method} {request.url.path}")
-        exchange.declare(request, self)
+            raise MiddlewareMissing(f"{connection.method} {connection.url.path}")
+        exchange.declare(connection, self)
 
 
 class InvalidatesNothing:
@@ -160,9 +173,8 @@ def invalidates(*tag_templates: str, soft: bool = False, paths: bool = True) -> 
     the target and its parent collection nor `Location`; one of those that apply is enough. Raises `ConfigurationError`
     for a template that is not a tag, for no template at all without `paths=False`, and for a switch that is not a bool.
     """
-    for name, switch in (("soft", soft), ("paths", paths)):
-        if not isinstance(switch, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"invalidates({name}=...) takes True or False, not {switch!r}.")
+    flag(soft, "soft")
+    flag(paths, "paths")
     if not tag_templates and paths:
         raise ConfigurationError("invalidates() needs at least one tag: the target path is purged without it.")
     return Depends(Invalidates(tag_templates, soft=soft, paths=paths))
@@ -179,9 +191,9 @@ def invalidates_nothing() -> Any:
     return Depends(InvalidatesNothing())
 
 
-async def collected_tags(request: Request) -> Tags:
-    """The tags of the request at hand."""
-    exchange = _exchange(request)
+async def collected_tags(connection: HTTPConnection) -> Tags:
+    """The tags of the request at hand; on a WebSocket nobody reads them."""
+    exchange = _exchange(connection)
     return _Unlistened() if exchange is None else exchange.tags
 
 

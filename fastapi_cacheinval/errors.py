@@ -11,6 +11,7 @@ __all__ = [
     "MiddlewareMissing",
     "PurgeNotDelivered",
     "ReplicasUnknown",
+    "SettingIsFixed",
     "TierUnavailable",
 ]
 
@@ -21,6 +22,10 @@ class CacheinvalError(Exception):
 
 class ConfigurationError(CacheinvalError):
     """A setting, a policy or a route that cannot work; raised when it is made, or at start-up."""
+
+
+class SettingIsFixed(ConfigurationError, AttributeError):
+    """An attribute was assigned that cannot be set, or that there is none of; nothing has changed."""
 
 
 _HANDLER_READS = (

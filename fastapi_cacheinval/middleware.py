@@ -7,7 +7,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.cache import HTTPCache, internals_of
+from fastapi_cacheinval.core.checks import flag
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
@@ -61,11 +62,17 @@ class CacheMiddleware:
             raise ConfigurationError(f"cache is an HTTPCache, not {cache!r}.")
         if downstream is not None and not isinstance(downstream, Downstream):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"downstream says what a CDN is told, as CDNHeaders do, not {downstream!r}.")
+        if front is not None:
+            flag(front, "front, where it is given,")
+        flag(emit_surrogate_key, "emit_surrogate_key")
+        flag(emit_cache_status, "emit_cache_status")
         self.app = app
         self.cache = HTTPCache() if cache is None else cache
+        self._core = core = internals_of(self.cache)
         self._app_context = AppContext(
             app,
-            self.cache,
+            core,
+            face=self.cache,
             front=front,
             emit_surrogate_key=emit_surrogate_key,
             emit_cache_status=emit_cache_status,
@@ -73,9 +80,9 @@ class CacheMiddleware:
         )
         options = HeaderOptions() if honour_headers is True else honour_headers or None
         self._dispatch = Dispatcher(self._app_context, options, self._prepare)
-        engine = self.cache.engine
+        engine = core.engine
         self._replica = engine.replica
-        self._counters = self.cache.counters
+        self._counters = core.counters
         self._at = self._app_context.at()
         self._now = engine.now
         self._emit_cache_status = emit_cache_status
@@ -142,7 +149,7 @@ class CacheMiddleware:
 
     def _front_open(self) -> bool:
         """Whether the front lookup may answer now: the cache is on, and no dependency is overridden."""
-        if not self.cache.enabled:
+        if not self._core.enabled:
             return False
         # A loop and no generator: this is on the path of every front hit.
         for provider in self._app_context.providers:  # noqa: SIM110
@@ -153,7 +160,7 @@ class CacheMiddleware:
     def _prepare(self, scope: Scope) -> CacheinvalError | None:
         app_context = self._app_context
         # Here and not before: an app may set its providers while it starts.
-        app_context.observed = self.cache.observe()
+        app_context.observed = self._core.observe()
         self._watched = app_context.observed or self._downstream is not None
         if not app_context.prepared:
             app_context.prepare(scope)
@@ -165,8 +172,10 @@ class CacheMiddleware:
         if scope["type"] == "lifespan" and SCOPE_KEY not in scope:
             scope[SCOPE_KEY] = self
             await Lifespan(self.cache, self._prepare, receive, send).run(self.app, scope)
-        else:
-            await self.app(scope, receive, send)
+            return
+        if scope["type"] == "websocket" and (self._app_context.ready or self._prepare(scope) is None):
+            self._app_context.table.meet_websocket()
+        await self.app(scope, receive, send)
 
 
 passes_through(CacheMiddleware)

@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from fastapi_cacheinval.connections.client import Client, Subscriber
+from fastapi_cacheinval.connections.copies import copy_of, sentinels_of
 from fastapi_cacheinval.errors import ConfigurationError
 
 __all__ = ["Connect", "by_client", "by_url"]
@@ -207,7 +208,10 @@ def _options_of(url: str) -> dict[str, Any]:
 
 
 def by_client(client: Any, timeout: float) -> Connect:
-    """A user's own `redis.asyncio` client, which is never closed; raises `ConfigurationError` for anything else."""
+    """A user's own `redis.asyncio` client: each event loop gets a copy of it, and it is never used or closed itself.
+
+    Raises `ConfigurationError` for anything else.
+    """
     if not isinstance(client, Redis | RedisCluster):
         raise ConfigurationError(
             f"HTTPCache.from_client takes a redis.asyncio client (Redis, RedisCluster or one of a Sentinel), "
@@ -218,5 +222,18 @@ def by_client(client: Any, timeout: float) -> Connect:
             "The client decodes what it is answered (decode_responses=True), and stored responses are bytes: "
             "give the cache a client of its own without it."
         )
-    subscriber = _node_of(client, timeout) if isinstance(client, RedisCluster) else _itself(client)
-    return lambda: Client(client, timeout, owned=False, subscriber=subscriber)
+    options = _quick(timeout)
+
+    def connect() -> Client:
+        made = copy_of(client, options)
+        subscriber = _node_of(made, timeout) if isinstance(made, RedisCluster) else _itself(made)
+        return Client(made, timeout, owned=True, subscriber=subscriber, also=sentinels_of(made))
+
+    try:
+        connect()
+    except Exception as error:
+        raise ConfigurationError(
+            f"HTTPCache.from_client cannot make more clients like this {type(client).__qualname__}, one for each event "
+            f"loop ({error}): use HTTPCache.from_url."
+        ) from error
+    return connect

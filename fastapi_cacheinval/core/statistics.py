@@ -52,6 +52,7 @@ class Statistics:
     max_bytes: int
     evicted: int
     reclaimed: int
+    in_flight_bytes: int
     hits: int
     stale: int
     misses: int

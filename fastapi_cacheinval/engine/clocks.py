@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.ports.clock import Alarm, Clock
 
-__all__ = ["SystemClock", "ended", "paused", "within"]
+__all__ = ["SystemClock", "checked_clock", "ended", "paused", "within"]
 
 # Real seconds after which a task that has been cancelled is cancelled again.
 _AGAIN = 0.25
@@ -27,6 +28,16 @@ class SystemClock:
 
     def call_later(self, seconds: float, ring: Callable[[], object]) -> Alarm:
         return asyncio.get_running_loop().call_later(seconds, ring)
+
+
+def checked_clock(clock: Clock) -> Clock:
+    """A clock as it was given; raises `ConfigurationError` for what is none."""
+    calls = ("now", "wall", "call_later")
+    if isinstance(clock, type) or not all(callable(getattr(clock, name, None)) for name in calls):
+        raise ConfigurationError(
+            f"clock is an object with now(), wall() and call_later(), as FakeClock; not {clock!r}."
+        )
+    return clock
 
 
 async def within(clock: Clock, future: asyncio.Future[Any], seconds: float) -> bool:

@@ -17,8 +17,8 @@ from fastapi_cacheinval.core.decide import Bypass, Decision, Forward, Reason, Se
 from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.engine import Engine
+from fastapi_cacheinval.engine.fill_locks import Answered, Granted, Refused, Unavailable
 from fastapi_cacheinval.engine.flights import Flight, Signal
-from fastapi_cacheinval.engine.l2 import Found, Granted, Refused, Unavailable
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.grammar.fields import RawHeaders
 
@@ -187,7 +187,7 @@ class Coalescing:
         if asker.fenced():
             return Go(flight, stale, reason)
         match await l2.lead_flight(flight, asker.l2_key, asker.asked_headers, asker.deadline, self._wanted):
-            case Found(stored, waited):
+            case Answered(stored, waited):
                 answer = self._usable(stored, collapsed=reason if waited else None, tier="l2")
                 return answer if isinstance(answer, Answer) else Go(flight, stale, reason)
             case Granted(_, other) | Refused(other):

@@ -1,82 +1,51 @@
-"""The shared tier (L2) on one event loop: what other replicas have stored, and one forward per key in the cluster.
+"""The shared tier (L2) on one event loop: reading what other replicas have stored, writing, and a circuit breaker.
 
 The rules: nothing is read or taken without a live lease, asked again when the reply has arrived; what is found is
-checked like any stored response and kept in the near tier; who does not get a key's fill lock waits to be woken,
-and looks by itself should that be lost; whatever goes wrong, the request goes forward.
+checked like any stored response and kept in L1; whatever goes wrong, the request goes forward. Who may go forward for
+the cluster is said in `fill_locks`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
-from contextvars import Context
-from itertools import count
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
 from fastapi_cacheinval.core.keys import is_local
 from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.engine.clocks import ended, within
 from fastapi_cacheinval.engine.engine import Engine, Kept
-from fastapi_cacheinval.engine.fill_locks import FillLock
+from fastapi_cacheinval.engine.fill_locks import (
+    Answered,
+    Chosen,
+    FillLock,
+    FillLocks,
+    Granted,
+    Led,
+    Own,
+    Refused,
+    Unavailable,
+)
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.roll_call import RollCall
 from fastapi_cacheinval.errors import TierUnavailable
 from fastapi_cacheinval.grammar.fields import RawHeaders
-from fastapi_cacheinval.ports.l2_store import ID_BYTES, L2Store, Lock
-from fastapi_cacheinval.ports.l2_store import Found as Value
+from fastapi_cacheinval.ports.l2_store import ID_BYTES, Found, L2Store
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.ports.tracing import Tracing
 from fastapi_cacheinval.stores.codec import Codec, Unreadable
 
-__all__ = ["Found", "Granted", "L2Tier", "Led", "Refused", "Unavailable"]
+__all__ = ["L2Tier", "Led", "Own"]
 
 logger = logging.getLogger("fastapi_cacheinval.l2")
 
-_FIRST_LOOK = 0.05
-_LONGEST_LOOK = 0.25
 _BREAK_SECONDS = 1.0
 _PROBATION_MS = 30_000
 _MOST_ASKED = 10_000
 
-Own = Callable[[Coroutine[Any, Any, None]], object]
 Wanted = Callable[[StoredResponse], bool]
-
-
-class Found(NamedTuple):
-    """Another replica's response answers; `waited` says that its forward was waited for."""
-
-    stored: StoredResponse
-    waited: bool
-
-
-class Granted(NamedTuple):
-    """The right to forward in the cluster; `stale` is what was found and is not good enough."""
-
-    fill_lock: FillLock
-    stale: StoredResponse | None
-
-
-class Refused(NamedTuple):
-    """The key's responses cannot be shared: everybody forwards. `stale` is as in `Granted`."""
-
-    stale: StoredResponse | None
-
-
-class Unavailable(NamedTuple):
-    """Nothing could be had: the tier is `away`, or another replica forwards for longer than the deadline."""
-
-    stale: StoredResponse | None
-    away: bool
-
-
-Led = Found | Granted | Refused | Unavailable
-"""What a forward that leads a key finds before it begins."""
 
 
 class L2Tier:
@@ -103,53 +72,36 @@ class L2Tier:
         self._engine = engine
         self._replica = engine.replica
         self._clock = engine.clock
-        self._bound = engine.settings.staleness_bound
         self._telemetry = telemetry
         self._tracing = tracing
         self._own = own
         self._lives = lives
         self._server_time = server_time
         self._roll_call = roll_call
-        self._owner = secrets.token_hex(8)
-        self._numbers = count()
         self._closed_until = 0.0
-        self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
         self._asked: OrderedDict[bytes, None] = OrderedDict()
-        self._listening: asyncio.Task[None] | None = None
-        # Those that the server has not let go of yet.
-        self._holds: set[FillLock] = set()
+        self._locks = FillLocks(
+            store,
+            engine.clock,
+            own,
+            bound=engine.settings.staleness_bound,
+            open_=lambda: self.open,
+            before_close=self._end_roll_call,
+        )
 
     def start(self) -> None:
         """Begin to hear of released locks, in no request's context."""
-        self._listening = asyncio.get_running_loop().create_task(self._hear(), context=Context())
+        self._locks.start()
         if self._roll_call is not None:
             self._roll_call.start()
 
     async def close(self) -> None:
         """End; never raises."""
-        listening, self._listening = self._listening, None
-        if listening is not None:
-            await ended((listening,))
-        await self._close()
+        await self._locks.close()
 
-    async def _close(self) -> None:
-        """Let go of all locks, so that nobody waits for one that is left, and of the connections."""
+    async def _end_roll_call(self) -> None:
         if self._roll_call is not None:
             await self._roll_call.close()
-        with contextlib.suppress(TierUnavailable):
-            for fill_lock in tuple(self._holds):
-                fill_lock.end()
-                await fill_lock.release()
-        await self._store.close()
-
-    async def _hear(self) -> None:
-        try:
-            await self._listen()
-        except asyncio.CancelledError:
-            if self._listening is not None:
-                # Its loop ends, and nobody has closed it before.
-                await self._close()
-            raise
 
     @property
     def open(self) -> bool:
@@ -170,7 +122,7 @@ class L2Tier:
         found = await self._store.read(key)
         return self._understood(key, found, asked)
 
-    def _understood(self, key: bytes, found: Value | None, asked: float) -> tuple[Kept | None, bytes]:
+    def _understood(self, key: bytes, found: Found | None, asked: float) -> tuple[Kept | None, bytes]:
         if found is None:
             self._telemetry.l2("miss")
             return None, b""
@@ -192,24 +144,23 @@ class L2Tier:
             return None, seen
         return l2.value, seen
 
-    async def _find(self, key: bytes, headers: RawHeaders) -> tuple[StoredResponse | None, bytes, bytes]:
-        """What a request selects, the key that its forward locks, and the id of what was seen under that."""
+    async def _find(self, key: bytes, headers: RawHeaders) -> Chosen:
         known = self._engine.store.get(key)
         seen = b""
         if not isinstance(known, VaryRecord):
             value, seen = await self._read(key)
             if not isinstance(value, VaryRecord):
-                return self._usable(value), key, seen
+                return Chosen(self._usable(value), key, seen)
             known = self._engine.join(key, value)
         newest = b""
         for variant in known.keys_for(headers):
             value, found = await self._read(variant)
             usable = self._usable(value)
             if usable is not None:
-                return usable, variant, found
+                return Chosen(usable, variant, found)
             if not newest:
                 newest, seen = variant, found
-        return None, newest or key, seen
+        return Chosen(None, newest or key, seen)
 
     def _usable(self, value: Kept | None) -> StoredResponse | None:
         """A response that may be handed over, kept in the near tier from now on."""
@@ -231,8 +182,15 @@ class L2Tier:
         """
         if is_local(key):
             return Unavailable(None, away=False)
+
+        async def find() -> Chosen:
+            with self._tracing.span("cacheinval.l2.get") as span:
+                chosen = await self._find(key, headers)
+                span.note("cacheinval.result", "miss" if chosen.stored is None else "hit")
+            return chosen
+
         try:
-            return await self._led(key, headers, deadline, wanted)
+            return await self._locks.lead(find, deadline, wanted)
         except TierUnavailable as error:
             self._away(error)
             return Unavailable(None, away=True)
@@ -247,7 +205,7 @@ class L2Tier:
             flight.pass_on()
             raise
         match led:
-            case Found(stored, waited):
+            case Answered(stored, waited):
                 flight.land(stored, l2=not waited)
             case Refused():
                 flight.refuse()
@@ -256,77 +214,6 @@ class L2Tier:
             case Unavailable():
                 pass
         return led
-
-    async def _led(self, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted) -> Led:
-        waited, look = False, _FIRST_LOOK
-        owner = f"{self._owner}-{next(self._numbers)}"
-        while True:
-            with self._tracing.span("cacheinval.l2.get") as span:
-                stored, locked, seen = await self._find(key, headers)
-                span.note("cacheinval.result", "miss" if stored is None else "hit")
-            if stored is not None and wanted(stored):
-                return Found(stored, waited)
-            waking = self._expect(locked)
-            try:
-                match await self._claimed(locked, owner, seen):
-                    case Lock.GOT:
-                        return Granted(self._held(locked, owner), stored)
-                    case Lock.REFUSED:
-                        return Refused(stored)
-                    case Lock.HELD:
-                        left = deadline - self._clock.now()
-                        if left <= 0 or not self.open:
-                            return Unavailable(stored, away=False)
-                        waited = True
-                        await within(self._clock, waking, min(look, left))
-                        look = min(look * 2, _LONGEST_LOOK)
-                    case Value():
-                        # Stored since it was looked for.
-                        pass
-            finally:
-                self._forget(locked, waking)
-
-    def _held(self, key: bytes, owner: str) -> FillLock:
-        gone = self._holds.discard
-        fill_lock = FillLock(self._store, self._clock, self._own, key=key, owner=owner, bound=self._bound, gone=gone)
-        self._holds.add(fill_lock)
-        return fill_lock
-
-    async def _claimed(self, key: bytes, owner: str, seen: bytes) -> Value | Lock:
-        try:
-            return await self._store.claim(key, owner, self._bound, seen)
-        except BaseException:
-            # Whether it was given is not known, and others would wait for it as long as it lasts.
-            self._own(self._given_back(key, owner))
-            raise
-
-    async def _given_back(self, key: bytes, owner: str) -> None:
-        with contextlib.suppress(TierUnavailable):
-            await self._store.release(key, owner)
-
-    def _expect(self, key: bytes) -> asyncio.Future[None]:
-        waking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(key, set()).add(waking)
-        return waking
-
-    def _forget(self, key: bytes, waking: asyncio.Future[None]) -> None:
-        waking.cancel()
-        waiting = self._waiting.get(key)
-        if waiting is not None:
-            waiting.discard(waking)
-            if not waiting:
-                del self._waiting[key]
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                async for key in self._store.woken():
-                    for waking in self._waiting.get(key, ()):
-                        if not waking.done():
-                            waking.set_result(None)
-            except TierUnavailable as error:
-                logger.debug("the subscription ended: %s", error.reason)
-            await asyncio.sleep(_LONGEST_LOOK)
 
     # -- writing --------------------------------------------------------------------------------
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
-from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.receipt import Receipt, receipt_of
+from fastapi_cacheinval.core.replica import LogEntry
 from fastapi_cacheinval.engine.log_once import LogOnce
+from fastapi_cacheinval.engine.runtime import Runtimes
+from fastapi_cacheinval.ports.telemetry import Telemetry
 
 __all__ = ["Listener", "Listeners", "Observer"]
 
@@ -21,9 +24,12 @@ Observer = Callable[[Receipt], object]
 class Listeners:
     """Tells observers at once and listeners in a task; a listener that raises is logged, and the next one is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, runtimes: Runtimes, telemetry: Telemetry) -> None:
         self.listeners: list[Listener] = []
         self.observers: list[Observer] = []
+        self._runtimes = runtimes
+        self._telemetry = telemetry
+        self._last_words: list[asyncio.Future[None]] = []
         self._log_once = LogOnce()
 
     def remove_listener(self, listener: Listener) -> None:
@@ -36,20 +42,53 @@ class Listeners:
         with contextlib.suppress(ValueError):
             self.observers.remove(observer)
 
-    def tell(self, receipt: Receipt) -> Coroutine[Any, Any, None] | None:
-        """Tell the observers; what tells the listeners has to be run, and is None where there are none."""
+    def published(self, line: LogEntry) -> Receipt:
+        """Count a purge of this replica that has its number; its receipt."""
+        self._telemetry.purged("published", len(line.tags), soft=line.soft)
+        return receipt_of(line)
+
+    async def tell(self, receipt: Receipt) -> None:
+        """Tell all; where the cache runs on this loop, the listeners are told in a task."""
+        self._observed(receipt)
+        listeners = tuple(self.listeners)
+        if not listeners:
+            return
+        runtime = self._runtimes.get(asyncio.get_running_loop())
+        if runtime is None:
+            # Nothing here would wait for a task.
+            await self._each(listeners, receipt)
+        else:
+            runtime.own(self._each(listeners, receipt))
+
+    def numbered(self, line: LogEntry) -> None:
+        """Tell all of a purge that had been queued."""
+        receipt = self.published(line)
+        self._observed(receipt)
+        listeners = tuple(self.listeners)
+        if not listeners:
+            return
+        runtime = self._runtimes.get(asyncio.get_running_loop())
+        if runtime is None:
+            # The last purges of a cache that stops.
+            self._last_words.append(asyncio.ensure_future(self._each(listeners, receipt)))
+        else:
+            runtime.own(self._each(listeners, receipt))
+
+    async def told(self) -> None:
+        """Wait until the listeners have heard of the last purges of a cache that stops."""
+        words, self._last_words = self._last_words, []
+        await asyncio.gather(*words)
+
+    def _observed(self, receipt: Receipt) -> None:
         for observer in tuple(self.observers):
             observer(receipt)
-        listeners = tuple(self.listeners)
-        return _tell(listeners, receipt, self._log_once) if listeners else None
 
-
-async def _tell(listeners: tuple[Listener, ...], receipt: Receipt, log_once: LogOnce) -> None:
-    for listener in listeners:
-        try:
-            await listener(receipt)
-        except Exception:
-            level = log_once.level(listener)
-            logger.log(level, "a purge listener failed: %r", listener, exc_info=True)
-        else:
-            log_once.well(listener)
+    async def _each(self, listeners: tuple[Listener, ...], receipt: Receipt) -> None:
+        for listener in listeners:
+            try:
+                await listener(receipt)
+            except Exception:
+                level = self._log_once.level(listener)
+                logger.log(level, "a purge listener failed: %r", listener, exc_info=True)
+            else:
+                self._log_once.well(listener)

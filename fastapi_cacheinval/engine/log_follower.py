@@ -1,8 +1,7 @@
 """Keeping a replica up to a shared log, on one event loop.
 
 The rules: subscribe, then ask the log, then serve; ask every third of the bound, at once where a message does not
-follow on what was read, and once more after everything had to be given up; a purge is done when this replica has
-applied it in the term that it was written in, and until then it is not.
+follow on what was read, and once more after everything had to be given up.
 """
 
 from __future__ import annotations
@@ -10,64 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 from collections.abc import Coroutine
 from typing import Any
 
-from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
-from fastapi_cacheinval.core.replica import LogEntry, Missed, Next, Replica, Reply
+from fastapi_cacheinval.core.replica import LogEntry, Missed, Next, Reply
 from fastapi_cacheinval.engine.clocks import ended, within
-from fastapi_cacheinval.engine.log_observer import Applies, ClockEstimate, LogObserver
+from fastapi_cacheinval.engine.log_observer import Applies
+from fastapi_cacheinval.engine.log_writer import LogWriter, Shared
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
-from fastapi_cacheinval.ports.log import Proposal, SharedLog
+from fastapi_cacheinval.ports.log import Answer, Proposal, SharedLog
 
-__all__ = ["Follower", "Shared"]
+__all__ = ["Follower"]
 
 logger = logging.getLogger("fastapi_cacheinval.bus")
 
 _MOST_ASKS = 4
-_MOST_WRITES = 3
-_MOST_CAUSES = 1_000
-_MOST_LINKED = 16
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 # So many subscriptions in a row that fail are no accident.
 _WORTH_SAYING = 4
-
-
-class Shared:
-    """What the followers of one process share: its replica, its purges without a number, its id in the log."""
-
-    def __init__(
-        self, replica: Replica, observer: LogObserver, identity: str, server_clock: ClockEstimate | None = None
-    ) -> None:
-        self.replica = replica
-        self.observer = observer
-        self.server_clock = ClockEstimate() if server_clock is None else server_clock
-        self.identity = identity
-        self.backlog = Backlog()
-        self.recent = Recent()
-        # The trace context of each queued purge, by its entry.
-        self._causes: dict[int, tuple[tuple[str, str], ...]] = {}
-        self.serving: set[Follower] = set()
-        # Several event loops, each in a thread of its own, may follow for one replica.
-        self.lock = threading.Lock()
-
-    def queue(self, tags: tuple[str, ...], *, soft: bool, trace: tuple[tuple[str, str], ...] = ()) -> None:
-        """Have a purge written when the log can be reached; until then its tags are fenced; under the lock."""
-        # A soft purge asks for stale answers; nothing has to be refused for it.
-        fence = None if soft else self.replica.fence(tags)
-        entry = self.backlog.add(tags, soft=soft, fence=fence)
-        if trace:
-            self._causes[entry] = trace
-            if len(self._causes) > _MOST_CAUSES:
-                del self._causes[next(iter(self._causes))]
-
-    def causes(self, due: Due) -> tuple[tuple[str, str], ...]:
-        """The trace context of what a line stands for, one after the other; of the first where they are many."""
-        found = [self._causes[entry] for entry in due.entries[:_MOST_LINKED] if entry in self._causes]
-        return tuple(pair for trace in found for pair in trace)
 
 
 class Follower:
@@ -85,6 +46,8 @@ class Follower:
         self._bound = bound
         self._context = context
         self._serving = False
+        # Whether the first word from the log has come, or has been waited for in vain.
+        self._greeted = False
         self._tasks: list[asyncio.Task[None]] = []
         self._learning: asyncio.Task[None] | None = None
         self._pause = _FIRST_PAUSE
@@ -93,6 +56,7 @@ class Follower:
         self._wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next: asyncio.Future[bool] | None = None
         self._applies = Applies(shared.observer, shared.server_clock)
+        self._writer = LogWriter(shared, self._applies, ask=self._asked, take=self._take, serving=lambda: self._serving)
         self._subscribed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     # -- life -----------------------------------------------------------------------------------
@@ -105,13 +69,18 @@ class Follower:
             self._serving = True
             self._shared.serving.add(self)
             self._task(self._listen())
+        if serving and not self._greeted:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
-                    await asyncio.shield(self._subscribed)
-                    await self.synced()
-                    if self._learning is not None:
-                        # Until then what others have stored is of no use here.
-                        await asyncio.wait((self._learning,))
+                    await self._first_word()
+            self._greeted = True
+
+    async def _first_word(self) -> None:
+        await asyncio.shield(self._subscribed)
+        await self.synced()
+        if self._learning is not None:
+            # Until then what others have stored is of no use here.
+            await asyncio.wait((self._learning,))
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work, context=self._context.copy()))
@@ -122,10 +91,10 @@ class Follower:
         self._tasks.clear()
         await ended(tasks)
         self._answer_all()
-        if self._shared.backlog:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience):
-                    await self._drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                # Without its connection they would be lost.
+                await self._writer.finish()
         if self.forget():
             with contextlib.suppress(LogUnavailable):
                 await self.log.leave(self._shared.identity)
@@ -187,7 +156,7 @@ class Follower:
                 # Who only publishes asks once whether the log is there, and again after it was not.
                 settled = await self._settled() if self._serving or not self.connected else True
                 if settled and self._shared.backlog:
-                    await self._drain()
+                    await self._writer.drain()
             finally:
                 if waited is not None and not waited.done():
                     waited.set_result(settled)
@@ -204,15 +173,23 @@ class Follower:
         else:
             await self._wake
 
+    async def _asked(self, purge: Proposal | None) -> tuple[Answer, float]:
+        """What the log says, and when it was asked; raises `LogUnavailable`, and notes whether it is in touch."""
+        sent = self._clock.now()
+        try:
+            answer = await self.log.run(self._replica.ask(), self._name, purge)
+        except LogUnavailable as away:
+            self._lost(away.reason)
+            raise
+        self._found()
+        return answer, sent
+
     async def _settled(self) -> bool:
         for _ in range(_MOST_ASKS):
-            sent = self._clock.now()
             try:
-                answer = await self.log.run(self._replica.ask(), self._name)
-            except LogUnavailable as away:
-                self._lost(away.reason)
+                answer, sent = await self._asked(None)
+            except LogUnavailable:
                 return False
-            self._found()
             received, generation = self._clock.now(), self._replica.generation
             self._applies.clock.learn(answer.at, sent, received)
             settled = self._take(answer.reply, sent, None)
@@ -323,44 +300,7 @@ class Follower:
 
     async def write(self, claim: Proposal) -> LogEntry:
         """Write one purge, and apply it; raises `LogUnavailable` where that could not be brought to its end."""
-        with self._applies.writing():
-            return await self._write(claim)
-
-    async def _write(self, claim: Proposal) -> LogEntry:
-        replica = self._replica
-        for _ in range(_MOST_WRITES):
-            sent = self._clock.now()
-            try:
-                answer = await self.log.run(replica.ask(), self._name, purge=claim)
-            except LogUnavailable as away:
-                self._lost(away.reason)
-                raise
-            self._found()
-            line = answer.line
-            if line is not None:
-                self._applies.own(line)
-                self._take(answer.reply, sent, line)
-                if not self._serving or (replica.term == line.term and replica.applied >= line.seq):
-                    with self._shared.lock:
-                        self._shared.recent.add(claim.tags, soft=claim.soft, now=sent)
-                    return line
-        raise LogUnavailable("its term changed while the purge was written")
-
-    async def _drain(self) -> None:
-        backlog = self._shared.backlog
-        while True:
-            with self._shared.lock:
-                due = backlog.due()
-            if due is None:
-                return
-            try:
-                line = await self.write(Proposal(due.tags, due.soft, self._shared.causes(due)))
-            except LogUnavailable:
-                return
-            with self._shared.lock:
-                for fence in backlog.written(due):
-                    self._replica.lift(fence)
-            self._shared.observer.numbered(line)
+        return await self._writer.write(claim)
 
     # -- being in touch ---------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ def report(
     sources: Sources,
     *,
     enabled: bool,
+    in_flight_bytes: int,
 ) -> Statistics:
     """A snapshot: what is kept, what was answered, and how the replica stands to the log."""
     store, replica, results = engine.store.statistics(), engine.replica, counters.results
@@ -36,6 +37,7 @@ def report(
         max_bytes=store.max_bytes,
         evicted=store.evicted_for_room,
         reclaimed=store.reclaimed,
+        in_flight_bytes=in_flight_bytes,
         hits=counters.hits + results[Result.HIT],
         stale=results[Result.STALE],
         misses=results[Result.MISS],

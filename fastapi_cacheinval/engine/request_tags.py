@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from itertools import count
 from typing import Protocol
 
 from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, MOST_TAGS, bounded_tags, cost_of
 from fastapi_cacheinval.core.tags import ALL, normalise_tag, render_value
 
-__all__ = ["Changes", "HasRequestTags", "RequestTags", "add_tags", "current_request_tags", "purge_with_request"]
+__all__ = ["Answering", "Changes", "HasRequestTags", "RequestTags", "add_tags", "purge_with_request"]
 
 
 class RequestTags:
@@ -107,7 +108,34 @@ class HasRequestTags(Protocol):
         ...
 
 
-current_request_tags: ContextVar[HasRequestTags | None] = ContextVar("fastapi_cacheinval_tags", default=None)
+class Answering:
+    """A request that is being answered, as its context sees it, from now until `end`.
+
+    A context outlives its request: the timer of a kept-alive connection, and every task that the request has begun,
+    has a copy. So what is in it is this, which lets go of the request and all that hangs on it, its body included.
+    """
+
+    __slots__ = ("_token", "request")
+
+    def __init__(self, request: HasRequestTags) -> None:
+        self.request: HasRequestTags | None = request
+        self._token: Token[Answering | None] | None = _current.set(self)
+
+    def end(self) -> None:
+        """The request is over; harmless twice."""
+        token, self._token, self.request = self._token, None, None
+        if token is not None:
+            # Where a layer inside ours runs the app in a task, the context has gone with it.
+            with contextlib.suppress(ValueError):
+                _current.reset(token)
+
+
+_current: ContextVar[Answering | None] = ContextVar("fastapi_cacheinval_tags", default=None)
+
+
+def _request_at_hand() -> HasRequestTags | None:
+    answering = _current.get()
+    return None if answering is None else answering.request
 
 
 def add_tags(*tags: str) -> bool:
@@ -116,10 +144,10 @@ def add_tags(*tags: str) -> bool:
     On a safe method they tag the stored response, on an unsafe one they are purged. False where no
     request is being answered in this context: then nothing is collected.
     """
-    answering = current_request_tags.get()
-    if answering is None:
+    request = _request_at_hand()
+    if request is None:
         return False
-    answering.request_tags().add(*tags)
+    request.request_tags().add(*tags)
     return True
 
 
@@ -130,8 +158,8 @@ def purge_with_request(*tags: str, cache: object = None) -> bool:
     False where no unsafe request is being answered in this context, or its answer has gone, as it has for background
     tasks and streams, or where the purge would be another cache's than `cache`: then the caller purges them.
     """
-    answering = current_request_tags.get()
-    changes = None if answering is None else answering.changes
+    request = _request_at_hand()
+    changes = None if request is None else request.changes
     if changes is None or cache not in (None, changes.cache):
         return False
     return changes.add(bounded_tags(tags))

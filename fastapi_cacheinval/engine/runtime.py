@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, MutableMapping
 from contextvars import Context
 from typing import Any
 
@@ -15,9 +15,10 @@ from fastapi_cacheinval.engine.clocks import within
 from fastapi_cacheinval.engine.flights import Flights
 from fastapi_cacheinval.engine.l2 import L2Tier
 from fastapi_cacheinval.engine.log_once import LogOnce
+from fastapi_cacheinval.errors import CacheNotRunning
 from fastapi_cacheinval.ports.clock import Clock
 
-__all__ = ["Runtime"]
+__all__ = ["Runtime", "Runtimes", "runtime_here"]
 
 logger = logging.getLogger("fastapi_cacheinval.refresh")
 
@@ -53,6 +54,8 @@ class Runtime:
         self._log_once = LogOnce()
         self._owned: set[asyncio.Task[Any]] = set()
         self.closing = False
+        # Whether its start is over, and it may answer requests.
+        self.serving = False
         # Who keeps it running: `start()`, or so many `async with` blocks.
         self.pinned = False
         self.users = 0
@@ -140,3 +143,17 @@ class Runtime:
         if self.l2 is not None:
             await self.l2.close()
         return len(owned)
+
+
+Runtimes = MutableMapping[asyncio.AbstractEventLoop, Runtime]
+"""The loop-bound half of a cache for each loop on which it has been started, or is about to be."""
+
+
+def runtime_here(runtimes: Runtimes) -> Runtime:
+    """The loop-bound half for the running loop; raises `CacheNotRunning` where there is none."""
+    runtime = runtimes.get(asyncio.get_running_loop())
+    if runtime is None:
+        raise CacheNotRunning(
+            "The cache has not been started on this event loop: use `async with cache:` or the middleware."
+        )
+    return runtime

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Literal, TypedDict
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
+from fastapi_cacheinval.core.checks import flag
 from fastapi_cacheinval.core.policy import seconds
 from fastapi_cacheinval.errors import ConfigurationError
 
@@ -29,6 +31,7 @@ _DURATIONS = (
 _COUNTS = {
     "l1_max_bytes": 64 * _KIB,
     "max_body_bytes": 1,
+    "max_in_flight_bytes": 0,
     "max_variants": 1,
     "max_refreshes": 1,
     "hold_max_bytes": 0,
@@ -42,6 +45,7 @@ class Options(TypedDict, total=False):
     version: str
     l1_max_bytes: int
     max_body_bytes: int
+    max_in_flight_bytes: int
     staleness_bound: float | timedelta
     stale_when_disconnected: float | timedelta
     mutations_when_disconnected: Literal["queue", "refuse"]
@@ -65,6 +69,8 @@ class Settings:
     - `namespace`, `version`: part of every cache key; caches that differ in them share nothing.
     - `l1_max_bytes` (at least 64 KiB): what all that is kept may take, bookkeeping included.
     - `max_body_bytes`: a larger body is never stored.
+    - `max_in_flight_bytes`: what may be held, beside what is stored, of streams that are being filled or wait for slow
+      clients, in all; a stream past it goes through without being kept. A stream counts twice while it is filled.
     - `staleness_bound`: the longest that another replica may serve what a purge has reached Redis about.
     - `stale_when_disconnected`: for how long after its lease a replica that is out of touch serves what it has.
     - `mutations_when_disconnected`: `queue` their purges, or `refuse` the mutations with a 503.
@@ -87,6 +93,7 @@ class Settings:
     version: str = ""
     l1_max_bytes: int = 64 * _MIB
     max_body_bytes: int = _MIB
+    max_in_flight_bytes: int = 64 * _MIB
     staleness_bound: float = 2.0
     stale_when_disconnected: float = 0.0
     mutations_when_disconnected: str = "queue"
@@ -110,10 +117,15 @@ class Settings:
     @classmethod
     def of(cls, options: Mapping[str, object]) -> Settings:
         """Check options as they were written."""
-        known = {item.name for item in fields(cls)}
+        known = {item.name for item in fields(cls)} | {"clock", "enabled"}
         for name in options:
             if name not in known:
-                raise ConfigurationError(f"HTTPCache has no setting {name!r}; it has {', '.join(sorted(known))}.")
+                near = get_close_matches(name, known, 1)
+                raise ConfigurationError(
+                    f"HTTPCache has no setting {name!r}"
+                    + (f". Did you mean {near[0]!r}? It has " if near else "; it has ")
+                    + f"{', '.join(sorted(known))}."
+                )
         durations = {name: seconds(options[name], name) for name in _DURATIONS if name in options}
         return cls(**{**options, **durations})  # type: ignore[arg-type]  # checked in __post_init__
 
@@ -135,8 +147,7 @@ class Settings:
                 f"mutations_when_disconnected is 'queue' or 'refuse', not {self.mutations_when_disconnected!r}."
             )
         self._check_providers()
-        if not isinstance(self.read_your_writes, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"read_your_writes is True or False, not {self.read_your_writes!r}.")
+        flag(self.read_your_writes, "read_your_writes")
         if self.secret is not None and (not isinstance(self.secret, str | bytes) or len(self.secret) < 16):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError("secret is a str or bytes of at least 16 characters.")
 

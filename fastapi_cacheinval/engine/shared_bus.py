@@ -9,8 +9,9 @@ from collections.abc import Callable
 from contextvars import Context
 
 from fastapi_cacheinval.core.replica import LogEntry, Replica
-from fastapi_cacheinval.engine.log_follower import Follower, Shared
+from fastapi_cacheinval.engine.log_follower import Follower
 from fastapi_cacheinval.engine.log_observer import ClockEstimate, LogObserver
+from fastapi_cacheinval.engine.log_writer import Shared
 from fastapi_cacheinval.errors import LogUnavailable, PurgeNotDelivered, ReplicasUnknown
 from fastapi_cacheinval.ports.bus import BusState
 from fastapi_cacheinval.ports.clock import Clock

@@ -1,4 +1,4 @@
-"""What an `HTTPCache` shares with other replicas, put together: the log and the shared tier over one Redis."""
+"""What an `HTTPCache` shares with other replicas, put together: the log and L2 over one Redis."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from urllib.parse import quote
 from fastapi_cacheinval.bus.redis import RedisLog, Sight
 from fastapi_cacheinval.bus.script import log_keys
 from fastapi_cacheinval.connections.urls import Connect
-from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.l2 import L2Tier, Own
 from fastapi_cacheinval.engine.log_observer import ClockEstimate, LogObserver
 from fastapi_cacheinval.engine.roll_call import RollCall
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.engine.shared_bus import SharedBus
-from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.ports.tracing import Tracing
 from fastapi_cacheinval.stores.codec import Codec
@@ -34,7 +32,8 @@ def key_prefix(namespace: str, version: str) -> str:
 class SharedTiers:
     """Makes, for each event loop, the adapters of one cache."""
 
-    def __init__(self, settings: Settings, connect: Connect) -> None:
+    def __init__(self, settings: Settings, connect: Connect, engine: Engine) -> None:
+        self._engine = engine
         self._settings = settings
         self._connect = connect
         # Releases of an app that store apart for a while change the same data: each has to hear the other's purges.
@@ -49,7 +48,7 @@ class SharedTiers:
     def _lives(self, seconds: float) -> None:
         self._longest_life = max(self._longest_life, seconds)
 
-    def bus(self, replica: Replica, observer: LogObserver, clock: Clock) -> SharedBus:
+    def bus(self, observer: LogObserver) -> SharedBus:
         """The purge log."""
         settings = self._settings
         return SharedBus(
@@ -60,15 +59,15 @@ class SharedTiers:
                 life=lambda: self._longest_life,
                 sight=self._sight,
             ),
-            replica,
+            self._engine.replica,
             observer,
-            clock,
+            self._engine.clock,
             bound=settings.staleness_bound,
             timeout=settings.call_timeout,
             server_clock=self._server_clock,
         )
 
-    def l2(self, engine: Engine, telemetry: Telemetry, tracing: Tracing, own: Own) -> L2Tier:
+    def l2(self, telemetry: Telemetry, tracing: Tracing, own: Own) -> L2Tier:
         """The shared tier."""
         settings = self._settings
         secret = settings.secret.encode() if isinstance(settings.secret, str) else settings.secret
@@ -77,10 +76,10 @@ class SharedTiers:
         codec = Codec(secret, most_bytes=settings.max_body_bytes)
         roll_call = RollCall(
             RedisRoll(client, key_prefix(settings.namespace, "")),
-            engine.apps,
-            engine.clock,
+            self._engine.apps,
+            self._engine.clock,
             namespace=settings.namespace,
             delay=settings.staleness_bound,
         )
         known = self._server_clock.server_time
-        return L2Tier(store, codec, engine, telemetry, tracing, own, self._lives, known, roll_call)
+        return L2Tier(store, codec, self._engine, telemetry, tracing, own, self._lives, known, roll_call)

@@ -8,10 +8,10 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.keys import KeyParts, PartitionTypeError, encode
 from fastapi_cacheinval.core.partition_by import UnusableKey
 from fastapi_cacheinval.core.root_paths import below
+from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
@@ -35,8 +35,9 @@ class AppContext:
     def __init__(
         self,
         app: ASGIApp,
-        cache: HTTPCache,
+        cache: Internals,
         *,
+        face: object = None,
         front: bool | None,
         emit_surrogate_key: bool,
         emit_cache_status: bool,
@@ -44,8 +45,11 @@ class AppContext:
     ) -> None:
         self.app = app
         self.cache = cache
+        # What users know it by.
+        self.face = face
         self.engine = cache.engine
         self.counters = cache.counters
+        self.bodies = cache.bodies
         self.front = front
         # With a CDN in front tags are for it alone, named as it wants them.
         self.emit_surrogate_key = emit_surrogate_key and downstream is None

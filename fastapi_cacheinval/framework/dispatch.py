@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.dependencies import SCOPE_KEY
-from fastapi_cacheinval.engine.request_tags import current_request_tags
+from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError
 from fastapi_cacheinval.framework.app_context import AppContext
@@ -83,12 +83,12 @@ class ByHeaders:
     async def read(self, incoming: Incoming) -> None:
         """Take a GET or HEAD."""
         lookup = HeaderLookup(self._app_context, incoming, self._options, self._rules)
-        token = current_request_tags.set(lookup.exchange)
+        answering = Answering(lookup.exchange)
         try:
             if await lookup.run():
                 return
         finally:
-            current_request_tags.reset(token)
+            answering.end()
         await self._by_policy.read(incoming)
 
     def mutation(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> Mutation:
@@ -127,7 +127,7 @@ class Dispatcher:
         if app_context.downstream is not None:
             send = cdn_fields_of(app_context, scope, send) or send
         runtime = self._runtimes.get(get_running_loop())
-        if runtime is None or not app_context.ready:
+        if runtime is None or not runtime.serving or not app_context.ready:
             return self._first(scope, receive, send)
         if self._is_uncached(scope):
             return self._pass(scope, receive, send)
@@ -179,11 +179,11 @@ class Dispatcher:
 
     async def _let_through(self, incoming: Incoming) -> None:
         if incoming.mutation is not None:
-            token = current_request_tags.set(incoming.mutation)
+            answering = Answering(incoming.mutation)
             try:
                 await run_app(incoming.mutation, incoming.scope)
             finally:
-                current_request_tags.reset(token)
+                answering.end()
         elif incoming.scope["method"] in _LOOKED_UP:
             await self._mode.read(incoming)
         else:

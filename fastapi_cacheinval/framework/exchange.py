@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
-from fastapi_cacheinval.engine.request_tags import Changes, RequestTags
+from fastapi_cacheinval.engine.request_tags import Answering, Changes, RequestTags
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields
@@ -42,6 +42,8 @@ class Exchange:
     seen: Seen | None = None
     # Where the answer leaves, if a CDN in front is told about it.
     cdn_fields: CDNFields | None = None
+    # What code without the request at hand finds it by.
+    answering: Answering | None = None
     _bag: RequestTags | None = None
 
     def __init__(
@@ -173,6 +175,7 @@ class _Runs(Protocol):
 
     app_context: AppContext
     seen: Seen | None
+    answering: Answering | None
     receive: Receiving
 
     def send(self, message: Message) -> Awaitable[None]: ...
@@ -194,5 +197,7 @@ async def run_app(exchange: _Runs, scope: Scope, app: ASGIApp | None = None) -> 
         await exchange.ended()
     finally:
         del scope[SCOPE_KEY]
+        if exchange.answering is not None:
+            exchange.answering.end()
         if exchange.seen is not None:
             exchange.seen.left()

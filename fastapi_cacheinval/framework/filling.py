@@ -16,6 +16,7 @@ from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import content_length
+from fastapi_cacheinval.engine.body_budget import Reservation
 from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.answering import SENT_PAST, RawField, nowhere, status_fields, stored_fields
 from fastapi_cacheinval.framework.exchange import Exchange
@@ -46,6 +47,8 @@ class Fill:
         self._body = bytearray()
         self._pump: Pump | None = None
         self._out = exchange.ours
+        # Of a stream: what is buffered, and what waits for its client.
+        self._held = Reservation(exchange.app_context.bodies)
         # Whether it is still to be decided what becomes of the response.
         self._open = True
         self._stood_in = False
@@ -139,11 +142,14 @@ class Fill:
             await self._completed_at_once(start)
         elif len(self._body) > self._exchange.app_context.engine.settings.max_body_bytes:
             await self._let_through(start, message, "too-large")
+        elif not self._held.grow(2 * len(body)):
+            await self._let_through(start, message, "in-flight")
         elif self._pump is None:
             await self._begin_stream(start, message)
         else:
             if complete and self._open:
                 self._keep(start)
+                self._forget_body()
             await self._pump.put(message)
 
     async def _completed_at_once(self, start: Message) -> None:
@@ -156,6 +162,7 @@ class Fill:
             await exchange.ours({**start, "headers": fields})
             await exchange.ours({"type": "http.response.body", "body": bytes(self._body)})
             return
+        self._forget_body()
         fields = [*self._rules.first_fields(start["headers"], stored), *status_fields(exchange.app_context, outcome)]
         await self._rules.reply(exchange.ours, stored, fields)
 
@@ -167,7 +174,7 @@ class Fill:
         if self._rules.has_it(start["status"], start["headers"]):
             await self._send_304(fields)
             self._out = nowhere
-        self._pump = Pump(self._out)
+        self._pump = Pump(self._out, self._held)
         await self._pump.put({**start, "headers": fields}, message)
 
     async def _let_through(self, start: Message, message: Message, reason: str) -> None:
@@ -183,9 +190,15 @@ class Fill:
             await self._out({**start, "headers": fields})
         else:
             self._rest = self._out
+            self._forget_body()
             await self._pump.drained()
         self._body = bytearray()
         await self._out(message)
+
+    def _forget_body(self) -> None:
+        """What is stored, or will not be, needs no buffer: what is left of a stream waits for its client."""
+        self._held.shrink(len(self._body))
+        self._body = bytearray()
 
     # -- what becomes of it ---------------------------------------------------------------------
 
@@ -259,6 +272,7 @@ class Fill:
     def abandon(self) -> None:
         """Keep nothing, and let nobody wait: the response has another owner."""
         self._refused()
+        self._held.close()
 
     def _refused(self) -> None:
         self._exchange.receive.release()
@@ -292,11 +306,20 @@ class Fill:
     async def ended(self) -> None:
         """The app returned: a fill that is not complete by now never will be."""
         self._lost()
-        if self._pump is not None:
-            await self._pump.drained()
+        try:
+            if self._pump is not None:
+                await self._pump.drained()
+        finally:
+            self._held.close()
 
     async def failed(self, error: BaseException) -> bool:
         """The app raised; True where a stale response stood in for it."""
+        try:
+            return await self._failed(error)
+        finally:
+            self._held.close()
+
+    async def _failed(self, error: BaseException) -> bool:
         exchange = self._exchange
         self._lost(500 if isinstance(error, Exception) else None)
         if self._pump is not None:

@@ -7,17 +7,20 @@ from collections import deque
 
 from starlette.types import Message, Send
 
+from fastapi_cacheinval.engine.body_budget import Reservation
+
 __all__ = ["Pump"]
 
 
 class Pump:
-    """Sends messages in order from a task of its own; what is put is bounded by who puts it.
+    """Sends messages in order from a task of its own; what is put is bounded by who puts it, in `held`.
 
     A client that has gone away is no error of the app's: what is left for it is dropped.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, held: Reservation) -> None:
         self._send = send
+        self._held = held
         self._queue: deque[Message] = deque()
         self._task: asyncio.Task[None] | None = None
         self._error: Exception | None = None
@@ -40,6 +43,7 @@ class Pump:
             except Exception as error:  # noqa: BLE001  # told to the app by `drained`
                 self._error = error
                 self._send = _to_nobody
+            self._held.shrink(len(message.get("body", b"")))
 
     async def drained(self) -> None:
         """Wait until all that was put is sent; raises what sending raised."""

@@ -47,7 +47,7 @@ class Purging(Exchange):
         self._tags_of_paths: dict[str, list[str]] = {}
         # Before any thread of the request can: two that made one each would lose the tags of one.
         self.request_tags()
-        self._changes = Changes(self.app_context.cache)
+        self._changes = Changes(self.app_context.face)
         self._purged: set[str] = set()
         # The count of the bag at the last purge.
         self._purged_to = 0

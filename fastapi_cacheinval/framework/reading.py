@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable
-from contextvars import Token
 from typing import Any
 
 from starlette.requests import Request
@@ -14,7 +12,7 @@ from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.keys import PartitionTypeError
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
-from fastapi_cacheinval.engine.request_tags import HasRequestTags, current_request_tags
+from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields
@@ -46,7 +44,6 @@ class Read(Exchange):
     _entered_plan: RoutePlan | None = None
     _fill: Fill | None = None
     _mutation: Mutation | None = None
-    _token: Token[HasRequestTags | None] | None = None
     # Whether it has come to its route, behind layers.
     _came_to_route: bool = False
     # Whether the app is shown another request than the layers outside ours.
@@ -123,13 +120,13 @@ class Read(Exchange):
         if refuses(mutation):
             await refuse(mutation, send)
             return
-        token = current_request_tags.set(mutation)
+        answering = Answering(mutation)
         scope[SCOPE_KEY] = mutation
         try:
             await mutation.enter(handle, scope, receive, send)
         finally:
             scope[SCOPE_KEY] = self
-            current_request_tags.reset(token)
+            answering.end()
 
     def _as_mutation(self, scope: Scope) -> Mutation:
         """Let a mutation take the app's response from here on."""
@@ -179,7 +176,7 @@ class Read(Exchange):
             self._fill = verdict.fill
             self._hides = verdict.fill is not None
             # For code without the request at hand, from here on in this context.
-            self._token = current_request_tags.set(self)
+            self.answering = Answering(self)
 
     def _closed_to(self, plan: RoutePlan) -> str | None:
         """Why this request is not looked up at its route."""
@@ -221,10 +218,6 @@ class Read(Exchange):
             for key in _HIDDEN:
                 if key in given:
                     self.scope[key] = given[key]
-        if self._token is not None:
-            # Where a layer inside ours runs the app in a task, the context has gone with it.
-            with contextlib.suppress(ValueError):
-                current_request_tags.reset(self._token)
 
     @property
     def _given(self) -> Scope:

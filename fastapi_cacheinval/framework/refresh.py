@@ -11,8 +11,8 @@ from fastapi_cacheinval.core.back_off import COULD_NOT_RENEW
 from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
+from fastapi_cacheinval.engine.fill_locks import Answered, Granted, Refused, Unavailable
 from fastapi_cacheinval.engine.flights import Flight
-from fastapi_cacheinval.engine.l2 import Found, Granted, Refused, Unavailable
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.grammar.fields import lower_names, values
@@ -137,7 +137,7 @@ async def _found_in_l2(
 
     deadline = engine.now() + engine.settings.refresh_timeout
     match await l2.lead_flight(flight, flight.key, (), deadline, wanted):
-        case Found():
+        case Answered():
             order.came("found")
             return True
         case Refused():

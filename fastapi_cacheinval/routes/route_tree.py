@@ -26,6 +26,7 @@ from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of, routes_visibly
 from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.route_hook import replaced
+from fastapi_cacheinval.routes.websockets import without_cached
 
 __all__ = ["Known", "Survey", "route_path"]
 
@@ -122,6 +123,8 @@ class Survey:
     def __init__(self, app: Any, place: Place) -> None:
         # Whether the paths of the routes alone say which of them answers.
         self.plain = True
+        # What the author of a WebSocket route may not expect; each is said by one survey only.
+        self.notices: list[str] = []
         # Whether no route but those in `known` and `others` can be given a request.
         self.whole = True
         # Whether something on the way to any route may make another request of the one it was given.
@@ -277,6 +280,8 @@ class Survey:
         elif isinstance(effective, routing.Route):
             self.others.append(effective)
             yield _Leaf(effective.path_regex, None if effective.methods is None else frozenset(effective.methods))
+        elif isinstance(effective, fastapi_routing.APIWebSocketRoute):
+            self.notices += without_cached(effective)
         elif not isinstance(effective, routing.WebSocketRoute):
             self.others.append(effective if isinstance(effective, BaseRoute) else original)
             yield _Foreign(effective)

@@ -145,7 +145,8 @@ class RouteTable:
 
     def warnings(self) -> list[str]:
         """What works, but not as its author will expect."""
-        return [line for known in self._survey.known for line in known.analysis.warnings]
+        lines = [line for known in self._survey.known for line in known.analysis.warnings]
+        return [*lines, *self._survey.notices]
 
     def notes(self) -> list[str]:
         """What no signature shows, for authors to look at."""
@@ -222,6 +223,10 @@ class RouteTable:
         self._overridden.appendleft(state)
         return state
 
+    def meet_websocket(self) -> None:
+        """A WebSocket is coming in: its route may have been added since the routes were looked at."""
+        self._refresh()
+
     def _refresh(self) -> None:
         """Look at the routes again where some were added, removed or replaced."""
         if self._survey.outdated or self._survey.changed:
@@ -237,6 +242,8 @@ class RouteTable:
         told = {(known.analysis.plan.path, str(error)) for known in before.known for error in known.analysis.errors}
         for known in self._survey.known:
             self._tell(known, told)
+        for line in self._survey.notices:
+            logger.warning("%s", line)
         gone = (
             known.changed or not self._survey.ways_to(known.route)
             for known in before.known

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from itertools import count
 
+from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.ports.clock import Alarm
 
 __all__ = ["FakeClock"]
@@ -35,7 +36,9 @@ class FakeClock:
     """
 
     def __init__(self, start: float = 1_000.0) -> None:
-        self._now = start
+        if isinstance(start, bool) or not isinstance(start, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"start is seconds, not {start!r}.")
+        self._now = float(start)
         self._lock = threading.Lock()
         self._order = count()
         self._alarms: list[tuple[float, int, _FakeAlarm]] = []
@@ -65,9 +68,9 @@ class FakeClock:
         return alarm
 
     def tick(self, seconds: float) -> None:
-        """Let time pass; raises `ValueError` for a negative time."""
-        if seconds < 0:
-            raise ValueError("time only grows: tick() takes seconds of at least 0.")
+        """Let time pass; raises `ValueError` for a negative time, and for what is no number."""
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"time only grows: tick() takes seconds of at least 0, not {seconds!r}.")
         due: list[_FakeAlarm] = []
         with self._lock:
             self._now += seconds

@@ -59,6 +59,10 @@ class Replicas:
             raise ConfigurationError(
                 f"Replicas needs {' and '.join(missing)}: pip install 'fastapi-cacheinval[testing]'."
             )
+        if not isinstance(app, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"Replicas takes an app as an import string, 'shop.main:app', not {app!r}.")
+        if isinstance(count, bool) or not isinstance(count, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"count is a whole number of replicas, not {count!r}.")
         if count < 1 or (ports is not None and len(ports) != count):
             raise ConfigurationError("Replicas has at least one replica, and a port for each where ports are given.")
         self._app = app

@@ -288,7 +288,7 @@ async def test_marks_do_not_grow_without_bound() -> None:
     """Ten thousand uncacheable URLs are remembered, not more."""
     shop = Shop()
     async with shop.cache:
-        flights = shop.cache.runtime.flights
+        flights = shop.cache._core.runtime.flights
         for number in range(12_000):
             flights.mark(b"%d" % number)
         assert len(flights._marks) == 10_000

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fastapi_cacheinval import HTTPCache
+from fastapi_cacheinval.cache import internals_of
 from fastapi_cacheinval.core.decide import Decision, Forward, Reason, Serve, ServeStale
 from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
@@ -90,7 +91,7 @@ class Play:
         self.runtime = Runtime(clock, Context(), collapse_timeout=5.0, most_refreshes=4, refresh_timeout=30.0)
         self.flights = self.runtime.flights
         self.asker = Asker(self.runtime)
-        self.loop = Coalescing(self.cache.engine, self.runtime, self.asker)
+        self.loop = Coalescing(internals_of(self.cache).engine, self.runtime, self.asker)
 
     def begin(self) -> asyncio.Task[Answer | Go]:
         """Run the loop for a request that has missed."""

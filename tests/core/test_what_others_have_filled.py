@@ -23,7 +23,7 @@ def response(cache: HTTPCache, age: float) -> StoredResponse:
         last_modified=None,
         tags=("it",),
         vary=(),
-        stamp=cache.engine.replica.stamp(now),
+        stamp=cache._core.engine.replica.stamp(now),
         created=now - age,
         fresh_until=now + 60,
         early_refresh_from=now + 60,
@@ -41,10 +41,10 @@ async def test_an_older_response_of_another_replica_does_not_take_the_place_of_a
     cache = HTTPCache(clock=FakeClock())
     async with cache:
         newer, older = response(cache, 1.0), response(cache, 5.0)
-        cache.engine.put(newer, cache.clock.now())
-        cache.engine.put(older, cache.clock.now())
-        assert cache.engine.store.get(newer.key) is newer
+        cache._core.engine.put(newer, cache.clock.now())
+        cache._core.engine.put(older, cache.clock.now())
+        assert cache._core.engine.store.get(newer.key) is newer
         await cache.invalidate("it")
         after = response(cache, 5.0)
-        cache.engine.put(after, cache.clock.now())
-        assert cache.engine.store.get(newer.key) is after
+        cache._core.engine.put(after, cache.clock.now())
+        assert cache._core.engine.store.get(newer.key) is after

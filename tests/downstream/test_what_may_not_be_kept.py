@@ -226,11 +226,11 @@ async def test_forward_while_a_tag_is_fenced() -> None:
     shop = shop_in_front()
     read_and_write(shop)
     assert lifetime(await shop.ask("/items/a", headers=VIA)) == "max-age=60"
-    fence = shop.cache.engine.replica.fence(["items"])
+    fence = shop.cache._core.engine.replica.fence(["items"])
     try:
         assert forbidden(await shop.ask("/items/a", headers=VIA))
     finally:
-        shop.cache.engine.replica.lift(fence)
+        shop.cache._core.engine.replica.lift(fence)
     assert lifetime(await shop.ask("/items/a", headers=VIA)) == "max-age=60"
 
 
@@ -239,7 +239,7 @@ async def test_answers_without_a_lease() -> None:
     shop = shop_in_front(stale_when_disconnected=60)
     read_and_write(shop)
     assert lifetime(await shop.ask("/items/a", headers=VIA)) == "max-age=60"
-    shop.cache.engine.replica.lease_until = shop.clock.now()
+    shop.cache._core.engine.replica.lease_until = shop.clock.now()
     assert forbidden(a_hit(await shop.ask("/items/a", headers=VIA)))
     assert forbidden(await shop.ask("/items/b", headers=VIA))
 

@@ -202,7 +202,7 @@ async def test_a_flood_of_variants_targets_and_hosts_stays_within_its_room() -> 
         statistics = shop.cache.statistics()
         largest = max(largest, statistics.size_bytes)
     assert largest <= 256 * 1024
-    assert len(shop.cache.engine.replica.cells) == 0
+    assert len(shop.cache._core.engine.replica.cells) == 0
     assert shop.cache.statistics().forwards_under_way == 0
 
 

@@ -14,6 +14,7 @@ from fastapi import FastAPI, HTTPException
 
 from fastapi_cacheinval import CacheMiddleware, CachePolicy, HTTPCache, cached, invalidates
 from fastapi_cacheinval.core.outcome import Outcome
+from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.telemetry.counters import Counters
 from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.http import Answer, Call, ask, scope_of
@@ -61,6 +62,24 @@ class Heard(Counters):
         self.outcomes.append(outcome)
 
 
+class _HeardInternals(Internals):
+    def _counters(self) -> Counters:
+        return Heard()
+
+
+class HeardCache(HTTPCache):
+    """A cache with counters that keep every outcome whole."""
+
+    _parts = _HeardInternals
+
+    @property
+    def heard(self) -> Heard:
+        """Its counters."""
+        counters = self._core.counters
+        assert isinstance(counters, Heard)
+        return counters
+
+
 class Data:
     """What the handlers of all replicas read, and which of them ran: `calls` has the replica's number and the name."""
 
@@ -93,11 +112,11 @@ class Data:
 class Node:
     """One replica: `GET /items/{name}` is cached under `item:{name}` and `items`, `PUT` purges the first."""
 
-    def __init__(self, number: int, data: Data, cache: HTTPCache, policy: CachePolicy, middleware: Any) -> None:
+    def __init__(self, number: int, data: Data, cache: HeardCache, policy: CachePolicy, middleware: Any) -> None:
         self.number = number
         self.data = data
         self.cache = cache
-        self.heard = cache.counters = Heard()
+        self.heard = cache.heard
         self.app = FastAPI()
         self.app.add_middleware(CacheMiddleware, cache=cache, **middleware)
 
@@ -160,7 +179,7 @@ class Node:
 
 def made(source: Any, number: int, data: Data, policy: CachePolicy, middleware: Any, options: dict[str, Any]) -> Node:
     """One replica that has not been started."""
-    make: Any = HTTPCache.from_url if isinstance(source, str) else HTTPCache.from_client
+    make: Any = HeardCache.from_url if isinstance(source, str) else HeardCache.from_client
     return Node(number, data, make(source, **{"secret": SECRET, **CALM, **options}), policy, middleware)
 
 

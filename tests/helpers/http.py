@@ -176,7 +176,7 @@ class Shop:
         self.clock = FakeClock()
         self.cache = HTTPCache(clock=self.clock, **options)
         # No jitter, no luck: lifetimes are exact and no early refresh is drawn.
-        self.cache.engine.draw = lambda: 0.0
+        self.cache._core.engine.draw = lambda: 0.0
         self.app = FastAPI(**(fastapi or {}))
         self.app.add_middleware(CacheMiddleware, cache=self.cache, **(middleware or {}))
         self.calls = 0
@@ -202,7 +202,9 @@ class Shop:
     async def refreshed(self, times: int = 1) -> None:
         """Wait until so many refreshes have ended."""
         await until(
-            lambda: sum(self.cache.counters.refreshes.values()) >= times and not self.cache.statistics().refreshing,
+            lambda: (
+                sum(self.cache._core.counters.refreshes.values()) >= times and not self.cache.statistics().refreshing
+            ),
             "the refresh",
         )
 

@@ -142,7 +142,7 @@ class Theatre:
             return {"ok": True}
 
     def _gate_the_log(self) -> None:
-        log: Any = self.cache._bus
+        log: Any = self.cache._core.bus
         publish = log.publish
 
         async def gated(claim: Any) -> Any:
@@ -284,7 +284,7 @@ class Theatre:
                 self.wrong("the old value stayed", run)
         if probe.how != "hit":
             self.wrong("the new value was not kept", run)
-        if self.cache.engine.replica._fences:
+        if self.cache._core.engine.replica._fences:
             self.wrong("a fence was left", run)
 
     def _handed_over(self, name: str, reading: Reading, run: Run) -> None:
@@ -483,7 +483,7 @@ async def test_a_fill_and_a_cancelled_mutation_in_every_order(capsys: Any) -> No
         for _ in range(2):
             if (await theatre.probe(run)).value != run.value:
                 theatre.wrong("what is not there stayed", run)
-        if theatre.cache.engine.replica._fences:
+        if theatre.cache._core.engine.replica._fences:
             theatre.wrong("a fence was left", run)
 
     await theatre.plays(
@@ -502,7 +502,9 @@ async def test_a_fill_stamped_at_its_end_is_found_out(waking: None, monkeypatch:
     genuine: Any = vars(policy_rules)["stored_response"]
 
     def stamped_late(recipe: Any, *args: Any, **options: Any) -> Any:
-        return genuine(replace(recipe, stamp=theatre.cache.engine.replica.stamp(options["now"])), *args, **options)
+        return genuine(
+            replace(recipe, stamp=theatre.cache._core.engine.replica.stamp(options["now"])), *args, **options
+        )
 
     monkeypatch.setattr(policy_rules, "stored_response", stamped_late)
     await theatre.plays(

@@ -112,7 +112,7 @@ async def test_the_first_request_of_the_second_app_is_no_front_hit_of_the_first(
     app = Dispatcher(lambda tenant: by_object(tenant, cache))
     for _ in range(3):
         assert await said(app, "acme") == "acme"
-    assert cache.counters.hits
+    assert cache._core.counters.hits
     assert await said(app, "bolt") == "bolt"
     await cache.stop()
 

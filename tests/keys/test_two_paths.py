@@ -172,7 +172,7 @@ async def test_a_handler_that_is_handed_the_request_is_answered_from_the_front()
     app = raw_app(cache)
     for _ in range(3):
         await ask(app, "/request/a-b", raw_path=b"/request/a%2Db")
-    assert cache.counters.hits == 2
+    assert cache._core.counters.hits == 2
     answer = await ask(app, "/request/a-b", raw_path=b"/request/a-b")
     assert_miss(answer)
     await cache.stop()

@@ -35,9 +35,9 @@ async def life():
             said.append((await client.request(method, path)).headers.get("cache-status", "").split(";")[1:2])
     return {
         "said": [" ".join(each).strip() for each in said],
-        "secret": cache.secret.hex(),
-        "nonce": cache.engine.replica.term.nonce,
-        "draws": [cache.engine.draw() for _ in range(3)],
+        "secret": cache._core.secret.hex(),
+        "nonce": cache._core.engine.replica.term.nonce,
+        "draws": [cache._core.engine.draw() for _ in range(3)],
         "applied": cache.statistics().applied,
         "calls": counted.calls,
     }
@@ -106,7 +106,7 @@ def test_making_a_cache_needs_no_loop_no_random_bytes_and_no_thread(monkeypatch:
 
     async def start() -> int:
         async with cache:
-            return len(cache.secret)
+            return len(cache._core.secret)
 
     assert asyncio.run(start()) == 32
 

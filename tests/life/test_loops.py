@@ -42,11 +42,11 @@ def test_loops_that_are_gone_are_forgotten() -> None:
     cache = HTTPCache()
 
     async def touch() -> None:
-        await cache.started()
+        await cache._core.started()
 
     for _ in range(50):
         asyncio.run(touch())
-    assert len(cache.runtimes) == 1
+    assert len(cache._core.runtimes) == 1
 
 
 def test_loops_at_the_same_time_share_what_is_stored_and_purged() -> None:
@@ -179,7 +179,7 @@ def test_starts_and_stops_in_many_threads_at_once_leave_nothing() -> None:
     for thread in threads:
         thread.join()
     assert not errors
-    assert not cache.runtimes
+    assert not cache._core.runtimes
     assert cache.statistics().applied == 160
 
 

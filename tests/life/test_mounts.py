@@ -166,7 +166,7 @@ async def test_wrapped_from_outside_it_does_the_same_and_has_the_lifespan() -> N
     async with client_of(wrapped) as client:
         assert_miss(await client.get("/it"))
         assert_hit(await client.get("/it"))
-        assert cache.counters.hits == 1
+        assert cache._core.counters.hits == 1
         await client.put("/it")
         assert_miss(await client.get("/it"))
     assert counted.calls == 2

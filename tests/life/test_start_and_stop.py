@@ -47,14 +47,14 @@ async def test_start_and_stop_may_be_called_twice() -> None:
     cache = HTTPCache()
     await cache.stop()
     await cache.start()
-    runtime = cache.runtime
+    runtime = cache._core.runtime
     await cache.start()
-    assert cache.runtime is runtime
+    assert cache._core.runtime is runtime
     await cache.stop()
     await cache.stop()
     assert not cache.running
     with pytest.raises(CacheNotRunning):
-        _ = cache.runtime
+        _ = cache._core.runtime
 
 
 async def test_a_cache_works_without_any_middleware() -> None:
@@ -127,7 +127,7 @@ async def test_stop_cancels_a_refresh_and_waits_for_its_cleaning_up() -> None:
         await cache.stop()
         assert notes == ["filled", "refreshing", "cleaned up"]
         assert cache.statistics().refreshing == 0
-        assert cache.counters.refreshes["cancelled"] == 1
+        assert cache._core.counters.refreshes["cancelled"] == 1
 
 
 async def test_a_refresh_that_had_not_begun_is_cancelled_and_releases_who_waits() -> None:
@@ -145,14 +145,14 @@ async def test_a_refresh_that_had_not_begun_is_cancelled_and_releases_who_waits(
     async with client_of(app) as client:
         await client.get("/")
         clock.tick(20)
-        runtime = cache.runtime
+        runtime = cache._core.runtime
         # A stale answer from the front awaits nothing, so the refresh that it orders has not begun here.
         assert_stale(await client.get("/"))
         assert (runtime.refreshing, len(runtime.flights)) == (1, 1)
         await cache.stop()
     assert counted.calls == 1
     assert (runtime.refreshing, len(runtime.flights)) == (0, 0)
-    assert cache.counters.refreshes == {"cancelled": 1}
+    assert cache._core.counters.refreshes == {"cancelled": 1}
 
 
 async def test_stop_waits_for_a_purge_and_for_the_listeners_that_hear_of_it() -> None:
@@ -169,7 +169,7 @@ async def test_stop_waits_for_a_purge_and_for_the_listeners_that_hear_of_it() ->
 
     cache.add_listener(tell)
     await cache.start()
-    cache.runtime.own(cache.purge(("a",), soft=False))
+    cache._core.runtime.own(cache._core.purge(("a",), soft=False))
     stopping = asyncio.create_task(cache.stop())
     await begun.wait()
     assert not stopping.done()

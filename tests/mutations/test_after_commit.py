@@ -228,13 +228,13 @@ async def test_a_held_response_goes_after_the_hold_timeout_and_says_that_its_pur
     # What was kept is gone at once; what is read before the commit is old, and lives until then.
     assert_miss(await till.get("/price"))
     assert (await till.get("/price")).json() == 1
-    assert till.cache.engine.replica.fenced(("price",))
+    assert till.cache._core.engine.replica.fenced(("price",))
     till.may_commit.set()
     answer = await call.answer()
     assert answer.purge == "queued"
     assert answer.headers["cache-status"] == "cacheinval; fwd=method; detail=late-purge"
     assert (await till.get("/price")).json() == 2
-    assert not till.cache.engine.replica.fenced(("price",))
+    assert not till.cache._core.engine.replica.fenced(("price",))
     assert till.cache.statistics().purges == {"published": 2}
 
 
@@ -311,7 +311,7 @@ async def test_a_request_cancelled_while_its_late_response_is_on_its_way_still_p
         await call.answer()
     await settle()
     assert (await till.get("/price")).json() == 2
-    assert not till.cache.engine.replica.fenced(("price",))
+    assert not till.cache._core.engine.replica.fenced(("price",))
 
 
 @pytest.mark.parametrize(
@@ -452,7 +452,7 @@ async def test_a_commit_that_raises_drops_the_held_response_and_purges(error: Ex
         await call.task
     assert [message.get("status") for message in call.messages if message["type"] == "http.response.start"] == [500]
     assert_miss(await till.get("/price"))
-    assert not till.cache.engine.replica.fenced(("price",))
+    assert not till.cache._core.engine.replica.fenced(("price",))
 
 
 async def test_a_function_scoped_commit_that_raises_is_answered_by_the_authors_handler() -> None:
@@ -484,7 +484,7 @@ async def test_a_commit_that_raises_after_a_late_release_is_purged_again() -> No
         await call.task
     assert [message.get("status") for message in call.messages if "status" in message] == [200]
     assert_miss(await till.get("/price"))
-    assert not till.cache.engine.replica.fenced(("price",))
+    assert not till.cache._core.engine.replica.fenced(("price",))
 
 
 @pytest.mark.parametrize("end", ["returns", "raises", "is cancelled"])
@@ -522,14 +522,14 @@ async def test_the_alarm_of_the_hold_and_the_end_of_the_app_in_one_step_give_one
             till.value = 2
         after = await till.get("/price")
         assert after.json() == 2, steps
-        assert not till.cache.engine.replica.fenced(("price",)), steps
+        assert not till.cache._core.engine.replica.fenced(("price",)), steps
 
 
 async def test_a_commit_between_the_early_purge_and_its_end_is_purged_again_when_the_request_is_cancelled() -> None:
     """The early purge is numbered, the commit follows at once, and so does the cancellation: the second purge must come."""
     till = Till()
     till.writes(lambda: {"ok": True})
-    log: Any = till.cache._bus
+    log: Any = till.cache._core.bus
     numbered, goes_on = asyncio.Event(), asyncio.Event()
     publish = log.publish
 

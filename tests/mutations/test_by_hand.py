@@ -357,7 +357,7 @@ async def test_purges_from_many_threads_each_have_a_number_of_their_own() -> Non
     """No number twice, none left out, whoever purges at the same moment, and every one is obeyed."""
     shop = _shop()
     await shop.cache.start()
-    log: Any = shop.cache._bus
+    log: Any = shop.cache._core.bus
     seqs: list[int] = []
     together = threading.Barrier(4)
 
@@ -373,5 +373,5 @@ async def test_purges_from_many_threads_each_have_a_number_of_their_own() -> Non
         thread.join()
     assert sorted(seqs) == list(range(1, 101))
     assert shop.cache.statistics().applied == 100
-    cells: Any = shop.cache.engine.replica.cells
+    cells: Any = shop.cache._core.engine.replica.cells
     assert len(cells) == 100

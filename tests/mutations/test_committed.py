@@ -336,4 +336,4 @@ async def test_a_purge_soon_may_be_soft_and_needs_a_cache_that_runs() -> None:
             cache.invalidate_soon("price", "", soft=True)
             await settle()
     assert [(receipt.tags, receipt.soft) for receipt in receipts] == [(("price",), True)]
-    assert cache.counters.dropped_tags == 1
+    assert cache._core.counters.dropped_tags == 1

@@ -75,7 +75,7 @@ async def test_many_distinct_redirects_leave_the_floor_where_it_is() -> None:
     await _gone(shop)
     for number in range(1000):
         await shop.put(f"/pages/{number}")
-    replica = shop.cache.engine.replica
+    replica = shop.cache._core.engine.replica
     assert (replica.floor, replica.applied, len(replica.cells)) == (0, 0, 0)
 
 

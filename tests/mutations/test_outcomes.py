@@ -274,7 +274,7 @@ async def test_a_request_cancelled_at_any_await_still_purges(point: str, inside:
     await settle()
     assert_hit(await get(app, "/price"))
     assert shop.cache.statistics().purges["published"] >= 1
-    assert not shop.cache.engine.replica.fenced(("price",))
+    assert not shop.cache._core.engine.replica.fenced(("price",))
     assert all(message.get("status") != 200 for message in call.messages), "a held answer went out"
 
 
@@ -309,7 +309,7 @@ async def test_a_request_cancelled_at_any_step_of_the_loop_leaves_nothing_old(st
     assert (await shop.get("/price")).json() == shop.value
     await settle()
     assert (await shop.get("/price")).json() == shop.value
-    assert not shop.cache.engine.replica.fenced(("price",))
+    assert not shop.cache._core.engine.replica.fenced(("price",))
 
 
 async def test_a_cancelled_request_is_purged_although_its_cache_is_stopped_at_once() -> None:

@@ -328,7 +328,7 @@ async def test_a_late_soft_purge_leaves_no_fence() -> None:
 
     call = begin(shop.app, "PUT", "/write")
     await settle()
-    assert not shop.cache.engine.replica.fenced(("price",))
+    assert not shop.cache._core.engine.replica.fenced(("price",))
     go.set()
     assert (await call.answer()).purge == "queued"
 

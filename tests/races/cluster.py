@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Coroutine
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 import redis
@@ -40,8 +40,8 @@ class Member:
         self.play = play
         self.app = play.app_of(cache, name)
         self.logs: list[GatedLog] = []
-        inside: Any = cache
-        connect = inside._bus._connect
+        inside: Any = cache._core
+        connect = inside.bus._connect
         l2 = inside._tiers.l2
 
         def gated_log() -> GatedLog:
@@ -50,16 +50,23 @@ class Member:
 
         def gated_far(*args: Any) -> Any:
             tier = l2(*args)
-            tier._store = GatedStore(tier._store, name, play.stage, play.subscriptions)
+            tier._store = tier._locks._store = GatedStore(tier._store, name, play.stage, play.subscriptions)
             return tier
 
-        inside._bus._connect = gated_log
+        inside.bus._connect = gated_log
         inside._tiers.l2 = gated_far
 
     @property
     def replica(self) -> Replica:
         """Its view of the log."""
-        return self.cache.engine.replica
+        return self.cache._core.engine.replica
+
+    def serves_at_once(self) -> None:
+        """Its first requests have waited as long as they may for its start, which is not over."""
+        core = self.cache._core
+        (runtime,) = core.runtimes.values()
+        core._open_l2(runtime)
+        runtime.serving = True
 
     @property
     def log(self) -> GatedLog:
@@ -69,7 +76,7 @@ class Member:
     @property
     def follower(self) -> Any:
         """What keeps it up to the log."""
-        bus: Any = self.cache._bus
+        bus: Any = self.cache._core.bus
         return bus._followers[asyncio.get_running_loop()]
 
 
@@ -156,9 +163,11 @@ class Cluster:
     def app_of(self, cache: HTTPCache, name: str) -> FastAPI:
         """The app, as one replica runs it."""
         app = FastAPI()
+        # A text in a closure tells routes apart, and these are one route's replicas.
+        here = SimpleNamespace(name=name)
 
         async def gate(label: str) -> None:
-            await self.stage.gate(f"{actor.get() or name}.{label}")
+            await self.stage.gate(f"{actor.get() or here.name}.{label}")
 
         async def session() -> AsyncIterator[None]:
             yield
@@ -296,4 +305,4 @@ class Cluster:
 
     def l2(self, name: str, event: str) -> int:
         """How often something happened to what a replica found, or stored, in the shared tier."""
-        return self.members[name].cache.counters.l2_events[event]
+        return self.members[name].cache._core.counters.l2_events[event]

@@ -15,8 +15,9 @@ import pytest
 from fastapi_cacheinval.core.backlog import Recent
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.stored import Stamp
-from fastapi_cacheinval.engine.l2 import L2Tier
-from fastapi_cacheinval.engine.log_follower import Follower, Shared
+from fastapi_cacheinval.engine.fill_locks import FillLocks
+from fastapi_cacheinval.engine.log_follower import Follower
+from fastapi_cacheinval.engine.log_writer import Shared
 from fastapi_cacheinval.framework.filling import Fill
 from tests.helpers.mutations import ask
 from tests.races.cluster import BOUND, Cluster
@@ -252,7 +253,7 @@ def _not_given_back(patch: pytest.MonkeyPatch) -> None:
     async def given_back(self: Any, key: bytes, owner: str) -> None:
         pass
 
-    patch.setattr(L2Tier, "_given_back", given_back)
+    patch.setattr(FillLocks, "_given_back", given_back)
 
 
 @pytest.mark.parametrize(

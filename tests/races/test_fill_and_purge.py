@@ -230,7 +230,7 @@ async def test_a_refresh_that_finds_what_another_replica_refreshed_before_the_pu
         play.stage.hold("A.read.ask", "A.read.reply")
         assert (await play.read("A")).how == "stale"
         assert (await play.read("B")).how == "stale"
-        assert play["B"].cache.counters.refreshes["stored"] == 1
+        assert play["B"].cache._core.counters.refreshes["stored"] == 1
         play.stage.open("A.read.ask")
         await play.settled()
         play.value = NEW

@@ -31,7 +31,7 @@ async def test_before_it_has_learned_nothing_from_before_is_used(cluster: Make) 
         await play.purges("B")
         await play.settled()
         play.stage.hold("C.page.reply")
-        await play.joins("C")
+        (await play.joins("C")).serves_at_once()
         play.path = "/item/1"
         assert (await play.read("C")).how == "forwarded"
         assert play.l2("C", "outdated") == 1
@@ -64,6 +64,7 @@ async def test_a_tag_purged_again_while_its_page_is_asked_for_stays_purged(clust
         await play.settled()
         play.stage.open("C.page.ask")
         await play.settled()
+        play["C"].serves_at_once()
         reading = await play.read("C")
         assert reading.value == NEW
         play.stage.free_all()

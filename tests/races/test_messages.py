@@ -76,7 +76,7 @@ async def test_a_reply_with_the_line_and_its_message_apply_it_once(cluster: Make
             assert play["A"].replica.applied == 1
             play.stage.free_all()
             await play.settled()
-            assert play["A"].cache.counters.purges == {event: 1}
+            assert play["A"].cache._core.counters.purges == {event: 1}
             assert _replies(play, "A").count(Missed) == 1
         play.server.client.flushall()
 
@@ -94,7 +94,7 @@ async def test_a_lost_message_is_read_from_the_log_at_the_next_heartbeat(cluster
         assert (await play.read("A")).value == OLD
         play.clock.tick(BOUND / 3)
         await play.settled()
-        assert play["A"].cache.counters.purges == {"missed": 1}
+        assert play["A"].cache._core.counters.purges == {"missed": 1}
         await play.all_new()
 
 
@@ -107,7 +107,7 @@ async def test_a_doubled_message_is_applied_once(cluster: Make) -> None:
         await play.settled()
         play.stage.open("A.message", "twice")
         await play.settled()
-        assert play["A"].cache.counters.purges == {"applied": 1}
+        assert play["A"].cache._core.counters.purges == {"applied": 1}
         assert play["A"].replica.generation == play["B"].replica.generation
         await play.all_new()
 
@@ -127,7 +127,7 @@ async def test_messages_in_any_order_leave_the_same_behind(cluster: Make, order:
         replica = play["A"].replica
         assert (replica.applied, replica.nonce) == (3, play["B"].replica.nonce)
         assert {tag: cell.hard for tag, cell in replica.cells.items()} == {"item:0": 1, "item:1": 2, "item:2": 3}
-        assert sum(play["A"].cache.counters.purges.values()) == 3
+        assert sum(play["A"].cache._core.counters.purges.values()) == 3
         assert replica.generation == play["B"].replica.generation
 
 

@@ -248,7 +248,7 @@ class Theatre:
         for name, member in self.play.members.items():
             if member.replica._fences:
                 self.wrong(f"a fence was left on {name}")
-            if len(member.cache.runtime.flights):
+            if len(member.cache._core.runtime.flights):
                 self.wrong(f"a flight was left on {name}")
         if self.play.locks():
             self.wrong("a fill lock was left")

@@ -88,7 +88,7 @@ async def test_a_mutation_stands_and_says_that_its_purge_is_queued(redis_server:
         assert receipt.paths == ("/items/a",)
         await eventually(lambda: a.statistics.applied == receipt.seq, "the purge")
         await never_stale([a, b], 1, seconds=0)
-        assert not b.cache.engine.replica.fenced(("item:a",))
+        assert not b.cache._core.engine.replica.fenced(("item:a",))
         assert b.statistics.purges["published"] == 1
 
 
@@ -201,7 +201,7 @@ async def test_a_full_queue_becomes_one_purge_of_everything(redis_server: Valkey
     """Nothing is lost: past its bound the queue is one line for all, here and elsewhere."""
     async with cut_off(redis_server) as (a, b, proxy):
         await promptly(a, "/items/untouched")
-        b.cache._bus._shared.backlog = Backlog(most_entries=5)  # type: ignore[attr-defined]
+        b.cache._core.bus._shared.backlog = Backlog(most_entries=5)  # type: ignore[attr-defined]
         for number in range(7):
             with pytest.raises(PurgeNotDelivered):
                 await b.cache.invalidate(f"other:{number}")
@@ -212,7 +212,7 @@ async def test_a_full_queue_becomes_one_purge_of_everything(redis_server: Valkey
         await eventually(lambda: a.statistics.applied == receipts[-1].seq, "the purge")
         assert_miss(await a.ask("/items/untouched"))
         assert_miss(await a.ask())
-        replica = b.cache.engine.replica
+        replica = b.cache._core.engine.replica
         assert not any(replica.fenced((f"other:{number}",)) for number in range(7))
 
 
@@ -226,7 +226,7 @@ async def test_many_queued_purges_share_lines_in_their_order(redis_server: Valke
         await back(b, proxy)
         assert b.statistics.applied == 2
         await eventually(lambda: a.statistics.applied == 2, "both lines")
-        assert not b.cache.engine.replica.fenced(tuple(f"item:{number}" for number in range(1000)))
+        assert not b.cache._core.engine.replica.fenced(tuple(f"item:{number}" for number in range(1000)))
 
 
 async def test_a_stop_delivers_what_is_queued_if_it_can(redis_server: Valkey, caplog: Any) -> None:

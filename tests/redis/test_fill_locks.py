@@ -133,7 +133,7 @@ async def test_answers_that_cannot_be_shared_release_all_and_mark_the_key(redis_
         async with fleet(redis_server.url, 1, **PATIENT, routes=routes) as (late,):
             assert_miss(await late.ask("/own"))
             assert redis_server.execute("GET", lock) == "!"
-            assert late.cache.runtime.flights._marks
+            assert late.cache._core.runtime.flights._marks
 
 
 async def test_a_hot_key_that_expires_is_refreshed_once_in_the_cluster(redis_server: Valkey) -> None:

@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI, Response
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
+from fastapi_cacheinval.cache import internals_of
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.framework.dispatch import MODES
 from fastapi_cacheinval.framework.guards import GUARDS
@@ -98,7 +99,7 @@ async def behind(server: Valkey, mode: str) -> None:
     """A client that has read further than this replica can is answered by the app, and nothing of it is stored."""
     async with one(server, mode, read_your_writes=True) as (node, path, proxy):
         await node.ask(path)
-        replica = node.cache.engine.replica
+        replica = internals_of(node.cache).engine.replica
         ahead = Token(replica.term, replica.applied + 1).serialise()
         proxy.black_hole()
         for method in ("GET", "HEAD"):

@@ -129,6 +129,24 @@ def test_two_event_loops_share_one_replica(redis_server: Valkey, in_thread: Call
     until(lambda: clients(redis_server) == 0, "the end of all connections")
 
 
+@pytest.mark.anyio
+async def test_a_stop_waits_for_the_purges_that_are_being_written(redis_server: Valkey) -> None:
+    """Another thread may have a purge written on a loop that stops at this moment: it has its number all the same."""
+    number = 0
+    for started in (HTTPCache.start, HTTPCache.__aenter__):
+        cache = over(redis_server)
+        await started(cache)
+        # Its connection is there, so that the next one is on its way at once.
+        await cache.invalidate("it")
+        redis_server.execute("CLIENT", "PAUSE", "300", "WRITE")
+        purges = [asyncio.create_task(cache.invalidate("it")) for _ in range(5)]
+        for _ in range(50):
+            await asyncio.sleep(0)
+        await cache.stop()
+        assert sorted([(await purge).seq for purge in purges]) == list(range(number + 2, number + 7))
+        number += 6
+
+
 @pytest.fixture
 def in_thread() -> Any:
     """Makes event loops in threads of their own, as functions that run a coroutine there."""

@@ -81,7 +81,7 @@ def line_of(message: bytes, **changed: Any) -> bytes:
 
 def call_of(node: Node, payload: bytes, tags: tuple[bytes, ...], channel: str = CHANNEL) -> Call:
     """The script's arguments for a purge by somebody who has read as far as a replica."""
-    ask = node.cache.engine.replica.ask()
+    ask = node.cache._core.engine.replica.ask()
     return Call(
         replica="",
         term=ask.term.number,

@@ -190,9 +190,9 @@ async def test_a_subscriber_that_is_killed_comes_back(redis_server: Valkey) -> N
             await never_stale([a, b], number + 1, seconds=0)
         await eventually(lambda: subscribers(redis_server) == 2, "both subscribed again")
         # Who has subscribed asks the log once more; after that there is nothing but messages.
-        assert await b.cache._bus.catch_up()
+        assert await b.cache._core.bus.catch_up()
         await asyncio.sleep(0.1)
-        assert await b.cache._bus.catch_up()
+        assert await b.cache._core.bus.catch_up()
         before = b.statistics.purges.get("applied", 0)
         await written(a)
         await eventually(lambda: b.statistics.purges.get("applied", 0) > before, "a purge by message", seconds=5)

@@ -72,7 +72,7 @@ class Served:
 
     async def say(self, server: Valkey) -> None:
         """Say the routes, and wait until they are in Redis."""
-        key, name = f"{{{self.cache.settings.namespace}}}:routes", self.cache.engine.apps.route_set.name.decode()
+        key, name = f"{{{self.cache.settings.namespace}}}:routes", self.cache._core.engine.apps.route_set.name.decode()
         if server.execute("HEXISTS", key, name):
             # It may have been said in this very millisecond.
             server.execute("HSET", key, name, "0000000000001")

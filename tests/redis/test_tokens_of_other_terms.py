@@ -35,29 +35,29 @@ async def test_a_token_of_another_term_with_the_same_number_is_not_taken_for_rea
     """A term that a failover has lost and the one opened instead share their number; the replica in the first one asks."""
     with replicated() as pair, tcp_proxy(pair.address.port) as there, tcp_proxy(pair.address.port) as way:
         async with serving(there.url) as writer, serving(way.url) as reader:
-            before = reader.engine.replica.term
-            assert writer.engine.replica.term == before
+            before = reader._core.engine.replica.term
+            assert writer._core.engine.replica.term == before
             await asyncio.to_thread(pair.cut)
             # The log is lost on the primary only, and only the reader hears of the term that is opened then.
             there.black_hole()
             pair.primary.execute("DEL", "{cacheinval}:state")
             await reader.invalidate("lamp")
-            await until(lambda: reader.engine.replica.term.number == before.number + 1)
+            await until(lambda: reader._core.engine.replica.term.number == before.number + 1)
             way.black_hole()
             await asyncio.to_thread(pair.promote)
             there.reset()
             there.heal()
             number = await _written(writer)
-            token = Token(writer.engine.replica.term, number)
-            lost = reader.engine.replica.term
+            token = Token(writer._core.engine.replica.term, number)
+            lost = reader._core.engine.replica.term
             assert token.term.number == lost.number
             assert token.term != lost
-            assert reader.engine.replica.live(reader.clock.now())
-            assert not await reader.read_up_to(token)
+            assert reader._core.engine.replica.live(reader.clock.now())
+            assert not await reader._core.read_up_to(token)
             way.reset()
             way.heal()
-            await until(lambda: reader.engine.replica.term != lost)
-            assert await reader.read_up_to(token)
+            await until(lambda: reader._core.engine.replica.term != lost)
+            assert await reader._core.read_up_to(token)
 
 
 async def _written(cache: HTTPCache) -> int:
@@ -65,4 +65,4 @@ async def _written(cache: HTTPCache) -> int:
     with contextlib.suppress(PurgeNotDelivered):
         await cache.invalidate("kettle")
     await until(lambda: cache.statistics().queue_length == 0)
-    return cache.engine.replica.applied
+    return cache._core.engine.replica.applied

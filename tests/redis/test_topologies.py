@@ -16,6 +16,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.sentinel import Sentinel
 
+from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.core.replica import LogEntry
 from fastapi_cacheinval.testing import assert_hit, assert_miss
 from tests.helpers.fleet import QUICK, Node, eventually, fleet, joining, nothing_is_left_for_ever
@@ -60,8 +61,8 @@ async def promised(a: Node, b: Node, source: Any, **options: Any) -> None:
     assert [name for _, name in a.data.calls].count("burst") == 1
     await b.cache.invalidate("items")
     await eventually(lambda: agreed(a, b), "the purge")
-    assert await a.cache._bus.catch_up()
-    assert await b.cache._bus.catch_up()
+    assert await a.cache._core.bus.catch_up()
+    assert await b.cache._core.bus.catch_up()
     assert await acknowledged(b) == 2
     async with joining(source, a.data, **options) as late:
         await late.in_touch()
@@ -69,11 +70,19 @@ async def promised(a: Node, b: Node, source: Any, **options: Any) -> None:
     assert a.statistics.resets == b.statistics.resets == 1
 
 
+async def on_other_loops(client: Any) -> None:
+    """A cache over a client of this loop purges on two loops of other threads, one after the other."""
+    cache = HTTPCache.from_client(client, namespace="loops")
+    for number in (1, 2):
+        receipt = await asyncio.to_thread(lambda: asyncio.run(cache.invalidate("it")))
+        assert receipt.seq == number
+
+
 async def acknowledged(node: Node) -> int:
     """How many replicas have said that they have read as far as this one."""
-    bus: Any = node.cache._bus
+    bus: Any = node.cache._core.bus
     log = bus._followers[asyncio.get_running_loop()].log
-    replica = node.cache.engine.replica
+    replica = node.cache._core.engine.replica
     line = LogEntry(replica.term, replica.applied, replica.nonce, (), soft=False, at=0.0)
     return int((await log.behind(line))[1])
 
@@ -204,7 +213,7 @@ async def test_tls_without_its_authority_is_refused(redis_server: Valkey, caplog
 
 @pytest.mark.parametrize("kind", ["plain", "resp3", "pool", "small pool", "single", "patient"])
 async def test_a_client_of_ones_own(redis_server: Valkey, kind: str) -> None:
-    """However it was made, it is used as it is, and is still open when the caches have stopped."""
+    """However it was made, its settings are kept, and it is still open when the caches have stopped."""
     port = redis_server.port
     match kind:
         case "plain":
@@ -278,6 +287,7 @@ async def test_sentinels_by_url_and_by_client(watched: Sentinels) -> None:
         async with pair(client) as (a, b):
             await promised(a, b, client)
         assert await client.ping()
+        await on_other_loops(client)
     finally:
         await client.aclose()
         for each in asked.sentinels:
@@ -363,6 +373,7 @@ async def test_a_cluster_by_a_client_of_ones_own(clean: Cluster) -> None:
         async with pair(client) as (a, b):
             await promised(a, b, client)
         assert await client.ping()
+        await on_other_loops(client)
     finally:
         await client.aclose()
 

@@ -251,7 +251,7 @@ async def test_authorization_does_not_split_what_is_proved_shared() -> None:
 
     for token in ("alice", "bob", "alice"):
         assert (await shop.ask("/it", headers={"authorization": f"Bearer {token}"})).body == b"1"
-    assert shop.cache.counters.hits == 0
+    assert shop.cache._core.counters.hits == 0
     assert_hit(await shop.ask("/it"))
     assert shop.calls == 1
 
@@ -358,7 +358,7 @@ async def test_the_secret_decides_where_a_partitions_responses_lie() -> None:
         async def mine() -> str:
             return ""
 
-        with patch.object(shop.cache.engine, "keep", wraps=shop.cache.engine.keep) as kept:
+        with patch.object(shop.cache._core.engine, "keep", wraps=shop.cache._core.engine.keep) as kept:
             assert_miss(await shop.ask("/mine", headers={"x-user": "alice"}))
         key: bytes = kept.call_args.args[0]
         return key

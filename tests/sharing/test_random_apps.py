@@ -361,7 +361,7 @@ async def _compared(spec: Spec, story: tuple[Step, ...], shared: bool | None) ->
     what += ["overrides"] * any(step.overrides for step in story)
     what += ["scopes"] * has_scopes(spec)
     what += ["front"] * any(plan.front for plan in cached.app._app_context.table.plans)
-    what += ["refresh"] * bool(cached.cache.counters.refreshes)
+    what += ["refresh"] * bool(cached.cache._core.counters.refreshes)
     return iter(what)
 
 

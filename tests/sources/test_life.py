@@ -151,7 +151,7 @@ def test_loops_that_close_over_it_leave_nothing_behind() -> None:
     cache.attach(source)
 
     async def live() -> None:
-        await cache.started()
+        await cache._core.started()
         await eventually(lambda: source.state().connected, "its being in touch")
 
     for life in (1, 2, 3):

@@ -28,7 +28,7 @@ class Page:
     def __init__(self, mode: str, *, ttl: float = 10, middleware: bool = False) -> None:
         self.clock = FakeClock()
         self.cache = HTTPCache(clock=self.clock)
-        self.cache.engine.draw = lambda: 0.0
+        self.cache._core.engine.draw = lambda: 0.0
         self.app = FastAPI()
         self.app.add_middleware(CacheMiddleware, cache=self.cache, honour_headers=mode == "headers")
         self.forwards = 0
@@ -216,7 +216,7 @@ async def test_an_early_refresh_backs_off_too() -> None:
     page.then = slow
     await page.get()
     page.then = answer(403)
-    page.cache.engine.draw = lambda: 1 - 2**-53
+    page.cache._core.engine.draw = lambda: 1 - 2**-53
     page.clock.tick(80)
     assert await page.forwards_of(5) == 1
 

@@ -49,7 +49,7 @@ async def test_jitter_only_shortens() -> None:
     shop = shop_with(ttl=100, jitter=0.1)
     lifetimes = []
     chance = random.Random(7)
-    shop.cache.engine.draw = chance.random
+    shop.cache._core.engine.draw = chance.random
     for _ in range(200):
         await shop.cache.clear()
         answer = await shop.ask()
@@ -78,7 +78,7 @@ def test_a_jittered_lifetime_stays_within_its_bounds(ttl: float, jitter: float, 
 async def test_jitter_zero_is_exact() -> None:
     """It can be switched off."""
     shop = shop_with(ttl=100, jitter=0)
-    shop.cache.engine.draw = lambda: 0.999
+    shop.cache._core.engine.draw = lambda: 0.999
     answer = await shop.ask()
     assert answer.cache is not None
     assert answer.cache.ttl == 100
@@ -89,12 +89,12 @@ async def test_an_early_refresh_runs_in_the_background_and_the_request_is_a_hit(
     shop = shop_with(ttl=60, fill=2.0)
     await shop.ask()
     shop.clock.tick(55)
-    shop.cache.engine.draw = lambda: 1 - exp(-5)
+    shop.cache._core.engine.draw = lambda: 1 - exp(-5)
     hit = await shop.ask()
     assert_hit(hit)
     assert hit.body == b"1"
     await shop.refreshed()
-    shop.cache.engine.draw = lambda: 0.0
+    shop.cache._core.engine.draw = lambda: 0.0
     fresh = await shop.ask()
     assert_hit(fresh)
     assert fresh.body == b"2"
@@ -105,7 +105,7 @@ async def test_an_early_refresh_can_be_switched_off() -> None:
     """early_refresh=0: whatever is drawn, nothing is refreshed before its end."""
     shop = shop_with(ttl=60, fill=2.0, early_refresh=0)
     await shop.ask()
-    shop.cache.engine.draw = lambda: 1 - 2**-53
+    shop.cache._core.engine.draw = lambda: 1 - 2**-53
     shop.clock.tick(59.9)
     assert_hit(await shop.ask())
     await settle()
@@ -119,9 +119,9 @@ async def test_early_refreshes_are_as_frequent_as_xfetch_says(left: float, beta:
     await shop.ask()
     shop.clock.tick(60 - left)
     chance = random.Random(11)
-    shop.cache.engine.draw = chance.random
+    shop.cache._core.engine.draw = chance.random
     ordered: list[Any] = []
-    runtime = shop.cache.runtime
+    runtime = shop.cache._core.runtime
     runtime.refresh = lambda key, work, done: ordered.append(key)  # type: ignore[method-assign]
     asked = 2000
     for _ in range(asked):

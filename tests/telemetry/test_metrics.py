@@ -175,13 +175,13 @@ def test_counts_are_right_from_many_threads() -> None:
     """Eight threads that count ten thousand each come to eighty thousand."""
     recorded = Recorded()
     cache = HTTPCache(meter_provider=recorded.meter_provider)
-    assert cache.observe()
+    assert cache._core.observe()
     outcome = Outcome(Result.HIT, tier="l1", age=1.0, ttl=1)
 
     def count() -> None:
         for _ in range(10_000):
-            cache.counters.answered(outcome, "/")
-            cache.counters.forwarded(Reason.STALE, None)
+            cache._core.counters.answered(outcome, "/")
+            cache._core.counters.forwarded(Reason.STALE, None)
 
     threads = [threading.Thread(target=count) for _ in range(8)]
     for thread in threads:
@@ -250,9 +250,9 @@ async def test_no_sdk_means_no_instruments() -> None:
 
     for _ in range(3):
         await shop.ask()
-    assert shop.cache.counters.also is None
-    assert not shop.cache.tracing.on
-    assert shop.cache.counters.hits == 2
+    assert shop.cache._core.counters.also is None
+    assert not shop.cache._core.tracing.on
+    assert shop.cache._core.counters.hits == 2
 
 
 async def test_a_provider_that_is_set_while_the_app_starts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +298,7 @@ def test_sources_are_told_by_name_and_added_up_over_caches() -> None:
     caches[1].attach(Attached(connected=False, received=10, waiting=2))
     caches[1].attach(Attached("other", connected=True))
     for cache in caches:
-        cache.observe()
+        cache._core.observe()
     assert recorded.values("cacheinval.source.events", "cacheinval.source", "event") == {
         ("orders", "received"): 13,
         ("orders", "done"): 2,

@@ -218,12 +218,12 @@ async def test_it_drives_the_refresh_timeout() -> None:
         assert_stale(await client.get("/"))
         await until(lambda: counted.calls == 2)
         clock.tick(30)
-        await until(lambda: cache.counters.refreshes["timeout"] == 1)
+        await until(lambda: cache._core.counters.refreshes["timeout"] == 1)
         assert_stale(await client.get("/"))
         assert counted.calls == 2
         clock.tick(2)
         assert_stale(await client.get("/"))
-        await until(lambda: cache.counters.refreshes["stored"] == 1)
+        await until(lambda: cache._core.counters.refreshes["stored"] == 1)
         assert_hit(await client.get("/"))
     assert clock.waiting == 0
     await cache.stop()

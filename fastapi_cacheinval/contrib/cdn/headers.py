@@ -66,6 +66,9 @@ class CDNHeaders:
                 not isinstance(value, str) or _NAME.fullmatch(value) is None
             ):
                 raise ConfigurationError(f"{name} is the name of a field in lower case, not {value!r}.")
+        for name in ("private", "heeds_age", "heeds_vary"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name} is True or False, not {getattr(self, name)!r}.")
         if self.separator not in (" ", ","):
             raise ConfigurationError(f"separator is a space or a comma, not {self.separator!r}.")
         if self.secret is not None and (not self.secret or not self.secret.isascii() or self.asked_by is None):

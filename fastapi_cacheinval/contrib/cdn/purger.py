@@ -195,7 +195,7 @@ class CDNPurger(Attached):
 
     def _asker(self, client: Client) -> Callable[[PurgeRequest], Awaitable[Answer]]:
         async def ask(request: PurgeRequest) -> Answer:
-            with self.cache.tracing.span("cacheinval.cdn.purge", root=True) as span:
+            with self.cache.span("cacheinval.cdn.purge") as span:
                 span.note("cacheinval.cdn.tags", len(request.tags))
                 answer = await client.ask(request)
                 span.note("http.response.status_code", answer.status)

@@ -92,7 +92,7 @@ def refuse_without_log(cache: HTTPCache, tags: tuple[str, ...]) -> None:
     """
     if cache.settings.mutations_when_disconnected != "refuse" or cache.statistics().connected:
         return
-    if any(loop.is_running() for loop in list(cache.runtimes)):
+    if any(loop.is_running() for loop in cache.loops):
         raise CommitRefused(tags)
     try:
         _at_once(cache, tags)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from fastapi_cacheinval.core.checks import flag
 from fastapi_cacheinval.core.policy import seconds
 from fastapi_cacheinval.errors import ConfigurationError
 
@@ -35,8 +36,7 @@ class HeaderOptions:
 
     def __post_init__(self) -> None:
         for name in ("set_cookie", "request_directives"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigurationError(f"{name} is True or False, not {getattr(self, name)!r}.")
+            flag(getattr(self, name), name)
         if isinstance(self.heuristic, bool) or not isinstance(self.heuristic, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"heuristic is a number from 0 to 1, not {self.heuristic!r}.")
         if not 0 <= self.heuristic <= 1:

@@ -13,7 +13,7 @@ from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
-from fastapi_cacheinval.engine.request_tags import current_request_tags
+from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.framework.answering import status_fields, without_body
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.filling import Fill
@@ -201,11 +201,11 @@ class HeaderLookup:
         incoming = replace(self.incoming, scope=scope, receive=before.receive)
         lookup = HeaderLookup(self.app_context, incoming, self.options, self.rules, before.refresh)
         lookup.exchange.follow(before)
-        token = current_request_tags.set(lookup.exchange)
+        answering = Answering(lookup.exchange)
         try:
             await lookup._forward(go, whole=True)
         finally:
-            current_request_tags.reset(token)
+            answering.end()
 
     async def _forward_head(self, stored: SharedResponse | None, reason: Reason) -> None:
         """Forward as HEAD: its fields may freshen what is stored, or show that it is outdated (section 4.3.5)."""

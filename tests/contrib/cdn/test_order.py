@@ -118,7 +118,7 @@ async def test_a_purge_that_waits_for_redis_is_told_once_it_is_written(redis_ser
             await a.out_of_touch()
             assert fake.requests == []
             applied: list[int] = []
-            fake.watch = lambda _: applied.append(b.cache.engine.replica.applied)
+            fake.watch = lambda _: applied.append(b.cache._core.engine.replica.applied)
             proxy.heal()
             await confirmed(fake, 1)
             assert fake.keys == ["item:a"]

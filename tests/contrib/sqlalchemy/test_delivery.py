@@ -55,10 +55,10 @@ async def test_plain_code_on_the_loop_does_not_wait(store: Store) -> None:
     async with store.cache:
         with capture_invalidations(store.cache) as receipts:
             write(store)
-            assert store.cache.engine.replica.fenced(("label:11",))
+            assert store.cache._core.engine.replica.fenced(("label:11",))
             await settle()
     assert tags_of(receipts) == [{"label:11"}]
-    assert not store.cache.engine.replica.fenced(("label:11",))
+    assert not store.cache._core.engine.replica.fenced(("label:11",))
 
 
 async def test_plain_code_on_a_loop_without_the_cache_waits(store: Store) -> None:

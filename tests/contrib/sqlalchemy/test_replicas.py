@@ -67,7 +67,9 @@ async def test_a_commit_returns_when_every_replica_can_hear_of_it(
         with capture_invalidations(writer) as receipts:
             await write(sessions, 11)
             assert tags_of(receipts) == [{"label:11"}]
-        await eventually(lambda: reader.engine.replica.applied >= receipts[0].seq, "the purge on the other replica")
+        await eventually(
+            lambda: reader._core.engine.replica.applied >= receipts[0].seq, "the purge on the other replica"
+        )
     finally:
         await writer.stop()
         await reader.stop()
@@ -94,9 +96,9 @@ async def test_plain_sessions_reach_the_log_from_threads_and_from_the_loop(
             assert tags_of(receipts) == [{"label:11"}]
             plainly(12)
             assert len(receipts) == 1
-            assert cache.engine.replica.fenced(("label:12",))
+            assert cache._core.engine.replica.fenced(("label:12",))
             await eventually(lambda: len(receipts) == 2, "the purge of the loop's own thread")
-            await eventually(lambda: not cache.engine.replica.fenced(("label:12",)), "the end of its fence")
+            await eventually(lambda: not cache._core.engine.replica.fenced(("label:12",)), "the end of its fence")
     with capture_invalidations(cache) as receipts:
         plainly(13)
         assert tags_of(receipts) == [{"label:13"}]
@@ -121,7 +123,7 @@ async def test_a_commit_that_is_cancelled_while_it_purges_is_queued(
             await task
         # At once where its call was cancelled. SQLAlchemy 2.0 lets the commit go on, and it when that is not answered.
         await eventually(lambda: cache.statistics().queue_length == 1, "the queued purge")
-        assert cache.engine.replica.fenced(("label:11",))
+        assert cache._core.engine.replica.fenced(("label:11",))
         redis_server.resume()
         await eventually(lambda: cache.statistics().queue_length == 0, "the delivery")
     collector.stop()

@@ -174,7 +174,7 @@ def test_a_mapping_that_cannot_work_is_refused_at_set_up(engine: Engine, tags: A
     with pytest.raises(ConfigurationError, match=message):
         collect_changes(maker, cache, tags)
     assert list(maker().dispatch.before_flush) == []
-    assert not cache.expects_changes
+    assert not cache._core.expects_changes
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_it_makes_the_cache_expect_changes(engine: Engine, cache: HTTPCache) -> 
     """The answers of mutations wait for late commits from then on; what it returns can be stopped."""
     collector = collect_changes(sessionmaker(engine), cache, TAGS)
     assert isinstance(collector, Collector)
-    assert cache.expects_changes
+    assert cache._core.expects_changes
     collector.stop()
     collector.stop()
 

@@ -1,0 +1,55 @@
+"""Checks of options that are common to all that take some: each names the option and says what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from difflib import get_close_matches
+from typing import TypeVar
+
+from fastapi_cacheinval.errors import ConfigurationError, SettingIsFixed
+
+__all__ = ["called", "flag", "flag_of_environment", "refuse_to_set"]
+
+_Call = TypeVar("_Call", bound=Callable[..., object])
+
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def flag(value: object, name: str) -> bool:
+    """A switch: `True` or `False`. Anything else raises `ConfigurationError`: `"false"` would count as true."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} is True or False, not {value!r}.")
+    return value
+
+
+def flag_of_environment(text: str | None, name: str, *, default: bool) -> bool:
+    """A switch in an environment variable: 1, true, yes, on, 0, false, no or off, in any case.
+
+    It counts as not set where it is empty. Anything else raises `ConfigurationError`.
+    """
+    word = (text or "").strip().lower()
+    if not word:
+        return default
+    if word not in _WORDS:
+        raise ConfigurationError(f"The environment variable {name} is one of {', '.join(_WORDS)}, not {text!r}.")
+    return _WORDS[word]
+
+
+def called(value: _Call, name: str) -> _Call:
+    """A function, or anything else that can be called; raises `ConfigurationError` for what cannot."""
+    if not callable(value):
+        raise ConfigurationError(f"{name} is a function, not {value!r}.")
+    return value
+
+
+def refuse_to_set(name: str, known: Collection[str], *, anything: bool) -> None:
+    """Raise `SettingIsFixed` for a known attribute of a cache, one that resembles it, and where so asked anything."""
+    if name in known:
+        raise SettingIsFixed(
+            f"{name} cannot be set on a cache that has been made: give it to HTTPCache(...). "
+            "Only enabled can be set later."
+        )
+    near = get_close_matches(name, known, 1)
+    if near or anything:
+        meant = f"Did you mean {near[0]!r}?" if near else "Only enabled can be set."
+        raise SettingIsFixed(f"HTTPCache has no attribute {name!r} to set. {meant}")

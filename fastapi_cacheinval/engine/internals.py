@@ -1,0 +1,197 @@
+"""What one cache is made of, put together: the composition root of the engine, and the framework's handle on it.
+
+It is the one file that may import as many modules as there are parts. `HTTPCache` is the face that users see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Mapping
+from contextvars import Context
+
+from fastapi_cacheinval.bus.local import LocalBus
+from fastapi_cacheinval.connections.urls import Connect
+from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.replica import Replica
+from fastapi_cacheinval.core.root_paths import RootPaths
+from fastapi_cacheinval.core.statistics import Statistics
+from fastapi_cacheinval.core.tag_limits import bounded_tags
+from fastapi_cacheinval.core.token import Token
+from fastapi_cacheinval.engine.body_budget import BodyBudget
+from fastapi_cacheinval.engine.clocks import SystemClock, checked_clock
+from fastapi_cacheinval.engine.engine import Engine
+from fastapi_cacheinval.engine.lifecycle import Lifecycle
+from fastapi_cacheinval.engine.listeners import Listeners
+from fastapi_cacheinval.engine.log_recorder import LogRecorder
+from fastapi_cacheinval.engine.purger import Purger, Wait
+from fastapi_cacheinval.engine.reporting import report
+from fastapi_cacheinval.engine.runtime import Runtime, runtime_here
+from fastapi_cacheinval.engine.settings import Settings
+from fastapi_cacheinval.engine.sources import Sources
+from fastapi_cacheinval.engine.tiers import SharedTiers
+from fastapi_cacheinval.engine.workers import warn_of_other_workers
+from fastapi_cacheinval.errors import CacheNotRunning
+from fastapi_cacheinval.ports.bus import Bus
+from fastapi_cacheinval.ports.clock import Clock
+from fastapi_cacheinval.ports.tracing import Carrier
+from fastapi_cacheinval.stores.memory import MemoryStore
+from fastapi_cacheinval.telemetry.context import carried
+from fastapi_cacheinval.telemetry.counters import Counters
+from fastapi_cacheinval.telemetry.reporting import join
+from fastapi_cacheinval.telemetry.tracing import Spans
+
+__all__ = ["Internals"]
+
+
+class Internals:
+    """The parts of one cache; `connect` makes Redis clients, and is None where everything stays in this process."""
+
+    def __init__(self, settings: Settings, clock: Clock | None, connect: Connect | None, *, enabled: bool) -> None:
+        self.settings = settings
+        self.clock = SystemClock() if clock is None else checked_clock(clock)
+        self.enabled = enabled
+        # Whether mutations tell by themselves what they change: see `HTTPCache.expect_changes`.
+        self.expects_changes = False
+        self.counters = self._counters()
+        self.tracing = Spans()
+        # Under which the apps of this cache are served, as far as they have been asked.
+        self.root_paths = RootPaths()
+        # One for each event loop that it has been started on; the middleware looks here on every forward.
+        self.runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
+        self.bodies = BodyBudget(settings.max_in_flight_bytes)
+        self.engine = self._engine()
+        replica = self.engine.replica
+        self.listeners = Listeners(self.runtimes, self.counters)
+        self.sources = Sources()
+        self._secret = settings.secret
+        self._looked_around = False
+        self._tiers = None if connect is None else SharedTiers(settings, connect, self.engine)
+        local = LocalBus(self.clock.now)
+        self.bus: Bus = local
+        if self._tiers is not None:
+            self.bus = self._tiers.bus(self._recorder())
+        self.lifecycle = Lifecycle(
+            self.runtimes,
+            replica,
+            self.bus,
+            self.sources,
+            self.listeners,
+            open_runtime=self._open_runtime,
+            open_l2=self._open_l2,
+            patience=settings.staleness_bound,
+        )
+        self.purger = Purger(
+            replica,
+            self.clock,
+            self.bus,
+            self.runtimes,
+            self.listeners,
+            self.counters,
+            self.tracing,
+            local.attach if self._tiers is None else None,
+        )
+
+    def _counters(self) -> Counters:
+        return Counters()
+
+    def _recorder(self) -> LogRecorder:
+        return LogRecorder(self.counters, self.tracing, self.listeners)
+
+    def _engine(self) -> Engine:
+        settings = self.settings
+        replica = Replica(
+            staleness_bound=settings.staleness_bound, stale_when_disconnected=settings.stale_when_disconnected
+        )
+        return Engine(settings, self.clock, MemoryStore(settings.l1_max_bytes), replica)
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def _open_runtime(self, context: Context) -> Runtime:
+        self.observe()
+        if self._secret is None:
+            # Made at start, not in __init__: processes forked after it must not share it.
+            self._secret = secrets.token_bytes(32)
+        if not self._looked_around and self._tiers is None:
+            warn_of_other_workers()
+        self._looked_around = True
+        return Runtime(
+            self.clock,
+            context,
+            collapse_timeout=self.settings.collapse_timeout,
+            most_refreshes=self.settings.max_refreshes,
+            refresh_timeout=self.settings.refresh_timeout,
+        )
+
+    def _open_l2(self, runtime: Runtime) -> None:
+        if self._tiers is not None and runtime.l2 is None:
+            runtime.l2 = self._tiers.l2(self.counters, self.tracing, runtime.own)
+            runtime.l2.start()
+
+    def observe(self) -> bool:
+        """Ask whether somebody records telemetry, unless that is known already; asked at start, and not again."""
+        return join(
+            self,
+            self.tracing,
+            self.counters,
+            tracer_provider=self.settings.tracer_provider,
+            meter_provider=self.settings.meter_provider,
+        )
+
+    async def started(self, context: Context | None = None) -> Runtime:
+        """The loop-bound half for the running loop, started where it is not, until `stop`.
+
+        Without a context background work has an empty one: a request's is its own.
+        """
+        runtime = await self.lifecycle.start(Context() if context is None else context, serving=True)
+        runtime.pinned = True
+        return runtime
+
+    @property
+    def runtime(self) -> Runtime:
+        """The loop-bound half for the running loop; raises `CacheNotRunning` where there is none."""
+        return runtime_here(self.runtimes)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started on the running loop."""
+        return asyncio.get_running_loop() in self.runtimes
+
+    @property
+    def secret(self) -> bytes:
+        """The key of partition digests; made at start where none was given."""
+        secret = self._secret
+        if secret is None:
+            raise CacheNotRunning("The cache has not been started: it has no secret yet.")
+        return secret.encode() if isinstance(secret, str) else secret
+
+    # -- purging and reporting ------------------------------------------------------------------
+
+    def normalised(self, tags: tuple[str, ...]) -> tuple[str, ...]:
+        """Tags in normal form, of too many the one of everything; what is left of none is dropped and counted."""
+        self.counters.dropped_tags += sum(not tag for tag in tags)
+        return bounded_tags(tags)
+
+    def linked(self, causes: Iterable[Mapping[str, str]]) -> Carrier:
+        """The trace context of what led to a purge, as it travels."""
+        return carried(causes)
+
+    async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None) -> Receipt:
+        """Write one purge of tags in normal form, reserved ones included, and tell the listeners."""
+        return await self.purger.purge(tags, soft=soft, wait=wait)
+
+    async def read_up_to(self, token: Token) -> bool:
+        """Catch up with a place in the log, if it is there; False where the log could not be asked in time."""
+        return not token.ahead_of(self.engine.replica) or await self.bus.catch_up()
+
+    def statistics(self) -> Statistics:
+        """A snapshot: what is kept, what was answered, and how the replica stands to the log."""
+        return report(
+            self.engine,
+            self.counters,
+            self.bus.state(),
+            self.runtimes,
+            self.sources,
+            enabled=self.enabled,
+            in_flight_bytes=self.bodies.held_bytes,
+        )

@@ -1,0 +1,177 @@
+"""The life of one cache: its start and its stop on each event loop that it is used on.
+
+The rules: callers at the same time share one start; a start that serves waits, for a bounded time, for the first word
+from the log; who fails to start leaves the next one to try again; a loop that was closed is forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextvars import Context
+
+from fastapi_cacheinval.core.replica import Replica
+from fastapi_cacheinval.engine.listeners import Listeners
+from fastapi_cacheinval.engine.runtime import Runtime, Runtimes
+from fastapi_cacheinval.engine.sources import Sources
+from fastapi_cacheinval.ports.bus import Bus
+
+__all__ = ["Lifecycle"]
+
+logger = logging.getLogger("fastapi_cacheinval.cache")
+
+
+class _Start:
+    """A start under way: who leads it, and its end."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._leader = asyncio.current_task()
+        self._ended: asyncio.Future[None] = loop.create_future()
+        self._error: Exception | None = None
+
+    @property
+    def mine(self) -> bool:
+        """Whether it waits for the caller itself, as for a source that uses the cache when it is entered."""
+        return self._leader is asyncio.current_task()
+
+    def end(self, error: BaseException | None) -> None:
+        self._error = error if isinstance(error, Exception) else None
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait for the end; raises what the start raised, and nothing where its leader was cancelled."""
+        await asyncio.wait((self._ended,))
+        if self._error is not None:
+            raise self._error
+
+
+class Lifecycle:
+    """Starts and stops a cache.
+
+    `open_runtime` makes the loop-bound half, `open_l2` gives that its shared tier, where there is one. `patience` is
+    seconds that purges under way get at the stop.
+    """
+
+    def __init__(
+        self,
+        runtimes: Runtimes,
+        replica: Replica,
+        bus: Bus,
+        sources: Sources,
+        listeners: Listeners,
+        *,
+        open_runtime: Callable[[Context], Runtime],
+        open_l2: Callable[[Runtime], None],
+        patience: float,
+    ) -> None:
+        self._runtimes = runtimes
+        self._replica = replica
+        self._bus = bus
+        self._sources = sources
+        self._listeners = listeners
+        self._open_runtime = open_runtime
+        self._open_l2 = open_l2
+        self._patience = patience
+        self._starts: dict[asyncio.AbstractEventLoop, _Start] = {}
+
+    async def start(self, context: Context, *, serving: bool) -> Runtime:
+        """Start on the running loop, where that has not been done; background work runs in copies of the context.
+
+        `serving` takes a lease and waits for the log; without it purges can be made, and nothing is waited for. Raises
+        what an attached source raises.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            runtime, under_way = self._runtimes.get(loop), self._starts.get(loop)
+            if runtime is not None and (runtime.serving or not serving):
+                return runtime
+            if under_way is None:
+                return await self._lead(loop, runtime, context, serving=serving)
+            if under_way.mine and runtime is not None:
+                return runtime
+            await under_way.wait()
+
+    async def _lead(
+        self, loop: asyncio.AbstractEventLoop, runtime: Runtime | None, context: Context, *, serving: bool
+    ) -> Runtime:
+        # In the caller's own task: sources may be entered in none but that which leaves them.
+        start = self._starts[loop] = _Start(loop)
+        error: BaseException | None = None
+        try:
+            return await self._begin(loop, runtime, context, serving=serving)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._starts.pop(loop, None)
+            start.end(error)
+
+    async def _begin(
+        self, loop: asyncio.AbstractEventLoop, runtime: Runtime | None, context: Context, *, serving: bool
+    ) -> Runtime:
+        begun = runtime
+        if begun is None:
+            self._forget_closed()
+            begun = self._runtimes[loop] = self._open_runtime(context)
+        try:
+            await self._bus.start(self._replica, serving=serving)
+            if runtime is None:
+                await self._sources.enter()
+        except BaseException:
+            if runtime is None:
+                self._runtimes.pop(loop, None)
+            raise
+        if serving:
+            self._open_l2(begun)
+            begun.serving = True
+        return begun
+
+    def _forget_closed(self) -> None:
+        # Other threads may start and stop on their own loops meanwhile.
+        for table in (self._runtimes, self._starts):
+            for other in list(table):
+                if other.is_closed():
+                    table.pop(other, None)
+
+    async def stop(self) -> None:
+        """End on the running loop: refreshes are cancelled, purges under way get one last while."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._runtimes:
+            return
+        try:
+            # Before the rest: what they still have in hand they purge through it.
+            await self._sources.leave()
+        finally:
+            # Whatever a source raises, and whoever gives up waiting for it.
+            await self._end(self._runtimes.pop(loop, None))
+
+    async def _end(self, runtime: Runtime | None) -> None:
+        if runtime is None:
+            return
+        undone = await runtime.close(self._patience)
+        if undone:
+            logger.error("stopped with %d purge(s) or listener(s) unfinished", undone)
+        lost = await self._bus.stop()
+        await self._listeners.told()
+        if lost:
+            logger.error(
+                "stopped with %d purge(s) that could not be written to the log: what they name is served by other "
+                "replicas until its lifetime ends",
+                lost,
+            )
+
+    async def enter(self, context: Context) -> None:
+        """One more `async with` block that needs it on the running loop."""
+        (await self.start(context, serving=False)).users += 1
+
+    async def leave(self) -> None:
+        """One block less; the last one stops it, unless an app runs on it."""
+        loop = asyncio.get_running_loop()
+        runtime = self._runtimes.get(loop)
+        if runtime is not None:
+            runtime.users -= 1
+            # A block inside an app that runs, or that starts, must not take the cache from under it.
+            if runtime.users <= 0 and not runtime.pinned and loop not in self._starts:
+                await self.stop()

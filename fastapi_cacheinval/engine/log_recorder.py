@@ -1,0 +1,33 @@
+"""What a cache makes of the log's news: counts, spans, and listeners that hear of what had been queued."""
+
+from __future__ import annotations
+
+from fastapi_cacheinval.core.replica import LogEntry
+from fastapi_cacheinval.engine.listeners import Listeners
+from fastapi_cacheinval.ports.tracing import Tracing
+from fastapi_cacheinval.telemetry.counters import Counters
+
+__all__ = ["LogRecorder"]
+
+
+class LogRecorder:
+    """A `LogObserver` of one cache."""
+
+    def __init__(self, counters: Counters, tracing: Tracing, listeners: Listeners) -> None:
+        self._counters = counters
+        self._tracing = tracing
+        self._listeners = listeners
+
+    def applied(self, line: LogEntry, *, late: bool, seconds: float | None) -> None:
+        """A purge of another replica was applied, `seconds` after the log took it; `late` without its message."""
+        event = "missed" if late else "applied"
+        self._counters.purged(event, len(line.tags), soft=line.soft, seconds=seconds)
+        self._tracing.point("cacheinval.apply", line.trace, event=event, soft=line.soft, seq=line.seq)
+
+    def numbered(self, line: LogEntry) -> None:
+        """A purge that had been queued has its number."""
+        self._listeners.numbered(line)
+
+    def reset(self, term: int) -> None:
+        """Everything that was kept had to be given up."""
+        self._counters.resets += 1

@@ -1,0 +1,138 @@
+"""Purges that are made on this replica: written to the log, counted, traced, and told to who listens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, Literal
+
+from fastapi_cacheinval.core.policy import seconds
+from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.replica import LogEntry, Replica
+from fastapi_cacheinval.core.tag_limits import fits
+from fastapi_cacheinval.core.tags import ALL
+from fastapi_cacheinval.engine.clocks import paused
+from fastapi_cacheinval.engine.listeners import Listeners
+from fastapi_cacheinval.engine.runtime import Runtimes, runtime_here
+from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError, PurgeNotDelivered
+from fastapi_cacheinval.ports.bus import Bus
+from fastapi_cacheinval.ports.clock import Clock
+from fastapi_cacheinval.ports.log import Proposal
+from fastapi_cacheinval.ports.telemetry import Telemetry
+from fastapi_cacheinval.ports.tracing import Carrier, Tracing
+
+__all__ = ["Purger", "Wait"]
+
+logger = logging.getLogger("fastapi_cacheinval.cache")
+
+Wait = Literal["all"] | None
+
+_LOOK_AGAIN = 0.05
+
+
+class Purger:
+    """Makes purges of tags in normal form, reserved ones included.
+
+    `attach` has the log of one process know the replica; it is None where replicas share the log.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        clock: Clock,
+        bus: Bus,
+        runtimes: Runtimes,
+        listeners: Listeners,
+        telemetry: Telemetry,
+        tracing: Tracing,
+        attach: Callable[[Replica], None] | None,
+    ) -> None:
+        self._replica = replica
+        self._clock = clock
+        self._bus = bus
+        self._runtimes = runtimes
+        self._listeners = listeners
+        self._telemetry = telemetry
+        self._tracing = tracing
+        self._attach = attach
+        # Whether each purge asks every replica to say at once that it has applied it.
+        self.prompt = False
+
+    async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()) -> Receipt:
+        """Write one purge, and tell the listeners; raises `PurgeNotDelivered`, or `ReplicasUnknown` where it waits.
+
+        It is one line of the log: of more tags than `core.tag_limits` allows it becomes one of everything.
+        """
+        if wait not in (None, "all"):
+            raise ConfigurationError(f'wait is None or "all", not {wait!r}.')
+        tags = tags if fits(tags) else (ALL,)
+        began = self._clock.now()
+        if not tags:
+            return Receipt(self._replica.term.number, self._replica.applied, (), soft)
+        if self._attach is not None:
+            self._attach(self._replica)
+        try:
+            with self._tracing.span("cacheinval.invalidate", root=True, links=causes) as span:
+                span.note("cacheinval.soft", soft)
+                prompt = self.prompt or wait == "all"
+                line = await self._bus.publish(Proposal(tags, soft, span.carrier, prompt=prompt))
+                span.note("cacheinval.seq", line.seq)
+        except PurgeNotDelivered:
+            self._telemetry.purged("queued", len(tags), soft=soft)
+            raise
+        receipt = self._listeners.published(line)
+        if wait == "all":
+            replicas = await self._bus.applied_by_all(line)
+            receipt = replace(receipt, replicas=replicas, seconds=self._clock.now() - began)
+        await self._listeners.tell(receipt)
+        return receipt
+
+    async def deliver(self, tags: tuple[str, ...], *, soft: bool, causes: Carrier) -> Receipt:
+        """`purge` that returns only with a number; raises `CacheNotRunning` on a loop without a start."""
+        runtime_here(self._runtimes)
+        while True:
+            try:
+                return await self.purge(tags, soft=soft, causes=causes)
+            except PurgeNotDelivered:
+                # It is fenced here and queued; what is queued has no receipt, and is purged once more for one.
+                await paused(self._clock, _LOOK_AGAIN)
+                while not self._bus.state().connected:
+                    await paused(self._clock, _LOOK_AGAIN)
+
+    async def applied_everywhere(self, receipt: Receipt) -> Receipt:
+        """Wait until every replica in touch has applied a purge; raises `ReplicasUnknown`."""
+        began = self._clock.now()
+        replica = self._replica
+        same = replica.term.number == receipt.term
+        # A later term began with everything given up: who has come as far as this replica has given up that as well.
+        line = LogEntry(replica.term, receipt.seq if same else replica.applied, "", (), receipt.soft, 0.0)
+        replicas = await self._bus.applied_by_all(line)
+        return replace(receipt, replicas=replicas, seconds=self._clock.now() - began)
+
+    def in_thread(self, work: Callable[[], Coroutine[Any, Any, Receipt]], timeout: float) -> Receipt:
+        """Make a purge for a thread without a loop: on a loop that runs the cache, or else on one of its own."""
+        patience = seconds(timeout, "timeout")
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            raise CacheNotRunning("invalidate_sync() would block the event loop: await cache.invalidate() there.")
+        loops = [loop for loop in list(self._runtimes) if loop.is_running()]
+        if not loops:
+            return asyncio.run(work())
+        return asyncio.run_coroutine_threadsafe(work(), loops[0]).result(patience)
+
+    def soon(self, tags: tuple[str, ...], *, soft: bool) -> None:
+        """Make a purge in a task, which this replica obeys at once; raises `CacheNotRunning`."""
+        runtime = runtime_here(self._runtimes)
+        runtime.own(self._purge_soon(tags, None if soft else self._replica.fence(tags), soft=soft))
+
+    async def _purge_soon(self, tags: tuple[str, ...], fence: int | None, *, soft: bool) -> None:
+        try:
+            await self.purge(tags, soft=soft)
+        except PurgeNotDelivered as error:
+            logger.warning("%s", error)
+        finally:
+            if fence is not None:
+                self._replica.lift(fence)
