@@ -173,10 +173,17 @@ class Exchange:
 class _Runs(Protocol):
     """What the app's messages go to, and what is told how the app ends."""
 
-    app_context: AppContext
-    seen: Seen | None
-    answering: Answering | None
-    receive: Receiving
+    @property
+    def app_context(self) -> AppContext: ...
+
+    @property
+    def seen(self) -> Seen | None: ...
+
+    @property
+    def answering(self) -> Answering | None: ...
+
+    @property
+    def receive(self) -> Receiving: ...
 
     def send(self, message: Message) -> Awaitable[None]: ...
 
