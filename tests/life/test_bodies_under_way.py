@@ -171,6 +171,7 @@ class Slow:
         self.received: list[bytes] = []
         self.fields: dict[bytes, bytes] = {}
         self.taking = asyncio.Event()
+        self._told = False
         scope = {
             "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
             "headers": [(b"host", b"test")], "scheme": "http", "root_path": "", "http_version": "1.1",
@@ -179,7 +180,10 @@ class Slow:
         self.task = asyncio.get_running_loop().create_task(app(scope, self._receive, self._send))
 
     async def _receive(self) -> Any:
-        await asyncio.Event().wait()
+        if self._told:
+            await asyncio.Event().wait()
+        self._told = True
+        return {"type": "http.request", "body": b"", "more_body": False}
 
     async def _send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
