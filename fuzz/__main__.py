@@ -20,7 +20,7 @@ _APPS_A_SECOND = 6
 _SEQUENCES_A_SECOND = 4
 _SHARE = 0.15
 _SUITES = (
-    ("random apps and callers", "tests/sharing/test_random_apps.py", "SHARING_EXAMPLES", _APPS_A_SECOND),
+    ("random apps and callers", "tests/routes/test_random_apps.py", "SHARING_EXAMPLES", _APPS_A_SECOND),
     ("request sequences", "tests/fuzz/test_fuzz.py", "CACHEINVAL_FUZZ_EXAMPLES", _SEQUENCES_A_SECOND),
 )
 

@@ -1,6 +1,6 @@
 """The scripts of `fastapi_cacheinval.bus.script` as plain Python: every reply and every piece of state.
 
-`tests/redis/test_script_model.py` compares the two. Times are microseconds of the server's clock and come in as
+`tests/engine/test_script_model.py` compares the two. Times are microseconds of the server's clock and come in as
 arguments; what a line looks like is the caller's choice, so that a simulation need not pack and unpack it.
 """
 
