@@ -1,8 +1,8 @@
 """Reading, in the transaction at hand, what rows are: their tags before a change, and after it.
 
 A session of its own reads, on the connection of the one that is watched: what is in the database counts, not what some
-object in memory remembers. Rows that are about to change are locked where the database can do that, so that nobody
-moves them in between.
+object in memory remembers. No listener of the app on sessions hears of it. Rows that are about to change are locked
+where the database can do that, so that nobody moves them in between.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.schema import (
     lineage,
     links,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import as_flushing
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import QuietSession, as_flushing
 
 __all__ = ["Reader", "connection_of", "mapper_of", "reading"]
 
@@ -54,7 +54,7 @@ def mapper_of(target: Any) -> Mapper[Any]:
 @contextmanager
 def reading(connection: Connection, book: RuleBook, options: Mapping[str, Any] | None = None) -> Generator[Reader]:
     """Read on a connection whose transaction is somebody else's, all of it with these execution options."""
-    with Session(connection, autoflush=False, join_transaction_mode="rollback_only") as session:
+    with QuietSession(connection) as session:
         if options:
             given: Mapping[str, Any] = options
 

@@ -16,10 +16,27 @@ from sqlalchemy.engine import ChunkedIteratorResult
 from sqlalchemy.engine import cursor as _cursor
 from sqlalchemy.orm import Mapper, Session
 
-__all__ = ["as_flushing", "hide_rows", "is_set_to_autocommit", "no_rows", "prebuffer", "registries"]
+__all__ = ["QuietSession", "as_flushing", "hide_rows", "is_set_to_autocommit", "no_rows", "prebuffer", "registries"]
 
 _of_cursors: Any = _cursor
 _of_mappers: Any = sys.modules[Mapper.__module__]
+
+
+class _NoSession:
+    """Nobody listens to events of it."""
+
+
+class QuietSession(Session):
+    """A session of which no listener hears, whatever class of sessions it listens on.
+
+    An app may listen on `Session` itself, and set up each transaction by the `info` of its own sessions.
+    """
+
+    def __init__(self, bind: Connection) -> None:
+        listeners: Any = Session.dispatch
+        # An instance finds its listeners here, by the class that they are looked up for.
+        vars(self)["dispatch"] = listeners._for_class(_NoSession)  # noqa: SLF001
+        super().__init__(bind, autoflush=False, join_transaction_mode="rollback_only")
 
 
 def registries() -> Any:
