@@ -11,12 +11,26 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any, cast
 
+import sqlalchemy
 from sqlalchemy import Connection, Result
 from sqlalchemy.engine import ChunkedIteratorResult
 from sqlalchemy.engine import cursor as _cursor
 from sqlalchemy.orm import Mapper, Session
 
-__all__ = ["QuietSession", "as_flushing", "hide_rows", "is_set_to_autocommit", "no_rows", "prebuffer", "registries"]
+__all__ = [
+    "FLUSHES_BEFORE_TABLES",
+    "QuietSession",
+    "as_flushing",
+    "autoflush",
+    "hide_rows",
+    "is_set_to_autocommit",
+    "no_rows",
+    "prebuffer",
+    "registries",
+]
+
+# From 2.1 on a session flushes before statements on tables, too.
+FLUSHES_BEFORE_TABLES = tuple(map(int, sqlalchemy.__version__.split(".")[:2])) >= (2, 1)
 
 _of_cursors: Any = _cursor
 _of_mappers: Any = sys.modules[Mapper.__module__]
@@ -54,6 +68,12 @@ def as_flushing(session: Session) -> Generator[None]:
         yield
     finally:
         any_session._flushing = before  # noqa: SLF001
+
+
+def autoflush(session: Session) -> None:
+    """Flush as a session does before a statement: not where that is off, and not in the middle of another flush."""
+    any_session: Any = session
+    any_session._autoflush()  # noqa: SLF001
 
 
 def is_set_to_autocommit(connection: Connection) -> bool:

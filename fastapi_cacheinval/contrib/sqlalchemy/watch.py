@@ -13,6 +13,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import FLUSHES_BEFORE_TABLES, autoflush
 
 __all__ = ["Watch"]
 
@@ -47,8 +48,7 @@ class Watch:
 
     @staticmethod
     def flush(state: ORMExecuteState) -> None:
-        """As the statement itself would: its rows are looked for before it is run."""
-        if state.is_orm_statement and not state.execution_options.get("autoflush", True):
-            return
-        if state.session.autoflush:
-            state.session.flush()
+        """Flush where the statement itself does that before it is run: its rows are looked for before it."""
+        flushes = state.execution_options.get("autoflush", True) if state.is_orm_statement else FLUSHES_BEFORE_TABLES
+        if flushes:
+            autoflush(state.session)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import delete, event, insert, select, update
-from sqlalchemy.orm import Session, sessionmaker, with_loader_criteria
+from sqlalchemy.orm import Session, object_session, sessionmaker, with_loader_criteria
 
 from tests.contrib.sqlalchemy.store import Brand, Label, Note, Product, Review, Store, labels
 
@@ -158,3 +158,70 @@ def test_rows_that_a_listener_hides_from_queries_are_looked_at(make_store: Calla
         product = session.scalars(select(Product).where(Product.id == 3), execution_options={"all": True}).one()
         product.brand_id = 1
     assert tags == {"product:3", "brand:2", "brand:1", "products"}
+
+
+# -- flushes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["before_flush", "after_flush", "after_flush_postexec"])
+@pytest.mark.parametrize("write", [looked_up, looked_up_by_method, deleted, inserted, linked])
+def test_a_listener_may_run_statements_while_a_session_flushes(
+    make_store: Callable[..., Store], name: str, write: Callable[[Session], None]
+) -> None:
+    """The statement does not flush again, and what it changes is purged with the rest."""
+    told: list[list[Any]] = []
+    for watched in (True, False):
+        store = make_store()
+        if not watched:
+            store.collector.stop()
+        runs = iter([True])
+
+        def act(session: Session, *_: object, runs: Iterator[bool] = runs) -> None:
+            if next(runs, False):
+                write(session)
+
+        with listening(store.sessions, name, act), store.purged() as tags, store.sessions.begin() as session:
+            session.add(Label(id=70))
+        with store.engine.connect() as connection:
+            told.append(
+                [list(connection.execute(select(each))) for each in (Product.__table__, Label.__table__, labels)]
+            )
+        if watched:
+            assert tags >= {"label:70"} | ({"product:1", "brand:1"} if write in (looked_up, deleted) else set())
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("name", ["before_update", "after_update"])
+def test_a_listener_on_a_class_may_run_statements_while_a_session_flushes(store: Store, name: str) -> None:
+    """The same for what mappers tell of."""
+
+    def act(_: object, __: object, target: Any) -> None:
+        session = object_session(target)
+        assert session is not None
+        session.execute(update(Product).where(Product.id == 3).values(brand_id=1))
+
+    with listening(Brand, name, act), store.purged() as tags, store.sessions.begin() as session:
+        session.get_one(Brand, 1).name = "renamed"
+    assert tags == {"brand:1", "brand:2", "product:3", "products"}
+
+
+@pytest.mark.parametrize("autoflush", [True, False])
+@pytest.mark.parametrize("target", [Product, Product.__table__])
+@pytest.mark.parametrize("option", [{}, {"autoflush": False}])
+def test_a_statement_flushes_as_it_does_without_a_watch(
+    make_store: Callable[..., Store], target: Any, option: dict[str, Any], *, autoflush: bool
+) -> None:
+    """SQLAlchemy decides whether what is pending is written before a statement: for classes, tables, and by options."""
+    columns = target if target is Product else target.c
+    counts: list[tuple[int, set[Any]]] = []
+    for watched in (True, False):
+        store = make_store()
+        if not watched:
+            store.collector.stop()
+        with store.sessions(autoflush=autoflush) as session:
+            session.add(Product(id=50, brand_id=1))
+            statement = delete(target).where(columns.brand_id == 1).execution_options(synchronize_session=False)
+            found: Any = session.execute(statement, execution_options=option)
+            session.commit()
+            counts.append((found.rowcount, set(session.scalars(select(Product.id)))))
+    assert counts[0] == counts[1]
