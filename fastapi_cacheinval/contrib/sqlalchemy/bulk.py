@@ -16,7 +16,14 @@ from fastapi_cacheinval.contrib.sqlalchemy.inserting import Inserts
 from fastapi_cacheinval.contrib.sqlalchemy.linking import Links
 from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, is_bulk, where_of
 from fastapi_cacheinval.contrib.sqlalchemy.schema import links
-from fastapi_cacheinval.contrib.sqlalchemy.statements import entity_of, extra_tables, target_of, top_of, writes
+from fastapi_cacheinval.contrib.sqlalchemy.statements import (
+    called_once,
+    entity_of,
+    extra_tables,
+    target_of,
+    top_of,
+    writes,
+)
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
 __all__ = ["Bulk"]
@@ -80,6 +87,8 @@ class Bulk:
             if not any(self._book.of(mapper) for mapper in affected):
                 return None
             return self._watch.widely(state, affected, _what(state, found, top))
+        if top is state.statement and not isinstance(top, Insert):
+            state.statement = top = called_once(top, state.parameters)
         mapper = entity_of(top) or self._book.owner(table)
         if mapper is None:
             named = [link for link in links(self._book.mappers) if link.secondary is table]

@@ -121,7 +121,7 @@ class Changes:
         state, mapper, session = job.state, job.mapper, job.state.session
         asked = None if job.told else keys_asked(job.dml, state.parameters, mapper)
         if is_wild(job.dml) and asked is None:
-            what = "a condition that picks rows by chance"
+            what = "a condition that picks rows by chance, or calls a function that may do so"
             return self._unknown(state, mapper, deletes=job.deletes, what=what)
         if not job.told and asked is None and not self._is_certain(job):
             what = "a condition that other writers may change, where the database does not return what was changed"

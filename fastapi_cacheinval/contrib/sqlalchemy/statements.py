@@ -21,6 +21,7 @@ from sqlalchemy import (
     Insert,
     Null,
     Table,
+    TextClause,
     True_,
     UnaryExpression,
     Update,
@@ -28,8 +29,12 @@ from sqlalchemy import (
 from sqlalchemy.orm import FromStatement, Mapper
 from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.visitors import cloned_traverse
+
+from fastapi_cacheinval.contrib.sqlalchemy.functions import STEADY, is_safe, is_safe_text
 
 __all__ = [
+    "called_once",
     "elements",
     "entity_of",
     "extra_tables",
@@ -41,31 +46,8 @@ __all__ = [
     "writes",
 ]
 
-# What comes out otherwise each time it is asked, whatever the rows are.
-_WILD = frozenset(
-    {
-        *("random", "rand", "randomblob", "random_normal", "uuid", "uuid4", "uuidv7", "uuid_generate_v1"),
-        *("uuid_generate_v4", "gen_random_uuid", "newid", "newsequentialid", "sys_guid"),
-        *("nextval", "next_value", "setval"),
-    }
-)
-# What comes out the same for the same rows, on every database.
-_STEADY = frozenset(
-    {
-        "lower",
-        "upper",
-        "coalesce",
-        "abs",
-        "length",
-        "char_length",
-        "trim",
-        "ltrim",
-        "rtrim",
-        "substr",
-        "replace",
-        "nullif",
-    }
-)
+# A clause of these packages says by its kind what it does; one of the app's own may be compiled into anything.
+_KNOWN = frozenset({"sqlalchemy", "sqlmodel"})
 _PLAIN = (
     BindParameter,
     BinaryExpression,
@@ -180,16 +162,52 @@ def reads_other_tables(dml: Any) -> bool:
 
 
 def is_wild(dml: Any) -> bool:
-    """Whether its condition picks rows by chance: asked again, it picks others."""
-    for one in elements(*dml._where_criteria):  # noqa: SLF001
-        if _function(one) in _WILD or one.__visit_name__ in ("tablesample", "next_value_func", "sequence"):
-            return True
-    return False
+    """Whether its condition may come out otherwise when it is asked again, or do something besides."""
+    options = (getattr(option, "where_criteria", None) for option in dml._with_options)  # noqa: SLF001
+    return any(not _may_be_repeated(one) for one in elements(*dml._where_criteria, *_expressions(options)))  # noqa: SLF001
 
 
-def _function(one: Any) -> str | None:
-    is_one = isinstance(one, FunctionElement)
-    return str(getattr(cast("Any", one), "name", "")).lower() if is_one else None
+def _may_be_repeated(one: Any) -> bool:
+    is_function = isinstance(one, FunctionElement)
+    if is_function:
+        function = cast("Any", one)
+        return is_safe(str(getattr(function, "name", "")), tuple(getattr(function, "packagenames", ())))
+    if isinstance(one, BindParameter):
+        return one.callable is None
+    if isinstance(one, TextClause):
+        return is_safe_text(one.text)
+    if getattr(one, "is_literal", False):
+        return is_safe_text(str(one.name))
+    known = type(one).__module__.partition(".")[0] in _KNOWN
+    return known and one.__visit_name__ not in ("tablesample", "sequence")
+
+
+def called_once(dml: Any, parameters: Any) -> Any:
+    """An UPDATE or a DELETE with the values of the `bindparam(callable_=...)` in its condition, each called once.
+
+    It is the statement itself where there are none, or where they stand in a query.
+    """
+    every = list(elements(*dml._where_criteria))  # noqa: SLF001
+    if not any(isinstance(one, BindParameter) and one.callable is not None for one in every):
+        return dml
+    if any(isinstance(one, FromClause) and not isinstance(one, Table) for one in every):
+        return dml
+    sets: Any = [parameters or {}] if isinstance(parameters, Mapping | None) else parameters
+    given = {name for each in sets for name in each}
+    values: dict[str, Any] = {}
+
+    def call(bind: Any) -> None:
+        if bind.callable is not None:
+            if bind.key not in values:
+                values[bind.key] = None if bind.key in given else bind.callable()
+            bind.value, bind.callable = values[bind.key], None
+
+    made: Any = dml._generate()  # noqa: SLF001
+    made._where_criteria = tuple(  # noqa: SLF001
+        cloned_traverse(each, {"maintain_key": True}, {"bindparam": call})
+        for each in dml._where_criteria  # noqa: SLF001
+    )
+    return made
 
 
 def is_own(dml: Any, names: frozenset[str] = frozenset()) -> bool:
@@ -199,7 +217,7 @@ def is_own(dml: Any, names: frozenset[str] = frozenset()) -> bool:
         return False
     for one in elements(*dml._where_criteria):  # noqa: SLF001
         if isinstance(one, FunctionElement):
-            if _function(one) not in _STEADY:
+            if str(getattr(cast("Any", one), "name", "")).lower() not in STEADY:
                 return False
         elif isinstance(one, ColumnClause):
             if cast("Any", one).key in names:
