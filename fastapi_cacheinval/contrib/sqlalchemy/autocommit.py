@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import is_set_to_autocommit
 
-__all__ = ["stands"]
+__all__ = ["stands", "will_stand"]
 
 
 def stands(connection: Connection) -> bool:
@@ -33,3 +33,13 @@ def stands(connection: Connection) -> bool:
         except NotImplementedError:
             pass
     return getattr(made, "autocommit", False) is True
+
+
+def will_stand(connection: Connection) -> bool:
+    """Whether the next write on a connection will be committed at once; a driver may begin a transaction for it."""
+    if not stands(connection):
+        return False
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        return driver.isolation_level is None or getattr(driver, "autocommit", None) is True
+    return not callable(getattr(driver, "is_in_transaction", None)) or is_set_to_autocommit(connection)

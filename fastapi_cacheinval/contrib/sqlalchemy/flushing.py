@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -211,6 +212,15 @@ class Flushes:
     def finished(self, session: Session) -> list[Connection]:
         """The connections on which flushes since the last call have written rows with tags; once each flush is over."""
         return self._finished.pop(session, [])
+
+    @contextmanager
+    def writing(self, session: Session, connections: Iterable[Connection]) -> Generator[None]:
+        """Around rows with tags that are written in autocommit without a flush: where that fails, as in a flush."""
+        self._finished.setdefault(session, []).extend(connections)
+        try:
+            yield
+        finally:
+            self._finished.pop(session, None)
 
     def failed(self, session: Session) -> list[Connection]:
         """The connections on which a flush that has failed had written rows with tags: what it wrote is not known."""

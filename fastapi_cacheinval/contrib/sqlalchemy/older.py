@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import inspect
 from sqlalchemy.orm import Mapper
 
-from fastapi_cacheinval.contrib.sqlalchemy.autocommit import stands
+from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Places
 from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row
@@ -107,17 +107,12 @@ class Older:
     @contextmanager
     def _settled(self, session: Any, mappers: list[Mapper[Any]]) -> Generator[None]:
         """What is written in autocommit is purged at its end, and everything where it fails in the midst."""
-        tagged = [mapper for mapper in mappers if self._book.tagged(mapper)]
-        try:
+        # A session that has failed gives no connection, and its error is not the one to be heard of.
+        connections = [connection_of(session, mapper) for mapper in mappers if self._book.tagged(mapper)]
+        with self._watch.flushes.writing(session, filter(will_stand, connections)):
             yield
-        except BaseException:
-            for mapper in tagged:
-                if stands(connection_of(session, mapper)):
-                    self._ledger.add_everything(session)
-                    self._watch.settle(session, connection_of(session, mapper))
-            raise
-        for mapper in tagged:
-            self._watch.settle(session, connection_of(session, mapper))
+        for connection in connections:
+            self._watch.settle(session, connection)
 
     def _places(self, mapper: Mapper[Any], rows: list[Any]) -> Places:
         found = [key_of_row(row, mapper) for row in rows]
