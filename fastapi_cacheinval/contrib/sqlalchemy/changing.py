@@ -13,7 +13,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row, keys_asked, 
 from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
 from fastapi_cacheinval.contrib.sqlalchemy.running import Ran, connection_for, is_bulk, options_of, run, tells
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of, keys
-from fastapi_cacheinval.contrib.sqlalchemy.statements import is_own, is_wild, target_of
+from fastapi_cacheinval.contrib.sqlalchemy.statements import criteria_of, is_own, is_wild, target_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
 __all__ = ["Changes"]
@@ -133,7 +133,7 @@ class Changes:
         with reading(job.connection, self._book, options_of(state)) as reader:
             if asked is None:
                 query: Any = select(*keys(mapper)).with_for_update(key_share=not job.deletes, of=keys(mapper)[0])
-                query = query.where(*job.dml._where_criteria).options(*job.dml._with_options)  # noqa: SLF001
+                query = query.where(*job.dml._where_criteria).options(*criteria_of(job.dml))  # noqa: SLF001
                 found = reader.identities(query, state.parameters)
             else:
                 found = reader.present(mapper, asked, gone=job.deletes)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Connection, Delete, Update
+from sqlalchemy import Connection, Delete, TextClause, Update
 from sqlalchemy.engine import CursorResult, Result
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
@@ -82,12 +82,22 @@ def shows(dml: Any, columns: Sequence[Any]) -> bool:
     return returned.issuperset(columns)
 
 
+def _takes_no_more(dml: Any) -> bool:
+    """Whether more columns would change what the app sees of its own `RETURNING`: of text (`*`), of a column twice."""
+    every: Any = dml._all_selected_columns if dml._returning else ()  # noqa: SLF001
+    if any(isinstance(one, TextClause) or getattr(one, "is_literal", False) for one in every):
+        return True
+    return len(set(every)) < len(every)
+
+
 def tells(state: ORMExecuteState, dml: Any, connection: Connection, columns: Sequence[Any]) -> bool:
     """Whether the database says these columns of each row that an UPDATE or a DELETE changes."""
     if dml._returning and (shows(dml, columns) or dml is not state.statement):  # noqa: SLF001
         return shows(dml, columns)
     table, dialect, given = target_of(dml), connection.dialect, bool(dml._return_defaults)  # noqa: SLF001
     if dml is not state.statement or state.is_executemany or given or table is None:
+        return False
+    if _takes_no_more(dml):
         return False
     kind = "delete" if isinstance(dml, Delete) else "update"
     if not (table.implicit_returning and getattr(dialect, f"{kind}_returning")):
@@ -106,7 +116,9 @@ def run(state: ORMExecuteState, dml: Any, columns: Sequence[Any], *, telling: bo
         count = -1 if cursor is None else cursor.rowcount
         return Ran(result, None, where_of(result), None if count < 0 else count)
     if dml._returning and not shows(dml, columns):  # noqa: SLF001
-        result, rows = _looked_at(state, dml.returning(*columns), columns)
+        # Under names of their own: one that the app has given to another column would be taken for both.
+        named = [column.label(f"cacheinval_{number}") for number, column in enumerate(columns)]
+        result, rows = _looked_at(state, dml.returning(*named), named)
         # The app sees the columns that it has asked for, and nothing of those behind them.
         return Ran(result.columns(*range(len(result.keys()) - len(columns))), rows, where_of(result))
     if dml._returning:  # noqa: SLF001
@@ -152,10 +164,16 @@ def _cursor_of(result: Any) -> Any:
     return cast("Any", cursor) if is_one else None
 
 
+def _nothing(_: object) -> tuple[()]:
+    return ()
+
+
 def _reader(cursor: Any, columns: Sequence[Any]) -> Any:
     if not cursor.returns_rows:
         # A listener of the app has put another statement in its place.
         return None
+    if not columns:
+        return _nothing
     try:
         return cursor._tuple_getter(columns)  # noqa: SLF001  # as SQLAlchemy does for synchronize_session="fetch"
     except KeyError:

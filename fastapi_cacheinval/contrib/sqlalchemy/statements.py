@@ -35,6 +35,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.functions import STEADY, is_safe, is_
 
 __all__ = [
     "called_once",
+    "criteria_of",
     "elements",
     "entity_of",
     "extra_tables",
@@ -161,9 +162,15 @@ def reads_other_tables(dml: Any) -> bool:
     return False
 
 
+def criteria_of(dml: Any) -> list[Any]:
+    """The options of a write that say which rows it means; the others say how what it returns is loaded."""
+    options: Any = dml._with_options  # noqa: SLF001
+    return [option for option in options if option._is_criteria_option]  # noqa: SLF001
+
+
 def is_wild(dml: Any) -> bool:
     """Whether its condition may come out otherwise when it is asked again, or do something besides."""
-    options = (getattr(option, "where_criteria", None) for option in dml._with_options)  # noqa: SLF001
+    options = (getattr(option, "where_criteria", None) for option in criteria_of(dml))
     return any(not _may_be_repeated(one) for one in elements(*dml._where_criteria, *_expressions(options)))  # noqa: SLF001
 
 
@@ -213,7 +220,7 @@ def called_once(dml: Any, parameters: Any) -> Any:
 def is_own(dml: Any, names: frozenset[str] = frozenset()) -> bool:
     """Whether its condition is about the row at hand alone, and about none of these columns: a locked row keeps it."""
     target = target_of(dml)
-    if dml._with_options:  # noqa: SLF001
+    if criteria_of(dml):
         return False
     for one in elements(*dml._where_criteria):  # noqa: SLF001
         if isinstance(one, FunctionElement):

@@ -13,14 +13,27 @@ from sqlalchemy import (
     Engine,
     Update,
     bindparam,
+    create_engine,
     delete,
     event,
     func,
     insert,
+    literal_column,
     select,
+    text,
     update,
 )
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    load_only,
+    mapped_column,
+    selectinload,
+    sessionmaker,
+)
+from sqlalchemy.pool import StaticPool
 
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import UnknownRows, collect_changes
@@ -273,6 +286,30 @@ ALIKE: dict[str, Callable[[Session], Any]] = {
         update(TABLE).where(TABLE.c.id == bindparam("which")), [{"which": 1, "price": 4}, {"which": 2, "price": 5}]
     ),
     "update by key": lambda s: s.execute(update(Product), [{"id": 1, "price": 4}, {"id": 2, "brand_id": 2}]),
+    "update returning a label": lambda s: s.execute(
+        update(Product).values(price=4).returning(Product.kind.label("id"), Product.kind.label("cacheinval_1"))
+    ),
+    "update returning twice": lambda s: s.execute(
+        update(Product).values(price=4).returning(Product.price, Product.price)
+    ),
+    "core update returning a label": lambda s: s.execute(
+        update(TABLE).values(price=4).returning(TABLE.c.kind.label("id"))
+    ),
+    "core update returning twice": lambda s: s.execute(
+        update(TABLE).where(TABLE.c.id == 1).values(brand_id=2).returning(TABLE.c.price, TABLE.c.price)
+    ),
+    "core update returning text": lambda s: s.execute(
+        update(TABLE).where(TABLE.c.id == 1).values(brand_id=2).returning(text("*"))
+    ),
+    "core delete returning text": lambda s: s.execute(
+        delete(TABLE).where(TABLE.c.id == 1).returning(literal_column("*"))
+    ),
+    "update with loader options": lambda s: s.execute(
+        update(Product)
+        .values(brand_id=2)
+        .returning(Product)
+        .options(selectinload(Product.notes), load_only(Product.price))
+    ),
     "delete": lambda s: s.execute(delete(Product).where(Product.id == 2)),
     "delete labels": lambda s: s.execute(delete(Label)),
     "delete returning": lambda s: s.execute(delete(Label).returning(Label.text)),
@@ -377,3 +414,69 @@ def test_an_executemany_that_fails_half_way_and_is_committed_purges_everything(s
         session.commit()
     assert (60, "") in rows(store.engine, Label)
     assert [receipt for receipt in receipts if receipt.everything]
+
+
+class Unreturned(DeclarativeBase):
+    """Tables that are set to get no `RETURNING` that the app has not written."""
+
+
+class Item(Unreturned):
+    __tablename__ = "item"
+    __table_args__ = {"implicit_returning": False}  # noqa: RUF012
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        update(Item).where(Item.id == 1).values(name="b").returning(Item.name),
+        update(Item).where(Item.name == "a").values(name="b").returning(Item.name),
+        delete(Item).where(Item.id == 1).returning(Item.name),
+        delete(Item).where(Item.name == "a").returning(text("*")),
+        select(Item).from_statement(update(Item).where(Item.name == "a").values(name="b").returning(Item)),
+    ],
+)
+def test_the_apps_own_returning_may_lack_the_key(statement: Any) -> None:
+    """Where nothing is added to it, the rows are looked up, and what it returns is the same."""
+    seen: list[Any] = []
+    for watched in (True, False):
+        engine, cache = create_engine("sqlite://", poolclass=StaticPool), HTTPCache()
+        Unreturned.metadata.create_all(engine)
+        sessions = sessionmaker(engine)
+        with sessions.begin() as session:
+            session.add_all([Item(id=1, name="a"), Item(id=2, name="c")])
+        collector = collect_changes(sessions, cache, {Item: ["item:{id}", "name:{name}"]})
+        if not watched:
+            collector.stop()
+        with capture_invalidations(cache) as receipts, sessions() as session:
+            seen.append([[getattr(one, "name", one) for one in row] for row in session.execute(statement)])
+            session.commit()
+        if watched:
+            collector.stop()
+            assert set(tags_of(receipts)[0]) >= {"item:1", "name:a"}
+            assert not receipts[0].everything
+        engine.dispose()
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("isolation", ["SERIALIZABLE", "AUTOCOMMIT"])
+@pytest.mark.parametrize("kind", ["insert", "update", "save"])
+def test_an_older_bulk_method_that_fails_raises_the_error_of_the_database(
+    make_store: Callable[..., Store], kind: str, isolation: Any
+) -> None:
+    """The app hears what it hears without a watch; what had been written in autocommit purges everything."""
+    store = make_store()
+    sessions = sessionmaker(store.engine.execution_options(isolation_level=isolation), class_=store.sessions.class_)
+    calls: dict[str, Callable[[Session], None]] = {
+        "insert": lambda s: s.bulk_insert_mappings(Label, [{"id": 50}, {"id": 1}]),  # type: ignore[arg-type]
+        "update": lambda s: s.bulk_update_mappings(Product, [{"id": 1, "price": 1}, {"id": 2, "brand_id": 99}]),  # type: ignore[arg-type]
+        "save": lambda s: s.bulk_save_objects([Label(id=50), Label(id=1)]),
+    }
+    with capture_invalidations(store.cache) as receipts, sessions() as session:
+        with pytest.raises(IntegrityError):
+            calls[kind](session)
+        session.rollback()
+        assert session.execute(update(Product).where(Product.id == 3).values(price=1)).rowcount == 1  # type: ignore[attr-defined]
+        session.commit()
+    assert any(receipt.everything for receipt in receipts) == (isolation == "AUTOCOMMIT")
