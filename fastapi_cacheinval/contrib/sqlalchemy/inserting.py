@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from sqlalchemy import Connection, Insert, Result
 from sqlalchemy.engine import CursorResult
@@ -18,6 +19,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.running import (
     where_of,
 )
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of, keys
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import restore_key, returned_by_default
 from fastapi_cacheinval.contrib.sqlalchemy.statements import target_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
@@ -82,10 +84,34 @@ class Inserts:
             able = able and dialect.insert_executemany_returning
         if not dml._returning and not able:  # noqa: SLF001
             return self._unknown(state, mapper, "an INSERT without its primary keys")
+        one, number = not dml._returning and not bulk and _is_one_row(state, dml), False  # noqa: SLF001
+        if one:
+            # What SQLAlchemy makes of it says how the app's result gets its key.
+            names = list(cast("Mapping[str, Any]", state.parameters or {}))
+            written: Any = dml.compile(dialect=dialect, column_keys=names or None)
+            if written.implicit_returning:
+                return self._says_itself(state, dml, mapper, columns, written)
+            number = bool(written.postfetch_lastrowid)
         asked = keys(mapper) if state.is_orm_statement else columns
         ran = run_inserting(state, dml, columns, asked)
+        if number:
+            restore_key(ran.result)
         self._read(state, dml, mapper, ran.rows, ran.connection)
         return ran.result
+
+    def _says_itself(
+        self, state: ORMExecuteState, dml: Any, mapper: Mapper[Any], columns: list[Any], written: Any
+    ) -> Result[Any]:
+        """Run an upsert of one row for which SQLAlchemy itself asks the database for the key, if for all of it."""
+        returned = [column.name for column in written.implicit_returning]
+        if not {column.name for column in columns} <= set(returned):
+            return self._unknown(state, mapper, "an upsert that is given a part of its primary key")
+        result = state.invoke_statement()
+        rows = returned_by_default(result)
+        places = [returned.index(column.name) for column in columns]
+        found = None if rows is None else [tuple(row[place] for place in places) for row in rows]
+        self._read(state, dml, mapper, found, where_of(result))
+        return result
 
     def _read(
         self,

@@ -145,7 +145,9 @@ def run_inserting(state: ORMExecuteState, dml: Any, columns: Sequence[Any], keys
         return Ran(no_rows(), rows, connection)
     cursor = _cursor_of(result)
     if cursor is not None:
-        cursor.context._rowcount = None if rows is None else len(rows)  # noqa: SLF001
+        if rows is not None and cursor.context.dialect.name == "sqlite":
+            # Its driver counts rows as they are fetched; others have no count of an INSERT, or the same.
+            cursor.context._rowcount = len(rows)  # noqa: SLF001
         hide_rows(cursor)
         return Ran(cursor, rows, connection)
     return Ran(result, rows, connection)

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import sqlalchemy
 from sqlalchemy import Connection, Result
-from sqlalchemy.engine import ChunkedIteratorResult
+from sqlalchemy.engine import ChunkedIteratorResult, CursorResult
 from sqlalchemy.engine import cursor as _cursor
 from sqlalchemy.orm import Mapper, Session
 
@@ -27,6 +27,8 @@ __all__ = [
     "no_rows",
     "prebuffer",
     "registries",
+    "restore_key",
+    "returned_by_default",
 ]
 
 # From 2.1 on a session flushes before statements on tables, too.
@@ -114,3 +116,27 @@ def hide_rows(result: Any) -> None:
     result._metadata = _of_cursors._NO_RESULT_METADATA  # noqa: SLF001
     result.cursor_strategy = _of_cursors._NO_CURSOR_DML  # noqa: SLF001
     result._reset_memoizations()  # noqa: SLF001
+
+
+def returned_by_default(result: Any) -> list[Any] | None:
+    """The rows of the `RETURNING` that SQLAlchemy itself adds to an INSERT; None where it has not added one."""
+    is_one = isinstance(result, CursorResult)
+    context: Any = cast("Any", result).context if is_one else None
+    if context is None or not context._is_implicit_returning:  # noqa: SLF001
+        return None
+    return list(context.returned_default_rows or ())
+
+
+def restore_key(result: Any) -> None:
+    """Give the result of an INSERT of one row the key that it has without `RETURNING`: by the last row's number."""
+    is_one = isinstance(result, CursorResult)
+    if not is_one:
+        return
+    context: Any = cast("Any", result).context
+    number = context.get_lastrowid()
+    if number is None or number < 0:
+        # Some drivers do not say it where rows are returned.
+        number = context.root_connection.exec_driver_sql("SELECT last_insert_rowid()").scalar()
+        context.get_lastrowid = lambda: number
+    get = context.compiled._inserted_primary_key_from_lastrowid_getter  # noqa: SLF001
+    context.inserted_primary_key_rows = [get(number, context.compiled_parameters[0])]
