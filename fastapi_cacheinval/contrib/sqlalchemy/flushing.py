@@ -68,8 +68,11 @@ class Flushes:
         """Read what is known to change, many rows at a time."""
         flush = self._running[session] = _Flush()
         changed = [target for target in session.dirty if session.is_modified(target)]
-        self._read(session, flush, changed, gone=False)
+        written = [target for target in changed if session.is_modified(target, include_collections=False)]
+        self._read(session, flush, written, gone=False)
         self._read(session, flush, session.deleted, gone=True)
+        known = {id(target) for target in written}
+        self._read_beside(session, flush, [target for target in changed if id(target) not in known])
         self._relate(session, flush, [*changed, *session.new])
 
     def _relate(self, session: Session, flush: _Flush, changed: Iterable[Any]) -> None:
@@ -83,11 +86,15 @@ class Flushes:
                 related = [each for each in (*history.added, *history.deleted) if each is not None]
                 # New ones are written, and looked at then.
                 related_ones += (target, *related) if related else ()
-        for connection, mapper, identities in self._read(session, flush, related_ones, gone=False):
+        self._read_beside(session, flush, related_ones)
+
+    def _read_beside(self, session: Session, flush: _Flush, targets: Iterable[Any]) -> None:
+        """Read the tags of rows that may not be written themselves, now and after the flush; nobody waits for them."""
+        for connection, mapper, identities in self._read(session, flush, targets, gone=False, lock=False):
             flush.later(connection).update((mapper, each) for each in identities)
 
     def _read(
-        self, session: Session, flush: _Flush, targets: Iterable[Any], *, gone: bool
+        self, session: Session, flush: _Flush, targets: Iterable[Any], *, gone: bool, lock: bool = True
     ) -> list[tuple[Connection, Mapper[Any], list[Identity]]]:
         """Read the tags of objects that have rows, where these are; returns the rows."""
         by_class: Targets = {}
@@ -102,7 +109,7 @@ class Flushes:
                 found = [_identity(_state(each)) for each in ([target] if session.connection_callable else those)]
                 places.setdefault(where, []).extend(each for each in found if each is not None)
         for (connection, mapper), identities in places.items():
-            self._read_of(session, connection, flush, mapper, identities, gone=gone)
+            self._read_of(session, connection, flush, mapper, identities, gone=gone, lock=lock)
         return [(*where, identities) for where, identities in places.items()]
 
     def _read_of(
@@ -114,13 +121,16 @@ class Flushes:
         identities: list[Identity],
         *,
         gone: bool,
+        lock: bool = True,
     ) -> None:
         fresh = [each for each in identities if (connection, mapper, each) not in flush.read]
-        flush.read.update((connection, mapper, each) for each in fresh)
+        if lock:
+            # What is not locked is read once more if the flush turns out to write it.
+            flush.read.update((connection, mapper, each) for each in fresh)
         if not fresh or not (self._book.concerns(mapper) if gone else self._book.tagged(mapper)):
             return
         with reading(connection, self._book) as reader:
-            self._ledger.add(session, list(reader.tags(mapper, fresh, lock=True)))
+            self._ledger.add(session, list(reader.tags(mapper, fresh, lock=lock)))
             if gone:
                 if any(self._book.tagged(each) for each in self._book.along(mapper)):
                     # Nobody may add to what goes along with them.
@@ -138,15 +148,19 @@ class Flushes:
         """Note what goes or changes along with rows that are about to be deleted; what stays is read again after it."""
         fallen: dict[Mapper[Any], list[Identity]] = {}
         stays: dict[Mapper[Any], list[Identity]] = {}
+        beside: dict[Mapper[Any], list[Identity]] = {}
         for other, identity, goes in list(reader.fallen(mapper, identities)):
             (fallen if goes else stays).setdefault(other, []).append(identity)
         for other, these in ((mapper, identities), *fallen.items()):
             for neighbour, identity in list(reader.neighbours(other, these)):
-                stays.setdefault(neighbour, []).append(identity)
-        for other, these in stays.items():
+                beside.setdefault(neighbour, []).append(identity)
+        for other, these in (*stays.items(), *beside.items()):
             again.update((other, each) for each in these)
         for other, these in (*fallen.items(), *stays.items()):
             self._ledger.add(session, list(reader.tags(other, these, lock=True)))
+        for other, these in beside.items():
+            # Nothing is written in these rows: who links them waits for nobody without a watch, and with one neither.
+            self._ledger.add(session, list(reader.tags(other, these, lock=False)))
 
     # -- while it runs --------------------------------------------------------------------------
 

@@ -1,4 +1,7 @@
-"""Statements on association tables: the rows on both sides are what changes."""
+"""Statements on association tables: the tags of the rows on both sides are what changes.
+
+Nothing is written in these rows, and nobody waits for them: they are read before and after, and not locked.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ class Links:
         if on_conflict(dml) != set():
             return self._unknown(state, named, "an INSERT that may replace links")
         connection, options = connection_for(state, None), options_of(state)
-        self._watch.flushes.read_again(state.session, places, connection, options, lock=True)
+        self._watch.flushes.read_again(state.session, places, connection, options)
         result = state.invoke_statement()
         self._watch.flushes.read_again(state.session, places, connection, options)
         return result
@@ -71,7 +74,7 @@ class Links:
                 places.update((link.other, each) for each in reader.identities(query, state.parameters))
             size: Any = select(func.count()).select_from(table).where(*dml._where_criteria)  # noqa: SLF001
             count = sum(each[0] for each in reader.identities(size, state.parameters))
-        self._watch.flushes.read_again(session, places, connection, options, lock=True)
+        self._watch.flushes.read_again(session, places, connection, options)
         ran = run(state, dml, columns, telling=told)
         if not told:
             agrees = ran.count == count

@@ -225,3 +225,38 @@ def test_a_statement_flushes_as_it_does_without_a_watch(
             session.commit()
             counts.append((found.rowcount, set(session.scalars(select(Product.id)))))
     assert counts[0] == counts[1]
+
+
+# -- locks -------------------------------------------------------------------------------------
+
+
+def unlabelled(session: Session) -> None:
+    product = session.get_one(Product, 2)
+    product.labels.clear()
+
+
+def unlinked(session: Session) -> None:
+    session.execute(delete(labels).where(labels.c.product_id == 2))
+
+
+@pytest.mark.parametrize("write", [labelled, linked, unlabelled, unlinked, deleted_by_flush, deleted])
+def test_the_other_side_of_a_link_is_not_locked(
+    make_store: Callable[..., Store], write: Callable[[Session], None]
+) -> None:
+    """Two transactions that hang the same label on two products go on side by side, as they do without a watch."""
+    store = make_store({Product: ["product:{id}", "kind:{kind}"], Label: ["label:{id}", "text:{text}"]})
+    with store.sessions.begin() as session:
+        session.execute(insert(labels).values(product_id=2, label_id=1))
+    locked: list[str] = []
+
+    def note(_: object, statement: Any, *__: object) -> None:
+        if getattr(statement, "_for_update_arg", None) is not None:
+            locked.extend(str(each) for each in statement.get_final_froms())
+
+    with listening(store.engine, "before_execute", note), store.purged() as tags, store.sessions.begin() as session:
+        write(session)
+    assert "label" not in locked
+    if write not in (deleted_by_flush, deleted):
+        assert locked == []
+    if write is not deleted_by_flush:
+        assert tags >= {"label:1", "text:"}
