@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -120,7 +120,7 @@ async def test_a_response_with_more_tags_than_that_is_not_stored(way: str, honou
             response.headers["surrogate-key"] = " ".join(MANY[: 5_000 if way == "both" else None])
         if way == "stream":
 
-            async def chunks() -> Any:
+            async def chunks() -> AsyncIterator[bytes]:
                 yield b"b"
                 add_tags(*MANY)
                 yield b"ig"
