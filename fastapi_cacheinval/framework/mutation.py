@@ -247,9 +247,18 @@ class Mutation(Purging):
         self.changes.close()
         return held, fence
 
+    def _tell_of_ignored_tags(self) -> None:
+        """Say once of a route that its `tags.add()` does nothing: the declaration may stand on a router far away."""
+        plan = self._plan()
+        if plan is None or not plan.only_reads or not self.request_tags().count:
+            return
+        if self.app_context.log_once.level(("ignored tags", plan.path)) > logging.DEBUG:
+            logger.info("%s adds tags, and invalidates_nothing() applies: they are not purged", plan.path)
+
     async def ended(self) -> None:
         """The app has returned: all that could commit has."""
         held, fence = self._ended()
+        self._tell_of_ignored_tags()
         if self._goes_on:
             self._purged.clear()
         due = self._due()
