@@ -173,7 +173,8 @@ class HTTPCache:
 
         Percent-encoded or decoded; with or without the root path that the app is served under, so that
         `str(request.url_for(...))` will do. A process without the app, such as a worker, does not know the root path:
-        of a whole URL it purges every path that may be below one. It may carry a client's data and never raises.
+        of a whole URL it purges every path that may be below one, and of a path that path alone, so give it without
+        the root path there. It may carry a client's data and never raises.
         """
         flag(soft, "soft")
         return await self._core.purge(tuple(map(path_tag, self._core.root_paths.paths_of(path))), soft=soft, wait=wait)

@@ -1,8 +1,8 @@
-"""How much an unsafe request purges, by how it ended and whether its handler ran."""
+"""How much an unsafe request purges, by what is known of its handler and by the status that leaves."""
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, IntEnum
 
 __all__ = ["Extent", "Handler", "extent_of"]
 
@@ -10,12 +10,21 @@ __all__ = ["Extent", "Handler", "extent_of"]
 _ELSEWHERE = frozenset({307, 308})
 
 
-class Handler(Enum):
-    """What is known of the handler when the response begins."""
+class Handler(IntEnum):
+    """What is known of the handler. Where a request came to several, the greatest counts."""
 
-    RAN = "it ran, or something that may be one was given the request"
-    STOPPED = "the request came to a route, and the route's own dependencies answered it"
-    UNREACHED = "a middleware or a router answered, and no route was given the request"
+    UNREACHED = 0
+    """A middleware or a router answered or failed, and no route was given the request."""
+    STOPPED = 1
+    """The request came to a route, and the route's own dependencies answered it or failed."""
+    REFUSED = 2
+    """The handler itself chose a status of 400 or more."""
+    GIVEN = 3
+    """Something that may be a handler was given the request, and only the status tells what it did."""
+    FAILED = 4
+    """The handler raised an exception that chooses no status."""
+    RAN = 5
+    """The handler returned, or nobody knows what it did: it was cancelled, or it still runs."""
 
 
 class Extent(Enum):
@@ -26,16 +35,23 @@ class Extent(Enum):
     FACTS = "only what has been committed"
 
 
-def extent_of(status: int, handler: Handler, *, by_headers: bool) -> Extent:
-    """The extent for a response's status (100 to 999).
+def extent_of(status: int | None, handler: Handler, *, by_headers: bool) -> Extent:
+    """The extent for the status that leaves (100 to 999), or None where the app raised or was cancelled.
 
-    A status of 400 or more changes nothing. Where no handler ran, RFC 9111 section 4.4 still has the target
-    invalidated; `by_headers` keeps to that but for 307 and 308. Routes with policies are stricter: a redirect that
-    no handler made, and any answer of a route's dependencies, purges nothing, or anybody could keep a page cold.
+    A handler that ran purges all, whatever a middleware makes of its answer; so does one that raised, unless the app
+    answers that with a 4xx of its own. Otherwise a status of 400 or more changes nothing. Where no handler ran,
+    RFC 9111 section 4.4 still has the target invalidated; `by_headers` keeps to that but for 307 and 308. Routes with
+    policies are stricter: a redirect that no handler made, and any answer of a route's dependencies, purges nothing,
+    or anybody could keep a page cold.
     """
-    if status >= 400:
-        return Extent.FACTS
     if handler is Handler.RAN:
+        return Extent.ALL
+    if status is None:
+        # A handler that refused is over, and what failed after it may have committed.
+        return Extent.FACTS if handler <= Handler.STOPPED else Extent.ALL
+    if status >= 400:
+        return Extent.ALL if handler is Handler.FAILED and status >= 500 else Extent.FACTS
+    if handler >= Handler.GIVEN:
         return Extent.ALL
     if status in _ELSEWHERE:
         return Extent.FACTS

@@ -42,8 +42,8 @@ class RootPaths:
         """Note a root path, which may be empty; `asked` says that a request came by it, so that it is the whole one."""
         self._asked = self._asked or asked or bool(root)
         if root not in self._roots and len(self._roots) < _MOST:
-            # The path of a URL is made without the slash at its end.
-            self._roots.update(dict.fromkeys((root, root.rstrip("/"))))
+            # The path of a URL is made without the slash at its end, and with one in front.
+            self._roots.update(dict.fromkeys((root, root.rstrip("/"), "/" + root.strip("/") if root else "")))
 
     def paths_of(self, url: str) -> tuple[str, ...]:
         """The paths that a URL or a path may stand for, as it is written and below each root path. Never raises.

@@ -47,7 +47,8 @@ def bounded_tags(texts: Iterable[str]) -> tuple[str, ...]:
     tags: dict[str, None] = {}
     left = MOST_TAG_BYTES
     for text in texts:
-        left -= cost_of(text)
+        # Nothing costs something too: each is looked at.
+        left -= cost_of(text) or 1
         if left < 0 or len(tags) > MOST_TAGS:
             return (ALL,)
         tag = normalise_tag(text)

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections.abc import Iterable, Mapping
 from contextvars import Context
+from itertools import islice
 
 from fastapi_cacheinval.bus.local import LocalBus
 from fastapi_cacheinval.connections.urls import Connect
@@ -16,7 +17,7 @@ from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.root_paths import RootPaths
 from fastapi_cacheinval.core.statistics import Statistics
-from fastapi_cacheinval.core.tag_limits import bounded_tags
+from fastapi_cacheinval.core.tag_limits import MOST_TAGS, bounded_tags
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.body_budget import BodyBudget
 from fastapi_cacheinval.engine.clocks import SystemClock, checked_clock
@@ -169,7 +170,7 @@ class Internals:
 
     def normalised(self, tags: tuple[str, ...]) -> tuple[str, ...]:
         """Tags in normal form, of too many the one of everything; what is left of none is dropped and counted."""
-        self.counters.dropped_tags += sum(not tag for tag in tags)
+        self.counters.dropped_tags += sum(not tag for tag in islice(tags, MOST_TAGS))
         return bounded_tags(tags)
 
     def linked(self, causes: Iterable[Mapping[str, str]]) -> Carrier:

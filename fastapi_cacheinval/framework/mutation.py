@@ -1,16 +1,18 @@
 """Unsafe requests: what they purge, and when.
 
-The rules: an answer below 400 that a handler made purges what the route declares, what was added on the
-way, the target path and its parent collection (`core.extent` has the rest); a status of 400 or more purges
-only what was told to be committed; an exception or a cancellation has an unknown outcome and purges. Where
-something can still commit after the response has begun, the response is held until the app returns: commit,
-purge, release. Past its bounds it is released with its tags fenced, and purged again when the app returns.
+The rules: a handler that ran purges what the route declares, what was added on the way, the target path
+and its parent collection, whatever status leaves; one that refused, and a request that came to no handler, purge
+only what was told to be committed (`core.extent` has the rest). Where something can still commit after
+the response has begun, the response is held until the app returns: commit, purge, release. Past its bounds it is
+released with its tags fenced, and purged again when the app returns. What is answered before the app is done, in
+several messages, with a background task or in place of a handler that still runs, is purged again as well.
 Purges run in tasks of the cache's own, so that they survive the request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable
 from enum import Enum
@@ -62,6 +64,9 @@ class Mutation(Purging):
         self._releasing: asyncio.Task[None] | None = None
         self._alarm: Any = None
         self._fence: int | None = None
+        # More may be written after the answer has begun than its purge can know.
+        self._goes_on = False
+        self._mark: asyncio.Handle | None = None
 
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """`cached()` is inert on an unsafe method."""
@@ -89,6 +94,20 @@ class Mutation(Purging):
             await self._started(message)
         else:
             await self.outer(message)
+            if self._state is _State.GONE and not self._goes_on:
+                self._look_on(message)
+
+    def _look_on(self, message: Message) -> None:
+        """Find out whether the app goes on after what it has just sent."""
+        if message["type"] == "http.response.start":
+            self._goes_on = self._arrival.running
+        elif message.get("more_body", False):
+            self._goes_on = True
+        elif self._mark is None:
+            self._mark = self.runtime.loop.call_soon(self._still_on)
+
+    def _still_on(self) -> None:
+        self._goes_on = True
 
     async def _started(self, message: Message) -> None:
         # Servers take names in any case, and so do we.
@@ -97,6 +116,9 @@ class Mutation(Purging):
         self._status = status
         if status < 400:
             self._note_headers(headers)
+        if self._extent() is Extent.ALL:
+            # A route class that answers by itself has passed them by.
+            self._declare_all()
         known = bool(self._due())
         late = self._can_still_commit()
         if late and (known or self.app_context.cache.expects_changes) and self._holdable(status, headers):
@@ -216,6 +238,8 @@ class Mutation(Purging):
         """Nothing is released late from here on; whether an answer is held, and the fence that stands."""
         if self._alarm is not None:
             self._alarm.cancel()
+        if self._mark is not None:
+            self._mark.cancel()
         held = self._state is _State.HELD
         if held:
             self._state = _State.GONE
@@ -223,15 +247,44 @@ class Mutation(Purging):
         self.changes.close()
         return held, fence
 
+    def _tell_of_ignored_tags(self) -> None:
+        """Say once of a route that its `tags.add()` does nothing: the declaration may stand on a router far away."""
+        plan = self._plan()
+        if plan is None or not plan.only_reads or not self.request_tags().count:
+            return
+        if self.app_context.log_once.level(("ignored tags", plan.path)) > logging.DEBUG:
+            logger.info("%s adds tags, and invalidates_nothing() applies: they are not purged", plan.path)
+
     async def ended(self) -> None:
         """The app has returned: all that could commit has."""
         held, fence = self._ended()
+        self._tell_of_ignored_tags()
+        if self._goes_on:
+            self._purged.clear()
+        due = self._due()
+        self._await_handler(due)
         # Before waiting for a client that may be slow to take what was released early.
-        await self._written(self._due(), fence)
+        await self._written(due, fence)
         if held:
             await self._release(b"done")
         elif self._releasing is not None:
             await asyncio.shield(self._releasing)
+
+    def _await_handler(self, purges: list[Purge]) -> None:
+        """Where a handler goes on in a thread, although its request has ended: fence, and purge once more after it."""
+        if not self._arrival.running:
+            return
+        fence, loop = self._fenced(purges), self.runtime.loop
+
+        def purge() -> None:
+            self._purged.clear()
+            self.runtime.own(self._write(self._due(), fence))
+
+        def ended() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it this replica
+                loop.call_soon_threadsafe(purge)
+
+        self._arrival.when_ended(ended)
 
     async def failed(self, error: BaseException) -> bool:
         """The app has raised or was cancelled: the outcome is unknown, so purge; a held answer is dropped."""
@@ -242,6 +295,7 @@ class Mutation(Purging):
         self._status = None
         self._declare_all()
         purges = self._due()
+        self._await_handler(purges)
         # Fenced as well, because a cancelled request cannot wait for the purge.
         purging = self.runtime.own(self._write(purges, fence, self._fenced(purges)))
         if not isinstance(error, Exception):

@@ -17,7 +17,7 @@ from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.grammar.fields import combined, first
-from fastapi_cacheinval.routes.arrival import Arrival, expecting
+from fastapi_cacheinval.routes.arrival import Arrival
 from fastapi_cacheinval.routes.bindings import InvalidParameter
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 
@@ -43,6 +43,8 @@ class Purging(Exchange):
         super().__init__(app_context, runtime, scope, receive, send)
         self._declared_hard: dict[str, None] = {}
         self._declared_soft: dict[str, None] = {}
+        # Which `invalidates()` have had their turn.
+        self._rendered: set[int] = set()
         self._named_paths: dict[str, None] = {}
         self._tags_of_paths: dict[str, list[str]] = {}
         # Before any thread of the request can: two that made one each would lose the tags of one.
@@ -77,8 +79,7 @@ class Purging(Exchange):
         self._routed = scope
         self.app_context.note_root(scope)
         self._named_paths[scope["path"]] = None
-        with expecting(self._arrival):
-            await handle(scope, receive, send)
+        await self._arrival.follow(handle, scope, receive, send)
 
     def _plan(self) -> RoutePlan | None:
         """The plan of the FastAPI route that the request came to."""
@@ -91,29 +92,31 @@ class Purging(Exchange):
         return self._planned[1]
 
     def _handler(self) -> Handler:
-        arrival, app = self._arrival, self.scope.get("app")
+        handler, app = self._arrival.handler, self.scope.get("app")
         known = app is self.arrived.get("app") or self.app_context.table.has(app)
-        if arrival.ran or not self._sees_all or not known:
-            return Handler.RAN
-        return Handler.STOPPED if arrival.reached else Handler.UNREACHED
+        return handler if known and self._sees_all else max(handler, Handler.GIVEN)
 
     def _extent(self) -> Extent:
-        """How much is purged as things stand; before there is a status, and after an exception, all is."""
+        """How much is purged as things stand; before there is a status, and after an exception, as far as is known."""
         method = self.scope["method"] if self._routed is None else self._routed["method"]
         plan = self._plan()
         if plan is not None and plan.only_reads:
             return Extent.FACTS
-        if self._status is None:
-            return Extent.FACTS if method in SAFE_METHODS else Extent.ALL
-        # A layer has made a read of it.
+        # A layer may have made a read of it.
         handler = Handler.STOPPED if method in SAFE_METHODS else self._handler()
         return extent_of(self._status, handler, by_headers=self.by_headers)
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """Render what an `invalidates()` names, for the validated parameters."""
+        if not self._arrival.follows():
+            # It came another way than through the route's hook, or in a context of its own.
+            self._arrival.given()
         if self._routed is None:
-            # It came another way than through the route's tap.
-            self._routed, self._arrival.ran = request.scope, True
+            self._routed = request.scope
+        self._declare(request, invalidates)
+
+    def _declare(self, request: Request, invalidates: Invalidates) -> None:
+        self._rendered.add(id(invalidates))
         plan = self.app_context.table.plan_for(request.scope)
         self._named_paths[request.scope["path"]] = None
         if plan is not None and not any(each is invalidates for each in plan.invalidations):
@@ -172,14 +175,16 @@ class Purging(Exchange):
         return purges
 
     def _declare_all(self) -> None:
-        """Declare what the route's `invalidates()` name, whether or not the request came as far as those."""
+        """Declare what the route's `invalidates()` name that the request did not come as far as."""
         plan = self._plan()
         if plan is not None and plan.invalidations:
             request = Request(self._routed or self.scope)
             for invalidates in plan.invalidations:
+                if id(invalidates) in self._rendered:
+                    continue
                 # A validator of the author's may be what failed the request.
                 with contextlib.suppress(Exception):
-                    self.declare(request, invalidates)
+                    self._declare(request, invalidates)
 
     def _purges_paths(self) -> bool:
         plan = self._plan()

@@ -1,27 +1,40 @@
-"""Whether a request came to a route, and whether the route's handler ran.
+"""Whether a request came to a route, and how the route's handler ended.
 
 A route's own dependencies, a router and a middleware can each answer a request before any handler does. Of a FastAPI
-route we know: its endpoint is called through its dependency tree, and that call is noted here. Of anything else, such
-as a plain Starlette route or a mounted app of another framework, we only know that it was given the request: that
-counts as its handler.
+route we know: its endpoint is called through its dependency tree, and that call and its end are noted here. Of anything
+else, such as a plain Starlette route or a mounted app of another framework, we only know that it was given the request.
+A route class with methods of its own stands between: what it answers without its endpoint counts as its handler's,
+unless that answers an exception of the route's dependencies.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+import sys
+import threading
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import cache, wraps
 from typing import Any
 
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_cacheinval.routes.fastapi_private import Dependant, EffectiveRoute, effective_route_at, original_of
+from fastapi_cacheinval.core.extent import Handler
+from fastapi_cacheinval.routes.fastapi_private import (
+    Dependant,
+    EffectiveRoute,
+    effective_route_at,
+    is_of_dependencies,
+    original_of,
+)
 from fastapi_cacheinval.routes.middleware_stack import leads_to_fastapi
 
-__all__ = ["Arrival", "arrive", "declared_call", "expecting", "note_calls"]
+__all__ = ["Arrival", "arrive", "declared_call", "note_calls"]
 
 _NOTED = "__cacheinval_noted__"
 # What an overriding method has to hand on to, so that the framework's own still calls the endpoint.
@@ -29,44 +42,176 @@ _HANDED_ON = ("get_route_handler", "handle")
 
 
 class Arrival:
-    """How far one request has come: `reached` a route, and `ran` its handler, or what may be one."""
+    """How far one request has come, and how each handler that it came to has ended; threads may note it.
 
-    __slots__ = ("ran", "reached")
+    A layer may give the request to several routes, or to one several times.
+    """
+
+    __slots__ = ("_lock", "_then", "_visits")
 
     def __init__(self) -> None:
-        self.reached = False
-        self.ran = False
+        self._visits: list[_Visit] = []
+        self._lock = threading.Lock()
+        self._then: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
-        return f"<Arrival {'ran' if self.ran else 'reached' if self.reached else 'nowhere'}>"
+        return f"<Arrival {self.handler.name}>"
+
+    @property
+    def handler(self) -> Handler:
+        """What is known as things stand."""
+        return max((visit.handler for visit in self._visits), default=Handler.UNREACHED)
+
+    @property
+    def running(self) -> bool:
+        """Whether a handler has been called and has not ended."""
+        return any(visit.running for visit in self._visits)
+
+    def follows(self) -> bool:
+        """Whether a call of the handler in this context would be noted."""
+        current = _current.get()
+        return any(visit is current for visit in self._visits)
+
+    def given(self) -> None:
+        """Something that may be a handler has the request, and it cannot be followed."""
+        visit = _Visit(self._over)
+        visit.note(Handler.GIVEN)
+        self._visits.append(visit)
+
+    def when_ended(self, then: Callable[[], object]) -> None:
+        """Have `then` called once no handler runs, on whatever thread that is; at once where none does."""
+        with self._lock:
+            if self.running:
+                self._then = then
+                return
+        then()
+
+    async def follow(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a route have the request, and note what becomes of it."""
+        visit = _Visit(self._over)
+        self._visits.append(visit)
+        token = _current.set(visit)
+        try:
+            await handle(scope, receive, visit.heard(send))
+        except BaseException as error:
+            visit.left(error)
+            raise
+        finally:
+            _current.reset(token)
+
+    def _over(self, visit: _Visit) -> None:
+        with self._lock:
+            visit.running = False
+            then = None
+            if not self.running:
+                then, self._then = self._then, None
+        if then is not None:
+            then()
 
 
-_expected: ContextVar[Arrival | None] = ContextVar("fastapi_cacheinval_arrival", default=None)
+class _Visit:
+    """One passage of a request into a route."""
+
+    __slots__ = ("_before", "_known", "_over", "_returned", "own_way", "running")
+
+    def __init__(self, over: Callable[[_Visit], None]) -> None:
+        self._over = over
+        self._known = Handler.UNREACHED
+        # By itself below 400, as far as is known.
+        self._returned = False
+        self.running = False
+        # The route's class has methods of its own, which may answer without the endpoint.
+        self.own_way = False
+        # A layer may ask again while it handles the exception of the first time.
+        self._before = sys.exception()
+
+    @property
+    def handler(self) -> Handler:
+        """What is known as things stand."""
+        return Handler.RAN if self.running or self._returned else self._known
+
+    def note(self, handler: Handler) -> None:
+        """Note what is known beyond what was."""
+        self._known = max(self._known, handler)
+
+    def called(self) -> None:
+        """The endpoint is called."""
+        self.running = True
+
+    def returned(self, result: object) -> None:
+        """The endpoint has returned; whether a plain value is below 400 is known once the route answers."""
+        if isinstance(result, Response) and result.status_code >= 400:
+            self.note(Handler.REFUSED)
+        else:
+            self._returned = True
+        self._over(self)
+
+    def raised(self, error: BaseException) -> None:
+        """The endpoint has raised or was cancelled."""
+        self.note(_known_of(error))
+        self._over(self)
+
+    def left(self, error: BaseException) -> None:
+        """An exception leaves the route."""
+        if self._known >= Handler.REFUSED or (self.own_way and not is_of_dependencies(error)):
+            self.note(_known_of(error))
+
+    def heard(self, send: Send) -> Send:
+        """`send`, with the status noted that the route answers."""
+
+        def hear(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                self._answered(message["status"])
+            return send(message)
+
+        return hear
+
+    def _answered(self, status: int) -> None:
+        if self.running:
+            return
+        # Exception handlers send their answers while the exception is handled.
+        error = sys.exception()
+        if error is self._before:
+            error = None
+        if self._returned:
+            if error is not None:
+                # A serialiser, a commit before the response or a route class has failed after it.
+                self._returned = False
+                self.note(Handler.FAILED)
+            elif status >= 400 and not self.own_way:
+                self._returned = False
+                self.note(Handler.REFUSED)
+        elif self.own_way and self._known is Handler.STOPPED and error is not None:
+            if not is_of_dependencies(error):
+                self.note(_known_of(error))
+        elif self._known is Handler.GIVEN or (self.own_way and self._known is Handler.STOPPED):
+            self.note(Handler.RAN if status < 400 else Handler.GIVEN)
 
 
-@contextmanager
-def expecting(arrival: Arrival) -> Generator[None]:
-    """Have what follows in this context, threads included, noted in `arrival`."""
-    token = _expected.set(arrival)
-    try:
-        yield
-    finally:
-        _expected.reset(token)
+_current: ContextVar[_Visit | None] = ContextVar("fastapi_cacheinval_arrival", default=None)
+
+
+def _known_of(error: BaseException) -> Handler:
+    if isinstance(error, HTTPException):
+        return Handler.REFUSED if error.status_code >= 400 else Handler.RAN
+    return Handler.FAILED if isinstance(error, Exception) else Handler.RAN
 
 
 def arrive(route: BaseRoute, scope: Any) -> None:
-    """Note that a request has come to a route; a route whose endpoint is not watched counts as one that ran."""
-    arrival = _expected.get()
-    if arrival is None or arrival.ran:
+    """Note that a request has come to a route; a route whose endpoint is not watched counts as its handler."""
+    visit = _current.get()
+    if visit is None:
         return
-    arrival.reached = True
     if isinstance(route, APIRoute):
         effective = effective_route_at(scope)
-        arrival.ran = effective is None or original_of(effective) is not route or not _watched(effective)
+        watched = effective is not None and original_of(effective) is route and _watched(effective)
+        kind: Any = type(route)
+        visit.own_way = watched and _has_own_way(kind)
+        visit.note(Handler.STOPPED if watched else Handler.GIVEN)
     else:
         # A plain route answers 405 by itself.
         methods = route.methods if isinstance(route, Route) else None
-        arrival.ran = not methods or scope["method"] in methods
+        visit.note(Handler.GIVEN if not methods or scope["method"] in methods else Handler.STOPPED)
 
 
 def note_calls(route: EffectiveRoute) -> None:
@@ -88,12 +233,21 @@ def declared_call(dependant: Dependant) -> Any:
 
 
 def _noting(call: Callable[..., Any]) -> Callable[..., Any]:
-    # What a coroutine function or a generator function gives is passed on as it is: the framework looks at `call`.
+    # A generator function's generator is passed on as it is: the framework looks at `call`.
     def noted(*args: Any, **values: Any) -> Any:
-        arrival = _expected.get()
-        if arrival is not None:
-            arrival.ran = True
-        return call(*args, **values)
+        visit = _current.get()
+        if visit is None:
+            return call(*args, **values)
+        visit.called()
+        try:
+            result = call(*args, **values)
+        except BaseException as error:
+            visit.raised(error)
+            raise
+        if inspect.isawaitable(result) and _on_loop():
+            return _awaited(result, visit)
+        visit.returned(result)
+        return result
 
     own = getattr(inspect.unwrap(call), "__code__", None)
     if own is not None:
@@ -106,6 +260,25 @@ def _noting(call: Callable[..., Any]) -> Callable[..., Any]:
     return noted
 
 
+async def _awaited(result: Awaitable[Any], visit: _Visit) -> Any:
+    try:
+        value = await result
+    except BaseException as error:
+        visit.raised(error)
+        raise
+    visit.returned(value)
+    return value
+
+
+def _on_loop() -> bool:
+    """Whether this thread has an event loop, so that what is returned is awaited."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _watched(route: EffectiveRoute) -> bool:
     """Whether the endpoint of this route cannot be called without being noted, as far as anybody can tell."""
     original = original_of(route)
@@ -113,6 +286,12 @@ def _watched(route: EffectiveRoute) -> bool:
         return False
     kind: Any = type(original)
     return _hands_on(kind) and leads_to_fastapi(getattr(route, "app", None))
+
+
+@cache
+def _has_own_way(kind: Any) -> bool:
+    """Whether a route class overrides a method on the way to the endpoint."""
+    return any(getattr(kind, name) is not getattr(APIRoute, name) for name in _HANDED_ON)
 
 
 @cache

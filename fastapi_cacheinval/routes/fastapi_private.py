@@ -15,7 +15,8 @@ from typing import Any, Protocol, cast
 
 from fastapi import routing as fastapi_routing
 from fastapi.dependencies.models import Dependant
-from fastapi.dependencies.utils import get_dependant, request_params_to_args
+from fastapi.dependencies.utils import get_dependant, request_params_to_args, solve_dependencies
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.security.base import SecurityBase
 from starlette.routing import BaseRoute
@@ -41,6 +42,7 @@ __all__ = [
     "handler_of",
     "included_routers",
     "is_late",
+    "is_of_dependencies",
     "on_end",
     "original_of",
     "replacement",
@@ -247,3 +249,15 @@ def solve_fields(fields: Sequence[Field], received: Mapping[str, Any]) -> tuple[
     """The validated values of a node's path or query parameters by name, and whether any of them is invalid."""
     values, errors = request_params_to_args(cast("Any", fields), received)
     return values, bool(errors)
+
+
+def is_of_dependencies(error: BaseException) -> bool:
+    """Whether an exception was raised by a route's dependencies, or says what they were given is not valid."""
+    if isinstance(error, RequestValidationError):
+        return True
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code is solve_dependencies.__code__:
+            return True
+        step = step.tb_next
+    return False

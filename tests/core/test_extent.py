@@ -6,23 +6,35 @@ import pytest
 
 from fastapi_cacheinval.core.extent import Extent, Handler, extent_of
 
-RAN, STOPPED, UNREACHED = Handler.RAN, Handler.STOPPED, Handler.UNREACHED
+UNREACHED, STOPPED, REFUSED = Handler.UNREACHED, Handler.STOPPED, Handler.REFUSED
+GIVEN, FAILED, RAN = Handler.GIVEN, Handler.FAILED, Handler.RAN
 ALL, TARGET, FACTS = Extent.ALL, Extent.TARGET, Extent.FACTS
 
 
 @pytest.mark.parametrize(
     ("status", "handler", "policy", "headers"),
     [
-        *((status, RAN, ALL, ALL) for status in (200, 201, 204, 299, 300, 301, 303, 307, 308, 399)),
-        *((status, handler, FACTS, FACTS) for status in (400, 401, 404, 405, 422, 500, 599) for handler in Handler),
-        *((status, handler, FACTS, FACTS) for status in (307, 308) for handler in (STOPPED, UNREACHED)),
-        *((status, handler, FACTS, TARGET) for status in (301, 302, 303) for handler in (STOPPED, UNREACHED)),
-        (200, STOPPED, FACTS, TARGET),
-        (200, UNREACHED, TARGET, TARGET),
-        (299, UNREACHED, TARGET, TARGET),
+        *((status, GIVEN, ALL, ALL) for status in (200, 201, 204, 299, 300, 301, 303, 307, 308, 399)),
+        *((status, FAILED, ALL, ALL) for status in (200, 303, 307, 500, 502, 504, 599)),
+        *((status, RAN, ALL, ALL) for status in (200, 303, 307, 400, 404, 409, 499, 500, 504, 599)),
+        *(
+            (status, handler, FACTS, FACTS)
+            for status in (400, 401, 404, 405, 422)
+            for handler in Handler
+            if handler is not RAN
+        ),
+        *((status, handler, FACTS, FACTS) for status in (500, 599) for handler in (UNREACHED, STOPPED, REFUSED, GIVEN)),
+        *((status, handler, FACTS, FACTS) for status in (307, 308) for handler in (UNREACHED, STOPPED, REFUSED)),
+        *((status, handler, FACTS, TARGET) for status in (301, 302, 303) for handler in (UNREACHED, STOPPED, REFUSED)),
+        *((200, handler, FACTS, TARGET) for handler in (STOPPED, REFUSED)),
+        *((status, UNREACHED, TARGET, TARGET) for status in (200, 299)),
+        *((None, handler, FACTS, FACTS) for handler in (UNREACHED, STOPPED)),
+        *((None, handler, ALL, ALL) for handler in (REFUSED, GIVEN, FAILED, RAN)),
     ],
 )
-def test_the_extent_of_a_status_and_a_handler(status: int, handler: Handler, policy: Extent, headers: Extent) -> None:
-    """An error changes nothing; without a handler at most the target is purged, and nothing for 307 and 308."""
+def test_the_extent_of_a_status_and_a_handler(
+    status: int | None, handler: Handler, policy: Extent, headers: Extent
+) -> None:
+    """What a handler did counts before the status; without one at most the target is purged, and nothing for 307."""
     assert extent_of(status, handler, by_headers=False) is policy
     assert extent_of(status, handler, by_headers=True) is headers

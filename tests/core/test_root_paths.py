@@ -81,3 +81,11 @@ def test_no_text_makes_it_raise(root: str, url: str, asked: bool) -> None:
     paths = RootPaths()
     paths.add(root, asked=asked)
     assert all(isinstance(path, str) for path in paths.paths_of(url))
+
+
+def test_a_root_path_without_a_slash_in_front_is_known_with_one() -> None:
+    """`FastAPI(root_path="api")` is served below /api by its proxy, and URLs name that."""
+    roots = RootPaths()
+    roots.add("api", asked=False)
+    assert "/items/7" in roots.paths_of("/api/items/7")
+    assert "/items/7" in roots.paths_of("https://shop.test/api/items/7")

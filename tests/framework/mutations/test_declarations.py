@@ -179,3 +179,25 @@ def test_switches_take_a_bool_and_nothing_like_one() -> None:
         invalidates()
     assert repr(invalidates("a", paths=False).dependency) == "invalidates('a', paths=False)"
     assert repr(invalidates_nothing().dependency) == "invalidates_nothing()"
+
+
+async def test_tags_that_are_added_below_an_inherited_invalidates_nothing_are_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They are not purged, and one line at INFO says of which route."""
+    shop = Shop()
+    router = APIRouter(dependencies=[invalidates_nothing()])
+
+    @router.post("/items")
+    async def write(tags: CacheTags) -> None:
+        tags.add("items")
+
+    @router.post("/search")
+    async def search() -> None: ...
+
+    shop.app.include_router(router)
+    with caplog.at_level("INFO", "fastapi_cacheinval"):
+        for path in ("/items", "/items", "/search"):
+            await ask(shop.app, "POST", path)
+    told = [record.getMessage() for record in caplog.records if "invalidates_nothing" in record.getMessage()]
+    assert told == ["/items adds tags, and invalidates_nothing() applies: they are not purged"]

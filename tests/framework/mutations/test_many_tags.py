@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
-from fastapi_cacheinval import CacheTags, add_tags, cached, purge_with_request
-from fastapi_cacheinval.core.tag_limits import MOST_TAGS
+from fastapi_cacheinval import CacheTags, HTTPCache, add_tags, cached, purge_with_request
+from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, MOST_TAGS
+from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.testing import assert_hit, assert_miss, capture_invalidations
 from tests.helpers.mutations import Shop, ask
 
@@ -156,3 +157,20 @@ async def test_other_requests_wait_for_no_more_than_some_milliseconds(what: str)
         "fill": lambda: ask(shop.app, "GET", "/big"),
     }
     assert min([await longest_pause(work[what]) for _ in range(3)]) < 0.05
+
+
+class _Counted(list[str]):
+    looked_at = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for tag in list.__iter__(self):
+            self.looked_at += 1
+            yield tag
+
+
+@pytest.mark.parametrize("tag", ["t", ""])
+def test_of_a_million_tags_by_hand_no_more_are_looked_at_than_may_be(tag: str) -> None:
+    """The loop's time is bounded whatever a call is given."""
+    tags = _Counted(tag and f"{tag}{number}" for number in range(1_000_000))
+    assert HTTPCache()._core.normalised(tags) == (ALL,)  # type: ignore[arg-type]  # looked through like one
+    assert tags.looked_at < 2 * MOST_TAGS + (1 if tag else MOST_TAG_BYTES) + 2
