@@ -193,7 +193,7 @@ class Survey:
         if arrived is None and len(ways) == 1:
             return ways[0]
         if arrived is not None:
-            found = self._answering(arrived["method"], arrived["path"], arrived)
+            found = self._led(arrived)
             if isinstance(found, _Leaf) and found.known in ways:
                 return found.known
         if arrived is None or ways[0].place.layers:
@@ -260,14 +260,20 @@ class Survey:
 
     def _answering(self, method: str, path: str, scope: Mapping[str, Any]) -> _Leaf | _Foreign | None:
         root_path = self._top.root_path or str(scope.get("root_path", ""))
+        return self._find(self._top, root_path, {**scope, "method": method, "path": path})
+
+    def _led(self, arrived: Mapping[str, Any]) -> _Leaf | _Foreign | None:
+        """What answers a request as it arrived: asked whenever a route is looked up, so the last paths are kept."""
+        method, path = arrived["method"], arrived["path"]
         if not self._by_path or len(path) > _LONGEST_PATH:
-            return self._find(self._top, root_path, {**scope, "method": method, "path": path})
-        asked = (method, path, root_path)
-        if asked not in self._answers:
-            if len(self._answers) >= _PATHS_KEPT:
-                self._answers = {}
-            self._answers[asked] = self._find(self._top, root_path, {**scope, "method": method, "path": path})
-        return self._answers[asked]
+            return self._answering(method, path, arrived)
+        asked = (method, path, str(arrived.get("root_path", "")))
+        answers = self._answers
+        if asked not in answers:
+            if len(answers) >= _PATHS_KEPT:
+                answers = self._answers = {}
+            answers[asked] = self._answering(method, path, arrived)
+        return answers[asked]
 
     def _find(self, level: _Level, root_path: str, scope: dict[str, Any]) -> _Leaf | _Foreign | None:
         path = route_path(scope["path"], root_path)
