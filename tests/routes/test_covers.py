@@ -8,7 +8,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response, Security
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 
-from fastapi_cacheinval import CallerDependentRoute, cached
+from fastapi_cacheinval import CachePolicy, CallerDependentRoute, ConfigurationError, PartitionBy, cached
 from fastapi_cacheinval.routes.plan import Sharing
 
 oauth2 = OAuth2PasswordBearer(tokenUrl="token")
