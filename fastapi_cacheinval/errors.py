@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "CacheNotRunning",
     "CacheinvalError",
@@ -40,9 +42,10 @@ _ROUTE_READS = (
 )
 
 
-_LOOKS_LIKE_A_CREDENTIAL = (
-    " If a Header() with such a name holds no credential, say so: cached(..., vary=[<the header's name>]) keeps one "
-    "stored response per value, and a hit skips what the handler does with it."
+_LOOKS_LIKE_A_CREDENTIAL = re.compile(r"the handler .*\bHeader\(\) .*\((\S+) looks like a credential\)")
+_NO_CREDENTIAL = (
+    " If a Header() with such a name holds no credential, say so: cached(..., vary={}) keeps one stored response per "
+    "value, and a hit skips what the handler does with it."
 )
 
 
@@ -58,6 +61,7 @@ class CallerDependentRoute(ConfigurationError):
         self.parameters = parameters
         self.advice = advice
         reads = "; ".join(parameters)
+        varied = [found[1] for each in parameters if (found := _LOOKS_LIKE_A_CREDENTIAL.match(each))]
         super().__init__(
             f"The cached route {route} may answer each caller differently: {reads}. "
             "Choose one of three ways out: partition_by=<the dependency> keeps one stored response "
@@ -66,7 +70,7 @@ class CallerDependentRoute(ConfigurationError):
             "for all and that these dependencies need not run on a hit."
             + (f" {advice}" if advice else "")
             + (_HANDLER_READS if any(each.startswith("the handler ") for each in parameters) else "")
-            + (_LOOKS_LIKE_A_CREDENTIAL if any("looks like a credential" in each for each in parameters) else "")
+            + (_NO_CREDENTIAL.format(varied) if varied else "")
             + (_ROUTE_READS if any(each.startswith("the route: ") for each in parameters) else "")
         )
 

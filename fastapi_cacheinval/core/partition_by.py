@@ -4,21 +4,38 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Annotated, Any, TypeVar, get_args, get_origin, overload
 
 from fastapi_cacheinval.errors import ConfigurationError
 
-__all__ = ["PartitionBy", "UnusableKey"]
+__all__ = ["PartitionBy", "UnusableKey", "unaliased"]
 
 _T = TypeVar("_T")
+
+
+def unaliased(dependency: Any) -> Any:
+    """What an alias such as `CurrentUser = Annotated[User, Depends(get_user)]` stands for; anything else as it is.
+
+    The last `Depends` counts, as it does for FastAPI, and an empty one stands for the type. Raises
+    `ConfigurationError` for an `Annotated` type without any: nothing says what is to be run.
+    """
+    while type(dependency).__name__ == "TypeAliasType":
+        dependency = dependency.__value__
+    if get_origin(dependency) is not Annotated:
+        return dependency
+    kind, *marks = get_args(dependency)
+    marks = [mark for mark in marks if hasattr(mark, "dependency")]
+    if not marks:
+        raise ConfigurationError(f"{dependency!r} names no dependency: name the function, or add Depends(...) to it.")
+    return kind if marks[-1].dependency is None else marks[-1]
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class PartitionBy:
     """A partition by a part of what a dependency gives: `PartitionBy(current_user, key=lambda user: user.id)`.
 
-    - `dependency`: a callable, or `Depends` or `Security` of one. It is the cover: FastAPI runs it before the
-      lookup, on every request.
+    - `dependency`: a callable, `Depends` or `Security` of one, or an `Annotated` alias that has one of these.
+      It is the cover: FastAPI runs it before the lookup, on every request.
     - `key`: a function of its value. It returns what keeps responses apart: a `str`, `bytes`, `int`, `UUID`,
       `Enum`, `None`, or a tuple of these. It is called on every request, in the event loop.
 
@@ -42,6 +59,7 @@ class PartitionBy:
     @overload
     def __init__(self, dependency: Any, key: Callable[[Any], object]) -> None: ...
     def __init__(self, dependency: Any, key: Callable[[Any], object]) -> None:
+        dependency = unaliased(dependency)
         if isinstance(dependency, PartitionBy) or not callable(getattr(dependency, "dependency", dependency)):
             raise ConfigurationError(f"PartitionBy takes a dependency (a callable or Depends), not {dependency!r}.")
         if not callable(key):

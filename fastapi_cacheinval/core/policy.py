@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, TypedDict
 
 from fastapi_cacheinval.core.conditional import OF_ONE_REQUEST
-from fastapi_cacheinval.core.partition_by import PartitionBy
+from fastapi_cacheinval.core.partition_by import PartitionBy, unaliased
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.errors import ConfigurationError
 
@@ -77,7 +77,7 @@ def _dependencies(value: Any, name: str) -> tuple[Any, ...]:
     if value is None:
         return ()
     given: Any = value
-    covers: tuple[Any, ...] = tuple(given) if isinstance(value, tuple | list) else (given,)
+    covers = tuple(unaliased(cover) for cover in (given if isinstance(value, tuple | list) else (given,)))
     for cover in covers:
         if isinstance(cover, PartitionBy):
             if name != "partition_by":
@@ -103,6 +103,10 @@ def _field_names(value: Any) -> tuple[str, ...]:
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise ConfigurationError(f"vary holds names of request header fields, not {name!r}.")
         lower = name.lower()
+        if lower == "*":
+            raise ConfigurationError(
+                "vary names single header fields, and '*' is none: name those that the response depends on."
+            )
         if lower in _NEVER_VARIED:
             raise ConfigurationError(
                 f"vary cannot name {name!r}, which holds credentials: take it in a dependency, and name that in "
@@ -142,7 +146,8 @@ class CachePolicy:
     - `stale_while_revalidate`, `stale_if_error`: for how long after it a stale response may be served
       while one background refresh runs, or when the forward fails (RFC 5861).
     - `tags`: templates; path and declared query parameters stand in braces.
-    - `partition_by`: a dependency, a `PartitionBy` or several; one stored response per value.
+    - `partition_by`: a dependency, an `Annotated` alias of one, a `PartitionBy` or several; one stored response per
+      value.
     - `guarded_by`: a dependency or several that run on every request; what passes shares one response.
     - `shared`: True is the author's word that the response is the same for all.
     - `jitter`: from 0 to 1; the lifetime is `ttl` times a draw from [1 - jitter, 1].

@@ -88,7 +88,7 @@ class Purging(Exchange):
         if route is None:
             return None
         if route is not self._planned[0]:
-            self._planned = route, self.app_context.table.plan_for(scope)
+            self._planned = route, self.app_context.table.plan_for(scope, self.arrived)
         return self._planned[1]
 
     def _handler(self) -> Handler:
@@ -117,7 +117,7 @@ class Purging(Exchange):
 
     def _declare(self, request: Request, invalidates: Invalidates) -> None:
         self._rendered.add(id(invalidates))
-        plan = self.app_context.table.plan_for(request.scope)
+        plan = self.app_context.table.plan_for(request.scope, self.arrived)
         self._named_paths[request.scope["path"]] = None
         if plan is not None and not any(each is invalidates for each in plan.invalidations):
             # An inner invalidates_nothing() has the last word.

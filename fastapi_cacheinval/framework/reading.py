@@ -76,7 +76,7 @@ class Read(Exchange):
     def _answering(self) -> RoutePlan | None:
         """The plan of the route that answers, or would have, had no layer answered before it."""
         table, scope = self.app_context.table, self.scope
-        known = self._entered_plan or self.plan or table.plan_for(scope)
+        known = self._entered_plan or self.plan or table.plan_for(scope, self.arrived)
         if known is not None or "route" in scope:
             return known
         return table.match("GET", self.arrived["path"], self.arrived)
@@ -100,12 +100,14 @@ class Read(Exchange):
             # Layers may have made one of their own.
             self.cdn_fields.follow(scope)
         fresh = scope["method"] == "GET" and not self._settled and not self._came_to_route
-        plan = self.app_context.table.plan_for(scope) if fresh else None
+        plan = self.app_context.table.plan_for(scope, self.arrived) if fresh else None
         self._entered_plan = plan or self._entered_plan
         if plan is None or not plan.layered:
             await handle(scope, receive, send)
             return
         self._came_to_route = self._hides = True
+        # Whoever waits for what the headers would have said need not: the policy is asked, with the layers' fields.
+        Read._leave_fill(self, scope)
         spoken = Spoken(send, plan.policy)
         if self.refresh is None:
             self._responder = Compared(self, spoken, lambda: self.app_context.note_changed(plan))
@@ -152,7 +154,7 @@ class Read(Exchange):
         app_context = self.app_context
         # Layers may have written another root path.
         app_context.note_root(scope)
-        plan = app_context.table.plan_for(scope)
+        plan = app_context.table.plan_for(scope, self.arrived)
         if plan is None:
             self._responder = bypassed(self, "unknown-route")
         elif plan.cached is cached and plan.policy is not None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from inspect import isclass, unwrap
+from inspect import isclass, isfunction, unwrap
 from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.covers import Covers, Uncovered, reached
 from fastapi_cacheinval.routes.dependency_tree import Node
-from fastapi_cacheinval.routes.partition_types import unfit_for_a_key
+from fastapi_cacheinval.routes.partition_types import says_its_type, unfit_for_a_key
 
 __all__ = ["advice", "spelled"]
 
@@ -25,7 +25,9 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered]) -> str
     if unsolved:
         names = ", ".join(spelled(each.node, root) for each in unsolved)
         return " ".join([*reasons, f"Declare {names} without use_cache=False, so that it is solved once per request."])
-    return " ".join([*reasons, f"This line works: cached(..., {_line(root, covers, cached, found)})."])
+    unnamed = dict.fromkeys(_without_a_name([each.node for each in found], root))
+    first = [f"Make {name} once, give it a name, and write that name in both places." for name in unnamed]
+    return " ".join([*reasons, *first, f"This line works: cached(..., {_line(root, covers, cached, found)})."])
 
 
 def _reason(root: Node, covers: Covers, each: Uncovered) -> str:
@@ -61,7 +63,8 @@ def _line(root: Node, covers: Covers, cached: Cached, found: Sequence[Uncovered]
         keyed = f"PartitionBy({name}, key=...)"
         if each.unkeyed and each.taken:
             guards.pop(each.node.identity, None)
-            partitions.append(keyed if unfit_for_a_key(each.node.call) else name)
+            said = says_its_type(each.node.call) and not unfit_for_a_key(each.node.call)
+            partitions.append(name if said else keyed)
         else:
             guards[each.node.identity] = name
             if each.taken and alone:
@@ -100,9 +103,25 @@ def _name(call: Any, root: Node) -> str:
     return str(getattr(call, "__name__", None) or type(call).__name__)
 
 
+def _without_a_name(nodes: Sequence[Node], root: Node) -> Iterator[str]:
+    """What stands for dependencies that no name tells apart: objects made in place, two functions of one factory."""
+    calls: list[Any] = [node.identity[0] for node in nodes]
+    names = [_name(call, root) for call in calls]
+    for call, name in zip(calls, names, strict=True):
+        twins = [other for other, known in zip(calls, names, strict=True) if known == name and other is not call]
+        made = not hasattr(call, "__name__") or call.__name__ == "<lambda>"
+        if twins or (made and next(_names_of(call, root), None) is None):
+            yield name
+
+
+def _has_no_name(call: Any) -> bool:
+    """Whether a callable's own name is none that its author could write: an object, a function made by another."""
+    return not hasattr(call, "__name__") or (isfunction(call) and "<" in call.__qualname__)
+
+
 def _names_of(call: Any, root: Node) -> Iterator[str]:
     """The names that objects without one of their own have in the modules of the route's functions."""
-    if hasattr(call, "__name__"):
+    if not _has_no_name(call):
         return
     for node in root.walk():
         bare: Any = unwrap(node.call) if callable(node.call) else node.call

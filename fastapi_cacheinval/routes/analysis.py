@@ -19,7 +19,7 @@ from fastapi_cacheinval.routes.covers import innermost, uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
 from fastapi_cacheinval.routes.identity import name_of, partition_names, route_identity
-from fastapi_cacheinval.routes.middleware_stack import INSTEAD, around
+from fastapi_cacheinval.routes.middleware_stack import AROUND, INSTEAD, around
 from fastapi_cacheinval.routes.own_code import is_frameworks
 from fastapi_cacheinval.routes.parameters import (
     CREDENTIALS,
@@ -125,7 +125,9 @@ def analyse(
         invalidations=invalidations,
         only_reads=only_reads,
         layers=place.layers,
-        commits_late=place.commits or any(node.late for node in root.walk() if node is not root),
+        commits_late=place.commits
+        or any(node.late for node in root.walk() if node is not root)
+        or _goes_on_after_the_answer(route),
         epoch=epoch,
         provider=route.dependency_overrides_provider,
     )
@@ -204,6 +206,12 @@ def _around_the_handler(route: EffectiveRoute) -> Iterator[str]:
         # A handler of the route's own making is what its method makes.
         if not what.endswith(INSTEAD) or (own is None and not put):
             yield f"the route: {what}, which is handed the raw request"
+
+
+def _goes_on_after_the_answer(route: EffectiveRoute) -> bool:
+    """Whether what is the route's own has the request in its hands when the answer has gone, and may commit then."""
+    wrapped = any(what.endswith(AROUND) for what in around(route))
+    return wrapped or own_methods(original_of(route), APIRoute, ("handle",)) is not None
 
 
 def _way_off(route: EffectiveRoute, place: Place) -> str | None:

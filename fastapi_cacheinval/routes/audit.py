@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing
 from fastapi_cacheinval.errors import CacheinvalError, CallerDependentRoute, ConfigurationError
@@ -90,9 +90,11 @@ def warnings_of(plan: RoutePlan, root: Node) -> Iterator[str]:
 def notes_of(plan: RoutePlan, root: Node) -> Iterator[str]:
     """What no signature shows, and its author has to know: objects through which a cover may hand on who asks."""
     covers = Covers.of(root, plan.cached)
-    # Each by identity: FastAPI solves them once, so both are handed the same object.
-    outside = {node.identity: node for node in _outside(root, plan.cached) if _is_an_object(node)}
-    for cover in (*covers.partitions, *covers.guards):
+    # Each by identity: the handler is handed what was made for the cover, unless it asks for one of its own.
+    every = (*covers.partitions, *covers.guards)
+    named = {cover.identity for cover in every}
+    outside = {node.identity for node in _outside(root, plan.cached, named) if node.reused and _is_an_object(node)}
+    for cover in every:
         for node in cover.walk():
             if node is not cover and node.identity in outside and _is_an_object(node):
                 name = spelled(cover, root)
@@ -104,15 +106,15 @@ def notes_of(plan: RoutePlan, root: Node) -> Iterator[str]:
                 )
 
 
-def _outside(node: Node, cached: Cached | None) -> Iterator[Node]:
-    """What the handler needs, without what only the lookup does."""
+def _outside(node: Node, cached: Cached | None, named: Collection[object]) -> Iterator[Node]:
+    """What the handler is handed, or what makes that; without the lookup, and without what the named covers need."""
     for child in node.children:
-        if cached is None or child.call is not cached:
+        if (cached is None or child.call is not cached) and child.identity not in named:
             yield child
-            yield from _outside(child, cached)
+            yield from _outside(child, cached, named)
 
 
 def _is_an_object(node: Node) -> bool:
     """Whether a node gives all who take it the same object, which tells no callers apart by itself."""
     reads_caller = any(caller_reads(each, handler=False) for each in node.walk())
-    return node.bound and node.reused and not node.ours and not reads_caller
+    return node.bound and not node.ours and not reads_caller

@@ -139,6 +139,8 @@ def uncovered(root: Node, cached: Cached | None) -> tuple[tuple[Uncovered, ...],
     for each in root.walk():
         if cached is not None and each.call is cached:
             helpless += [line for cover in each.children for line in _writes(cover)]
+    # To name one of these would be refused as well.
+    helpless += [line for each in found.values() for line in _writes(each.node)]
     return tuple(found.values()), tuple(dict.fromkeys(helpless))
 
 

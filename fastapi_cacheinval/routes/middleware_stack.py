@@ -202,6 +202,7 @@ def _application_of(router: Router) -> Any:
     return provider if isinstance(provider, Starlette) and provider.router is router else router
 
 
+AROUND = " around its app"
 INSTEAD = " in place of its handler"
 
 
@@ -212,7 +213,7 @@ def around(route: EffectiveRoute) -> Iterator[str]:
     while handler is None and step is not None:
         kind = _kind(step)
         if not _is_harmless(kind):
-            yield f"{_name(kind)} around its app"
+            yield f"{_name(kind)}{AROUND}"
         step = getattr(step, "app", None)
         handler = handler_of(step)
     if handler is not None:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
-__all__ = ["unfit_for_a_key"]
+__all__ = ["says_its_type", "unfit_for_a_key"]
 
 _FIT = (str, bytes, int, UUID, Enum, type(None))
 
@@ -22,6 +22,11 @@ def unfit_for_a_key(call: Any) -> str | None:
     """
     annotation = _given(call)
     return _unfit(annotation)
+
+
+def says_its_type(call: Any) -> bool:
+    """Whether anything says of what type a callable's value is."""
+    return _given(call) not in (inspect.Parameter.empty, Any)
 
 
 def _given(call: Any) -> Any:

@@ -2,13 +2,17 @@
 
 One route object may stand in the tree several times: an app that is mounted twice, a router that is both mounted and
 included, a route that two routers list. What holds for it is then the worst of all its ways.
+
+A request may also come to a route by a way that is not in the tree: behind a function that keeps the app in a closure,
+an app that is made at the first request, an endpoint that calls another app. So a way is never taken for granted: the
+path that the request had when it arrived has to lead to the route by the tree as well.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import is_
 from typing import Any
@@ -93,6 +97,11 @@ class _Level:
     entries: list[_Entry] = field(default_factory=list[_Entry])
 
 
+# How many paths, and of what length, are remembered with what answers them: most requests are for few of them.
+_PATHS_KEPT = 1024
+_LONGEST_PATH = 256
+_UNSEEN = "a way to it that is not among the routes"
+
 _MATCHING = (
     APIRoute.matches,
     fastapi_routing.APIWebSocketRoute.matches,
@@ -132,8 +141,13 @@ class Survey:
         # What answers and is none of FastAPI's routes: plain ones, apps of other kinds.
         self.others: list[BaseRoute] = []
         self.apps: list[Any] = []
-        self._lists: list[list[Any]] = []
+        # Each list of routes, beside what it held.
+        self._lists: list[tuple[list[Any], list[Any]]] = []
         self._listed = Watched()
+        # Whether method, path and root path alone say what answers.
+        self._by_path = True
+        self._answers: dict[tuple[str, str, str], _Leaf | _Foreign | None] = {}
+        self._unseen: dict[int, Known] = {}
         self._found: list[_Way] = []
         # The places where an application stands in itself again.
         self._again: dict[int, list[Place]] = {}
@@ -141,55 +155,89 @@ class Survey:
         self._by_route = self._analysed()
         self.known = [way.leaf.known for way in self._found if way.leaf.known is not None]
         self.whole = self.whole and bool(self._lists)
-        self._sizes = [*map(len, self._lists)]
 
     @property
     def outdated(self) -> bool:
         """Whether some router has more or fewer routes than when this was made."""
-        return self._sizes != [*map(len, self._lists)]
+        return any(len(routes) != len(before) for routes, before in self._lists)
 
     @property
     def changed(self) -> bool:
-        """Whether some router has other routes than when this was made."""
-        if self._listed.changed:
-            return True
+        """Whether some router has other routes than when this was made; asked whenever a route's plan is looked up."""
         # By identity: two routes may be equal and not the same.
-        return any(not all(map(is_, routes, before)) for routes, before in self._listed.lists)
+        for routes, before in self._lists:
+            if len(routes) != len(before) or not all(map(is_, routes, before)):
+                return True
+        return self._listed.changed
 
-    def ways_to(self, route: object) -> tuple[Known, ...]:
-        """The route by each of its ways, and last by one that cannot be told; alone where there is one way."""
-        return self._by_route.get(id(route), ())
+    @property
+    def only_grew(self) -> bool:
+        """Whether all that has happened to the lists is that routes were added at their ends."""
+        grown = all(len(routes) >= len(before) and all(map(is_, routes, before)) for routes, before in self._lists)
+        return grown and not self._listed.changed
 
-    def taken(self, ways: tuple[Known, ...], scope: Mapping[str, Any]) -> Known:
-        """By which of several ways a request has come to its route, asked from inside it."""
-        for root_path in _roots(scope):
-            found = self._answering(scope["method"], scope["path"], {**scope, "root_path": root_path})
+    def has(self, route: object) -> bool:
+        """Whether a route is in the tree."""
+        return id(route) in self._by_route
+
+    def taken(self, route: EffectiveRoute, scope: Mapping[str, Any], arrived: Mapping[str, Any] | None) -> Known | None:
+        """The way by which a request has come to a route, asked from inside it; None for a route not in the tree.
+
+        The way is known where the path that the request had when it `arrived` leads to this route. Only where unknown
+        layers are on all ways, one of which may have rewritten the path, is the present path asked as well. Without
+        `arrived` nothing is proved, and only what the route itself says may be used.
+        """
+        ways = self._by_route.get(id(route), ())
+        if not ways:
+            return None
+        if arrived is None and len(ways) == 1:
+            return ways[0]
+        if arrived is not None:
+            found = self._led(arrived)
             if isinstance(found, _Leaf) and found.known in ways:
                 return found.known
-        return ways[-1]
+        if arrived is None or ways[0].place.layers:
+            for root_path in _roots(scope):
+                found = self._answering(scope["method"], scope["path"], {**scope, "root_path": root_path})
+                if isinstance(found, _Leaf) and found.known in ways:
+                    return found.known
+        return self._unseen.get(id(route)) or self._by_unseen_way(route, ways)
+
+    def _by_unseen_way(self, route: EffectiveRoute, ways: Sequence[Known]) -> Known:
+        """The route by a way that cannot be told: anything may stand there, check callers and commit late.
+
+        No template is better than the wrong mount's, and what is stored stays in this process.
+        """
+        worst = ways[0].place
+        place = replace(
+            worst,
+            prefix="",
+            parameters=frozenset(),
+            front_off=worst.front_off or _UNSEEN,
+            origin=True,
+            commits=True,
+            ordinal=own_number(),
+            layers=(*worst.layers, _UNSEEN),
+        )
+        known = self._unseen[id(route)] = Known(route, place, analyse(route, place, {}))
+        return known
 
     def _analysed(self) -> dict[int, tuple[Known, ...]]:
         together: dict[int, list[_Way]] = {}
         for way in self._found:
             together.setdefault(id(way.route), []).append(way)
-        lost = {key: self._worst_of(ways) for key, ways in together.items()}
+        for ways in together.values():
+            self._worst_of(ways)
         self._number_twins()
-        return {
-            key: (*(way.leaf.known for way in ways if way.leaf.known), *lost[key]) for key, ways in together.items()
-        }
+        return {key: tuple(way.leaf.known for way in ways if way.leaf.known) for key, ways in together.items()}
 
-    def _worst_of(self, ways: list[_Way]) -> tuple[Known, ...]:
-        """Analyse a route by each of its ways; gives it by one that cannot be told, where there are several."""
+    def _worst_of(self, ways: list[_Way]) -> None:
+        """Analyse a route by each of its ways, with what holds for the worst of them."""
         again = [place for way in ways for app in way.above for place in self._again.get(app, ())]
         worst = Place.worst_of([*(way.place for way in ways), *again])
         for way in ways:
             place = replace(worst, prefix=way.place.prefix, under=way.place.under)
             way.leaf.known = Known(way.route, place, analyse(way.route, place, {}))
-        if len(ways) + len(again) == 1:
-            return ()
-        # No template is better than the wrong mount's; what is stored under it stays in this process.
-        route, place = ways[0].route, replace(worst, prefix="", ordinal=own_number())
-        return (Known(route, place, analyse(route, place, {})),)
 
     def _number_twins(self) -> None:
         """Give a number to each cached route that another one is the same as by all that every process knows."""
@@ -210,9 +258,22 @@ class Survey:
         """Whether any route, FastAPI's or not, would answer the method and path."""
         return self._answering(method, path, scope) is not None
 
-    def _answering(self, method: str, path: str, scope: dict[str, Any]) -> _Leaf | _Foreign | None:
+    def _answering(self, method: str, path: str, scope: Mapping[str, Any]) -> _Leaf | _Foreign | None:
         root_path = self._top.root_path or str(scope.get("root_path", ""))
         return self._find(self._top, root_path, {**scope, "method": method, "path": path})
+
+    def _led(self, arrived: Mapping[str, Any]) -> _Leaf | _Foreign | None:
+        """What answers a request as it arrived: asked whenever a route is looked up, so the last paths are kept."""
+        method, path = arrived["method"], arrived["path"]
+        if not self._by_path or len(path) > _LONGEST_PATH:
+            return self._answering(method, path, arrived)
+        asked = (method, path, str(arrived.get("root_path", "")))
+        answers = self._answers
+        if asked not in answers:
+            if len(answers) >= _PATHS_KEPT:
+                answers = self._answers = {}
+            answers[asked] = self._answering(method, path, arrived)
+        return answers[asked]
 
     def _find(self, level: _Level, root_path: str, scope: dict[str, Any]) -> _Leaf | _Foreign | None:
         path = route_path(scope["path"], root_path)
@@ -242,18 +303,18 @@ class Survey:
         self.apps.append(app)
         self.whole = self.whole and routes_visibly(app)
         router: Any = getattr(app, "router", app)
-        self._lists.append(routes)
-        self._listed.elements(routes)
+        self._lists.append((routes, [*routes]))
         self._listed.attributes(router, "routes")
         inherited = [*getattr(router, "dependencies", ())]
         for included, dependencies in included_routers(routes):
-            self._lists.append(included.routes)
-            self._listed.elements(included.routes)
+            self._lists.append((included.routes, [*included.routes]))
             self._listed.attributes(included, "routes")
             inherited += [*dependencies, *included.dependencies]
             custom = own_methods(included, APIRouter, ("handle", "matches"))
             if custom is not None:
-                place = replace(place, front_off=place.front_off or custom, layers=(*place.layers, custom))
+                place = replace(
+                    place, front_off=place.front_off or custom, layers=(*place.layers, custom), commits=True
+                )
                 self.layered, self.whole = True, False
         found = {id(each.dependency) for each in inherited if isinstance(each.dependency, _DECLARED)}
         place = replace(place, inherited=place.inherited | found)
@@ -276,6 +337,7 @@ class Survey:
         elif isinstance(effective, routing.Mount):
             yield _Branch(effective, effective.path_regex, self._mounted(effective, place, above))
         elif isinstance(effective, routing.Host):
+            self._by_path = False
             yield _Branch(effective, None, self._mounted(effective, place, above))
         elif isinstance(effective, routing.Route):
             self.others.append(effective)
@@ -284,6 +346,7 @@ class Survey:
             self.notices += without_cached(effective)
         elif not isinstance(effective, routing.WebSocketRoute):
             self.others.append(effective if isinstance(effective, BaseRoute) else original)
+            self._by_path = False
             yield _Foreign(effective)
 
     def _mounted(self, mount: routing.Mount | routing.Host, place: Place, above: tuple[int, ...]) -> _Level:
@@ -305,7 +368,7 @@ class Survey:
             front_off=place.front_off or custom or chosen or inside.reason,
             inherited=place.inherited,
             origin=place.origin or inside.cors,
-            commits=place.commits or not inside.harmless,
+            commits=place.commits or custom is not None or not inside.harmless,
             hosts=place.hosts | given,
             under=(*place.under, *([mount.host_format] if isinstance(mount, routing.Host) else [])),
             layers=(*place.layers, *([custom] if custom else []), *inside.layers),

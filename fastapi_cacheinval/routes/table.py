@@ -63,6 +63,8 @@ class RouteTable:
         self._changed = changed
         self._overridden: deque[_OverrideSet] = deque(maxlen=_SETS_KEPT)
         self._strays: dict[int, Known] = {}
+        # The routes that requests have come to by ways that are not in the tree.
+        self._unseen: set[int] = set()
         # Each that holds `dependency_overrides`, once; it only grows, because others may be reading it.
         self.providers: list[Any] = []
         # What the path of a cached route begins with; None where paths do not tell.
@@ -159,22 +161,33 @@ class RouteTable:
             return [f"The front lookup is off for the whole app: {self._off}."] if plans else []
         return [f"The front lookup is off for {plan.path}: {plan.front_off}." for plan in plans if not plan.front]
 
-    def plan_for(self, scope: Mapping[str, Any]) -> RoutePlan | None:
-        """The plan of the route that answers, asked from inside it; None where no FastAPI route does."""
+    def plan_for(self, scope: Mapping[str, Any], arrived: Mapping[str, Any] | None = None) -> RoutePlan | None:
+        """The plan of the route that answers, asked from inside it; None where no FastAPI route does.
+
+        `arrived` is the request as it came to the middleware. A request that the tree of routes would not have brought
+        to this route came by a way that nobody knows: its plan says so in `layers`. Where `arrived` is None, only what
+        the route itself says may be used of the plan.
+        """
         route = effective_route_at(scope)
         if route is None:
             return None
-        known = self._known(route, scope)
+        if self._survey.changed:
+            self._look_again()
+        known = self._survey.taken(route, scope, arrived)
         if known is not None and known.changed:
             self._look_again()
-            known = self._known(route, scope)
-        return self._current(known or self._strays.get(id(route)) or self._meet(route, scope))
-
-    def _known(self, route: EffectiveRoute, scope: Mapping[str, Any]) -> Known | None:
-        ways = self._survey.ways_to(route)
-        if len(ways) <= 1:
-            return ways[0] if ways else None
-        return self._survey.taken(ways, scope)
+            known = self._survey.taken(route, scope, arrived)
+        if known is None:
+            known = self._strays.get(id(route)) or self._meet(route)
+        elif known.place.ordinal < 0 and id(route) not in self._unseen:
+            self._unseen.add(id(route))
+            self._hook(known)
+            logger.info(
+                "%s is also reached by a way that is not among the routes, such as an app that keeps another one in a "
+                "closure. There it is cached behind whatever stands on that way, in this process alone.",
+                route.path_format,
+            )
+        return self._current(known)
 
     def sees_all(self) -> bool:
         """Whether each route that can be given an unsafe request is one that notes its arrival, from now on."""
@@ -229,7 +242,7 @@ class RouteTable:
 
     def _refresh(self) -> None:
         """Look at the routes again where some were added, removed or replaced."""
-        if self._survey.outdated or self._survey.changed:
+        if self._survey.changed:
             self._look_again()
 
     def _look_again(self) -> None:
@@ -237,6 +250,7 @@ class RouteTable:
         self._inside = middleware_stack_of(self._inside.start)
         self._survey = self._fresh()
         self._strays.clear()
+        self._unseen.clear()
         for state in self._overridden:
             state.known.clear()
         told = {(known.analysis.plan.path, str(error)) for known in before.known for error in known.analysis.errors}
@@ -245,19 +259,14 @@ class RouteTable:
         for line in self._survey.notices:
             logger.warning("%s", line)
         gone = (
-            known.changed or not self._survey.ways_to(known.route)
-            for known in before.known
-            if known.analysis.plan.front
+            known.changed or not self._survey.has(known.route) for known in before.known if known.analysis.plan.front
         )
-        if self._changed is not None and any(gone):
+        # What was put before a route may take its requests.
+        if self._changed is not None and (any(gone) or not before.only_grew):
             self._changed()
 
-    def _meet(self, route: EffectiveRoute, scope: Mapping[str, Any]) -> Known:
-        """A route seen for the first time on a request."""
-        self._refresh()
-        found = self._known(route, scope)
-        if found is not None:
-            return found
+    def _meet(self, route: EffectiveRoute) -> Known:
+        """A route seen for the first time on a request, which the tree does not have."""
         logger.info(
             "%s was not among the routes at the start: what it answers is kept in this process, and not shared with "
             "replicas, because other processes may know another route by its name",

@@ -8,7 +8,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response, Security
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 
-from fastapi_cacheinval import CallerDependentRoute, cached
+from fastapi_cacheinval import CachePolicy, CallerDependentRoute, ConfigurationError, PartitionBy, cached
 from fastapi_cacheinval.routes.plan import Sharing
 
 oauth2 = OAuth2PasswordBearer(tokenUrl="token")
@@ -313,3 +313,20 @@ def test_a_cover_that_sets_fields_of_the_response_does_not_cover_them(plan, cove
         found = plan(app_with(handler, cached(ttl=60, **options)))
         assert found.sharing is Sharing.UNPROVED
         assert "greeted: sets fields of the response" in found.uncovered[0]
+
+
+@pytest.mark.parametrize("field", ["partition_by", "guarded_by"])
+def test_an_annotated_alias_stands_for_its_dependency(field: str) -> None:
+    """`Annotated[User, Depends(f)]` is a cover like `Depends(f)`; an alias without any is refused when made."""
+
+    def tenant() -> str:
+        return ""
+
+    marked = Depends(tenant)
+    policy = CachePolicy(60, **{field: Annotated[str, marked]})  # type: ignore[arg-type]
+    assert (policy.partition or policy.guards) == (marked,)
+    with pytest.raises(ConfigurationError, match="names no dependency"):
+        CachePolicy(60, **{field: Annotated[str, "no dependency"]})  # type: ignore[arg-type]
+    assert PartitionBy(Annotated[str, marked], key=str).dependency is marked
+    with pytest.raises(ConfigurationError, match="'\\*' is none"):
+        CachePolicy(60, vary=["*"])

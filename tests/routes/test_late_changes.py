@@ -14,6 +14,7 @@ from fastapi.dependencies.utils import get_parameterless_sub_dependant
 from fastapi.routing import APIRoute
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse
+from starlette.routing import Mount
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
@@ -313,3 +314,52 @@ def test_an_attribute_that_is_made_anew_each_time_is_no_change() -> None:
     inside = middleware_stack_of(app)
     table = RouteTable(inside.app, inside)
     assert not any(known.changed for known in table._survey.known)
+
+
+def in_a_closure(app: Any) -> Any:
+    """A wrapper whose inner app nobody can see."""
+
+    async def layer(scope: Any, receive: Any, send: Any) -> None:
+        await NeedsKey(app)(scope, receive, send)
+
+    return layer
+
+
+def put_in_place(site: Site, mount: Any) -> None:
+    site.app.router.routes[site.app.routes.index(site.mount)] = mount
+
+
+def put_in_front(site: Site, mount: Any) -> None:
+    site.app.router.routes.insert(0, mount)
+
+
+def put_in_a_new_list(site: Site, mount: Any) -> None:
+    site.app.router.routes = [mount]
+
+
+@pytest.mark.parametrize("wrap", [NeedsKey, in_a_closure])
+@pytest.mark.parametrize("put", [put_in_place, put_in_front, put_in_a_new_list])
+async def test_a_mount_put_in_the_place_of_another_after_the_start(put: Any, wrap: Any) -> None:
+    """What it asks of a caller is asked from the first request that is no front hit."""
+    site = await Site().started()
+    for _ in range(2):
+        assert await site.status("/mounted/page/old") == 200
+    put(site, Mount("/mounted", wrap(site.inner)))
+    for _ in range(3):
+        assert await site.status("/mounted/page/new", KEY) == 200
+        assert await site.status("/mounted/page/new") == 401
+    # What was stored before goes with the routes that were there.
+    assert await site.status("/mounted/page/old") == 401
+
+
+@pytest.mark.parametrize("wrap", [NeedsKey, in_a_closure])
+async def test_an_app_that_is_mounted_once_more_after_the_start(wrap: Any) -> None:
+    """The second way is looked at where the paths of cached routes do not tell, as under a page for every path."""
+    site = Site()
+    site.app.get("/{rest}", dependencies=[cached(ttl=60)])(lambda rest: rest)
+    for _ in range(2):
+        assert await site.status("/mounted/page/a") == 200
+    site.app.mount("/more", wrap(site.inner))
+    for _ in range(3):
+        assert await site.status("/more/page/a", KEY) == 200
+        assert await site.status("/more/page/a") == 401

@@ -44,8 +44,47 @@ CREDENTIALS = [
     "x-hub-signature",
     "X-Secret",
     "x-password",
+    "Bearer",
+    "DPoP",
+    "X-SID",
+    "X-OTP",
+    "X-PIN",
+    "X-Ticket",
+    "X-SAML",
+    "X-SSO",
+    "X-UID",
+    "X-HMAC",
+    "X-Sig",
+    "X-Macaroon",
+    "X-Certificate",
+    "X-Cert",
+    "X-Impersonate",
+    "x-key",
 ]
 ORDINARY = ["Accept-Language", "X-Language", "X-Tenant", "User-Agent", "Sec-Fetch-User", "Accept", "X-Currency", "DNT"]
+ORDINARY += ["X-Monkey", "X-Keyboard", "X-Shopping", "X-Aside", "X-Design", "X-Liquid"]
+QUERY_CREDENTIALS = [
+    "token",
+    "api_key",
+    "apiKey",
+    "apikey",
+    "access_token",
+    "accessToken",
+    "key",
+    "sig",
+    "signature",
+    "X-Amz-Signature",
+    "auth",
+    "jwt",
+    "session",
+    "session_id",
+    "sid",
+    "otp",
+    "ticket",
+    "password",
+    "secret",
+]
+QUERY_ORDINARY = ["q", "page_token", "nextToken", "keyword", "sort_key", "author", "user_id", "design", "limit"]
 
 
 def taking(**parameters: Any) -> Any:
@@ -178,6 +217,68 @@ def test_a_query_parameter_is_in_the_key_as_it_is() -> None:
         return token
 
     assert plan_of(handler).sharing is Sharing.PROVED
+
+
+def _dependency_on(name: str, *, model: bool) -> Any:
+    if not model:
+        return taking(it=Annotated[str | None, Query(alias=name)])
+
+    class Asked(BaseModel):
+        it: str | None = Field(None, alias=name)  # type: ignore[literal-required]
+
+    def dependency(asked: Annotated[Asked, Query()]) -> None:
+        pass
+
+    return dependency
+
+
+@pytest.mark.parametrize("model", [False, True])
+@pytest.mark.parametrize("name", QUERY_CREDENTIALS)
+def test_a_dependency_that_takes_a_credential_from_the_query_is_a_check(name: str, model: bool) -> None:
+    """It may refuse the same token the next time, so it runs on every request or the app does not start."""
+    check = _dependency_on(name, model=model)
+
+    def handler(it: Annotated[Any, Depends(check)] = None) -> str:
+        return ""
+
+    with pytest.raises(CallerDependentRoute, match="looks like a credential"):
+        plan_of(handler)
+    assert plan_of(handler, partition_by=check).sharing is Sharing.COVERED
+    assert plan_of(handler, shared=True).sharing is Sharing.DECLARED
+
+
+@pytest.mark.parametrize("model", [False, True])
+@pytest.mark.parametrize("name", QUERY_ORDINARY)
+def test_a_dependency_that_takes_anything_else_from_the_query_is_none(name: str, model: bool) -> None:
+    """A filter or a page is in the key, and that is enough."""
+    check = _dependency_on(name, model=model)
+
+    def handler(it: Annotated[Any, Depends(check)] = None) -> str:
+        return ""
+
+    assert plan_of(handler).sharing is Sharing.PROVED
+
+
+async def test_a_token_of_the_query_that_is_revoked_gets_no_hit() -> None:
+    """The tutorial's `get_query_token` as a guard runs on every request."""
+    valid = {"jessica"}
+    shop = Shop()
+
+    def get_query_token(token: str) -> None:
+        if token not in valid:
+            raise HTTPException(401)
+
+    guarded = [Depends(get_query_token), cached(ttl=60, guarded_by=get_query_token)]
+
+    @shop.app.get("/items", dependencies=guarded)
+    async def items() -> str:
+        return "items"
+
+    for _ in range(2):
+        assert (await shop.ask("/items?token=jessica")).status_code == 200
+    assert_hit(await shop.ask("/items?token=jessica"))
+    valid.clear()
+    assert (await shop.ask("/items?token=jessica")).status_code == 401
 
 
 async def test_what_a_handler_checks_itself_is_checked_on_every_request() -> None:

@@ -35,7 +35,7 @@ class HeaderRead(Read):
     def route(self) -> str | None:
         """The template of the route that has answered, of any framework that leaves it in the scope."""
         if self.plan is None and self.app_context.observed:
-            plan = self.app_context.table.plan_for(self.scope)
+            plan = self.app_context.table.plan_for(self.scope, self.arrived)
             return template_in(self.scope) if plan is None else plan.path
         return super().route
 
