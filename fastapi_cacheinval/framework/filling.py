@@ -102,7 +102,7 @@ class Fill:
         else:
             self._refused()
         if refuse.outdated:
-            exchange.outdate(self._rules.key, self._rules.asked_headers)
+            self._outdate()
         outcome = Outcome(Result.MISS, reason=self._reason, detail=refuse.detail)
         exchange.told(outcome)
         fields = [*self._rules.fields(Form.REFUSED, headers), *status_fields(exchange.app_context, outcome)]
@@ -126,7 +126,7 @@ class Fill:
         else:
             self._refused()
             if freshen.outdated:
-                exchange.outdate(self._rules.key, self._rules.asked_headers)
+                self._outdate()
             outcome = Outcome(Result.MISS, reason=self._reason, fwd_status=304, detail=freshen.refused)
         self._rest = nowhere
         exchange.told(outcome, filled=None if freshen.own else stored)
@@ -181,7 +181,7 @@ class Fill:
         """What cannot be kept after all: from here on the client sets the pace again."""
         exchange = self._exchange
         self._refused()
-        exchange.outdate(self._rules.key, self._rules.asked_headers)
+        self._outdate()
         if self._pump is None:
             self._rest = self._out
             outcome = Outcome(Result.MISS, reason=self._reason, detail=reason)
@@ -194,6 +194,11 @@ class Fill:
             await self._pump.drained()
         self._body = bytearray()
         await self._out(message)
+
+    def _outdate(self) -> None:
+        """Let go of what is stored, where the app's newer word is meant for more than this caller."""
+        if self._rules.for_others:
+            self._exchange.outdate(self._rules.key, self._rules.asked_headers)
 
     def _forget_body(self) -> None:
         """What is stored, or will not be, needs no buffer: what is left of a stream waits for its client."""
@@ -213,7 +218,7 @@ class Fill:
             return made.stored, self._store(made)
         self._refused()
         if made.outdated:
-            self._exchange.outdate(self._rules.key, self._rules.asked_headers)
+            self._outdate()
         return None, Outcome(Result.MISS, reason=self._reason, detail=made.detail)
 
     def _store(self, made: Made) -> Outcome:

@@ -79,6 +79,11 @@ class HeaderRules:
         """Whether clients choose by their query which keys there are."""
         return self._resource.split
 
+    @property
+    def for_others(self) -> bool:
+        """What the app tells a caller with `Authorization`, and nobody else, says nothing of what strangers share."""
+        return not self._asked.authorized
+
     # -- what becomes of it ---------------------------------------------------------------------
 
     def accept(self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None) -> Verdict:

@@ -72,7 +72,9 @@ class HeadUpdate:
 
     def _outdate(self) -> None:
         exchange = self._resource.exchange
-        exchange.outdate(self._resource.key, exchange.client_headers)
+        # As with a GET: a refusal, or a page of one's own, may be for who is authorized alone.
+        if not self._asked.authorized:
+            exchange.outdate(self._resource.key, exchange.client_headers)
 
     def _renewed(self, old: SharedResponse, headers: list[RawField]) -> bool:
         engine = self._resource.exchange.app_context.engine
