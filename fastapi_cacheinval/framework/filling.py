@@ -138,10 +138,10 @@ class Fill:
         self._body += body
         length = content_length(start["headers"])
         complete = not more or (length is not None and len(self._body) == length)
-        if self._pump is None and complete:
-            await self._completed_at_once(start)
-        elif len(self._body) > self._exchange.app_context.engine.settings.max_body_bytes:
+        if len(self._body) > self._exchange.app_context.engine.settings.max_body_bytes:
             await self._let_through(start, message, "too-large")
+        elif self._pump is None and complete:
+            await self._completed_at_once(start)
         elif not self._held.grow(2 * len(body)):
             await self._let_through(start, message, "in-flight")
         elif self._pump is None:
