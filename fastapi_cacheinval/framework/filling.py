@@ -23,9 +23,12 @@ from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, FillRules, Form, Freshen, Keep, Made, Refuse
 from fastapi_cacheinval.framework.pump import Pump
 from fastapi_cacheinval.grammar.fields import lower_names
+from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["Fill"]
 
+# Seconds after which it is looked again whether anybody waits, at least.
+_LOOK_AGAIN = 1.0
 _INCOMPLETE = Refuse("incomplete", failed=False, outdated=False)
 _RAISED = "a forward raised; a stale response stood in for it"
 
@@ -55,7 +58,10 @@ class Fill:
         self._contradicted = False
         # What takes the messages once nothing more is to be kept.
         self._rest: Send | None = None
-        exchange.receive.hold()
+        # When the client was found to have left, on the cache's clock.
+        self._left_at: float | None = None
+        self._given_up = False
+        exchange.receive.hold(self)
 
     # -- the app's messages ---------------------------------------------------------------------
 
@@ -80,6 +86,9 @@ class Fill:
         status, headers = message["status"], lower_names(message.get("headers", ()))
         # Servers take names in any case, so a `Set-Cookie` of a layer inside must be known in any.
         start = {**message, "headers": headers}
+        if self._given_up:
+            await self._refuse(start, _INCOMPLETE)
+            return
         stale = self._fallback() if status >= 500 else None
         match self._rules.accept(status, headers, trailers=bool(message.get("trailers")), stale=stale):
             case Keep():
@@ -135,6 +144,9 @@ class Fill:
 
     async def _chunk(self, start: Message, message: Message) -> None:
         body, more = message.get("body", b""), message.get("more_body", False)
+        if self._given_up or (self._pump is not None and self._pump.gone and self.client_left() <= 0):
+            await self._let_through(start, message, "incomplete")
+            return
         self._body += body
         length = content_length(start["headers"])
         complete = not more or (length is not None and len(self._body) == length)
@@ -197,8 +209,32 @@ class Fill:
 
     def _outdate(self) -> None:
         """Let go of what is stored, where the app's newer word is meant for more than this caller."""
-        if self._rules.for_others:
+        if self._rules.for_others and not self._given_up:
             self._exchange.outdate(self._rules.key, self._rules.asked_headers)
+
+    # -- a client that leaves -------------------------------------------------------------------
+
+    @property
+    def clock(self) -> Clock:
+        """The cache's clock."""
+        return self._exchange.app_context.cache.clock
+
+    def client_left(self) -> float:
+        """For how many seconds the response is kept on for others, though its client has left; 0 where it is given up.
+
+        An app that has not begun to answer may be waiting for nothing but this. What has begun is given the time that
+        others would wait for it: who asks later forwards for itself.
+        """
+        settings, now = self._exchange.app_context.engine.settings, self.clock.now()
+        if self._left_at is None:
+            self._left_at = now
+        left = self._left_at + settings.collapse_timeout - now
+        waited_for = self._flight is not None and self._flight.waiting > 0
+        if not self._given_up and (not self._open or waited_for or (self._start is not None and left > 0)):
+            return left if left > 0 else max(settings.collapse_timeout, _LOOK_AGAIN)
+        self._given_up = True
+        self._lost()
+        return 0.0
 
     def _forget_body(self) -> None:
         """What is stored, or will not be, needs no buffer: what is left of a stream waits for its client."""
