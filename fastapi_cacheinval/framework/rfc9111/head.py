@@ -77,8 +77,12 @@ class HeadUpdate:
             exchange.outdate(self._resource.key, exchange.client_headers)
 
     def _renewed(self, old: SharedResponse, headers: list[RawField]) -> bool:
-        engine = self._resource.exchange.app_context.engine
-        merged, tags = freshened(old, headers), tuple(tag for tag in old.tags if tag != ALL)
+        app_context = self._resource.exchange.app_context
+        engine = app_context.engine
+        merged, tags = (
+            freshened(old, headers, app_context.cache.clock.wall()),
+            tuple(tag for tag in old.tags if tag != ALL),
+        )
         received = self._resource.received(replace(self._asked, method="GET"), old.status, merged, tags)
         judged = judge(received, self._resource.options, engine.settings.max_body_bytes)
         if judged.refusal is not None:

@@ -222,7 +222,7 @@ async def test_an_early_refresh_backs_off_too() -> None:
 
 
 @pytest.mark.parametrize("window", ["stale-while-revalidate=60, stale-if-error=600", "stale-while-revalidate=60"])
-@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 505, 507, 511, 520, 599])
 async def test_a_background_refresh_stores_no_error_in_place_of_what_is_of_use(window: str, status: int) -> None:
     """Though the error says for how long it may be kept: the foreground would have covered it."""
     origin = Origin()
