@@ -7,23 +7,44 @@ answer from its `max-age`, so the number that is sent grows with the age: a hit 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from fastapi_cacheinval.core.stored import StoredResponse
 
 __all__ = ["client_fields", "counts_from_now", "is_made_of"]
 
-_LIFETIME: Final = re.compile(rb"(?<![\w-])(max-age|s-maxage)=\"?([0-9]{1,10})(?![0-9])\"?", re.IGNORECASE)
+# A member of the list: quoted text hides commas, a quote that never closes quotes nothing (as in `split_list`).
+_MEMBER: Final = re.compile(rb'(?:"(?:[^"\\]|\\.)*"|[^,])+')
+# A whole member, so that nothing is taken for a lifetime that only has one in its text.
+_LIFETIME: Final = re.compile(rb'([ \t]*)(max-age|s-maxage)=(?:([0-9]{1,10})|"([0-9]{1,10})")([ \t]*)', re.IGNORECASE)
 
 
 def counts_from_now(control: bytes) -> bool:
     """Whether a policy's `Cache-Control` names a lifetime that has to follow the age of each answer."""
-    return _LIFETIME.search(control) is not None
+    return any(_LIFETIME.fullmatch(member) is not None for member in _MEMBER.findall(control))
 
 
 def is_made_of(value: bytes, control: bytes) -> bool:
     """Whether a `Cache-Control` that was sent is the policy's, with whatever lifetime."""
-    return _LIFETIME.sub(rb"\1", value) == _LIFETIME.sub(rb"\1", control)
+    return _rewritten(value, _without_seconds) == _rewritten(control, _without_seconds)
+
+
+def _rewritten(control: bytes, write: Callable[[int], bytes]) -> bytes:
+    """A `Cache-Control` with what `write` gives in place of `=seconds` of each lifetime, all else as it stands."""
+
+    def member(match: re.Match[bytes]) -> bytes:
+        found = _LIFETIME.fullmatch(match[0])
+        if found is None:
+            return match[0]
+        before, name, plain, quoted, after = found.groups()
+        return b"%b%b%b%b" % (before, name, write(int(plain or quoted)), after)
+
+    return _MEMBER.sub(member, control)
+
+
+def _without_seconds(_seconds: int) -> bytes:
+    return b""
 
 
 def client_fields(stored: StoredResponse, age: float, left: int) -> list[tuple[bytes, bytes]]:
@@ -38,9 +59,7 @@ def client_fields(stored: StoredResponse, age: float, left: int) -> list[tuple[b
         return fields
     whole = max(0, int(age))
 
-    def told(match: re.Match[bytes]) -> bytes:
-        most = int(match[2])
-        seconds = min(most, whole) if left < 0 else max(most, whole + min(most, left))
-        return b"%b=%d" % (match[1], seconds)
+    def told(most: int) -> bytes:
+        return b"=%d" % (min(most, whole) if left < 0 else max(most, whole + min(most, left)))
 
-    return [(name, _LIFETIME.sub(told, value) if name == b"cache-control" else value) for name, value in fields]
+    return [(name, _rewritten(value, told) if name == b"cache-control" else value) for name, value in fields]

@@ -56,7 +56,7 @@ class Flight:
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return len(self._waiters)
+        return sum(not waiter.done() for waiter in self._waiters)
 
     def land(self, stored: StoredResponse, *, l2: bool = False) -> None:
         """The forward gave a response that may be shared; `l2` says that the shared tier had it at once."""

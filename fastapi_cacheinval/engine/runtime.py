@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, MutableMapping
 from contextvars import Context
 from typing import Any
 
-from fastapi_cacheinval.core.back_off import BackOff, backed_off, may_try
+from fastapi_cacheinval.core.back_off import NOBODY, BackOff, backed_off, may_try
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.clocks import within
 from fastapi_cacheinval.engine.flights import Flights
@@ -72,22 +72,26 @@ class Runtime:
         task.add_done_callback(self._owned.discard)
         return task
 
-    def may_refresh(self, key: bytes, stored: StoredResponse | None = None) -> bool:
-        """Whether a refresh of this key could begin now: none runs, there is room, and none of `stored` just failed."""
+    def may_refresh(self, key: bytes, stored: StoredResponse | None = None, caller: bytes = NOBODY) -> bool:
+        """Whether a refresh of this key could begin now: none runs, there is room, and none of `stored` just failed.
+
+        `caller` is whose request it would repeat.
+        """
         return (
             not self.closing
             and key not in self._refreshes
             and len(self._refreshes) < self._most_refreshes
-            and (stored is None or may_try(self._back_offs.get(key), stored, self._clock.now()))
+            and (stored is None or may_try(self._back_offs.get(key), stored, self._clock.now(), caller))
         )
 
     def renewed(self, key: bytes) -> None:
         """A refresh has renewed what is stored under a key: the next one is not held back."""
         self._back_offs.pop(key, None)
 
-    def back_off(self, key: bytes, stored: StoredResponse, retry_after: float | None) -> None:
-        """A refresh could not renew a response: hold the next one back, for at least `retry_after` seconds."""
-        self._back_offs[key] = backed_off(self._back_offs.get(key), stored, self._clock.now(), retry_after)
+    def back_off(self, key: bytes, stored: StoredResponse, retry_after: float | None, caller: bytes) -> None:
+        """A refresh could not renew a response: hold the next one back, the caller's for `retry_after` seconds."""
+        before, now = self._back_offs.get(key), self._clock.now()
+        self._back_offs[key] = backed_off(before, stored, now, retry_after, caller)
         self._back_offs.move_to_end(key)
         if len(self._back_offs) > _MOST_PAUSES:
             self._back_offs.popitem(last=False)

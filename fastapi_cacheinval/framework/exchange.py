@@ -204,6 +204,7 @@ async def run_app(exchange: _Runs, scope: Scope, app: ASGIApp | None = None) -> 
         await exchange.ended()
     finally:
         del scope[SCOPE_KEY]
+        exchange.receive.end()
         if exchange.answering is not None:
             exchange.answering.end()
         if exchange.seen is not None:

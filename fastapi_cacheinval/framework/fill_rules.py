@@ -103,6 +103,11 @@ class FillRules(Protocol):
         """Whether clients choose by their query which keys there are."""
         ...
 
+    @property
+    def for_others(self) -> bool:
+        """Whether an answer that is not stored says something of what is stored for others."""
+        ...
+
     def accept(self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None) -> Verdict:
         """What becomes of a response that begins so; `stale` may stand in for an error."""
         ...

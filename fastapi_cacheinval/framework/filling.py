@@ -23,9 +23,12 @@ from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, FillRules, Form, Freshen, Keep, Made, Refuse
 from fastapi_cacheinval.framework.pump import Pump
 from fastapi_cacheinval.grammar.fields import lower_names
+from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["Fill"]
 
+# Seconds after which it is looked again whether anybody waits, at least.
+_LOOK_AGAIN = 1.0
 _INCOMPLETE = Refuse("incomplete", failed=False, outdated=False)
 _RAISED = "a forward raised; a stale response stood in for it"
 
@@ -55,7 +58,10 @@ class Fill:
         self._contradicted = False
         # What takes the messages once nothing more is to be kept.
         self._rest: Send | None = None
-        exchange.receive.hold()
+        # When the client was found to have left, on the cache's clock.
+        self._left_at: float | None = None
+        self._given_up = False
+        exchange.receive.hold(self)
 
     # -- the app's messages ---------------------------------------------------------------------
 
@@ -80,6 +86,9 @@ class Fill:
         status, headers = message["status"], lower_names(message.get("headers", ()))
         # Servers take names in any case, so a `Set-Cookie` of a layer inside must be known in any.
         start = {**message, "headers": headers}
+        if self._given_up:
+            await self._refuse(start, _INCOMPLETE)
+            return
         stale = self._fallback() if status >= 500 else None
         match self._rules.accept(status, headers, trailers=bool(message.get("trailers")), stale=stale):
             case Keep():
@@ -102,7 +111,7 @@ class Fill:
         else:
             self._refused()
         if refuse.outdated:
-            exchange.outdate(self._rules.key, self._rules.asked_headers)
+            self._outdate()
         outcome = Outcome(Result.MISS, reason=self._reason, detail=refuse.detail)
         exchange.told(outcome)
         fields = [*self._rules.fields(Form.REFUSED, headers), *status_fields(exchange.app_context, outcome)]
@@ -126,7 +135,7 @@ class Fill:
         else:
             self._refused()
             if freshen.outdated:
-                exchange.outdate(self._rules.key, self._rules.asked_headers)
+                self._outdate()
             outcome = Outcome(Result.MISS, reason=self._reason, fwd_status=304, detail=freshen.refused)
         self._rest = nowhere
         exchange.told(outcome, filled=None if freshen.own else stored)
@@ -135,13 +144,16 @@ class Fill:
 
     async def _chunk(self, start: Message, message: Message) -> None:
         body, more = message.get("body", b""), message.get("more_body", False)
+        if self._given_up or (self._pump is not None and self._pump.gone and self.client_left() <= 0):
+            await self._let_through(start, message, "incomplete")
+            return
         self._body += body
         length = content_length(start["headers"])
         complete = not more or (length is not None and len(self._body) == length)
-        if self._pump is None and complete:
-            await self._completed_at_once(start)
-        elif len(self._body) > self._exchange.app_context.engine.settings.max_body_bytes:
+        if len(self._body) > self._exchange.app_context.engine.settings.max_body_bytes:
             await self._let_through(start, message, "too-large")
+        elif self._pump is None and complete:
+            await self._completed_at_once(start)
         elif not self._held.grow(2 * len(body)):
             await self._let_through(start, message, "in-flight")
         elif self._pump is None:
@@ -181,7 +193,7 @@ class Fill:
         """What cannot be kept after all: from here on the client sets the pace again."""
         exchange = self._exchange
         self._refused()
-        exchange.outdate(self._rules.key, self._rules.asked_headers)
+        self._outdate()
         if self._pump is None:
             self._rest = self._out
             outcome = Outcome(Result.MISS, reason=self._reason, detail=reason)
@@ -194,6 +206,35 @@ class Fill:
             await self._pump.drained()
         self._body = bytearray()
         await self._out(message)
+
+    def _outdate(self) -> None:
+        """Let go of what is stored, where the app's newer word is meant for more than this caller."""
+        if self._rules.for_others and not self._given_up:
+            self._exchange.outdate(self._rules.key, self._rules.asked_headers)
+
+    # -- a client that leaves -------------------------------------------------------------------
+
+    @property
+    def clock(self) -> Clock:
+        """The cache's clock."""
+        return self._exchange.app_context.cache.clock
+
+    def client_left(self) -> float:
+        """For how many seconds the response is kept on for others, though its client has left; 0 where it is given up.
+
+        An app that has not begun to answer may be waiting for nothing but this. What has begun is given the time that
+        others would wait for it: who asks later forwards for itself.
+        """
+        settings, now = self._exchange.app_context.engine.settings, self.clock.now()
+        if self._left_at is None:
+            self._left_at = now
+        left = self._left_at + settings.collapse_timeout - now
+        waited_for = self._flight is not None and self._flight.waiting > 0
+        if not self._given_up and (not self._open or waited_for or (self._start is not None and left > 0)):
+            return left if left > 0 else max(settings.collapse_timeout, _LOOK_AGAIN)
+        self._given_up = True
+        self._lost()
+        return 0.0
 
     def _forget_body(self) -> None:
         """What is stored, or will not be, needs no buffer: what is left of a stream waits for its client."""
@@ -213,7 +254,7 @@ class Fill:
             return made.stored, self._store(made, now)
         self._refused()
         if made.outdated:
-            self._exchange.outdate(self._rules.key, self._rules.asked_headers)
+            self._outdate()
         return None, Outcome(Result.MISS, reason=self._reason, detail=made.detail)
 
     def _store(self, made: Made, now: float) -> Outcome:

@@ -51,6 +51,11 @@ class PolicyRules:
         """Whether clients choose by their query which keys there are."""
         return self._recipe.split
 
+    @property
+    def for_others(self) -> bool:
+        """What is stored is for the same callers as the answer: all, or those of a partition."""
+        return True
+
     def accept(self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None) -> Verdict:
         """What becomes of a response that begins so."""
         policy = self._recipe.policy

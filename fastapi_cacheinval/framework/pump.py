@@ -24,6 +24,8 @@ class Pump:
         self._queue: deque[Message] = deque()
         self._task: asyncio.Task[None] | None = None
         self._error: Exception | None = None
+        # Whether the server has said that nobody takes what is sent.
+        self.gone = False
 
     async def put(self, *messages: Message) -> None:
         """Send messages after those before them; back when what the client takes at once has gone."""
@@ -39,6 +41,7 @@ class Pump:
             try:
                 await self._send(message)
             except OSError:
+                self.gone = True
                 self._send = _to_nobody
             except Exception as error:  # noqa: BLE001  # told to the app by `drained`
                 self._error = error

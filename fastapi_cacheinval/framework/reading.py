@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fastapi_cacheinval.core.back_off import NOBODY
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.keys import PartitionTypeError
 from fastapi_cacheinval.core.stored import StoredResponse
@@ -23,7 +24,7 @@ from fastapi_cacheinval.framework.lookup import Lookup
 from fastapi_cacheinval.framework.mutation import Mutation, refuse, refuses
 from fastapi_cacheinval.framework.private_answers import PrivateAnswers
 from fastapi_cacheinval.framework.receiving import nobody
-from fastapi_cacheinval.framework.refresh import RefreshOrder, again, lead_in_background
+from fastapi_cacheinval.framework.refresh import RefreshOrder, again, caller_of, lead_in_background
 from fastapi_cacheinval.framework.responding import Direct, Responder, bypassed
 from fastapi_cacheinval.framework.short_circuit import short_circuit
 from fastapi_cacheinval.ports.store import Target
@@ -316,4 +317,6 @@ def _order(
         closed = None if app_context.cache.enabled else "disabled"
         await run_app(Read(app_context, runtime, scope, nobody, order.hear, order, closed=closed), scope)
 
-    return lead_in_background(app_context, runtime, key, forward, newer_than=newer_than, cause=cause)
+    # What is proved to be the same for all is fetched as nobody.
+    caller = NOBODY if newer_than is not None and newer_than.front else caller_of(scope)
+    return lead_in_background(app_context, runtime, key, forward, newer_than=newer_than, cause=cause, caller=caller)

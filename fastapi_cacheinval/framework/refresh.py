@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from hashlib import blake2b
 from typing import Any, cast
 
 from starlette.types import Message, Scope
 
-from fastapi_cacheinval.core.back_off import COULD_NOT_RENEW
+from fastapi_cacheinval.core.back_off import COULD_NOT_RENEW, NOBODY
 from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
@@ -18,7 +19,7 @@ from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.grammar.fields import lower_names, values
 from fastapi_cacheinval.grammar.retry_after import parse_retry_after
 
-__all__ = ["RefreshOrder", "again", "lead_in_background"]
+__all__ = ["RefreshOrder", "again", "caller_of", "lead_in_background"]
 
 _RENEWED = frozenset({"stored", "found"})
 # Seconds by which two readings of one stored response's age may differ.
@@ -77,6 +78,13 @@ def again(arrived: Scope, headers: list[tuple[bytes, bytes]], dropped: frozenset
     return scope
 
 
+def caller_of(scope: Scope) -> bytes:
+    """Whose request a refresh repeats, as far as an app can tell: by the address and by the fields that it carries."""
+    client = scope.get("client")
+    told = (client[0] if client else "", *(part for pair in scope["headers"] for part in pair))
+    return blake2b(repr(told).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 def lead_in_background(
     app_context: AppContext,
     runtime: Runtime,
@@ -85,13 +93,15 @@ def lead_in_background(
     *,
     newer_than: StoredResponse | None = None,
     cause: str = "",
+    caller: bytes = NOBODY,
 ) -> bool:
     """Begin a background forward that leads a key's flight; False where one is under way or there is no room.
 
     Where replicas share a tier, what another one has refreshed since is taken in place of a forward. `cause` is the
-    `traceparent` of the request that asks for it; where that is not recorded, neither is this.
+    `traceparent` of the request that asks for it; where that is not recorded, neither is this. `caller` says whose
+    request is repeated (`caller_of`).
     """
-    flight = runtime.flights.lead(key) if runtime.may_refresh(key, newer_than) else None
+    flight = runtime.flights.lead(key) if runtime.may_refresh(key, newer_than, caller) else None
     if flight is None:
         return False
     order = RefreshOrder(flight)
@@ -115,7 +125,7 @@ def lead_in_background(
             flight.fail()
         app_context.counters.refreshed(outcome)
         if newer_than is not None and outcome in COULD_NOT_RENEW:
-            runtime.back_off(key, newer_than, order.retry_after(app_context.cache.clock.wall()))
+            runtime.back_off(key, newer_than, order.retry_after(app_context.cache.clock.wall()), caller)
         elif outcome in _RENEWED:
             runtime.renewed(key)
 

@@ -20,7 +20,7 @@ from fastapi_cacheinval.core.stored import Stamp
 from fastapi_cacheinval.core.tag_limits import too_many_tags
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.core.weight import share
-from fastapi_cacheinval.grammar.dates import parse_date
+from fastapi_cacheinval.grammar.dates import format_date, parse_date
 from fastapi_cacheinval.grammar.entity_tags import parse_etag
 from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, values, without
 from fastapi_cacheinval.grammar.ranges import ContentRange
@@ -157,12 +157,16 @@ def _tags(received: Received) -> Iterable[str]:
     yield from named_tags(received.headers, received.origin)
 
 
-def freshened(old: SharedResponse, update: RawHeaders) -> list[tuple[bytes, bytes]]:
+def freshened(old: SharedResponse, update: RawHeaders, wall: float) -> list[tuple[bytes, bytes]]:
     """The fields of a stored response after a 304 or a HEAD (RFC 9111 section 3.2), those withheld included.
 
-    A field of the update replaces all lines of the same name where the first of them stood.
+    A field of the update replaces all lines of the same name where the first of them stood. An update without a `Date`
+    is of the moment when it came (RFC 9110 section 6.6.1), `wall` seconds since the epoch: the stored one would make it
+    as old as what it renews.
     """
     fresh = without(end_to_end(update), _NOT_UPDATED)
+    if first(update, b"date") is None and first(old.headers, b"date") is not None:
+        fresh = [*fresh, (b"date", format_date(wall))]
     renewed = {name for name, _ in fresh}
     fields: list[tuple[bytes, bytes]] = []
     placed: set[bytes] = set()

@@ -27,8 +27,8 @@ from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first
 
 __all__ = ["HeaderRules"]
 
-# RFC 5861 section 4: what counts as an error.
-_ERRORS = frozenset({500, 502, 503, 504})
+# What counts as an error: more than RFC 5861 section 4 names, as under a policy. A 507 is no newer page either.
+_ERRORS = range(500, 1000)
 
 
 class HeaderRules:
@@ -79,6 +79,11 @@ class HeaderRules:
         """Whether clients choose by their query which keys there are."""
         return self._resource.split
 
+    @property
+    def for_others(self) -> bool:
+        """What the app tells a caller with `Authorization`, and nobody else, says nothing of what strangers share."""
+        return not self._asked.authorized
+
     # -- what becomes of it ---------------------------------------------------------------------
 
     def accept(self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None) -> Verdict:
@@ -109,7 +114,7 @@ class HeaderRules:
             # For this client, and none of what is stored.
             cookies = [line for line in update if line[0] == b"set-cookie"]
             update = [line for line in update if line[0] != b"set-cookie"]
-        merged = freshened(old, update)
+        merged = freshened(old, update, self._exchange.app_context.cache.clock.wall())
         received = replace(self._received(old.status, merged), added=tuple(tag for tag in old.tags if tag != ALL))
         judged = self._judge(received)
         stored, chosen = make(received, judged, old.body, self._resource.options)

@@ -72,11 +72,17 @@ class HeadUpdate:
 
     def _outdate(self) -> None:
         exchange = self._resource.exchange
-        exchange.outdate(self._resource.key, exchange.client_headers)
+        # As with a GET: a refusal, or a page of one's own, may be for who is authorized alone.
+        if not self._asked.authorized:
+            exchange.outdate(self._resource.key, exchange.client_headers)
 
     def _renewed(self, old: SharedResponse, headers: list[RawField]) -> bool:
-        engine = self._resource.exchange.app_context.engine
-        merged, tags = freshened(old, headers), tuple(tag for tag in old.tags if tag != ALL)
+        app_context = self._resource.exchange.app_context
+        engine = app_context.engine
+        merged, tags = (
+            freshened(old, headers, app_context.cache.clock.wall()),
+            tuple(tag for tag in old.tags if tag != ALL),
+        )
         received = self._resource.received(replace(self._asked, method="GET"), old.status, merged, tags)
         judged = judge(received, self._resource.options, engine.settings.max_body_bytes)
         if judged.refusal is not None:

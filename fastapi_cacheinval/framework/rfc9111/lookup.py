@@ -19,7 +19,7 @@ from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.framework.receiving import nobody
-from fastapi_cacheinval.framework.refresh import RefreshOrder, again, lead_in_background
+from fastapi_cacheinval.framework.refresh import RefreshOrder, again, caller_of, lead_in_background
 from fastapi_cacheinval.framework.rfc9111.answering import send_kept
 from fastapi_cacheinval.framework.rfc9111.asker import HeaderAsker
 from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
@@ -227,7 +227,13 @@ class HeaderLookup:
             await lookup.refresh()
 
         return lead_in_background(
-            self.app_context, self.runtime, key, forward, newer_than=stored, cause=self.exchange.trace
+            self.app_context,
+            self.runtime,
+            key,
+            forward,
+            newer_than=stored,
+            cause=self.exchange.trace,
+            caller=caller_of(scope),
         )
 
     async def refresh(self) -> None:

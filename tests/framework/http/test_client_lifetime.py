@@ -143,3 +143,31 @@ def test_which_texts_have_a_lifetime_that_follows_the_age() -> None:
     )
     assert is_made_of(b"public, max-age=40", b"public, max-age=10")
     assert not is_made_of(b"private, max-age=40", b"public, max-age=10")
+
+
+@pytest.mark.parametrize(
+    ("control", "at_30"),
+    [
+        ('x="max-age=10", max-age=5', 'x="max-age=10", max-age=35'),
+        ('max-age=5, note="s-maxage=3, max-age=7"', 'max-age=35, note="s-maxage=3, max-age=7"'),
+        (r'x="\", max-age=10", max-age=5', r'x="\", max-age=10", max-age=35'),
+        ("x=max-age=7, max-age=5", "x=max-age=7, max-age=35"),
+        ('x=", max-age=5', 'x=", max-age=35'),
+        ("Public ,MAX-AGE=5 ,, s-maxage=6", "Public ,MAX-AGE=35 ,, s-maxage=36"),
+        ("max-age=1.5, s-maxage=6", "max-age=1.5, s-maxage=36"),
+        ('private="max-age=10", max-age=5', 'private="max-age=10", max-age=35'),
+    ],
+)
+async def test_only_directives_are_rewritten(control: str, at_30: str) -> None:
+    """What merely has `max-age=` in its text, and a number that is none, are sent as they are written."""
+    shop = shop_with(control)
+    assert (await shop.ask()).headers["cache-control"] == control
+    shop.clock.tick(30)
+    assert (await shop.ask()).headers["cache-control"] == at_30
+
+
+def test_a_text_about_lifetimes_is_none() -> None:
+    """Quoted text, a fraction, a space before the equals sign, half a pair of quotes."""
+    quoted = b'x="max-age=10"'
+    assert not any(map(counts_from_now, [quoted, b"max-age=1.5", b"max-age =5", b'max-age="5', b"x=max-age=5"]))
+    assert not is_made_of(quoted, b'x="max-age=11"')

@@ -35,6 +35,13 @@ def too_short() -> Response:
     return response
 
 
+def without_length(size: int) -> Response:
+    """A body in one message whose length no field says."""
+    response = Response(b"x" * size)
+    del response.headers["content-length"]
+    return response
+
+
 REFUSED: list[tuple[str, Callable[[], Response]]] = [
     ("set-cookie", raw_line(b"set-cookie", b"session=alice")),
     ("set-cookie", raw_line(b"Set-Cookie", b"session=alice")),
@@ -58,6 +65,7 @@ REFUSED: list[tuple[str, Callable[[], Response]]] = [
     ("status", lambda: Response(b"none", status_code=404)),
     ("status", lambda: Response(b"down", status_code=503)),
     ("too-large", lambda: Response(b"x" * 2000)),
+    ("too-large", lambda: without_length(2000)),
     ("incomplete", too_short),
 ]
 

@@ -297,3 +297,64 @@ async def test_rfc8297_early_hints_and_trailers_pass() -> None:
         trailing: Any = await ask(cached, "/trailers")
         assert trailing.messages[-1]["headers"] == [(b"x-sum", b"1")]
     assert seen == ["/", "/trailers", "/trailers"]
+
+
+_FOR_ONE = [
+    (200, {"cache-control": "private"}),
+    (200, {"cache-control": "no-store"}),
+    (200, {"cache-control": "max-age=60"}),
+    (200, {"cache-control": "max-age=60", "set-cookie": "a=b"}),
+    (200, {"cache-control": "public, max-age=60", "vary": "*"}),
+    (200, {"cache-control": "public, max-age=60", "content-length": "2000000"}),
+    (302, {"cache-control": "no-store", "location": "/login"}),
+    (404, {"cache-control": "no-store"}),
+    (404, {}),
+    (410, {"cache-control": "private, max-age=60"}),
+    (401, {}),
+    (403, {"cache-control": "private"}),
+]
+
+
+@pytest.mark.parametrize("stored", ["max-age=60", "public, max-age=60", "s-maxage=60, stale-if-error=600"])
+@pytest.mark.parametrize(("status", "headers"), _FOR_ONE)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_3_5_what_is_said_to_who_is_authorized_throws_nothing_of_strangers_out(
+    method: str, status: int, headers: dict[str, str], stored: str
+) -> None:
+    """An answer to a request with `Authorization` that is not stored says nothing of the page that strangers share."""
+    origin = Origin()
+    origin.says({"cache-control": stored}, b"page")
+    await origin.get()
+    origin.forget()
+    origin.says(headers, b"" if method == "HEAD" else b"private", status=status)
+    own = await origin.get(method=method, headers={"authorization": "junk", "cache-control": "no-cache"})
+    assert (own.status_code, origin.forwards) == (status, 2)
+    answer = await origin.get()
+    assert (answer.body, answer.cache.hit, origin.forwards) == (b"page", True, 2)
+
+
+@pytest.mark.parametrize(("status", "headers"), _FOR_ONE)
+async def test_3_5_what_is_said_to_who_is_authorized_takes_no_stale_page_away(
+    status: int, headers: dict[str, str]
+) -> None:
+    """Strangers keep what stands in for an error."""
+    origin = Origin()
+    origin.says({"cache-control": "public, max-age=5, stale-if-error=600"}, b"page")
+    await origin.get()
+    origin.forget()
+    origin.clock.tick(10)
+    origin.says(headers, b"private", status=status)
+    origin.says({}, b"down", status=503)
+    await origin.get(headers={"authorization": "junk"})
+    assert (await origin.get()).body == b"page"
+
+
+async def test_3_5_a_body_too_large_for_one_takes_nothing_from_others() -> None:
+    """Also where it shows only while the body comes."""
+    origin = Origin(max_body_bytes=1000)
+    origin.says({"cache-control": "max-age=60"}, b"page")
+    await origin.get()
+    origin.forget()
+    origin.says({"cache-control": "public, max-age=60"}, chunks=[b"x" * 600, b"y" * 600])
+    await origin.get(headers={"authorization": "junk"})
+    assert (await origin.get()).body == b"page"

@@ -248,3 +248,38 @@ async def test_4_3_5_a_head_freshens_or_outdates(
         assert answer.fields("x-kept") == [headers.get("x-kept", "1").encode()]
     else:
         assert (origin.sent("if-none-match") == [b'"1"']) is kept
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("dated", [True, False])
+async def test_4_3_4_what_renews_without_a_date_is_of_when_it_came(method: str, dated: bool) -> None:
+    """RFC 9110 section 6.6.1: a 304 or a HEAD without `Date` makes the response fresh, whose own Date is past."""
+    origin = Origin()
+    fields = {"cache-control": "max-age=10", "etag": '"1"'}
+    origin.says({**fields, "date": origin.date()}, b"content")
+    await origin.get()
+    origin.forget()
+    origin.clock.tick(20)
+    renewed_at = origin.date()
+    date = {"date": renewed_at} if dated else {}
+    origin.says({**fields, **date}, b"", status=304 if method == "GET" else 200)
+    await origin.get(method=method)
+    for seconds in (0, 9):
+        origin.clock.tick(seconds)
+        answer = await origin.get()
+        assert (answer.body, answer.cache.hit, answer.fields("date")) == (b"content", True, [renewed_at.encode()])
+        assert int(answer.fields("age")[0]) == seconds
+    assert origin.forwards == 2
+
+
+async def test_4_3_4_what_has_no_date_is_renewed_without_one() -> None:
+    """A server or a proxy in front adds it, as before."""
+    origin = Origin()
+    fields = {"cache-control": "max-age=10", "etag": '"1"'}
+    origin.says(fields, b"content")
+    await origin.get()
+    origin.forget()
+    origin.clock.tick(20)
+    origin.says(fields, b"", status=304)
+    assert not (await origin.get()).fields("date")
+    assert (await origin.get()).cache.hit

@@ -49,3 +49,21 @@ async def test_the_size_that_is_reported_is_the_size_that_is_taken(body: int) ->
         tracemalloc.stop()
     assert origin.cache.statistics().responses == 2 * count
     assert said == pytest.approx(taken, rel=0.05)
+
+
+@pytest.mark.parametrize("chunks", [[b"x" * 1001], [b"x" * 1001, b""], [b"", b"x" * 1001], [b"x" * 500, b"x" * 501]])
+async def test_a_body_over_the_limit_is_not_stored_however_it_comes(chunks: list[bytes]) -> None:
+    """Without a `Content-Length`, in one message or in several."""
+    origin = Origin(max_body_bytes=1000)
+    origin.says({"cache-control": "max-age=60"}, chunks=chunks)
+    for _ in range(2):
+        answer = await origin.get()
+        assert (answer.body, answer.cache.stored) == (b"x" * 1001, False)
+    assert (origin.forwards, origin.cache.statistics().responses) == (2, 0)
+
+
+async def test_a_body_of_the_limit_is_stored() -> None:
+    """The limit itself is within it."""
+    origin = Origin(max_body_bytes=1000)
+    origin.says({"cache-control": "max-age=60"}, b"x" * 1000)
+    assert await origin.reused()

@@ -222,7 +222,7 @@ async def test_an_early_refresh_backs_off_too() -> None:
 
 
 @pytest.mark.parametrize("window", ["stale-while-revalidate=60, stale-if-error=600", "stale-while-revalidate=60"])
-@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 505, 507, 511, 520, 599])
 async def test_a_background_refresh_stores_no_error_in_place_of_what_is_of_use(window: str, status: int) -> None:
     """Though the error says for how long it may be kept: the foreground would have covered it."""
     origin = Origin()
@@ -287,3 +287,65 @@ async def test_a_retry_after_of_an_exception_is_heard(mode: str) -> None:
     assert await page.forwards_of(3) == 0
     page.clock.tick(20)
     assert await page.forwards_of(3) == 1
+
+
+@pytest.mark.parametrize("apart", [{"headers": {"x-forwarded-for": "evil"}}, {"client": ("192.0.2.7", 1234)}])
+@pytest.mark.parametrize("status", [429, 503, 403])
+@MODES
+async def test_what_one_caller_is_told_does_not_bind_the_others(mode: str, status: int, apart: Any) -> None:
+    """A caller over its own limit keeps nobody from a newer page, however often it asks; it stays away itself."""
+    page = Page(mode)
+    await page.gone_stale()
+    page.then = answer(status, retry_after="3600")
+    before = page.forwards
+    await page.get(**apart)
+    page.clock.tick(1.1)
+    for _ in range(20):
+        await page.get(**apart)
+    assert page.forwards == before + 1
+    page.then = None
+    await page.get()
+    assert (await page.get()).body == b"edition %d" % page.forwards
+    assert page.forwards == before + 2
+
+
+@MODES
+async def test_several_callers_that_are_told_to_stay_away_do(mode: str) -> None:
+    """Each for as long as it was told, and after the pause that counts for all."""
+    page = Page(mode)
+    await page.gone_stale()
+    page.then = answer(429, retry_after="3000")
+    for number, pause in enumerate((1, 2, 4)):
+        before = page.forwards
+        await page.get(headers={"x-forwarded-for": str(number)})
+        assert page.forwards == before + 1
+        page.clock.tick(pause + 0.1)
+        for other in range(number + 1):
+            await page.get(headers={"x-forwarded-for": str(other)})
+        assert page.forwards == before + 1
+    page.clock.tick(3000)
+    await page.get(headers={"x-forwarded-for": "0"})
+    assert page.forwards == before + 2
+
+
+async def test_a_retry_after_to_nobody_binds_all() -> None:
+    """A response that is proved to be the same for all is fetched without its callers' credentials: the app is busy."""
+    clock, down, calls = FakeClock(), False, 0
+    cache = HTTPCache(clock=clock)
+    app = FastAPI()
+    app.add_middleware(CacheMiddleware, cache=cache)
+
+    @app.get("/", dependencies=[cached(ttl=10, stale_while_revalidate=LONG, early_refresh=0)])
+    async def read() -> Response:
+        nonlocal calls
+        calls += 1
+        return Response(status_code=503, headers={"retry-after": "600"}) if down else Response(b"good")
+
+    await ask(app, "/")
+    clock.tick(11)
+    down = True
+    for second in range(4):
+        await ask(app, "/", headers={"authorization": f"Bearer {second}"})
+        await until(lambda: not cache.statistics().refreshing)
+        clock.tick(100)
+    assert calls == 2

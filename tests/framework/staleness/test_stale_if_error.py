@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from fastapi_cacheinval import CacheMiddleware, cached
 from fastapi_cacheinval.testing import assert_stale
 from tests.helpers.http import Shop, ask, settle
+from tests.helpers.origin import Origin
 
 pytestmark = pytest.mark.anyio
 
@@ -234,3 +235,16 @@ async def test_it_works_around_the_whole_app_too() -> None:
     answer = await ask(wrapped, "/")
     assert (answer.status_code, answer.body) == (200, b'"good"')
     assert_stale(answer)
+
+
+@pytest.mark.parametrize("status", [500, 501, 505, 507, 511, 599])
+async def test_every_5xx_is_an_error_by_headers_too(status: int) -> None:
+    """As under a policy, also one that says for how long it may be kept."""
+    origin = Origin()
+    origin.says({"cache-control": "max-age=5, stale-if-error=600"}, b"good")
+    await origin.get()
+    origin.forget()
+    origin.clock.tick(10)
+    origin.says({"cache-control": "max-age=60"}, b"bad", status=status)
+    answer = await origin.get()
+    assert (answer.status_code, answer.body, answer.cache.fwd_status) == (200, b"good", status)
