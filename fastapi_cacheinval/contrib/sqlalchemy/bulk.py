@@ -90,7 +90,7 @@ class Bulk:
     def _one_class(self, state: ORMExecuteState, top: Any, table: Any, mapper: Mapper[Any]) -> Result[Any] | None:
         # Classes of another hierarchy on the same table: which of their rows are met nobody looks up.
         others = [each for each in self._book.users(table) if each.base_mapper is not mapper.base_mapper]
-        tags = self._watch.any_row(others, "a statement on a table that it shares with another class")
+        tags = self._watch.any_row(others, "a statement on a table that it shares with another class", alone=True)
         if isinstance(top, Insert):
             result = self._inserts.run(state, top, mapper)
         else:

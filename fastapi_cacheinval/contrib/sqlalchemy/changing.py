@@ -51,7 +51,7 @@ class Changes:
         if not (self._book.concerns(mapper) if deletes else self._book.tagged(mapper)):
             return None
         reaches = deletes and any(self._book.tagged(each) for each in self._book.along(mapper))
-        if self._book.of(mapper).wide and not reaches:
+        if self._book.whole(mapper) and not reaches:
             return self._watch.widely(state, mapper.self_and_descendants, "")
         bulk = is_bulk(state, dml)
         if not deletes and not bulk and sets(names, mapper, key_of(mapper), doubt=False):
@@ -82,7 +82,7 @@ class Changes:
     def _needs_a_look(self, job: _Job) -> bool:
         """Whether what the database says of the changed rows is not all there is to know of their tags."""
         family = self._book.family(job.mapper)
-        if not job.told or any(self._book.of(each).functions for each in family):
+        if not job.told or any(self._book.of(each).looked for each in family):
             return True
         if job.deletes:
             needed = self._book.of(job.mapper).keys | set(key_of(job.mapper))
@@ -140,6 +140,8 @@ class Changes:
             self._watch.ledger.add(session, [*self._book.of(mapper).wide, *reader.tags(mapper, found, lock=True)])
             if job.deletes:
                 self._watch.flushes.along(session, reader, mapper, found, again)
+            else:
+                again.update(reader.beside(mapper, found))
         ran = run(state, job.dml, job.columns, telling=job.told)
         if not (self._agrees(job, ran, found) if asked is None else self._asked_agrees(job, ran, found, asked)):
             self._watch.ledger.add_everything(session)

@@ -73,6 +73,7 @@ class Collector:
         watch = Watch(book, self._ledger, self._flushes, self._settle)
         self._bulk = Bulk(watch)
         self._older = Older(watch)
+        self._book = book
         self._undo: list[Callable[[], None]] = []
 
     def watch(self, target: Any) -> None:
@@ -94,6 +95,8 @@ class Collector:
             ("before_delete", flushes.before_delete),
             ("after_insert", flushes.after_write),
             ("after_update", flushes.after_write),
+            ("after_mapper_constructed", self._book.forget),
+            ("mapper_configured", self._book.forget),
         ):
             self._listen(Mapper, name, heard)
         self._undo.append(self._older.stand_around(target))

@@ -125,6 +125,8 @@ class Flushes:
                     # Nobody may add to what goes along with them.
                     reader.present(mapper, fresh, gone=True)
                 self.along(session, reader, mapper, fresh, flush.later(connection))
+            else:
+                flush.later(connection).update(reader.beside(mapper, fresh))
 
     def along(
         self,
@@ -140,7 +142,7 @@ class Flushes:
         for other, identity, goes in list(reader.fallen(mapper, identities)):
             (fallen if goes else stays).setdefault(other, []).append(identity)
         for other, these in ((mapper, identities), *fallen.items()):
-            for neighbour, identity in list(reader.neighbours(other, these)):
+            for neighbour, identity in [*reader.neighbours(other, these), *reader.beside(other, these)]:
                 stays.setdefault(neighbour, []).append(identity)
         for other, these in stays.items():
             again.update((other, each) for each in these)
@@ -198,7 +200,7 @@ class Flushes:
             rules = self._book.of(state.mapper)
             if not rules:
                 continue
-            if rules.functions or not all(_is_plain(state, key) for key in rules.keys):
+            if rules.looked or not all(_is_plain(state, key) for key in rules.keys):
                 identity = tuple(state.mapper.primary_key_from_instance(target))
                 flush.later(connection).add((state.mapper, identity))
             else:

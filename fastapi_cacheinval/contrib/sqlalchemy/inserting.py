@@ -35,7 +35,7 @@ class Inserts:
         """Run an INSERT and read the tags of its rows; None where they have none."""
         if not self._book.tagged(mapper):
             return None
-        if self._book.of(mapper).wide:
+        if self._book.whole(mapper):
             return self._unknown(state, mapper, "")
         if replaces(dml):
             if self._may_lose(dml, mapper):
@@ -58,7 +58,7 @@ class Inserts:
             return names is None
         for each in self._book.family(mapper):
             rules = self._book.of(each)
-            if rules.functions or sets(names, each, rules.keys | set(key_of(each))):
+            if rules.looked or sets(names, each, rules.keys | set(key_of(each))):
                 return True
         return False
 

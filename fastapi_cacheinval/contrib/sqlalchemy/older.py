@@ -74,12 +74,13 @@ class Older:
     ) -> None:
         """The mappings get the keys that the database gives them."""
         of: Mapper[Any] = inspect(mapper).mapper
-        rows, rules = list(mappings), self._book.of(of)
-        asked = return_defaults or (self._book.tagged(of) and not rules.wide)
+        rows, whole = list(mappings), self._book.whole(of)
+        asked = return_defaults or (self._book.tagged(of) and not whole)
         with self._settled(session, [of]):
             call(of, rows, return_defaults=asked, render_nulls=render_nulls)
-            self._ledger.add(session, rules.wide)
-            if self._book.tagged(of) and not rules.wide:
+            if whole:
+                self._ledger.add(session, self._watch.any_row([of], ""))
+            if self._book.tagged(of) and not whole:
                 found = [key_of_row(row, of) for row in rows]
                 if None in found:
                     # The rows are written: an error would come too late.

@@ -26,11 +26,16 @@ class Watch:
     flushes: Flushes
     settle: Callable[[Session, Connection | None], None]
 
-    def any_row(self, mappers: Iterable[Mapper[Any]], what: str) -> tuple[str, ...]:
-        """The tags that stand for any row of these classes; raises `UnknownRows` where one has none."""
+    def any_row(self, mappers: Iterable[Mapper[Any]], what: str, *, alone: bool = False) -> tuple[str, ...]:
+        """The tags that stand for any row of these classes; raises `UnknownRows` where one has none.
+
+        Those of their sides are among them, unless `alone`.
+        """
         tags: dict[str, None] = {}
-        for mapper in mappers:
-            rules = self.book.of(mapper)
+        for mapper in dict.fromkeys(
+            one for each in mappers for one in (each, *(() if alone else self.book.beside(each)))
+        ):
+            rules = self.book.own(mapper)
             if rules:
                 wide = rules.any_row
                 if wide is None:
