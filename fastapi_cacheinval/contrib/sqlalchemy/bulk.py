@@ -12,10 +12,10 @@ from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.changing import Changes
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
+from fastapi_cacheinval.contrib.sqlalchemy.given import removes
 from fastapi_cacheinval.contrib.sqlalchemy.inserting import Inserts
 from fastapi_cacheinval.contrib.sqlalchemy.linking import Links
 from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, is_bulk, where_of
-from fastapi_cacheinval.contrib.sqlalchemy.schema import links
 from fastapi_cacheinval.contrib.sqlalchemy.statements import entity_of, extra_tables, target_of, top_of, writes
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
@@ -82,7 +82,7 @@ class Bulk:
             return self._watch.widely(state, affected, _what(state, found, top))
         mapper = entity_of(top) or self._book.owner(table)
         if mapper is None:
-            named = [link for link in links(self._book.mappers) if link.secondary is table]
+            named = [link for link in self._book.links if link.secondary is table]
             named = [link for link in named if self._book.tagged(link.other)]
             return self._links.run(state, top, named) if named else None
         return self._one_class(state, top, table, mapper)
@@ -102,15 +102,7 @@ class Bulk:
 
     def _affected(self, dml: Any) -> Iterable[Mapper[Any]]:
         """The classes whose tags a write may change, whatever its rows are."""
-        for table in extra_tables(dml):
-            for mapper in self._book.users(table):
-                yield mapper
-                if isinstance(dml, Delete):
-                    for other in self._book.along(mapper):
-                        yield from other.self_and_descendants
-            for link in links(self._book.mappers):
-                if link.secondary is table:
-                    yield from link.other.self_and_descendants
+        return self._book.affected(extra_tables(dml), removes=isinstance(dml, Delete) or removes(dml))
 
     # -- its end --------------------------------------------------------------------------------
 

@@ -9,7 +9,14 @@ from sqlalchemy import Connection, Delete, Result, false, select
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Places
-from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row, keys_asked, names_set, rows_given, sets
+from fastapi_cacheinval.contrib.sqlalchemy.given import (
+    key_of_row,
+    keys_asked,
+    names_set,
+    removes,
+    rows_given,
+    sets,
+)
 from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
 from fastapi_cacheinval.contrib.sqlalchemy.running import Ran, connection_for, is_bulk, options_of, run, tells
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of, keys
@@ -48,8 +55,10 @@ class Changes:
     def run(self, state: ORMExecuteState, dml: Any, mapper: Mapper[Any]) -> Result[Any] | None:
         """Run a statement with what is to be read around it; None where it concerns no tag."""
         deletes, names = isinstance(dml, Delete), names_set(dml, state.parameters)
-        if not (self._book.concerns(mapper) if deletes else self._book.tagged(mapper)):
+        if not (self._book.concerns(mapper) if deletes or removes(dml) else self._book.tagged(mapper)):
             return None
+        if not deletes and removes(dml):
+            return self._unknown(state, mapper, deletes=True, what="an UPDATE that may replace rows")
         reaches = deletes and any(self._book.tagged(each) for each in self._book.along(mapper))
         if self._book.whole(mapper) and not reaches:
             return self._watch.widely(state, mapper.self_and_descendants, "")

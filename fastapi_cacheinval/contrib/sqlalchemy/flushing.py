@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import ClauseElement, Connection, Delete, inspect
 from sqlalchemy.orm import InstanceState, Mapper, PassiveFlag, Session, object_session
 from sqlalchemy.orm.attributes import get_history
 
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, connection_of, reading
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, is_plain
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, is_plain, removes_rows
+from fastapi_cacheinval.contrib.sqlalchemy.statements import extra_tables, writes
 
 __all__ = ["Flushes"]
 
@@ -151,6 +152,27 @@ class Flushes:
 
     # -- while it runs --------------------------------------------------------------------------
 
+    def before_insert(self, mapper: Mapper[Any], _: Connection, target: Any) -> None:
+        """A row that is new: what it writes beside itself."""
+        session = object_session(target)
+        if session is not None:
+            self.besides(session, mapper, _state(target).dict.values())
+
+    def besides(self, session: Session, mapper: Mapper[Any], values: Iterable[Any]) -> None:
+        """What goes by a row: what its table has SQLite replace, and writes in the expressions of its attributes.
+
+        Raises `UnknownRows` before anything is written, where there are no tags for any row of these.
+        """
+        for table in mapper.tables:
+            if removes_rows(table):
+                replaced = self._book.affected([table], removes=True)
+                self._ledger.add(session, self._book.any_row(replaced, "a row whose table replaces rows"))
+        for value in values:
+            if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
+                for one in writes(value):
+                    written = self._book.affected(extra_tables(one), removes=isinstance(one, Delete))
+                    self._ledger.add(session, self._book.any_row(written, "a write inside the value of an attribute"))
+
     def before_write(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
         """A row that only the flush itself knows of: an orphan, a child whose parent has changed."""
         session = object_session(target)
@@ -160,6 +182,7 @@ class Flushes:
             flush.connections[connection] = None
         # It is called for what was only touched, too.
         if session is not None and session.is_modified(target, include_collections=False):
+            self.besides(session, mapper, _state(target).dict.values())
             self._before(connection, target, gone=False)
 
     def before_delete(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:

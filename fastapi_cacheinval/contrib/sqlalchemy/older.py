@@ -76,6 +76,7 @@ class Older:
         of: Mapper[Any] = inspect(mapper).mapper
         rows, whole = list(mappings), self._book.whole(of)
         asked = return_defaults or (self._book.tagged(of) and not whole)
+        self._watch.flushes.besides(session, of, [value for row in rows for value in row.values()])
         with self._settled(session, [of]):
             call(of, rows, return_defaults=asked, render_nulls=render_nulls)
             if whole:
@@ -94,6 +95,7 @@ class Older:
         of: Mapper[Any] = inspect(mapper).mapper
         rows = list(mappings)
         places = self._places(of, rows) if self._book.tagged(of) else set[Any]()
+        self._watch.flushes.besides(session, of, [value for row in rows for value in row.values()])
         self._read(session, places, lock=True)
         with self._settled(session, [of]):
             call(of, rows)
@@ -140,6 +142,8 @@ class Older:
         states: list[Any] = [inspect(each) for each in targets]
         tagged = any(self._book.tagged(state.mapper) for state in states)
         there: Places = {(state.mapper, tuple(state.identity)) for state in states if state.identity is not None}
+        for state in states:
+            self._watch.flushes.besides(session, state.mapper, state.dict.values())
         self._read(session, there, lock=True)
         with self._settled(session, list(dict.fromkeys(state.mapper for state in states))):
             call(targets, return_defaults or tagged, update_changed_only, preserve_order)

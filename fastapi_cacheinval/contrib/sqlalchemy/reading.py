@@ -169,7 +169,9 @@ class Reader:
         for link in self._book.links:
             if link.secondary is table and self._book.tagged(link.other):
                 for part in _parts(these):
-                    yield from ((link.other, one) for one in self.identities(link.of_rows(among(table, part))))
+                    yield from (
+                        (link.other, one) for one in self.identities(link.of_rows(among(cast("Any", table), part)))
+                    )
 
     def beside(self, mapper: Mapper[Any], identities: Iterable[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
         """The rows of other classes that change with these: the same ones in another class, or those they link."""

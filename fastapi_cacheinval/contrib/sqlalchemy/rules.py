@@ -10,6 +10,7 @@ from sqlalchemy import Table, inspect
 from sqlalchemy.orm import Mapper
 
 from fastapi_cacheinval import ConfigurationError, TagTemplate, render_value
+from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Dependent, Link, Side, dependents, lineage, links
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import registries
 
@@ -243,6 +244,33 @@ class RuleBook:
     def concerns(self, mapper: Mapper[Any]) -> bool:
         """Whether a row's end may change tags: its own, those of the other sides of its links, of what goes along."""
         return self.tagged(mapper) or any(self.tagged(each) for each in self.along(mapper))
+
+    def affected(self, tables: Iterable[Any], *, removes: bool) -> Iterator[Mapper[Any]]:
+        """The classes whose tags a write to these tables may change, whatever its rows; `removes` where it deletes."""
+        for table in tables:
+            for mapper in self.users(table):
+                yield mapper
+                if removes:
+                    for other in self.along(mapper):
+                        yield from other.self_and_descendants
+            for link in self.links:
+                if link.secondary is table:
+                    yield from link.other.self_and_descendants
+
+    def any_row(self, mappers: Iterable[Mapper[Any]], what: str, *, alone: bool = False) -> tuple[str, ...]:
+        """The tags that stand for any row of these classes; raises `UnknownRows` where one has none.
+
+        Those of their sides are among them, unless `alone`.
+        """
+        tags: dict[str, None] = {}
+        for mapper in dict.fromkeys(one for each in mappers for one in (each, *(() if alone else self.beside(each)))):
+            rules = self.own(mapper)
+            if rules:
+                wide = rules.any_row
+                if wide is None:
+                    raise UnknownRows(mapper.class_.__name__, what)
+                tags.update(dict.fromkeys(wide))
+        return tuple(tags)
 
     def along(self, mapper: Mapper[Any]) -> list[Mapper[Any]]:
         """The classes whose rows may go or change along with a row that goes: by its links, or by foreign keys."""

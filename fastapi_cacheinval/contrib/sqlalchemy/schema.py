@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     CHAR,
@@ -35,11 +36,13 @@ __all__ = [
     "keys",
     "lineage",
     "links",
+    "removes_rows",
     "row_key",
 ]
 
 Identity = tuple[Any, ...]
 
+_REMOVING: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 _BY_ITSELF = frozenset({"CASCADE", "SET NULL", "SET DEFAULT"})
 
 
@@ -88,6 +91,19 @@ def key_columns(mapper: Mapper[Any], table: Any) -> list[Any] | None:
 def row_key(table: Any) -> tuple[Any, ...]:
     """The columns that tell the rows of a table apart."""
     return tuple(table.primary_key) or tuple(table.c)
+
+
+def removes_rows(table: Any) -> bool:
+    """Whether a constraint of a table has SQLite delete the rows that are in a new one's way."""
+    if not isinstance(table, Table):
+        return False
+    found = _REMOVING.get(table)
+    if found is None:
+        parts: list[Any] = [*table.constraints, *table.columns]
+        options = [pair for part in parts for pair in part.dialect_options["sqlite"].items()]
+        found = any("on_conflict" in name and str(rule).upper() == "REPLACE" for name, rule in options)
+        _REMOVING[table] = found
+    return found
 
 
 def among(of: Mapper[Any] | Table, identities: list[Identity]) -> ColumnElement[bool]:

@@ -24,6 +24,7 @@ from sqlalchemy import (
     True_,
     UnaryExpression,
     Update,
+    Values,
 )
 from sqlalchemy.orm import FromStatement, Mapper
 from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
@@ -115,6 +116,8 @@ def _beside(one: Any) -> Iterator[Any]:
         criteria = getattr(option, "where_criteria", None)
         if isinstance(criteria, ClauseElement):
             yield criteria
+    if isinstance(one, Values):
+        yield from _expressions(chain.from_iterable(chain.from_iterable(one._data)))  # noqa: SLF001
     several: Any = getattr(one, "_multi_values", ())
     for row in chain.from_iterable(several):
         values: Any = cast("Any", row).values() if isinstance(row, Mapping) else row

@@ -9,7 +9,6 @@ from typing import Any
 from sqlalchemy import Connection, Result
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
-from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
@@ -31,17 +30,7 @@ class Watch:
 
         Those of their sides are among them, unless `alone`.
         """
-        tags: dict[str, None] = {}
-        for mapper in dict.fromkeys(
-            one for each in mappers for one in (each, *(() if alone else self.book.beside(each)))
-        ):
-            rules = self.book.own(mapper)
-            if rules:
-                wide = rules.any_row
-                if wide is None:
-                    raise UnknownRows(mapper.class_.__name__, what)
-                tags.update(dict.fromkeys(wide))
-        return tuple(tags)
+        return self.book.any_row(mappers, what, alone=alone)
 
     def widely(self, state: ORMExecuteState, mappers: Iterable[Mapper[Any]], what: str) -> Result[Any]:
         """Run a statement exactly as it is written, and purge what stands for any row of these classes."""
