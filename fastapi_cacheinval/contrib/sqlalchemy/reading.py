@@ -78,6 +78,12 @@ def _are_plain(mapper: Mapper[Any], identities: list[Identity]) -> bool:
     return all(is_plain(kind, value) for each in identities for kind, value in zip(kinds, each, strict=True))
 
 
+def _locked(query: Any, mapper: Mapper[Any], *, gone: bool = False) -> Any:
+    # A class that loads its subclasses inline stands in an outer join, whose other side no database locks.
+    inline = list(mapper.tables) if mapper.with_polymorphic_mappers else None
+    return query.with_for_update(key_share=not gone, of=inline)
+
+
 class Reader:
     """What rows of the watched transaction are tagged with, by their keys."""
 
@@ -95,8 +101,8 @@ class Reader:
         """Those of the rows that are there, locked; `gone` where they are about to be deleted."""
         found: list[Identity] = []
         for part in _parts(identities):
-            query = select(*keys(mapper)).where(among(mapper, part)).with_for_update(key_share=not gone)
-            found += self.identities(query)
+            query = select(*keys(mapper)).where(among(mapper, part))
+            found += self.identities(_locked(query, mapper, gone=gone))
         return found
 
     def tags(self, mapper: Mapper[Any], identities: Iterable[Identity], *, lock: bool) -> Iterator[str]:
@@ -122,13 +128,11 @@ class Reader:
         elif rules.templates:
             columns = [getattr(mapper.class_, key) for key in wanted] or keys(mapper)
             query = select(*columns).where(among(mapper, part))
-            for row in self._session.execute(query.with_for_update(key_share=True) if lock else query):
+            for row in self._session.execute(_locked(query, mapper) if lock else query):
                 yield from rules.rendered(dict(zip(wanted, row, strict=False)))
         if rules.functions:
             if lock:
-                self._session.execute(
-                    select(*keys(mapper)).where(among(mapper, part)).with_for_update(key_share=True)
-                ).all()
+                self._session.execute(_locked(select(*keys(mapper)).where(among(mapper, part)), mapper)).all()
             # Read anew: what this session has seen before may have changed since.
             query = select(mapper.class_).where(among(mapper, part)).execution_options(populate_existing=True)
             for target in self._session.scalars(query).unique():

@@ -82,6 +82,13 @@ def _checked(function: Function, tags: Iterable[str] | None) -> Iterable[str]:
     return () if tags is None else (render_value(tag) or "" for tag in tags)
 
 
+def _stored(mapper: Mapper[Any]) -> list[str]:
+    """The attributes that are columns of the class's tables, and no expressions over them."""
+    stored = mapper.persist_selectable.c
+    # Of the columns alone: relationships may name classes that are not there yet.
+    return list(dict.fromkeys(key for key, column in mapper.columns.items() if stored.contains_column(column)))
+
+
 def _by_method(target: Any) -> Iterable[str]:
     return cast("Iterable[str]", getattr(target, METHOD)())
 
@@ -138,7 +145,13 @@ class RuleBook:
                 if name not in mapper.columns:
                     raise ConfigurationError(
                         f"{template.text!r}: {mapper.class_.__name__} has no column attribute {name!r}; it has "
-                        f"{', '.join(mapper.columns.keys())}. What is further away is for a function of the object."
+                        f"{', '.join(_stored(mapper))}. What is further away is for a function of the object."
+                    )
+                if name not in _stored(mapper):
+                    raise ConfigurationError(
+                        f"{template.text!r}: {mapper.class_.__name__}.{name} is an expression that no row stores: a "
+                        f"statement does not tell it. Take its columns, or a function: {mapper.class_.__name__}: "
+                        f'[lambda row: [f"...{{row.{name}}}"]].'
                     )
         return Rules(templates, functions)
 

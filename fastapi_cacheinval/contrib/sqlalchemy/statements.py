@@ -151,9 +151,16 @@ def entity_of(dml: Any) -> Mapper[Any] | None:
     return found
 
 
+def _written(dml: Any) -> Any:
+    entity = entity_of(dml)
+    # Of a class that loads its subclasses inline it names the join; SQLAlchemy writes the class's own table.
+    return dml.table if entity is None else entity.local_table
+
+
 def target_of(dml: Any) -> Any:
     """The table that a write is on; None for an alias or a join of tables."""
-    plain: Any = dml.table._deannotate() if hasattr(dml.table, "_deannotate") else dml.table  # noqa: SLF001
+    table = _written(dml)
+    plain: Any = table._deannotate() if hasattr(table, "_deannotate") else table  # noqa: SLF001
     return cast("Any", plain) if isinstance(plain, Table) else None
 
 
@@ -164,7 +171,7 @@ def _set_columns(dml: Any) -> Iterator[Any]:
 
 def extra_tables(dml: Any) -> set[Any]:
     """The tables that a write changes: the one that it is on, or those in its alias or join, and of columns set."""
-    named: list[Any] = [dml.table]
+    named: list[Any] = [_written(dml)]
     named += [column.table for column in _set_columns(dml) if getattr(column, "table", None) is not None]
     every: list[Any] = [one for one in elements(*named) if isinstance(one, Table)]
     return {one._deannotate() for one in every}  # noqa: SLF001
