@@ -170,12 +170,11 @@ class Reader:
 
     def _related(self, table: Any, these: list[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
         """The rows on both sides of rows of an association table."""
+        whole: Any = table
         for link in self._book.links:
             if link.secondary is table and self._book.tagged(link.other):
                 for part in _parts(these):
-                    yield from (
-                        (link.other, one) for one in self.identities(link.of_rows(among(cast("Any", table), part)))
-                    )
+                    yield from ((link.other, one) for one in self.identities(link.of_rows(among(whole, part))))
 
     def beside(self, mapper: Mapper[Any], identities: Iterable[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
         """The rows of other classes that change with these: the same ones in another class, or those they link."""

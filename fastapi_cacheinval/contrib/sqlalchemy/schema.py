@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -93,10 +93,12 @@ def row_key(table: Any) -> tuple[Any, ...]:
     return tuple(table.primary_key) or tuple(table.c)
 
 
-def removes_rows(table: Any) -> bool:
+def removes_rows(selectable: Any) -> bool:
     """Whether a constraint of a table has SQLite delete the rows that are in a new one's way."""
-    if not isinstance(table, Table):
+    is_table = isinstance(selectable, Table)
+    if not is_table:
         return False
+    table: Any = cast("Any", selectable)
     found = _REMOVING.get(table)
     if found is None:
         parts: list[Any] = [*table.constraints, *table.columns]

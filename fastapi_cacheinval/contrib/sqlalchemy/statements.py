@@ -117,7 +117,8 @@ def _beside(one: Any) -> Iterator[Any]:
         if isinstance(criteria, ClauseElement):
             yield criteria
     if isinstance(one, Values):
-        yield from _expressions(chain.from_iterable(chain.from_iterable(one._data)))  # noqa: SLF001
+        rows: Any = cast("Any", one)._data  # noqa: SLF001
+        yield from _expressions(chain.from_iterable(chain.from_iterable(rows)))
     several: Any = getattr(one, "_multi_values", ())
     for row in chain.from_iterable(several):
         values: Any = cast("Any", row).values() if isinstance(row, Mapping) else row
