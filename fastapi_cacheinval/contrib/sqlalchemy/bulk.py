@@ -12,10 +12,10 @@ from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.changing import Changes
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
+from fastapi_cacheinval.contrib.sqlalchemy.given import removes
 from fastapi_cacheinval.contrib.sqlalchemy.inserting import Inserts
 from fastapi_cacheinval.contrib.sqlalchemy.linking import Links
 from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, is_bulk, where_of
-from fastapi_cacheinval.contrib.sqlalchemy.schema import links
 from fastapi_cacheinval.contrib.sqlalchemy.statements import (
     called_once,
     entity_of,
@@ -91,7 +91,7 @@ class Bulk:
             state.statement = top = called_once(top, state.parameters)
         mapper = entity_of(top) or self._book.owner(table)
         if mapper is None:
-            named = [link for link in links(self._book.mappers) if link.secondary is table]
+            named = [link for link in self._book.links if link.secondary is table]
             named = [link for link in named if self._book.tagged(link.other)]
             return self._links.run(state, top, named) if named else None
         return self._one_class(state, top, table, mapper)
@@ -99,7 +99,7 @@ class Bulk:
     def _one_class(self, state: ORMExecuteState, top: Any, table: Any, mapper: Mapper[Any]) -> Result[Any] | None:
         # Classes of another hierarchy on the same table: which of their rows are met nobody looks up.
         others = [each for each in self._book.users(table) if each.base_mapper is not mapper.base_mapper]
-        tags = self._watch.any_row(others, "a statement on a table that it shares with another class")
+        tags = self._watch.any_row(others, "a statement on a table that it shares with another class", alone=True)
         if isinstance(top, Insert):
             result = self._inserts.run(state, top, mapper)
         else:
@@ -111,15 +111,7 @@ class Bulk:
 
     def _affected(self, dml: Any) -> Iterable[Mapper[Any]]:
         """The classes whose tags a write may change, whatever its rows are."""
-        for table in extra_tables(dml):
-            for mapper in self._book.users(table):
-                yield mapper
-                if isinstance(dml, Delete):
-                    for other in self._book.along(mapper):
-                        yield from other.self_and_descendants
-            for link in links(self._book.mappers):
-                if link.secondary is table:
-                    yield from link.other.self_and_descendants
+        return self._book.affected(extra_tables(dml), removes=isinstance(dml, Delete) or removes(dml))
 
     # -- its end --------------------------------------------------------------------------------
 

@@ -9,7 +9,14 @@ from sqlalchemy import Connection, Delete, Result, false, select
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Places
-from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row, keys_asked, names_set, rows_given, sets
+from fastapi_cacheinval.contrib.sqlalchemy.given import (
+    key_of_row,
+    keys_asked,
+    names_set,
+    removes,
+    rows_given,
+    sets,
+)
 from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
 from fastapi_cacheinval.contrib.sqlalchemy.running import Ran, connection_for, is_bulk, options_of, run, tells
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of, keys
@@ -48,10 +55,12 @@ class Changes:
     def run(self, state: ORMExecuteState, dml: Any, mapper: Mapper[Any]) -> Result[Any] | None:
         """Run a statement with what is to be read around it; None where it concerns no tag."""
         deletes, names = isinstance(dml, Delete), names_set(dml, state.parameters)
-        if not (self._book.concerns(mapper) if deletes else self._book.tagged(mapper)):
+        if not (self._book.concerns(mapper) if deletes or removes(dml) else self._book.tagged(mapper)):
             return None
+        if not deletes and removes(dml):
+            return self._unknown(state, mapper, deletes=True, what="an UPDATE that may replace rows")
         reaches = deletes and any(self._book.tagged(each) for each in self._book.along(mapper))
-        if self._book.of(mapper).wide and not reaches:
+        if self._book.whole(mapper) and not reaches:
             return self._watch.widely(state, mapper.self_and_descendants, "")
         bulk = is_bulk(state, dml)
         if not deletes and not bulk and sets(names, mapper, key_of(mapper), doubt=False):
@@ -82,7 +91,7 @@ class Changes:
     def _needs_a_look(self, job: _Job) -> bool:
         """Whether what the database says of the changed rows is not all there is to know of their tags."""
         family = self._book.family(job.mapper)
-        if not job.told or any(self._book.of(each).functions for each in family):
+        if not job.told or any(self._book.of(each).looked for each in family):
             return True
         if job.deletes:
             needed = self._book.of(job.mapper).keys | set(key_of(job.mapper))
@@ -140,6 +149,8 @@ class Changes:
             self._watch.ledger.add(session, [*self._book.of(mapper).wide, *reader.tags(mapper, found, lock=True)])
             if job.deletes:
                 self._watch.flushes.along(session, reader, mapper, found, again)
+            else:
+                again.update(reader.beside(mapper, found))
         ran = run(state, job.dml, job.columns, telling=job.told)
         if not (self._agrees(job, ran, found) if asked is None else self._asked_agrees(job, ran, found, asked)):
             self._watch.ledger.add_everything(session)

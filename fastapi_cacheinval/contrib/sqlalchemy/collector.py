@@ -73,6 +73,7 @@ class Collector:
         watch = Watch(book, self._ledger, self._flushes, self._settle)
         self._bulk = Bulk(watch)
         self._older = Older(watch)
+        self._book = book
         self._undo: list[Callable[[], None]] = []
 
     def watch(self, target: Any) -> None:
@@ -90,10 +91,13 @@ class Collector:
         ):
             self._listen(target, name, listener)
         for name, heard in (
+            ("before_insert", flushes.before_insert),
             ("before_update", flushes.before_write),
             ("before_delete", flushes.before_delete),
             ("after_insert", flushes.after_write),
             ("after_update", flushes.after_write),
+            ("after_mapper_constructed", self._book.forget),
+            ("mapper_configured", self._book.forget),
         ):
             self._listen(Mapper, name, heard)
         self._undo.append(self._older.stand_around(target))
@@ -137,6 +141,8 @@ class Collector:
         frame = self._ledger.frame(session)
         if connection is None or not stands(connection):
             frame.open = True
+            if connection is not None:
+                frame.connections.add(connection)
             return
         frame.standing = True
         if not frame:
@@ -168,6 +174,11 @@ class Collector:
         """Purge at once: before the transaction's end there may be a cancellation, which nobody would be told of."""
         frame = self._ledger.committed(session)
         if frame is None or not frame:
+            return
+        if session.get_nested_transaction() is not None:
+            # SQLite's driver begins no transaction before a first savepoint: its release is a commit, which no rollback
+            # undoes. It is purged at the transaction's end, whatever that is.
+            frame.standing = frame.standing or any(stands(connection) for connection in frame.connections)
             return
         try:
             self._purge(frame)

@@ -41,5 +41,6 @@ class UnknownRows(CacheinvalError):
     def __init__(self, name: str, what: str) -> None:
         super().__init__(
             f"{what}: which rows of {name} it changes, and what their tags were, cannot be told. Declare tags that "
-            f"stand for any row, collect_changes(..., wide={{{name}: [...]}}), or change the rows through the session."
+            f"stand for any row, collect_changes(..., wide={{{name}: [...]}}), [...] being a tag that every page with "
+            f'rows of {name} carries, such as "all-{name.lower()}"; or change the rows through the session.'
         )

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import ClauseElement, Connection, Delete, inspect
 from sqlalchemy.orm import InstanceState, Mapper, PassiveFlag, Session, object_session
 from sqlalchemy.orm.attributes import get_history
 
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, connection_of, reading
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, is_plain
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, is_plain, removes_rows
+from fastapi_cacheinval.contrib.sqlalchemy.statements import extra_tables, writes
 
 __all__ = ["Flushes"]
 
@@ -136,6 +137,8 @@ class Flushes:
                     # Nobody may add to what goes along with them.
                     reader.present(mapper, fresh, gone=True)
                 self.along(session, reader, mapper, fresh, flush.later(connection))
+            else:
+                flush.later(connection).update(reader.beside(mapper, fresh))
 
     def along(
         self,
@@ -152,7 +155,7 @@ class Flushes:
         for other, identity, goes in list(reader.fallen(mapper, identities)):
             (fallen if goes else stays).setdefault(other, []).append(identity)
         for other, these in ((mapper, identities), *fallen.items()):
-            for neighbour, identity in list(reader.neighbours(other, these)):
+            for neighbour, identity in [*reader.neighbours(other, these), *reader.beside(other, these)]:
                 beside.setdefault(neighbour, []).append(identity)
         for other, these in (*stays.items(), *beside.items()):
             again.update((other, each) for each in these)
@@ -164,6 +167,27 @@ class Flushes:
 
     # -- while it runs --------------------------------------------------------------------------
 
+    def before_insert(self, mapper: Mapper[Any], _: Connection, target: Any) -> None:
+        """A row that is new: what it writes beside itself."""
+        session = object_session(target)
+        if session is not None:
+            self.besides(session, mapper, _state(target).dict.values())
+
+    def besides(self, session: Session, mapper: Mapper[Any], values: Iterable[Any]) -> None:
+        """What goes by a row: what its table has SQLite replace, and writes in the expressions of its attributes.
+
+        Raises `UnknownRows` before anything is written, where there are no tags for any row of these.
+        """
+        for table in mapper.tables:
+            if removes_rows(table):
+                replaced = self._book.affected([table], removes=True)
+                self._ledger.add(session, self._book.any_row(replaced, "a row whose table replaces rows"))
+        for value in values:
+            if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
+                for one in writes(value):
+                    written = self._book.affected(extra_tables(one), removes=isinstance(one, Delete))
+                    self._ledger.add(session, self._book.any_row(written, "a write inside the value of an attribute"))
+
     def before_write(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
         """A row that only the flush itself knows of: an orphan, a child whose parent has changed."""
         session = object_session(target)
@@ -173,6 +197,7 @@ class Flushes:
             flush.connections[connection] = None
         # It is called for what was only touched, too.
         if session is not None and session.is_modified(target, include_collections=False):
+            self.besides(session, mapper, _state(target).dict.values())
             self._before(connection, target, gone=False)
 
     def before_delete(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
@@ -213,7 +238,7 @@ class Flushes:
             rules = self._book.of(state.mapper)
             if not rules:
                 continue
-            if rules.functions or not all(_is_plain(state, key) for key in rules.keys):
+            if rules.looked or not all(_is_plain(state, key) for key in rules.keys):
                 identity = tuple(state.mapper.primary_key_from_instance(target))
                 flush.later(connection).add((state.mapper, identity))
             else:

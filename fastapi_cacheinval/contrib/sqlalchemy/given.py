@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from sqlalchemy import BinaryExpression, BindParameter, BooleanClauseList, ColumnClause
+from sqlalchemy import BinaryExpression, BindParameter, BooleanClauseList, ColumnClause, Delete
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.operators import and_, eq
 
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of, removes_rows
 from fastapi_cacheinval.contrib.sqlalchemy.statements import elements, target_of
 
-__all__ = ["identity_in", "key_of_row", "keys_asked", "names_set", "on_conflict", "replaces", "rows_given", "sets"]
+__all__ = [
+    "identity_in",
+    "key_of_row",
+    "keys_asked",
+    "names_set",
+    "on_conflict",
+    "removes",
+    "replaces",
+    "rows_given",
+    "sets",
+]
 
 Row = Mapping[str, Any]
 
@@ -113,9 +123,16 @@ def _names_of(attribute: Any) -> set[str]:
     return {attribute.key, *(str(getattr(each, name, "")) for each in columns for name in ("key", "name"))}
 
 
+def removes(statement: Any) -> bool:
+    """Whether an INSERT or an UPDATE may delete rows that are in its way, and what goes along: `OR REPLACE`."""
+    if any("REPLACE" in str(prefix).upper() for prefix, *_ in getattr(statement, "_prefixes", ())):
+        return True
+    return not isinstance(statement, Delete) and removes_rows(target_of(statement))
+
+
 def on_conflict(statement: Any) -> set[str] | None:
     """The names that an INSERT may set in rows that are there; None where it may remove such rows."""
-    if any("REPLACE" in str(prefix).upper() for prefix, *_ in getattr(statement, "_prefixes", ())):
+    if removes(statement):
         return None
     clause: Any = getattr(statement, "_post_values_clause", None)
     if clause is None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Insert, Result
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
-from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row, on_conflict, replaces, rows_given, sets
+from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row, on_conflict, removes, replaces, rows_given, sets
 from fastapi_cacheinval.contrib.sqlalchemy.running import (
     connection_for,
     is_bulk,
@@ -35,9 +35,13 @@ class Inserts:
 
     def run(self, state: ORMExecuteState, dml: Insert, mapper: Mapper[Any]) -> Result[Any] | None:
         """Run an INSERT and read the tags of its rows; None where they have none."""
+        if removes(dml) and self._book.concerns(mapper):
+            along = [one for each in self._book.along(mapper) for one in each.self_and_descendants]
+            what = "an INSERT that may replace rows"
+            return self._watch.widely(state, [*mapper.self_and_descendants, *along], what)
         if not self._book.tagged(mapper):
             return None
-        if self._book.of(mapper).wide:
+        if self._book.whole(mapper):
             return self._unknown(state, mapper, "")
         if replaces(dml):
             if self._may_lose(dml, mapper):
@@ -60,7 +64,7 @@ class Inserts:
             return names is None
         for each in self._book.family(mapper):
             rules = self._book.of(each)
-            if rules.functions or sets(names, each, rules.keys | set(key_of(each))):
+            if rules.looked or sets(names, each, rules.keys | set(key_of(each))):
                 return True
         return False
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 
 __all__ = ["Frame", "Ledger"]
@@ -18,7 +19,7 @@ class Frame:
     `everything` where it is not known what was changed. `handed` went to the outbox in it; `ending` once its commit was
     begun, `committed` once that is done; `asked` once a savepoint has been told of a commit; `failed` is what its purge
     has raised. `standing` once something was written in autocommit, which no rollback takes back; `open` once something
-    was written that waits for the commit.
+    was written that waits for the commit, on these `connections`.
     """
 
     tags: dict[str, None] = field(default_factory=dict[str, None])
@@ -30,6 +31,7 @@ class Frame:
     failed: BaseException | None = None
     standing: bool = False
     open: bool = False
+    connections: set[Connection] = field(default_factory=set[Connection])
 
     def __bool__(self) -> bool:
         return bool(self.tags) or self.everything
@@ -41,6 +43,7 @@ class Frame:
         self.everything = self.everything or other.everything
         self.standing = self.standing or other.standing
         self.open = self.open or other.open
+        self.connections |= other.connections
 
 
 class Ledger:
@@ -66,13 +69,12 @@ class Ledger:
         return frame
 
     def committed(self, session: Session) -> Frame | None:
-        """The innermost savepoint is released, or the transaction committed; then its frame."""
-        savepoint = session.get_nested_transaction()
-        transaction = savepoint or session.get_transaction()
+        """The innermost savepoint is released, or the transaction committed: its frame."""
+        transaction = session.get_nested_transaction() or session.get_transaction()
         frame = None if transaction is None else self._frames.get(transaction)
         if frame is not None:
             frame.committed = True
-        return frame if savepoint is None else None
+        return frame
 
     def root(self, session: Session) -> Frame | None:
         """The frame of the transaction itself, where it has one."""

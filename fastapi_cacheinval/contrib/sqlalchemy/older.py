@@ -74,12 +74,14 @@ class Older:
     ) -> None:
         """The mappings get the keys that the database gives them."""
         of: Mapper[Any] = inspect(mapper).mapper
-        rows, rules = list(mappings), self._book.of(of)
-        asked = return_defaults or (self._book.tagged(of) and not rules.wide)
+        rows, whole = list(mappings), self._book.whole(of)
+        asked = return_defaults or (self._book.tagged(of) and not whole)
+        self._watch.flushes.besides(session, of, [value for row in rows for value in row.values()])
         with self._settled(session, [of]):
             call(of, rows, return_defaults=asked, render_nulls=render_nulls)
-            self._ledger.add(session, rules.wide)
-            if self._book.tagged(of) and not rules.wide:
+            if whole:
+                self._ledger.add(session, self._watch.any_row([of], ""))
+            if self._book.tagged(of) and not whole:
                 found = [key_of_row(row, of) for row in rows]
                 if None in found:
                     # The rows are written: an error would come too late.
@@ -93,6 +95,7 @@ class Older:
         of: Mapper[Any] = inspect(mapper).mapper
         rows = list(mappings)
         places = self._places(of, rows) if self._book.tagged(of) else set[Any]()
+        self._watch.flushes.besides(session, of, [value for row in rows for value in row.values()])
         self._read(session, places, lock=True)
         with self._settled(session, [of]):
             call(of, rows)
@@ -134,6 +137,8 @@ class Older:
         states: list[Any] = [inspect(each) for each in targets]
         tagged = any(self._book.tagged(state.mapper) for state in states)
         there: Places = {(state.mapper, tuple(state.identity)) for state in states if state.identity is not None}
+        for state in states:
+            self._watch.flushes.besides(session, state.mapper, state.dict.values())
         self._read(session, there, lock=True)
         with self._settled(session, list(dict.fromkeys(state.mapper for state in states))):
             call(targets, return_defaults or tagged, update_changed_only, preserve_order)

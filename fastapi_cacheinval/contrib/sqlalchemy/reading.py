@@ -18,12 +18,12 @@ from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
 from fastapi_cacheinval.contrib.sqlalchemy.schema import (
     Identity,
     among,
-    dependents,
     is_plain,
+    key_columns,
     key_of,
     keys,
     lineage,
-    links,
+    row_key,
 )
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import QuietSession, as_flushing
 
@@ -62,7 +62,8 @@ def reading(connection: Connection, book: RuleBook, options: Mapping[str, Any] |
                 state.update_execution_options(**given)
 
             event.listen(session, "do_orm_execute", with_options)
-        yield Reader(session, book)
+        # A statement purges what stands for any row of another class on its table: its rows are not looked up as well.
+        yield Reader(session, book, twins=options is None)
 
 
 def _parts(identities: Iterable[Identity]) -> Iterator[list[Identity]]:
@@ -77,11 +78,18 @@ def _are_plain(mapper: Mapper[Any], identities: list[Identity]) -> bool:
     return all(is_plain(kind, value) for each in identities for kind, value in zip(kinds, each, strict=True))
 
 
+def _locked(query: Any, mapper: Mapper[Any], *, gone: bool = False) -> Any:
+    # A class that loads its subclasses inline stands in an outer join, whose other side no database locks.
+    inline = list(mapper.tables) if mapper.with_polymorphic_mappers else None
+    return query.with_for_update(key_share=not gone, of=inline)
+
+
 class Reader:
     """What rows of the watched transaction are tagged with, by their keys."""
 
-    def __init__(self, session: Session, book: RuleBook) -> None:
+    def __init__(self, session: Session, book: RuleBook, *, twins: bool = True) -> None:
         self._session = session
+        self._twins = twins
         self._book = book
 
     def identities(self, query: Any, parameters: Any = None) -> list[Identity]:
@@ -93,15 +101,22 @@ class Reader:
         """Those of the rows that are there, locked; `gone` where they are about to be deleted."""
         found: list[Identity] = []
         for part in _parts(identities):
-            query = select(*keys(mapper)).where(among(mapper, part)).with_for_update(key_share=not gone)
-            found += self.identities(query)
+            query = select(*keys(mapper)).where(among(mapper, part))
+            found += self.identities(_locked(query, mapper, gone=gone))
         return found
 
     def tags(self, mapper: Mapper[Any], identities: Iterable[Identity], *, lock: bool) -> Iterator[str]:
         """The tags of these rows as they stand; nothing for rows that are not there."""
         for part in _parts(identities):
+            beside: dict[Mapper[Any], list[Identity]] = {}
             for each in self._book.family(mapper):
                 yield from self._tags(each, self._book.of(each), part, known=each is mapper, lock=lock)
+            for other, identity in self.beside(mapper, part):
+                beside.setdefault(other, []).append(identity)
+            for other, those in beside.items():
+                for these in _parts(those):
+                    for each in self._book.family(other):
+                        yield from self._tags(each, self._book.own(each), these, known=each is other, lock=lock)
 
     def _tags(
         self, mapper: Mapper[Any], rules: Rules, part: list[Identity], *, known: bool, lock: bool
@@ -113,13 +128,11 @@ class Reader:
         elif rules.templates:
             columns = [getattr(mapper.class_, key) for key in wanted] or keys(mapper)
             query = select(*columns).where(among(mapper, part))
-            for row in self._session.execute(query.with_for_update(key_share=True) if lock else query):
+            for row in self._session.execute(_locked(query, mapper) if lock else query):
                 yield from rules.rendered(dict(zip(wanted, row, strict=False)))
         if rules.functions:
             if lock:
-                self._session.execute(
-                    select(*keys(mapper)).where(among(mapper, part)).with_for_update(key_share=True)
-                ).all()
+                self._session.execute(_locked(select(*keys(mapper)).where(among(mapper, part)), mapper)).all()
             # Read anew: what this session has seen before may have changed since.
             query = select(mapper.class_).where(among(mapper, part)).execution_options(populate_existing=True)
             for target in self._session.scalars(query).unique():
@@ -128,7 +141,7 @@ class Reader:
     def neighbours(self, mapper: Mapper[Any], identities: Iterable[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
         """The rows that association rows relate to these, of classes that have tags."""
         family = lineage(mapper)
-        for link in links(mapper.registry.mappers):
+        for link in self._book.links:
             if link.mapper in family and self._book.tagged(link.other):
                 for part in _parts(identities):
                     for found in self.identities(link.others(part)):
@@ -138,19 +151,45 @@ class Reader:
         self, mapper: Mapper[Any], identities: Iterable[Identity]
     ) -> Iterator[tuple[Mapper[Any], Identity, bool]]:
         """The rows that the database changes by itself when these are deleted; True for those that go too."""
-        seen: set[tuple[Mapper[Any], Identity]] = set()
-        ahead = [(mapper, list(identities))]
+        seen: set[tuple[Any, Identity]] = set()
+        ahead: list[tuple[Any, list[Identity]]] = [(mapper, list(identities))]
         while ahead:
             of, these = ahead.pop()
-            for each in of.self_and_descendants:
-                for other, column, named, goes in dependents(each):
-                    found: list[Identity] = []
-                    for part in _parts(these):
-                        inner = select(named).where(among(each, part))
-                        found += self.identities(select(*keys(other)).where(column.in_(inner)))
-                    fresh = [one for one in found if (other, one) not in seen]
-                    seen.update((other, one) for one in fresh)
-                    for one in fresh:
-                        yield other, one, goes
-                    if goes and fresh:
-                        ahead.append((other, fresh))
+            for each in of.self_and_descendants if isinstance(of, Mapper) else (of,):
+                for dependent in self._book.dependents(each):
+                    kind = dependent.kind
+                    found = [one for part in _parts(these) for one in self.identities(dependent.rows(each, part))]
+                    fresh = [one for one in dict.fromkeys(found) if (kind, one) not in seen]
+                    seen.update((kind, one) for one in fresh)
+                    if isinstance(kind, Mapper):
+                        yield from ((kind, one, dependent.goes) for one in fresh)
+                    else:
+                        yield from ((other, one, False) for other, one in self._related(kind, fresh))
+                    if dependent.goes and fresh:
+                        ahead.append((kind, fresh))
+
+    def _related(self, table: Any, these: list[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
+        """The rows on both sides of rows of an association table."""
+        whole: Any = table
+        for link in self._book.links:
+            if link.secondary is table and self._book.tagged(link.other):
+                for part in _parts(these):
+                    yield from ((link.other, one) for one in self.identities(link.of_rows(among(whole, part))))
+
+    def beside(self, mapper: Mapper[Any], identities: Iterable[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
+        """The rows of other classes that change with these: the same ones in another class, or those they link."""
+        sides = dict.fromkeys((each, side) for each in self._book.family(mapper) for side in self._book.of(each).sides)
+        met: set[Any] = set()
+        for each, side in sides:
+            if side in met or not (self._twins or side.link is not None):
+                continue
+            met.add(side)
+            for part in _parts(identities):
+                own = key_columns(each, side.table)
+                wanted = row_key(side.table)
+                if own is not None and set(own) == set(wanted):
+                    these = [tuple(identity[own.index(column)] for column in wanted) for identity in part]
+                else:
+                    query = select(*wanted).select_from(each.class_).where(among(each, part))
+                    these = self.identities(query)
+                yield from ((side.other, found) for found in self.identities(side.rows(these)))

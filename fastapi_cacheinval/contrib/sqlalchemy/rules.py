@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
-from sqlalchemy import inspect
+from sqlalchemy import Table, inspect
 from sqlalchemy.orm import Mapper
 
 from fastapi_cacheinval import ConfigurationError, TagTemplate, render_value
-from fastapi_cacheinval.contrib.sqlalchemy.schema import dependents, lineage, links
+from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Dependent, Link, Side, dependents, lineage, links
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import registries
 
 __all__ = ["METHOD", "RuleBook", "Rules"]
@@ -25,11 +26,20 @@ Wide: TypeAlias = Mapping[Any, str | Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The tags of one mapped class: `keys` are the attributes that the templates take; `wide` stand for any row."""
+    """The tags of one mapped class: `keys` are the attributes that the templates take; `wide` stand for any row.
+
+    `sides` are the rows of other classes that change with a row of it, whose tags are a change's tags too.
+    """
 
     templates: tuple[TagTemplate, ...] = ()
     functions: tuple[Function, ...] = ()
     wide: tuple[str, ...] = ()
+    sides: tuple[Side, ...] = ()
+
+    @property
+    def looked(self) -> bool:
+        """Whether the row's values do not tell its tags: they have to be looked up."""
+        return bool(self.functions or self.sides)
 
     @property
     def keys(self) -> frozenset[str]:
@@ -59,10 +69,11 @@ class Rules:
             tuple(dict.fromkeys((*self.templates, *other.templates))),
             tuple(dict.fromkeys((*self.functions, *other.functions))),
             tuple(dict.fromkeys((*self.wide, *other.wide))),
+            tuple(dict.fromkeys((*self.sides, *other.sides))),
         )
 
     def __bool__(self) -> bool:
-        return bool(self.templates or self.functions or self.wide)
+        return bool(self.templates or self.functions or self.wide or self.sides)
 
 
 def _checked(function: Function, tags: Iterable[str] | None) -> Iterable[str]:
@@ -71,8 +82,24 @@ def _checked(function: Function, tags: Iterable[str] | None) -> Iterable[str]:
     return () if tags is None else (render_value(tag) or "" for tag in tags)
 
 
+def _stored(mapper: Mapper[Any]) -> list[str]:
+    """The attributes that are columns of the class's tables, and no expressions over them."""
+    stored = mapper.persist_selectable.c
+    # Of the columns alone: relationships may name classes that are not there yet.
+    return list(dict.fromkeys(key for key, column in mapper.columns.items() if stored.contains_column(column)))
+
+
 def _by_method(target: Any) -> Iterable[str]:
     return cast("Iterable[str]", getattr(target, METHOD)())
+
+
+@dataclass(slots=True)
+class _Mapped:
+    """What follows from all the classes that are mapped: worked out once, and anew when there are more of them."""
+
+    rules: dict[Mapper[Any], Rules] = field(default_factory=dict[Mapper[Any], Rules])
+    dependents: dict[Any, list[Dependent]] = field(default_factory=dict[Any, list[Dependent]])
+    links: list[Link] | None = None
 
 
 class RuleBook:
@@ -86,6 +113,7 @@ class RuleBook:
         self._everywhere: Rules = Rules()
         self._declared: dict[Mapper[Any], Rules] = {}
         self._known: dict[Mapper[Any], Rules] = {}
+        self._mapped = _Mapped()
         if callable(tags):
             self._everywhere = Rules(functions=(tags,))
         elif tags is not None:
@@ -117,7 +145,13 @@ class RuleBook:
                 if name not in mapper.columns:
                     raise ConfigurationError(
                         f"{template.text!r}: {mapper.class_.__name__} has no column attribute {name!r}; it has "
-                        f"{', '.join(mapper.columns.keys())}. What is further away is for a function of the object."
+                        f"{', '.join(_stored(mapper))}. What is further away is for a function of the object."
+                    )
+                if name not in _stored(mapper):
+                    raise ConfigurationError(
+                        f"{template.text!r}: {mapper.class_.__name__}.{name} is an expression that no row stores: a "
+                        f"statement does not tell it. Take its columns, or a function: {mapper.class_.__name__}: "
+                        f'[lambda row: [f"...{{row.{name}}}"]].'
                     )
         return Rules(templates, functions)
 
@@ -127,8 +161,20 @@ class RuleBook:
             raise ConfigurationError(f"wide: tags of {mapper.class_.__name__} stand for any row and take no values.")
         return Rules(wide=tuple(tag for template in templates if (tag := template.render({})) is not None))
 
+    def forget(self, *_: object) -> None:
+        """Another class is mapped."""
+        self._mapped = _Mapped()
+
     def of(self, mapper: Mapper[Any]) -> Rules:
-        """The rules of a mapped class, none where it has none."""
+        """The rules of a mapped class with its sides, none where it has none."""
+        mapped = self._mapped
+        rules = mapped.rules.get(mapper)
+        if rules is None:
+            rules = mapped.rules[mapper] = replace(self.own(mapper), sides=tuple(self._sides(mapper)))
+        return rules
+
+    def own(self, mapper: Mapper[Any]) -> Rules:
+        """The rules of a mapped class alone."""
         rules = self._known.get(mapper)
         if rules is None:
             rules = self._everywhere
@@ -138,6 +184,52 @@ class RuleBook:
                 rules |= self._declared.get(base, Rules())
             self._known[mapper] = rules
         return rules
+
+    def _sides(self, mapper: Mapper[Any]) -> Iterator[Side]:
+        for table in mapper.tables:
+            for each in self.users(table):
+                top = each.inherits is None or table not in each.inherits.tables
+                if top and each.base_mapper is not mapper.base_mapper and self._has_own(each):
+                    yield Side(cast("Table", table), each)
+            for link in self.links:
+                if link.secondary is table and self._has_own(link.other):
+                    yield Side(cast("Table", table), link.other, link)
+
+    def _has_own(self, mapper: Mapper[Any]) -> bool:
+        return any(self.own(each) for each in mapper.self_and_descendants)
+
+    def beside(self, mapper: Mapper[Any]) -> list[Mapper[Any]]:
+        """The classes of the sides of a class, whose own tags are a change's tags too."""
+        return [each for side in self.of(mapper).sides for each in side.other.self_and_descendants]
+
+    def whole(self, mapper: Mapper[Any]) -> bool:
+        """Whether statements purge what stands for any row of a class, its sides included, and read nothing."""
+        return bool(self.own(mapper).wide) and all(self.own(each).any_row is not None for each in self.beside(mapper))
+
+    @property
+    def links(self) -> list[Link]:
+        """Every side of every association table, of every base."""
+        mapped = self._mapped
+        if mapped.links is None:
+            mapped.links = list(links(self.mappers))
+        return mapped.links
+
+    def dependents(self, kind: Mapper[Any] | Table) -> list[Dependent]:
+        """What the database changes when rows of a class or of a table go, where that may matter to tags."""
+        mapped = self._mapped
+        found = mapped.dependents.get(kind)
+        if found is None:
+            sides = [link for link in self.links if isinstance(kind, Table) or link.mapper not in lineage(kind)]
+            found = [
+                each
+                for each in dependents(kind, self.mappers)
+                # The sides of association rows are looked up from either side without them.
+                if not isinstance(each.kind, Table)
+                or any(link.secondary is each.kind for link in sides)
+                or (each.goes and next(dependents(each.kind, self.mappers), None) is not None)
+            ]
+            mapped.dependents[kind] = found
+        return found
 
     def family(self, mapper: Mapper[Any]) -> list[Mapper[Any]]:
         """The mapper, and those of its descendants whose rules are other than their base's."""
@@ -166,20 +258,53 @@ class RuleBook:
         """Whether a row's end may change tags: its own, those of the other sides of its links, of what goes along."""
         return self.tagged(mapper) or any(self.tagged(each) for each in self.along(mapper))
 
+    def affected(self, tables: Iterable[Any], *, removes: bool) -> Iterator[Mapper[Any]]:
+        """The classes whose tags a write to these tables may change, whatever its rows; `removes` where it deletes."""
+        for table in tables:
+            for mapper in self.users(table):
+                yield mapper
+                if removes:
+                    for other in self.along(mapper):
+                        yield from other.self_and_descendants
+            for link in self.links:
+                if link.secondary is table:
+                    yield from link.other.self_and_descendants
+
+    def any_row(self, mappers: Iterable[Mapper[Any]], what: str, *, alone: bool = False) -> tuple[str, ...]:
+        """The tags that stand for any row of these classes; raises `UnknownRows` where one has none.
+
+        Those of their sides are among them, unless `alone`.
+        """
+        tags: dict[str, None] = {}
+        for mapper in dict.fromkeys(one for each in mappers for one in (each, *(() if alone else self.beside(each)))):
+            rules = self.own(mapper)
+            if rules:
+                wide = rules.any_row
+                if wide is None:
+                    raise UnknownRows(mapper.class_.__name__, what)
+                tags.update(dict.fromkeys(wide))
+        return tuple(tags)
+
     def along(self, mapper: Mapper[Any]) -> list[Mapper[Any]]:
         """The classes whose rows may go or change along with a row that goes: by its links, or by foreign keys."""
         seen: dict[Mapper[Any], None] = {}
-        gone, ahead = {mapper}, [mapper]
+        gone: set[Any] = {mapper}
+        ahead: list[Mapper[Any] | Table] = [mapper]
         while ahead:
             one = ahead.pop()
-            seen.update((link.other, None) for link in links(one.registry.mappers) if link.mapper in lineage(one))
-            for other, goes in (
-                (other, goes) for each in one.self_and_descendants for other, *_, goes in dependents(each)
-            ):
-                seen[other] = None
-                if goes and other not in gone:
-                    gone.add(other)
-                    ahead.append(other)
+            if isinstance(one, Mapper):
+                seen.update((link.other, None) for link in self.links if link.mapper in lineage(one))
+            else:
+                seen.update((link.other, None) for link in self.links if link.secondary is one)
+            kinds: Iterable[Mapper[Any] | Table] = one.self_and_descendants if isinstance(one, Mapper) else (one,)
+            for other in (other for each in kinds for other in self.dependents(each)):
+                if isinstance(other.kind, Mapper):
+                    seen[other.kind] = None
+                else:
+                    seen.update((link.other, None) for link in self.links if link.secondary is other.kind)
+                if other.goes and other.kind not in gone:
+                    gone.add(other.kind)
+                    ahead.append(other.kind)
         return list(seen)
 
     @property

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, cast
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import CHAR, Column, ColumnElement, FromClause, TypeDecorator, and_, false, or_, select
+from sqlalchemy import (
+    CHAR,
+    Column,
+    ColumnElement,
+    ForeignKey,
+    FromClause,
+    Table,
+    TypeDecorator,
+    and_,
+    false,
+    or_,
+    select,
+)
+from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.orm import Mapper
 
-__all__ = ["Link", "among", "dependents", "is_plain", "key_columns", "key_of", "keys", "lineage", "links"]
+__all__ = [
+    "Dependent",
+    "Link",
+    "Side",
+    "among",
+    "dependents",
+    "is_plain",
+    "key_columns",
+    "key_of",
+    "keys",
+    "lineage",
+    "links",
+    "removes_rows",
+    "row_key",
+]
 
 Identity = tuple[Any, ...]
 
+_REMOVING: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 _BY_ITSELF = frozenset({"CASCADE", "SET NULL", "SET DEFAULT"})
 
 
@@ -59,9 +88,32 @@ def key_columns(mapper: Mapper[Any], table: Any) -> list[Any] | None:
     return found
 
 
-def among(mapper: Mapper[Any], identities: list[Identity]) -> ColumnElement[bool]:
-    """Whether a row is one of these."""
-    columns = keys(mapper)
+def row_key(table: Any) -> tuple[Any, ...]:
+    """The columns that tell the rows of a table apart."""
+    return tuple(table.primary_key) or tuple(table.c)
+
+
+def removes_rows(selectable: Any) -> bool:
+    """Whether a constraint of a table has SQLite delete the rows that are in a new one's way."""
+    is_table = isinstance(selectable, Table)
+    if not is_table:
+        return False
+    table: Any = cast("Any", selectable)
+    found = _REMOVING.get(table)
+    if found is None:
+        parts: list[Any] = [*table.constraints, *table.columns]
+        options = [pair for part in parts for pair in part.dialect_options["sqlite"].items()]
+        found = any("on_conflict" in name and str(rule).upper() == "REPLACE" for name, rule in options)
+        _REMOVING[table] = found
+    return found
+
+
+def among(of: Mapper[Any] | Table, identities: list[Identity]) -> ColumnElement[bool]:
+    """Whether a row of a class, or of a table, is one of these."""
+    return _matching(row_key(of) if isinstance(of, Table) else keys(of), identities)
+
+
+def _matching(columns: Sequence[Any], identities: list[Identity]) -> ColumnElement[bool]:
     if not identities:
         return false()
     if len(columns) == 1:
@@ -113,12 +165,88 @@ def links(mappers: Iterable[Mapper[Any]]) -> Iterator[Link]:
                 yield Link(each.secondary, each.mapper, there, mapper, here, near)
 
 
-def dependents(mapper: Mapper[Any]) -> Iterator[tuple[Mapper[Any], Column[Any], Column[Any], bool]]:
-    """Classes whose rows the database changes when rows of this one go, by which columns; True: they go too."""
-    for other in mapper.registry.mappers:
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Rows of another class that change with the rows of a table.
+
+    They are the same rows, mapped to another hierarchy, or, with a `link`, the rows that those of the table relate.
+    """
+
+    table: Table
+    other: Mapper[Any]
+    link: Link | None = None
+
+    def rows(self, these: list[Identity]) -> Any:
+        """The keys of the other class's rows for rows of the table, by the keys of that."""
+        where = among(self.table, these)
+        if self.link is not None:
+            return self.link.of_rows(where)
+        return select(*keys(self.other)).select_from(self.other.class_).where(where)
+
+
+Kind: TypeAlias = "Mapper[Any] | Table"
+
+
+@dataclass(frozen=True, slots=True)
+class Dependent:
+    """Rows that the database changes by itself when rows that they point to go; `goes` where they go too.
+
+    They are of a class, or of a table that no class is mapped to. Their `column` holds what the others have in `named`.
+    """
+
+    kind: Kind
+    column: Column[Any]
+    named: Column[Any]
+    goes: bool
+
+    def rows(self, of: Kind, identities: list[Identity]) -> Any:
+        """The keys of the rows that point to these rows of a class or of a table."""
+        # Both may be of one table, or of one hierarchy: the inner query is about other rows than the outer one.
+        inner = select(self.named).select_from(_selected(of)).where(among(of, identities)).correlate(None)
+        columns = row_key(self.kind) if isinstance(self.kind, Table) else keys(self.kind)
+        return select(*columns).select_from(_selected(self.kind)).where(self.column.in_(inner))
+
+
+def _selected(kind: Kind) -> Any:
+    return kind if isinstance(kind, Table) else kind.class_
+
+
+def _referred(key: ForeignKey) -> Any:
+    """The column that a foreign key points to; None where its table is not declared here."""
+    try:
+        return key.column
+    except NoReferenceError:
+        return None
+
+
+def dependents(of: Kind, mappers: Sequence[Mapper[Any]]) -> Iterator[Dependent]:
+    """What the database changes when rows of a class, or of a table, go: by the foreign keys of every base's tables."""
+    tables: set[Any] = {of} if isinstance(of, Table) else set(of.tables)
+    for other in mappers:
         if other.inherits is not None and other.local_table is other.inherits.local_table:
             continue
-        for key in other.local_table.foreign_keys:
-            rule = (key.ondelete or "").upper()
-            if rule in _BY_ITSELF and key.column.table in mapper.tables:
-                yield other, key.parent, key.column, rule == "CASCADE"
+        for key, named, goes in _falling(other.local_table, tables):
+            if not (isinstance(of, Mapper) and _is_part(other, key.parent, named, of)):
+                yield Dependent(other, key.parent, named, goes)
+    mapped: dict[Any, None] = {table: None for mapper in mappers for table in mapper.tables}
+    for metadata in dict.fromkeys(table.metadata for table in mapped):
+        for table in metadata.tables.values():
+            if table not in mapped:
+                for key, named, goes in _falling(table, tables):
+                    yield Dependent(table, key.parent, named, goes)
+
+
+def _falling(table: Any, tables: set[Any]) -> Iterator[tuple[Any, Any, bool]]:
+    for key in table.foreign_keys:
+        rule = (key.ondelete or "").upper()
+        if rule in _BY_ITSELF:
+            named = _referred(key)
+            if named is not None and named.table in tables:
+                yield key, named, rule == "CASCADE"
+
+
+def _is_part(other: Mapper[Any], column: Any, named: Any, of: Mapper[Any]) -> bool:
+    """Whether a foreign key makes two tables of joined inheritance one row."""
+    if other.inherits is None or other not in lineage(of):
+        return False
+    return any({column, named} <= set(other.get_property_by_column(each).columns) for each in other.primary_key)

@@ -25,6 +25,7 @@ from sqlalchemy import (
     True_,
     UnaryExpression,
     Update,
+    Values,
 )
 from sqlalchemy.orm import FromStatement, Mapper
 from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
@@ -98,6 +99,9 @@ def _beside(one: Any) -> Iterator[Any]:
         criteria = getattr(option, "where_criteria", None)
         if isinstance(criteria, ClauseElement):
             yield criteria
+    if isinstance(one, Values):
+        rows: Any = cast("Any", one)._data  # noqa: SLF001
+        yield from _expressions(chain.from_iterable(chain.from_iterable(rows)))
     several: Any = getattr(one, "_multi_values", ())
     for row in chain.from_iterable(several):
         values: Any = cast("Any", row).values() if isinstance(row, Mapping) else row
@@ -131,9 +135,16 @@ def entity_of(dml: Any) -> Mapper[Any] | None:
     return found
 
 
+def _written(dml: Any) -> Any:
+    entity = entity_of(dml)
+    # Of a class that loads its subclasses inline it names the join; SQLAlchemy writes the class's own table.
+    return dml.table if entity is None else entity.local_table
+
+
 def target_of(dml: Any) -> Any:
     """The table that a write is on; None for an alias or a join of tables."""
-    plain: Any = dml.table._deannotate() if hasattr(dml.table, "_deannotate") else dml.table  # noqa: SLF001
+    table = _written(dml)
+    plain: Any = table._deannotate() if hasattr(table, "_deannotate") else table  # noqa: SLF001
     return cast("Any", plain) if isinstance(plain, Table) else None
 
 
@@ -144,7 +155,7 @@ def _set_columns(dml: Any) -> Iterator[Any]:
 
 def extra_tables(dml: Any) -> set[Any]:
     """The tables that a write changes: the one that it is on, or those in its alias or join, and of columns set."""
-    named: list[Any] = [dml.table]
+    named: list[Any] = [_written(dml)]
     named += [column.table for column in _set_columns(dml) if getattr(column, "table", None) is not None]
     every: list[Any] = [one for one in elements(*named) if isinstance(one, Table)]
     return {one._deannotate() for one in every}  # noqa: SLF001

@@ -9,7 +9,6 @@ from typing import Any
 from sqlalchemy import Connection, Result
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
-from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
@@ -27,17 +26,12 @@ class Watch:
     flushes: Flushes
     settle: Callable[[Session, Connection | None], None]
 
-    def any_row(self, mappers: Iterable[Mapper[Any]], what: str) -> tuple[str, ...]:
-        """The tags that stand for any row of these classes; raises `UnknownRows` where one has none."""
-        tags: dict[str, None] = {}
-        for mapper in mappers:
-            rules = self.book.of(mapper)
-            if rules:
-                wide = rules.any_row
-                if wide is None:
-                    raise UnknownRows(mapper.class_.__name__, what)
-                tags.update(dict.fromkeys(wide))
-        return tuple(tags)
+    def any_row(self, mappers: Iterable[Mapper[Any]], what: str, *, alone: bool = False) -> tuple[str, ...]:
+        """The tags that stand for any row of these classes; raises `UnknownRows` where one has none.
+
+        Those of their sides are among them, unless `alone`.
+        """
+        return self.book.any_row(mappers, what, alone=alone)
 
     def widely(self, state: ORMExecuteState, mappers: Iterable[Mapper[Any]], what: str) -> Result[Any]:
         """Run a statement exactly as it is written, and purge what stands for any row of these classes."""

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     Engine,
     ForeignKey,
+    Integer,
     String,
     Table,
     TypeDecorator,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     text,
     union_all,
     update,
+    values,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.sqlite import insert as upsert
@@ -75,6 +77,7 @@ INSIDE: dict[str, Any] = {
     "criteria": select(Label).options(with_loader_criteria(Label, Label.id.in_(select(CTE.c.id)))),
     "insert from": insert(Label).from_select(["id"], select(delete(Product).returning(Product.id).cte().c.id)),
     "insert values": insert(Label).values([{"id": 7}, {"id": select(CTE.c.id).scalar_subquery()}]),
+    "values": select(values(column("x", Integer), name="v").data([(1,), (select(CTE.c.id).scalar_subquery(),)])),
     "update where": update(Label).where(Label.id == CTE.c.id).values(text="x"),
     "update values": update(Label).values(text=select(CTE.c.price).scalar_subquery()),
     "delete where": delete(Label).where(Label.id.in_(select(CTE.c.id))),

@@ -15,7 +15,15 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    column_property,
+    mapped_column,
+    scoped_session,
+    sessionmaker,
+)
 from sqlmodel import Session as ModelSession
 from sqlmodel import SQLModel, col
 from sqlmodel.ext.asyncio.session import AsyncSession as AsyncModelSession
@@ -27,6 +35,19 @@ from tests.contrib.sqlalchemy.heroes import Hero, Team
 from tests.contrib.sqlalchemy.store import TAGS, Base, Brand, Label, Product, make_engine, tags_of
 
 pytestmark = pytest.mark.anyio
+
+
+class Own(DeclarativeBase):
+    pass
+
+
+class Priced(Own):
+    """It has an attribute that no column stores."""
+
+    __tablename__ = "priced"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    price: Mapped[int] = mapped_column()
+    double = column_property(price * 2)  # type: ignore[operator]
 
 
 @pytest.fixture
@@ -156,6 +177,8 @@ async def test_sqlmodels_asynchronous_session_is_watched(async_engine: AsyncEngi
         ({Product: ["product:{number}"]}, "Product has no column attribute 'number'; it has id, brand_id"),
         ({Product: ["brand:{brand.id}"]}, "plain parameter names"),
         ({Product: ["brand:{brand}"]}, "no column attribute 'brand'"),
+        ({Priced: ["double:{double}"]}, r"Priced.double is an expression.*lambda row"),
+        ({Priced: ["double:{text}"]}, "it has id, price. What"),
         ({Product: ["a b"]}, "printable ASCII"),
         ({Product: ["product:{id"]}, "malformed braces"),
         ({Product: []}, "Product has a list of tags"),

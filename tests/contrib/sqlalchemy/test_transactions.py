@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from fastapi_cacheinval.testing import capture_invalidations
-from tests.contrib.sqlalchemy.store import Label, Store, tags_of
+from tests.contrib.sqlalchemy.store import Label, Product, Store, tags_of
 
 
 def touch(session: Session, number: int) -> None:
@@ -75,10 +75,43 @@ def test_a_released_savepoint_purges_with_its_transaction(store: Store) -> None:
             touch(session, 11)
         assert receipts == []
         session.commit()
+        # A savepoint of SQLite is in a transaction only where something was written before it.
+        touch(session, 14)
         with session.begin_nested():
             touch(session, 12)
         session.rollback()
     assert tags_of(receipts) == [{"label:11"}]
+
+
+@pytest.mark.parametrize("end", ["rollback", "close", "commit"])
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_savepoint_whose_release_is_a_commit_is_purged_whatever_comes_after_it(
+    store: Store,
+    inner: bool,
+    end: str,
+) -> None:
+    """SQLite's driver begins no transaction before a savepoint: its release commits, and no rollback undoes it."""
+    with store.purged() as tags, store.sessions() as session:
+        with session.begin_nested():
+            if inner:
+                with session.begin_nested():
+                    session.execute(update(Product).where(Product.id == 1).values(price=5))
+            else:
+                session.get_one(Product, 1).price = 5
+        getattr(session, end)()
+    assert tags == {"product:1", "brand:1", "products"}
+    with store.sessions() as session:
+        assert session.get_one(Product, 1).price == 5
+
+
+def test_a_savepoint_after_a_write_is_rolled_back_with_its_transaction(store: Store) -> None:
+    """There the driver has begun a transaction."""
+    with store.purged() as tags, store.sessions() as session:
+        touch(session, 14)
+        with session.begin_nested():
+            session.get_one(Product, 1).price = 5
+        session.rollback()
+    assert tags == set()
 
 
 def test_an_outer_savepoint_that_is_rolled_back_takes_released_inner_ones_along(store: Store) -> None:
@@ -241,11 +274,22 @@ class Model:
         self.levels = [(dict(self.committed), set())]
 
 
+def _begin_by_hand(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _leave_begin_to_us(connection: Any, _: object) -> None:
+    connection.isolation_level = None
+
+
 class Walk:
     """The same steps for a session that is watched and for the model."""
 
     def __init__(self) -> None:
         self.engine = create_engine("sqlite://")
+        # SQLAlchemy's recipe for real savepoints, which SQLite's driver alone does not keep.
+        event.listen(self.engine, "connect", _leave_begin_to_us)
+        event.listen(self.engine, "begin", _begin_by_hand)
         Anything.metadata.create_all(self.engine)
         self.cache = HTTPCache()
         self.sessions = sessionmaker(self.engine)
