@@ -33,6 +33,7 @@ class Apps:
         self._next = 0
         self._owners: dict[Place, int] = {}
         self._contested: set[Place] = set()
+        self._told = False
         self._routes: set[str] = set()
         self._heard: set[bytes] = set()
         self._lock = threading.Lock()
@@ -53,7 +54,7 @@ class Apps:
     def claim(self, places: Iterable[Place], number: int) -> None:
         """Say which places an application answers before it is asked, so that the first lookup knows of all of them."""
         for place in places:
-            self.alone(place, number)
+            self._owned(place, number)
 
     def alone(self, place: Place, number: int) -> bool:
         """Whether the application is the only one of this cache that ever answered a place; it does from now on.
@@ -61,22 +62,26 @@ class Apps:
         A place stays its first application's when that one is gone: what it answered may still be stored. A place that
         two have answered stays contested as long as the cache lives.
         """
+        if self._owned(place, number):
+            return True
+        with self._lock:
+            first, self._told = not self._told, True
+        if first:
+            logger.warning(
+                "One HTTPCache serves several apps that answer the same routes. What they answer is kept apart in this "
+                "process, and replicas cannot share it: give each app an HTTPCache with a namespace of its own."
+            )
+        return False
+
+    def _owned(self, place: Place, number: int) -> bool:
         if self._owners.get(place) == number:
             return place not in self._contested
         with self._lock:
             if place not in self._owners and len(self._owners) >= _MOST_PLACES:
                 place = _OTHERS
-            if self._owners.setdefault(place, number) == number:
-                return place not in self._contested
-            if place not in self._contested:
+            if self._owners.setdefault(place, number) != number:
                 self._contested.add(place)
-                if len(self._contested) == 1:
-                    logger.warning(
-                        "One HTTPCache serves several apps that answer the same routes. What they answer is kept apart "
-                        "in this process, and replicas cannot share it: give each app an HTTPCache with a namespace of "
-                        "its own."
-                    )
-            return False
+            return place not in self._contested
 
     # -- the routes of all of them ---------------------------------------------------------------
 

@@ -336,7 +336,8 @@ class OneAtATime:
 
     def __init__(self, make: Make) -> None:
         self._make = make
-        self._tenant, self._app = "", None
+        self._tenant = ""
+        self._app: Any = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         tenant = dict(scope["headers"])[b"x-tenant"].decode()
