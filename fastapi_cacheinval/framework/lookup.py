@@ -92,7 +92,7 @@ class Lookup:
                 query=query,
                 partition_of=plan.partition_of,
                 partition=partition_digest(partition, app_context.cache.secret) if partition else b"",
-                local=app_context.local_part(plan.identity, plan.ordinal, plan.epoch),
+                local=app_context.local_part(plan.identity, plan.ordinal, plan.epoch, plan.nameless),
             )
         )
         self.declared = plan.headers

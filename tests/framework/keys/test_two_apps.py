@@ -28,7 +28,13 @@ class Tenant:
     """What no signature and no plain value shows: an object that a handler holds on to."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        # What a list holds may change, and does not count.
+        self._names = [name]
+
+    @property
+    def name(self) -> str:
+        """The tenant's."""
+        return self._names[0]
 
 
 def by_object(name: str, cache: HTTPCache | None = None, **options: Any) -> FastAPI:
