@@ -75,6 +75,7 @@ def analyse(
     root = tree_of(route.dependant, overrides)
     methods = frozenset(route.methods)
     cached = innermost(root)
+    private = cached is not None and bool(cached.policy.partition or cached.policy.guards)
     if cached is not None and not (cached.policy.active and "GET" in methods):
         cached = None
     policy = None if cached is None else cached.policy
@@ -119,6 +120,7 @@ def analyse(
         identity=route_identity(place.prefix + route.path_format, place.under, methods, root),
         ordinal=place.ordinal,
         partition_of=partition.names,
+        private=private,
         nameless=0 if partition.complete else own_number(),
         sees_request=bool(around_it) or sees_request(root),
         elsewhere=tuple(sorted(elsewhere)),

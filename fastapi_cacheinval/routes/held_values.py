@@ -262,7 +262,7 @@ def _of_class(kind: type) -> Iterator[Held]:
     local = "<locals>" in kind.__qualname__
     members = cast("Mapping[str, Any]", vars(kind))
     for name, value in members.items():
-        inner = cast("Any", value).__func__ if isinstance(value, staticmethod | classmethod) else value
+        inner = _attribute(value, "__func__") or value
         if isinstance(inner, FunctionType):
             # Only a class that a function makes has methods that hold on to what that function was given.
             if local and inner.__closure__ and name not in _MADE:

@@ -48,6 +48,8 @@ class RoutePlan:
     - `partition_of`: the names of the dependencies that give the partition, see `partition_names`.
     - `nameless`: 0, or a number of this process's: the partition is of something that has no name of its own, so that
       another release may partition by something else under the same names.
+    - `private`: whether its answers are for some callers alone: its innermost `cached()` has a partition or a guard,
+      be it switched off or not.
     - `sees_request`: whether the handler, or what stands around it, is handed the raw request, and with it the path as
       it was sent.
     - `elsewhere`: the `Path()` parameters, by their names in the request, that the path does not hold: a layer
@@ -77,6 +79,7 @@ class RoutePlan:
     ordinal: int
     partition_of: tuple[bytes, ...]
     nameless: int
+    private: bool
     sees_request: bool
     elsewhere: tuple[str, ...]
     front: bool
