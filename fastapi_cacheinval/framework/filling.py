@@ -122,7 +122,7 @@ class Fill:
         """A 304 to our own condition: what is stored is still right, with these fields (RFC 9111 section 4.3.4)."""
         exchange, stored = self._exchange, freshen.made.stored
         if freshen.refused is None:
-            outcome = self._store(freshen.made)._replace(fwd_status=304)
+            outcome = self._store(freshen.made, exchange.app_context.engine.now())._replace(fwd_status=304)
         else:
             self._refused()
             if freshen.outdated:
@@ -204,21 +204,22 @@ class Fill:
 
     def _keep(self, start: Message) -> tuple[StoredResponse | None, Outcome]:
         """Store the complete response, if no purge has overtaken it, and let the waiters have it."""
-        body = bytes(self._body)
+        body, now = bytes(self._body), self._exchange.app_context.engine.now()
         length = content_length(start["headers"])
         made: Made | Refuse = _INCOMPLETE
         if length is None or length == len(body):
             made = self._rules.make(start["status"], start["headers"], body)
         if isinstance(made, Made):
-            return made.stored, self._store(made)
+            return made.stored, self._store(made, now)
         self._refused()
         if made.outdated:
             self._exchange.outdate(self._rules.key, self._rules.asked_headers)
         return None, Outcome(Result.MISS, reason=self._reason, detail=made.detail)
 
-    def _store(self, made: Made) -> Outcome:
+    def _store(self, made: Made, now: float) -> Outcome:
+        """Keep what was made at a moment; a later reading of the clock would take a second off its lifetime."""
         engine, runtime = self._exchange.app_context.engine, self._exchange.runtime
-        stored, now = made.stored, engine.now()
+        stored = made.stored
         if engine.stale_from(stored, now) is None:
             if not engine.replica.live(now):
                 # It took longer than what may be kept without a word from the log: those who wait would take as long.

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.anyio
 
 def cold(url: str, *, honour_headers: bool = False, **options: Any) -> tuple[HTTPCache, FastAPI, Counted]:
     """A cache that nobody has started, an app with a slow page and its mutation, and how often the page was made."""
-    cache = HTTPCache.from_url(url, **{"secret": SECRET, **CALM, **options})
+    given: Any = {"secret": SECRET, **CALM, **options}
+    cache = HTTPCache.from_url(url, **given)
     app, counted = FastAPI(), Counted()
     app.add_middleware(CacheMiddleware, cache=cache, honour_headers=honour_headers)
     declared = [] if honour_headers else [cached(ttl=60, tags=["it"])]
@@ -76,7 +77,8 @@ async def test_a_burst_that_comes_in_while_the_cache_starts_waits_with_the_first
 async def test_a_cold_burst_over_two_replicas_makes_one_handler_call(redis_server: Valkey) -> None:
     """Both are cold, the data is the same: the fill lock counts from the first request on."""
     cache, app, counted = cold(redis_server.url)
-    other = HTTPCache.from_url(redis_server.url, **{"secret": SECRET, **CALM})
+    given: Any = {"secret": SECRET, **CALM}
+    other = HTTPCache.from_url(redis_server.url, **given)
     twin = CacheMiddleware(app.build_middleware_stack(), cache=other)
     answers = await asyncio.gather(burst(app, 10), burst(twin, 10))  # type: ignore[arg-type]
     assert {answer.status_code for each in answers for answer in each} == {200}

@@ -165,14 +165,14 @@ class Name(str):
 
 
 def gives(annotation: Any) -> Any:
-    def dependency(x_user: Annotated[str, Header()]) -> annotation:
+    def dependency(x_user: Annotated[str, Header()]) -> annotation:  # pyright: ignore[reportInvalidTypeForm]
         return x_user
 
     return dependency
 
 
 def yields(annotation: Any) -> Any:
-    def dependency(x_user: Annotated[str, Header()]) -> Iterator[annotation]:
+    def dependency(x_user: Annotated[str, Header()]) -> Iterator[annotation]:  # pyright: ignore[reportInvalidTypeForm]
         yield x_user
 
     return dependency
@@ -184,7 +184,7 @@ def partially(annotation: Any) -> Any:
 
 def as_instance(annotation: Any) -> Any:
     class Dependency:
-        def __call__(self, x_user: Annotated[str, Header()]) -> annotation:
+        def __call__(self, x_user: Annotated[str, Header()]) -> annotation:  # pyright: ignore[reportInvalidTypeForm]
             return x_user
 
     return Dependency()

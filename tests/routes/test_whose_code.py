@@ -147,7 +147,7 @@ class ByObject(JSONResponse):
         def __get__(self, instance: Any, owner: Any = None) -> Any:
             return functools.partial(_calls(JSONResponse), instance)
 
-    __call__ = _Call()
+    __call__ = _Call()  # pyright: ignore[reportAssignmentType]
 
 
 @pytest.mark.parametrize("kind", [Wrapping, Inheriting, Disguised, ByObject])

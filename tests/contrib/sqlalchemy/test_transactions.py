@@ -156,7 +156,7 @@ def test_a_session_can_be_used_when_its_purge_has_raised(store: Store, monkeypat
         raise OSError("no way out")
 
     with store.sessions() as session:
-        monkeypatch.setattr(store.cache, "invalidate_sync", broken)
+        monkeypatch.setattr(type(store.cache), "invalidate_sync", broken)
         touch(session, 11)
         with pytest.raises(OSError, match="no way out"):
             session.commit()

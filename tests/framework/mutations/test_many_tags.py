@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -119,7 +119,7 @@ async def test_a_response_with_more_tags_than_that_is_not_stored(way: str, honou
             response.headers["surrogate-key"] = " ".join(MANY[: 5_000 if way == "both" else None])
         if way == "stream":
 
-            async def chunks() -> Any:
+            async def chunks() -> AsyncIterator[bytes]:
                 yield b"b"
                 add_tags(*MANY)
                 yield b"ig"

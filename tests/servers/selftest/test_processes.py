@@ -15,7 +15,7 @@ from tests.servers import processes, until
 from tests.servers.processes import ServerName
 
 APP = "tests.servers.selftest.served:app"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "hypercorn", "granian"])

@@ -11,7 +11,7 @@ import redis
 
 from tests.servers import Valkey, every_key_has_a_ttl_or_is_permanent, keys_without_a_ttl
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
