@@ -18,7 +18,6 @@ from types import (
     MethodDescriptorType,
     MethodType,
     ModuleType,
-    SimpleNamespace,
     WrapperDescriptorType,
 )
 from typing import Any, cast
@@ -298,7 +297,7 @@ def _object(thing: object, detail: Detail) -> Iterator[bytes]:
         yield got
         return
     whose = _whose(thing if isinstance(thing, type) else type(thing))
-    if whose == "python's" and not isinstance(thing, SimpleNamespace):
+    if whose == "python's":
         return
     yield _bytes(name_of(thing if isinstance(thing, type) else type(thing)))
     for name, value in _attributes(thing):

@@ -7,7 +7,6 @@ import enum
 import functools
 import operator
 import threading
-import types
 import uuid
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -190,7 +189,6 @@ def depends_on(dependency: Any) -> Any:
 
 TOLD_APART: list[tuple[str, Any, Any]] = [
     ("an object's attribute", page_of(Settings("acme")), page_of(Settings("bolt"))),
-    ("a namespace", page_of(types.SimpleNamespace(name="acme")), page_of(types.SimpleNamespace(name="bolt"))),
     ("a model", page_of(Model(name="acme")), page_of(Model(name="bolt"))),
     ("a held object's slot", page_of(Slotted("acme")), page_of(Slotted("bolt"))),
     ("a held object's class", page_of(Acme()), page_of(Bolt())),
