@@ -73,6 +73,7 @@ class CacheMiddleware:
             app,
             core,
             face=self.cache,
+            by_headers=bool(honour_headers),
             front=front,
             emit_surrogate_key=emit_surrogate_key,
             emit_cache_status=emit_cache_status,

@@ -24,6 +24,7 @@ __all__ = [
     "is_local",
     "kept_query",
     "partition_digest",
+    "sent_host",
     "sent_path",
     "typed",
     "variant_key",
@@ -74,10 +75,11 @@ class KeyParts(NamedTuple):
 
     - `mode`: `policy` or `headers`; the two modes never share a response.
     - `namespace`, `version`: the cache's settings.
-    - `scheme`, `host`: the origin, as the client names it. The host is compared without case (RFC 9110 section 4.2.3).
+    - `scheme`, `host`: the origin, as the client names it. The host is compared without case (RFC 9110 section 4.2.3),
+      but where the app may see how it was spelled.
     - `root_path`: the root path that the server or the framework gives.
     - `path`: the decoded path that the app routes by. In policy mode it is the path below the root path.
-    - `sent`: where the app may see it, the root path and the path as they came, the path still encoded.
+    - `sent`: where the app may see it, the root path, the path and the host as they came, the path still encoded.
     - `route`: what the route is on every replica: its place, its template and its handler.
     - `given`: the path parameters that the path does not hold.
     - `query`: what `kept_query` keeps, or the whole query.
@@ -154,6 +156,11 @@ def sent_path(raw_path: bytes | None, query: bytes) -> bytes:
         return b""
     path, _, rest = raw_path.partition(b"?")
     return b"+" + (path if rest and rest == query else raw_path)
+
+
+def sent_host(lines: Sequence[bytes]) -> tuple[bytes, ...]:
+    """The `Host` lines as they were sent; nothing for a single one that is spelled as every client spells it."""
+    return () if len(lines) == 1 and lines[0] == lines[0].lower() else (b"host", *lines)
 
 
 def variant_key(key: bytes, selected: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -11,10 +11,14 @@ _CONTROL = b"cache-control"
 # What lets a shared cache keep an answer, or makes less of `private`.
 _SHARING = frozenset({b"public", b"s-maxage"})
 _DROPPED = _SHARING | {b"private", b"immutable"}
-# Fields by which certain caches keep an answer whatever `Cache-Control` says: of CDNs, and of nginx.
-_TARGETED = frozenset({b"surrogate-control", b"edge-control", b"x-accel-expires"})
-_OF_CDNS = b"cdn-cache-control"
-_FORBIDDING = (b"no-store", b"private", b"no-cache")
+# Fields by which certain caches keep an answer whatever `Cache-Control` says end so: those of CDNs, of gateways and of
+# servers. nginx has a number instead. Browsers alone read the other one.
+_TARGETED = b"-control"
+_OF_NGINX = b"x-accel-expires"
+_OF_BROWSERS = b"x-dns-prefetch-control"
+# Such a field stays if it says one of these in so many words, and nothing but what makes less of keeping beside it.
+_FORBIDDING = frozenset({b"no-store", b"private", b"no-cache"})
+_HARMLESS = _FORBIDDING | {b"max-age=0", b"s-maxage=0", b"must-revalidate", b"proxy-revalidate", b"no-transform"}
 
 
 def made_private(fields: RawHeaders) -> list[tuple[bytes, bytes]] | None:
@@ -61,11 +65,14 @@ def _names(lines: list[bytes]) -> set[bytes]:
 
 
 def _allows(line: tuple[bytes, bytes]) -> bool:
-    """Whether a line is meant for certain shared caches, and does not forbid them to keep the answer."""
+    """Whether a line is meant for certain shared caches, and does not plainly forbid them to keep the answer.
+
+    Each of them has a grammar of its own, so that whatever is not known to forbid it counts as what allows it.
+    """
     name, value = line
-    if name == b"x-accel-expires":
+    if name == _OF_NGINX:
         return value.strip(OWS) != b"0"
-    if name not in _TARGETED and not name.endswith(_OF_CDNS):
+    if not name.endswith(_TARGETED) or name in (_CONTROL, _OF_BROWSERS):
         return False
-    said = value.lower()
-    return not any(word in said for word in _FORBIDDING)
+    members = {member.strip(OWS).lower() for member in split_list(value)}
+    return not (members <= _HARMLESS and members & _FORBIDDING)

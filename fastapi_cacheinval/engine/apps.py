@@ -16,11 +16,13 @@ __all__ = ["Apps"]
 
 logger = logging.getLogger("fastapi_cacheinval.cache")
 
-# More places than these come from clients, and are nobody's.
+# More places than these come from clients. All further ones count as one place, which has one owner.
 _MOST_PLACES = 4096
 _MOST_HEARD = 1000
 
 Place = tuple[bytes, ...]
+
+_OTHERS: Place = ()
 
 
 class Apps:
@@ -31,6 +33,7 @@ class Apps:
         self._next = 0
         self._owners: dict[Place, int] = {}
         self._contested: set[Place] = set()
+        self._told = False
         self._routes: set[str] = set()
         self._heard: set[bytes] = set()
         self._lock = threading.Lock()
@@ -48,29 +51,37 @@ class Apps:
             self._living[number] = _reference(app)
             return number
 
-    def alone(self, place: Place, number: int) -> bool:
-        """Whether the application is the only one of this cache that answers a place; it is from now on one that does.
+    def claim(self, places: Iterable[Place], number: int) -> None:
+        """Say which places an application answers before it is asked, so that the first lookup knows of all of them."""
+        for place in places:
+            self._owned(place, number)
 
-        A place that two have answered stays contested as long as the cache lives.
+    def alone(self, place: Place, number: int) -> bool:
+        """Whether the application is the only one of this cache that ever answered a place; it does from now on.
+
+        A place stays its first application's when that one is gone: what it answered may still be stored. A place that
+        two have answered stays contested as long as the cache lives.
         """
+        if self._owned(place, number):
+            return True
+        with self._lock:
+            first, self._told = not self._told, True
+        if first:
+            logger.warning(
+                "One HTTPCache serves several apps that answer the same routes. What they answer is kept apart in this "
+                "process, and replicas cannot share it: give each app an HTTPCache with a namespace of its own."
+            )
+        return False
+
+    def _owned(self, place: Place, number: int) -> bool:
         if self._owners.get(place) == number:
             return place not in self._contested
         with self._lock:
-            owner = self._owners.get(place)
-            if owner is None and len(self._owners) >= _MOST_PLACES:
-                return False
-            if owner is None or (place not in self._contested and self._gone(owner)):
-                self._owners[place] = number
-                return True
-            if place not in self._contested:
+            if place not in self._owners and len(self._owners) >= _MOST_PLACES:
+                place = _OTHERS
+            if self._owners.setdefault(place, number) != number:
                 self._contested.add(place)
-                if len(self._contested) == 1:
-                    logger.warning(
-                        "One HTTPCache serves several apps that answer the same routes. What they answer is kept apart "
-                        "in this process, and replicas cannot share it: give each app an HTTPCache with a namespace of "
-                        "its own."
-                    )
-            return False
+            return place not in self._contested
 
     # -- the routes of all of them ---------------------------------------------------------------
 
@@ -92,10 +103,6 @@ class Apps:
                 return False
             self._heard.add(name)
             return True
-
-    def _gone(self, number: int) -> bool:
-        found = self._living.get(number)
-        return found is None or found() is None
 
 
 def _reference(app: object) -> Callable[[], object]:

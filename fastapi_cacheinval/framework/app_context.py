@@ -22,11 +22,16 @@ from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.plan import RoutePlan
 from fastapi_cacheinval.routes.table import RouteTable
 
-__all__ = ["AppContext"]
+__all__ = ["AppContext", "headers_place"]
 
 _MOST_ROOTS = 64
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
+
+
+def headers_place(above: str) -> tuple[bytes, ...]:
+    """The place of an app that answers by headers; `above` is the root path that its requests come with."""
+    return (b"headers", above.encode("utf-8", "surrogatepass"))
 
 
 class AppContext:
@@ -38,6 +43,7 @@ class AppContext:
         cache: Internals,
         *,
         face: object = None,
+        by_headers: bool,
         front: bool | None,
         emit_surrogate_key: bool,
         emit_cache_status: bool,
@@ -50,6 +56,8 @@ class AppContext:
         self.engine = cache.engine
         self.counters = cache.counters
         self.bodies = cache.bodies
+        # Whether it answers by what its responses' headers say, wherever no policy stands.
+        self._by_headers = by_headers
         self.front = front
         # With a CDN in front tags are for it alone, named as it wants them.
         self.emit_surrogate_key = emit_surrogate_key and downstream is None
@@ -118,6 +126,7 @@ class AppContext:
             return
         self._rooted = app
         self.engine.apps.serve(table.names())
+        self._claim(table, scope)
         self.cache.root_paths.add(str(getattr(app, "root_path", "") or ""), asked=False)
         self.providers = table.providers
         self._table = table
@@ -126,6 +135,14 @@ class AppContext:
             logger.info("%s", line)
         for line in table.warnings():
             logger.warning("%s", line)
+
+    def _claim(self, table: RouteTable, scope: Scope) -> None:
+        """Have the other apps of the cache know what this one answers, also where it is never asked."""
+        places = [plan.identity for plan in table.plans if plan.policy is not None and plan.known_everywhere]
+        if self._by_headers:
+            # A lifespan's scope may lack the root path that a server gives: the first request claims that one.
+            places.append(headers_place(str(scope.get("root_path", ""))))
+        self.engine.apps.claim(places, self.number)
 
     def warn_once(self, plan: RoutePlan) -> None:
         """Say once that a route is not cached because what it has become reads the caller."""

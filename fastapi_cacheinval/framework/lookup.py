@@ -20,7 +20,7 @@ from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.policy_rules import PolicyRules
 from fastapi_cacheinval.framework.responding import Annotated, Responder, Stored, bypassed
-from fastapi_cacheinval.framework.route_target import front_target, given_of_path, path_as_sent
+from fastapi_cacheinval.framework.route_target import front_target, given_of_path, target_as_sent
 from fastapi_cacheinval.framework.short_circuit import answers_by_the_error_alone, sent_without_the_request
 from fastapi_cacheinval.grammar.cache_control import parse
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, first, values
@@ -86,13 +86,13 @@ class Lookup:
         origin = scope.get("scheme", "http"), combined(self.headers, b"host") or b""
         self.key = cache_key(
             app_context.key_parts("policy", origin, root_path, self.path)._replace(
-                sent=path_as_sent(plan, scope),
+                sent=target_as_sent(plan, scope),
                 route=plan.identity,
                 given=given_of_path(plan, scope),
                 query=query,
                 partition_of=plan.partition_of,
                 partition=partition_digest(partition, app_context.cache.secret) if partition else b"",
-                local=app_context.local_part(plan.identity, plan.ordinal, plan.epoch),
+                local=app_context.local_part(plan.identity, plan.ordinal, plan.epoch, plan.nameless),
             )
         )
         self.declared = plan.headers

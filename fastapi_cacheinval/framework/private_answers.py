@@ -40,7 +40,7 @@ class PrivateAnswers:
         if made is None:
             return message
         plan = self._plan()
-        if plan is None or plan.policy is None or not (plan.policy.partition or plan.policy.guards):
+        if plan is None or not plan.private:
             return message
         shared = says_shared(fields)
         if shared is not None:

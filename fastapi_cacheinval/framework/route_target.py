@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.keys import encode, sent_path
+from fastapi_cacheinval.core.keys import encode, sent_host, sent_path
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.grammar.fields import first, values
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.plan import RoutePlan
 
-__all__ = ["front_target", "given_of_path", "path_as_sent", "raw_target"]
+__all__ = ["front_target", "given_of_path", "raw_target", "target_as_sent"]
 
 
 def raw_target(scope: Scope, host: bytes | None) -> Target:
@@ -50,9 +50,10 @@ def given_of_path(plan: RoutePlan, scope: Scope) -> tuple[bytes, ...]:
     )
 
 
-def path_as_sent(plan: RoutePlan, scope: Scope) -> bytes:
-    """The path as the raw request has it, where the route is handed that: it tells spellings of one path apart."""
+def target_as_sent(plan: RoutePlan, scope: Scope) -> bytes:
+    """The path and the host as the raw request has them, where the route is handed that: it tells spellings apart."""
     if not plan.sees_request:
         return b""
     seen = (str(scope.get("root_path", "")), scope["path"])
-    return encode((*(part.encode("utf-8", "surrogatepass") for part in seen), sent_path(scope.get("raw_path"), b"")))
+    path = (*(part.encode("utf-8", "surrogatepass") for part in seen), sent_path(scope.get("raw_path"), b""))
+    return encode((*path, *sent_host(values(scope["headers"], b"host"))))

@@ -18,7 +18,8 @@ from fastapi_cacheinval.routes.bindings import Binding, bind
 from fastapi_cacheinval.routes.covers import innermost, uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
-from fastapi_cacheinval.routes.identity import name_of, partition_names, route_identity
+from fastapi_cacheinval.routes.held_values import name_of
+from fastapi_cacheinval.routes.identity import partition_names, route_identity
 from fastapi_cacheinval.routes.middleware_stack import AROUND, INSTEAD, around
 from fastapi_cacheinval.routes.own_code import is_frameworks
 from fastapi_cacheinval.routes.parameters import (
@@ -29,7 +30,7 @@ from fastapi_cacheinval.routes.parameters import (
     query_names,
     sees_request,
 )
-from fastapi_cacheinval.routes.place import Place
+from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 from fastapi_cacheinval.routes.route_hook import replaced
 
@@ -74,6 +75,7 @@ def analyse(
     root = tree_of(route.dependant, overrides)
     methods = frozenset(route.methods)
     cached = innermost(root)
+    private = cached is not None and bool(cached.policy.partition or cached.policy.guards)
     if cached is not None and not (cached.policy.active and "GET" in methods):
         cached = None
     policy = None if cached is None else cached.policy
@@ -104,6 +106,7 @@ def analyse(
     if place.origin:
         # Its fields depend on Origin, and it does not always say so in Vary.
         headers |= {"origin"}
+    partition = partition_names(root, cached)
     plan = RoutePlan(
         path=place.prefix + route.path_format,
         methods=methods,
@@ -116,7 +119,9 @@ def analyse(
         endpoint=name_of(root.call),
         identity=route_identity(place.prefix + route.path_format, place.under, methods, root),
         ordinal=place.ordinal,
-        partition_of=partition_names(root, cached),
+        partition_of=partition.names,
+        private=private,
+        nameless=0 if partition.complete else own_number(),
         sees_request=bool(around_it) or sees_request(root),
         elsewhere=tuple(sorted(elsewhere)),
         front=policy is not None and front_off is None,

@@ -46,6 +46,10 @@ class RoutePlan:
     - `ordinal`: 0 where the identity is the route's alone. Any other number is this process's and tells it from its
       twins: above 0 for routes that were there at the start, below for others.
     - `partition_of`: the names of the dependencies that give the partition, see `partition_names`.
+    - `nameless`: 0, or a number of this process's: the partition is of something that has no name of its own, so that
+      another release may partition by something else under the same names.
+    - `private`: whether its answers are for some callers alone: its innermost `cached()` has a partition or a guard,
+      be it switched off or not.
     - `sees_request`: whether the handler, or what stands around it, is handed the raw request, and with it the path as
       it was sent.
     - `elsewhere`: the `Path()` parameters, by their names in the request, that the path does not hold: a layer
@@ -74,6 +78,8 @@ class RoutePlan:
     identity: tuple[bytes, ...]
     ordinal: int
     partition_of: tuple[bytes, ...]
+    nameless: int
+    private: bool
     sees_request: bool
     elsewhere: tuple[str, ...]
     front: bool
@@ -99,4 +105,4 @@ class RoutePlan:
     @property
     def known_everywhere(self) -> bool:
         """Whether every process that serves the app knows this plan by the same key, so that replicas may share."""
-        return self.ordinal == 0 and self.epoch == 0
+        return not (self.ordinal or self.epoch or self.nameless)

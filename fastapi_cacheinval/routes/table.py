@@ -118,7 +118,9 @@ class RouteTable:
         self._starts = None
 
     def _starts_of(self, survey: Survey) -> tuple[str, ...] | None:
-        cached = [known.analysis.plan for known in survey.known if known.analysis.plan.policy is not None]
+        plans = [known.analysis.plan for known in survey.known]
+        # What leaves as private has to go past what makes it so.
+        cached = [plan for plan in plans if plan.policy is not None or plan.private]
         # A layer may make an unsafe request of a GET, wherever that leads.
         if not survey.plain or survey.layered:
             return None

@@ -20,7 +20,13 @@ class Tenant:
     """What no signature and no plain value shows."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        # What a list holds may change, and does not count.
+        self._names = [name]
+
+    @property
+    def name(self) -> str:
+        """The tenant's."""
+        return self._names[0]
 
 
 def tenant_app(name: str) -> FastAPI:

@@ -158,6 +158,34 @@ async def test_waiters_get_a_private_answer_too() -> None:
     assert house.shop.calls == 1
 
 
+@COVERS
+@MODES
+@pytest.mark.parametrize("others", [False, True])
+async def test_a_policy_that_is_switched_off_still_says_whose_answers_they_are(
+    cover: str, headers: bool, others: bool
+) -> None:
+    """`ttl=0` beside a partition or a guard: nothing is stored, and nothing leaves as public."""
+    shop = Shop(middleware={"honour_headers": headers})
+    named: dict[str, Any] = {"partition_by": tenant} if cover == "partition" else {"guarded_by": tenant}
+
+    @shop.app.get("/off", dependencies=[cached(ttl=0, **named)])
+    async def off(x_tenant: Annotated[str, Header()]) -> Response:
+        fields = {"cache-control": PUBLIC, "cdn-cache-control": "max-age=60"}
+        return Response(x_tenant.encode(), headers=fields)
+
+    if others:
+
+        @shop.app.get("/on", dependencies=[cached(ttl=60)])
+        async def on() -> str:
+            return "it"
+
+    for _ in range(2):
+        for name in ("a", "b"):
+            answer = await shop.ask("/off", headers={"x-tenant": name})
+            assert answer.body == name.encode()
+            assert not may_be_shared(answer)
+
+
 async def test_routes_for_all_say_what_they_like() -> None:
     """Proved shared, declared shared, not cached: nothing of theirs is touched."""
     shop = Shop()
@@ -223,6 +251,33 @@ async def test_a_dependency_may_be_a_cover_at_any_place() -> None:
         ([("cache-control", "private"), ("x-accel-expires", "0")], None),
         ([("cache-control", "private"), ("cdn-cache-control", "no-store")], None),
         ([("cache-control", "private"), ("surrogate-control", "max-age=60")], [("cache-control", "private")]),
+        ([("cache-control", "private"), ("cdn-cache-control", "No-Store , max-age=0")], None),
+        ([("cache-control", "private"), ("edge-control", "no-cache")], None),
+        ([("cache-control", "private"), ("x-dns-prefetch-control", "off")], None),
+        *(
+            ([("cache-control", "private"), (name, value)], [("cache-control", "private")])
+            for name, value in (
+                ("cdn-cache-control", 'max-age=600, no-cache="set-cookie"'),
+                ("cdn-cache-control", 'no-cache="set-cookie"'),
+                ("cdn-cache-control", 'max-age=600, private="x-user"'),
+                ("cdn-cache-control", 'max-age=600, foo="no-store"'),
+                ("cdn-cache-control", 'foo="a, no-store, b"'),
+                ("cdn-cache-control", "max-age=600, no-store"),
+                ("cdn-cache-control", "no-store=0"),
+                ("cdn-cache-control", "must-revalidate"),
+                ("cdn-cache-control", ""),
+                ("edge-control", "!no-store, max-age=1d"),
+                ("edge-control", "!no-store"),
+                ("surrogate-control", "max-age=600, no-store-remote"),
+                ("surrogate-control", "no-store-remote"),
+                ("surrogate-control", "max-age=600, no-store;other"),
+                ("surrogate-control", "no-store;other"),
+                ("x-litespeed-cache-control", "public, max-age=600"),
+                ("netlify-cdn-cache-control", "max-age=600"),
+                ("some-new-cache-control", "max-age=600"),
+                ("some-new-control", "max-age=600"),
+            )
+        ),
     ],
 )  # fmt: skip
 def test_what_becomes_of_the_fields(fields: list[tuple[str, str]], made: list[tuple[str, str]] | None) -> None:

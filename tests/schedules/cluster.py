@@ -94,7 +94,8 @@ class Cluster:
         self.forwards = 0
         self.forwarding = 0
         self.most_forwarding = 0
-        self.path = "/item/1"
+        # In a list, whose text does not tell routes apart: replicas that join later have another path here.
+        self._paths = ["/item/1"]
         self.fails = False
         self.policy = {**OPTIONS, **policy}
         self.settings = {
@@ -111,6 +112,15 @@ class Cluster:
 
     def _member(self, name: str) -> Member:
         return Member(name, HTTPCache.from_url(self.server.unix_url, **self.settings), self)
+
+    @property
+    def path(self) -> str:
+        """What requests ask for."""
+        return self._paths[-1]
+
+    @path.setter
+    def path(self, path: str) -> None:
+        self._paths.append(path)
 
     def __getitem__(self, name: str) -> Member:
         return self.members[name]

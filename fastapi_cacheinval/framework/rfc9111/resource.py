@@ -6,11 +6,11 @@ from collections import OrderedDict
 
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.keys import cache_key, encode, sent_path, variant_key
+from fastapi_cacheinval.core.keys import cache_key, encode, sent_host, sent_path, variant_key
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.building import Received
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
-from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.app_context import AppContext, headers_place
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, values
 from fastapi_cacheinval.grammar.no_vary_search import (
@@ -59,7 +59,8 @@ class Resource:
     """One request's resource.
 
     The key holds scheme, host, the root path, the path that the app routes by, the path as it was sent (`%2F` is no
-    slash to a proxy) and the raw query. A layer outside may have changed one of the two paths, so both count.
+    slash to a proxy) and the raw query. A layer outside may have changed one of the two paths, so both count. A host
+    that is spelled in another way is another resource: the app is handed it as it was sent.
     """
 
     def __init__(self, exchange: Exchange, options: HeaderOptions, rules: SearchRules) -> None:
@@ -71,7 +72,8 @@ class Resource:
         self.origin = f"{scheme}://{host.decode('latin-1')}"
         self.path = app_context.below(app_context.root_of(scope), scope["path"])
         self._query: bytes = scope.get("query_string", b"")
-        self._sent = sent_path(scope.get("raw_path"), self._query)
+        # The app may see how the host was spelled, whatever it is.
+        self._sent = (sent_path(scope.get("raw_path"), self._query), *sent_host(values(scope["headers"], b"host")))
         self.split = bool(self._query)
         self.key = self._key(app_context, b"headers", self._query)
         self._base = self._key(app_context, b"path")
@@ -83,11 +85,11 @@ class Resource:
     def _key(self, app_context: AppContext, *query: bytes) -> bytes:
         arrived = self.exchange.arrived
         # A framework has a root path of its own, a mount or a layer outside has written its own here.
-        above = str(arrived.get("root_path", "")).encode("utf-8", "surrogatepass")
+        place = headers_place(str(arrived.get("root_path", "")))
         # The whole path: an app of another kind may answer by more than what is below the root path.
         parts = app_context.key_parts("headers", origin_of(arrived), app_context.root_of(arrived), arrived["path"])
-        local = app_context.local_part((b"headers", above))
-        return cache_key(parts._replace(sent=encode((above, self._sent)), query=query, local=local))
+        local = app_context.local_part(place)
+        return cache_key(parts._replace(sent=encode((place[1], *self._sent)), query=query, local=local))
 
     def _folded(self, rule: NoVarySearch) -> bytes:
         kept = (text.encode("utf-8", "surrogatepass") for text in rule.significant(self._query))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import functools
+import operator
+import threading
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
+import httpx
+import pydantic
 import pytest
-from fastapi import Depends, FastAPI, Security
+from fastapi import Depends, FastAPI, Header, Security
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 from starlette.routing import Host
 
-from fastapi_cacheinval import CachePolicy, cached
-from fastapi_cacheinval.routes.identity import name_of, plain_values
+from fastapi_cacheinval import CachePolicy, PartitionBy, cached
+from fastapi_cacheinval.routes.held_values import name_of
+from fastapi_cacheinval.routes.identity import plain_values
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.plan import RoutePlan
 from fastapi_cacheinval.routes.table import RouteTable
@@ -79,6 +85,161 @@ def test_the_same_code_gives_the_same_identity_every_time() -> None:
 def test_a_factorys_plain_values_tell_its_routes_apart(one: object, two: object) -> None:
     """`make_router(tenant)` gives handlers of one name: the tenant is in their closure."""
     assert plan_of(app_of(page_of(one))).identity != plan_of(app_of(page_of(two))).identity
+
+
+class Settings:
+    """A tenant's settings."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class Slotted:
+    """Its text stands in a slot."""
+
+    __slots__ = ("__dict__", "_name", "never")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def read(self) -> str:
+        return self._name
+
+    __call__ = read
+
+
+@dataclasses.dataclass(slots=True)
+class SlottedData:
+    """The same by dataclasses."""
+
+    name: str
+
+    def read(self) -> str:
+        return self.name
+
+
+class Base:
+    """Its text stands in the class."""
+
+    name = ""
+
+    def read(self) -> str:
+        return self.name
+
+    @classmethod
+    def of_class(cls) -> str:
+        return cls.name
+
+
+class Acme(Base):
+    name = "acme"
+
+
+class Bolt(Base):
+    name = "bolt"
+
+
+class Silent(Base):
+    """It says nothing more than its name."""
+
+
+class Model(pydantic.BaseModel):
+    name: str
+
+
+class Hostile:
+    """It answers every question by an error."""
+
+    def __getattr__(self, name: str) -> object:
+        raise RuntimeError(name)
+
+
+def class_of(name: str) -> type:
+    """A class dependency that a factory made."""
+
+    class Made:
+        def __init__(self) -> None:
+            self.name = name
+
+    return Made
+
+
+def called_by_its_own(name: str) -> Any:
+    """A class with a method that holds on to what its factory was given, which another method calls."""
+
+    class Views:
+        def _inner(self) -> str:
+            return name
+
+        def read(self) -> str:
+            return self._inner()
+
+    return Views().read
+
+
+def depends_on(dependency: Any) -> Any:
+    """A handler with a dependency."""
+    depends = Depends(dependency)
+
+    def page(value: Any = depends) -> str:
+        return str(value)
+
+    return page
+
+
+TOLD_APART: list[tuple[str, Any, Any]] = [
+    ("an object's attribute", page_of(Settings("acme")), page_of(Settings("bolt"))),
+    ("a model", page_of(Model(name="acme")), page_of(Model(name="bolt"))),
+    ("a held object's slot", page_of(Slotted("acme")), page_of(Slotted("bolt"))),
+    ("a held object's class", page_of(Acme()), page_of(Bolt())),
+    ("a held class made by a factory", page_of(type("S", (), {"n": "acme"})), page_of(type("S", (), {"n": "bolt"}))),
+    ("a slot", Slotted("acme").read, Slotted("bolt").read),
+    ("a callable's slot", Slotted("acme"), Slotted("bolt")),
+    ("a dataclass's slot", SlottedData("acme").read, SlottedData("bolt").read),
+    ("a class attribute", Acme().read, Bolt().read),
+    ("an inherited method alone", Base().read, Silent().read),
+    ("a class method", Acme.of_class, Bolt.of_class),
+    ("a class dependency", depends_on(class_of("acme")), depends_on(class_of("bolt"))),
+    ("a dependency's object", depends_on(Acme().read), depends_on(Bolt().read)),
+    ("a method that a method calls", called_by_its_own("acme"), called_by_its_own("bolt")),
+    ("an object in a partial", functools.partial(print, Settings("acme")), functools.partial(print, Settings("bolt"))),
+    (
+        "a callable object in a partial",
+        functools.partial(Slotted("acme")),
+        functools.partial(Slotted("bolt")),
+    ),
+    (
+        "a function with a cache around it",
+        page_of(functools.lru_cache(page_of("acme"))),
+        page_of(functools.lru_cache(page_of("bolt"))),
+    ),
+]
+
+
+@pytest.mark.parametrize(("one", "two"), [case[1:] for case in TOLD_APART], ids=[case[0] for case in TOLD_APART])
+def test_text_tells_routes_apart_wherever_it_stands(one: Any, two: Any) -> None:
+    """In objects, slots, classes and what factories have made of them."""
+    assert plan_of(app_of(one)).identity != plan_of(app_of(two)).identity
+    assert plan_of(app_of(one)).identity == plan_of(app_of(one)).identity
+
+
+def test_an_object_that_answers_by_errors_is_no_trouble() -> None:
+    """Attributes are read where they stand, and nobody's code runs."""
+    loop: list[Any] = []
+    loop.append(loop)
+    for held in (Hostile(), loop, {"it": loop}):
+        assert plan_of(app_of(page_of(held))).identity
+        assert of(partition_by=page_of(held))
+
+
+def test_what_python_and_libraries_keep_for_themselves_does_not_count() -> None:
+    """It may differ in each process: the name of a thread, the state of a client."""
+    one, two = threading.Thread(name="one"), threading.Thread(name="two")
+    assert plan_of(app_of(page_of(one))).identity == plan_of(app_of(page_of(two))).identity
+    client, used = httpx.Client(), httpx.Client()
+    with used:
+        assert plan_of(app_of(page_of(client))).identity == plan_of(app_of(page_of(used))).identity
+    client.close()
 
 
 @pytest.mark.parametrize(("one", "two"), [(1, 2), (1.5, 2.5), (object(), object()), ([], [1]), (None, object())])
@@ -238,6 +399,108 @@ def test_the_partition_is_named_by_its_dependency() -> None:
     assert of(partition_by=user_id) != of(partition_by=tenant_id)
     assert of(partition_by=user_id) == of(partition_by=Depends(user_id)) == of(partition_by=(user_id,))
     assert of() == of(guarded_by=user_id) == ()
+
+
+def by_id(x_user: Annotated[str, Header()]) -> str:
+    return x_user
+
+
+def by_team(x_user: Annotated[str, Header()]) -> str:
+    return x_user
+
+
+def principal_of(inner: Any) -> Any:
+    """A cover over another dependency."""
+
+    def principal(value: str = Depends(inner)) -> str:
+        return value
+
+    return principal
+
+
+def nth(index: int) -> Any:
+    """A key that shows nothing but a number."""
+
+    def key(value: Any) -> Any:
+        return value[index]
+
+    return key
+
+
+def keyed(key: Any) -> PartitionBy:
+    """A partition by the key of what a dependency gives."""
+    return PartitionBy(by_id, key=key)
+
+
+class Unnamed:
+    """Stands for what is written in C and says nothing of itself: its class has no method in Python."""
+
+    __call__ = operator.attrgetter("id")
+
+
+OTHER_PARTITIONS: list[tuple[str, Any, Any]] = [
+    ("attrgetter", keyed(operator.attrgetter("id")), keyed(operator.attrgetter("team"))),
+    ("attrgetter of several", keyed(operator.attrgetter("id", "a")), keyed(operator.attrgetter("id", "b"))),
+    ("itemgetter", keyed(operator.itemgetter("sub")), keyed(operator.itemgetter("tenant"))),
+    ("itemgetter by place", keyed(operator.itemgetter(0)), keyed(operator.itemgetter(1))),
+    ("itemgetter by slice", keyed(operator.itemgetter(slice(1))), keyed(operator.itemgetter(slice(2)))),
+    ("methodcaller", keyed(operator.methodcaller("get", "sub")), keyed(operator.methodcaller("get", "tenant"))),
+    (
+        "methodcaller by name",
+        keyed(operator.methodcaller("get", key="a")),
+        keyed(operator.methodcaller("get", key="b")),
+    ),
+    ("a held getter", keyed(page_of(operator.itemgetter("a"))), keyed(page_of(operator.itemgetter("b")))),
+    ("a method of a C class", keyed(str.lower), keyed(bytes.lower)),
+    ("a number", keyed(nth(0)), keyed(nth(1))),
+    ("a partial's number", keyed(functools.partial(pow, 2)), keyed(functools.partial(pow, 3))),
+    ("a mapping", keyed(page_of({"a": 1})), keyed(page_of({"a": 2}))),
+    ("another sub-dependency", principal_of(by_id), principal_of(by_team)),
+    ("one further down", principal_of(principal_of(by_id)), principal_of(principal_of(by_team))),
+    ("a slot", Slotted("id"), Slotted("team")),
+    ("a held slot", page_of(Slotted("id")), page_of(Slotted("team"))),
+    ("an inherited method", Acme().read, Silent().read),
+    ("an inherited class method", Acme.of_class, Silent.of_class),
+    ("a number in a cover", functools.partial(nth, 1), functools.partial(nth, 2)),
+]
+
+
+@pytest.mark.parametrize(
+    ("one", "two"), [case[1:] for case in OTHER_PARTITIONS], ids=[case[0] for case in OTHER_PARTITIONS]
+)
+def test_partitions_of_other_things_have_other_names(one: Any, two: Any) -> None:
+    """A release that partitions by something else is not handed what this one has stored."""
+    assert of(partition_by=one) != of(partition_by=two)
+    assert of(partition_by=one) == of(partition_by=one)
+    assert plan_of(app_of(page_of(1), partition_by=one)).known_everywhere
+
+
+def test_functions_of_one_name_and_another_code_are_other_partitions() -> None:
+    """A release may change what a function does and leave its name."""
+    one: dict[str, Any] = {"__name__": "shop"}
+    two: dict[str, Any] = {"__name__": "shop"}
+    exec("def user(value: int = 0): return value", one)
+    exec("def user(value: int = 0): return value // 2", two)
+    assert name_of(one["user"]) == name_of(two["user"])
+    assert of(partition_by=one["user"]) != of(partition_by=two["user"])
+    assert of(partition_by=keyed(one["user"])) != of(partition_by=keyed(two["user"]))
+
+
+@pytest.mark.parametrize(
+    "unnamed",
+    [
+        {"a": 1}.get,
+        functools.partial({"a": 1}.get),
+        page_of({"a": 1}.get),
+        operator.itemgetter(object()),
+        Unnamed(),
+    ],
+)
+def test_a_partition_by_what_has_no_name_stays_in_its_process(unnamed: Any) -> None:
+    """Another release may use another such thing under the same names."""
+    plan = plan_of(app_of(page_of(1), partition_by=keyed(unnamed)))
+    assert not plan.known_everywhere
+    assert plan.nameless
 
 
 def test_the_order_of_a_tuple_its_scopes_and_its_factory_count() -> None:

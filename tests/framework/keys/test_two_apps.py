@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Response
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route
@@ -27,7 +28,13 @@ class Tenant:
     """What no signature and no plain value shows: an object that a handler holds on to."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        # What a list holds may change, and does not count.
+        self._names = [name]
+
+    @property
+    def name(self) -> str:
+        """The tenant's."""
+        return self._names[0]
 
 
 def by_object(name: str, cache: HTTPCache | None = None, **options: Any) -> FastAPI:
@@ -42,6 +49,32 @@ def by_object(name: str, cache: HTTPCache | None = None, **options: Any) -> Fast
 
     @app.put("/page", dependencies=[invalidates("page")])
     def write() -> None: ...
+
+    return app
+
+
+def by_number(name: str, cache: HTTPCache | None = None, **options: Any) -> FastAPI:
+    """A tenant's app whose handler shows nothing but a number, which names do not count."""
+    number, app = TENANTS.index(name), FastAPI()
+    if cache is not None:
+        app.add_middleware(CacheMiddleware, cache=cache, **options)
+
+    @app.get("/page", dependencies=[cached(ttl=60)])
+    def page() -> str:
+        return TENANTS[number]
+
+    return app
+
+
+def fastapi_by_headers(name: str, cache: HTTPCache, **options: Any) -> FastAPI:
+    """A tenant's app of FastAPI's that says by headers what may be kept."""
+    tenant, app = Tenant(name), FastAPI()
+    app.add_middleware(CacheMiddleware, cache=cache, honour_headers=True, **options)
+
+    @app.get("/page")
+    def page(response: Response) -> str:
+        response.headers["cache-control"] = "public, max-age=60"
+        return tenant.name
 
     return app
 
@@ -257,8 +290,8 @@ async def test_overridden_dependencies_of_two_apps_on_one_cache() -> None:
     await cache.stop()
 
 
-def test_numbers_are_never_anothers() -> None:
-    """An app that is gone leaves its number unused, and its places to whoever comes."""
+def test_numbers_and_places_are_never_anothers() -> None:
+    """An app that is gone leaves its number and its places unused: its responses may still be stored."""
 
     class App:
         pass
@@ -272,17 +305,76 @@ def test_numbers_are_never_anothers() -> None:
     del first
     third = App()
     assert apps.number(third) == 2
-    assert apps.alone(place, 2)
-    assert not apps.alone(place, 1)
     assert not apps.alone(place, 2)
+    assert not apps.alone(place, 2)
+    assert not apps.alone(place, 1)
+    assert apps.alone((b"/other",), 2)
 
 
 def test_places_are_bounded() -> None:
-    """A layer that makes up root paths holds no memory: what is past the bound is kept apart by number."""
+    """A layer that makes up root paths holds no memory, and takes nothing from the only app that is asked by them."""
     apps = Apps()
-    number = apps.number(object())
-    known = [apps.alone((b"headers", b"/%d" % each), number) for each in range(5000)]
-    assert known == [True] * 4096 + [False] * 904
+    one, two = object(), object()
+    first, second = apps.number([one]), apps.number([two])
+    places = [(b"headers", b"/%d" % each) for each in range(5000)]
+    assert all(apps.alone(place, first) for place in places)
+    assert all(apps.alone(place, first) for place in places)
+    assert len(apps._owners) <= 4097
+    # Nothing is known of a place past the bound but that somebody has answered some of them.
+    assert not apps.alone((b"headers", b"/new"), second)
+    assert not apps.alone(places[-1], first)
+    assert apps.alone(places[0], first)
+
+
+def test_places_that_are_claimed_are_contested_before_any_lookup() -> None:
+    """An app that has started and was never asked counts."""
+    apps = Apps()
+    one, two = apps.number([1]), apps.number([2])
+    apps.claim([(b"/it",), (b"/own",)], one)
+    apps.claim([(b"/it",)], two)
+    assert not apps.alone((b"/it",), one)
+    assert not apps.alone((b"/it",), two)
+    assert apps.alone((b"/own",), one)
+
+
+class OneAtATime:
+    """Hands a request to the app that `X-Tenant` names, and lets go of the one before."""
+
+    def __init__(self, make: Make) -> None:
+        self._make = make
+        self._tenant = ""
+        self._app: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        tenant = dict(scope["headers"])[b"x-tenant"].decode()
+        if tenant != self._tenant:
+            self._app = None
+            gc.collect()
+            self._tenant, self._app = tenant, self._make(tenant)
+        await self._app(scope, receive, send)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (by_number, {}),
+        (by_number, {"front": True}),
+        (by_number, {"front": False}),
+        (by_number, {"honour_headers": True}),
+        (by_object, {}),
+        (by_headers, {}),
+        (fastapi_by_headers, {}),
+    ],
+)
+async def test_an_app_that_is_gone_leaves_nothing_to_the_next(make: Make, options: dict[str, Any]) -> None:
+    """Tenants' apps are made on demand and let go of, while what they answered is still stored."""
+    cache = HTTPCache()
+    app = OneAtATime(lambda tenant: make(tenant, cache, **options))
+    for _ in range(3):
+        for tenant in TENANTS:
+            for _ in range(2):
+                assert await said(app, tenant) == tenant
+    await cache.stop()
 
 
 def test_what_takes_no_weak_reference_has_a_number_too() -> None:
