@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 
 from starlette.types import Message
@@ -62,13 +63,26 @@ class HeadUpdate:
             case HeadSays.UNKNOWN:
                 # Stale, it is validated before its next use; fresh, it would not be.
                 if engine.remaining(old, engine.now()) >= 0:
-                    self._outdate()
+                    self._doubt(old)
                 return False
             case HeadSays.CHANGED:
                 self._outdate()
                 return False
             case HeadSays.THE_SAME:
                 return engine.stale_from(old, engine.now()) is not None and self._renewed(old, headers)
+
+    def _doubt(self, old: SharedResponse) -> None:
+        """Take a response for stale, as section 4.3.5 has it: it is validated, and stands in for errors, as it may."""
+        exchange = self._resource.exchange
+        engine = exchange.app_context.engine
+        if self._asked.authorized:
+            return
+        now = engine.now()
+        stale = copy(old)
+        stale.fresh_until = min(old.fresh_until, now)
+        engine.put(stale, now)
+        if exchange.runtime.l2 is not None:
+            exchange.runtime.l2.drop(old.key)
 
     def _outdate(self) -> None:
         exchange = self._resource.exchange

@@ -218,3 +218,31 @@ async def test_4_3_5_the_length_that_a_head_says_has_to_be_that_of_the_stored_co
     renewed = (await origin.get(method="HEAD")).cache.stored
     assert renewed is (length in ("5", "05"))
     assert (await origin.get()).body == (b"first" if renewed else b"second")
+
+
+@pytest.mark.parametrize("said", [{}, {"cache-control": "max-age=60"}, {"last-modified": OLD}])
+async def test_4_3_5_a_head_that_contradicts_nothing_throws_nothing_out(said: dict[str, str]) -> None:
+    """The response is stale from then on: it is validated by what it has, and may stand in for an error."""
+    for status in (304, 503):
+        origin = Origin()
+        origin.says({"cache-control": "max-age=60, stale-if-error=600", "etag": '"1"'}, b"first")
+        await origin.get()
+        origin.forget()
+        origin.says(said, b"")
+        await origin.get(method="HEAD", headers={"cache-control": "no-cache"})
+        origin.forget()
+        origin.says({"cache-control": "max-age=60", "etag": '"1"'} if status == 304 else {}, b"", status=status)
+        answer = await origin.get()
+        assert (answer.status_code, answer.body) == (200, b"first")
+        assert origin.sent("if-none-match") == [b'"1"']
+
+
+async def test_4_3_5_a_head_leaves_the_other_variants_alone() -> None:
+    """Only the response that the HEAD could have selected is stale."""
+    origin = Origin()
+    origin.says({"cache-control": "max-age=60", "vary": "accept-language"}, b"page")
+    for language in ("de", "fr"):
+        await origin.get(headers={"accept-language": language})
+    await origin.get(method="HEAD", headers={"accept-language": "de", "cache-control": "no-cache"})
+    assert (await origin.get(headers={"accept-language": "fr"})).cache.hit
+    assert not (await origin.get(headers={"accept-language": "de"})).cache.hit
