@@ -28,6 +28,7 @@ from fastapi_cacheinval.core.extent import Handler
 from fastapi_cacheinval.routes.fastapi_private import (
     Dependant,
     EffectiveRoute,
+    app_of,
     effective_route_at,
     is_of_dependencies,
     original_of,
@@ -285,7 +286,7 @@ def _watched(route: EffectiveRoute) -> bool:
     if not _is_noted(route.dependant) or "get_route_handler" in vars(original):
         return False
     kind: Any = type(original)
-    return _hands_on(kind) and leads_to_fastapi(getattr(route, "app", None))
+    return _hands_on(kind) and leads_to_fastapi(app_of(route))
 
 
 @cache

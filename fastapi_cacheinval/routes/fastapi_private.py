@@ -35,6 +35,7 @@ __all__ = [
     "Dependant",
     "EffectiveRoute",
     "Field",
+    "app_of",
     "dependant_of",
     "effective_route_at",
     "effective_routes",
@@ -173,6 +174,11 @@ def dependant_of(handler: Any) -> Dependant | None:
 def original_of(route: EffectiveRoute) -> APIRoute:
     """The route as it was declared."""
     return cast("APIRoute", getattr(route, "original_route", route))
+
+
+def app_of(route: EffectiveRoute) -> Any:
+    """The ASGI app that answers for a route; an include of an older FastAPI leaves it to the route as declared."""
+    return getattr(route, "app", None) or original_of(route).app
 
 
 def included_routers(routes: Sequence[BaseRoute]) -> Iterator[tuple[Any, Sequence[Any]]]:

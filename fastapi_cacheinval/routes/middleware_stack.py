@@ -21,7 +21,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Router
 
 from fastapi_cacheinval.routes.changes import Watched
-from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, dependant_of, handler_of
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, app_of, dependant_of, handler_of
 from fastapi_cacheinval.routes.own_code import is_frameworks, is_unpatched
 
 __all__ = ["MiddlewareStack", "around", "leads_to_fastapi", "middleware_stack_of", "passes_through", "routes_visibly"]
@@ -208,7 +208,7 @@ INSTEAD = " in place of its handler"
 
 def around(route: EffectiveRoute) -> Iterator[str]:
     """What stands around the function of FastAPI's that answers for a route, and what stands in its place."""
-    step: Any = getattr(route, "app", None)
+    step: Any = app_of(route)
     handler = handler_of(step)
     while handler is None and step is not None:
         kind = _kind(step)
@@ -220,7 +220,7 @@ def around(route: EffectiveRoute) -> Iterator[str]:
         solved = dependant_of(handler)
         if solved is None:
             yield f"{_name(handler)}{INSTEAD}"
-        elif solved is not route.dependant:
+        elif getattr(route, "app", None) is not None and solved is not route.dependant:
             yield "another dependant than its own"
 
 

@@ -11,7 +11,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Response
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
-from starlette.routing import Host, Mount, Route
+from starlette.routing import Host, Match, Mount, Route
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
 from fastapi_cacheinval.engine.apps import Apps
@@ -164,7 +164,9 @@ async def test_apps_that_only_their_host_tells_apart(make: Make, inner: bool) ->
     for _ in range(4):
         for host, name in hosts.items():
             assert await said(app, name, host=host) == name
-            assert await said(app, name, host=host.upper()) == name
+            # Whether a host is matched in upper case is Starlette's affair.
+            taken, _ = Host(host, Starlette()).matches({"type": "http", "headers": [(b"host", host.upper().encode())]})
+            assert await said(app, name, host=host.upper()) == (name if taken is Match.FULL else "Not Found")
             assert await said(app, name, host=f"{host}:8000") == name
     await cache.stop()
 
