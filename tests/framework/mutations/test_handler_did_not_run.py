@@ -472,11 +472,15 @@ async def test_a_dependency_that_fails_purges_nothing(
 async def test_a_validator_that_fails_purges_nothing(caught: bool) -> None:
     """A bug in an author's validator comes before the handler, whether or not a middleware answers it."""
 
-    async def catches(request: Request, call_next: Any) -> Response:
-        try:
-            return await call_next(request)
-        except ZeroDivisionError:
-            return Response(status_code=500)
+    class Catches:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await self.app(scope, receive, send)
+            except ZeroDivisionError:
+                await Response(status_code=500)(scope, receive, send)
 
     class Order(BaseModel):
         amount: int
@@ -486,7 +490,7 @@ async def test_a_validator_that_fails_purges_nothing(caught: bool) -> None:
         def share(cls, amount: int) -> int:
             return 10 // amount
 
-    shop = _shop((lambda app: app.middleware("http")(catches)) if caught else id)
+    shop = _shop((lambda app: app.add_middleware(Catches)) if caught else id)
 
     @shop.app.put("/pages/7", dependencies=[invalidates("pages")])
     async def write(order: Order) -> None: ...
