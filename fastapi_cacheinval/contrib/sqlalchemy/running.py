@@ -117,7 +117,9 @@ def run(state: ORMExecuteState, dml: Any, columns: Sequence[Any], *, telling: bo
         return Ran(result, None, where_of(result), None if count < 0 else count)
     if dml._returning and not shows(dml, columns):  # noqa: SLF001
         # Under names of their own: one that the app has given to another column would be taken for both.
-        named = {f"cacheinval_{number}": column for number, column in enumerate(columns)}
+        # Another collector may have added its own before.
+        begin = len(dml._returning)  # noqa: SLF001
+        named = {f"cacheinval_{number}": column for number, column in enumerate(columns, begin)}
         asked = dml.returning(*(column.label(name) for name, column in named.items()))
         # By these names: a statement that SQLAlchemy has compiled before knows its own labels alone.
         result, rows = _looked_at(state, asked, list(named))

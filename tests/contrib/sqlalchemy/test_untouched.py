@@ -287,7 +287,7 @@ ALIKE: dict[str, Callable[[Session], Any]] = {
     ),
     "update by key": lambda s: s.execute(update(Product), [{"id": 1, "price": 4}, {"id": 2, "brand_id": 2}]),
     "update returning a label": lambda s: s.execute(
-        update(Product).values(price=4).returning(Product.kind.label("id"), Product.kind.label("cacheinval_1"))
+        update(Product).values(price=4).returning(Product.kind.label("id"), Product.kind.label("id_1"))
     ),
     "update returning twice": lambda s: s.execute(
         update(Product).values(price=4).returning(Product.price, Product.price)
