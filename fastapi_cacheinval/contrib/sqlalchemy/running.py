@@ -117,8 +117,12 @@ def run(state: ORMExecuteState, dml: Any, columns: Sequence[Any], *, telling: bo
         return Ran(result, None, where_of(result), None if count < 0 else count)
     if dml._returning and not shows(dml, columns):  # noqa: SLF001
         # Under names of their own: one that the app has given to another column would be taken for both.
-        named = [column.label(f"cacheinval_{number}") for number, column in enumerate(columns)]
-        result, rows = _looked_at(state, dml.returning(*named), named)
+        # Another collector may have added its own before.
+        begin = len(dml._returning)  # noqa: SLF001
+        named = {f"cacheinval_{number}": column for number, column in enumerate(columns, begin)}
+        asked = dml.returning(*(column.label(name) for name, column in named.items()))
+        # By these names: a statement that SQLAlchemy has compiled before knows its own labels alone.
+        result, rows = _looked_at(state, asked, list(named))
         # The app sees the columns that it has asked for, and nothing of those behind them.
         return Ran(result.columns(*range(len(result.keys()) - len(columns))), rows, where_of(result))
     if dml._returning:  # noqa: SLF001

@@ -287,7 +287,7 @@ ALIKE: dict[str, Callable[[Session], Any]] = {
     ),
     "update by key": lambda s: s.execute(update(Product), [{"id": 1, "price": 4}, {"id": 2, "brand_id": 2}]),
     "update returning a label": lambda s: s.execute(
-        update(Product).values(price=4).returning(Product.kind.label("id"), Product.kind.label("cacheinval_1"))
+        update(Product).values(price=4).returning(Product.kind.label("id"), Product.kind.label("id_1"))
     ),
     "update returning twice": lambda s: s.execute(
         update(Product).values(price=4).returning(Product.price, Product.price)
@@ -480,3 +480,15 @@ def test_an_older_bulk_method_that_fails_raises_the_error_of_the_database(
         assert session.execute(update(Product).where(Product.id == 3).values(price=1)).rowcount == 1  # type: ignore[attr-defined]
         session.commit()
     assert any(receipt.everything for receipt in receipts) == (isolation == "AUTOCOMMIT")
+
+
+@pytest.mark.parametrize("target", [Label, Label.__table__])
+def test_a_statement_that_is_run_again_is_as_well_known(make_store: Callable[..., Store], target: Any) -> None:
+    """SQLAlchemy compiles it once: what is hidden from the app is found in the result each time."""
+    store = make_store({Label: ["label:{id}", "text:{text}"]})
+    columns: Any = target if target is Label else target.c
+    for value in ("a", "b", "c"):
+        with capture_invalidations(store.cache) as receipts, store.sessions.begin() as session:
+            session.execute(update(target).where(columns.id == 1).values(text=value).returning(columns.text))
+        assert "label:1" in receipts[0].tags
+        assert not receipts[0].everything
