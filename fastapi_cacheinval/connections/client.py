@@ -100,10 +100,20 @@ class Client:
             raise Away("it has been closed")
         return self.client
 
+    @asynccontextmanager
+    async def _call(self) -> AsyncGenerator[None]:
+        """One call; if the client was closed meanwhile, what the call has connected again is closed after it."""
+        try:
+            async with _bounded(self._timeout):
+                yield
+        finally:
+            if self._closed and self._owned:
+                await _quietly(self.client.aclose)
+
     async def command(self, *parts: Any) -> Any:
         """One command."""
         try:
-            async with _bounded(self._timeout):
+            async with self._call():
                 return await self._opened.execute_command(*parts)
         except Exception as error:
             raise Away(reason_of(error)) from error
@@ -112,7 +122,7 @@ class Client:
         """One call of a script; the keys are all in one slot."""
         parts = (len(keys), *keys, *arguments)
         try:
-            async with _bounded(self._timeout):
+            async with self._call():
                 try:
                     return await self._opened.execute_command("EVALSHA", script.digest, *parts)
                 except NoScriptError:
@@ -123,7 +133,7 @@ class Client:
     async def together(self, *commands: tuple[Any, ...]) -> list[Any]:
         """Several commands on keys of one slot, in one round trip and not as a transaction."""
         try:
-            async with _bounded(self._timeout):
+            async with self._call():
                 pipeline = self._opened.pipeline(transaction=False)
                 for parts in commands:
                     pipeline.execute_command(*parts)
