@@ -65,7 +65,7 @@ def query_looks_like_a_credential(name: str) -> bool:
     words = re.sub("([a-z0-9])([A-Z])", r"\1-\2", name).lower().replace("_", "-").split("-")
     if words == ["key"] or ("key" in words and not _KEYS_OF.isdisjoint(words)):
         return True
-    found = _QUERY_WORDS.intersection(words)
+    found = {*_QUERY_WORDS.intersection(words)}
     found |= {word for word in words if word.endswith(("token", "apikey"))}
     return bool(found) and not (found == {"token"} and not _PLACES.isdisjoint(words))
 

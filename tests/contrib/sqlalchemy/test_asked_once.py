@@ -123,6 +123,7 @@ def test_a_callable_of_a_parameter_is_called_once(store: Store, kind: str) -> No
         .values(brand_id=2)
         .options(with_loader_criteria(Product, Product.id < 3)),
     }
+    tags: set[str] = set()
     for _ in range(2):
         with store.purged() as tags, store.sessions() as session:
             session.execute(made[kind].execution_options(synchronize_session=False))
