@@ -153,7 +153,8 @@ class Flushes:
         stays: dict[Mapper[Any], list[Identity]] = {}
         beside: dict[Mapper[Any], list[Identity]] = {}
         for other, identity, goes in list(reader.fallen(mapper, identities)):
-            (fallen if goes else stays).setdefault(other, []).append(identity)
+            place = beside if goes is None else fallen if goes else stays
+            place.setdefault(other, []).append(identity)
         for other, these in ((mapper, identities), *fallen.items()):
             for neighbour, identity in [*reader.neighbours(other, these), *reader.beside(other, these)]:
                 beside.setdefault(neighbour, []).append(identity)

@@ -116,7 +116,8 @@ class Reader:
             for other, those in beside.items():
                 for these in _parts(those):
                     for each in self._book.family(other):
-                        yield from self._tags(each, self._book.own(each), these, known=each is other, lock=lock)
+                        # Nothing is written there, so that a lock would be one that the app does not take.
+                        yield from self._tags(each, self._book.own(each), these, known=each is other, lock=False)
 
     def _tags(
         self, mapper: Mapper[Any], rules: Rules, part: list[Identity], *, known: bool, lock: bool
@@ -149,8 +150,11 @@ class Reader:
 
     def fallen(
         self, mapper: Mapper[Any], identities: Iterable[Identity]
-    ) -> Iterator[tuple[Mapper[Any], Identity, bool]]:
-        """The rows that the database changes by itself when these are deleted; True for those that go too."""
+    ) -> Iterator[tuple[Mapper[Any], Identity, bool | None]]:
+        """The rows that change when these are deleted.
+
+        True for those that the database deletes, False for those that it changes, None for those that it only unlinks.
+        """
         seen: set[tuple[Any, Identity]] = set()
         ahead: list[tuple[Any, list[Identity]]] = [(mapper, list(identities))]
         while ahead:
@@ -164,7 +168,7 @@ class Reader:
                     if isinstance(kind, Mapper):
                         yield from ((kind, one, dependent.goes) for one in fresh)
                     else:
-                        yield from ((other, one, False) for other, one in self._related(kind, fresh))
+                        yield from ((other, one, None) for other, one in self._related(kind, fresh))
                     if dependent.goes and fresh:
                         ahead.append((kind, fresh))
 
