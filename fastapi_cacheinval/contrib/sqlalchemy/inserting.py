@@ -19,7 +19,11 @@ from fastapi_cacheinval.contrib.sqlalchemy.running import (
     where_of,
 )
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of, keys
-from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import restore_key, returned_by_default
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import (
+    restore_key,
+    restore_number,
+    returned_by_default,
+)
 from fastapi_cacheinval.contrib.sqlalchemy.statements import target_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
@@ -98,6 +102,8 @@ class Inserts:
             number = bool(written.postfetch_lastrowid)
         asked = keys(mapper) if state.is_orm_statement else columns
         ran = run_inserting(state, dml, columns, asked)
+        if not dml._returning and not bulk and dialect.is_async:  # noqa: SLF001
+            restore_number(ran.result)
         if number:
             restore_key(ran.result)
         self._read(state, dml, mapper, ran.rows, ran.connection)

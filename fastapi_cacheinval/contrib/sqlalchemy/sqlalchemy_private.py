@@ -28,6 +28,7 @@ __all__ = [
     "prebuffer",
     "registries",
     "restore_key",
+    "restore_number",
     "returned_by_default",
 ]
 
@@ -127,16 +128,23 @@ def returned_by_default(result: Any) -> list[Any] | None:
     return list(context.returned_default_rows or ())
 
 
+def restore_number(result: Any) -> None:
+    """Give the result of an INSERT the last row's number, where a driver does not say it because rows are returned."""
+    is_one = isinstance(result, CursorResult)
+    context: Any = cast("Any", result).context if is_one else None
+    if context is None or context.dialect.name != "sqlite":
+        return
+    number = context.get_lastrowid()
+    if number is None or number < 0:
+        number = context.root_connection.exec_driver_sql("SELECT last_insert_rowid()").scalar()
+        context.get_lastrowid = lambda: number
+
+
 def restore_key(result: Any) -> None:
     """Give the result of an INSERT of one row the key that it has without `RETURNING`: by the last row's number."""
     is_one = isinstance(result, CursorResult)
     if not is_one:
         return
     context: Any = cast("Any", result).context
-    number = context.get_lastrowid()
-    if number is None or number < 0:
-        # Some drivers do not say it where rows are returned.
-        number = context.root_connection.exec_driver_sql("SELECT last_insert_rowid()").scalar()
-        context.get_lastrowid = lambda: number
     get = context.compiled._inserted_primary_key_from_lastrowid_getter  # noqa: SLF001
-    context.inserted_primary_key_rows = [get(number, context.compiled_parameters[0])]
+    context.inserted_primary_key_rows = [get(context.get_lastrowid(), context.compiled_parameters[0])]
