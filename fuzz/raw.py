@@ -61,6 +61,18 @@ def _command(server: str) -> list[str]:
     ]  # fmt: skip
 
 
+def _served(mode: str, server: str, directory: Path, *, cache: str) -> Fleet:
+    """Processes of the app in a mode; `cache` is "1" with the cache, "0" without it."""
+    return Fleet(
+        f"fuzz-{mode}-{cache}",
+        lambda port: [*_command(server), "--port", str(port)],
+        _listens,
+        directory=directory,
+        environment={"FUZZ_MODE": mode, "FUZZ_CACHE": cache},
+        cwd=_ROOT,
+    )
+
+
 def _said(port: int, told: Story, silence: float = _SILENCE) -> bytes:
     """What a server answers to a story, until it closes the connection or waits for more."""
     with socket.create_connection(("127.0.0.1", port), 5) as client:
@@ -102,22 +114,8 @@ def run(mode: str, server: str, seed: str, *, seconds: float, most: int = 10**9)
     tried, rng = Tried(mode, server), Random(f"{seed} {mode} {server}")
     ports = [free_port(), free_port()]
     with tempfile.TemporaryDirectory() as folder:
-        fleet = Fleet(
-            f"fuzz-{mode}",
-            lambda port: [*_command(server), "--port", str(port)],
-            _listens,
-            directory=Path(folder),
-            environment={"FUZZ_MODE": mode, "FUZZ_CACHE": "1"},
-            cwd=_ROOT,
-        )
-        bare = Fleet(
-            f"fuzz-bare-{mode}",
-            lambda port: [*_command(server), "--port", str(port)],
-            _listens,
-            directory=Path(folder),
-            environment={"FUZZ_MODE": mode, "FUZZ_CACHE": "0"},
-            cwd=_ROOT,
-        )
+        fleet = _served(mode, server, Path(folder), cache="1")
+        bare = _served(mode, server, Path(folder), cache="0")
         try:
             fleet.start_on(ports[:1])
             bare.start_on(ports[1:])
