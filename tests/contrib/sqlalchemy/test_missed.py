@@ -482,6 +482,7 @@ def test_what_is_written_in_autocommit_is_purged_however_its_session_ends(
         assert set().union(*tags_of(receipts)) >= expected
         session.close()
     collector.stop()
+    sessions.kw["bind"].dispose()
     store.engine.dispose()
 
 
