@@ -240,6 +240,24 @@ async def test_what_is_put_in_front_of_a_warm_route_ends_its_front_hits(
     assert await site.status(f"{prefix}/page/one") == 401
 
 
+async def test_front_hits_look_at_every_route_of_many() -> None:
+    """Each looks at some, so that none takes long; a change of any route is found in one round."""
+    app = FastAPI()
+    for number in range(200):
+        app.get(f"/{number}", dependencies=[cached(ttl=60)])(lambda: "page")
+    asgi = CacheMiddleware(app, HTTPCache(clock=FakeClock()))
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    for changed in (0, 77, 199):
+        for _ in range(2):
+            answer = await ask(asgi, f"/{changed}")
+        assert_hit(answer)
+        stock = routes[changed].app
+        routes[changed].app = NeedsKey(stock)
+        answers = [(await ask(asgi, f"/{changed}")).status_code for _ in range(8)]
+        assert answers[-1] == 401
+        routes[changed].app = stock
+
+
 @pytest.mark.parametrize("wrap", [NeedsKey, in_a_closure])
 @pytest.mark.parametrize("put", [put_in_place, put_in_front, put_in_a_new_list])
 async def test_a_mount_put_before_a_warm_page_ends_its_front_hits(put: Any, wrap: Any) -> None:
