@@ -79,7 +79,8 @@ class _Front:
 
     def _find(self) -> None:
         self._hits = self._stack = None
-        stack = outer_stack_of(self._config.loaded_app, CacheMiddleware, (ProxyHeadersMiddleware, CORSMiddleware))
+        app: Any = self._config.loaded_app  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        stack = outer_stack_of(app, CacheMiddleware, (ProxyHeadersMiddleware, CORSMiddleware))
         middleware = stack.found
         if middleware is None:
             # An application makes its stack when it starts: this may be too early to say that there is none.
@@ -197,7 +198,8 @@ class CacheProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """It has read its head."""
-        if self.parser.should_upgrade():
+        parser: Any = self.parser
+        if parser.should_upgrade():
             self._plain = False
         super().on_headers_complete()
 

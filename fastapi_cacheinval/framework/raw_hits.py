@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, NamedTuple
 
 from fastapi_cacheinval.core.conditional import not_modified
@@ -67,8 +68,9 @@ class RawHits:
         if (
             stored is None
             or now >= stored.early_refresh_from
-            or stored.verified != self._replica.changes
             or now >= self._replica.lease_until
+            # Since the last purge of whatever tag it has not been looked at.
+            or (stored.verified != self._replica.changes and self._engine.stale_from(stored, now) != inf)
         ):
             return None
         joined = stored.joined or joined_of(stored)
