@@ -48,8 +48,8 @@ class Seen(Protocol):
         """The request is answered so; `filled_by` is the `traceparent` of the stored response."""
         ...
 
-    def left(self) -> None:
-        """The request is over; harmless twice."""
+    def left(self, error: BaseException | None = None) -> None:
+        """The request is over, by this error if there is one; harmless twice."""
         ...
 
     def current(self) -> AbstractContextManager[None]:

@@ -33,6 +33,12 @@ def _described(span: Span, outcome: Outcome, filled_by: str) -> None:
         span.add_link(fill)
 
 
+def _failed(span: Span, error: Exception) -> None:
+    # Its type only: messages name tags.
+    span.set_attribute("error.type", type(error).__qualname__)
+    span.set_status(StatusCode.ERROR)
+
+
 @contextmanager
 def _made_current(span: Span) -> Generator[None]:
     token = contexts.attach(trace.set_span_in_context(span))
@@ -79,7 +85,7 @@ class _Nothing:
     def answered(self, outcome: Outcome, filled_by: str) -> None:
         """Nobody records it."""
 
-    def left(self) -> None:
+    def left(self, error: BaseException | None = None) -> None:
         """Nobody records it."""
 
     def current(self) -> AbstractContextManager[None]:
@@ -116,7 +122,7 @@ class _Served:
     def answered(self, outcome: Outcome, filled_by: str) -> None:
         _described(self._span, outcome, filled_by)
 
-    def left(self) -> None:
+    def left(self, error: BaseException | None = None) -> None:
         """Its span is the server's to end."""
 
     def current(self) -> AbstractContextManager[None]:
@@ -155,8 +161,10 @@ class _Alone:
         if self._span is not None and self._span.is_recording():
             _described(self._span, outcome, filled_by)
 
-    def left(self) -> None:
+    def left(self, error: BaseException | None = None) -> None:
         if self._span is not None and self._span.is_recording():
+            if isinstance(error, Exception):
+                _failed(self._span, error)
             self._span.end()
 
     def current(self) -> AbstractContextManager[None]:
@@ -231,9 +239,7 @@ def _around(span: Span, above: contexts.Context) -> Generator[OpenSpan]:
     try:
         yield _Open(span)
     except Exception as error:
-        # Its type only: messages name tags.
-        span.set_attribute("error.type", type(error).__qualname__)
-        span.set_status(StatusCode.ERROR)
+        _failed(span, error)
         raise
     finally:
         contexts.detach(token)
