@@ -172,7 +172,7 @@ class Exchange:
         route = self.route if stored is None or stored.route is None else stored.route
         self.app_context.counters.answered(outcome, route)
         if self.app_context.observed:
-            self.described(outcome, stored)
+            self.described(outcome, stored, route)
             if route is not None:
                 name_route(self.scope, self.server, route, routed=self.plan is not None)
 
@@ -194,10 +194,10 @@ class Exchange:
         """Whether the request came to a route with a policy, although the cache was not asked."""
         return False
 
-    def described(self, outcome: Outcome, stored: StoredResponse | None = None) -> None:
+    def described(self, outcome: Outcome, stored: StoredResponse | None = None, route: str | None = None) -> None:
         """Say the outcome of the request's span."""
         if self.seen is not None:
-            self.seen.answered(outcome, "" if stored is None else stored.trace)
+            self.seen.answered(outcome, "" if stored is None else stored.trace, route)
 
 
 class _Runs(Protocol):

@@ -22,7 +22,7 @@ def watch(app_context: AppContext, scope: Scope, send: Send, stored: StoredRespo
     if not tracing.on:
         return None
     seen = tracing.enter(scope["headers"])
-    seen.answered(outcome, stored.trace)
+    seen.answered(outcome, stored.trace, stored.route)
     return seen
 
 

@@ -22,8 +22,9 @@ POLICY = CachePolicy(ttl=60)
 
 
 def counted(recorded: Recorded) -> dict[tuple[Any, ...], int]:
-    """The requests by result and reason."""
-    return recorded.values("cacheinval.requests", "cacheinval.result", "cacheinval.reason")
+    """The requests by result, and by what stood in the way or else why they went forward."""
+    found = recorded.values("cacheinval.requests", "cacheinval.result", "cacheinval.detail", "cacheinval.reason")
+    return {(result, detail or reason): count for (result, detail, reason), count in found.items()}
 
 
 async def failing(shop: Watched, path: str = "/", **more: Any) -> None:
@@ -43,16 +44,16 @@ def out_of_order(shop: Watched, **options: Any) -> None:
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("honoured", [False, True])
 async def test_an_uncaught_exception_is_a_failed_miss(native: bool, honoured: bool) -> None:
-    """A handler that raises is one miss with the reason `failed`, in the metrics and in the request's span."""
+    """A handler that raises is one miss with the detail `failed`, in the metrics and in the request's span."""
     shop = Watched(native=native, middleware={"honour_headers": honoured})
     out_of_order(shop)
     for _ in range(3):
         await failing(shop, "/a")
     assert counted(shop.recorded) == {("miss", "failed"): 3}
-    assert shop.recorded.values("cacheinval.requests", "http.route") == {("/{name}",): 3}
+    assert shop.recorded.values("cacheinval.route.requests", "http.route") == {("/{name}",): 3}
     assert shop.cache.statistics().misses == 3
     for span in shop.recorded.spans("GET /{name}" if native else "cacheinval.lookup"):
-        assert attributes_of(span) == {"result": "miss", "reason": "failed"}
+        assert attributes_of(span) == {"result": "miss", "detail": "failed"}
         assert span.status.status_code is StatusCode.ERROR
         assert (span.attributes or {})["error.type"] in ("RuntimeError", "builtins.RuntimeError", "500")
 
@@ -69,7 +70,7 @@ async def test_an_uncaught_exception_by_headers_is_a_failed_miss() -> None:
     await failing(shop, "/page")
     await failing(shop, "/page", method="HEAD")
     assert counted(shop.recorded) == {("miss", "failed"): 2}
-    assert {attributes_of(span)["reason"] for span in shop.recorded.spans()} == {"failed"}
+    assert {attributes_of(span)["detail"] for span in shop.recorded.spans()} == {"failed"}
 
 
 async def test_a_contradicted_validation_by_headers_is_one_request() -> None:
@@ -117,7 +118,7 @@ async def test_a_dependency_that_raises_or_refuses_is_a_bypass() -> None:
         return shop.count()
 
     assert (await shop.ask("/reports")).status_code == 401
-    assert attributes_of(shop.recorded.server()) == {"result": "bypass", "reason": "refused"}
+    assert attributes_of(shop.recorded.server()) == {"result": "bypass", "detail": "refused"}
     await failing(shop, "/reports", headers={"x-broken": "1"})
     await shop.ask("/reports", headers={"x-key": "1"})
     await shop.ask("/reports", headers={"x-key": "1"})
@@ -127,7 +128,7 @@ async def test_a_dependency_that_raises_or_refuses_is_a_bypass() -> None:
         ("miss", "uri-miss"): 1,
         ("hit", None): 1,
     }
-    assert shop.recorded.values("cacheinval.requests", "http.route") == {("/reports",): 4}
+    assert shop.recorded.values("cacheinval.route.requests", "http.route") == {("/reports",): 4}
 
 
 async def test_a_dependency_of_the_handler_that_raises_is_a_failed_miss() -> None:
@@ -177,7 +178,7 @@ async def test_behind_layers_a_request_is_counted_once() -> None:
 
 
 async def test_a_cancelled_request_is_counted() -> None:
-    """A forward and a waiter whose requests are cancelled are one miss each, with the reason `cancelled`."""
+    """A forward and a waiter whose requests are cancelled are one miss each, with the detail `cancelled`."""
     shop = Watched(native=False)
     gate = asyncio.Event()
 
@@ -196,7 +197,7 @@ async def test_a_cancelled_request_is_counted() -> None:
             await call.task
     assert counted(shop.recorded) == {("miss", "cancelled"): 2}
     for span in shop.recorded.spans("cacheinval.lookup"):
-        assert attributes_of(span) == {"result": "miss", "reason": "cancelled"}
+        assert attributes_of(span) == {"result": "miss", "detail": "cancelled"}
         assert span.status.status_code is StatusCode.UNSET
 
 

@@ -128,7 +128,7 @@ async def test_a_mutations_purge_is_below_its_span() -> None:
     mutation, purge = shop.recorded.server(), shop.recorded.one("cacheinval.invalidate")
     assert purge.parent is not None
     assert purge.parent.span_id == identity_of(mutation)[1]
-    assert attributes_of(purge) == {"soft": False, "seq": 1}
+    assert attributes_of(purge) == {"soft": False, "seq": 1, "term": 1}
     assert attributes_of(mutation) == {}
 
 
