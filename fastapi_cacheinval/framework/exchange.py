@@ -19,7 +19,7 @@ from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields
 from fastapi_cacheinval.framework.receiving import Receiving
 from fastapi_cacheinval.framework.refresh import RefreshOrder
-from fastapi_cacheinval.framework.server_spans import name_route
+from fastapi_cacheinval.framework.server_spans import Contrib, contrib_outside, name_route
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.ports.tracing import Seen
@@ -41,6 +41,8 @@ class Exchange:
     refresh: RefreshOrder | None = None
     # The request as tracing sees it, where anybody records.
     seen: Seen | None = None
+    # Who observes it from outside of the middleware, besides FastAPI itself.
+    contrib: Contrib | None = None
     # Where the answer leaves, if a CDN in front is told about it.
     cdn_fields: CDNFields | None = None
     # What code without the request at hand finds it by.
@@ -83,6 +85,8 @@ class Exchange:
             self.cdn_fields = cdn_fields
         if app_context.cache.tracing.on:
             self.seen = app_context.cache.tracing.enter(self.client_headers)
+        if app_context.observed:
+            self.contrib = contrib_outside(scope)
 
     @property
     def ours(self) -> Send:
@@ -118,11 +122,6 @@ class Exchange:
     def leading(self, target: Target | None, key: bytes) -> Target | None:
         """The raw target, where it may lead to what is stored under the key as soon as something is."""
         return target
-
-    @property
-    def server(self) -> Send:
-        """The `send` that came with the request."""
-        return self._sent_by if self.cdn_fields is None else self.cdn_fields.server
 
     @property
     def trace(self) -> str:
@@ -174,7 +173,7 @@ class Exchange:
         if self.app_context.observed:
             self.described(outcome, stored, route)
             if route is not None:
-                name_route(self.scope, self.server, route, routed=self.plan is not None)
+                name_route(self.scope, self.contrib, route, routed=self.plan is not None)
 
     def over(self, error: BaseException | None = None) -> None:
         """The request has ended, by this error if there is one; harmless twice."""

@@ -262,11 +262,10 @@ class AtRoute(Read):
             closed=around.closed,
         )
         self._spoken = spoken
-        self._server = around.server
         self._entered: Scope = {key: scope[key] for key in _HIDDEN if key in scope}
         # What it knew when it came, and how it is made again, all layers included.
         self.mark, self.began, self.arrived = around.mark, around.began, around.arrived
-        self.seen = around.seen
+        self.seen, self.contrib = around.seen, around.contrib
         # Its conditions are about what comes out of the layers.
         self.client_headers = [pair for pair in around.client_headers if pair[0] not in CONDITIONAL_FIELDS]
 
@@ -280,11 +279,6 @@ class AtRoute(Read):
         if target is not None:
             self._spoken.when_untouched(lambda: self.app_context.engine.remember_target(target, key))
         return None
-
-    @property
-    def server(self) -> Send:
-        """What the server gave: layers have a `send` of their own."""
-        return self._server
 
     @property
     def _at_route(self) -> bool:

@@ -55,7 +55,7 @@ class HeaderRead(Read):
 
     def follow(self, before: Exchange) -> None:
         """Be the same request of the client as another exchange, whose answer was of no use."""
-        self.seen, self._asked = before.seen, True
+        self.seen, self.contrib, self._asked = before.seen, before.contrib, True
 
     def over(self, error: BaseException | None = None) -> None:
         """Wait for the end of the lookup: the client's request may go on as another exchange."""
