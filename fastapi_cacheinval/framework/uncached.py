@@ -28,12 +28,12 @@ class Uncached:
     """
 
     def __init__(self, table: RouteTable) -> None:
-        self._table = table
+        self.table = table
         self.tags: Tags = _Unheard()
 
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """The path has a cached route."""
-        self._table.doubt()
+        self.table.doubt()
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """`invalidates()` is inert on a safe method."""

@@ -122,7 +122,7 @@ class Resource:
             path=self.path,
             origin=self.origin,
             stamp=exchange.stamp,
-            began=exchange.began,
+            began=exchange.stamp.began,
             status=status,
             headers=headers,
             added=added,
@@ -130,6 +130,6 @@ class Resource:
             wall=exchange.app_context.cache.clock.wall(),
             hidden=self.hidden,
             route=exchange.route,
-            trace=exchange.trace,
+            trace=exchange.entered.trace,
             ranged=ranged,
         )
