@@ -15,7 +15,6 @@ from fastapi_cacheinval.core.conditional import not_modified_fields
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.engine.body_budget import Reservation
 from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.answering import SENT_PAST, RawField, nowhere, status_fields, stored_fields
@@ -81,7 +80,7 @@ class Fill:
         match self._rules.accept(status, headers, trailers=bool(message.get("trailers")), stale=stale):
             case Keep():
                 self._start = start
-                self._keeping.begin()
+                self._keeping.begin(start)
             case Cover(stored):
                 self._keeping.lose(status)
                 await self._stand_in(stored, status)
@@ -136,8 +135,7 @@ class Fill:
             await self._let_through(start, message, "incomplete")
             return
         self._body += body
-        length = content_length(start["headers"])
-        complete = not more or (length is not None and len(self._body) == length)
+        complete = not more or len(self._body) == self._keeping.length
         if len(self._body) > self._exchange.app_context.engine.settings.max_body_bytes:
             await self._let_through(start, message, "too-large")
         elif self._pump is None and complete:

@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from math import ceil
 
+from starlette.types import Send
+
+from fastapi_cacheinval.core.decide import Reason
+from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.token import parse_token
-from fastapi_cacheinval.framework.answering import without_body
+from fastapi_cacheinval.framework.answering import status_fields, without_body
 from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.framework.mutation import Mutation
-from fastapi_cacheinval.framework.refusing import refused
 from fastapi_cacheinval.grammar.fields import first
 
-__all__ = ["GUARDS", "TOKEN_FIELD", "Guard"]
+__all__ = ["GUARDS", "TOKEN_FIELD", "Guard", "refused"]
 
 TOKEN_FIELD = b"cacheinval-token"
 """The request field by which a client says how far it has read (`read_your_writes`)."""
 
+_REFUSED = b"The cache's log is out of reach, and nothing is changed that could not be invalidated."
 _LOOKED_UP = frozenset({"GET", "HEAD"})
+
+
+async def refused(mutation: Mutation, send: Send) -> bool:
+    """Answer 503 where the purge of a mutation could not be written; whether it was answered so."""
+    engine = mutation.app_context.engine
+    if engine.settings.mutations_when_disconnected != "refuse" or engine.replica.live(engine.now()):
+        return False
+    if not mutation.purges_something():
+        return False
+    outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
+    mutation.described(outcome)
+    fields = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(_REFUSED)),
+        (b"retry-after", b"%d" % ceil(engine.settings.staleness_bound)),
+        *status_fields(mutation.app_context, outcome),
+    ]
+    await send({"type": "http.response.start", "status": 503, "headers": fields})
+    await send({"type": "http.response.body", "body": _REFUSED})
+    return True
 
 
 async def disconnected(incoming: Incoming, mutation: Mutation | None) -> Incoming | None:

@@ -38,8 +38,9 @@ class Keeping:
         self._go = go
         # Whether it is still to be decided what becomes of the response.
         self.open = True
-        # Whether a response has begun that may be kept.
+        # Whether a response has begun that may be kept, and the length that it declares.
         self._begun = False
+        self.length: int | None = None
         # When the client was found to have left, on the cache's clock.
         self._left_at: float | None = None
         self.given_up = False
@@ -48,17 +49,18 @@ class Keeping:
         """How the answer came, for what is not stored."""
         return Outcome(Result.MISS, reason=self._go.reason, detail=detail)
 
-    def begin(self) -> None:
+    def begin(self, start: Message) -> None:
         """A response has begun that may be kept."""
         self._begun = True
+        self.length = content_length(start["headers"])
 
     # -- kept -----------------------------------------------------------------------------------
 
     def keep(self, start: Message, body: bytes) -> tuple[StoredResponse | None, Outcome]:
         """Store the complete response, if no purge has overtaken it, and let the waiters have it."""
-        now, length = self._engine.now(), content_length(start["headers"])
+        now = self._engine.now()
         made: Made | Refuse = INCOMPLETE
-        if length is None or length == len(body):
+        if self.length is None or self.length == len(body):
             made = self._rules.make(start["status"], start["headers"], body)
         if isinstance(made, Made):
             return made.stored, self.store(made, now)
@@ -129,10 +131,11 @@ class Keeping:
 
     def _close(self, outcome: str) -> None:
         self.open = False
-        exchange = self._exchange
-        exchange.app_context.counters.filled(self._engine.now() - self._rules.began, exchange.route, outcome)
+        exchange, app_context = self._exchange, self._exchange.app_context
+        route = exchange.route
+        app_context.counters.filled(self._engine.now() - self._rules.began, route, outcome)
         if outcome == "stored":
-            exchange.app_context.log_once.well((RAISED, exchange.route))
+            app_context.log_once.well((RAISED, route))
         if exchange.refresh is not None:
             exchange.refresh.came(outcome)
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
+from starlette.requests import Request
+
 from fastapi_cacheinval.core.decide import Decision, Reason
+from fastapi_cacheinval.core.keys import PartitionTypeError
 from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
 from fastapi_cacheinval.framework.exchange import Exchange
@@ -14,12 +18,13 @@ from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.policy_fill import begin_fill
 from fastapi_cacheinval.framework.refresh import lead_in_background, order_refresh
 from fastapi_cacheinval.framework.responding import Annotated, Responder, Stored, bypassed
-from fastapi_cacheinval.framework.route_target import Wanted
+from fastapi_cacheinval.framework.route_target import Wanted, wanted_of
 from fastapi_cacheinval.grammar.cache_control import parse
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
 from fastapi_cacheinval.routes.bindings import InvalidParameter
+from fastapi_cacheinval.routes.plan import RoutePlan
 
-__all__ = ["Lookup", "Verdict"]
+__all__ = ["Verdict", "look_up"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,18 @@ class Verdict:
     responder: Responder
     unwind: int | None = None
     fill: Fill | None = None
+
+
+async def look_up(
+    exchange: Exchange, request: Request, plan: RoutePlan, policy: CachePolicy, partition: tuple[object, ...]
+) -> Verdict:
+    """Look up what a request asks of its route; `partition` is what the policy's partition gives for it."""
+    try:
+        wanted = wanted_of(exchange, request, plan, policy, partition)
+    except PartitionTypeError as error:
+        exchange.app_context.note_partition(plan, partition, error)
+        return Verdict(bypassed(exchange, "partition"))
+    return await Lookup(exchange, wanted).run()
 
 
 class Lookup:

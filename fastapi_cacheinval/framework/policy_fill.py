@@ -21,7 +21,7 @@ __all__ = ["begin_fill"]
 
 def begin_fill(exchange: Exchange, wanted: Wanted, tags: tuple[str, ...], go: Go) -> Fill:
     """See what the handler answers as a fill of what is wanted, tagged with the policy's `tags`."""
-    app_context, plan, policy = exchange.app_context, wanted.plan, wanted.policy
+    app_context, plan, policy, route = exchange.app_context, wanted.plan, wanted.policy, exchange.route
     # Made before any thread of the handler can: two that made one each would lose the tags of one.
     exchange.request_tags()
     # A refresh may be nobody's if no middleware on the way could ask who it is. Where the author has decided about the
@@ -40,10 +40,10 @@ def begin_fill(exchange: Exchange, wanted: Wanted, tags: tuple[str, ...], go: Go
         began=app_context.engine.now(),
         emit_surrogate_key=app_context.emit_surrogate_key,
         split=wanted.split,
-        route=exchange.route,
+        route=route,
         trace=exchange.entered.trace,
     )
-    app_context.counters.forwarded(go.reason, exchange.route)
+    app_context.counters.forwarded(go.reason, route)
     rules = PolicyRules(exchange, recipe, wanted.target)
     if plan.sharing is not Sharing.DECLARED:
         _watch(wanted.request, rules)

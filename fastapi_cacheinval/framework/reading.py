@@ -9,19 +9,17 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
-from fastapi_cacheinval.core.keys import PartitionTypeError
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
 from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, run_app
 from fastapi_cacheinval.framework.filling import Fill
+from fastapi_cacheinval.framework.guards import refused
 from fastapi_cacheinval.framework.incoming import Entered, Incoming
-from fastapi_cacheinval.framework.lookup import Lookup
+from fastapi_cacheinval.framework.lookup import look_up
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.private_answers import PrivateAnswers
-from fastapi_cacheinval.framework.refusing import refused
 from fastapi_cacheinval.framework.responding import Direct, Responder, bypassed
-from fastapi_cacheinval.framework.route_target import wanted_of
 from fastapi_cacheinval.framework.short_circuit import short_circuit
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
@@ -48,7 +46,7 @@ class Read(Exchange):
     def __init__(self, incoming: Incoming, entered: Entered | None = None) -> None:
         super().__init__(incoming, entered)
         if self._leaves:
-            self.outer = PrivateAnswers(incoming.app_context, incoming.send, self._answering)
+            self.outer = PrivateAnswers(incoming.app_context, incoming.send, self._come_to, self._answering)
         self._responder: Responder = Direct(self.outer)
 
     @property
@@ -56,10 +54,14 @@ class Read(Exchange):
         """Whether what it sends goes to the client."""
         return self.refresh is None
 
+    def _come_to(self) -> RoutePlan | None:
+        """The plan of the route that the request has come to, where that is known."""
+        return self._entered_plan or self.plan
+
     def _answering(self) -> RoutePlan | None:
         """The plan of the route that answers, or would have, had no layer answered before it."""
         table, scope = self.app_context.table, self.scope
-        known = self._entered_plan or self.plan or table.plan_for(scope, self.arrived)
+        known = table.plan_for(scope, self.arrived)
         if known is not None or "route" in scope:
             return known
         return table.match("GET", self.arrived["path"], self.arrived)
@@ -148,13 +150,7 @@ class Read(Exchange):
                 self._responder = bypassed(self, detail)
                 return
             self.looks_up()
-            try:
-                wanted = wanted_of(self, request, plan, plan.policy, partition)
-            except PartitionTypeError as error:
-                app_context.note_partition(plan, partition, error)
-                self._responder = bypassed(self, "partition")
-                return
-            verdict = await Lookup(self, wanted).run()
+            verdict = await look_up(self, request, plan, plan.policy, partition)
             self._responder = verdict.responder
             if verdict.unwind is not None:
                 raise short_circuit(request, verdict.unwind)
