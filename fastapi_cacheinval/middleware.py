@@ -169,7 +169,8 @@ class CacheMiddleware:
 
     def _look(self, now: float) -> bool:
         """Look whether routes or layers were changed; the looks take a hundredth of the time at the most."""
-        changed = self._app_context.table.look()
+        # A second middleware of the app may find what the first has filled before it has looked at the app itself.
+        changed = not self._app_context.ready or self._app_context.table.look()
         self._looked = after = self._now()
         self._look_every = _LOOK_SHARE * (after - now)
         return changed
