@@ -113,7 +113,8 @@ class Purging(Exchange):
 
     def _declare(self, request: Request, invalidates: Invalidates) -> None:
         self._rendered.add(id(invalidates))
-        plan = self.app_context.table.plan_for(request.scope, self.arrived)
+        here = request.scope is self._routed
+        plan = self._plan() if here else self.app_context.table.plan_for(request.scope, self.arrived)
         self._named_paths[request.scope["path"]] = None
         if plan is not None and not any(each is invalidates for each in plan.invalidations):
             # An inner invalidates_nothing() has the last word.
