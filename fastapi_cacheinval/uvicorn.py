@@ -61,7 +61,7 @@ class _Front:
         self._proxy: Any = None
         self._cors = False
         self._told = False
-        self._looked = 0.0
+        self._looked = float("-inf")
         self._root_path = ""
         self._heads: dict[bytes, RequestHead] = {}
         self._asked: dict[tuple[Client, tuple[tuple[bytes, bytes], ...]], tuple[str | None, Client]] = {}
@@ -70,8 +70,7 @@ class _Front:
 
     def open(self, now: float) -> bool:
         """Whether it may answer; the way to the middleware is looked for again where it has changed."""
-        # The same moment again is a clock that stands still.
-        if not 0 < now - self._looked < (_FIND_EVERY if self._hits is None else _TRUSTED_FOR):
+        if now - self._looked >= (_FIND_EVERY if self._hits is None else _TRUSTED_FOR):
             self._looked = now
             if self._stack is None or self._stack.watched.changed:
                 self._find()

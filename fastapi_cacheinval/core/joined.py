@@ -9,7 +9,10 @@ from typing import Final
 from fastapi_cacheinval.core.conditional import not_modified_fields
 from fastapi_cacheinval.core.stored import StoredResponse
 
-__all__ = ["join", "joined_of"]
+__all__ = ["UNJOINABLE", "join", "joined_of"]
+
+UNJOINABLE: Final = (b"", b"")
+"""In place of the joined fields of a response that a server does more about than write it; compare by identity."""
 
 # What a server refuses to write.
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")
@@ -23,13 +26,13 @@ def join(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join([b"%b: %b\r\n" % (name.lower(), value) for name, value in fields])
 
 
-def joined_of(stored: StoredResponse) -> tuple[bytes, bytes] | None:
-    """The joined fields of a response and of its 304; None where it is not all said by its fields and its body."""
+def joined_of(stored: StoredResponse) -> tuple[bytes, bytes]:
+    """The joined fields of a response and of its 304; `UNJOINABLE` where its fields and body do not say all."""
     fields = stored.headers
     lengths = [value for name, value in fields if name.lower() == b"content-length"]
     if lengths != [b"%d" % len(stored.body)] or stored.status in (204, 304):
-        return None
+        return UNJOINABLE
     for name, value in fields:
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or name.lower() in _CONNECTION:
-            return None
+            return UNJOINABLE
     return join(fields), join(not_modified_fields(fields))

@@ -169,6 +169,13 @@ class Engine:
             self.store.remove(stored.key)
         return variant
 
+    def join_fields(self, stored: StoredResponse, now: float) -> tuple[bytes, bytes]:
+        """Join the fields of a response that was stored before a server asked for that; its size counts from now on."""
+        stored.joined = joined = joined_of(stored)
+        if self.store.get(stored.key) is stored:
+            self._put(stored.key, stored, weigh(stored), stored.usable_until, now)
+        return joined
+
     def _weight(self, stored: StoredResponse) -> int:
         if self.joins and stored.front:
             stored.joined = joined_of(stored)

@@ -7,7 +7,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from fastapi_cacheinval.core.conditional import not_modified
-from fastapi_cacheinval.core.joined import joined_of
+from fastapi_cacheinval.core.joined import UNJOINABLE
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.grammar.request_head import RequestHead
@@ -73,8 +73,8 @@ class RawHits:
             or (stored.verified != self._replica.changes and self._engine.stale_from(stored, now) != inf)
         ):
             return None
-        joined = stored.joined or joined_of(stored)
-        if joined is None or (head.method == "HEAD" and not self._is_head_of_get(target)):
+        joined = stored.joined or self._engine.join_fields(stored, now)
+        if joined is UNJOINABLE or (head.method == "HEAD" and not self._is_head_of_get(target)):
             return None
         self._counters.hits += 1
         fields = b"%bage: %d\r\n" if not self._emit else b"%bage: %d\r\ncache-status: cacheinval; hit; ttl=%d\r\n"
