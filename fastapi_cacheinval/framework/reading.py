@@ -103,7 +103,12 @@ class Read(Exchange):
         plan = self.app_context.table.plan_for(scope, self.arrived) if fresh else None
         self._entered_plan = plan or self._entered_plan
         if plan is None or not plan.layered:
-            await handle(scope, receive, send)
+            try:
+                await handle(scope, receive, send)
+            except BaseException:
+                if self._fill is not None:
+                    self._fill.route_raised()
+                raise
             return
         # What stands at the route says what became of the request.
         self._came_to_route = self._hides = self._told = True
