@@ -96,7 +96,8 @@ class HTTPCache:
             object.__setattr__(self, name, value)
             return
         known = {each for each in (*dir(type(self)), *Options.__annotations__) if not each.startswith("_")}
-        refuse_to_set(name, known, anything=type(self) is HTTPCache)
+        method = callable(getattr(type(self), name, None))
+        refuse_to_set(name, known, method=method, anything=type(self) is HTTPCache)
         object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:

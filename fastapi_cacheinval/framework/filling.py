@@ -27,8 +27,7 @@ from fastapi_cacheinval.grammar.fields import lower_names
 
 __all__ = ["Fill"]
 
-# Real seconds after which a response of unannounced length is taken for whole although the app goes on, as it does
-# with a background task. A layer that ends a broken stream as if it were whole raises at once.
+# Real seconds after which a response of unannounced length is taken for whole although the app goes on, with a task.
 _TAKEN_FOR_WHOLE = 0.1
 
 
@@ -234,7 +233,7 @@ class Fill:
 
     @property
     def contradicted(self) -> bool:
-        """Whether the client has no answer yet, because a 304 spoke of another response; the flight is not ended."""
+        """Whether a 304 spoke of another response: the client has no answer yet, and the flight is not ended."""
         return self._contradicted
 
     def abandon(self) -> None:
