@@ -193,7 +193,11 @@ class Coalescing:
             case Granted(_, other) | Refused(other):
                 return Go(flight, stale or other, reason)
             case Unavailable(other, away):
-                return Go(flight, stale or other, reason, "disconnected" if away else None)
+                return Go(flight, stale or other, reason, self._why_away() if away else None)
+
+    def _why_away(self) -> str:
+        """Out of touch with the log, or only with the server that has this key."""
+        return "l2-unavailable" if self._l2 is not None and self._l2.open else "disconnected"
 
     def _wanted(self, stored: StoredResponse) -> bool:
         return isinstance(self._asker.judge(stored), Serve | ServeStale)

@@ -1,4 +1,4 @@
-"""The shared tier (L2) on one event loop: reading what other replicas have stored, writing, and a circuit breaker.
+"""The shared tier (L2) on one event loop: reading what other replicas have stored, and writing.
 
 The rules: nothing is read or taken without a live lease, asked again when the reply has arrived; what is found is
 checked like any stored response and kept in L1; whatever goes wrong, the request goes forward. Who may go forward for
@@ -41,7 +41,6 @@ __all__ = ["L2Tier", "Led", "Own"]
 
 logger = logging.getLogger("fastapi_cacheinval.l2")
 
-_BREAK_SECONDS = 1.0
 _PROBATION_MS = 30_000
 _MOST_ASKED = 10_000
 
@@ -78,7 +77,6 @@ class L2Tier:
         self._lives = lives
         self._server_time = server_time
         self._roll_call = roll_call
-        self._closed_until = 0.0
         self._asked: OrderedDict[bytes, None] = OrderedDict()
         self._locks = FillLocks(
             store,
@@ -105,13 +103,11 @@ class L2Tier:
 
     @property
     def open(self) -> bool:
-        """Whether it may be asked now: under a live lease, and not just after it was out of reach."""
-        now = self._clock.now()
-        return self._replica.live(now) and now >= self._closed_until
+        """Whether it may be asked now: under a live lease."""
+        return self._replica.live(self._clock.now())
 
     def _away(self, error: TierUnavailable) -> None:
         self._telemetry.l2("unavailable")
-        self._closed_until = self._clock.now() + _BREAK_SECONDS
         logger.debug("%s", error)
 
     # -- reading --------------------------------------------------------------------------------

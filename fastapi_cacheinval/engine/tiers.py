@@ -22,6 +22,8 @@ from fastapi_cacheinval.stores.roll import RedisRoll
 __all__ = ["SharedTiers", "key_prefix"]
 
 _LEAST_LIFE = 60.0
+# Seconds for which requests do without L2 after it was out of reach; the log is asked all the time.
+_L2_REST = 1.0
 
 
 def key_prefix(namespace: str, version: str) -> str:
@@ -71,7 +73,7 @@ class SharedTiers:
         """The shared tier."""
         settings = self._settings
         secret = settings.secret.encode() if isinstance(settings.secret, str) else settings.secret
-        client = self._connect()
+        client = self._connect(rest=_L2_REST)
         store = RedisStore(client, self._prefix, quiet=settings.staleness_bound)
         codec = Codec(secret, most_bytes=settings.max_body_bytes)
         roll_call = RollCall(
