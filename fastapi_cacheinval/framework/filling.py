@@ -261,11 +261,7 @@ class Fill:
         """Keep what was made at a moment; a later reading of the clock would take a second off its lifetime."""
         engine, runtime = self._exchange.app_context.engine, self._exchange.runtime
         stored = made.stored
-        if engine.stale_from(stored, now) is None:
-            if not engine.replica.live(now):
-                # It took longer than what may be kept without a word from the log: those who wait would take as long.
-                self._refused()
-                return Outcome(Result.MISS, reason=self._reason, detail="disconnected")
+        if engine.overtaken(stored, now):
             self._close("superseded")
             if self._flight is not None:
                 self._flight.supersede()
@@ -286,6 +282,9 @@ class Fill:
         elif self._flight is not None:
             # To be validated for each: nobody gains by waiting.
             self._flight.refuse()
+        if engine.stale_from(stored, now) is None:
+            # Without a lease it took too long for those who come from now on.
+            return Outcome(Result.MISS, reason=self._reason, detail="disconnected")
         ttl = int(stored.fresh_until - now)
         return Outcome(Result.MISS, reason=self._reason, ttl=ttl, stored=True, detail=self._detail)
 

@@ -98,7 +98,8 @@ class Lookup:
         self.declared = plan.headers
         self.target: Target | None = exchange.leading(front_target(exchange, scope, plan), self.key)
         self.tags: tuple[str, ...] = ()
-        self.deadline = exchange.began + settings.collapse_timeout
+        self.entered = exchange.began
+        self.deadline = self.entered + settings.collapse_timeout
 
     async def run(self) -> Verdict:
         """Say what takes the response, and whether the handler runs."""
@@ -147,7 +148,7 @@ class Lookup:
 
     def judge(self, stored: StoredResponse | None) -> Decision:
         """What a stored response is good for, by the policy it was made with."""
-        return self.engine.decide(stored, self.engine.now())
+        return self.engine.decide(stored, self.engine.now(), self.entered)
 
     def may_wait(self, stored: StoredResponse | None) -> bool:
         """Request directives are ignored: any forward of the key would do."""
