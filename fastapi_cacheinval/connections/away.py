@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from ssl import SSLError
 
-from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
+from redis.exceptions import ClusterDownError, MasterDownError, ReadOnlyError, ResponseError
 
 __all__ = ["Away", "is_final", "reason_of"]
+
+_ELSEWHERE = (ClusterDownError, MasterDownError, ReadOnlyError)
 
 
 class Away(Exception):
@@ -24,11 +26,7 @@ def is_final(error: Exception) -> bool:
     """
     if not isinstance(error, ResponseError):
         return False
-    return not isinstance(error, ReadOnlyError | MasterDownError) and not str(error).startswith(_ELSEWHERE)
-
-
-# Refusals that the client has no class for in all of its versions.
-_ELSEWHERE = ("NOREPLICAS", "CLUSTERDOWN", "NOAUTH", "READONLY", "MASTERDOWN")
+    return not isinstance(error, _ELSEWHERE) and not str(error).startswith("NOREPLICAS")
 
 
 def reason_of(error: BaseException) -> str:

@@ -64,7 +64,7 @@ class Client:
     """Calls a `redis.asyncio` client; raises `Away`, and nothing else.
 
     A call takes at most `timeout` seconds on each of at most two connections, once it has its turn: at most `most` are
-    under way with one server. For `rest` seconds after an outage a server is not tried.
+    under way with one server. For `rest` seconds after an outage no call is made, and then one, until it is answered.
 
     What is raised for a server that is gone, sick or somebody else has many roots (`RedisError`,
     `RedisClusterException`, `OSError`, whatever a parser trips over), so every `Exception` counts as that.
@@ -132,7 +132,7 @@ class Client:
         finally:
             if self._closed:
                 await _quietly(self._topology.close)
-        lane.used = True
+        lane.answered()
         return reply
 
     async def _renewed(self, lane: Lane, server: str) -> None:
@@ -144,7 +144,7 @@ class Client:
 
     async def command(self, name: str, key: bytes, *parts: Any) -> Any:
         """One command on a key."""
-        return await self._exchange(key, lambda: self.client.execute_command(name, key, *parts))
+        return await self._exchange(key, lambda: self._topology.send(key, (name, key, *parts)))
 
     async def script(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
         """One call of a script; the keys are all in one slot."""
@@ -152,9 +152,9 @@ class Client:
 
         async def call() -> Any:
             try:
-                return await self.client.execute_command("EVALSHA", script.digest, *parts)
+                return await self._topology.send(keys[0], ("EVALSHA", script.digest, *parts))
             except NoScriptError:
-                return await self.client.execute_command("EVAL", script.text, *parts)
+                return await self._topology.send(keys[0], ("EVAL", script.text, *parts))
 
         return await self._exchange(keys[0], call)
 

@@ -18,7 +18,7 @@ MOST_CONNECTIONS = 16
 class Lane:
     """At most `most` calls at a time; `patience` is how many seconds a call waits for its turn.
 
-    `rest` is for how many seconds no call is tried after an outage.
+    With `rest`, all calls are refused for so many seconds after an outage, and then all but one, until it is answered.
 
     `used` tells whether a connection may be an old one: since the connections were last dropped, one has answered.
     """
@@ -29,25 +29,34 @@ class Lane:
         self._patience = patience
         self._rest = rest
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._out_until = 0.0
+        # Why there are no turns, until when, and whether somebody tries.
         self._reason = ""
+        self._out_until = 0.0
+        self._trying = False
 
     def __repr__(self) -> str:
-        return f"<Lane with {len(self._waiting)} waiting>"
+        return f"<Lane with {len(self._waiting)} waiting{f', out: {self._reason}' if self._reason else ''}>"
 
     @asynccontextmanager
     async def turn(self) -> AsyncGenerator[None]:
         """Wait for a turn, and have it for the length of the block; raises `Away` where there is none to be had."""
-        if self._out_until and asyncio.get_running_loop().time() < self._out_until:
-            raise Away(self._reason)
-        if self._free:
-            self._free -= 1
-        else:
-            await self._wait()
+        trying = bool(self._reason)
+        if trying:
+            if self._trying or asyncio.get_running_loop().time() < self._out_until:
+                raise Away(self._reason)
+            self._trying = True
         try:
-            yield
+            if self._free:
+                self._free -= 1
+            else:
+                await self._wait()
+            try:
+                yield
+            finally:
+                self._pass_on()
         finally:
-            self._pass_on()
+            if trying:
+                self._trying = False
 
     async def _wait(self) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -72,11 +81,16 @@ class Lane:
                 return
         self._free += 1
 
+    def answered(self) -> None:
+        """The server has answered."""
+        self.used = True
+        self._reason = ""
+
     def out(self, reason: str) -> None:
-        """The server is out of reach: those who wait are told at once, and for a while nobody tries."""
+        """The server is out of reach: those who wait are told at once."""
         self.used = False
-        self._reason = reason
         if self._rest:
+            self._reason = reason
             self._out_until = asyncio.get_running_loop().time() + self._rest
         waiting, self._waiting = self._waiting, deque()
         for turn in waiting:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
-from redis.exceptions import RedisClusterException
+from redis.exceptions import AskError, MovedError, RedisClusterException, TryAgainError
 
 __all__ = ["Clustered", "Single", "Topology"]
 
@@ -26,6 +27,10 @@ class Topology(Protocol):
 
     def server_of(self, key: bytes) -> str:
         """The name of the server that has a key, as far as is known."""
+        ...
+
+    async def send(self, key: bytes, parts: Sequence[Any]) -> Any:
+        """Have one command about a key executed."""
         ...
 
     async def renew(self, server: str) -> None:
@@ -58,6 +63,9 @@ class Single:
     def server_of(self, key: bytes) -> str:
         return ""
 
+    async def send(self, key: bytes, parts: Sequence[Any]) -> Any:
+        return await self._client.execute_command(*parts)
+
     async def renew(self, server: str) -> None:
         for client in (self._client, *self._watchers):
             pool = client.connection_pool
@@ -77,7 +85,11 @@ class Single:
 
 
 class Clustered:
-    """A cluster; `one_node` makes a client of a single node, for what is published on any is heard on all."""
+    """A cluster; `one_node` makes a client of a single node, for what is published on any is heard on all.
+
+    Commands go to the node that has the key, past the cluster client: that one stops all its calls, to whatever node,
+    to look at the cluster anew when one node is gone. It still follows slots that have moved.
+    """
 
     def __init__(self, client: Any, one_node: Callable[[Any], Any]) -> None:
         self._client = client
@@ -92,12 +104,23 @@ class Clustered:
     async def learn(self) -> None:
         await self._client.initialize()
 
-    def server_of(self, key: bytes) -> str:
+    def _node_of(self, key: bytes) -> Any:
+        """None where it is not known yet, or where nobody has the key."""
         try:
-            return str(self._client.get_node_from_key(key).name)
+            return self._client.get_node_from_key(key)
         except (RedisClusterException, AttributeError, IndexError):
-            # Not known yet, or nobody's.
-            return ""
+            return None
+
+    def server_of(self, key: bytes) -> str:
+        node = self._node_of(key)
+        return "" if node is None else str(node.name)
+
+    async def send(self, key: bytes, parts: Sequence[Any]) -> Any:
+        node = self._node_of(key)
+        if node is not None:
+            with suppress(AskError, MovedError, TryAgainError):
+                return await node.execute_command(*parts)
+        return await self._client.execute_command(*parts)
 
     async def renew(self, server: str) -> None:
         nodes = self._client.nodes_manager
