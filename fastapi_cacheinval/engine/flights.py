@@ -154,11 +154,18 @@ class Flights:
     def __init__(self, clock: Clock, timeout: float) -> None:
         self.clock = clock
         self._timeout = timeout
+        # The newest of each key, and all: behind an older one there may still be somebody who waits.
         self._flights: dict[bytes, Flight] = {}
+        self._all: set[Flight] = set()
         self._marks: OrderedDict[bytes, float] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._all)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait, for any key."""
+        return sum(flight.waiting for flight in list(self._all))
 
     def lead(self, key: bytes, entered: float | None = None) -> Flight | None:
         """Begin a flight for a key; None where one is under way.
@@ -171,6 +178,7 @@ class Flights:
         if before is not None and (entered is None or entered <= before.entered):
             return None
         flight = self._flights[key] = Flight(self, key, now, now if entered is None else entered)
+        self._all.add(flight)
         return flight
 
     def under_way(self, key: bytes) -> Flight | None:
@@ -199,5 +207,6 @@ class Flights:
 
     def over(self, flight: Flight) -> None:
         """Forget a flight."""
+        self._all.discard(flight)
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]

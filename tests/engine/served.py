@@ -50,12 +50,11 @@ async def write(name: str, version: int) -> Any:
 async def statistics() -> Any:
     """How this process stands."""
     found = cache.statistics()
-    flights = [flight for runtime in cache._core.runtimes.values() for flight in runtime.flights._flights.values()]
     return {
         "live": found.lease_remaining > 0,
         "connected": found.connected,
         "applied": found.applied,
         "term": found.term,
         "under_way": found.forwards_under_way,
-        "waiting": sum(flight.waiting for flight in flights),
+        "waiting": sum(runtime.flights.waiting for runtime in cache._core.runtimes.values()),
     }
