@@ -9,6 +9,7 @@ from fastapi_cacheinval.bus.script import log_keys
 from fastapi_cacheinval.connections.urls import Connect
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.l2 import L2Tier, Own
+from fastapi_cacheinval.engine.l2_values import L2Values
 from fastapi_cacheinval.engine.log_observer import ClockEstimate, LogObserver
 from fastapi_cacheinval.engine.roll_call import RollCall
 from fastapi_cacheinval.engine.settings import Settings
@@ -83,5 +84,5 @@ class SharedTiers:
             namespace=settings.namespace,
             delay=settings.staleness_bound,
         )
-        known = self._server_clock.server_time
-        return L2Tier(store, codec, self._engine, telemetry, tracing, own, self._lives, known, roll_call)
+        values = L2Values(store, codec, self._engine, telemetry, self._server_clock.server_time)
+        return L2Tier(values, self._engine, telemetry, tracing, own, self._lives, roll_call)
