@@ -30,7 +30,7 @@ class HeaderAsker:
     @property
     def entered(self) -> float:
         """When the request came, on the cache's clock."""
-        return self._exchange.began
+        return self._exchange.stamp.began
 
     @property
     def deadline(self) -> float:
@@ -87,7 +87,7 @@ class HeaderAsker:
 
     def overtaken(self) -> bool:
         """Whether something was purged since the request entered."""
-        return self._exchange.mark != self._engine.replica.mark
+        return self._exchange.overtaken()
 
     def stands_in(self, stored: StoredResponse) -> bool:
         """Whether a stored response may stand in for a forward that failed."""
