@@ -72,11 +72,7 @@ class Keeping:
     def store(self, made: Made, now: float) -> Outcome:
         """Keep what was made at a moment; a later reading of the clock would take a second off its lifetime."""
         engine, flight, stored = self._engine, self._flight, made.stored
-        if engine.stale_from(stored, now) is None:
-            if not engine.replica.live(now):
-                # It took longer than what may be kept without a word from the log: those who wait would take as long.
-                self.refuse()
-                return self.outcome("disconnected")
+        if engine.overtaken(stored, now):
             self._close("superseded")
             if flight is not None:
                 flight.supersede()
@@ -94,6 +90,9 @@ class Keeping:
         elif flight is not None:
             # To be validated for each: nobody gains by waiting.
             flight.refuse()
+        if engine.stale_from(stored, now) is None:
+            # Without a lease it took too long for those who come from now on.
+            return self.outcome("disconnected")
         ttl = int(stored.fresh_until - now)
         return self.outcome(self._go.detail)._replace(ttl=ttl, stored=True)
 
