@@ -256,13 +256,12 @@ class CDNPurger(Attached):
 
     async def poisoned(self, lane: Lane, poison: Poison) -> Decision | None:
         """The CDN refuses a tag while it takes others: nobody waits for it, and it is tried again now and then."""
-        self.count(refused=poison.count)
         self._release(poison.done)
         if not poison.first:
+            self.count(refused=poison.count)
             return KEEP
-        logger.error(
-            "%s: %r refuses a tag of %d bytes by itself: %s", self.name, lane.cdn, len(poison.tag), poison.reason
-        )
+        refused = f"{self.name}: {lane.cdn!r} refuses a tag of {len(poison.tag)} bytes by itself: {poison.reason}"
+        self.refuse(refused, poison.count)
         try:
             answer: Decision | None = await answer_to(
                 self._on_unreadable, poison.tag, UnreadableEvent(poison.reason), KEEP

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Coroutine
 from enum import Enum, auto
 from typing import Any, Self
@@ -23,8 +22,6 @@ from fastapi_cacheinval.sources.handlers import on_unreadable_of
 from fastapi_cacheinval.sources.waiting import done_within, ended
 
 __all__ = ["OutboxRelay", "OutboxUnavailable"]
-
-logger = logging.getLogger("fastapi_cacheinval.contrib")
 
 _LOOK_AGAIN = 0.05
 _FIRST_BUSY = 0.01
@@ -206,9 +203,9 @@ class OutboxRelay(Source):
                 continue
             done, aside = ([], [row.id]) if answer is KEEP else ([row.id], [])
             fate = "deletes it" if done else "sets it aside"
-            logger.error("%s: row %d cannot be read, and the relay %s: %s", self.name, row.id, fate, row.reason)
             await claim.settle(done, aside=aside)
-            self._settled(1, refused=1)
+            self.refuse(f"{self.name}: row {row.id} cannot be read, and the relay {fate}: {row.reason}")
+            self._settled(1)
 
     def _all_well(self) -> None:
         if not self._failing:

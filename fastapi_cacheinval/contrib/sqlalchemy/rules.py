@@ -18,7 +18,7 @@ __all__ = ["METHOD", "RuleBook", "Rules"]
 
 METHOD = "__cache_tags__"
 
-Function: TypeAlias = Callable[[Any], Iterable[str]]
+Function: TypeAlias = Callable[[Any], Iterable[str] | None]
 Rule: TypeAlias = str | Function
 Tags: TypeAlias = Mapping[Any, Rule | Sequence[Rule]] | Function
 Wide: TypeAlias = Mapping[Any, str | Sequence[str]]
@@ -62,7 +62,7 @@ class Rules:
 
     def told(self, target: Any) -> list[str]:
         """The tags of the functions for an object."""
-        return [tag for function in self.functions for tag in _checked(function, function(target))]
+        return [tag for function in self.functions for tag in _each(function(target))]
 
     def __or__(self, other: Rules) -> Rules:
         return Rules(
@@ -76,10 +76,9 @@ class Rules:
         return bool(self.templates or self.functions or self.wide or self.sides)
 
 
-def _checked(function: Function, tags: Iterable[str] | None) -> Iterable[str]:
-    if isinstance(tags, str):
-        raise ConfigurationError(f"{function!r} gives the tags of an object as an iterable of str, not {tags!r}.")
-    return () if tags is None else (render_value(tag) or "" for tag in tags)
+def _each(tags: Iterable[str] | str | None) -> Iterable[str]:
+    named = (tags,) if isinstance(tags, str) else tags or ()
+    return (render_value(tag) or "" for tag in named)
 
 
 def _stored(mapper: Mapper[Any]) -> list[str]:

@@ -13,7 +13,7 @@ from fastapi_cacheinval.sources.changes import read_by
 
 __all__ = ["TagsOf", "causes_of", "read"]
 
-TagsOf = Callable[[Message], Iterable[str]]
+TagsOf = Callable[[Message], Iterable[str] | Change | None]
 
 _TRACE = ("traceparent", "tracestate")
 _ROOT = re.compile(r"1-([0-9a-f]{8})-([0-9a-f]{24})")
@@ -30,12 +30,7 @@ def read(message: Message, tags_of: TagsOf | None, *, soft: bool) -> Change:
     causes = causes_of(message)
     if tags_of is None:
         return _read_json(message.json(), soft=soft, causes=causes)
-    return read_by(lambda message: _listed(tags_of(message)), message, soft=soft, causes=causes)
-
-
-def _listed(named: object) -> object:
-    # One tag by itself is meant as one tag, not as its letters; a function without a return is a mistake.
-    return [named] if isinstance(named, str) or named is None else named
+    return read_by(tags_of, message, soft=soft, causes=causes)
 
 
 def _read_json(content: object, *, soft: bool, causes: Iterable[Mapping[str, str]]) -> Change:

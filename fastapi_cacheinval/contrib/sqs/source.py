@@ -234,9 +234,8 @@ class SQSSource(Source):
         if outcome is Outcome.FAILED and why is not None:
             self.troubled(why)
         elif outcome is not Outcome.DONE:
-            self.count(refused=1)
             fate = "deletes" if outcome.over else "leaves"
-            logger.warning("%s cannot read message %s and %s it: %s", self.name, message.id, fate, why)
+            self.refuse(f"{self.name} cannot read message {message.id} and {fate} it: {why}")
         return Verdict(outcome, backoff(message.receive_count), why)
 
     def _read(self, message: Message) -> Change:
