@@ -190,7 +190,7 @@ async def test_what_can_be_read_of_a_record_is_purged_whatever_becomes_of_the_re
     cache = HTTPCache()
     receipts = heard(cache)
     tags = debezium({"changes": ["product:{id}", "label:{labels}"]})
-    given = {} if answer is None else {"on_unreadable": lambda record, error: answer}
+    given: dict[str, Any] = {} if answer is None else {"on_unreadable": lambda record, error: answer}
     async with consumed(broker, cache, tags=tags, soft=True, wide=["all"], **given) as source:
         broker.send('{"id": 42, "labels": ["new"]}')
         await eventually(lambda: source.state().refused == 1, "the refusal")
