@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
+
+from confluent_kafka import Message
 
 from fastapi_cacheinval.sources import EVERYTHING, Change, UnreadableEvent
 from fastapi_cacheinval.sources.changes import read_by
@@ -32,6 +35,26 @@ class Record:
     value: bytes | None = field(default=None, repr=False)
     headers: tuple[tuple[str, bytes | None], ...] = field(default=(), repr=False)
     timestamp: float | None = None
+
+    @classmethod
+    def of(cls, message: Message) -> Record:
+        """A record as the client gives it."""
+        kind, milliseconds = message.timestamp()
+        try:
+            found = cast("Iterable[tuple[str, str | bytes | None]]", message.headers() or ())
+            headers = tuple((name, value.encode() if isinstance(value, str) else value) for name, value in found)
+        except (UnicodeError, TypeError, ValueError):
+            # Names that are no text: what is in the record counts more.
+            headers = ()
+        return cls(
+            message.topic() or "",
+            message.partition() or 0,
+            message.offset() or 0,
+            message.key(),
+            message.value(),
+            headers,
+            milliseconds / 1000 if kind else None,
+        )
 
     @property
     def size(self) -> int:
