@@ -76,7 +76,7 @@ def readings(value: object, column: str) -> tuple[object, ...] | Unreadable:
         case OneOf():
             return value.values
         case Json():
-            return _of_json(value)
+            return _of_json(value.text)
         case list() | dict():
             return _LIST
         case str():
@@ -109,7 +109,7 @@ def _of_json(text: str) -> tuple[object, ...] | Unreadable:
     try:
         found: Any = json.loads(text)
     except (ValueError, RecursionError):
-        return (str(text),)
+        return (text,)
     return _LIST if isinstance(found, list | dict) else (found,)
 
 

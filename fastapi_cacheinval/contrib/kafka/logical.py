@@ -37,10 +37,11 @@ class OneOf:
     values: tuple[object, ...]
 
 
-class Json(str):
-    """The text of a JSON document."""
+@dataclass(frozen=True, slots=True)
+class Json:
+    """A JSON document, as text."""
 
-    __slots__ = ()
+    text: str
 
 
 _Reader = Callable[[Any, Mapping[str, Any]], Any]

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
 
-from fastapi_cacheinval.contrib.kafka.logical import OneOf, Unreadable, naive
+from fastapi_cacheinval.contrib.kafka.logical import Json, OneOf, Unreadable, naive
 from fastapi_cacheinval.sources import UnreadableEvent
 
 __all__ = ["document", "key_of"]
@@ -38,7 +38,8 @@ def key_of(key: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def _extended(text: object) -> Any:
+def _extended(told: object) -> Any:
+    text = told.text if isinstance(told, Json) else told
     if not isinstance(text, str):
         return text
     try:
