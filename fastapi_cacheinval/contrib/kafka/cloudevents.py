@@ -13,7 +13,7 @@ from fastapi_cacheinval.sources import UnreadableEvent
 
 __all__ = ["opened"]
 
-_VERSIONS = frozenset({"0.3", "1.0"})
+_VERSIONS = ("0.3", "1.0")
 _REQUIRED = ("id", "source", "type")
 _OURS = "iodebezium"
 _OF_A_SOURCE = ("connector", "name", "db", "schema", "table", "collection")
@@ -34,8 +34,11 @@ def opened(
     if not _is_one(event, sure=structured):
         return cast("Any", value), None
     data: Any = event.get("data")
-    if "data_base64" in event:
-        data = decode(base64.b64decode(event["data_base64"], validate=True))
+    if isinstance(encoded := event.get("data_base64"), str):
+        try:
+            data = decode(base64.b64decode(encoded, validate=True))
+        except ValueError:
+            raise UnreadableEvent("The data of the CloudEvent is not in base64.") from None
     if not isinstance(data, dict):
         raise UnreadableEvent("The data of the CloudEvent is no JSON object: set data.serializer.type=json.")
     return cast("Any", data), _said(event)
@@ -45,7 +48,12 @@ def _is_one(value: Mapping[str, Any], *, sure: bool) -> bool:
     """Whether it is a CloudEvent, and not a row of a table that has columns of these names."""
     if value.get("specversion") not in _VERSIONS or not all(isinstance(value.get(name), str) for name in _REQUIRED):
         return False
-    return sure or isinstance(value.get("data"), dict) or "data_base64" in value or f"{_OURS}op" in value
+    return (
+        sure
+        or isinstance(value.get("data"), dict)
+        or isinstance(value.get("data_base64"), str)
+        or f"{_OURS}op" in value
+    )
 
 
 def _said(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
