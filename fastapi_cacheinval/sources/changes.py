@@ -8,10 +8,13 @@ from typing import Final, TypeVar, cast
 
 from fastapi_cacheinval.errors import CacheinvalError
 
-__all__ = ["EVERYTHING", "Change", "UnreadableEvent", "in_few", "read_by"]
+__all__ = ["EVERYTHING", "Change", "UnreadableEvent", "causes_in", "in_few", "read_by"]
 
 E = TypeVar("E")
 
+# https://www.w3.org/TR/trace-context/
+_TRACE = ("traceparent", "tracestate")
+_LONGEST_TRACE = 512
 # More tags of one event are no tags any more but a reason for `EVERYTHING`.
 _MOST_TAGS = 100_000
 
@@ -105,6 +108,19 @@ def read_by(
         raise
     except Exception as error:
         raise UnreadableEvent(f"the function that names its tags raised {type(error).__name__}") from error
+
+
+def causes_in(fields: Iterable[tuple[str, object]]) -> tuple[Mapping[str, str], ...]:
+    """The W3C Trace Context among headers or attributes, as the `causes` of a `Change`; nothing without `traceparent`.
+
+    Names are compared without case, and bytes are ASCII. What is longer than 512 characters costs a link.
+    """
+    found: dict[str, str] = {}
+    for name, value in fields:
+        text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
+        if name.lower() in _TRACE and isinstance(text, str) and len(text) <= _LONGEST_TRACE:
+            found[name.lower()] = text
+    return (found,) if "traceparent" in found else ()
 
 
 def in_few(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import cast
 
 from confluent_kafka import Message
 
 from fastapi_cacheinval.sources import EVERYTHING, Change, UnreadableEvent
-from fastapi_cacheinval.sources.changes import read_by
+from fastapi_cacheinval.sources.changes import causes_in, read_by
 
-__all__ = ["EVERYTHING", "PoisonRecord", "Record", "TagsOf", "causes_of", "read"]
+__all__ = ["EVERYTHING", "PoisonRecord", "Record", "TagsOf", "read"]
 
 # More of one record are no tags any more but a reason for `EVERYTHING`.
 _MOST_TAGS = 10_000
-_TRACE = ("traceparent", "tracestate")
 
 PoisonRecord = UnreadableEvent
 """A record that no tags can be found for; its text tells what is wrong, never what the record holds."""
@@ -72,13 +71,4 @@ def read(record: Record, tags_of: TagsOf, most_bytes: int, *, soft: bool = False
     """
     if record.size > most_bytes:
         raise PoisonRecord(f"It has {record.size} bytes; the most that is read is {most_bytes}.")
-    return read_by(tags_of, record, soft=soft, causes=causes_of(record), most_tags=_MOST_TAGS)
-
-
-def causes_of(record: Record) -> tuple[Mapping[str, str], ...]:
-    """The W3C Trace Context of a record's headers, if it has one."""
-    fields: dict[str, str] = {}
-    for name, value in record.headers:
-        if name.lower() in _TRACE and value is not None and len(value) <= 512:
-            fields[name.lower()] = value.decode("ascii", "replace")
-    return (fields,) if "traceparent" in fields else ()
+    return read_by(tags_of, record, soft=soft, causes=causes_in(record.headers), most_tags=_MOST_TAGS)

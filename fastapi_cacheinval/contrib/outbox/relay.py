@@ -17,6 +17,7 @@ from fastapi_cacheinval.contrib.outbox.reading import UnreadableRow, read
 from fastapi_cacheinval.contrib.outbox.table import Outbox
 from fastapi_cacheinval.contrib.outbox.waking import Ear, listening
 from fastapi_cacheinval.sources import KEEP, Change, OnUnreadable, Source, Then, UnreadableEvent
+from fastapi_cacheinval.sources.attached import FIRST_PAUSE, LONGEST_PAUSE
 from fastapi_cacheinval.sources.changes import in_few
 from fastapi_cacheinval.sources.handlers import on_unreadable_of
 from fastapi_cacheinval.sources.waiting import done_within, ended
@@ -25,8 +26,6 @@ __all__ = ["OutboxRelay", "OutboxUnavailable"]
 
 _LOOK_AGAIN = 0.05
 _FIRST_BUSY = 0.01
-_FIRST_AGAIN = 0.1
-_LONGEST_AGAIN = 30.0
 _LARGEST_BATCH = 10_000
 
 
@@ -85,7 +84,7 @@ class OutboxRelay(Source):
         # pause after that. They hold up nothing meanwhile.
         self._failing: set[int] = set()
         self._again_at = 0.0
-        self._again_after = _FIRST_AGAIN
+        self._again_after = FIRST_PAUSE
         self._rung = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -198,7 +197,7 @@ class OutboxRelay(Source):
                 self.troubled(error)
                 if not self._failing:
                     self._again_at = self.cache.clock.now() + self._again_after
-                    self._again_after = min(self._again_after * 2, _LONGEST_AGAIN)
+                    self._again_after = min(self._again_after * 2, LONGEST_PAUSE)
                 self._failing.add(row.id)
                 continue
             done, aside = ([], [row.id]) if answer is KEEP else ([row.id], [])
@@ -209,7 +208,7 @@ class OutboxRelay(Source):
 
     def _all_well(self) -> None:
         if not self._failing:
-            self._again_after = _FIRST_AGAIN
+            self._again_after = FIRST_PAUSE
             self.well()
 
     def _settled(self, rows: int, **counts: int) -> None:

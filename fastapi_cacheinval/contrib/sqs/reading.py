@@ -9,13 +9,12 @@ from typing import Any, cast
 
 from fastapi_cacheinval.contrib.sqs.messages import Message, PoisonMessage
 from fastapi_cacheinval.sources import Change
-from fastapi_cacheinval.sources.changes import read_by
+from fastapi_cacheinval.sources.changes import causes_in, read_by
 
 __all__ = ["TagsOf", "causes_of", "read"]
 
 TagsOf = Callable[[Message], Iterable[str] | Change | None]
 
-_TRACE = ("traceparent", "tracestate")
 _ROOT = re.compile(r"1-([0-9a-f]{8})-([0-9a-f]{24})")
 _PARENT = re.compile(r"[0-9a-f]{16}")
 
@@ -52,14 +51,11 @@ def _flag(fields: Mapping[str, Any], name: str, *, default: bool) -> bool:
     return value
 
 
-def causes_of(message: Message) -> tuple[dict[str, str], ...]:
+def causes_of(message: Message) -> tuple[Mapping[str, str], ...]:
     """The W3C Trace Context that a message carries in its attributes, else that of its X-Ray header."""
-    known = {name.lower(): value for name, value in message.message_attributes.items()}
-    fields = {name: value for name in _TRACE if isinstance(value := known.get(name), str)}
-    if "traceparent" in fields:
-        return (fields,)
     parent = _of_xray(message.attributes.get("AWSTraceHeader", ""))
-    return ({"traceparent": parent},) if parent else ()
+    texts = ((name, value) for name, value in message.message_attributes.items() if isinstance(value, str))
+    return causes_in(texts) or (({"traceparent": parent},) if parent else ())
 
 
 def _of_xray(header: str) -> str:
