@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import pytest
 
@@ -21,6 +22,10 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
 
 
+def _lines(caplog: pytest.LogCaptureFixture, count: int) -> bool:
+    return len(said(caplog)) == count
+
+
 async def test_a_flood_is_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     """The first is told at once; of the others the count, each minute that there were any, with the last of them."""
     clock = FakeClock()
@@ -29,7 +34,7 @@ async def test_a_flood_is_one_line_a_minute(caplog: pytest.LogCaptureFixture) ->
         for second in range(60):
             seldom.tell(f"event {minute}:{second}")
             clock.tick(1)
-        await eventually(lambda minute=minute: len(said(caplog)) == minute + 2, "the line of a minute")
+        await eventually(partial(_lines, caplog, minute + 2), "the line of a minute")
     assert said(caplog)[0] == "event 0:0"
     assert [text.split()[0] for text in said(caplog)[1:]] == ["59", "60", "60"]
     assert said(caplog)[-1].endswith("event 2:59")
