@@ -104,7 +104,8 @@ def read_by(
         raise
     except UnreadableEvent as error:
         known = error.readable
-        error.readable = replace(known, soft=soft or known.soft, causes=(*known.causes, *causes))
+        if known:
+            error.readable = replace(known, soft=soft or known.soft, causes=known.causes or tuple(causes))
         raise
     except Exception as error:
         raise UnreadableEvent(f"the function that names its tags raised {type(error).__name__}") from error
