@@ -165,7 +165,8 @@ class CacheMiddleware:
         self._watched = app_context.observed or self._downstream is not None
         if not app_context.prepared:
             app_context.prepare(scope)
-            if app_context.error is not None:
+            # To a lifespan the server says it.
+            if app_context.error is not None and scope["type"] != "lifespan":
                 logger.error("%s", app_context.error)
         return app_context.error
 

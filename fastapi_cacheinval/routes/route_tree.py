@@ -22,14 +22,15 @@ from fastapi.routing import APIRoute, APIRouter
 from starlette import routing
 from starlette.routing import BaseRoute, Match
 
-from fastapi_cacheinval.dependencies import Invalidates, InvalidatesNothing
-from fastapi_cacheinval.routes.analysis import Analysis, analyse, own_methods
+from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing
+from fastapi_cacheinval.routes.analysis import Analysis, analyse
 from fastapi_cacheinval.routes.arrival import declared_call
 from fastapi_cacheinval.routes.changes import Watched
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers, original_of
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of, routes_visibly
 from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.route_hook import replaced
+from fastapi_cacheinval.routes.verdict import own_methods
 from fastapi_cacheinval.routes.websockets import without_cached
 
 __all__ = ["Known", "Survey", "route_path"]
@@ -84,7 +85,7 @@ class _Foreign:
     route: BaseRoute
 
 
-_DECLARED = (Invalidates, InvalidatesNothing)
+_DECLARED = (Cached, Invalidates, InvalidatesNothing)
 
 _Entry = _Leaf | _Branch | _Foreign
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.routing import BaseRoute, Route
 
+from fastapi_cacheinval.errors import RefusedRoutes
 from fastapi_cacheinval.routes.analysis import analyse
 from fastapi_cacheinval.routes.arrival import note_calls
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at, original_of
@@ -142,10 +143,11 @@ class RouteTable:
         return [f"{plan.path} ({plan.endpoint})" for plan in concerned or self.plans]
 
     def audit(self) -> None:
-        """Raise the first `CallerDependentRoute` or other `ConfigurationError`, in matching order."""
-        for known in self._survey.known:
-            for error in known.analysis.errors:
-                raise error
+        """Raise everything that is wrong at once, in matching order; a single `ConfigurationError` as it is."""
+        # One route may be reached by several ways, and is wrong once.
+        found = {str(error): error for known in self._survey.known for error in known.analysis.errors}
+        if found:
+            raise RefusedRoutes.of([*found.values()])
 
     def warnings(self) -> list[str]:
         """What works, but not as its author will expect."""

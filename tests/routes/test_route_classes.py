@@ -95,7 +95,7 @@ def test_one_that_sees_the_request_does_not_start(table, route_class, included, 
     (evidence,) = refused.value.parameters
     assert route_class.__name__ in evidence
     assert ("handle()" if route_class is Handle else "get_route_handler()") in evidence
-    assert "only shared=True helps" in str(refused.value)
+    assert "Use a plain route" in str(refused.value)
 
 
 @pytest.mark.parametrize("route_class", [Handling, Handle, Wrapped])
