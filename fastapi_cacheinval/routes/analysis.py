@@ -9,7 +9,7 @@ from typing import Any
 from fastapi.routing import APIRoute
 
 from fastapi_cacheinval.core.policy import CachePolicy
-from fastapi_cacheinval.dependencies import Invalidates, InvalidatesNothing
+from fastapi_cacheinval.dependencies import Invalidates, InvalidatesNothing, collected_tags
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.routes.audit import errors_of, late_in, notes_of, warnings_of
 from fastapi_cacheinval.routes.bindings import Binding, bind
@@ -83,6 +83,7 @@ def analyse(
         bindings=MappingProxyType(bindings),
         invalidations=invalidations,
         only_reads=only_reads,
+        adds_tags=any(node.call is collected_tags for node in root.walk()),
         layers=place.layers,
         commits_late=place.commits or bool(late_in(root)) or goes_on_after_the_answer(route),
         epoch=epoch,

@@ -59,6 +59,7 @@ class RoutePlan:
     - `invalidations`: every `invalidates()` in the tree that an inner `invalidates_nothing()` does not undo, where an
       unsafe method is answered.
     - `only_reads`: whether the innermost of those says that its unsafe methods purge nothing.
+    - `adds_tags`: whether the handler, or a dependency, adds tags of its own by `CacheTags`.
     - `layers`: what stands between the middleware and the route and is not known to leave responses as they are.
     - `commits_late`: whether a `yield` dependency exits, and so commits, after the response is sent, or a
       middleware on the way might.
@@ -87,6 +88,7 @@ class RoutePlan:
     bindings: Mapping[str, Binding]
     invalidations: tuple[Invalidates, ...]
     only_reads: bool
+    adds_tags: bool
     layers: tuple[str, ...]
     commits_late: bool
     epoch: int

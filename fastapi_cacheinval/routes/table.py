@@ -20,6 +20,8 @@ from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 from fastapi_cacheinval.routes.route_hook import hook
 from fastapi_cacheinval.routes.route_tree import Known, Survey
+from fastapi_cacheinval.routes.summary import summary
+from fastapi_cacheinval.routes.unmatched_tags import unmatched_tags
 
 __all__ = ["RouteTable"]
 
@@ -28,6 +30,8 @@ logger = logging.getLogger("fastapi_cacheinval.routes")
 # Process-wide: a table made anew must not give a number that stored responses of another set carry.
 _epochs = count(1)
 _SETS_KEPT = 8
+# The routes that FastAPI adds, by name.
+_OF_THE_DOCS = frozenset({"openapi", "redoc_html", "swagger_ui_html", "swagger_ui_redirect"})
 _STRAYS_KEPT = 1024
 # To compare a path with more costs as much as to let it go the long way.
 _STARTS_MOST = 32
@@ -152,7 +156,7 @@ class RouteTable:
     def warnings(self) -> list[str]:
         """What works, but not as its author will expect."""
         lines = [line for known in self._survey.known for line in known.analysis.warnings]
-        return [*lines, *self._survey.notices]
+        return [*dict.fromkeys(lines), *self._survey.notices, *unmatched_tags(self.plans)]
 
     def notes(self) -> list[str]:
         """What no signature shows, for authors to look at."""
@@ -164,6 +168,11 @@ class RouteTable:
         if self._off is not None:
             return [f"The front lookup is off for the whole app: {self._off}."] if plans else []
         return [f"The front lookup is off for {plan.path}: {plan.front_off}." for plan in plans if not plan.front]
+
+    def summary(self, *, by_headers: bool = False) -> list[str]:
+        """What is cached, how, and what turned the front lookup off: two lines, one where nothing is cached."""
+        plain = [each for each in self._survey.others if isinstance(each, Route) and each.name not in _OF_THE_DOCS]
+        return summary(self.plans, self._off, 0 if by_headers else len(plain))
 
     def plan_for(self, scope: Mapping[str, Any], arrived: Mapping[str, Any] | None = None) -> RoutePlan | None:
         """The plan of the route that answers, asked from inside it; None where no FastAPI route does.

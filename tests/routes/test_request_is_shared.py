@@ -140,7 +140,7 @@ def test_other_ways_to_ask_who_it_is_still_count(table) -> None:
         app_of(value, guarded_by=with_cookie, request_is_shared=True),
         app_of(page, guarded_by=writes, request_is_shared=True),
     ):
-        with pytest.raises(CallerDependentRoute, match="session|writes"):
+        with pytest.raises(CallerDependentRoute, match=r"session|writes"):
             table(app).audit()
 
 
