@@ -163,7 +163,7 @@ class AppContext:
             logger.info(
                 "%s changes responses of the cached route %s: each caller gets their own, and what is stored is what "
                 "the route itself said. What writes the same for all is better added after CacheMiddleware.",
-                ", ".join(plan.layers),
+                ", ".join((*plan.layers, *plan.around)),
                 plan.path,
             )
 

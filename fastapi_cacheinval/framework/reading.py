@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.back_off import NOBODY
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
+from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.keys import PartitionTypeError
+from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
 from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.engine.runtime import Runtime
+from fastapi_cacheinval.framework.answering import nowhere
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, run_app
 from fastapi_cacheinval.framework.filling import Fill
+from fastapi_cacheinval.framework.handler_layers import answered_behind, as_its_scope_says
 from fastapi_cacheinval.framework.lookup import Lookup
 from fastapi_cacheinval.framework.mutation import Mutation, refuse, refuses
 from fastapi_cacheinval.framework.private_answers import PrivateAnswers
 from fastapi_cacheinval.framework.receiving import nobody
 from fastapi_cacheinval.framework.refresh import RefreshOrder, again, caller_of, lead_in_background
-from fastapi_cacheinval.framework.responding import Direct, Responder, bypassed
+from fastapi_cacheinval.framework.responding import Annotated, Direct, Responder, bypassed
 from fastapi_cacheinval.framework.short_circuit import short_circuit
 from fastapi_cacheinval.ports.store import Target
+from fastapi_cacheinval.routes.handler_hook import Handler
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 
 __all__ = ["AtRoute", "Read", "order_refresh"]
@@ -47,6 +54,8 @@ class Read(Exchange):
     _mutation: Mutation | None = None
     # Whether it has come to its route, behind layers.
     _came_to_route: bool = False
+    # The plan of a route that puts something around its handler: the cache works behind that.
+    _awaited: RoutePlan | None = None
     # Whether the app is shown another request than the layers outside ours.
     _hides: bool = False
 
@@ -105,7 +114,26 @@ class Read(Exchange):
         self._entered_plan = plan or self._entered_plan
         if plan is None or not plan.layered:
             await handle(scope, receive, send)
-            return
+        elif plan.around:
+            self._awaited = plan
+            await handle(scope, receive, send)
+        else:
+            await self._behind(plan, handle, scope, receive, send)
+
+    async def answer(self, handler: Handler, request: Request) -> Response:
+        """The request has come to the framework's own handler, behind all that the route puts around that."""
+        plan, self._awaited = self._awaited, None
+        if plan is None or self._settled or not as_its_scope_says(request):
+            return await handler(request)
+        return await answered_behind(partial(self._behind, plan), self._keep_nothing, handler, request)
+
+    def _keep_nothing(self, inner: object) -> None:
+        """What the handler has made goes past the cache; it is annotated where it leaves."""
+        if isinstance(inner, AtRoute) and inner.keep_nothing():
+            self._responder = Annotated(self, Outcome(Result.MISS, reason=Reason.URI_MISS, detail="route-class"))
+
+    async def _behind(self, plan: RoutePlan, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the cache work here, behind layers, and compare what comes out of them with what it says."""
         self._came_to_route = self._hides = True
         # Whoever waits for what the headers would have said need not: the policy is asked, with the layers' fields.
         Read._leave_fill(self, scope)
@@ -253,6 +281,14 @@ class AtRoute(Read):
         self.seen = around.seen
         # Its conditions are about what comes out of the layers.
         self.client_headers = [pair for pair in around.client_headers if pair[0] not in CONDITIONAL_FIELDS]
+
+    def keep_nothing(self) -> bool:
+        """Let the response go another way than through here; whether it was to be kept."""
+        if self._fill is None:
+            return False
+        self._leave_fill(self.scope)
+        self._responder = Direct(nowhere)
+        return True
 
     @property
     def ours(self) -> Send:

@@ -58,7 +58,7 @@ def analyse(
     in_path = frozenset(route.path_regex.groupindex) | place.parameters
     names = (name for template in templates for name in template.names)
     bindings, unbound = bind(names, root, in_path, _none if otherwise is None else otherwise.bindings)
-    elsewhere = _elsewhere(route, root, place)
+    elsewhere = path_names(root) if verdict.layers else _elsewhere(route, root, place)
     off = _front_off(route, root, place, verdict.sharing, policy, elsewhere, overridden=bool(overrides))
     partition = partition_names(root, cached)
     plan = RoutePlan(
@@ -68,7 +68,7 @@ def analyse(
         cached=cached,
         sharing=verdict.sharing,
         uncovered=verdict.evidence,
-        query=None if verdict.around else _query(root, bindings, otherwise),
+        query=None if verdict.around or verdict.layers else _query(root, bindings, otherwise),
         headers=_headers(root, place, policy),
         endpoint=name_of(root.call),
         identity=route_identity(place.prefix + route.path_format, place.under, methods, root),
@@ -76,7 +76,7 @@ def analyse(
         partition_of=partition.names,
         private=declared is not None and bool(declared.policy.partition or declared.policy.guards),
         nameless=0 if partition.complete else own_number(),
-        sees_request=bool(verdict.around) or sees_request(root),
+        sees_request=bool(verdict.around or verdict.layers) or sees_request(root),
         elsewhere=tuple(sorted(elsewhere)),
         front=policy is not None and off is None,
         front_off=off,
@@ -85,6 +85,7 @@ def analyse(
         only_reads=only_reads,
         adds_tags=any(node.call is collected_tags for node in root.walk()),
         layers=place.layers,
+        around=verdict.layers,
         commits_late=place.commits or bool(late_in(root)) or goes_on_after_the_answer(route),
         epoch=epoch,
         provider=route.dependency_overrides_provider,

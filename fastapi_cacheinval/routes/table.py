@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from fastapi_cacheinval.errors import RefusedRoutes
 from fastapi_cacheinval.routes.analysis import analyse
 from fastapi_cacheinval.routes.arrival import note_calls
-from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at, original_of
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at, hook_handler, original_of
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
 from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
@@ -301,6 +301,8 @@ class RouteTable:
         unsafe = not plan.methods <= SAFE_METHODS
         if always or plan.layered or unsafe:
             hook(original_of(known.route))
+        if plan.around:
+            hook_handler(known.route)
         if unsafe:
             note_calls(known.route)
 

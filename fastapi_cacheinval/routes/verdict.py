@@ -12,7 +12,7 @@ from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.advice import advice
 from fastapi_cacheinval.routes.covers import Uncovered, uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node
-from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, handler_places, original_of
 from fastapi_cacheinval.routes.middleware_stack import AROUND, INSTEAD, around
 from fastapi_cacheinval.routes.own_code import is_frameworks
 from fastapi_cacheinval.routes.parameters import caller_reads, sees_request
@@ -23,6 +23,7 @@ __all__ = ["Verdict", "front_off", "goes_on_after_the_answer", "judge", "own_met
 
 # Each of these stands between a route's hook and its handler.
 _SEEING = ("get_route_handler", "handle")
+_ROUTE, _HANDED = "the route: ", ", which is handed the raw request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,15 @@ class Verdict:
     """How far a route's responses may be shared, and what speaks against it.
 
     `lacking` is what the covers leave uncovered, `helpless` what no cover helps against, `around` what of the route
-    itself is handed the raw request; the latter two as `where: what`.
+    itself is handed the raw request and cannot be worked behind; the latter two as `where: what`. `layers` is what of
+    the route itself the cache works behind.
     """
 
     sharing: Sharing
     lacking: tuple[Uncovered, ...]
     helpless: tuple[str, ...]
     around: tuple[str, ...]
+    layers: tuple[str, ...]
 
     @property
     def evidence(self) -> tuple[str, ...]:
@@ -58,8 +61,12 @@ def judge(route: EffectiveRoute, root: Node, cached: Cached | None) -> Verdict:
     policy = None if cached is None else cached.policy
     lacking, helpless = uncovered(root, cached)
     around_it = () if policy is None else tuple(_around_the_handler(route))
+    if around_it and any(True for _ in handler_places(route)):
+        layers, around_it = tuple(each.removeprefix(_ROUTE).removesuffix(_HANDED) for each in around_it), ()
+    else:
+        layers = ()
     proved = not (lacking or helpless or around_it)
-    return Verdict(_sharing(policy, root, proved=proved), lacking, helpless, around_it)
+    return Verdict(_sharing(policy, root, proved=proved), lacking, helpless, around_it, layers)
 
 
 def _sharing(policy: CachePolicy | None, root: Node, *, proved: bool) -> Sharing:
@@ -100,14 +107,14 @@ def _around_the_handler(route: EffectiveRoute) -> Iterator[str]:
     original = original_of(route)
     put = [name for name in _SEEING if replaced(original, name) is not None]
     for name in put:
-        yield f"the route: its {name}() is replaced, by what is handed the raw request"
+        yield f"{_ROUTE}its {name}() is replaced{_HANDED}"
     own = own_methods(original, APIRoute, tuple(name for name in _SEEING if name not in put))
     if own is not None:
-        yield f"the route: {own}, which is handed the raw request"
+        yield f"{_ROUTE}{own}{_HANDED}"
     for what in around(route):
         # A handler of the route's own making is what its method makes.
         if not what.endswith(INSTEAD) or (own is None and not put):
-            yield f"the route: {what}, which is handed the raw request"
+            yield f"{_ROUTE}{what}{_HANDED}"
 
 
 def goes_on_after_the_answer(route: EffectiveRoute) -> bool:
