@@ -465,7 +465,7 @@ async def test_what_a_class_writes_into_the_request_reaches_its_own_caller_alone
 
     app = FastAPI()
     app.router.route_class = type("Way", (Renamed,), {"way": way})
-    handler = {"path": by_path, "headers": by_header}.get(way, by_query)
+    handler: Any = {"path": by_path, "headers": by_header}.get(way, by_query)
     app.get("/{of}" if way == "path" else "/it", dependencies=[cached(ttl=60)])(handler)
     app.add_middleware(CacheMiddleware, cache=HTTPCache())
     for name in ("alice", "bob", "alice", "bob"):
