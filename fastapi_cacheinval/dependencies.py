@@ -69,9 +69,13 @@ def _key_of(key: Callable[[Any], object] | None, value: object) -> object:
     if key is None:
         return value
     try:
-        return key(value)
+        found = key(value)
     except Exception as error:  # noqa: BLE001 - the author's function, which the route can do without
         return UnusableKey(error)
+    if inspect.iscoroutine(found):
+        # It is no part of a key, and nobody awaits it.
+        found.close()
+    return found
 
 
 class Cached:
