@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 from fastapi.routing import APIRoute
 
-from fastapi_cacheinval.core.policy import CachePolicy
-from fastapi_cacheinval.dependencies import Invalidates, InvalidatesNothing, collected_tags
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.routes.audit import errors_of, late_in, notes_of, warnings_of
 from fastapi_cacheinval.routes.bindings import Binding, bind
-from fastapi_cacheinval.routes.covers import innermost
+from fastapi_cacheinval.routes.covers import adds_tags, innermost, purges_of
 from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
 from fastapi_cacheinval.routes.held_values import name_of
@@ -36,10 +33,6 @@ class Analysis:
     notes: tuple[str, ...]
 
 
-# Each of these sees the request, or wraps what does.
-_HANDLING = ("__init__", "__call__", "get_route_handler", "handle", "matches")
-
-
 def analyse(
     route: EffectiveRoute, place: Place, overrides: Overrides, epoch: int = 0, otherwise: RoutePlan | None = None
 ) -> Analysis:
@@ -53,13 +46,13 @@ def analyse(
     cached = declared if declared is not None and declared.policy.active and "GET" in methods else None
     policy = None if cached is None else cached.policy
     verdict = judge(route, root, cached)
-    invalidations, only_reads = ((), False) if methods <= SAFE_METHODS else _invalidations(root)
+    invalidations, only_reads = ((), False) if methods <= SAFE_METHODS else purges_of(root)
     templates = [*(() if policy is None else policy.templates), *(t for each in invalidations for t in each.templates)]
     in_path = frozenset(route.path_regex.groupindex) | place.parameters
     names = (name for template in templates for name in template.names)
     bindings, unbound = bind(names, root, in_path, _none if otherwise is None else otherwise.bindings)
     elsewhere = path_names(root) if verdict.layers else _elsewhere(route, root, place)
-    off = _front_off(route, root, place, verdict.sharing, policy, elsewhere, overridden=bool(overrides))
+    off = front_off(route, root, place, verdict.sharing, policy, elsewhere, overridden=bool(overrides))
     partition = partition_names(root, cached)
     plan = RoutePlan(
         path=place.prefix + route.path_format,
@@ -69,7 +62,7 @@ def analyse(
         sharing=verdict.sharing,
         uncovered=verdict.evidence,
         query=None if verdict.around or verdict.layers else _query(root, bindings, otherwise),
-        headers=_headers(root, place, policy),
+        headers=_headers(root, place, frozenset(() if policy is None else policy.vary)),
         endpoint=name_of(root.call),
         identity=route_identity(place.prefix + route.path_format, place.under, methods, root),
         ordinal=place.ordinal,
@@ -83,7 +76,7 @@ def analyse(
         bindings=MappingProxyType(bindings),
         invalidations=invalidations,
         only_reads=only_reads,
-        adds_tags=any(node.call is collected_tags for node in root.walk()),
+        adds_tags=adds_tags(root),
         layers=place.layers,
         around=verdict.layers,
         commits_late=place.commits or bool(late_in(root)) or goes_on_after_the_answer(route),
@@ -107,30 +100,9 @@ def _elsewhere(route: EffectiveRoute, root: Node, place: Place) -> frozenset[str
     return path_names(root) - (frozenset(route.path_regex.groupindex) | place.parameters - place.hosts)
 
 
-def _front_off(
-    route: EffectiveRoute,
-    root: Node,
-    place: Place,
-    sharing: Sharing,
-    policy: CachePolicy | None,
-    elsewhere: frozenset[str],
-    *,
-    overridden: bool,
-) -> str | None:
-    """What keeps the front lookup from answering; None where nothing does, or nothing is cached."""
-    if policy is None:
-        return None
-    off = front_off(policy, sharing, root) or ("dependencies are overridden" if overridden else None)
-    # What on the way to the route a hit would skip.
-    off = off or own_methods(original_of(route), APIRoute, _HANDLING) or place.front_off
-    if off is None and elsewhere:
-        return f"the path does not hold the Path() parameter {min(elsewhere)!r}"
-    return off
-
-
-def _headers(root: Node, place: Place, policy: CachePolicy | None) -> tuple[bytes, ...]:
+def _headers(root: Node, place: Place, varied: frozenset[str]) -> tuple[bytes, ...]:
     """The fields that select a variant, sorted."""
-    names = varying_headers(root) | frozenset(() if policy is None else policy.vary)
+    names = varying_headers(root) | varied
     if place.origin:
         # Its fields depend on Origin, and it does not always say so in Vary.
         names |= {"origin"}
@@ -146,21 +118,3 @@ def _query(root: Node, bindings: dict[str, Binding], otherwise: RoutePlan | None
 
 
 _none: MappingProxyType[str, Binding] = MappingProxyType({})
-
-
-def _invalidations(root: Node) -> tuple[tuple[Invalidates, ...], bool]:
-    """Every `invalidates()` that applies, and whether an `invalidates_nothing()` inside of all of them does.
-
-    Apps, routers and routes come in this order, so that the innermost is the last.
-    """
-    found: dict[int, Invalidates] = {}
-    only_reads = False
-    for node in root.walk():
-        call: Any = node.call
-        if isinstance(call, Invalidates):
-            found[id(call)] = call
-            only_reads = False
-        elif isinstance(call, InvalidatesNothing):
-            found.clear()
-            only_reads = True
-    return tuple(found.values()), only_reads

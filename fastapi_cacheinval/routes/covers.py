@@ -13,12 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from fastapi_cacheinval.dependencies import GUARD, PARTITION, Cached
+from fastapi_cacheinval.dependencies import (
+    GUARD,
+    PARTITION,
+    Cached,
+    Invalidates,
+    InvalidatesNothing,
+    collected_tags,
+)
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.parameters import caller_reads
 
-__all__ = ["Covers", "Uncovered", "fed_by", "innermost", "reached", "uncovered"]
+__all__ = ["Covers", "Uncovered", "adds_tags", "fed_by", "innermost", "purges_of", "reached", "uncovered"]
 
 
 def innermost(root: Node) -> Cached | None:
@@ -29,6 +37,29 @@ def innermost(root: Node) -> Cached | None:
         if isinstance(child.call, Cached):
             last = child.call
     return last
+
+
+def adds_tags(root: Node) -> bool:
+    """Whether the handler, or a dependency, adds tags of its own by `CacheTags`."""
+    return any(node.call is collected_tags for node in root.walk())
+
+
+def purges_of(root: Node) -> tuple[tuple[Invalidates, ...], bool]:
+    """Every `invalidates()` that applies, and whether an `invalidates_nothing()` inside of all of them does.
+
+    Apps, routers and routes come in this order, so that the innermost is the last.
+    """
+    found: dict[int, Invalidates] = {}
+    only_reads = False
+    for node in root.walk():
+        call: Any = node.call
+        if isinstance(call, Invalidates):
+            found[id(call)] = call
+            only_reads = False
+        elif isinstance(call, InvalidatesNothing):
+            found.clear()
+            only_reads = True
+    return tuple(found.values()), only_reads
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,10 @@ def _routes(count: int) -> str:
 
 
 def summary(plans: Sequence[RoutePlan], off: str | None, plain: int) -> list[str]:
-    """The lines; `off` is what turned the front lookup off for the whole app, `plain` counts routes of Starlette's own.
+    """The lines; a single one where nothing turned the front lookup off.
 
-    Ways of caching: `front` before routing, `route` behind it, `partitioned` and `guarded` with a cover that runs on
-    every request.
+    `off` is what turned it off for the whole app, `plain` counts routes of Starlette's own. Ways of caching: `front`
+    before routing, `route` behind it, `partitioned` and `guarded` with a cover that runs on every request.
     """
     cached = [plan for plan in plans if plan.policy is not None]
     counted = Counter(map(_how, cached))
@@ -47,12 +47,10 @@ def summary(plans: Sequence[RoutePlan], off: str | None, plain: int) -> list[str
         return [first, f"The front lookup is off for the whole app: {off}."]
     reasons: dict[str, list[str]] = {}
     for plan in cached:
-        if _how(plan) == "route":
+        if not plan.front:
             reasons.setdefault(plan.front_off or "", []).append(plan.path)
-    if not reasons:
-        return [first, f"The front lookup is on for {_routes(counted['front'])}."]
     told = "; ".join(f"{_named(paths)}: {reason}" for reason, paths in reasons.items())
-    return [first, f"The front lookup is on for {_routes(counted['front'])}, off for {told}."]
+    return [first, *([f"The front lookup is off for {told}."] if told else [])]
 
 
 def _named(paths: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, handler_pl
 from fastapi_cacheinval.routes.middleware_stack import AROUND, INSTEAD, around
 from fastapi_cacheinval.routes.own_code import is_frameworks
 from fastapi_cacheinval.routes.parameters import caller_reads, sees_request
+from fastapi_cacheinval.routes.place import Place
 from fastapi_cacheinval.routes.plan import Sharing
 from fastapi_cacheinval.routes.route_hook import replaced
 
@@ -23,6 +24,8 @@ __all__ = ["Verdict", "front_off", "goes_on_after_the_answer", "judge", "own_met
 
 # Each of these stands between a route's hook and its handler.
 _SEEING = ("get_route_handler", "handle")
+# Each of these sees the request, or wraps what does.
+_HANDLING = ("__init__", "__call__", "get_route_handler", "handle", "matches")
 _ROUTE, _HANDED = "the route: ", ", which is handed the raw request"
 
 
@@ -78,7 +81,28 @@ def _sharing(policy: CachePolicy | None, root: Node, *, proved: bool) -> Sharing
     return Sharing.COVERED if policy is not None and (policy.partition or policy.guards or word) else Sharing.PROVED
 
 
-def front_off(policy: CachePolicy, sharing: Sharing, root: Node) -> str | None:
+def front_off(
+    route: EffectiveRoute,
+    root: Node,
+    place: Place,
+    sharing: Sharing,
+    policy: CachePolicy | None,
+    elsewhere: frozenset[str],
+    *,
+    overridden: bool,
+) -> str | None:
+    """What keeps the front lookup from answering; None where nothing does, or nothing is cached."""
+    if policy is None:
+        return None
+    off = _closed(policy, sharing, root) or ("dependencies are overridden" if overridden else None)
+    # What on the way to the route a hit would skip.
+    off = off or own_methods(original_of(route), APIRoute, _HANDLING) or place.front_off
+    if off is None and elsewhere:
+        return f"the path does not hold the Path() parameter {min(elsewhere)!r}"
+    return off
+
+
+def _closed(policy: CachePolicy, sharing: Sharing, root: Node) -> str | None:
     """What in the route itself keeps its responses from being served before routing."""
     if policy.partition or policy.guards:
         return "partition_by and guarded_by run on every request"

@@ -18,9 +18,10 @@ from tests.helpers.life import uvicorn
 pytestmark = pytest.mark.anyio
 
 LINES = (
-    "fastapi_cacheinval: 1 of 2 routes cached: 1 front, 0 route, 0 partitioned, 0 guarded.",
-    "fastapi_cacheinval: The front lookup is on for 1 route.",
+    "fastapi_cacheinval: 1 of 2 routes cached: 0 front, 1 route, 0 partitioned, 0 guarded.",
+    "fastapi_cacheinval: The front lookup is off for the whole app: front=False.",
 )
+FRONT_OFF = SOUND.replace("add_middleware(CacheMiddleware)", "add_middleware(CacheMiddleware, front=False)")
 CONFIGURED = "import logging\nlogging.basicConfig(level=logging.INFO)\n"
 
 
@@ -28,7 +29,7 @@ CONFIGURED = "import logging\nlogging.basicConfig(level=logging.INFO)\n"
 @pytest.mark.parametrize("lifespan", ["on", "off"])
 def test_two_lines_come_through_the_servers_log(tmp_path: Path, head: str, lifespan: str) -> None:
     """At INFO and once, without anything set up, beside an app's own logging, and without a lifespan."""
-    with uvicorn(tmp_path, head + SOUND, "--lifespan", lifespan) as server:
+    with uvicorn(tmp_path, head + FRONT_OFF, "--lifespan", lifespan) as server:
         httpx.get(f"{server.url}/it")
         server.process.terminate()
         server.wait()
