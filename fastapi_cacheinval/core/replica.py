@@ -350,6 +350,11 @@ class Replica:
                     del self._fences[tag]
                     self._below.pop(tag, None)
 
+    @property
+    def fences(self) -> int:
+        """How many fences stand."""
+        return len(self._open)
+
     def _still_open(self, fences: list[int]) -> list[int]:
         """The same list without those at its end that have been lifted."""
         while fences and fences[-1] not in self._open:

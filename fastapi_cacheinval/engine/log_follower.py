@@ -14,7 +14,7 @@ from typing import Any
 
 from fastapi_cacheinval.core.replica import LogEntry, Missed, Next, Reply
 from fastapi_cacheinval.engine.clocks import ended, within
-from fastapi_cacheinval.engine.log_observer import Applies
+from fastapi_cacheinval.engine.log_observer import MEANT, Applies, Outage, cause_of
 from fastapi_cacheinval.engine.log_writer import LogWriter, Shared
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
@@ -53,6 +53,8 @@ class Follower:
         self._pause = _FIRST_PAUSE
         self._failed = False
         self._failures = 0
+        # Since the log was lost, until what that held up is done.
+        self._outage: Outage | None = None
         self._wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next: asyncio.Future[bool] | None = None
         self._applies = Applies(shared.observer, shared.server_clock)
@@ -155,8 +157,9 @@ class Follower:
             try:
                 # Who only publishes asks once whether the log is there, and again after it was not.
                 settled = await self._settled() if self._serving or not self.connected else True
-                if settled and self._shared.backlog:
-                    await self._writer.drain()
+                delivered = await self._writer.drain() if settled and self._shared.backlog else 0
+                if settled and self.connected:
+                    self._returned(delivered)
             finally:
                 if waited is not None and not waited.done():
                     waited.set_result(settled)
@@ -212,13 +215,13 @@ class Follower:
             if term.number and replica.term != term:
                 # The server that numbered them may not have been the one that goes on.
                 for tags, soft in self._shared.recent.take(self._clock.now()):
-                    self._shared.queue(tags, soft=soft)
+                    self._shared.queue(tags, soft=soft, now=self._clock.now())
         if isinstance(reply, Missed) and not reset:
             for line in reply.lines:
                 if applied < line.seq <= reached and line != own:
                     self._applies.tell(line, self._clock.now(), late=True)
         if reset:
-            self._shared.observer.reset(reply.term.number)
+            self._gave_up(cause_of(term, reply.term))
             self._learn()
             # The log has not heard yet that this replica has let go of everything.
             return False
@@ -227,9 +230,12 @@ class Follower:
     def _heard(self, line: LogEntry) -> None:
         replica = self._replica
         with self._shared.lock:
-            before = replica.applied
+            before, generation = replica.applied, replica.generation
             following = replica.apply_message(line, self._clock.now())
             applied = replica.applied == line.seq != before
+            reset = replica.generation != generation
+        if reset:
+            self._gave_up(cause_of(line.term, line.term))
         if applied:
             self._applies.tell(line, self._clock.now(), late=False)
         if following is Next.ASK or line.prompt:
@@ -306,17 +312,34 @@ class Follower:
 
     def _lost(self, reason: str) -> None:
         self._failed = True
-        if self.connected is not False:
-            self.connected = False
+        self.connected = False
+        if self._outage is None:
+            self._outage = Outage(self._clock.now())
             logger.warning(
                 "out of touch with the purge log (%s): responses are kept for their first %g s only, purges are queued",
                 reason,
                 self._bound,
-                extra={"cacheinval.connected": False, "cacheinval.reason": reason},
+                extra={"cacheinval.connected": False, "cacheinval.cause": reason},
             )
 
     def _found(self) -> None:
         self._failed, self._pause = False, _FIRST_PAUSE
-        if self.connected is False:
-            logger.warning("in touch with the purge log again", extra={"cacheinval.connected": True})
         self.connected = True
+
+    def _gave_up(self, cause: str) -> None:
+        self._shared.observer.reset(self._replica.term.number, cause)
+        if self._outage is not None:
+            self._outage.gave_up = True
+        elif cause != "start":
+            logger.info(
+                "everything that was kept is given up: %s (term %d)",
+                MEANT[cause],
+                self._replica.term.number,
+                extra={"cacheinval.cause": cause, "cacheinval.term": self._replica.term.number},
+            )
+
+    def _returned(self, delivered: int) -> None:
+        """What is said once of an outage: all that it held up has been read and written."""
+        outage, self._outage = self._outage, None
+        if outage is not None:
+            outage.log(self._clock.now(), delivered)

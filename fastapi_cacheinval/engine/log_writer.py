@@ -42,11 +42,11 @@ class Shared:
         # Several event loops, each in a thread of its own, may follow for one replica.
         self.lock = threading.Lock()
 
-    def queue(self, tags: tuple[str, ...], *, soft: bool, trace: tuple[tuple[str, str], ...] = ()) -> None:
+    def queue(self, tags: tuple[str, ...], *, soft: bool, now: float, trace: tuple[tuple[str, str], ...] = ()) -> None:
         """Have a purge written when the log can be reached; until then its tags are fenced; under the lock."""
         # A soft purge asks for stale answers; nothing has to be refused for it.
         fence = None if soft else self.replica.fence(tags)
-        entry = self.backlog.add(tags, soft=soft, fence=fence)
+        entry = self.backlog.add(tags, soft=soft, fence=fence, now=now)
         if trace:
             self._causes[entry] = trace
             if len(self._causes) > _MOST_CAUSES:
@@ -107,21 +107,23 @@ class LogWriter:
                     return line
         raise LogUnavailable("its term changed while the purge was written")
 
-    async def drain(self) -> None:
-        """Write what is queued, as far as the log can be reached."""
+    async def drain(self) -> int:
+        """Write what is queued, as far as the log can be reached; how many of the purges were written."""
         backlog = self._shared.backlog
+        delivered = 0
         while True:
             with self._shared.lock:
                 due = backlog.due()
             if due is None:
-                return
+                return delivered
             try:
                 line = await self.write(Proposal(due.tags, due.soft, self._shared.causes(due)))
             except LogUnavailable:
-                return
+                return delivered
             with self._shared.lock:
                 for fence in backlog.written(due):
                     self._shared.replica.lift(fence)
+            delivered += len(due.entries)
             self._shared.observer.numbered(line)
 
     async def finish(self) -> None:

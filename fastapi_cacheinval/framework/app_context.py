@@ -131,7 +131,7 @@ class AppContext:
         self.cache.root_paths.add(str(getattr(app, "root_path", "") or ""), asked=False)
         self.providers = table.providers
         self._table = table
-        self.uncached = Uncached(table)
+        self.uncached = Uncached(table, self.counters)
         say_at_start(table.summary(by_headers=self._by_headers))
         for line in table.describe():
             logger.debug("%s", line)
