@@ -6,6 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from fastapi_cacheinval import CacheMiddleware, HTTPCache, PartitionBy, cached, invalidates
+
 
 @dataclass
 class User:
@@ -33,15 +35,25 @@ def require_admin(user: Annotated[User, Depends(current_user)]) -> None:
         raise HTTPException(403, "administrators only")
 
 
+EACH_USER = cached(ttl=60, partition_by=PartitionBy(current_user, key=lambda user: user.id))
+
+
 class ProductViews:
     """What everybody may read, and an administrator may write."""
 
     def __init__(self) -> None:
         self.names = {1: "kettle", 2: "cup"}
         self.router = APIRouter(prefix="/products")
-        self.router.add_api_route("", self.list_all, methods=["GET"])
-        self.router.add_api_route("/{product_id}", self.read, methods=["GET"])
-        self.router.add_api_route("/{product_id}", self.write, methods=["PUT"], dependencies=[Depends(require_admin)])
+        self.router.add_api_route("", self.list_all, methods=["GET"], dependencies=[cached(ttl=60, tags=["products"])])
+        self.router.add_api_route(
+            "/{product_id}", self.read, methods=["GET"], dependencies=[cached(ttl=60, tags=["product:{product_id}"])]
+        )
+        self.router.add_api_route(
+            "/{product_id}",
+            self.write,
+            methods=["PUT"],
+            dependencies=[Depends(require_admin), invalidates("products", "product:{product_id}")],
+        )
 
     def list_all(self) -> list[str]:
         """All names."""
@@ -64,10 +76,16 @@ class OrderViews:
     def __init__(self) -> None:
         self.orders: dict[int, list[int]] = {}
         self.router = APIRouter()
-        self.router.add_api_route("/me", self.read_me, methods=["GET"])
-        self.router.add_api_route("/orders", self.read_mine, methods=["GET"])
-        self.router.add_api_route("/orders", self.place, methods=["POST"])
-        self.router.add_api_route("/report", self.report, methods=["GET"], dependencies=[Depends(require_admin)])
+        self.router.add_api_route("/me", self.read_me, methods=["GET"], dependencies=[EACH_USER])
+        # A POST purges its own path, for all users.
+        self.router.add_api_route("/orders", self.read_mine, methods=["GET"], dependencies=[EACH_USER])
+        self.router.add_api_route("/orders", self.place, methods=["POST"], dependencies=[invalidates("orders")])
+        self.router.add_api_route(
+            "/report",
+            self.report,
+            methods=["GET"],
+            dependencies=[Depends(require_admin), cached(ttl=60, guarded_by=require_admin, tags=["orders"])],
+        )
 
     def read_me(self, user: Annotated[User, Depends(current_user)]) -> dict[str, object]:
         """Who asks."""
@@ -91,4 +109,5 @@ def create_app() -> FastAPI:
     app = FastAPI(openapi_url=None)
     app.include_router(ProductViews().router)
     app.include_router(OrderViews().router)
+    app.add_middleware(CacheMiddleware, cache=HTTPCache())
     return app
