@@ -9,6 +9,8 @@ from fastapi import Cookie, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
+from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
+
 
 class Framed(APIRoute):
     """Forbids other sites to frame our pages."""
@@ -53,15 +55,18 @@ def create_app() -> FastAPI:
     app.router.route_class = Framed
     site = app.state.site = Site()
 
-    @app.get("/")
+    @app.get("/", dependencies=[cached(ttl=60, request_is_shared=True)])
     def read_front_page(request: Request) -> HTMLResponse:
         return page(request, "Welcome")
 
-    @app.get("/account")
+    @app.get(
+        "/account",
+        dependencies=[cached(ttl=60, partition_by=current_user, request_is_shared=True, tags=["accounts"])],
+    )
     def read_account(request: Request, user: Annotated[str, Depends(current_user)]) -> HTMLResponse:
         return page(request, f"{escape(user)} likes it {escape(site.themes.get(user, 'light'))}")
 
-    @app.post("/theme")
+    @app.post("/theme", dependencies=[invalidates("accounts")])
     def choose_theme(name: str, request: Request, user: Annotated[str, Depends(current_user)]) -> Response:
         site.themes[user] = name
         return RedirectResponse(request.url_for("read_account"), 303)
@@ -78,4 +83,5 @@ def create_app() -> FastAPI:
     def sign_out(session: Annotated[str, Cookie()]) -> None:
         site.sessions.pop(session, None)
 
+    app.add_middleware(CacheMiddleware, cache=HTTPCache())
     return app
