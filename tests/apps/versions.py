@@ -13,7 +13,7 @@ __all__ = ["NAMES", "STEPS", "before", "load", "patched"]
 HERE = Path(__file__).parent
 NAMES = ("views", "factory", "sessions")
 # The two versions, and what a diff is to be given as for them.
-STEPS = ("cached",)
+STEPS = ("plain", "cached")
 
 
 def patched(name: str, text: str, folder: Path, *, reverse: bool) -> str:
