@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, ClassVar, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from fastapi_cacheinval.connections.urls import Connect, by_client, by_url
 from fastapi_cacheinval.core.checks import Wait, called, flag, flag_of_environment, refuse_to_set
@@ -19,6 +19,7 @@ from fastapi_cacheinval.engine.environment import settings_of_environment
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.listeners import Listener, Observer
 from fastapi_cacheinval.engine.settings import Options, Settings
+from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.tracing import OpenSpan
 
@@ -42,6 +43,18 @@ class HTTPCache:
     _parts: ClassVar[type[Internals]] = Internals
 
     # -- make -----------------------------------------------------------------------------------
+
+    if not TYPE_CHECKING:
+        # Type checkers refuse it by the signature of `__init__`.
+        def __new__(cls, *given: object, **_options: object) -> Self:
+            """Refuse what belongs into `from_url` or `from_client`; a URL is not repeated, for its password."""
+            if given:
+                url = isinstance(given[0], str)
+                raise ConfigurationError(
+                    f"HTTPCache() takes settings by name, not a {'URL' if url else type(given[0]).__name__}. Write "
+                    f"HTTPCache.from_{'url' if url else 'client'}(...)."
+                )
+            return super().__new__(cls)
 
     def __init__(self, *, clock: Clock | None = None, enabled: bool = True, **options: Unpack[Options]) -> None:
         self._make(None, clock, Settings.of(options), enabled=enabled)

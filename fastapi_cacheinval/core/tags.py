@@ -28,6 +28,7 @@ __all__ = [
     "is_reserved",
     "normalise_tag",
     "normalise_tags",
+    "not_a_tag",
     "path_of",
     "path_tag",
     "render_value",
@@ -91,6 +92,13 @@ def _bounded(text: str) -> str:
     if len(raw) <= MAX_TAG_BYTES:
         return text
     return "sha256:" + hashlib.sha256(raw).hexdigest()
+
+
+def not_a_tag(given: object) -> ConfigurationError:
+    """The error for what stands in a tag's place and is no text; clients' data is text, so it never gets here."""
+    if isinstance(given, list | tuple | set | frozenset | dict):
+        return ConfigurationError(f"Tags are given one by one, not as a {type(given).__name__}: write *tags.")  # pyright: ignore[reportUnknownArgumentType]
+    return ConfigurationError(f"A tag is a str, not {type(given).__name__}: write f'product:{{product_id}}'.")
 
 
 def normalise_tag(text: str) -> str | None:
@@ -195,7 +203,7 @@ class TagTemplate:
         names in them.
         """
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"A tag is a str, not {type(text).__name__}: {text!r}.")
+            raise not_a_tag(text)
         if not text or len(text) > MAX_TAG_BYTES:
             raise ConfigurationError(f"A tag must not be empty or over {MAX_TAG_BYTES} bytes: {text[:80]!r}.")
         try:
