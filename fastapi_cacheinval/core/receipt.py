@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import filterfalse
 
 from fastapi_cacheinval.core.replica import LogEntry
 from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag
@@ -33,11 +34,13 @@ class Receipt:
 
 def receipt_of(line: LogEntry) -> Receipt:
     """The receipt of a purge that stands in the log."""
+    # There may be very many tags, and few of them are reserved.
+    reserved = tuple(filter(is_reserved, line.tags))
     return Receipt(
         term=line.term.number,
         seq=line.seq,
-        tags=tuple(tag for tag in line.tags if not is_reserved(tag)),
+        tags=tuple(filterfalse(is_reserved, line.tags)) if reserved else line.tags,
         soft=line.soft,
-        paths=tuple(tag[len(_PATH) :] for tag in line.tags if tag.startswith(_PATH)),
-        everything=ALL in line.tags,
+        paths=tuple(tag[len(_PATH) :] for tag in reserved if tag.startswith(_PATH)),
+        everything=ALL in reserved,
     )

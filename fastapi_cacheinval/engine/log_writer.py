@@ -1,7 +1,8 @@
 """Writing purges to a shared log, on one event loop, and what the loops of one process share.
 
-The rules: a purge is done when this replica has applied it in the term that it was written in, and until then it is
-not; what could not be written waits in one queue for the process, fenced, and is written by whichever loop can.
+The rules: a purge is done when all its lines stand in one term and this replica has applied them there, and until then
+it is not; what could not be written waits in one queue for the process, fenced, and is written by whichever loop can.
+No purge waits for the queue, and in it none waits for one that fails.
 """
 
 from __future__ import annotations
@@ -9,16 +10,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
-from fastapi_cacheinval.core.replica import LogEntry, Replica, Reply
+from fastapi_cacheinval.core.log_types import LogEntry, Reply
+from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.engine.log_observer import Applies, ClockEstimate, LogObserver
 from fastapi_cacheinval.errors import LogUnavailable
+from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.log import Answer, Proposal
 
-__all__ = ["LogWriter", "Shared"]
+__all__ = ["LogWriter", "Shared", "in_one_term"]
 
 _MOST_WRITES = 3
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
 _MOST_CAUSES = 1_000
 _MOST_LINKED = 16
 
@@ -58,27 +64,54 @@ class Shared:
         return tuple(pair for trace in found for pair in trace)
 
 
+async def in_one_term(claim: Proposal, put: Callable[[Proposal], Awaitable[LogEntry]]) -> LogEntry | None:
+    """Write a purge line by line; the last line with all tags of the purge.
+
+    None where the lines do not stand in one term: what the server of the first has numbered, another may not have.
+    """
+    line: LogEntry | None = None
+    for piece in claim.lines():
+        term = None if line is None else line.term
+        line = await put(piece)
+        if term not in (None, line.term):
+            return None
+    return None if line is None else line._replace(tags=claim.tags)
+
+
 class LogWriter:
     """Writes purges by way of one follower.
 
-    `ask` has the log asked and written to, and gives when that was sent; `take` applies what it says; `serving` tells
-    whether the follower holds a lease.
+    `ask` has the log asked and written to, and gives when that was sent; `take` applies what it says; `settle` asks and
+    applies until there is nothing more, and tells whether that went well; `want` has that done soon; `serving` tells
+    whether the follower holds a lease. `context` is for the task that writes what is queued, `draining`.
     """
 
     def __init__(
         self,
         shared: Shared,
         applies: Applies,
+        clock: Clock,
         *,
         ask: Callable[[Proposal | None], Awaitable[tuple[Answer, float]]],
-        take: Callable[[Reply, float, LogEntry | None], bool],
+        take: Callable[[Reply, float, LogEntry | None], Awaitable[bool]],
+        settle: Callable[[], Awaitable[bool]],
+        want: Callable[[], None],
         serving: Callable[[], bool],
+        context: Context,
     ) -> None:
         self._shared = shared
         self._applies = applies
+        self._clock = clock
         self._ask = ask
         self._take = take
+        self._settle = settle
+        self._want = want
         self._serving = serving
+        self._context = context
+        # Those who wait for lines that they have written read what was before them together.
+        self._reading = asyncio.Lock()
+        self.draining: asyncio.Task[None] | None = None
+        self._pause = _FIRST_PAUSE
         # One for each purge that is being written.
         self._writes: set[asyncio.Future[None]] = set()
 
@@ -94,31 +127,60 @@ class LogWriter:
             written.cancel()
 
     async def _write(self, claim: Proposal) -> LogEntry:
-        replica = self._shared.replica
         for _ in range(_MOST_WRITES):
-            answer, sent = await self._ask(claim)
-            line = answer.line
-            if line is not None:
-                self._applies.own(line)
-                self._take(answer.reply, sent, line)
-                if not self._serving() or (replica.term == line.term and replica.applied >= line.seq):
-                    with self._shared.lock:
-                        self._shared.recent.add(claim.tags, soft=claim.soft, now=sent)
-                    return line
+            began = self._clock.now()
+            line = await in_one_term(claim, self._put)
+            if line is not None and (not self._serving() or await self._applied(line)):
+                with self._shared.lock:
+                    self._shared.recent.add(claim.tags, soft=claim.soft, now=began)
+                return line
         raise LogUnavailable("its term changed while the purge was written")
 
-    async def drain(self) -> None:
-        """Write what is queued, as far as the log can be reached."""
+    async def _put(self, piece: Proposal) -> LogEntry:
+        answer, sent = await self._ask(piece)
+        assert answer.line is not None
+        self._applies.own(answer.line)
+        await self._take(answer.reply, sent, answer.line)
+        return answer.line
+
+    async def _applied(self, line: LogEntry) -> bool:
+        """Whether a line of our own is applied, once what stands before it has been read."""
+        replica = self._shared.replica
+        async with self._reading:
+            behind = replica.term == line.term and replica.applied < line.seq
+            if behind and not await self._settle():
+                raise LogUnavailable("what was written before the purge could not be read")
+        return replica.term == line.term and replica.applied >= line.seq
+
+    def drain_soon(self) -> None:
+        """Have a task write what is queued: it holds up no heartbeat, and heartbeats start it again."""
+        if self.draining is None or self.draining.done():
+            self.draining = asyncio.get_running_loop().create_task(self._drain(), context=self._context.copy())
+
+    async def _drain(self) -> None:
+        if await self.drain():
+            self._pause = _FIRST_PAUSE
+            return
+        # Whether the log is there at all is for the heartbeat to find out.
+        self._want()
+        await asyncio.sleep(self._pause)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._want()
+
+    async def drain(self) -> bool:
+        """Write what is queued; False where the log was out of reach, or would not take what came first."""
         backlog = self._shared.backlog
         while True:
             with self._shared.lock:
                 due = backlog.due()
             if due is None:
-                return
+                return True
             try:
                 line = await self.write(Proposal(due.tags, due.soft, self._shared.causes(due)))
             except LogUnavailable:
-                return
+                with self._shared.lock:
+                    backlog.postpone(due)
+                return False
             with self._shared.lock:
                 for fence in backlog.written(due):
                     self._shared.replica.lift(fence)
@@ -128,5 +190,4 @@ class LogWriter:
         """Wait for the purges under way, which other threads may have made, and write what is queued."""
         while self._writes:
             await asyncio.wait(self._writes)
-        if self._shared.backlog:
-            await self.drain()
+        await self.drain()

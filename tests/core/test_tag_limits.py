@@ -28,8 +28,9 @@ def test_the_bytes_are_bounded_too() -> None:
     assert bounded_tags(["x" * MOST_TAG_BYTES]) == normalise_tags(["x" * MOST_TAG_BYTES])
     assert bounded_tags(["x" * MOST_TAG_BYTES, "y"]) == (ALL,)
     assert bounded_tags(["ü" * MOST_TAG_BYTES]) == (ALL,)
-    assert not fits([path_tag("/" + "ü" * 300 + str(number)) for number in range(1_000)])
-    assert fits([path_tag("/" + "ü" * 200 + str(number)) for number in range(1_000)])
+    assert not fits([path_tag("/" + "ü" * 300 + str(number)) for number in range(8_000)])
+    assert fits([path_tag("/" + "ü" * 200 + str(number)) for number in range(8_000)])
+    assert not fits([path_tag("/\udcff" * 200 + str(number)) for number in range(8_000)])
 
 
 def test_it_stops_at_the_limit() -> None:
