@@ -158,10 +158,10 @@ class NoStamps(Replica):
 
 _LOSING_SERVERS = {"server_rate": 0.4, "relapses": 0.8, "processes": 5}
 _LATE_REPLIES = {
-    "slow": 0.3,
+    "slow": 0.5,
     "late_replies": True,
-    "server_rate": 1.0,
-    "relapses": 0.9,
+    "server_rate": 2.0,
+    "relapses": 1.0,
     "processes": 4,
     "mutation_rate": 4.0,
     "read_rate": 20.0,
@@ -191,7 +191,7 @@ ABLATIONS = (
     Ablation("no nonce", harsh=_LOSING_SERVERS, seed=10, nonces=False),
     Ablation("no lease", NoLease),
     Ablation("lease from the reply's arrival", LeaseFromReceipt, harsh={"slow": 0.1, "stall_rate": 0.1}, seed=15),
-    Ablation("old replies open terms", AnyReply, harsh=_LATE_REPLIES, seed=119),
+    Ablation("old replies open terms", AnyReply, harsh=_LATE_REPLIES),
     Ablation("lease from messages", LeaseFromMessages),
     Ablation("lease from any page", LeaseFromAnyPage, harsh=_PAGES),
     Ablation("done with a purge's first line", harsh=_PIECES, whole=False),

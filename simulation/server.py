@@ -216,7 +216,7 @@ class LogServer:
         if state.filled * 8 >= most_bytes:
             state.eighths, state.filled = (*state.eighths, state.seq), 0
             if len(state.eighths) == 8:
-                first = max(first, state.eighths[0])
+                first = state.eighths[0]
                 state.eighths = state.eighths[1:]
         over = first - self.base
         if over > 0:

@@ -102,22 +102,19 @@ if payload ~= '' then
   seq, nonce = seq + 1, fresh
   local number = string.format('%.0f', seq)
   local message = table.concat({'1', string.format('%.0f', term), tnonce, number, nonce, at}, ' ') .. '\\n' .. payload
-  redis.call('XADD', log, 'MAXLEN', most_lines, number .. '-0', 'n', nonce, 'm', message)
+  local eighths, filled, keep, least = s[11] or '', tonumber(s[12] or 0) + #message, 'MAXLEN', most_lines
+  if filled * 8 >= most_bytes then
+    eighths, filled = eighths .. ' ' .. number, 0
+    local oldest, rest = string.match(eighths, '^ (%d+)(' .. string.rep(' %d+', 7) .. ')$')
+    if oldest then eighths, keep, least = rest, 'MINID', id_of(oldest + 1) end
+  end
+  redis.call('XADD', log, keep, least, number .. '-0', 'n', nonce, 'm', message)
   local members = {}
   for i = 16, #ARGV do
     members[#members + 1], members[#members + 2] = number, (soft == '1' and 's' or 'h') .. ARGV[i]
     if #members >= 1000 or i == #ARGV then
       redis.call('ZADD', tags, unpack(members))
       members = {}
-    end
-  end
-  local eighths, filled = s[11] or '', tonumber(s[12] or 0) + #message
-  if filled * 8 >= most_bytes then
-    eighths, filled = eighths .. ' ' .. number, 0
-    local oldest, rest = string.match(eighths, '^ (%d+)(' .. string.rep(' %d+', 7) .. ')$')
-    if oldest then
-      redis.call('XTRIM', log, 'MINID', id_of(oldest + 1))
-      eighths = rest
     end
   end
   redis.call('HSET', state, 'seq', number, 'nonce', nonce, 'eighths', eighths, 'filled', string.format('%.0f', filled))

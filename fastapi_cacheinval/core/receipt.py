@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import filterfalse
 
 from fastapi_cacheinval.core.replica import LogEntry
-from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag
+from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag, reserved_in
 
 __all__ = ["Receipt", "receipt_of"]
 
@@ -34,8 +34,7 @@ class Receipt:
 
 def receipt_of(line: LogEntry) -> Receipt:
     """The receipt of a purge that stands in the log."""
-    # There may be very many tags, and few of them are reserved.
-    reserved = tuple(filter(is_reserved, line.tags))
+    reserved = reserved_in(line.tags)
     return Receipt(
         term=line.term.number,
         seq=line.seq,

@@ -31,6 +31,7 @@ __all__ = [
     "path_of",
     "path_tag",
     "render_value",
+    "reserved_in",
     "url_paths",
 ]
 
@@ -53,6 +54,11 @@ _MOST_DIGITS = 131_072
 def is_reserved(tag: str) -> bool:
     """Whether a tag is one of the cache's own, which are never shown."""
     return tag[:1] == _RESERVED
+
+
+def reserved_in(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """The reserved ones of them; where there are none, as in very large purges, each need not be looked at."""
+    return tuple(filter(is_reserved, tags)) if _RESERVED in "".join(tags) else ()
 
 
 def path_tag(path: str) -> str:
