@@ -19,6 +19,7 @@ from fastapi_cacheinval.framework.front import answered_at_front
 from fastapi_cacheinval.framework.guards import TOKEN_FIELD
 from fastapi_cacheinval.framework.lifespan import Lifespan
 from fastapi_cacheinval.framework.observed_hit import send_observed_hit
+from fastapi_cacheinval.framework.raw_hits import RawHits
 from fastapi_cacheinval.framework.route_target import raw_target
 from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.routes.middleware_stack import passes_through
@@ -29,6 +30,8 @@ logger = logging.getLogger("fastapi_cacheinval.middleware")
 
 # The only request fields that the front lookup looks at.
 _LOOKED_AT = frozenset({b"host", b"authorization", b"if-none-match", b"if-modified-since"})
+# A look at the routes takes a microsecond or two for each: the next one comes this many times later.
+_LOOK_SHARE = 100
 
 
 class CacheMiddleware:
@@ -90,6 +93,10 @@ class CacheMiddleware:
         self._downstream = downstream
         # While nobody records telemetry and no CDN is told anything, the common hit is answered on the spot.
         self._watched = downstream is not None
+        # When the routes were last looked at, and how long a front hit may trust that.
+        self._looked = self._look_every = 0.0
+        # The same for a server that answers before it makes a task.
+        self.raw_hits = RawHits(self._app_context, front_open=self._front_open, recorded=lambda: self._watched)
         self._looked_at = _LOOKED_AT | {TOKEN_FIELD} if engine.settings.read_your_writes else _LOOKED_AT
 
     def __repr__(self) -> str:
@@ -118,8 +125,7 @@ class CacheMiddleware:
                 stored = self._at(
                     (host, scope["path"], get("query_string", b""), get("scheme", "http"), get("root_path", ""))
                 ) or self._at_as_sent(scope, host)
-                if stored is not None and self._front_open():
-                    now = self._now()
+                if stored is not None and self._front_open(now := self._now()):
                     if (
                         plain
                         and isinstance(stored, StoredResponse)
@@ -148,15 +154,25 @@ class CacheMiddleware:
             return None
         return self._at((*raw_target(scope, host), scope.get("raw_path")))
 
-    def _front_open(self) -> bool:
-        """Whether the front lookup may answer now: the cache is on, and no dependency is overridden."""
+    def _front_open(self, now: float) -> bool:
+        """Whether the front lookup may answer now: the cache is on, nothing is overridden, and the app is the same."""
         if not self._core.enabled:
+            return False
+        # The same moment again is a clock that stands still: it tells nothing of how long ago the last look was.
+        if not 0 < now - self._looked < self._look_every and self._look(now):
             return False
         # A loop and no generator: this is on the path of every front hit.
         for provider in self._app_context.providers:  # noqa: SIM110
             if provider.dependency_overrides:
                 return False
         return True
+
+    def _look(self, now: float) -> bool:
+        """Look whether routes or layers were changed; the looks take a hundredth of the time at the most."""
+        changed = self._app_context.table.look()
+        self._looked = after = self._now()
+        self._look_every = _LOOK_SHARE * (after - now)
+        return changed
 
     def _prepare(self, scope: Scope) -> CacheinvalError | None:
         app_context = self._app_context

@@ -28,10 +28,12 @@ class Backlog:
     line goes by itself.
     """
 
-    __slots__ = ("_entries", "_last", "_most_entries", "_most_queued", "_most_tags", "_queued")
+    __slots__ = ("_entries", "_last", "_most_entries", "_most_queued", "_most_tags", "_queued", "_since")
 
     def __init__(self, most_entries: int = 10_000, most_tags: int = LINE_TAGS, most_queued: int = 100_000) -> None:
         self._entries: dict[int, tuple[tuple[str, ...], bool, tuple[int, ...]]] = {}
+        # Since when each waits.
+        self._since: dict[int, float] = {}
         self._last = 0
         self._queued = 0
         self._most_entries = most_entries
@@ -44,17 +46,25 @@ class Backlog:
     def __repr__(self) -> str:
         return f"<Backlog {len(self._entries)} purges>"
 
-    def add(self, tags: tuple[str, ...], *, soft: bool, fence: int | None = None) -> int:
+    @property
+    def oldest(self) -> float | None:
+        """Since when the oldest purge waits; None where none does."""
+        return next(iter(self._since.values()), None)
+
+    def add(self, tags: tuple[str, ...], *, soft: bool, fence: int | None = None, now: float = 0.0) -> int:
         """Queue a purge; the number names its entry."""
         fences = () if fence is None else (fence,)
         if len(self._entries) >= self._most_entries or self._queued + len(tags) > self._most_queued:
             fences = (*(each for entry in self._entries.values() for each in entry[2]), *fences)
+            now = min(now, next(iter(self._since.values()), now))
             self._entries.clear()
+            self._since.clear()
             self._queued = 0
             tags, soft = (ALL,), False
         self._last += 1
         self._queued += len(tags)
         self._entries[self._last] = (tags, soft, fences)
+        self._since[self._last] = now
         return self._last
 
     def due(self) -> Due | None:
@@ -91,6 +101,7 @@ class Backlog:
             return ()
         for entry in due.entries:
             self._queued -= len(self._entries.pop(entry)[0])
+            del self._since[entry]
         return due.fences
 
 

@@ -10,7 +10,7 @@ __all__ = ["Fences"]
 
 
 class Fences:
-    """Which tags are fenced, and since when. `last` has the last open fence of each tag.
+    """Which tags are fenced, and since when; as many as fences stand. `last` has the last open fence of each tag.
 
     More than `most_tags` tags at a time are fenced as everything: a fence is short, and it must not take long to set.
     """
@@ -24,6 +24,9 @@ class Fences:
         self._open: dict[int, tuple[str, ...]] = {}
         # The fences of a tag before its last one, oldest first; some of them may have been lifted.
         self._below: dict[str, list[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
 
     def __bool__(self) -> bool:
         return bool(self.last)

@@ -40,11 +40,6 @@ class Outcome(NamedTuple):
     detail: str | None = None
     overdue: float = 0.0
 
-    @property
-    def why(self) -> str | None:
-        """What stood in the way, or else why the request went forward; None for a plain hit."""
-        return self.detail or (None if self.reason is None else self.reason.value)
-
 
 def cache_status(outcome: Outcome) -> bytes:
     """The `Cache-Status` member for an outcome (RFC 9211)."""

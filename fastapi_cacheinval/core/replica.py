@@ -149,7 +149,6 @@ class Replica:
                 if self.apply_message(line, now) is Next.ASK:
                     return Next.ASK
             if reply.more:
-                # What has not been read yet may be a purge.
                 self._told = now
                 return Next.ASK
         if lease:
@@ -243,6 +242,11 @@ class Replica:
     def lift(self, fence: int) -> None:
         """End a fence, once its purge has a number and has been applied."""
         self._fences.lift(fence)
+
+    @property
+    def fences(self) -> int:
+        """How many fences stand."""
+        return len(self._fences)
 
     def fenced(self, tags: Iterable[str]) -> bool:
         """Whether any of the tags is fenced: then nothing from elsewhere, and no one else's fill, is taken."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["SourceState", "Statistics"]
 
@@ -43,6 +43,11 @@ class Statistics:
     `resets` how often everything had to be given up; `l2` counts what the second tier did, `downstream` the answers
     that a CDN in front was forbidden to keep because it could not be told all it needs, by reason. `sources` is the
     state of what is attached, by name: a `SourceState`, or the object itself where it has none.
+
+    `waiting` requests wait for another's forward now, here or on another replica; `max_refreshes` is the bound of
+    `refreshing`. `queue_age` is for how many seconds the oldest queued purge has waited, `fences` how many purges
+    that have no number yet forbid what is kept. `reset_causes` says why everything had to be given up, `mutations`
+    how those that purge were answered: `done`, `queued`, `late` or `refused`.
     """
 
     enabled: bool
@@ -76,6 +81,12 @@ class Statistics:
     l2: Mapping[str, int]
     downstream: Mapping[str, int]
     sources: Mapping[str, object]
+    waiting: int = 0
+    max_refreshes: int = 0
+    queue_age: float = 0.0
+    fences: int = 0
+    reset_causes: Mapping[str, int] = field(default_factory=dict[str, int])
+    mutations: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def far(self) -> Mapping[str, int]:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import AbstractContextManager
 from contextvars import Context
 from itertools import count
 from typing import Any, NamedTuple
@@ -234,31 +235,41 @@ class FillLocks:
     # -- leading --------------------------------------------------------------------------------
 
     async def lead(
-        self, find: Callable[[], Awaitable[Chosen]], deadline: float, wanted: Callable[[StoredResponse], bool]
+        self,
+        find: Callable[[], Awaitable[Chosen]],
+        deadline: float,
+        wanted: Callable[[StoredResponse], bool],
+        waits: Callable[[], AbstractContextManager[object]],
     ) -> Led:
-        """Take what is `wanted` of what `find` gives, or the right to forward; raises `TierUnavailable`."""
+        """Take what is `wanted` of what `find` gives, or the right to forward; raises `TierUnavailable`.
+
+        `waits` is entered once another replica turns out to have the lock, and left at the end.
+        """
         waited, look = False, _FIRST_LOOK
         owner = f"{self._owner}-{next(self._numbers)}"
-        while True:
-            stored, key, seen = await find()
-            if stored is not None and wanted(stored):
-                return Answered(stored, waited)
-            with self._expecting(key) as waking:
-                match await self._claimed(key, owner, seen):
-                    case Lock.GOT:
-                        return Granted(self._got(key, owner), stored)
-                    case Lock.REFUSED:
-                        return Refused(stored)
-                    case Lock.HELD:
-                        left = deadline - self._clock.now()
-                        if left <= 0 or not self._open():
-                            return Unavailable(stored, away=False)
-                        waited = True
-                        await within(self._clock, waking, min(look, left))
-                        look = min(look * 2, _LONGEST_LOOK)
-                    case Found():
-                        # Stored since it was looked for.
-                        pass
+        with contextlib.ExitStack() as waiting:
+            while True:
+                stored, key, seen = await find()
+                if stored is not None and wanted(stored):
+                    return Answered(stored, waited)
+                with self._expecting(key) as waking:
+                    match await self._claimed(key, owner, seen):
+                        case Lock.GOT:
+                            return Granted(self._got(key, owner), stored)
+                        case Lock.REFUSED:
+                            return Refused(stored)
+                        case Lock.HELD:
+                            left = deadline - self._clock.now()
+                            if left <= 0 or not self._open():
+                                return Unavailable(stored, away=False)
+                            if not waited:
+                                waited = True
+                                waiting.enter_context(waits())
+                            await within(self._clock, waking, min(look, left))
+                            look = min(look * 2, _LONGEST_LOOK)
+                        case Found():
+                            # Stored since it was looked for.
+                            pass
 
     def _got(self, key: bytes, owner: str) -> FillLock:
         gone = self._held.discard

@@ -146,6 +146,11 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flights)
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait, for any key."""
+        return sum(flight.waiting for flight in list(self._flights.values()))
+
     def lead(self, key: bytes) -> Flight | None:
         """Begin a flight for a key; None where one is under way."""
         if key in self._flights:

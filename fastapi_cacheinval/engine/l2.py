@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 from fastapi_cacheinval.core.keys import is_local
 from fastapi_cacheinval.core.replica import Term
@@ -79,6 +80,8 @@ class L2Tier:
         self._server_time = server_time
         self._roll_call = roll_call
         self._closed_until = 0.0
+        # How many requests wait for a forward of another replica.
+        self.waiting = 0
         self._asked: OrderedDict[bytes, None] = OrderedDict()
         self._locks = FillLocks(
             store,
@@ -114,12 +117,22 @@ class L2Tier:
         self._closed_until = self._clock.now() + _BREAK_SECONDS
         logger.debug("%s", error)
 
+    @contextmanager
+    def _timed(self, operation: str) -> Generator[None]:
+        began, outcome = self._clock.now(), "failed"
+        try:
+            yield
+            outcome = "done"
+        finally:
+            self._telemetry.l2_took(operation, self._clock.now() - began, outcome)
+
     # -- reading --------------------------------------------------------------------------------
 
     async def _read(self, key: bytes) -> tuple[Kept | None, bytes]:
         """What is stored under a key and may be used here, and the id of what was seen there."""
         asked = self._clock.now()
-        found = await self._store.read(key)
+        with self._timed("get"):
+            found = await self._store.read(key)
         return self._understood(key, found, asked)
 
     def _understood(self, key: bytes, found: Found | None, asked: float) -> tuple[Kept | None, bytes]:
@@ -183,14 +196,30 @@ class L2Tier:
         if is_local(key):
             return Unavailable(None, away=False)
 
+        waiting = False
+
         async def find() -> Chosen:
+            if waiting:
+                # One span is around all of them.
+                return await self._find(key, headers)
             with self._tracing.span("cacheinval.l2.get") as span:
                 chosen = await self._find(key, headers)
                 span.note("cacheinval.result", "miss" if chosen.stored is None else "hit")
             return chosen
 
+        @contextmanager
+        def waits() -> Generator[None]:
+            nonlocal waiting
+            waiting = True
+            self.waiting += 1
+            try:
+                with self._tracing.span("cacheinval.wait"):
+                    yield
+            finally:
+                self.waiting -= 1
+
         try:
-            return await self._locks.lead(find, deadline, wanted)
+            return await self._locks.lead(find, deadline, wanted, waits)
         except TierUnavailable as error:
             self._away(error)
             return Unavailable(None, away=True)
@@ -290,8 +319,15 @@ class L2Tier:
         term: Term,
         fill_lock: FillLock | None,
     ) -> None:
-        with self._tracing.span("cacheinval.l2.set", parent=stored.trace):
-            await self._written(key, stored, most_ms, record, term, fill_lock)
+        with self._tracing.span("cacheinval.l2.set", parent=stored.trace) as span:
+            try:
+                with self._timed("set"):
+                    written = await self._written(key, stored, most_ms, record, term, fill_lock)
+            except TierUnavailable as error:
+                self._away(error)
+                span.failed(error)
+                written = "unavailable"
+            span.note("cacheinval.outcome", written)
 
     async def _written(
         self,
@@ -301,23 +337,24 @@ class L2Tier:
         record: Kept | None,
         term: Term,
         fill_lock: FillLock | None,
-    ) -> None:
-        try:
-            if isinstance(record, VaryRecord):
-                data, life_ms = self._encoded(record, key, record.until, None, term)
-                if data:
-                    await self._store.write(key, data, life_ms)
-            data, life_ms = self._encoded(stored, stored.key, stored.usable_until, most_ms, term)
-            if fill_lock is not None and fill_lock.key == stored.key:
-                await fill_lock.release(data=data, life_ms=life_ms)
-            else:
-                if data:
-                    await self._store.write(stored.key, data, life_ms)
-                if fill_lock is not None:
-                    await fill_lock.release()
-            self._telemetry.l2("write")
-        except TierUnavailable as error:
-            self._away(error)
+    ) -> str:
+        if isinstance(record, VaryRecord):
+            data, life_ms = self._encoded(record, key, record.until, None, term)
+            if data:
+                await self._store.write(key, data, life_ms)
+        data, life_ms = self._encoded(stored, stored.key, stored.usable_until, most_ms, term)
+        if fill_lock is not None and fill_lock.key == stored.key:
+            await fill_lock.release(data=data, life_ms=life_ms)
+        else:
+            if data:
+                await self._store.write(stored.key, data, life_ms)
+            if fill_lock is not None:
+                await fill_lock.release()
+        if not data:
+            # Nobody could use it by now, or it cannot be put into bytes.
+            return "unwritten"
+        self._telemetry.l2("write")
+        return "stored"
 
     async def _released(self, fill_lock: FillLock) -> None:
         try:

@@ -15,8 +15,9 @@ from fastapi_cacheinval.core.log_types import LogEntry, Missed, Reply
 from fastapi_cacheinval.core.pieces import in_slices
 from fastapi_cacheinval.core.replica import Next
 from fastapi_cacheinval.engine.clocks import ended, within
-from fastapi_cacheinval.engine.log_observer import Applies
+from fastapi_cacheinval.engine.log_observer import Applies, cause_of
 from fastapi_cacheinval.engine.log_pages import Pages
+from fastapi_cacheinval.engine.log_queue import LogQueue
 from fastapi_cacheinval.engine.log_touch import Touch
 from fastapi_cacheinval.engine.log_writer import LogWriter, Shared
 from fastapi_cacheinval.errors import LogUnavailable
@@ -44,7 +45,7 @@ class Follower:
         # Whether the first word from the log has come, or has been waited for in vain.
         self._greeted = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._touch = Touch(bound)
+        self._touch = Touch(shared.observer, clock, bound=bound)
         self._wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next: asyncio.Future[bool] | None = None
         self._applies = Applies(shared.observer, shared.server_clock)
@@ -56,10 +57,9 @@ class Follower:
             ask=self._asked,
             take=self._take,
             settle=self._settled,
-            want=self.want,
             serving=lambda: self._serving,
-            context=context,
         )
+        self._queue = LogQueue(shared, self._touch, write=self.write, want=self.want, context=context)
         self._subscribed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     @property
@@ -95,7 +95,7 @@ class Follower:
 
     async def end(self, patience: float) -> None:
         """Stop; what is queued gets one last try of at most so many seconds."""
-        others = (self._pages.task, self._writer.draining)
+        others = (self._pages.task, self._queue.task)
         tasks = [*self._tasks, *(task for task in others if task is not None)]
         self._tasks.clear()
         await ended(tasks)
@@ -104,6 +104,7 @@ class Follower:
             async with asyncio.timeout(patience):
                 # Without its connection they would be lost.
                 await self._writer.finish()
+                await self._queue.drain()
         if self.forget():
             with contextlib.suppress(LogUnavailable):
                 await self.log.leave(self._shared.identity)
@@ -165,7 +166,9 @@ class Follower:
                 # Who only publishes asks once whether the log is there, and again after it was not.
                 settled = await self._settled() if self._serving or not self.connected else True
                 if settled and self._shared.backlog:
-                    self._writer.drain_soon()
+                    self._queue.begin()
+                elif settled:
+                    self._touch.returned()
             finally:
                 if waited is not None and not waited.done():
                     waited.set_result(settled)
@@ -232,13 +235,13 @@ class Follower:
             if term.number and replica.term != term:
                 # The server that numbered them may not have been the one that goes on.
                 for tags, soft in self._shared.recent.take(self._clock.now()):
-                    self._shared.queue(tags, soft=soft)
+                    self._shared.queue(tags, soft=soft, now=self._clock.now())
         if isinstance(reply, Missed) and not reset:
             for line in reply.lines:
                 if applied < line.seq <= reached and line != own:
                     self._applies.tell(line, self._clock.now(), late=True)
         if reset:
-            self._shared.observer.reset(reply.term.number)
+            self._touch.gave_up(cause_of(term, reply.term), replica.term)
             if self._serving and self._tasks:
                 self._pages.begin()
             # The log has not heard yet that this replica has let go of everything.
@@ -248,9 +251,12 @@ class Follower:
     def _heard(self, line: LogEntry) -> None:
         replica = self._replica
         with self._shared.lock:
-            before = replica.applied
+            before, generation = replica.applied, replica.generation
             following = replica.apply_message(line, self._clock.now())
             applied = replica.applied == line.seq != before
+            reset = replica.generation != generation
+        if reset:
+            self._touch.gave_up(cause_of(line.term, line.term), replica.term)
         if applied:
             self._applies.tell(line, self._clock.now(), late=False)
         if following is Next.ASK or line.prompt:

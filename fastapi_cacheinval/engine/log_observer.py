@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Protocol
 
-from fastapi_cacheinval.core.replica import LogEntry
+from fastapi_cacheinval.core.replica import LogEntry, Term
 
-__all__ = ["Applies", "ClockEstimate", "LogObserver"]
+__all__ = ["MEANT", "Applies", "ClockEstimate", "LogObserver", "Outage", "cause_of"]
+
+logger = logging.getLogger("fastapi_cacheinval.bus")
 
 # Seconds for which an estimate is taken for good, whatever came since.
 _LONGEST_TRUST = 60.0
@@ -28,9 +31,51 @@ class LogObserver(Protocol):
         """A purge that had been queued has its number."""
         ...
 
-    def reset(self, term: int) -> None:
-        """Everything that was kept had to be given up."""
+    def reset(self, term: int, cause: str) -> None:
+        """Everything that was kept had to be given up, because of what `cause_of` names."""
         ...
+
+
+MEANT = {
+    "start": "this replica has joined the log",
+    "new-term": "the log has begun anew",
+    "behind": "more lines are missing than the log has kept",
+    "conflict": "the log tells another story than it did",
+}
+"""Why everything is given up, in words."""
+
+
+class Outage:
+    """One time without the log, from when it was lost: said once when it is over."""
+
+    def __init__(self, began: float) -> None:
+        self._began = began
+        self.gave_up = False
+
+    def log(self, now: float, delivered: int) -> None:
+        """It is over, and so many queued purges have been written."""
+        seconds = now - self._began
+        logger.warning(
+            "in touch with the purge log again after %.1f s: %d queued purge(s) written; what was kept %s",
+            seconds,
+            delivered,
+            "is given up" if self.gave_up else "stays in use",
+            extra={
+                "cacheinval.connected": True,
+                "cacheinval.seconds": seconds,
+                "cacheinval.delivered": delivered,
+                "cacheinval.reset": self.gave_up,
+            },
+        )
+
+
+def cause_of(before: Term, said: Term) -> str:
+    """Which of the causes in `MEANT` it is: the replica was in the term `before`, and has heard of the term `said`."""
+    if not before.number:
+        return "start"
+    if said.number > before.number:
+        return "new-term"
+    return "behind" if said == before else "conflict"
 
 
 class ClockEstimate:

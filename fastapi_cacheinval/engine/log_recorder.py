@@ -22,12 +22,15 @@ class LogRecorder:
         """A purge of another replica was applied, `seconds` after the log took it; `late` without its message."""
         event = "missed" if late else "applied"
         self._counters.purged(event, len(line.tags), soft=line.soft, seconds=seconds)
-        self._tracing.point("cacheinval.apply", line.trace, event=event, soft=line.soft, seq=line.seq)
+        self._tracing.point(
+            "cacheinval.apply", line.trace, event=event, soft=line.soft, seq=line.seq, term=line.term.number
+        )
 
     def numbered(self, line: LogEntry) -> None:
         """A purge that had been queued has its number."""
         self._listeners.numbered(line)
 
-    def reset(self, term: int) -> None:
+    def reset(self, term: int, cause: str) -> None:
         """Everything that was kept had to be given up."""
-        self._counters.resets += 1
+        self._counters.resets[cause] += 1
+        self._tracing.point("cacheinval.reset", None, cause=cause, term=term)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 
+from fastapi_cacheinval.core.log_types import Term
+from fastapi_cacheinval.engine.log_observer import MEANT, LogObserver, Outage
+from fastapi_cacheinval.ports.clock import Clock
+
 __all__ = ["Touch"]
 
 logger = logging.getLogger("fastapi_cacheinval.bus")
@@ -15,12 +19,20 @@ _WORTH_SAYING = 4
 
 
 class Touch:
-    """`connected` is None before the first word from the log; `bound` is the length of a lease in seconds."""
+    """`connected` is None before the first word from the log; `bound` is the length of a lease in seconds.
 
-    __slots__ = ("_bound", "_failures", "_pause", "connected", "failed")
+    `delivered` counts the queued purges that are written, from the loss of the log until its return is told.
+    """
 
-    def __init__(self, bound: float) -> None:
+    __slots__ = ("_bound", "_clock", "_failures", "_observer", "_outage", "_pause", "connected", "delivered", "failed")
+
+    def __init__(self, observer: LogObserver, clock: Clock, *, bound: float) -> None:
+        self._observer = observer
+        self._clock = clock
         self._bound = bound
+        # Since the log was lost, until what that held up is done.
+        self._outage: Outage | None = None
+        self.delivered = 0
         self.connected: bool | None = None
         # Whether the last call failed.
         self.failed = False
@@ -36,21 +48,40 @@ class Touch:
     def lost(self, reason: str) -> None:
         """A call failed."""
         self.failed = True
-        if self.connected is not False:
-            self.connected = False
+        self.connected = False
+        if self._outage is None:
+            self._outage = Outage(self._clock.now())
+            self.delivered = 0
             logger.warning(
                 "out of touch with the purge log (%s): responses are kept for their first %g s only, purges are queued",
                 reason,
                 self._bound,
-                extra={"cacheinval.connected": False, "cacheinval.reason": reason},
+                extra={"cacheinval.connected": False, "cacheinval.cause": reason},
             )
 
     def found(self) -> None:
         """A call was answered."""
         self.failed, self._pause = False, _FIRST_PAUSE
-        if self.connected is False:
-            logger.warning("in touch with the purge log again", extra={"cacheinval.connected": True})
         self.connected = True
+
+    def returned(self) -> None:
+        """Say once of an outage that all which it held up has been read and written."""
+        outage, self._outage = self._outage, None
+        if outage is not None:
+            outage.log(self._clock.now(), self.delivered)
+
+    def gave_up(self, cause: str, term: Term) -> None:
+        """Everything that was kept is given up, because of what `cause_of` names."""
+        self._observer.reset(term.number, cause)
+        if self._outage is not None:
+            self._outage.gave_up = True
+        elif cause != "start":
+            logger.info(
+                "everything that was kept is given up: %s (term %d)",
+                MEANT[cause],
+                term.number,
+                extra={"cacheinval.cause": cause, "cacheinval.term": term.number},
+            )
 
     def heard(self) -> None:
         """The subscription gave a sign of life."""

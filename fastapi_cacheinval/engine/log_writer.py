@@ -2,7 +2,6 @@
 
 The rules: a purge is done when all its lines stand in one term and this replica has applied them there, and until then
 it is not; what could not be written waits in one queue for the process, fenced, and is written by whichever loop can.
-No purge waits for the queue, and in it none waits for one that fails.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from contextvars import Context
 
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
 from fastapi_cacheinval.core.log_types import LogEntry, Reply
@@ -23,8 +21,6 @@ from fastapi_cacheinval.ports.log import Answer, Proposal
 __all__ = ["LogWriter", "Shared", "in_one_term"]
 
 _MOST_WRITES = 3
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 1.0
 _MOST_CAUSES = 1_000
 _MOST_LINKED = 16
 
@@ -48,11 +44,11 @@ class Shared:
         # Several event loops, each in a thread of its own, may follow for one replica.
         self.lock = threading.Lock()
 
-    def queue(self, tags: tuple[str, ...], *, soft: bool, trace: tuple[tuple[str, str], ...] = ()) -> None:
+    def queue(self, tags: tuple[str, ...], *, soft: bool, now: float, trace: tuple[tuple[str, str], ...] = ()) -> None:
         """Have a purge written when the log can be reached; until then its tags are fenced; under the lock."""
         # A soft purge asks for stale answers; nothing has to be refused for it.
         fence = None if soft else self.replica.fence(tags)
-        entry = self.backlog.add(tags, soft=soft, fence=fence)
+        entry = self.backlog.add(tags, soft=soft, fence=fence, now=now)
         if trace:
             self._causes[entry] = trace
             if len(self._causes) > _MOST_CAUSES:
@@ -82,8 +78,8 @@ class LogWriter:
     """Writes purges by way of one follower.
 
     `ask` has the log asked and written to, and gives when that was sent; `take` applies what it says; `settle` asks and
-    applies until there is nothing more, and tells whether that went well; `want` has that done soon; `serving` tells
-    whether the follower holds a lease. `context` is for the task that writes what is queued, `draining`.
+    applies until there is nothing more, and tells whether that went well; `serving` tells whether the follower holds a
+    lease.
     """
 
     def __init__(
@@ -95,9 +91,7 @@ class LogWriter:
         ask: Callable[[Proposal | None], Awaitable[tuple[Answer, float]]],
         take: Callable[[Reply, float, LogEntry | None], Awaitable[bool]],
         settle: Callable[[], Awaitable[bool]],
-        want: Callable[[], None],
         serving: Callable[[], bool],
-        context: Context,
     ) -> None:
         self._shared = shared
         self._applies = applies
@@ -105,13 +99,9 @@ class LogWriter:
         self._ask = ask
         self._take = take
         self._settle = settle
-        self._want = want
         self._serving = serving
-        self._context = context
         # Those who wait for lines that they have written read what was before them together.
         self._reading = asyncio.Lock()
-        self.draining: asyncio.Task[None] | None = None
-        self._pause = _FIRST_PAUSE
         # One for each purge that is being written.
         self._writes: set[asyncio.Future[None]] = set()
 
@@ -152,42 +142,7 @@ class LogWriter:
                 raise LogUnavailable("what was written before the purge could not be read")
         return replica.term == line.term and replica.applied >= line.seq
 
-    def drain_soon(self) -> None:
-        """Have a task write what is queued: it holds up no heartbeat, and heartbeats start it again."""
-        if self.draining is None or self.draining.done():
-            self.draining = asyncio.get_running_loop().create_task(self._drain(), context=self._context.copy())
-
-    async def _drain(self) -> None:
-        if await self.drain():
-            self._pause = _FIRST_PAUSE
-            return
-        # Whether the log is there at all is for the heartbeat to find out.
-        self._want()
-        await asyncio.sleep(self._pause)
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        self._want()
-
-    async def drain(self) -> bool:
-        """Write what is queued; False where the log was out of reach, or would not take what came first."""
-        backlog = self._shared.backlog
-        while True:
-            with self._shared.lock:
-                due = backlog.due()
-            if due is None:
-                return True
-            try:
-                line = await self.write(Proposal(due.tags, due.soft, self._shared.causes(due)))
-            except LogUnavailable:
-                with self._shared.lock:
-                    backlog.postpone(due)
-                return False
-            with self._shared.lock:
-                for fence in backlog.written(due):
-                    self._shared.replica.lift(fence)
-            self._shared.observer.numbered(line)
-
     async def finish(self) -> None:
-        """Wait for the purges under way, which other threads may have made, and write what is queued."""
+        """Wait for the purges under way, which other threads may have made."""
         while self._writes:
             await asyncio.wait(self._writes)
-        await self.drain()

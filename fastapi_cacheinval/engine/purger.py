@@ -80,12 +80,13 @@ class Purger:
                 prompt = self.prompt or wait == "all"
                 line = await self._bus.publish(Proposal(tags, soft, span.carrier, prompt=prompt))
                 span.note("cacheinval.seq", line.seq)
+                span.note("cacheinval.term", line.term.number)
         except PurgeNotDelivered:
             self._telemetry.purged("queued", len(tags), soft=soft)
             raise
         receipt = self._listeners.published(line)
         if wait == "all":
-            replicas = await self._bus.applied_by_all(line)
+            replicas = await self._barrier(line, span.trace)
             receipt = replace(receipt, replicas=replicas, seconds=self._clock.now() - began)
         await self._listeners.tell(receipt)
         return receipt
@@ -109,8 +110,15 @@ class Purger:
         same = replica.term.number == receipt.term
         # A later term began with everything given up: who has come as far as this replica has given up that as well.
         line = LogEntry(replica.term, receipt.seq if same else replica.applied, "", (), receipt.soft, 0.0)
-        replicas = await self._bus.applied_by_all(line)
+        replicas = await self._barrier(line, "")
         return replace(receipt, replicas=replicas, seconds=self._clock.now() - began)
+
+    async def _barrier(self, line: LogEntry, purge: str) -> int:
+        """Wait for every replica; how many there are. `purge` is the `traceparent` of what is waited for."""
+        with self._tracing.span("cacheinval.barrier", parent=purge) as span:
+            replicas = await self._bus.applied_by_all(line)
+            span.note("cacheinval.replicas", replicas)
+        return replicas
 
     def in_thread(self, work: Callable[[], Coroutine[Any, Any, Receipt]], timeout: float) -> Receipt:
         """Make a purge for a thread without a loop: on a loop that runs the cache, or else on one of its own."""

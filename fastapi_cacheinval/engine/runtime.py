@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, MutableMapping
 from contextvars import Context
@@ -19,8 +18,6 @@ from fastapi_cacheinval.errors import CacheNotRunning
 from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["Runtime", "Runtimes", "runtime_here"]
-
-logger = logging.getLogger("fastapi_cacheinval.refresh")
 
 _MOST_PAUSES = 10_000
 # Real seconds that a cancelled refresh has to clean up after itself.
@@ -51,7 +48,7 @@ class Runtime:
         self._refresh_timeout = refresh_timeout
         self._refreshes: dict[bytes, asyncio.Task[None]] = {}
         self._back_offs: OrderedDict[bytes, BackOff] = OrderedDict()
-        self._log_once = LogOnce()
+        self.log_once = LogOnce()
         self._owned: set[asyncio.Task[Any]] = set()
         self.closing = False
         # Whether its start is over, and it may answer requests.
@@ -59,6 +56,11 @@ class Runtime:
         # Who keeps it running: `start()`, or so many `async with` blocks.
         self.pinned = False
         self.users = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for another's forward, here or on another replica."""
+        return self.flights.waiting + (0 if self.l2 is None else self.l2.waiting)
 
     @property
     def refreshing(self) -> int:
@@ -96,9 +98,18 @@ class Runtime:
         if len(self._back_offs) > _MOST_PAUSES:
             self._back_offs.popitem(last=False)
 
-    def refresh(self, key: bytes, work: Callable[[], Coroutine[Any, Any, str]], done: Callable[[str], None]) -> None:
-        """Run one background refresh; `work` gives its outcome, `done` is told it."""
-        task = self.loop.create_task(self._run(key, work, done), context=self._context.copy())
+    def refresh(
+        self,
+        key: bytes,
+        work: Callable[[], Coroutine[Any, Any, str]],
+        done: Callable[[str], None],
+        cut: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Run one background refresh; `work` gives its outcome, `done` is told it.
+
+        `cut` is told why before `work` is cancelled: `timeout`, or `cancelled` with all others. `work` logs its errors.
+        """
+        task = self.loop.create_task(self._run(key, work, done, cut), context=self._context.copy())
         self._refreshes[key] = task
         task.add_done_callback(lambda _: self._never_began(key, task, done))
 
@@ -108,24 +119,27 @@ class Runtime:
             del self._refreshes[key]
             done("cancelled")
 
-    async def _run(self, key: bytes, work: Callable[[], Coroutine[Any, Any, str]], done: Callable[[str], None]) -> None:
+    async def _run(
+        self,
+        key: bytes,
+        work: Callable[[], Coroutine[Any, Any, str]],
+        done: Callable[[str], None],
+        cut: Callable[[str], None],
+    ) -> None:
         outcome = "failed"
         inner = self.loop.create_task(work())
         try:
             in_time = await within(self._clock, inner, self._refresh_timeout)
             outcome = inner.result() if in_time else "timeout"
-            if outcome == "stored":
-                self._log_once.well("refreshes")
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
-        except Exception:
-            # A refresh has no client to tell; the stored response stays in use.
-            level = self._log_once.level("refreshes")
-            logger.log(level, "a background refresh failed", exc_info=True)
+        except Exception:  # noqa: BLE001, S110  # `work` has logged it, and there is no client to tell
+            pass
         finally:
             self._refreshes.pop(key, None)
             if not inner.done():
+                cut(outcome)
                 inner.cancel()
                 await asyncio.wait((inner,), timeout=_LAST_WORD)
             done(outcome)

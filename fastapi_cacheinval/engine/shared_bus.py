@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.log import Proposal, SharedLog
 
 __all__ = ["SharedBus"]
+
+logger = logging.getLogger("fastapi_cacheinval.bus")
 
 _FIRST_LOOK = 0.002
 _LONGEST_LOOK = 0.05
@@ -95,7 +98,13 @@ class SharedBus:
 
     def _queued(self, claim: Proposal, reason: str) -> PurgeNotDelivered:
         with self._shared.lock:
-            self._shared.queue(claim.tags, soft=claim.soft, trace=claim.trace)
+            self._shared.queue(claim.tags, soft=claim.soft, now=self._clock.now(), trace=claim.trace)
+        logger.debug(
+            "a purge of %d tag(s) is queued: %s",
+            len(claim.tags),
+            reason,
+            extra={"cacheinval.soft": claim.soft, "cacheinval.cause": reason},
+        )
         return PurgeNotDelivered(claim.tags, reason)
 
     async def _publish_once(self, claim: Proposal) -> LogEntry:
@@ -156,4 +165,6 @@ class SharedBus:
 
     def state(self) -> BusState:
         connected = any(follower.connected for follower in self._followers.values())
-        return BusState(connected=connected, queue_length=len(self._shared.backlog))
+        with self._shared.lock:
+            backlog = self._shared.backlog
+            return BusState(connected=connected, queue_length=len(backlog), oldest=backlog.oldest)

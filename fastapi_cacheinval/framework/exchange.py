@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_cacheinval.core.outcome import Outcome
+from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.engine.request_tags import Answering, Changes, RequestTags
@@ -18,7 +19,7 @@ from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields
 from fastapi_cacheinval.framework.receiving import Receiving
 from fastapi_cacheinval.framework.refresh import RefreshOrder
-from fastapi_cacheinval.framework.server_spans import name_route
+from fastapi_cacheinval.framework.server_spans import Contrib, contrib_outside, name_route
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.ports.tracing import Seen
@@ -40,10 +41,15 @@ class Exchange:
     refresh: RefreshOrder | None = None
     # The request as tracing sees it, where anybody records.
     seen: Seen | None = None
+    # Who observes it from outside of the middleware, besides FastAPI itself.
+    contrib: Contrib | None = None
     # Where the answer leaves, if a CDN in front is told about it.
     cdn_fields: CDNFields | None = None
     # What code without the request at hand finds it by.
     answering: Answering | None = None
+    # Whether the cache was asked, and whether it has been said what came of that.
+    _asked: bool = False
+    _told: bool = False
     _bag: RequestTags | None = None
 
     def __init__(
@@ -79,6 +85,8 @@ class Exchange:
             self.cdn_fields = cdn_fields
         if app_context.cache.tracing.on:
             self.seen = app_context.cache.tracing.enter(self.client_headers)
+        if app_context.observed:
+            self.contrib = contrib_outside(scope)
 
     @property
     def ours(self) -> Send:
@@ -116,11 +124,6 @@ class Exchange:
         return target
 
     @property
-    def server(self) -> Send:
-        """The `send` that came with the request."""
-        return self._sent_by if self.cdn_fields is None else self.cdn_fields.server
-
-    @property
     def trace(self) -> str:
         """The `traceparent` of the request, empty where nobody records it."""
         return "" if self.seen is None else self.seen.trace
@@ -131,6 +134,7 @@ class Exchange:
 
     def looks_up(self) -> None:
         """The request turns out to be cacheable."""
+        self._asked = True
         if self.seen is not None and self.refresh is None:
             self.seen.cacheable()
 
@@ -157,17 +161,42 @@ class Exchange:
             return
         if self.cdn_fields is not None:
             self.cdn_fields.answered(outcome, stored or filled, self.plan)
+        self._count(outcome, stored)
+
+    def _count(self, outcome: Outcome, stored: StoredResponse | None = None) -> None:
+        if self._told:
+            # A layer may have the route answer twice.
+            return
+        self._told = True
         route = self.route if stored is None or stored.route is None else stored.route
         self.app_context.counters.answered(outcome, route)
         if self.app_context.observed:
-            self.described(outcome, stored)
+            self.described(outcome, stored, route)
             if route is not None:
-                name_route(self.scope, self.server, route, routed=self.plan is not None)
+                name_route(self.scope, self.contrib, route, routed=self.plan is not None)
 
-    def described(self, outcome: Outcome, stored: StoredResponse | None = None) -> None:
+    def over(self, error: BaseException | None = None) -> None:
+        """The request has ended, by this error if there is one; harmless twice."""
+        if error is not None:
+            self.unanswered("cancelled" if isinstance(error, CancelledError) else "failed")
+        else:
+            self.unanswered("incomplete" if self._asked else "refused")
+        if self.seen is not None:
+            self.seen.left(error)
+
+    def unanswered(self, why: str) -> None:
+        """Count a cacheable request of which nothing else has been said: each one is counted once."""
+        if not self._told and self.refresh is None and (self._asked or self._is_for_cached_route()):
+            self._count(Outcome(Result.MISS if self._asked else Result.BYPASS, detail=why))
+
+    def _is_for_cached_route(self) -> bool:
+        """Whether the request came to a route with a policy, although the cache was not asked."""
+        return False
+
+    def described(self, outcome: Outcome, stored: StoredResponse | None = None, route: str | None = None) -> None:
         """Say the outcome of the request's span."""
         if self.seen is not None:
-            self.seen.answered(outcome, "" if stored is None else stored.trace)
+            self.seen.answered(outcome, "" if stored is None else stored.trace, route)
 
 
 class _Runs(Protocol):
@@ -175,9 +204,6 @@ class _Runs(Protocol):
 
     @property
     def app_context(self) -> AppContext: ...
-
-    @property
-    def seen(self) -> Seen | None: ...
 
     @property
     def answering(self) -> Answering | None: ...
@@ -191,6 +217,8 @@ class _Runs(Protocol):
 
     async def failed(self, error: BaseException) -> bool: ...
 
+    def over(self, error: BaseException | None = None) -> None: ...
+
 
 async def run_app(exchange: _Runs, scope: Scope, app: ASGIApp | None = None) -> None:
     """Let the app, or a route of it, have a request, and end the exchange as that ends."""
@@ -199,6 +227,7 @@ async def run_app(exchange: _Runs, scope: Scope, app: ASGIApp | None = None) -> 
         await (exchange.app_context.app if app is None else app)(scope, exchange.receive, exchange.send)
     except BaseException as error:
         if not await exchange.failed(error):
+            exchange.over(error)
             raise
     else:
         await exchange.ended()
@@ -207,5 +236,4 @@ async def run_app(exchange: _Runs, scope: Scope, app: ASGIApp | None = None) -> 
         exchange.receive.end()
         if exchange.answering is not None:
             exchange.answering.end()
-        if exchange.seen is not None:
-            exchange.seen.left()
+        exchange.over()

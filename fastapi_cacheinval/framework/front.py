@@ -31,7 +31,7 @@ async def answered_at_front(app_context: AppContext, scope: Scope, send: Send, k
     if refresh and not cache.running:
         return False
     outcome = engine.outcome(stored, result, None, now)
-    seen = watch(app_context, scope, send, stored, outcome) if app_context.observed else None
+    seen = watch(app_context, scope, stored, outcome) if app_context.observed else None
     if refresh:
         cause = "" if seen is None else seen.trace
         order_refresh(app_context, cache.runtime, scope, [*scope["headers"]], stored, cause)

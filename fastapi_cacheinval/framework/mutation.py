@@ -159,6 +159,7 @@ class Mutation(Purging):
         late = purge == b"queued"
         if self._undelivered is not None:
             purge = b"queued"
+        self.app_context.counters.mutations["late" if late else purge.decode()] += 1
         fields = [*message.get("headers", ()), (b"cacheinval-purge", purge)]
         if purge == b"queued":
             outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
@@ -321,6 +322,7 @@ async def refuse(mutation: Mutation, send: Send) -> None:
     """Answer 503: what cannot be purged is not written."""
     settings = mutation.app_context.engine.settings
     outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
+    mutation.app_context.counters.mutations["refused"] += 1
     mutation.described(outcome)
     body = b"The cache's log is out of reach, and nothing is changed that could not be invalidated."
     fields = [

@@ -8,21 +8,21 @@ from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import cdn_fields_of
-from fastapi_cacheinval.framework.server_spans import name_route
+from fastapi_cacheinval.framework.server_spans import contrib_outside, name_route
 from fastapi_cacheinval.ports.tracing import Seen
 
 __all__ = ["send_observed_hit", "watch"]
 
 
-def watch(app_context: AppContext, scope: Scope, send: Send, stored: StoredResponse, outcome: Outcome) -> Seen | None:
+def watch(app_context: AppContext, scope: Scope, stored: StoredResponse, outcome: Outcome) -> Seen | None:
     """Say of the request's span, and of the server's metrics, what a front hit is."""
     if stored.route is not None:
-        name_route(scope, send, stored.route, routed=False)
+        name_route(scope, contrib_outside(scope), stored.route, routed=False)
     tracing = app_context.cache.tracing
     if not tracing.on:
         return None
     seen = tracing.enter(scope["headers"])
-    seen.answered(outcome, stored.trace)
+    seen.answered(outcome, stored.trace, stored.route)
     return seen
 
 
@@ -32,7 +32,7 @@ async def send_observed_hit(
     """Answer with a fresh response that nothing can concern: what the middleware does inline where nobody looks on."""
     age, ttl = now - stored.created, int(stored.fresh_until - now)
     outcome = Outcome(Result.HIT, "l1", None, age, ttl)
-    seen = watch(app_context, scope, send, stored, outcome) if app_context.observed else None
+    seen = watch(app_context, scope, stored, outcome) if app_context.observed else None
     cdn_fields = cdn_fields_of(app_context, scope, send)
     if cdn_fields is not None:
         cdn_fields.answered(outcome, stored, None)

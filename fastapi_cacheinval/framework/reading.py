@@ -33,6 +33,8 @@ from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 __all__ = ["AtRoute", "Read", "order_refresh"]
 
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
+# A guard answers with an error, or with a redirect to a login.
+_REFUSED = 300
 # What a fill changes in the scope of a request.
 _HIDDEN = ("headers", "extensions")
 
@@ -85,7 +87,20 @@ class Read(Exchange):
     # A plain method that returns the responder's awaitable: no frame of its own on the way out.
     def send(self, message: Message) -> Awaitable[None]:
         """Take one message of the app's."""
-        return self._responder(message)
+        responder = self._responder
+        if type(responder) is Direct and not self._asked and message.get("status", 0) >= _REFUSED:
+            # The server's span may end with the response.
+            self.unanswered("refused")
+        return responder(message)
+
+    def _is_for_cached_route(self) -> bool:
+        if self._mutation is not None or self.scope["method"] != "GET":
+            return False
+        plan = self._entered_plan or self.app_context.table.plan_for(self.scope, self.arrived)
+        if plan is None or plan.policy is None:
+            return False
+        self.plan = plan
+        return True
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """`invalidates()` is inert on a safe method, unless a layer or a router has made an unsafe one of it."""
@@ -106,7 +121,8 @@ class Read(Exchange):
         if plan is None or not plan.layered:
             await handle(scope, receive, send)
             return
-        self._came_to_route = self._hides = True
+        # What stands at the route says what became of the request.
+        self._came_to_route = self._hides = self._told = True
         # Whoever waits for what the headers would have said need not: the policy is asked, with the layers' fields.
         Read._leave_fill(self, scope)
         spoken = Spoken(send, plan.policy)
@@ -246,11 +262,10 @@ class AtRoute(Read):
             closed=around.closed,
         )
         self._spoken = spoken
-        self._server = around.server
         self._entered: Scope = {key: scope[key] for key in _HIDDEN if key in scope}
         # What it knew when it came, and how it is made again, all layers included.
         self.mark, self.began, self.arrived = around.mark, around.began, around.arrived
-        self.seen = around.seen
+        self.seen, self.contrib = around.seen, around.contrib
         # Its conditions are about what comes out of the layers.
         self.client_headers = [pair for pair in around.client_headers if pair[0] not in CONDITIONAL_FIELDS]
 
@@ -264,11 +279,6 @@ class AtRoute(Read):
         if target is not None:
             self._spoken.when_untouched(lambda: self.app_context.engine.remember_target(target, key))
         return None
-
-    @property
-    def server(self) -> Send:
-        """What the server gave: layers have a `send` of their own."""
-        return self._server
 
     @property
     def _at_route(self) -> bool:

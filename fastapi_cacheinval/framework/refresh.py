@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from typing import Any, cast
@@ -19,6 +20,8 @@ from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.grammar.fields import lower_names, values
 from fastapi_cacheinval.grammar.retry_after import parse_retry_after
 
+logger = logging.getLogger("fastapi_cacheinval.refresh")
+
 __all__ = ["RefreshOrder", "again", "caller_of", "lead_in_background"]
 
 _RENEWED = frozenset({"stored", "found"})
@@ -32,11 +35,11 @@ _TRACE = frozenset({b"traceparent", b"tracestate"})
 class RefreshOrder:
     """What makes a request a background refresh: the flight that it leads, and how it ended."""
 
-    __slots__ = ("_answered", "_flight", "_taken", "outcome")
+    __slots__ = ("_answered", "_cut", "_flight", "_taken", "outcome")
 
     def __init__(self, flight: Flight) -> None:
         self._flight = flight
-        self._taken = False
+        self._taken = self._cut = False
         self._answered: list[tuple[bytes, bytes]] = []
         self.outcome = "failed"
 
@@ -47,7 +50,12 @@ class RefreshOrder:
 
     def came(self, outcome: str) -> None:
         """How the refresh ends."""
-        self.outcome = outcome
+        if not self._cut:
+            self.outcome = outcome
+
+    def cut(self, outcome: str) -> None:
+        """It is ended from outside, whatever comes of it yet."""
+        self.outcome, self._cut = outcome, True
 
     async def hear(self, message: Message) -> None:
         """Take what the app says, in place of a client: only how long it asks to be left alone is of use."""
@@ -110,14 +118,22 @@ def lead_in_background(
     async def refresh() -> str:
         nonlocal begun
         begun = True
-        tracing = app_context.cache.tracing
-        with tracing.span("cacheinval.refresh", link=cause) as span:
-            if not await _found_in_l2(app_context, runtime, flight, order, newer_than):
-                try:
-                    await forward(order)
-                finally:
-                    order.let_go()
-            span.note("cacheinval.outcome", order.outcome)
+        with app_context.cache.tracing.span("cacheinval.refresh", link=cause) as span:
+            try:
+                if not await _found_in_l2(app_context, runtime, flight, order, newer_than):
+                    try:
+                        await forward(order)
+                    finally:
+                        order.let_go()
+            except Exception:
+                # A refresh has no client to tell; the stored response stays in use.
+                order.came("failed")
+                logger.log(runtime.log_once.level("refreshes"), "a background refresh failed", exc_info=True)
+                raise
+            finally:
+                span.note("cacheinval.outcome", order.outcome)
+        if order.outcome == "stored":
+            runtime.log_once.well("refreshes")
         return order.outcome
 
     def ended(outcome: str) -> None:
@@ -129,7 +145,7 @@ def lead_in_background(
         elif outcome in _RENEWED:
             runtime.renewed(key)
 
-    runtime.refresh(key, refresh, ended)
+    runtime.refresh(key, refresh, ended, order.cut)
     return True
 
 

@@ -3,29 +3,58 @@
 Three kinds are known. FastAPI's own telemetry keeps the route in the scope, and learns it from the router.
 `opentelemetry-instrumentation-fastapi` finds the route before the request goes in, and its older metrics look at
 `scope["route"]` afterwards, as Starlette's own middleware does. `opentelemetry-instrumentation-asgi` knows no routes:
-the attributes of its metrics are in a variable of the `send` that it passes on. Each hook is tried, and does nothing
-where a release has come to look different.
+the span and the attributes of its metrics are variables of its `__call__`, which is further up the stack of calls when
+a request comes in, whatever `send` the layers in between have made. Each hook is tried, and does nothing where a
+release has come to look different.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from typing import Any
+import sys
+from typing import Any, NamedTuple
 
-from opentelemetry.trace import SpanKind
-from starlette.types import Scope, Send
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind
+from starlette.types import Scope
 
 from fastapi_cacheinval.routes.fastapi_private import route_selected
 
-__all__ = ["name_route"]
+__all__ = ["Contrib", "contrib_outside", "name_route"]
 
 logger = logging.getLogger("fastapi_cacheinval.telemetry")
 
 _ROUTE = "http.route"
-# Layers outside ours that have a `send` of their own between us and the instrumentation.
-_MOST_LAYERS = 12
-_OF_CONTRIB = "OpenTelemetryMiddleware._get_otel_send."
+_MODULE = "opentelemetry.instrumentation.asgi"
+_CALL = "OpenTelemetryMiddleware.__call__"
+# Calls between the instrumentation and the cache: a layer takes two or three.
+_MOST_CALLS = 60
+
+
+class Contrib(NamedTuple):
+    """What a contrib instrumentation has made of a request: its span, and the attributes of its metrics if known."""
+
+    span: Span
+    attributes: dict[str, Any] | None
+
+
+def contrib_outside(scope: Scope) -> Contrib | None:
+    """The contrib instrumentation that a request has come through, asked as it comes in; None without one.
+
+    A layer that runs the app in a task of its own hides all but the span.
+    """
+    if _MODULE not in sys.modules or scope.get("fastapi.telemetry") is not None:
+        return None
+    frame = sys._getframe(1)  # noqa: SLF001
+    for _ in range(_MOST_CALLS):
+        if frame.f_code.co_qualname == _CALL and frame.f_globals.get("__name__") == _MODULE:
+            variables = frame.f_locals
+            span, attributes = variables.get("span"), variables.get("attributes")
+            return Contrib(span, attributes) if isinstance(span, Span) and isinstance(attributes, dict) else None
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return Contrib(trace.get_current_span(), None)
 
 
 class _Route:
@@ -37,42 +66,27 @@ class _Route:
         self.path = self.path_format = template
 
 
-def name_route(scope: Scope, send: Send, template: str, *, routed: bool) -> None:
+def name_route(scope: Scope, contrib: Contrib | None, template: str, *, routed: bool) -> None:
     """Give the server's span and metrics of this request its route; `routed` says that the router has seen it."""
     try:
         if not routed:
             scope["route"] = _Route(template)
             route_selected(scope, template)
-        if scope.get("fastapi.telemetry") is None:
-            _name_for_contrib(scope, send, template)
+        if contrib is not None:
+            _name_for_contrib(scope, contrib, template)
     except Exception:
         # Nobody's request fails for want of a name.
         logger.debug("the route of a hit could not be told to the server's span", exc_info=True)
 
 
-def _name_for_contrib(scope: Scope, send: Send, template: str) -> None:
-    variables = _variables_of_contrib(send)
-    attributes, span = variables.get("duration_attrs"), variables.get("server_span")
-    if not isinstance(attributes, dict) or _ROUTE in attributes:
+def _name_for_contrib(scope: Scope, contrib: Contrib, template: str) -> None:
+    span, attributes = contrib
+    # A span that has its route keeps it: `opentelemetry-instrumentation-fastapi` has found it.
+    if _ROUTE in (attributes or {}) or _ROUTE in (getattr(span, "attributes", None) or {}):
         return
-    attributes[_ROUTE] = template
+    if attributes is not None:
+        attributes[_ROUTE] = template
     # The span belongs to a trace that has another server's span where its kind is another.
-    if span is not None and span.is_recording() and getattr(span, "kind", None) is SpanKind.SERVER:
+    if span.is_recording() and getattr(span, "kind", None) is SpanKind.SERVER:
         span.set_attribute(_ROUTE, template)
         span.update_name(f"{scope['method']} {template}")
-
-
-def _variables_of_contrib(send: Any) -> dict[str, Any]:
-    """The variables of the instrumentation's `send`, wherever it stands outside of this one; none without it."""
-    for _ in range(_MOST_LAYERS):
-        code, closure = getattr(send, "__code__", None), getattr(send, "__closure__", None)
-        if code is None or closure is None:
-            break
-        variables: dict[str, Any] = {}
-        for name, cell in zip(code.co_freevars, closure, strict=True):
-            with contextlib.suppress(ValueError):
-                variables[name] = cell.cell_contents
-        if code.co_qualname.startswith(_OF_CONTRIB):
-            return variables
-        send = variables.get("send")
-    return {}

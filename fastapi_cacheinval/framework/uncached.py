@@ -7,10 +7,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fastapi_cacheinval.core.decide import Reason
+from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.dependencies import Cached, Invalidates, Tags
+from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.routes.table import RouteTable
 
 __all__ = ["Uncached"]
+
+_UNKNOWN = Outcome(Result.BYPASS, reason=Reason.BYPASS, detail="unknown-route")
 
 
 class _Unheard:
@@ -27,13 +32,15 @@ class Uncached:
     not kept, and from then on no path is taken for one without.
     """
 
-    def __init__(self, table: RouteTable) -> None:
+    def __init__(self, table: RouteTable, telemetry: Telemetry) -> None:
         self._table = table
+        self._telemetry = telemetry
         self.tags: Tags = _Unheard()
 
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """The path has a cached route."""
         self._table.doubt()
+        self._telemetry.answered(_UNKNOWN, None)
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """`invalidates()` is inert on a safe method."""

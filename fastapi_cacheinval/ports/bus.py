@@ -11,10 +11,14 @@ __all__ = ["Bus", "BusState"]
 
 
 class BusState(NamedTuple):
-    """How a bus stands: whether it is in touch with its log, and how many purges have no number yet."""
+    """How a bus stands: whether it is in touch with its log, and how many purges have no number yet.
+
+    `oldest` is since when the oldest of them waits, on the cache's clock; None where none does.
+    """
 
     connected: bool
     queue_length: int
+    oldest: float | None = None
 
 
 class Bus(Protocol):

@@ -31,6 +31,10 @@ class OpenSpan(Protocol):
         """Set an attribute."""
         ...
 
+    def failed(self, error: Exception) -> None:
+        """Say that what it stands for has failed, although nobody is told by an exception."""
+        ...
+
 
 class Seen(Protocol):
     """One request as tracing sees it, noted when it entered: later an inner span is current."""
@@ -44,12 +48,12 @@ class Seen(Protocol):
         """A lookup begins: where the request has no span of a server's, it gets one of the cache's own."""
         ...
 
-    def answered(self, outcome: Outcome, filled_by: str) -> None:
-        """The request is answered so; `filled_by` is the `traceparent` of the stored response."""
+    def answered(self, outcome: Outcome, filled_by: str, route: str | None) -> None:
+        """The request is answered so, by this route; `filled_by` is the `traceparent` of the stored response."""
         ...
 
-    def left(self) -> None:
-        """The request is over; harmless twice."""
+    def left(self, error: BaseException | None = None) -> None:
+        """The request is over, by this error if there is one; harmless twice."""
         ...
 
     def current(self) -> AbstractContextManager[None]:
@@ -80,6 +84,9 @@ class Tracing(Protocol):
         """
         ...
 
-    def point(self, name: str, carrier: Carrier, **attributes: str | int | bool) -> None:
-        """A span of no length by itself, with a link to trace context that came from elsewhere; none without one."""
+    def point(self, name: str, carrier: Carrier | None, **attributes: str | int | bool) -> None:
+        """A span of no length by itself, with a link to trace context that came from elsewhere; none without one.
+
+        What nobody elsewhere has caused has None for it, and its span in any case.
+        """
         ...

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from fastapi_cacheinval.routes.analysis import analyse
 from fastapi_cacheinval.routes.arrival import note_calls
+from fastapi_cacheinval.routes.changes import Rounds
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at, original_of
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
 from fastapi_cacheinval.routes.place import Place, own_number
@@ -70,6 +71,8 @@ class RouteTable:
         # What the path of a cached route begins with; None where paths do not tell.
         self._starts: tuple[str, ...] | None = ()
         self._whole = False
+        # What front hits skip; made by the first of them.
+        self._fronts: Rounds | None = None
         self._survey = self._fresh()
 
     @property
@@ -238,6 +241,16 @@ class RouteTable:
         self._overridden.appendleft(state)
         return state
 
+    def look(self) -> bool:
+        """Look at what a front hit skips, some routes at a time; whether any is no longer what was analysed."""
+        survey = self._survey
+        if self._fronts is None:
+            self._fronts = Rounds(known.place.watched for known in survey.known if known.analysis.plan.front)
+        if not survey.changed and not self._fronts.changed:
+            return False
+        self._look_again()
+        return True
+
     def meet_websocket(self) -> None:
         """A WebSocket is coming in: its route may have been added since the routes were looked at."""
         self._refresh()
@@ -251,6 +264,7 @@ class RouteTable:
         before = self._survey
         self._inside = middleware_stack_of(self._inside.start)
         self._survey = self._fresh()
+        self._fronts = None
         self._strays.clear()
         self._unseen.clear()
         for state in self._overridden:

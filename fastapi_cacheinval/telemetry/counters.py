@@ -25,6 +25,7 @@ class Counters:
         "fills",
         "hits",
         "l2_events",
+        "mutations",
         "purges",
         "refreshes",
         "resets",
@@ -35,12 +36,13 @@ class Counters:
         # Fresh hits from the front lookup are counted apart and inline: they are the hot path.
         self.hits = 0
         self.dropped_tags = 0
-        self.resets = 0
         self.results: Counter[Result] = Counter()
         self.details: Counter[str] = Counter()
         self.fills: Counter[str] = Counter()
         self.refreshes: Counter[str] = Counter()
         self.purges: Counter[str] = Counter()
+        self.resets: Counter[str] = Counter()
+        self.mutations: Counter[str] = Counter()
         self.downstream: Counter[str] = Counter()
         self.l2_events: Counter[str] = Counter()
         self.also: Telemetry | None = None
@@ -74,6 +76,10 @@ class Counters:
         self.l2_events[event] += 1
         if self.also is not None:
             self.also.l2(event)
+
+    def l2_took(self, operation: str, seconds: float, outcome: str) -> None:
+        if self.also is not None:
+            self.also.l2_took(operation, seconds, outcome)
 
     def purged(self, event: str, tags: int, *, soft: bool, seconds: float | None = None) -> None:
         self.purges[event] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import Token
 from time import time_ns
 
 from opentelemetry import context as contexts
@@ -13,7 +14,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, Statu
 from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.tracing import Carrier, OpenSpan, Seen
-from fastapi_cacheinval.telemetry.attributes import AGE, REASON, RESULT, TIER
+from fastapi_cacheinval.telemetry.attributes import AGE, DETAIL, REASON, RESULT, ROUTE, TIER
 from fastapi_cacheinval.telemetry.context import carrier_of, context_of, contexts_of_carrier, traceparent_of
 
 __all__ = ["Spans"]
@@ -25,12 +26,28 @@ def _described(span: Span, outcome: Outcome, filled_by: str) -> None:
         attributes[TIER] = outcome.tier
     if outcome.age is not None:
         attributes[AGE] = max(0, int(outcome.age))
-    if outcome.why is not None:
-        attributes[REASON] = outcome.why
+    if outcome.reason is not None:
+        attributes[REASON] = outcome.reason.value
+    if outcome.detail is not None:
+        attributes[DETAIL] = outcome.detail
     span.set_attributes(attributes)
     fill = context_of(filled_by) if filled_by else None
     if fill is not None:
         span.add_link(fill)
+
+
+def _failed(span: Span, error: Exception) -> None:
+    # Its type only: messages name tags.
+    span.set_attribute("error.type", type(error).__qualname__)
+    span.set_status(StatusCode.ERROR)
+
+
+def _link(one: Span, other: Span) -> None:
+    """Lead from each of two traces of one request to the other."""
+    here, there = one.get_span_context(), other.get_span_context()
+    if there.is_valid and there.trace_id != here.trace_id:
+        one.add_link(there)
+        other.add_link(here)
 
 
 @contextmanager
@@ -61,6 +78,9 @@ class _Open:
     def note(self, name: str, value: str | int) -> None:
         self._span.set_attribute(name, value)
 
+    def failed(self, error: Exception) -> None:
+        _failed(self._span, error)
+
 
 class _Nothing:
     """Where nothing is recorded: in place of a span and of a request."""
@@ -73,13 +93,16 @@ class _Nothing:
     def note(self, name: str, value: str | int) -> None:
         """Nobody records it."""
 
+    def failed(self, error: Exception) -> None:
+        """Nobody records it."""
+
     def cacheable(self) -> None:
         """Nobody records it."""
 
-    def answered(self, outcome: Outcome, filled_by: str) -> None:
+    def answered(self, outcome: Outcome, filled_by: str, route: str | None) -> None:
         """Nobody records it."""
 
-    def left(self) -> None:
+    def left(self, error: BaseException | None = None) -> None:
         """Nobody records it."""
 
     def current(self) -> AbstractContextManager[None]:
@@ -113,10 +136,10 @@ class _Served:
     def cacheable(self) -> None:
         """It has its span."""
 
-    def answered(self, outcome: Outcome, filled_by: str) -> None:
+    def answered(self, outcome: Outcome, filled_by: str, route: str | None) -> None:
         _described(self._span, outcome, filled_by)
 
-    def left(self) -> None:
+    def left(self, error: BaseException | None = None) -> None:
         """Its span is the server's to end."""
 
     def current(self) -> AbstractContextManager[None]:
@@ -124,15 +147,20 @@ class _Served:
 
 
 class _Alone:
-    """A request that came without any span: `cacheinval.lookup` stands for it once it turns out to be cacheable."""
+    """A request that came without any span: `cacheinval.lookup` stands for it once it turns out to be cacheable.
 
-    __slots__ = ("_entered", "_headers", "_span", "_tracer")
+    It is current from then on, so that what the app does is below it. An app that has telemetry of its own behind the
+    cache begins another trace where the caller named none: then each of the two links to the other.
+    """
+
+    __slots__ = ("_entered", "_headers", "_span", "_token", "_tracer")
 
     def __init__(self, tracer: Tracer, headers: RawHeaders) -> None:
         self._tracer = tracer
         self._headers = headers
         self._entered = time_ns()
         self._span: Span | None = None
+        self._token: Token[contexts.Context] | None = None
 
     @property
     def trace(self) -> str:
@@ -147,16 +175,31 @@ class _Alone:
         return propagate.extract(carrier)
 
     def cacheable(self) -> None:
+        self._begin()
+        if self._span is not None and not trace.get_current_span().get_span_context().is_valid:
+            self._token = contexts.attach(trace.set_span_in_context(self._span))
+
+    def _begin(self) -> None:
         if self._span is None:
             self._span = self._tracer.start_span("cacheinval.lookup", self._caller(), start_time=self._entered)
 
-    def answered(self, outcome: Outcome, filled_by: str) -> None:
-        self.cacheable()
-        if self._span is not None and self._span.is_recording():
-            _described(self._span, outcome, filled_by)
+    def answered(self, outcome: Outcome, filled_by: str, route: str | None) -> None:
+        self._begin()
+        span = self._span
+        if span is not None and span.is_recording():
+            _described(span, outcome, filled_by)
+            if route is not None:
+                span.set_attribute(ROUTE, route)
+            _link(span, trace.get_current_span())
 
-    def left(self) -> None:
+    def left(self, error: BaseException | None = None) -> None:
+        token, self._token = self._token, None
+        if token is not None and trace.get_current_span() is self._span:
+            # Not where a layer has run the lookup in a context of its own, which ends with that.
+            contexts.detach(token)
         if self._span is not None and self._span.is_recording():
+            if isinstance(error, Exception):
+                _failed(self._span, error)
             self._span.end()
 
     def current(self) -> AbstractContextManager[None]:
@@ -213,9 +256,9 @@ class Spans:
         span = tracer.start_span(name, above, links=linked)
         return _around(span, above) if span.is_recording() else _NO_SPAN
 
-    def point(self, name: str, carrier: Carrier, **attributes: str | int | bool) -> None:
+    def point(self, name: str, carrier: Carrier | None, **attributes: str | int | bool) -> None:
         causes = contexts_of_carrier(carrier) if self._tracer is not None and carrier else ()
-        if self._tracer is not None and causes:
+        if self._tracer is not None and (causes or carrier is None):
             dotted = {f"cacheinval.{key}": value for key, value in attributes.items()}
             self._tracer.start_span(name, contexts.Context(), attributes=dotted, links=[*map(Link, causes)]).end()
 
@@ -231,9 +274,7 @@ def _around(span: Span, above: contexts.Context) -> Generator[OpenSpan]:
     try:
         yield _Open(span)
     except Exception as error:
-        # Its type only: messages name tags.
-        span.set_attribute("error.type", type(error).__qualname__)
-        span.set_status(StatusCode.ERROR)
+        _failed(span, error)
         raise
     finally:
         contexts.detach(token)

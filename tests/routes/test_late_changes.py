@@ -19,7 +19,7 @@ from starlette.routing import Mount
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.table import RouteTable
-from fastapi_cacheinval.testing import assert_hit
+from fastapi_cacheinval.testing import FakeClock, assert_hit
 from tests.helpers.http import Call, ask, scope_of, until
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +48,7 @@ def needs_key(x_key: Annotated[str | None, Header()] = None) -> None:
 class Site:
     """An app with a page of its own, one in a router and one in a mounted app, behind a cache that has started."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, cache: HTTPCache | None = None, **options: Any) -> None:
         self.app, self.inner, self.router = FastAPI(), FastAPI(), APIRouter()
         self.written: list[str] = []
         for router in (self.app, self.inner, self.router):
@@ -57,7 +57,7 @@ class Site:
         self.app.mount("/mounted", self.inner)
         self.mount: Any = self.app.routes[-1]
         self.gzip: Any = GZipMiddleware(self.app)
-        self.cache = HTTPCache()
+        self.cache = cache or HTTPCache()
         self.asgi = CacheMiddleware(self.gzip, self.cache, **options)
 
     def _fill(self, router: Any) -> None:
@@ -151,6 +151,27 @@ def replace_the_list(site: Site) -> None:
         app.router.routes = routes
 
 
+def in_a_closure(app: Any) -> Any:
+    """A wrapper whose inner app nobody can see."""
+
+    async def layer(scope: Any, receive: Any, send: Any) -> None:
+        await NeedsKey(app)(scope, receive, send)
+
+    return layer
+
+
+def put_in_place(site: Site, mount: Any) -> None:
+    site.app.router.routes[site.app.routes.index(site.mount)] = mount
+
+
+def put_in_front(site: Site, mount: Any) -> None:
+    site.app.router.routes.insert(0, mount)
+
+
+def put_in_a_new_list(site: Site, mount: Any) -> None:
+    site.app.router.routes = [mount]
+
+
 CHANGES: dict[Callable[[Site], None], tuple[str, ...]] = {
     add_middleware: ("/mounted",),
     wrap_the_mount: ("/mounted",),
@@ -199,6 +220,54 @@ async def test_what_is_put_in_front_of_a_warm_route_is_seen_by_the_next_lookup(
         assert await site.status(f"{prefix}/page/{name}") == 401
         assert await site.status(f"{prefix}/page/{name}", KEY) == 200
         assert await site.status(f"{prefix}/page/{name}") == 401
+
+
+@pytest.mark.parametrize("clock", [FakeClock, lambda: None], ids=["standing", "running"])
+@pytest.mark.parametrize(("change", "prefix"), LATER)
+async def test_what_is_put_in_front_of_a_warm_route_ends_its_front_hits(
+    change: Callable[[Site], None], prefix: str, clock: Callable[[], Any]
+) -> None:
+    """Without any other request: a front hit looks at the routes itself, at most a hundred looks' time later."""
+    site = Site(HTTPCache(clock=clock()))
+    for _ in range(2):
+        answer = await ask(site.asgi, f"{prefix}/page/one")
+    assert_hit(answer)
+    change(site)
+    async with asyncio.timeout(5):
+        while (await ask(site.asgi, f"{prefix}/page/one")).status_code != 401:
+            assert clock() is None
+    assert await site.status(f"{prefix}/page/one", KEY) == 200
+    assert await site.status(f"{prefix}/page/one") == 401
+
+
+async def test_front_hits_look_at_every_route_of_many() -> None:
+    """Each looks at some, so that none takes long; a change of any route is found in one round."""
+    app = FastAPI()
+    for number in range(200):
+        app.get(f"/{number}", dependencies=[cached(ttl=60)])(lambda: "page")
+    asgi = CacheMiddleware(app, HTTPCache(clock=FakeClock()))
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    for changed in (0, 77, 199):
+        for _ in range(2):
+            answer = await ask(asgi, f"/{changed}")
+        assert_hit(answer)
+        stock = routes[changed].app
+        routes[changed].app = NeedsKey(stock)
+        answers = [(await ask(asgi, f"/{changed}")).status_code for _ in range(8)]
+        assert answers[-1] == 401
+        routes[changed].app = stock
+
+
+@pytest.mark.parametrize("wrap", [NeedsKey, in_a_closure])
+@pytest.mark.parametrize("put", [put_in_place, put_in_front, put_in_a_new_list])
+async def test_a_mount_put_before_a_warm_page_ends_its_front_hits(put: Any, wrap: Any) -> None:
+    """At once, where the clock stands still."""
+    site = Site(HTTPCache(clock=FakeClock()))
+    for _ in range(2):
+        answer = await ask(site.asgi, "/mounted/page/one")
+    assert_hit(answer)
+    put(site, Mount("/mounted", wrap(site.inner)))
+    assert await site.status("/mounted/page/one") == 401
 
 
 async def test_a_middleware_of_a_mounted_app_that_commits_is_waited_for_however_late_it_was_added() -> None:
@@ -314,27 +383,6 @@ def test_an_attribute_that_is_made_anew_each_time_is_no_change() -> None:
     inside = middleware_stack_of(app)
     table = RouteTable(inside.app, inside)
     assert not any(known.changed for known in table._survey.known)
-
-
-def in_a_closure(app: Any) -> Any:
-    """A wrapper whose inner app nobody can see."""
-
-    async def layer(scope: Any, receive: Any, send: Any) -> None:
-        await NeedsKey(app)(scope, receive, send)
-
-    return layer
-
-
-def put_in_place(site: Site, mount: Any) -> None:
-    site.app.router.routes[site.app.routes.index(site.mount)] = mount
-
-
-def put_in_front(site: Site, mount: Any) -> None:
-    site.app.router.routes.insert(0, mount)
-
-
-def put_in_a_new_list(site: Site, mount: Any) -> None:
-    site.app.router.routes = [mount]
 
 
 @pytest.mark.parametrize("wrap", [NeedsKey, in_a_closure])

@@ -27,7 +27,7 @@ def agree(answer: Answer, said: dict[str, Any]) -> str:
         assert said == {}, answer
         return "nothing"
     result = Result(said["result"])
-    assert said.get("reason") == (status.detail or status.fwd), (answer, said)
+    assert (said.get("reason"), said.get("detail")) == (status.fwd, status.detail), (answer, said)
     assert (result is Result.COLLAPSED) == status.collapsed, (answer, said)
     assert (result in (Result.HIT, Result.STALE)) == (status.hit or (status.fwd == "stale" and "age" in said)), answer
     if status.hit:
@@ -38,7 +38,7 @@ def agree(answer: Answer, said: dict[str, Any]) -> str:
     else:
         assert result in (Result.MISS, Result.BYPASS)
     assert ("tier" in said) == ("age" in said)
-    return f"{result.value} {said.get('reason', '-')}"
+    return f"{result.value} {said.get('detail') or said.get('reason', '-')}"
 
 
 class Driver:

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from fastapi_cacheinval import CachePolicy, cached
-from tests.helpers.fleet import fleet
+from tests.helpers.fleet import eventually, fleet
 from tests.helpers.http import Shop
 from tests.servers import Valkey
 
@@ -22,11 +22,14 @@ def ours(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 async def test_a_flapping_redis_logs_once_per_change_of_state(
     redis_server: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Three outages are six lines, whatever was asked and changed meanwhile; purges that are queued are none."""
+    """Three outages are six lines, whatever was asked and changed meanwhile.
+
+    The second of each says how long it was, what was delivered and what was given up; a queued purge is one for DEBUG.
+    """
     with caplog.at_level(logging.DEBUG):
         async with fleet(redis_server.url, 1, staleness_bound=0.6) as (node,):
             caplog.clear()
-            for _ in range(3):
+            for outages in range(1, 4):
                 redis_server.kill()
                 await node.out_of_touch()
                 for _ in range(20):
@@ -34,9 +37,20 @@ async def test_a_flapping_redis_logs_once_per_change_of_state(
                     assert (await node.ask(method="PUT")).headers["cacheinval-purge"] == "queued"
                 redis_server.restart()
                 await node.in_touch()
+                await eventually(lambda: len(ours(caplog)) == 2 * outages, "the record of the return")  # noqa: B023
             told = ours(caplog)
+            queued = [
+                each for each in caplog.records if "is queued" in each.getMessage() and "tag" in each.getMessage()
+            ]
     assert [each.name for each in told] == ["fastapi_cacheinval.bus"] * 6
     assert [each.__dict__["cacheinval.connected"] for each in told] == [False, True] * 3
+    for returned in told[1::2]:
+        # Those of the last minute are written again in the new term.
+        assert returned.__dict__["cacheinval.delivered"] >= 20
+        assert returned.__dict__["cacheinval.seconds"] >= 0.6
+        assert returned.__dict__["cacheinval.reset"] is True
+    assert {each.levelno for each in queued} == {logging.DEBUG}
+    assert len(queued) == 60
 
 
 async def test_a_failing_app_logs_once_until_it_is_well(caplog: pytest.LogCaptureFixture) -> None:

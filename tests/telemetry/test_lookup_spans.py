@@ -36,7 +36,7 @@ async def test_a_purge_by_hand_is_below_the_current_span_or_by_itself() -> None:
     purge, outer = shop.recorded.spans()
     assert purge.parent is not None
     assert purge.parent.span_id == identity_of(outer)[1]
-    assert attributes_of(purge) == {"soft": True, "seq": 2}
+    assert attributes_of(purge) == {"soft": True, "seq": 2, "term": 1}
 
 
 async def test_without_a_servers_span_a_lookup_has_one_of_its_own() -> None:
@@ -46,6 +46,7 @@ async def test_without_a_servers_span_a_lookup_has_one_of_its_own() -> None:
     await shop.ask("/products/1", headers={"traceparent": CALLER})
     miss = shop.recorded.one("cacheinval.lookup")
     assert attributes_of(miss) == {"result": "miss", "reason": "uri-miss"}
+    assert (miss.attributes or {})["http.route"] == "/products/{number}"
     assert miss.parent is not None
     assert f"{identity_of(miss)[0]:032x}-{miss.parent.span_id:016x}" == CALLER[3:-3]
     shop.recorded.forget()
@@ -69,7 +70,7 @@ async def test_a_route_without_a_policy_makes_no_lookup_span() -> None:
 
 
 async def test_a_lookup_whose_client_goes_away_still_ends() -> None:
-    """The span of a cancelled request is exported, without a result."""
+    """The span of a cancelled request is exported, and says that nobody was answered."""
     shop = Watched(native=False)
     gate = asyncio.Event()
 
@@ -83,4 +84,4 @@ async def test_a_lookup_whose_client_goes_away_still_ends() -> None:
     call.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call.task
-    assert attributes_of(shop.recorded.one("cacheinval.lookup")) == {}
+    assert attributes_of(shop.recorded.one("cacheinval.lookup")) == {"result": "miss", "detail": "cancelled"}

@@ -25,25 +25,50 @@ pytestmark = pytest.mark.anyio
 # Name: kind, unit, and every attribute that a point may have.
 CONTRACT: dict[str, tuple[str, str, set[str]]] = {
     "cacheinval.requests": (
-        "Sum",
+        "Counter",
         "{request}",
-        {"cacheinval.result", "cacheinval.tier", "cacheinval.reason", "http.route"},
+        {"cacheinval.result", "cacheinval.tier", "cacheinval.reason", "cacheinval.detail"},
     ),
-    "cacheinval.forwards": ("Sum", "{request}", {"cacheinval.reason", "http.route"}),
-    "cacheinval.refreshes": ("Sum", "{refresh}", {"outcome"}),
-    "cacheinval.fill.duration": ("Histogram", "s", {"http.route", "outcome"}),
+    "cacheinval.route.requests": ("Counter", "{request}", {"http.route"}),
+    "cacheinval.route.hits": ("Counter", "{request}", {"http.route"}),
+    "cacheinval.forwards": ("Counter", "{request}", {"cacheinval.reason"}),
+    "cacheinval.forward.active": ("UpDownCounter", "{request}", set()),
+    "cacheinval.forward.waiting": ("UpDownCounter", "{request}", set()),
+    "cacheinval.fills": ("Counter", "{request}", {"cacheinval.outcome"}),
+    "cacheinval.fill.duration": ("Histogram", "s", {"http.route"}),
+    "cacheinval.refreshes": ("Counter", "{refresh}", {"cacheinval.outcome"}),
+    "cacheinval.refresh.active": ("UpDownCounter", "{refresh}", set()),
+    "cacheinval.refresh.max": ("UpDownCounter", "{refresh}", set()),
     "cacheinval.staleness": ("Histogram", "s", {"http.route"}),
-    "cacheinval.invalidations": ("Sum", "{purge}", {"event", "soft"}),
+    "cacheinval.invalidations": ("Counter", "{purge}", {"cacheinval.event", "cacheinval.soft"}),
+    "cacheinval.mutations": ("Counter", "{request}", {"cacheinval.outcome"}),
+    "cacheinval.resets": ("Counter", "{reset}", {"cacheinval.cause"}),
     "cacheinval.propagation.duration": ("Histogram", "s", set()),
-    "cacheinval.queue.length": ("Gauge", "{purge}", set()),
+    "cacheinval.queue.length": ("UpDownCounter", "{purge}", set()),
+    "cacheinval.queue.age": ("Gauge", "s", set()),
+    "cacheinval.fence.active": ("UpDownCounter", "{purge}", set()),
+    "cacheinval.bus.connected": ("Gauge", "{cache}", set()),
     "cacheinval.bus.lag": ("Gauge", "{purge}", set()),
     "cacheinval.lease.remaining": ("Gauge", "s", set()),
-    "cacheinval.l1.size": ("Gauge", "By", set()),
-    "cacheinval.l1.evictions": ("Sum", "{response}", {"cause"}),
-    "cacheinval.source.events": ("Sum", "{event}", {"cacheinval.source", "event"}),
-    "cacheinval.source.lag": ("Gauge", "{event}", {"cacheinval.source"}),
+    "cacheinval.enabled": ("Gauge", "{cache}", set()),
+    "cacheinval.l1.size": ("UpDownCounter", "By", set()),
+    "cacheinval.l1.max": ("UpDownCounter", "By", set()),
+    "cacheinval.l1.evictions": ("Counter", "{response}", {"cacheinval.cause"}),
+    "cacheinval.l2.events": ("Counter", "{event}", {"cacheinval.event"}),
+    "cacheinval.l2.duration": ("Histogram", "s", {"cacheinval.operation", "cacheinval.outcome"}),
+    "cacheinval.source.events": ("Counter", "{event}", {"cacheinval.source", "cacheinval.event"}),
+    "cacheinval.source.lag": ("UpDownCounter", "{event}", {"cacheinval.source"}),
     "cacheinval.source.connected": ("Gauge", "{source}", {"cacheinval.source"}),
 }
+# What one process without a shared log has nothing to report of.
+_SHARED = {"cacheinval.lease.remaining", "cacheinval.resets", "cacheinval.l2.events", "cacheinval.l2.duration"}
+
+
+def kind_of(metric: Any) -> str:
+    """The kind of instrument that a metric is from."""
+    if type(metric.data).__name__ != "Sum":
+        return type(metric.data).__name__
+    return "Counter" if metric.data.is_monotonic else "UpDownCounter"
 
 
 class Attached:
@@ -103,46 +128,68 @@ async def test_every_metric_has_its_name_kind_unit_and_attributes() -> None:
         "applied", 1, soft=False, seconds=0.001
     )
     found = {metric.name: metric for metric in shop.recorded.metrics() if metric.name.startswith("cacheinval.")}
-    # A log in one process has no lease.
-    assert set(found) == set(CONTRACT) - {"cacheinval.lease.remaining"}
+    assert set(found) == set(CONTRACT) - _SHARED
     for name, metric in found.items():
         kind, unit, attributes = CONTRACT[name]
-        assert (type(metric.data).__name__, metric.unit) == (kind, unit), name
+        assert (kind_of(metric), metric.unit) == (kind, unit), name
         assert metric.description
         for point in metric.data.data_points:
             assert set(point.attributes) <= attributes, name
-    assert {point.attributes.get("http.route") for point in shop.recorded.points("cacheinval.requests")} == {
+    assert {point.attributes.get("http.route") for point in shop.recorded.points("cacheinval.route.requests")} == {
         "/products/{number}",
         "/cookies",
     }
 
 
-async def test_requests_are_counted_by_result_tier_reason_and_route() -> None:
-    """Each answer is one request: hits by tier, misses by why they went forward or were not kept."""
+async def test_requests_are_counted_by_result_tier_and_reason_and_apart_from_that_by_route() -> None:
+    """Each answer is one request: hits by tier, misses by why they went forward and were not kept; routes by hits."""
     shop = busy()
     await exercise(shop)
-    assert shop.recorded.values(
-        "cacheinval.requests", "cacheinval.result", "cacheinval.tier", "cacheinval.reason", "http.route"
-    ) == {
-        ("miss", None, "uri-miss", "/products/{number}"): 2,
-        ("hit", "l1", None, "/products/{number}"): 2,
-        ("miss", None, "set-cookie", "/cookies"): 1,
-        ("stale", "l1", None, "/products/{number}"): 1,
+    names = ("cacheinval.result", "cacheinval.tier", "cacheinval.reason", "cacheinval.detail")
+    assert shop.recorded.values("cacheinval.requests", *names) == {
+        ("miss", None, "uri-miss", None): 2,
+        ("hit", "l1", None, None): 2,
+        ("miss", None, "uri-miss", "set-cookie"): 1,
+        ("stale", "l1", None, None): 1,
     }
-    assert shop.recorded.values("cacheinval.forwards", "cacheinval.reason", "http.route") == {
-        ("uri-miss", "/products/{number}"): 2,
-        ("uri-miss", "/cookies"): 1,
-        ("stale", "/products/{number}"): 1,
+    assert shop.recorded.values("cacheinval.route.requests", "http.route") == {
+        ("/products/{number}",): 5,
+        ("/cookies",): 1,
     }
-    assert shop.recorded.values("cacheinval.refreshes", "outcome") == {("stored",): 1}
-    assert shop.recorded.values("cacheinval.fill.duration", "http.route", "outcome") == {
-        ("/products/{number}", "stored"): 3,
-        ("/cookies", "refused"): 1,
+    assert shop.recorded.values("cacheinval.route.hits", "http.route") == {("/products/{number}",): 3}
+    assert shop.recorded.values("cacheinval.forwards", "cacheinval.reason") == {("uri-miss",): 3, ("stale",): 1}
+    assert shop.recorded.values("cacheinval.refreshes", "cacheinval.outcome") == {("stored",): 1}
+    assert shop.recorded.values("cacheinval.fills", "cacheinval.outcome") == {("stored",): 3, ("refused",): 1}
+    assert shop.recorded.values("cacheinval.fill.duration", "http.route") == {
+        ("/products/{number}",): 3,
+        ("/cookies",): 1,
     }
-    assert shop.recorded.values("cacheinval.invalidations", "event", "soft") == {
+    assert shop.recorded.values("cacheinval.invalidations", "cacheinval.event", "cacheinval.soft") == {
         ("published", False): 1,
         ("published", True): 1,
     }
+    assert shop.recorded.values("cacheinval.mutations", "cacheinval.outcome") == {("done",): 1}
+
+
+async def test_a_thousand_routes_do_not_overflow_a_series_limit() -> None:
+    """With 1,000 cached routes every request is in a series of its own attributes, and the hit ratio is right."""
+    shop = Watched()
+
+    async def read() -> int:
+        return shop.count()
+
+    for number in range(1_000):
+        shop.app.get(f"/route{number}/{{name}}", dependencies=[cached(ttl=60)])(read)
+    for number in range(1_000):
+        for _ in range(2):
+            await shop.ask(f"/route{number}/a")
+    for metric in shop.recorded.metrics():
+        if metric.name.startswith("cacheinval."):
+            points = metric.data.data_points
+            assert not any("otel.metric.overflow" in point.attributes for point in points), metric.name
+            assert len(points) <= 1_000
+    assert shop.recorded.values("cacheinval.requests", "cacheinval.result") == {("miss",): 1_000, ("hit",): 1_000}
+    assert len(shop.recorded.values("cacheinval.route.hits", "http.route")) == 1_000
 
 
 async def test_staleness_is_how_long_a_response_had_been_stale() -> None:
@@ -207,7 +254,10 @@ async def test_gauges_read_memory_and_do_no_io(monkeypatch: pytest.MonkeyPatch) 
     assert shop.recorded.values("cacheinval.l1.size") == {(): now.size_bytes}
     assert shop.recorded.values("cacheinval.queue.length") == {(): 0}
     assert shop.recorded.values("cacheinval.bus.lag") == {(): 0}
-    assert shop.recorded.values("cacheinval.l1.evictions", "cause") == {("room",): 0, ("expired",): now.reclaimed}
+    assert shop.recorded.values("cacheinval.l1.evictions", "cacheinval.cause") == {
+        ("room",): 0,
+        ("expired",): now.reclaimed,
+    }
 
 
 async def test_evictions_are_counted_by_cause() -> None:
@@ -222,22 +272,28 @@ async def test_evictions_are_counted_by_cause() -> None:
         await shop.ask(f"/{number}")
     evicted = shop.cache.statistics().evicted
     assert evicted > 5
-    assert shop.recorded.values("cacheinval.l1.evictions", "cause")[("room",)] == evicted
+    assert shop.recorded.values("cacheinval.l1.evictions", "cacheinval.cause")[("room",)] == evicted
 
 
 async def test_two_caches_of_one_process_are_added_up_and_a_gone_one_is_let_go() -> None:
-    """One provider hears the sizes of both caches; being watched keeps no cache alive."""
+    """One provider hears the sizes of both caches; being watched keeps no cache alive, and no counter falls with it."""
     recorded = Recorded()
     sizes = []
     caches = [HTTPCache(meter_provider=recorded.meter_provider) for _ in range(2)]
     for cache in caches:
         async with cache:
             sizes.append(cache.statistics().size_bytes)
+        cache._core.counters.resets["new-term"] += 1
+        cache._core.counters.answered(Outcome(Result.HIT, tier="l1"), "/")
     assert recorded.values("cacheinval.l1.size") == {(): sum(sizes)}
+    assert recorded.values("cacheinval.resets") == {(): 2}
     del cache
     caches.pop()
     gc.collect()
     assert recorded.values("cacheinval.l1.size") == {(): sizes[0]}
+    assert recorded.values("cacheinval.l1.max") == {(): caches[0].settings.l1_max_bytes}
+    assert recorded.values("cacheinval.resets", "cacheinval.cause") == {("new-term",): 2}
+    assert recorded.values("cacheinval.requests") == {(): 2}
 
 
 async def test_no_sdk_means_no_instruments() -> None:
@@ -299,7 +355,7 @@ def test_sources_are_told_by_name_and_added_up_over_caches() -> None:
     caches[1].attach(Attached("other", connected=True))
     for cache in caches:
         cache._core.observe()
-    assert recorded.values("cacheinval.source.events", "cacheinval.source", "event") == {
+    assert recorded.values("cacheinval.source.events", "cacheinval.source", "cacheinval.event") == {
         ("orders", "received"): 13,
         ("orders", "done"): 2,
         ("orders", "refused"): 1,

@@ -138,7 +138,9 @@ def test_metrics_tell_of_applies_and_of_how_long_they_took(replicas: Replicas) -
             {}
             if metric is None
             else {
-                next(pair.value.string_value for pair in point.attributes if pair.key == "event"): int(point.as_int)
+                next(pair.value.string_value for pair in point.attributes if pair.key == "cacheinval.event"): int(
+                    point.as_int
+                )
                 for point in metric.sum.data_points
             }
         )

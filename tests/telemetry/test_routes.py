@@ -10,12 +10,15 @@ from fastapi import APIRouter, FastAPI, Response
 from opentelemetry.instrumentation._semconv import _OpenTelemetrySemanticConventionStability
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 
 from fastapi_cacheinval import cached
 from fastapi_cacheinval.contrib.cdn import Varnish, varnish_headers
 from fastapi_cacheinval.framework import server_spans
-from tests.helpers.http import Shop
+from tests.helpers.http import Shop, ask
 from tests.helpers.telemetry import Recorded, Watched, attributes_of
 
 pytestmark = pytest.mark.anyio
@@ -94,33 +97,51 @@ async def test_contrib_asgi_has_the_route_of_a_front_hit(around: bool, stable: b
     else:
         shop.app.add_middleware(OpenTelemetryMiddleware, **shop.recorded.providers)  # type: ignore[arg-type]
     for result in ("miss", "hit"):
-        await Shop.ask(_Of(app), "/products/1")  # type: ignore[arg-type]
+        await ask(app, "/products/1")
         span = shop.recorded.server()
         assert attributes_of(span)["result"] == result
         assert (span.name, (span.attributes or {})["http.route"]) == (f"GET {ROUTE}", ROUTE)
     assert routes_measured(shop.recorded, stable) == {ROUTE}
 
 
-class _Of:
-    """Whatever has an app can be asked."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
+async def pass_through(request: Any, call_next: Any) -> Any:
+    """A function middleware."""
+    return await call_next(request)
 
 
-async def test_layers_between_the_instrumentation_and_the_cache_do_not_hide_it(stable: bool) -> None:
-    """A function middleware outside of the cache has a `send` of its own; the span still gets its attributes."""
+BETWEEN: dict[str, Any] = {
+    "gzip": Middleware(GZipMiddleware, minimum_size=1),
+    "cors": Middleware(CORSMiddleware, allow_origins=["*"]),
+    "both": [Middleware(GZipMiddleware, minimum_size=1), Middleware(CORSMiddleware, allow_origins=["*"])],
+    "function": Middleware(BaseHTTPMiddleware, dispatch=pass_through),
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("inside", [False, True])
+async def test_layers_between_the_instrumentation_and_the_cache_do_not_hide_it(
+    between: str, inside: bool, stable: bool
+) -> None:
+    """Layers outside of the cache have a `send` of their own; span and metrics have the route on hit and miss.
+
+    A function middleware runs the app in a task of its own, so the metrics do not have it there.
+    """
     shop = Watched(native=False)
     products(shop)
-
-    async def pass_through(request: Any, call_next: Any) -> Any:
-        return await call_next(request)
-
-    shop.app.add_middleware(BaseHTTPMiddleware, dispatch=pass_through)
+    if inside:
+        shop.inside(BaseHTTPMiddleware, dispatch=pass_through)
+    layers = BETWEEN[between] if isinstance(BETWEEN[between], list) else [BETWEEN[between]]
+    for layer in layers:
+        shop.app.user_middleware.insert(0, layer)
     app = OpenTelemetryMiddleware(shop.app, **shop.recorded.providers, exclude_spans=["receive", "send"])
-    for _ in range(2):
-        await Shop.ask(_Of(app), "/products/1")  # type: ignore[arg-type]
-    assert attributes_of(shop.recorded.server())["result"] == "hit"
+    headers = {"accept-encoding": "gzip", "origin": "https://other.example"}
+    for result in ("miss", "hit"):
+        await ask(app, "/products/1", headers=headers)
+        span = shop.recorded.server()
+        assert attributes_of(span)["result"] == result
+        assert (span.name, (span.attributes or {})["http.route"]) == (f"GET {ROUTE}", ROUTE)
+    if between != "function":
+        assert routes_measured(shop.recorded, stable) == {ROUTE}
 
 
 @pytest.mark.parametrize("root_path", ["", "/api"])
@@ -183,10 +204,8 @@ async def test_metrics_alone_have_the_route() -> None:
     for _ in range(3):
         await shop.ask("/products/1")
     assert recorded.values(STABLE, "http.route") == {(ROUTE,): 3}
-    assert recorded.values("cacheinval.requests", "cacheinval.result", "http.route") == {
-        ("miss", ROUTE): 1,
-        ("hit", ROUTE): 2,
-    }
+    assert recorded.values("cacheinval.route.requests", "http.route") == {(ROUTE,): 3}
+    assert recorded.values("cacheinval.route.hits", "http.route") == {(ROUTE,): 2}
     assert recorded.spans() == []
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from fastapi import Depends, HTTPException, Request
+from opentelemetry import trace
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
+from starlette.middleware.base import BaseHTTPMiddleware
 
 from fastapi_cacheinval import CacheMiddleware, CachePolicy, cached, invalidates
 from tests.helpers.http import Call, Shop, ask, scope_of
@@ -128,7 +132,7 @@ async def test_a_mutations_purge_is_below_its_span() -> None:
     mutation, purge = shop.recorded.server(), shop.recorded.one("cacheinval.invalidate")
     assert purge.parent is not None
     assert purge.parent.span_id == identity_of(mutation)[1]
-    assert attributes_of(purge) == {"soft": False, "seq": 1}
+    assert attributes_of(purge) == {"soft": False, "seq": 1, "term": 1}
     assert attributes_of(mutation) == {}
 
 
@@ -175,19 +179,85 @@ async def test_with_the_sampler_off_nothing_is_made() -> None:
     assert shop.recorded.values("cacheinval.requests", "cacheinval.result") == {("miss",): 1, ("hit",): 1}
 
 
-async def test_the_middleware_around_the_app_makes_lookup_spans() -> None:
-    """Wrapped from outside, FastAPI's own spans are behind the cache: a hit has a lookup span and no other."""
+def around(*, native: bool, **middleware: Any) -> tuple[Recorded, Shop, CacheMiddleware]:
+    """An app with the middleware around it, outside of FastAPI's own telemetry if there is any."""
     recorded = Recorded()
-    shop = Shop(fastapi={"telemetry": recorded.providers}, **recorded.providers)
-    products(shop)
+    telemetry: dict[str, Any] = recorded.providers if native else {"tracing": False, "metrics": False}
+    shop = Shop(fastapi={"telemetry": telemetry}, **recorded.providers)
     shop.app.user_middleware.clear()
-    app = CacheMiddleware(shop.app, cache=shop.cache)
+    return recorded, shop, CacheMiddleware(shop.app, cache=shop.cache, **middleware)
+
+
+async def test_the_middleware_around_the_app_makes_lookup_spans() -> None:
+    """Wrapped from outside, FastAPI's own spans are behind the cache: a hit has a lookup span with its route alone."""
+    recorded, shop, app = around(native=True)
+    products(shop)
     await ask(app, "/products/1")
     assert len([span for span in recorded.spans() if span.kind is SpanKind.SERVER]) == 1
     recorded.forget()
     await ask(app, "/products/1")
     (hit,) = recorded.spans()
     assert (hit.name, attributes_of(hit)["result"]) == ("cacheinval.lookup", "hit")
+    assert (hit.attributes or {})["http.route"] == "/products/{number}"
+
+
+@pytest.mark.parametrize("honoured", [False, True])
+@pytest.mark.parametrize("caller", [None, CALLER])
+async def test_around_the_app_its_spans_and_the_lookup_are_joined(honoured: bool, caller: str | None) -> None:
+    """On a miss FastAPI's span is in the caller's trace with the lookup, or else each of the two links to the other."""
+    recorded, shop, app = around(native=True, honour_headers=honoured)
+    products(shop)
+
+    @shop.app.get("/page")
+    async def page() -> object:
+        from fastapi import Response
+
+        return Response("page", headers={"cache-control": "max-age=60"})
+
+    for path in ("/products/1", "/page") if honoured else ("/products/1",):
+        recorded.forget()
+        await ask(app, path, headers={} if caller is None else {"traceparent": caller})
+        lookup, server = recorded.one("cacheinval.lookup"), recorded.server()
+        assert attributes_of(lookup)["result"] == "miss"
+        if caller is None:
+            assert linked_to(lookup) == [identity_of(server)]
+            assert linked_to(server) == [identity_of(lookup)]
+        else:
+            assert same_trace(lookup, server)
+            assert linked_to(lookup) == linked_to(server) == []
+
+
+@pytest.mark.parametrize("layered", [False, True])
+@pytest.mark.parametrize("path", ["/", "/page"])
+async def test_without_a_servers_span_the_lookup_is_the_parent_of_the_apps(layered: bool, path: str) -> None:
+    """Spans that the app makes are below the lookup, in either mode, in plain handlers too; and nothing is left over."""
+    shop = Watched(native=False, middleware={"honour_headers": True})
+    tracer = shop.recorded.tracer_provider.get_tracer("app")
+
+    async def layer(request: Any, call_next: Any) -> Any:
+        return await call_next(request)
+
+    if layered:
+        shop.inside(BaseHTTPMiddleware, dispatch=layer)
+
+    @shop.app.get("/", dependencies=[cached(ttl=60)])
+    def read() -> int:
+        with tracer.start_as_current_span("query"):
+            return shop.count()
+
+    @shop.app.get("/page")
+    async def page() -> int:
+        with tracer.start_as_current_span("query"):
+            return shop.count()
+
+    await shop.ask(path)
+    lookup, query = shop.recorded.one("cacheinval.lookup"), shop.recorded.one("query")
+    assert query.parent is not None
+    assert (query.parent.trace_id, query.parent.span_id) == identity_of(lookup)
+    assert not trace.get_current_span().get_span_context().is_valid
+    with tracer.start_as_current_span("later"):
+        pass
+    assert shop.recorded.one("later").parent is None
 
 
 async def test_a_hit_by_headers_is_told_and_linked() -> None:

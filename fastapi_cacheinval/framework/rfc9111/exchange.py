@@ -55,7 +55,14 @@ class HeaderRead(Read):
 
     def follow(self, before: Exchange) -> None:
         """Be the same request of the client as another exchange, whose answer was of no use."""
-        self.seen = before.seen
+        self.seen, self.contrib, self._asked = before.seen, before.contrib, True
+
+    def over(self, error: BaseException | None = None) -> None:
+        """Wait for the end of the lookup: the client's request may go on as another exchange."""
+
+    def lookup_over(self, error: BaseException | None = None) -> None:
+        """The client's request has ended, by this error if there is one; harmless twice."""
+        super().over(error)
 
     async def forward(self, fill: Fill, fields: list[RawField]) -> None:
         """Let the app answer a request with these fields, and see its response as a fill."""

@@ -78,9 +78,11 @@ class HeaderLookup:
         """Answer the client; False, with nothing done, where the route has a policy of its own."""
         try:
             return await self._run()
+        except BaseException as error:
+            self.exchange.lookup_over(error)
+            raise
         finally:
-            if self.exchange.seen is not None:
-                self.exchange.seen.left()
+            self.exchange.lookup_over()
 
     async def _run(self) -> bool:
         detail = await self._not_ours()
@@ -201,6 +203,7 @@ class HeaderLookup:
         incoming = replace(self.incoming, scope=scope, receive=before.receive)
         lookup = HeaderLookup(self.app_context, incoming, self.options, self.rules, before.refresh)
         lookup.exchange.follow(before)
+        self.exchange = lookup.exchange
         answering = Answering(lookup.exchange)
         try:
             await lookup._forward(go, whole=True)
