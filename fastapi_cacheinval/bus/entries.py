@@ -25,7 +25,7 @@ __all__ = [
     "decode_lines",
     "decode_page",
     "encode_payload",
-    "encode_tag",
+    "encode_tags",
 ]
 
 _FORMAT = 1
@@ -51,9 +51,13 @@ class LineError(ValueError):
     """Bytes that are no line of a format known here."""
 
 
-def encode_tag(tag: str) -> bytes:
-    """A tag as the server keeps it; paths may hold what is no valid text."""
-    return tag.encode("utf-8", "surrogatepass")
+def encode_tags(tags: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Tags as the server keeps them; paths may hold what is no valid text."""
+    # All at once is several times as fast; a path may hold anything, so that it has to be seen whether that went well.
+    together = tuple("\n".join(tags).encode("utf-8", "surrogatepass").split(b"\n"))
+    if len(together) == len(tags):
+        return together
+    return tuple(tag.encode("utf-8", "surrogatepass") for tag in tags)
 
 
 def encode_payload(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["Ask", "Current", "LogEntry", "Missed", "Page", "Reply", "Reset", "Term"]
+__all__ = ["Ask", "Current", "LogEntry", "Missed", "Next", "Page", "Reply", "Reset", "Term"]
 
 
 class Term(NamedTuple):
@@ -81,3 +82,10 @@ class Reset:
 
 
 Reply = Current | Missed | Reset
+
+
+class Next(Enum):
+    """What the shell does next."""
+
+    NOTHING = "nothing"
+    ASK = "ask the log now"

@@ -19,11 +19,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
-from enum import Enum
 from math import inf
 
 from fastapi_cacheinval.core.fences import Fences
-from fastapi_cacheinval.core.log_types import Ask, Current, LogEntry, Missed, Page, Reply, Reset, Term
+from fastapi_cacheinval.core.log_types import Ask, Current, LogEntry, Missed, Next, Page, Reply, Reset, Term
 from fastapi_cacheinval.core.stored import Stamp
 
 __all__ = ["Ask", "Current", "LogEntry", "Missed", "Next", "Page", "Replica", "Reply", "Reset", "Term"]
@@ -36,13 +35,6 @@ _UNTOUCHED: Cell = (-1, -1, inf)
 
 # How many nonces of applied lines are remembered, to recognise a number that was written again.
 _REMEMBERED = 256
-
-
-class Next(Enum):
-    """What the shell does next."""
-
-    NOTHING = "nothing"
-    ASK = "ask the log now"
 
 
 class Replica:

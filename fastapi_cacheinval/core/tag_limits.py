@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fastapi_cacheinval.core.tags import ALL, normalise_tag
+from fastapi_cacheinval.core.tags import ALL, are_normal, normalise_tag
 from fastapi_cacheinval.grammar.fields import RawHeaders, values
 from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key
 
@@ -71,6 +71,8 @@ class BoundedTags:
 
     def add(self, texts: Iterable[str]) -> bool:
         """Add some; False once they are too many, and nothing more is looked at."""
+        if isinstance(texts, tuple) and self._added_at_once(texts):
+            return self._fits()
         for text in texts:
             # Nothing costs something too: each is looked at.
             self._left -= cost_of(text) or 1
@@ -80,6 +82,17 @@ class BoundedTags:
             if tag is not None:
                 self._tags[tag] = None
         return self._fits()
+
+    def _added_at_once(self, texts: tuple[str, ...]) -> bool:
+        """Add those that are few enough and in normal form already; False where that is not known of all."""
+        if len(texts) > self._most_tags:
+            return False
+        size = sum(map(len, texts))
+        if size > self._left or not are_normal(texts):
+            return False
+        self._left -= size
+        self._tags.update(dict.fromkeys(texts))
+        return True
 
     def _fits(self) -> bool:
         return self._left >= 0 and len(self._tags) <= self._most_tags

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import string
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -24,6 +24,7 @@ __all__ = [
     "ALL",
     "MAX_TAG_BYTES",
     "TagTemplate",
+    "are_normal",
     "has_host",
     "is_reserved",
     "normalise_tag",
@@ -44,6 +45,7 @@ _PATH = _RESERVED + "path:"
 
 _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F))
 _NORMAL = re.compile(rf"[\x21-\x7e]{{1,{MAX_TAG_BYTES}}}\Z")
+_ALL_PRINTABLE = re.compile(r"[\x21-\x7e]*\Z")
 _HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/]*")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
 _COLUMN = re.compile(r"[^\[\].!:{}]+\Z")
@@ -108,6 +110,13 @@ def normalise_tag(text: str) -> str | None:
     if not text:
         return None
     return _bounded(quote(text, safe=_PRINTABLE, errors="surrogatepass"))
+
+
+def are_normal(texts: Sequence[str]) -> bool:
+    """Whether each of some texts is in normal form; several times as fast as to look at one after the other."""
+    return not texts or (
+        all(texts) and max(map(len, texts)) <= MAX_TAG_BYTES and _ALL_PRINTABLE.match("".join(texts)) is not None
+    )
 
 
 def normalise_tags(texts: Iterable[str]) -> tuple[str, ...]:

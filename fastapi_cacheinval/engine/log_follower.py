@@ -11,10 +11,10 @@ import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
-from fastapi_cacheinval.core.log_types import LogEntry, Missed, Reply
+from fastapi_cacheinval.core.log_types import LogEntry, Missed, Next, Reply
 from fastapi_cacheinval.core.pieces import in_slices
-from fastapi_cacheinval.core.replica import Next
 from fastapi_cacheinval.engine.clocks import ended, within
+from fastapi_cacheinval.engine.log_groups import LogGroups
 from fastapi_cacheinval.engine.log_observer import Applies, cause_of
 from fastapi_cacheinval.engine.log_pages import Pages
 from fastapi_cacheinval.engine.log_queue import LogQueue
@@ -59,7 +59,8 @@ class Follower:
             settle=self._settled,
             serving=lambda: self._serving,
         )
-        self._queue = LogQueue(shared, self._touch, write=self.write, want=self.want, context=context)
+        self._groups = LogGroups(self._writer.write, context)
+        self._queue = LogQueue(shared, self._touch, write=self._writer.write, want=self.want, context=context)
         self._subscribed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     @property
@@ -105,6 +106,7 @@ class Follower:
                 # Without its connection they would be lost.
                 await self._writer.finish()
                 await self._queue.drain()
+        await self._groups.close()
         if self.forget():
             with contextlib.suppress(LogUnavailable):
                 await self.log.leave(self._shared.identity)
@@ -188,7 +190,8 @@ class Follower:
         """What the log says, and when it was asked; raises `LogUnavailable`, and notes whether it is in touch."""
         sent = self._clock.now()
         try:
-            answer = await self.log.run(self._replica.ask(), self._name, purge)
+            lines = bool(self._shared.serving)
+            answer = await self.log.run(self._replica.ask(), self._name, purge, lines=lines)
         except LogUnavailable as away:
             self._touch.lost(away.reason)
             raise
@@ -241,11 +244,14 @@ class Follower:
                 if applied < line.seq <= reached and line != own:
                     self._applies.tell(line, self._clock.now(), late=True)
         if reset:
-            self._touch.gave_up(cause_of(term, reply.term), replica.term)
+            cause = cause_of(term, reply.term)
+            # Who only publishes keeps nothing that would have to be given up, and has not wanted to read.
+            if cause != "behind" or self._shared.serving:
+                self._touch.gave_up(cause, replica.term)
             if self._serving and self._tasks:
                 self._pages.begin()
             # The log has not heard yet that this replica has let go of everything.
-            return False
+            return not self._serving and following is Next.NOTHING
         return following is Next.NOTHING
 
     def _heard(self, line: LogEntry) -> None:
@@ -290,4 +296,4 @@ class Follower:
 
     async def write(self, claim: Proposal) -> LogEntry:
         """Write one purge, and apply it; raises `LogUnavailable` where that could not be brought to its end."""
-        return await self._writer.write(claim)
+        return await self._groups.write(claim)

@@ -113,7 +113,7 @@ class SharedBus:
         ask = Replica(staleness_bound=self._bound).ask()
 
         async def put(piece: Proposal) -> LogEntry:
-            line = (await log.run(ask, "", piece)).line
+            line = (await log.run(ask, "", piece, lines=False)).line
             assert line is not None
             return line
 

@@ -44,11 +44,11 @@ class SharedLog(Protocol):
     reached or refuses.
     """
 
-    async def run(self, ask: Ask, replica: str, purge: Proposal | None = None) -> Answer:
+    async def run(self, ask: Ask, replica: str, purge: Proposal | None = None, *, lines: bool = True) -> Answer:
         """Compare what was read with the log, and write a line if there is one, in one step.
 
-        `replica` is the id under which the caller takes a lease, empty for who takes none. Where it raises, the line
-        may have been written all the same.
+        `replica` is the id under which the caller takes a lease, empty for who takes none. Who keeps nothing wants no
+        `lines`, and is told where the log ends. Where it raises, the line may have been written all the same.
         """
         ...
 

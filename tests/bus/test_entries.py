@@ -16,7 +16,7 @@ from fastapi_cacheinval.bus.entries import (
     decode_lines,
     decode_page,
     encode_payload,
-    encode_tag,
+    encode_tags,
 )
 from fastapi_cacheinval.bus.script import PAGE_BYTES
 from fastapi_cacheinval.core.log_types import Term
@@ -49,6 +49,15 @@ def test_the_largest_lines_of_earlier_releases_are_read(tags: tuple[str, ...]) -
     message = _line(tags, (("traceparent", "0" * 2_000),) * 2)
     assert len(message) <= MOST_LINE_BYTES
     assert decode_line(message).tags == tags
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [(), ("",), ("a",), ("a", "b"), ("a\nb", "c"), ("\udcff", "ü"), tuple(path_tag(f"/\n{n}") for n in range(3))],
+)
+def test_tags_as_bytes_are_those_of_each_tag(tags: tuple[str, ...]) -> None:
+    """Whatever stands in a path."""
+    assert encode_tags(tags) == tuple(tag.encode("utf-8", "surrogatepass") for tag in tags)
 
 
 def test_a_piece_of_a_purge_is_a_purge_to_who_knows_of_none() -> None:
@@ -103,7 +112,7 @@ async def test_a_reply_is_read_up_to_a_bound() -> None:
 def test_a_page_of_hostile_members_is_refused_or_passed() -> None:
     """A member that is too long names no tag; a number that is none is an error that the caller knows."""
     numbers = count(1)
-    members: list[Any] = [b"h" + b"x" * 10_000_000, b"3", b"h" + encode_tag("a"), b"2"]
+    members: list[Any] = [b"h" + b"x" * 10_000_000, b"3", b"ha", b"2"]
     page = decode_page(Term(1, "a"), 3, 3, 10, 0, members)
     assert page is not None
     assert page.purged == (("a", 2, False),)

@@ -183,10 +183,10 @@ async def test_one_that_cannot_be_written_does_not_keep_others_from_it(
     genuine = RedisLog.run
     ailing = True
 
-    async def run(self: Any, ask: Any, replica: str, purge: Any = None) -> Any:
+    async def run(self: Any, ask: Any, replica: str, purge: Any = None, **how: Any) -> Any:
         if purge is not None and "row:5000" in purge.tags and ailing:
             raise LogUnavailable("it cannot bear it")
-        return await genuine(self, ask, replica, purge)
+        return await genuine(self, ask, replica, purge, **how)
 
     async with fleet(redis_server.url, 1) as (a,):
         monkeypatch.setattr(RedisLog, "run", run)
