@@ -227,7 +227,7 @@ def _lease_from_the_reply(patch: pytest.MonkeyPatch) -> None:
 
 def _no_fence(patch: pytest.MonkeyPatch) -> None:
     """A purge without a number fences nothing."""
-    patch.setattr(Shared, "queue", lambda self, tags, *, soft, trace=(): self.backlog.add(tags, soft=soft, fence=None))
+    patch.setattr(Shared, "queue", lambda self, tags, *, soft, **_: self.backlog.add(tags, soft=soft, fence=None))
 
 
 def _older_term(patch: pytest.MonkeyPatch) -> None:
