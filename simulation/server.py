@@ -167,7 +167,8 @@ class LogServer:
             self._trim(state, most_lines, most_bytes)
         if replica:
             self.acks[replica] = (seq if ours else -1, now, bound)
-        self._forget(state, now, most_tags, life, longest)
+        over = 0 if payload is None else len(self.tags) - most_tags
+        self._forget(state, now, over, life, longest)
         if now >= pruned + 10 * bound:
             state.pruned = now
             self.acks = {name: ack for name, ack in self.acks.items() if now <= ack[1] + 10 * ack[2]}
@@ -223,9 +224,8 @@ class LogServer:
             del self.log[:over]
             self.base += over
 
-    def _forget(self, state: State, now: int, most_tags: int, life: int, longest: int) -> None:
+    def _forget(self, state: State, now: int, over: int, life: int, longest: int) -> None:
         state.life = max(life, state.life)
-        over = len(self.tags) - most_tags
         due = now >= state.marked + max(life, longest) * 1_000_000
         if over <= 0 and not due:
             return

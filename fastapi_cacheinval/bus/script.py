@@ -40,8 +40,6 @@ local most_lines, most_bytes, page_bytes = tonumber(ARGV[9]), tonumber(ARGV[10])
 local most_tags, life = tonumber(ARGV[12]), tonumber(ARGV[13])
 local soft, payload, lengths, names = ARGV[14], ARGV[15], ARGV[16], ARGV[17]
 
-local function id_of(number) return string.format('%.0f-0', number) end
-
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local at = string.format('%.0f', now)
@@ -55,13 +53,22 @@ local s = redis.call('HMGET', state,
   'term', 'tnonce', 'seq', 'nonce', 'run', 'floor', 'mark', 'marked', 'life', 'pruned', 'eighths', 'filled')
 local term, tnonce, seq, nonce = tonumber(s[1] or 0), s[2] or '', tonumber(s[3] or 0), s[4] or ''
 local kept_run, floor, mark, marked = s[5] or '', tonumber(s[6] or 0), tonumber(s[7] or 0), tonumber(s[8] or 0)
-local met, ours = nil, a_term == term and a_tnonce == tnonce
+local longest, pruned, ours = tonumber(s[9] or 0), tonumber(s[10] or at), a_term == term and a_tnonce == tnonce
+local whole = s[1] and s[2] and s[3] and s[4] and (run == '' or kept_run == '' or run == kept_run)
+  and redis.call('ZSCORE', tags, '!' .. tnonce) and redis.call('HGET', acks, '!') == tnonce
+
+-- The most of all calls: a heartbeat of who has read everything, and nothing else is due.
+if payload == '' and whole and ours and a_seq == seq and a_nonce == nonce and life <= longest
+  and now < marked + longest * 1000000 and now < pruned + 10 * bound and (run == '' or kept_run ~= '') then
+  if id ~= '' then redis.call('HSET', acks, id, string.format('%.0f %.0f %.0f', a_seq, now, bound)) end
+  return {0, s[1], tnonce, s[3], nonce, at, {}, 0}
+end
+
+local met = nil
+local function id_of(number) return string.format('%.0f-0', number) end
 
 local function broken()
-  if not s[1] or not s[2] or not s[3] or not s[4] then return true end
-  if run ~= '' and kept_run ~= '' and run ~= kept_run then return true end
-  if not redis.call('ZSCORE', tags, '!' .. tnonce) then return true end
-  if redis.call('HGET', acks, '!') ~= tnonce then return true end
+  if not whole then return true end
   if a_term < term then return false end
   if not ours or a_seq > seq then return true end
   if a_seq == seq then return a_nonce ~= nonce end
@@ -130,9 +137,8 @@ if id ~= '' then
 end
 
 -- Housekeeping: what was purged longer ago than anything stored lives, or is more than is kept, is forgotten.
-local longest = tonumber(s[9] or 0)
 if life > longest then redis.call('HSET', state, 'life', string.format('%.0f', life)) end
-local over = redis.call('ZCARD', tags) - 1 - most_tags
+local over = payload ~= '' and redis.call('ZCARD', tags) - 1 - most_tags or 0
 local due = now >= marked + math.max(life, longest) * 1000000
 if over > 0 or due then
   local limit = over > 0 and seq or mark
@@ -148,7 +154,7 @@ if over > 0 or due then
   end
   redis.call('HSET', state, 'floor', string.format('%.0f', floor))
 end
-if now >= tonumber(s[10] or at) + 10 * bound then
+if now >= pruned + 10 * bound then
   redis.call('HSET', state, 'pruned', at)
   local all = redis.call('HGETALL', acks)
   for i = 1, #all, 2 do

@@ -1,7 +1,7 @@
 """Keeping a replica up to a shared log, on one event loop.
 
-The rules: subscribe, then ask the log, then serve; ask every third of the bound, at once where a message does not
-follow on what was read, and once more after everything had to be given up.
+The rules: subscribe, then ask the log, then serve; ask a third of the bound after the last question, at once where a
+message does not follow on what was read, and once more after everything had to be given up.
 """
 
 from __future__ import annotations
@@ -131,11 +131,6 @@ class Follower:
 
     # -- asking ---------------------------------------------------------------------------------
 
-    @property
-    def _name(self) -> str:
-        """The id under which this replica takes a lease; who only publishes takes none."""
-        return self._shared.identity if self._serving else ""
-
     def want(self) -> None:
         """Ask the log as soon as possible."""
         if not self._wake.done():
@@ -182,7 +177,10 @@ class Follower:
             never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             await within(self._clock, never, self._touch.pause())
         elif self._serving:
-            await within(self._clock, self._wake, self._bound / 3)
+            rest = self._bound / 3
+            # A purge of our own is a heartbeat too: what it has renewed need not be renewed yet.
+            while rest > 0 and not await within(self._clock, self._wake, rest) and not self._shared.backlog:
+                rest = self._replica.lease_until - self._clock.now() - 2 / 3 * self._bound
         else:
             await self._wake
 
@@ -190,8 +188,9 @@ class Follower:
         """What the log says, and when it was asked; raises `LogUnavailable`, and notes whether it is in touch."""
         sent = self._clock.now()
         try:
-            lines = bool(self._shared.serving)
-            answer = await self.log.run(self._replica.ask(), self._name, purge, lines=lines)
+            # Who only publishes takes no lease, and reads nothing.
+            name, lines = self._shared.identity if self._serving else "", bool(self._shared.serving)
+            answer = await self.log.run(self._replica.ask(), name, purge, lines=lines)
         except LogUnavailable as away:
             self._touch.lost(away.reason)
             raise

@@ -135,3 +135,20 @@ async def test_a_caller_that_goes_away_takes_no_other_along(
         ]
         await eventually(lambda: not a.statistics.queue_length, "the queue")
         assert redis_server.execute("ZCARD", "{cacheinval}:tags") == 11
+
+
+async def test_a_purge_of_its_own_is_a_heartbeat(redis_server: Valkey) -> None:
+    """A replica that writes all the time asks no more than it writes, and its lease is live throughout."""
+    async with fleet(redis_server.url, 1, staleness_bound=0.9, redis_timeout=0.5) as (a,):
+        await a.in_touch()
+        before, seqs, misses = calls(redis_server), 0, 0
+        for _ in range(60):
+            await a.cache.invalidate("item:a")
+            seqs += 1
+            misses += not a.live
+            await asyncio.sleep(0.03)
+        assert misses <= 1
+        assert calls(redis_server) - before <= seqs + 2
+        writes = calls(redis_server)
+        await eventually(lambda: calls(redis_server) >= writes + 2, "heartbeats once it is idle")
+        await a.in_touch()

@@ -305,7 +305,8 @@ def test_forgetting_goes_on_in_steps_of_a_thousand(clients: Clients) -> None:
     pair.send(_call(fresh="f2", payload=b"p", tags=tags))
     pair.compare()
     for number, most_tags in enumerate((1_200, 1_200, 1_200, 1_200, 900, 900), 3):
-        pair.send(_call(fresh=f"f{number}", most_tags=most_tags))
+        # What is over the limit is looked for where something is added.
+        pair.send(_call(fresh=f"f{number}", most_tags=most_tags, payload=b"p", tags=(b"one more",)))
         pair.compare()
     assert len(pair.model.tags) == 900
     pair.send(_call(fresh="f10", payload=b"q", tags=tags))
