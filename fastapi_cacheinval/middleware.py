@@ -18,6 +18,7 @@ from fastapi_cacheinval.framework.dispatch import Dispatcher
 from fastapi_cacheinval.framework.front import answered_at_front
 from fastapi_cacheinval.framework.guards import TOKEN_FIELD
 from fastapi_cacheinval.framework.lifespan import Lifespan
+from fastapi_cacheinval.framework.modes import mode_of
 from fastapi_cacheinval.framework.observed_hit import send_observed_hit
 from fastapi_cacheinval.framework.raw_hits import RawHits
 from fastapi_cacheinval.framework.route_target import raw_target
@@ -71,19 +72,19 @@ class CacheMiddleware:
         flag(emit_cache_status, "emit_cache_status")
         self.app = app
         self.cache = HTTPCache() if cache is None else cache
+        self._own_cache = cache is None
         self._core = core = internals_of(self.cache)
         self._app_context = AppContext(
             app,
             core,
             face=self.cache,
-            by_headers=bool(honour_headers),
+            mode=mode_of(honour_headers),
             front=front,
             emit_surrogate_key=emit_surrogate_key,
             emit_cache_status=emit_cache_status,
             downstream=downstream,
         )
-        options = HeaderOptions() if honour_headers is True else honour_headers or None
-        self._dispatch = Dispatcher(self._app_context, options, self._prepare)
+        self._dispatch = Dispatcher(self._app_context, self._prepare)
         engine = core.engine
         self._replica = engine.replica
         self._counters = core.counters
@@ -169,7 +170,8 @@ class CacheMiddleware:
 
     def _look(self, now: float) -> bool:
         """Look whether routes or layers were changed; the looks take a hundredth of the time at the most."""
-        changed = self._app_context.table.look()
+        # A second middleware of the app may find what the first has filled before it has looked at the app itself.
+        changed = not self._app_context.ready or self._app_context.table.look()
         self._looked = after = self._now()
         self._look_every = _LOOK_SHARE * (after - now)
         return changed
@@ -181,7 +183,10 @@ class CacheMiddleware:
         self._watched = app_context.observed or self._downstream is not None
         if not app_context.prepared:
             app_context.prepare(scope)
-            if app_context.error is not None:
+            if self._own_cache:
+                self._core.neighbour.made_for_an_app()
+            # To a lifespan the server says it.
+            if app_context.error is not None and scope["type"] != "lifespan":
                 logger.error("%s", app_context.error)
         return app_context.error
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fastapi_cacheinval.core.tags import ALL, are_normal, normalise_tag
+from fastapi_cacheinval.core.tags import ALL, are_normal, normalise_tag, not_a_tag
 from fastapi_cacheinval.grammar.fields import RawHeaders, values
 from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key
 
@@ -52,7 +52,8 @@ def cost_of(text: str) -> int:
 def bounded_tags(texts: Iterable[str]) -> tuple[str, ...]:
     """The normal forms as `normalise_tags` gives them; the one tag of everything for more than the limits allow.
 
-    It stops at the limit, so that its time is bounded whatever it is given.
+    It stops at the limit, so that its time is bounded whatever it is given. Raises `ConfigurationError` for what is no
+    text.
     """
     bounded = BoundedTags(MOST_TAGS, MOST_TAG_BYTES)
     bounded.add(texts)
@@ -74,6 +75,8 @@ class BoundedTags:
         if isinstance(texts, tuple) and self._added_at_once(texts):
             return self._fits()
         for text in texts:
+            if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise not_a_tag(text)
             # Nothing costs something too: each is looked at.
             self._left -= cost_of(text) or 1
             if not self._fits():
@@ -85,7 +88,7 @@ class BoundedTags:
 
     def _added_at_once(self, texts: tuple[str, ...]) -> bool:
         """Add those that are few enough and in normal form already; False where that is not known of all."""
-        if len(texts) > self._most_tags:
+        if len(texts) > self._most_tags or set(map(type, texts)) - {str}:
             return False
         size = sum(map(len, texts))
         if size > self._left or not are_normal(texts):

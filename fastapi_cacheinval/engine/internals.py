@@ -12,6 +12,7 @@ from contextvars import Context
 
 from fastapi_cacheinval.bus.local import LocalBus
 from fastapi_cacheinval.connections.urls import Connect
+from fastapi_cacheinval.core.checks import Wait
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.root_paths import RootPaths
@@ -31,7 +32,8 @@ from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.lifecycle import Lifecycle
 from fastapi_cacheinval.engine.listeners import Listeners
 from fastapi_cacheinval.engine.log_recorder import LogRecorder
-from fastapi_cacheinval.engine.purger import Purger, Wait
+from fastapi_cacheinval.engine.neighbours import Neighbour
+from fastapi_cacheinval.engine.purger import Purger
 from fastapi_cacheinval.engine.reporting import report
 from fastapi_cacheinval.engine.runtime import Runtime, runtime_here
 from fastapi_cacheinval.engine.settings import Settings
@@ -75,6 +77,7 @@ class Internals:
         self.listeners = Listeners(self.runtimes, self.counters)
         self.sources = Sources()
         self._secret = settings.secret
+        self.neighbour = Neighbour(self.engine.apps, self.runtimes, alone=connect is None)
         self._looked_around = False
         self._tiers = None if connect is None else SharedTiers(settings, connect, self.engine)
         local = LocalBus(self.clock.now)
@@ -168,6 +171,11 @@ class Internals:
         return asyncio.get_running_loop() in self.runtimes
 
     @property
+    def shares_partitions(self) -> bool:
+        """Whether all replicas compose the same key for a partition: they know the secret, or there are none."""
+        return self._tiers is None or self.settings.secret is not None
+
+    @property
     def secret(self) -> bytes:
         """The key of partition digests; made at start where none was given."""
         secret = self._secret
@@ -187,8 +195,10 @@ class Internals:
             if begin:
                 await asyncio.sleep(0)
             some = tags[begin : begin + _SLICE]
+            fits = bounded.add(some)
             self.counters.dropped_tags += sum(not tag for tag in some)
-            if not bounded.add(some):
+            self.neighbour.purges(some)
+            if not fits:
                 break
         return (ALL,) if everything else bounded.tags()
 

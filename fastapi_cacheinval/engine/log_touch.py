@@ -6,6 +6,7 @@ import logging
 
 from fastapi_cacheinval.core.log_types import Term
 from fastapi_cacheinval.engine.log_observer import MEANT, LogObserver, Outage
+from fastapi_cacheinval.engine.log_once import Seldom
 from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["Touch"]
@@ -24,7 +25,18 @@ class Touch:
     `delivered` counts the queued purges that are written, from the loss of the log until its return is told.
     """
 
-    __slots__ = ("_bound", "_clock", "_failures", "_observer", "_outage", "_pause", "connected", "delivered", "failed")
+    __slots__ = (
+        "_bound",
+        "_clock",
+        "_failures",
+        "_observer",
+        "_outage",
+        "_pause",
+        "_seldom",
+        "connected",
+        "delivered",
+        "failed",
+    )
 
     def __init__(self, observer: LogObserver, clock: Clock, *, bound: float) -> None:
         self._observer = observer
@@ -33,6 +45,8 @@ class Touch:
         # Since the log was lost, until what that held up is done.
         self._outage: Outage | None = None
         self.delivered = 0
+        # A log that comes and goes is said to do so three times, and then twice a minute.
+        self._seldom = Seldom(3, 30.0)
         self.connected: bool | None = None
         # Whether the last call failed.
         self.failed = False
@@ -52,6 +66,8 @@ class Touch:
         if self._outage is None:
             self._outage = Outage(self._clock.now())
             self.delivered = 0
+        if not self._outage.said and self._seldom.may(self._clock.now()):
+            self._outage.said = True
             logger.warning(
                 "out of touch with the purge log (%s): responses are kept for their first %g s only, purges are queued",
                 reason,
