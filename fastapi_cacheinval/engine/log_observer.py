@@ -126,7 +126,9 @@ class Applies:
         self._held: list[tuple[LogEntry, bool, float | None]] = []
 
     def tell(self, line: LogEntry, now: float, *, late: bool) -> None:
-        """A line was applied now."""
+        """A line was applied now; a piece of a purge is told of with the line that ends it."""
+        if not line.purges:
+            return
         self._held.append((line, late, self.clock.since(line.at, now)))
         if not self._writing:
             self._tell_all()
