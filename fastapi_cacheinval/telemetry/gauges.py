@@ -284,16 +284,17 @@ _HITS = frozenset({Result.HIT, Result.STALE, Result.COLLAPSED})
 
 
 def _by_result(answered: Answered) -> Attributes:
-    reason = None if answered.reason is None else answered.reason.value
-    return ((RESULT, answered.result.value), (TIER, answered.tier), (REASON, reason), (DETAIL, answered.detail))
+    result, tier, reason, detail, _ = answered
+    why = None if reason is None else reason.value
+    return ((RESULT, result.value), (TIER, tier), (REASON, why), (DETAIL, detail))
 
 
 def _by_route(answered: Answered) -> Attributes:
-    return ((ROUTE, answered.route),)
+    return ((ROUTE, answered[-1]),)
 
 
 def _hits_by_route(answered: Answered) -> Attributes | None:
-    return _by_route(answered) if answered.result in _HITS else None
+    return _by_route(answered) if answered[0] in _HITS else None
 
 
 _lock = threading.Lock()

@@ -31,5 +31,6 @@ def join(
         meter = find_meter(meter_provider)
         if meter is not None:
             counters.also = instruments = Instruments(meter)
+            counters.requests = instruments.requests
             watch(meter_provider or get_meter_provider(), meter, cache, instruments.requests)
     return tracing.on or counters.also is not None
