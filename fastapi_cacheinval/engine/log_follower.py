@@ -157,9 +157,12 @@ class Follower:
             try:
                 # Who only publishes asks once whether the log is there, and again after it was not.
                 settled = await self._settled() if self._serving or not self.connected else True
-                delivered = await self._writer.drain() if settled and self._shared.backlog else 0
+                if settled and self._shared.backlog:
+                    delivered = await self._writer.drain()
+                    if self._outage is not None:
+                        self._outage.delivered += delivered
                 if settled and self.connected:
-                    self._returned(delivered)
+                    self._returned()
             finally:
                 if waited is not None and not waited.done():
                     waited.set_result(settled)
@@ -338,8 +341,8 @@ class Follower:
                 extra={"cacheinval.cause": cause, "cacheinval.term": self._replica.term.number},
             )
 
-    def _returned(self, delivered: int) -> None:
+    def _returned(self) -> None:
         """What is said once of an outage: all that it held up has been read and written."""
         outage, self._outage = self._outage, None
         if outage is not None:
-            outage.log(self._clock.now(), delivered)
+            outage.log(self._clock.now())
