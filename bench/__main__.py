@@ -18,6 +18,7 @@ __all__ = ["NAMES", "main"]
 NAMES = {
     "in_process": "bench.in_process",
     "uvicorn": "bench.through_uvicorn",
+    "server": "bench.server",
     "route_hit": "bench.route_hit",
     "cold_burst": "bench.cold_burst",
     "expiry": "bench.expiry",

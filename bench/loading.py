@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,19 @@ __all__ = ["Load", "Seen", "own_client", "prepare"]
 CONNECTIONS = 32
 
 _SCRIPT = """
-local requests = {}
+local requests = {{}}
+local count = 0
+wrk.headers = {fields}
 function init(args)
   math.randomseed(1)
-  for number = 1, %d do requests[number] = wrk.format("GET", "/items/" .. (number - 1)) end
+  for number = 1, {urls} do requests[number] = wrk.format("GET", "/items/" .. (number - 1)) end
 end
-function request() return requests[math.random(#requests)] end
+function request()
+  local chosen = requests[math.random(#requests)]
+  if not {new} then return chosen end
+  count = count + 1
+  return (chosen:gsub("session=0", "session=" .. count))
+end
 """
 _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
@@ -81,14 +89,27 @@ def _own_seconds() -> float:
 class Load:
     """Rounds of load on servers, drawn from `urls` URLs."""
 
-    def __init__(self, wrk: str | None, urls: int, seconds: float) -> None:
+    def __init__(
+        self,
+        wrk: str | None,
+        urls: int,
+        seconds: float,
+        *,
+        fields: Mapping[str, str] | None = None,
+        new: bool = False,
+        connections: int = CONNECTIONS,
+    ) -> None:
+        """Request heads carry `fields`; with `new` each `session=0` in them is another number every time."""
         self._wrk = wrk
         self._urls = urls
         self._seconds = seconds
+        self._fields = dict(fields or {})
+        self._new = new
+        self._connections = connections
 
     def __str__(self) -> str:
         tool = "wrk" if self._wrk else "our own client (no wrk here), which is slower than the servers it loads"
-        return f"{tool} with {CONNECTIONS} connections, keys drawn from {self._urls:,} URLs"
+        return f"{tool} with {self._connections} connections, keys drawn from {self._urls:,} URLs"
 
     def warm(self, server: Server) -> None:
         """Ask for each URL once."""
@@ -113,12 +134,13 @@ class Load:
 
     def _with_wrk(self, wrk: str, server: Server) -> tuple[float, float, int, float]:
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as script, on_core(LOAD_CORE):
-            script.write(_SCRIPT % self._urls)
+            fields = "".join(f"[{json.dumps(name)}]={json.dumps(value)}," for name, value in self._fields.items())
+            script.write(_SCRIPT.format(urls=self._urls, fields="{" + fields + "}", new=str(self._new).lower()))
             script.flush()
             command = [
                 wrk,
                 "-t1",
-                f"-c{CONNECTIONS}",
+                f"-c{self._connections}",
                 f"-d{max(1, round(self._seconds))}s",
                 "--latency",
                 "-s",

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["LOAD_CORE", "SERVER_CORE", "Server", "busy_seconds", "cores", "on_core", "serving"]
+__all__ = ["LOAD_CORE", "SERVER_CORE", "Server", "answers", "busy_seconds", "cores", "on_core", "serving"]
 
 SERVER_CORE, LOAD_CORE = 0, 1
 _PATIENCE = 30.0
@@ -66,13 +66,26 @@ class Server:
             connection.close()
 
     def cpu_seconds(self) -> float:
-        """The processor time that it has used."""
-        stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii")
-        used = stat.rpartition(")")[2].split()
-        return (int(used[11]) + int(used[12])) / os.sysconf("SC_CLK_TCK")
+        """The processor time that it and its children have used."""
+        return sum(map(_cpu_seconds, [self.pid, *_children(self.pid)]))
 
 
-def _answers(server: Server, path: str, deadline: float) -> None:
+def _cpu_seconds(pid: int) -> float:
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+    used = stat.rpartition(")")[2].split()
+    return (int(used[11]) + int(used[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, listed.read_text(encoding="ascii").split()):
+            found += [child, *_children(child)]
+    return found
+
+
+def answers(server: Server, path: str, deadline: float) -> None:
+    """Wait until a server answers a path with 200; raises where it does not."""
     while True:
         try:
             status, _, body = server.get(path)
@@ -87,11 +100,11 @@ def _answers(server: Server, path: str, deadline: float) -> None:
 
 
 @contextlib.contextmanager
-def serving(name: str, size: int, path: str = "/items/1") -> Iterator[Server]:
-    """One of the apps under uvicorn in a process of its own, answering."""
+def serving(name: str, size: int, path: str = "/items/1", http: str = "auto") -> Iterator[Server]:
+    """One of the apps under uvicorn in a process of its own, answering; `http` is uvicorn's protocol."""
     with on_core(SERVER_CORE):
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.serve", name, str(size)],
+            [sys.executable, "-m", "bench.serve", name, str(size), http],
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parent.parent,
         )
@@ -101,7 +114,7 @@ def serving(name: str, size: int, path: str = "/items/1") -> Iterator[Server]:
         if not line:
             raise RuntimeError(f"the server of {name!r} did not start")
         server = Server(process.pid, int(line))
-        _answers(server, path, time.monotonic() + _PATIENCE)
+        answers(server, path, time.monotonic() + _PATIENCE)
         yield server
     finally:
         process.terminate()

@@ -1,4 +1,4 @@
-"""One of the compared apps under uvicorn: `python -m bench.serve NAME SIZE` prints its port and serves."""
+"""One of the compared apps under uvicorn: `python -m bench.serve NAME SIZE [PROTOCOL]` prints its port and serves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def main() -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(listener.getsockname()[1], flush=True)
     # With uvloop and httptools where they are installed.
-    config = uvicorn.Config(app, loop="auto", http="auto", ws="none", access_log=False, log_level="warning")
+    http = sys.argv[3] if len(sys.argv) > 3 else "auto"
+    config = uvicorn.Config(app, loop="auto", http=http, ws="none", access_log=False, log_level="warning")
     uvicorn.Server(config).run(sockets=[listener])
 
 

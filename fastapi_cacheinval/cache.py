@@ -15,6 +15,7 @@ from fastapi_cacheinval.core.checks import called, flag, flag_of_environment, re
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.core.tags import ALL, path_tag
+from fastapi_cacheinval.engine.environment import settings_of_environment
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.listeners import Listener, Observer
 from fastapi_cacheinval.engine.settings import Options, Settings
@@ -74,6 +75,16 @@ class HTTPCache:
         cache = cls(clock=clock, enabled=enabled, **options)
         cache._make(by_client(client, cache.settings.call_timeout), cache.clock, cache.settings, enabled=enabled)
         return cache
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **options: Unpack[Options]) -> HTTPCache:
+        """A cache by environment variables: `CACHEINVAL_URL`, and `CACHEINVAL_` with a setting's name in upper case.
+
+        Without a URL everything is kept in this process. `options` are the app's own; a variable that is set wins.
+        Raises one `ConfigurationError` that names every variable that is unknown or cannot work.
+        """
+        url, found = settings_of_environment(os.environ if environ is None else environ)
+        return cls.from_url(url, **{**options, **found})  # type: ignore[arg-type]  # checked as they are read
 
     def _make(self, connect: Connect | None, clock: Clock | None, settings: Settings, *, enabled: bool) -> None:
         allowed = flag_of_environment(os.environ.get(_ENVIRONMENT), _ENVIRONMENT, default=True)

@@ -19,6 +19,7 @@ from fastapi_cacheinval.framework.front import answered_at_front
 from fastapi_cacheinval.framework.guards import TOKEN_FIELD
 from fastapi_cacheinval.framework.lifespan import Lifespan
 from fastapi_cacheinval.framework.observed_hit import send_observed_hit
+from fastapi_cacheinval.framework.raw_hits import RawHits
 from fastapi_cacheinval.framework.route_target import raw_target
 from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.routes.middleware_stack import passes_through
@@ -94,6 +95,8 @@ class CacheMiddleware:
         self._watched = downstream is not None
         # When the routes were last looked at, and how long a front hit may trust that.
         self._looked = self._look_every = 0.0
+        # The same for a server that answers before it makes a task.
+        self.raw_hits = RawHits(self._app_context, front_open=self._front_open, recorded=lambda: self._watched)
         self._looked_at = _LOOKED_AT | {TOKEN_FIELD} if engine.settings.read_your_writes else _LOOKED_AT
 
     def __repr__(self) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuzz.raw import run
+from fuzz.ways import run_ways
 
 __all__ = ["main"]
 
@@ -18,7 +19,7 @@ _ROOT = Path(__file__).parents[1]
 # What a second of the budget is worth to each suite, on two cores.
 _APPS_A_SECOND = 6
 _SEQUENCES_A_SECOND = 4
-_SHARE = 0.15
+_SHARE = 0.12
 _SUITES = (
     ("random apps and callers", "tests/routes/test_random_apps.py", "SHARING_EXAMPLES", _APPS_A_SECOND),
     ("request sequences", "tests/fuzz/test_fuzz.py", "CACHEINVAL_FUZZ_EXAMPLES", _SEQUENCES_A_SECOND),
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     print(f"seed {chosen.seed}\n\n| what | tried | hits | differences |\n|---|---|---|---|", flush=True)
     held = True
-    share = chosen.seconds / 4 if chosen.raw else chosen.seconds * _SHARE
+    share = chosen.seconds / 6 if chosen.raw else chosen.seconds * _SHARE
     if not chosen.raw:
         for name, path, variable, rate in _SUITES:
             held &= _suite(name, path, variable, max(1, round(chosen.seconds * _SHARE * rate)))
@@ -58,6 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for difference in tried.found:
                 print(difference)
             held &= not tried.found
+    for mode in ("bare", "policy"):
+        tried = run_ways(mode, chosen.seed, seconds=share)
+        print(tried.row(), flush=True)
+        for difference in tried.found:
+            print(difference)
+        held &= not tried.found
     return 0 if held else 1
 
 

@@ -1,4 +1,4 @@
-"""The app that raw requests are sent to: `policy`, `headers`, and the same without a cache.
+"""The app that raw requests are sent to: `policy`, `headers`, `bare` (a policy, no compression), or without a cache.
 
 Every answer follows from the request and from what was written before, so two servers that are asked the same in the
 same order have to say the same.
@@ -23,14 +23,15 @@ _CHUNK = 1_000
 
 
 def make(mode: str, *, with_cache: bool) -> FastAPI:  # noqa: C901
-    """An app in one of the two modes; `mode` is "policy" or "headers"."""
-    by_policy = mode == "policy"
+    """An app in one of the modes: "policy", "headers" or "bare"."""
+    by_policy = mode != "headers"
     app = FastAPI()
-    app.add_middleware(GZipMiddleware, minimum_size=200)
+    if mode != "bare":
+        app.add_middleware(GZipMiddleware, minimum_size=200)
     if with_cache:
         app.add_middleware(CacheMiddleware, cache=HTTPCache(secret="only for fuzzing"), honour_headers=not by_policy)  # noqa: S106
     values: dict[int, str] = {}
-    policy = CachePolicy(ttl=600, tags=["items"], statuses={200, 404})
+    policy = CachePolicy(ttl=600, jitter=0, tags=["items"], statuses={200, 404})
 
     def dependencies(*more: str, **fields: Any) -> list[Any]:
         return [cached(policy, tags=list(more), **fields)] if by_policy else []

@@ -17,13 +17,13 @@ from fastapi_cacheinval.testing.servers.ports import free_port
 from fuzz.stories import FORGET, Story, story
 from fuzz.transcripts import differences, replies
 
-__all__ = ["Tried", "run"]
+__all__ = ["PATIENCE", "Tried", "run", "said", "served"]
 
 _ROOT = Path(__file__).parents[1]
 # A request that is never finished is not answered: both servers wait for the rest of it.
 _SILENCE = 0.3
 # On a busy machine a server may be slow to answer, so a difference is looked at twice.
-_PATIENCE = 3.0
+PATIENCE = 3.0
 
 
 @dataclass(slots=True)
@@ -61,10 +61,10 @@ def _command(server: str) -> list[str]:
     ]  # fmt: skip
 
 
-def _served(mode: str, server: str, directory: Path, *, cache: str) -> Fleet:
+def served(mode: str, server: str, directory: Path, *, cache: str, name: str = "fuzz") -> Fleet:
     """Processes of the app in a mode; `cache` is "1" with the cache, "0" without it."""
     return Fleet(
-        f"fuzz-{mode}-{cache}",
+        f"{name}-{mode}-{cache}",
         lambda port: [*_command(server), "--port", str(port)],
         _listens,
         directory=directory,
@@ -73,7 +73,7 @@ def _served(mode: str, server: str, directory: Path, *, cache: str) -> Fleet:
     )
 
 
-def _said(port: int, told: Story, silence: float = _SILENCE) -> bytes:
+def said(port: int, told: Story, silence: float = _SILENCE) -> bytes:
     """What a server answers to a story, until it closes the connection or waits for more."""
     with socket.create_connection(("127.0.0.1", port), 5) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -92,15 +92,15 @@ def _said(port: int, told: Story, silence: float = _SILENCE) -> bytes:
 
 
 def _judge(tried: Tried, told: Story, ports: list[int]) -> None:
-    cached, bare = (replies(_said(port, told)) for port in ports)
+    cached, bare = (replies(said(port, told)) for port in ports)
     if differences(told, cached, bare):
         # What a story writes is the same each time.
-        cached, bare = (replies(_said(port, told, _PATIENCE)) for port in ports)
+        cached, bare = (replies(said(port, told, PATIENCE)) for port in ports)
     tried.stories += 1
     tried.requests += len(told.requests)
     for reply in cached:
-        said = reply.field(b"cache-status") or b""
-        tried.results["hit" if said.startswith(b"cacheinval; hit") else "other"] += 1
+        status = reply.field(b"cache-status") or b""
+        tried.results["hit" if status.startswith(b"cacheinval; hit") else "other"] += 1
     for difference in differences(told, cached, bare):
         tried.found.append(f"{difference}\n  sent: {_shortened(told.packets)}")
 
@@ -114,8 +114,8 @@ def run(mode: str, server: str, seed: str, *, seconds: float, most: int = 10**9)
     tried, rng = Tried(mode, server), Random(f"{seed} {mode} {server}")
     ports = [free_port(), free_port()]
     with tempfile.TemporaryDirectory() as folder:
-        fleet = _served(mode, server, Path(folder), cache="1")
-        bare = _served(mode, server, Path(folder), cache="0")
+        fleet = served(mode, server, Path(folder), cache="1")
+        bare = served(mode, server, Path(folder), cache="0")
         try:
             fleet.start_on(ports[:1])
             bare.start_on(ports[1:])
@@ -126,7 +126,7 @@ def run(mode: str, server: str, seed: str, *, seconds: float, most: int = 10**9)
                 if told.broken:
                     # One server may have come as far as a write and the other not.
                     for port in ports:
-                        _said(port, FORGET)
+                        said(port, FORGET)
         finally:
             fleet.close()
             bare.close()

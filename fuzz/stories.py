@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
 
-__all__ = ["FORGET", "Sent", "Story", "story"]
+__all__ = ["FORGET", "Sent", "Story", "closing", "story"]
 
 _METHODS = [*["GET"] * 24, "HEAD", "PUT", "DELETE", "POST", "OPTIONS", "TRACE", "QUERY", "get", "FOO", ""]
 _PATHS = [
@@ -83,11 +83,12 @@ class Story:
         return any(request.broken for request in self.requests)
 
 
-def _closing(method: str, target: str) -> bytes:
+def closing(method: str, target: str) -> bytes:
+    """A plain request that closes its connection."""
     return f"{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode()
 
 
-FORGET = Story((), (_closing("DELETE", "/items"),))
+FORGET = Story((), (closing("DELETE", "/items"),))
 """Has a server forget all that was written."""
 
 
@@ -101,7 +102,8 @@ def _request(rng: Random, *, last: bool, careful: bool) -> Sent:
         # What is asked again is a hit.
         target, fields = rng.choice(_OFTEN), fields[:1]
     hosts = ["test"] if last or careful else [rng.choice(_HOSTS) for _ in range(rng.choice([1] * 20 + [0, 2]))]
-    lines = [("Host", host) for host in hosts] + fields
+    named = [("Host", host) for host in hosts]
+    lines = named + fields
     body, framing = "", "none"
     if method in ("PUT", "POST") or rng.random() < 0.03:
         body = "" if last else rng.choice(_BODIES)
@@ -128,7 +130,7 @@ def _request(rng: Random, *, last: bool, careful: bool) -> Sent:
             or end != "\r\n"
             or framing == "wrong"
             or len(hosts) != 1
-            or any(name.lower() in _DOUBTFUL or (name, value) in _DOUBTFUL for name, value in lines)
+            or any(name.lower() in _DOUBTFUL or (name, value) in _DOUBTFUL for name, value in [*fields, *named])
         ),
     )
 

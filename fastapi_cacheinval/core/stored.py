@@ -21,7 +21,7 @@ class Stamp(NamedTuple):
 
 
 class StoredResponse:
-    """A complete response as it is kept (RFC 9111 section 2); nothing but `verified` changes after it is made.
+    """A complete response as it is kept (RFC 9111 section 2); only `verified` and `joined` change after it is made.
 
     Times are seconds of the cache's own clock. `headers` are sent as they stand, without `Age` and
     `Cache-Status`. `calm_until` is the moment before which no early refresh can be drawn, so one
@@ -29,6 +29,7 @@ class StoredResponse:
     hand-over check: while it stands, no purge can concern this response. `route` is the template of the route that
     answered, None where that is not known; `trace` the W3C `traceparent` of the fill, empty where nobody recorded it.
     `downstream_ttl` is as in the policy: for how long a CDN may keep what it is handed, None while it is fresh.
+    `joined` are its fields, and those of its 304, as a server writes them that answers hits itself.
     `counts_from_now` says that the lifetime in `Cache-Control` is the policy's, and counts from each answer.
     """
 
@@ -44,6 +45,7 @@ class StoredResponse:
         "fresh_until",
         "front",
         "headers",
+        "joined",
         "key",
         "last_modified",
         "must_revalidate",
@@ -107,6 +109,7 @@ class StoredResponse:
         self.downstream_ttl = downstream_ttl
         self.counts_from_now = counts_from_now
         self.verified = -1
+        self.joined: tuple[bytes, bytes] | None = None
 
     @property
     def usable_until(self) -> float:

@@ -96,6 +96,8 @@ def weigh(stored: StoredResponse) -> int:
         size += getsizeof(etag)
     size += getsizeof(tags) + sum(getsizeof(tag) for tag in tags if tag is not ALL)
     size += getsizeof(stamp) + _TUPLE_SUBCLASS
+    if stored.joined is not None:
+        size += getsizeof(stored.joined) + sum(map(getsizeof, stored.joined))
     if stored.trace:
         size += getsizeof(stored.trace)
     times = (

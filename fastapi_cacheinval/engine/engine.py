@@ -7,6 +7,7 @@ from collections.abc import Callable
 from math import inf
 
 from fastapi_cacheinval.core.decide import Decision, Reason, decide, usable_on_error
+from fastapi_cacheinval.core.joined import joined_of
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.selecting import Selector, VaryRecord
@@ -48,6 +49,8 @@ class Engine:
         self.replica = replica
         self.draw = draw
         self.apps = Apps()
+        # Whether a server answers front hits itself, and has their fields joined beforehand.
+        self.joins = False
 
     def find(self, key: bytes, headers: RawHeaders) -> tuple[StoredResponse | None, bytes]:
         """The stored response that a request selects, and the key under which its forward collapses."""
@@ -129,7 +132,7 @@ class Engine:
         """Store what a fill of a key gave; False where it was purged meanwhile, or is larger than the tier takes."""
         if self.stale_from(stored, now) is None:
             return False
-        if not self._put(stored.key, stored, weigh(stored), stored.usable_until, now):
+        if not self._put(stored.key, stored, self._weight(stored), stored.usable_until, now):
             return False
         kept = self.store.get(key)
         if not chosen:
@@ -146,7 +149,7 @@ class Engine:
         kept = self.store.get(stored.key)
         newer = kept if isinstance(kept, StoredResponse) and kept.created > stored.created else None
         if newer is None or self.stale_from(newer, now) is None:
-            self._put(stored.key, stored, weigh(stored), stored.usable_until, now)
+            self._put(stored.key, stored, self._weight(stored), stored.usable_until, now)
 
     def join(self, key: bytes, record: VaryRecord) -> VaryRecord:
         """Keep what another replica knows of a key's variants, together with what is known here."""
@@ -165,6 +168,18 @@ class Engine:
         if stored is not None and stored.stamp <= stamp:
             self.store.remove(stored.key)
         return variant
+
+    def join_fields(self, stored: StoredResponse, now: float) -> tuple[bytes, bytes]:
+        """Join the fields of a response that was stored before a server asked for that; its size counts from now on."""
+        stored.joined = joined = joined_of(stored)
+        if self.store.get(stored.key) is stored:
+            self._put(stored.key, stored, weigh(stored), stored.usable_until, now)
+        return joined
+
+    def _weight(self, stored: StoredResponse) -> int:
+        if self.joins and stored.front:
+            stored.joined = joined_of(stored)
+        return weigh(stored)
 
     def _put(self, key: bytes, value: Kept, weight: int, until: float, now: float) -> bool:
         return self.store.put(key, value, weight, until + _GRACE, now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from types import FunctionType, MethodType
@@ -24,7 +24,16 @@ from fastapi_cacheinval.routes.changes import Watched
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, app_of, dependant_of, handler_of
 from fastapi_cacheinval.routes.own_code import is_frameworks, is_unpatched
 
-__all__ = ["MiddlewareStack", "around", "leads_to_fastapi", "middleware_stack_of", "passes_through", "routes_visibly"]
+__all__ = [
+    "MiddlewareStack",
+    "OuterStack",
+    "around",
+    "leads_to_fastapi",
+    "middleware_stack_of",
+    "outer_stack_of",
+    "passes_through",
+    "routes_visibly",
+]
 
 # Not in every version that we run on.
 _SOMETIMES = (
@@ -238,6 +247,52 @@ def routes_visibly(app: Any) -> bool:
         return False
     default: Any = getattr(router, "default", None)
     return getattr(default, "__func__", None) is Router.not_found
+
+
+@dataclass(frozen=True, slots=True)
+class OuterStack:
+    """What a request passes before it comes to a layer.
+
+    `found` is the layer, None where the way to it cannot be seen. `layers` are those before it, outermost first,
+    `strange` names those of them that may do more than hand the request on. `root_path` is what an application on the
+    way insists on. `watched` is what would make the rest untrue.
+    """
+
+    found: Any
+    layers: tuple[Any, ...]
+    strange: tuple[str, ...]
+    root_path: str
+    watched: Watched
+
+
+# These hand on a GET without a body as it came, and its answer as it is.
+_TRANSPARENT: frozenset[Any] = frozenset({ServerErrorMiddleware, *_optional()})
+
+
+def outer_stack_of(app: Any, wanted: type, known: Collection[type] = ()) -> OuterStack:
+    """Follow `.app`, and the middleware stacks of applications, from an ASGI callable to a layer of the `wanted` class.
+
+    `known` are further classes whose instances the caller deals with itself.
+    """
+    watched, passed, strange, root_path = Watched(), list[Any](), list[str](), ""
+    step, seen = app, set[int]()
+    while step is not None and id(step) not in seen and not isinstance(step, Router):
+        seen.add(id(step))
+        if isinstance(step, wanted):
+            return OuterStack(step, tuple(passed), tuple(strange), root_path, watched)
+        passed.append(step)
+        if isinstance(step, Starlette):
+            strange += _changed(step, (FastAPI, Starlette), ("__call__",))
+            root_path = str(getattr(step, "root_path", "") or root_path)
+            watched.attributes(step, "middleware_stack", "root_path")
+            step = step.middleware_stack
+            continue
+        kind = _kind(step)
+        if kind not in known and not (kind in _TRANSPARENT and is_unpatched(kind)):
+            strange.append(_name(kind))
+        watched.attributes(step, "app")
+        step = getattr(step, "app", None)
+    return OuterStack(None, tuple(passed), tuple(strange), root_path, watched)
 
 
 def middleware_stack_of(app: Any) -> MiddlewareStack:

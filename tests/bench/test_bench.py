@@ -33,7 +33,11 @@ IN_PROCESS = {
     ],
     "sources": ["From an event to every replica"],
 }
-SERVED = {"uvicorn": ["Through uvicorn, 1 KiB"], "expiry": ["A hot key expiring under load"]}
+SERVED = {
+    "uvicorn": ["Through uvicorn, 1 KiB"],
+    "server": ["Hits inside the server: 1 KiB, a browser's head, heads repeat"],
+    "expiry": ["A hot key expiring under load"],
+}
 
 
 def tables(text: str) -> list[list[list[str]]]:

@@ -7,6 +7,7 @@ import pytest
 from fuzz.raw import run
 from fuzz.stories import Sent, Story
 from fuzz.transcripts import differences, replies
+from fuzz.ways import masked, run_ways
 
 _HEAD = b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\n"
 _PLAIN = Story((Sent("GET", "/items/1", b"", conditional=False, ranged=False, broken=False),), (b"",))
@@ -22,6 +23,25 @@ def test_raw_requests_are_answered_as_without_the_cache(mode: str, server: str) 
     assert tried.found == []
     assert tried.stories >= 20
     assert tried.results["hit"] > tried.requests / 50
+
+
+@pytest.mark.parametrize("mode", ["bare", "policy"])
+def test_hits_in_the_servers_protocol_are_the_apps_byte_for_byte(mode: str) -> None:
+    """Two servers with the cache are told the same stories, in the same packets: only the time may differ."""
+    tried = run_ways(mode, "suite", seconds=30, most=150)
+    print(f"\n{tried.row()}")  # noqa: T201
+    assert tried.found == []
+    assert tried.stories >= 20
+    assert tried.results["hit"] > tried.stories / 10
+
+
+def test_a_byte_that_differs_is_seen_and_the_time_is_not() -> None:
+    """`Date`, `Age` and the remaining lifetime move on; nothing else is left out."""
+    one = b"HTTP/1.1 200 OK\r\ndate: a\r\nage: 1\r\ncache-status: cacheinval; hit; ttl=5\r\n\r\nage: 1"
+    assert masked(one) == masked(one.replace(b"date: a", b"date: b").replace(b"\nage: 1\r", b"\nage: 2\r"))
+    assert masked(one) == masked(one.replace(b"ttl=5", b"ttl=4"))
+    assert masked(one) != masked(one.replace(b"hit", b"miss"))
+    assert masked(one) != masked(one[:-1] + b"2")
 
 
 def test_another_body_is_a_difference() -> None:

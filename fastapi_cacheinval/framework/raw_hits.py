@@ -1,0 +1,106 @@
+"""The front lookup for a server that answers before it makes a task of a request (DESIGN: hits inside the server)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any, NamedTuple
+
+from fastapi_cacheinval.core.conditional import not_modified
+from fastapi_cacheinval.core.joined import UNJOINABLE
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.grammar.request_head import RequestHead
+from fastapi_cacheinval.ports.store import Target
+
+__all__ = ["RawHit", "RawHits"]
+
+
+class RawHit(NamedTuple):
+    """An answer: `fields` are complete lines, `body` is empty for a 304 and for HEAD."""
+
+    status: int
+    fields: bytes
+    body: bytes
+
+
+class RawHits:
+    """Answers what the front lookup would, and nothing that it is not sure of.
+
+    `front_open` says whether the front lookup may answer at a moment, and `recorded` whether somebody has to be told of
+    each hit; then every request takes the ordinary way.
+    """
+
+    def __init__(
+        self, app_context: AppContext, *, front_open: Callable[[float], bool], recorded: Callable[[], bool]
+    ) -> None:
+        self._app_context = app_context
+        self._front_open = front_open
+        self._recorded = recorded
+        self._at = app_context.at()
+        self._counters = app_context.counters
+        self._engine = app_context.engine
+        self._replica = app_context.engine.replica
+        self._now = app_context.engine.now
+        self._emit = app_context.emit_cache_status
+
+    @property
+    def ready(self) -> bool:
+        """Whether the app has been looked at, and is sound."""
+        return self._app_context.ready
+
+    @property
+    def front_forced(self) -> bool:
+        """Whether the author has said that hits may skip whatever stands on the way."""
+        return self._app_context.front is True
+
+    def join_fields(self) -> None:
+        """Have what is stored from now on kept with its fields joined, which counts in the size of L1."""
+        self._engine.joins = True
+
+    def answer(self, head: RequestHead, target: Target) -> RawHit | None:
+        """The answer to a request for a target of the front lookup; None where it has to go the ordinary way."""
+        kept = self._at(target)
+        if kept is None or self._recorded() or not self._front_open(now := self._now()):
+            return None
+        # With several variants, the request's fields choose.
+        stored = kept if isinstance(kept, StoredResponse) else self._engine.choose(kept, kept.key, head.headers)[0]
+        if (
+            stored is None
+            or now >= stored.early_refresh_from
+            or now >= self._replica.lease_until
+            # Since the last purge of whatever tag it has not been looked at.
+            or (stored.verified != self._replica.changes and self._engine.stale_from(stored, now) != inf)
+        ):
+            return None
+        joined = stored.joined or self._engine.join_fields(stored, now)
+        if joined is UNJOINABLE or (head.method == "HEAD" and not self._is_head_of_get(target)):
+            return None
+        self._counters.hits += 1
+        fields = b"%bage: %d\r\n" if not self._emit else b"%bage: %d\r\ncache-status: cacheinval; hit; ttl=%d\r\n"
+        times: tuple[int, ...] = (int(now - stored.created), int(stored.fresh_until - now))
+        if not self._emit:
+            times = times[:1]
+        if head.conditions and not_modified(
+            head.conditions, stored.status, stored.etag, stored.last_modified, self._app_context.cache.clock.wall()
+        ):
+            return RawHit(304, fields % (joined[1], *times), b"")
+        return RawHit(stored.status, fields % (joined[0], *times), b"" if head.method == "HEAD" else stored.body)
+
+    def _is_head_of_get(self, target: Target) -> bool:
+        """Whether HEAD of a target is the GET without its content: no route has a HEAD of its own there."""
+        host, path, query, scheme, root_path = target[:5]
+        scope: dict[str, Any] = {
+            "type": "http",
+            "method": "HEAD",
+            "path": path,
+            "root_path": root_path,
+            "query_string": query,
+            "scheme": scheme,
+            "headers": [(b"host", host)],
+        }
+        table = self._app_context.table
+        if table.answers("HEAD", str(path), scope):
+            return False
+        plan = table.match("GET", str(path), scope)
+        return plan is not None and plan.policy is not None
