@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.ports.telemetry import Telemetry
-from fastapi_cacheinval.telemetry.instruments import Answered
+from fastapi_cacheinval.telemetry.instruments import Answered, Instruments
 from fastapi_cacheinval.telemetry.tallies import Tally
 
 __all__ = ["Counters"]
@@ -27,7 +28,9 @@ class Counters:
         "fills",
         "hits",
         "l2_events",
+        "look",
         "mutations",
+        "provider",
         "purges",
         "refreshes",
         "requests",
@@ -49,8 +52,15 @@ class Counters:
         self.downstream: Counter[str] = Counter()
         self.l2_events: Counter[str] = Counter()
         self.also: Telemetry | None = None
-        # Where that counts requests, for the front lookup.
+        # Where that counts requests, for the front lookup, and whose it is.
         self.requests: Tally[Answered] | None = None
+        self.provider: object = None
+        # What looks for somebody to tell, while there is nobody.
+        self.look: Callable[[], None] | None = None
+
+    def report_to(self, instruments: Instruments, provider: object) -> None:
+        """Pass on what is counted from now on to the instruments of a provider."""
+        self.also, self.requests, self.provider = instruments, instruments.requests, provider
 
     def dropped_tag(self) -> None:
         """A tag with nothing left of it was dropped."""
@@ -70,6 +80,8 @@ class Counters:
             self.also.answered(outcome, route)
 
     def forwarded(self, reason: Reason, route: str | None) -> None:
+        if self.look is not None:
+            self.look()
         if self.also is not None:
             self.also.forwarded(reason, route)
 

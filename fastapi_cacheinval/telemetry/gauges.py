@@ -18,7 +18,7 @@ from fastapi_cacheinval.telemetry.attributes import CAUSE, DETAIL, EVENT, OUTCOM
 from fastapi_cacheinval.telemetry.instruments import Answered
 from fastapi_cacheinval.telemetry.tallies import Tally
 
-__all__ = ["Gauges", "Reports", "watch"]
+__all__ = ["Gauges", "Reports", "unwatch", "watch"]
 
 Number = int | float
 Attributes = tuple[tuple[str, str | None], ...]
@@ -236,6 +236,11 @@ class Gauges:
         self._caches.append(ref(cache, self._let_go))
         self._requests.append(requests)
 
+    def remove(self, cache: Reports) -> None:
+        """Report this cache no longer; what it has counted stays counted."""
+        for held in [each for each in self._caches if each() is cache]:
+            self._let_go(held)
+
     def _let_go(self, gone: ref[Reports]) -> None:
         self._caches.remove(gone)
         for metric in _COUNTERS:
@@ -295,6 +300,14 @@ def _by_route(answered: Answered) -> Attributes:
 
 def _hits_by_route(answered: Answered) -> Attributes | None:
     return _by_route(answered) if answered[0] in _HITS else None
+
+
+def unwatch(provider: object, cache: Reports) -> None:
+    """Have a cache reported to a provider no longer."""
+    with _lock:
+        gauges = _gauges.get(provider)
+        if gauges is not None:
+            gauges.remove(cache)
 
 
 _lock = threading.Lock()

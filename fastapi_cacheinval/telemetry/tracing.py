@@ -49,12 +49,14 @@ class Spans:
 
     def __init__(self) -> None:
         self._tracer: Tracer | None = None
+        # Whose the tracer is.
+        self.provider: object = None
         self._fields: frozenset[bytes] = frozenset()
         self.on = False
 
-    def report_to(self, tracer: Tracer) -> None:
-        """Record from now on."""
-        self._tracer = tracer
+    def report_to(self, tracer: Tracer, provider: object) -> None:
+        """Record from now on, with the tracer of a provider."""
+        self._tracer, self.provider = tracer, provider
         self._fields = frozenset(name.lower().encode("latin-1") for name in propagate.get_global_textmap().fields)
         self.on = True
 
