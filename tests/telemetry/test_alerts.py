@@ -237,7 +237,7 @@ async def test_they_are_silent_while_replicas_serve_and_purge(redis_server: Valk
 async def test_a_real_outage_fires_what_it_should(redis_server: Valkey) -> None:
     """While Redis is away its alerts fire, and no other; when it is back, the reset is told."""
     recorded = Recorded()
-    async with fleet(redis_server.url, 1, staleness_bound=1.5, **recorded.providers) as (a,):
+    async with fleet(redis_server.url, 1, staleness_bound=4.0, redis_timeout=1.0, **recorded.providers) as (a,):
         watching = Watching(recorded)
         for _ in range(20):
             await a.ask()
