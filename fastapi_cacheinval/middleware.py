@@ -72,6 +72,7 @@ class CacheMiddleware:
         flag(emit_cache_status, "emit_cache_status")
         self.app = app
         self.cache = HTTPCache() if cache is None else cache
+        self._own_cache = cache is None
         self._core = core = internals_of(self.cache)
         self._app_context = AppContext(
             app,
@@ -182,7 +183,10 @@ class CacheMiddleware:
         self._watched = app_context.observed or self._downstream is not None
         if not app_context.prepared:
             app_context.prepare(scope)
-            if app_context.error is not None:
+            if self._own_cache:
+                self._core.neighbour.made_for_an_app()
+            # To a lifespan the server says it.
+            if app_context.error is not None and scope["type"] != "lifespan":
                 logger.error("%s", app_context.error)
         return app_context.error
 

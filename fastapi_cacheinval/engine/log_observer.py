@@ -53,11 +53,14 @@ class Outage:
         # How many queued purges have been written since, and whether everything was given up.
         self.delivered = 0
         self.gave_up = False
+        # Whether its beginning was said; else its end is told at DEBUG alone.
+        self.said = False
 
     def log(self, now: float) -> None:
         """It is over."""
         seconds = now - self._began
-        logger.warning(
+        logger.log(
+            logging.WARNING if self.said else logging.DEBUG,
             "in touch with the purge log again after %.1f s: %d queued purge(s) written; what was kept %s",
             seconds,
             self.delivered,
