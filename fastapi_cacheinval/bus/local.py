@@ -44,6 +44,9 @@ class LocalBus:
             replica.apply_reply(Reset(self._term, self._seq, ""), now, now)
             replica.lease_until = inf
 
+    async def flush(self) -> int:
+        return 0
+
     async def stop(self) -> int:
         return 0
 

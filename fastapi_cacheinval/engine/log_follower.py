@@ -101,16 +101,20 @@ class Follower:
         self._tasks.clear()
         await ended(tasks)
         self._answer_all()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                # Without its connection they would be lost.
-                await self._writer.finish()
-                await self._queue.drain()
+        # Without its connection they would be lost.
+        await self.flush(patience)
         await self._groups.close()
         if self.forget():
             with contextlib.suppress(LogUnavailable):
                 await self.log.leave(self._shared.identity)
         await self.log.close()
+
+    async def flush(self, patience: float) -> None:
+        """Give purges under way, and what is queued, so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._writer.finish()
+                await self._queue.drain()
 
     def forget(self) -> bool:
         """Count no longer as one that serves; whether it was the last, and the replica has given up its lease."""

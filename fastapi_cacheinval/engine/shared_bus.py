@@ -71,6 +71,12 @@ class SharedBus:
             self._followers[loop] = follower
         await follower.begin(serving=serving, patience=4 * self._timeout)
 
+    async def flush(self) -> int:
+        follower = self._followers.get(asyncio.get_running_loop())
+        if follower is not None:
+            await follower.flush(self._bound)
+        return len(self._shared.backlog)
+
     async def stop(self) -> int:
         follower = self._followers.pop(asyncio.get_running_loop(), None)
         if follower is None:
