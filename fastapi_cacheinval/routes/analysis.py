@@ -107,6 +107,8 @@ def analyse(
         # Its fields depend on Origin, and it does not always say so in Vary.
         headers |= {"origin"}
     partition = partition_names(root, cached)
+    # Behind layers the route's own answer is stored, which none of them has written into.
+    behind_layers = bool(place.layers) and sharing is not Sharing.DECLARED
     plan = RoutePlan(
         path=place.prefix + route.path_format,
         methods=methods,
@@ -117,7 +119,9 @@ def analyse(
         query=None if around_it else _query(root, bindings, otherwise),
         headers=tuple(sorted(name.encode("latin-1", "replace") for name in headers)),
         endpoint=name_of(root.call),
-        identity=route_identity(place.prefix + route.path_format, place.under, methods, root),
+        identity=route_identity(
+            place.prefix + route.path_format, place.under, methods, root, () if behind_layers else place.writers
+        ),
         ordinal=place.ordinal,
         partition_of=partition.names,
         private=private,

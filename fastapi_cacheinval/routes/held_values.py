@@ -5,6 +5,7 @@ Nothing of it runs: attributes are read where they stand, and no property or `__
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from uuid import UUID
 
 from fastapi_cacheinval.core.keys import PartitionTypeError, encode, typed
 
-__all__ = ["COVER", "KEY", "ROUTE", "Detail", "Portrait", "name_of", "portrait_of"]
+__all__ = ["COVER", "KEY", "ROUTE", "Detail", "Portrait", "name_of", "plain_fields", "portrait_of"]
 
 # A function that holds on to more functions than this is described by the first of them.
 _MOST_FUNCTIONS = 64
@@ -111,6 +112,12 @@ def portrait_of(call: object, detail: Detail = ROUTE) -> Portrait:
                 parts += (encode((b"O", tag, each)) for each in _object(held, detail))
                 complete = complete and (not callable(held) or _named(held))
     return Portrait(tuple(parts), complete and not waiting)
+
+
+def plain_fields(fields: Mapping[str, object], detail: Detail) -> list[bytes]:
+    """Those of named values that are plain, by name."""
+    plain = ((name, _plain(fields[name], detail)) for name in sorted(fields))
+    return [encode((_bytes(name), value)) for name, value in plain if value is not None]
 
 
 # -- names ----------------------------------------------------------------------------------------
@@ -314,6 +321,9 @@ def _plain(value: object, detail: Detail, depth: int = 0) -> bytes | None:
         return b"C" + _bytes(name_of(value))
     if depth > _DEEPEST:
         return None
+    if isinstance(value, re.Pattern):
+        pattern = cast("re.Pattern[Any]", value)
+        return b"P" + _bytes(repr((pattern.pattern, pattern.flags)))
     if isinstance(value, tuple | frozenset):
         return _all_of(cast("Iterable[object]", value), detail, depth, ordered=isinstance(value, tuple))
     if detail.contents:

@@ -10,7 +10,7 @@ from fastapi_cacheinval.core.keys import cache_key, encode, sent_host, sent_path
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.building import Received
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
-from fastapi_cacheinval.framework.app_context import AppContext, headers_place
+from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, values
 from fastapi_cacheinval.grammar.no_vary_search import (
@@ -85,11 +85,11 @@ class Resource:
     def _key(self, app_context: AppContext, *query: bytes) -> bytes:
         arrived = self.exchange.arrived
         # A framework has a root path of its own, a mount or a layer outside has written its own here.
-        place = headers_place(str(arrived.get("root_path", "")))
+        place = app_context.headers_place(arrived)
         # The whole path: an app of another kind may answer by more than what is below the root path.
         parts = app_context.key_parts("headers", origin_of(arrived), app_context.root_of(arrived), arrived["path"])
-        local = app_context.local_part(place)
-        return cache_key(parts._replace(sent=encode((place[1], *self._sent)), query=query, local=local))
+        local = app_context.headers_local_part(place)
+        return cache_key(parts._replace(sent=encode((*place[1:], *self._sent)), query=query, local=local))
 
     def _folded(self, rule: NoVarySearch) -> bytes:
         kept = (text.encode("utf-8", "surrogatepass") for text in rule.significant(self._query))
