@@ -18,6 +18,7 @@ from fastapi_cacheinval.framework.dispatch import Dispatcher
 from fastapi_cacheinval.framework.front import answered_at_front
 from fastapi_cacheinval.framework.guards import TOKEN_FIELD
 from fastapi_cacheinval.framework.lifespan import Lifespan
+from fastapi_cacheinval.framework.modes import mode_of
 from fastapi_cacheinval.framework.observed_hit import send_observed_hit
 from fastapi_cacheinval.framework.raw_hits import RawHits
 from fastapi_cacheinval.framework.route_target import raw_target
@@ -76,14 +77,13 @@ class CacheMiddleware:
             app,
             core,
             face=self.cache,
-            by_headers=bool(honour_headers),
+            mode=mode_of(honour_headers),
             front=front,
             emit_surrogate_key=emit_surrogate_key,
             emit_cache_status=emit_cache_status,
             downstream=downstream,
         )
-        options = HeaderOptions() if honour_headers is True else honour_headers or None
-        self._dispatch = Dispatcher(self._app_context, options, self._prepare)
+        self._dispatch = Dispatcher(self._app_context, self._prepare)
         engine = core.engine
         self._replica = engine.replica
         self._counters = core.counters
@@ -169,7 +169,8 @@ class CacheMiddleware:
 
     def _look(self, now: float) -> bool:
         """Look whether routes or layers were changed; the looks take a hundredth of the time at the most."""
-        changed = self._app_context.table.look()
+        # A second middleware of the app may find what the first has filled before it has looked at the app itself.
+        changed = not self._app_context.ready or self._app_context.table.look()
         self._looked = after = self._now()
         self._look_every = _LOOK_SHARE * (after - now)
         return changed

@@ -11,7 +11,7 @@ import hashlib
 import re
 import string
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -173,11 +173,11 @@ class TagTemplate:
 
     text: str
     parts: tuple[tuple[str, str | None], ...]
+    names: tuple[str, ...] = field(init=False)
+    """The names that it takes, in order."""
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names that it takes, in order."""
-        return tuple(name for _, name in self.parts if name is not None)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(name for _, name in self.parts if name is not None))
 
     @classmethod
     def parse(cls, text: str, names: Collection[str] | Literal["columns"] | None = None) -> TagTemplate:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
 from fastapi_cacheinval.core.keys import KeyParts, PartitionTypeError, encode
 from fastapi_cacheinval.core.partition_by import UnusableKey
 from fastapi_cacheinval.core.root_paths import below
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.log_once import LogOnce
-from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
 from fastapi_cacheinval.framework.uncached import Uncached
 from fastapi_cacheinval.ports.downstream import Downstream
@@ -22,11 +21,37 @@ from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.plan import RoutePlan
 from fastapi_cacheinval.routes.table import RouteTable
 
-__all__ = ["AppContext"]
+__all__ = ["AppContext", "Mode"]
 
 _MOST_ROOTS = 64
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+class Mode(Protocol):
+    """How a request is answered that every guard has let through.
+
+    `by_headers` is whether by what headers say, and `chosen` what that leaves open, empty where nothing was chosen.
+    """
+
+    by_headers: bool
+    chosen: str
+
+    def read(self, incoming: Any) -> Awaitable[None]:
+        """Take a GET or HEAD."""
+        ...
+
+    def read_by_policy(self, incoming: Any) -> Awaitable[None]:
+        """Take a safe request to which headers have nothing to say."""
+        ...
+
+    def mutation(self, incoming: Any, before: Any = None) -> Any:
+        """Make what becomes of an unsafe request; `before` is what a layer has made one of."""
+        ...
 
 
 class AppContext:
@@ -38,7 +63,7 @@ class AppContext:
         cache: Internals,
         *,
         face: object = None,
-        by_headers: bool,
+        mode: Mode,
         front: bool | None,
         emit_surrogate_key: bool,
         emit_cache_status: bool,
@@ -51,8 +76,7 @@ class AppContext:
         self.engine = cache.engine
         self.counters = cache.counters
         self.bodies = cache.bodies
-        # Whether it answers by what its responses' headers say, wherever no policy stands.
-        self._by_headers = by_headers
+        self.mode = mode
         self.front = front
         # With a CDN in front tags are for it alone, named as it wants them.
         self.emit_surrogate_key = emit_surrogate_key and downstream is None
@@ -66,13 +90,11 @@ class AppContext:
         # Whether some target of the front lookup holds the path as it was sent.
         self.spelled = False
         self.providers: list[Any] = []
-        # By headers the answer that has passed all layers is stored: what they are, and who it is that answers.
+        # By headers the answer that has passed all layers is stored: what has a part in it, and who it is that answers.
         self._writers: tuple[bytes, ...] = ()
         self._answers_as = self.number
         # What may insist on a root path of its own.
         self._rooted: Any = None
-        # Makes the exchange of what a layer turns into an unsafe request; None for that of policies.
-        self._mutates: Callable[[Runtime, Scope, Receive, Send], Any] | None = None
         # Those that requests have come by.
         self._roots: set[str] = set()
         # Whether anybody records telemetry; asked once, when the app has started.
@@ -93,16 +115,6 @@ class AppContext:
         if self._table is None:
             raise CacheNotRunning("The middleware has not looked at its app yet.")
         return self._table
-
-    def let_mutate(self, makes: Callable[[Runtime, Scope, Receive, Send], Any]) -> None:
-        """Say what is made of a request that a layer turns into an unsafe one."""
-        self._mutates = makes
-
-    def mutation(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> Any:
-        """What becomes of a request that a layer has turned into an unsafe one, by the mode of the middleware."""
-        if self._mutates is None:
-            raise CacheNotRunning("The middleware has no mode yet.")
-        return self._mutates(runtime, scope, receive, send)
 
     @property
     def ready(self) -> bool:
@@ -125,7 +137,8 @@ class AppContext:
             self.error = error
             return
         self._rooted = app
-        self._writers = inside.writers
+        chosen = self.mode.chosen
+        self._writers = (*inside.writers, *([_bytes(chosen)] if chosen else []))
         self._answers_as = self.number if inside.harmless else self.own_number
         self.engine.apps.serve(table.names())
         self._claim(table, scope)
@@ -141,7 +154,7 @@ class AppContext:
     def _claim(self, table: RouteTable, scope: Scope) -> None:
         """Have the other apps of the cache know what this one answers, also where it is never asked."""
         places = [plan.identity for plan in table.plans if plan.policy is not None and plan.known_everywhere]
-        if self._by_headers:
+        if self.mode.by_headers:
             # A lifespan's scope may lack the root path that a server gives: the first request claims that one.
             self.engine.apps.claim([self.headers_place(scope)], self._answers_as)
         self.engine.apps.claim(places, self.number)
@@ -207,7 +220,7 @@ class AppContext:
 
     def headers_place(self, scope: Scope) -> tuple[bytes, ...]:
         """The place of an app that answers by headers: the root path that a request comes with, and the layers."""
-        return (b"headers", str(scope.get("root_path", "")).encode("utf-8", "surrogatepass"), *self._writers)
+        return (b"headers", _bytes(str(scope.get("root_path", ""))), *self._writers)
 
     def key_parts(self, mode: str, origin: tuple[str, bytes], root_path: str, path: str) -> KeyParts:
         """The parts that every key of this app has; the mode adds its own. `origin` is scheme and host."""

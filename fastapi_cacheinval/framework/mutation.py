@@ -16,11 +16,10 @@ import contextlib
 import logging
 from collections.abc import Awaitable
 from enum import Enum
-from math import ceil
 from typing import Any
 
 from starlette.requests import Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message
 
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.extent import Extent
@@ -28,14 +27,14 @@ from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.dependencies import Cached
-from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.errors import PurgeNotDelivered
 from fastapi_cacheinval.framework.answering import status_fields
-from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.framework.purging import Purge, Purging
 from fastapi_cacheinval.grammar.fields import first, lower_names
 
-__all__ = ["Mutation", "refuse", "refuses"]
+__all__ = ["Mutation"]
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
@@ -53,8 +52,8 @@ class _State(Enum):
 class Mutation(Purging):
     """An unsafe request, and the purge that follows from it."""
 
-    def __init__(self, app_context: AppContext, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(app_context, runtime, scope, receive, send)
+    def __init__(self, incoming: Incoming, before: Exchange | None = None) -> None:
+        super().__init__(incoming, before)
         self._held: list[Message] = []
         self._held_bytes = 0
         self._state = _State.WAITING
@@ -71,13 +70,9 @@ class Mutation(Purging):
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """`cached()` is inert on an unsafe method."""
 
-    def __call__(self, message: Message) -> Awaitable[None]:
-        """Take one message of the app's: a mutation is its own responder, since its response may be held."""
-        return self._take(message)
-
     def send(self, message: Message) -> Awaitable[None]:
         """Take one message of the app's."""
-        return self._take(message)
+        return self(message)
 
     def _can_still_commit(self) -> bool:
         plan = self._plan()
@@ -85,7 +80,8 @@ class Mutation(Purging):
 
     # -- the app's messages ---------------------------------------------------------------------
 
-    async def _take(self, message: Message) -> None:
+    async def __call__(self, message: Message) -> None:
+        """Take one message of the app's: a mutation is its own responder, since its response may be held."""
         if self._releasing is not None:
             await asyncio.shield(self._releasing)
         if self._state is _State.HELD:
@@ -129,11 +125,11 @@ class Mutation(Purging):
             )
         elif late and known and self._extent() is not Extent.FACTS:
             await self._go_early()
-            await self.outer(self._said(message, b"queued"))
+            await self.outer(self._said(message, late=True))
         else:
             self._state = _State.GONE
             await self._written(self._taken())
-            await self.outer(self._said(message, b"done"))
+            await self.outer(self._said(message, late=False))
 
     def _holdable(self, status: int, headers: list[tuple[bytes, bytes]]) -> bool:
         if (first(headers, b"content-type") or b"").lower().startswith(b"text/event-stream"):
@@ -151,26 +147,23 @@ class Mutation(Purging):
             if self._releasing is not None:
                 await asyncio.shield(self._releasing)
 
-    def _said(self, message: Message, purge: bytes) -> Message:
+    def _said(self, message: Message, *, late: bool) -> Message:
+        """The start of the answer with what has become of the purge; `late` says that the commit is still to come."""
         if not self._numbers and self._undelivered is None:
             # Nothing was purged, and nothing is said.
             return message
         # That the commit is still to come says more than that the log is out of reach.
-        late = purge == b"queued"
-        if self._undelivered is not None:
-            purge = b"queued"
-        self.app_context.counters.mutations["late" if late else purge.decode()] += 1
-        fields = [*message.get("headers", ()), (b"cacheinval-purge", purge)]
-        if purge == b"queued":
-            outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
-            if late:
-                outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="late-purge")
+        purge = "late" if late else "done" if self._undelivered is None else "queued"
+        engine, queued = self.app_context.engine, purge != "done"
+        self.app_context.counters.mutations[purge] += 1
+        fields = [*message.get("headers", ()), (b"cacheinval-purge", b"queued" if queued else b"done")]
+        if queued:
+            detail = "late-purge" if late else "disconnected"
+            outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail=detail)
             self.described(outcome)
             fields += status_fields(self.app_context, outcome)
-        elif self.app_context.engine.settings.read_your_writes and self._numbers:
-            fields.append(
-                (b"cacheinval-token", Token(self.app_context.engine.replica.term, max(self._numbers)).serialise())
-            )
+        elif engine.settings.read_your_writes and self._numbers:
+            fields.append((b"cacheinval-token", Token(engine.replica.term, max(self._numbers)).serialise()))
         return {**message, "headers": fields}
 
     # -- purging and releasing ------------------------------------------------------------------
@@ -226,12 +219,12 @@ class Mutation(Purging):
         # The app may have ended between the alarm and this.
         if self._state is _State.HELD:
             await self._go_early()
-            await self._release(b"queued")
+            await self._release(late=True)
 
-    async def _release(self, purge: bytes) -> None:
+    async def _release(self, *, late: bool) -> None:
         held, self._held = self._held, []
         for index, message in enumerate(held):
-            await self.outer(message if index else self._said(message, purge))
+            await self.outer(message if index else self._said(message, late=late))
 
     # -- the app's end --------------------------------------------------------------------------
 
@@ -248,14 +241,6 @@ class Mutation(Purging):
         self.changes.close()
         return held, fence
 
-    def _tell_of_ignored_tags(self) -> None:
-        """Say once of a route that its `tags.add()` does nothing: the declaration may stand on a router far away."""
-        plan = self._plan()
-        if plan is None or not plan.only_reads or not self.request_tags().count:
-            return
-        if self.app_context.log_once.level(("ignored tags", plan.path)) > logging.DEBUG:
-            logger.info("%s adds tags, and invalidates_nothing() applies: they are not purged", plan.path)
-
     async def ended(self) -> None:
         """The app has returned: all that could commit has."""
         held, fence = self._ended()
@@ -267,7 +252,7 @@ class Mutation(Purging):
         # Before waiting for a client that may be slow to take what was released early.
         await self._written(due, fence)
         if held:
-            await self._release(b"done")
+            await self._release(late=False)
         elif self._releasing is not None:
             await asyncio.shield(self._releasing)
 
@@ -308,28 +293,3 @@ class Mutation(Purging):
             # Whoever answers the error must find that something has been sent.
             await asyncio.gather(self._releasing, return_exceptions=True)
         return False
-
-
-def refuses(mutation: Mutation) -> bool:
-    """Whether `mutations_when_disconnected="refuse"` forbids the request now: its purge could not be written."""
-    engine = mutation.app_context.engine
-    if engine.settings.mutations_when_disconnected != "refuse" or engine.replica.live(engine.now()):
-        return False
-    return mutation.purges_something()
-
-
-async def refuse(mutation: Mutation, send: Send) -> None:
-    """Answer 503: what cannot be purged is not written."""
-    settings = mutation.app_context.engine.settings
-    outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
-    mutation.app_context.counters.mutations["refused"] += 1
-    mutation.described(outcome)
-    body = b"The cache's log is out of reach, and nothing is changed that could not be invalidated."
-    fields = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % len(body)),
-        (b"retry-after", b"%d" % ceil(settings.staleness_bound)),
-        *status_fields(mutation.app_context, outcome),
-    ]
-    await send({"type": "http.response.start", "status": 503, "headers": fields})
-    await send({"type": "http.response.body", "body": body})

@@ -33,13 +33,13 @@ class Uncached:
     """
 
     def __init__(self, table: RouteTable, telemetry: Telemetry) -> None:
-        self._table = table
+        self.table = table
         self._telemetry = telemetry
         self.tags: Tags = _Unheard()
 
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """The path has a cached route."""
-        self._table.doubt()
+        self.table.doubt()
         self._telemetry.answered(_UNKNOWN, None)
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:

@@ -108,7 +108,7 @@ def analyse(
         headers |= {"origin"}
     partition = partition_names(root, cached)
     # Behind layers the route's own answer is stored, which none of them has written into.
-    behind_layers = bool(place.layers) and sharing is not Sharing.DECLARED
+    writers = () if place.layers and sharing is not Sharing.DECLARED else place.writers
     plan = RoutePlan(
         path=place.prefix + route.path_format,
         methods=methods,
@@ -119,9 +119,7 @@ def analyse(
         query=None if around_it else _query(root, bindings, otherwise),
         headers=tuple(sorted(name.encode("latin-1", "replace") for name in headers)),
         endpoint=name_of(root.call),
-        identity=route_identity(
-            place.prefix + route.path_format, place.under, methods, root, () if behind_layers else place.writers
-        ),
+        identity=route_identity(place.prefix + route.path_format, place.under, methods, root, writers),
         ordinal=place.ordinal,
         partition_of=partition.names,
         private=private,

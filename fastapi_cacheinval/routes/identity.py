@@ -82,7 +82,8 @@ def route_identity(
 ) -> tuple[bytes, ...]:
     """A route's template, the patterns of its hosts, its methods and its handler, with all that tells it from a twin.
 
-    `writers` are the layers that have a part in what is stored of it. Of its dependencies only the plain values count: renaming one does not make another route.
+    `writers` are the layers that have a part in what is stored of it. Of its dependencies only the plain values count:
+    renaming one does not make another route.
     """
     held = (value for node in root.walk() if node is not root and not node.ours for value in plain_values(node.call))
     return (

@@ -30,7 +30,7 @@ class HeaderAsker:
     @property
     def deadline(self) -> float:
         """Until when the request may wait, on the cache's clock."""
-        return self._exchange.began + self._engine.settings.collapse_timeout
+        return self._exchange.stamp.began + self._engine.settings.collapse_timeout
 
     def find(self) -> tuple[StoredResponse | None, bytes, bool]:
         """What is stored for the request, a part of it included, the key of its forward, and if only `Vary` missed."""
@@ -82,7 +82,7 @@ class HeaderAsker:
 
     def overtaken(self) -> bool:
         """Whether something was purged since the request entered."""
-        return self._exchange.mark != self._engine.replica.mark
+        return self._exchange.overtaken()
 
     def stands_in(self, stored: StoredResponse) -> bool:
         """Whether a stored response may stand in for a forward that failed."""

@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount
 
-from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
+from fastapi_cacheinval import CacheMiddleware, HeaderOptions, HTTPCache, cached
 from fastapi_cacheinval.testing import assert_hit
 from tests.helpers.http import ask
 
@@ -74,7 +74,7 @@ async def warmed(app: Any, path: str, **more: Any) -> None:
         assert (await ask(app, path, **more)).status_code == 200
 
 
-PATHS = {"page": {}, "told": {"honour_headers": True}}
+PATHS: dict[str, dict[str, Any]] = {"page": {}, "told": {"honour_headers": True}}
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -203,6 +203,23 @@ async def test_what_the_layers_of_one_write_is_not_handed_out_by_the_other(
                 answer = await ask(middleware, path, headers=ASKED)
                 for name in WRITTEN:
                     assert answer.headers.get(name) == bare.headers.get(name)
+
+
+async def test_what_one_may_store_by_its_options_is_not_handed_out_by_the_other() -> None:
+    """One keeps a page without a lifetime for as long as a heuristic says, the other never."""
+    app = FastAPI()
+
+    @app.get("/old")
+    async def old(response: Response) -> str:
+        response.headers["last-modified"] = "Sun, 06 Nov 1994 08:49:37 GMT"
+        return "old"
+
+    async with HTTPCache() as cache:
+        await warmed(CacheMiddleware(app, cache, honour_headers=True), "/old")
+        strict = CacheMiddleware(app, cache, honour_headers=HeaderOptions(heuristic=0))
+        answer = await ask(strict, "/old")
+        assert answer.cache is not None
+        assert not answer.cache.hit
 
 
 async def test_alike_middlewares_share_what_is_stored() -> None:
