@@ -70,7 +70,6 @@ class CacheMiddleware:
             flag(front, "front, where it is given,")
         flag(emit_surrogate_key, "emit_surrogate_key")
         flag(emit_cache_status, "emit_cache_status")
-        self.app = app
         self.cache = HTTPCache() if cache is None else cache
         self._core = core = internals_of(self.cache)
         self._app_context = AppContext(
@@ -98,6 +97,15 @@ class CacheMiddleware:
         # The same for a server that answers before it makes a task.
         self.raw_hits = RawHits(self._app_context, front_open=self._front_open, recorded=lambda: self._watched)
         self._looked_at = _LOOKED_AT | {TOKEN_FIELD} if engine.settings.read_your_writes else _LOOKED_AT
+
+    @property
+    def app(self) -> ASGIApp:
+        """What requests go on to. When another app is set here, it is looked at before anything is handed out."""
+        return self._app_context.app
+
+    @app.setter
+    def app(self, app: ASGIApp) -> None:
+        self._app_context.replace(app)
 
     def __repr__(self) -> str:
         return f"<CacheMiddleware {self.cache!r}>"

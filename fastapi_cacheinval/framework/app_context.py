@@ -55,7 +55,7 @@ class Mode(Protocol):
 
 
 class AppContext:
-    """Immutable after `prepare`, but for what it has warned about."""
+    """Immutable after `prepare`, but for what it has warned about, until its app is replaced."""
 
     def __init__(
         self,
@@ -85,8 +85,7 @@ class AppContext:
         # Which middleware of this cache it is: its front lookup hands out only what came through its own layers.
         self.own_number = cache.engine.apps.number(self)
         # Which of the apps of this cache it is. Two middlewares around one app share what its routes say.
-        behind = middleware_stack_of(app).app
-        self.number = cache.engine.apps.number(app if behind is None else behind)
+        self.number = self._number_of(app)
         # Whether some target of the front lookup holds the path as it was sent.
         self.spelled = False
         self.providers: list[Any] = []
@@ -119,12 +118,27 @@ class AppContext:
     @property
     def ready(self) -> bool:
         """Whether the app has been looked at and is sound."""
-        return self._table is not None
+        return self.uncached is not None
 
     @property
     def prepared(self) -> bool:
         """Whether the app has been looked at, with or without an error."""
-        return self._table is not None or self.error is not None
+        return self.ready or self.error is not None
+
+    def replace(self, app: ASGIApp) -> None:
+        """Have requests answered by another app, or by the same one behind other layers, once that is looked at.
+
+        Requests under way keep the routes of the app that they are in.
+        """
+        self.app = app
+        self.number = self._number_of(app)
+        self.uncached = self.error = None
+        # What the front lookup knows was true of the app before.
+        self.engine.store.clear()
+
+    def _number_of(self, app: ASGIApp) -> int:
+        behind = middleware_stack_of(app).app
+        return self.engine.apps.number(app if behind is None else behind)
 
     def prepare(self, scope: Scope) -> None:
         """Look at the app, once, and audit its routes; what is wrong is kept in `error`."""

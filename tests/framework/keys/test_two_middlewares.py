@@ -2,6 +2,7 @@
 
 # No postponed annotations: the handlers name classes of their own test.
 
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import pytest
@@ -236,3 +237,54 @@ async def test_alike_middlewares_share_what_is_stored() -> None:
             await warmed(middleware, "/page")
             assert_hit(await ask(middleware, "/page"))
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_another_app_that_is_set_on_a_warm_middleware_is_the_one_that_answers(path: str) -> None:
+    """The layer that is put around the app is asked at once; what is put back hands out what it had stored."""
+    app = api()
+    async with HTTPCache() as cache:
+        middleware = CacheMiddleware(app, cache, **PATHS[path])
+        await warmed(middleware, f"/{path}")
+        middleware.app = NeedsKey(app)
+        assert (await ask(middleware, f"/{path}")).status_code == 401
+        await warmed(middleware, f"/{path}", headers=KEY)
+        if path == "page":
+            # By headers the answer itself says that everybody may have it.
+            assert (await ask(middleware, f"/{path}")).status_code == 401
+        middleware.app = app
+        await warmed(middleware, f"/{path}")
+
+
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("rebuilt", [FastAPI.build_middleware_stack, lambda app: None])
+async def test_a_stack_that_is_made_anew_while_pages_are_warm_is_looked_at(rebuilt: Any, asked: bool) -> None:
+    """The middleware that is made with it answers no front hit before it knows its layers, and none over new ones."""
+    app = api()
+    async with HTTPCache() as cache:
+        app.add_middleware(CacheMiddleware, cache=cache)
+        await warmed(app, "/page")
+        app.middleware_stack = rebuilt(app)
+        await warmed(app, "/page")
+        assert_hit(await ask(app, "/page"))
+        # Behind the cache, where `add_middleware` puts nothing any more.
+        app.user_middleware.append(Middleware(NeedsKey))
+        app.middleware_stack = rebuilt(app)
+        if asked:
+            await ask(app, "/nothing", headers=KEY)
+        for _ in range(3):
+            assert (await ask(app, "/page")).status_code == 401
+            assert (await ask(app, "/page", headers=KEY)).status_code == 200
+
+
+@pytest.mark.parametrize("running", [True, False])
+async def test_the_first_request_of_a_second_middleware_may_be_for_a_warm_page(running: bool) -> None:
+    """It looks at the app before it answers, whether the cache was started by it or not."""
+    app, cache = api(), HTTPCache()
+    async with cache if running else nullcontext():
+        await warmed(CacheMiddleware(app, cache), "/page")
+        second = CacheMiddleware(app, cache)
+        for method in ("GET", "HEAD", "GET"):
+            answer = await ask(second, "/page", method=method)
+            assert answer.status_code == 200
+        assert_hit(answer)
