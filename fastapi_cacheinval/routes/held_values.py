@@ -322,7 +322,7 @@ def _plain(value: object, detail: Detail, depth: int = 0) -> bytes | None:
     if depth > _DEEPEST:
         return None
     if isinstance(value, re.Pattern):
-        pattern: Any = value
+        pattern = cast("re.Pattern[str]", value)
         return b"P" + _bytes(repr((pattern.pattern, pattern.flags)))
     if isinstance(value, tuple | frozenset):
         return _all_of(cast("Iterable[object]", value), detail, depth, ordered=isinstance(value, tuple))
