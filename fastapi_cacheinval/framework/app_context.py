@@ -159,7 +159,7 @@ class AppContext:
         self.cache.root_paths.add(str(getattr(app, "root_path", "") or ""), asked=False)
         self.providers = table.providers
         self._table = table
-        self.uncached = Uncached(table, self.counters)
+        self.uncached = Uncached(table, self.counters, self.face)
         for line in (*table.describe(), *table.notes()):
             logger.info("%s", line)
         for line in table.warnings():
