@@ -219,8 +219,8 @@ class CacheMiddleware:
         if self._given:
             logger.warning(
                 "The app of the HTTPCache of namespace %r is also behind the CacheMiddleware of another HTTPCache, of "
-                "namespace %r, which keeps what is answered there. Purges that this process makes with the first are made "
-                "with the other as well; those of other processes are not. Give both middlewares the same HTTPCache.",
+                "namespace %r, which keeps what is answered there. Purges that this process makes with the first are "
+                "made with the other as well; those of other processes are not. Give both the same HTTPCache.",
                 self.cache.settings.namespace,
                 cache.settings.namespace,
             )
