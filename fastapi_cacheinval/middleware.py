@@ -71,6 +71,7 @@ class CacheMiddleware:
         flag(emit_surrogate_key, "emit_surrogate_key")
         flag(emit_cache_status, "emit_cache_status")
         self.cache = HTTPCache() if cache is None else cache
+        self._own_cache = cache is None
         self._core = core = internals_of(self.cache)
         # A cache that nobody else knows is purged by nobody.
         self._given = cache is not None
@@ -194,7 +195,10 @@ class CacheMiddleware:
         self._watched = app_context.observed or self._downstream is not None
         if not app_context.prepared:
             app_context.prepare(scope)
-            if app_context.error is not None:
+            if self._own_cache:
+                self._core.neighbour.made_for_an_app()
+            # To a lifespan the server says it.
+            if app_context.error is not None and scope["type"] != "lifespan":
                 logger.error("%s", app_context.error)
         return app_context.error
 

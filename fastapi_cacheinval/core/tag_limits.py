@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fastapi_cacheinval.core.tags import ALL, normalise_tag
+from fastapi_cacheinval.core.tags import ALL, normalise_tag, not_a_tag
 from fastapi_cacheinval.grammar.fields import RawHeaders, values
 from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key
 
@@ -42,11 +42,14 @@ def cost_of(text: str) -> int:
 def bounded_tags(texts: Iterable[str]) -> tuple[str, ...]:
     """The normal forms as `normalise_tags` gives them; the one tag of everything for more than the limits allow.
 
-    It stops at the limit, so that its time is bounded whatever it is given.
+    It stops at the limit, so that its time is bounded whatever it is given. Raises `ConfigurationError` for what is no
+    text.
     """
     tags: dict[str, None] = {}
     left = MOST_TAG_BYTES
     for text in texts:
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise not_a_tag(text)
         # Nothing costs something too: each is looked at.
         left -= cost_of(text) or 1
         if left < 0 or len(tags) > MOST_TAGS:

@@ -13,6 +13,7 @@ from itertools import islice
 
 from fastapi_cacheinval.bus.local import LocalBus
 from fastapi_cacheinval.connections.urls import Connect
+from fastapi_cacheinval.core.checks import Wait
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.root_paths import RootPaths
@@ -25,7 +26,8 @@ from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.lifecycle import Lifecycle
 from fastapi_cacheinval.engine.listeners import Listeners
 from fastapi_cacheinval.engine.log_recorder import LogRecorder
-from fastapi_cacheinval.engine.purger import Purger, Wait
+from fastapi_cacheinval.engine.neighbours import Neighbour
+from fastapi_cacheinval.engine.purger import Purger
 from fastapi_cacheinval.engine.reporting import report
 from fastapi_cacheinval.engine.runtime import Runtime, runtime_here
 from fastapi_cacheinval.engine.settings import Settings
@@ -66,6 +68,7 @@ class Internals:
         self.listeners = Listeners(self.runtimes, self.counters)
         self.sources = Sources()
         self._secret = settings.secret
+        self.neighbour = Neighbour(self.engine.apps, self.runtimes, alone=connect is None)
         self._looked_around = False
         self._tiers = None if connect is None else SharedTiers(settings, connect, self.engine)
         local = LocalBus(self.clock.now)
@@ -159,6 +162,11 @@ class Internals:
         return asyncio.get_running_loop() in self.runtimes
 
     @property
+    def shares_partitions(self) -> bool:
+        """Whether all replicas compose the same key for a partition: they know the secret, or there are none."""
+        return self._tiers is None or self.settings.secret is not None
+
+    @property
     def secret(self) -> bytes:
         """The key of partition digests; made at start where none was given."""
         secret = self._secret
@@ -170,8 +178,10 @@ class Internals:
 
     def normalised(self, tags: tuple[str, ...]) -> tuple[str, ...]:
         """Tags in normal form, of too many the one of everything; what is left of none is dropped and counted."""
+        named = bounded_tags(tags)
         self.counters.dropped_tags += sum(not tag for tag in islice(tags, MOST_TAGS))
-        return bounded_tags(tags)
+        self.neighbour.purges(named)
+        return named
 
     def linked(self, causes: Iterable[Mapping[str, str]]) -> Carrier:
         """The trace context of what led to a purge, as it travels."""

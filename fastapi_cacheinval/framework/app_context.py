@@ -14,6 +14,7 @@ from fastapi_cacheinval.core.root_paths import below
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
+from fastapi_cacheinval.framework.start_log import say_at_start, unshared_partitions
 from fastapi_cacheinval.framework.uncached import Uncached
 from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.ports.store import Target
@@ -160,9 +161,13 @@ class AppContext:
         self.providers = table.providers
         self._table = table
         self.uncached = Uncached(table, self.counters, self.face)
-        for line in (*table.describe(), *table.notes()):
+        say_at_start(table.summary(by_headers=self.mode.by_headers))
+        for line in table.describe():
+            logger.debug("%s", line)
+        for line in table.notes():
             logger.info("%s", line)
-        for line in table.warnings():
+        unshared = None if self.cache.shares_partitions else unshared_partitions(table.plans)
+        for line in (*table.warnings(), *filter(None, (unshared,))):
             logger.warning("%s", line)
 
     def _claim(self, table: RouteTable, scope: Scope) -> None:
@@ -187,7 +192,7 @@ class AppContext:
             logger.info(
                 "%s changes responses of the cached route %s: each caller gets their own, and what is stored is what "
                 "the route itself said. What writes the same for all is better added after CacheMiddleware.",
-                ", ".join(plan.layers),
+                ", ".join((*plan.layers, *plan.around)),
                 plan.path,
             )
 

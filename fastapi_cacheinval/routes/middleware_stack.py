@@ -23,7 +23,7 @@ from starlette.routing import Router
 from fastapi_cacheinval.core.keys import encode
 from fastapi_cacheinval.routes.changes import Watched
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, app_of, dependant_of, handler_of
-from fastapi_cacheinval.routes.held_values import KEY, ROUTE, plain_fields
+from fastapi_cacheinval.routes.held_objects import KEY, ROUTE, plain_fields
 from fastapi_cacheinval.routes.own_code import is_frameworks, is_unpatched
 
 __all__ = [

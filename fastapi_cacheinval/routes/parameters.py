@@ -12,7 +12,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel
 from fastapi_cacheinval.routes.credential_names import is_credential, is_headers_credential
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import Field, security_scheme
-from fastapi_cacheinval.routes.own_code import is_frameworks_class
+from fastapi_cacheinval.routes.own_code import is_frameworks_class, never_uses
 
 __all__ = [
     "CREDENTIALS",
@@ -21,8 +21,10 @@ __all__ = [
     "model_of",
     "path_names",
     "query_names",
+    "raw_request",
     "request_names",
     "sees_request",
+    "varying_headers",
 ]
 
 CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
@@ -80,14 +82,15 @@ def _query_of(field: Field) -> set[str] | None:
     return names
 
 
-def _raw_request(node: Node) -> str | None:
+def raw_request(node: Node) -> str | None:
+    """The parameter by which a node is handed the raw request, if any."""
     declares = node.declares
     return declares.request_param_name or declares.http_connection_param_name or declares.websocket_param_name
 
 
 def _query_read_raw(node: Node) -> set[str] | None:
     """What a node reads of the query by way of the request itself; None: perhaps all of it."""
-    if node.ours or _raw_request(node) is None:
+    if node.ours or raw_request(node) is None:
         return set()
     scheme: object = node.call
     # FastAPI's own schemes read one header, one cookie or one query parameter, and say which.
@@ -151,6 +154,23 @@ def handler_headers(root: Node) -> frozenset[str] | None:
     return frozenset(names)
 
 
+def _negotiates(field: Field) -> bool:
+    """Whether a `Header()` parameter reads nothing but `Accept*` fields, which say what is wanted and not who asks."""
+    names = _headers_of(field)
+    return bool(names) and all(
+        (name == "accept" or name.startswith("accept-")) and not is_headers_credential(name) for name in names or ()
+    )
+
+
+def varying_headers(root: Node) -> frozenset[str]:
+    """The names of the header fields that select a variant: the handler's own, and `Accept*` wherever they are read."""
+    names = {*(handler_headers(root) or ())} - CREDENTIALS
+    for node in root.walk():
+        for field in node.declares.header_params:
+            names |= (_headers_of(field) or set()) if _negotiates(field) else set()
+    return frozenset(names)
+
+
 def _listed(kind: str, fields: Iterable[Field]) -> Iterator[str]:
     for field in fields:
         yield f"{kind} {field.name!r}"
@@ -180,8 +200,12 @@ def _credentials(kind: str, node: Node, fields: Iterable[Field]) -> Iterator[str
             yield f"{kind} {field.name!r}, and checks security scopes"
 
 
-def caller_reads(node: Node, *, handler: bool, varied: Collection[str] = ()) -> tuple[str, ...]:
+def caller_reads(
+    node: Node, *, handler: bool, varied: Collection[str] = (), request_is_shared: bool = False
+) -> tuple[str, ...]:
     """What a node reads that may tell one caller from another, each as `where: what`.
+
+    With `request_is_shared` the raw request tells no callers apart.
 
     A handler's own `Header()` is part of the variant. It counts only where its name is that of a credential, or looks
     like one and is not `varied`, because then the handler may check it. A dependency's counts always, because that is
@@ -193,14 +217,17 @@ def caller_reads(node: Node, *, handler: bool, varied: Collection[str] = ()) -> 
     declares = node.declares
     what: list[str] = []
     scheme = None if handler else security_scheme(node.call)
-    raw = _raw_request(node)
+    raw = raw_request(node)
     if scheme is not None:
         what.append(f"security scheme {type(scheme).__name__}")
-    elif raw is not None:
-        what.append(f"the raw request as {raw!r}")
+    elif raw is not None and not request_is_shared:
+        unused = ", which it never uses" if never_uses(node.call, raw) else ""
+        what.append(f"the raw request as {raw!r}{unused}")
     what += _listed("Cookie()", declares.cookie_params)
-    what += _handler_credentials(node, varied) if handler else _listed("Header()", declares.header_params)
-    if not handler:
+    if handler:
+        what += _handler_credentials(node, varied)
+    else:
+        what += _listed("Header()", (field for field in declares.header_params if not _negotiates(field)))
         what += _credentials("Query()", node, declares.query_params)
         what += _credentials("Path()", node, declares.path_params)
     where = "the handler" if handler else "dependency"

@@ -25,7 +25,7 @@ class Place:
     - `prefix`: the template of the mounts above it.
     - `parameters`: the names that the mounts' paths and hosts give; `hosts` are those of hosts.
     - `front_off`: what the front lookup would skip on the way, if anything.
-    - `inherited`: the ids of the `invalidates()` of the apps, routers and includes above.
+    - `inherited`: the ids of the `cached()` and `invalidates()` of the apps, routers and includes above.
     - `origin`: `CORSMiddleware` is on the way.
     - `commits`: something on the way may commit after the response.
     - `under`: the patterns of the hosts above.
