@@ -59,12 +59,29 @@ class Purger:
         self._attach = attach
         # Whether each purge asks every replica to say at once that it has applied it.
         self.prompt = False
+        self._onward: list[Purger] = []
+
+    def pass_on_to(self, other: Purger) -> None:
+        """Have another cache make each purge as well, from now on: it keeps what this one's app answers."""
+        if other not in self._onward and not other.leads_to(self):
+            self._onward.append(other)
+
+    def leads_to(self, other: Purger) -> bool:
+        """Whether a purge made here is made by the other as well."""
+        return self is other or any(each.leads_to(other) for each in self._onward)
 
     async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()) -> Receipt:
         """Write one purge, and tell the listeners; raises `PurgeNotDelivered`, or `ReplicasUnknown` where it waits.
 
         Of more tags than `core.tag_limits` allows it becomes one of everything.
         """
+        try:
+            return await self._purge(tags, soft=soft, wait=wait, causes=causes)
+        finally:
+            for other in self._onward:
+                await other.purge(tags, soft=soft, wait=wait, causes=causes)
+
+    async def _purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()) -> Receipt:
         for_all = waits(wait)
         tags = tags if fits(tags) else (ALL,)
         began = self._clock.now()
@@ -136,12 +153,14 @@ class Purger:
         """Make a purge of what is `named` in a task; `fenced` is obeyed here at once. Raises `CacheNotRunning`."""
         runtime = runtime_here(self._runtimes)
         runtime.own(self._purge_soon(named, None if soft else self._replica.fence(fenced), soft=soft))
+        for other in self._onward:
+            other.soon(named, fenced, soft=soft)
 
     async def _purge_soon(
         self, named: Callable[[], Awaitable[tuple[str, ...]]], fence: int | None, *, soft: bool
     ) -> None:
         try:
-            await self.purge(await named(), soft=soft)
+            await self._purge(await named(), soft=soft)
         except PurgeNotDelivered as error:
             logger.warning("%s", error)
         finally:
