@@ -16,6 +16,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, connection_of, reading
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, is_plain, removes_rows
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import when_planned
 from fastapi_cacheinval.contrib.sqlalchemy.statements import extra_tables, writes
 
 __all__ = ["Flushes"]
@@ -65,16 +66,25 @@ class Flushes:
 
     # -- before it ------------------------------------------------------------------------------
 
-    def before_flush(self, session: Session, *_: object) -> None:
-        """Read what is known to change, many rows at a time."""
+    def before_flush(self, session: Session, context: Any, _: object) -> None:
+        """Wait for the flush's plan."""
         flush = self._running[session] = _Flush()
-        changed = [target for target in session.dirty if session.is_modified(target)]
-        written = [target for target in changed if session.is_modified(target, include_collections=False)]
+        when_planned(context, lambda gone, kept: self._planned(session, flush, gone, kept))
+
+    def _planned(self, session: Session, flush: _Flush, gone: list[Any], kept: list[Any]) -> None:
+        """Read what is known to change, many rows at a time."""
+        there = [target for target in kept if _state(target).key is not None]
+        written = [target for target in there if session.is_modified(target, include_collections=False)]
         self._read(session, flush, written, gone=False)
-        self._read(session, flush, session.deleted, gone=True)
+        self._read(session, flush, gone, gone=True)
         known = {id(target) for target in written}
-        self._read_beside(session, flush, [target for target in changed if id(target) not in known])
-        self._relate(session, flush, [*changed, *session.new])
+        others = [target for target in there if id(target) not in known]
+        self._read_beside(session, flush, [one for one in others if self._may_be_written(session, one)])
+        self._relate(session, flush, kept)
+
+    def _may_be_written(self, session: Session, target: Any) -> bool:
+        """Whether a row changes by a collection, or by an UPDATE of which no event tells."""
+        return session.is_modified(target) or _state(target).mapper in self._book.updated_later
 
     def _relate(self, session: Session, flush: _Flush, changed: Iterable[Any]) -> None:
         """What association rows are written for: both sides of them."""
@@ -190,7 +200,7 @@ class Flushes:
                     self._ledger.add(session, self._book.any_row(written, "a write inside the value of an attribute"))
 
     def before_write(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
-        """A row that only the flush itself knows of: an orphan, a child whose parent has changed."""
+        """A row that only the flush itself knows of: a child whose parent has changed."""
         session = object_session(target)
         flush = None if session is None else self._running.get(session)
         if flush is not None and self._book.tagged(mapper):
@@ -198,21 +208,18 @@ class Flushes:
             flush.connections[connection] = None
         # It is called for what was only touched, too.
         if session is not None and session.is_modified(target, include_collections=False):
-            self.besides(session, mapper, _state(target).dict.values())
-            self._before(connection, target, gone=False)
+            state = _state(target)
+            self.besides(session, mapper, state.dict.values())
+            identity = _identity(state)
+            if flush is not None and identity is not None:
+                self._read_of(session, connection, flush, state.mapper, [identity], gone=False)
 
     def before_delete(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
-        """The same for one that goes."""
-        self._before(connection, target, gone=True)
-
-    def _before(self, connection: Connection, target: Any, *, gone: bool) -> None:
-        session, state = object_session(target), _state(target)
+        """A row that goes: what that changes has been read."""
+        session = object_session(target)
         flush = None if session is None else self._running.get(session)
-        identity = _identity(state)
-        if flush is not None and gone:
+        if flush is not None and self._book.concerns(mapper):
             flush.connections[connection] = None
-        if session is not None and flush is not None and identity is not None:
-            self._read_of(session, connection, flush, state.mapper, [identity], gone=gone)
 
     def after_write(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
         """A row is inserted or updated; its tags are known when the flush is over."""

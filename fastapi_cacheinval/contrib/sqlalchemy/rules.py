@@ -100,6 +100,7 @@ class _Mapped:
     rules: dict[Mapper[Any], Rules] = field(default_factory=dict[Mapper[Any], Rules])
     dependents: dict[Any, list[Dependent]] = field(default_factory=dict[Any, list[Dependent]])
     links: list[Link] | None = None
+    updated_later: set[Mapper[Any]] | None = None
 
 
 class RuleBook:
@@ -213,6 +214,15 @@ class RuleBook:
         if mapped.links is None:
             mapped.links = list(links(self.mappers))
         return mapped.links
+
+    @property
+    def updated_later(self) -> set[Mapper[Any]]:
+        """The classes whose rows a relationship with `post_update` writes once they are written."""
+        mapped = self._mapped
+        if mapped.updated_later is None:
+            every = [each for mapper in self.mappers for each in mapper.relationships if each.post_update]
+            mapped.updated_later = {one for each in every for one in lineage(each.mapper)}
+        return mapped.updated_later
 
     def dependents(self, kind: Mapper[Any] | Table) -> list[Dependent]:
         """What the database changes when rows of a class or of a table go, where that may matter to tags."""

@@ -6,10 +6,11 @@ What is private in statements and results is read where it is needed, as SQLAlch
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, cast
+from weakref import ref
 
 import sqlalchemy
 from sqlalchemy import Connection, Result
@@ -30,6 +31,7 @@ __all__ = [
     "restore_key",
     "restore_number",
     "returned_by_default",
+    "when_planned",
 ]
 
 # From 2.1 on a session flushes before statements on tables, too.
@@ -77,6 +79,35 @@ def autoflush(session: Session) -> None:
     """Flush as a session does before a statement: not where that is off, and not in the middle of another flush."""
     any_session: Any = session
     any_session._autoflush()  # noqa: SLF001
+
+
+def when_planned(flush: Any, tell: Callable[[list[Any], list[Any]], None]) -> None:
+    """Call `tell` once a flush knows every object that it deletes, and every one that it may insert or update.
+
+    `flush` is what `before_flush` is given. Orphans, and what goes with them, are found after that event, and before
+    the flush sends its first statement.
+    """
+    of_another = vars(flush).get("_generate_actions")
+    # No cycle: what the flush has loaded must not outlive it.
+    itself: Any = ref(flush)
+
+    def plan_and_tell() -> Any:
+        one = itself()
+        actions = type(one)._generate_actions(one) if of_another is None else of_another()  # noqa: SLF001
+        tell(*_planned(one))
+        return actions
+
+    flush._generate_actions = plan_and_tell  # noqa: SLF001
+
+
+def _planned(flush: Any) -> tuple[list[Any], list[Any]]:
+    gone: list[Any] = []
+    kept: list[Any] = []
+    for state, (deletes, is_only_listed) in flush.states.items():
+        target = state.obj()
+        if target is not None and not is_only_listed:
+            (gone if deletes else kept).append(target)
+    return gone, kept
 
 
 def is_set_to_autocommit(connection: Connection) -> bool:
