@@ -16,7 +16,7 @@ import sqlalchemy
 from sqlalchemy import Connection, Result
 from sqlalchemy.engine import ChunkedIteratorResult, CursorResult
 from sqlalchemy.engine import cursor as _cursor
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
 __all__ = [
     "FLUSHES_BEFORE_TABLES",
@@ -24,6 +24,7 @@ __all__ = [
     "as_flushing",
     "autoflush",
     "hide_rows",
+    "insert_for_keys",
     "is_set_to_autocommit",
     "no_rows",
     "prebuffer",
@@ -87,14 +88,15 @@ def when_planned(flush: Any, tell: Callable[[list[Any], list[Any]], None]) -> No
     `flush` is what `before_flush` is given. Orphans, and what goes with them, are found after that event, and before
     the flush sends its first statement.
     """
-    of_another = vars(flush).get("_generate_actions")
+    plan: Any = type(flush)._generate_actions  # noqa: SLF001
+    own: dict[str, Any] = {**vars(flush)}
+    of_another: Any = own.get("_generate_actions")
     # No cycle: what the flush has loaded must not outlive it.
     itself: Any = ref(flush)
 
     def plan_and_tell() -> Any:
-        one = itself()
-        actions = type(one)._generate_actions(one) if of_another is None else of_another()  # noqa: SLF001
-        tell(*_planned(one))
+        actions: Any = plan(itself()) if of_another is None else of_another()
+        tell(*_planned(itself()))
         return actions
 
     flush._generate_actions = plan_and_tell  # noqa: SLF001
@@ -114,6 +116,21 @@ def is_set_to_autocommit(connection: Connection) -> bool:
     """Whether the isolation level of a connection, or of its engine, is `AUTOCOMMIT`."""
     asked: Any = connection
     return bool(asked._is_autocommit_isolation())  # noqa: SLF001
+
+
+def insert_for_keys(state: ORMExecuteState) -> tuple[Result[Any], list[dict[str, Any]]]:
+    """Run a bulk INSERT into the several tables of a class: its result, and the rows with their keys.
+
+    SQLAlchemy asks for the keys itself, by which the further tables refer to the first, and writes them into the rows
+    that it works on. These are copies, as they are without this.
+    """
+    given: Any = state.parameters
+    several = isinstance(given, list)
+    rows: list[dict[str, Any]] = [dict(each) for each in (cast("Any", given) if several else [given])]
+    state.parameters = rows if several else rows[0]
+    name = "_sa_orm_insert_options"
+    options: Any = state.execution_options[name] + {"_return_defaults": True}
+    return state.invoke_statement(execution_options={name: options}), rows
 
 
 def no_rows() -> Result[Any]:

@@ -142,7 +142,7 @@ class Node(Own):
 
 
 TABLES: dict[str, Any] = {name: table for name, table in Own.metadata.tables.items() if name != "marks"}
-TAGS: dict[Any, Any] = {mapper.class_: [f"{mapper.local_table.name}:{{id}}"] for mapper in Own.registry.mappers}
+TAGS: dict[Any, Any] = {mapper.class_: [f"{mapper.class_.__tablename__}:{{id}}"] for mapper in Own.registry.mappers}
 Work = Callable[[Session], Any]
 
 
