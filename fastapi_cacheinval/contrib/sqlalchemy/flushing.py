@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import ClauseElement, Connection, Delete, inspect
-from sqlalchemy.orm import InstanceState, Mapper, PassiveFlag, Session, object_session
-from sqlalchemy.orm.attributes import get_history
+from sqlalchemy import ClauseElement, Connection, Delete, Table, inspect
+from sqlalchemy.orm import InstanceState, Mapper, Session, object_session
 
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, connection_of, reading
+from fastapi_cacheinval.contrib.sqlalchemy.relating import Related, related
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, is_plain, removes_rows
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import when_planned
@@ -34,6 +34,7 @@ class _Flush:
     )
     again: dict[Connection, Places] = field(default_factory=dict[Connection, Places])
     written: list[tuple[Connection, Any]] = field(default_factory=list[tuple[Connection, Any]])
+    related: list[Related] = field(default_factory=list[Related])
     connections: dict[Connection, None] = field(default_factory=dict[Connection, None])
 
     def later(self, connection: Connection) -> Places:
@@ -86,18 +87,19 @@ class Flushes:
         """Whether a row changes by a collection, or by an UPDATE of which no event tells."""
         return session.is_modified(target) or _state(target).mapper in self._book.updated_later
 
-    def _relate(self, session: Session, flush: _Flush, changed: Iterable[Any]) -> None:
-        """What association rows are written for: both sides of them."""
-        related_ones: list[Any] = []
-        for target in changed:
-            for relationship in _state(target).mapper.relationships:
-                if relationship.secondary is None or relationship.viewonly:
-                    continue
-                history = get_history(target, relationship.key, PassiveFlag.PASSIVE_NO_INITIALIZE)
-                related = [each for each in (*history.added, *history.deleted) if each is not None]
-                # New ones are written, and looked at then.
-                related_ones += (target, *related) if related else ()
-        self._read_beside(session, flush, related_ones)
+    def _relate(self, session: Session, flush: _Flush, kept: Iterable[Any]) -> None:
+        """What association rows are written for: both sides of them, and what is mapped to them or goes with them."""
+        both_sides: list[Any] = []
+        for change in related(self._book.links, kept):
+            both_sides += (*change.targets, *change.added, *change.deleted)
+            if self._book.carries(change.link.secondary):
+                flush.related.append(change)
+                connection = connection_of(session, change.link.other)
+                with reading(connection, self._book) as reader:
+                    rows, table = change.ending(reader), cast("Table", change.link.secondary)
+                    self.along(session, reader, table, rows, flush.later(connection))
+        # New ones are written, and looked at then.
+        self._read_beside(session, flush, both_sides)
 
     def _read_beside(self, session: Session, flush: _Flush, targets: Iterable[Any]) -> None:
         """Read the tags of rows that may not be written themselves, now and after the flush; nobody waits for them."""
@@ -154,7 +156,7 @@ class Flushes:
         self,
         session: Session,
         reader: Reader,
-        mapper: Mapper[Any],
+        kind: Mapper[Any] | Table,
         identities: list[Identity],
         again: Places,
     ) -> None:
@@ -162,10 +164,11 @@ class Flushes:
         fallen: dict[Mapper[Any], list[Identity]] = {}
         stays: dict[Mapper[Any], list[Identity]] = {}
         beside: dict[Mapper[Any], list[Identity]] = {}
-        for other, identity, goes in list(reader.fallen(mapper, identities)):
+        for other, identity, goes in list(reader.fallen(kind, identities)):
             place = beside if goes is None else fallen if goes else stays
             place.setdefault(other, []).append(identity)
-        for other, these in ((mapper, identities), *fallen.items()):
+        own = {kind: identities} if isinstance(kind, Mapper) else {}
+        for other, these in (*own.items(), *fallen.items()):
             for neighbour, identity in [*reader.neighbours(other, these), *reader.beside(other, these)]:
                 beside.setdefault(neighbour, []).append(identity)
         for other, these in (*stays.items(), *beside.items()):
@@ -251,6 +254,10 @@ class Flushes:
                 flush.later(connection).add((state.mapper, identity))
             else:
                 self._ledger.add(session, rules.rendered(state.dict))
+        for change in flush.related:
+            connection = connection_of(session, change.link.other)
+            with reading(connection, self._book) as reader:
+                flush.later(connection).update(reader.mapped(change.link.secondary, change.made(reader)))
         for connection, places in flush.again.items():
             self.read_again(session, places, connection)
         for connection in flush.connections:

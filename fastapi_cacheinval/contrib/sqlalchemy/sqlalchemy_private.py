@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import Any, cast
 from weakref import ref
@@ -88,14 +89,14 @@ def when_planned(flush: Any, tell: Callable[[list[Any], list[Any]], None]) -> No
     `flush` is what `before_flush` is given. Orphans, and what goes with them, are found after that event, and before
     the flush sends its first statement.
     """
-    plan: Any = type(flush)._generate_actions  # noqa: SLF001
+    kind: Any = flush.__class__
     own: dict[str, Any] = {**vars(flush)}
     of_another: Any = own.get("_generate_actions")
     # No cycle: what the flush has loaded must not outlive it.
     itself: Any = ref(flush)
 
     def plan_and_tell() -> Any:
-        actions: Any = plan(itself()) if of_another is None else of_another()
+        actions: Any = (of_another or partial(kind._generate_actions, itself()))()  # noqa: SLF001
         tell(*_planned(itself()))
         return actions
 
