@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from fastapi_cacheinval.connections.urls import Connect, by_client, by_url
-from fastapi_cacheinval.core.checks import called, flag, flag_of_environment, refuse_to_set
+from fastapi_cacheinval.core.checks import Wait, called, flag, flag_of_environment, refuse_to_set
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.core.tags import ALL, path_tag
@@ -24,8 +24,6 @@ from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.tracing import OpenSpan
 
 __all__ = ["HTTPCache", "Listener", "internals_of"]
-
-Wait = Literal["all"] | None
 
 _ENVIRONMENT = "CACHEINVAL_ENABLED"
 
@@ -109,7 +107,8 @@ class HTTPCache:
             object.__setattr__(self, name, value)
             return
         known = {each for each in (*dir(type(self)), *Options.__annotations__) if not each.startswith("_")}
-        refuse_to_set(name, known, anything=type(self) is HTTPCache)
+        method = callable(getattr(type(self), name, None))
+        refuse_to_set(name, known, method=method, anything=type(self) is HTTPCache)
         object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
@@ -209,17 +208,17 @@ class HTTPCache:
         return await self._core.purge((ALL,), soft=soft, wait=wait)
 
     def invalidate_sync(
-        self, *tags: str, soft: bool = False, everything: bool = False, timeout: float = 5.0
+        self, *tags: str, soft: bool = False, everything: bool = False, timeout: float = 5.0, wait: Wait = None
     ) -> Receipt:
         """`invalidate`, or `clear` for `everything`, for plain functions and threads.
 
-        Raises `CacheNotRunning` on the loop's own thread. `timeout` is seconds to wait for its number; `TimeoutError`
-        past it, and the purge goes on.
+        Raises `CacheNotRunning` on the loop's own thread. `timeout` is seconds to wait for its number, and with
+        `wait="all"` for every replica; `TimeoutError` past it, and the purge goes on.
         """
         flag(soft, "soft")
         if flag(everything, "everything"):
-            return self._core.purger.in_thread(lambda: self.clear(soft=soft), timeout)
-        return self._core.purger.in_thread(lambda: self.invalidate(*tags, soft=soft), timeout)
+            return self._core.purger.in_thread(lambda: self.clear(soft=soft, wait=wait), timeout)
+        return self._core.purger.in_thread(lambda: self.invalidate(*tags, soft=soft, wait=wait), timeout)
 
     def invalidate_soon(self, *tags: str, soft: bool = False, everything: bool = False) -> None:
         """`invalidate`, or `clear` for `everything`, for plain functions on the event loop's own thread.

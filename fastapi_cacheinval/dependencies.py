@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn, Protocol, Unpack, cast
 from fastapi import Depends, Request, params
 from fastapi.requests import HTTPConnection
 
-from fastapi_cacheinval.core.checks import flag
+from fastapi_cacheinval.core.checks import Wait, flag, waits
 from fastapi_cacheinval.core.partition_by import UnusableKey
 from fastapi_cacheinval.core.policy import CachePolicy, PolicyFields
 from fastapi_cacheinval.core.tags import TagTemplate
@@ -133,14 +133,16 @@ class Invalidates:
     It is inert on a WebSocket.
     """
 
-    def __init__(self, templates: Iterable[str], *, soft: bool, paths: bool = True) -> None:
+    def __init__(self, templates: Iterable[str], *, soft: bool, paths: bool = True, wait: Wait = None) -> None:
         self.templates = tuple(TagTemplate.parse(text) for text in templates)
         self.soft = soft
         self.paths = paths
+        self.waits = waits(wait)
 
     def __repr__(self) -> str:
         given = [repr(template.text) for template in self.templates]
         given += ["paths=False"] if not self.paths else []
+        given += ['wait="all"'] if self.waits else []
         return f"invalidates({', '.join(given)})"
 
     async def __call__(self, connection: HTTPConnection) -> None:
@@ -202,12 +204,14 @@ def cached(policy: CachePolicy | None = None, /, **fields: Unpack[PolicyFields])
     return _Declared(Cached(CachePolicy.build(policy, fields)))
 
 
-def invalidates(*tag_templates: str, soft: bool = False, paths: bool = True) -> Any:
+def invalidates(*tag_templates: str, soft: bool = False, paths: bool = True, wait: Wait = None) -> Any:
     """Declare what a mutating route purges when its handler ran and ended without an error; all that apply unite.
 
     `soft=True` makes stored responses stale instead of unusable. `paths=False` purges no path for the route: neither
-    the target and its parent collection nor `Location`; one of those that apply is enough. Raises `ConfigurationError`
-    for a template that is not a tag, for no template at all without `paths=False`, and for a switch that is not a bool.
+    the target and its parent collection nor `Location`; one of those that apply is enough. `wait="all"` sends the
+    response when every replica has applied the purge, or cannot serve what it names any more; one is enough here too.
+    Raises `ConfigurationError` for a template that is not a tag, for no template at all without `paths=False`, and for
+    a switch that is not a bool.
     """
     flag(soft, "soft")
     flag(paths, "paths")
@@ -215,7 +219,7 @@ def invalidates(*tag_templates: str, soft: bool = False, paths: bool = True) -> 
         _refuse_a_function(each, "invalidates")
     if not tag_templates and paths:
         raise ConfigurationError("invalidates() needs at least one tag: the target path is purged without it.")
-    return _Declared(Invalidates(tag_templates, soft=soft, paths=paths))
+    return _Declared(Invalidates(tag_templates, soft=soft, paths=paths, wait=wait))
 
 
 def invalidates_nothing() -> Any:

@@ -17,6 +17,7 @@ class SourceState:
     made: `received` of what came, `done` of what was seen through to its end, `refused` of what could not be read and
     was passed, `failures` of attempts that failed and are made again. `waiting` is what has come and is not done, `lag`
     what is known to wait outside, None where that is not known; `trouble` is the last failure, empty when all is well.
+    `ignored` is how many events came of what nothing maps, by its name: a table of `debezium()`.
     """
 
     running: bool = False
@@ -28,6 +29,7 @@ class SourceState:
     waiting: int = 0
     lag: int | None = None
     trouble: str = ""
+    ignored: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import re
 import string
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Literal
@@ -49,6 +49,8 @@ _NAME = re.compile(r"[^\W\d]\w*\Z")
 _COLUMN = re.compile(r"[^\[\].!:{}]+\Z")
 # Before and after the point. PostgreSQL's `numeric`, the widest type there is, has 131,072 before it.
 _MOST_DIGITS = 131_072
+# A time of day has no date to be moved across.
+_ANY_DAY = date(2000, 1, 1)
 
 
 def is_reserved(tag: str) -> bool:
@@ -122,9 +124,9 @@ def render_value(value: object) -> str | None:
 
     None is nothing, and an `Enum` its value. `True` is `True`. A number has no exponent and no zeros at its end:
     `Decimal("30.50")` and `30.5` are `30.5`, `42.0` is `42`, `-0.0` is `0`; then there are `NaN`, `Infinity` and
-    `-Infinity`. A `datetime` with a time zone is brought to UTC: `2026-01-02 03:04:05+00:00`. A `timedelta` is its
-    seconds as a number, and bytes are lower-case hexadecimal digits. All else is what `str` makes of it. Raises what
-    `str` raises: `ValueError` for an `int` of more than 4,300 digits.
+    `-Infinity`. A `datetime` or a `time` with a time zone is brought to UTC: `2026-01-02 03:04:05+00:00`. A `timedelta`
+    is its seconds as a number, and bytes are lower-case hexadecimal digits. All else is what `str` makes of it. Raises
+    what `str` raises: `ValueError` for an `int` of more than 4,300 digits.
     """
     match value:
         case None:
@@ -138,7 +140,7 @@ def render_value(value: object) -> str | None:
             return _number(value)
         case timedelta():
             return _number(Decimal(f"{value // timedelta(microseconds=1)}E-6"))
-        case datetime():
+        case datetime() | time():
             return str(_in_utc(value))
         case bytes() | bytearray() | memoryview():
             return value.hex()
@@ -163,8 +165,11 @@ def _number(value: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _in_utc(value: datetime) -> datetime:
+def _in_utc(value: datetime | time) -> datetime | time:
     try:
+        if isinstance(value, time):
+            moment = datetime.combine(_ANY_DAY, value)
+            return value if value.utcoffset() is None else moment.astimezone(UTC).timetz()
         return value if value.utcoffset() is None else value.astimezone(UTC)
     except OverflowError:
         # Within a day of the first or the last moment that there is.

@@ -13,6 +13,7 @@ from itertools import islice
 
 from fastapi_cacheinval.bus.local import LocalBus
 from fastapi_cacheinval.connections.urls import Connect
+from fastapi_cacheinval.core.checks import Wait
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.root_paths import RootPaths
@@ -26,7 +27,7 @@ from fastapi_cacheinval.engine.lifecycle import Lifecycle
 from fastapi_cacheinval.engine.listeners import Listeners
 from fastapi_cacheinval.engine.log_recorder import LogRecorder
 from fastapi_cacheinval.engine.neighbours import Neighbour
-from fastapi_cacheinval.engine.purger import Purger, Wait
+from fastapi_cacheinval.engine.purger import Purger
 from fastapi_cacheinval.engine.reporting import report
 from fastapi_cacheinval.engine.runtime import Runtime, runtime_here
 from fastapi_cacheinval.engine.settings import Settings

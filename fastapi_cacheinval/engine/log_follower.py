@@ -15,6 +15,7 @@ from typing import Any
 from fastapi_cacheinval.core.replica import LogEntry, Missed, Next, Reply
 from fastapi_cacheinval.engine.clocks import ended, within
 from fastapi_cacheinval.engine.log_observer import MEANT, Applies, Outage, cause_of
+from fastapi_cacheinval.engine.log_once import Seldom
 from fastapi_cacheinval.engine.log_writer import LogWriter, Shared
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
@@ -55,6 +56,8 @@ class Follower:
         self._failures = 0
         # Since the log was lost, until what that held up is done.
         self._outage: Outage | None = None
+        # A log that comes and goes is said to do so three times, and then twice a minute.
+        self._seldom = Seldom(3, 30.0)
         self._wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next: asyncio.Future[bool] | None = None
         self._applies = Applies(shared.observer, shared.server_clock)
@@ -315,6 +318,8 @@ class Follower:
         self.connected = False
         if self._outage is None:
             self._outage = Outage(self._clock.now())
+        if not self._outage.said and self._seldom.may(self._clock.now()):
+            self._outage.said = True
             logger.warning(
                 "out of touch with the purge log (%s): responses are kept for their first %g s only, purges are queued",
                 reason,

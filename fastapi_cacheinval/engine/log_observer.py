@@ -51,11 +51,14 @@ class Outage:
     def __init__(self, began: float) -> None:
         self._began = began
         self.gave_up = False
+        # Whether its beginning was said; else its end is told at DEBUG alone.
+        self.said = False
 
     def log(self, now: float, delivered: int) -> None:
         """It is over, and so many queued purges have been written."""
         seconds = now - self._began
-        logger.warning(
+        logger.log(
+            logging.WARNING if self.said else logging.DEBUG,
             "in touch with the purge log again after %.1f s: %d queued purge(s) written; what was kept %s",
             seconds,
             delivered,

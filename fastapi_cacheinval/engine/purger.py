@@ -7,8 +7,9 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
+from fastapi_cacheinval.core.checks import Wait, waits
 from fastapi_cacheinval.core.policy import seconds
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import LogEntry, Replica
@@ -17,18 +18,16 @@ from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.engine.clocks import paused
 from fastapi_cacheinval.engine.listeners import Listeners
 from fastapi_cacheinval.engine.runtime import Runtimes, runtime_here
-from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError, PurgeNotDelivered
+from fastapi_cacheinval.errors import CacheNotRunning, PurgeNotDelivered
 from fastapi_cacheinval.ports.bus import Bus
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.log import Proposal
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.ports.tracing import Carrier, Tracing
 
-__all__ = ["Purger", "Wait"]
+__all__ = ["Purger"]
 
 logger = logging.getLogger("fastapi_cacheinval.cache")
-
-Wait = Literal["all"] | None
 
 _LOOK_AGAIN = 0.05
 
@@ -66,8 +65,7 @@ class Purger:
 
         It is one line of the log: of more tags than `core.tag_limits` allows it becomes one of everything.
         """
-        if wait not in (None, "all"):
-            raise ConfigurationError(f'wait is None or "all", not {wait!r}.')
+        for_all = waits(wait)
         tags = tags if fits(tags) else (ALL,)
         began = self._clock.now()
         if not tags:
@@ -77,7 +75,7 @@ class Purger:
         try:
             with self._tracing.span("cacheinval.invalidate", root=True, links=causes) as span:
                 span.note("cacheinval.soft", soft)
-                prompt = self.prompt or wait == "all"
+                prompt = self.prompt or for_all
                 line = await self._bus.publish(Proposal(tags, soft, span.carrier, prompt=prompt))
                 span.note("cacheinval.seq", line.seq)
                 span.note("cacheinval.term", line.term.number)
@@ -85,10 +83,13 @@ class Purger:
             self._telemetry.purged("queued", len(tags), soft=soft)
             raise
         receipt = self._listeners.published(line)
-        if wait == "all":
-            replicas = await self._barrier(line, span.trace)
-            receipt = replace(receipt, replicas=replicas, seconds=self._clock.now() - began)
-        await self._listeners.tell(receipt)
+        try:
+            if for_all:
+                replicas = await self._barrier(line, span.trace)
+                receipt = replace(receipt, replicas=replicas, seconds=self._clock.now() - began)
+        finally:
+            # Also where it is not known who has applied it: it has its number.
+            await self._listeners.tell(receipt)
         return receipt
 
     async def deliver(self, tags: tuple[str, ...], *, soft: bool, causes: Carrier) -> Receipt:

@@ -112,7 +112,12 @@ class Read(Exchange):
         plan = self.app_context.table.plan_for(scope, self.arrived) if fresh else None
         self._entered_plan = plan or self._entered_plan
         if plan is None or not plan.layered:
-            await handle(scope, receive, send)
+            try:
+                await handle(scope, receive, send)
+            except BaseException:
+                if self._fill is not None:
+                    self._fill.route_raised()
+                raise
         elif plan.around:
             self._awaited = plan
             await handle(scope, receive, send)

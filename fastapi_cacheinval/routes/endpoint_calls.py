@@ -25,6 +25,7 @@ from fastapi_cacheinval.routes.middleware_stack import leads_to_fastapi
 __all__ = ["arrive", "declared_call", "note_calls"]
 
 _NOTED = "__cacheinval_noted__"
+_STOCK = (Route.handle, APIRoute.handle)
 # What an overriding method has to hand on to, so that the framework's own still calls the endpoint.
 _HANDED_ON = ("get_route_handler", "handle")
 
@@ -34,16 +35,23 @@ def arrive(route: BaseRoute, scope: Any) -> None:
     visit = current_visit.get()
     if visit is None:
         return
-    if isinstance(route, APIRoute):
+    if _answers_405(route, scope["method"]):
+        visit.note(Handler.STOPPED)
+    elif isinstance(route, APIRoute):
         effective = effective_route_at(scope)
         watched = effective is not None and original_of(effective) is route and _watched(effective)
         kind: Any = type(route)
         visit.own_way = watched and _has_own_way(kind)
         visit.note(Handler.STOPPED if watched else Handler.GIVEN)
     else:
-        # A plain route answers 405 by itself.
-        methods = route.methods if isinstance(route, Route) else None
-        visit.note(Handler.GIVEN if not methods or scope["method"] in methods else Handler.STOPPED)
+        visit.note(Handler.GIVEN)
+
+
+def _answers_405(route: BaseRoute, method: str) -> bool:
+    """Whether the framework itself refuses a method that a route does not have, whatever a layer makes of that."""
+    if not isinstance(route, Route) or type(route).handle not in _STOCK:
+        return False
+    return method not in (route.methods or {method})
 
 
 def note_calls(route: EffectiveRoute) -> None:

@@ -156,3 +156,24 @@ def test_a_rolling_restart_loses_nothing(fleet: Fleet, redis_server: Valkey) -> 
         assert answer.json()["version"] == number + 1
     # Each version was read once by a handler, whoever asked.
     assert len(fleet.calls("a")) == 3
+
+
+@pytest.mark.parametrize("seconds", [BOUND + 1, 6.0], ids=["past the bound", "past every wait"])
+def test_a_leader_that_is_stopped_costs_one_more_forward(fleet: Fleet, seconds: float) -> None:
+    """SIGSTOP of the one that forwards: the others make the page once more; its own waiters have its answer when it wakes."""
+    hold = fleet.hold("hot")
+    with concurrent.futures.ThreadPoolExecutor(60) as pool:
+        leading = pool.submit(fleet.get, 0, "hot")
+        until(lambda: len(fleet.calls("hot")) == 1, "the leader")
+        asked = [leading, *(pool.submit(fleet.get, number % 3, "hot") for number in range(1, 60))]
+        until(lambda: fleet.statistics(1)["under_way"] == fleet.statistics(2)["under_way"] == 1, "those who wait")
+        until(lambda: fleet.statistics(0)["waiting"] == 19, "those who wait for the leader")
+        fleet.processes.pause(0)
+        stopped = time.monotonic()
+        hold.unlink()
+        others = [each for number, each in enumerate(asked) if number % 3]
+        assert {each.result(20).status_code for each in others} == {200}
+        time.sleep(max(0.0, stopped + seconds - time.monotonic()))  # what is tested is that time passes
+        fleet.processes.resume(0)
+        assert {each.result(20).status_code for each in asked} == {200}
+    assert len(fleet.calls("hot")) == 2

@@ -64,7 +64,7 @@ async def test_a_failed_write_to_l2_says_so(redis_server: Valkey, monkeypatch: p
         async def refused(*_: Any, **__: Any) -> None:
             raise TierUnavailable("full")
 
-        store = a.cache._core.runtime.l2._store  # type: ignore[union-attr]
+        store = a.cache._core.runtime.l2._values.store  # type: ignore[union-attr]
         monkeypatch.setattr(store, "release", refused)
         monkeypatch.setattr(store, "write", refused)
         await a.ask("/items/b")
