@@ -73,7 +73,8 @@ def kept_query(query: bytes, names: Collection[str] | None) -> tuple[bytes, ...]
 class KeyParts(NamedTuple):
     """All that tells one stored response from another, as named parts.
 
-    - `mode`: `policy` or `headers`; the two modes never share a response.
+    - `mode`: `policy` or `headers`, and the option that has a part in what is stored: whether its tags are told. Two
+      modes never share a response.
     - `namespace`, `version`: the cache's settings.
     - `scheme`, `host`: the origin, as the client names it. The host is compared without case (RFC 9110 section 4.2.3),
       but where the app may see how it was spelled.

@@ -54,6 +54,8 @@ def analyse(
     elsewhere = path_names(root) if verdict.layers else _elsewhere(route, root, place)
     off = front_off(route, root, place, verdict.sharing, policy, elsewhere, overridden=bool(overrides))
     partition = partition_names(root, cached)
+    # Behind layers the route's own answer is stored, which none of them has written into.
+    behind = bool(place.layers or verdict.layers) and verdict.sharing is not Sharing.DECLARED
     plan = RoutePlan(
         path=place.prefix + route.path_format,
         methods=methods,
@@ -64,7 +66,9 @@ def analyse(
         query=None if verdict.around or verdict.layers else _query(root, bindings, otherwise),
         headers=_headers(root, place, frozenset(() if policy is None else policy.vary)),
         endpoint=name_of(root.call),
-        identity=route_identity(place.prefix + route.path_format, place.under, methods, root),
+        identity=route_identity(
+            place.prefix + route.path_format, place.under, methods, root, () if behind else place.writers
+        ),
         ordinal=place.ordinal,
         partition_of=partition.names,
         private=declared is not None and bool(declared.policy.partition or declared.policy.guards),

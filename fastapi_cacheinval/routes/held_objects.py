@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ __all__ = [
     "attributes_of",
     "held_by",
     "name_of",
+    "plain_fields",
     "plain_of",
     "whose",
 ]
@@ -174,6 +176,9 @@ def plain_of(value: object, detail: Detail, depth: int = 0) -> bytes | None:
         return b"C" + as_bytes(name_of(value))
     if depth > _DEEPEST:
         return None
+    if isinstance(value, re.Pattern):
+        pattern = cast("re.Pattern[str]", value)
+        return b"P" + as_bytes(repr((pattern.pattern, pattern.flags)))
     if isinstance(value, tuple | frozenset):
         return _all_of(cast("Iterable[object]", value), detail, depth, ordered=isinstance(value, tuple))
     if detail.contents:
@@ -190,6 +195,12 @@ def plain_of(value: object, detail: Detail, depth: int = 0) -> bytes | None:
         return typed(value)
     except PartitionTypeError:
         return None
+
+
+def plain_fields(fields: Mapping[str, object], detail: Detail) -> list[bytes]:
+    """Those of named values that are plain, by name."""
+    plain = ((name, plain_of(fields[name], detail)) for name in sorted(fields))
+    return [encode((as_bytes(name), value)) for name, value in plain if value is not None]
 
 
 def _all_of(items: Iterable[object], detail: Detail, depth: int, *, ordered: bool) -> bytes | None:

@@ -31,6 +31,7 @@ class Place:
     - `under`: the patterns of the hosts above.
     - `ordinal`: 0, or a number of this process's that tells routes apart that are the same by name.
     - `layers`: the names of what may change responses on the way.
+    - `writers`: what may write into answers on the way, harmless or not, the same in every process.
     - `watched`: what would make all of this untrue.
     """
 
@@ -44,6 +45,7 @@ class Place:
     under: tuple[str, ...] = ()
     ordinal: int = 0
     layers: tuple[str, ...] = ()
+    writers: tuple[bytes, ...] = ()
     watched: Watched = field(default_factory=Watched, compare=False)
 
     @classmethod
@@ -67,5 +69,6 @@ class Place:
             under=first.under,
             ordinal=first.ordinal,
             layers=tuple(dict.fromkeys(layer for way in ways for layer in way.layers)),
+            writers=tuple(dict.fromkeys(writer for way in ways for writer in way.writers)),
             watched=first.watched.joined(way.watched for way in others),
         )

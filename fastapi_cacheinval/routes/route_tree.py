@@ -294,6 +294,7 @@ class Survey:
             hosts=place.hosts | given,
             under=(*place.under, *([mount.host_format] if isinstance(mount, routing.Host) else [])),
             layers=(*place.layers, *([custom] if custom else []), *inside.layers),
+            writers=(*place.writers, *inside.writers),
             watched=place.watched.joined([watched, inside.watched]),
         )
         return self._level(inside.app, place, above)

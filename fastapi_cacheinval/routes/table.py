@@ -81,6 +81,7 @@ class RouteTable:
             origin=inside.cors,
             commits=not inside.harmless,
             layers=inside.layers,
+            writers=inside.writers,
             watched=inside.watched,
         )
         survey = Survey(self._app, place)

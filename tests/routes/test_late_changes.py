@@ -172,6 +172,10 @@ def put_in_a_new_list(site: Site, mount: Any) -> None:
     site.app.router.routes = [mount]
 
 
+def replace_the_caches_app(site: Site) -> None:
+    site.asgi.app = NeedsKey(site.asgi.app)
+
+
 CHANGES: dict[Callable[[Site], None], tuple[str, ...]] = {
     add_middleware: ("/mounted",),
     wrap_the_mount: ("/mounted",),
@@ -180,6 +184,7 @@ CHANGES: dict[Callable[[Site], None], tuple[str, ...]] = {
     replace_the_builder: ("/mounted",),
     wrap_the_router: ("/mounted",),
     wrap_a_middleware: ("", "/mounted", "/included"),
+    replace_the_caches_app: ("", "/mounted", "/included"),
     wrap_the_routes_app: ("", "/mounted"),
     replace_the_routes_handle: ("", "/mounted"),
     add_a_dependency: ("", "/mounted"),
