@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from fastapi_cacheinval.core.replica import Ask, LogEntry, Page, Reply, Term
 
-__all__ = ["Answer", "Proposal", "SharedLog"]
+__all__ = ["Answer", "Proposal", "SharedLog", "Standing"]
 
 
 class Proposal(NamedTuple):
@@ -25,6 +25,17 @@ class Answer(NamedTuple):
     reply: Reply
     line: LogEntry | None
     at: float = 0.0
+
+
+class Standing(NamedTuple):
+    """How many replicas with a live lease have not applied a line, and how many have.
+
+    `young` says that the term has just begun: somebody may hold a lease of the term before, and counts as behind.
+    """
+
+    behind: int
+    there: int
+    young: bool
 
 
 class SharedLog(Protocol):
@@ -50,8 +61,8 @@ class SharedLog(Protocol):
         """What is remembered of tags purged by `up_to` and before, newest first; None in another term."""
         ...
 
-    async def behind(self, line: LogEntry) -> tuple[int, int]:
-        """How many replicas with a live lease have not applied a line, and how many have."""
+    async def behind(self, line: LogEntry) -> Standing:
+        """How the replicas stand to a line."""
         ...
 
     async def leave(self, replica: str) -> None:
