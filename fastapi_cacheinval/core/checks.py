@@ -52,8 +52,13 @@ def called(value: _Call, name: str) -> _Call:
     return value
 
 
-def refuse_to_set(name: str, known: Collection[str], *, anything: bool) -> None:
+def refuse_to_set(name: str, known: Collection[str], *, method: bool, anything: bool) -> None:
     """Raise `SettingIsFixed` for a known attribute of a cache, one that resembles it, and where so asked anything."""
+    if method:
+        raise SettingIsFixed(
+            f"{name}() cannot be replaced on a cache. Tests see what is purged with "
+            "fastapi_cacheinval.testing.capture_invalidations(cache)."
+        )
     if name in known:
         raise SettingIsFixed(
             f"{name} cannot be set on a cache that has been made: give it to HTTPCache(...). "

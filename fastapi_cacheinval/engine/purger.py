@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -59,12 +59,29 @@ class Purger:
         self._attach = attach
         # Whether each purge asks every replica to say at once that it has applied it.
         self.prompt = False
+        self._onward: list[Purger] = []
+
+    def pass_on_to(self, other: Purger) -> None:
+        """Have another cache make each purge as well, from now on: it keeps what this one's app answers."""
+        if other not in self._onward and not other.leads_to(self):
+            self._onward.append(other)
+
+    def leads_to(self, other: Purger) -> bool:
+        """Whether a purge made here is made by the other as well."""
+        return self is other or any(each.leads_to(other) for each in self._onward)
 
     async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()) -> Receipt:
         """Write one purge, and tell the listeners; raises `PurgeNotDelivered`, or `ReplicasUnknown` where it waits.
 
-        It is one line of the log: of more tags than `core.tag_limits` allows it becomes one of everything.
+        Of more tags than `core.tag_limits` allows it becomes one of everything.
         """
+        try:
+            return await self._purge(tags, soft=soft, wait=wait, causes=causes)
+        finally:
+            for other in self._onward:
+                await other.purge(tags, soft=soft, wait=wait, causes=causes)
+
+    async def _purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()) -> Receipt:
         for_all = waits(wait)
         tags = tags if fits(tags) else (ALL,)
         began = self._clock.now()
@@ -130,14 +147,18 @@ class Purger:
             return asyncio.run(work())
         return asyncio.run_coroutine_threadsafe(work(), loops[0]).result(patience)
 
-    def soon(self, tags: tuple[str, ...], *, soft: bool) -> None:
-        """Make a purge in a task, which this replica obeys at once; raises `CacheNotRunning`."""
+    def soon(self, named: Callable[[], Awaitable[tuple[str, ...]]], fenced: tuple[str, ...], *, soft: bool) -> None:
+        """Make a purge of what is `named` in a task; `fenced` is obeyed here at once. Raises `CacheNotRunning`."""
         runtime = runtime_here(self._runtimes)
-        runtime.own(self._purge_soon(tags, None if soft else self._replica.fence(tags), soft=soft))
+        runtime.own(self._purge_soon(named, None if soft else self._replica.fence(fenced), soft=soft))
+        for other in self._onward:
+            other.soon(named, fenced, soft=soft)
 
-    async def _purge_soon(self, tags: tuple[str, ...], fence: int | None, *, soft: bool) -> None:
+    async def _purge_soon(
+        self, named: Callable[[], Awaitable[tuple[str, ...]]], fence: int | None, *, soft: bool
+    ) -> None:
         try:
-            await self.purge(tags, soft=soft)
+            await self._purge(await named(), soft=soft)
         except PurgeNotDelivered as error:
             logger.warning("%s", error)
         finally:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from fastapi_cacheinval.core.checks import Wait, waits
 from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, MOST_TAGS, bounded_tags, cost_of
-from fastapi_cacheinval.core.tags import ALL, normalise_tag, render_value
+from fastapi_cacheinval.core.tags import ALL, normalise_tag, not_a_tag, render_value
 
 __all__ = ["Answering", "Changes", "HasRequestTags", "RequestTags", "add_tags", "purge_with_request"]
 
@@ -33,8 +33,10 @@ class RequestTags:
         self.count = 0
 
     def add(self, *tags: str) -> None:
-        """Add tags."""
+        """Add tags; raises `ConfigurationError` for a collection in the place of one."""
         for each in tags:
+            if isinstance(each, list | tuple | set | frozenset | dict):
+                raise not_a_tag(each)
             text = render_value(each) or ""
             if text not in self._tags:
                 self._left -= cost_of(text)

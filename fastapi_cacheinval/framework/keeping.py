@@ -44,6 +44,8 @@ class Keeping:
         # When the client was found to have left, on the cache's clock.
         self._left_at: float | None = None
         self.given_up = False
+        # Whether the route has raised: a layer may end its response as if it were whole.
+        self.broken = False
 
     def outcome(self, detail: str | None = None) -> Outcome:
         """How the answer came, for what is not stored."""
@@ -60,7 +62,7 @@ class Keeping:
         """Store the complete response, if no purge has overtaken it, and let the waiters have it."""
         now = self._engine.now()
         made: Made | Refuse = INCOMPLETE
-        if self.length is None or self.length == len(body):
+        if self.length == len(body) or (self.length is None and not self.broken):
             made = self._rules.make(start["status"], start["headers"], body)
         if isinstance(made, Made):
             return made.stored, self.store(made, now)
@@ -114,6 +116,10 @@ class Keeping:
         # The app's newer word may be meant for this caller alone.
         if outdated and self._rules.for_others and not self.given_up:
             self._exchange.outdate(self._rules.key, self._rules.asked_headers)
+
+    def take_back(self) -> None:
+        """What was kept may not be whole after all."""
+        self._exchange.outdate(self._rules.key, self._rules.asked_headers)
 
     def lose(self, status: int | None = None) -> None:
         """The forward has failed: one more of those who wait may lead."""

@@ -11,7 +11,7 @@ import pytest
 
 from fastapi_cacheinval import HTTPCache
 from tests.helpers.fleet import SECRET, fleet
-from tests.servers import Valkey, until, valkey
+from tests.servers import Valkey, tcp_proxy, until, valkey
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +44,17 @@ async def test_on_a_server_without_a_past_nobody_is_waited_for(fresh: Valkey) ->
     seconds, reason = await waited(fresh)
     assert reason is None
     assert seconds < BOUND / 3
+
+
+async def test_a_replica_that_comes_from_another_server_is_waited_for(fresh: Valkey, redis_server: Valkey) -> None:
+    """The server has no past, but the replica has: others may hold leases of the log that it knows."""
+    with tcp_proxy(redis_server.port) as proxy:
+        async with fleet(proxy.url, 1, **OPTIONS) as (a,):
+            await a.in_touch()
+            proxy.target = fresh.port
+            proxy.reset()
+            receipt = await a.cache.invalidate("item:a", wait="all")
+            assert receipt.reason == "new-term"
 
 
 @pytest.mark.parametrize("what", ["a write", "FLUSHALL", "SAVE", "a log that was deleted", "a restart", "a replica"])
