@@ -23,7 +23,7 @@ __all__ = ["SharedBus"]
 
 logger = logging.getLogger("fastapi_cacheinval.bus")
 
-_FIRST_LOOK = 0.002
+_FIRST_LOOK = 0.0005
 _LONGEST_LOOK = 0.05
 # A lease that is not renewed has lapsed after one, a term's first after two.
 _MOST_BOUNDS = 4
@@ -158,7 +158,7 @@ class SharedBus:
                 return standing, reason
             reason = "new-term" if standing.young else reason
             await asyncio.sleep(look)
-            look = min(look * 1.5, _LONGEST_LOOK)
+            look = min(look * 1.25, _LONGEST_LOOK)
 
     async def catch_up(self) -> bool:
         follower = self._followers.get(asyncio.get_running_loop())
