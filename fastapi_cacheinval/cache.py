@@ -180,16 +180,16 @@ class HTTPCache:
     ) -> Receipt:
         """Purge every stored response that carries one of the tags; a soft purge makes them stale.
 
-        It has its number, and this replica obeys it, when the call returns. Tags may carry a
-        client's data: they are normalised and never raise; without any tag left nothing is purged
-        but the receipt still has the log's last number. More than 8,000 tags, or 512 KiB of them, purge everything,
-        and the receipt says so. `wait="all"` also waits for every replica; one that is
-        out of touch is not waited for, and keeps to `staleness_bound`. `causes` are the W3C Trace Context fields
-        (`traceparent`, `tracestate`) of what led to it elsewhere: its span links to them.
+        It has its number, and this replica obeys it, when the call returns. Tags may carry a client's data: they are
+        normalised and never raise. Without any tag left nothing is purged, but the receipt still has the log's last
+        number. Up to 100,000 tags and 4 MiB of them are one purge, in as many lines of the log as it takes; more purge
+        everything, and the receipt says so. `wait="all"` also waits for every replica; one that is out of touch is not
+        waited for, and keeps to `staleness_bound`. `causes` are the W3C Trace Context fields (`traceparent`,
+        `tracestate`) of what led to it elsewhere: its span links to them.
         """
         flag(soft, "soft")
         core = self._core
-        return await core.purger.purge(core.normalised(tags), soft=soft, wait=wait, causes=core.linked(causes))
+        return await core.purger.purge(await core.named(tags), soft=soft, wait=wait, causes=core.linked(causes))
 
     async def invalidate_url(self, path: str, *, soft: bool = False, wait: Wait = None) -> Receipt:
         """Purge what is stored of a path or URL: all queries, variants and hosts; a query or host in it is ignored.
@@ -229,8 +229,7 @@ class HTTPCache:
         the purge queued. Raises `CacheNotRunning` where the cache has not been started on the running loop.
         """
         flag(soft, "soft")
-        named = (ALL,) if flag(everything, "everything") else self._core.normalised(tags)
-        self._core.purger.soon(named, soft=soft)
+        self._core.purge_soon(tags, soft=soft, everything=flag(everything, "everything"))
 
     async def deliver(
         self,
@@ -245,7 +244,7 @@ class HTTPCache:
         `CacheNotRunning` where the cache has not been started on this loop.
         """
         flag(soft, "soft")
-        named = (ALL,) if flag(everything, "everything") else self._core.normalised(tags)
+        named = await self._core.named(tags, everything=flag(everything, "everything"))
         return await self._core.purger.deliver(named, soft=soft, causes=self._core.linked(causes))
 
     async def applied_everywhere(self, receipt: Receipt) -> Receipt:

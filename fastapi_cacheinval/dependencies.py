@@ -168,8 +168,11 @@ class _Declared(params.Depends):
     """What `cached()` and the others give: a `Depends` that says what to write where it is put in a wrong place."""
 
     def _refuse(self, instead: str) -> NoReturn:
-        name = {Cached: "cached", Invalidates: "invalidates"}.get(type(self.dependency), "invalidates_nothing")
-        raise ConfigurationError(instead.format(f"{name}({'' if name == 'invalidates_nothing' else '...'})"))
+        declared = self.dependency
+        name = "cached(...)" if isinstance(declared, Cached) else "invalidates(...)"
+        raise ConfigurationError(
+            instead.format("invalidates_nothing()" if isinstance(declared, InvalidatesNothing) else name)
+        )
 
     def __call__(self, *_given: object, **_named: object) -> NoReturn:
         self._refuse("{0} is no decorator. Write it into the route: @app.get(..., dependencies=[{0}]).")

@@ -6,7 +6,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["SourceState", "Statistics"]
+__all__ = ["MUTATION_ANSWERS", "RESET_CAUSES", "SourceState", "Statistics"]
+
+RESET_CAUSES = ("start", "new-term", "behind", "conflict")
+"""Why everything is given up: a replica joins; the log began anew, has not kept enough, or tells another story."""
+
+MUTATION_ANSWERS = ("done", "queued", "late", "refused")
+"""What is said of a mutation's purge."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import string
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -24,6 +24,7 @@ __all__ = [
     "ALL",
     "MAX_TAG_BYTES",
     "TagTemplate",
+    "are_normal",
     "has_host",
     "is_reserved",
     "normalise_tag",
@@ -32,6 +33,7 @@ __all__ = [
     "path_of",
     "path_tag",
     "render_value",
+    "reserved_in",
     "url_paths",
 ]
 
@@ -44,6 +46,7 @@ _PATH = _RESERVED + "path:"
 
 _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F))
 _NORMAL = re.compile(rf"[\x21-\x7e]{{1,{MAX_TAG_BYTES}}}\Z")
+_ALL_PRINTABLE = re.compile(r"[\x21-\x7e]*\Z")
 _HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/]*")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
 _COLUMN = re.compile(r"[^\[\].!:{}]+\Z")
@@ -56,6 +59,11 @@ _ANY_DAY = date(2000, 1, 1)
 def is_reserved(tag: str) -> bool:
     """Whether a tag is one of the cache's own, which are never shown."""
     return tag[:1] == _RESERVED
+
+
+def reserved_in(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """The reserved ones of them; where there are none, as in very large purges, each need not be looked at."""
+    return tuple(filter(is_reserved, tags)) if _RESERVED in "".join(tags) else ()
 
 
 def path_tag(path: str) -> str:
@@ -112,6 +120,13 @@ def normalise_tag(text: str) -> str | None:
     if not text:
         return None
     return _bounded(quote(text, safe=_PRINTABLE, errors="surrogatepass"))
+
+
+def are_normal(texts: Sequence[str]) -> bool:
+    """Whether each of some texts is in normal form; several times as fast as to look at one after the other."""
+    return not texts or (
+        all(texts) and max(map(len, texts)) <= MAX_TAG_BYTES and _ALL_PRINTABLE.match("".join(texts)) is not None
+    )
 
 
 def normalise_tags(texts: Iterable[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -73,7 +73,7 @@ class Purger:
     async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()) -> Receipt:
         """Write one purge, and tell the listeners; raises `PurgeNotDelivered`, or `ReplicasUnknown` where it waits.
 
-        It is one line of the log: of more tags than `core.tag_limits` allows it becomes one of everything.
+        Of more tags than `core.tag_limits` allows it becomes one of everything.
         """
         try:
             return await self._purge(tags, soft=soft, wait=wait, causes=causes)
@@ -149,16 +149,18 @@ class Purger:
             return asyncio.run(work())
         return asyncio.run_coroutine_threadsafe(work(), loops[0]).result(patience)
 
-    def soon(self, tags: tuple[str, ...], *, soft: bool) -> None:
-        """Make a purge in a task, which this replica obeys at once; raises `CacheNotRunning`."""
+    def soon(self, named: Callable[[], Awaitable[tuple[str, ...]]], fenced: tuple[str, ...], *, soft: bool) -> None:
+        """Make a purge of what is `named` in a task; `fenced` is obeyed here at once. Raises `CacheNotRunning`."""
         runtime = runtime_here(self._runtimes)
-        runtime.own(self._purge_soon(tags, None if soft else self._replica.fence(tags), soft=soft))
+        runtime.own(self._purge_soon(named, None if soft else self._replica.fence(fenced), soft=soft))
         for other in self._onward:
-            other.soon(tags, soft=soft)
+            other.soon(named, fenced, soft=soft)
 
-    async def _purge_soon(self, tags: tuple[str, ...], fence: int | None, *, soft: bool) -> None:
+    async def _purge_soon(
+        self, named: Callable[[], Awaitable[tuple[str, ...]]], fence: int | None, *, soft: bool
+    ) -> None:
         try:
-            await self._purge(tags, soft=soft)
+            await self._purge(await named(), soft=soft)
         except PurgeNotDelivered as error:
             logger.warning("%s", error)
         finally:

@@ -133,8 +133,8 @@ class Read(Exchange):
 
     def _keep_nothing(self, inner: object) -> None:
         """What the handler has made goes past the cache; it is annotated where it leaves."""
-        outcome = Outcome(Result.MISS, reason=Reason.URI_MISS, detail="route-class")
-        if isinstance(inner, AtRoute) and inner.keep_nothing(outcome):
+        outcome = inner.keep_nothing() if isinstance(inner, AtRoute) else None
+        if outcome is not None:
             self._responder = Annotated(self, outcome)
 
     async def _behind(self, plan: RoutePlan, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -263,14 +263,16 @@ class AtRoute(Read):
         self._spoken = spoken
         self._entered: Scope = {key: scope[key] for key in _HIDDEN if key in scope}
 
-    def keep_nothing(self, outcome: Outcome) -> bool:
-        """Let the response go another way than through here, with this outcome; whether it was to be kept."""
-        if self._fill is None:
-            return False
+    def keep_nothing(self) -> Outcome | None:
+        """Let the response go another way than through here; the outcome, or None where the cache was not asked."""
+        if not self._asked:
+            return None
+        result, reason = (Result.BYPASS, Reason.BYPASS) if self._fill is None else (Result.MISS, Reason.URI_MISS)
+        outcome = Outcome(result, reason=reason, detail="route-class")
         self.told(outcome)
         self._leave_fill(self.scope)
         self._responder = Direct(nowhere)
-        return True
+        return outcome
 
     @property
     def ours(self) -> Send:

@@ -64,6 +64,7 @@ def _line(root: Node, covers: Covers, cached: Cached, found: Sequence[Uncovered]
         name if key is None else f"PartitionBy({name}, key={_named_key(key)})"
         for name, key in zip((spelled(node, root) for node in covers.partitions), keys, strict=False)
     ]
+    given = len(partitions)
     guards = {node.identity: spelled(node, root) for node in covers.guards}
     other: list[str] = []
     alone = len(found) == 1 and not guards and not any(covers.keeps(node) for node, _ in reached(root, cached))
@@ -79,6 +80,9 @@ def _line(root: Node, covers: Covers, cached: Cached, found: Sequence[Uncovered]
             guards[each.node.identity] = name
             if each.taken and alone and not moved.sentences:
                 other.append(keyed(each.node, root))
+    if len(partitions) == given and any("key=..." in each for each in partitions) and not moved.partitions:
+        # What is there already stays, and a key without a name cannot be written down.
+        partitions = []
     word = ["request_is_shared=True"] if moved.shared or cached.policy.request_is_shared else []
     fields = _fields([*partitions, *moved.partitions], [*dict.fromkeys(guards.values())])
     line = ", ".join([*([fields] if fields else []), *word])
@@ -91,7 +95,7 @@ def _named_key(key: Any) -> str:
 
 
 # What tells one user, tenant or account from another, the likeliest first.
-_IDENTIFYING = ("id", "uuid", "pk", "user_id", "sub", "username", "login", "email", "name")
+_IDENTIFYING = ("id", "uuid", "pk", "user_id", "sub", "username", "login", "email", "credentials", "name")
 
 
 def keyed(node: Node, root: Node) -> str:

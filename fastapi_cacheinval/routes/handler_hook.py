@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fastapi_cacheinval.dependencies import SCOPE_KEY
+from fastapi_cacheinval.routes.held_objects import attribute_of
 
 __all__ = ["Handler", "HandlerHook", "beneath_hook", "places_of"]
 
@@ -56,7 +57,7 @@ def places_of(app: FunctionType, wanted: Callable[[Any], bool]) -> Iterator[tupl
         for held, put in _held_by(step):
             if wanted(beneath_hook(held)):
                 yield held, put
-            elif isinstance(held, FunctionType | MethodType) or "__dict__" in dir(type(held)):
+            elif isinstance(held, FunctionType | MethodType) or attribute_of(held, "__dict__") is not None:
                 waiting.append(held)
 
 
@@ -76,7 +77,7 @@ def _held_by(step: Any) -> Iterator[tuple[Any, Callable[[Any], None]]]:
 
 
 def _attributes(thing: Any) -> Iterator[tuple[Any, Callable[[Any], None]]]:
-    own = getattr(thing, "__dict__", None)
+    own = attribute_of(thing, "__dict__")
     if isinstance(own, dict):
         named = cast("dict[str, Any]", own)
         for name, value in list(named.items()):

@@ -87,9 +87,9 @@ def never_uses(function: Any, parameter: str) -> bool:
     if parameter not in code.co_varnames[:count] or not _READERS_OF_LOCALS.isdisjoint(code.co_names):
         return False
     # Later versions of Python name two variables in one instruction.
+    named: list[Any] = [each.argval for each in dis.get_instructions(code)]
     return parameter not in code.co_cellvars and not any(
-        parameter in (each.argval if isinstance(each.argval, tuple) else (each.argval,))
-        for each in dis.get_instructions(code)
+        parameter in (each if isinstance(each, tuple) else (each,)) for each in named
     )
 
 

@@ -40,10 +40,10 @@ def fields_of(call: Any) -> frozenset[str]:
     found: set[str] = set()
     for kind in _classes(_given(call)):
         for base in kind.__mro__:
-            found |= {name for name in getattr(base, "__annotations__", {}) if not name.startswith("_")}
+            found |= {*getattr(base, "__annotations__", {}), *getattr(base, "__slots__", ())}
             found |= {name for name, value in vars(base).items() if isinstance(value, property)}
-            found |= {name for name in getattr(base, "__slots__", ()) if not name.startswith("_")}
-    return frozenset(found)
+    # Pydantic's own are no parts of a value.
+    return frozenset(name for name in found if not name.startswith(("_", "model_")))
 
 
 def _classes(annotation: Any) -> list[type]:

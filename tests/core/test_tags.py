@@ -20,6 +20,7 @@ from fastapi_cacheinval.core.tags import (
     ALL,
     MAX_TAG_BYTES,
     TagTemplate,
+    are_normal,
     is_reserved,
     normalise_tag,
     normalise_tags,
@@ -92,6 +93,12 @@ def test_many_keep_their_first_order_without_duplicates_and_empty_ones(texts: li
     """The normal forms of all, each once, where it was first named."""
     tags = normalise_tags(texts)
     assert list(tags) == list(dict.fromkeys(tag for text in texts if (tag := normalise_tag(text)) is not None))
+
+
+@given(st.lists(ANY_TEXT | st.sampled_from(["a", "a:1", "x" * MAX_TAG_BYTES, "x" * (MAX_TAG_BYTES + 1)]), max_size=5))
+def test_many_are_normal_together_where_each_is(texts: list[str]) -> None:
+    """It is asked of all at once, and says no for one."""
+    assert are_normal(texts) == all(normalise_tag(text) == text for text in texts)
 
 
 @given(ANY_TEXT, ANY_TEXT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from fastapi_cacheinval import HTTPCache
 from tests.servers import Processes, Valkey, processes, until
 
 BOUND = 1.5
@@ -94,6 +96,31 @@ def test_a_process_that_was_stopped_longer_than_the_bound_serves_nothing_old(fle
         assert {each.result(20).json()["version"] for each in asked} == {1}
     until(partial(fleet.live, 1), "a lease")
     assert fleet.get(1).json()["version"] == 1
+
+
+def test_a_process_that_was_stopped_while_a_hundred_megabytes_passed_comes_back(
+    fleet: Fleet, redis_server: Valkey
+) -> None:
+    """It serves nothing old, and has its lease again within seconds, whatever has piled up for it meanwhile."""
+    assert fleet.get(1).json()["version"] == 0
+    until(lambda: "hit" in fleet.get(1).headers["cache-status"], "a hit")
+    fleet.processes.pause(1)
+    asyncio.run(_passing(redis_server))
+    assert fleet.put(0, 1).headers["cacheinval-purge"] == "done"
+    fleet.processes.resume(1)
+    resumed = time.monotonic()
+    assert fleet.get(1).json()["version"] == 1
+    until(partial(fleet.live, 1), "a lease", seconds=15)
+    assert time.monotonic() - resumed < 15
+    until(lambda: fleet.statistics(1)["applied"] == fleet.statistics(0)["applied"], "the end of the log", seconds=15)
+
+
+async def _passing(server: Valkey) -> None:
+    """A hundred megabytes go through the log, in the largest lines that there are."""
+    tags = [f"{number:01000}" for number in range(65)]
+    async with HTTPCache.from_url(server.url) as cache:
+        for _ in range(1_600):
+            await cache.deliver(*tags)
 
 
 def test_a_process_that_is_killed_in_a_fill_holds_nobody_longer_than_the_bound(fleet: Fleet) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers, QueryParams
 
@@ -264,6 +264,29 @@ async def test_a_stream_goes_to_its_class_as_it_is(kind) -> None:
         assert answer.cache.detail == "route-class"
         assert answer.headers["x-named"] == "alice"
         assert answer.body == (b"ab" if kind == "streaming" else b'{"a": 1}\n')
+
+
+async def test_what_goes_past_the_cache_says_so() -> None:
+    """A file, a part of it, and a request that is not valid: the app's own answers, counted once each."""
+
+    def handler() -> Any:
+        return FileResponse(__file__)
+
+    def with_number(item: int) -> int:
+        return item
+
+    cache = HTTPCache()
+    app = app_of(Named, handler, cache=cache)
+    app.get("/items/{item}", dependencies=[cached(ttl=60)])(with_number)
+    whole, part = await by(app), await by(app, headers={"Range": "bytes=0-2"})
+    assert (whole.status_code, part.status_code, part.body) == (200, 206, b'"""')
+    invalid = await ask(app, "/items/x")
+    assert invalid.status_code == 422
+    for answer in (whole, part, invalid):
+        assert answer.cache is not None
+        assert answer.cache.detail == "route-class"
+    statistics = cache.statistics()
+    assert (statistics.hits, statistics.misses, statistics.bypassed) == (0, 2, 1)
 
 
 async def test_a_404_that_is_raised_is_the_apps_own_answer() -> None:

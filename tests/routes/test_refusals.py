@@ -295,8 +295,17 @@ async def test_the_line_never_skips_a_check(table) -> None:
     given = "partition_by=PartitionBy(get_current_user, key=lambda user: user.id)"
     advice = refused(table, build(eval(f"cached(ttl=60, {given})"))).advice
     assert "falls short: it does not cover require_user" in advice or "would not run on a hit" in advice
-    assert "guarded_by=require_user" in advice
     assert "shared=True" not in advice
+    (line,) = re.findall(r"cached\(\.\.\., (.*?)\)\.$", advice)
+    assert line == "guarded_by=require_user"
+    app = build(eval(f"cached(ttl=60, {given}, {line})"))
+    app.add_middleware(CacheMiddleware, cache=HTTPCache())
+    for name in ("alice", "bob"):
+        await ask(app, "/mine", headers=bearer(name))
+        answer = await ask(app, "/mine", headers=bearer(name))
+        assert_hit(answer)
+        assert answer.body == f'"{name}"'.encode()
+    assert (await ask(app, "/mine", headers=bearer("mallory"))).status_code == 401
 
 
 def test_a_type_without_an_id_is_told_what_it_has(table) -> None:

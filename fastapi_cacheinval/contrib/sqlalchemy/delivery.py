@@ -17,6 +17,9 @@ __all__ = ["purge", "refuse_without_log"]
 
 logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 
+# More tags than one request names one by one: together with others they would become everything.
+_MOST_JOINING = 8_000
+
 
 def purge(
     cache: HTTPCache,
@@ -29,6 +32,8 @@ def purge(
 ) -> None:
     """Purge what is committed: with the request at hand, else at once; `kept` where an outbox has it too.
 
+    Very many tags do not join the request's own, which would make them everything.
+
     `everything` is for what nobody knows the tags of: no request joins that, and no outbox has it.
     `torn` is for a commit that was cut off: whoever waited for it may have gone, so nobody waits for the purge, and
     this replica obeys it from now on.
@@ -37,7 +42,8 @@ def purge(
     """
     if everything:
         logger.warning("a statement changed rows of which nobody knows the tags: everything is purged")
-    if purge_with_request(*tags, cache=cache, wait=wait) and not everything:
+    joins = len(tags) <= _MOST_JOINING and purge_with_request(*tags, cache=cache, wait=wait)
+    if joins and not everything:
         return
     try:
         if torn and _on_a_loop() and cache.running:

@@ -42,6 +42,8 @@ class _Mapped:
     rules: dict[Mapper[Any], Rules] = field(default_factory=dict[Mapper[Any], Rules])
     dependents: dict[Any, list[Dependent]] = field(default_factory=dict[Any, list[Dependent]])
     links: list[Link] | None = None
+    on: dict[Any, list[Side]] = field(default_factory=dict[Any, list[Side]])
+    updated_later: set[Mapper[Any]] | None = None
 
 
 class RuleBook:
@@ -129,13 +131,27 @@ class RuleBook:
 
     def _sides(self, mapper: Mapper[Any]) -> Iterator[Side]:
         for table in mapper.tables:
-            for each in self.users(table):
-                top = each.inherits is None or table not in each.inherits.tables
-                if top and each.base_mapper is not mapper.base_mapper and self._has_own(each):
-                    yield Side(cast("Table", table), each)
+            yield from (side for side in self.on(table) if side.other.base_mapper is not mapper.base_mapper)
             for link in self.links:
                 if link.secondary is table and self._has_own(link.other):
                     yield Side(cast("Table", table), link.other, link)
+
+    def on(self, table: Any) -> list[Side]:
+        """The classes with tags that the rows of a table, or parts of rows, are mapped to."""
+        found = self._mapped.on.get(table)
+        if found is None:
+            tops = [one for one in self.users(table) if one.inherits is None or table not in one.inherits.tables]
+            found = self._mapped.on[table] = [Side(cast("Table", table), one) for one in tops if self._has_own(one)]
+        return found
+
+    def carried(self, mapper: Mapper[Any]) -> list[Link]:
+        """The links of a class whose association rows matter besides their sides."""
+        own = [link for link in self.links if link.mapper in lineage(mapper)]
+        return [link for link in own if self.carries(link.secondary)]
+
+    def carries(self, table: Any) -> bool:
+        """Whether the end of a row of a table may change tags of classes that are mapped to it, or that go along."""
+        return isinstance(table, Table) and bool(self.on(table) or self.dependents(cast("Table", table)))
 
     def _has_own(self, mapper: Mapper[Any]) -> bool:
         return any(self.own(each) for each in mapper.self_and_descendants)
@@ -155,6 +171,15 @@ class RuleBook:
         if mapped.links is None:
             mapped.links = list(links(self.mappers))
         return mapped.links
+
+    @property
+    def updated_later(self) -> set[Mapper[Any]]:
+        """The classes whose rows a relationship with `post_update` writes once they are written."""
+        mapped = self._mapped
+        if mapped.updated_later is None:
+            every = [each for mapper in self.mappers for each in mapper.relationships if each.post_update]
+            mapped.updated_later = {one for each in every for one in lineage(each.mapper)}
+        return mapped.updated_later
 
     def dependents(self, kind: Mapper[Any] | Table) -> list[Dependent]:
         """What the database changes when rows of a class or of a table go, where that may matter to tags."""
@@ -208,6 +233,8 @@ class RuleBook:
                 if removes:
                     for other in self.along(mapper):
                         yield from other.self_and_descendants
+            if removes:
+                yield from self.along(table)
             for link in self.links:
                 if link.secondary is table:
                     yield from link.other.self_and_descendants
@@ -227,18 +254,20 @@ class RuleBook:
                 tags.update(dict.fromkeys(wide))
         return tuple(tags)
 
-    def along(self, mapper: Mapper[Any]) -> list[Mapper[Any]]:
+    def along(self, kind: Mapper[Any] | Table) -> list[Mapper[Any]]:
         """The classes whose rows may go or change along with a row that goes: by its links, or by foreign keys."""
         seen: dict[Mapper[Any], None] = {}
-        gone: set[Any] = {mapper}
-        ahead: list[Mapper[Any] | Table] = [mapper]
+        gone: set[Any] = {kind}
+        ahead: list[Mapper[Any] | Table] = [kind]
         while ahead:
             one = ahead.pop()
+            kinds: list[Mapper[Any] | Table] = [one]
             if isinstance(one, Mapper):
                 seen.update((link.other, None) for link in self.links if link.mapper in lineage(one))
+                kinds = [*one.self_and_descendants, *(cast("Table", link.secondary) for link in self.carried(one))]
             else:
                 seen.update((link.other, None) for link in self.links if link.secondary is one)
-            kinds: Iterable[Mapper[Any] | Table] = one.self_and_descendants if isinstance(one, Mapper) else (one,)
+            seen.update((side.other, None) for each in kinds if isinstance(each, Table) for side in self.on(each))
             for other in (other for each in kinds for other in self.dependents(each)):
                 if isinstance(other.kind, Mapper):
                     seen[other.kind] = None
