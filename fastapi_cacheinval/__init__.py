@@ -19,6 +19,8 @@ from fastapi_cacheinval.errors import (
     ConfigurationError,
     MiddlewareMissing,
     PurgeNotDelivered,
+    RefusedRoute,
+    RefusedRoutes,
     ReplicasUnknown,
 )
 from fastapi_cacheinval.middleware import CacheMiddleware
@@ -40,6 +42,8 @@ __all__ = [
     "PartitionBy",
     "PurgeNotDelivered",
     "Receipt",
+    "RefusedRoute",
+    "RefusedRoutes",
     "ReplicasUnknown",
     "SourceState",
     "Statistics",

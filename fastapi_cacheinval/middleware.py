@@ -18,6 +18,7 @@ from fastapi_cacheinval.framework.dispatch import Dispatcher
 from fastapi_cacheinval.framework.front import answered_at_front
 from fastapi_cacheinval.framework.guards import TOKEN_FIELD
 from fastapi_cacheinval.framework.lifespan import Lifespan
+from fastapi_cacheinval.framework.modes import mode_of
 from fastapi_cacheinval.framework.observed_hit import send_observed_hit
 from fastapi_cacheinval.framework.raw_hits import RawHits
 from fastapi_cacheinval.framework.route_target import raw_target
@@ -69,21 +70,24 @@ class CacheMiddleware:
             flag(front, "front, where it is given,")
         flag(emit_surrogate_key, "emit_surrogate_key")
         flag(emit_cache_status, "emit_cache_status")
-        self.app = app
         self.cache = HTTPCache() if cache is None else cache
+        self._own_cache = cache is None
         self._core = core = internals_of(self.cache)
+        # A cache that nobody else knows is purged by nobody.
+        self._given = cache is not None
+        # The caches of middlewares that requests have come through before.
+        self._outer: list[HTTPCache] = []
         self._app_context = AppContext(
             app,
             core,
             face=self.cache,
-            by_headers=bool(honour_headers),
+            mode=mode_of(honour_headers),
             front=front,
             emit_surrogate_key=emit_surrogate_key,
             emit_cache_status=emit_cache_status,
             downstream=downstream,
         )
-        options = HeaderOptions() if honour_headers is True else honour_headers or None
-        self._dispatch = Dispatcher(self._app_context, options, self._prepare)
+        self._dispatch = Dispatcher(self._app_context, self._prepare)
         engine = core.engine
         self._replica = engine.replica
         self._counters = core.counters
@@ -98,6 +102,15 @@ class CacheMiddleware:
         # The same for a server that answers before it makes a task.
         self.raw_hits = RawHits(self._app_context, front_open=self._front_open, recorded=lambda: self._watched)
         self._looked_at = _LOOKED_AT | {TOKEN_FIELD} if engine.settings.read_your_writes else _LOOKED_AT
+
+    @property
+    def app(self) -> ASGIApp:
+        """What requests go on to. When another app is set here, it is looked at before anything is handed out."""
+        return self._app_context.app
+
+    @app.setter
+    def app(self, app: ASGIApp) -> None:
+        self._app_context.replace(app)
 
     def __repr__(self) -> str:
         return f"<CacheMiddleware {self.cache!r}>"
@@ -169,7 +182,8 @@ class CacheMiddleware:
 
     def _look(self, now: float) -> bool:
         """Look whether routes or layers were changed; the looks take a hundredth of the time at the most."""
-        changed = self._app_context.table.look()
+        # A second middleware of the app may find what the first has filled before it has looked at the app itself.
+        changed = not self._app_context.ready or self._app_context.table.look()
         self._looked = after = self._now()
         self._look_every = _LOOK_SHARE * (after - now)
         return changed
@@ -181,7 +195,10 @@ class CacheMiddleware:
         self._watched = app_context.observed or self._downstream is not None
         if not app_context.prepared:
             app_context.prepare(scope)
-            if app_context.error is not None:
+            if self._own_cache:
+                self._core.neighbour.made_for_an_app()
+            # To a lifespan the server says it.
+            if app_context.error is not None and scope["type"] != "lifespan":
                 logger.error("%s", app_context.error)
         return app_context.error
 
@@ -192,7 +209,25 @@ class CacheMiddleware:
             return
         if scope["type"] == "websocket" and (self._app_context.ready or self._prepare(scope) is None):
             self._app_context.table.meet_websocket()
+        if SCOPE_KEY in scope:
+            self._within(scope[SCOPE_KEY])
         await self.app(scope, receive, send)
+
+    def _within(self, outer: Any) -> None:
+        """A request comes from another middleware, whose cache keeps what this app answers; `outer` stands for it."""
+        cache = outer.cache if isinstance(outer, CacheMiddleware) else outer.face
+        if cache is self.cache or not isinstance(cache, HTTPCache) or cache in self._outer:
+            return
+        self._outer.append(cache)
+        self._core.purger.pass_on_to(internals_of(cache).purger)
+        if self._given:
+            logger.warning(
+                "The app of the HTTPCache of namespace %r is also behind the CacheMiddleware of another HTTPCache, of "
+                "namespace %r, which keeps what is answered there. Purges that this process makes with the first are "
+                "made with the other as well; those of other processes are not. Give both the same HTTPCache.",
+                self.cache.settings.namespace,
+                cache.settings.namespace,
+            )
 
 
 passes_through(CacheMiddleware)

@@ -12,8 +12,11 @@ CONDITIONAL_FIELDS = frozenset(
     {b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"range"}
 )
 
-OF_ONE_REQUEST = frozenset({304, 412, 416, 417})
-"""The statuses that answer a condition, a `Range` or an `Expect` of one request: they say nothing to another."""
+OF_ONE_REQUEST = frozenset({304, 412, 416, 417, 428, 429, 431, 511})
+"""The statuses that answer one request and say nothing to another.
+
+They are about its condition, `Range` or `Expect` (RFC 9110), or about its sender, and RFC 6585 forbids to store them.
+"""
 
 # RFC 9110 section 15.4.5: what describes the content stays with the content.
 _CONTENT_FIELDS = frozenset(

@@ -10,6 +10,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, TypedDict
 
+from fastapi_cacheinval.core.checks import flag
 from fastapi_cacheinval.core.conditional import OF_ONE_REQUEST
 from fastapi_cacheinval.core.partition_by import PartitionBy, unaliased
 from fastapi_cacheinval.core.tags import TagTemplate
@@ -134,6 +135,7 @@ class PolicyFields(TypedDict, total=False):
     cache_control: str | None
     downstream_ttl: float | timedelta | None
     vary: Iterable[str]
+    request_is_shared: bool
 
 
 @dataclass(frozen=True, kw_only=False)
@@ -160,6 +162,9 @@ class CachePolicy:
     - `vary`: names of request header fields; one stored response per value (RFC 9111 section 4.1). It is also the
       author's word that a `Header()` of the handler whose name looks like a credential is none, so that a hit may
       skip what the handler does with it.
+    - `request_is_shared`: True is the author's word that what the handler and its dependencies make of the raw
+      `Request` is the same for all who share a stored response. A dependency that takes it still runs on every request,
+      as a cover.
 
     Raises `ConfigurationError`, naming the field.
     """
@@ -177,6 +182,7 @@ class CachePolicy:
     cache_control: str | None = None
     downstream_ttl: float | timedelta | None = None
     vary: Iterable[str] = ()
+    request_is_shared: bool = False
     templates: tuple[TagTemplate, ...] = field(init=False, repr=False, compare=False)
     lifetimes: Mapping[int, float] = field(init=False, repr=False, compare=False)
     stale_seconds: float = field(init=False, repr=False, compare=False)
@@ -212,6 +218,7 @@ class CachePolicy:
         # By identity: 1 equals True, and is nobody's word.
         if not any(shared is value for value in (None, True, False)):
             raise ConfigurationError(f"shared is True, False or None, not {shared!r}.")
+        flag(self.request_is_shared, "request_is_shared")
         if self.shared and self.partition:
             raise ConfigurationError("shared=True and partition_by contradict each other: keep one.")
         self._check_cache_control()

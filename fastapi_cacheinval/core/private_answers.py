@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from fastapi_cacheinval.grammar.cache_control import parse
 from fastapi_cacheinval.grammar.fields import OWS, RawHeaders, split_list, values
 
@@ -16,6 +18,9 @@ _DROPPED = _SHARING | {b"private", b"immutable"}
 _TARGETED = b"-control"
 _OF_NGINX = b"x-accel-expires"
 _OF_BROWSERS = b"x-dns-prefetch-control"
+_EXPIRES = b"expires"
+# With all that end as those for certain caches do, the fields by which caches are told what they may keep.
+_NAMED = frozenset({_CONTROL, _EXPIRES, _OF_NGINX})
 # Such a field stays if it says one of these in so many words, and nothing but what makes less of keeping beside it.
 _FORBIDDING = frozenset({b"no-store", b"private", b"no-cache"})
 _HARMLESS = _FORBIDDING | {b"max-age=0", b"s-maxage=0", b"must-revalidate", b"proxy-revalidate", b"no-transform"}
@@ -27,15 +32,11 @@ def made_private(fields: RawHeaders) -> list[tuple[bytes, bytes]] | None:
     `public`, `s-maxage` and `immutable` go, a bare `private` comes, and all else of `Cache-Control` stays for the
     browser. Fields for CDNs that allow anything go. Nothing is added to an answer without any word on its lifetime.
     """
-    lines = values(fields, _CONTROL)
-    allowing = {line for line in fields if _allows(line)}
-    if lines:
-        said = parse(lines)
-        kept_out = (said.private is True or said.no_store) and _SHARING.isdisjoint(_names(lines))
-    else:
-        kept_out = not allowing and not values(fields, b"expires")
+    # Answers say the same few things in these fields, and are many.
+    kept_out, allowing = _judged(tuple([line for line in fields if line[0].endswith(_TARGETED) or line[0] in _NAMED]))
     if kept_out:
         return None if not allowing else [line for line in fields if line not in allowing]
+    lines = values(fields, _CONTROL)
     members = [b"private", *(member for line in lines for member in split_list(line) if _name(member) not in _DROPPED)]
     made: list[tuple[bytes, bytes]] = []
     control: tuple[bytes, bytes] | None = (_CONTROL, b", ".join(members))
@@ -46,6 +47,17 @@ def made_private(fields: RawHeaders) -> list[tuple[bytes, bytes]] | None:
         elif line not in allowing:
             made.append(line)
     return [*made, control] if control is not None else made
+
+
+@lru_cache(maxsize=256)
+def _judged(said: tuple[tuple[bytes, bytes], ...]) -> tuple[bool, frozenset[tuple[bytes, bytes]]]:
+    """Whether `Cache-Control` keeps shared caches out by these fields, and which of them still allow some."""
+    lines = values(said, _CONTROL)
+    allowing = frozenset(line for line in said if _allows(line))
+    if not lines:
+        return not allowing and not values(said, _EXPIRES), allowing
+    control = parse(lines)
+    return (control.private is True or control.no_store) and _SHARING.isdisjoint(_names(lines)), allowing
 
 
 def says_shared(fields: RawHeaders) -> bytes | None:

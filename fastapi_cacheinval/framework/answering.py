@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.types import Message, Send
+from starlette.types import Message, Scope, Send
 
 from fastapi_cacheinval.core.client_lifetime import client_fields
 from fastapi_cacheinval.core.conditional import not_modified, not_modified_fields
@@ -15,6 +15,7 @@ from fastapi_cacheinval.grammar.fields import RawHeaders
 __all__ = [
     "SENT_PAST",
     "RawField",
+    "hide_what_bypasses",
     "nowhere",
     "send_response",
     "send_stored",
@@ -61,6 +62,13 @@ async def send_response(
         return
     await send({"type": "http.response.start", "status": stored.status, "headers": fields})
     await send({"type": "http.response.body", "body": stored.body})
+
+
+def hide_what_bypasses(scope: Scope) -> None:
+    """Let the app see no extension by which its response would not pass `send`."""
+    extensions = scope.get("extensions")
+    if extensions and not SENT_PAST.isdisjoint(extensions):
+        scope["extensions"] = {name: value for name, value in extensions.items() if name not in SENT_PAST}
 
 
 def without_body(send: Send) -> Send:

@@ -8,21 +8,20 @@ from collections.abc import Awaitable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Scope, Send
 
 from fastapi_cacheinval.core.outcome import Outcome, Result
-from fastapi_cacheinval.core.stored import Stamp, StoredResponse
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.engine.request_tags import Answering, Changes, RequestTags
-from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.cdn_fields import CDNFields
+from fastapi_cacheinval.framework.incoming import Entered, Incoming
 from fastapi_cacheinval.framework.receiving import Receiving
-from fastapi_cacheinval.framework.refresh import RefreshOrder
-from fastapi_cacheinval.framework.server_spans import Contrib, contrib_outside, name_route
+from fastapi_cacheinval.framework.server_spans import name_route
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.store import Target
-from fastapi_cacheinval.ports.tracing import Seen
 from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = ["Exchange", "run_app"]
@@ -38,13 +37,6 @@ class Exchange:
 
     # Defaults of the class, set on the few exchanges that need them: most requests are for routes without a policy.
     plan: RoutePlan | None = None
-    refresh: RefreshOrder | None = None
-    # The request as tracing sees it, where anybody records.
-    seen: Seen | None = None
-    # Who observes it from outside of the middleware, besides FastAPI itself.
-    contrib: Contrib | None = None
-    # Where the answer leaves, if a CDN in front is told about it.
-    cdn_fields: CDNFields | None = None
     # What code without the request at hand finds it by.
     answering: Answering | None = None
     # Whether the cache was asked, and whether it has been said what came of that.
@@ -52,51 +44,26 @@ class Exchange:
     _told: bool = False
     _bag: RequestTags | None = None
 
-    def __init__(
-        self,
-        app_context: AppContext,
-        runtime: Runtime,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        refresh: RefreshOrder | None = None,
-        *,
-        cdn_fields: CDNFields | None = None,
-    ) -> None:
-        self.app_context = app_context
-        self.runtime = runtime
-        # As it came: the app's layers write into the scope they are given, and into its headers.
-        self.arrived = dict(scope)
-        if scope.get("state"):
-            self.arrived["state"] = dict(scope["state"])
-        self.client_headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
-        self.scope = scope
-        app_context.note_root(scope)
-        self.outer = send
-        self._sent_by = send
+    def __init__(self, incoming: Incoming, entered: Entered | None = None) -> None:
+        self.incoming = incoming
+        # What it was when it came, where that was before: what follows may be another stage of the same request.
+        self.entered = entered = incoming.entered() if entered is None else entered
+        self.arrived, self.client_headers, self.stamp, self.seen, self.contrib = entered
+        self.app_context = incoming.app_context
+        self.runtime = incoming.runtime
+        self.scope = incoming.scope
+        self.app_context.note_root(self.scope)
+        self.outer = incoming.send
+        # Where the answer leaves, if a CDN in front is told about it.
+        self.cdn_fields = incoming.cdn_fields
+        self.refresh = incoming.order
         # A refresh has no client to hear.
-        self.receive = Receiving(receive if refresh is None else None)
-        # Before any dependency runs: what is read from here on is at least this new.
-        self.mark = app_context.engine.replica.mark
-        self.began = app_context.engine.now()
-        if refresh is not None:
-            self.refresh = refresh
-        if cdn_fields is not None:
-            self.cdn_fields = cdn_fields
-        if app_context.cache.tracing.on:
-            self.seen = app_context.cache.tracing.enter(self.client_headers)
-        if app_context.observed:
-            self.contrib = contrib_outside(scope)
+        self.receive = Receiving(incoming.receive if incoming.order is None else None)
 
     @property
     def ours(self) -> Send:
         """Where an answer of the cache's own goes: what is stored, or will be."""
         return self.outer
-
-    @property
-    def stamp(self) -> Stamp:
-        """What the request knew when it entered."""
-        return Stamp(*self.mark, self.began)
 
     @property
     def tags(self) -> RequestTags:
@@ -110,6 +77,11 @@ class Exchange:
         return self._bag
 
     @property
+    def face(self) -> object:
+        """The cache of the middleware that the request has passed."""
+        return self.app_context.face
+
+    @property
     def changes(self) -> Changes | None:
         """Where the tags go of what an unsafe request commits."""
         return None
@@ -119,14 +91,26 @@ class Exchange:
         """The route's template, once known."""
         return None if self.plan is None else self.plan.path
 
-    def leading(self, target: Target | None, key: bytes) -> Target | None:
-        """The raw target, where it may lead to what is stored under the key as soon as something is."""
-        return target
+    def leads(self, target: Target | None, key: bytes) -> None:
+        """Let the front lookup find by the raw target, where there is one, what is stored under the key."""
+        if target is not None:
+            self.app_context.engine.remember_target(target, key)
 
-    @property
-    def trace(self) -> str:
-        """The `traceparent` of the request, empty where nobody records it."""
-        return "" if self.seen is None else self.seen.trace
+    def rendered(self, template: TagTemplate, plan: RoutePlan | None, request: Request) -> str | None:
+        """A tag for the validated parameters, None where nothing is left of it; raises `InvalidParameter`."""
+        bindings = {} if plan is None else plan.bindings
+        bound = {
+            name: bindings[name].value(request) if name in bindings else request.path_params.get(name)
+            for name in template.names
+        }
+        tag = template.render(bound)
+        if tag is None:
+            self.app_context.counters.dropped_tag()
+        return tag
+
+    def overtaken(self) -> bool:
+        """Whether something was purged since the request entered."""
+        return self.stamp[:3] != self.app_context.engine.replica.mark
 
     def current(self) -> AbstractContextManager[None]:
         """Make the request's span the parent of what follows, wherever that runs."""

@@ -7,30 +7,28 @@ nobody waiting: a streamed body is pumped to it beside the fill.
 
 from __future__ import annotations
 
-from asyncio import CancelledError
+from asyncio import CancelledError, TimerHandle
+from contextvars import Context
 
 from starlette.types import Message, Send
 
 from fastapi_cacheinval.core.conditional import not_modified_fields
 from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.engine.body_budget import Reservation
 from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.answering import SENT_PAST, RawField, nowhere, status_fields, stored_fields
 from fastapi_cacheinval.framework.exchange import Exchange
-from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, FillRules, Form, Freshen, Keep, Made, Refuse
+from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, FillRules, Form, Freshen, Keep, Refuse
+from fastapi_cacheinval.framework.keeping import INCOMPLETE, RAISED, Keeping
 from fastapi_cacheinval.framework.pump import Pump
 from fastapi_cacheinval.grammar.fields import lower_names
-from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["Fill"]
 
-# Seconds after which it is looked again whether anybody waits, at least.
-_LOOK_AGAIN = 1.0
-_INCOMPLETE = Refuse("incomplete", failed=False, outdated=False)
-_RAISED = "a forward raised; a stale response stood in for it"
+# Real seconds after which a response of unannounced length is taken for whole although the app goes on, with a task.
+_TAKEN_FOR_WHOLE = 0.1
 
 
 class Fill:
@@ -42,9 +40,7 @@ class Fill:
     def __init__(self, exchange: Exchange, rules: FillRules, go: Go) -> None:
         self._exchange = exchange
         self._rules = rules
-        self._flight = go.flight
-        self._stale = go.stale
-        self._reason = go.reason
+        self._keeping = Keeping(exchange, rules, go)
         self._detail = go.detail
         self._start: Message | None = None
         self._body = bytearray()
@@ -52,16 +48,14 @@ class Fill:
         self._out = exchange.ours
         # Of a stream: what is buffered, and what waits for its client.
         self._held = Reservation(exchange.app_context.bodies)
-        # Whether it is still to be decided what becomes of the response.
-        self._open = True
         self._stood_in = False
         self._contradicted = False
+        # A body that the app has ended, and nothing else says that it is whole; when it is taken for that.
+        self._ended_with: Message | None = None
+        self._alarm: TimerHandle | None = None
         # What takes the messages once nothing more is to be kept.
         self._rest: Send | None = None
-        # When the client was found to have left, on the cache's clock.
-        self._left_at: float | None = None
-        self._given_up = False
-        exchange.receive.hold(self)
+        exchange.receive.hold(self._keeping)
 
     # -- the app's messages ---------------------------------------------------------------------
 
@@ -86,18 +80,21 @@ class Fill:
         status, headers = message["status"], lower_names(message.get("headers", ()))
         # Servers take names in any case, so a `Set-Cookie` of a layer inside must be known in any.
         start = {**message, "headers": headers}
-        if self._given_up:
-            await self._refuse(start, _INCOMPLETE)
+        if self._keeping.given_up:
+            await self._refuse(start, INCOMPLETE)
             return
-        stale = self._fallback() if status >= 500 else None
+        stale = self._keeping.stand_in() if status >= 500 else None
         match self._rules.accept(status, headers, trailers=bool(message.get("trailers")), stale=stale):
             case Keep():
                 self._start = start
+                self._keeping.begin(start)
             case Cover(stored):
-                self._lost(status)
+                self._keeping.lose(status)
                 await self._stand_in(stored, status)
             case Contradict():
-                self._contradict()
+                self._contradicted = True
+                self._keeping.leave_open()
+                self._rest = nowhere
             case Freshen() as freshen:
                 await self._freshen(freshen)
             case Refuse() as refuse:
@@ -107,12 +104,10 @@ class Fill:
         """Let a response through that is not kept, or the 304 that stands for it."""
         exchange, status, headers = self._exchange, start["status"], start["headers"]
         if refuse.failed:
-            self._lost(status)
+            self._keeping.lose(status)
         else:
-            self._refused()
-        if refuse.outdated:
-            self._outdate()
-        outcome = Outcome(Result.MISS, reason=self._reason, detail=refuse.detail)
+            self._keeping.refuse(outdated=refuse.outdated)
+        outcome = self._keeping.outcome(refuse.detail)
         exchange.told(outcome)
         fields = [*self._rules.fields(Form.REFUSED, headers), *status_fields(exchange.app_context, outcome)]
         if self._rules.has_it(status, headers):
@@ -131,12 +126,11 @@ class Fill:
         """A 304 to our own condition: what is stored is still right, with these fields (RFC 9111 section 4.3.4)."""
         exchange, stored = self._exchange, freshen.made.stored
         if freshen.refused is None:
-            outcome = self._store(freshen.made, exchange.app_context.engine.now())._replace(fwd_status=304)
+            outcome = self._keeping.store(freshen.made, exchange.app_context.engine.now())
         else:
-            self._refused()
-            if freshen.outdated:
-                self._outdate()
-            outcome = Outcome(Result.MISS, reason=self._reason, fwd_status=304, detail=freshen.refused)
+            self._keeping.refuse(outdated=freshen.outdated)
+            outcome = self._keeping.outcome(freshen.refused)
+        outcome = outcome._replace(fwd_status=304)
         self._rest = nowhere
         exchange.told(outcome, filled=None if freshen.own else stored)
         fields = [*stored.headers, *freshen.own, *status_fields(exchange.app_context, outcome)]
@@ -144,35 +138,59 @@ class Fill:
 
     async def _chunk(self, start: Message, message: Message) -> None:
         body, more = message.get("body", b""), message.get("more_body", False)
-        if self._given_up or (self._pump is not None and self._pump.gone and self.client_left() <= 0):
+        if self._keeping.given_up or (self._pump is not None and self._pump.gone and self._keeping.client_left() <= 0):
             await self._let_through(start, message, "incomplete")
             return
         self._body += body
-        length = content_length(start["headers"])
-        complete = not more or (length is not None and len(self._body) == length)
+        complete = not more or len(self._body) == self._keeping.length
         if len(self._body) > self._exchange.app_context.engine.settings.max_body_bytes:
             await self._let_through(start, message, "too-large")
-        elif self._pump is None and complete:
+        elif self._pump is None and complete and (self._body or self._keeping.length is not None):
             await self._completed_at_once(start)
         elif not self._held.grow(2 * len(body)):
             await self._let_through(start, message, "in-flight")
         elif self._pump is None:
             await self._begin_stream(start, message)
+            if complete:
+                self._wait_for_the_end(start)
         else:
-            if complete and self._open:
-                self._keep(start)
+            if complete and self._keeping.length is None:
+                self._wait_for_the_end(start)
+            elif complete and self._keeping.open:
+                self._keeping.keep(start, bytes(self._body))
                 self._forget_body()
             await self._pump.put(message)
 
+    def _wait_for_the_end(self, start: Message) -> None:
+        """The app has sent its last message. Until it returns, or goes on for a while, it may say that it failed."""
+        if self._keeping.open and self._ended_with is None:
+            self._ended_with = start
+            loop = self._exchange.runtime.loop
+            self._alarm = loop.call_later(_TAKEN_FOR_WHOLE, self._take_for_whole, context=Context())
+
+    def _take_for_whole(self) -> None:
+        start, self._ended_with = self._ended_with, None
+        if start is not None and self._keeping.open:
+            self._keeping.keep(start, bytes(self._body))
+            self._forget_body()
+
+    def _stop_waiting(self) -> bool:
+        """Whether a body that has ended was still to be kept."""
+        alarm, self._alarm = self._alarm, None
+        if alarm is not None:
+            alarm.cancel()
+        return self._ended_with is not None
+
     async def _completed_at_once(self, start: Message) -> None:
         exchange = self._exchange
-        stored, outcome = self._keep(start)
+        body = bytes(self._body)
+        stored, outcome = self._keeping.keep(start, body)
         self._rest = nowhere
         exchange.told(outcome, filled=stored)
         if stored is None:
             fields = [*self._rules.fields(Form.UNKEPT, start["headers"]), *status_fields(exchange.app_context, outcome)]
             await exchange.ours({**start, "headers": fields})
-            await exchange.ours({"type": "http.response.body", "body": bytes(self._body)})
+            await exchange.ours({"type": "http.response.body", "body": body})
             return
         self._forget_body()
         fields = [*self._rules.first_fields(start["headers"], stored), *status_fields(exchange.app_context, outcome)]
@@ -180,7 +198,7 @@ class Fill:
 
     async def _begin_stream(self, start: Message, message: Message) -> None:
         exchange = self._exchange
-        outcome = Outcome(Result.MISS, reason=self._reason, detail=self._detail)
+        outcome = self._keeping.outcome(self._detail)
         exchange.told(outcome)
         fields = [*self._rules.fields(Form.STREAMED, start["headers"]), *status_fields(exchange.app_context, outcome)]
         if self._rules.has_it(start["status"], start["headers"]):
@@ -192,11 +210,10 @@ class Fill:
     async def _let_through(self, start: Message, message: Message, reason: str) -> None:
         """What cannot be kept after all: from here on the client sets the pace again."""
         exchange = self._exchange
-        self._refused()
-        self._outdate()
+        self._keeping.refuse(outdated=True)
         if self._pump is None:
             self._rest = self._out
-            outcome = Outcome(Result.MISS, reason=self._reason, detail=reason)
+            outcome = self._keeping.outcome(reason)
             exchange.told(outcome)
             fields = [*self._rules.fields(Form.UNKEPT, start["headers"]), *status_fields(exchange.app_context, outcome)]
             await self._out({**start, "headers": fields})
@@ -207,132 +224,26 @@ class Fill:
         self._body = bytearray()
         await self._out(message)
 
-    def _outdate(self) -> None:
-        """Let go of what is stored, where the app's newer word is meant for more than this caller."""
-        if self._rules.for_others and not self._given_up:
-            self._exchange.outdate(self._rules.key, self._rules.asked_headers)
-
-    # -- a client that leaves -------------------------------------------------------------------
-
-    @property
-    def clock(self) -> Clock:
-        """The cache's clock."""
-        return self._exchange.app_context.cache.clock
-
-    def client_left(self) -> float:
-        """For how many seconds the response is kept on for others, though its client has left; 0 where it is given up.
-
-        An app that has not begun to answer may be waiting for nothing but this. What has begun is given the time that
-        others would wait for it: who asks later forwards for itself.
-        """
-        settings, now = self._exchange.app_context.engine.settings, self.clock.now()
-        if self._left_at is None:
-            self._left_at = now
-        left = self._left_at + settings.collapse_timeout - now
-        waited_for = self._flight is not None and self._flight.waiting > 0
-        if not self._given_up and (not self._open or waited_for or (self._start is not None and left > 0)):
-            return left if left > 0 else max(settings.collapse_timeout, _LOOK_AGAIN)
-        self._given_up = True
-        self._lost()
-        return 0.0
-
     def _forget_body(self) -> None:
         """What is stored, or will not be, needs no buffer: what is left of a stream waits for its client."""
         self._held.shrink(len(self._body))
         self._body = bytearray()
 
-    # -- what becomes of it ---------------------------------------------------------------------
-
-    def _keep(self, start: Message) -> tuple[StoredResponse | None, Outcome]:
-        """Store the complete response, if no purge has overtaken it, and let the waiters have it."""
-        body, now = bytes(self._body), self._exchange.app_context.engine.now()
-        length = content_length(start["headers"])
-        made: Made | Refuse = _INCOMPLETE
-        if length is None or length == len(body):
-            made = self._rules.make(start["status"], start["headers"], body)
-        if isinstance(made, Made):
-            return made.stored, self._store(made, now)
-        self._refused()
-        if made.outdated:
-            self._outdate()
-        return None, Outcome(Result.MISS, reason=self._reason, detail=made.detail)
-
-    def _store(self, made: Made, now: float) -> Outcome:
-        """Keep what was made at a moment; a later reading of the clock would take a second off its lifetime."""
-        engine, runtime = self._exchange.app_context.engine, self._exchange.runtime
-        stored = made.stored
-        if engine.stale_from(stored, now) is None:
-            if not engine.replica.live(now):
-                # It took longer than what may be kept without a word from the log: those who wait would take as long.
-                self._refused()
-                return Outcome(Result.MISS, reason=self._reason, detail="disconnected")
-            self._close("superseded")
-            if self._flight is not None:
-                self._flight.supersede()
-            return Outcome(Result.MISS, reason=self._reason, detail="superseded")
-        if not engine.keep(made.key, stored, made.chosen, now):
-            self._refused()
-            return Outcome(Result.MISS, reason=self._reason, detail="too-large")
-        self._rules.kept(stored)
-        fresh = stored.fresh_until > now
-        if fresh:
-            if runtime.l2 is not None:
-                fill_lock = None if self._flight is None else self._flight.take_fill_lock()
-                runtime.l2.keep(made.key, stored, fill_lock, split=self._rules.split)
-            runtime.flights.unmark(stored.key)
-        self._close("stored")
-        if self._flight is not None and fresh:
-            self._flight.land(stored)
-        elif self._flight is not None:
-            # To be validated for each: nobody gains by waiting.
-            self._flight.refuse()
-        ttl = int(stored.fresh_until - now)
-        return Outcome(Result.MISS, reason=self._reason, ttl=ttl, stored=True, detail=self._detail)
-
-    def _close(self, outcome: str) -> None:
-        self._open = False
-        exchange = self._exchange
-        seconds = exchange.app_context.engine.now() - self._rules.began
-        exchange.app_context.counters.filled(seconds, exchange.route, outcome)
-        if outcome == "stored":
-            exchange.app_context.log_once.well((_RAISED, exchange.route))
-        if exchange.refresh is not None:
-            exchange.refresh.came(outcome)
+    # -- another answer than the app's ----------------------------------------------------------
 
     @property
     def contradicted(self) -> bool:
-        """Whether the client has no answer yet, because a 304 spoke of another response; the flight is not ended."""
+        """Whether a 304 spoke of another response: the client has no answer yet, and the flight is not ended."""
         return self._contradicted
-
-    def _contradict(self) -> None:
-        """Use nothing of the response, and leave the flight to the lookup, which asks for the whole."""
-        self._contradicted = True
-        self._open = False
-        self._rest = nowhere
-        self._exchange.receive.release()
 
     def abandon(self) -> None:
         """Keep nothing, and let nobody wait: the response has another owner."""
-        self._refused()
+        self._keeping.refuse()
         self._held.close()
 
-    def _refused(self) -> None:
-        self._exchange.receive.release()
-        if self._open:
-            self._close("refused")
-            if self._flight is not None:
-                self._flight.refuse()
-
-    def _lost(self, status: int | None = None) -> None:
-        self._exchange.receive.release()
-        if self._open:
-            self._close("failed")
-            if self._flight is not None:
-                self._flight.fail(status)
-
-    def _fallback(self) -> StoredResponse | None:
-        """What may stand in for this forward, should it fail."""
-        return self._stale if self._stale is not None and self._rules.stands_in(self._stale) else None
+    def route_raised(self) -> None:
+        """The route has raised; what a layer makes of its body is no whole response, unless its length says so."""
+        self._keeping.broken = True
 
     async def _stand_in(self, stale: StoredResponse, status: int) -> None:
         """Answer with a stale response, and drop what else the app sends."""
@@ -347,7 +258,9 @@ class Fill:
 
     async def ended(self) -> None:
         """The app returned: a fill that is not complete by now never will be."""
-        self._lost()
+        if self._stop_waiting():
+            self._take_for_whole()
+        self._keeping.lose()
         try:
             if self._pump is not None:
                 await self._pump.drained()
@@ -363,7 +276,12 @@ class Fill:
 
     async def _failed(self, error: BaseException) -> bool:
         exchange = self._exchange
-        self._lost(500 if isinstance(error, Exception) else None)
+        taken_for_whole = self._alarm is not None and not self._stop_waiting()
+        self._ended_with = None
+        if taken_for_whole and isinstance(error, Exception):
+            # A background task, or the end of a body that was none: what is kept may be half of it.
+            self._keeping.take_back()
+        self._keeping.lose(500 if isinstance(error, Exception) else None)
         if self._pump is not None:
             if isinstance(error, CancelledError):
                 self._pump.cancel()
@@ -374,9 +292,9 @@ class Fill:
             return False
         # The error layer of an app inside ours sends its 500 first and raises then.
         if not self._stood_in:
-            stale = self._fallback() if self._rest is None else None
+            stale = self._keeping.stand_in() if self._rest is None else None
             if stale is None:
                 return False
             await self._stand_in(stale, 500)
-        exchange.log_trouble(_RAISED, error)
+        exchange.log_trouble(RAISED, error)
         return True

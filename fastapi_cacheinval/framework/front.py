@@ -10,8 +10,9 @@ from fastapi_cacheinval.engine.engine import Kept
 from fastapi_cacheinval.framework.answering import send_stored
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import cdn_fields_of
+from fastapi_cacheinval.framework.incoming import Entered
 from fastapi_cacheinval.framework.observed_hit import watch
-from fastapi_cacheinval.framework.reading import order_refresh
+from fastapi_cacheinval.framework.refresh import order_refresh
 
 __all__ = ["answered_at_front"]
 
@@ -33,8 +34,8 @@ async def answered_at_front(app_context: AppContext, scope: Scope, send: Send, k
     outcome = engine.outcome(stored, result, None, now)
     seen = watch(app_context, scope, stored, outcome) if app_context.observed else None
     if refresh:
-        cause = "" if seen is None else seen.trace
-        order_refresh(app_context, cache.runtime, scope, [*scope["headers"]], stored, cause)
+        entered = Entered(scope, [*scope["headers"]], engine.replica.stamp(now), seen, None)
+        order_refresh(app_context, cache.runtime, entered, stored)
     app_context.counters.answered(outcome, stored.route)
     cdn_fields = cdn_fields_of(app_context, scope, send)
     if cdn_fields is not None:

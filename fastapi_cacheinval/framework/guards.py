@@ -3,38 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from math import ceil
 
+from starlette.types import Send
+
+from fastapi_cacheinval.core.decide import Reason
+from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.token import parse_token
-from fastapi_cacheinval.framework.answering import without_body
-from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.answering import status_fields, without_body
 from fastapi_cacheinval.framework.incoming import Incoming
-from fastapi_cacheinval.framework.mutation import refuse, refuses
+from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.grammar.fields import first
 
-__all__ = ["GUARDS", "TOKEN_FIELD", "Guard"]
+__all__ = ["GUARDS", "TOKEN_FIELD", "Guard", "refused"]
 
 TOKEN_FIELD = b"cacheinval-token"
 """The request field by which a client says how far it has read (`read_your_writes`)."""
 
+_REFUSED = b"The cache's log is out of reach, and nothing is changed that could not be invalidated."
 _LOOKED_UP = frozenset({"GET", "HEAD"})
 
 
-async def disconnected(app_context: AppContext, incoming: Incoming) -> Incoming | None:
+async def refused(mutation: Mutation, send: Send) -> bool:
+    """Answer 503 where the purge of a mutation could not be written; whether it was answered so."""
+    engine = mutation.app_context.engine
+    if engine.settings.mutations_when_disconnected != "refuse" or engine.replica.live(engine.now()):
+        return False
+    if not mutation.purges_something():
+        return False
+    outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
+    mutation.app_context.counters.mutations["refused"] += 1
+    mutation.described(outcome)
+    fields = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(_REFUSED)),
+        (b"retry-after", b"%d" % ceil(engine.settings.staleness_bound)),
+        *status_fields(mutation.app_context, outcome),
+    ]
+    await send({"type": "http.response.start", "status": 503, "headers": fields})
+    await send({"type": "http.response.body", "body": _REFUSED})
+    return True
+
+
+async def disconnected(incoming: Incoming, mutation: Mutation | None) -> Incoming | None:
     """`mutations_when_disconnected="refuse"`: what cannot be purged is not written."""
-    mutation = incoming.mutation
-    if mutation is None or not refuses(mutation):
+    if mutation is None or not await refused(mutation, incoming.send):
         return incoming
-    await refuse(mutation, incoming.send)
     if mutation.seen is not None:
         mutation.seen.left()
     return None
 
 
-async def head_of_get(app_context: AppContext, incoming: Incoming) -> Incoming:
+async def head_of_get(incoming: Incoming, mutation: Mutation | None) -> Incoming:
     """A HEAD for a cached GET that has no HEAD of its own is that GET, without its content."""
-    scope, table = incoming.scope, app_context.table
-    if scope["method"] != "HEAD" or table.answers("HEAD", scope["path"], scope):
+    scope = incoming.scope
+    if scope["method"] != "HEAD":
+        return incoming
+    table = incoming.app_context.table
+    if table.answers("HEAD", scope["path"], scope):
         return incoming
     plan = table.match("GET", scope["path"], scope)
     if plan is None or plan.policy is None:
@@ -42,26 +68,30 @@ async def head_of_get(app_context: AppContext, incoming: Incoming) -> Incoming:
     inner = {**scope, "method": "GET"}
     if incoming.cdn_fields is not None:
         incoming.cdn_fields.follow(inner)
-    return replace(incoming, scope=inner, send=without_body(incoming.send))
+    return incoming._replace(scope=inner, send=without_body(incoming.send))
 
 
-async def switched_off(app_context: AppContext, incoming: Incoming) -> Incoming:
+async def switched_off(incoming: Incoming, mutation: Mutation | None) -> Incoming:
     """The kill switch: the app answers every request, and every purge is still published."""
-    return incoming if app_context.cache.enabled else replace(incoming, closed="disabled")
+    return incoming if incoming.app_context.cache.enabled else incoming._replace(closed="disabled")
 
 
-async def behind(app_context: AppContext, incoming: Incoming) -> Incoming:
+async def behind(incoming: Incoming, mutation: Mutation | None) -> Incoming:
     """`read_your_writes`: read as far as the client's token says; where that is out of reach, the app answers."""
+    app_context = incoming.app_context
     if not app_context.engine.settings.read_your_writes or incoming.scope["method"] not in _LOOKED_UP:
         return incoming
     value = first(incoming.scope["headers"], TOKEN_FIELD)
     token = None if value is None else parse_token(value)
     if token is None or await app_context.cache.read_up_to(token):
         return incoming
-    return replace(incoming, closed=incoming.closed or "behind")
+    return incoming._replace(closed=incoming.closed or "behind")
 
 
-Guard = Callable[[AppContext, Incoming], Awaitable[Incoming | None]]
+Guard = Callable[[Incoming, Mutation | None], Awaitable[Incoming | None]]
 
 GUARDS: tuple[Guard, ...] = (disconnected, head_of_get, switched_off, behind)
-"""Every guard, in order. Each gives the request as it goes on, or None where it has answered it."""
+"""Every guard, in order. Each gives the request as it goes on, or None where it has answered it.
+
+The second argument is what becomes of an unsafe request, None for a safe one.
+"""

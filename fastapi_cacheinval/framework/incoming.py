@@ -1,30 +1,112 @@
-"""A request that the front lookup has not answered, as the guards see it."""
+"""A request that the front lookup has not answered: where it came from, and what was known when it came.
+
+Everything that takes part in answering it is made of these two values.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from fastapi_cacheinval.core.stored import Stamp
+from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.runtime import Runtime
+from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields
-from fastapi_cacheinval.framework.mutation import Mutation
+from fastapi_cacheinval.framework.server_spans import Contrib, contrib_outside
+from fastapi_cacheinval.grammar.fields import lower_names, values
+from fastapi_cacheinval.grammar.retry_after import parse_retry_after
+from fastapi_cacheinval.ports.tracing import Seen
 
-__all__ = ["Incoming"]
+__all__ = ["Entered", "Incoming", "RefreshOrder"]
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A request on its way past the guards.
+class RefreshOrder:
+    """What makes a request a background refresh: the flight that it leads, and how it ended."""
 
-    `closed` says why it may neither be answered from the cache nor fill it: the app answers it. `cdn_fields` is the
-    outer end of `send`, where a CDN in front is told something. `mutation` is there for an unsafe method.
+    __slots__ = ("_answered", "_cut", "_flight", "_taken", "outcome")
+
+    def __init__(self, flight: Flight) -> None:
+        self._flight = flight
+        self._taken = self._cut = False
+        self._answered: list[tuple[bytes, bytes]] = []
+        self.outcome = "failed"
+
+    def take(self) -> Flight:
+        """The flight, from now on the caller's to end."""
+        self._taken = True
+        return self._flight
+
+    def came(self, outcome: str) -> None:
+        """How the refresh ends."""
+        if not self._cut:
+            self.outcome = outcome
+
+    def cut(self, outcome: str) -> None:
+        """It is ended from outside, whatever comes of it yet."""
+        self.outcome, self._cut = outcome, True
+
+    async def hear(self, message: Message) -> None:
+        """Take what the app says, in place of a client: only how long it asks to be left alone is of use."""
+        if message["type"] == "http.response.start":
+            self._answered = lower_names(message.get("headers", ()))
+
+    def retry_after(self, wall: float) -> float | None:
+        """For how many seconds the app asks to be left alone; `wall` is seconds since the epoch."""
+        return parse_retry_after(values(self._answered, b"retry-after"), wall)
+
+    def let_go(self) -> None:
+        """The request has ended: nobody waits for a flight that nobody has taken."""
+        if not self._taken:
+            self._flight.fail()
+
+
+class Incoming(NamedTuple):
+    """One request in this cache.
+
+    `cdn_fields` is the outer end of `send`, where a CDN in front is told something. `closed` says why the request may
+    neither be answered from the cache nor fill it: the app answers it. `order` makes it a background refresh.
     """
 
+    app_context: AppContext
+    runtime: Runtime
     scope: Scope
     receive: Receive
     send: Send
-    runtime: Runtime
     cdn_fields: CDNFields | None = None
     closed: str | None = None
-    mutation: Mutation | None = None
+    order: RefreshOrder | None = None
+
+    def entered(self, before: Entered | None = None) -> Entered:
+        """What is known of the request now, before any dependency runs; telemetry may know it from `before`."""
+        app_context, scope = self.app_context, self.scope
+        arrived = dict(scope)
+        if scope.get("state"):
+            arrived["state"] = dict(scope["state"])
+        headers = [*scope["headers"]]
+        engine, tracing = app_context.engine, app_context.cache.tracing
+        stamp = engine.replica.stamp(engine.now())
+        if before is not None:
+            return Entered(arrived, headers, stamp, before.seen, before.contrib)
+        seen = tracing.enter(headers) if tracing.on else None
+        return Entered(arrived, headers, stamp, seen, contrib_outside(scope) if app_context.observed else None)
+
+
+class Entered(NamedTuple):
+    """A request as it came; layers inside write into the scope that they are given, and into its headers.
+
+    What is read from now on is at least as new as `stamp`. `seen` is the request as tracing sees it, where anybody
+    records, and `contrib` who observes it from outside of the middleware, besides FastAPI itself.
+    """
+
+    scope: Scope
+    headers: list[tuple[bytes, bytes]]
+    stamp: Stamp
+    seen: Seen | None
+    contrib: Contrib | None
+
+    @property
+    def trace(self) -> str:
+        """The `traceparent` of the request, empty where nobody records it."""
+        return "" if self.seen is None else self.seen.trace

@@ -16,26 +16,26 @@ import contextlib
 import logging
 from collections.abc import Awaitable
 from enum import Enum
-from math import ceil
 from typing import Any
 
 from starlette.requests import Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message
 
+from fastapi_cacheinval.core.checks import Wait
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.extent import Extent
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.dependencies import Cached
-from fastapi_cacheinval.engine.runtime import Runtime
-from fastapi_cacheinval.errors import PurgeNotDelivered
+from fastapi_cacheinval.errors import PurgeNotDelivered, ReplicasUnknown
 from fastapi_cacheinval.framework.answering import status_fields
-from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.framework.purging import Purge, Purging
 from fastapi_cacheinval.grammar.fields import first, lower_names
 
-__all__ = ["Mutation", "refuse", "refuses"]
+__all__ = ["Mutation"]
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
@@ -53,14 +53,15 @@ class _State(Enum):
 class Mutation(Purging):
     """An unsafe request, and the purge that follows from it."""
 
-    def __init__(self, app_context: AppContext, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(app_context, runtime, scope, receive, send)
+    def __init__(self, incoming: Incoming, before: Exchange | None = None) -> None:
+        super().__init__(incoming, before)
         self._held: list[Message] = []
         self._held_bytes = 0
         self._state = _State.WAITING
         # Of its own purges, in the log.
         self._numbers: list[int] = []
-        self._undelivered: str | None = None
+        # What has become of them: "done", "queued", or "unconfirmed" by replicas that were to be waited for.
+        self._became = "done"
         self._releasing: asyncio.Task[None] | None = None
         self._alarm: Any = None
         self._fence: int | None = None
@@ -71,13 +72,9 @@ class Mutation(Purging):
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """`cached()` is inert on an unsafe method."""
 
-    def __call__(self, message: Message) -> Awaitable[None]:
-        """Take one message of the app's: a mutation is its own responder, since its response may be held."""
-        return self._take(message)
-
     def send(self, message: Message) -> Awaitable[None]:
         """Take one message of the app's."""
-        return self._take(message)
+        return self(message)
 
     def _can_still_commit(self) -> bool:
         plan = self._plan()
@@ -85,7 +82,8 @@ class Mutation(Purging):
 
     # -- the app's messages ---------------------------------------------------------------------
 
-    async def _take(self, message: Message) -> None:
+    async def __call__(self, message: Message) -> None:
+        """Take one message of the app's: a mutation is its own responder, since its response may be held."""
         if self._releasing is not None:
             await asyncio.shield(self._releasing)
         if self._state is _State.HELD:
@@ -129,11 +127,11 @@ class Mutation(Purging):
             )
         elif late and known and self._extent() is not Extent.FACTS:
             await self._go_early()
-            await self.outer(self._said(message, b"queued"))
+            await self.outer(self._said(message, late=True))
         else:
             self._state = _State.GONE
             await self._written(self._taken())
-            await self.outer(self._said(message, b"done"))
+            await self.outer(self._said(message, late=False))
 
     def _holdable(self, status: int, headers: list[tuple[bytes, bytes]]) -> bool:
         if (first(headers, b"content-type") or b"").lower().startswith(b"text/event-stream"):
@@ -151,26 +149,23 @@ class Mutation(Purging):
             if self._releasing is not None:
                 await asyncio.shield(self._releasing)
 
-    def _said(self, message: Message, purge: bytes) -> Message:
-        if not self._numbers and self._undelivered is None:
+    def _said(self, message: Message, *, late: bool) -> Message:
+        """The start of the answer with what has become of the purge; `late` says that the commit is still to come."""
+        if not self._numbers and self._became == "done":
             # Nothing was purged, and nothing is said.
             return message
         # That the commit is still to come says more than that the log is out of reach.
-        late = purge == b"queued"
-        if self._undelivered is not None:
-            purge = b"queued"
-        self.app_context.counters.mutations["late" if late else purge.decode()] += 1
-        fields = [*message.get("headers", ()), (b"cacheinval-purge", purge)]
-        if purge == b"queued":
-            outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
-            if late:
-                outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="late-purge")
+        purge = "late" if late else self._became
+        engine = self.app_context.engine
+        self.app_context.counters.mutations[purge] += 1
+        fields = [*message.get("headers", ()), (b"cacheinval-purge", b"queued" if late else purge.encode())]
+        if purge != "done":
+            detail = {"late": "late-purge", "queued": "disconnected"}.get(purge, purge)
+            outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail=detail)
             self.described(outcome)
             fields += status_fields(self.app_context, outcome)
-        elif self.app_context.engine.settings.read_your_writes and self._numbers:
-            fields.append(
-                (b"cacheinval-token", Token(self.app_context.engine.replica.term, max(self._numbers)).serialise())
-            )
+        elif engine.settings.read_your_writes and self._numbers:
+            fields.append((b"cacheinval-token", Token(engine.replica.term, max(self._numbers)).serialise()))
         return {**message, "headers": fields}
 
     # -- purging and releasing ------------------------------------------------------------------
@@ -190,13 +185,20 @@ class Mutation(Purging):
             raise
 
     async def _write(self, purges: list[Purge], *fences: int | None) -> None:
+        for_all = self._waits_for_all or self.changes.waits
         for tags, soft in purges:
+            # A replica that has applied the last line has applied those before it.
+            wait: Wait = "all" if for_all and (tags, soft) == purges[-1] else None
             try:
                 with self.current():
-                    receipt = await self.app_context.cache.purge(tags, soft=soft)
+                    receipt = await self.app_context.cache.purge(tags, soft=soft, wait=wait)
+            except ReplicasUnknown as error:
+                self._numbers.append(error.seq)
+                self._became = self._became if self._became == "queued" else "unconfirmed"
+                logger.warning("%s", error)
             except PurgeNotDelivered as error:
                 # It is queued and fenced: the write stands, and the client is told.
-                self._undelivered = error.reason
+                self._became = "queued"
                 logger.debug("a purge is queued: %s", error.reason)
             else:
                 self._numbers.append(receipt.seq)
@@ -214,10 +216,6 @@ class Mutation(Purging):
         # Not noted as purged: the commit is still to come, and all of it is purged once more then.
         await self._written(purges)
 
-    def _fenced(self, purges: list[Purge]) -> int | None:
-        hard = [tag for tags, soft in purges if not soft for tag in tags]
-        return self.app_context.engine.replica.fence(hard) if hard else None
-
     def _release_late(self) -> None:
         if self._state is _State.HELD and self._releasing is None:
             self._releasing = self.runtime.own(self._release_before_commit())
@@ -226,12 +224,12 @@ class Mutation(Purging):
         # The app may have ended between the alarm and this.
         if self._state is _State.HELD:
             await self._go_early()
-            await self._release(b"queued")
+            await self._release(late=True)
 
-    async def _release(self, purge: bytes) -> None:
+    async def _release(self, *, late: bool) -> None:
         held, self._held = self._held, []
         for index, message in enumerate(held):
-            await self.outer(message if index else self._said(message, purge))
+            await self.outer(message if index else self._said(message, late=late))
 
     # -- the app's end --------------------------------------------------------------------------
 
@@ -248,14 +246,6 @@ class Mutation(Purging):
         self.changes.close()
         return held, fence
 
-    def _tell_of_ignored_tags(self) -> None:
-        """Say once of a route that its `tags.add()` does nothing: the declaration may stand on a router far away."""
-        plan = self._plan()
-        if plan is None or not plan.only_reads or not self.request_tags().count:
-            return
-        if self.app_context.log_once.level(("ignored tags", plan.path)) > logging.DEBUG:
-            logger.info("%s adds tags, and invalidates_nothing() applies: they are not purged", plan.path)
-
     async def ended(self) -> None:
         """The app has returned: all that could commit has."""
         held, fence = self._ended()
@@ -267,7 +257,7 @@ class Mutation(Purging):
         # Before waiting for a client that may be slow to take what was released early.
         await self._written(due, fence)
         if held:
-            await self._release(b"done")
+            await self._release(late=False)
         elif self._releasing is not None:
             await asyncio.shield(self._releasing)
 
@@ -308,28 +298,3 @@ class Mutation(Purging):
             # Whoever answers the error must find that something has been sent.
             await asyncio.gather(self._releasing, return_exceptions=True)
         return False
-
-
-def refuses(mutation: Mutation) -> bool:
-    """Whether `mutations_when_disconnected="refuse"` forbids the request now: its purge could not be written."""
-    engine = mutation.app_context.engine
-    if engine.settings.mutations_when_disconnected != "refuse" or engine.replica.live(engine.now()):
-        return False
-    return mutation.purges_something()
-
-
-async def refuse(mutation: Mutation, send: Send) -> None:
-    """Answer 503: what cannot be purged is not written."""
-    settings = mutation.app_context.engine.settings
-    outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail="disconnected")
-    mutation.app_context.counters.mutations["refused"] += 1
-    mutation.described(outcome)
-    body = b"The cache's log is out of reach, and nothing is changed that could not be invalidated."
-    fields = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % len(body)),
-        (b"retry-after", b"%d" % ceil(settings.staleness_bound)),
-        *status_fields(mutation.app_context, outcome),
-    ]
-    await send({"type": "http.response.start", "status": 503, "headers": fields})
-    await send({"type": "http.response.body", "body": body})

@@ -96,8 +96,7 @@ class PolicyRules:
 
     def kept(self, stored: StoredResponse) -> None:
         """The response has been stored: the front lookup may find it from now on."""
-        if self._target is not None:
-            self._engine.remember_target(self._target, self._recipe.key)
+        self._exchange.leads(self._target, self._recipe.key)
 
     def fields(self, form: Form, headers: list[RawField]) -> list[RawField]:
         """The fields that the client sees of a response that is not sent from what is stored."""

@@ -17,14 +17,22 @@ __all__ = ["PrivateAnswers"]
 class PrivateAnswers:
     """A `send` that makes the answers of some routes private, whoever wrote their fields and however they came about.
 
-    `plan` gives the plan of the route that answers, asked when the answer begins; None where no route does.
+    Both are asked when the answer begins: `known` gives the plan of the route that the request has come to, if it has;
+    `plan` that of the route that answers, or would have, None where no route does.
     """
 
-    __slots__ = ("_app_context", "_plan", "_send")
+    __slots__ = ("_app_context", "_known", "_plan", "_send")
 
-    def __init__(self, app_context: AppContext, send: Send, plan: Callable[[], RoutePlan | None]) -> None:
+    def __init__(
+        self,
+        app_context: AppContext,
+        send: Send,
+        known: Callable[[], RoutePlan | None],
+        plan: Callable[[], RoutePlan | None],
+    ) -> None:
         self._app_context = app_context
         self._send = send
+        self._known = known
         self._plan = plan
 
     # A plain method that returns an awaitable: no frame of its own on the way out.
@@ -35,11 +43,14 @@ class PrivateAnswers:
         return self._send(message)
 
     def _made_private(self, message: Message) -> Message:
+        known = self._known()
+        if known is not None and not known.private:
+            return message
         fields = lower_names(message["headers"])
         made = made_private(fields)
         if made is None:
             return message
-        plan = self._plan()
+        plan = known or self._plan()
         if plan is None or not plan.private:
             return message
         shared = says_shared(fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from starlette.requests import Request
@@ -13,15 +14,16 @@ from fastapi_cacheinval.core.tag_limits import surrogate_tags
 from fastapi_cacheinval.core.tags import path_tag
 from fastapi_cacheinval.dependencies import Invalidates
 from fastapi_cacheinval.engine.request_tags import Changes
-from fastapi_cacheinval.engine.runtime import Runtime
-from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.grammar.fields import combined, first
 from fastapi_cacheinval.routes.arrival import Arrival
 from fastapi_cacheinval.routes.bindings import InvalidParameter
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 
 __all__ = ["Purge", "Purging"]
+
+logger = logging.getLogger("fastapi_cacheinval.middleware")
 
 # Tags in normal form, and whether they are purged softly.
 Purge = tuple[tuple[str, ...], bool]
@@ -39,22 +41,26 @@ class Purging(Exchange):
     # Whether RFC 9111 decides, and not the policies of routes.
     by_headers = False
 
-    def __init__(self, app_context: AppContext, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(app_context, runtime, scope, receive, send)
+    def __init__(self, incoming: Incoming, before: Exchange | None = None) -> None:
+        """Take a request; `before` is the exchange of a safe one, of which a layer has made an unsafe one."""
+        super().__init__(incoming, None if before is None else before.entered)
         self._declared_hard: dict[str, None] = {}
         self._declared_soft: dict[str, None] = {}
+        # Whether the answer waits for every replica.
+        self._waits_for_all = False
         # Which `invalidates()` have had their turn.
         self._rendered: set[int] = set()
         self._named_paths: dict[str, None] = {}
         self._tags_of_paths: dict[str, list[str]] = {}
-        # Before any thread of the request can: two that made one each would lose the tags of one.
-        self.request_tags()
+        # Before any thread of the request can: two that made one each would lose the tags of one. Dependencies may have
+        # added some before it came to light that the request is unsafe.
+        self._bag = (self if before is None else before).request_tags()
         self._changes = Changes(self.app_context.face)
         self._purged: set[str] = set()
         # The count of the bag at the last purge.
         self._purged_to = 0
         self._arrival = Arrival()
-        self._sees_all = app_context.table.sees_all()
+        self._sees_all = self.app_context.table.sees_all()
         # The scope at the route, once the request has come to one: layers inside may have made another of it.
         self._routed: Scope | None = None
         # The route that was asked for last, and its plan.
@@ -65,14 +71,6 @@ class Purging(Exchange):
     @property
     def changes(self) -> Changes:
         return self._changes
-
-    def take_over(self, exchange: Exchange) -> None:
-        """Take the place of a safe request's exchange, of which a layer has made an unsafe request."""
-        self.arrived, self.client_headers = exchange.arrived, exchange.client_headers
-        self.mark, self.began = exchange.mark, exchange.began
-        self.seen, self.cdn_fields = exchange.seen, exchange.cdn_fields
-        # Dependencies may have added tags before that came to light.
-        self._bag = exchange.request_tags()
 
     async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """The request has come to a route, by the method and path that the layers on the way have left."""
@@ -117,26 +115,20 @@ class Purging(Exchange):
 
     def _declare(self, request: Request, invalidates: Invalidates) -> None:
         self._rendered.add(id(invalidates))
-        plan = self.app_context.table.plan_for(request.scope, self.arrived)
+        self._waits_for_all = self._waits_for_all or invalidates.waits
+        here = request.scope is self._routed
+        plan = self._plan() if here else self.app_context.table.plan_for(request.scope, self.arrived)
         self._named_paths[request.scope["path"]] = None
         if plan is not None and not any(each is invalidates for each in plan.invalidations):
             # An inner invalidates_nothing() has the last word.
             return
         for template in invalidates.templates:
             try:
-                bound = {
-                    name: plan.bindings[name].value(request)
-                    if plan is not None and name in plan.bindings
-                    else request.path_params.get(name)
-                    for name in template.names
-                }
+                tag = self.rendered(template, plan, request)
             except InvalidParameter:
                 # The framework answers 422, and nothing happens that would have to be purged.
                 continue
-            tag = template.render(bound)
-            if tag is None:
-                self.app_context.counters.dropped_tag()
-            else:
+            if tag is not None:
                 (self._declared_soft if invalidates.soft else self._declared_hard)[tag] = None
 
     def _wanted(self) -> list[Purge]:
@@ -173,6 +165,19 @@ class Purging(Exchange):
         self._purged_to = count
         self._purged.update(tag for tags, _ in purges for tag in tags)
         return purges
+
+    def _fenced(self, purges: list[Purge]) -> int | None:
+        """A fence of what is purged hard, if anything."""
+        hard = [tag for tags, soft in purges if not soft for tag in tags]
+        return self.app_context.engine.replica.fence(hard) if hard else None
+
+    def _tell_of_ignored_tags(self) -> None:
+        """Say once of a route that its `tags.add()` does nothing: the declaration may stand on a router far away."""
+        plan = self._plan()
+        if plan is None or not plan.only_reads or not self.request_tags().count:
+            return
+        if self.app_context.log_once.level(("ignored tags", plan.path)) > logging.DEBUG:
+            logger.info("%s adds tags, and invalidates_nothing() applies: they are not purged", plan.path)
 
     def _declare_all(self) -> None:
         """Declare what the route's `invalidates()` name that the request did not come as far as."""

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_cacheinval.core.back_off import NOBODY
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
-from fastapi_cacheinval.core.keys import PartitionTypeError
-from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.core.decide import Reason
+from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
 from fastapi_cacheinval.engine.request_tags import Answering
-from fastapi_cacheinval.engine.runtime import Runtime
-from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.cdn_fields import CDNFields
+from fastapi_cacheinval.framework.answering import nowhere
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, run_app
 from fastapi_cacheinval.framework.filling import Fill
-from fastapi_cacheinval.framework.lookup import Lookup
-from fastapi_cacheinval.framework.mutation import Mutation, refuse, refuses
+from fastapi_cacheinval.framework.guards import refused
+from fastapi_cacheinval.framework.handler_layers import answered_behind, as_its_scope_says
+from fastapi_cacheinval.framework.incoming import Entered, Incoming
+from fastapi_cacheinval.framework.lookup import look_up
+from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.private_answers import PrivateAnswers
-from fastapi_cacheinval.framework.receiving import nobody
-from fastapi_cacheinval.framework.refresh import RefreshOrder, again, caller_of, lead_in_background
-from fastapi_cacheinval.framework.responding import Direct, Responder, bypassed
+from fastapi_cacheinval.framework.responding import Annotated, Direct, Responder, bypassed
 from fastapi_cacheinval.framework.short_circuit import short_circuit
 from fastapi_cacheinval.ports.store import Target
+from fastapi_cacheinval.routes.handler_hook import Handler
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 
-__all__ = ["AtRoute", "Read", "order_refresh"]
+__all__ = ["AtRoute", "Read"]
 
-_CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 # A guard answers with an error, or with a redirect to a login.
 _REFUSED = 300
 # What a fill changes in the scope of a request.
@@ -49,26 +49,15 @@ class Read(Exchange):
     _mutation: Mutation | None = None
     # Whether it has come to its route, behind layers.
     _came_to_route: bool = False
+    # The plan of a route that puts something around its handler: the cache works behind that.
+    _awaited: RoutePlan | None = None
     # Whether the app is shown another request than the layers outside ours.
     _hides: bool = False
 
-    def __init__(
-        self,
-        app_context: AppContext,
-        runtime: Runtime,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        refresh: RefreshOrder | None = None,
-        *,
-        cdn_fields: CDNFields | None = None,
-        closed: str | None = None,
-    ) -> None:
-        super().__init__(app_context, runtime, scope, receive, send, refresh, cdn_fields=cdn_fields)
-        # Why nothing may be answered from the cache, whatever is stored.
-        self.closed = closed
+    def __init__(self, incoming: Incoming, entered: Entered | None = None) -> None:
+        super().__init__(incoming, entered)
         if self._leaves:
-            self.outer = PrivateAnswers(app_context, send, self._answering)
+            self.outer = PrivateAnswers(incoming.app_context, incoming.send, self._come_to, self._answering)
         self._responder: Responder = Direct(self.outer)
 
     @property
@@ -76,10 +65,14 @@ class Read(Exchange):
         """Whether what it sends goes to the client."""
         return self.refresh is None
 
+    def _come_to(self) -> RoutePlan | None:
+        """The plan of the route that the request has come to, where that is known."""
+        return self._entered_plan or self.plan
+
     def _answering(self) -> RoutePlan | None:
         """The plan of the route that answers, or would have, had no layer answered before it."""
         table, scope = self.app_context.table, self.scope
-        known = self._entered_plan or self.plan or table.plan_for(scope, self.arrived)
+        known = table.plan_for(scope, self.arrived)
         if known is not None or "route" in scope:
             return known
         return table.match("GET", self.arrived["path"], self.arrived)
@@ -119,8 +112,33 @@ class Read(Exchange):
         plan = self.app_context.table.plan_for(scope, self.arrived) if fresh else None
         self._entered_plan = plan or self._entered_plan
         if plan is None or not plan.layered:
+            try:
+                await handle(scope, receive, send)
+            except BaseException:
+                if self._fill is not None:
+                    self._fill.route_raised()
+                raise
+        elif plan.around:
+            self._awaited = plan
             await handle(scope, receive, send)
-            return
+        else:
+            await self._behind(plan, handle, scope, receive, send)
+
+    async def answer(self, handler: Handler, request: Request) -> Response:
+        """The request has come to the framework's own handler, behind all that the route puts around that."""
+        plan, self._awaited = self._awaited, None
+        if plan is None or self._settled or not as_its_scope_says(request):
+            return await handler(request)
+        return await answered_behind(partial(self._behind, plan), self._keep_nothing, handler, request)
+
+    def _keep_nothing(self, inner: object) -> None:
+        """What the handler has made goes past the cache; it is annotated where it leaves."""
+        outcome = inner.keep_nothing() if isinstance(inner, AtRoute) else None
+        if outcome is not None:
+            self._responder = Annotated(self, outcome)
+
+    async def _behind(self, plan: RoutePlan, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the cache work here, behind layers, and compare what comes out of them with what it says."""
         # What stands at the route says what became of the request.
         self._came_to_route = self._hides = self._told = True
         # Whoever waits for what the headers would have said need not: the policy is asked, with the layers' fields.
@@ -136,8 +154,7 @@ class Read(Exchange):
     async def _mutate(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """A layer has made an unsafe request of it: it purges as one, and its answer is held as one's is."""
         mutation = self._as_mutation(scope)
-        if refuses(mutation):
-            await refuse(mutation, send)
+        if await refused(mutation, send):
             return
         answering = Answering(mutation)
         scope[SCOPE_KEY] = mutation
@@ -151,8 +168,9 @@ class Read(Exchange):
         """Let a mutation take the app's response from here on."""
         mutation = self._mutation
         if mutation is None:
-            mutation = self.app_context.mutation(self.runtime, self.scope, self.receive, self._sent_by)
-            mutation.take_over(self)
+            # A refresh is none any longer: what is purged is purged.
+            incoming = self.incoming._replace(scope=self.scope, receive=self.receive, order=None)
+            mutation = self.app_context.mode.mutation(incoming, self)
             self._leave_fill(scope)
             self._mutation = self._responder = mutation
         return mutation
@@ -182,13 +200,7 @@ class Read(Exchange):
                 self._responder = bypassed(self, detail)
                 return
             self.looks_up()
-            try:
-                lookup = Lookup(self, self, request, plan, plan.policy, partition)
-            except PartitionTypeError as error:
-                app_context.note_partition(plan, partition, error)
-                self._responder = bypassed(self, "partition")
-                return
-            verdict = await lookup.run()
+            verdict = await look_up(self, request, plan, plan.policy, partition)
             self._responder = verdict.responder
             if verdict.unwind is not None:
                 raise short_circuit(request, verdict.unwind)
@@ -199,8 +211,8 @@ class Read(Exchange):
 
     def _closed_to(self, plan: RoutePlan) -> str | None:
         """Why this request is not looked up at its route."""
-        if self.closed is not None:
-            return self.closed
+        if self.incoming.closed is not None:
+            return self.incoming.closed
         if plan.sharing is Sharing.UNPROVED:
             self.app_context.warn_once(plan)
             return "caller-dependent"
@@ -210,15 +222,6 @@ class Read(Exchange):
     @property
     def _at_route(self) -> bool:
         return False
-
-    def order_refresh(self, stored: StoredResponse) -> None:
-        """Have a stored response refreshed in the background, if nobody is at it."""
-        order_refresh(self.app_context, self.runtime, self.arrived, self.client_headers, stored, self.trace)
-
-    def order_forward(self, key: bytes) -> bool:
-        """Have this request forwarded once more in the background, as the leader of the key; whether it is."""
-        scope = again(self.arrived, self.client_headers, CONDITIONAL_FIELDS)
-        return _order(self.app_context, self.runtime, key, scope, cause=self.trace)
 
     async def ended(self) -> None:
         """The app has returned."""
@@ -251,34 +254,34 @@ class AtRoute(Read):
     """
 
     def __init__(self, around: Read, scope: Scope, receive: Receive, spoken: Spoken) -> None:
+        # Its conditions are about what comes out of the layers.
+        headers = [pair for pair in around.client_headers if pair[0] not in CONDITIONAL_FIELDS]
         super().__init__(
-            around.app_context,
-            around.runtime,
-            scope,
-            receive,
-            spoken,
-            around.refresh,
-            cdn_fields=around.cdn_fields,
-            closed=around.closed,
+            around.incoming._replace(scope=scope, receive=receive, send=spoken),
+            around.entered._replace(headers=headers),
         )
         self._spoken = spoken
         self._entered: Scope = {key: scope[key] for key in _HIDDEN if key in scope}
-        # What it knew when it came, and how it is made again, all layers included.
-        self.mark, self.began, self.arrived = around.mark, around.began, around.arrived
-        self.seen, self.contrib = around.seen, around.contrib
-        # Its conditions are about what comes out of the layers.
-        self.client_headers = [pair for pair in around.client_headers if pair[0] not in CONDITIONAL_FIELDS]
+
+    def keep_nothing(self) -> Outcome | None:
+        """Let the response go another way than through here; the outcome, or None where the cache was not asked."""
+        if not self._asked:
+            return None
+        result, reason = (Result.BYPASS, Reason.BYPASS) if self._fill is None else (Result.MISS, Reason.URI_MISS)
+        outcome = Outcome(result, reason=reason, detail="route-class")
+        self.told(outcome)
+        self._leave_fill(self.scope)
+        self._responder = Direct(nowhere)
+        return outcome
 
     @property
     def ours(self) -> Send:
         """Where an answer of the cache's own goes: into the layers, which are compared with it at their far end."""
         return self._spoken.ours
 
-    def leading(self, target: Target | None, key: bytes) -> Target | None:
+    def leads(self, target: Target | None, key: bytes) -> None:
         """Only an answer that the layers leave as it is may be given without asking them."""
-        if target is not None:
-            self._spoken.when_untouched(lambda: self.app_context.engine.remember_target(target, key))
-        return None
+        self._spoken.when_untouched(lambda: super(AtRoute, self).leads(target, key))
 
     @property
     def _at_route(self) -> bool:
@@ -291,42 +294,3 @@ class AtRoute(Read):
     @property
     def _given(self) -> Scope:
         return self._entered
-
-
-def order_refresh(
-    app_context: AppContext,
-    runtime: Runtime,
-    arrived: Scope,
-    headers: list[tuple[bytes, bytes]],
-    stored: StoredResponse,
-    cause: str,
-) -> None:
-    """Have a stored response refreshed in the background, if nobody is at it and there is room.
-
-    A response that is proved shared is fetched as nobody; one that is not needs who caused it, or it
-    would be refused for ever. `cause` is the `traceparent` of the request that asks for it.
-    """
-    dropped = CONDITIONAL_FIELDS
-    if stored.front:
-        dropped = dropped | (_CREDENTIALS - {name for name, _ in stored.vary})
-    _order(app_context, runtime, stored.key, again(arrived, headers, dropped), newer_than=stored, cause=cause)
-
-
-def _order(
-    app_context: AppContext,
-    runtime: Runtime,
-    key: bytes,
-    scope: Scope,
-    *,
-    newer_than: StoredResponse | None = None,
-    cause: str = "",
-) -> bool:
-    """Begin a background forward that leads a key's flight; False where one is under way or there is no room."""
-
-    async def forward(order: RefreshOrder) -> None:
-        closed = None if app_context.cache.enabled else "disabled"
-        await run_app(Read(app_context, runtime, scope, nobody, order.hear, order, closed=closed), scope)
-
-    # What is proved to be the same for all is fetched as nobody.
-    caller = NOBODY if newer_than is not None and newer_than.front else caller_of(scope)
-    return lead_in_background(app_context, runtime, key, forward, newer_than=newer_than, cause=cause, caller=caller)

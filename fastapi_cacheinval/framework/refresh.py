@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from typing import Any, cast
 
-from starlette.types import Message, Scope
+from starlette.types import Scope
 
 from fastapi_cacheinval.core.back_off import COULD_NOT_RENEW, NOBODY
+from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
@@ -17,13 +18,14 @@ from fastapi_cacheinval.engine.fill_locks import Answered, Granted, Refused, Una
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.grammar.fields import lower_names, values
-from fastapi_cacheinval.grammar.retry_after import parse_retry_after
+from fastapi_cacheinval.framework.incoming import Entered, Incoming, RefreshOrder
+from fastapi_cacheinval.framework.receiving import nobody
 
 logger = logging.getLogger("fastapi_cacheinval.refresh")
 
-__all__ = ["RefreshOrder", "again", "caller_of", "lead_in_background"]
+__all__ = ["lead_in_background", "order_refresh"]
 
+_CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 _RENEWED = frozenset({"stored", "found"})
 # Seconds by which two readings of one stored response's age may differ.
 _SAME = 0.005
@@ -32,97 +34,57 @@ _CALLERS_OWN = frozenset({SCOPE_KEY, "fastapi.telemetry"})
 _TRACE = frozenset({b"traceparent", b"tracestate"})
 
 
-class RefreshOrder:
-    """What makes a request a background refresh: the flight that it leads, and how it ended."""
+def order_refresh(app_context: AppContext, runtime: Runtime, entered: Entered, stored: StoredResponse) -> None:
+    """Have a policy's stored response refreshed in the background, if nobody is at it and there is room.
 
-    __slots__ = ("_answered", "_cut", "_flight", "_taken", "outcome")
-
-    def __init__(self, flight: Flight) -> None:
-        self._flight = flight
-        self._taken = self._cut = False
-        self._answered: list[tuple[bytes, bytes]] = []
-        self.outcome = "failed"
-
-    def take(self) -> Flight:
-        """The flight, from now on the caller's to end."""
-        self._taken = True
-        return self._flight
-
-    def came(self, outcome: str) -> None:
-        """How the refresh ends."""
-        if not self._cut:
-            self.outcome = outcome
-
-    def cut(self, outcome: str) -> None:
-        """It is ended from outside, whatever comes of it yet."""
-        self.outcome, self._cut = outcome, True
-
-    async def hear(self, message: Message) -> None:
-        """Take what the app says, in place of a client: only how long it asks to be left alone is of use."""
-        if message["type"] == "http.response.start":
-            self._answered = lower_names(message.get("headers", ()))
-
-    def retry_after(self, wall: float) -> float | None:
-        """For how many seconds the app asks to be left alone; `wall` is seconds since the epoch."""
-        return parse_retry_after(values(self._answered, b"retry-after"), wall)
-
-    def let_go(self) -> None:
-        """The request has ended: whoever waits must not wait for a flight that nobody has taken."""
-        if not self._taken:
-            self._flight.fail()
-
-
-def again(arrived: Scope, headers: list[tuple[bytes, bytes]], dropped: frozenset[bytes]) -> Scope:
-    """The request again, as a plain GET of its own."""
-    scope: dict[str, Any] = {
-        key: dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
-        for key, value in arrived.items()
-        if key not in _CALLERS_OWN
-    }
-    scope["method"] = "GET"
-    # Its spans are its own trace's.
-    scope["headers"] = [pair for pair in headers if pair[0] not in dropped and pair[0] not in _TRACE]
-    scope["extensions"] = {}
-    return scope
-
-
-def caller_of(scope: Scope) -> bytes:
-    """Whose request a refresh repeats, as far as an app can tell: by the address and by the fields that it carries."""
-    client = scope.get("client")
-    told = (client[0] if client else "", *(part for pair in scope["headers"] for part in pair))
-    return blake2b(repr(told).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    `entered` is the request that asks for it. A response that is proved shared is fetched as nobody; one that is not
+    needs the caller, or it would be refused for ever.
+    """
+    dropped = CONDITIONAL_FIELDS
+    if stored.front:
+        dropped = dropped | (_CREDENTIALS - {name for name, _ in stored.vary})
+    again = app_context.mode.read_by_policy
+    lead_in_background(app_context, runtime, entered, again, stored.key, dropped=dropped, newer_than=stored)
 
 
 def lead_in_background(
     app_context: AppContext,
     runtime: Runtime,
+    entered: Entered,
+    forward: Callable[[Incoming], Awaitable[None]],
     key: bytes,
-    forward: Callable[[RefreshOrder], Awaitable[None]],
     *,
+    dropped: frozenset[bytes] = CONDITIONAL_FIELDS,
     newer_than: StoredResponse | None = None,
-    cause: str = "",
-    caller: bytes = NOBODY,
 ) -> bool:
     """Begin a background forward that leads a key's flight; False where one is under way or there is no room.
 
-    Where replicas share a tier, what another one has refreshed since is taken in place of a forward. `cause` is the
-    `traceparent` of the request that asks for it; where that is not recorded, neither is this. `caller` says whose
-    request is repeated (`caller_of`).
+    `forward` is given the request `entered` once more, without the fields `dropped`. Where replicas share a tier, what
+    another one has refreshed since is taken in place of a forward. A request that nobody records causes a refresh that
+    nobody records.
     """
+    scope = _again(entered, dropped)
+    # What is proved to be the same for all is fetched as nobody.
+    caller = NOBODY if newer_than is not None and newer_than.front else _caller_of(scope)
     flight = runtime.flights.lead(key) if runtime.may_refresh(key, newer_than, caller) else None
     if flight is None:
         return False
-    order = RefreshOrder(flight)
+    order, cache = RefreshOrder(flight), app_context.cache
+    # The request may have ended by the time that the refresh begins.
+    cause = entered.trace
     begun = False
 
     async def refresh() -> str:
         nonlocal begun
         begun = True
-        with app_context.cache.tracing.span("cacheinval.refresh", link=cause) as span:
+        with cache.tracing.span("cacheinval.refresh", link=cause) as span:
             try:
                 if not await _found_in_l2(app_context, runtime, flight, order, newer_than):
+                    closed = None if cache.enabled else "disabled"
                     try:
-                        await forward(order)
+                        await forward(
+                            Incoming(app_context, runtime, scope, nobody, order.hear, closed=closed, order=order)
+                        )
                     finally:
                         order.let_go()
             except Exception:
@@ -141,12 +103,33 @@ def lead_in_background(
             flight.fail()
         app_context.counters.refreshed(outcome)
         if newer_than is not None and outcome in COULD_NOT_RENEW:
-            runtime.back_off(key, newer_than, order.retry_after(app_context.cache.clock.wall()), caller)
+            runtime.back_off(key, newer_than, order.retry_after(cache.clock.wall()), caller)
         elif outcome in _RENEWED:
             runtime.renewed(key)
 
     runtime.refresh(key, refresh, ended, order.cut)
     return True
+
+
+def _again(entered: Entered, dropped: frozenset[bytes]) -> Scope:
+    """The request again, as a plain GET of its own."""
+    scope: dict[str, Any] = {
+        key: dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
+        for key, value in entered.scope.items()
+        if key not in _CALLERS_OWN
+    }
+    scope["method"] = "GET"
+    # Its spans are its own trace's.
+    scope["headers"] = [pair for pair in entered.headers if pair[0] not in dropped and pair[0] not in _TRACE]
+    scope["extensions"] = {}
+    return scope
+
+
+def _caller_of(scope: Scope) -> bytes:
+    """Whose request a refresh repeats, as far as an app can tell: by the address and by the fields that it carries."""
+    client = scope.get("client")
+    told = (client[0] if client else "", *(part for pair in scope["headers"] for part in pair))
+    return blake2b(repr(told).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 async def _found_in_l2(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from starlette.requests import Request
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.keys import encode, sent_host, sent_path
+from fastapi_cacheinval.core.keys import cache_key, encode, kept_query, partition_digest, sent_host, sent_path
+from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.framework.exchange import Exchange
-from fastapi_cacheinval.grammar.fields import first, values
+from fastapi_cacheinval.grammar.fields import combined, first, values
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.plan import RoutePlan
 
-__all__ = ["front_target", "given_of_path", "raw_target", "target_as_sent"]
+__all__ = ["Wanted", "raw_target", "wanted_of"]
 
 
 def raw_target(scope: Scope, host: bytes | None) -> Target:
@@ -24,7 +28,50 @@ def raw_target(scope: Scope, host: bytes | None) -> Target:
     )
 
 
-def front_target(exchange: Exchange, scope: Scope, plan: RoutePlan) -> Target | None:
+class Wanted(NamedTuple):
+    """What one request asks of a cached route, once the dependencies of its `cached()` have run.
+
+    `path` is without the root path; `headers` as the route sees them; `split` says whether clients choose by their
+    query which keys there are; `target` is the raw target that may lead to what is stored under `key`, None where it
+    must not.
+    """
+
+    request: Request
+    plan: RoutePlan
+    policy: CachePolicy
+    path: str
+    headers: list[tuple[bytes, bytes]]
+    key: bytes
+    split: bool
+    target: Target | None
+
+
+def wanted_of(
+    exchange: Exchange, request: Request, plan: RoutePlan, policy: CachePolicy, partition: tuple[object, ...]
+) -> Wanted:
+    """What a request asks of its route; raises `PartitionTypeError` for a partition that is no part of a key."""
+    app_context, scope = exchange.app_context, request.scope
+    # What other middleware outside ours set as the root path is no part of what a route sees.
+    root_path = app_context.root_of(exchange.arrived)
+    path = app_context.below(root_path, scope["path"])
+    headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
+    query = kept_query(scope.get("query_string", b""), plan.query)
+    origin = scope.get("scheme", "http"), combined(headers, b"host") or b""
+    key = cache_key(
+        app_context.key_parts("policy", origin, root_path, path)._replace(
+            sent=_target_as_sent(plan, scope),
+            route=plan.identity,
+            given=_given_of_path(plan, scope),
+            query=query,
+            partition_of=plan.partition_of,
+            partition=partition_digest(partition, app_context.cache.secret) if partition else b"",
+            local=app_context.local_part(plan.identity, plan.ordinal, plan.epoch, plan.nameless),
+        )
+    )
+    return Wanted(request, plan, policy, path, headers, key, bool(query), _front_target(exchange, scope, plan))
+
+
+def _front_target(exchange: Exchange, scope: Scope, plan: RoutePlan) -> Target | None:
     """The raw target that may lead straight to this route's response; None where it must not.
 
     Only if the request reached the route as it reached us: a layer that rewrites it would poison
@@ -42,7 +89,7 @@ def front_target(exchange: Exchange, scope: Scope, plan: RoutePlan) -> Target | 
     return exchange.app_context.front_target(raw_target(arrived, hosts[0]), spelling)
 
 
-def given_of_path(plan: RoutePlan, scope: Scope) -> tuple[bytes, ...]:
+def _given_of_path(plan: RoutePlan, scope: Scope) -> tuple[bytes, ...]:
     """What the route is given of the path that the path does not hold."""
     given = scope.get("path_params", {})
     return tuple(
@@ -50,7 +97,7 @@ def given_of_path(plan: RoutePlan, scope: Scope) -> tuple[bytes, ...]:
     )
 
 
-def target_as_sent(plan: RoutePlan, scope: Scope) -> bytes:
+def _target_as_sent(plan: RoutePlan, scope: Scope) -> bytes:
     """The path and the host as the raw request has them, where the route is handed that: it tells spellings apart."""
     if not plan.sees_request:
         return b""

@@ -32,14 +32,16 @@ class Uncached:
     not kept, and from then on no path is taken for one without.
     """
 
-    def __init__(self, table: RouteTable, telemetry: Telemetry) -> None:
-        self._table = table
+    def __init__(self, table: RouteTable, telemetry: Telemetry, face: object = None) -> None:
+        self.table = table
+        # The cache of the middleware that the request has passed.
+        self.face = face
         self._telemetry = telemetry
         self.tags: Tags = _Unheard()
 
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """The path has a cached route."""
-        self._table.doubt()
+        self.table.doubt()
         self._telemetry.answered(_UNKNOWN, None)
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:

@@ -42,7 +42,7 @@ EVERYTHING_COUNTS: Final = NoVarySearch()
 
 def parse_no_vary_search(values: Sequence[bytes]) -> NoVarySearch:
     """What the field says; everything counts where it is absent or malformed, or where `except` stands alone."""
-    members = parse_dictionary(values)
+    members = parse_dictionary(values) if values else None
     if not members:
         return EVERYTHING_COUNTS
     order = _flag(members.get("key-order"))

@@ -29,7 +29,7 @@ def parse_cdn_cache_control(values: Sequence[bytes]) -> CacheControl | None:
     A known directive of the wrong type makes the whole field void: half of what was meant could be
     the half that allows. Never raises.
     """
-    members = parse_dictionary(values)
+    members = parse_dictionary(values) if values else None
     if not members:
         return None
     known: list[bytes] = []

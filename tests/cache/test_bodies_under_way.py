@@ -21,6 +21,7 @@ from fastapi_cacheinval import CacheMiddleware, CacheTags, HTTPCache, add_tags, 
 from fastapi_cacheinval.engine.body_budget import BodyBudget, Reservation
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
+from fastapi_cacheinval.framework.keeping import Keeping
 from tests.servers import until
 
 SIZE = 256 * 1024
@@ -104,7 +105,7 @@ def asked(port: int, number: int, method: str = "GET") -> socket.socket:
 def under_way() -> list[object]:
     """Every request that the cache has not let go of."""
     gc.collect()
-    return [each for each in gc.get_objects() if isinstance(each, Exchange | Fill)]
+    return [each for each in gc.get_objects() if isinstance(each, Exchange | Fill | Keeping)]
 
 
 KINDS = ["plain", "streamed", "layered", "layered streamed", "headers", "headers streamed", "missing", "error"]

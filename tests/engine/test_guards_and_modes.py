@@ -15,8 +15,8 @@ from fastapi import FastAPI, Response
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
 from fastapi_cacheinval.cache import internals_of
 from fastapi_cacheinval.core.token import Token
-from fastapi_cacheinval.framework.dispatch import MODES
 from fastapi_cacheinval.framework.guards import GUARDS
+from fastapi_cacheinval.framework.modes import MODES
 from fastapi_cacheinval.testing import assert_hit
 from tests.helpers.fleet import Node, eventually, fleet
 from tests.helpers.http import ask

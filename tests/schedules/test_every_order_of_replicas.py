@@ -18,7 +18,7 @@ from fastapi_cacheinval.core.stored import Stamp
 from fastapi_cacheinval.engine.fill_locks import FillLocks
 from fastapi_cacheinval.engine.log_follower import Follower
 from fastapi_cacheinval.engine.log_writer import Shared
-from fastapi_cacheinval.framework.filling import Fill
+from fastapi_cacheinval.framework.keeping import Keeping
 from tests.helpers.mutations import ask
 from tests.schedules.cluster import BOUND, Cluster
 from tests.schedules.theatre import Theatre
@@ -187,7 +187,7 @@ async def test_a_leader_that_is_cancelled(cluster: Make, capsys: Any) -> None:
 
 _hand_over = Replica.stale_from
 _answered = Replica.apply_reply
-_keep = Fill._keep
+_keep = Keeping.keep
 
 
 def _no_lease(patch: pytest.MonkeyPatch) -> None:
@@ -212,12 +212,12 @@ def _no_cells(patch: pytest.MonkeyPatch) -> None:
 def _stamped_late(patch: pytest.MonkeyPatch) -> None:
     """A fill is stamped when it ends."""
 
-    def keep(self: Any, start: Any) -> Any:
+    def keep(self: Any, start: Any, body: bytes) -> Any:
         engine, rules = self._exchange.app_context.engine, self._rules
         rules._recipe = replace(rules._recipe, stamp=engine.replica.stamp(engine.now()))
-        return _keep(self, start)
+        return _keep(self, start, body)
 
-    patch.setattr(Fill, "_keep", keep)
+    patch.setattr(Keeping, "keep", keep)
 
 
 def _lease_from_the_reply(patch: pytest.MonkeyPatch) -> None:
@@ -227,7 +227,7 @@ def _lease_from_the_reply(patch: pytest.MonkeyPatch) -> None:
 
 def _no_fence(patch: pytest.MonkeyPatch) -> None:
     """A purge without a number fences nothing."""
-    patch.setattr(Shared, "queue", lambda self, tags, *, soft, trace=(): self.backlog.add(tags, soft=soft, fence=None))
+    patch.setattr(Shared, "queue", lambda self, tags, *, soft, **_: self.backlog.add(tags, soft=soft, fence=None))
 
 
 def _older_term(patch: pytest.MonkeyPatch) -> None:
@@ -235,8 +235,8 @@ def _older_term(patch: pytest.MonkeyPatch) -> None:
 
     async def write(self: Any, claim: Any) -> Any:
         sent = self._clock.now()
-        answer = await self.log.run(self._replica.ask(), self._name, purge=claim)
-        self._take(answer.reply, sent, answer.line)
+        answer = await self.log.run(self._replica.ask(), self._shared.identity, purge=claim)
+        await self._take(answer.reply, sent, answer.line)
         return answer.line
 
     patch.setattr(Follower, "write", write)

@@ -9,77 +9,19 @@ from typing import Any, TypeAlias, cast
 from sqlalchemy import Table, inspect
 from sqlalchemy.orm import Mapper
 
-from fastapi_cacheinval import ConfigurationError, TagTemplate, render_value
+from fastapi_cacheinval import ConfigurationError, TagTemplate
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Dependent, Link, Side, dependents, lineage, links
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import registries
+from fastapi_cacheinval.contrib.sqlalchemy.tags import Function, Rules
 
 __all__ = ["METHOD", "RuleBook", "Rules"]
 
 METHOD = "__cache_tags__"
 
-Function: TypeAlias = Callable[[Any], Iterable[str]]
 Rule: TypeAlias = str | Function
 Tags: TypeAlias = Mapping[Any, Rule | Sequence[Rule]] | Function
 Wide: TypeAlias = Mapping[Any, str | Sequence[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The tags of one mapped class: `keys` are the attributes that the templates take; `wide` stand for any row.
-
-    `sides` are the rows of other classes that change with a row of it, whose tags are a change's tags too.
-    """
-
-    templates: tuple[TagTemplate, ...] = ()
-    functions: tuple[Function, ...] = ()
-    wide: tuple[str, ...] = ()
-    sides: tuple[Side, ...] = ()
-
-    @property
-    def looked(self) -> bool:
-        """Whether the row's values do not tell its tags: they have to be looked up."""
-        return bool(self.functions or self.sides)
-
-    @property
-    def keys(self) -> frozenset[str]:
-        return frozenset(name for template in self.templates for name in template.names)
-
-    @property
-    def any_row(self) -> tuple[str, ...] | None:
-        """The tags that stand for whatever row: the wide ones, or templates that take no values; None without such."""
-        if self.wide:
-            return self.wide
-        if self.functions or self.keys:
-            return None
-        return tuple(tag for template in self.templates if (tag := template.render({})) is not None)
-
-    def rendered(self, values: Mapping[str, Any]) -> list[str]:
-        """The tags of the templates for a row's values; of a class that has only wide ones, those."""
-        if not self.templates and not self.functions:
-            return list(self.wide)
-        return [tag for template in self.templates if (tag := template.render(values)) is not None]
-
-    def told(self, target: Any) -> list[str]:
-        """The tags of the functions for an object."""
-        return [tag for function in self.functions for tag in _checked(function, function(target))]
-
-    def __or__(self, other: Rules) -> Rules:
-        return Rules(
-            tuple(dict.fromkeys((*self.templates, *other.templates))),
-            tuple(dict.fromkeys((*self.functions, *other.functions))),
-            tuple(dict.fromkeys((*self.wide, *other.wide))),
-            tuple(dict.fromkeys((*self.sides, *other.sides))),
-        )
-
-    def __bool__(self) -> bool:
-        return bool(self.templates or self.functions or self.wide or self.sides)
-
-
-def _checked(function: Function, tags: Iterable[str] | None) -> Iterable[str]:
-    if isinstance(tags, str):
-        raise ConfigurationError(f"{function!r} gives the tags of an object as an iterable of str, not {tags!r}.")
-    return () if tags is None else (render_value(tag) or "" for tag in tags)
 
 
 def _stored(mapper: Mapper[Any]) -> list[str]:

@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from fastapi_cacheinval.dependencies import Cached
-from fastapi_cacheinval.framework.answering import SENT_PAST, RawField
+from fastapi_cacheinval.framework.answering import RawField, hide_what_bypasses
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.exchange import Exchange, run_app
+from fastapi_cacheinval.framework.exchange import run_app
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.reading import Read
 from fastapi_cacheinval.framework.responding import Direct, Responder, bypassed
@@ -53,10 +53,6 @@ class HeaderRead(Read):
             request.__dict__.pop("_headers", None)
         await super().look_up(request, cached, partition)
 
-    def follow(self, before: Exchange) -> None:
-        """Be the same request of the client as another exchange, whose answer was of no use."""
-        self.seen, self.contrib, self._asked = before.seen, before.contrib, True
-
     def over(self, error: BaseException | None = None) -> None:
         """Wait for the end of the lookup: the client's request may go on as another exchange."""
 
@@ -88,6 +84,4 @@ class HeaderRead(Read):
         self._hides = True
         scope = self.scope
         scope["headers"] = [*fields, _CAPABILITY]
-        extensions = scope.get("extensions")
-        if extensions and not SENT_PAST.isdisjoint(extensions):
-            scope["extensions"] = {name: value for name, value in extensions.items() if name not in SENT_PAST}
+        hide_what_bypasses(scope)

@@ -72,7 +72,7 @@ class HeaderRules:
     @property
     def began(self) -> float:
         """When the forward began, on the cache's clock."""
-        return self._exchange.began
+        return self._exchange.stamp.began
 
     @property
     def split(self) -> bool:

@@ -15,11 +15,9 @@ from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
 from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.framework.answering import status_fields, without_body
-from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.filling import Fill
-from fastapi_cacheinval.framework.incoming import Incoming
-from fastapi_cacheinval.framework.receiving import nobody
-from fastapi_cacheinval.framework.refresh import RefreshOrder, again, caller_of, lead_in_background
+from fastapi_cacheinval.framework.incoming import Entered, Incoming
+from fastapi_cacheinval.framework.refresh import lead_in_background
 from fastapi_cacheinval.framework.rfc9111.answering import send_kept
 from fastapi_cacheinval.framework.rfc9111.asker import HeaderAsker
 from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
@@ -42,31 +40,16 @@ class HeaderLookup:
     """One GET or HEAD: answered from what is stored, or forwarded and stored by what comes back."""
 
     def __init__(
-        self,
-        app_context: AppContext,
-        incoming: Incoming,
-        options: HeaderOptions,
-        rules: SearchRules,
-        order: RefreshOrder | None = None,
+        self, incoming: Incoming, options: HeaderOptions, rules: SearchRules, entered: Entered | None = None
     ) -> None:
-        runtime, scope, send = incoming.runtime, incoming.scope, incoming.send
-        self.app_context = app_context
-        self.engine = app_context.engine
-        self.runtime = runtime
-        self.scope = scope
+        scope, send = incoming.scope, incoming.send
         self.incoming = incoming
+        self.app_context = incoming.app_context
+        self.engine = self.app_context.engine
+        self.scope = scope
         self.options = options
         self.rules = rules
-        self.exchange = HeaderRead(
-            app_context,
-            runtime,
-            scope,
-            incoming.receive,
-            send,
-            order,
-            cdn_fields=incoming.cdn_fields,
-            closed=incoming.closed,
-        )
+        self.exchange = HeaderRead(incoming, entered)
         self.asked = read_request(scope["method"], self.exchange.client_headers, options)
         self.resource = Resource(self.exchange, options, rules)
         self.send = without_body(send) if scope["method"] == "HEAD" else send
@@ -88,7 +71,7 @@ class HeaderLookup:
         detail = await self._not_ours()
         if detail is not None:
             return await self._plainly(detail)
-        coalescing = Coalescing(self.engine, self.runtime, self.asker)
+        coalescing = Coalescing(self.engine, self.incoming.runtime, self.asker)
         found: Answer | Missed | Go = coalescing.look()
         if isinstance(found, Missed):
             if self._has_policy():
@@ -125,8 +108,8 @@ class HeaderLookup:
 
     async def _not_ours(self) -> str | None:
         """Why the request is forwarded as it came, whatever is stored."""
-        if self.exchange.closed is not None:
-            return self.exchange.closed
+        if self.incoming.closed is not None:
+            return self.incoming.closed
         if self.asked.for_origin:
             return "precondition"
         # HTTP/1 announces content by a field (RFC 9112 section 6.3), later versions need none.
@@ -200,9 +183,10 @@ class HeaderLookup:
         scope = {**before.arrived, "headers": [*before.client_headers]}
         if "state" in scope:
             scope["state"] = dict(scope["state"])
-        incoming = replace(self.incoming, scope=scope, receive=before.receive)
-        lookup = HeaderLookup(self.app_context, incoming, self.options, self.rules, before.refresh)
-        lookup.exchange.follow(before)
+        incoming = self.incoming._replace(scope=scope, receive=before.receive)
+        lookup = HeaderLookup(incoming, self.options, self.rules, incoming.entered(before.entered))
+        # The request's own outcome is this one's: the other answer was of no use.
+        lookup.exchange.looks_up()
         self.exchange = lookup.exchange
         answering = Answering(lookup.exchange)
         try:
@@ -222,21 +206,13 @@ class HeaderLookup:
         """Forward once more in the background, leading the key; False where somebody is at it or there is no room."""
         varied = frozenset(name for name, _ in stored.vary) if stored is not None else frozenset[bytes]()
         dropped = CONDITIONAL_FIELDS | (_OF_THE_CLIENT - varied)
-        scope = again(self.exchange.arrived, self.exchange.client_headers, dropped)
 
-        async def forward(order: RefreshOrder) -> None:
-            incoming = Incoming(scope, nobody, order.hear, self.runtime)
-            lookup = HeaderLookup(self.app_context, incoming, self.options, self.rules, order)
-            await lookup.refresh()
+        async def forward(incoming: Incoming) -> None:
+            await HeaderLookup(incoming, self.options, self.rules).refresh()
 
+        exchange = self.exchange
         return lead_in_background(
-            self.app_context,
-            self.runtime,
-            key,
-            forward,
-            newer_than=stored,
-            cause=self.exchange.trace,
-            caller=caller_of(scope),
+            exchange.app_context, exchange.runtime, exchange.entered, forward, key, dropped=dropped, newer_than=stored
         )
 
     async def refresh(self) -> None:

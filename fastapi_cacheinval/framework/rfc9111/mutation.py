@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import inf
 from urllib.parse import urljoin
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message
 
 from fastapi_cacheinval.core.rfc9111.asking import read_request
 from fastapi_cacheinval.core.rfc9111.building import judge, make
@@ -14,8 +14,8 @@ from fastapi_cacheinval.core.rfc9111.cache_groups import invalidated_groups, nam
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.tags import ALL, path_tag
-from fastapi_cacheinval.engine.runtime import Runtime
-from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.rfc9111.resource import Resource, SearchRules, origin_of
 from fastapi_cacheinval.grammar.fields import first, lower_names
@@ -43,16 +43,9 @@ class HeaderMutation(Mutation):
     _overtaken = False
 
     def __init__(
-        self,
-        app_context: AppContext,
-        runtime: Runtime,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        options: HeaderOptions,
-        rules: SearchRules,
+        self, incoming: Incoming, options: HeaderOptions, rules: SearchRules, before: Exchange | None = None
     ) -> None:
-        super().__init__(app_context, runtime, scope, receive, send)
+        super().__init__(incoming, before)
         self._options = options
         self._rules = rules
         self._content = bytearray()
@@ -105,7 +98,8 @@ class HeaderMutation(Mutation):
 
     # -- what is stored -------------------------------------------------------------------------
 
-    async def _take(self, message: Message) -> None:
+    async def __call__(self, message: Message) -> None:
+        """Take one message of the app's."""
         if message["type"] == "http.response.start" and self._is_for_get(message):
             self._start = message
         elif message["type"] == "http.response.body" and self._start is not None:
@@ -113,7 +107,7 @@ class HeaderMutation(Mutation):
             self._complete = not message.get("more_body", False)
             if len(self._content) > self.app_context.engine.settings.max_body_bytes:
                 self._start = None
-        await super()._take(message)
+        await super().__call__(message)
 
     def _is_for_get(self, start: Message) -> bool:
         if self.scope["method"] != "POST" or start["status"] != 200:
@@ -138,7 +132,7 @@ class HeaderMutation(Mutation):
     def _store(self, start: Message) -> None:
         """Store for GET what the app has just said, as of its own purge."""
         engine = self.app_context.engine
-        stamp = engine.replica.stamp(self.began)
+        stamp = engine.replica.stamp(self.stamp.began)
         if self._as_of is None or self._overtaken or stamp.generation != self.stamp.generation:
             return
         if engine.replica.fenced(self._would_be_tags(start)):

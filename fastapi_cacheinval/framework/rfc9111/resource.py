@@ -10,7 +10,6 @@ from fastapi_cacheinval.core.keys import cache_key, encode, sent_host, sent_path
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.building import Received
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
-from fastapi_cacheinval.framework.app_context import AppContext, headers_place
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, values
 from fastapi_cacheinval.grammar.no_vary_search import (
@@ -34,6 +33,9 @@ class SearchRules:
 
     def __init__(self) -> None:
         self._rules: OrderedDict[bytes, NoVarySearch] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
 
     def get(self, base: bytes) -> NoVarySearch | None:
         """The rule of a path's key."""
@@ -68,43 +70,49 @@ class Resource:
         self.exchange = exchange
         self.options = options
         self._rules = rules
-        scheme, host = origin_of(exchange.arrived)
-        self.origin = f"{scheme}://{host.decode('latin-1')}"
-        self.path = app_context.below(app_context.root_of(scope), scope["path"])
+        origin, root_path = origin_of(scope), app_context.root_of(scope)
+        self.origin = f"{origin[0]}://{origin[1].decode('latin-1')}"
+        self.path = app_context.below(root_path, scope["path"])
         self._query: bytes = scope.get("query_string", b"")
         # The app may see how the host was spelled, whatever it is.
-        self._sent = (sent_path(scope.get("raw_path"), self._query), *sent_host(values(scope["headers"], b"host")))
-        self.split = bool(self._query)
-        self.key = self._key(app_context, b"headers", self._query)
-        self._base = self._key(app_context, b"path")
-        self.part_key = variant_key(self.key, _PART)
-        self.hidden: frozenset[bytes] = frozenset() if app_context.emit_surrogate_key else _TAG_FIELDS
-        rule = rules.get(self._base)
-        self.folded_key = None if rule is None else self._folded(rule)
-
-    def _key(self, app_context: AppContext, *query: bytes) -> bytes:
-        arrived = self.exchange.arrived
+        sent = (sent_path(scope.get("raw_path"), self._query), *sent_host(values(scope["headers"], b"host")))
         # A framework has a root path of its own, a mount or a layer outside has written its own here.
-        place = headers_place(str(arrived.get("root_path", "")))
+        place = app_context.headers_place(scope)
         # The whole path: an app of another kind may answer by more than what is below the root path.
-        parts = app_context.key_parts("headers", origin_of(arrived), app_context.root_of(arrived), arrived["path"])
-        local = app_context.local_part(place)
-        return cache_key(parts._replace(sent=encode((place[1], *self._sent)), query=query, local=local))
+        self._parts = app_context.key_parts("headers", origin, root_path, scope["path"])._replace(
+            sent=encode((*place[1:], *sent)), local=app_context.headers_local_part(place)
+        )
+        self.split = bool(self._query)
+        self.key = self._key(b"headers", self._query)
+        self.hidden: frozenset[bytes] = frozenset() if app_context.emit_surrogate_key else _TAG_FIELDS
+        rule = rules.get(self._base) if rules else None
+        # Under which an answer may be stored.
+        self.keys = (self.key,) if rule is None else (self.key, self._folded(rule))
+
+    def _key(self, *query: bytes) -> bytes:
+        return cache_key(self._parts._replace(query=query))
+
+    @property
+    def _base(self) -> bytes:
+        """The key of the path, whatever the query."""
+        return self._key(b"path")
+
+    @property
+    def part_key(self) -> bytes:
+        """The key under which a part of the resource is kept."""
+        return variant_key(self.key, _PART)
 
     def _folded(self, rule: NoVarySearch) -> bytes:
         kept = (text.encode("utf-8", "surrogatepass") for text in rule.significant(self._query))
         only = None if rule.only is None else sorted(rule.only)
         said = repr((sorted(rule.ignored), only, rule.order)).encode("utf-8", "surrogatepass")
-        return self._key(self.exchange.app_context, b"folded", said, *kept)
-
-    @property
-    def keys(self) -> tuple[bytes, ...]:
-        """The keys under which an answer may be stored."""
-        return (self.key,) if self.folded_key is None else (self.key, self.folded_key)
+        return self._key(b"folded", said, *kept)
 
     def learn(self, headers: RawHeaders) -> None:
         """Take note of what a stored response says of queries."""
-        self._rules.learn(self._base, parse_no_vary_search(values(headers, b"no-vary-search")))
+        rule = parse_no_vary_search(values(headers, b"no-vary-search"))
+        if self._rules or rule != EVERYTHING_COUNTS:
+            self._rules.learn(self._base, rule)
 
     def key_for(self, headers: RawHeaders) -> bytes:
         """The key under which a response is kept: the resource's own, or that of all equivalent queries."""
@@ -122,7 +130,7 @@ class Resource:
             path=self.path,
             origin=self.origin,
             stamp=exchange.stamp,
-            began=exchange.began,
+            began=exchange.stamp.began,
             status=status,
             headers=headers,
             added=added,
@@ -130,6 +138,6 @@ class Resource:
             wall=exchange.app_context.cache.clock.wall(),
             hidden=self.hidden,
             route=exchange.route,
-            trace=exchange.trace,
+            trace=exchange.entered.trace,
             ranged=ranged,
         )

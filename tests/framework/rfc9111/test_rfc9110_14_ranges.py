@@ -192,9 +192,9 @@ async def test_3_what_answers_a_range_is_never_a_plain_get_s(status: int, asked:
     assert (plain.status_code, plain.body) == ((200, b"of one range") if status == 200 else (200, WHOLE))
 
 
-@pytest.mark.parametrize("status", [416, 412, 417, 304])
+@pytest.mark.parametrize("status", [416, 412, 417, 304, 428, 429, 431, 511])
 async def test_3_what_answers_one_request_is_not_stored_though_nobody_asked_for_it(status: int) -> None:
-    """A 416 without a `Range`, or a 412 without a condition, is the app's mistake and stays one request's."""
+    """A 416 without a `Range`, or a 412 without a condition, stays one request's, and so does what is about its sender."""
     origin = Origin()
     origin.says({"cache-control": "public, max-age=60"}, b"", status=status)
     origin.says({"cache-control": "public, max-age=60"}, WHOLE)

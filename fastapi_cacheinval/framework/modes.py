@@ -1,0 +1,74 @@
+"""The two modes: a request that every guard has let through is answered by policies, or by what headers say."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.engine.request_tags import Answering
+from fastapi_cacheinval.framework.app_context import Mode
+from fastapi_cacheinval.framework.exchange import Exchange, run_app
+from fastapi_cacheinval.framework.incoming import Incoming
+from fastapi_cacheinval.framework.mutation import Mutation
+from fastapi_cacheinval.framework.reading import Read
+from fastapi_cacheinval.framework.rfc9111.lookup import HeaderLookup
+from fastapi_cacheinval.framework.rfc9111.mutation import HeaderMutation
+from fastapi_cacheinval.framework.rfc9111.resource import SearchRules
+
+__all__ = ["MODES", "ByHeaders", "ByPolicy", "mode_of"]
+
+
+class ByPolicy:
+    """Routes with `cached()` are looked up once they ask; all others are passed on."""
+
+    by_headers = False
+    chosen = ""
+
+    def read(self, incoming: Incoming) -> Awaitable[None]:
+        """Take a GET or HEAD."""
+        return run_app(Read(incoming), incoming.scope)
+
+    def read_by_policy(self, incoming: Incoming) -> Awaitable[None]:
+        """Take a safe request to which headers have nothing to say."""
+        return run_app(Read(incoming), incoming.scope)
+
+    def mutation(self, incoming: Incoming, before: Exchange | None = None) -> Mutation:
+        """Make what becomes of an unsafe request."""
+        return Mutation(incoming, before)
+
+
+class ByHeaders(ByPolicy):
+    """Responses are stored by what their headers say (RFC 9111); a route with `cached()` keeps its policy."""
+
+    by_headers = True
+
+    def __init__(self, options: HeaderOptions) -> None:
+        self._options = options
+        self.chosen = "" if options == HeaderOptions() else repr(options)
+        self._rules = SearchRules()
+
+    async def read(self, incoming: Incoming) -> None:
+        """Take a GET or HEAD."""
+        lookup = HeaderLookup(incoming, self._options, self._rules)
+        answering = Answering(lookup.exchange)
+        try:
+            if await lookup.run():
+                return
+        finally:
+            answering.end()
+        await self.read_by_policy(incoming)
+
+    def mutation(self, incoming: Incoming, before: Exchange | None = None) -> Mutation:
+        """Make what becomes of an unsafe request."""
+        return HeaderMutation(incoming, self._options, self._rules, before)
+
+
+MODES: tuple[type[ByPolicy | ByHeaders], ...] = (ByPolicy, ByHeaders)
+"""Every mode."""
+
+
+def mode_of(honour_headers: bool | HeaderOptions) -> Mode:  # noqa: FBT001  # the option as users give it
+    """The mode that `honour_headers` asks for."""
+    if honour_headers is False:
+        return ByPolicy()
+    return ByHeaders(HeaderOptions() if honour_headers is True else honour_headers)
