@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Connection, Delete, Insert, Result, Update
+from sqlalchemy import Connection, Delete, Insert, Result, Table, Update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
@@ -91,9 +91,7 @@ class Bulk:
             state.statement = top = called_once(top, state.parameters)
         mapper = entity_of(top) or self._book.owner(table)
         if mapper is None:
-            named = [link for link in self._book.links if link.secondary is table]
-            named = [link for link in named if self._book.tagged(link.other)]
-            return self._links.run(state, top, named) if named else None
+            return self._links.run(state, top, cast("Table", table))
         return self._one_class(state, top, table, mapper)
 
     def _one_class(self, state: ORMExecuteState, top: Any, table: Any, mapper: Mapper[Any]) -> Result[Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
+from weakref import ref
 
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import Mapper, Session, SessionTransaction
@@ -151,6 +152,7 @@ class Collector:
             frame.open = True
             if connection is not None:
                 frame.connections.add(connection)
+                self._heed(session, connection)
             return
         frame.standing = True
         if not frame:
@@ -162,6 +164,21 @@ class Collector:
             if not frame.open:
                 frame.tags.clear()
                 frame.everything = False
+
+    def _heed(self, session: Session, connection: Connection) -> None:
+        """A commit of the connection itself leaves what was written standing, whatever becomes of the session's own."""
+        heeded = self._ledger.heeded(session)
+        if heeded is None or connection in heeded:
+            return
+        here = ref(session)
+
+        def committing(_: Connection) -> None:
+            of = here()
+            if of is not None:
+                self._ledger.stand(of)
+
+        event.listen(connection, "commit", committing)
+        heeded[connection] = committing
 
     def _rolled_back(self, session: Session, _: SessionTransaction) -> None:
         """What a flush wrote in autocommit before it failed stands, and nobody knows how far it came."""
@@ -198,6 +215,8 @@ class Collector:
         frame = self._ledger.ended(transaction)
         if frame is None:
             return
+        for connection, committing in frame.heeded.items():
+            event.remove(connection, "commit", committing)
         if frame.failed is not None:
             raise frame.failed
         if frame and (frame.ending or frame.standing) and not frame.committed:

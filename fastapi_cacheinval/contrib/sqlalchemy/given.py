@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
@@ -104,8 +105,12 @@ def sets(names: set[str], mapper: Mapper[Any], keys: Iterable[str], *, doubt: bo
     `doubt` is the answer for a name that is no column: a hybrid, a synonym or a composite may set any.
     """
     known: set[str] = set()
+    changed: set[str] = set()
     for attribute in mapper.column_attrs:
-        known |= _names_of(attribute)
+        own_names = _names_of(attribute)
+        known |= own_names
+        if not names.isdisjoint(own_names):
+            changed |= own_names
     if names - known and doubt:
         return True
     for key in keys:
@@ -113,9 +118,40 @@ def sets(names: set[str], mapper: Mapper[Any], keys: Iterable[str], *, doubt: bo
         if not names.isdisjoint(_names_of(own)):
             return True
         for column in own.columns:
-            if column.onupdate is not None or column.server_onupdate is not None or column.computed is not None:
+            if _moves_alone(column) or _follows(column, changed):
                 return True
     return False
+
+
+def _follows(column: Any, changed: set[str]) -> bool:
+    """Whether a computed column may change with columns of these names, or with what follows them in turn.
+
+    Its expression names every column that it takes, and some columns may be set by the database itself.
+    """
+    if column.computed is None:
+        return False
+    others = [each for each in column.table.c if each is not column]
+    moved = [each for each in others if each.name in changed or each.key in changed or _moves_alone(each)]
+    seen: set[str] = set()
+    while moved:
+        one = moved.pop()
+        if one.name not in seen:
+            seen.add(one.name)
+            if _names(column, one.name):
+                return True
+            moved += [each for each in others if each.computed is not None and _names(each, one.name)]
+    return False
+
+
+def _moves_alone(column: Any) -> bool:
+    # A computed column is its own `server_onupdate`.
+    by_database = column.server_onupdate is not None and column.computed is None
+    return column.onupdate is not None or by_database
+
+
+def _names(computed: Any, name: str) -> bool:
+    text = str(computed.computed.sqltext)
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE) is not None
 
 
 def _names_of(attribute: Any) -> set[str]:

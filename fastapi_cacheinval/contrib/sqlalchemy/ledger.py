@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection
@@ -19,7 +20,8 @@ class Frame:
     `everything` where it is not known what was changed. `handed` went to the outbox in it; `ending` once its commit was
     begun, `committed` once that is done; `asked` once a savepoint has been told of a commit; `failed` is what its purge
     has raised. `standing` once something was written in autocommit, which no rollback takes back; `open` once something
-    was written that waits for the commit, on these `connections`.
+    was written that waits for the commit, on these `connections`; those of a whole transaction are `heeded`, each by a
+    listener for a commit of its own.
     """
 
     tags: dict[str, None] = field(default_factory=dict[str, None])
@@ -32,6 +34,7 @@ class Frame:
     standing: bool = False
     open: bool = False
     connections: set[Connection] = field(default_factory=set[Connection])
+    heeded: dict[Connection, Any] = field(default_factory=dict[Connection, Any])
 
     def __bool__(self) -> bool:
         return bool(self.tags) or self.everything
@@ -81,6 +84,24 @@ class Ledger:
         transaction = session.get_transaction()
         return None if transaction is None else self._frames.get(transaction)
 
+    def heeded(self, session: Session) -> dict[Connection, Any] | None:
+        """The listeners for commits of the connections of the transaction that is open."""
+        transaction = session.get_transaction()
+        return None if transaction is None else self._frames.setdefault(transaction, Frame()).heeded
+
+    def stand(self, session: Session) -> None:
+        """A connection is committed: unless by the session's own commit, all that is written stands."""
+        for frame in self._open(session):
+            frame.standing = frame.standing or not frame.ending
+
+    def _open(self, session: Session) -> Iterator[Frame]:
+        transaction = self._own(session.get_nested_transaction() or session.get_transaction())
+        while transaction is not None:
+            frame = self._frames.get(transaction)
+            if frame is not None:
+                yield frame
+            transaction = self._own(transaction.parent)
+
     def add(self, session: Session, tags: Iterable[str]) -> None:
         """Note what is changed."""
         named = dict.fromkeys(tags)
@@ -93,13 +114,7 @@ class Ledger:
 
     def unhanded(self, session: Session) -> tuple[str, ...]:
         """The tags, outermost first, that have not been handed to the outbox."""
-        frames: list[Frame] = []
-        transaction = self._own(session.get_nested_transaction() or session.get_transaction())
-        while transaction is not None:
-            frame = self._frames.get(transaction)
-            if frame is not None:
-                frames.append(frame)
-            transaction = self._own(transaction.parent)
+        frames = list(self._open(session))
         handed = {tag for frame in frames for tag in frame.handed}
         return tuple(dict.fromkeys(tag for frame in reversed(frames) for tag in frame.tags if tag not in handed))
 

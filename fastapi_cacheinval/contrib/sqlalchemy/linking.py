@@ -1,21 +1,20 @@
-"""Statements on association tables: the tags of the rows on both sides are what changes.
+"""Statements on tables of no class: association rows change the tags of both sides, and deletes take others along.
 
-Nothing is written in these rows, and nobody waits for them: they are read before and after, and not locked.
+Nothing is written in the rows on both sides, and nobody waits for them: they are read before and after, and not locked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Insert, Result, Update, func, select
+from sqlalchemy import Delete, Insert, Result, Table, Update, select
 from sqlalchemy.orm import ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Places
-from fastapi_cacheinval.contrib.sqlalchemy.given import identity_in, on_conflict, rows_given
+from fastapi_cacheinval.contrib.sqlalchemy.given import identity_in, on_conflict, removes, rows_given
 from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
 from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, options_of, run, tells
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Link
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Link, row_key
 from fastapi_cacheinval.contrib.sqlalchemy.statements import is_own, is_wild, target_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
@@ -23,26 +22,33 @@ __all__ = ["Links"]
 
 
 class Links:
-    """A statement on an association table, for those of its sides that have tags."""
+    """A statement on a table that no class is mapped to, for the classes with tags that it links or takes along."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         self._book = watch.book
 
-    def run(self, state: ORMExecuteState, dml: Any, named: list[Link]) -> Result[Any]:
-        """Run a statement with what is to be read around it."""
+    def run(self, state: ORMExecuteState, dml: Any, table: Table) -> Result[Any] | None:
+        """Run a statement with what is to be read around it; None where it concerns no tag."""
+        named = [link for link in self._book.links if link.secondary is table and self._book.tagged(link.other)]
+        replacing = removes(dml)
+        ends = replacing or isinstance(dml, Delete)
+        if not named and not (ends and any(self._book.tagged(each) for each in self._book.along(table))):
+            return None
         self._watch.flush(state)
-        if isinstance(dml, Insert):
-            return self._insert(state, dml, named)
         if isinstance(dml, Update):
             # Where its rows point to afterwards cannot be found by what they were found by.
-            return self._unknown(state, named, "an UPDATE of links")
+            return self._unknown(state, table, "an UPDATE of links", ends=replacing)
+        if replacing or (isinstance(dml, Insert) and on_conflict(dml) != set()):
+            return self._unknown(state, table, "an INSERT that may replace rows", ends=True)
+        if isinstance(dml, Insert):
+            return self._insert(state, dml, named)
         if is_wild(dml):
-            return self._unknown(state, named, "a DELETE of links that picks rows by chance")
-        return self._delete(state, dml, named)
+            return self._unknown(state, table, "a DELETE that picks rows by chance", ends=True)
+        return self._delete(state, dml, table, named)
 
-    def _unknown(self, state: ORMExecuteState, named: Sequence[Link], what: str) -> Result[Any]:
-        return self._watch.widely(state, [one for link in named for one in link.other.self_and_descendants], what)
+    def _unknown(self, state: ORMExecuteState, table: Any, what: str, *, ends: bool) -> Result[Any]:
+        return self._watch.widely(state, self._book.affected([table], removes=ends), what)
 
     def _insert(self, state: ORMExecuteState, dml: Any, named: list[Link]) -> Result[Any]:
         places: Places = set()
@@ -50,37 +56,37 @@ class Links:
         for link in named:
             found = [identity_in(row, link.named or ("",)) for row in rows]
             if not found or None in found:
-                return self._unknown(state, named, "an INSERT of links without their keys")
+                return self._unknown(state, target_of(dml), "an INSERT of links without their keys", ends=False)
             places.update((link.other, each) for each in found if each is not None)
-        if on_conflict(dml) != set():
-            return self._unknown(state, named, "an INSERT that may replace links")
         connection, options = connection_for(state, None), options_of(state)
         self._watch.flushes.read_again(state.session, places, connection, options)
         result = state.invoke_statement()
         self._watch.flushes.read_again(state.session, places, connection, options)
         return result
 
-    def _delete(self, state: ORMExecuteState, dml: Any, named: list[Link]) -> Result[Any]:
+    def _delete(self, state: ORMExecuteState, dml: Any, table: Table, named: list[Link]) -> Result[Any]:
         session, connection, options = state.session, connection_for(state, None), options_of(state)
-        table: Any = target_of(dml)
-        columns = [table.c[name] for link in named for name in link.named or ()]
+        own = row_key(table)
+        columns = [*own, *(table.c[name] for link in named for name in link.named or ())]
         told = None not in [link.named for link in named] and tells(state, dml, connection, columns)
         if not told and not is_own(dml):
-            return self._unknown(state, named, "a DELETE of links by a condition that other writers may change")
+            return self._unknown(state, table, "a DELETE by a condition that other writers may change", ends=True)
         places: Places = set()
         with reading(connection, self._book, options) as reader:
             for link in named:
                 query: Any = link.of_rows(None).where(*dml._where_criteria)  # noqa: SLF001
                 places.update((link.other, each) for each in reader.identities(query, state.parameters))
-            size: Any = select(func.count()).select_from(table).where(*dml._where_criteria)  # noqa: SLF001
-            count = sum(each[0] for each in reader.identities(size, state.parameters))
+            rows = reader.identities(select(*own).where(*dml._where_criteria), state.parameters)  # noqa: SLF001
+            if self._book.carries(table):
+                self._watch.flushes.along(session, reader, table, rows, places)
         self._watch.flushes.read_again(session, places, connection, options)
         ran = run(state, dml, columns, telling=told)
         if not told:
-            agrees = ran.count == count
+            agrees = ran.count == len(rows)
         else:
-            deleted = self._sides(named, ran.rows or [])
-            agrees = ran.rows is not None and deleted <= places
+            deleted = self._sides(named, [row[len(own) :] for row in ran.rows or []])
+            known = not self._book.carries(table) or {row[: len(own)] for row in ran.rows or []} <= set(rows)
+            agrees = ran.rows is not None and known and deleted <= places
             places |= deleted
         if not agrees:
             self._watch.ledger.add_everything(session)

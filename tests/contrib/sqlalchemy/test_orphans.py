@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Connection, Engine, ForeignKey, Table, event, select
+from sqlalchemy import Column, Connection, Engine, ForeignKey, Table, select
 from sqlalchemy.orm import (
     DeclarativeBase,
     DynamicMapped,
@@ -16,13 +16,10 @@ from sqlalchemy.orm import (
     WriteOnlyMapped,
     mapped_column,
     relationship,
-    sessionmaker,
 )
 
-from fastapi_cacheinval import HTTPCache
-from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
-from fastapi_cacheinval.testing import capture_invalidations
-from tests.contrib.sqlalchemy.store import obedient, tags_of
+from tests.contrib.sqlalchemy.compared import Compare, Work
+from tests.contrib.sqlalchemy.store import obedient
 
 
 class Own(DeclarativeBase):
@@ -143,7 +140,6 @@ class Node(Own):
 
 TABLES: dict[str, Any] = {name: table for name, table in Own.metadata.tables.items() if name != "marks"}
 TAGS: dict[Any, Any] = {mapper.class_: [f"{mapper.class_.__tablename__}:{{id}}"] for mapper in Own.registry.mappers}
-Work = Callable[[Session], Any]
 
 
 @pytest.fixture
@@ -178,23 +174,7 @@ def _rows(connection: Connection) -> set[tuple[str, Any]]:
     return rows
 
 
-def purged_by(engine: Engine, work: Work) -> tuple[set[str], set[str]]:
-    """The tags that a transaction purges, and those of the rows that it changed."""
-    cache, sessions = HTTPCache(), sessionmaker(engine)
-    collector = collect_changes(sessions, cache, TAGS)
-    with engine.connect() as connection:
-        before = _rows(connection)
-    try:
-        with capture_invalidations(cache) as receipts, sessions.begin() as session:
-            loaded: list[Any] = []
-            event.listen(session, "loaded_as_persistent", lambda _, target: loaded.append(target))
-            work(session)
-    finally:
-        collector.stop()
-    assert not any(receipt.everything for receipt in receipts)
-    with engine.connect() as connection:
-        changed = before ^ _rows(connection)
-    return set().union(*tags_of(receipts)), {tag for tag, _ in changed}
+compare = Compare(TAGS, _rows)
 
 
 def _order(session: Session) -> Order:
@@ -287,6 +267,6 @@ DROPS: dict[str, Work] = {
 @pytest.mark.parametrize("kind", list(DROPS))
 def test_every_row_that_a_flush_takes_along_is_purged(orders: Engine, kind: str) -> None:
     """Whichever way an object loses its parent, each row that differs after the commit has its tags purged."""
-    purged, changed = purged_by(orders, DROPS[kind])
+    purged, changed = compare(orders, DROPS[kind])
     assert changed
     assert not changed - purged

@@ -185,7 +185,7 @@ def test_a_commit_that_fails_purges_because_nobody_knows_what_became_of_it(store
 def test_a_session_can_be_used_when_its_purge_has_raised(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The transaction is closed before the purge is made: the error is heard, and nothing is broken."""
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise OSError("no way out")
 
     with store.sessions() as session:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, select
+from sqlalchemy import JSON, Computed, create_engine, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
@@ -49,6 +49,18 @@ class Part(Base):
     number: Mapped[int] = mapped_column(primary_key=True)
     code: Mapped[str] = mapped_column(unique=True)
     name: Mapped[str]
+
+
+class Offer(Base):
+    """Columns that the database works out, one of them from another."""
+
+    __tablename__ = "offer"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    price: Mapped[int] = mapped_column(default=0)
+    price_note: Mapped[str] = mapped_column(default="")
+    data: Mapped[Any] = mapped_column(JSON, default=dict)
+    double: Mapped[int] = mapped_column(Computed("Price * 2"))
+    shown: Mapped[int] = mapped_column(Computed('"double" + 1'))
 
 
 TAGS = {Article: ["article:{id}"], Document: ["document:{id}"], Part: ["part:{number}"]}
@@ -188,5 +200,33 @@ def test_an_upsert_that_is_given_a_part_of_its_key_is_refused_before_it_is_run()
         with pytest.raises(UnknownRows, match="a part of its primary key"):
             session.execute(upsert(Part, "a", number=5))
         assert session.scalars(select(Part.name)).all() == ["a"]
+    collector.stop()
+    engine.dispose()
+
+
+OFFERS = {Offer: ["offer:{id}", "shown:{shown}"]}
+APART = {"data": {"new": 1}, "price_note": "x"}
+
+
+@pytest.mark.parametrize("names", [["data"], ["price_note"], ["data", "price_note"]])
+def test_an_upsert_beside_what_a_computed_column_takes_is_run(tmp_path: Path, names: list[str]) -> None:
+    """The tag of the computed column stays, and is known from the row."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'offers.db'}")
+    Base.metadata.create_all(engine)
+    with Session(engine) as session, session.begin():
+        session.add(Offer(id=1, price=3))
+    sessions, cache = sessionmaker(engine), HTTPCache()
+    collector = collect_changes(sessions, cache, OFFERS)
+    chosen = {name: APART[name] for name in names}
+    statement = insert(Offer).values(id=1, **chosen).on_conflict_do_update(["id"], set_=chosen)
+    with capture_invalidations(cache) as receipts, sessions.begin() as session:
+        session.execute(statement)
+    assert [set(receipt.tags) for receipt in receipts] == [{"offer:1", "shown:7"}]
+    moved = insert(Offer).values(id=1, price=4).on_conflict_do_update(["id"], set_={"price": 4})
+    with pytest.raises(UnknownRows), sessions.begin() as session:
+        session.execute(moved)
+    with capture_invalidations(cache) as receipts, sessions.begin() as session:
+        session.execute(update(Offer).values(price=5))
+    assert [set(receipt.tags) for receipt in receipts] == [{"offer:1", "shown:7", "shown:11"}]
     collector.stop()
     engine.dispose()
