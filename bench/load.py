@@ -27,7 +27,7 @@ Purge = Callable[[tuple[str, ...]], Awaitable[object]]
 
 @asynccontextmanager
 async def _by_cache(url: str) -> AsyncIterator[Purge]:
-    async with HTTPCache.from_url(url, redis_timeout=5) as cache:
+    async with HTTPCache.from_url(url, staleness_bound=30, redis_timeout=10) as cache:
         yield lambda tags: cache.invalidate(*tags)
 
 
@@ -81,7 +81,7 @@ async def _measure(url: str, tags: int, side_by_side: int, rounds: int, seconds:
 def run(options: Options) -> list[Table]:
     """One row for each load."""
     rows: list[tuple[str, ...]] = []
-    rounds, seconds = options.pick(5, 1), options.pick(1_000, 50) / 1_000
+    rounds, seconds = options.pick(3, 1), options.pick(1_000, 50) / 1_000
     with valkey() as server:
         for tags, side_by_side in _LOADS:
             server.client.flushall()

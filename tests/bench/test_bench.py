@@ -32,6 +32,7 @@ IN_PROCESS = {
         "Memory of what is stored and purged",
     ],
     "sources": ["From an event to every replica"],
+    "load": ["Purges a second"],
 }
 SERVED = {
     "uvicorn": ["Through uvicorn, 1 KiB"],
