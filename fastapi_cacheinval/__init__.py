@@ -10,6 +10,7 @@ from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.statistics import SourceState, Statistics
 from fastapi_cacheinval.core.tags import TagTemplate, render_value
+from fastapi_cacheinval.core.warming import WarmReport, WarmResult
 from fastapi_cacheinval.dependencies import CacheTags, cached, invalidates, invalidates_nothing
 from fastapi_cacheinval.engine.request_tags import add_tags, purge_with_request
 from fastapi_cacheinval.errors import (
@@ -20,6 +21,7 @@ from fastapi_cacheinval.errors import (
     MiddlewareMissing,
     PurgeNotDelivered,
     ReplicasUnknown,
+    UnknownRoute,
 )
 from fastapi_cacheinval.middleware import CacheMiddleware
 from fastapi_cacheinval.ports.downstream import Downstream
@@ -44,6 +46,9 @@ __all__ = [
     "SourceState",
     "Statistics",
     "TagTemplate",
+    "UnknownRoute",
+    "WarmReport",
+    "WarmResult",
     "add_tags",
     "cached",
     "invalidates",

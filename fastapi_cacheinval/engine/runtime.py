@@ -104,7 +104,7 @@ class Runtime:
         work: Callable[[], Coroutine[Any, Any, str]],
         done: Callable[[str], None],
         cut: Callable[[str], None] = lambda _: None,
-    ) -> None:
+    ) -> asyncio.Task[None]:
         """Run one background refresh; `work` gives its outcome, `done` is told it.
 
         `cut` is told why before `work` is cancelled: `timeout`, or `cancelled` with all others. `work` logs its errors.
@@ -112,6 +112,7 @@ class Runtime:
         task = self.loop.create_task(self._run(key, work, done, cut), context=self._context.copy())
         self._refreshes[key] = task
         task.add_done_callback(lambda _: self._never_began(key, task, done))
+        return task
 
     def _never_began(self, key: bytes, task: asyncio.Task[None], done: Callable[[str], None]) -> None:
         # Cancelled before its first step: nothing of it has run that could have said so.

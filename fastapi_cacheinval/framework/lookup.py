@@ -64,11 +64,11 @@ class Lookup:
 
     async def run(self) -> Verdict:
         """Say what takes the response, and whether the handler runs."""
-        exchange = self.exchange
-        if exchange.refresh is not None:
+        exchange, order = self.exchange, self.exchange.refresh
+        if order is not None and order.forced:
             if not self._bind_tags():
                 return self._bypass("invalid")
-            return self._forward(Go(exchange.refresh.take(), None, Reason.STALE))
+            return self._forward(Go(order.take(), None, Reason.STALE))
         coalescing = Coalescing(self.engine, exchange.runtime, self)
         found: Answer | Missed | Go = coalescing.look()
         if isinstance(found, Missed):

@@ -19,6 +19,9 @@ from fastapi_cacheinval import (
     CacheTags,
     HTTPCache,
     PartitionBy,
+    Receipt,
+    WarmReport,
+    WarmResult,
     cached,
     invalidates,
     invalidates_nothing,
@@ -49,6 +52,17 @@ cache = HTTPCache(
     enabled=True,
 )
 assert_type(HTTPCache.from_url("memory://", namespace="shop"), HTTPCache)
+
+
+async def by_name(cache: HTTPCache) -> None:
+    """Routes by their names, and pages before a client asks."""
+    assert_type(await cache.invalidate_route("read_product", product_id=42), Receipt)
+    assert_type(await cache.invalidate_route("listed", {"soft": 1}, soft=True, wait="all"), Receipt)
+    report = await cache.warm(["/a", "front_page", ("read_product", {"product_id": 42})], base_url="https://a.example")
+    assert_type(report, WarmReport)
+    assert_type(report.missing, tuple[WarmResult, ...])
+    assert_type(await cache.refresh_url("https://a.example/a", headers={"accept": "text/html"}), WarmResult)
+
 
 app = FastAPI()
 app.add_middleware(CacheMiddleware, cache=cache)
