@@ -8,6 +8,7 @@ from fastapi_cacheinval.core.partition_by import PartitionBy
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.core.should_store import ResponseToStore
 from fastapi_cacheinval.core.statistics import SourceState, Statistics
 from fastapi_cacheinval.core.tags import TagTemplate, render_value
 from fastapi_cacheinval.core.warming import WarmReport, WarmResult
@@ -43,6 +44,7 @@ __all__ = [
     "PurgeNotDelivered",
     "Receipt",
     "ReplicasUnknown",
+    "ResponseToStore",
     "SourceState",
     "Statistics",
     "TagTemplate",

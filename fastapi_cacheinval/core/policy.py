@@ -10,8 +10,10 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, TypedDict
 
+from fastapi_cacheinval.core.checks import flag
 from fastapi_cacheinval.core.conditional import OF_ONE_REQUEST
 from fastapi_cacheinval.core.partition_by import PartitionBy, unaliased
+from fastapi_cacheinval.core.should_store import ShouldStore, checked_predicate
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.errors import ConfigurationError
 
@@ -134,6 +136,8 @@ class PolicyFields(TypedDict, total=False):
     cache_control: str | None
     downstream_ttl: float | timedelta | None
     vary: Iterable[str]
+    ttl_from_response: bool
+    should_store: ShouldStore | None
 
 
 @dataclass(frozen=True, kw_only=False)
@@ -160,6 +164,10 @@ class CachePolicy:
     - `vary`: names of request header fields; one stored response per value (RFC 9111 section 4.1). It is also the
       author's word that a `Header()` of the handler whose name looks like a credential is none, so that a hit may
       skip what the handler does with it.
+    - `ttl_from_response`: True lets a response shorten its own lifetime by `s-maxage` or `max-age` in its
+      `Cache-Control`, less its `Age`; it never lengthens it. With 0 the response is not stored.
+    - `should_store`: a plain function of a complete `ResponseToStore`, asked for what may be stored otherwise; False
+      stores nothing. It runs on the event loop. An error in it stores nothing either, and is logged once.
 
     Raises `ConfigurationError`, naming the field.
     """
@@ -177,6 +185,8 @@ class CachePolicy:
     cache_control: str | None = None
     downstream_ttl: float | timedelta | None = None
     vary: Iterable[str] = ()
+    ttl_from_response: bool = False
+    should_store: ShouldStore | None = None
     templates: tuple[TagTemplate, ...] = field(init=False, repr=False, compare=False)
     lifetimes: Mapping[int, float] = field(init=False, repr=False, compare=False)
     stale_seconds: float = field(init=False, repr=False, compare=False)
@@ -207,6 +217,8 @@ class CachePolicy:
         put(self, "partition", tuple(c if k is None else k.dependency for c, k in zip(partition, keyed, strict=True)))
         put(self, "partition_keys", tuple(None if each is None else each.key for each in keyed))
         put(self, "vary", _field_names(self.vary))
+        flag(self.ttl_from_response, "ttl_from_response")
+        put(self, "should_store", checked_predicate(self.should_store))
         put(self, "guards", _dependencies(self.guarded_by, "guarded_by"))
         shared: Any = self.shared
         # By identity: 1 equals True, and is nobody's word.

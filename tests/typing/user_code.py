@@ -20,6 +20,7 @@ from fastapi_cacheinval import (
     HTTPCache,
     PartitionBy,
     Receipt,
+    ResponseToStore,
     WarmReport,
     WarmResult,
     cached,
@@ -71,6 +72,14 @@ app.add_middleware(CacheMiddleware, cache=cache, honour_headers=False, front=Tru
 wrapped: ASGIApp = CacheMiddleware(app)
 wrapped = CacheMiddleware(app, cache, emit_cache_status=False)
 
+
+def is_whole(response: ResponseToStore) -> bool:
+    """A predicate over a response."""
+    assert_type(response.header("x-partial"), str | None)
+    return response.status == 200 and bool(response.body)
+
+
+DECIDED = CachePolicy(ttl=60, ttl_from_response=True, should_store=is_whole)
 CATALOGUE = CachePolicy(ttl=300, stale_while_revalidate=3600, stale_if_error=86400)
 LONG = CachePolicy(ttl=timedelta(days=2), tags=["products"], statuses={200: 60, 404: 5}, jitter=0, early_refresh=0)
 
