@@ -20,6 +20,8 @@ from fastapi_cacheinval.ports.clock import Clock
 __all__ = ["Runtime", "Runtimes", "runtime_here"]
 
 _MOST_PAUSES = 10_000
+# Pauses of clients' forwards are others than those of refreshes, which a refusal begins as well.
+_FORWARD = b"forward "
 # Real seconds that a cancelled refresh has to clean up after itself.
 _LAST_WORD = 1.0
 
@@ -97,6 +99,18 @@ class Runtime:
         self._back_offs.move_to_end(key)
         if len(self._back_offs) > _MOST_PAUSES:
             self._back_offs.popitem(last=False)
+
+    def forward_failed(self, stored: StoredResponse, retry_after: float | None) -> None:
+        """A client's forward failed and a stale response stood in for it: answer with that for a while, as a pause.
+
+        `retry_after` is in seconds; what one caller alone was told is not for the others.
+        """
+        self.back_off(_FORWARD + stored.key, stored, retry_after if stored.front else None, NOBODY)
+
+    def forwards_pause(self, stored: StoredResponse) -> bool:
+        """Whether a forward in place of this stale response failed a moment ago."""
+        back_off = self._back_offs.get(_FORWARD + stored.key)
+        return back_off is not None and not may_try(back_off, stored, self._clock.now(), NOBODY)
 
     def refresh(
         self,

@@ -22,7 +22,7 @@ from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, FillRules, Form, Freshen, Keep, Refuse
 from fastapi_cacheinval.framework.keeping import INCOMPLETE, RAISED, Keeping
 from fastapi_cacheinval.framework.pump import Pump
-from fastapi_cacheinval.grammar.fields import lower_names
+from fastapi_cacheinval.grammar.fields import RawHeaders, lower_names
 
 __all__ = ["Fill"]
 
@@ -83,7 +83,7 @@ class Fill:
                 self._keeping.begin(start)
             case Cover(stored):
                 self._keeping.lose(status)
-                await self._stand_in(stored, status)
+                await self._stand_in(stored, status, headers)
             case Contradict():
                 self._contradicted = True
                 self._keeping.leave_open()
@@ -210,8 +210,9 @@ class Fill:
         self._keeping.refuse()
         self._held.close()
 
-    async def _stand_in(self, stale: StoredResponse, status: int) -> None:
+    async def _stand_in(self, stale: StoredResponse, status: int, headers: RawHeaders = ()) -> None:
         """Answer with a stale response, and drop what else the app sends."""
+        self._keeping.stood_in(stale, status, headers)
         exchange, engine = self._exchange, self._exchange.app_context.engine
         self._rest = nowhere
         self._stood_in = True

@@ -13,6 +13,8 @@ from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import FillRules, Made, Refuse
+from fastapi_cacheinval.grammar.fields import RawHeaders, values
+from fastapi_cacheinval.grammar.retry_after import parse_retry_after
 from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["INCOMPLETE", "RAISED", "Keeping"]
@@ -143,6 +145,12 @@ class Keeping:
         """What may stand in for this forward, should it fail."""
         stale = self._go.stale
         return stale if stale is not None and self._rules.stands_in(stale) else None
+
+    def stood_in(self, stale: StoredResponse, status: int, headers: RawHeaders) -> None:
+        """A stale response has stood in for an answer of this status: after an error others do so for a while."""
+        if status >= 500 and self._exchange.refresh is None:
+            after = parse_retry_after(values(headers, b"retry-after"), self.clock.wall())
+            self._exchange.runtime.forward_failed(stale, after)
 
     # -- a client that leaves -------------------------------------------------------------------
 
