@@ -30,6 +30,7 @@ NAMES = {
     "propagation": "bench.propagation",
     "replicas": "bench.replicas",
     "sources": "bench.sources",
+    "load": "bench.load",
 }
 
 

@@ -21,6 +21,8 @@ from fastapi_cacheinval.errors import (
     ConfigurationError,
     MiddlewareMissing,
     PurgeNotDelivered,
+    RefusedRoute,
+    RefusedRoutes,
     ReplicasUnknown,
     UnknownRoute,
 )
@@ -43,6 +45,8 @@ __all__ = [
     "PartitionBy",
     "PurgeNotDelivered",
     "Receipt",
+    "RefusedRoute",
+    "RefusedRoutes",
     "ReplicasUnknown",
     "ResponseToStore",
     "SourceState",

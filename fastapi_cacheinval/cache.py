@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from fastapi_cacheinval.connections.urls import Connect, by_client, by_url
-from fastapi_cacheinval.core.checks import called, flag, flag_of_environment, refuse_to_set
+from fastapi_cacheinval.core.checks import Wait, called, flag, flag_of_environment, refuse_to_set
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.core.tags import ALL, path_tag
@@ -20,12 +20,11 @@ from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.listeners import Listener, Observer
 from fastapi_cacheinval.engine.of_routes import OfRoutes
 from fastapi_cacheinval.engine.settings import Options, Settings
+from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.tracing import OpenSpan
 
 __all__ = ["HTTPCache", "Listener", "internals_of"]
-
-Wait = Literal["all"] | None
 
 _ENVIRONMENT = "CACHEINVAL_ENABLED"
 
@@ -45,6 +44,18 @@ class HTTPCache(OfRoutes):
     _parts: ClassVar[type[Internals]] = Internals
 
     # -- make -----------------------------------------------------------------------------------
+
+    if not TYPE_CHECKING:
+        # Type checkers refuse it by the signature of `__init__`.
+        def __new__(cls, *given: object, **_options: object) -> Self:
+            """Refuse what belongs into `from_url` or `from_client`; a URL is not repeated, for its password."""
+            if given:
+                url = isinstance(given[0], str)
+                raise ConfigurationError(
+                    f"HTTPCache() takes settings by name, not a {'URL' if url else type(given[0]).__name__}. Write "
+                    f"HTTPCache.from_{'url' if url else 'client'}(...)."
+                )
+            return super().__new__(cls)
 
     def __init__(self, *, clock: Clock | None = None, enabled: bool = True, **options: Unpack[Options]) -> None:
         self._make(None, clock, Settings.of(options), enabled=enabled)
@@ -97,7 +108,8 @@ class HTTPCache(OfRoutes):
             object.__setattr__(self, name, value)
             return
         known = {each for each in (*dir(type(self)), *Options.__annotations__) if not each.startswith("_")}
-        refuse_to_set(name, known, anything=type(self) is HTTPCache)
+        method = callable(getattr(type(self), name, None))
+        refuse_to_set(name, known, method=method, anything=type(self) is HTTPCache)
         object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
@@ -169,16 +181,16 @@ class HTTPCache(OfRoutes):
     ) -> Receipt:
         """Purge every stored response that carries one of the tags; a soft purge makes them stale.
 
-        It has its number, and this replica obeys it, when the call returns. Tags may carry a
-        client's data: they are normalised and never raise; without any tag left nothing is purged
-        but the receipt still has the log's last number. More than 8,000 tags, or 512 KiB of them, purge everything,
-        and the receipt says so. `wait="all"` also waits for every replica; one that is
-        out of touch is not waited for, and keeps to `staleness_bound`. `causes` are the W3C Trace Context fields
-        (`traceparent`, `tracestate`) of what led to it elsewhere: its span links to them.
+        It has its number, and this replica obeys it, when the call returns. Tags may carry a client's data: they are
+        normalised and never raise. Without any tag left nothing is purged, but the receipt still has the log's last
+        number. Up to 100,000 tags and 4 MiB of them are one purge, in as many lines of the log as it takes; more purge
+        everything, and the receipt says so. `wait="all"` also waits for every replica; one that is out of touch is not
+        waited for, and keeps to `staleness_bound`. `causes` are the W3C Trace Context fields (`traceparent`,
+        `tracestate`) of what led to it elsewhere: its span links to them.
         """
         flag(soft, "soft")
         core = self._core
-        return await core.purger.purge(core.normalised(tags), soft=soft, wait=wait, causes=core.linked(causes))
+        return await core.purger.purge(await core.named(tags), soft=soft, wait=wait, causes=core.linked(causes))
 
     async def invalidate_url(self, path: str, *, soft: bool = False, wait: Wait = None) -> Receipt:
         """Purge what is stored of a path or URL: all queries, variants and hosts; a query or host in it is ignored.
@@ -197,17 +209,17 @@ class HTTPCache(OfRoutes):
         return await self._core.purge((ALL,), soft=soft, wait=wait)
 
     def invalidate_sync(
-        self, *tags: str, soft: bool = False, everything: bool = False, timeout: float = 5.0
+        self, *tags: str, soft: bool = False, everything: bool = False, timeout: float = 5.0, wait: Wait = None
     ) -> Receipt:
         """`invalidate`, or `clear` for `everything`, for plain functions and threads.
 
-        Raises `CacheNotRunning` on the loop's own thread. `timeout` is seconds to wait for its number; `TimeoutError`
-        past it, and the purge goes on.
+        Raises `CacheNotRunning` on the loop's own thread. `timeout` is seconds to wait for its number, and with
+        `wait="all"` for every replica; `TimeoutError` past it, and the purge goes on.
         """
         flag(soft, "soft")
         if flag(everything, "everything"):
-            return self._core.purger.in_thread(lambda: self.clear(soft=soft), timeout)
-        return self._core.purger.in_thread(lambda: self.invalidate(*tags, soft=soft), timeout)
+            return self._core.purger.in_thread(lambda: self.clear(soft=soft, wait=wait), timeout)
+        return self._core.purger.in_thread(lambda: self.invalidate(*tags, soft=soft, wait=wait), timeout)
 
     def invalidate_soon(self, *tags: str, soft: bool = False, everything: bool = False) -> None:
         """`invalidate`, or `clear` for `everything`, for plain functions on the event loop's own thread.
@@ -218,8 +230,7 @@ class HTTPCache(OfRoutes):
         the purge queued. Raises `CacheNotRunning` where the cache has not been started on the running loop.
         """
         flag(soft, "soft")
-        named = (ALL,) if flag(everything, "everything") else self._core.normalised(tags)
-        self._core.purger.soon(named, soft=soft)
+        self._core.purge_soon(tags, soft=soft, everything=flag(everything, "everything"))
 
     async def deliver(
         self,
@@ -234,7 +245,7 @@ class HTTPCache(OfRoutes):
         `CacheNotRunning` where the cache has not been started on this loop.
         """
         flag(soft, "soft")
-        named = (ALL,) if flag(everything, "everything") else self._core.normalised(tags)
+        named = await self._core.named(tags, everything=flag(everything, "everything"))
         return await self._core.purger.deliver(named, soft=soft, causes=self._core.linked(causes))
 
     async def applied_everywhere(self, receipt: Receipt) -> Receipt:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Protocol, Unpack, cast
+from typing import Annotated, Any, NoReturn, Protocol, Unpack, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, params
 from fastapi.requests import HTTPConnection
 
-from fastapi_cacheinval.core.checks import flag
+from fastapi_cacheinval.core.checks import Wait, flag, waits
 from fastapi_cacheinval.core.partition_by import UnusableKey
 from fastapi_cacheinval.core.policy import CachePolicy, PolicyFields
 from fastapi_cacheinval.core.tags import TagTemplate
@@ -69,9 +69,13 @@ def _key_of(key: Callable[[Any], object] | None, value: object) -> object:
     if key is None:
         return value
     try:
-        return key(value)
+        found = key(value)
     except Exception as error:  # noqa: BLE001 - the author's function, which the route can do without
         return UnusableKey(error)
+    if inspect.iscoroutine(found):
+        # It is no part of a key, and nobody awaits it.
+        found.close()
+    return found
 
 
 class Cached:
@@ -113,7 +117,8 @@ class Cached:
             if not self._warned:
                 self._warned = True
                 logger.warning(
-                    "%s declares cached(), but the request did not pass a CacheMiddleware: nothing is cached",
+                    "%s declares cached(), but the request did not pass a CacheMiddleware: nothing is cached. Add it: "
+                    "app.add_middleware(CacheMiddleware, cache=cache).",
                     connection.url.path,
                 )
             return
@@ -128,14 +133,16 @@ class Invalidates:
     It is inert on a WebSocket.
     """
 
-    def __init__(self, templates: Iterable[str], *, soft: bool, paths: bool = True) -> None:
+    def __init__(self, templates: Iterable[str], *, soft: bool, paths: bool = True, wait: Wait = None) -> None:
         self.templates = tuple(TagTemplate.parse(text) for text in templates)
         self.soft = soft
         self.paths = paths
+        self.waits = waits(wait)
 
     def __repr__(self) -> str:
         given = [repr(template.text) for template in self.templates]
         given += ["paths=False"] if not self.paths else []
+        given += ['wait="all"'] if self.waits else []
         return f"invalidates({', '.join(given)})"
 
     async def __call__(self, connection: HTTPConnection) -> None:
@@ -157,27 +164,62 @@ class InvalidatesNothing:
         """Nothing to do at request time."""
 
 
+class _Declared(params.Depends):
+    """What `cached()` and the others give: a `Depends` that says what to write where it is put in a wrong place."""
+
+    def _refuse(self, instead: str) -> NoReturn:
+        declared = self.dependency
+        name = "cached(...)" if isinstance(declared, Cached) else "invalidates(...)"
+        raise ConfigurationError(
+            instead.format("invalidates_nothing()" if isinstance(declared, InvalidatesNothing) else name)
+        )
+
+    def __call__(self, *_given: object, **_named: object) -> NoReturn:
+        self._refuse("{0} is no decorator. Write it into the route: @app.get(..., dependencies=[{0}]).")
+
+    def __iter__(self) -> NoReturn:
+        self._refuse("dependencies is a list: write dependencies=[{0}], not dependencies={0}.")
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        # Asked by `Depends(...)` of what it is given.
+        self._refuse("{0} is a dependency already: write dependencies=[{0}], not Depends({0}).")
+
+
+def _refuse_a_function(given: object, name: str) -> None:
+    """Refuse the use as a decorator without parentheses."""
+    if inspect.isroutine(given) or inspect.isclass(given):
+        raise ConfigurationError(
+            f"{name} is no decorator. Write it into the route: @app.get(..., dependencies=[{name}(...)])."
+        )
+
+
 def cached(policy: CachePolicy | None = None, /, **fields: Unpack[PolicyFields]) -> Any:
     """Declare a cache policy for what is below: an app, a router, an include or a route.
 
     The fields replace the policy's, but `tags` unite; the innermost `cached()` wins, and
     `cached(ttl=0)` switches an inherited one off. Raises `ConfigurationError` for a bad field.
     """
-    return Depends(Cached(CachePolicy.build(policy, fields)))
+    _refuse_a_function(policy, "cached")
+    return _Declared(Cached(CachePolicy.build(policy, fields)))
 
 
-def invalidates(*tag_templates: str, soft: bool = False, paths: bool = True) -> Any:
+def invalidates(*tag_templates: str, soft: bool = False, paths: bool = True, wait: Wait = None) -> Any:
     """Declare what a mutating route purges when its handler ran and ended without an error; all that apply unite.
 
     `soft=True` makes stored responses stale instead of unusable. `paths=False` purges no path for the route: neither
-    the target and its parent collection nor `Location`; one of those that apply is enough. Raises `ConfigurationError`
-    for a template that is not a tag, for no template at all without `paths=False`, and for a switch that is not a bool.
+    the target and its parent collection nor `Location`; one of those that apply is enough. `wait="all"` sends the
+    response when every replica has applied the purge, or cannot serve what it names any more; one is enough here too.
+    Raises `ConfigurationError` for a template that is not a tag, for no template at all without `paths=False`, and for
+    a switch that is not a bool.
     """
     flag(soft, "soft")
     flag(paths, "paths")
+    for each in tag_templates:
+        _refuse_a_function(each, "invalidates")
     if not tag_templates and paths:
         raise ConfigurationError("invalidates() needs at least one tag: the target path is purged without it.")
-    return Depends(Invalidates(tag_templates, soft=soft, paths=paths))
+    return _Declared(Invalidates(tag_templates, soft=soft, paths=paths, wait=wait))
 
 
 def invalidates_nothing() -> Any:
@@ -188,7 +230,7 @@ def invalidates_nothing() -> Any:
     route are a `ConfigurationError` at start-up. What code says that it has committed (`purge_with_request`, the
     integrations) is purged all the same.
     """
-    return Depends(InvalidatesNothing())
+    return _Declared(InvalidatesNothing())
 
 
 async def collected_tags(connection: HTTPConnection) -> Tags:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 __all__ = [
     "CacheNotRunning",
@@ -12,6 +13,8 @@ __all__ = [
     "LogUnavailable",
     "MiddlewareMissing",
     "PurgeNotDelivered",
+    "RefusedRoute",
+    "RefusedRoutes",
     "ReplicasUnknown",
     "SettingIsFixed",
     "TierUnavailable",
@@ -43,49 +46,108 @@ class SettingIsFixed(ConfigurationError, AttributeError):
     """An attribute was assigned that cannot be set, or that there is none of; nothing has changed."""
 
 
-_HANDLER_READS = (
-    " No dependency covers what the handler reads itself: move that into a dependency and name it, or, in place "
-    "of the raw request, declare the parameters that the handler needs."
+class RefusedRoute(ConfigurationError):
+    """A route that cannot do what it declares; the app does not start.
+
+    `route` is its path, `cause` what is wrong, `cure` what to write. `trails` are the ways through its dependency tree
+    from the handler to what causes it, each as `read_cart → current_user → OAuth2PasswordBearer`. `told` is the
+    message; without it the message is made of the others.
+    """
+
+    def __init__(
+        self, route: str, cause: str, cure: str = "", *, trails: tuple[str, ...] = (), told: str | None = None
+    ) -> None:
+        self.route = route
+        self.cause = cause
+        self.cure = cure
+        self.trails = trails
+        super().__init__(f"{route}: {cause} {cure}".rstrip() if told is None else told)
+
+
+_WAYS = (
+    "partition_by keeps one stored response per value of a dependency. guarded_by runs a dependency on every request, "
+    "and all who pass share the response. With shared=True a hit runs none of them: it is no way out where one of them "
+    "checks who asks."
 )
 
 
-_ROUTE_READS = (
-    " No dependency covers what the route itself is handed: only shared=True helps, or a plain route. Code that is to "
-    "run around several routes can be a middleware, whose changes go to their own caller alone."
-)
-
-
-_LOOKS_LIKE_A_CREDENTIAL = re.compile(r"the handler .*\bHeader\(\) .*\((\S+) looks like a credential\)")
-_NO_CREDENTIAL = (
-    " If a Header() with such a name holds no credential, say so: cached(..., vary={}) keeps one stored response per "
-    "value, and a hit skips what the handler does with it."
-)
-
-
-class CallerDependentRoute(ConfigurationError):
+class CallerDependentRoute(RefusedRoute):
     """A cached route whose answer may depend on who asks, under a policy that does not say how.
 
     `route` is its path, `parameters` what reads the caller, each as `where: what`. `advice` says why the covers that
-    are given fall short, and which line works.
+    are given fall short, and which line works. `trails` are the ways from the handler to what reads the caller.
     """
 
-    def __init__(self, route: str, parameters: tuple[str, ...], advice: str = "") -> None:
-        self.route = route
+    def __init__(self, route: str, parameters: tuple[str, ...], advice: str = "", trails: tuple[str, ...] = ()) -> None:
         self.parameters = parameters
         self.advice = advice
         reads = "; ".join(parameters)
-        varied = [found[1] for each in parameters if (found := _LOOKS_LIKE_A_CREDENTIAL.match(each))]
+        by = f" (by {'; '.join(trails)})" if trails else ""
         super().__init__(
-            f"The cached route {route} may answer each caller differently: {reads}. "
-            "Choose one of three ways out: partition_by=<the dependency> keeps one stored response "
-            "per value of it; guarded_by=<the dependency> runs it on every request and shares the "
-            "response among all who pass; shared=True is your word that the response is the same "
-            "for all and that these dependencies need not run on a hit."
-            + (f" {advice}" if advice else "")
-            + (_HANDLER_READS if any(each.startswith("the handler ") for each in parameters) else "")
-            + (_NO_CREDENTIAL.format(varied) if varied else "")
-            + (_ROUTE_READS if any(each.startswith("the route: ") for each in parameters) else "")
+            route,
+            # Routes whose handlers read the same have one cause.
+            "; ".join(dict.fromkeys(re.sub(r"^the handler .*?: ", "the handler: ", each) for each in parameters)),
+            advice,
+            trails=trails,
+            told=f"The cached route {route} may answer each caller differently: {reads}{by}. {_WAYS} {advice}".rstrip(),
         )
+
+
+class RefusedRoutes(RefusedRoute):
+    """Everything that keeps an app from starting, at once: the message groups it by cause, and `errors` has each.
+
+    The errors stand in the order in which the routes are matched; the other attributes are those of the first one.
+    """
+
+    errors: tuple[ConfigurationError, ...]
+
+    @staticmethod
+    def of(errors: Sequence[ConfigurationError]) -> ConfigurationError:
+        """The error to raise: the only one as it is, several in one.
+
+        Several are a `CallerDependentRoute` as well where the first one is.
+        """
+        if len(errors) == 1:
+            return errors[0]
+        first = errors[0]
+        if isinstance(first, CallerDependentRoute):
+            return _CallerDependentRoutes(tuple(errors), first)
+        return RefusedRoutes(tuple(errors))
+
+    def __init__(self, errors: tuple[ConfigurationError, ...]) -> None:
+        first = errors[0]
+        self.errors = errors
+        of = first if isinstance(first, RefusedRoute) else RefusedRoute("", str(first))
+        # By name: a subclass has another parent between.
+        RefusedRoute.__init__(self, of.route, of.cause, of.cure, trails=of.trails, told=_grouped(errors))
+
+
+class _CallerDependentRoutes(RefusedRoutes, CallerDependentRoute):
+    """Several, of which the first is caller-dependent."""
+
+    def __init__(self, errors: tuple[ConfigurationError, ...], first: CallerDependentRoute) -> None:
+        RefusedRoutes.__init__(self, errors)
+        self.parameters = first.parameters
+        self.advice = first.advice
+
+
+def _grouped(errors: Sequence[ConfigurationError]) -> str:
+    """All errors in one text: each cause once, with the routes that have it and the line to write."""
+    causes: dict[tuple[str, str], list[ConfigurationError]] = {}
+    for error in errors:
+        key = (error.cause, error.cure) if isinstance(error, RefusedRoute) else (str(error), "")
+        causes.setdefault(key, []).append(error)
+    routes = {error.route for error in errors if isinstance(error, RefusedRoute)}
+    lines = [f"The app does not start: {len(routes)} routes cannot be what they declare, for {len(causes)} cause(s)."]
+    if any(isinstance(error, CallerDependentRoute) for error in errors):
+        lines.append(f"Cached routes may answer each caller differently. {_WAYS}")
+    for number, ((cause, cure), found) in enumerate(causes.items(), 1):
+        lines += ["", f"{number}. {cause}"]
+        for error in found:
+            if isinstance(error, RefusedRoute):
+                lines += [f"   {error.route}: {trail}" for trail in error.trails] or [f"   {error.route}"]
+        lines += [f"   {cure}"] if cure else []
+    return "\n".join(lines)
 
 
 class MiddlewareMissing(ConfigurationError):

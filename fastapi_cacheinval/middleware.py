@@ -71,9 +71,13 @@ class CacheMiddleware:
             flag(front, "front, where it is given,")
         flag(emit_surrogate_key, "emit_surrogate_key")
         flag(emit_cache_status, "emit_cache_status")
-        self.app = app
         self.cache = HTTPCache() if cache is None else cache
+        self._own_cache = cache is None
         self._core = core = internals_of(self.cache)
+        # A cache that nobody else knows is purged by nobody.
+        self._given = cache is not None
+        # The caches of middlewares that requests have come through before.
+        self._outer: list[HTTPCache] = []
         self._app_context = AppContext(
             app,
             core,
@@ -101,6 +105,15 @@ class CacheMiddleware:
         # Kept here: the cache knows it as long as the middleware lives.
         self._served: Served | None = None
         self._looked_at = _LOOKED_AT | {TOKEN_FIELD} if engine.settings.read_your_writes else _LOOKED_AT
+
+    @property
+    def app(self) -> ASGIApp:
+        """What requests go on to. When another app is set here, it is looked at before anything is handed out."""
+        return self._app_context.app
+
+    @app.setter
+    def app(self, app: ASGIApp) -> None:
+        self._app_context.replace(app)
 
     def __repr__(self) -> str:
         return f"<CacheMiddleware {self.cache!r}>"
@@ -185,7 +198,10 @@ class CacheMiddleware:
         self._watched = app_context.observed or self._downstream is not None
         if not app_context.prepared:
             app_context.prepare(scope)
-            if app_context.error is not None:
+            if self._own_cache:
+                self._core.neighbour.made_for_an_app()
+            # To a lifespan the server says it.
+            if app_context.error is not None and scope["type"] != "lifespan":
                 logger.error("%s", app_context.error)
             else:
                 self._served = Served(app_context, scope)
@@ -199,7 +215,25 @@ class CacheMiddleware:
             return
         if scope["type"] == "websocket" and (self._app_context.ready or self._prepare(scope) is None):
             self._app_context.table.meet_websocket()
+        if SCOPE_KEY in scope:
+            self._within(scope[SCOPE_KEY])
         await self.app(scope, receive, send)
+
+    def _within(self, outer: Any) -> None:
+        """A request comes from another middleware, whose cache keeps what this app answers; `outer` stands for it."""
+        cache = outer.cache if isinstance(outer, CacheMiddleware) else outer.face
+        if cache is self.cache or not isinstance(cache, HTTPCache) or cache in self._outer:
+            return
+        self._outer.append(cache)
+        self._core.purger.pass_on_to(internals_of(cache).purger)
+        if self._given:
+            logger.warning(
+                "The app of the HTTPCache of namespace %r is also behind the CacheMiddleware of another HTTPCache, of "
+                "namespace %r, which keeps what is answered there. Purges that this process makes with the first are "
+                "made with the other as well; those of other processes are not. Give both the same HTTPCache.",
+                self.cache.settings.namespace,
+                cache.settings.namespace,
+            )
 
 
 passes_through(CacheMiddleware)

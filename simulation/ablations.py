@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
-from fastapi_cacheinval.core.replica import LogEntry, Next, Page, Replica, Reply, Term
+from fastapi_cacheinval.core.log_types import LogEntry, Missed, Page, Reply, Term
+from fastapi_cacheinval.core.replica import Next, Replica
 from fastapi_cacheinval.core.stored import Stamp
 
 __all__ = ["ABLATIONS", "WHOLE", "Ablation"]
@@ -29,6 +30,7 @@ class Ablation:
     waiters_check: bool = True
     refusal: bool = True
     deletes: bool = False
+    whole: bool = True
 
 
 class NoLease(Replica):
@@ -62,6 +64,17 @@ class LeaseFromMessages(Replica):
         return super().apply_message(line, now)
 
 
+class LeaseFromAnyPage(Replica):
+    """Takes a lease although there is more to read."""
+
+    __slots__ = ()
+
+    def apply_reply(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
+        if isinstance(reply, Missed):
+            reply = replace(reply, more=False)
+        return super().apply_reply(reply, sent, now, lease=lease)
+
+
 class GapsDoNotMatter(Replica):
     """Applies what comes, whatever is missing before it."""
 
@@ -92,7 +105,7 @@ class OneRegister(Replica):
         super()._apply(line, now)
         for tag in line.tags:
             if line.soft and tag in self.cells:
-                self.cells[tag].hard = -1
+                self.cells[tag] = (-1, *self.cells[tag][1:])
 
 
 class NoFences(Replica):
@@ -145,14 +158,17 @@ class NoStamps(Replica):
 
 _LOSING_SERVERS = {"server_rate": 0.4, "relapses": 0.8, "processes": 5}
 _LATE_REPLIES = {
-    "slow": 0.3,
+    "slow": 0.5,
     "late_replies": True,
-    "server_rate": 1.0,
-    "relapses": 0.9,
+    "server_rate": 2.0,
+    "relapses": 1.0,
     "processes": 4,
     "mutation_rate": 4.0,
     "read_rate": 20.0,
     "apart": True,
+    "line_tags": 1000,
+    "most_bytes": 100_000,
+    "page_bytes": 1000,
 }
 _NEWCOMERS = {
     "crash_rate": 0.2,
@@ -166,14 +182,19 @@ _NEWCOMERS = {
     "most_cells": 1000,
 }
 
+_PAGES = {"page_bytes": 1, "most_lines": 1000, "most_bytes": 100_000, "message_loss": 0.5, "mutation_rate": 8.0}
+_PIECES = {"line_tags": 1, "mutation_rate": 8.0, "command_loss": 0.0, "slow": 0.3}
+
 WHOLE = Ablation("the whole protocol")
 
 ABLATIONS = (
     Ablation("no nonce", harsh=_LOSING_SERVERS, seed=10, nonces=False),
     Ablation("no lease", NoLease),
     Ablation("lease from the reply's arrival", LeaseFromReceipt, harsh={"slow": 0.1, "stall_rate": 0.1}, seed=15),
-    Ablation("old replies open terms", AnyReply, harsh=_LATE_REPLIES, seed=119),
+    Ablation("old replies open terms", AnyReply, harsh=_LATE_REPLIES),
     Ablation("lease from messages", LeaseFromMessages),
+    Ablation("lease from any page", LeaseFromAnyPage, harsh=_PAGES),
+    Ablation("done with a purge's first line", harsh=_PIECES, whole=False),
     Ablation("gaps do not matter", GapsDoNotMatter),
     Ablation("L2 without the lease", l2_under_lease=False),
     Ablation("one register for hard and soft", OneRegister),

@@ -8,7 +8,7 @@ from fastapi_cacheinval.core.replica import Ask, Current, Missed, Reply, Reset, 
 from simulation.node import REFUSED, Node, Refused, WrittenLine
 from simulation.plan import BOUND
 from simulation.response import Shared
-from simulation.server import LogServer, PageAnswer, Written
+from simulation.server import Answer, LogServer, PageAnswer, Written
 from simulation.truth import keys_of
 from simulation.world import World
 
@@ -27,13 +27,16 @@ class Cluster:
         self._fresh = 0
         self._nodes = 0
         self._busy = False
-        self.apart = Node("shard", LogServer("", self._line), {}) if world.plan.apart else None
-        self.primary = self._node(LogServer("", self._line), {})
+        self.apart = Node("shard", self._log(), {}) if world.plan.apart else None
+        self.primary = self._node(self._log(), {})
 
     def _node(self, log: LogServer, l2: dict[int, Shared]) -> Node:
         self._nodes += 1
         name = f"server{self._nodes}"
         return Node(name, log.copy(f"run{self._nodes}"), dict(l2))
+
+    def _log(self) -> LogServer:
+        return LogServer("", self._line, lambda _: 1)
 
     def _line(self, written: Written) -> WrittenLine:
         tags, soft, prompt = written.payload
@@ -46,8 +49,8 @@ class Cluster:
 
     def script(
         self, node: Node, who: str, ask: Ask, purge: tuple[tuple[str, ...], bool, bool] | None
-    ) -> tuple[Reply, float] | Refused:
-        """Heartbeat or purge: the reply, and when it was given in truth; a full or lonely server refuses both."""
+    ) -> tuple[Reply, WrittenLine | None] | Refused:
+        """Heartbeat or purge: the reply, and the line that was written; a full or lonely server refuses both."""
         world = self.world
         now, plan = world.now, world.plan
         if now >= node.refuses_from or now < node.full_until:
@@ -67,6 +70,8 @@ class Cluster:
             fresh=f"n{self._fresh}" if world.ablation.nonces else "",
             bound=int(BOUND * _MICROS),
             most_lines=plan.most_lines,
+            most_bytes=plan.most_bytes,
+            page_bytes=plan.page_bytes,
             most_tags=plan.most_tags,
             life=int(plan.ttl + plan.stale_while_revalidate) + 1,
             soft=soft,
@@ -77,9 +82,12 @@ class Cluster:
             world.counts["terms opened"] += 1
             if world.trace is not None:
                 world.tell(node.name, f"opens term {answer.term} {answer.term_nonce} for {who}, who read {ask}")
-        if purge is not None:
-            self._written(node, log.published, who)
-        return self._reply(answer.verdict, Term(answer.term, answer.term_nonce), answer), now
+        line: WrittenLine | None = log.published
+        if line is not None:
+            self._written(node, line, who)
+        if answer.more:
+            world.counts["replies with more to read"] += 1
+        return self._reply(Term(answer.term, answer.term_nonce), answer, line), line
 
     def l2_get(self, node: Node, key: int) -> Shared | None:
         """What is stored under a key."""
@@ -93,12 +101,12 @@ class Cluster:
         return None
 
     @staticmethod
-    def _reply(verdict: int, term: Term, answer: Any) -> Reply:
-        if verdict == 0:
-            return Current(term)
-        if verdict == 1:
-            return Missed(term, answer.missed)
-        return Reset(term, answer.seq, answer.nonce)
+    def _reply(term: Term, answer: Answer, line: WrittenLine | None) -> Reply:
+        if answer.verdict == 2:
+            return Reset(term, answer.seq, answer.nonce)
+        own = () if line is None or answer.more else (line,)
+        missed = (*answer.missed, *own)
+        return Missed(term, missed, more=answer.more) if missed else Current(term)
 
     def _written(self, node: Node, line: WrittenLine, who: str) -> None:
         world = self.world
@@ -141,7 +149,7 @@ class Cluster:
         self._busy = True
         draws, world, node = self.world.draws, self.world, self.primary
         kept = draws.pick("empty", "rolled back", "whole")
-        log, l2 = LogServer("", self._line), {}
+        log, l2 = self._log(), {}
         lag = 0.0
         if kept == "rolled back":
             log, l2, lag = node.log.copy(""), dict(node.l2), draws.between(0.0, 3.0)

@@ -61,12 +61,15 @@ class Plan:
         "fill_seconds",
         "full_rate",
         "late_replies",
+        "line_tags",
         "message_loss",
+        "most_bytes",
         "most_cells",
         "most_entries",
         "most_lines",
         "most_tags",
         "mutation_rate",
+        "page_bytes",
         "page_limit",
         "pause_rate",
         "processes",
@@ -124,3 +127,8 @@ class Plan:
         self.most_cells = pick(5, 1000, 1000)
         self.most_entries = pick(2, 1000)
         self.page_limit = pick(3, 100)
+        # A purge of more tags than this is several lines; the log, and a page of it, by size, where each line is 1.
+        pick = Draws(-1 - seed).pick
+        self.line_tags = pick(1, 2, 1000)
+        self.most_bytes = pick(8, 40, 100_000)
+        self.page_bytes = pick(1, 3, 1000)

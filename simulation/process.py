@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.core.tags import ALL
+from simulation.fencing import Purge
+from simulation.node import WrittenLine
 from simulation.plan import KEYS
 from simulation.reader import Reader
-from simulation.shell import Purge
 from simulation.truth import TAGS
 from simulation.world import World
 
@@ -93,7 +93,7 @@ class Process(Reader):
         self.purge(Purge(mutation.tags, self._released, self._released))
         world.push(world.now + world.draws.about(0.3), self, self._commit, mutation)
 
-    def _released(self, written: float = 0.0) -> None:
+    def _released(self, lines: tuple[WrittenLine, ...] = ()) -> None:
         """The commit is still to come, so nothing has been promised yet."""
 
     def _commit(self, mutation: Mutation) -> None:
@@ -103,17 +103,17 @@ class Process(Reader):
         if world.trace is not None:
             versions = ", ".join(f"{key} v{v}" for key, v in zip(mutation.keys, mutation.versions, strict=True))
             world.tell(self.name, f"commits {versions}, purges {' '.join(mutation.tags)}")
-        done, failed = partial(self._done, mutation), partial(self._queued, mutation)
+        done, failed = partial(self._purged, mutation), partial(self._queued, mutation)
         self.purge(Purge(mutation.tags, done, failed, soft=mutation.soft, prompt=mutation.wait))
 
-    def _done(self, mutation: Mutation, written: float) -> None:
+    def _purged(self, mutation: Mutation, lines: tuple[WrittenLine, ...]) -> None:
         world = self.world
         world.counts["purges done"] += 1
         if mutation.fence is not None:
             self.lift(mutation.fence)
         self._acknowledge(mutation, done=True)
         if mutation.wait:
-            self._wait(mutation, written, self.replica.term, self.replica.applied)
+            self._wait(lines)
 
     def _queued(self, mutation: Mutation) -> None:
         earlier = mutation.fence
@@ -140,19 +140,18 @@ class Process(Reader):
             self.read(key, 1)
             world.push(world.now + world.draws.about(0.005), self, self.read, key, 1)
 
-    def _wait(self, mutation: Mutation, written: float, term: Term, seq: int) -> None:
-        context = (mutation, written, term, seq)
-        self.request(self.world.cluster.wait, (term, seq), self._waited, self._not_waited, context)
+    def _wait(self, lines: tuple[WrittenLine, ...]) -> None:
+        asked = (lines[-1].term, lines[-1].seq)
+        self.request(self.world.cluster.wait, asked, self._waited, self._not_waited, (lines,))
 
-    def _waited(
-        self, result: tuple[int, int], sent: float, mutation: Mutation, written: float, term: Term, seq: int
-    ) -> None:
+    def _waited(self, result: tuple[int, int], sent: float, lines: tuple[WrittenLine, ...]) -> None:
         world = self.world
         if result[0] == 0:
             world.counts["waits for every replica"] += 1
-            world.truth.read_everywhere(mutation.tags, written, world.now)
-        elif world.now < written + 3.0:
-            world.push(world.now + 0.02, self, self._wait, mutation, written, term, seq)
+            for line in lines:
+                world.truth.read_everywhere(line.tags, line.written, world.now)
+        elif world.now < lines[-1].written + 3.0:
+            world.push(world.now + 0.02, self, self._wait, lines)
 
-    def _not_waited(self, mutation: Mutation, written: float, term: Term, seq: int) -> None:
+    def _not_waited(self, lines: tuple[WrittenLine, ...]) -> None:
         """Nobody was told anything."""

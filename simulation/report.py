@@ -32,12 +32,15 @@ FAULTS = (
     "messages late",
     "messages lost",
     "messages out of order",
+    "own lines read later",
     "partitions",
     "pauses",
     "purges of everything",
+    "purges of several lines",
     "purges queued",
     "relapses",
     "replies lost",
+    "replies with more to read",
     "requests doubled",
     "requests late",
     "requests lost",
@@ -63,7 +66,7 @@ the longest time from a purge to a read without it where the bound is {BOUND:g} 
 machine, its queue and the script: what changes them begins a new count. `+` is a commit with changes on it.
 """
 _PACKAGE = Path(__file__).parent.parent / "fastapi_cacheinval"
-_RULES = ("core/replica.py", "core/backlog.py", "bus/script.py")
+_RULES = ("core/replica.py", "core/fences.py", "core/backlog.py", "core/pieces.py", "bus/script.py")
 
 
 def least(seeds: int) -> int:

@@ -17,7 +17,10 @@ Member = tuple[bool, Any]
 
 
 class Answer(NamedTuple):
-    """The script's reply: 0 nothing new, 1 the missed messages, 2 start anew from `seq`."""
+    """The script's reply: 0 nothing new, 1 the missed messages, of which there are `more`, 2 start anew from `seq`.
+
+    The caller's own line is not among them.
+    """
 
     verdict: int
     term: int
@@ -26,6 +29,7 @@ class Answer(NamedTuple):
     nonce: str
     at: int
     missed: tuple[Any, ...]
+    more: bool
 
 
 class PageAnswer(NamedTuple):
@@ -62,16 +66,23 @@ class State:
     life: int
     opened: int
     pruned: int
+    # The last lines of full eighths, and the size of what is in the next one.
+    eighths: tuple[int, ...] = ()
+    filled: int = 0
 
 
 class LogServer:
-    """One server's part of the log; `run` is its replication id, empty where the caller may not read it."""
+    """One server's part of the log; `run` is its replication id, empty where the caller may not read it.
 
-    __slots__ = ("acks", "acks_of", "base", "log", "message", "published", "run", "state", "tags", "tags_of")
+    `message` makes a message of a line, and `size` says how large one is.
+    """
 
-    def __init__(self, run: str, message: Callable[[Written], Any]) -> None:
+    __slots__ = ("acks", "acks_of", "base", "log", "message", "published", "run", "size", "state", "tags", "tags_of")
+
+    def __init__(self, run: str, message: Callable[[Written], Any], size: Callable[[Any], int] = len) -> None:
         self.run = run
         self.message = message
+        self.size = size
         self.published: Any = None
         self.state: State | None = None
         # The number before the first line that is kept, and the lines: nonce and message.
@@ -86,7 +97,7 @@ class LogServer:
 
     def copy(self, run: str) -> LogServer:
         """What another life of this server, or a server that replicates it, knows by now."""
-        twin = LogServer(run, self.message)
+        twin = LogServer(run, self.message, self.size)
         twin.state = None if self.state is None else replace(self.state)
         twin.base, twin.log = self.base, list(self.log)
         twin.tags, twin.tags_of = dict(self.tags), self.tags_of
@@ -118,6 +129,8 @@ class LogServer:
         fresh: str,
         bound: int,
         most_lines: int,
+        most_bytes: int,
+        page_bytes: int,
         most_tags: int,
         life: int,
         soft: bool = False,
@@ -137,28 +150,32 @@ class LogServer:
                 state.run = self.run
         ours = state.term == term and state.term_nonce == term_nonce
 
-        missed: tuple[Any, ...] = ()
-        complete = True
-        if ours and seq < state.seq:
-            read = seq - self.base
+        missed: list[Any] = []
+        complete, behind = True, max(0, state.seq - seq) if ours else 0
+        if behind:
+            read, size = seq - self.base, 0
             complete = len(self.log) > read and (read > 0 or (read == 0 and seq == 0))
-            if complete:
-                missed = tuple([message for _, message in self.log[read:]])
+            while complete and len(missed) < behind and size < page_bytes:
+                message = self.log[read + len(missed)][1]
+                missed.append(message)
+                size += self.size(message)
+        more = len(missed) < behind
 
         self.published = None
         if payload is not None:
-            missed = (*missed, self._append(state, now, most_lines, payload, fresh, [(soft, tag) for tag in tags]))
+            self._append(state, now, payload, fresh, [(soft, tag) for tag in tags])
+            self._trim(state, most_lines, most_bytes)
         if replica:
             self.acks[replica] = (seq if ours else -1, now, bound)
-        self._forget(state, now, most_tags, life, longest)
+        over = 0 if payload is None else len(self.tags) - most_tags
+        self._forget(state, now, over, life, longest)
         if now >= pruned + 10 * bound:
             state.pruned = now
             self.acks = {name: ack for name, ack in self.acks.items() if now <= ack[1] + 10 * ack[2]}
 
-        verdict = 2 if not ours or not complete else int(bool(missed))
-        return Answer(
-            verdict, state.term, state.term_nonce, state.seq, state.nonce, now, missed if verdict == 1 else ()
-        )
+        verdict = 2 if not ours or not complete or (more and not missed) else int(bool(missed))
+        given = tuple(missed) if verdict == 1 else ()
+        return Answer(verdict, state.term, state.term_nonce, state.seq, state.nonce, now, given, more)
 
     def _broken(self, term: int, term_nonce: str, seq: int, nonce: str) -> bool:
         state = self.state
@@ -184,24 +201,31 @@ class LogServer:
         self.state = State(term, fresh, 0, fresh, self.run, 0, 0, now, life, now, now)
         return self.state
 
-    def _append(self, state: State, now: int, most_lines: int, payload: Any, fresh: str, members: list[Member]) -> Any:
+    def _append(self, state: State, now: int, payload: Any, fresh: str, members: list[Member]) -> None:
         if not self.log:
             self.base = state.seq
         state.seq, state.nonce = state.seq + 1, fresh
         message = self.message(Written(state.term, state.term_nonce, state.seq, fresh, now, payload))
         self.log.append((fresh, message))
-        over = len(self.log) - most_lines
-        if over > 0:
-            del self.log[:over]
-            self.base += over
         for member in members:
             self.tags[member] = state.seq
         self.published = message
-        return message
 
-    def _forget(self, state: State, now: int, most_tags: int, life: int, longest: int) -> None:
+    def _trim(self, state: State, most_lines: int, most_bytes: int) -> None:
+        first = self.base + max(0, len(self.log) - most_lines)
+        state.filled += self.size(self.published)
+        if state.filled * 8 >= most_bytes:
+            state.eighths, state.filled = (*state.eighths, state.seq), 0
+            if len(state.eighths) == 8:
+                first = state.eighths[0]
+                state.eighths = state.eighths[1:]
+        over = first - self.base
+        if over > 0:
+            del self.log[:over]
+            self.base += over
+
+    def _forget(self, state: State, now: int, over: int, life: int, longest: int) -> None:
         state.life = max(life, state.life)
-        over = len(self.tags) - most_tags
         due = now >= state.marked + max(life, longest) * 1_000_000
         if over <= 0 and not due:
             return

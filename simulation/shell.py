@@ -1,49 +1,38 @@
 """The shell of a replica in the simulation: what it asks the log, when, and what it does with the answers.
 
 The rules are those of the real one: a heartbeat every third of the bound, at once where the state machine says so, on
-each subscription and after each reset; a purge is applied before it is acknowledged; one that fails is fenced, queued
-and retried; after a reset the log's purged tags are read page by page; what was purged of late is purged again in a
-new term.
+each subscription and after each reset; a purge is written line by line, and applied before it is acknowledged; one that
+fails is fenced, queued and retried; after a reset the log's purged tags are read page by page; what was purged of late
+is purged again in a new term.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from fastapi_cacheinval.bus.entries import decode_page
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
-from fastapi_cacheinval.core.replica import Current, Missed, Next, Page, Replica, Reply, Reset, Term
+from fastapi_cacheinval.core.log_types import Current, Missed, Page, Reply, Reset, Term
+from fastapi_cacheinval.core.pieces import in_pieces
+from fastapi_cacheinval.core.replica import Next
 from fastapi_cacheinval.core.tags import ALL
-from simulation.link import Call, Link
+from simulation.fencing import Fencing, Purge
 from simulation.node import WrittenLine
 from simulation.plan import BOUND
 from simulation.server import PageAnswer
-from simulation.truth import Memory
 from simulation.world import World
 
-__all__ = ["Purge", "Shell"]
+__all__ = ["Shell"]
+
+Answer = tuple[Reply, WrittenLine | None]
 
 
-class Purge(NamedTuple):
-    """What is to be purged: `done(written)` once it has been applied here, or `failed()`."""
-
-    tags: tuple[str, ...]
-    done: Call
-    failed: Call
-    soft: bool = False
-    prompt: bool = False
-    tries: int = 3
-
-
-class Shell(Link):
+class Shell(Fencing):
     """One process's side towards the log."""
-
-    replica: Replica
-    backlog: Backlog
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
-        self.memory = Memory()
         self.offset = 0.0
         self.begin()
 
@@ -61,10 +50,12 @@ class Shell(Link):
         )
         self.recent = Recent()
         self.backlog = Backlog(most_entries=world.plan.most_entries, most_tags=8)
-        self._fences: dict[int, tuple[str, ...]] = {}
+        self.fences = {}
         self._asking = 0
         self._ask_again = False
         self._draining = False
+        # Purges that are written, of which not all has been read.
+        self._unread: list[Purge] = []
         self._pages = 0
         # A page that tells of more than has been read.
         self._unlearned: Page | None = None
@@ -97,18 +88,24 @@ class Shell(Link):
             self.world.cluster.script, asked, self._answered, self._unanswered, late=self._took, may_double=True
         )
 
-    def _answered(self, result: tuple[Reply, float], sent: float) -> None:
+    def _answered(self, result: Answer, sent: float) -> None:
         self._took(result, sent)
-        self._unanswered()
+        self._asked()
 
     def _unanswered(self) -> None:
+        unread, self._unread = self._unread, []
+        for purge in unread:
+            purge.failed()
+        self._asked()
+
+    def _asked(self) -> None:
         self._asking -= 1
         if self._ask_again:
             self._ask_again = False
             self.ask()
 
-    def _took(self, result: tuple[Reply, float], sent: float) -> bool:
-        """Take a reply; whether the replica stands where it says, so that a purge which it answers has been applied."""
+    def _took(self, result: Answer, sent: float) -> None:
+        """Take a reply."""
         world, replica, reply = self.world, self.replica, result[0]
         generation, term = replica.generation, replica.term
         following = replica.apply_reply(reply, sent + self.offset, world.now + self.offset)
@@ -125,15 +122,14 @@ class Shell(Link):
         if following is Next.ASK:
             world.counts["replies that make ask again"] += 1
             self.ask()
-            return False
-        if isinstance(reply, Reset) and replica.generation != generation:
+        elif isinstance(reply, Reset) and replica.generation != generation:
             world.counts["resets"] += 1
             self._noted = reply.seq
             self.ask()
             self._turn_pages()
         elif self._unlearned is not None:
             self._learn(self._unlearned)
-        return replica.term == reply.term
+        self._read()
 
     def hear(self, line: WrittenLine) -> None:
         """A message has come: the next line, or a reason to ask."""
@@ -145,6 +141,7 @@ class Shell(Link):
         if world.trace is not None:
             world.tell(self.name, f"heard line {line.term.number}/{line.seq}; {replica!r} {following.value}")
         self._take_in(line)
+        self._read()
         if following is Next.ASK or line.prompt:
             self.ask()
 
@@ -200,73 +197,81 @@ class Shell(Link):
 
     def purge(self, purge: Purge) -> None:
         """Write a purge, and say what became of it."""
-        asked = (self.uid, self.replica.ask(), (purge.tags, purge.soft, purge.prompt))
-        self.request(self.world.cluster.script, asked, self._purged, self._not_purged, (purge,), may_double=True)
+        limit = self.world.plan.line_tags
+        self._put(purge._replace(left=tuple(in_pieces(purge.tags, limit)), lines=()))
 
-    def _purged(self, result: tuple[Reply, float], sent: float, purge: Purge) -> None:
-        if self._took(result, sent):
-            world = self.world
-            world.truth.numbered(self.memory, purge.tags, result[1], world.now, soft=purge.soft)
-            self.recent.add(purge.tags, soft=purge.soft, now=sent + self.offset)
-            purge.done(result[1])
-        elif purge.tries > 1:
-            # In this term it is not known to be there.
+    def _put(self, purge: Purge) -> None:
+        last = len(purge.left) == 1
+        asked = (self.uid, self.replica.ask(), (purge.left[0], purge.soft, purge.prompt and last))
+        self.request(self.world.cluster.script, asked, self._written, self._not_written, (purge,), may_double=True)
+
+    def _written(self, result: Answer, sent: float, purge: Purge) -> None:
+        self._took(result, sent)
+        line = result[1]
+        assert line is not None
+        written = purge._replace(left=purge.left[1:], lines=(*purge.lines, line))
+        if line.term != written.lines[0].term:
+            # What the server of the first line has numbered, this one may not have.
+            self._in_vain(purge)
+        elif written.left:
+            self.world.counts["purges of several lines"] += not purge.lines
+            if not self.world.ablation.whole:
+                self._done(written)
+                written = written._replace(done=_nothing, failed=_nothing)
+            self._put(written)
+        else:
+            self._unread.append(written)
+            if written.lines[-1].seq > self.replica.applied:
+                self.world.counts["own lines read later"] += 1
+                self.ask()
+            self._read()
+
+    def _read(self) -> None:
+        """Those purges are done whose last line has been read."""
+        replica = self.replica
+        unread, self._unread = self._unread, []
+        for purge in unread:
+            line = purge.lines[-1]
+            if line.term != replica.term:
+                # In this term it is not known to be there.
+                self._in_vain(purge)
+            elif line.seq > replica.applied:
+                self._unread.append(purge)
+            else:
+                self._done(purge)
+
+    def _done(self, purge: Purge) -> None:
+        world = self.world
+        for line in purge.lines:
+            world.truth.numbered(self.memory, line.tags, line.written, world.now, soft=purge.soft)
+        self.recent.add(purge.tags, soft=purge.soft, now=world.now + self.offset)
+        purge.done(purge.lines)
+
+    def _in_vain(self, purge: Purge) -> None:
+        if purge.tries > 1:
             self.purge(purge._replace(tries=purge.tries - 1))
         else:
             purge.failed()
 
     @staticmethod
-    def _not_purged(purge: Purge) -> None:
+    def _not_written(purge: Purge) -> None:
         purge.failed()
 
-    def fence(self, tags: tuple[str, ...]) -> int:
-        """Fence tags whose purge has no number yet."""
-        world = self.world
-        world.counts["fences"] += 1
-        handle = self.replica.fence(tags)
-        self._fences[handle] = tags
-        world.truth.fenced(self.memory, tags, world.step, world.now)
-        if world.trace is not None:
-            world.tell(self.name, f"fences {' '.join(tags)} ({handle})")
-        return handle
-
-    def lift(self, handle: int) -> None:
-        """End a fence, its purge applied."""
-        world = self.world
-        self.replica.lift(handle)
-        world.truth.lifted(self.memory, self._fences.pop(handle))
-        if world.trace is not None:
-            world.tell(self.name, f"lifts fence {handle}")
-
-    def queue(self, tags: tuple[str, ...], *, soft: bool, fence: int | None) -> None:
-        """Keep a purge that failed, until it can be written."""
-        world = self.world
-        world.counts["purges queued"] += 1
-        before = len(self.backlog)
-        self.backlog.add(tags, soft=soft, fence=fence)
-        if before and len(self.backlog) == 1:
-            world.counts["queues that became everything"] += 1
-        if world.trace is not None:
-            world.tell(self.name, f"queues {' '.join(tags)}: {self.backlog!r}")
-
     def drain(self) -> None:
-        """Write the oldest of what is queued."""
+        """Write the first of what is queued."""
         due = None if self._draining else self.backlog.due()
         if due is not None:
             self._draining = True
-            asked = (self.uid, self.replica.ask(), (due.tags, due.soft, False))
-            self.request(self.world.cluster.script, asked, self._drained, self._not_drained, (due,), may_double=True)
+            done, failed = partial(self._drained, due), partial(self._not_drained, due)
+            self.purge(Purge(due.tags, done, failed, soft=due.soft))
 
     def _not_drained(self, due: Due) -> None:
         self._draining = False
+        self.backlog.postpone(due)
 
-    def _drained(self, result: tuple[Reply, float], sent: float, due: Due) -> None:
+    def _drained(self, due: Due, lines: tuple[WrittenLine, ...]) -> None:
         self._draining = False
-        if not self._took(result, sent):
-            return
         world, memory = self.world, self.memory
-        world.truth.numbered(memory, due.tags, result[1], world.now, soft=due.soft)
-        self.recent.add(due.tags, soft=due.soft, now=sent + self.offset)
         for handle in self.backlog.written(due):
             self.lift(handle)
         for key, fenced in enumerate(memory.fenced):
@@ -276,6 +281,10 @@ class Shell(Link):
         if due.tags == (ALL,):
             world.counts["purges of everything"] += 1
         self.drain()
+
+
+def _nothing(*_: object) -> None:
+    """What is done already is not told again."""
 
 
 def _told(reply: Reply) -> str:

@@ -2,7 +2,7 @@
 
 `1 <term> <term nonce> <seq> <nonce> <microseconds>`, a newline, and the payload: what the publisher packed, which the
 server does not look into. A payload of a later format cannot be read, so its line purges everything: that is safe, and
-two releases can share one log.
+two releases can share one log. A release that does not know of pieces takes each of them for a purge.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any
 
 import msgpack
 
-from fastapi_cacheinval.core.replica import LogEntry, Page, Term
+from fastapi_cacheinval.bus.script import PAGE_BYTES
+from fastapi_cacheinval.core.log_types import LogEntry, Page, Term
 from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, MOST_TAGS
 from fastapi_cacheinval.core.tags import ALL, MAX_TAG_BYTES
 
 __all__ = [
     "MOST_LINE_BYTES",
-    "MOST_MISSED_TAGS",
     "LineError",
     "decode_line",
     "decode_lines",
     "decode_page",
     "encode_payload",
-    "encode_tag",
+    "encode_tags",
 ]
 
 _FORMAT = 1
@@ -34,13 +34,11 @@ _MOST_TRACE_BYTES = 4096
 _MOST_HEADER_BYTES = 256
 
 MOST_LINE_BYTES = _MOST_HEADER_BYTES + MOST_TAG_BYTES + 5 * MOST_TAGS + 3 * _MOST_TRACE_BYTES
-"""The largest line that a writer makes."""
+"""The largest line that is read. Earlier releases wrote all tags of a purge in one, `core.pieces` writes less."""
 
-MOST_MISSED_TAGS = 5 * MOST_TAGS
-"""Of the lines in one reply: past it a replica gives up what it keeps, which is most of what they name."""
-
-_MOST_MISSED_BYTES = 4 * 1_048_576
-_SLICE_BYTES = 131_072
+# The last line of a page may begin just before its end.
+_MOST_MISSED_BYTES = PAGE_BYTES + MOST_LINE_BYTES
+_SLICE_BYTES = 65_536
 # Of what no payload of format 1 holds, but a later one may.
 _MOST_OTHERS = 1_024
 # The kind, and a tag with its reserved name in front.
@@ -53,16 +51,22 @@ class LineError(ValueError):
     """Bytes that are no line of a format known here."""
 
 
-def encode_tag(tag: str) -> bytes:
-    """A tag as the server keeps it; paths may hold what is no valid text."""
-    return tag.encode("utf-8", "surrogatepass")
+def encode_tags(tags: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Tags as the server keeps them; paths may hold what is no valid text."""
+    # All at once is several times as fast; a path may hold anything, so that it has to be seen whether that went well.
+    together = tuple("\n".join(tags).encode("utf-8", "surrogatepass").split(b"\n"))
+    if len(together) == len(tags):
+        return together
+    return tuple(tag.encode("utf-8", "surrogatepass") for tag in tags)
 
 
-def encode_payload(tags: tuple[str, ...], *, soft: bool, trace: Trace = (), prompt: bool = False) -> bytes:
-    """What a publisher says of a purge; trace context over 4 KiB is left out."""
+def encode_payload(
+    tags: tuple[str, ...], *, soft: bool, trace: Trace = (), prompt: bool = False, purges: int = 1
+) -> bytes:
+    """What a publisher says of a line; trace context over 4 KiB is left out."""
     if sum(len(name) + len(value) for name, value in trace) > _MOST_TRACE_BYTES:
         trace = ()
-    fields = [_FORMAT, tags, soft, prompt, trace]
+    fields = [_FORMAT, tags, soft, prompt, trace, purges]
     packed: bytes = msgpack.packb(fields, use_bin_type=True, unicode_errors="surrogatepass")
     return packed
 
@@ -93,20 +97,17 @@ async def decode_lines(messages: Sequence[bytes]) -> tuple[LogEntry, ...]:
     if sum(map(len, messages)) > _MOST_MISSED_BYTES:
         raise LineError("more bytes than are read at once")
     lines: list[LogEntry] = []
-    tags = size = 0
+    size = 0
     for message in messages:
-        line = decode_line(message)
-        tags, size = tags + len(line.tags), size + len(message)
-        if tags > MOST_MISSED_TAGS:
-            raise LineError(f"more than {MOST_MISSED_TAGS} tags in one reply")
+        lines.append(decode_line(message))
+        size += len(message)
         if size > _SLICE_BYTES:
             size = 0
             await asyncio.sleep(0)
-        lines.append(line)
     return tuple(lines)
 
 
-def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trace, bool]:
+def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trace, bool, int]:
     try:
         fields: Any = msgpack.unpackb(
             payload,
@@ -122,10 +123,10 @@ def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trac
         version, tags, soft, prompt, trace = fields[:5]
         if version == _FORMAT and not isinstance(tags, str) and all(isinstance(tag, str) for tag in tags):
             pairs = tuple((str(name), str(value)) for name, value in trace)
-            return tuple(tags), bool(soft), at, pairs, bool(prompt)
+            return tuple(tags), bool(soft), at, pairs, bool(prompt), int(fields[5]) if len(fields) > 5 else 1
     except (ValueError, TypeError, KeyError, RecursionError, msgpack.UnpackException):
         pass
-    return (ALL,), False, at, (), False
+    return (ALL,), False, at, (), False, 1
 
 
 def decode_page(term: Term, seq: int, up_to: int, limit: int, floor: int, members: list[Any]) -> Page | None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from fastapi_cacheinval.bus.entries import LineError, decode_line, decode_lines, decode_page, encode_payload, encode_tag
-from fastapi_cacheinval.bus.script import LUA, PAGE_LUA, SIGHT_LUA, WAIT_LUA, Call, LogKeys
+from fastapi_cacheinval.bus.entries import (
+    LineError,
+    decode_line,
+    decode_lines,
+    decode_page,
+    encode_payload,
+    encode_tags,
+)
+from fastapi_cacheinval.bus.script import LUA, PAGE_BYTES, PAGE_LUA, SIGHT_LUA, WAIT_LUA, Call, LogKeys
 from fastapi_cacheinval.connections.client import Away, Client, Script
-from fastapi_cacheinval.core.replica import Ask, Current, LogEntry, Missed, Page, Reply, Reset, Term
+from fastapi_cacheinval.core.log_types import Ask, Current, LogEntry, Missed, Page, Reply, Reset, Term
 from fastapi_cacheinval.core.tag_limits import MOST_TAGS
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.log import Answer, Proposal
@@ -41,10 +49,10 @@ class RedisLog:
         self._life = life
         self._sight = sight
 
-    async def run(self, ask: Ask, replica: str, purge: Proposal | None = None) -> Answer:
+    async def run(self, ask: Ask, replica: str, purge: Proposal | None = None, *, lines: bool = True) -> Answer:
         payload = b""
         if purge is not None:
-            payload = encode_payload(purge.tags, soft=purge.soft, trace=purge.trace, prompt=purge.prompt)
+            payload = encode_payload(**purge._asdict())
         call = Call(
             replica=replica,
             term=ask.term.number,
@@ -55,14 +63,15 @@ class RedisLog:
             fresh=secrets.token_hex(8),
             bound=self._bound,
             channel=self._keys.channel,
+            page_bytes=PAGE_BYTES if lines else 0,
             life=self._life(),
             soft=purge is not None and purge.soft,
             payload=payload,
-            tags=() if purge is None else tuple(map(encode_tag, purge.tags)),
+            tags=() if purge is None else encode_tags(purge.tags),
         )
         try:
             reply = await self._client.script(_RUN, self._keys[:4], call.arguments())
-            return await _answer(reply, purge)
+            return await _answer(reply, purge, lines=lines)
         except Away as away:
             raise LogUnavailable(away.reason) from away
         except (ValueError, TypeError, IndexError, OverflowError) as error:
@@ -137,23 +146,22 @@ class RedisLog:
         await self._client.close()
 
 
-async def _answer(reply: Any, purge: Proposal | None) -> Answer:
-    verdict, number, term_nonce, seq, nonce, at, messages = reply
+async def _answer(reply: Any, purge: Proposal | None, *, lines: bool) -> Answer:
+    verdict, number, term_nonce, seq, nonce, at, messages, more = reply
     term = Term(int(number), term_nonce.decode())
     end = int(seq), nonce.decode()
     line = None
     if purge is not None:
-        line = LogEntry(term, *end, purge.tags, purge.soft, int(at) / 1_000_000, purge.trace, purge.prompt)
-    said: Reply
-    if verdict == 0:
-        said = Current(term)
+        line = LogEntry(
+            term, *end, purge.tags, purge.soft, int(at) / 1_000_000, purge.trace, purge.prompt, purge.purges
+        )
+    # Until the end has been read, the line is not the next one.
+    own = () if line is None or more else (line,)
+    said: Reply = Reset(term, *end)
+    if verdict == 0 and lines:
+        said = Missed(term, own) if own else Current(term)
     elif verdict == 1:
-        try:
-            said = Missed(term, await decode_lines(messages))
-        except LineError:
-            # A later release has written what cannot be read here, or it is too much: to read it would hold up all
-            # requests for longer than to make anew what is kept. Give that up, and go on behind it.
-            said = Reset(term, *end)
-    else:
-        said = Reset(term, *end)
+        # What a later release has written, and cannot be read here, is gone behind: what is kept is given up for it.
+        with contextlib.suppress(LineError):
+            said = Missed(term, (*await decode_lines(messages), *own), more=bool(more))
     return Answer(said, line, int(at) / 1_000_000)

@@ -1,32 +1,32 @@
-"""A Redis client on one event loop: bounded calls, and one error for whatever goes wrong."""
+"""A Redis client on one event loop: few connections, bounded calls, and one error for whatever goes wrong.
+
+The rule: only the silence or the refusal of a fresh connection is an outage. A connection that was used before may have
+been closed while nobody looked, by the server, by something in between, or by a failover; what fails there is tried
+once more on a fresh one. Every command passes `_exchange`, where that stands. So a command may reach the server twice.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
-from ssl import SSLError
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from opentelemetry import context as contexts
 from redis.exceptions import NoScriptError
 
-__all__ = ["Away", "Client", "Script", "Subscriber"]
+from fastapi_cacheinval.connections.away import Away, is_final, reason_of
+from fastapi_cacheinval.connections.lane import MOST_CONNECTIONS, Lane
+from fastapi_cacheinval.connections.topology import Topology
+
+__all__ = ["Away", "Client", "Script"]
 
 # What instrumentations ask for, in the context of what is running.
 _UNTRACED = "suppress_instrumentation"
 
-Subscriber = Callable[[], Awaitable[Any]]
-"""Gives a client that can subscribe."""
-
-
-class Away(Exception):
-    """Redis could not be reached, or refused; `reason` is for people."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
+# Calls wait for each other for so many times as long as one may take.
+_PATIENCE = 4
 
 
 class Script:
@@ -40,107 +40,123 @@ class Script:
         self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def reason_of(error: BaseException) -> str:
-    """What to say of an error: the server's own word, or what kind of silence it is."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, SSLError):
-        cause = cause.__cause__ or cause.__context__
-    # What is wrong with a certificate is not always repeated in the client's own error.
-    text = str(cause or error).strip().partition("\n")[0]
-    return text[:200] or type(error).__name__
-
-
 @asynccontextmanager
 async def _bounded(seconds: float) -> AsyncGenerator[None]:
     """A block of at most so many seconds, of which an instrumentation of the client makes no spans.
 
     Heartbeats and polling would be most of what it has to tell, and a lookup has spans of its own.
     """
+    loop = asyncio.get_running_loop()
     token = contexts.attach(contexts.set_value(_UNTRACED, True))  # noqa: FBT003 - what the key means
     try:
-        async with asyncio.timeout(seconds):
-            yield
+        async with asyncio.timeout(None) as limit:
+            # One round of the loop later: after it has stood still, what has come meanwhile is read first.
+            alarm = loop.call_later(seconds, lambda: limit.reschedule(loop.time()))
+            try:
+                yield
+            finally:
+                alarm.cancel()
     finally:
         contexts.detach(token)
 
 
 class Client:
-    """Calls a `redis.asyncio` client, each for at most `timeout` seconds; raises `Away`, and nothing else.
+    """Calls a `redis.asyncio` client; raises `Away`, and nothing else.
 
-    Where it is `owned` closing closes it, and what is there beside it. What is raised for a server that is gone, sick
-    or somebody else has many roots (`RedisError`, `RedisClusterException`, `OSError`, whatever a parser trips over),
-    so every `Exception` counts as that.
+    A call takes at most `timeout` seconds on each of at most two connections, once it has its turn: at most `most` are
+    under way with one server. For `rest` seconds after an outage no call is made, and then one, until it is answered.
+
+    What is raised for a server that is gone, sick or somebody else has many roots (`RedisError`,
+    `RedisClusterException`, `OSError`, whatever a parser trips over), so every `Exception` counts as that.
     """
 
     def __init__(
-        self,
-        client: Any,
-        timeout: float,
-        *,
-        owned: bool,
-        subscriber: Subscriber,
-        also: Iterable[Any] = (),
+        self, client: Any, topology: Topology, timeout: float, *, most: int = MOST_CONNECTIONS, rest: float = 0.0
     ) -> None:
-        self._also = tuple(also)
         self.client = client
+        self._topology = topology
         self._timeout = timeout
-        self._owned = owned
-        self._subscriber = subscriber
+        self._most = most
+        self._rest = rest
+        self._lanes: dict[str, Lane] = {}
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<Client of {self.client!r}>"
 
-    @property
-    def _opened(self) -> Any:
+    def _check_open(self) -> None:
         if self._closed:
             # It would connect again, and nobody would close that.
             raise Away("it has been closed")
-        return self.client
 
-    @asynccontextmanager
-    async def _call(self) -> AsyncGenerator[None]:
-        """One call; if the client was closed meanwhile, what the call has connected again is closed after it."""
+    def _lane(self, server: str) -> Lane:
+        lane = self._lanes.get(server)
+        if lane is None:
+            patience = _PATIENCE * self._timeout
+            lane = self._lanes[server] = Lane(self._most, patience=patience, rest=self._rest)
+        return lane
+
+    async def _exchange(self, key: bytes, call: Callable[[], Awaitable[Any]]) -> Any:
+        """One call about a key, by the rule of this module."""
+        server = self._topology.server_of(key)
+        lane = self._lane(server)
+        async with lane.turn():
+            fresh = not lane.used
+            try:
+                return await self._tried(lane, call)
+            except Exception as error:
+                if is_final(error) or self._closed:
+                    raise Away(reason_of(error)) from error
+                await self._renewed(lane, server)
+                if fresh:
+                    lane.out(reason_of(error))
+                    raise Away(reason_of(error)) from error
+            try:
+                return await self._tried(lane, call)
+            except Exception as error:
+                if not is_final(error):
+                    await self._renewed(lane, server)
+                    lane.out(reason_of(error))
+                raise Away(reason_of(error)) from error
+
+    async def _tried(self, lane: Lane, call: Callable[[], Awaitable[Any]]) -> Any:
+        """One try; if the client was closed meanwhile, what has been connected again is closed after it."""
+        self._check_open()
         try:
+            if not self._topology.known:
+                # A cluster describes itself at length, which is not the call's time.
+                async with _bounded(self._timeout):
+                    await self._topology.learn()
             async with _bounded(self._timeout):
-                yield
+                reply = await call()
         finally:
-            if self._closed and self._owned:
-                await _quietly(self.client.aclose)
+            if self._closed:
+                await _quietly(self._topology.close)
+        lane.answered()
+        return reply
 
-    async def command(self, *parts: Any) -> Any:
-        """One command."""
-        try:
-            async with self._call():
-                return await self._opened.execute_command(*parts)
-        except Exception as error:
-            raise Away(reason_of(error)) from error
+    async def _renewed(self, lane: Lane, server: str) -> None:
+        with suppress(Exception):  # what is wrong the next try says
+            async with _bounded(self._timeout):
+                await self._topology.renew(server)
+        # Not before: until then a call may be given an old connection.
+        lane.used = False
+
+    async def command(self, name: str, key: bytes, *parts: Any) -> Any:
+        """One command on a key."""
+        return await self._exchange(key, lambda: self._topology.send(key, (name, key, *parts)))
 
     async def script(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
         """One call of a script; the keys are all in one slot."""
         parts = (len(keys), *keys, *arguments)
-        try:
-            async with self._call():
-                try:
-                    return await self._opened.execute_command("EVALSHA", script.digest, *parts)
-                except NoScriptError:
-                    return await self._opened.execute_command("EVAL", script.text, *parts)
-        except Exception as error:
-            raise Away(reason_of(error)) from error
 
-    async def together(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """Several commands on keys of one slot, in one round trip and not as a transaction."""
-        try:
-            async with self._call():
-                pipeline = self._opened.pipeline(transaction=False)
-                for parts in commands:
-                    pipeline.execute_command(*parts)
-                replies: list[Any] = await pipeline.execute()
-                return replies
-        except Exception as error:
-            raise Away(reason_of(error)) from error
+        async def call() -> Any:
+            try:
+                return await self._topology.send(keys[0], ("EVALSHA", script.digest, *parts))
+            except NoScriptError:
+                return await self._topology.send(keys[0], ("EVAL", script.text, *parts))
+
+        return await self._exchange(keys[0], call)
 
     async def messages(self, *channels: bytes, quiet: float) -> AsyncIterator[tuple[bytes, bytes] | None]:
         """What is published on channels, and None once they are subscribed to; raises `Away` when that ends.
@@ -150,7 +166,7 @@ class Client:
         pubsub = client = None
         try:
             async with _bounded(self._timeout):
-                client = await self._subscriber()
+                client = await self._topology.subscriber()
                 pubsub = client.pubsub()
                 await pubsub.subscribe(*channels)
             # The confirmation has to come as any answer has; after that there may be nothing to hear for long.
@@ -187,9 +203,7 @@ class Client:
     async def close(self) -> None:
         """Take no more calls, and close what is ours; never raises."""
         self._closed = True
-        if self._owned:
-            for client in (self.client, *self._also):
-                await _quietly(client.aclose)
+        await _quietly(self._topology.close)
 
 
 async def _next_message(pubsub: Any, quiet: float) -> Any:
@@ -209,6 +223,6 @@ async def _quietly(close: Callable[[], Any]) -> None:
     try:
         async with _bounded(1.0):
             await close()
-    except Exception:  # noqa: BLE001 - see above
+    except Exception:  # noqa: BLE001 - as in `Client`
         # It is gone already, which is what was wanted.
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from redis.asyncio import Redis
@@ -32,21 +32,23 @@ _OF_THE_POOL = frozenset(
 _OF_THE_CLUSTER = ("address_remap", "require_full_coverage", "reinitialize_steps")
 
 
-def copy_of(client: Redis | RedisCluster, options: Mapping[str, Any]) -> Any:
-    """A client like this one without any connection yet; `options` replace settings of its connections."""
-    return _cluster(client, options) if isinstance(client, RedisCluster) else _single(client, options)
+def copy_of(client: Redis | RedisCluster, options: Mapping[str, Any], of_sentinels: Mapping[str, Any]) -> Any:
+    """A client like this one without any connection yet; the options replace settings of its connections."""
+    if isinstance(client, RedisCluster):
+        return _cluster(client, options)
+    return _single(client, options, of_sentinels)
 
 
-def sentinels_of(client: Any) -> Iterable[Any]:
-    """The clients of Sentinels that stand behind a client, where there are any."""
-    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
-    return () if manager is None else manager.sentinels
+def sentinels_of(client: Any) -> list[Any]:
+    """The clients of the Sentinels behind a client, if any: the very list that is gone through to ask them."""
+    manager = getattr(client.connection_pool, "sentinel_manager", None)
+    return [] if manager is None else manager.sentinels
 
 
-def _single(client: Any, options: Mapping[str, Any]) -> Any:
+def _single(client: Any, options: Mapping[str, Any], of_sentinels: Mapping[str, Any]) -> Any:
     """A shallow copy, so that a subclass stays what it is, with a pool of its own."""
     made = copy.copy(client)
-    made.connection_pool = _pool(client.connection_pool, options)
+    made.connection_pool = _pool(client.connection_pool, options, of_sentinels)
     # The pool is the copy's alone, whoever made the first one.
     made.auto_close_connection_pool = True
     made.single_connection_client, made.connection = False, None
@@ -55,7 +57,7 @@ def _single(client: Any, options: Mapping[str, Any]) -> Any:
     return made
 
 
-def _pool(pool: Any, options: Mapping[str, Any]) -> Any:
+def _pool(pool: Any, options: Mapping[str, Any], of_sentinels: Mapping[str, Any]) -> Any:
     kwargs = {name: value for name, value in pool.connection_kwargs.items() if name not in _OF_THE_POOL}
     kwargs |= {"connection_class": pool.connection_class, "max_connections": pool.max_connections, **options}
     if hasattr(pool, "timeout"):
@@ -64,7 +66,7 @@ def _pool(pool: Any, options: Mapping[str, Any]) -> Any:
     manager: Any = getattr(pool, "sentinel_manager", None)
     if manager is not None:
         manager = copy.copy(manager)
-        manager.sentinels = [_single(sentinel, options) for sentinel in manager.sentinels]
+        manager.sentinels = [_single(sentinel, of_sentinels, {}) for sentinel in manager.sentinels]
         kwargs |= {"is_master": pool.is_master, "check_connection": pool.check_connection}
         return type(pool)(pool.service_name, manager, **kwargs)
     return type(pool)(**kwargs)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from redis.asyncio import Redis
@@ -13,31 +12,61 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
-from fastapi_cacheinval.connections.client import Client, Subscriber
+from fastapi_cacheinval.connections.client import Client
 from fastapi_cacheinval.connections.copies import copy_of, sentinels_of
+from fastapi_cacheinval.connections.lane import MOST_CONNECTIONS
+from fastapi_cacheinval.connections.topology import Clustered, Single
 from fastapi_cacheinval.errors import ConfigurationError
 
 __all__ = ["Connect", "by_client", "by_url"]
 
-Connect = Callable[[], Client]
-"""Makes a client for the running event loop; nothing is sent before its first call."""
+
+class Connect(Protocol):
+    """Makes a client for the running event loop; nothing is sent before its first call.
+
+    For `rest` seconds after an outage it does not try again.
+    """
+
+    def __call__(self, *, rest: float = 0.0) -> Client: ...
+
 
 _SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
 _KINDS = ("cluster", "sentinel")
+_SPARE = 2
 _FORMS = (
     "memory://, redis://host:6379/0, rediss://… (TLS), unix:///path/to/socket, valkey://…, "
     "redis+cluster://host:7000,host:7001, redis+sentinel://host:26379,host:26379/service/0"
 )
 
 
-def _quick(timeout: float) -> dict[str, Any]:
-    """No tries of the client's own, and no silence longer than ours: redis-py's defaults exceed the bound."""
+def _plain(timeout: float | None = None) -> dict[str, Any]:
+    """No tries and no clocks of the client's own, unless it is one of several to ask: `Client` has both."""
     return {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),
         "decode_responses": False,
     }
+
+
+def _of_sentinels(timeout: float) -> dict[str, Any]:
+    """Where one Sentinel is silent another is asked within the same call."""
+    return _plain(timeout / 2)
+
+
+def _single_client(client: Any, timeout: float, rest: float, watchers: list[Any] | None = None) -> Client:
+    pool = client.connection_pool
+    most = min(MOST_CONNECTIONS, pool.max_connections)
+    # The lane keeps the number; the pool has to have one more for a subscription.
+    pool.max_connections = most + _SPARE
+    return Client(client, Single(client, watchers), timeout, most=most, rest=rest)
+
+
+def _cluster_client(cluster: Any, timeout: float, rest: float) -> Client:
+    kwargs = cluster.nodes_manager.connection_kwargs
+    most = min(MOST_CONNECTIONS, kwargs.get("max_connections", MOST_CONNECTIONS))
+    kwargs["max_connections"] = most + _SPARE
+    return Client(cluster, Clustered(cluster, _one_node), timeout, most=most, rest=rest)
 
 
 def by_url(url: str, timeout: float) -> Connect:
@@ -87,8 +116,9 @@ def _from_url(url: str, **options: Any) -> Any:
     return make(url, **options)
 
 
-def _single(scheme: str, rest: str, timeout: float) -> Connect:
-    parts = urlsplit(f"{scheme}://{rest}")
+def _single(scheme: str, place: str, timeout: float) -> Connect:
+    url = f"{scheme}://{place}"
+    parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     if scheme != "unix":
         _hosts(parts.netloc, 6379)
@@ -96,18 +126,10 @@ def _single(scheme: str, rest: str, timeout: float) -> Connect:
     elif host or not parts.path.strip("/"):
         raise ConfigurationError("A Unix socket is named by its whole path: unix:///path/to/socket.")
 
-    def connect() -> Client:
-        client = _from_url(f"{scheme}://{rest}", **_quick(timeout))
-        return Client(client, timeout, owned=True, subscriber=_itself(client))
+    def connect(*, rest: float = 0.0) -> Client:
+        return _single_client(_from_url(url, **_plain()), timeout, rest)
 
     return connect
-
-
-def _itself(client: Any) -> Subscriber:
-    async def subscriber() -> Any:
-        return client
-
-    return subscriber
 
 
 def _database(path: str) -> int:
@@ -133,8 +155,8 @@ def _hosts(netloc: str, port: int) -> tuple[str, list[tuple[str, int]]]:
     return user, found
 
 
-def _cluster(scheme: str, rest: str, timeout: float) -> Connect:
-    parts = urlsplit(f"{scheme}://{rest}")
+def _cluster(scheme: str, place: str, timeout: float) -> Connect:
+    parts = urlsplit(f"{scheme}://{place}")
     user, hosts = _hosts(parts.netloc, 6379)
     at = f"{user}@" if user else ""
 
@@ -142,11 +164,11 @@ def _cluster(scheme: str, rest: str, timeout: float) -> Connect:
         name = f"[{host}]" if ":" in host else host
         return urlunsplit((scheme, f"{at}{name}:{port}", parts.path, parts.query, ""))
 
-    def connect() -> Client:
+    def connect(*, rest: float = 0.0) -> Client:
         nodes = [ClusterNode(host, port) for host, port in hosts[1:]]
-        options = {name: value for name, value in _quick(timeout).items() if name != "retry"}
+        options = {name: value for name, value in _plain().items() if name != "retry"}
         client = RedisCluster.from_url(first(*hosts[0]), startup_nodes=nodes or None, **options)
-        return Client(client, timeout, owned=True, subscriber=_node_of(client, timeout))
+        return _cluster_client(client, timeout, rest)
 
     return connect
 
@@ -154,23 +176,16 @@ def _cluster(scheme: str, rest: str, timeout: float) -> Connect:
 _OF_NODES = ("username", "password", "protocol", "credential_provider", "ssl", "client_name")
 
 
-def _node_of(cluster: Any, timeout: float) -> Subscriber:
-    """A client of one node: what is published on any is heard on all."""
-
-    async def subscriber() -> Any:
-        await cluster.initialize()
-        node = cluster.get_random_node()
-        kwargs = dict(node.connection_kwargs)
-        options = {name: value for name, value in kwargs.items() if name in _OF_NODES or name.startswith("ssl_")}
-        if "SSL" in getattr(node.connection_class, "__name__", ""):
-            options["ssl"] = True
-        return Redis(host=node.host, port=int(node.port), **{**options, **_quick(timeout)})
-
-    return subscriber
+def _one_node(node: Any) -> Any:
+    kwargs = dict(node.connection_kwargs)
+    options = {name: value for name, value in kwargs.items() if name in _OF_NODES or name.startswith("ssl_")}
+    if "SSL" in getattr(node.connection_class, "__name__", ""):
+        options["ssl"] = True
+    return Redis(host=node.host, port=int(node.port), **{**options, **_plain()})
 
 
-def _sentinel(scheme: str, rest: str, timeout: float) -> Connect:
-    parts = urlsplit(f"{scheme}://{rest}")
+def _sentinel(scheme: str, place: str, timeout: float) -> Connect:
+    parts = urlsplit(f"{scheme}://{place}")
     user, hosts = _hosts(parts.netloc, 26379)
     service, _, number = parts.path.strip("/").partition("/")
     if not service:
@@ -189,14 +204,13 @@ def _sentinel(scheme: str, rest: str, timeout: float) -> Connect:
     if scheme == "rediss":
         options["ssl"] = True
 
-    def connect() -> Client:
-        quick = _quick(timeout)
-        sentinel_options: dict[str, Any] = {**of_sentinels, **quick}
+    def connect(*, rest: float = 0.0) -> Client:
+        sentinel_options: dict[str, Any] = {**of_sentinels, **_of_sentinels(timeout)}
         if scheme == "rediss":
             sentinel_options["ssl"] = True
         sentinel: Any = Sentinel(hosts, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
-        client = sentinel.master_for(service, **{**options, **quick})
-        return Client(client, timeout, owned=True, subscriber=_itself(client), also=sentinel.sentinels)
+        client = sentinel.master_for(service, **{**options, **_plain()})
+        return _single_client(client, timeout, rest, sentinel.sentinels)
 
     return connect
 
@@ -222,12 +236,12 @@ def by_client(client: Any, timeout: float) -> Connect:
             "The client decodes what it is answered (decode_responses=True), and stored responses are bytes: "
             "give the cache a client of its own without it."
         )
-    options = _quick(timeout)
 
-    def connect() -> Client:
-        made = copy_of(client, options)
-        subscriber = _node_of(made, timeout) if isinstance(made, RedisCluster) else _itself(made)
-        return Client(made, timeout, owned=True, subscriber=subscriber, also=sentinels_of(made))
+    def connect(*, rest: float = 0.0) -> Client:
+        made = copy_of(client, _plain(), _of_sentinels(timeout))
+        if isinstance(made, RedisCluster):
+            return _cluster_client(made, timeout, rest)
+        return _single_client(made, timeout, rest, sentinels_of(made))
 
     try:
         connect()

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, size_of
+from fastapi_cacheinval.core.pieces import LINE_TAG_BYTES, LINE_TAGS
+from fastapi_cacheinval.core.tag_limits import size_of
 from fastapi_cacheinval.core.tags import ALL
 
 __all__ = ["Backlog", "Due", "Recent"]
 
 
 class Due(NamedTuple):
-    """One line that is to be written; `fences` are lifted once it has been, `entries` name what it stands for."""
+    """A purge that is to be written; `fences` are lifted once it has been, `entries` name what it stands for."""
 
     tags: tuple[str, ...]
     soft: bool
@@ -23,13 +24,13 @@ class Due(NamedTuple):
 class Backlog:
     """A queue of purges; past `most_entries`, or `most_queued` tags in all of them, it becomes one purge of everything.
 
-    What is written together shares a line of at most `most_tags` tags and as many bytes as a line may have, hard and
-    soft apart. One purge is never cut.
+    What is written together shares one line, of at most `most_tags` tags, hard and soft apart. What is larger than a
+    line goes by itself.
     """
 
     __slots__ = ("_entries", "_last", "_most_entries", "_most_queued", "_most_tags", "_queued", "_since")
 
-    def __init__(self, most_entries: int = 10_000, most_tags: int = 1_000, most_queued: int = 100_000) -> None:
+    def __init__(self, most_entries: int = 10_000, most_tags: int = LINE_TAGS, most_queued: int = 100_000) -> None:
         self._entries: dict[int, tuple[tuple[str, ...], bool, tuple[int, ...]]] = {}
         # Since when each waits.
         self._since: dict[int, float] = {}
@@ -67,22 +68,31 @@ class Backlog:
         return self._last
 
     def due(self) -> Due | None:
-        """The next line to write, from the oldest entry on; None where there is nothing."""
+        """What to write next, from the first entry on; None where there is nothing."""
         tags: dict[str, None] = {}
         fences: list[int] = []
         entries: list[int] = []
         soft: bool | None = None
         size = 0
         for number, (named, softly, held) in self._entries.items():
+            if len(named) > self._most_tags and not entries:
+                return Due(named, softly, held, (number,))
+            if entries and (softly != soft or len(tags) + len(named) > self._most_tags):
+                break
             size += size_of(named)
-            over = len(tags) + len(named) > self._most_tags or size > MOST_TAG_BYTES
-            if entries and (softly != soft or over):
+            if entries and size > LINE_TAG_BYTES:
                 break
             soft = softly
             tags.update(dict.fromkeys(named))
             fences += held
             entries.append(number)
         return Due(tuple(tags), bool(soft), tuple(fences), tuple(entries)) if entries else None
+
+    def postpone(self, due: Due) -> None:
+        """Have what could not be written wait behind the others, which it may not keep from being written."""
+        for entry in due.entries:
+            if entry in self._entries:
+                self._entries[entry] = self._entries.pop(entry)
 
     def written(self, due: Due) -> tuple[int, ...]:
         """Take out what a line stood for; the fences to lift, none where it is a part of everything now."""

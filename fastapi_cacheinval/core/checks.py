@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from fastapi_cacheinval.errors import ConfigurationError, SettingIsFixed
 
-__all__ = ["called", "flag", "flag_of_environment", "refuse_to_set"]
+__all__ = ["Wait", "called", "flag", "flag_of_environment", "refuse_to_set", "waits"]
+
+Wait = Literal["all"] | None
+"""What a purge waits for, besides its number: nothing, or every replica."""
 
 _Call = TypeVar("_Call", bound=Callable[..., object])
 
@@ -20,6 +23,13 @@ def flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} is True or False, not {value!r}.")
     return value
+
+
+def waits(wait: object) -> bool:
+    """Whether `wait` asks for every replica; raises `ConfigurationError` for what is neither None nor "all"."""
+    if wait not in (None, "all"):
+        raise ConfigurationError(f'wait is None or "all", not {wait!r}.')
+    return wait is not None
 
 
 def flag_of_environment(text: str | None, name: str, *, default: bool) -> bool:
@@ -42,8 +52,13 @@ def called(value: _Call, name: str) -> _Call:
     return value
 
 
-def refuse_to_set(name: str, known: Collection[str], *, anything: bool) -> None:
+def refuse_to_set(name: str, known: Collection[str], *, method: bool, anything: bool) -> None:
     """Raise `SettingIsFixed` for a known attribute of a cache, one that resembles it, and where so asked anything."""
+    if method:
+        raise SettingIsFixed(
+            f"{name}() cannot be replaced on a cache. Tests see what is purged with "
+            "fastapi_cacheinval.testing.capture_invalidations(cache)."
+        )
     if name in known:
         raise SettingIsFixed(
             f"{name} cannot be set on a cache that has been made: give it to HTTPCache(...). "

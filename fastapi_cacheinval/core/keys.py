@@ -73,7 +73,8 @@ def kept_query(query: bytes, names: Collection[str] | None) -> tuple[bytes, ...]
 class KeyParts(NamedTuple):
     """All that tells one stored response from another, as named parts.
 
-    - `mode`: `policy` or `headers`; the two modes never share a response.
+    - `mode`: `policy` or `headers`, and the option that has a part in what is stored: whether its tags are told. Two
+      modes never share a response.
     - `namespace`, `version`: the cache's settings.
     - `scheme`, `host`: the origin, as the client names it. The host is compared without case (RFC 9110 section 4.2.3),
       but where the app may see how it was spelled.
@@ -172,13 +173,27 @@ def variant_key(key: bytes, selected: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def typed(value: object) -> bytes:
-    """A value with its type, as bytes: values that differ never give the same. Raises `PartitionTypeError`."""
+    """A value with its type, as bytes: values that differ never give the same.
+
+    Raises `PartitionTypeError` for a value without a stable identity, and for one that cannot be encoded: a subclass of
+    `str` may do anything, a tuple may be too deep, a number too long.
+    """
+    try:
+        return _typed(value)
+    except PartitionTypeError:
+        raise
+    except Exception as error:
+        # No value makes a request fail.
+        raise PartitionTypeError(value) from error
+
+
+def _typed(value: object) -> bytes:
     if isinstance(value, Enum):
         kind = type(value)
         # Members that are made on the way may have no name, or all the same one.
         name = cast("str | None", value.name)
         try:
-            inner = typed(value.value)
+            inner = _typed(value.value)
         except PartitionTypeError:
             if name is None:
                 raise
@@ -199,7 +214,7 @@ def typed(value: object) -> bytes:
         case UUID():
             return b"U" + value.bytes
         case tuple():
-            return b"T" + encode(typed(item) for item in cast("tuple[object, ...]", value))
+            return b"T" + encode(_typed(item) for item in cast("tuple[object, ...]", value))
         case _:
             raise PartitionTypeError(value)
 

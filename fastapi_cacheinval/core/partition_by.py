@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin, overload
@@ -40,8 +41,8 @@ class PartitionBy:
       `Enum`, `None`, or a tuple of these. It is called on every request, in the event loop.
 
     It stands wherever `partition_by` takes a dependency, alone or in a tuple. Raises `ConfigurationError` for a
-    dependency or a key that cannot be called. The app answers a request whose `key` raises or returns another type,
-    uncached: `Cache-Status` says `detail=partition`, and the log names the route once.
+    dependency or a key that cannot be called, and for an async key. The app answers a request whose `key` raises or
+    returns another type, uncached: `Cache-Status` says `detail=partition`, and the log names the route once.
     """
 
     dependency: Any
@@ -64,6 +65,11 @@ class PartitionBy:
             raise ConfigurationError(f"PartitionBy takes a dependency (a callable or Depends), not {dependency!r}.")
         if not callable(key):
             raise ConfigurationError(f"PartitionBy's key is a function of the dependency's value, not {key!r}.")
+        faces = (key, getattr(key, "__call__", None))  # noqa: B004 - an object's own, to look at
+        if any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in faces):
+            raise ConfigurationError(
+                "PartitionBy's key is a plain function, not an async one: do what has to be awaited in the dependency."
+            )
         object.__setattr__(self, "dependency", dependency)
         object.__setattr__(self, "key", key)
 

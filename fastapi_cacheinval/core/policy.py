@@ -136,6 +136,7 @@ class PolicyFields(TypedDict, total=False):
     cache_control: str | None
     downstream_ttl: float | timedelta | None
     vary: Iterable[str]
+    request_is_shared: bool
     ttl_from_response: bool
     should_store: ShouldStore | None
 
@@ -164,6 +165,9 @@ class CachePolicy:
     - `vary`: names of request header fields; one stored response per value (RFC 9111 section 4.1). It is also the
       author's word that a `Header()` of the handler whose name looks like a credential is none, so that a hit may
       skip what the handler does with it.
+    - `request_is_shared`: True is the author's word that what the handler and its dependencies make of the raw
+      `Request` is the same for all who share a stored response. A dependency that takes it still runs on every request,
+      as a cover.
     - `ttl_from_response`: True lets a response shorten its own lifetime by `s-maxage` or `max-age` in its
       `Cache-Control`, less its `Age`; it never lengthens it. With 0 the response is not stored.
     - `should_store`: a plain function of a complete `ResponseToStore`, asked for what may be stored otherwise; False
@@ -185,6 +189,7 @@ class CachePolicy:
     cache_control: str | None = None
     downstream_ttl: float | timedelta | None = None
     vary: Iterable[str] = ()
+    request_is_shared: bool = False
     ttl_from_response: bool = False
     should_store: ShouldStore | None = None
     templates: tuple[TagTemplate, ...] = field(init=False, repr=False, compare=False)
@@ -224,6 +229,7 @@ class CachePolicy:
         # By identity: 1 equals True, and is nobody's word.
         if not any(shared is value for value in (None, True, False)):
             raise ConfigurationError(f"shared is True, False or None, not {shared!r}.")
+        flag(self.request_is_shared, "request_is_shared")
         if self.shared and self.partition:
             raise ConfigurationError("shared=True and partition_by contradict each other: keep one.")
         self._check_cache_control()

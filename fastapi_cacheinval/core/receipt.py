@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import filterfalse
 
 from fastapi_cacheinval.core.replica import LogEntry
-from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag
+from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag, reserved_in
 
 __all__ = ["Receipt", "receipt_of"]
 
@@ -33,11 +34,12 @@ class Receipt:
 
 def receipt_of(line: LogEntry) -> Receipt:
     """The receipt of a purge that stands in the log."""
+    reserved = reserved_in(line.tags)
     return Receipt(
         term=line.term.number,
         seq=line.seq,
-        tags=tuple(tag for tag in line.tags if not is_reserved(tag)),
+        tags=tuple(filterfalse(is_reserved, line.tags)) if reserved else line.tags,
         soft=line.soft,
-        paths=tuple(tag[len(_PATH) :] for tag in line.tags if tag.startswith(_PATH)),
-        everything=ALL in line.tags,
+        paths=tuple(tag[len(_PATH) :] for tag in reserved if tag.startswith(_PATH)),
+        everything=ALL in reserved,
     )

@@ -4,7 +4,8 @@ A purge is a numbered line in a log. Every stored response carries the `Stamp` t
 line its fill had read. The rules, which everything below obeys:
 
 - a line is applied only when it is the next one; a gap, a later term or a doubt asks the log;
-- the lease is renewed only by a reply that was applied whole, from the moment its request was sent;
+- the lease is renewed only by a reply that was applied whole and up to the end of the log, from the moment its request
+  was sent;
 - only what was asked for after the last answer had come leads to another term;
 - a response is handed over only under a live lease, of the same generation, and with no hard purge
   and no fence of its tags after its stamp; a soft purge after it makes it stale;
@@ -17,114 +18,23 @@ Times are seconds of the replica's own clock, which must count suspension, and c
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Collection, Iterable
 from math import inf
-from typing import NamedTuple
 
+from fastapi_cacheinval.core.fences import Fences
+from fastapi_cacheinval.core.log_types import Ask, Current, LogEntry, Missed, Next, Page, Reply, Reset, Term
 from fastapi_cacheinval.core.stored import Stamp
 
-__all__ = ["Ask", "Current", "LogEntry", "Missed", "Next", "Page", "Replica", "Reply", "Reset", "TagCell", "Term"]
+__all__ = ["Ask", "Current", "LogEntry", "Missed", "Next", "Page", "Replica", "Reply", "Reset", "Term"]
+
+# The last purges of one tag, hard and soft apart, since a soft one must not hide a hard one: the number of the last
+# hard one, that of the last soft one, and when that was applied. It is a plain tuple for the garbage collector, which
+# does not look through those, and would stop the process for a hundred thousand objects.
+Cell = tuple[int, int, float]
+_UNTOUCHED: Cell = (-1, -1, inf)
 
 # How many nonces of applied lines are remembered, to recognise a number that was written again.
 _REMEMBERED = 256
-
-
-class Term(NamedTuple):
-    """One life of the log: its number, and the nonce that opened it, without which numbers lie."""
-
-    number: int
-    nonce: str
-
-
-class LogEntry(NamedTuple):
-    """One purge in the log.
-
-    `at` is the log's own time in seconds; `trace` is trace context to pass on; `prompt` says that somebody waits for
-    every replica to have applied it.
-    """
-
-    term: Term
-    seq: int
-    nonce: str
-    tags: tuple[str, ...]
-    soft: bool
-    at: float
-    trace: tuple[tuple[str, str], ...] = ()
-    prompt: bool = False
-
-
-class Page(NamedTuple):
-    """What the log remembers of tags purged by the lines over `down_to`, up to and including `up_to`.
-
-    `purged` holds the tags whose last line of either kind is in that span: the tag, the number, whether it was soft.
-    `seq` was the last line of all when this was read.
-    """
-
-    term: Term
-    seq: int
-    up_to: int
-    down_to: int
-    purged: tuple[tuple[str, int, bool], ...]
-
-
-class Ask(NamedTuple):
-    """What a heartbeat or a purge tells the log of this replica, so that the log can compare."""
-
-    term: Term
-    seq: int
-    nonce: str
-
-
-@dataclass(frozen=True, slots=True)
-class Current:
-    """The log has nothing that the asker has not read."""
-
-    term: Term
-
-
-@dataclass(frozen=True, slots=True)
-class Missed:
-    """The lines after the asker's number, in order, up to the end of the log."""
-
-    term: Term
-    lines: tuple[LogEntry, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """The asker's past and the log's do not meet: forget everything and go on from here."""
-
-    term: Term
-    seq: int
-    nonce: str
-
-
-Reply = Current | Missed | Reset
-
-
-class Next(Enum):
-    """What the shell does next."""
-
-    NOTHING = "nothing"
-    ASK = "ask the log now"
-
-
-class TagCell:
-    """The last purges of one tag, hard and soft apart: a soft one must not hide a hard one."""
-
-    __slots__ = ("hard", "soft", "soft_at")
-
-    def __init__(self) -> None:
-        self.hard = -1
-        self.soft = -1
-        self.soft_at = inf
-
-    @property
-    def last(self) -> int:
-        """The number of the later of the two."""
-        return max(self.hard, self.soft)
 
 
 class Replica:
@@ -137,10 +47,8 @@ class Replica:
     """
 
     __slots__ = (
-        "_below",
         "_fences",
         "_most_cells",
-        "_open",
         "_recent",
         "_told",
         "applied",
@@ -163,7 +71,7 @@ class Replica:
         *,
         staleness_bound: float,
         stale_when_disconnected: float = 0.0,
-        most_cells: int = 100_000,
+        most_cells: int = 200_000,
     ) -> None:
         self.bound = staleness_bound
         self.stale_when_disconnected = stale_when_disconnected
@@ -181,12 +89,9 @@ class Replica:
         self.changes = 0
         self.fence_count = 0
         self.mark = (0, 0, 0)
-        self.cells: OrderedDict[str, TagCell] = OrderedDict()
+        self.cells: OrderedDict[str, Cell] = OrderedDict()
         self._recent: OrderedDict[int, str] = OrderedDict()
-        self._fences: dict[str, int] = {}
-        self._open: dict[int, tuple[str, ...]] = {}
-        # The fences of a tag before its last one, oldest first; some of them may have been lifted.
-        self._below: dict[str, list[int]] = {}
+        self._fences = Fences()
 
     def __repr__(self) -> str:
         return f"<Replica term {self.term.number} applied {self.applied} generation {self.generation}>"
@@ -235,6 +140,9 @@ class Replica:
             for line in reply.lines:
                 if self.apply_message(line, now) is Next.ASK:
                     return Next.ASK
+            if reply.more:
+                self._told = now
+                return Next.ASK
         if lease:
             self.lease_until = max(self.lease_until, sent + self.bound)
         self._told = now
@@ -244,18 +152,12 @@ class Replica:
         cells = self.cells
         for tag in line.tags:
             # Never out of the map, not for a moment: another thread may be checking a response.
-            cell = cells.get(tag)
-            if cell is None:
-                cell = TagCell()
-            if line.soft:
-                cell.soft, cell.soft_at = line.seq, now
-            else:
-                cell.hard = line.seq
-            cells[tag] = cell
+            hard, soft, soft_at = cells.get(tag, _UNTOUCHED)
+            cells[tag] = (hard, line.seq, now) if line.soft else (line.seq, soft, soft_at)
             cells.move_to_end(tag)
         while len(cells) > self._most_cells:
             # The floor first: in between, another thread may find neither the cell nor the floor.
-            self.floor = max(self.floor, next(iter(cells.values())).last)
+            self.floor = max(self.floor, *next(iter(cells.values()))[:2])
             cells.popitem(last=False)
         self.applied, self.nonce = line.seq, line.nonce
         self._recent[line.seq] = line.nonce
@@ -285,15 +187,13 @@ class Replica:
         if page.term != self.term or page.up_to != self.floor or page.down_to >= self.floor or not fits:
             return False
         for tag, seq, soft in sorted(page.purged, key=lambda purge: -purge[1]):
-            cell = cells.get(tag)
-            if cell is None:
-                cell = TagCell()
-            if soft and seq > cell.soft:
-                cell.soft, cell.soft_at = seq, now
-            elif not soft:
-                cell.hard = max(cell.hard, seq)
-            if tag not in cells:
-                cells[tag] = cell
+            known = tag in cells
+            hard, last_soft, soft_at = cells.get(tag, _UNTOUCHED)
+            if not soft:
+                cells[tag] = (max(hard, seq), last_soft, soft_at)
+            elif seq > last_soft:
+                cells[tag] = (hard, seq, now)
+            if not known:
                 # The oldest are let go of first.
                 cells.move_to_end(tag, last=False)
         # Last of all: until then another thread refuses what the page is about.
@@ -325,46 +225,24 @@ class Replica:
 
     # -- purges that have no number yet ---------------------------------------------------------
 
-    def fence(self, tags: Iterable[str]) -> int:
+    def fence(self, tags: Collection[str]) -> int:
         """Make unusable what was filled before this moment under these tags; the handle lifts it."""
-        self.fence_count += 1
-        fence = self.fence_count
-        named = self._open[fence] = tuple(dict.fromkeys(tags))
-        for tag in named:
-            earlier = self._fences.get(tag)
-            if earlier is not None:
-                self._still_open(self._below.setdefault(tag, [])).append(earlier)
-            self._fences[tag] = fence
+        self.fence_count = self._fences.add(tags)
         self._changed()
-        return fence
+        return self.fence_count
 
     def lift(self, fence: int) -> None:
         """End a fence, once its purge has a number and has been applied."""
-        for tag in self._open.pop(fence, ()):
-            if self._fences.get(tag) == fence:
-                # An earlier fence of the same tag may still wait for its number.
-                earlier = self._still_open(self._below.get(tag, []))
-                if earlier:
-                    self._fences[tag] = earlier.pop()
-                else:
-                    del self._fences[tag]
-                    self._below.pop(tag, None)
+        self._fences.lift(fence)
 
     @property
     def fences(self) -> int:
         """How many fences stand."""
-        return len(self._open)
-
-    def _still_open(self, fences: list[int]) -> list[int]:
-        """The same list without those at its end that have been lifted."""
-        while fences and fences[-1] not in self._open:
-            fences.pop()
-        return fences
+        return len(self._fences)
 
     def fenced(self, tags: Iterable[str]) -> bool:
         """Whether any of the tags is fenced: then nothing from elsewhere, and no one else's fill, is taken."""
-        fences = self._fences
-        return bool(fences) and any(tag in fences for tag in tags)
+        return self._fences.any_of(tags)
 
     # -- what may be handed over ----------------------------------------------------------------
 
@@ -399,15 +277,16 @@ class Replica:
             if not young and now >= self.lease_until + self.stale_when_disconnected:
                 return None
         stale_from = inf
-        cells, fences = self.cells, self._fences
+        cells, fences = self.cells, self._fences.last
         as_of = stamp.as_of
         for tag in tags:
             cell = cells.get(tag)
             if cell is not None:
-                if cell.hard > as_of:
+                hard, soft, soft_at = cell
+                if hard > as_of:
                     return None
-                if cell.soft > as_of and cell.soft_at < stale_from:
-                    stale_from = cell.soft_at
+                if soft > as_of and soft_at < stale_from:
+                    stale_from = soft_at
             if fences and fences.get(tag, -1) > stamp.fence:
                 return None
         return stale_from

@@ -6,7 +6,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["SourceState", "Statistics"]
+__all__ = ["MUTATION_ANSWERS", "RESET_CAUSES", "SourceState", "Statistics"]
+
+RESET_CAUSES = ("start", "new-term", "behind", "conflict")
+"""Why everything is given up: a replica joins; the log began anew, has not kept enough, or tells another story."""
+
+MUTATION_ANSWERS = ("done", "queued", "late", "refused")
+"""What is said of a mutation's purge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +23,7 @@ class SourceState:
     made: `received` of what came, `done` of what was seen through to its end, `refused` of what could not be read and
     was passed, `failures` of attempts that failed and are made again. `waiting` is what has come and is not done, `lag`
     what is known to wait outside, None where that is not known; `trouble` is the last failure, empty when all is well.
+    `ignored` is how many events came of what nothing maps, by its name: a table of `debezium()`.
     """
 
     running: bool = False
@@ -28,6 +35,7 @@ class SourceState:
     waiting: int = 0
     lag: int | None = None
     trouble: str = ""
+    ignored: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,25 @@
 """How many tags one response or one purge may have.
 
 Each tag costs about a microsecond of the event loop, several times: normalised, stored, written, applied, checked. So
-their number is bounded. A response with more is not stored, and a purge of more becomes one of everything: a purge of
-so many tags takes longer than the forwards that it saves, and replicas would forget older purges to remember it.
+their number is bounded. A response with more is not stored, and of what one request names more becomes everything. A
+purge by hand is made in pieces, so it may have many more; past that it becomes one of everything too, because replicas
+would forget most older purges to remember it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fastapi_cacheinval.core.tags import ALL, normalise_tag
+from fastapi_cacheinval.core.tags import ALL, are_normal, normalise_tag, not_a_tag
 from fastapi_cacheinval.grammar.fields import RawHeaders, values
 from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key
 
 __all__ = [
+    "MOST_PURGE_BYTES",
+    "MOST_PURGE_TAGS",
     "MOST_TAGS",
     "MOST_TAG_BYTES",
+    "BoundedTags",
     "bounded_tags",
     "cost_of",
     "fits",
@@ -25,10 +29,16 @@ __all__ = [
 ]
 
 MOST_TAGS = 8_000
-"""Tags of one response, and of one purge."""
+"""Tags of one response, and of what one request purges."""
 
 MOST_TAG_BYTES = 524_288
 """Bytes of them all; a character outside ASCII counts eight times, because it has to be encoded."""
+
+MOST_PURGE_TAGS = 100_000
+"""Tags of one purge by hand: half of what a replica remembers."""
+
+MOST_PURGE_BYTES = 4_194_304
+"""Bytes of them all, counted as above: half of what the log keeps."""
 
 # The fields by which a response names its tags.
 _NAMING = frozenset({b"cache-groups", b"cache-tag", b"edge-cache-tag", b"surrogate-key"})
@@ -42,19 +52,57 @@ def cost_of(text: str) -> int:
 def bounded_tags(texts: Iterable[str]) -> tuple[str, ...]:
     """The normal forms as `normalise_tags` gives them; the one tag of everything for more than the limits allow.
 
-    It stops at the limit, so that its time is bounded whatever it is given.
+    It stops at the limit, so that its time is bounded whatever it is given. Raises `ConfigurationError` for what is no
+    text.
     """
-    tags: dict[str, None] = {}
-    left = MOST_TAG_BYTES
-    for text in texts:
-        # Nothing costs something too: each is looked at.
-        left -= cost_of(text) or 1
-        if left < 0 or len(tags) > MOST_TAGS:
-            return (ALL,)
-        tag = normalise_tag(text)
-        if tag is not None:
-            tags[tag] = None
-    return tuple(tags) if len(tags) <= MOST_TAGS else (ALL,)
+    bounded = BoundedTags(MOST_TAGS, MOST_TAG_BYTES)
+    bounded.add(texts)
+    return bounded.tags()
+
+
+class BoundedTags:
+    """Tags as they are given, in normal form, first order and without duplicates, up to so many and so many bytes."""
+
+    __slots__ = ("_left", "_most_tags", "_tags")
+
+    def __init__(self, most_tags: int, most_bytes: int) -> None:
+        self._most_tags = most_tags
+        self._left = most_bytes
+        self._tags: dict[str, None] = {}
+
+    def add(self, texts: Iterable[str]) -> bool:
+        """Add some; False once they are too many, and nothing more is looked at."""
+        if isinstance(texts, tuple) and self._added_at_once(texts):
+            return self._fits()
+        for text in texts:
+            if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise not_a_tag(text)
+            # Nothing costs something too: each is looked at.
+            self._left -= cost_of(text) or 1
+            if not self._fits():
+                return False
+            tag = normalise_tag(text)
+            if tag is not None:
+                self._tags[tag] = None
+        return self._fits()
+
+    def _added_at_once(self, texts: tuple[str, ...]) -> bool:
+        """Add those that are few enough and in normal form already; False where that is not known of all."""
+        if len(texts) > self._most_tags or set(map(type, texts)) - {str}:
+            return False
+        size = sum(map(len, texts))
+        if size > self._left or not are_normal(texts):
+            return False
+        self._left -= size
+        self._tags.update(dict.fromkeys(texts))
+        return True
+
+    def _fits(self) -> bool:
+        return self._left >= 0 and len(self._tags) <= self._most_tags
+
+    def tags(self) -> tuple[str, ...]:
+        """What was added; the one tag of everything where it was too much."""
+        return tuple(self._tags) if self._fits() else (ALL,)
 
 
 def surrogate_tags(headers: RawHeaders) -> tuple[str, ...]:
@@ -66,13 +114,14 @@ def surrogate_tags(headers: RawHeaders) -> tuple[str, ...]:
 
 
 def fits(tags: Sequence[str]) -> bool:
-    """Whether tags in normal form are few enough for one line of the log."""
-    return len(tags) <= MOST_TAGS and size_of(tags) <= MOST_TAG_BYTES
+    """Whether tags in normal form are few enough for one purge."""
+    return len(tags) <= MOST_PURGE_TAGS and size_of(tags) <= MOST_PURGE_BYTES
 
 
 def size_of(tags: Iterable[str]) -> int:
     """The bytes of tags in normal form; those of paths may hold what is not ASCII."""
-    return sum(len(tag) if tag.isascii() else len(tag.encode("utf-8", "surrogatepass")) for tag in tags)
+    text = "".join(tags)
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def too_many_tags(added: Sequence[str], headers: RawHeaders) -> bool:

@@ -53,6 +53,11 @@ class Apps:
             self._living[number] = _reference(app)
             return number
 
+    @property
+    def any(self) -> bool:
+        """Whether an app has ever been given it."""
+        return self._next > 0
+
     def claim(self, places: Iterable[Place], number: int) -> None:
         """Say which places an application answers before it is asked, so that the first lookup knows of all of them."""
         for place in places:

@@ -5,6 +5,8 @@ The loop is the same for every kind of request; an `Asker` says what is particul
 - A request looks before it waits, and again whenever what it waited for does not answer it.
 - A response that could not be shared a moment ago, and one that is behind a fence, is waited for by nobody.
 - A request leads at most one flight, and asks the tier that replicas share before it forwards.
+- A forward that began so long before the request came that its result could not be used is not waited for: the request
+  leads the next one. So, without a lease too, there is one forward for each key and bound.
 - A waiter that a purge has overtaken does not lead: a new forward in the background serves all who still wait.
 """
 
@@ -82,6 +84,11 @@ class Asker(Protocol):
         ...
 
     @property
+    def entered(self) -> float:
+        """When the request came, on the cache's clock."""
+        ...
+
+    @property
     def deadline(self) -> float:
         """Until when the request may wait, on the cache's clock."""
         ...
@@ -142,10 +149,12 @@ class Coalescing:
             if not asker.may_wait(missed.stored):
                 return Go(None, missed.stored, missed.reason)
             flight = flights.under_way(missed.key)
+            if flight is not None and self._too_old(flight):
+                flight = None
             if flight is None and overtaken and asker.order_forward(missed.key):
                 flight = flights.under_way(missed.key)
             if flight is None:
-                return await self._lead(flights.lead(missed.key), missed)
+                return await self._lead(flights.lead(missed.key, asker.entered), missed)
             waited = await self._wait(flight, missed)
             if waited is not None:
                 return waited
@@ -156,6 +165,13 @@ class Coalescing:
             if isinstance(looked, Answer):
                 return looked
             missed = looked
+
+    def _too_old(self, flight: Flight) -> bool:
+        """Whether what a forward gives would be too old for this request, because no lease vouches for it."""
+        engine = self._engine
+        if engine.replica.live(engine.now()):
+            return False
+        return self._asker.entered - flight.entered >= engine.settings.staleness_bound
 
     def _usable(
         self, stored: StoredResponse | None, *, collapsed: Reason | None = None, tier: str = "l1"
@@ -200,7 +216,11 @@ class Coalescing:
             case Granted(_, other) | Refused(other):
                 return Go(flight, stale or other, reason)
             case Unavailable(other, away):
-                return Go(flight, stale or other, reason, "disconnected" if away else None)
+                return Go(flight, stale or other, reason, self._why_away() if away else None)
+
+    def _why_away(self) -> str:
+        """Out of touch with the log, or only with the server that has this key."""
+        return "l2-unavailable" if self._l2 is not None and self._l2.open else "disconnected"
 
     def _wanted(self, stored: StoredResponse) -> bool:
         return isinstance(self._asker.judge(stored), Serve | ServeStale)
@@ -216,6 +236,7 @@ class Coalescing:
             case Signal.LOOK_AGAIN:
                 return None
             case Signal.LEAD:
+                flight.entered = asker.entered
                 if flight.fill_lock is not None:
                     return Go(flight, missed.stored, missed.reason)
                 # The leader before was cancelled before it could have the right to forward in the cluster.

@@ -69,14 +69,21 @@ class Engine:
                 return stored, variant
         return None, newest or key
 
-    def stale_from(self, stored: StoredResponse, now: float) -> float | None:
-        """The hand-over check: None where the response may not be used, else from when it is stale by soft purges."""
+    def stale_from(self, stored: StoredResponse, now: float, entered: float | None = None) -> float | None:
+        """The hand-over check: None where the response may not be used, else from when it is stale by soft purges.
+
+        `entered` is when the request came that is to be answered, where that is not now. What it has waited since makes
+        nothing older for it: without a lease, a fill is young enough that began less than the bound before it came.
+        """
         replica = self.replica
         changes = replica.changes
         live = replica.live(now)
         if live and stored.verified == changes:
             return inf
-        stale_from = replica.stale_from(stored.stamp, stored.tags, now)
+        stamp = stored.stamp
+        if not live and entered is not None:
+            stamp = stamp._replace(began=stamp.began + (now - entered))
+        stale_from = replica.stale_from(stamp, stored.tags, now)
         if live:
             if stale_from is None:
                 # Purged for good: its room is worth more than its place.
@@ -85,11 +92,15 @@ class Engine:
                 stored.verified = changes
         return stale_from
 
-    def decide(self, stored: StoredResponse | None, now: float) -> Decision:
-        """What a lookup that found `stored` does."""
+    def overtaken(self, stored: StoredResponse, now: float) -> bool:
+        """Whether a purge forbids a response to the very request that it was made for, however long that took."""
+        return self.stale_from(stored, now, stored.stamp.began) is None
+
+    def decide(self, stored: StoredResponse | None, now: float, entered: float | None = None) -> Decision:
+        """What a lookup that found `stored` does; `entered` as in `stale_from`."""
         if stored is None:
             return decide(None, None, now, 0.0)
-        return decide(stored, self.stale_from(stored, now), now, self.draw())
+        return decide(stored, self.stale_from(stored, now, entered), now, self.draw())
 
     def remaining(self, stored: StoredResponse, now: float) -> int:
         """The remaining freshness in whole seconds; at most -1 where it is stale, or a soft purge has made it so."""
@@ -129,8 +140,12 @@ class Engine:
         return stored
 
     def keep(self, key: bytes, stored: StoredResponse, chosen: tuple[Selector, ...], now: float) -> bool:
-        """Store what a fill of a key gave; False where it was purged meanwhile, or is larger than the tier takes."""
-        if self.stale_from(stored, now) is None:
+        """Store what a fill of a key gave; False where it was purged meanwhile, or is larger than the tier takes.
+
+        One that took long without a lease is stored too: those who wait for it may have it, and each later request asks
+        for itself.
+        """
+        if self.overtaken(stored, now):
             return False
         if not self._put(stored.key, stored, self._weight(stored), stored.usable_until, now):
             return False

@@ -23,6 +23,8 @@ __all__ = ["Flight", "Flights", "Signal"]
 _MARK_SECONDS = 5.0
 _MOST_MARKS = 10_000
 _MOST_LEADERS = 2
+# Seconds by which an alarm that is only late comes at most.
+_STOOD_STILL = 0.25
 
 
 class Signal(Enum):
@@ -37,13 +39,14 @@ class Signal(Enum):
 class Flight:
     """One key's forward and who waits for it. Its leader ends it by exactly one of the four calls below.
 
+    `began` is when its leader began to lead, and `entered` when that request came, which is how new the result is.
     `fill_lock` is the right to forward in the cluster, where it has been asked for; `l2` says that what lands was found
     in the shared tier, and not forwarded for here.
     """
 
-    __slots__ = ("_flights", "_leaders", "_waiters", "began", "failed_status", "fill_lock", "key", "l2")
+    __slots__ = ("_flights", "_leaders", "_waiters", "began", "entered", "failed_status", "fill_lock", "key", "l2")
 
-    def __init__(self, flights: Flights, key: bytes, began: float) -> None:
+    def __init__(self, flights: Flights, key: bytes, began: float, entered: float) -> None:
         self._flights = flights
         self._waiters: deque[asyncio.Future[StoredResponse | Signal]] = deque()
         self._leaders = 1
@@ -52,6 +55,7 @@ class Flight:
         self.l2 = False
         self.key = key
         self.began = began
+        self.entered = entered
 
     @property
     def waiting(self) -> int:
@@ -118,11 +122,21 @@ class Flight:
         self._waiters.clear()
 
     async def wait(self, seconds: float) -> StoredResponse | Signal:
-        """Wait for the result, for at most so many seconds of the cache's clock; then go forward alone."""
-        waiter: asyncio.Future[StoredResponse | Signal] = asyncio.get_running_loop().create_future()
+        """Wait for the result, for at most so many seconds of the cache's clock; then go forward alone.
+
+        Where the process stood still meanwhile the forward did so too, and is given as long again to come to its end.
+        """
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[StoredResponse | Signal] = loop.create_future()
         self._waiters.append(waiter)
+        due = loop.time() + seconds
         try:
             if await within(self._flights.clock, waiter, seconds):
+                return waiter.result()
+            stood = loop.time() - due
+            if stood > _STOOD_STILL:
+                await asyncio.wait((waiter,), timeout=min(stood, seconds))
+            if waiter.done():
                 return waiter.result()
         except asyncio.CancelledError:
             # Named leader in the same moment as cancelled: the lead must not be lost with it.
@@ -140,22 +154,31 @@ class Flights:
     def __init__(self, clock: Clock, timeout: float) -> None:
         self.clock = clock
         self._timeout = timeout
+        # The newest of each key, and all: behind an older one there may still be somebody who waits.
         self._flights: dict[bytes, Flight] = {}
+        self._all: set[Flight] = set()
         self._marks: OrderedDict[bytes, float] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._all)
 
     @property
     def waiting(self) -> int:
         """How many requests wait, for any key."""
-        return sum(flight.waiting for flight in list(self._flights.values()))
+        return sum(flight.waiting for flight in list(self._all))
 
-    def lead(self, key: bytes) -> Flight | None:
-        """Begin a flight for a key; None where one is under way."""
-        if key in self._flights:
+    def lead(self, key: bytes, entered: float | None = None) -> Flight | None:
+        """Begin a flight for a key; None where one is under way.
+
+        `entered` is when the request came that leads, where that is not now. It leads beside a flight that began for an
+        earlier one, whose waiters go on waiting for that.
+        """
+        now = self.clock.now()
+        before = self._flights.get(key)
+        if before is not None and (entered is None or entered <= before.entered):
             return None
-        flight = self._flights[key] = Flight(self, key, self.clock.now())
+        flight = self._flights[key] = Flight(self, key, now, now if entered is None else entered)
+        self._all.add(flight)
         return flight
 
     def under_way(self, key: bytes) -> Flight | None:
@@ -184,5 +207,6 @@ class Flights:
 
     def over(self, flight: Flight) -> None:
         """Forget a flight."""
+        self._all.discard(flight)
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]

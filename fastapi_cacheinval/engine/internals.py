@@ -9,15 +9,22 @@ import asyncio
 import secrets
 from collections.abc import Iterable, Mapping
 from contextvars import Context
-from itertools import islice
 
 from fastapi_cacheinval.bus.local import LocalBus
 from fastapi_cacheinval.connections.urls import Connect
+from fastapi_cacheinval.core.checks import Wait
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.root_paths import RootPaths
 from fastapi_cacheinval.core.statistics import Statistics
-from fastapi_cacheinval.core.tag_limits import MOST_TAGS, bounded_tags
+from fastapi_cacheinval.core.tag_limits import (
+    MOST_PURGE_BYTES,
+    MOST_PURGE_TAGS,
+    MOST_TAGS,
+    BoundedTags,
+    bounded_tags,
+)
+from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.body_budget import BodyBudget
 from fastapi_cacheinval.engine.clocks import SystemClock, checked_clock
@@ -25,7 +32,8 @@ from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.lifecycle import Lifecycle
 from fastapi_cacheinval.engine.listeners import Listeners
 from fastapi_cacheinval.engine.log_recorder import LogRecorder
-from fastapi_cacheinval.engine.purger import Purger, Wait
+from fastapi_cacheinval.engine.neighbours import Neighbour
+from fastapi_cacheinval.engine.purger import Purger
 from fastapi_cacheinval.engine.reporting import report
 from fastapi_cacheinval.engine.runtime import Runtime, runtime_here
 from fastapi_cacheinval.engine.settings import Settings
@@ -43,6 +51,9 @@ from fastapi_cacheinval.telemetry.reporting import join
 from fastapi_cacheinval.telemetry.tracing import Spans
 
 __all__ = ["Internals"]
+
+# So many tags of a purge by hand are looked at before others have their turn.
+_SLICE = 2_000
 
 
 class Internals:
@@ -66,6 +77,7 @@ class Internals:
         self.listeners = Listeners(self.runtimes, self.counters)
         self.sources = Sources()
         self._secret = settings.secret
+        self.neighbour = Neighbour(self.engine.apps, self.runtimes, alone=connect is None)
         self._looked_around = False
         self._tiers = None if connect is None else SharedTiers(settings, connect, self.engine)
         local = LocalBus(self.clock.now)
@@ -159,6 +171,11 @@ class Internals:
         return asyncio.get_running_loop() in self.runtimes
 
     @property
+    def shares_partitions(self) -> bool:
+        """Whether all replicas compose the same key for a partition: they know the secret, or there are none."""
+        return self._tiers is None or self.settings.secret is not None
+
+    @property
     def secret(self) -> bytes:
         """The key of partition digests; made at start where none was given."""
         secret = self._secret
@@ -168,10 +185,28 @@ class Internals:
 
     # -- purging and reporting ------------------------------------------------------------------
 
-    def normalised(self, tags: tuple[str, ...]) -> tuple[str, ...]:
-        """Tags in normal form, of too many the one of everything; what is left of none is dropped and counted."""
-        self.counters.dropped_tags += sum(not tag for tag in islice(tags, MOST_TAGS))
-        return bounded_tags(tags)
+    async def named(self, tags: tuple[str, ...], *, everything: bool = False) -> tuple[str, ...]:
+        """The tags of a purge by hand in normal form, of too many the one of everything; other work goes on meanwhile.
+
+        What nothing is left of is dropped and counted.
+        """
+        bounded = BoundedTags(MOST_PURGE_TAGS, MOST_PURGE_BYTES)
+        for begin in range(0, 0 if everything else len(tags), _SLICE):
+            if begin:
+                await asyncio.sleep(0)
+            some = tags[begin : begin + _SLICE]
+            fits = bounded.add(some)
+            self.counters.dropped_tags += sum(not tag for tag in some)
+            self.neighbour.purges(some)
+            if not fits:
+                break
+        return (ALL,) if everything else bounded.tags()
+
+    def purge_soon(self, tags: tuple[str, ...], *, soft: bool, everything: bool) -> None:
+        """Have a task make a purge by hand, which this replica obeys at once; raises `CacheNotRunning`."""
+        # Of very many this replica gives up everything for a moment, rather than to look at each of them now.
+        fenced = (ALL,) if everything or len(tags) > MOST_TAGS else bounded_tags(tags)
+        self.purger.soon(lambda: self.named(tags, everything=everything), fenced, soft=soft)
 
     def linked(self, causes: Iterable[Mapping[str, str]]) -> Carrier:
         """The trace context of what led to a purge, as it travels."""

@@ -1,4 +1,4 @@
-"""The shared tier (L2) on one event loop: reading what other replicas have stored, writing, and a circuit breaker.
+"""The shared tier (L2) on one event loop: reading what other replicas have stored, and writing.
 
 The rules: nothing is read or taken without a live lease, asked again when the reply has arrived; what is found is
 checked like any stored response and kept in L1; whatever goes wrong, the request goes forward. Who may go forward for
@@ -8,13 +8,11 @@ the cluster is said in `fill_locks`.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from fastapi_cacheinval.core.keys import is_local
-from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.engine import Engine, Kept
@@ -30,19 +28,17 @@ from fastapi_cacheinval.engine.fill_locks import (
     Unavailable,
 )
 from fastapi_cacheinval.engine.flights import Flight
+from fastapi_cacheinval.engine.l2_values import Filled, L2Values
 from fastapi_cacheinval.engine.roll_call import RollCall
 from fastapi_cacheinval.errors import TierUnavailable
 from fastapi_cacheinval.grammar.fields import RawHeaders
-from fastapi_cacheinval.ports.l2_store import ID_BYTES, Found, L2Store
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.ports.tracing import Tracing
-from fastapi_cacheinval.stores.codec import Codec, Unreadable
 
 __all__ = ["L2Tier", "Led", "Own"]
 
 logger = logging.getLogger("fastapi_cacheinval.l2")
 
-_BREAK_SECONDS = 1.0
 _PROBATION_MS = 30_000
 _MOST_ASKED = 10_000
 
@@ -52,24 +48,21 @@ Wanted = Callable[[StoredResponse], bool]
 class L2Tier:
     """Reads, writes and locks for one event loop.
 
-    `own` runs work that outlives its request, `lives` is told for how many seconds something stored lives, and
-    `server_time` gives the log's time at one of ours, None where it is not known. `roll_call` begins and ends with it.
+    `own` runs work that outlives its request, and `lives` is told for how many seconds something stored lives.
+    `roll_call` begins and ends with it.
     """
 
     def __init__(
         self,
-        store: L2Store,
-        codec: Codec,
+        values: L2Values,
         engine: Engine,
         telemetry: Telemetry,
         tracing: Tracing,
         own: Own,
         lives: Callable[[float], None],
-        server_time: Callable[[float], float | None],
         roll_call: RollCall | None = None,
     ) -> None:
-        self._store = store
-        self._codec = codec
+        self._values = values
         self._engine = engine
         self._replica = engine.replica
         self._clock = engine.clock
@@ -77,14 +70,12 @@ class L2Tier:
         self._tracing = tracing
         self._own = own
         self._lives = lives
-        self._server_time = server_time
         self._roll_call = roll_call
-        self._closed_until = 0.0
         # How many requests wait for a forward of another replica.
         self.waiting = 0
         self._asked: OrderedDict[bytes, None] = OrderedDict()
         self._locks = FillLocks(
-            store,
+            values.store,
             engine.clock,
             own,
             bound=engine.settings.staleness_bound,
@@ -108,66 +99,26 @@ class L2Tier:
 
     @property
     def open(self) -> bool:
-        """Whether it may be asked now: under a live lease, and not just after it was out of reach."""
-        now = self._clock.now()
-        return self._replica.live(now) and now >= self._closed_until
+        """Whether it may be asked now: under a live lease."""
+        return self._replica.live(self._clock.now())
 
     def _away(self, error: TierUnavailable) -> None:
         self._telemetry.l2("unavailable")
-        self._closed_until = self._clock.now() + _BREAK_SECONDS
         logger.debug("%s", error)
 
-    @contextmanager
-    def _timed(self, operation: str) -> Generator[None]:
-        began, outcome = self._clock.now(), "failed"
-        try:
-            yield
-            outcome = "done"
-        finally:
-            self._telemetry.l2_took(operation, self._clock.now() - began, outcome)
-
     # -- reading --------------------------------------------------------------------------------
-
-    async def _read(self, key: bytes) -> tuple[Kept | None, bytes]:
-        """What is stored under a key and may be used here, and the id of what was seen there."""
-        asked = self._clock.now()
-        with self._timed("get"):
-            found = await self._store.read(key)
-        return self._understood(key, found, asked)
-
-    def _understood(self, key: bytes, found: Found | None, asked: float) -> tuple[Kept | None, bytes]:
-        if found is None:
-            self._telemetry.l2("miss")
-            return None, b""
-        seen = found.data[:ID_BYTES]
-        try:
-            l2 = self._codec.decode(
-                found.data,
-                key=key,
-                pttl_ms=found.pttl_ms,
-                asked=asked,
-                server_time=self._server_time(asked),
-                adopt=lambda term, as_of: self._replica.adopt(term, as_of, self._clock.now()),
-            )
-        except Unreadable as error:
-            self._telemetry.l2(f"unreadable-{error.reason}")
-            return None, seen
-        if l2 is None:
-            self._telemetry.l2("outdated")
-            return None, seen
-        return l2.value, seen
 
     async def _find(self, key: bytes, headers: RawHeaders) -> Chosen:
         known = self._engine.store.get(key)
         seen = b""
         if not isinstance(known, VaryRecord):
-            value, seen = await self._read(key)
+            value, seen = await self._values.read(key)
             if not isinstance(value, VaryRecord):
                 return Chosen(self._usable(value), key, seen)
             known = self._engine.join(key, value)
         newest = b""
         for variant in known.keys_for(headers):
-            value, found = await self._read(variant)
+            value, found = await self._values.read(variant)
             usable = self._usable(value)
             if usable is not None:
                 return Chosen(usable, variant, found)
@@ -263,7 +214,8 @@ class L2Tier:
         record = self._engine.store.get(key) if stored.key != key else None
         self._lives(stored.usable_until - now)
         # The term is that of its stamp only now: another may come while it is on its way.
-        self._own(self._write(key, stored, most_ms, record, self._replica.term, fill_lock if held else None))
+        term = self._replica.term
+        self._own(self._write(Filled(key, stored, record, term, fill_lock if held else None, most_ms)))
 
     def drop(self, key: bytes) -> None:
         """Let go of what is stored under a key, beside the request."""
@@ -272,7 +224,7 @@ class L2Tier:
 
     async def _dropped(self, key: bytes) -> None:
         try:
-            await self._store.write(key, b"", 0)
+            await self._values.store.write(key, b"", 0)
         except TierUnavailable as error:
             self._away(error)
 
@@ -285,76 +237,15 @@ class L2Tier:
             self._asked.popitem(last=False)
         return False
 
-    def _encoded(self, value: Kept, key: bytes, until: float, most_ms: int | None, term: Term) -> tuple[bytes, int]:
-        """The bytes to store and for how many milliseconds; none for what no reader would take."""
-        now = self._clock.now()
-        life_ms = int((until - now) * 1000)
-        life_ms = life_ms if most_ms is None else min(life_ms, most_ms)
-        if life_ms <= 0:
-            return b"", 0
-        try:
-            drawn = secrets.token_bytes(ID_BYTES)
-            trace = (("traceparent", value.trace),) if isinstance(value, StoredResponse) and value.trace else ()
-            data = self._codec.encode(
-                value,
-                key=key,
-                id=drawn,
-                term=term,
-                life_ms=life_ms,
-                now=now,
-                trace=trace,
-                server_time=self._server_time(now),
-            )
-        except ValueError:
-            self._telemetry.l2("unwritable")
-            return b"", 0
-        return data, life_ms
-
-    async def _write(
-        self,
-        key: bytes,
-        stored: StoredResponse,
-        most_ms: int | None,
-        record: Kept | None,
-        term: Term,
-        fill_lock: FillLock | None,
-    ) -> None:
-        with self._tracing.span("cacheinval.l2.set", parent=stored.trace) as span:
+    async def _write(self, filled: Filled) -> None:
+        with self._tracing.span("cacheinval.l2.set", parent=filled.stored.trace) as span:
             try:
-                with self._timed("set"):
-                    written = await self._written(key, stored, most_ms, record, term, fill_lock)
+                outcome = await self._values.write(filled)
             except TierUnavailable as error:
                 self._away(error)
                 span.failed(error)
-                written = "unavailable"
-            span.note("cacheinval.outcome", written)
-
-    async def _written(
-        self,
-        key: bytes,
-        stored: StoredResponse,
-        most_ms: int | None,
-        record: Kept | None,
-        term: Term,
-        fill_lock: FillLock | None,
-    ) -> str:
-        if isinstance(record, VaryRecord):
-            data, life_ms = self._encoded(record, key, record.until, None, term)
-            if data:
-                await self._store.write(key, data, life_ms)
-        data, life_ms = self._encoded(stored, stored.key, stored.usable_until, most_ms, term)
-        if fill_lock is not None and fill_lock.key == stored.key:
-            await fill_lock.release(data=data, life_ms=life_ms)
-        else:
-            if data:
-                await self._store.write(stored.key, data, life_ms)
-            if fill_lock is not None:
-                await fill_lock.release()
-        if not data:
-            # Nobody could use it by now, or it cannot be put into bytes.
-            return "unwritten"
-        self._telemetry.l2("write")
-        return "stored"
+                outcome = "unavailable"
+            span.note("cacheinval.outcome", outcome)
 
     async def _released(self, fill_lock: FillLock) -> None:
         try:

@@ -74,6 +74,8 @@ class Lifecycle:
         self._open_runtime = open_runtime
         self._open_l2 = open_l2
         self._patience = patience
+        # How many purges have been said to be lost.
+        self._lost = 0
         self._starts: dict[asyncio.AbstractEventLoop, _Start] = {}
 
     async def start(self, context: Context, *, serving: bool) -> Runtime:
@@ -135,6 +137,28 @@ class Lifecycle:
                 if other.is_closed():
                     table.pop(other, None)
 
+    async def wind_down(self) -> None:
+        """Do on the running loop what can be done before the end, while those who record it are still there.
+
+        Refreshes are cancelled and none begins any more, purges under way and queued ones get a while. What is purged
+        until `stop` is written as ever.
+        """
+        runtime = self._runtimes.get(asyncio.get_running_loop())
+        if runtime is None:
+            return
+        await runtime.wind_down(self._patience)
+        self._lost = await self._bus.flush()
+        self._tell_lost(self._lost)
+
+    @staticmethod
+    def _tell_lost(lost: int) -> None:
+        if lost:
+            logger.error(
+                "stopped with %d purge(s) that could not be written to the log: what they name is served by other "
+                "replicas until its lifetime ends",
+                lost,
+            )
+
     async def stop(self) -> None:
         """End on the running loop: refreshes are cancelled, purges under way get one last while."""
         loop = asyncio.get_running_loop()
@@ -155,12 +179,10 @@ class Lifecycle:
             logger.error("stopped with %d purge(s) or listener(s) unfinished", undone)
         lost = await self._bus.stop()
         await self._listeners.told()
-        if lost:
-            logger.error(
-                "stopped with %d purge(s) that could not be written to the log: what they name is served by other "
-                "replicas until its lifetime ends",
-                lost,
-            )
+        # Said already, unless more has come since.
+        told, self._lost = self._lost, 0
+        if lost > told:
+            self._tell_lost(lost)
 
     async def enter(self, context: Context) -> None:
         """One more `async with` block that needs it on the running loop."""

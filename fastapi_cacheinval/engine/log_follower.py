@@ -1,20 +1,24 @@
 """Keeping a replica up to a shared log, on one event loop.
 
-The rules: subscribe, then ask the log, then serve; ask every third of the bound, at once where a message does not
-follow on what was read, and once more after everything had to be given up.
+The rules: subscribe, then ask the log, then serve; ask a third of the bound after the last question, at once where a
+message does not follow on what was read, and once more after everything had to be given up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from fastapi_cacheinval.core.replica import LogEntry, Missed, Next, Reply
+from fastapi_cacheinval.core.log_types import LogEntry, Missed, Next, Reply
+from fastapi_cacheinval.core.pieces import in_slices
 from fastapi_cacheinval.engine.clocks import ended, within
-from fastapi_cacheinval.engine.log_observer import MEANT, Applies, Outage, cause_of
+from fastapi_cacheinval.engine.log_groups import LogGroups
+from fastapi_cacheinval.engine.log_observer import Applies, cause_of
+from fastapi_cacheinval.engine.log_pages import Pages
+from fastapi_cacheinval.engine.log_queue import LogQueue
+from fastapi_cacheinval.engine.log_touch import Touch
 from fastapi_cacheinval.engine.log_writer import LogWriter, Shared
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
@@ -22,24 +26,16 @@ from fastapi_cacheinval.ports.log import Answer, Proposal, SharedLog
 
 __all__ = ["Follower"]
 
-logger = logging.getLogger("fastapi_cacheinval.bus")
-
 _MOST_ASKS = 4
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
-# So many subscriptions in a row that fail are no accident.
-_WORTH_SAYING = 4
 
 
 class Follower:
-    """One event loop's link between a log and the process's replica; `bound` is the length of a lease in seconds.
-
-    `connected` is None before the first word from the log.
-    """
+    """One event loop's link between a log and the process's replica; `bound` is the length of a lease in seconds."""
 
     def __init__(self, log: SharedLog, shared: Shared, clock: Clock, *, bound: float, context: Any) -> None:
         self.log = log
-        self.connected: bool | None = None
         self._shared = shared
         self._replica = shared.replica
         self._clock = clock
@@ -49,17 +45,28 @@ class Follower:
         # Whether the first word from the log has come, or has been waited for in vain.
         self._greeted = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._learning: asyncio.Task[None] | None = None
-        self._pause = _FIRST_PAUSE
-        self._failed = False
-        self._failures = 0
-        # Since the log was lost, until what that held up is done.
-        self._outage: Outage | None = None
+        self._touch = Touch(shared.observer, clock, bound=bound)
         self._wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next: asyncio.Future[bool] | None = None
         self._applies = Applies(shared.observer, shared.server_clock)
-        self._writer = LogWriter(shared, self._applies, ask=self._asked, take=self._take, serving=lambda: self._serving)
+        self._pages = Pages(log, shared, clock, self.synced, context)
+        self._writer = LogWriter(
+            shared,
+            self._applies,
+            clock,
+            ask=self._asked,
+            take=self._take,
+            settle=self._settled,
+            serving=lambda: self._serving,
+        )
+        self._groups = LogGroups(self._writer.write, context)
+        self._queue = LogQueue(shared, self._touch, write=self._writer.write, want=self.want, context=context)
         self._subscribed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    @property
+    def connected(self) -> bool | None:
+        """Whether the log answers; None before its first word."""
+        return self._touch.connected
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -80,27 +87,34 @@ class Follower:
     async def _first_word(self) -> None:
         await asyncio.shield(self._subscribed)
         await self.synced()
-        if self._learning is not None:
+        if self._pages.task is not None:
             # Until then what others have stored is of no use here.
-            await asyncio.wait((self._learning,))
+            await asyncio.wait((self._pages.task,))
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work, context=self._context.copy()))
 
     async def end(self, patience: float) -> None:
         """Stop; what is queued gets one last try of at most so many seconds."""
-        tasks = [*self._tasks, *([] if self._learning is None else [self._learning])]
+        others = (self._pages.task, self._queue.task)
+        tasks = [*self._tasks, *(task for task in others if task is not None)]
         self._tasks.clear()
         await ended(tasks)
         self._answer_all()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                # Without its connection they would be lost.
-                await self._writer.finish()
+        # Without its connection they would be lost.
+        await self.flush(patience)
+        await self._groups.close()
         if self.forget():
             with contextlib.suppress(LogUnavailable):
                 await self.log.leave(self._shared.identity)
         await self.log.close()
+
+    async def flush(self, patience: float) -> None:
+        """Give purges under way, and what is queued, so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._writer.finish()
+                await self._queue.drain()
 
     def forget(self) -> bool:
         """Count no longer as one that serves; whether it was the last, and the replica has given up its lease."""
@@ -120,11 +134,6 @@ class Follower:
                 waited.set_result(False)
 
     # -- asking ---------------------------------------------------------------------------------
-
-    @property
-    def _name(self) -> str:
-        """The id under which this replica takes a lease; who only publishes takes none."""
-        return self._shared.identity if self._serving else ""
 
     def want(self) -> None:
         """Ask the log as soon as possible."""
@@ -157,22 +166,25 @@ class Follower:
             try:
                 # Who only publishes asks once whether the log is there, and again after it was not.
                 settled = await self._settled() if self._serving or not self.connected else True
-                delivered = await self._writer.drain() if settled and self._shared.backlog else 0
-                if settled and self.connected:
-                    self._returned(delivered)
+                if settled and self._shared.backlog:
+                    self._queue.begin()
+                elif settled:
+                    self._touch.returned()
             finally:
                 if waited is not None and not waited.done():
                     waited.set_result(settled)
             await self._rest()
 
     async def _rest(self) -> None:
-        if self._failed:
+        if self._touch.failed:
             # Not at once, whoever asks: a server that comes back must not be met by all at the same moment.
             never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            await within(self._clock, never, self._pause)
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE, self._bound / 3)
+            await within(self._clock, never, self._touch.pause())
         elif self._serving:
-            await within(self._clock, self._wake, self._bound / 3)
+            rest = self._bound / 3
+            # A purge of our own is a heartbeat too: what it has renewed need not be renewed yet.
+            while rest > 0 and not await within(self._clock, self._wake, rest) and not self._shared.backlog:
+                rest = self._replica.lease_until - self._clock.now() - 2 / 3 * self._bound
         else:
             await self._wake
 
@@ -180,32 +192,46 @@ class Follower:
         """What the log says, and when it was asked; raises `LogUnavailable`, and notes whether it is in touch."""
         sent = self._clock.now()
         try:
-            answer = await self.log.run(self._replica.ask(), self._name, purge)
+            # Who only publishes takes no lease, and reads nothing.
+            name, lines = self._shared.identity if self._serving else "", bool(self._shared.serving)
+            answer = await self.log.run(self._replica.ask(), name, purge, lines=lines)
         except LogUnavailable as away:
-            self._lost(away.reason)
+            self._touch.lost(away.reason)
             raise
-        self._found()
+        self._touch.found()
         return answer, sent
 
     async def _settled(self) -> bool:
-        for _ in range(_MOST_ASKS):
+        """Ask, and apply what comes, until there is nothing more; whether it has come to that."""
+        doubts = 0
+        while doubts < _MOST_ASKS:
             try:
                 answer, sent = await self._asked(None)
             except LogUnavailable:
                 return False
             received, generation = self._clock.now(), self._replica.generation
             self._applies.clock.learn(answer.at, sent, received)
-            settled = self._take(answer.reply, sent, None)
+            settled = await self._take(answer.reply, sent, None)
             if self._replica.generation != generation:
                 # Perhaps another server, with a clock of its own.
                 self._applies.clock.forget()
                 self._applies.clock.learn(answer.at, sent, received)
             if settled:
                 return True
+            # Another page is no doubt.
+            doubts += not (isinstance(answer.reply, Missed) and answer.reply.more)
         return False
 
-    def _take(self, reply: Reply, sent: float, own: LogEntry | None) -> bool:
-        """Apply a reply; whether there is nothing more to ask for."""
+    async def _take(self, reply: Reply, sent: float, own: LogEntry | None) -> bool:
+        """Apply a reply, while others have their turn in between; whether there is nothing more to ask for."""
+        first, *others = in_slices(reply)
+        settled = self._apply(first, sent, own)
+        for part in others:
+            await asyncio.sleep(0)
+            settled = self._apply(part, sent, own)
+        return settled
+
+    def _apply(self, reply: Reply, sent: float, own: LogEntry | None) -> bool:
         replica = self._replica
         with self._shared.lock:
             generation, applied, term = replica.generation, replica.applied, replica.term
@@ -221,10 +247,14 @@ class Follower:
                 if applied < line.seq <= reached and line != own:
                     self._applies.tell(line, self._clock.now(), late=True)
         if reset:
-            self._gave_up(cause_of(term, reply.term))
-            self._learn()
+            cause = cause_of(term, reply.term)
+            # Who only publishes keeps nothing that would have to be given up, and has not wanted to read.
+            if cause != "behind" or self._shared.serving:
+                self._touch.gave_up(cause, replica.term)
+            if self._serving and self._tasks:
+                self._pages.begin()
             # The log has not heard yet that this replica has let go of everything.
-            return False
+            return not self._serving and following is Next.NOTHING
         return following is Next.NOTHING
 
     def _heard(self, line: LogEntry) -> None:
@@ -235,7 +265,7 @@ class Follower:
             applied = replica.applied == line.seq != before
             reset = replica.generation != generation
         if reset:
-            self._gave_up(cause_of(line.term, line.term))
+            self._touch.gave_up(cause_of(line.term, line.term), replica.term)
         if applied:
             self._applies.tell(line, self._clock.now(), late=False)
         if following is Next.ASK or line.prompt:
@@ -246,100 +276,27 @@ class Follower:
         while True:
             try:
                 async for line in self.log.messages():
-                    pause, self._failures = _FIRST_PAUSE, 0
+                    pause = _FIRST_PAUSE
+                    self._touch.heard()
                     if line is not None:
                         self._heard(line)
+                        # What has come while this process stood still comes without a pause.
+                        await asyncio.sleep(0)
                         continue
                     if not self._subscribed.done():
                         self._subscribed.set_result(True)
                     self.want()
             except LogUnavailable as away:
-                self._deaf(away.reason)
+                self._touch.deaf(away.reason)
+                # Messages may have been lost, and perhaps the log is gone as well.
+                self.want()
             if not self._subscribed.done():
                 self._subscribed.set_result(False)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _deaf(self, reason: str) -> None:
-        logger.debug("the subscription ended: %s", reason)
-        # Messages may have been lost, and perhaps the log is gone as well.
-        self.want()
-        if not self.connected:
-            # That is what has been said.
-            self._failures = 0
-            return
-        self._failures += 1
-        if self._failures == _WORTH_SAYING:
-            logger.warning(
-                "no subscription to the purge log (%s): what others purge is obeyed within %g s, not at once",
-                reason,
-                self._bound,
-            )
-
-    # -- what was purged before it joined ---------------------------------------------------------
-
-    def _learn(self) -> None:
-        if not self._serving or not self._tasks:
-            return
-        if self._learning is not None:
-            self._learning.cancel()
-        loop = asyncio.get_running_loop()
-        self._learning = loop.create_task(self._read_pages(), context=self._context.copy())
-
-    async def _read_pages(self) -> None:
-        replica = self._replica
-        useful = True
-        while useful:
-            try:
-                page = await self.log.page(replica.term, replica.floor)
-            except LogUnavailable as away:
-                # What others have stored from before stays unusable here, which costs forwards and nothing else.
-                logger.debug("what was purged before this replica joined could not be read: %s", away.reason)
-                return
-            if page is not None and page.seq > replica.applied:
-                # What the log had by then is read first: a page is of use only to who knows it.
-                await self.synced()
-            with self._shared.lock:
-                useful = page is not None and replica.apply_page(page, self._clock.now())
-
     # -- purges ---------------------------------------------------------------------------------
 
     async def write(self, claim: Proposal) -> LogEntry:
         """Write one purge, and apply it; raises `LogUnavailable` where that could not be brought to its end."""
-        return await self._writer.write(claim)
-
-    # -- being in touch ---------------------------------------------------------------------------
-
-    def _lost(self, reason: str) -> None:
-        self._failed = True
-        self.connected = False
-        if self._outage is None:
-            self._outage = Outage(self._clock.now())
-            logger.warning(
-                "out of touch with the purge log (%s): responses are kept for their first %g s only, purges are queued",
-                reason,
-                self._bound,
-                extra={"cacheinval.connected": False, "cacheinval.cause": reason},
-            )
-
-    def _found(self) -> None:
-        self._failed, self._pause = False, _FIRST_PAUSE
-        self.connected = True
-
-    def _gave_up(self, cause: str) -> None:
-        self._shared.observer.reset(self._replica.term.number, cause)
-        if self._outage is not None:
-            self._outage.gave_up = True
-        elif cause != "start":
-            logger.info(
-                "everything that was kept is given up: %s (term %d)",
-                MEANT[cause],
-                self._replica.term.number,
-                extra={"cacheinval.cause": cause, "cacheinval.term": self._replica.term.number},
-            )
-
-    def _returned(self, delivered: int) -> None:
-        """What is said once of an outage: all that it held up has been read and written."""
-        outage, self._outage = self._outage, None
-        if outage is not None:
-            outage.log(self._clock.now(), delivered)
+        return await self._groups.write(claim)

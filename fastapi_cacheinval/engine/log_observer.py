@@ -50,12 +50,16 @@ class Outage:
 
     def __init__(self, began: float) -> None:
         self._began = began
+        # Whether everything was given up since.
         self.gave_up = False
+        # Whether its beginning was said; else its end is told at DEBUG alone.
+        self.said = False
 
     def log(self, now: float, delivered: int) -> None:
-        """It is over, and so many queued purges have been written."""
+        """It is over, and so many queued purges have been written since it began."""
         seconds = now - self._began
-        logger.warning(
+        logger.log(
+            logging.WARNING if self.said else logging.DEBUG,
             "in touch with the purge log again after %.1f s: %d queued purge(s) written; what was kept %s",
             seconds,
             delivered,
@@ -123,7 +127,9 @@ class Applies:
         self._held: list[tuple[LogEntry, bool, float | None]] = []
 
     def tell(self, line: LogEntry, now: float, *, late: bool) -> None:
-        """A line was applied now."""
+        """A line was applied now; a piece of a purge is told of with the line that ends it."""
+        if not line.purges:
+            return
         self._held.append((line, late, self.clock.since(line.at, now)))
         if not self._writing:
             self._tell_all()

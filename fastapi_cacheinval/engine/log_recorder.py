@@ -21,7 +21,8 @@ class LogRecorder:
     def applied(self, line: LogEntry, *, late: bool, seconds: float | None) -> None:
         """A purge of another replica was applied, `seconds` after the log took it; `late` without its message."""
         event = "missed" if late else "applied"
-        self._counters.purged(event, len(line.tags), soft=line.soft, seconds=seconds)
+        for _ in range(line.purges):
+            self._counters.purged(event, len(line.tags), soft=line.soft, seconds=seconds)
         self._tracing.point(
             "cacheinval.apply", line.trace, event=event, soft=line.soft, seq=line.seq, term=line.term.number
         )

@@ -1,7 +1,7 @@
 """Writing purges to a shared log, on one event loop, and what the loops of one process share.
 
-The rules: a purge is done when this replica has applied it in the term that it was written in, and until then it is
-not; what could not be written waits in one queue for the process, fenced, and is written by whichever loop can.
+The rules: a purge is done when all its lines stand in one term and this replica has applied them there, and until then
+it is not; what could not be written waits in one queue for the process, fenced, and is written by whichever loop can.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import threading
 from collections.abc import Awaitable, Callable
 
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
-from fastapi_cacheinval.core.replica import LogEntry, Replica, Reply
+from fastapi_cacheinval.core.log_types import LogEntry, Reply
+from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.engine.log_observer import Applies, ClockEstimate, LogObserver
 from fastapi_cacheinval.errors import LogUnavailable
+from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.log import Answer, Proposal
 
-__all__ = ["LogWriter", "Shared"]
+__all__ = ["LogWriter", "Shared", "in_one_term"]
 
 _MOST_WRITES = 3
 _MOST_CAUSES = 1_000
@@ -58,27 +60,48 @@ class Shared:
         return tuple(pair for trace in found for pair in trace)
 
 
+async def in_one_term(claim: Proposal, put: Callable[[Proposal], Awaitable[LogEntry]]) -> LogEntry | None:
+    """Write a purge line by line; the last line with all tags of the purge.
+
+    None where the lines do not stand in one term: what the server of the first has numbered, another may not have.
+    """
+    line: LogEntry | None = None
+    for piece in claim.lines():
+        term = None if line is None else line.term
+        line = await put(piece)
+        if term not in (None, line.term):
+            return None
+    return None if line is None else line._replace(tags=claim.tags)
+
+
 class LogWriter:
     """Writes purges by way of one follower.
 
-    `ask` has the log asked and written to, and gives when that was sent; `take` applies what it says; `serving` tells
-    whether the follower holds a lease.
+    `ask` has the log asked and written to, and gives when that was sent; `take` applies what it says; `settle` asks and
+    applies until there is nothing more, and tells whether that went well; `serving` tells whether the follower holds a
+    lease.
     """
 
     def __init__(
         self,
         shared: Shared,
         applies: Applies,
+        clock: Clock,
         *,
         ask: Callable[[Proposal | None], Awaitable[tuple[Answer, float]]],
-        take: Callable[[Reply, float, LogEntry | None], bool],
+        take: Callable[[Reply, float, LogEntry | None], Awaitable[bool]],
+        settle: Callable[[], Awaitable[bool]],
         serving: Callable[[], bool],
     ) -> None:
         self._shared = shared
         self._applies = applies
+        self._clock = clock
         self._ask = ask
         self._take = take
+        self._settle = settle
         self._serving = serving
+        # Those who wait for lines that they have written read what was before them together.
+        self._reading = asyncio.Lock()
         # One for each purge that is being written.
         self._writes: set[asyncio.Future[None]] = set()
 
@@ -94,41 +117,32 @@ class LogWriter:
             written.cancel()
 
     async def _write(self, claim: Proposal) -> LogEntry:
-        replica = self._shared.replica
         for _ in range(_MOST_WRITES):
-            answer, sent = await self._ask(claim)
-            line = answer.line
-            if line is not None:
-                self._applies.own(line)
-                self._take(answer.reply, sent, line)
-                if not self._serving() or (replica.term == line.term and replica.applied >= line.seq):
-                    with self._shared.lock:
-                        self._shared.recent.add(claim.tags, soft=claim.soft, now=sent)
-                    return line
+            began = self._clock.now()
+            line = await in_one_term(claim, self._put)
+            if line is not None and (not self._serving() or await self._applied(line)):
+                with self._shared.lock:
+                    self._shared.recent.add(claim.tags, soft=claim.soft, now=began)
+                return line
         raise LogUnavailable("its term changed while the purge was written")
 
-    async def drain(self) -> int:
-        """Write what is queued, as far as the log can be reached; how many of the purges were written."""
-        backlog = self._shared.backlog
-        delivered = 0
-        while True:
-            with self._shared.lock:
-                due = backlog.due()
-            if due is None:
-                return delivered
-            try:
-                line = await self.write(Proposal(due.tags, due.soft, self._shared.causes(due)))
-            except LogUnavailable:
-                return delivered
-            with self._shared.lock:
-                for fence in backlog.written(due):
-                    self._shared.replica.lift(fence)
-            delivered += len(due.entries)
-            self._shared.observer.numbered(line)
+    async def _put(self, piece: Proposal) -> LogEntry:
+        answer, sent = await self._ask(piece)
+        assert answer.line is not None
+        self._applies.own(answer.line)
+        await self._take(answer.reply, sent, answer.line)
+        return answer.line
+
+    async def _applied(self, line: LogEntry) -> bool:
+        """Whether a line of our own is applied, once what stands before it has been read."""
+        replica = self._shared.replica
+        async with self._reading:
+            behind = replica.term == line.term and replica.applied < line.seq
+            if behind and not await self._settle():
+                raise LogUnavailable("what was written before the purge could not be read")
+        return replica.term == line.term and replica.applied >= line.seq
 
     async def finish(self) -> None:
-        """Wait for the purges under way, which other threads may have made, and write what is queued."""
+        """Wait for the purges under way, which other threads may have made."""
         while self._writes:
             await asyncio.wait(self._writes)
-        if self._shared.backlog:
-            await self.drain()

@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fastapi_cacheinval.core.checks import flag
+from fastapi_cacheinval.core.checks import Wait, flag
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.tag_limits import fits
 from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.core.warming import Page, WarmReport, WarmResult, page_at, request_fields
 from fastapi_cacheinval.engine.internals import Internals
-from fastapi_cacheinval.engine.purger import Wait
 from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError, UnknownRoute
 from fastapi_cacheinval.ports.served import Parameters, ServedApp
 

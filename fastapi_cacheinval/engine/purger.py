@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
+from fastapi_cacheinval.core.checks import Wait, waits
 from fastapi_cacheinval.core.policy import seconds
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import LogEntry, Replica
@@ -17,18 +18,16 @@ from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.engine.clocks import paused
 from fastapi_cacheinval.engine.listeners import Listeners
 from fastapi_cacheinval.engine.runtime import Runtimes, runtime_here
-from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError, PurgeNotDelivered
+from fastapi_cacheinval.errors import CacheNotRunning, PurgeNotDelivered
 from fastapi_cacheinval.ports.bus import Bus
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.log import Proposal
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.ports.tracing import Carrier, Tracing
 
-__all__ = ["Purger", "Wait"]
+__all__ = ["Purger"]
 
 logger = logging.getLogger("fastapi_cacheinval.cache")
-
-Wait = Literal["all"] | None
 
 _LOOK_AGAIN = 0.05
 
@@ -60,14 +59,30 @@ class Purger:
         self._attach = attach
         # Whether each purge asks every replica to say at once that it has applied it.
         self.prompt = False
+        self._onward: list[Purger] = []
+
+    def pass_on_to(self, other: Purger) -> None:
+        """Have another cache make each purge as well, from now on: it keeps what this one's app answers."""
+        if other not in self._onward and not other.leads_to(self):
+            self._onward.append(other)
+
+    def leads_to(self, other: Purger) -> bool:
+        """Whether a purge made here is made by the other as well."""
+        return self is other or any(each.leads_to(other) for each in self._onward)
 
     async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()) -> Receipt:
         """Write one purge, and tell the listeners; raises `PurgeNotDelivered`, or `ReplicasUnknown` where it waits.
 
-        It is one line of the log: of more tags than `core.tag_limits` allows it becomes one of everything.
+        Of more tags than `core.tag_limits` allows it becomes one of everything.
         """
-        if wait not in (None, "all"):
-            raise ConfigurationError(f'wait is None or "all", not {wait!r}.')
+        try:
+            return await self._purge(tags, soft=soft, wait=wait, causes=causes)
+        finally:
+            for other in self._onward:
+                await other.purge(tags, soft=soft, wait=wait, causes=causes)
+
+    async def _purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()) -> Receipt:
+        for_all = waits(wait)
         tags = tags if fits(tags) else (ALL,)
         began = self._clock.now()
         if not tags:
@@ -77,7 +92,7 @@ class Purger:
         try:
             with self._tracing.span("cacheinval.invalidate", root=True, links=causes) as span:
                 span.note("cacheinval.soft", soft)
-                prompt = self.prompt or wait == "all"
+                prompt = self.prompt or for_all
                 line = await self._bus.publish(Proposal(tags, soft, span.carrier, prompt=prompt))
                 span.note("cacheinval.seq", line.seq)
                 span.note("cacheinval.term", line.term.number)
@@ -85,10 +100,13 @@ class Purger:
             self._telemetry.purged("queued", len(tags), soft=soft)
             raise
         receipt = self._listeners.published(line)
-        if wait == "all":
-            replicas = await self._barrier(line, span.trace)
-            receipt = replace(receipt, replicas=replicas, seconds=self._clock.now() - began)
-        await self._listeners.tell(receipt)
+        try:
+            if for_all:
+                replicas = await self._barrier(line, span.trace)
+                receipt = replace(receipt, replicas=replicas, seconds=self._clock.now() - began)
+        finally:
+            # Also where it is not known who has applied it: it has its number.
+            await self._listeners.tell(receipt)
         return receipt
 
     async def deliver(self, tags: tuple[str, ...], *, soft: bool, causes: Carrier) -> Receipt:
@@ -131,14 +149,18 @@ class Purger:
             return asyncio.run(work())
         return asyncio.run_coroutine_threadsafe(work(), loops[0]).result(patience)
 
-    def soon(self, tags: tuple[str, ...], *, soft: bool) -> None:
-        """Make a purge in a task, which this replica obeys at once; raises `CacheNotRunning`."""
+    def soon(self, named: Callable[[], Awaitable[tuple[str, ...]]], fenced: tuple[str, ...], *, soft: bool) -> None:
+        """Make a purge of what is `named` in a task; `fenced` is obeyed here at once. Raises `CacheNotRunning`."""
         runtime = runtime_here(self._runtimes)
-        runtime.own(self._purge_soon(tags, None if soft else self._replica.fence(tags), soft=soft))
+        runtime.own(self._purge_soon(named, None if soft else self._replica.fence(fenced), soft=soft))
+        for other in self._onward:
+            other.soon(named, fenced, soft=soft)
 
-    async def _purge_soon(self, tags: tuple[str, ...], fence: int | None, *, soft: bool) -> None:
+    async def _purge_soon(
+        self, named: Callable[[], Awaitable[tuple[str, ...]]], fence: int | None, *, soft: bool
+    ) -> None:
         try:
-            await self.purge(tags, soft=soft)
+            await self._purge(await named(), soft=soft)
         except PurgeNotDelivered as error:
             logger.warning("%s", error)
         finally:

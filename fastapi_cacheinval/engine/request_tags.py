@@ -9,8 +9,9 @@ from contextvars import ContextVar, Token
 from itertools import count
 from typing import Protocol
 
+from fastapi_cacheinval.core.checks import Wait, waits
 from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, MOST_TAGS, bounded_tags, cost_of
-from fastapi_cacheinval.core.tags import ALL, normalise_tag, render_value
+from fastapi_cacheinval.core.tags import ALL, normalise_tag, not_a_tag, render_value
 
 __all__ = ["Answering", "Changes", "HasRequestTags", "RequestTags", "add_tags", "purge_with_request"]
 
@@ -32,8 +33,10 @@ class RequestTags:
         self.count = 0
 
     def add(self, *tags: str) -> None:
-        """Add tags."""
+        """Add tags; raises `ConfigurationError` for a collection in the place of one."""
         for each in tags:
+            if isinstance(each, list | tuple | set | frozenset | dict):
+                raise not_a_tag(each)
             text = render_value(each) or ""
             if text not in self._tags:
                 self._left -= cost_of(text)
@@ -67,18 +70,21 @@ class Changes:
     `cache` is the one that the request's purge is made by.
     """
 
-    __slots__ = ("_lock", "_open", "_tags", "cache")
+    __slots__ = ("_lock", "_open", "_tags", "cache", "waits")
 
     def __init__(self, cache: object) -> None:
         self.cache = cache
         self._tags: dict[str, None] = {}
         self._open = True
         self._lock = threading.Lock()
+        # Whether the answer waits until every replica has applied the purge.
+        self.waits = False
 
-    def add(self, tags: tuple[str, ...]) -> bool:
+    def add(self, tags: tuple[str, ...], *, for_all: bool = False) -> bool:
         """Have tags purged with the request's own; False where that purge is made."""
         with self._lock:
             if self._open:
+                self.waits = self.waits or for_all
                 self._tags.update(dict.fromkeys(tags))
                 if len(self._tags) > MOST_TAGS:
                     self._tags = {ALL: None}
@@ -151,15 +157,17 @@ def add_tags(*tags: str) -> bool:
     return True
 
 
-def purge_with_request(*tags: str, cache: object = None) -> bool:
+def purge_with_request(*tags: str, cache: object = None, wait: Wait = None) -> bool:
     """Have tags purged by the unsafe request at hand, together with what its route declares.
 
     For what has been committed already: they are purged whatever the request is answered with, before the answer goes.
     False where no unsafe request is being answered in this context, or its answer has gone, as it has for background
     tasks and streams, or where the purge would be another cache's than `cache`: then the caller purges them.
+    `wait="all"` has the answer wait until every replica has applied the purge.
     """
+    for_all = waits(wait)
     request = _request_at_hand()
     changes = None if request is None else request.changes
     if changes is None or cache not in (None, changes.cache):
         return False
-    return changes.add(bounded_tags(tags))
+    return changes.add(bounded_tags(tags), for_all=for_all)

@@ -159,8 +159,8 @@ class Runtime:
                 await asyncio.wait((inner,), timeout=_LAST_WORD)
             done(outcome)
 
-    async def close(self, patience: float) -> int:
-        """Cancel the refreshes and give owned work a last while; how many pieces of it were left undone."""
+    async def wind_down(self, patience: float) -> list[asyncio.Task[Any]]:
+        """Cancel the refreshes, for good, and give owned work a while; what of it is left undone."""
         self.closing = True
         refreshes = list(self._refreshes.values())
         for task in refreshes:
@@ -171,6 +171,11 @@ class Runtime:
         # What ends may leave more behind it: a purge, the listeners that hear of it.
         while (owned := [task for task in self._owned if not task.done()]) and self.loop.time() < deadline:
             await asyncio.wait(owned, timeout=deadline - self.loop.time())
+        return owned
+
+    async def close(self, patience: float) -> int:
+        """End; how many pieces of owned work were left undone after a last while."""
+        owned = await self.wind_down(patience)
         for task in owned:
             task.cancel()
         if self.l2 is not None:

@@ -75,8 +75,9 @@ class Settings:
     - `stale_when_disconnected`: for how long after its lease a replica that is out of touch serves what it has.
     - `mutations_when_disconnected`: `queue` their purges, or `refuse` the mutations with a 503.
     - `read_your_writes`: mutations answer with a `Cacheinval-Token`, and a replica that is given one catches up first.
-    - `redis_timeout`: the longest that one call to Redis takes, never over a third of `staleness_bound`. The log of one
-      process cannot be out of reach, so these five change nothing there.
+    - `redis_timeout`: the longest that one try of a call to Redis takes, never over a third of `staleness_bound`; what
+      fails on a connection that was used before is tried once more on a fresh one. The log of one process cannot be
+      out of reach, so these five change nothing there.
     - `secret` (at least 16 characters): the key of partition digests and of what is stored in Redis, the same on every
       replica; in one process one is made at start without it.
     - `collapse_timeout`: the longest that a request waits for another's forward.

@@ -9,10 +9,11 @@ import secrets
 from collections.abc import Callable
 from contextvars import Context
 
-from fastapi_cacheinval.core.replica import LogEntry, Replica
+from fastapi_cacheinval.core.log_types import LogEntry
+from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.engine.log_follower import Follower
 from fastapi_cacheinval.engine.log_observer import ClockEstimate, LogObserver
-from fastapi_cacheinval.engine.log_writer import Shared
+from fastapi_cacheinval.engine.log_writer import Shared, in_one_term
 from fastapi_cacheinval.errors import LogUnavailable, PurgeNotDelivered, ReplicasUnknown
 from fastapi_cacheinval.ports.bus import BusState
 from fastapi_cacheinval.ports.clock import Clock
@@ -70,6 +71,12 @@ class SharedBus:
             self._followers[loop] = follower
         await follower.begin(serving=serving, patience=4 * self._timeout)
 
+    async def flush(self) -> int:
+        follower = self._followers.get(asyncio.get_running_loop())
+        if follower is not None:
+            await follower.flush(self._bound)
+        return len(self._shared.backlog)
+
     async def stop(self) -> int:
         follower = self._followers.pop(asyncio.get_running_loop(), None)
         if follower is None:
@@ -109,14 +116,22 @@ class SharedBus:
     async def _publish_once(self, claim: Proposal) -> LogEntry:
         """For who has not started: nothing is left behind, so nothing can be queued."""
         log = self._connect()
+        ask = Replica(staleness_bound=self._bound).ask()
+
+        async def put(piece: Proposal) -> LogEntry:
+            line = (await log.run(ask, "", piece, lines=False)).line
+            assert line is not None
+            return line
+
         try:
-            answer = await log.run(Replica(staleness_bound=self._bound).ask(), "", claim)
+            line = await in_one_term(claim, put)
         except LogUnavailable as away:
             raise PurgeNotDelivered(claim.tags, away.reason, queued=False) from away
         finally:
             await log.close()
-        assert answer.line is not None
-        return answer.line
+        if line is None:
+            raise PurgeNotDelivered(claim.tags, "its term changed while the purge was written", queued=False)
+        return line
 
     async def applied_by_all(self, line: LogEntry) -> int:
         follower = self._followers.get(asyncio.get_running_loop())

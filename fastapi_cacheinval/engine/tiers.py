@@ -9,6 +9,7 @@ from fastapi_cacheinval.bus.script import log_keys
 from fastapi_cacheinval.connections.urls import Connect
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.l2 import L2Tier, Own
+from fastapi_cacheinval.engine.l2_values import L2Values
 from fastapi_cacheinval.engine.log_observer import ClockEstimate, LogObserver
 from fastapi_cacheinval.engine.roll_call import RollCall
 from fastapi_cacheinval.engine.settings import Settings
@@ -22,6 +23,8 @@ from fastapi_cacheinval.stores.roll import RedisRoll
 __all__ = ["SharedTiers", "key_prefix"]
 
 _LEAST_LIFE = 60.0
+# Seconds for which requests do without L2 after it was out of reach; the log is asked all the time.
+_L2_REST = 1.0
 
 
 def key_prefix(namespace: str, version: str) -> str:
@@ -71,7 +74,7 @@ class SharedTiers:
         """The shared tier."""
         settings = self._settings
         secret = settings.secret.encode() if isinstance(settings.secret, str) else settings.secret
-        client = self._connect()
+        client = self._connect(rest=_L2_REST)
         store = RedisStore(client, self._prefix, quiet=settings.staleness_bound)
         codec = Codec(secret, most_bytes=settings.max_body_bytes)
         roll_call = RollCall(
@@ -81,5 +84,5 @@ class SharedTiers:
             namespace=settings.namespace,
             delay=settings.staleness_bound,
         )
-        known = self._server_clock.server_time
-        return L2Tier(store, codec, self._engine, telemetry, tracing, own, self._lives, known, roll_call)
+        values = L2Values(store, codec, self._engine, telemetry, self._server_clock.server_time)
+        return L2Tier(values, self._engine, telemetry, tracing, own, self._lives, roll_call)

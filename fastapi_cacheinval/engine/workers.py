@@ -89,6 +89,7 @@ def warn_of_other_workers() -> None:
     if count > 1:
         logger.warning(
             "HTTPCache() keeps everything in this process, one of %d workers: what one of them purges, "
-            "the others go on serving until its lifetime ends. Run one worker.",
+            "the others go on serving until its lifetime ends. Share it through Redis or Valkey: "
+            'HTTPCache.from_url("redis://localhost:6379/0"). Or run one worker.',
             count,
         )

@@ -14,6 +14,7 @@ from fastapi_cacheinval.core.root_paths import below
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
+from fastapi_cacheinval.framework.start_log import say_at_start, unshared_partitions
 from fastapi_cacheinval.framework.uncached import Uncached
 from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.ports.store import Target
@@ -21,22 +22,25 @@ from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.plan import RoutePlan
 from fastapi_cacheinval.routes.table import RouteTable
 
-__all__ = ["AppContext", "Mode", "headers_place"]
+__all__ = ["AppContext", "Mode"]
 
 _MOST_ROOTS = 64
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
 
-def headers_place(above: str) -> tuple[bytes, ...]:
-    """The place of an app that answers by headers; `above` is the root path that its requests come with."""
-    return (b"headers", above.encode("utf-8", "surrogatepass"))
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 class Mode(Protocol):
-    """How a request is answered that every guard has let through; `by_headers` is whether by what headers say."""
+    """How a request is answered that every guard has let through.
+
+    `by_headers` is whether by what headers say, and `chosen` what that leaves open, empty where nothing was chosen.
+    """
 
     by_headers: bool
+    chosen: str
 
     def read(self, incoming: Any) -> Awaitable[None]:
         """Take a GET or HEAD."""
@@ -52,7 +56,7 @@ class Mode(Protocol):
 
 
 class AppContext:
-    """Immutable after `prepare`, but for what it has warned about."""
+    """Immutable after `prepare`, but for what it has warned about, until its app is replaced."""
 
     def __init__(
         self,
@@ -79,12 +83,16 @@ class AppContext:
         self.emit_surrogate_key = emit_surrogate_key and downstream is None
         self.downstream = downstream
         self.emit_cache_status = emit_cache_status
-        # Which of the apps of this cache it is. Two middlewares around one app are one.
-        behind = middleware_stack_of(app).app
-        self.number = cache.engine.apps.number(app if behind is None else behind)
+        # Which middleware of this cache it is: its front lookup hands out only what came through its own layers.
+        self.own_number = cache.engine.apps.number(self)
+        # Which of the apps of this cache it is. Two middlewares around one app share what its routes say.
+        self.number = self._number_of(app)
         # Whether some target of the front lookup holds the path as it was sent.
         self.spelled = False
         self.providers: list[Any] = []
+        # By headers the answer that has passed all layers is stored: what has a part in it, and who it is that answers.
+        self._writers: tuple[bytes, ...] = ()
+        self._answers_as = self.number
         # What may insist on a root path of its own.
         self._rooted: Any = None
         # Those that requests have come by.
@@ -111,12 +119,27 @@ class AppContext:
     @property
     def ready(self) -> bool:
         """Whether the app has been looked at and is sound."""
-        return self._table is not None
+        return self.uncached is not None
 
     @property
     def prepared(self) -> bool:
         """Whether the app has been looked at, with or without an error."""
-        return self._table is not None or self.error is not None
+        return self.ready or self.error is not None
+
+    def replace(self, app: ASGIApp) -> None:
+        """Have requests answered by another app, or by the same one behind other layers, once that is looked at.
+
+        Requests under way keep the routes of the app that they are in.
+        """
+        self.app = app
+        self.number = self._number_of(app)
+        self.uncached = self.error = None
+        # What the front lookup knows was true of the app before.
+        self.engine.store.clear()
+
+    def _number_of(self, app: ASGIApp) -> int:
+        behind = middleware_stack_of(app).app
+        return self.engine.apps.number(app if behind is None else behind)
 
     def prepare(self, scope: Scope) -> None:
         """Look at the app, once, and audit its routes; what is wrong is kept in `error`."""
@@ -129,15 +152,22 @@ class AppContext:
             self.error = error
             return
         self._rooted = app
+        chosen = self.mode.chosen
+        self._writers = (*inside.writers, *([_bytes(chosen)] if chosen else []))
+        self._answers_as = self.number if inside.harmless else self.own_number
         self.engine.apps.serve(table.names())
         self._claim(table, scope)
         self.cache.root_paths.add(str(getattr(app, "root_path", "") or ""), asked=False)
         self.providers = table.providers
         self._table = table
-        self.uncached = Uncached(table, self.counters)
-        for line in (*table.describe(), *table.notes()):
+        self.uncached = Uncached(table, self.counters, self.face)
+        say_at_start(table.summary(by_headers=self.mode.by_headers))
+        for line in table.describe():
+            logger.debug("%s", line)
+        for line in table.notes():
             logger.info("%s", line)
-        for line in table.warnings():
+        unshared = None if self.cache.shares_partitions else unshared_partitions(table.plans)
+        for line in (*table.warnings(), *filter(None, (unshared,))):
             logger.warning("%s", line)
 
     def _claim(self, table: RouteTable, scope: Scope) -> None:
@@ -145,7 +175,7 @@ class AppContext:
         places = [plan.identity for plan in table.plans if plan.policy is not None and plan.known_everywhere]
         if self.mode.by_headers:
             # A lifespan's scope may lack the root path that a server gives: the first request claims that one.
-            places.append(headers_place(str(scope.get("root_path", ""))))
+            self.engine.apps.claim([self.headers_place(scope)], self._answers_as)
         self.engine.apps.claim(places, self.number)
 
     def warn_once(self, plan: RoutePlan) -> None:
@@ -162,7 +192,7 @@ class AppContext:
             logger.info(
                 "%s changes responses of the cached route %s: each caller gets their own, and what is stored is what "
                 "the route itself said. What writes the same for all is better added after CacheMiddleware.",
-                ", ".join(plan.layers),
+                ", ".join((*plan.layers, *plan.around)),
                 plan.path,
             )
 
@@ -207,31 +237,44 @@ class AppContext:
 
     # -- keys -----------------------------------------------------------------------------------
 
+    def headers_place(self, scope: Scope) -> tuple[bytes, ...]:
+        """The place of an app that answers by headers: the root path that a request comes with, and the layers."""
+        return (b"headers", _bytes(str(scope.get("root_path", ""))), *self._writers)
+
     def key_parts(self, mode: str, origin: tuple[str, bytes], root_path: str, path: str) -> KeyParts:
         """The parts that every key of this app has; the mode adds its own. `origin` is scheme and host."""
         settings = self.engine.settings
+        if not self.emit_surrogate_key:
+            mode = f"{mode} untagged"
         return KeyParts(mode, settings.namespace, settings.version, *origin, root_path, path)
 
     def local_part(self, place: tuple[bytes, ...], *own: int) -> bytes:
-        """What makes a key this process's own: empty where names alone tell the place from every other.
+        """What makes a key of a route this process's own: empty where names alone tell its place from every other.
 
         `own` are numbers of this process's that the place has; all zero where it needs none.
         """
-        if not any(own) and self.engine.apps.alone(place, self.number):
+        return self._local(self.number, place, *own)
+
+    def headers_local_part(self, place: tuple[bytes, ...]) -> bytes:
+        """The same for what is answered by headers, which layers that nobody knows have had in their hands."""
+        return self._local(self._answers_as, place)
+
+    def _local(self, number: int, place: tuple[bytes, ...], *own: int) -> bytes:
+        if not any(own) and self.engine.apps.alone(place, number):
             return b""
-        return encode(b"%d" % number for number in (self.number, *own))
+        return encode(b"%d" % each for each in (number, *own))
 
     def front_target(self, target: Target, spelling: Target = ()) -> Target:
         """A raw target as this app's front lookup asks for it; `spelling` has the path as sent, where that counts."""
         self.spelled = self.spelled or bool(spelling)
-        return (*target, *spelling, self.number) if self.number else (*target, *spelling)
+        return (*target, *spelling, self.own_number) if self.own_number else (*target, *spelling)
 
     def at(self) -> Callable[[Target], Any]:
-        """What the front lookup asks: the store itself, but for apps that share their cache with an earlier one."""
+        """What the front lookup asks: the store itself, but for middlewares that share their cache with another."""
         at = self.engine.store.at
-        if not self.number:
+        if not self.own_number:
             return at
-        number = self.number
+        number = self.own_number
         return lambda target: at((*target, number))
 
     def note_root(self, scope: Scope) -> None:

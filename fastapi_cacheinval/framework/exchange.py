@@ -77,6 +77,11 @@ class Exchange:
         return self._bag
 
     @property
+    def face(self) -> object:
+        """The cache of the middleware that the request has passed."""
+        return self.app_context.face
+
+    @property
     def changes(self) -> Changes | None:
         """Where the tags go of what an unsafe request commits."""
         return None

@@ -7,7 +7,8 @@ nobody waiting: a streamed body is pumped to it beside the fill.
 
 from __future__ import annotations
 
-from asyncio import CancelledError
+from asyncio import CancelledError, TimerHandle
+from contextvars import Context
 
 from starlette.types import Message, Send
 
@@ -25,6 +26,9 @@ from fastapi_cacheinval.framework.pump import Pump
 from fastapi_cacheinval.grammar.fields import RawHeaders, lower_names
 
 __all__ = ["Fill"]
+
+# Real seconds after which a response of unannounced length is taken for whole although the app goes on, with a task.
+_TAKEN_FOR_WHOLE = 0.1
 
 
 class Fill:
@@ -46,6 +50,9 @@ class Fill:
         self._held = Reservation(exchange.app_context.bodies)
         self._stood_in = False
         self._contradicted = False
+        # A body that the app has ended, and nothing else says that it is whole; when it is taken for that.
+        self._ended_with: Message | None = None
+        self._alarm: TimerHandle | None = None
         # What takes the messages once nothing more is to be kept.
         self._rest: Send | None = None
         exchange.receive.hold(self._keeping)
@@ -138,17 +145,41 @@ class Fill:
         complete = not more or len(self._body) == self._keeping.length
         if len(self._body) > self._exchange.app_context.engine.settings.max_body_bytes:
             await self._let_through(start, message, "too-large")
-        elif self._pump is None and complete:
+        elif self._pump is None and complete and (self._body or self._keeping.length is not None):
             await self._completed_at_once(start)
         elif not self._held.grow(2 * len(body)):
             await self._let_through(start, message, "in-flight")
         elif self._pump is None:
             await self._begin_stream(start, message)
+            if complete:
+                self._wait_for_the_end(start)
         else:
-            if complete and self._keeping.open:
+            if complete and self._keeping.length is None:
+                self._wait_for_the_end(start)
+            elif complete and self._keeping.open:
                 self._keeping.keep(start, bytes(self._body))
                 self._forget_body()
             await self._pump.put(message)
+
+    def _wait_for_the_end(self, start: Message) -> None:
+        """The app has sent its last message. Until it returns, or goes on for a while, it may say that it failed."""
+        if self._keeping.open and self._ended_with is None:
+            self._ended_with = start
+            loop = self._exchange.runtime.loop
+            self._alarm = loop.call_later(_TAKEN_FOR_WHOLE, self._take_for_whole, context=Context())
+
+    def _take_for_whole(self) -> None:
+        start, self._ended_with = self._ended_with, None
+        if start is not None and self._keeping.open:
+            self._keeping.keep(start, bytes(self._body))
+            self._forget_body()
+
+    def _stop_waiting(self) -> bool:
+        """Whether a body that has ended was still to be kept."""
+        alarm, self._alarm = self._alarm, None
+        if alarm is not None:
+            alarm.cancel()
+        return self._ended_with is not None
 
     async def _completed_at_once(self, start: Message) -> None:
         exchange = self._exchange
@@ -202,13 +233,17 @@ class Fill:
 
     @property
     def contradicted(self) -> bool:
-        """Whether the client has no answer yet, because a 304 spoke of another response; the flight is not ended."""
+        """Whether a 304 spoke of another response: the client has no answer yet, and the flight is not ended."""
         return self._contradicted
 
     def abandon(self) -> None:
         """Keep nothing, and let nobody wait: the response has another owner."""
         self._keeping.refuse()
         self._held.close()
+
+    def route_raised(self) -> None:
+        """The route has raised; what a layer makes of its body is no whole response, unless its length says so."""
+        self._keeping.broken = True
 
     async def _stand_in(self, stale: StoredResponse, status: int, headers: RawHeaders = ()) -> None:
         """Answer with a stale response, and drop what else the app sends."""
@@ -224,6 +259,8 @@ class Fill:
 
     async def ended(self) -> None:
         """The app returned: a fill that is not complete by now never will be."""
+        if self._stop_waiting():
+            self._take_for_whole()
         self._keeping.lose()
         try:
             if self._pump is not None:
@@ -240,6 +277,11 @@ class Fill:
 
     async def _failed(self, error: BaseException) -> bool:
         exchange = self._exchange
+        taken_for_whole = self._alarm is not None and not self._stop_waiting()
+        self._ended_with = None
+        if taken_for_whole and isinstance(error, Exception):
+            # A background task, or the end of a body that was none: what is kept may be half of it.
+            self._keeping.take_back()
         self._keeping.lose(500 if isinstance(error, Exception) else None)
         if self._pump is not None:
             if isinstance(error, CancelledError):

@@ -46,6 +46,8 @@ class Keeping:
         # When the client was found to have left, on the cache's clock.
         self._left_at: float | None = None
         self.given_up = False
+        # Whether the route has raised: a layer may end its response as if it were whole.
+        self.broken = False
 
     def outcome(self, detail: str | None = None) -> Outcome:
         """How the answer came, for what is not stored."""
@@ -62,7 +64,7 @@ class Keeping:
         """Store the complete response, if no purge has overtaken it, and let the waiters have it."""
         now = self._engine.now()
         made: Made | Refuse = INCOMPLETE
-        if self.length is None or self.length == len(body):
+        if self.length == len(body) or (self.length is None and not self.broken):
             made = self._rules.make(start["status"], start["headers"], body)
         if isinstance(made, Made):
             return made.stored, self.store(made, now)
@@ -72,11 +74,7 @@ class Keeping:
     def store(self, made: Made, now: float) -> Outcome:
         """Keep what was made at a moment; a later reading of the clock would take a second off its lifetime."""
         engine, flight, stored = self._engine, self._flight, made.stored
-        if engine.stale_from(stored, now) is None:
-            if not engine.replica.live(now):
-                # It took longer than what may be kept without a word from the log: those who wait would take as long.
-                self.refuse()
-                return self.outcome("disconnected")
+        if engine.overtaken(stored, now):
             self._close("superseded")
             if flight is not None:
                 flight.supersede()
@@ -94,6 +92,9 @@ class Keeping:
         elif flight is not None:
             # To be validated for each: nobody gains by waiting.
             flight.refuse()
+        if engine.stale_from(stored, now) is None:
+            # Without a lease it took too long for those who come from now on.
+            return self.outcome("disconnected")
         ttl = int(stored.fresh_until - now)
         return self.outcome(self._go.detail)._replace(ttl=ttl, stored=True)
 
@@ -117,6 +118,10 @@ class Keeping:
         # The app's newer word may be meant for this caller alone.
         if outdated and self._rules.for_others and not self.given_up:
             self._exchange.outdate(self._rules.key, self._rules.asked_headers)
+
+    def take_back(self) -> None:
+        """What was kept may not be whole after all."""
+        self._exchange.outdate(self._rules.key, self._rules.asked_headers)
 
     def lose(self, status: int | None = None) -> None:
         """The forward has failed: one more of those who wait may lead."""

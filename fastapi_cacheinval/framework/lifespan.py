@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.cache import HTTPCache, internals_of
 from fastapi_cacheinval.errors import CacheinvalError
 
 __all__ = ["Lifespan"]
@@ -53,7 +53,11 @@ class Lifespan:
         """What the app hears: the server's messages, or an early end after a failed audit."""
         if self._error is not None:
             return {"type": "lifespan.shutdown"}
-        return await self._receive()
+        message = await self._receive()
+        if message["type"] == "lifespan.shutdown":
+            # Before the app closes what records telemetry.
+            await internals_of(self._cache).lifecycle.wind_down()
+        return message
 
     async def send(self, message: Message) -> None:
         """What the server hears."""

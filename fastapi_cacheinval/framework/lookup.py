@@ -60,7 +60,8 @@ class Lookup:
         self.engine = exchange.app_context.engine
         self.wanted = wanted
         self.tags: tuple[str, ...] = ()
-        self.deadline = exchange.stamp.began + self.engine.settings.collapse_timeout
+        self.entered = exchange.stamp.began
+        self.deadline = self.entered + self.engine.settings.collapse_timeout
 
     async def run(self) -> Verdict:
         """Say what takes the response, and whether the handler runs."""
@@ -109,7 +110,7 @@ class Lookup:
 
     def judge(self, stored: StoredResponse | None) -> Decision:
         """What a stored response is good for, by the policy it was made with."""
-        return self.engine.decide(stored, self.engine.now())
+        return self.engine.decide(stored, self.engine.now(), self.entered)
 
     def may_wait(self, stored: StoredResponse | None) -> bool:
         """Request directives are ignored: any forward of the key would do."""

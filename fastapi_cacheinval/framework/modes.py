@@ -22,6 +22,7 @@ class ByPolicy:
     """Routes with `cached()` are looked up once they ask; all others are passed on."""
 
     by_headers = False
+    chosen = ""
 
     def read(self, incoming: Incoming) -> Awaitable[None]:
         """Take a GET or HEAD."""
@@ -43,6 +44,7 @@ class ByHeaders(ByPolicy):
 
     def __init__(self, options: HeaderOptions) -> None:
         self._options = options
+        self.chosen = "" if options == HeaderOptions() else repr(options)
         self._rules = SearchRules()
 
     async def read(self, incoming: Incoming) -> None:

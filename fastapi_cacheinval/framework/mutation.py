@@ -21,13 +21,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import Message
 
+from fastapi_cacheinval.core.checks import Wait
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.extent import Extent
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.dependencies import Cached
-from fastapi_cacheinval.errors import PurgeNotDelivered
+from fastapi_cacheinval.errors import PurgeNotDelivered, ReplicasUnknown
 from fastapi_cacheinval.framework.answering import status_fields
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.incoming import Incoming
@@ -59,7 +60,8 @@ class Mutation(Purging):
         self._state = _State.WAITING
         # Of its own purges, in the log.
         self._numbers: list[int] = []
-        self._undelivered: str | None = None
+        # What has become of them: "done", "queued", or "unconfirmed" by replicas that were to be waited for.
+        self._became = "done"
         self._releasing: asyncio.Task[None] | None = None
         self._alarm: Any = None
         self._fence: int | None = None
@@ -149,16 +151,16 @@ class Mutation(Purging):
 
     def _said(self, message: Message, *, late: bool) -> Message:
         """The start of the answer with what has become of the purge; `late` says that the commit is still to come."""
-        if not self._numbers and self._undelivered is None:
+        if not self._numbers and self._became == "done":
             # Nothing was purged, and nothing is said.
             return message
         # That the commit is still to come says more than that the log is out of reach.
-        purge = "late" if late else "done" if self._undelivered is None else "queued"
-        engine, queued = self.app_context.engine, purge != "done"
+        purge = "late" if late else self._became
+        engine = self.app_context.engine
         self.app_context.counters.mutations[purge] += 1
-        fields = [*message.get("headers", ()), (b"cacheinval-purge", b"queued" if queued else b"done")]
-        if queued:
-            detail = "late-purge" if late else "disconnected"
+        fields = [*message.get("headers", ()), (b"cacheinval-purge", b"queued" if late else purge.encode())]
+        if purge != "done":
+            detail = {"late": "late-purge", "queued": "disconnected"}.get(purge, purge)
             outcome = Outcome(Result.BYPASS, reason=Reason.METHOD, detail=detail)
             self.described(outcome)
             fields += status_fields(self.app_context, outcome)
@@ -183,13 +185,20 @@ class Mutation(Purging):
             raise
 
     async def _write(self, purges: list[Purge], *fences: int | None) -> None:
+        for_all = self._waits_for_all or self.changes.waits
         for tags, soft in purges:
+            # A replica that has applied the last line has applied those before it.
+            wait: Wait = "all" if for_all and (tags, soft) == purges[-1] else None
             try:
                 with self.current():
-                    receipt = await self.app_context.cache.purge(tags, soft=soft)
+                    receipt = await self.app_context.cache.purge(tags, soft=soft, wait=wait)
+            except ReplicasUnknown as error:
+                self._numbers.append(error.seq)
+                self._became = self._became if self._became == "queued" else "unconfirmed"
+                logger.warning("%s", error)
             except PurgeNotDelivered as error:
                 # It is queued and fenced: the write stands, and the client is told.
-                self._undelivered = error.reason
+                self._became = "queued"
                 logger.debug("a purge is queued: %s", error.reason)
             else:
                 self._numbers.append(receipt.seq)
@@ -206,10 +215,6 @@ class Mutation(Purging):
         self._fence = self._fenced(purges)
         # Not noted as purged: the commit is still to come, and all of it is purged once more then.
         await self._written(purges)
-
-    def _fenced(self, purges: list[Purge]) -> int | None:
-        hard = [tag for tags, soft in purges if not soft for tag in tags]
-        return self.app_context.engine.replica.fence(hard) if hard else None
 
     def _release_late(self) -> None:
         if self._state is _State.HELD and self._releasing is None:

@@ -31,13 +31,17 @@ async def send_observed_hit(
 ) -> None:
     """Answer with a fresh response that nothing can concern: what the middleware does inline where nobody looks on."""
     age, ttl = now - stored.created, int(stored.fresh_until - now)
-    outcome = Outcome(Result.HIT, "l1", None, age, ttl)
-    seen = watch(app_context, scope, stored, outcome) if app_context.observed else None
-    cdn_fields = cdn_fields_of(app_context, scope, send)
-    if cdn_fields is not None:
-        cdn_fields.answered(outcome, stored, None)
-        send = cdn_fields
-    app_context.counters.answered(outcome, stored.route)
+    app_context.counters.front_hit(stored.route)
+    seen: Seen | None = None
+    if app_context.cache.tracing.on or app_context.downstream is not None:
+        outcome = Outcome(Result.HIT, "l1", None, age, ttl)
+        seen = watch(app_context, scope, stored, outcome) if app_context.observed else None
+        cdn_fields = cdn_fields_of(app_context, scope, send)
+        if cdn_fields is not None:
+            cdn_fields.answered(outcome, stored, None)
+            send = cdn_fields
+    elif stored.route is not None:
+        name_route(scope, contrib_outside(scope), stored.route, routed=False)
     fields = [*stored.headers, (b"age", b"%d" % age)]
     if app_context.emit_cache_status:
         fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % ttl))

@@ -46,6 +46,8 @@ class Purging(Exchange):
         super().__init__(incoming, None if before is None else before.entered)
         self._declared_hard: dict[str, None] = {}
         self._declared_soft: dict[str, None] = {}
+        # Whether the answer waits for every replica.
+        self._waits_for_all = False
         # Which `invalidates()` have had their turn.
         self._rendered: set[int] = set()
         self._named_paths: dict[str, None] = {}
@@ -113,6 +115,7 @@ class Purging(Exchange):
 
     def _declare(self, request: Request, invalidates: Invalidates) -> None:
         self._rendered.add(id(invalidates))
+        self._waits_for_all = self._waits_for_all or invalidates.waits
         here = request.scope is self._routed
         plan = self._plan() if here else self.app_context.table.plan_for(request.scope, self.arrived)
         self._named_paths[request.scope["path"]] = None
@@ -162,6 +165,11 @@ class Purging(Exchange):
         self._purged_to = count
         self._purged.update(tag for tags, _ in purges for tag in tags)
         return purges
+
+    def _fenced(self, purges: list[Purge]) -> int | None:
+        """A fence of what is purged hard, if anything."""
+        hard = [tag for tags, soft in purges if not soft for tag in tags]
+        return self.app_context.engine.replica.fence(hard) if hard else None
 
     def _tell_of_ignored_tags(self) -> None:
         """Say once of a route that its `tags.add()` does nothing: the declaration may stand on a router far away."""

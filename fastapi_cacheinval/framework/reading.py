@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
+from fastapi_cacheinval.core.decide import Reason
+from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
 from fastapi_cacheinval.engine.request_tags import Answering
+from fastapi_cacheinval.framework.answering import nowhere
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, run_app
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.guards import refused
+from fastapi_cacheinval.framework.handler_layers import answered_behind, as_its_scope_says
 from fastapi_cacheinval.framework.incoming import Entered, Incoming
 from fastapi_cacheinval.framework.lookup import look_up
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.private_answers import PrivateAnswers
-from fastapi_cacheinval.framework.responding import Direct, Responder, bypassed
+from fastapi_cacheinval.framework.responding import Annotated, Direct, Responder, bypassed
 from fastapi_cacheinval.framework.short_circuit import short_circuit
 from fastapi_cacheinval.ports.store import Target
+from fastapi_cacheinval.routes.handler_hook import Handler
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 
 __all__ = ["AtRoute", "Read"]
@@ -42,6 +49,8 @@ class Read(Exchange):
     _mutation: Mutation | None = None
     # Whether it has come to its route, behind layers.
     _came_to_route: bool = False
+    # The plan of a route that puts something around its handler: the cache works behind that.
+    _awaited: RoutePlan | None = None
     # Whether the app is shown another request than the layers outside ours.
     _hides: bool = False
 
@@ -103,8 +112,33 @@ class Read(Exchange):
         plan = self.app_context.table.plan_for(scope, self.arrived) if fresh else None
         self._entered_plan = plan or self._entered_plan
         if plan is None or not plan.layered:
+            try:
+                await handle(scope, receive, send)
+            except BaseException:
+                if self._fill is not None:
+                    self._fill.route_raised()
+                raise
+        elif plan.around:
+            self._awaited = plan
             await handle(scope, receive, send)
-            return
+        else:
+            await self._behind(plan, handle, scope, receive, send)
+
+    async def answer(self, handler: Handler, request: Request) -> Response:
+        """The request has come to the framework's own handler, behind all that the route puts around that."""
+        plan, self._awaited = self._awaited, None
+        if plan is None or self._settled or not as_its_scope_says(request):
+            return await handler(request)
+        return await answered_behind(partial(self._behind, plan), self._keep_nothing, handler, request)
+
+    def _keep_nothing(self, inner: object) -> None:
+        """What the handler has made goes past the cache; it is annotated where it leaves."""
+        outcome = inner.keep_nothing() if isinstance(inner, AtRoute) else None
+        if outcome is not None:
+            self._responder = Annotated(self, outcome)
+
+    async def _behind(self, plan: RoutePlan, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the cache work here, behind layers, and compare what comes out of them with what it says."""
         # What stands at the route says what became of the request.
         self._came_to_route = self._hides = self._told = True
         # Whoever waits for what the headers would have said need not: the policy is asked, with the layers' fields.
@@ -228,6 +262,17 @@ class AtRoute(Read):
         )
         self._spoken = spoken
         self._entered: Scope = {key: scope[key] for key in _HIDDEN if key in scope}
+
+    def keep_nothing(self) -> Outcome | None:
+        """Let the response go another way than through here; the outcome, or None where the cache was not asked."""
+        if not self._asked:
+            return None
+        result, reason = (Result.BYPASS, Reason.BYPASS) if self._fill is None else (Result.MISS, Reason.URI_MISS)
+        outcome = Outcome(result, reason=reason, detail="route-class")
+        self.told(outcome)
+        self._leave_fill(self.scope)
+        self._responder = Direct(nowhere)
+        return outcome
 
     @property
     def ours(self) -> Send:

@@ -70,12 +70,14 @@ def lead_in_background(
     if flight is None:
         return False
     order, cache = RefreshOrder(flight), app_context.cache
+    # The request may have ended by the time that the refresh begins.
+    cause = entered.trace
     begun = False
 
     async def refresh() -> str:
         nonlocal begun
         begun = True
-        with cache.tracing.span("cacheinval.refresh", link=entered.trace) as span:
+        with cache.tracing.span("cacheinval.refresh", link=cause) as span:
             try:
                 if not await _found_in_l2(app_context, runtime, flight, order, newer_than):
                     closed = None if cache.enabled else "disabled"

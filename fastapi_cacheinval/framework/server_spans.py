@@ -10,6 +10,7 @@ release has come to look different.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 from typing import Any, NamedTuple
@@ -45,14 +46,14 @@ def contrib_outside(scope: Scope) -> Contrib | None:
     """
     if _MODULE not in sys.modules or scope.get("fastapi.telemetry") is not None:
         return None
-    frame = sys._getframe(1)  # noqa: SLF001
+    frame = inspect.currentframe()
     for _ in range(_MOST_CALLS):
+        if frame is None:
+            break
         if frame.f_code.co_qualname == _CALL and frame.f_globals.get("__name__") == _MODULE:
             variables = frame.f_locals
             span, attributes = variables.get("span"), variables.get("attributes")
             return Contrib(span, attributes) if isinstance(span, Span) and isinstance(attributes, dict) else None
-        if frame.f_back is None:
-            break
         frame = frame.f_back
     return Contrib(trace.get_current_span(), None)
 

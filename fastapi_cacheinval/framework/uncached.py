@@ -32,8 +32,10 @@ class Uncached:
     not kept, and from then on no path is taken for one without.
     """
 
-    def __init__(self, table: RouteTable, telemetry: Telemetry) -> None:
+    def __init__(self, table: RouteTable, telemetry: Telemetry, face: object = None) -> None:
         self.table = table
+        # The cache of the middleware that the request has passed.
+        self.face = face
         self._telemetry = telemetry
         self.tags: Tags = _Unheard()
 

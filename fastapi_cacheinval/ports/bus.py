@@ -35,6 +35,10 @@ class Bus(Protocol):
         """
         ...
 
+    async def flush(self) -> int:
+        """Try to give what is queued its number, for a bounded time; how many purges are left without one."""
+        ...
+
     async def stop(self) -> int:
         """Let go of the running loop's connections and tasks; how many purges are left without a number."""
         ...

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple, Protocol
 
-from fastapi_cacheinval.core.replica import Ask, LogEntry, Page, Reply, Term
+from fastapi_cacheinval.core.log_types import Ask, LogEntry, Page, Reply, Term
+from fastapi_cacheinval.core.pieces import in_pieces
 
 __all__ = ["Answer", "Proposal", "SharedLog"]
 
 
 class Proposal(NamedTuple):
-    """A purge that is to be written: the line without its number."""
+    """A purge that is to be written, or a line of it: what `LogEntry` is without a number."""
 
     tags: tuple[str, ...]
     soft: bool
     trace: tuple[tuple[str, str], ...] = ()
     prompt: bool = False
+    purges: int = 1
+
+    def lines(self) -> Iterator[Proposal]:
+        """The lines to write for it, in their order: the last one ends it, and tells of it."""
+        written = 0
+        for tags in in_pieces(self.tags):
+            written += len(tags)
+            last = written == len(self.tags)
+            yield self._replace(tags=tags) if last else Proposal(tags, self.soft, purges=0)
 
 
 class Answer(NamedTuple):
-    """What the log says to a heartbeat or a purge; `line` is the purge as it was written, `at` the log's time."""
+    """What the log says to a heartbeat or a line; `line` is that as it was written, `at` the log's time."""
 
     reply: Reply
     line: LogEntry | None
@@ -34,11 +44,11 @@ class SharedLog(Protocol):
     reached or refuses.
     """
 
-    async def run(self, ask: Ask, replica: str, purge: Proposal | None = None) -> Answer:
-        """Compare what was read with the log, and write a purge if there is one, in one step.
+    async def run(self, ask: Ask, replica: str, purge: Proposal | None = None, *, lines: bool = True) -> Answer:
+        """Compare what was read with the log, and write a line if there is one, in one step.
 
-        `replica` is the id under which the caller takes a lease, empty for who takes none. Where it raises, the purge
-        may have been written all the same.
+        `replica` is the id under which the caller takes a lease, empty for who takes none. Who keeps nothing wants no
+        `lines`, and is told where the log ends. Where it raises, the line may have been written all the same.
         """
         ...
 

@@ -10,14 +10,19 @@ from typing import Any
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.covers import Covers, Uncovered, reached
 from fastapi_cacheinval.routes.dependency_tree import Node
-from fastapi_cacheinval.routes.partition_types import says_its_type, unfit_for_a_key
+from fastapi_cacheinval.routes.moves import Moves, moves
+from fastapi_cacheinval.routes.partition_types import fields_of, is_a_mapping, says_its_type, unfit_for_a_key
 
-__all__ = ["advice", "spelled"]
+__all__ = ["advice", "keyed", "spelled"]
 
 
-def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered]) -> str:
-    """Why the covers that are given fall short, and the line that works; empty where no cover can help."""
-    if not found or cached is None:
+def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helpless: Sequence[str]) -> str:
+    """Why the covers that are given fall short, and what to write.
+
+    `helpless` is what no cover helps against, as `where: what`. The line that works comes last; it is left out where
+    more has to be changed than these sentences say. Nothing here skips a check.
+    """
+    if cached is None or not (found or helpless):
         return ""
     covers = Covers.of(root, cached)
     reasons = [_reason(root, covers, each) for each in found] if covers.partitions or covers.guards else []
@@ -25,9 +30,15 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered]) -> str
     if unsolved:
         names = ", ".join(spelled(each.node, root) for each in unsolved)
         return " ".join([*reasons, f"Declare {names} without use_cache=False, so that it is solved once per request."])
+    moved = moves(root, cached, helpless)
     unnamed = dict.fromkeys(_without_a_name([each.node for each in found], root))
     first = [f"Make {name} once, give it a name, and write that name in both places." for name in unnamed]
-    return " ".join([*reasons, *first, f"This line works: cached(..., {_line(root, covers, cached, found)})."])
+    parts = [_instead_of_id(each.node) for each in found if each.unkeyed and each.taken]
+    line = [] if moved.open else [f"This line works: cached(..., {_line(root, covers, cached, found, moved)})."]
+    if not moved.open and not found and not moved.partitions and not moved.shared:
+        # Nothing has to be added to the policy.
+        line = []
+    return " ".join([*reasons, *first, *moved.sentences, *filter(None, parts), *line])
 
 
 def _reason(root: Node, covers: Covers, each: Uncovered) -> str:
@@ -35,10 +46,8 @@ def _reason(root: Node, covers: Covers, each: Uncovered) -> str:
     given = _given(root, covers)
     if each.skipped and not each.unkeyed:
         on = [spelled(node, root) for node in each.node.walk() if node is not each.node and covers.keeps(node)]
-        return (
-            f"{given} falls short: {name} depends on {', '.join(dict.fromkeys(on))}, may refuse the caller, and would "
-            "not run on a hit."
-        )
+        fed = f"depends on {', '.join(dict.fromkeys(on))}, " if on else ""
+        return f"{given} falls short: {name} {fed}may refuse the caller, and would not run on a hit."
     if each.taken and covers.guards_only(each.node):
         return f"{given} falls short: the value of {name} is used, and the value of a guard is in no cache key."
     return f"{given} falls short: it does not cover {name}."
@@ -48,29 +57,67 @@ def _given(root: Node, covers: Covers) -> str:
     return _fields([spelled(node, root) for node in covers.partitions], [spelled(node, root) for node in covers.guards])
 
 
-def _line(root: Node, covers: Covers, cached: Cached, found: Sequence[Uncovered]) -> str:
+def _line(root: Node, covers: Covers, cached: Cached, found: Sequence[Uncovered], moved: Moves) -> str:
     """`partition_by=..., guarded_by=...` with what is missing."""
     keys = cached.policy.partition_keys
     partitions = [
-        name if key is None else f"PartitionBy({name}, key=...)"
+        name if key is None else f"PartitionBy({name}, key={_named_key(key)})"
         for name, key in zip((spelled(node, root) for node in covers.partitions), keys, strict=False)
     ]
+    given = len(partitions)
     guards = {node.identity: spelled(node, root) for node in covers.guards}
     other: list[str] = []
     alone = len(found) == 1 and not guards and not any(covers.keeps(node) for node, _ in reached(root, cached))
     for each in found:
         name = spelled(each.node, root)
-        keyed = f"PartitionBy({name}, key=...)"
         if each.unkeyed and each.taken:
             guards.pop(each.node.identity, None)
-            said = says_its_type(each.node.call) and not unfit_for_a_key(each.node.call)
-            partitions.append(name if said else keyed)
+            unfit = unfit_for_a_key(each.node.call)
+            partitions.append(keyed(each.node, root) if unfit else name)
+            if alone and not unfit and not says_its_type(each.node.call):
+                other.append(keyed(each.node, root))
         else:
             guards[each.node.identity] = name
-            if each.taken and alone:
-                other.append(keyed)
-    line = _fields(partitions, [*dict.fromkeys(guards.values())])
+            if each.taken and alone and not moved.sentences:
+                other.append(keyed(each.node, root))
+    if len(partitions) == given and any("key=..." in each for each in partitions) and not moved.partitions:
+        # What is there already stays, and a key without a name cannot be written down.
+        partitions = []
+    word = ["request_is_shared=True"] if moved.shared or cached.policy.request_is_shared else []
+    fields = _fields([*partitions, *moved.partitions], [*dict.fromkeys(guards.values())])
+    line = ", ".join([*([fields] if fields else []), *word])
     return f"{line}), or with a part of its value: cached(..., partition_by={other[0]}" if other else line
+
+
+def _named_key(key: Any) -> str:
+    name = getattr(key, "__name__", "<")
+    return "..." if "<" in name else name
+
+
+# What tells one user, tenant or account from another, the likeliest first.
+_IDENTIFYING = ("id", "uuid", "pk", "user_id", "sub", "username", "login", "email", "credentials", "name")
+
+
+def keyed(node: Node, root: Node) -> str:
+    """A `PartitionBy` of a dependency, with a key that fits what it gives, as far as its annotation says that."""
+    return f"PartitionBy({spelled(node, root)}, key={_key_for(node.call)})"
+
+
+def _key_for(call: Any) -> str:
+    if says_its_type(call) and not unfit_for_a_key(call):
+        return "str"
+    fields = fields_of(call)
+    field = next((name for name in _IDENTIFYING if name in fields), "id")
+    return f"lambda value: value[{field!r}]" if is_a_mapping(call) else f"lambda value: value.{field}"
+
+
+def _instead_of_id(node: Node) -> str:
+    fields = fields_of(node.call)
+    if not fields or any(name in fields for name in _IDENTIFYING) or not unfit_for_a_key(node.call):
+        return ""
+    return (
+        f"In place of id write what tells callers apart: {unfit_for_a_key(node.call)} has {', '.join(sorted(fields))}."
+    )
 
 
 def _fields(partitions: Sequence[str], guards: Sequence[str]) -> str:

@@ -5,42 +5,50 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing
-from fastapi_cacheinval.errors import CacheinvalError, CallerDependentRoute, ConfigurationError
-from fastapi_cacheinval.routes.advice import spelled
+from fastapi_cacheinval.errors import CacheinvalError, CallerDependentRoute, ConfigurationError, RefusedRoute
+from fastapi_cacheinval.routes.advice import keyed, spelled
 from fastapi_cacheinval.routes.covers import Covers
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.parameters import caller_reads, handler_headers
 from fastapi_cacheinval.routes.partition_types import unfit_for_a_key
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
+from fastapi_cacheinval.routes.verdict import Verdict
 
-__all__ = ["errors_of", "notes_of", "warnings_of"]
+__all__ = ["errors_of", "late_in", "notes_of", "warnings_of"]
 
 
 def errors_of(
-    plan: RoutePlan, root: Node, unbound: Iterable[CacheinvalError], inherited: frozenset[int], advice: str
+    plan: RoutePlan, root: Node, unbound: Iterable[CacheinvalError], inherited: frozenset[int], verdict: Verdict
 ) -> Iterator[ConfigurationError]:
     """What forbids the route, the caller-dependent verdict first; `inherited` are ids of what stands further out."""
     route = f"{'/'.join(sorted(plan.methods))} {plan.path}"
     if plan.policy is not None:
         if plan.sharing is Sharing.UNPROVED:
-            yield CallerDependentRoute(plan.path, plan.uncovered, advice)
+            told = verdict.advice(root, plan.cached)
+            yield CallerDependentRoute(plan.path, plan.uncovered, told, verdict.trails(root))
         yield from _unfit_partitions(route, root, plan)
         yield from _unfit_inputs(route, root)
     for error in unbound:
-        yield ConfigurationError(f"A tag template of {route} cannot be rendered: {error}.")
+        yield RefusedRoute(
+            route,
+            f"A tag template of it cannot be rendered: {error}.",
+            "Name a path or a declared query parameter of the route.",
+        )
     own = [node.call for node in root.walk() if id(node.call) not in inherited]
     declared = [call for call in own if isinstance(call, Invalidates)]
     if declared and any(isinstance(call, InvalidatesNothing) for call in own):
-        yield ConfigurationError(
-            f"{route} declares both {declared[0]!r} and invalidates_nothing(). Remove one: the first where its unsafe "
-            "methods only read, the second where they change something."
+        yield RefusedRoute(
+            route,
+            f"It declares both {declared[0]!r} and invalidates_nothing().",
+            "Remove one: the first where its unsafe methods only read, the second where they change something.",
         )
     if plan.methods <= SAFE_METHODS:
         for node in root.children:
             if isinstance(node.call, Invalidates) and id(node.call) not in inherited:
-                yield ConfigurationError(
-                    f"{route} declares {node.call!r}, but answers safe methods only, which purge nothing. "
-                    "Declare it on the route that changes something, or on the router of both."
+                yield RefusedRoute(
+                    route,
+                    f"It declares {node.call!r}, but answers safe methods only, which purge nothing.",
+                    "Declare it on the route that changes something, or on the router of both.",
                 )
 
 
@@ -52,39 +60,62 @@ def _unfit_partitions(route: str, root: Node, plan: RoutePlan) -> Iterator[Confi
         if unfit is not None:
             name = spelled(cover, root)
             gives = f"{name} gives" if key is None else f"its key for {name} gives"
-            yield ConfigurationError(
-                f"partition_by of the cached route {route} cannot be a part of a cache key: {gives} a {unfit}. Return "
-                "what tells callers apart as a str, bytes, int, UUID, Enum, None or a tuple of these: "
-                f"partition_by=PartitionBy({name}, key=lambda value: value.id)."
+            yield RefusedRoute(
+                route,
+                f"Its partition_by cannot be a part of a cache key: {gives} a {unfit}.",
+                "Return what tells callers apart as a str, bytes, int, UUID, Enum, None or a tuple of these: "
+                f"partition_by={keyed(cover, root)}.",
             )
 
 
 def _unfit_inputs(route: str, root: Node) -> Iterator[ConfigurationError]:
     for node in root.walk():
         for field in node.declares.body_params:
-            yield ConfigurationError(
-                f"The cached route {route} declares the body, form or file parameter {field.name!r} (in "
-                f"{node.label}), which is no part of a cache key. Take it from the query, or remove cached()."
+            yield RefusedRoute(
+                route,
+                f"It is cached and declares the body, form or file parameter {field.name!r} (in {node.label}), which "
+                "is no part of a cache key.",
+                "Take it from the query, or remove cached().",
             )
     for name in sorted(handler_headers(root) or ()):
         if name == "range" or name.startswith("if-"):
-            yield ConfigurationError(
-                f"The handler {root.label} of the cached route {route} declares the header {name!r}, which the cache "
-                "answers itself and removes from what it forwards. Remove the parameter, or cached()."
+            yield RefusedRoute(
+                route,
+                f"It is cached and its handler {root.label} declares the header {name!r}, which the cache answers "
+                "itself and removes from what it forwards.",
+                "Remove the parameter, or cached().",
             )
 
 
-def warnings_of(plan: RoutePlan, root: Node) -> Iterator[str]:
-    """What works, but not as its author will expect."""
-    if plan.commits_late and not plan.methods <= SAFE_METHODS:
-        for node in root.walk():
-            if node.declares.background_tasks_param_name is not None:
-                yield (
-                    f"{'/'.join(sorted(plan.methods))} {plan.path} starts background tasks (in {node.label}) and has a "
-                    "yield dependency that exits after them: the tasks run before its commit. Declare it as "
-                    'Depends(..., scope="function") to commit before the response is sent.'
-                )
-                return
+def late_in(root: Node) -> list[Node]:
+    """The `yield` dependencies that exit, and so commit, after the response is sent; each once."""
+    return [*{node.identity: node for node in root.walk() if node is not root and node.late}.values()]
+
+
+def warnings_of(plan: RoutePlan, root: Node, declared: Cached | None, inherited: frozenset[int]) -> Iterator[str]:
+    """What works, but not as its author will expect; `declared` is the innermost `cached()`."""
+    route = f"{'/'.join(sorted(plan.methods))} {plan.path}"
+    if declared is not None and declared.policy.active and "GET" not in plan.methods and _is_own(root, inherited):
+        yield (
+            f"{route} declares cached(), which does nothing there: only GET is answered from the cache, and HEAD with "
+            "it. Remove it, or declare the route with @app.get."
+        )
+    late = late_in(root)
+    if late and not plan.only_reads and not plan.methods <= SAFE_METHODS:
+        tasks = next((node for node in root.walk() if node.declares.background_tasks_param_name is not None), None)
+        if tasks is not None:
+            names = " and ".join(spelled(node, root) for node in late)
+            lines = ", ".join(f'Depends({spelled(node, root)}, scope="function")' for node in late)
+            yield (
+                f"{route} starts background tasks (in {tasks.label}), and {names} exits after them: the tasks run "
+                f"before its commit. Declare it as {lines} to commit before the response is sent. If the route "
+                "changes nothing, say so: dependencies=[invalidates_nothing()]."
+            )
+
+
+def _is_own(root: Node, inherited: frozenset[int]) -> bool:
+    """Whether a `cached()` is declared on the route itself, and not by an app, a router or an include."""
+    return any(isinstance(node.call, Cached) and id(node.call) not in inherited for node in root.walk())
 
 
 def notes_of(plan: RoutePlan, root: Node) -> Iterator[str]:

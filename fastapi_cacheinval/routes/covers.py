@@ -11,14 +11,22 @@ lookup. Two rules decide whether a route may be cached (DESIGN, "Covers" and "Sk
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from fastapi_cacheinval.dependencies import GUARD, PARTITION, Cached
+from fastapi_cacheinval.dependencies import (
+    GUARD,
+    PARTITION,
+    Cached,
+    Invalidates,
+    InvalidatesNothing,
+    collected_tags,
+)
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.parameters import caller_reads
 
-__all__ = ["Covers", "Uncovered", "fed_by", "innermost", "reached", "uncovered"]
+__all__ = ["Covers", "Uncovered", "adds_tags", "fed_by", "innermost", "purges_of", "reached", "uncovered"]
 
 
 def innermost(root: Node) -> Cached | None:
@@ -29,6 +37,29 @@ def innermost(root: Node) -> Cached | None:
         if isinstance(child.call, Cached):
             last = child.call
     return last
+
+
+def adds_tags(root: Node) -> bool:
+    """Whether the handler, or a dependency, adds tags of its own by `CacheTags`."""
+    return any(node.call is collected_tags for node in root.walk())
+
+
+def purges_of(root: Node) -> tuple[tuple[Invalidates, ...], bool]:
+    """Every `invalidates()` that applies, and whether an `invalidates_nothing()` inside of all of them does.
+
+    Apps, routers and routes come in this order, so that the innermost is the last.
+    """
+    found: dict[int, Invalidates] = {}
+    only_reads = False
+    for node in root.walk():
+        call: Any = node.call
+        if isinstance(call, Invalidates):
+            found[id(call)] = call
+            only_reads = False
+        elif isinstance(call, InvalidatesNothing):
+            found.clear()
+            only_reads = True
+    return tuple(found.values()), only_reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +136,21 @@ class Uncovered:
         below = fed_by(self.node)
         return (*own, f"dependency {self.node.label}: depends on {', '.join(below)}") if below else own
 
+    def trails(self, root: Node) -> tuple[str, ...]:
+        """The ways from the handler through it to what reads the caller, by name."""
+        to_it = next(_ways(root, lambda node: node is self.node), (root, self.node))
+        below = _ways(self.node, lambda node: bool(caller_reads(node, handler=False)))
+        return tuple(dict.fromkeys(" → ".join(each.label for each in (*to_it, *way[1:])) for way in below))
+
+
+def _ways(node: Node, wanted: Callable[[Node], bool]) -> Iterator[tuple[Node, ...]]:
+    """Each way from a node down to one that is wanted, both included; the cache's own markers are not named."""
+    if wanted(node):
+        yield (node,)
+    for child in node.children:
+        for way in _ways(child, wanted):
+            yield way if node.ours else (node, *way)
+
 
 def fed_by(node: Node) -> tuple[str, ...]:
     """What below a node reads the caller, as `name (what)`."""
@@ -127,7 +173,10 @@ def uncovered(root: Node, cached: Cached | None) -> tuple[tuple[Uncovered, ...],
     """
     covers = Covers.of(root, cached)
     found: dict[object, Uncovered] = {}
-    helpless = [*caller_reads(root, handler=True, varied=frozenset(() if cached is None else cached.policy.vary))]
+    policy = None if cached is None else cached.policy
+    shared = policy is not None and policy.request_is_shared
+    varied = frozenset(() if policy is None else policy.vary)
+    helpless = [*caller_reads(root, handler=True, varied=varied, request_is_shared=shared)]
     for node, taken in reached(root, cached):
         if covers.keeps(node) or (not taken and covers.guards_only(node)):
             continue
@@ -138,9 +187,9 @@ def uncovered(root: Node, cached: Cached | None) -> tuple[tuple[Uncovered, ...],
             found.setdefault(key, Uncovered(node, taken, skipped, unkeyed))
     for each in root.walk():
         if cached is not None and each.call is cached:
-            helpless += [line for cover in each.children for line in _writes(cover)]
+            helpless += [line for cover in each.children for line in _writes(cover, shared)]
     # To name one of these would be refused as well.
-    helpless += [line for each in found.values() for line in _writes(each.node)]
+    helpless += [line for each in found.values() for line in _writes(each.node, shared)]
     return tuple(found.values()), tuple(dict.fromkeys(helpless))
 
 
@@ -164,14 +213,17 @@ def _is_unkeyed(node: Node, taken: bool, cached: Cached | None, covers: Covers) 
         return False
     if not taken and covers.guards_only(node):
         return False
-    if caller_reads(node, handler=False):
+    if caller_reads(node, handler=False, request_is_shared=cached is not None and cached.policy.request_is_shared):
         return True
     return any(_is_unkeyed(child, child.bound and not node.ours, cached, covers) for child in node.children)
 
 
-def _writes(cover: Node) -> Iterator[str]:
-    """What a cover, or anything that it needs, sets of the response."""
+def _writes(cover: Node, request_is_shared: bool) -> Iterator[str]:  # noqa: FBT001
+    """What a cover, or anything that it needs, sets of the response; what it makes of a shared request is for all."""
     for node in cover.walk():
         name = node.declares.response_param_name
-        if name is not None:
+        shared = request_is_shared and not any(
+            caller_reads(each, handler=False, request_is_shared=True) for each in node.walk()
+        )
+        if name is not None and not shared:
             yield f"dependency {node.label}: sets fields of the response that is stored, as {name!r}"

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing, collected_tags
-from fastapi_cacheinval.routes.arrival import declared_call
+from fastapi_cacheinval.routes.endpoint_calls import declared_call
 from fastapi_cacheinval.routes.fastapi_private import Dependant, exit_of, is_late, replacement, scopes_of
 
 __all__ = ["Node", "Overrides", "tree_of"]

@@ -21,6 +21,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.security.base import SecurityBase
 from starlette.routing import BaseRoute
 
+from fastapi_cacheinval.routes.handler_hook import HandlerHook, beneath_hook, places_of
 from fastapi_cacheinval.routes.own_code import beneath, is_frameworks
 
 try:
@@ -41,6 +42,8 @@ __all__ = [
     "effective_routes",
     "exit_of",
     "handler_of",
+    "handler_places",
+    "hook_handler",
     "included_routers",
     "is_late",
     "is_of_dependencies",
@@ -162,7 +165,7 @@ def handler_of(app: Any) -> Any:
     """What FastAPI's own ASGI app for a route calls with the request; None where the app is not FastAPI's."""
     if type(app) is not FunctionType or app.__code__ is not _code_within(fastapi_routing.request_response):
         return None
-    return beneath(_held(app, "f"))
+    return beneath(beneath_hook(_held(app, "f")))
 
 
 def dependant_of(handler: Any) -> Dependant | None:
@@ -170,6 +173,22 @@ def dependant_of(handler: Any) -> Dependant | None:
     if type(handler) is not FunctionType or handler.__code__ is not _code_within(fastapi_routing.get_request_handler):
         return None
     return cast("Dependant | None", _held(handler, "dependant"))
+
+
+def handler_places(route: EffectiveRoute) -> Iterator[tuple[Any, Callable[[Any], None]]]:
+    """The places that hold the handler which FastAPI made for a route's own dependant, each with a setter."""
+    step: Any = app_of(route)
+    while step is not None and handler_of(step) is None:
+        step = getattr(step, "app", None)
+    if step is not None:
+        yield from places_of(step, lambda held: dependant_of(held) is route.dependant)
+
+
+def hook_handler(route: EffectiveRoute) -> None:
+    """Put a hook in place of the handler that FastAPI made for a route, once."""
+    for held, put in [*handler_places(route)]:
+        if type(held) is not HandlerHook:
+            put(HandlerHook(held))
 
 
 def original_of(route: EffectiveRoute) -> APIRoute:

@@ -77,10 +77,13 @@ def _scopes(node: Node) -> list[bytes]:
     return [_bytes(scope) for scope in sorted(node.identity[1])]
 
 
-def route_identity(template: str, hosts: tuple[str, ...], methods: frozenset[str], root: Node) -> tuple[bytes, ...]:
+def route_identity(
+    template: str, hosts: tuple[str, ...], methods: frozenset[str], root: Node, writers: tuple[bytes, ...] = ()
+) -> tuple[bytes, ...]:
     """A route's template, the patterns of its hosts, its methods and its handler, with all that tells it from a twin.
 
-    Of its dependencies only the plain values count: renaming one does not make another route.
+    `writers` are the layers that have a part in what is stored of it. Of its dependencies only the plain values count:
+    renaming one does not make another route.
     """
     held = (value for node in root.walk() if node is not root and not node.ours for value in plain_values(node.call))
     return (
@@ -89,4 +92,5 @@ def route_identity(template: str, hosts: tuple[str, ...], methods: frozenset[str
         encode(map(_bytes, sorted(methods))),
         encode(portrait_of(root.call).parts),
         encode(held),
+        *writers,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import FunctionType, MethodType
@@ -20,8 +20,10 @@ from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Router
 
+from fastapi_cacheinval.core.keys import encode
 from fastapi_cacheinval.routes.changes import Watched
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, app_of, dependant_of, handler_of
+from fastapi_cacheinval.routes.held_objects import KEY, ROUTE, plain_fields
 from fastapi_cacheinval.routes.own_code import is_frameworks, is_unpatched
 
 __all__ = [
@@ -52,6 +54,9 @@ def _optional() -> Iterator[Any]:
             continue
 
 
+# Of the harmless ones below, those that write into answers.
+_WRITING: frozenset[Any] = frozenset({CORSMiddleware, GZipMiddleware})
+
 # None of these decides who may see a response, or changes it by more than its own request headers say.
 _HARMLESS: frozenset[Any] = frozenset(
     {
@@ -73,12 +78,14 @@ class MiddlewareStack:
 
     `app` is the Starlette or FastAPI application, or its router where only that can be seen; None where
     neither can. `layers` names what is on the way and may not be skipped by a hit, `cors` says whether
-    `CORSMiddleware` is on the way. `start` is the callable, and `watched` what would make the rest untrue.
+    `CORSMiddleware` is on the way, and `writers` what may write into answers, the same in every process. `start` is the
+    callable, and `watched` what would make the rest untrue.
     """
 
     app: Any
     layers: tuple[str, ...]
     cors: bool
+    writers: tuple[bytes, ...]
     start: Any
     watched: Watched
 
@@ -295,12 +302,22 @@ def outer_stack_of(app: Any, wanted: type, known: Collection[type] = ()) -> Oute
     return OuterStack(None, tuple(passed), tuple(strange), root_path, watched)
 
 
+def _writer(kind: Any, stands: object) -> bytes:
+    """A layer by its name, and by what it holds where it `stands` there already; of a strange one only text counts."""
+    own: Mapping[str, object] = getattr(stands, "__dict__", {})
+    holds = {name: value for name, value in own.items() if name != "app"}
+    text = plain_fields(holds, KEY if kind in _WRITING else ROUTE)
+    return encode((_name(kind).encode("utf-8", "surrogatepass"), *text))
+
+
 def middleware_stack_of(app: Any) -> MiddlewareStack:
     """Follow `.app` from an ASGI callable down to the application or router behind it."""
     passed: list[Any] = []
+    writers: list[bytes] = []
     target: Any = None
     watched = Watched()
     for step in _steps_from(app):
+        met = len(passed)
         if isinstance(step, Starlette):
             target = step
             passed += _of_application(step, watched)
@@ -310,11 +327,14 @@ def middleware_stack_of(app: Any) -> MiddlewareStack:
         else:
             passed.append(_kind(step))
             watched.attributes(step, "app")
+        stands = None if isinstance(step, Starlette | Router) else step
+        writers += [_writer(kind, stands) for kind in passed[met:] if kind in _WRITING or not _is_harmless(kind)]
     guards = [_name(each) for each in passed if not _is_harmless(each)]
     return MiddlewareStack(
         app=target,
         layers=tuple(dict.fromkeys(guards)),
         cors=any(each is CORSMiddleware for each in passed),
+        writers=tuple(writers),
         start=app,
         watched=watched,
     )

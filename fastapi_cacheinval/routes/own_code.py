@@ -6,12 +6,13 @@ that a function was compiled in, so that is what is compared.
 
 from __future__ import annotations
 
+import dis
 import inspect
 import sys
 from types import FunctionType, MethodType
 from typing import Any
 
-__all__ = ["beneath", "home_of", "is_frameworks", "is_frameworks_class", "is_unpatched"]
+__all__ = ["beneath", "home_of", "is_frameworks", "is_frameworks_class", "is_unpatched", "never_uses", "reads_names"]
 
 _FRAMEWORK = frozenset({"fastapi", "starlette"})
 # Their wrappers time and report what they wrap, and change no answer. What they wrap they hold as `old_...`.
@@ -69,3 +70,30 @@ def is_unpatched(kind: type) -> bool:
         if callable(method) and not inspect.isclass(method) and not is_frameworks(method):
             return False
     return True
+
+
+# Each of these may read a local variable without naming it.
+_READERS_OF_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir", "currentframe", "_getframe", "stack"})
+
+
+def never_uses(function: Any, parameter: str) -> bool:
+    """Whether the code of a function never touches a parameter of its own; False where that cannot be seen."""
+    bare: Any = function.__func__ if type(function) is MethodType else function
+    # What a decorator makes of a function may hand the parameter on, or use it itself.
+    if type(bare) is not FunctionType or hasattr(bare, "__wrapped__"):
+        return False
+    code = bare.__code__
+    count = code.co_argcount + code.co_kwonlyargcount
+    if parameter not in code.co_varnames[:count] or not _READERS_OF_LOCALS.isdisjoint(code.co_names):
+        return False
+    # Later versions of Python name two variables in one instruction.
+    named: list[Any] = [each.argval for each in dis.get_instructions(code)]
+    return parameter not in code.co_cellvars and not any(
+        parameter in (each if isinstance(each, tuple) else (each,)) for each in named
+    )
+
+
+def reads_names(function: Any, names: frozenset[str]) -> bool:
+    """Whether the code of a function names one of these attributes or globals; True where that cannot be seen."""
+    bare: Any = inspect.unwrap(function.__func__ if type(function) is MethodType else function)
+    return type(bare) is not FunctionType or not names.isdisjoint(bare.__code__.co_names)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Mapping
 from enum import Enum
 from functools import partial
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
-__all__ = ["says_its_type", "unfit_for_a_key"]
+__all__ = ["fields_of", "is_a_mapping", "says_its_type", "unfit_for_a_key"]
 
 _FIT = (str, bytes, int, UUID, Enum, type(None))
 
@@ -27,6 +27,35 @@ def unfit_for_a_key(call: Any) -> str | None:
 def says_its_type(call: Any) -> bool:
     """Whether anything says of what type a callable's value is."""
     return _given(call) not in (inspect.Parameter.empty, Any)
+
+
+def is_a_mapping(call: Any) -> bool:
+    """Whether a callable's annotation says that its value is a mapping, whose parts are items and no attributes."""
+    kind = _classes(_given(call))
+    return bool(kind) and all(issubclass(each, Mapping) for each in kind)
+
+
+def fields_of(call: Any) -> frozenset[str]:
+    """The names of the parts that a callable's value has by its annotation; for members of a union, those of any."""
+    found: set[str] = set()
+    for kind in _classes(_given(call)):
+        for base in kind.__mro__:
+            found |= {*getattr(base, "__annotations__", {}), *getattr(base, "__slots__", ())}
+            found |= {name for name, value in vars(base).items() if isinstance(value, property)}
+    # Pydantic's own are no parts of a value.
+    return frozenset(name for name in found if not name.startswith(("_", "model_")))
+
+
+def _classes(annotation: Any) -> list[type]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _classes(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return [kind for member in get_args(annotation) for kind in _classes(member)]
+    kind = origin or getattr(annotation, "__value__", None) or annotation
+    if kind is not annotation and not inspect.isclass(kind):
+        return _classes(kind)
+    return [kind] if inspect.isclass(kind) and kind not in (type(None), inspect.Parameter.empty, object) else []
 
 
 def _given(call: Any) -> Any:

@@ -25,12 +25,13 @@ class Place:
     - `prefix`: the template of the mounts above it.
     - `parameters`: the names that the mounts' paths and hosts give; `hosts` are those of hosts.
     - `front_off`: what the front lookup would skip on the way, if anything.
-    - `inherited`: the ids of the `invalidates()` of the apps, routers and includes above.
+    - `inherited`: the ids of the `cached()` and `invalidates()` of the apps, routers and includes above.
     - `origin`: `CORSMiddleware` is on the way.
     - `commits`: something on the way may commit after the response.
     - `under`: the patterns of the hosts above.
     - `ordinal`: 0, or a number of this process's that tells routes apart that are the same by name.
     - `layers`: the names of what may change responses on the way.
+    - `writers`: what may write into answers on the way, harmless or not, the same in every process.
     - `watched`: what would make all of this untrue.
     """
 
@@ -44,6 +45,7 @@ class Place:
     under: tuple[str, ...] = ()
     ordinal: int = 0
     layers: tuple[str, ...] = ()
+    writers: tuple[bytes, ...] = ()
     watched: Watched = field(default_factory=Watched, compare=False)
 
     @classmethod
@@ -67,5 +69,6 @@ class Place:
             under=first.under,
             ordinal=first.ordinal,
             layers=tuple(dict.fromkeys(layer for way in ways for layer in way.layers)),
+            writers=tuple(dict.fromkeys(writer for way in ways for writer in way.writers)),
             watched=first.watched.joined(way.watched for way in others),
         )

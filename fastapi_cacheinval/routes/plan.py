@@ -59,7 +59,9 @@ class RoutePlan:
     - `invalidations`: every `invalidates()` in the tree that an inner `invalidates_nothing()` does not undo, where an
       unsafe method is answered.
     - `only_reads`: whether the innermost of those says that its unsafe methods purge nothing.
+    - `adds_tags`: whether the handler, or a dependency, adds tags of its own by `CacheTags`.
     - `layers`: what stands between the middleware and the route and is not known to leave responses as they are.
+    - `around`: what the route itself puts around its handler: its class, or what its `app` is wrapped in.
     - `commits_late`: whether a `yield` dependency exits, and so commits, after the response is sent, or a
       middleware on the way might.
     - `epoch`: 0, or a number of this process's that stands for one set of dependency overrides.
@@ -87,7 +89,9 @@ class RoutePlan:
     bindings: Mapping[str, Binding]
     invalidations: tuple[Invalidates, ...]
     only_reads: bool
+    adds_tags: bool
     layers: tuple[str, ...]
+    around: tuple[str, ...]
     commits_late: bool
     epoch: int
     provider: Any
@@ -100,7 +104,7 @@ class RoutePlan:
     @property
     def layered(self) -> bool:
         """Whether the cache must work behind the layers: what they write may be for one caller alone."""
-        return bool(self.layers) and self.policy is not None and self.sharing is not Sharing.DECLARED
+        return bool(self.layers or self.around) and self.policy is not None and self.sharing is not Sharing.DECLARED
 
     @property
     def known_everywhere(self) -> bool:

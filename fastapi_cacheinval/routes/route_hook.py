@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.dependencies import SCOPE_KEY
-from fastapi_cacheinval.routes.arrival import arrive
+from fastapi_cacheinval.routes.endpoint_calls import arrive
 
 __all__ = ["RouteHook", "hook", "replaced"]
 

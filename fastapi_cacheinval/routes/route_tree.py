@@ -10,98 +10,46 @@ path that the request had when it arrived has to lead to the route by the tree a
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from operator import is_
 from typing import Any
 
 from fastapi import routing as fastapi_routing
 from fastapi.routing import APIRoute, APIRouter
 from starlette import routing
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute
 
-from fastapi_cacheinval.dependencies import Invalidates, InvalidatesNothing
-from fastapi_cacheinval.routes.analysis import Analysis, analyse, own_methods
-from fastapi_cacheinval.routes.arrival import declared_call
+from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing
+from fastapi_cacheinval.routes.analysis import analyse
 from fastapi_cacheinval.routes.changes import Watched
-from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers, original_of
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of, routes_visibly
 from fastapi_cacheinval.routes.place import Place, own_number
-from fastapi_cacheinval.routes.route_hook import replaced
+from fastapi_cacheinval.routes.route_levels import (
+    Branch,
+    Entry,
+    Foreign,
+    Known,
+    Leaf,
+    Level,
+    Way,
+    answering_in,
+    root_paths_in,
+    watched_of,
+)
+from fastapi_cacheinval.routes.verdict import own_methods
 from fastapi_cacheinval.routes.websockets import without_cached
 
-__all__ = ["Known", "Survey", "route_path"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Known:
-    """An analysed route, by one of its ways; holding it keeps its address from being given to another."""
-
-    route: EffectiveRoute
-    place: Place
-    analysis: Analysis
-
-    @property
-    def changed(self) -> bool:
-        """Whether the route, or what is on a way to it, is no longer what was analysed."""
-        return self.place.watched.changed
-
-
-@dataclass(slots=True, eq=False)
-class _Leaf:
-    """Answers a path with the methods it has; without `known` it is a plain route, which is never cached."""
-
-    pattern: re.Pattern[str]
-    methods: frozenset[str] | None
-    known: Known | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Way:
-    """One place of a FastAPI route in the tree; `above` are the applications around it."""
-
-    route: EffectiveRoute
-    place: Place
-    leaf: _Leaf
-    above: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Branch:
-    """A mount, or a host, which has no pattern of the path: once it matches, no later route is tried."""
-
-    route: BaseRoute
-    pattern: re.Pattern[str] | None
-    level: _Level
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Foreign:
-    """A route of a class that only knows itself whether it matches."""
-
-    route: BaseRoute
-
-
-_DECLARED = (Invalidates, InvalidatesNothing)
-
-_Entry = _Leaf | _Branch | _Foreign
-
-
-@dataclass(slots=True, eq=False)
-class _Level:
-    """The routes of one router, includes opened; `root_path` is what its application insists on."""
-
-    root_path: str
-    entries: list[_Entry] = field(default_factory=list[_Entry])
-
+__all__ = ["Known", "Survey"]
 
 # How many paths, and of what length, are remembered with what answers them: most requests are for few of them.
 _PATHS_KEPT = 1024
 _LONGEST_PATH = 256
 _UNSEEN = "a way to it that is not among the routes"
 
+_DECLARED = (Cached, Invalidates, InvalidatesNothing)
 _MATCHING = (
     APIRoute.matches,
     fastapi_routing.APIWebSocketRoute.matches,
@@ -110,20 +58,6 @@ _MATCHING = (
     routing.Mount.matches,
     routing.Host.matches,
 )
-
-
-def route_path(path: str, root_path: str) -> str:
-    """The path as a router sees it: without the root path, where that is a whole part of it."""
-    if root_path and path.startswith(root_path):
-        rest = path[len(root_path) :]
-        if not rest or rest.startswith("/"):
-            return rest
-    return path
-
-
-def _matches(route: BaseRoute, scope: dict[str, Any]) -> bool:
-    match, _ = route.matches(scope)
-    return match is Match.FULL
 
 
 class Survey:
@@ -146,9 +80,9 @@ class Survey:
         self._listed = Watched()
         # Whether method, path and root path alone say what answers.
         self._by_path = True
-        self._answers: dict[tuple[str, str, str], _Leaf | _Foreign | None] = {}
+        self._answers: dict[tuple[str, str, str], Leaf | Foreign | None] = {}
         self._unseen: dict[int, Known] = {}
-        self._found: list[_Way] = []
+        self._found: list[Way] = []
         # The places where an application stands in itself again.
         self._again: dict[int, list[Place]] = {}
         self._top = self._level(app, place, ())
@@ -198,12 +132,12 @@ class Survey:
             return ways[0]
         if arrived is not None:
             found = self._led(arrived)
-            if isinstance(found, _Leaf) and found.known in ways:
+            if isinstance(found, Leaf) and found.known in ways:
                 return found.known
         if arrived is None or ways[0].place.layers:
-            for root_path in _roots(scope):
+            for root_path in root_paths_in(scope):
                 found = self._answering(scope["method"], scope["path"], {**scope, "root_path": root_path})
-                if isinstance(found, _Leaf) and found.known in ways:
+                if isinstance(found, Leaf) and found.known in ways:
                     return found.known
         return self._unseen.get(id(route)) or self._by_unseen_way(route, ways)
 
@@ -227,7 +161,7 @@ class Survey:
         return known
 
     def _analysed(self) -> dict[int, tuple[Known, ...]]:
-        together: dict[int, list[_Way]] = {}
+        together: dict[int, list[Way]] = {}
         for way in self._found:
             together.setdefault(id(way.route), []).append(way)
         for ways in together.values():
@@ -235,7 +169,7 @@ class Survey:
         self._number_twins()
         return {key: tuple(way.leaf.known for way in ways if way.leaf.known) for key, ways in together.items()}
 
-    def _worst_of(self, ways: list[_Way]) -> None:
+    def _worst_of(self, ways: list[Way]) -> None:
         """Analyse a route by each of its ways, with what holds for the worst of them."""
         again = [place for way in ways for app in way.above for place in self._again.get(app, ())]
         worst = Place.worst_of([*(way.place for way in ways), *again])
@@ -256,17 +190,17 @@ class Survey:
     def find(self, method: str, path: str, scope: dict[str, Any]) -> Known | None:
         """What would answer the method and path; None where nothing of FastAPI's would."""
         answering = self._answering(method, path, scope)
-        return answering.known if isinstance(answering, _Leaf) else None
+        return answering.known if isinstance(answering, Leaf) else None
 
     def answered(self, method: str, path: str, scope: dict[str, Any]) -> bool:
         """Whether any route, FastAPI's or not, would answer the method and path."""
         return self._answering(method, path, scope) is not None
 
-    def _answering(self, method: str, path: str, scope: Mapping[str, Any]) -> _Leaf | _Foreign | None:
+    def _answering(self, method: str, path: str, scope: Mapping[str, Any]) -> Leaf | Foreign | None:
         root_path = self._top.root_path or str(scope.get("root_path", ""))
-        return self._find(self._top, root_path, {**scope, "method": method, "path": path})
+        return answering_in(self._top, root_path, {**scope, "method": method, "path": path})
 
-    def _led(self, arrived: Mapping[str, Any]) -> _Leaf | _Foreign | None:
+    def _led(self, arrived: Mapping[str, Any]) -> Leaf | Foreign | None:
         """What answers a request as it arrived: asked whenever a route is looked up, so the last paths are kept."""
         method, path = arrived["method"], arrived["path"]
         if not self._by_path or len(path) > _LONGEST_PATH:
@@ -279,24 +213,8 @@ class Survey:
             answers[asked] = self._answering(method, path, arrived)
         return answers[asked]
 
-    def _find(self, level: _Level, root_path: str, scope: dict[str, Any]) -> _Leaf | _Foreign | None:
-        path = route_path(scope["path"], root_path)
-        for entry in level.entries:
-            if isinstance(entry, _Leaf):
-                if (entry.methods is None or scope["method"] in entry.methods) and entry.pattern.match(path):
-                    return entry
-            elif isinstance(entry, _Branch) and entry.pattern is not None:
-                if found := entry.pattern.match(path):
-                    taken = path[: -len("/" + found["path"])]
-                    return self._find(entry.level, entry.level.root_path or root_path + taken, scope)
-            elif _matches(entry.route, {**scope, "root_path": root_path}):
-                if isinstance(entry, _Foreign):
-                    return entry
-                return self._find(entry.level, entry.level.root_path or root_path, scope)
-        return None
-
-    def _level(self, app: Any, place: Place, above: tuple[int, ...]) -> _Level:
-        level = _Level(str(getattr(app, "root_path", "") or ""))
+    def _level(self, app: Any, place: Place, above: tuple[int, ...]) -> Level:
+        level = Level(str(getattr(app, "root_path", "") or ""))
         self.plain = self.plain and not level.root_path
         routes: list[BaseRoute] | None = getattr(app, "routes", None)
         if routes is None:
@@ -332,28 +250,28 @@ class Survey:
                 place = replace(place, front_off=place.front_off or reason)
         return level
 
-    def _entry(self, original: BaseRoute, effective: Any, place: Place, above: tuple[int, ...]) -> Iterator[_Entry]:
+    def _entry(self, original: BaseRoute, effective: Any, place: Place, above: tuple[int, ...]) -> Iterator[Entry]:
         if isinstance(original, APIRoute):
-            leaf = _Leaf(effective.path_regex, frozenset(effective.methods) or None)
-            place = replace(place, watched=place.watched.joined([_watched(effective)]))
-            self._found.append(_Way(effective, place, leaf, above))
+            leaf = Leaf(effective.path_regex, frozenset(effective.methods) or None)
+            place = replace(place, watched=place.watched.joined([watched_of(effective)]))
+            self._found.append(Way(effective, place, leaf, above))
             yield leaf
         elif isinstance(effective, routing.Mount):
-            yield _Branch(effective, effective.path_regex, self._mounted(effective, place, above))
+            yield Branch(effective, effective.path_regex, self._mounted(effective, place, above))
         elif isinstance(effective, routing.Host):
             self._by_path = False
-            yield _Branch(effective, None, self._mounted(effective, place, above))
+            yield Branch(effective, None, self._mounted(effective, place, above))
         elif isinstance(effective, routing.Route):
             self.others.append(effective)
-            yield _Leaf(effective.path_regex, None if effective.methods is None else frozenset(effective.methods))
+            yield Leaf(effective.path_regex, None if effective.methods is None else frozenset(effective.methods))
         elif isinstance(effective, fastapi_routing.APIWebSocketRoute):
             self.notices += without_cached(effective)
         elif not isinstance(effective, routing.WebSocketRoute):
             self.others.append(effective if isinstance(effective, BaseRoute) else original)
             self._by_path = False
-            yield _Foreign(effective)
+            yield Foreign(effective)
 
-    def _mounted(self, mount: routing.Mount | routing.Host, place: Place, above: tuple[int, ...]) -> _Level:
+    def _mounted(self, mount: routing.Mount | routing.Host, place: Place, above: tuple[int, ...]) -> Level:
         inside = middleware_stack_of(mount.app)
         self.layered = self.layered or not inside.harmless
         if getattr(inside.app, "routes", None) is None:
@@ -376,36 +294,7 @@ class Survey:
             hosts=place.hosts | given,
             under=(*place.under, *([mount.host_format] if isinstance(mount, routing.Host) else [])),
             layers=(*place.layers, *([custom] if custom else []), *inside.layers),
+            writers=(*place.writers, *inside.writers),
             watched=place.watched.joined([watched, inside.watched]),
         )
         return self._level(inside.app, place, above)
-
-
-def _roots(scope: Mapping[str, Any]) -> Iterator[str]:
-    """What the root path may have been before mounts wrote theirs behind it, the likeliest first."""
-    yield str(scope.get("app_root_path", scope.get("root_path", "")))
-    root_path = str(scope.get("root_path", ""))
-    for match in re.finditer("/|$", root_path):
-        yield root_path[: match.start()]
-
-
-def _watched(route: EffectiveRoute) -> Watched:
-    """What of a route itself decides how it answers."""
-    watched = Watched()
-    watched.attributes(route, "app", "dependant", "dependency_overrides_provider")
-    original = original_of(route)
-    watched.members(original, "get_route_handler", "matches")
-    # Our hook comes later, and is no change.
-    before = replaced(original, "handle")
-    watched.asked(lambda: replaced(original, "handle") is not before)
-    root = route.dependant
-    # So is the note of its calls.
-    call = declared_call(root)
-    watched.asked(lambda: declared_call(root) is not call)
-    nodes = [root]
-    for node in nodes:
-        if node is not root:
-            watched.attributes(node, "call")
-        watched.elements(node.dependencies)
-        nodes += node.dependencies
-    return watched

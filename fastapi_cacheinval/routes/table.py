@@ -5,42 +5,34 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import count
+from dataclasses import replace
 from typing import Any
 
 from starlette.routing import BaseRoute, Route
 
+from fastapi_cacheinval.errors import RefusedRoutes
 from fastapi_cacheinval.routes.analysis import analyse
-from fastapi_cacheinval.routes.arrival import note_calls
 from fastapi_cacheinval.routes.changes import Rounds
-from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at, original_of
+from fastapi_cacheinval.routes.endpoint_calls import note_calls
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at, hook_handler, original_of
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
 from fastapi_cacheinval.routes.named_routes import NamedRoute
 from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 from fastapi_cacheinval.routes.route_hook import hook
+from fastapi_cacheinval.routes.route_sets import OverrideSet, epochs, starts_of
 from fastapi_cacheinval.routes.route_tree import Known, Survey
+from fastapi_cacheinval.routes.summary import summary
+from fastapi_cacheinval.routes.unmatched_tags import unmatched_tags
 
 __all__ = ["RouteTable"]
 
 logger = logging.getLogger("fastapi_cacheinval.routes")
 
-# Process-wide: a table made anew must not give a number that stored responses of another set carry.
-_epochs = count(1)
 _SETS_KEPT = 8
+# The routes that FastAPI adds, by name.
+_OF_THE_DOCS = frozenset({"openapi", "redoc_html", "swagger_ui_html", "swagger_ui_redirect"})
 _STRAYS_KEPT = 1024
-# To compare a path with more costs as much as to let it go the long way.
-_STARTS_MOST = 32
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _OverrideSet:
-    """One state of the overrides, and the plans made under it."""
-
-    overrides: Mapping[Any, Any]
-    epoch: int
-    known: dict[tuple[int, str, int], Known] = field(default_factory=dict[tuple[int, str, int], Known])
 
 
 def _safe(route: BaseRoute) -> bool:
@@ -63,7 +55,7 @@ class RouteTable:
         self._inside = inside
         self._front = front
         self._changed = changed
-        self._overridden: deque[_OverrideSet] = deque(maxlen=_SETS_KEPT)
+        self._overridden: deque[OverrideSet] = deque(maxlen=_SETS_KEPT)
         self._strays: dict[int, Known] = {}
         # The routes that requests have come to by ways that are not in the tree.
         self._unseen: set[int] = set()
@@ -90,6 +82,7 @@ class RouteTable:
             origin=inside.cors,
             commits=not inside.harmless,
             layers=inside.layers,
+            writers=inside.writers,
             watched=inside.watched,
         )
         survey = Survey(self._app, place)
@@ -104,7 +97,7 @@ class RouteTable:
             if provider is not None and not any(provider is other for other in self.providers):
                 self.providers.append(provider)
         if self._starts is not None:
-            self._starts = self._starts_of(survey)
+            self._starts = starts_of(survey)
         return survey
 
     def passes(self, path: str) -> bool:
@@ -120,20 +113,6 @@ class RouteTable:
     def doubt(self) -> None:
         """A cached route had a path that none could have: paths do not tell any longer."""
         self._starts = None
-
-    def _starts_of(self, survey: Survey) -> tuple[str, ...] | None:
-        plans = [known.analysis.plan for known in survey.known]
-        # What leaves as private has to go past what makes it so.
-        cached = [plan for plan in plans if plan.policy is not None or plan.private]
-        # A layer may make an unsafe request of a GET, wherever that leads.
-        if not survey.plain or survey.layered:
-            return None
-        starts: list[str] = []
-        for start in sorted({plan.path.partition("{")[0] for plan in cached}):
-            # Sorted, what begins with another follows it.
-            if not starts or not start.startswith(starts[-1]):
-                starts.append(start)
-        return tuple(starts) if len(starts) <= _STARTS_MOST else None
 
     @property
     def plans(self) -> tuple[RoutePlan, ...]:
@@ -152,15 +131,16 @@ class RouteTable:
         return [each for each in found if "GET" in each.plan.methods]
 
     def audit(self) -> None:
-        """Raise the first `CallerDependentRoute` or other `ConfigurationError`, in matching order."""
-        for known in self._survey.known:
-            for error in known.analysis.errors:
-                raise error
+        """Raise everything that is wrong at once, in matching order; a single `ConfigurationError` as it is."""
+        # One route may be reached by several ways, and is wrong once.
+        found = {str(error): error for known in self._survey.known for error in known.analysis.errors}
+        if found:
+            raise RefusedRoutes.of([*found.values()])
 
     def warnings(self) -> list[str]:
         """What works, but not as its author will expect."""
         lines = [line for known in self._survey.known for line in known.analysis.warnings]
-        return [*lines, *self._survey.notices]
+        return [*dict.fromkeys(lines), *self._survey.notices, *unmatched_tags(self.plans)]
 
     def notes(self) -> list[str]:
         """What no signature shows, for authors to look at."""
@@ -172,6 +152,11 @@ class RouteTable:
         if self._off is not None:
             return [f"The front lookup is off for the whole app: {self._off}."] if plans else []
         return [f"The front lookup is off for {plan.path}: {plan.front_off}." for plan in plans if not plan.front]
+
+    def summary(self, *, by_headers: bool = False) -> list[str]:
+        """What is cached, how, and what turned the front lookup off: two lines, one where nothing is cached."""
+        plain = [each for each in self._survey.others if isinstance(each, Route) and each.name not in _OF_THE_DOCS]
+        return summary(self.plans, self._off, 0 if by_headers else len(plain))
 
     def plan_for(self, scope: Mapping[str, Any], arrived: Mapping[str, Any] | None = None) -> RoutePlan | None:
         """The plan of the route that answers, asked from inside it; None where no FastAPI route does.
@@ -240,11 +225,11 @@ class RouteTable:
             self._hook(kept)
         return kept.analysis.plan
 
-    def _state(self, overrides: Mapping[Any, Any]) -> _OverrideSet:
+    def _state(self, overrides: Mapping[Any, Any]) -> OverrideSet:
         for state in self._overridden:
             if state.overrides == overrides:
                 return state
-        state = _OverrideSet(dict(overrides), next(_epochs))
+        state = OverrideSet(dict(overrides), next(epochs))
         self._overridden.appendleft(state)
         return state
 
@@ -311,6 +296,8 @@ class RouteTable:
         unsafe = not plan.methods <= SAFE_METHODS
         if always or plan.layered or unsafe:
             hook(original_of(known.route))
+        if plan.around:
+            hook_handler(known.route)
         if unsafe:
             note_calls(known.route)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from abc import ABC, abstractmethod
@@ -15,6 +14,8 @@ from typing import Any, Self, cast
 from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.statistics import SourceState
 from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError
+from fastapi_cacheinval.sources.seldom import OnceAMinute
+from fastapi_cacheinval.sources.waiting import ended
 
 __all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Attached"]
 
@@ -22,8 +23,6 @@ logger = logging.getLogger("fastapi_cacheinval.contrib")
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 30.0
-# Real seconds after which a task that has been cancelled is cancelled again.
-_AGAIN = 0.25
 # What ends the process, not an attempt.
 _LAST = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
@@ -47,6 +46,7 @@ class Attached(ABC):
         self._state = SourceState()
         self._task: asyncio.Task[None] | None = None
         self._pause = FIRST_PAUSE
+        self._refusals = OnceAMinute(logger, cache.clock)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {'running' if self._state.running else 'stopped'}>"
@@ -81,6 +81,7 @@ class Attached(ABC):
         if task is not None and not task.cancelled():
             # Looked at, so that nothing complains that nobody has.
             task.exception()
+        self._refusals.close()
         self.note(running=False, connected=False)
 
     async def run(self) -> None:
@@ -120,10 +121,7 @@ class Attached(ABC):
         try:
             await asyncio.wait((attempt,))
         except asyncio.CancelledError:
-            while not attempt.done():
-                attempt.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait((attempt,), timeout=_AGAIN)
+            await ended(attempt, whatever=True)
             error = _error_of(attempt)
             if isinstance(error, Exception):
                 logger.warning("%s failed while it stopped: %s", self.name, _told(error))
@@ -149,6 +147,11 @@ class Attached(ABC):
         """Add to the counts of the state."""
         state = self._state
         self.note(received=state.received + received, done=state.done + done, refused=state.refused + refused)
+
+    def refuse(self, text: str, count: int = 1) -> None:
+        """So many events cannot be read; `text` says why and what becomes of them, in the log at most once a minute."""
+        self.count(refused=count)
+        self._refusals.tell(text)
 
     def well(self) -> None:
         """It is in touch, and has brought something to its end."""

@@ -8,16 +8,15 @@ from typing import Final, TypeVar, cast
 
 from fastapi_cacheinval.errors import CacheinvalError
 
-__all__ = ["EVERYTHING", "Change", "UnreadableEvent", "in_few", "read_by"]
+__all__ = ["EVERYTHING", "Change", "UnreadableEvent", "causes_in", "in_few", "read_by"]
 
 E = TypeVar("E")
 
+# https://www.w3.org/TR/trace-context/
+_TRACE = ("traceparent", "tracestate")
+_LONGEST_TRACE = 512
 # More tags of one event are no tags any more but a reason for `EVERYTHING`.
 _MOST_TAGS = 100_000
-
-
-class UnreadableEvent(CacheinvalError):
-    """An event that no change can be read from. Its text says what is wrong, and nothing of what the event holds."""
 
 
 class _Everything(frozenset[str]):
@@ -52,18 +51,20 @@ class Change:
     def of(
         cls, found: object, *, soft: bool = False, causes: Iterable[Mapping[str, str]] = (), most_tags: int = _MOST_TAGS
     ) -> Change:
-        """The change that a user's function names: by tags, by `EVERYTHING`, by None for nothing, or as a `Change`.
+        """The change that a user's function names, which is the same in every source.
 
-        Raises `UnreadableEvent` for anything else, for a tag that is empty, and for more than `most_tags`.
+        It returns tags, one tag as a str, `EVERYTHING`, a `Change`, or None where nothing changes. Raises
+        `UnreadableEvent` for anything else, for a tag that is empty, and for more than `most_tags`.
         """
         if isinstance(found, Change):
             return replace(found, causes=(*found.causes, *causes))
         if found is EVERYTHING:
             return cls((), soft, everything=True, causes=tuple(causes))
-        if found is not None and (isinstance(found, str | bytes) or not isinstance(found, Iterable)):
-            raise UnreadableEvent(f"a tag is one str of an iterable of them, not {type(found).__name__} by itself")
+        given = (found,) if isinstance(found, str) else () if found is None else found
+        if isinstance(given, bytes) or not isinstance(given, Iterable):
+            raise UnreadableEvent(f"a tag is a str, or one of an iterable of them, not {type(found).__name__}")
         tags: dict[str, None] = {}
-        for tag in cast("Iterable[object]", found or ()):
+        for tag in cast("Iterable[object]", given):
             if not isinstance(tag, str) or not tag:
                 told = "empty" if tag == "" else type(tag).__name__
                 raise UnreadableEvent(f"a tag is text that is not empty, not {told}")
@@ -71,6 +72,17 @@ class Change:
             if len(tags) > most_tags:
                 raise UnreadableEvent(f"it names more than {most_tags} tags: EVERYTHING is for that")
         return cls(tuple(tags), soft, causes=tuple(causes))
+
+
+class UnreadableEvent(CacheinvalError):
+    """An event that no change can be read from, or not all of it. Its text says what is wrong, and quotes nothing.
+
+    `readable` is what it names for certain. That is purged, whatever becomes of the event.
+    """
+
+    def __init__(self, text: str, readable: Change | None = None) -> None:
+        super().__init__(text)
+        self.readable = Change() if readable is None else readable
 
 
 def read_by(
@@ -88,10 +100,28 @@ def read_by(
     """
     try:
         return Change.of(function(event), soft=soft, causes=causes, most_tags=most_tags)
-    except (UnreadableEvent, OSError):
+    except OSError:
+        raise
+    except UnreadableEvent as error:
+        known = error.readable
+        if known:
+            error.readable = replace(known, soft=soft or known.soft, causes=known.causes or tuple(causes))
         raise
     except Exception as error:
         raise UnreadableEvent(f"the function that names its tags raised {type(error).__name__}") from error
+
+
+def causes_in(fields: Iterable[tuple[str, object]]) -> tuple[Mapping[str, str], ...]:
+    """The W3C Trace Context among headers or attributes, as the `causes` of a `Change`; nothing without `traceparent`.
+
+    Names are compared without case, and bytes are ASCII. What is longer than 512 characters costs a link.
+    """
+    found: dict[str, str] = {}
+    for name, value in fields:
+        text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
+        if name.lower() in _TRACE and isinstance(text, str) and len(text) <= _LONGEST_TRACE:
+            found[name.lower()] = text
+    return (found,) if "traceparent" in found else ()
 
 
 def in_few(

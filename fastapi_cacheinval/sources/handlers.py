@@ -65,7 +65,9 @@ def on_unreadable_of(
             return DROP
         if isinstance(answer, Unread):
             return answer
-        return fixed[answer] if isinstance(answer, str) and answer in fixed else Change.of(answer)
+        if isinstance(answer, str):
+            return fixed[answer]
+        return Change.of(answer)
 
     return asked
 

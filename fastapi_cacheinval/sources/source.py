@@ -65,6 +65,7 @@ class Source(Attached):
             try:
                 answer: Decision = read_by(read, event)
             except UnreadableEvent as error:
+                await self.purge(error.readable)
                 why, answer = error, await self.unreadable(event, error, otherwise)
             if isinstance(answer, Change):
                 await self.purge(answer)

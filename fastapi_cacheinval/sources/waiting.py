@@ -26,11 +26,15 @@ async def done_within(task: asyncio.Task[Any], seconds: float, cache: HTTPCache)
     return task.done()
 
 
-async def ended(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait for its end, whatever it is; more than once where it swallows that."""
+async def ended(task: asyncio.Task[Any], *, whatever: bool = False) -> None:
+    """Cancel a task and wait for its end, whatever it is; more than once where it swallows that.
+
+    With `whatever`, also where who waits is cancelled meanwhile.
+    """
     while not task.done():
         task.cancel()
-        await asyncio.wait((task,), timeout=_AGAIN)
+        with contextlib.suppress(asyncio.CancelledError) if whatever else contextlib.nullcontext():
+            await asyncio.wait((task,), timeout=_AGAIN)
     if not task.cancelled():
         # Looked at, so that nothing complains that nobody has.
         task.exception()

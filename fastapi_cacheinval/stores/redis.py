@@ -16,6 +16,8 @@ from fastapi_cacheinval.ports.l2_store import ID_BYTES, Found, Lock
 
 __all__ = ["RedisStore"]
 
+_READ = Script("return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}")
+
 _CLAIM = Script(f"""
 local owner, life, seen = ARGV[1], ARGV[2], ARGV[3]
 local data = redis.call('GET', KEYS[1])
@@ -64,9 +66,8 @@ class RedisStore:
         return f"{stem}r".encode(), f"{stem}f".encode(), f"{stem}w".encode()
 
     async def read(self, key: bytes) -> Found | None:
-        stored = self._keys(key)[0]
         try:
-            data, pttl = await self._client.together(("GET", stored), ("PTTL", stored))
+            data, pttl = await self._client.script(_READ, self._keys(key)[:1], ())
         except Away as away:
             raise TierUnavailable(away.reason) from away
         return None if data is None else Found(data, int(pttl))

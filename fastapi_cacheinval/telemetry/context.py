@@ -13,6 +13,8 @@ __all__ = ["carried", "carrier_of", "context_of", "contexts_of_carrier", "tracep
 
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _MOST_KNOWN = 16_384
+# Characters of `tracestate` that travel: what W3C Trace Context asks for at least. It is kept in every line of the log.
+_MOST_STATE = 512
 _known: dict[str, SpanContext] = {}
 
 
@@ -23,9 +25,8 @@ def traceparent_of(context: SpanContext) -> str:
 
 def carrier_of(context: SpanContext) -> Carrier:
     """What of a valid context travels: baggage, which may be anything, does not."""
-    if not context.trace_state:
-        return (("traceparent", traceparent_of(context)),)
-    return (("traceparent", traceparent_of(context)), ("tracestate", context.trace_state.to_header()))
+    parent, state = ("traceparent", traceparent_of(context)), context.trace_state.to_header()
+    return (parent, ("tracestate", state)) if 0 < len(state) <= _MOST_STATE else (parent,)
 
 
 def carried(causes: Iterable[Mapping[str, str]]) -> Carrier:
@@ -36,7 +37,7 @@ def carried(causes: Iterable[Mapping[str, str]]) -> Carrier:
         parent, state = known.get("traceparent"), known.get("tracestate")
         if isinstance(parent, str) and context_of(parent) is not None:
             found.append(("traceparent", parent))
-            if isinstance(state, str):
+            if isinstance(state, str) and len(state) <= _MOST_STATE:
                 found.append(("tracestate", state))
     return tuple(found)
 

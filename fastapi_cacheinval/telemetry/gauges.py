@@ -6,24 +6,19 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from math import inf
-from typing import NamedTuple, Protocol
+from typing import Protocol
 from weakref import WeakKeyDictionary, ref
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from fastapi_cacheinval.core.outcome import Result
-from fastapi_cacheinval.core.statistics import SourceState, Statistics
-from fastapi_cacheinval.telemetry.attributes import CAUSE, DETAIL, EVENT, OUTCOME, REASON, RESULT, ROUTE, SOURCE, TIER
+from fastapi_cacheinval.core.statistics import Statistics
+from fastapi_cacheinval.telemetry.attributes import DETAIL, REASON, RESULT, ROUTE, TIER
 from fastapi_cacheinval.telemetry.instruments import Answered
+from fastapi_cacheinval.telemetry.readings import COUNTERS, GAUGES, SUMS, Attributes, Metric, Number, Readings
 from fastapi_cacheinval.telemetry.tallies import Tally
 
-__all__ = ["Gauges", "Reports", "watch"]
-
-Number = int | float
-Attributes = tuple[tuple[str, str | None], ...]
-Readings = dict[Attributes, Number]
-_NONE: Attributes = ()
+__all__ = ["Gauges", "Reports", "unwatch", "watch"]
 
 
 class Reports(Protocol):
@@ -32,173 +27,6 @@ class Reports(Protocol):
     def statistics(self) -> Statistics:
         """A snapshot, from memory."""
         ...
-
-
-class _Metric(NamedTuple):
-    """Name, unit, description, what reads it of one cache, and how the readings of several become one."""
-
-    name: str
-    unit: str
-    description: str
-    read: Callable[[Statistics], Readings]
-    joined: Callable[[list[Number]], Number] = sum
-
-
-def _one(read: Callable[[Statistics], Number]) -> Callable[[Statistics], Readings]:
-    return lambda now: {_NONE: read(now)}
-
-
-# -- what is read of a cache ---------------------------------------------------------------------
-
-
-def _by(attribute: str, counts: Iterable[tuple[str, int]]) -> Readings:
-    return {((attribute, name),): count for name, count in counts}
-
-
-def _lease(now: Statistics) -> Readings:
-    # A log in one process has none.
-    return {} if now.lease_remaining == inf else {_NONE: max(0.0, now.lease_remaining)}
-
-
-def _sources(now: Statistics) -> Iterator[tuple[Attributes, SourceState]]:
-    for name, state in now.sources.items():
-        if isinstance(state, SourceState):
-            yield ((SOURCE, name),), state
-
-
-def _source_events(now: Statistics) -> Readings:
-    found: Readings = {}
-    for name, state in _sources(now):
-        for event in ("received", "done", "refused"):
-            found[(*name, (EVENT, event))] = getattr(state, event)
-        found[(*name, (EVENT, "failed"))] = state.failures
-    return found
-
-
-# What only rises.
-_COUNTERS = (
-    _Metric(
-        "cacheinval.l1.evictions",
-        "{response}",
-        "Stored responses let go of, for room or because they were past all use.",
-        lambda now: _by(CAUSE, (("room", now.evicted), ("expired", now.reclaimed))),
-    ),
-    _Metric(
-        "cacheinval.resets",
-        "{reset}",
-        "How often everything that was kept had to be given up.",
-        lambda now: _by(CAUSE, now.reset_causes.items()),
-    ),
-    _Metric(
-        "cacheinval.mutations",
-        "{request}",
-        "Mutations with something to purge, by what their answer said of it.",
-        lambda now: _by(OUTCOME, now.mutations.items()),
-    ),
-    _Metric(
-        "cacheinval.source.events",
-        "{event}",
-        "What came from, or goes to, what is attached, by what became of it.",
-        _source_events,
-    ),
-)
-# What may fall again, and is added up over replicas.
-_SUMS = (
-    _Metric(
-        "cacheinval.queue.length",
-        "{purge}",
-        "Purges that have no number in the log yet.",
-        _one(lambda now: now.queue_length),
-    ),
-    _Metric(
-        "cacheinval.fence.active",
-        "{purge}",
-        "Purges without a number, late ones included, that forbid what is kept.",
-        _one(lambda now: now.fences),
-    ),
-    _Metric(
-        "cacheinval.forward.active",
-        "{request}",
-        "Forwards under way for which others may wait.",
-        _one(lambda now: now.forwards_under_way),
-    ),
-    _Metric(
-        "cacheinval.forward.waiting",
-        "{request}",
-        "Requests that wait for another's forward, here or on another replica.",
-        _one(lambda now: now.waiting),
-    ),
-    _Metric(
-        "cacheinval.refresh.active", "{refresh}", "Background refreshes that run.", _one(lambda now: now.refreshing)
-    ),
-    _Metric(
-        "cacheinval.refresh.max",
-        "{refresh}",
-        "How many background refreshes may run.",
-        _one(lambda now: now.max_refreshes),
-    ),
-    _Metric(
-        "cacheinval.l1.size",
-        "By",
-        "What is kept in this process, bookkeeping included.",
-        _one(lambda now: now.size_bytes),
-    ),
-    _Metric("cacheinval.l1.max", "By", "What may be kept in this process.", _one(lambda now: now.max_bytes)),
-    _Metric(
-        "cacheinval.source.lag",
-        "{event}",
-        "What has come and is not done, and what is known to wait outside.",
-        lambda now: {name: state.waiting + (state.lag or 0) for name, state in _sources(now)},
-    ),
-)
-# What says nothing when it is added up: the worst of several caches is told.
-_GAUGES = (
-    _Metric(
-        "cacheinval.enabled",
-        "{cache}",
-        "0 while the kill switch is off.",
-        _one(lambda now: int(now.enabled)),
-        joined=min,
-    ),
-    _Metric(
-        "cacheinval.bus.connected",
-        "{cache}",
-        "1 while the purge log is in touch, 0 while it is not.",
-        _one(lambda now: int(now.connected)),
-        joined=min,
-    ),
-    _Metric(
-        "cacheinval.bus.lag",
-        "{purge}",
-        "Purges that are known to be in the log and are not applied here.",
-        _one(lambda now: now.lag),
-        joined=max,
-    ),
-    _Metric(
-        "cacheinval.queue.age",
-        "s",
-        "For how long the oldest purge without a number has waited.",
-        _one(lambda now: now.queue_age),
-        joined=max,
-    ),
-    _Metric(
-        "cacheinval.lease.remaining",
-        "s",
-        "For how long what is kept may be trusted without a word from the log; none in one process.",
-        _lease,
-        joined=min,
-    ),
-    _Metric(
-        "cacheinval.source.connected",
-        "{source}",
-        "1 while a source is in touch with its system, 0 while it is not.",
-        lambda now: {name: int(state.connected) for name, state in _sources(now)},
-        joined=min,
-    ),
-)
-
-
-# -- reporting it -------------------------------------------------------------------------------
 
 
 class Gauges:
@@ -211,7 +39,7 @@ class Gauges:
         self._caches: list[ref[Reports]] = []
         # Of each cache the last reading, which counts on when it is gone: a counter does not fall.
         self._last: dict[tuple[str, ref[Reports]], Readings] = {}
-        self._gone: dict[str, Counter[Attributes]] = {metric.name: Counter() for metric in _COUNTERS}
+        self._gone: dict[str, Counter[Attributes]] = {metric.name: Counter() for metric in COUNTERS}
         self._requests: list[Tally[Answered]] = []
         for name, description, told in (
             ("cacheinval.requests", "Cacheable requests, by how they were answered.", _by_result),
@@ -220,13 +48,13 @@ class Gauges:
         ):
             read = partial(self._answered, told)
             meter.create_observable_counter(name, [read], unit="{request}", description=description)
-        for metric in _COUNTERS:
+        for metric in COUNTERS:
             meter.create_observable_counter(
                 metric.name, [partial(self._risen, metric)], unit=metric.unit, description=metric.description
             )
         for make, metrics in (
-            (meter.create_observable_up_down_counter, _SUMS),
-            (meter.create_observable_gauge, _GAUGES),
+            (meter.create_observable_up_down_counter, SUMS),
+            (meter.create_observable_gauge, GAUGES),
         ):
             for metric in metrics:
                 make(metric.name, [partial(self._now, metric)], unit=metric.unit, description=metric.description)
@@ -236,9 +64,14 @@ class Gauges:
         self._caches.append(ref(cache, self._let_go))
         self._requests.append(requests)
 
+    def remove(self, cache: Reports) -> None:
+        """Report this cache no longer; what it has counted stays counted."""
+        for held in [each for each in self._caches if each() is cache]:
+            self._let_go(held)
+
     def _let_go(self, gone: ref[Reports]) -> None:
         self._caches.remove(gone)
-        for metric in _COUNTERS:
+        for metric in COUNTERS:
             self._gone[metric.name].update(self._last.pop((metric.name, gone), {}))
 
     def _here(self) -> Iterator[tuple[ref[Reports], Statistics]]:
@@ -258,14 +91,14 @@ class Gauges:
                     totals[attributes] += count
         return _observed(totals)
 
-    def _risen(self, metric: _Metric, options: CallbackOptions) -> Iterable[Observation]:
+    def _risen(self, metric: Metric, options: CallbackOptions) -> Iterable[Observation]:
         totals = Counter(self._gone[metric.name])
         for held, now in self._here():
             self._last[metric.name, held] = readings = metric.read(now)
             totals.update(readings)
         return _observed(totals)
 
-    def _now(self, metric: _Metric, options: CallbackOptions) -> Iterable[Observation]:
+    def _now(self, metric: Metric, options: CallbackOptions) -> Iterable[Observation]:
         found: dict[Attributes, list[Number]] = {}
         for _, now in self._here():
             for attributes, value in metric.read(now).items():
@@ -284,16 +117,25 @@ _HITS = frozenset({Result.HIT, Result.STALE, Result.COLLAPSED})
 
 
 def _by_result(answered: Answered) -> Attributes:
-    reason = None if answered.reason is None else answered.reason.value
-    return ((RESULT, answered.result.value), (TIER, answered.tier), (REASON, reason), (DETAIL, answered.detail))
+    result, tier, reason, detail, _ = answered
+    why = None if reason is None else reason.value
+    return ((RESULT, result.value), (TIER, tier), (REASON, why), (DETAIL, detail))
 
 
 def _by_route(answered: Answered) -> Attributes:
-    return ((ROUTE, answered.route),)
+    return ((ROUTE, answered[-1]),)
 
 
 def _hits_by_route(answered: Answered) -> Attributes | None:
-    return _by_route(answered) if answered.result in _HITS else None
+    return _by_route(answered) if answered[0] in _HITS else None
+
+
+def unwatch(provider: object, cache: Reports) -> None:
+    """Have a cache reported to a provider no longer."""
+    with _lock:
+        gauges = _gauges.get(provider)
+        if gauges is not None:
+            gauges.remove(cache)
 
 
 _lock = threading.Lock()

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from opentelemetry import metrics, trace
 
-__all__ = ["find_meter", "find_tracer"]
+__all__ = ["find_meter", "find_tracer", "is_provider"]
 
 _NAME = "fastapi_cacheinval"
 # The API has no public way to ask whether a provider was set; until then it hands out stand-ins of these names.
@@ -22,19 +22,22 @@ def _version() -> str:
         return ""
 
 
-def find_tracer(provider: trace.TracerProvider | None) -> trace.Tracer | None:
-    """A tracer of the provider, or of the process's; None where nobody would record."""
-    provider = provider or trace.get_tracer_provider()
-    if type(provider).__name__ in _NOBODY:
+def is_provider(provider: object) -> bool:
+    """Whether it is a provider that somebody has set, and no stand-in for one."""
+    return type(provider).__name__ not in _NOBODY
+
+
+def find_tracer(provider: trace.TracerProvider) -> trace.Tracer | None:
+    """A tracer of the provider; None where nobody would record."""
+    if not is_provider(provider):
         return None
     tracer = provider.get_tracer(_NAME, _version())
     return None if isinstance(tracer, trace.NoOpTracer) else tracer
 
 
-def find_meter(provider: metrics.MeterProvider | None) -> metrics.Meter | None:
-    """A meter of the provider, or of the process's; None where nobody would record."""
-    provider = provider or metrics.get_meter_provider()
-    if type(provider).__name__ in _NOBODY:
+def find_meter(provider: metrics.MeterProvider) -> metrics.Meter | None:
+    """A meter of the provider; None where nobody would record."""
+    if not is_provider(provider):
         return None
     meter = provider.get_meter(_NAME, _version())
     return None if isinstance(meter, metrics.NoOpMeter) else meter

@@ -22,7 +22,7 @@ IN_PROCESS = {
     "codec": ["The second tier's bytes"],
     "scaling": ["Hit cost against stored responses"],
     "purge": ["Purge of a tag"],
-    "telemetry": ["Front hit with telemetry, in process"],
+    "telemetry": ["Front hit with telemetry, in process", "What the cache's own telemetry adds to a front hit"],
     "propagation": ["Propagation of a purge"],
     "replicas": [
         "A hit in the shared tier, beside a bare GET",

@@ -11,16 +11,16 @@ import pytest
 
 from fastapi_cacheinval.bus.entries import (
     MOST_LINE_BYTES,
-    MOST_MISSED_TAGS,
     LineError,
     decode_line,
     decode_lines,
     decode_page,
     encode_payload,
-    encode_tag,
+    encode_tags,
 )
-from fastapi_cacheinval.core.replica import Term
-from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, MOST_TAGS, fits
+from fastapi_cacheinval.bus.script import PAGE_BYTES
+from fastapi_cacheinval.core.log_types import Term
+from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, MOST_TAGS
 from fastapi_cacheinval.core.tags import ALL, path_tag
 
 pytestmark = pytest.mark.anyio
@@ -44,12 +44,28 @@ def _line(tags: tuple[str, ...], trace: tuple[tuple[str, str], ...] = ()) -> byt
     ],
     ids=["many", "long", "paths", "paths that are no text"],
 )
-def test_the_largest_purges_that_are_written_are_read(tags: tuple[str, ...]) -> None:
-    """As many tags and bytes as the limits allow, with trace context."""
-    assert fits(tags)
+def test_the_largest_lines_of_earlier_releases_are_read(tags: tuple[str, ...]) -> None:
+    """They had all tags of a purge in one line, up to 8,000 and 512 KiB, with trace context."""
     message = _line(tags, (("traceparent", "0" * 2_000),) * 2)
     assert len(message) <= MOST_LINE_BYTES
     assert decode_line(message).tags == tags
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [(), ("",), ("a",), ("a", "b"), ("a\nb", "c"), ("\udcff", "ü"), tuple(path_tag(f"/\n{n}") for n in range(3))],
+)
+def test_tags_as_bytes_are_those_of_each_tag(tags: tuple[str, ...]) -> None:
+    """Whatever stands in a path."""
+    assert encode_tags(tags) == tuple(tag.encode("utf-8", "surrogatepass") for tag in tags)
+
+
+def test_a_piece_of_a_purge_is_a_purge_to_who_knows_of_none() -> None:
+    """Earlier releases read the first five fields of a payload, and find the tags of the piece there."""
+    payload = encode_payload(("a", "b"), soft=True, purges=0)
+    assert msgpack.unpackb(payload)[:5] == [1, ["a", "b"], True, False, []]
+    assert decode_line(HEADER + payload).purges == 0
+    assert decode_line(HEADER + msgpack.packb([1, ["a"], False, False, []])).purges == 1
 
 
 def _forged() -> dict[str, bytes]:
@@ -85,12 +101,10 @@ def test_a_forged_message_takes_no_time_and_is_never_taken_for_less_than_it_says
 
 
 async def test_a_reply_is_read_up_to_a_bound() -> None:
-    """Past it the replica gives up what it keeps."""
+    """It is a page and a line at most; past it the replica gives up what it keeps."""
     full = _line(tuple(f"tag:{number}" for number in range(MOST_TAGS)))
-    most = MOST_MISSED_TAGS // MOST_TAGS
-    assert len(await decode_lines([full] * most)) == most
-    with pytest.raises(LineError, match="tags in one reply"):
-        await decode_lines([full] * (most + 1))
+    page = [full] * -(-PAGE_BYTES // len(full))
+    assert await decode_lines(page) == tuple(map(decode_line, page))
     with pytest.raises(LineError, match="bytes"):
         await decode_lines([_line((f"{0:01000}",) * 400)] * 20)
 
@@ -98,7 +112,7 @@ async def test_a_reply_is_read_up_to_a_bound() -> None:
 def test_a_page_of_hostile_members_is_refused_or_passed() -> None:
     """A member that is too long names no tag; a number that is none is an error that the caller knows."""
     numbers = count(1)
-    members: list[Any] = [b"h" + b"x" * 10_000_000, b"3", b"h" + encode_tag("a"), b"2"]
+    members: list[Any] = [b"h" + b"x" * 10_000_000, b"3", b"ha", b"2"]
     page = decode_page(Term(1, "a"), 3, 3, 10, 0, members)
     assert page is not None
     assert page.purged == (("a", 2, False),)

@@ -256,3 +256,10 @@ def test_the_environment_is_read_when_a_cache_is_made(monkeypatch: pytest.Monkey
     monkeypatch.setenv("CACHEINVAL_ENABLED", "0")
     assert cache.enabled
     assert not HTTPCache().enabled
+
+
+@pytest.mark.parametrize("name", ["invalidate", "clear", "statistics"])
+def test_a_method_that_is_replaced_is_refused_with_what_tests_want(name: str) -> None:
+    """As a mock would do it; what is purged can be captured."""
+    with pytest.raises(ConfigurationError, match=rf"{name}\(\) cannot be replaced .*capture_invalidations"):
+        setattr(HTTPCache(), name, lambda: None)

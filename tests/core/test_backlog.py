@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi_cacheinval.core.backlog import Backlog, Recent
-from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES
+from fastapi_cacheinval.core.pieces import LINE_TAG_BYTES
 from fastapi_cacheinval.core.tags import ALL
 
 
@@ -25,7 +25,7 @@ def test_what_is_queued_together_shares_a_line_hard_and_soft_apart() -> None:
 
 
 def test_a_line_has_a_bounded_number_of_tags() -> None:
-    """What does not fit waits for the next line; one purge is never cut."""
+    """What does not fit waits for the next line; a purge that is larger than a line is written by itself."""
     backlog = Backlog(most_tags=3)
     backlog.add(("a", "b"), soft=False)
     backlog.add(("c", "d"), soft=False)
@@ -65,17 +65,39 @@ def test_recent_purges_are_given_once_and_only_while_they_are_young() -> None:
 
 
 def test_a_line_has_a_bounded_number_of_bytes() -> None:
-    """A reader refuses a larger one."""
+    """Each is written and applied in a short time."""
     backlog = Backlog()
     long = "x" * 1_000
-    for number in range(600):
+    for number in range(100):
         backlog.add((f"{number:03}{long}",), soft=False)
     sizes = []
     while (due := backlog.due()) is not None:
         sizes.append(sum(map(len, due.tags)))
         backlog.written(due)
     assert len(sizes) == 2
-    assert max(sizes) <= MOST_TAG_BYTES
+    assert max(sizes) <= LINE_TAG_BYTES
+
+
+def test_what_cannot_be_written_lets_the_others_pass() -> None:
+    """It waits behind them, with its fence; what is gone meanwhile does not come back."""
+    backlog = Backlog()
+    backlog.add(tuple(f"tag:{number}" for number in range(2_000)), soft=False, fence=1)
+    backlog.add(("a",), soft=True)
+    backlog.add(("b",), soft=False, fence=2)
+    order: list[str] = []
+    fences: list[int] = []
+    for _ in range(4):
+        due = backlog.due()
+        assert due is not None
+        order.append(due.tags[0])
+        if len(order) == 1:
+            backlog.postpone(due)
+            continue
+        fences += backlog.written(due)
+        backlog.postpone(due)
+    assert order == ["tag:0", "a", "b", "tag:0"]
+    assert fences == [2, 1]
+    assert backlog.due() is None
 
 
 def test_a_queue_of_too_many_tags_becomes_one_purge_of_everything() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastapi_cacheinval.core.tag_limits import (
     MOST_TAG_BYTES,
     MOST_TAGS,
+    BoundedTags,
     bounded_tags,
     fits,
     surrogate_tags,
@@ -28,8 +31,20 @@ def test_the_bytes_are_bounded_too() -> None:
     assert bounded_tags(["x" * MOST_TAG_BYTES]) == normalise_tags(["x" * MOST_TAG_BYTES])
     assert bounded_tags(["x" * MOST_TAG_BYTES, "y"]) == (ALL,)
     assert bounded_tags(["ü" * MOST_TAG_BYTES]) == (ALL,)
-    assert not fits([path_tag("/" + "ü" * 300 + str(number)) for number in range(1_000)])
-    assert fits([path_tag("/" + "ü" * 200 + str(number)) for number in range(1_000)])
+    assert not fits([path_tag("/" + "ü" * 300 + str(number)) for number in range(8_000)])
+    assert fits([path_tag("/" + "ü" * 200 + str(number)) for number in range(8_000)])
+    assert not fits([path_tag("/\udcff" * 200 + str(number)) for number in range(8_000)])
+
+
+@given(
+    st.lists(st.sampled_from(["", "a", "b", "c d", "ü", "xxxxxxxx"]), max_size=9), st.integers(0, 4), st.integers(0, 30)
+)
+def test_what_is_added_at_once_comes_to_the_same(texts: list[str], most_tags: int, most_bytes: int) -> None:
+    """As what is added one by one: the tags, and whether they were too many."""
+    at_once, singly = BoundedTags(most_tags, most_bytes), BoundedTags(most_tags, most_bytes)
+    at_once.add(tuple(texts))
+    singly.add(iter(texts))
+    assert at_once.tags() == singly.tags()
 
 
 def test_it_stops_at_the_limit() -> None:

@@ -20,6 +20,7 @@ from fastapi_cacheinval.core.tags import (
     ALL,
     MAX_TAG_BYTES,
     TagTemplate,
+    are_normal,
     is_reserved,
     normalise_tag,
     normalise_tags,
@@ -94,6 +95,12 @@ def test_many_keep_their_first_order_without_duplicates_and_empty_ones(texts: li
     assert list(tags) == list(dict.fromkeys(tag for text in texts if (tag := normalise_tag(text)) is not None))
 
 
+@given(st.lists(ANY_TEXT | st.sampled_from(["a", "a:1", "x" * MAX_TAG_BYTES, "x" * (MAX_TAG_BYTES + 1)]), max_size=5))
+def test_many_are_normal_together_where_each_is(texts: list[str]) -> None:
+    """It is asked of all at once, and says no for one."""
+    assert are_normal(texts) == all(normalise_tag(text) == text for text in texts)
+
+
 @given(ANY_TEXT, ANY_TEXT)
 def test_paths_never_share_a_tag(one: str, two: str) -> None:
     """Two different paths are two tags, of bounded length, and reserved."""
@@ -149,6 +156,9 @@ class Size(enum.IntEnum):
         (time(3, 4, 5), "03:04:05"),
         (timedelta(days=1, hours=12), "129600"),
         (timedelta(milliseconds=-1500), "-1.5"),
+        (time.fromisoformat("05:04:05.5+02:00"), "03:04:05.500000+00:00"),
+        (time.fromisoformat("01:00:00+02:00"), "23:00:00+00:00"),
+        (time.fromisoformat("01:00:00"), "01:00:00"),
         (b"\x00\xff", "00ff"),
         (bytearray(b"a"), "61"),
         (UUID(int=1), "00000000-0000-0000-0000-000000000001"),

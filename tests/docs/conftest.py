@@ -25,4 +25,5 @@ def surroundings(redis_server: Valkey, tmp_path: Path, monkeypatch: pytest.Monke
     """Run from the folder of the examples, with the variables that they read."""
     monkeypatch.chdir(EXAMPLES)
     monkeypatch.setenv("REDIS_URL", redis_server.url)
+    monkeypatch.setenv("CACHEINVAL_SECRET", "a secret of the examples")
     monkeypatch.setenv("PRICES", str(tmp_path))

@@ -56,4 +56,5 @@ async def statistics() -> Any:
         "applied": found.applied,
         "term": found.term,
         "under_way": found.forwards_under_way,
+        "waiting": sum(runtime.flights.waiting for runtime in cache._core.runtimes.values()),
     }

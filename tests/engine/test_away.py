@@ -57,6 +57,12 @@ def lose(proxy: Proxy) -> None:
     proxy.reset()
 
 
+def after(node: Node, seconds: float) -> Any:
+    """How a replica stands some seconds of its clock later."""
+    node.clock.tick(seconds)
+    return node.statistics
+
+
 async def back(node: Node, proxy: Proxy) -> None:
     """Let a replica find Redis again."""
     proxy.heal()
@@ -277,6 +283,27 @@ async def test_the_loss_and_the_return_are_logged_once(redis_server: Valkey, cap
             assert ["out of touch" in text for text in said] == [True, False, True, False]
             assert all("in touch" in text for text in said[1::2])
             assert len(caplog.records) == 4
+
+
+async def test_a_log_that_comes_and_goes_is_not_said_to_each_time(redis_server: Valkey, caplog: Any) -> None:
+    """Ten outages within seconds: three are said, with their ends. One that lasts is said all the same, half a minute later."""
+    with caplog.at_level(logging.INFO, "fastapi_cacheinval.bus"), tcp_proxy(redis_server.port) as proxy:
+        async with fleet(proxy.url, 1, clocks=True, **STILL) as (b,):
+            for _ in range(10):
+                lose(proxy)
+                b.clock.tick(BOUND / 30)
+                b.cache._core.bus._followers[asyncio.get_running_loop()].want()  # type: ignore[attr-defined]
+                await eventually(lambda: not b.statistics.connected, "the loss")
+                proxy.heal()
+                await eventually(lambda: after(b, 0.05).connected, "the return")
+            said = [record.getMessage() for record in caplog.records]
+            assert ["out of touch" in text for text in said] == [True, False] * 3
+            lose(proxy)
+            b.cache._core.bus._followers[asyncio.get_running_loop()].want()  # type: ignore[attr-defined]
+            await eventually(lambda: not b.statistics.connected, "the loss")
+            await eventually(lambda: not after(b, 1.0).connected and len(caplog.records) == 7, "the word of it")
+            assert "out of touch" in caplog.records[-1].getMessage()
+            proxy.heal()
 
 
 async def test_statistics_tell_how_a_replica_stands(redis_server: Valkey) -> None:

@@ -143,8 +143,10 @@ async def test_a_stop_waits_for_the_purges_that_are_being_written(redis_server: 
         for _ in range(50):
             await asyncio.sleep(0)
         await cache.stop()
-        assert sorted([(await purge).seq for purge in purges]) == list(range(number + 2, number + 7))
-        number += 6
+        # They share lines, where they wait for each other.
+        seqs = [(await purge).seq for purge in purges]
+        assert number + 2 == min(seqs) <= max(seqs) < number + 7
+        number = max(seqs)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import msgpack
 import pytest
 import redis
 
-from fastapi_cacheinval.bus.entries import MOST_MISSED_TAGS, decode_line, encode_payload
+from fastapi_cacheinval.bus.entries import decode_line, encode_payload
 from fastapi_cacheinval.bus.script import LUA, Call, log_keys
 from fastapi_cacheinval.core.tag_limits import MOST_TAGS
 from fastapi_cacheinval.core.tags import ALL
@@ -284,30 +284,28 @@ async def test_a_message_that_is_larger_than_any_writer_makes_asks_the_log(redis
         assert_miss(await b.ask())
 
 
-async def test_the_largest_purge_and_one_that_is_larger_come_by_message(redis_server: Valkey) -> None:
-    """The largest names each tag, a larger one everything; no replica is told less than was asked."""
+async def test_the_largest_line_of_an_earlier_release_comes_by_message(redis_server: Valkey) -> None:
+    """It has 8,000 tags in one line, and names each of them."""
     async with listening(redis_server) as ((a, b), _):
         await filled_everywhere(a, b)
-        most = [f"other:{number}" for number in range(MOST_TAGS)]
-        receipt = await a.cache.invalidate(*most)
-        assert (receipt.everything, len(receipt.tags)) == (False, MOST_TAGS)
-        await eventually(lambda: agreed(a, b), "the largest purge", seconds=5)
+        tags = tuple(f"other:{number}" for number in range(MOST_TAGS))
+        payload = msgpack.packb([1, tags, False, False, []])
+        run_by_hand(redis_server, call_of(a, payload, tuple(map(str.encode, tags))))
+        await eventually(lambda: agreed(a, b) and b.statistics.applied == 1, "the purge", seconds=5)
         assert_hit(await b.ask())
-        receipt = await a.cache.invalidate(*most, "one more")
-        assert receipt.everything
-        await eventually(lambda: agreed(a, b), "the purge of everything", seconds=5)
-        assert_miss(await b.ask())
+        assert b.statistics.purges["applied"] == 1
 
 
-async def test_more_missed_tags_than_are_read_at_once_give_everything_up(redis_server: Valkey) -> None:
-    """A replica that heard nothing of a hundred thousand tags goes on behind them, with nothing that it had."""
+async def test_what_was_missed_is_read_page_by_page(redis_server: Valkey) -> None:
+    """A replica that heard nothing of fifty thousand tags, in lines as earlier releases write them, keeps the rest."""
     async with listening(redis_server) as ((a, b), wire):
         await filled_everywhere(a, b)
         resets = b.statistics.resets
-        for first in range(0, MOST_MISSED_TAGS + MOST_TAGS, MOST_TAGS):
+        for first in range(0, 6 * MOST_TAGS, MOST_TAGS):
             tags = tuple(f"tag:{number}" for number in range(first, first + MOST_TAGS))
             payload = encode_payload(tags, soft=False)
             run_by_hand(redis_server, call_of(a, payload, tuple(map(str.encode, tags)), channel="elsewhere"))
         wire.say(b"no message")
-        await eventually(lambda: agreed(a, b) and b.statistics.resets > resets, "a new beginning", seconds=10)
-        assert_miss(await b.ask())
+        await eventually(lambda: agreed(a, b) and b.statistics.applied == 6, "the end of the log", seconds=10)
+        assert b.statistics.resets == resets
+        assert_hit(await b.ask())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from fastapi_cacheinval import HTTPCache
 from tests.servers import Processes, Valkey, processes, until
 
 BOUND = 1.5
@@ -96,6 +98,31 @@ def test_a_process_that_was_stopped_longer_than_the_bound_serves_nothing_old(fle
     assert fleet.get(1).json()["version"] == 1
 
 
+def test_a_process_that_was_stopped_while_a_hundred_megabytes_passed_comes_back(
+    fleet: Fleet, redis_server: Valkey
+) -> None:
+    """It serves nothing old, and has its lease again within seconds, whatever has piled up for it meanwhile."""
+    assert fleet.get(1).json()["version"] == 0
+    until(lambda: "hit" in fleet.get(1).headers["cache-status"], "a hit")
+    fleet.processes.pause(1)
+    asyncio.run(_passing(redis_server))
+    assert fleet.put(0, 1).headers["cacheinval-purge"] == "done"
+    fleet.processes.resume(1)
+    resumed = time.monotonic()
+    assert fleet.get(1).json()["version"] == 1
+    until(partial(fleet.live, 1), "a lease", seconds=15)
+    assert time.monotonic() - resumed < 15
+    until(lambda: fleet.statistics(1)["applied"] == fleet.statistics(0)["applied"], "the end of the log", seconds=15)
+
+
+async def _passing(server: Valkey) -> None:
+    """A hundred megabytes go through the log, in the largest lines that there are."""
+    tags = [f"{number:01000}" for number in range(65)]
+    async with HTTPCache.from_url(server.url) as cache:
+        for _ in range(1_600):
+            await cache.deliver(*tags)
+
+
 def test_a_process_that_is_killed_in_a_fill_holds_nobody_longer_than_the_bound(fleet: Fleet) -> None:
     """A `kill -9` of the one that forwards: its lock lapses, one of those who wait goes forward for all of them."""
     hold = fleet.hold("a")
@@ -156,3 +183,24 @@ def test_a_rolling_restart_loses_nothing(fleet: Fleet, redis_server: Valkey) -> 
         assert answer.json()["version"] == number + 1
     # Each version was read once by a handler, whoever asked.
     assert len(fleet.calls("a")) == 3
+
+
+@pytest.mark.parametrize("seconds", [BOUND + 1, 6.0], ids=["past the bound", "past every wait"])
+def test_a_leader_that_is_stopped_costs_one_more_forward(fleet: Fleet, seconds: float) -> None:
+    """SIGSTOP of the one that forwards: the others make the page once more; its own waiters have its answer when it wakes."""
+    hold = fleet.hold("hot")
+    with concurrent.futures.ThreadPoolExecutor(60) as pool:
+        leading = pool.submit(fleet.get, 0, "hot")
+        until(lambda: len(fleet.calls("hot")) == 1, "the leader")
+        asked = [leading, *(pool.submit(fleet.get, number % 3, "hot") for number in range(1, 60))]
+        until(lambda: fleet.statistics(1)["under_way"] == fleet.statistics(2)["under_way"] == 1, "those who wait")
+        until(lambda: fleet.statistics(0)["waiting"] == 19, "those who wait for the leader")
+        fleet.processes.pause(0)
+        stopped = time.monotonic()
+        hold.unlink()
+        others = [each for number, each in enumerate(asked) if number % 3]
+        assert {each.result(20).status_code for each in others} == {200}
+        time.sleep(max(0.0, stopped + seconds - time.monotonic()))  # what is tested is that time passes
+        fleet.processes.resume(0)
+        assert {each.result(20).status_code for each in asked} == {200}
+    assert len(fleet.calls("hot")) == 2

@@ -104,6 +104,8 @@ class Pair:
             fresh=next(self.fresh),
             bound=pick((2.0, 0.5)),
             most_lines=pick((1, 2, 4, 100)),
+            most_bytes=pick((1, 500, 3_000, 100_000)),
+            page_bytes=pick((0, 1, 100, 500, 100_000)),
             most_tags=pick((2, 4, 100, 100)),
             life=pick((5, 60)),
             soft=soft,
@@ -127,6 +129,8 @@ class Pair:
             fresh=call.fresh,
             bound=int(call.bound * 1_000_000),
             most_lines=call.most_lines,
+            most_bytes=call.most_bytes,
+            page_bytes=call.page_bytes,
             most_tags=call.most_tags,
             life=int(call.life),
             soft=call.soft,
@@ -134,7 +138,7 @@ class Pair:
             tags=call.tags,
         )
         got = (int(real[0]), int(real[1]), real[2].decode(), int(real[3]), real[4].decode(), int(real[5]))
-        assert Answer(*got, tuple(real[6])) == expected
+        assert Answer(*got, tuple(real[6]), bool(real[7])) == expected
         if call.payload:
             published = self.listener.get_message(timeout=5)
             assert published is not None
@@ -261,6 +265,7 @@ class Pair:
             return {}
         names = {"term_nonce": "tnonce"}
         fields = {field: getattr(state, field) for field in State.__slots__}
+        fields["eighths"] = "".join(f" {seq}" for seq in state.eighths)
         return {names.get(name, name).encode(): str(value).encode() for name, value in fields.items()}
 
 
@@ -300,7 +305,8 @@ def test_forgetting_goes_on_in_steps_of_a_thousand(clients: Clients) -> None:
     pair.send(_call(fresh="f2", payload=b"p", tags=tags))
     pair.compare()
     for number, most_tags in enumerate((1_200, 1_200, 1_200, 1_200, 900, 900), 3):
-        pair.send(_call(fresh=f"f{number}", most_tags=most_tags))
+        # What is over the limit is looked for where something is added.
+        pair.send(_call(fresh=f"f{number}", most_tags=most_tags, payload=b"p", tags=(b"one more",)))
         pair.compare()
     assert len(pair.model.tags) == 900
     pair.send(_call(fresh="f10", payload=b"q", tags=tags))

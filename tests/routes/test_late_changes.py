@@ -172,6 +172,10 @@ def put_in_a_new_list(site: Site, mount: Any) -> None:
     site.app.router.routes = [mount]
 
 
+def replace_the_caches_app(site: Site) -> None:
+    site.asgi.app = NeedsKey(site.asgi.app)
+
+
 CHANGES: dict[Callable[[Site], None], tuple[str, ...]] = {
     add_middleware: ("/mounted",),
     wrap_the_mount: ("/mounted",),
@@ -180,6 +184,7 @@ CHANGES: dict[Callable[[Site], None], tuple[str, ...]] = {
     replace_the_builder: ("/mounted",),
     wrap_the_router: ("/mounted",),
     wrap_a_middleware: ("", "/mounted", "/included"),
+    replace_the_caches_app: ("", "/mounted", "/included"),
     wrap_the_routes_app: ("", "/mounted"),
     replace_the_routes_handle: ("", "/mounted"),
     add_a_dependency: ("", "/mounted"),
@@ -323,13 +328,20 @@ async def test_an_exception_handler_that_is_added_later_is_known_at_once() -> No
 async def test_the_log_says_that_a_changed_route_is_not_cached_any_more(caplog: pytest.LogCaptureFixture) -> None:
     """Once, with the way out; no client hears of it."""
     site = await Site().started()
-    wrap_the_routes_app(site)
+    route = route_of(site.app)
+    inner = NeedsKey(route.app)
+
+    async def hides(scope: Any, receive: Any, send: Any) -> None:
+        await inner(scope, receive, send)
+
+    route.app = hides
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
             assert await site.status("/page/one", KEY) == 200
+            assert await site.status("/page/one") == 401
     said = [record.getMessage() for record in caplog.records]
     assert len([line for line in said if "/mounted" not in line]) == 1
-    assert "NeedsKey around its app" in said[0]
+    assert "hides around its app" in said[0]
 
 
 async def test_a_change_that_is_taken_back_is_forgotten() -> None:

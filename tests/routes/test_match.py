@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from fastapi_cacheinval import CacheMiddleware, HTTPCache
 from fastapi_cacheinval.routes.fastapi_private import effective_route_at
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
-from fastapi_cacheinval.routes.route_tree import route_path
+from fastapi_cacheinval.routes.route_levels import route_path
 from fastapi_cacheinval.routes.table import RouteTable
 
 SCOPE: dict[str, Any] = {"type": "http", "headers": [(b"host", b"api.example.com")], "path_params": {}}

@@ -6,7 +6,8 @@ from inspect import Parameter, Signature
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI, Header, HTTPException, Query
+from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Security
+from fastapi.security import SecurityScopes
 from pydantic import BaseModel, Field
 
 from fastapi_cacheinval import CachePolicy, CallerDependentRoute, ConfigurationError, cached
@@ -60,9 +61,19 @@ CREDENTIALS = [
     "X-Cert",
     "X-Impersonate",
     "x-key",
+    "X-Passcode",
+    "X-Passphrase",
+    "X-Pwd",
+    "X-PW",
+    "X-Pass",
+    "X-Code",
+    "X-Access-Code",
+    "X-Login",
+    "X-Email",
 ]
 ORDINARY = ["Accept-Language", "X-Language", "X-Tenant", "User-Agent", "Sec-Fetch-User", "Accept", "X-Currency", "DNT"]
 ORDINARY += ["X-Monkey", "X-Keyboard", "X-Shopping", "X-Aside", "X-Design", "X-Liquid"]
+ORDINARY += ["X-Country-Code", "X-Passenger-Count", "X-Compass"]
 QUERY_CREDENTIALS = [
     "token",
     "api_key",
@@ -83,8 +94,21 @@ QUERY_CREDENTIALS = [
     "ticket",
     "password",
     "secret",
+    "pw",
+    "pwd",
+    "passphrase",
+    "passcode",
+    "pin",
+    "code",
+    "inviteCode",
+    "access_code",
+    "share_token",
+    "client_secret",
 ]
 QUERY_ORDINARY = ["q", "page_token", "nextToken", "keyword", "sort_key", "author", "user_id", "design", "limit"]
+# What they name is asked about, whoever asks: it is an identity, and no credential.
+QUERY_ORDINARY += ["username", "user", "email", "login", "item_id", "ticket_id", "token_id", "key_id", "country_code"]
+QUERY_ORDINARY += ["zip_code", "slug", "passenger", "passive", "pinned", "codec", "secret_name", "token_type"]
 
 
 def taking(**parameters: Any) -> Any:
@@ -219,10 +243,11 @@ def test_a_query_parameter_is_in_the_key_as_it_is() -> None:
     assert plan_of(handler).sharing is Sharing.PROVED
 
 
-def _dependency_on(name: str, *, model: bool) -> Any:
-    if not model:
-        return taking(it=Annotated[str | None, Query(alias=name)])
+def in_the_query(name: str) -> Any:
+    return taking(it=Annotated[str | None, Query(alias=name)])
 
+
+def in_a_query_model(name: str) -> Any:
     class Asked(BaseModel):
         it: str | None = Field(None, alias=name)  # type: ignore[literal-required]
 
@@ -232,31 +257,122 @@ def _dependency_on(name: str, *, model: bool) -> Any:
     return dependency
 
 
-@pytest.mark.parametrize("model", [False, True])
-@pytest.mark.parametrize("name", QUERY_CREDENTIALS)
-def test_a_dependency_that_takes_a_credential_from_the_query_is_a_check(name: str, model: bool) -> None:
-    """It may refuse the same token the next time, so it runs on every request or the app does not start."""
-    check = _dependency_on(name, model=model)
+def named_in_python(name: str) -> Any:
+    """The name is only that of the function's parameter."""
+    return taking(**{name.replace("-", "_"): Annotated[str | None, Query(alias="it")]})
 
-    def handler(it: Annotated[Any, Depends(check)] = None) -> str:
+
+def in_the_path(name: str) -> Any:
+    handler = taking(**{name.replace("-", "_"): Annotated[str, Path()]})
+    parameters = [each.replace(default=Parameter.empty) for each in handler.__signature__.parameters.values()]
+    handler.__signature__ = Signature(parameters)
+    return handler
+
+
+def in_a_class(name: str) -> Any:
+    class Check:
+        def __init__(self, **given: str) -> None:
+            pass
+
+    Check.__signature__ = in_the_path(name).__signature__  # type: ignore[attr-defined]
+    return Check
+
+
+PLACES = [in_the_query, in_a_query_model, named_in_python, in_the_path, in_a_class]
+IN_PATHS = (in_the_path, in_a_class)
+
+
+def plan_at(name: str, endpoint: Any, placed: Any, **policy: Any) -> RoutePlan:
+    app = FastAPI(openapi_url=None)
+    path = "/it/{" + name.replace("-", "_") + "}" if placed in IN_PATHS else "/it"
+    app.get(path, dependencies=[cached(ttl=60, **policy)])(endpoint)
+    inside = middleware_stack_of(app)
+    table = RouteTable(inside.app, inside)
+    table.audit()
+    return table.plans[-1]
+
+
+@pytest.mark.parametrize("declared", [Depends, Security])
+@pytest.mark.parametrize("placed", PLACES)
+@pytest.mark.parametrize("name", QUERY_CREDENTIALS)
+def test_a_dependency_that_takes_a_credential_from_the_query_or_the_path_is_a_check(
+    name: str, placed: Any, declared: Any
+) -> None:
+    """It may refuse the same token the next time, so it runs on every request or the app does not start."""
+    check = placed(name)
+
+    def handler(it: Annotated[Any, declared(check)] = None) -> str:
+        return ""
+
+    def takes_nothing() -> str:
         return ""
 
     with pytest.raises(CallerDependentRoute, match="looks like a credential"):
-        plan_of(handler)
-    assert plan_of(handler, partition_by=check).sharing is Sharing.COVERED
-    assert plan_of(handler, shared=True).sharing is Sharing.DECLARED
+        plan_at(name, handler, placed)
+    assert plan_at(name, handler, placed, shared=True).sharing is Sharing.DECLARED
+    if placed is not in_a_class:
+        assert plan_at(name, handler, placed, partition_by=check).sharing is Sharing.COVERED
+    assert plan_at(name, takes_nothing, placed, guarded_by=check).sharing is Sharing.COVERED
 
 
-@pytest.mark.parametrize("model", [False, True])
+@pytest.mark.parametrize("placed", PLACES)
 @pytest.mark.parametrize("name", QUERY_ORDINARY)
-def test_a_dependency_that_takes_anything_else_from_the_query_is_none(name: str, model: bool) -> None:
-    """A filter or a page is in the key, and that is enough."""
-    check = _dependency_on(name, model=model)
+def test_a_dependency_that_takes_anything_else_from_the_query_or_the_path_is_none(name: str, placed: Any) -> None:
+    """A filter, a page or the name of an item is in the key, and that is enough."""
+    check = placed(name)
 
     def handler(it: Annotated[Any, Depends(check)] = None) -> str:
         return ""
 
-    assert plan_of(handler).sharing is Sharing.PROVED
+    assert plan_at(name, handler, placed).sharing is Sharing.PROVED
+
+
+@pytest.mark.parametrize("name", ["token", "code", "pin"])
+def test_what_a_handler_takes_from_the_path_is_in_the_key(name: str) -> None:
+    """Each value has its own stored response, as in the query."""
+    assert plan_at(name, in_the_path(name), in_the_path).sharing is Sharing.PROVED
+
+
+@pytest.mark.parametrize("placed", [in_the_query, in_the_path])
+@pytest.mark.parametrize("scoped", ["by its place", "by a parameter"])
+def test_a_dependency_with_security_scopes_checks_whatever_it_takes(placed: Any, scoped: str) -> None:
+    """Its author has said that it checks rights, so the name of what it takes does not matter."""
+    check = placed("slug")
+    if scoped == "by a parameter":
+        given = [*check.__signature__.parameters.values()]
+        own = Parameter("scopes", Parameter.KEYWORD_ONLY, annotation=SecurityScopes)
+        check.__signature__ = Signature([*given, own])
+    depends = Depends(check) if scoped == "by a parameter" else Security(check, scopes=["read"])
+
+    def handler(it: Annotated[Any, depends] = None) -> str:
+        return ""
+
+    with pytest.raises(CallerDependentRoute, match="checks security scopes"):
+        plan_at("slug", handler, placed)
+    assert plan_at("slug", handler, placed, partition_by=depends).sharing is Sharing.COVERED
+
+
+async def test_a_token_of_the_path_that_is_revoked_gets_no_hit() -> None:
+    """A link that is shared by its token is refused once that is revoked, where the check is a guard."""
+    live = {"k1"}
+    bare, shop = Shop(), Shop()
+
+    def share_link(token: str) -> str:
+        if token not in live:
+            raise HTTPException(401)
+        return token
+
+    @bare.app.get("/shared/{token}/report", dependencies=[cached(ttl=60), Depends(share_link)])
+    @shop.app.get("/shared/{token}/report", dependencies=[cached(ttl=60, guarded_by=share_link), Depends(share_link)])
+    async def report() -> str:
+        return "report"
+
+    assert (await bare.ask("/shared/k1/report")).status_code == 500
+    for _ in range(2):
+        answer = await shop.ask("/shared/k1/report")
+    assert_hit(answer)
+    live.clear()
+    assert (await shop.ask("/shared/k1/report")).status_code == 401
 
 
 async def test_a_token_of_the_query_that_is_revoked_gets_no_hit() -> None:

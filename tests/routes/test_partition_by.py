@@ -138,6 +138,80 @@ async def test_a_value_that_no_key_holds_is_forwarded_and_logged_once(
     assert shop.cache.statistics().bypassed == 3
 
 
+class Loud(str):
+    """A text whose methods raise."""
+
+    __slots__ = ()
+
+    def encode(self, *_given: Any, **_named: Any) -> Any:
+        raise ZeroDivisionError
+
+
+def _nested(depth: int) -> Any:
+    value: Any = ()
+    for _ in range(depth):
+        value = (value,)
+    return value
+
+
+async def _later(value: Any) -> str:
+    return str(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Loud("x"), _nested(100_000), 10**5_000, (1, Loud("x"))],
+    ids=["loud", "deep", "long", "in a tuple"],
+)
+@pytest.mark.parametrize("keyed", [True, False])
+async def test_no_value_makes_a_request_fail(value: Any, keyed: bool) -> None:
+    """Whatever its methods do, and however deep or long it is."""
+    shop = Shop()
+
+    def unsaid(x_user: Annotated[str, Header()]):  # type: ignore[no-untyped-def]
+        return value
+
+    part = PartitionBy(unsaid, key=lambda found: found) if keyed else unsaid
+
+    @shop.app.get("/it", dependencies=[cached(ttl=60, partition_by=part)])
+    async def it() -> str:
+        return "page"
+
+    for _ in range(2):
+        answer = await shop.ask("/it", headers=by("alice"))
+        assert (answer.status_code, answer.body) == (200, b'"page"')
+        assert answer.cache is not None
+        assert answer.cache.detail == "partition"
+    assert shop.cache.statistics().bypassed == 2
+
+
+def test_an_async_key_is_refused_when_it_is_made() -> None:
+    """Nobody would await it; an object with an async call is one as well."""
+
+    class Later:
+        async def __call__(self, value: Any) -> str:
+            return str(value)
+
+    for key in (_later, partial(_later), Later()):
+        with pytest.raises(ConfigurationError, match="do what has to be awaited in the dependency"):
+            PartitionBy(current_user, key=key)
+
+
+async def test_a_key_that_gives_a_coroutine_leaves_none_behind() -> None:
+    """It is forwarded, and nothing warns of a coroutine that was never awaited."""
+    shop = Shop()
+
+    @shop.app.get(
+        "/it", dependencies=[cached(ttl=60, partition_by=PartitionBy(current_user, key=lambda u: _later(u.name)))]
+    )
+    async def it() -> str:
+        return "page"
+
+    answer = await shop.ask("/it", headers=by("alice"))
+    assert answer.cache is not None
+    assert answer.cache.detail == "partition"
+
+
 async def test_the_same_of_a_partition_without_a_key() -> None:
     """What the signature does not say is found out on the request."""
     shop = Shop()

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from fastapi_cacheinval import CacheMiddleware, ConfigurationError, HTTPCache
 from fastapi_cacheinval.framework import route_target
-from fastapi_cacheinval.routes import analysis, covers, dependency_tree, plan
+from fastapi_cacheinval.routes import analysis, covers, dependency_tree, plan, verdict
 from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.http import PATIENCE, Answer, ask, until
 from tests.helpers.trees import (
@@ -482,13 +482,13 @@ def _guards_like_partitions(patch: pytest.MonkeyPatch) -> None:
 
 
 def _siblings_ignored(patch: pytest.MonkeyPatch) -> None:
-    right: Any = vars(analysis)["uncovered"]
+    right: Any = vars(verdict)["uncovered"]
 
     def some(root: dependency_tree.Node, cached: Any) -> tuple[tuple[covers.Uncovered, ...], tuple[str, ...]]:
         has_covers = cached is not None and (cached.policy.partition or cached.policy.guards)
         return ((), ()) if has_covers else right(root, cached)
 
-    patch.setattr(analysis, "uncovered", some)
+    patch.setattr(verdict, "uncovered", some)
 
 
 def _query_of_the_handler_only(patch: pytest.MonkeyPatch) -> None:
@@ -501,7 +501,7 @@ def _no_partition_in_the_key(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_headers_of_the_handler(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(analysis, "handler_headers", lambda root: frozenset())
+    patch.setattr(analysis, "varying_headers", lambda root: frozenset())
 
 
 def _dependencies_may_read_headers(patch: pytest.MonkeyPatch) -> None:
@@ -528,7 +528,7 @@ def _layers_ignored(patch: pytest.MonkeyPatch) -> None:
 
 
 def _route_classes_ignored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(analysis, "_around_the_handler", lambda route: ())
+    patch.setattr(verdict, "_around_the_handler", lambda route: ())
 
 
 @pytest.mark.parametrize(

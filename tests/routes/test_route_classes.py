@@ -1,7 +1,9 @@
-"""What of a route itself is handed the raw request keeps it from being cached, unless its author gives their word."""
+"""The cache works behind what a route itself puts around its handler, or refuses the route where it cannot."""
 
 # No postponed annotations: the handlers name classes and callables of their own test.
 
+from functools import partial
+from itertools import product
 from types import MethodType
 from typing import Annotated, Any
 
@@ -10,6 +12,7 @@ from fastapi import APIRouter, FastAPI, Header
 from fastapi.routing import APIRoute
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import PlainTextResponse
 
 from fastapi_cacheinval import CachePolicy, CallerDependentRoute, cached
 from fastapi_cacheinval.routes.plan import Sharing
@@ -84,18 +87,55 @@ def app_of(route_class: Any, dependency: Any, *, included: bool = False) -> Fast
 COVERS: list[Any] = [{}, {"partition_by": user}, {"guarded_by": user}]
 
 
-@pytest.mark.parametrize("route_class", [Handling, Handle, Below])
+@pytest.mark.parametrize(
+    ("route_class", "included"),
+    # An include makes the app anew, so `Wrapped` is around none there.
+    [*product([Handling, Handle, Below], [True, False]), (Wrapped, False)],
+)
+@pytest.mark.parametrize("covers", COVERS, ids=["bare", "partition", "guard"])
+def test_the_cache_works_behind_one_that_sees_the_request(table, plan, route_class, included, covers) -> None:
+    """As behind a middleware that is not known: the plan names it, and the front lookup is off."""
+    app = app_of(route_class, cached(CachePolicy(60, **covers)), included=included)
+    table(app).audit()
+    found = plan(app)
+    (name,) = found.around
+    assert ("BaseHTTPMiddleware" if route_class is Wrapped else route_class.__name__) in name
+    assert found.layered
+    assert not found.front
+
+
+class Hidden(APIRoute):
+    """Keeps the framework's handler where nothing can be put in its place."""
+
+    def get_route_handler(self) -> Any:
+        return partial(self.answer, super().get_route_handler())
+
+    async def answer(self, handler: Any, request: Any) -> Any:
+        return await handler(request)
+
+
+class Replacing(APIRoute):
+    """Answers without the framework's handler."""
+
+    def get_route_handler(self) -> Any:
+        async def answer(request: Any) -> Any:
+            return PlainTextResponse(request.headers.get("authorization", ""))
+
+        return answer
+
+
+@pytest.mark.parametrize("route_class", [Hidden, Replacing])
 @pytest.mark.parametrize("included", [True, False])
 @pytest.mark.parametrize("covers", COVERS, ids=["bare", "partition", "guard"])
-def test_one_that_sees_the_request_does_not_start(table, route_class, included, covers) -> None:
-    """No dependency covers what it reads; the error names the class, the method and the way out."""
+def test_one_that_hides_the_handler_does_not_start(table, route_class, included, covers) -> None:
+    """No cache can work behind it; the error names the class, the method and the way out."""
     made = table(app_of(route_class, cached(CachePolicy(60, **covers)), included=included))
     with pytest.raises(CallerDependentRoute) as refused:
         made.audit()
     (evidence,) = refused.value.parameters
     assert route_class.__name__ in evidence
-    assert ("handle()" if route_class is Handle else "get_route_handler()") in evidence
-    assert "only shared=True helps" in str(refused.value)
+    assert "get_route_handler()" in evidence
+    assert "Use a plain route" in str(refused.value)
 
 
 @pytest.mark.parametrize("route_class", [Handling, Handle, Wrapped])
@@ -131,20 +171,23 @@ def test_what_is_wrapped_around_a_routes_app_is_named(table) -> None:
                 await inner(scope, receive, send)
 
             route.app = around
-        with pytest.raises(CallerDependentRoute, match="around its app") as refused:
-            table(app).audit()
-        assert ("around" if patch else "BaseHTTPMiddleware") in refused.value.parameters[0]
+        if patch:
+            with pytest.raises(CallerDependentRoute, match="around its app"):
+                table(app).audit()
+        else:
+            (found,) = [each for each in table(app).plans if each.path == "/it"]
+            assert "BaseHTTPMiddleware" in found.around[0]
     table(app_of(Compressed, cached(ttl=60))).audit()
 
 
 @pytest.mark.parametrize("name", ["handle", "get_route_handler"])
 def test_a_method_that_is_replaced_on_the_route_itself_counts(table, name) -> None:
-    """However it came there."""
+    """However it came there: the cache works behind it."""
     app = app_of(APIRoute, cached(ttl=60))
     route: Any = app.routes[-1]
     setattr(route, name, MethodType(getattr(Handle if name == "handle" else Handling, name), route))
-    with pytest.raises(CallerDependentRoute, match="is replaced"):
-        table(app).audit()
+    (found,) = [each for each in table(app).plans if each.path == "/it"]
+    assert found.around == (f"its {name}() is replaced",)
 
 
 @pytest.mark.parametrize("included", [True, False])

@@ -299,7 +299,7 @@ async def test_the_route_that_telemetry_is_told_is_the_one_taken(build: Build, r
         for _ in range(3):
             path = f"{root_path}{way}/prices"
             assert (await asked(app, path, root_path=root_path)).body == b"1"
-        points = shop.recorded.points("cacheinval.requests")
+        points = shop.recorded.points("cacheinval.route.requests")
         # An app that is mounted in itself has ways without end: no template is said of those.
         expected = "/prices" if build is in_itself and way == "/partners" else f"{way}/prices"
         assert {point.attributes["http.route"] for point in points} == {expected}
@@ -321,7 +321,7 @@ async def test_a_layer_that_rewrites_paths_leaves_no_mount_to_tell() -> None:
     cached_app = CacheMiddleware(app, shop.cache)
     for path in ("/partners/fr/prices", "/partners/prices", "/public/prices") * 2:
         await asked(cached_app, path)
-    points = shop.recorded.points("cacheinval.requests")
+    points = shop.recorded.points("cacheinval.route.requests")
     assert {point.attributes["http.route"] for point in points} <= {"/prices", "/partners/prices", "/public/prices"}
 
 

@@ -390,8 +390,8 @@ async def test_two_headers_two_checks() -> None:
     def tenant(key: Annotated[str, Depends(api_key)]) -> str:
         return key
 
-    def locale(accept_language: Annotated[str, Header()] = "") -> str:
-        return accept_language
+    def locale(x_locale: Annotated[str, Header()] = "") -> str:
+        return x_locale
 
     app = FastAPI()
 

@@ -87,11 +87,11 @@ class GatedLog(_Gated):
         self._genuine = genuine
         self.answers: list[Answer] = []
 
-    async def run(self, ask: Ask, replica: str, purge: Proposal | None = None) -> Answer:
+    async def run(self, ask: Ask, replica: str, purge: Proposal | None = None, *, lines: bool = True) -> Answer:
         async def call() -> Answer:
             if purge is not None:
                 self.subscriptions.pending = True
-            self.answers.append(await self._genuine.run(ask, replica, purge))
+            self.answers.append(await self._genuine.run(ask, replica, purge, lines=lines))
             return self.answers[-1]
 
         return await self.called(self.name, "beat" if purge is None else "purge", call)

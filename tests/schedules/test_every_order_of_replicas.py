@@ -227,7 +227,7 @@ def _lease_from_the_reply(patch: pytest.MonkeyPatch) -> None:
 
 def _no_fence(patch: pytest.MonkeyPatch) -> None:
     """A purge without a number fences nothing."""
-    patch.setattr(Shared, "queue", lambda self, tags, *, soft, trace=(): self.backlog.add(tags, soft=soft, fence=None))
+    patch.setattr(Shared, "queue", lambda self, tags, *, soft, **_: self.backlog.add(tags, soft=soft, fence=None))
 
 
 def _older_term(patch: pytest.MonkeyPatch) -> None:
@@ -235,8 +235,8 @@ def _older_term(patch: pytest.MonkeyPatch) -> None:
 
     async def write(self: Any, claim: Any) -> Any:
         sent = self._clock.now()
-        answer = await self.log.run(self._replica.ask(), self._name, purge=claim)
-        self._take(answer.reply, sent, answer.line)
+        answer = await self.log.run(self._replica.ask(), self._shared.identity, purge=claim)
+        await self._take(answer.reply, sent, answer.line)
         return answer.line
 
     patch.setattr(Follower, "write", write)

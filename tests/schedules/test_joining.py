@@ -111,7 +111,7 @@ async def test_a_purge_applied_while_the_page_is_on_its_way_is_not_undone_by_it(
         play.stage.free("C.page.reply")
         await play.settled()
         replica = play["C"].replica
-        assert (replica.cells[play.tag].hard, replica.floor) == (again.seq, 0)
+        assert (replica.cells[play.tag][0], replica.floor) == (again.seq, 0)
         await play.all_new()
 
 
@@ -155,12 +155,12 @@ async def test_a_page_of_a_term_that_has_ended_is_not_used(cluster: Make, gate: 
         await play.settled()
         replica = play["C"].replica
         assert replica.term.number == before.number + 1
-        cells = {tag: cell.hard for tag, cell in replica.cells.items()}
+        cells = {tag: cell[0] for tag, cell in replica.cells.items()}
         for label in list(play.stage.parked):
             play.stage.open(label)
         await play.settled()
-        assert cells == {tag: cell.hard for tag, cell in replica.cells.items()}
-        assert cells == {tag: cell.hard for tag, cell in play["A"].replica.cells.items()}
+        assert cells == {tag: cell[0] for tag, cell in replica.cells.items()}
+        assert cells == {tag: cell[0] for tag, cell in play["A"].replica.cells.items()}
         await play.all_new()
 
 

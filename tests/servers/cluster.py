@@ -105,10 +105,11 @@ def _raw_slots(node: Valkey) -> list[Any]:
 
 
 @contextlib.contextmanager
-def cluster(*, node_timeout: float = 1.0) -> Generator[Cluster]:
+def cluster(*, node_timeout: float = 1.0, full_coverage: bool = True) -> Generator[Cluster]:
     """Three primaries that share the slots, complete and ready; it takes some three seconds.
 
-    `node_timeout` is how many seconds a node has to be silent before the others hold it for dead.
+    `node_timeout` is how many seconds a node has to be silent before the others hold it for dead; with `full_coverage`
+    they answer nothing then.
     """
     with contextlib.ExitStack() as stack:
         nodes: list[Valkey] = []
@@ -118,6 +119,7 @@ def cluster(*, node_timeout: float = 1.0) -> Generator[Cluster]:
                 "cluster-enabled": "yes",
                 "cluster-port": bus_port,
                 "cluster-node-timeout": round(1000 * node_timeout),
+                "cluster-require-full-coverage": "yes" if full_coverage else "no",
             }
             nodes.append(stack.enter_context(valkey(config)))
         share = -(-_SLOTS // len(nodes))

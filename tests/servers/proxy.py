@@ -40,6 +40,7 @@ class _Link:
         self._proxy = proxy
         self._client = (reader, writer)
         self._writers = [writer]
+        self.forgotten = False
 
     async def run(self) -> None:
         try:
@@ -86,6 +87,9 @@ class _Link:
                 due, data = await waiting.get()
                 await asyncio.sleep(due - clock())
                 await gate.open.wait()
+                if self.forgotten:
+                    # Until it is cancelled.
+                    await asyncio.Event().wait()
                 if not data:
                     return
                 gate.bytes += len(data)
@@ -170,6 +174,15 @@ class Proxy:
                 self.gates[direction].open.clear()
 
         self._call(shut)
+
+    def forget(self) -> None:
+        """Pass nothing on for the connections that are open now, and say nothing to them; new ones are served."""
+
+        def forget() -> None:
+            for link in self._links:
+                link.forgotten = True
+
+        self._call(forget)
 
     def delay(self, *, to_server: float = 0.0, to_client: float = 0.0) -> None:
         """Let everything that comes in from now on take so many seconds longer, per direction."""

@@ -21,21 +21,22 @@ CAUSE = {"traceparent": "00-x"}
         ([], Change(soft=True, causes=(CAUSE,))),
         (["a", "b", "a"], Change(("a", "b"), soft=True, causes=(CAUSE,))),
         (iter(["a"]), Change(("a",), soft=True, causes=(CAUSE,))),
+        ("ab", Change(("ab",), soft=True, causes=(CAUSE,))),
         (EVERYTHING, Change(soft=True, everything=True, causes=(CAUSE,))),
         (Change(("a",)), Change(("a",), causes=(CAUSE,))),
     ],
 )
 def test_what_a_function_may_name(found: Any, change: Change) -> None:
-    """Any iterable of tags, nothing, everything, or a change that says itself how soft it is."""
+    """Any iterable of tags, one tag by itself, nothing, everything, or a change that says itself how soft it is."""
     made = Change.of(found, soft=True, causes=[CAUSE])
     assert (made.tags, made.everything, made.causes) == (change.tags, change.everything, change.causes)
     assert made.soft is (change.soft or found is None)
     assert bool(made) is bool(made.tags or made.everything)
 
 
-@pytest.mark.parametrize("found", ["a", b"a", 5, [5], [""], ["a", None], [b"a"], (str(number) for number in range(11))])
+@pytest.mark.parametrize("found", ["", b"a", 5, [5], [""], ["a", None], [b"a"], (str(number) for number in range(11))])
 def test_what_names_no_tags_cannot_be_read(found: Any) -> None:
-    """One text for a list, no text, an empty one, and more than may be: the error says so, and holds nothing of it."""
+    """No text, an empty one, and more than may be: the error says so, and holds nothing of it."""
     with pytest.raises(UnreadableEvent, match=r"a tag is|more than 10 tags"):
         Change.of(found, most_tags=10)
 

@@ -413,7 +413,7 @@ async def test_the_metrics_say_what_statistics_say() -> None:
         sources[0].count(received=5, done=3, refused=1)
         sources[0].note(waiting=1, lag=7)
         sources[1].count(received=2, done=2)
-        assert recorded.values("cacheinval.source.events", "cacheinval.source", "event") == {
+        assert recorded.values("cacheinval.source.events", "cacheinval.source", "cacheinval.event") == {
             ("queue", "received"): 7,
             ("queue", "done"): 5,
             ("queue", "refused"): 1,
@@ -424,7 +424,9 @@ async def test_the_metrics_say_what_statistics_say() -> None:
         sources[1].troubled(ConnectionError("refused"))
         sources[1].note(connected=False)
         assert recorded.values("cacheinval.source.connected", "cacheinval.source") == {("queue",): 0}
-        assert recorded.values("cacheinval.source.events", "cacheinval.source", "event")["queue", "failed"] == 1
+        assert (
+            recorded.values("cacheinval.source.events", "cacheinval.source", "cacheinval.event")["queue", "failed"] == 1
+        )
         state = caches[0].statistics().sources["queue"]
         assert isinstance(state, SourceState)
         assert (state.received, state.done, state.refused, state.waiting, state.lag) == (5, 3, 1, 1, 7)

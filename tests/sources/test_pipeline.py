@@ -197,3 +197,16 @@ def test_what_cannot_be_called_is_told_when_it_is_made(options: Any, told: str) 
     """Not at the first event."""
     with pytest.raises(ConfigurationError, match=told):
         Queue(HTTPCache(), tags, **options)
+
+
+@pytest.mark.parametrize("answer", [DROP, KEEP, Change(("wide",))])
+async def test_what_can_be_read_of_an_event_is_purged_whatever_becomes_of_the_rest(answer: Any) -> None:
+    """A source of one's own says so in its error; it is as soft as the event."""
+
+    def half(event: str) -> None:
+        raise UnreadableEvent("the rest is not known", Change(("known",)))
+
+    outcome, why, purged = await outcome_of("x", half, on_unreadable=lambda event, error: answer)
+    assert outcome is (Outcome.KEPT if answer is KEEP else Outcome.DROPPED)
+    assert why == "UnreadableEvent"
+    assert purged == [(("known",), False), *([(("wide",), False)] if isinstance(answer, Change) else [])]

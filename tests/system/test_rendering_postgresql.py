@@ -20,7 +20,7 @@ from tests.system.postgresql import PostgreSQL, postgresql
 TEMPLATE = TagTemplate.parse("v:{value}")
 EVERY = {
     **CASES,
-    "zoned": ZONED,
+    **ZONED,
     "address": Case(INET(), "10.0.0.1", str, None, None, "v:10.0.0.1"),
     "domain": Case(DOMAIN("price", Numeric(10, 2)), CASES["price"].value, str, None, None, "v:30.5"),
     "short float": Case(REAL(), 0.25, str, None, None, "v:0.25"),

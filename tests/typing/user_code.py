@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Annotated, assert_type
 
 import httpx
-from fastapi import APIRouter, Depends, FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 from starlette.types import ASGIApp
@@ -17,9 +17,13 @@ from fastapi_cacheinval import (
     CacheMiddleware,
     CachePolicy,
     CacheTags,
+    CallerDependentRoute,
+    ConfigurationError,
     HTTPCache,
     PartitionBy,
     Receipt,
+    RefusedRoute,
+    RefusedRoutes,
     ResponseToStore,
     WarmReport,
     WarmResult,
@@ -172,6 +176,27 @@ async def accounts() -> str:
     return ""
 
 
+@app.get("/page", dependencies=[cached(ttl=60, partition_by=PARTITIONS[0], request_is_shared=True)])
+async def page(request: Request) -> str:
+    """Made with the request."""
+    return str(request.url)
+
+
+def refused(error: CacheinvalError) -> None:
+    """Read what a refusal says."""
+    match error:
+        case RefusedRoutes():
+            assert_type(error.errors, tuple[ConfigurationError, ...])
+        case CallerDependentRoute():
+            assert_type(error.parameters, tuple[str, ...])
+            assert_type(error.advice, str)
+        case RefusedRoute():
+            assert_type(error.trails, tuple[str, ...])
+            assert_type((error.route, error.cause, error.cure), tuple[str, str, str])
+        case _:
+            raise error
+
+
 async def by_hand() -> None:
     """Invalidate from anywhere."""
     receipt = await cache.invalidate("products", "brands", soft=True, wait="all")
@@ -236,6 +261,8 @@ assert_type(cache.invalidate_soon("products", soft=True), None)
 # What must be refused; an unused comment here is an error of the strict check.
 CachePolicy()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 CachePolicy(ttl="300")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+HTTPCache("redis://localhost:6379/0")  # type: ignore[call-arg,arg-type]  # pyright: ignore[reportCallIssue]
+cached(ttl=60, request_is_shared="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 HTTPCache(None)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 HTTPCache(mutations_when_disconnected="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 collect_changes(Product, cache)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

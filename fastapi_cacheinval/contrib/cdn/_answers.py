@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 from fastapi_cacheinval.contrib.cdn.requests import Answer
 
-__all__ = ["json_object", "looks_like_an_object", "seconds_to", "told_to_wait"]
+__all__ = ["about_access", "json_object", "seconds_to", "told_to_wait"]
+
+_ACCESS = re.compile(
+    r"authenticat|authori[sz]|credential|permission|forbidden|denied|api[ _-]?token|api[ _-]?key|signature",
+    re.IGNORECASE,
+)
 
 
 def told_to_wait(answer: Answer) -> float | None:
@@ -47,6 +54,7 @@ def json_object(answer: Answer) -> dict[str, Any] | None:
     return cast("dict[str, Any]", found) if isinstance(found, dict) else None
 
 
-def looks_like_an_object(answer: Answer) -> bool:
-    """Whether it is a JSON object, or begins as one and is longer than what was read of it."""
-    return json_object(answer) is not None if answer.whole else answer.body.lstrip()[:1] == b"{"
+def about_access(text: str, keys: Iterable[str]) -> bool:
+    """Whether an error's text is about who asks, and not about the keys, which it may repeat."""
+    named = "\n".join(keys).lower()
+    return any(word.lower() not in named for word in _ACCESS.findall(text))

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import ssl
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 from fastapi_cacheinval import ConfigurationError
+from fastapi_cacheinval.contrib.cdn.requests import CDN
 
-__all__ = ["checked_headers", "checked_id", "checked_tag", "checked_token", "checked_url"]
+__all__ = [
+    "checked_cdns",
+    "checked_headers",
+    "checked_id",
+    "checked_seconds",
+    "checked_tag",
+    "checked_token",
+    "checked_url",
+]
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
@@ -64,3 +75,25 @@ def checked_headers(headers: Mapping[str, str] | None) -> tuple[tuple[str, str],
         if not _NAME.match(name) or not _VALUE.match(value):
             raise ConfigurationError(f"The header {name!r} cannot be sent: its name or its value is malformed.")
     return fields
+
+
+def checked_seconds(value: float | timedelta) -> float:
+    """The seconds of `again_after`."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    if not 0 <= seconds < float("inf"):
+        raise ConfigurationError(f"again_after is a number of seconds, or 0 for never, not {value!r}.")
+    return seconds
+
+
+def checked_cdns(
+    cdn: CDN | Iterable[CDN], most_keys: int, timeout: float, verify: ssl.SSLContext | None
+) -> tuple[CDN, ...]:
+    """The CDNs that a purger is given, one or several, with what else it is given."""
+    cdns = (cdn,) if isinstance(cdn, CDN) else tuple(cdn)
+    if not cdns or not all(isinstance(each, CDN) for each in cdns):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"CDNPurger takes a CDN, or several, not {cdn!r}.")
+    if most_keys < 1 or not 0 < timeout < float("inf"):
+        raise ConfigurationError("most_keys is at least 1, and timeout a number of seconds over 0.")
+    if verify is not None and not isinstance(verify, ssl.SSLContext):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError("verify is an ssl.SSLContext: a certificate is always verified.")
+    return cdns

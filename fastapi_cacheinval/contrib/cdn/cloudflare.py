@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, Literal
+from collections.abc import Iterator
+from typing import Any, Final, Literal, cast
 
 from fastapi_cacheinval import ConfigurationError
-from fastapi_cacheinval.contrib.cdn._answers import json_object, told_to_wait
+from fastapi_cacheinval.contrib.cdn._answers import about_access, json_object, told_to_wait
 from fastapi_cacheinval.contrib.cdn._checks import checked_id, checked_tag, checked_token, checked_url
 from fastapi_cacheinval.contrib.cdn.keys import batches, bounded_key
 from fastapi_cacheinval.contrib.cdn.requests import Answer, Done, Purge, PurgeRequest, Rate, Refused, Retry, Verdict
@@ -22,6 +23,9 @@ _PLANS: Final = {
     "business": Rate(10, 50),
     "enterprise": Rate(50, 500),
 }
+
+# Headers that are malformed, unknown keys, tokens that are invalid, expired or may not do it, sessions that have ended.
+_ACCESS: Final = frozenset({6003, 6004, 9103, 9106, 9107, 9109, 9300, 10000, 10001, *range(6100, 6200)})
 
 Plan = Literal["free", "pro", "business", "enterprise"]
 
@@ -82,43 +86,46 @@ class Cloudflare:
         return PurgeRequest("POST", self._url, self._headers, json.dumps(body).encode(), tags)
 
     def judge(self, request: PurgeRequest, answer: Answer) -> Verdict:
-        """200 with `success` in its JSON confirms it; 200 alone does not."""
-        said = json_object(answer)
-        if answer.status == 200 and said is not None and said.get("success") is True:
+        """200 with `success` and no error in its JSON confirms it; 200 alone does not."""
+        said = json_object(answer) or {}
+        errors: object = said.get("errors")
+        if answer.status == 200 and said.get("success") is True and not errors:
             return Done()
-        codes = _codes(said)
+        codes = _codes(errors)
+        shown = f" (errors {', '.join(map(str, codes[:5]))})" if codes else ""
         match answer.status:
-            case 200 if said is None:
+            case 200 if "success" not in said:
                 return Retry("an answer came back that is not Cloudflare's")
             case 429:
                 return Retry("Cloudflare's rate limit is reached (429)", told_to_wait(answer))
             case 408:
                 return Retry("Cloudflare answered 408")
             case status if status >= 500:
-                return Retry(f"Cloudflare answered {status}{codes}", told_to_wait(answer))
-            case 200 | 400 | 413 | 422 as status:
-                return Refused(f"Cloudflare answered {status} without success{codes}", by_tag=True)
-            case 401 | 403 as status:
-                return Refused(f"Cloudflare answered {status}{codes}: the token is wrong, or may not purge this zone")
+                return Retry(f"Cloudflare answered {status}{shown}", told_to_wait(answer))
+            case 200 | 400 | 413 | 422 as status if _ACCESS.isdisjoint(codes) and not _about_access(request, errors):
+                return Refused(f"Cloudflare answered {status} without success{shown}", by_tag=True)
+            case 200 | 400 | 401 | 403 | 413 | 422 as status:
+                return Refused(f"Cloudflare answered {status}{shown}: the token is wrong, or may not purge this zone")
             case 404:
-                return Refused(f"Cloudflare answered 404{codes}: there is no such zone")
+                return Refused(f"Cloudflare answered 404{shown}: there is no such zone")
             case status:
-                return Refused(f"Cloudflare answered {status}{codes}")
+                return Refused(f"Cloudflare answered {status}{shown}")
 
 
-def _codes(said: dict[str, Any] | None) -> str:
-    """The numbers of its errors; their texts may repeat what was sent."""
-    match said:
-        case {"errors": [*errors]}:
-            numbers = [str(code) for error in errors[:5] for code in _code(error)]
-        case _:
-            numbers = []
-    return f" (errors {', '.join(numbers)})" if numbers else ""
+def _each(errors: object) -> Iterator[dict[str, Any]]:
+    """The errors of an answer, and those that led to them."""
+    for error in cast("list[object]", errors) if isinstance(errors, list) else ():
+        if isinstance(error, dict):
+            fields = cast("dict[str, Any]", error)
+            yield fields
+            yield from _each(fields.get("error_chain"))
 
 
-def _code(error: object) -> tuple[int, ...]:
-    match error:
-        case {"code": int(code)}:
-            return (code,)
-        case _:
-            return ()
+def _codes(errors: object) -> list[int]:
+    """Their numbers; their texts may repeat what was sent."""
+    return [code for error in _each(errors) if isinstance(code := error.get("code"), int)]
+
+
+def _about_access(request: PurgeRequest, errors: object) -> bool:
+    texts = " ".join(str(error.get("message")) for error in _each(errors))
+    return about_access(texts, json.loads(request.body).get("tags", ()))

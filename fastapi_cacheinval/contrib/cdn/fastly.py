@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+import re
+from typing import Any, Final
 
-from fastapi_cacheinval.contrib.cdn._answers import looks_like_an_object, seconds_to, told_to_wait
+from fastapi_cacheinval.contrib.cdn._answers import about_access, json_object, seconds_to, told_to_wait
 from fastapi_cacheinval.contrib.cdn._checks import checked_id, checked_tag, checked_token, checked_url
 from fastapi_cacheinval.contrib.cdn.keys import batches, bounded_key
 from fastapi_cacheinval.contrib.cdn.requests import Answer, Done, Purge, PurgeRequest, Rate, Refused, Retry, Verdict
@@ -15,8 +16,12 @@ __all__ = ["Fastly"]
 # https://www.fastly.com/documentation/reference/api/purging/
 _MOST_KEYS: Final = 256
 _LONGEST_KEY: Final = 1_024
+# Of the keys in one request: the answer repeats them, and has to be within what is read of one however it is escaped.
+_MOST_BYTES: Final = 8_000
 # 100,000 purges an hour, on an average, is what an account may make.
 _RATE: Final = Rate(20, 200)
+# Of one purge: "108-1391560174-974124".
+_ID: Final = re.compile(r"\S{1,100}")
 
 
 class Fastly:
@@ -61,7 +66,7 @@ class Fastly:
         if purge.everything:
             assert self.all_tag is not None
             return [self._request((), (self.key(self.all_tag),), soft=purge.soft)]
-        groups = batches(purge.tags, self.key, most=_MOST_KEYS, most_bytes=_MOST_KEYS * _LONGEST_KEY)
+        groups = batches(purge.tags, self.key, most=_MOST_KEYS, most_bytes=_MOST_BYTES)
         return [self._request(tags, keys, soft=purge.soft) for tags, keys in groups]
 
     def _request(self, tags: tuple[str, ...], keys: tuple[str, ...], *, soft: bool) -> PurgeRequest:
@@ -70,26 +75,49 @@ class Fastly:
         return PurgeRequest("POST", f"{self._base}/purge", headers, body, tags)
 
     def judge(self, request: PurgeRequest, answer: Answer) -> Verdict:
-        """200 with the ids of the purges confirms it; 429 says when the hour's budget is there again."""
+        """200 with the id of a purge for each key confirms it; 429 says when the hour's budget is there again."""
         match answer.status:
-            case 200 if looks_like_an_object(answer):
-                return Done()
             case 200:
-                return Retry("an answer came back that is not Fastly's")
+                return _judged(request, json_object(answer))
             case 429:
                 return Retry("Fastly's rate limit is reached (429)", told_to_wait(answer) or _until_reset(answer))
             case 408:
                 return Retry("Fastly answered 408")
             case status if status >= 500:
                 return Retry(f"Fastly answered {status}", told_to_wait(answer))
-            case 400 | 413 | 422 as status:
+            case 400 | 413 | 422 as status if not _refuses_access(request, answer):
                 return Refused(f"Fastly answered {status}: it does not take a key", by_tag=True)
-            case 401 | 403 as status:
+            case 400 | 401 | 403 | 413 | 422 as status:
                 return Refused(f"Fastly answered {status}: the token is wrong, or may not purge this service")
             case 404:
                 return Refused("Fastly answered 404: there is no such service")
             case status:
                 return Refused(f"Fastly answered {status}")
+
+
+def _keys(request: PurgeRequest) -> list[str]:
+    """The keys that a request names; none where it is for all that there is."""
+    return json.loads(request.body)["surrogate_keys"] if request.body else []
+
+
+def _judged(request: PurgeRequest, said: dict[str, Any] | None) -> Verdict:
+    keys = _keys(request)
+    if said is None:
+        confirmed = 0
+    elif keys:
+        confirmed = sum(isinstance(number := said.get(key), str) and bool(_ID.fullmatch(number)) for key in keys)
+    else:
+        confirmed = int(said.get("status") == "ok")
+    if confirmed == max(len(keys), 1):
+        return Done()
+    if not confirmed:
+        return Retry("an answer came back that is not Fastly's")
+    return Refused(f"Fastly answered 200 for {confirmed} of {len(keys)} keys", by_tag=True)
+
+
+def _refuses_access(request: PurgeRequest, answer: Answer) -> bool:
+    said = json_object(answer) or {}
+    return about_access(f"{said.get('msg')} {said.get('detail')}", _keys(request))
 
 
 def _until_reset(answer: Answer) -> float | None:

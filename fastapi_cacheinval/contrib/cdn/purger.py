@@ -11,8 +11,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from fastapi_cacheinval import CacheNotRunning, ConfigurationError, HTTPCache, Receipt, SourceState
-from fastapi_cacheinval.contrib.cdn._checks import checked_url
+from fastapi_cacheinval import CacheNotRunning, HTTPCache, Receipt, SourceState
+from fastapi_cacheinval.contrib.cdn._checks import checked_cdns, checked_seconds, checked_url
 from fastapi_cacheinval.contrib.cdn._client import Client, Unreachable
 from fastapi_cacheinval.contrib.cdn._entries import Order
 from fastapi_cacheinval.contrib.cdn._gathering import Gathered
@@ -63,8 +63,8 @@ class CDNPurger(Attached):
         super().__init__(cache, name)
         cache.expect_waiting()
         self._bound = float(cache.settings.staleness_bound)
-        again = _seconds(self._bound if again_after is None else again_after)
-        cdns = _checked(cdn, most_keys, timeout, verify)
+        again = checked_seconds(self._bound if again_after is None else again_after)
+        cdns = checked_cdns(cdn, most_keys, timeout, verify)
         if proxy is not None:
             checked_url(proxy, "A proxy", login=True)
         self._client = partial(Client, timeout=timeout, verify=verify, proxy=proxy)
@@ -256,13 +256,12 @@ class CDNPurger(Attached):
 
     async def poisoned(self, lane: Lane, poison: Poison) -> Decision | None:
         """The CDN refuses a tag while it takes others: nobody waits for it, and it is tried again now and then."""
-        self.count(refused=poison.count)
         self._release(poison.done)
         if not poison.first:
+            self.count(refused=poison.count)
             return KEEP
-        logger.error(
-            "%s: %r refuses a tag of %d bytes by itself: %s", self.name, lane.cdn, len(poison.tag), poison.reason
-        )
+        refused = f"{self.name}: {lane.cdn!r} refuses a tag of {len(poison.tag)} bytes by itself: {poison.reason}"
+        self.refuse(refused, poison.count)
         try:
             answer: Decision | None = await answer_to(
                 self._on_unreadable, poison.tag, UnreadableEvent(poison.reason), KEEP
@@ -287,26 +286,6 @@ class CDNPurger(Attached):
             caller = self._callers.get(order)
             if caller is not None and not caller.done():
                 caller.set_result(None)
-
-
-def _seconds(value: float | timedelta) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    if not 0 <= seconds < float("inf"):
-        raise ConfigurationError(f"again_after is a number of seconds, or 0 for never, not {value!r}.")
-    return seconds
-
-
-def _checked(
-    cdn: CDN | Iterable[CDN], most_keys: int, timeout: float, verify: ssl.SSLContext | None
-) -> tuple[CDN, ...]:
-    cdns = (cdn,) if isinstance(cdn, CDN) else tuple(cdn)
-    if not cdns or not all(isinstance(each, CDN) for each in cdns):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"CDNPurger takes a CDN, or several, not {cdn!r}.")
-    if most_keys < 1 or not 0 < timeout < float("inf"):
-        raise ConfigurationError("most_keys is at least 1, and timeout a number of seconds over 0.")
-    if verify is not None and not isinstance(verify, ssl.SSLContext):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError("verify is an ssl.SSLContext: a certificate is always verified.")
-    return cdns
 
 
 async def _as_before(on_poison: Any, tag: object, error: Exception) -> Unread:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -14,6 +15,7 @@ __all__ = ["Varnish"]
 
 # Set by the VCL on its own answers, so that an app behind it that answers PURGE with 200 confirms nothing.
 _CONFIRMED: Final = "xkey-purged"
+_COUNT: Final = re.compile(r"[0-9]+|everything")
 _LONGEST_KEY: Final = 1_024
 _RATE: Final = Rate(1_000, 1_000)
 
@@ -66,8 +68,8 @@ class Varnish:
         return PurgeRequest("PURGE", self._url, ((field, value), *self._headers), tags=tags)
 
     def judge(self, request: PurgeRequest, answer: Answer) -> Verdict:
-        """200 with `xkey-purged`, which only the VCL's own answer has, confirms it."""
-        if answer.status == 200 and _CONFIRMED in answer.headers:
+        """200 with how many were purged in `xkey-purged`, which only the VCL's own answer has, confirms it."""
+        if answer.status == 200 and _COUNT.fullmatch(answer.headers.get(_CONFIRMED, "")):
             return Done()
         if answer.status >= 500 or answer.status in (408, 429):
             return Retry(f"Varnish answered {answer.status}")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
@@ -208,7 +208,7 @@ class Consuming:
         if error is not None:
             self._complained(message, error)
             return
-        record = _record(message)
+        record = Record.of(message)
         place = (record.topic, record.partition)
         epoch = self._partitions.read(place, record.offset)
         if epoch is None:
@@ -292,22 +292,3 @@ class Consuming:
             self._consumer.close()
         except Exception as error:  # noqa: BLE001  # it is given up, whatever it says to that
             logger.debug("the consumer was not closed: %s", type(error).__name__)
-
-
-def _record(message: Message) -> Record:
-    kind, milliseconds = message.timestamp()
-    try:
-        found = cast("Iterable[tuple[str, str | bytes | None]]", message.headers() or ())
-        headers = tuple((name, value.encode() if isinstance(value, str) else value) for name, value in found)
-    except (UnicodeError, TypeError, ValueError):
-        # Names that are no text: what is in the record counts more.
-        headers = ()
-    return Record(
-        message.topic() or "",
-        message.partition() or 0,
-        message.offset() or 0,
-        message.key(),
-        message.value(),
-        headers,
-        milliseconds / 1000 if kind else None,
-    )

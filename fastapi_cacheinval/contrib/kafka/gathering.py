@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fastapi_cacheinval.contrib.kafka.record import Record
-from fastapi_cacheinval.sources import Change
+from fastapi_cacheinval.sources import Change, UnreadableEvent
 
 __all__ = ["Batch", "Gathering", "Place", "Reached"]
 
@@ -68,8 +68,10 @@ class Gathering:
         if isinstance(found, Exception):
             self._refused.append((record, found))
             self._bytes += record.size
-        else:
+        if not isinstance(found, Exception):
             self._name(found)
+        elif isinstance(found, UnreadableEvent):
+            self._name(found.readable)
 
     def lose(self, place: Place, reached: Reached, wide: Change) -> None:
         """Events of a partition were lost: purge what is wide enough for them."""

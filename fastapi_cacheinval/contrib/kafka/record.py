@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import cast
+
+from confluent_kafka import Message
 
 from fastapi_cacheinval.sources import EVERYTHING, Change, UnreadableEvent
-from fastapi_cacheinval.sources.changes import read_by
+from fastapi_cacheinval.sources.changes import causes_in, read_by
 
-__all__ = ["EVERYTHING", "PoisonRecord", "Record", "TagsOf", "causes_of", "read"]
+__all__ = ["EVERYTHING", "PoisonRecord", "Record", "TagsOf", "read"]
 
 # More of one record are no tags any more but a reason for `EVERYTHING`.
 _MOST_TAGS = 10_000
-_TRACE = ("traceparent", "tracestate")
 
 PoisonRecord = UnreadableEvent
 """A record that no tags can be found for; its text tells what is wrong, never what the record holds."""
@@ -33,6 +35,26 @@ class Record:
     headers: tuple[tuple[str, bytes | None], ...] = field(default=(), repr=False)
     timestamp: float | None = None
 
+    @classmethod
+    def of(cls, message: Message) -> Record:
+        """A record as the client gives it."""
+        kind, milliseconds = message.timestamp()
+        try:
+            found = cast("Iterable[tuple[str, str | bytes | None]]", message.headers() or ())
+            headers = tuple((name, value.encode() if isinstance(value, str) else value) for name, value in found)
+        except (UnicodeError, TypeError, ValueError):
+            # Names that are no text: what is in the record counts more.
+            headers = ()
+        return cls(
+            message.topic() or "",
+            message.partition() or 0,
+            message.offset() or 0,
+            message.key(),
+            message.value(),
+            headers,
+            milliseconds / 1000 if kind else None,
+        )
+
     @property
     def size(self) -> int:
         """Bytes of key and value."""
@@ -49,13 +71,4 @@ def read(record: Record, tags_of: TagsOf, most_bytes: int, *, soft: bool = False
     """
     if record.size > most_bytes:
         raise PoisonRecord(f"It has {record.size} bytes; the most that is read is {most_bytes}.")
-    return read_by(tags_of, record, soft=soft, causes=causes_of(record), most_tags=_MOST_TAGS)
-
-
-def causes_of(record: Record) -> tuple[Mapping[str, str], ...]:
-    """The W3C Trace Context of a record's headers, if it has one."""
-    fields: dict[str, str] = {}
-    for name, value in record.headers:
-        if name.lower() in _TRACE and value is not None and len(value) <= 512:
-            fields[name.lower()] = value.decode("ascii", "replace")
-    return (fields,) if "traceparent" in fields else ()
+    return read_by(tags_of, record, soft=soft, causes=causes_in(record.headers), most_tags=_MOST_TAGS)

@@ -17,7 +17,7 @@ from confluent_kafka import KafkaException
 from fastapi_cacheinval import ConfigurationError, HTTPCache, SourceState
 from fastapi_cacheinval.contrib.kafka.consuming import Consuming, Task, Telling
 from fastapi_cacheinval.contrib.kafka.gathering import Batch
-from fastapi_cacheinval.contrib.kafka.record import Record, TagsOf, causes_of
+from fastapi_cacheinval.contrib.kafka.record import Record, TagsOf
 from fastapi_cacheinval.contrib.kafka.settings import (
     BrokerUnreachable,
     KafkaTrouble,
@@ -27,7 +27,7 @@ from fastapi_cacheinval.contrib.kafka.settings import (
     without_secrets,
 )
 from fastapi_cacheinval.sources import KEEP, Change, OnUnreadable, Source, Then, UnreadableEvent
-from fastapi_cacheinval.sources.changes import in_few
+from fastapi_cacheinval.sources.changes import causes_in, in_few
 from fastapi_cacheinval.sources.handlers import on_unreadable_of
 
 __all__ = ["KafkaSource"]
@@ -111,8 +111,9 @@ class KafkaSource(Source):
             made.consuming.discard()
 
     def state(self) -> SourceState:
-        """How it stands; `lag` is what its partitions hold beyond what has come."""
-        state, handle = super().state(), self._handle
+        """How it stands; `lag` is what its partitions hold beyond what has come, `ignored` what `tags` counts."""
+        ignored: Mapping[str, int] = getattr(self._task_of_thread.tags_of, "ignored", {})
+        state, handle = replace(super().state(), ignored=ignored), self._handle
         if handle is None:
             return state
         gathered = handle.consuming.gathered
@@ -211,11 +212,10 @@ class KafkaSource(Source):
         if answer is KEEP:
             raise error
         change = answer if isinstance(answer, Change) else Change()
-        self.count(refused=1)
         fate = "purges everything" if change.everything else f"purges {len(change.tags)} tag(s)"
         # Of what a function of the user's raised the type alone is told: its text may quote the record.
-        logger.error("%s cannot read %r and %s in its place: %s", self.name, record, fate, error)
-        return replace(change, causes=(*change.causes, *causes_of(record)))
+        self.refuse(f"{self.name} cannot read {record!r} and {fate} in its place: {error}")
+        return replace(change, causes=(*change.causes, *causes_in(record.headers)))
 
 
 class _Handle:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from fastapi_cacheinval.sources import Change
+from fastapi_cacheinval.sources.changes import causes_in
 
 __all__ = ["UnreadableRow", "read"]
 
@@ -51,5 +52,4 @@ def _causes(trace: object) -> tuple[Mapping[str, str], ...]:
     found = _decoded(trace)
     if not isinstance(found, dict):
         return ()
-    fields = cast("dict[str, object]", found)
-    return ({name: value for name, value in fields.items() if isinstance(value, str)},)
+    return causes_in(cast("dict[str, object]", found).items())

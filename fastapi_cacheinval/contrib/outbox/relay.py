@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Coroutine
 from enum import Enum, auto
 from typing import Any, Self
@@ -18,18 +17,15 @@ from fastapi_cacheinval.contrib.outbox.reading import UnreadableRow, read
 from fastapi_cacheinval.contrib.outbox.table import Outbox
 from fastapi_cacheinval.contrib.outbox.waking import Ear, listening
 from fastapi_cacheinval.sources import KEEP, Change, OnUnreadable, Source, Then, UnreadableEvent
+from fastapi_cacheinval.sources.attached import FIRST_PAUSE, LONGEST_PAUSE
 from fastapi_cacheinval.sources.changes import in_few
 from fastapi_cacheinval.sources.handlers import on_unreadable_of
 from fastapi_cacheinval.sources.waiting import done_within, ended
 
 __all__ = ["OutboxRelay", "OutboxUnavailable"]
 
-logger = logging.getLogger("fastapi_cacheinval.contrib")
-
 _LOOK_AGAIN = 0.05
 _FIRST_BUSY = 0.01
-_FIRST_AGAIN = 0.1
-_LONGEST_AGAIN = 30.0
 _LARGEST_BATCH = 10_000
 
 
@@ -88,7 +84,7 @@ class OutboxRelay(Source):
         # pause after that. They hold up nothing meanwhile.
         self._failing: set[int] = set()
         self._again_at = 0.0
-        self._again_after = _FIRST_AGAIN
+        self._again_after = FIRST_PAUSE
         self._rung = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -201,18 +197,18 @@ class OutboxRelay(Source):
                 self.troubled(error)
                 if not self._failing:
                     self._again_at = self.cache.clock.now() + self._again_after
-                    self._again_after = min(self._again_after * 2, _LONGEST_AGAIN)
+                    self._again_after = min(self._again_after * 2, LONGEST_PAUSE)
                 self._failing.add(row.id)
                 continue
             done, aside = ([], [row.id]) if answer is KEEP else ([row.id], [])
             fate = "deletes it" if done else "sets it aside"
-            logger.error("%s: row %d cannot be read, and the relay %s: %s", self.name, row.id, fate, row.reason)
             await claim.settle(done, aside=aside)
-            self._settled(1, refused=1)
+            self.refuse(f"{self.name}: row {row.id} cannot be read, and the relay {fate}: {row.reason}")
+            self._settled(1)
 
     def _all_well(self) -> None:
         if not self._failing:
-            self._again_after = _FIRST_AGAIN
+            self._again_after = FIRST_PAUSE
             self.well()
 
     def _settled(self, rows: int, **counts: int) -> None:

@@ -50,7 +50,9 @@ END
 FROM (SELECT padded, CASE WHEN padded ~ '[+-][0-9][0-9]$' THEN padded || ':' || '00' ELSE padded END AS zoned
 FROM (SELECT coalesce(
     regexp_replace(plain, '[.][0-9]+', '.' || rpad(substring(plain FROM '[.]([0-9]+)'), 6, '0')), plain
-) AS padded FROM (SELECT $1::text AS plain) AS texts) AS fractions) AS zones
+) AS padded FROM (SELECT CASE pg_typeof($1)::text
+    WHEN 'time with time zone' THEN ($1::text::timetz AT TIME ZONE 'UTC')::text ELSE $1::text
+END AS plain) AS texts) AS fractions) AS zones
 """
 
 # Of SQLite; `v` is the value. The fewest digits that stand for a number, of three lengths, then without exponent.

@@ -118,34 +118,7 @@ def _for_postgresql(
     rows = [row for row in ("OLD", "NEW") if any(row in _ROWS[operation] for operation in operations)]
     changed = _postgresql_tags(_rendered(templates, rows, column, backslashes=True))
     truncated = "'[]'" if wide is None else _postgresql_tags(_rendered(wide, ["NEW"], column, backslashes=True))
-    everything, softly = str(wide is None).lower(), str(soft).lower()
-    into = f'INSERT INTO {names.outbox} ("tags", "soft", "everything") VALUES'
-    notify = "" if channel is None else f"    PERFORM pg_notify({literal(channel, backslashes=True)}, '');\n"
-    body = (
-        "\nBEGIN\n"
-        "    IF TG_OP = 'TRUNCATE' THEN\n"
-        f"        {into} ({truncated}, {softly}, {everything});\n"
-        "    ELSE\n"
-        f"        {into} ({changed}, {softly}, false);\n"
-        "    END IF;\n"
-        f"{notify}"
-        "    RETURN NULL;\n"
-        "END\n"
-    )
-    fence = _fence(body)
-    # Who may write to the table need not be allowed to write to the outbox: the function runs with its owner's rights,
-    # and finds nothing but what is named in full and the built-in functions.
-    function = (
-        f"CREATE OR REPLACE FUNCTION {names.function}() RETURNS trigger LANGUAGE plpgsql\n"
-        f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp {_SETTINGS} AS {fence}{body}{fence}"
-    )
-    helper = (
-        (
-            f"CREATE OR REPLACE FUNCTION {names.helper}(anyelement) RETURNS text LANGUAGE sql STABLE\n"
-            f"AS $text${HELPER}$text$"
-        ),
-        f"REVOKE ALL ON FUNCTION {names.helper}(anyelement) FROM PUBLIC",
-    )
+    body = _body(names, changed, truncated, everything=wide is None, soft=soft, channel=channel)
     row, whole = names.triggers["row"], names.triggers["truncate"]
     dropped = (
         f"DROP TRIGGER IF EXISTS {row} ON {names.table}",
@@ -156,9 +129,7 @@ def _for_postgresql(
             # A trigger's function is not checked before it runs, inside the writes of others.
             probe,
             f'SELECT "id", "tags", "soft", "everything" FROM {names.outbox} LIMIT 0',
-            *(helper if names.helper in body else ()),
-            function,
-            f"REVOKE ALL ON FUNCTION {names.function}() FROM PUBLIC",
+            *_functions(names, body),
             *dropped,
             (
                 f"CREATE TRIGGER {row} AFTER {' OR '.join(operations)} ON {names.table}\n"
@@ -174,6 +145,45 @@ def _for_postgresql(
             f"DROP FUNCTION IF EXISTS {names.function}()",
             f"DROP FUNCTION IF EXISTS {names.helper}(anyelement)",
         ),
+    )
+
+
+def _body(names: _Names, changed: str, truncated: str, *, everything: bool, soft: bool, channel: str | None) -> str:
+    """What the function of the triggers does: a row of the outbox, and a word to who listens."""
+    into = f'INSERT INTO {names.outbox} ("tags", "soft", "everything") VALUES'
+    notify = "" if channel is None else f"    PERFORM pg_notify({literal(channel, backslashes=True)}, '');\n"
+    return (
+        "\nBEGIN\n"
+        "    IF TG_OP = 'TRUNCATE' THEN\n"
+        f"        {into} ({truncated}, {str(soft).lower()}, {str(everything).lower()});\n"
+        "    ELSE\n"
+        f"        {into} ({changed}, {str(soft).lower()}, false);\n"
+        "    END IF;\n"
+        f"{notify}"
+        "    RETURN NULL;\n"
+        "END\n"
+    )
+
+
+def _functions(names: _Names, body: str) -> tuple[str, ...]:
+    """Statements that make the function of the triggers, and before it the one that it needs, if it does."""
+    helper = (
+        (
+            f"CREATE OR REPLACE FUNCTION {names.helper}(anyelement) RETURNS text LANGUAGE sql STABLE\n"
+            f"AS $text${HELPER}$text$"
+        ),
+        f"REVOKE ALL ON FUNCTION {names.helper}(anyelement) FROM PUBLIC",
+    )
+    fence = _fence(body)
+    return (
+        *(helper if names.helper in body else ()),
+        # Who may write to the table need not be allowed to write to the outbox: the function runs with its owner's
+        # rights, and finds nothing but what is named in full and the built-in functions.
+        (
+            f"CREATE OR REPLACE FUNCTION {names.function}() RETURNS trigger LANGUAGE plpgsql\n"
+            f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp {_SETTINGS} AS {fence}{body}{fence}"
+        ),
+        f"REVOKE ALL ON FUNCTION {names.function}() FROM PUBLIC",
     )
 
 

@@ -81,7 +81,7 @@ class Bulk:
     def _run(self, state: ORMExecuteState, found: list[Any]) -> Result[Any] | None:
         top = top_of(state.statement)
         table = None if top is None else target_of(top)
-        plain = len(found) == 1 and top is found[0] and table is not None and extra_tables(top) == {table}
+        plain = len(found) == 1 and top is found[0] and table is not None and extra_tables(top) <= _written(state, top)
         if not plain or state.session.connection_callable is not None:
             affected = list(dict.fromkeys(one for each in found for one in self._affected(each)))
             if not any(self._book.of(mapper) for mapper in affected):
@@ -135,6 +135,12 @@ class Bulk:
             # The error of the statement is the one to be heard of.
             connection = self._connection(state)
         self._watch.settle(session, connection)
+
+
+def _written(state: ORMExecuteState, top: Any) -> set[Any]:
+    """The tables that a write may be about: its own, or those of its class where SQLAlchemy writes all of them."""
+    mapper = entity_of(top)
+    return {target_of(top)} if mapper is None or not is_bulk(state, top) else set(mapper.tables)
 
 
 def _what(state: ORMExecuteState, found: list[Any], top: Any) -> str:

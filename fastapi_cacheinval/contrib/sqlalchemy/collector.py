@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import Mapper, Session, SessionTransaction
@@ -40,6 +40,7 @@ def collect_changes(
     *,
     wide: Wide | None = None,
     outbox: Outbox | None = None,
+    wait: Literal["all"] | None = None,
 ) -> Collector:
     """Purge what sessions change, once it is committed; what is rolled back, or never committed, purges nothing.
 
@@ -49,14 +50,18 @@ def collect_changes(
       a model counts besides.
     - `wide`: for classes whose statements do not tell which rows they change, tags that stand for any row.
     - `outbox`: is given the tags inside each transaction, before its commit.
+    - `wait="all"`: a request is answered when every replica has applied the purge, and outside of requests a commit
+      returns then. Code of an event loop that cannot await its commit does not wait.
 
     Call it once, when the app is set up. Raises `ConfigurationError` for a mapping that cannot work.
     """
     if not isinstance(cache, HTTPCache):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"collect_changes() takes the HTTPCache to purge, not {cache!r}.")
+    if wait not in (None, "all"):
+        raise ConfigurationError(f'wait is None or "all", not {wait!r}.')
     if outbox is not None and not callable(getattr(outbox, "add", None)):
         raise ConfigurationError(f"outbox has a method add(session, tags), and {outbox!r} has none.")
-    collector = Collector(cache, RuleBook(tags, wide), outbox)
+    collector = Collector(cache, RuleBook(tags, wide), outbox, wait)
     collector.watch(event_target(sessions))
     cache.expect_changes()
     return collector
@@ -65,9 +70,12 @@ def collect_changes(
 class Collector:
     """What `collect_changes` returns: it watches until `stop()`."""
 
-    def __init__(self, cache: HTTPCache, book: RuleBook, outbox: Outbox | None) -> None:
+    def __init__(
+        self, cache: HTTPCache, book: RuleBook, outbox: Outbox | None, wait: Literal["all"] | None = None
+    ) -> None:
         self.cache = cache
         self._outbox = outbox
+        self._wait: Literal["all"] | None = wait
         self._ledger = Ledger()
         self._flushes = Flushes(book, self._ledger)
         watch = Watch(book, self._ledger, self._flushes, self._settle)
@@ -201,4 +209,4 @@ class Collector:
 
     def _purge(self, frame: Frame, *, torn: bool = False) -> None:
         tags = tuple(frame.tags)
-        purge(self.cache, tags, everything=frame.everything, kept=self._outbox is not None, torn=torn)
+        purge(self.cache, tags, everything=frame.everything, kept=self._outbox is not None, torn=torn, wait=self._wait)

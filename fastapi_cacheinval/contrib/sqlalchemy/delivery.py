@@ -6,19 +6,33 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from typing import Literal
 
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from fastapi_cacheinval import HTTPCache, PurgeNotDelivered, purge_with_request
+from fastapi_cacheinval import HTTPCache, PurgeNotDelivered, ReplicasUnknown, purge_with_request
 from fastapi_cacheinval.contrib.sqlalchemy.errors import CommitRefused, CommittedNotPurged
 
 __all__ = ["purge", "refuse_without_log"]
 
 logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 
+# More tags than one request names one by one: together with others they would become everything.
+_MOST_JOINING = 8_000
 
-def purge(cache: HTTPCache, tags: tuple[str, ...], *, everything: bool = False, kept: bool, torn: bool = False) -> None:
+
+def purge(
+    cache: HTTPCache,
+    tags: tuple[str, ...],
+    *,
+    everything: bool = False,
+    kept: bool,
+    torn: bool = False,
+    wait: Literal["all"] | None = None,
+) -> None:
     """Purge what is committed: with the request at hand, else at once; `kept` where an outbox has it too.
+
+    Very many tags do not join the request's own, which would make them everything.
 
     `everything` is for what nobody knows the tags of: no request joins that, and no outbox has it.
     `torn` is for a commit that was cut off: whoever waited for it may have gone, so nobody waits for the purge, and
@@ -28,13 +42,16 @@ def purge(cache: HTTPCache, tags: tuple[str, ...], *, everything: bool = False, 
     """
     if everything:
         logger.warning("a statement changed rows of which nobody knows the tags: everything is purged")
-    if purge_with_request(*tags, cache=cache) and not everything:
+    joins = len(tags) <= _MOST_JOINING and purge_with_request(*tags, cache=cache, wait=wait)
+    if joins and not everything:
         return
     try:
         if torn and _on_a_loop() and cache.running:
             cache.invalidate_soon(*tags, everything=everything)
         else:
-            _at_once(cache, tags, everything=everything)
+            _at_once(cache, tags, everything=everything, wait=wait)
+    except ReplicasUnknown as error:
+        logger.warning("%s", error)
     except TimeoutError:
         logger.warning("a purge of %d tag(s) after a commit takes long; it goes on", len(tags))
     except PurgeNotDelivered as error:
@@ -47,17 +64,19 @@ def _instead(queued: bool) -> str:  # noqa: FBT001
     return "queued: the log is out of reach" if queued else "left to the outbox: the log is out of reach"
 
 
-def _at_once(cache: HTTPCache, tags: tuple[str, ...], *, everything: bool = False) -> None:
+def _at_once(
+    cache: HTTPCache, tags: tuple[str, ...], *, everything: bool = False, wait: Literal["all"] | None = None
+) -> None:
     """In the place of an `await` in SQLAlchemy's greenlets; else by waiting, but never for the loop that waits."""
     how = {"everything": True} if everything else {}
     if in_greenlet():
-        await_only(cache.clear() if everything else cache.invalidate(*tags))
+        await_only(cache.clear(wait=wait) if everything else cache.invalidate(*tags, wait=wait))
     elif not _on_a_loop():
-        cache.invalidate_sync(*tags, **how)
+        cache.invalidate_sync(*tags, **how, wait=wait)
     elif cache.running:
         cache.invalidate_soon(*tags, **how)
     else:
-        _aside(lambda: cache.invalidate_sync(*tags, **how))
+        _aside(lambda: cache.invalidate_sync(*tags, **how, wait=wait))
 
 
 def _on_a_loop() -> bool:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import ClauseElement, Connection, Delete, inspect
-from sqlalchemy.orm import InstanceState, Mapper, PassiveFlag, Session, object_session
-from sqlalchemy.orm.attributes import get_history
+from sqlalchemy import ClauseElement, Connection, Delete, Table, inspect
+from sqlalchemy.orm import InstanceState, Mapper, Session, object_session
 
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, connection_of, reading
+from fastapi_cacheinval.contrib.sqlalchemy.relating import Related, related
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, is_plain, removes_rows
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import when_planned
 from fastapi_cacheinval.contrib.sqlalchemy.statements import extra_tables, writes
 
 __all__ = ["Flushes"]
@@ -33,6 +34,7 @@ class _Flush:
     )
     again: dict[Connection, Places] = field(default_factory=dict[Connection, Places])
     written: list[tuple[Connection, Any]] = field(default_factory=list[tuple[Connection, Any]])
+    related: list[Related] = field(default_factory=list[Related])
     connections: dict[Connection, None] = field(default_factory=dict[Connection, None])
 
     def later(self, connection: Connection) -> Places:
@@ -65,29 +67,39 @@ class Flushes:
 
     # -- before it ------------------------------------------------------------------------------
 
-    def before_flush(self, session: Session, *_: object) -> None:
-        """Read what is known to change, many rows at a time."""
+    def before_flush(self, session: Session, context: Any, _: object) -> None:
+        """Wait for the flush's plan."""
         flush = self._running[session] = _Flush()
-        changed = [target for target in session.dirty if session.is_modified(target)]
-        written = [target for target in changed if session.is_modified(target, include_collections=False)]
-        self._read(session, flush, written, gone=False)
-        self._read(session, flush, session.deleted, gone=True)
-        known = {id(target) for target in written}
-        self._read_beside(session, flush, [target for target in changed if id(target) not in known])
-        self._relate(session, flush, [*changed, *session.new])
+        when_planned(context, lambda gone, kept: self._planned(session, flush, gone, kept))
 
-    def _relate(self, session: Session, flush: _Flush, changed: Iterable[Any]) -> None:
-        """What association rows are written for: both sides of them."""
-        related_ones: list[Any] = []
-        for target in changed:
-            for relationship in _state(target).mapper.relationships:
-                if relationship.secondary is None or relationship.viewonly:
-                    continue
-                history = get_history(target, relationship.key, PassiveFlag.PASSIVE_NO_INITIALIZE)
-                related = [each for each in (*history.added, *history.deleted) if each is not None]
-                # New ones are written, and looked at then.
-                related_ones += (target, *related) if related else ()
-        self._read_beside(session, flush, related_ones)
+    def _planned(self, session: Session, flush: _Flush, gone: list[Any], kept: list[Any]) -> None:
+        """Read what is known to change, many rows at a time."""
+        there = [target for target in kept if _state(target).key is not None]
+        written = [target for target in there if session.is_modified(target, include_collections=False)]
+        self._read(session, flush, written, gone=False)
+        self._read(session, flush, gone, gone=True)
+        known = {id(target) for target in written}
+        others = [target for target in there if id(target) not in known]
+        self._read_beside(session, flush, [one for one in others if self._may_be_written(session, one)])
+        self._relate(session, flush, kept)
+
+    def _may_be_written(self, session: Session, target: Any) -> bool:
+        """Whether a row changes by a collection, or by an UPDATE of which no event tells."""
+        return session.is_modified(target) or _state(target).mapper in self._book.updated_later
+
+    def _relate(self, session: Session, flush: _Flush, kept: Iterable[Any]) -> None:
+        """What association rows are written for: both sides of them, and what is mapped to them or goes with them."""
+        both_sides: list[Any] = []
+        for change in related(self._book.links, kept):
+            both_sides += (*change.targets, *change.added, *change.deleted)
+            if self._book.carries(change.link.secondary):
+                flush.related.append(change)
+                connection = connection_of(session, change.link.other)
+                with reading(connection, self._book) as reader:
+                    rows, table = change.ending(reader), cast("Table", change.link.secondary)
+                    self.along(session, reader, table, rows, flush.later(connection))
+        # New ones are written, and looked at then.
+        self._read_beside(session, flush, both_sides)
 
     def _read_beside(self, session: Session, flush: _Flush, targets: Iterable[Any]) -> None:
         """Read the tags of rows that may not be written themselves, now and after the flush; nobody waits for them."""
@@ -144,7 +156,7 @@ class Flushes:
         self,
         session: Session,
         reader: Reader,
-        mapper: Mapper[Any],
+        kind: Mapper[Any] | Table,
         identities: list[Identity],
         again: Places,
     ) -> None:
@@ -152,10 +164,11 @@ class Flushes:
         fallen: dict[Mapper[Any], list[Identity]] = {}
         stays: dict[Mapper[Any], list[Identity]] = {}
         beside: dict[Mapper[Any], list[Identity]] = {}
-        for other, identity, goes in list(reader.fallen(mapper, identities)):
+        for other, identity, goes in list(reader.fallen(kind, identities)):
             place = beside if goes is None else fallen if goes else stays
             place.setdefault(other, []).append(identity)
-        for other, these in ((mapper, identities), *fallen.items()):
+        own = {kind: identities} if isinstance(kind, Mapper) else {}
+        for other, these in (*own.items(), *fallen.items()):
             for neighbour, identity in [*reader.neighbours(other, these), *reader.beside(other, these)]:
                 beside.setdefault(neighbour, []).append(identity)
         for other, these in (*stays.items(), *beside.items()):
@@ -190,7 +203,7 @@ class Flushes:
                     self._ledger.add(session, self._book.any_row(written, "a write inside the value of an attribute"))
 
     def before_write(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
-        """A row that only the flush itself knows of: an orphan, a child whose parent has changed."""
+        """A row that only the flush itself knows of: a child whose parent has changed."""
         session = object_session(target)
         flush = None if session is None else self._running.get(session)
         if flush is not None and self._book.tagged(mapper):
@@ -198,21 +211,18 @@ class Flushes:
             flush.connections[connection] = None
         # It is called for what was only touched, too.
         if session is not None and session.is_modified(target, include_collections=False):
-            self.besides(session, mapper, _state(target).dict.values())
-            self._before(connection, target, gone=False)
+            state = _state(target)
+            self.besides(session, mapper, state.dict.values())
+            identity = _identity(state)
+            if flush is not None and identity is not None:
+                self._read_of(session, connection, flush, state.mapper, [identity], gone=False)
 
     def before_delete(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
-        """The same for one that goes."""
-        self._before(connection, target, gone=True)
-
-    def _before(self, connection: Connection, target: Any, *, gone: bool) -> None:
-        session, state = object_session(target), _state(target)
+        """A row that goes: what that changes has been read."""
+        session = object_session(target)
         flush = None if session is None else self._running.get(session)
-        identity = _identity(state)
-        if flush is not None and gone:
+        if flush is not None and self._book.concerns(mapper):
             flush.connections[connection] = None
-        if session is not None and flush is not None and identity is not None:
-            self._read_of(session, connection, flush, state.mapper, [identity], gone=gone)
 
     def after_write(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
         """A row is inserted or updated; its tags are known when the flush is over."""
@@ -244,6 +254,10 @@ class Flushes:
                 flush.later(connection).add((state.mapper, identity))
             else:
                 self._ledger.add(session, rules.rendered(state.dict))
+        for change in flush.related:
+            connection = connection_of(session, change.link.other)
+            with reading(connection, self._book) as reader:
+                flush.later(connection).update(reader.mapped(change.link.secondary, change.made(reader)))
         for connection, places in flush.again.items():
             self.read_again(session, places, connection)
         for connection in flush.connections:

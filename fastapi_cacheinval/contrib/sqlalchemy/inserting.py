@@ -20,6 +20,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.running import (
 )
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of, keys
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import (
+    insert_for_keys,
     restore_key,
     restore_number,
     returned_by_default,
@@ -76,6 +77,11 @@ class Inserts:
         table: Any = target_of(dml)
         own = key_columns(mapper, table)
         bulk = is_bulk(state, dml)
+        if bulk and len(mapper.tables) > 1 and not dml._returning:  # noqa: SLF001
+            result, rows = insert_for_keys(state)
+            found = [each for each in (key_of_row(row, mapper) for row in rows) if each is not None]
+            self._read(state, dml, mapper, found if len(found) == len(rows) else None, where_of(result))
+            return result
         # SQLAlchemy writes all of the class's tables in its bulk INSERT, and the base's key comes first.
         columns = list(mapper.primary_key) if bulk else own
         if columns is None:

@@ -72,9 +72,10 @@ class Older:
         return_defaults: bool = False,  # noqa: FBT001, FBT002  # as SQLAlchemy has it
         render_nulls: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
-        """The mappings get the keys that the database gives them."""
+        """The mappings get the keys that the database gives them if the app asks for that; else copies get them."""
         of: Mapper[Any] = inspect(mapper).mapper
-        rows, whole = list(mappings), self._book.whole(of)
+        rows = list(mappings) if return_defaults else [dict(each) for each in mappings]
+        whole = self._book.whole(of)
         asked = return_defaults or (self._book.tagged(of) and not whole)
         self._watch.flushes.besides(session, of, [value for row in rows for value in row.values()])
         with self._settled(session, [of]):
@@ -132,10 +133,11 @@ class Older:
         update_changed_only: bool = True,  # noqa: FBT001, FBT002
         preserve_order: bool = True,  # noqa: FBT001, FBT002
     ) -> None:
-        """New objects get the keys that the database gives them."""
+        """New objects get the keys that the database gives them, and lose them again if the app has not asked."""
         targets = list(objects)
         states: list[Any] = [inspect(each) for each in targets]
         tagged = any(self._book.tagged(state.mapper) for state in states)
+        unasked = [(state, set(state.dict)) for state in states if state.key is None and not return_defaults]
         there: Places = {(state.mapper, tuple(state.identity)) for state in states if state.identity is not None}
         for state in states:
             self._watch.flushes.besides(session, state.mapper, state.dict.values())
@@ -148,3 +150,8 @@ class Older:
                 if self._book.tagged(state.mapper)
             }
             self._read(session, there | written)
+        for state, names in unasked:
+            # A second call is to insert them once more, as it does without us.
+            state.key = None
+            for name in set(state.dict) - names:
+                del state.dict[name]

@@ -11,12 +11,13 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
-from sqlalchemy import Connection, event, inspect, select
+from sqlalchemy import Connection, Table, event, inspect, select
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
 from fastapi_cacheinval.contrib.sqlalchemy.schema import (
     Identity,
+    Link,
     among,
     is_plain,
     key_columns,
@@ -149,36 +150,60 @@ class Reader:
                         yield link.other, found
 
     def fallen(
-        self, mapper: Mapper[Any], identities: Iterable[Identity]
+        self, kind: Mapper[Any] | Table, identities: Iterable[Identity]
     ) -> Iterator[tuple[Mapper[Any], Identity, bool | None]]:
-        """The rows that change when these are deleted.
+        """The rows that change when these rows of a class, or of a table, are deleted.
 
-        True for those that the database deletes, False for those that it changes, None for those that it only unlinks.
+        True for those that are deleted as well, False for those that the database changes, None for those that it only
+        unlinks.
         """
         seen: set[tuple[Any, Identity]] = set()
-        ahead: list[tuple[Any, list[Identity]]] = [(mapper, list(identities))]
+        ahead: list[tuple[Any, list[Identity]]] = [(kind, list(identities))]
         while ahead:
             of, these = ahead.pop()
-            for each in of.self_and_descendants if isinstance(of, Mapper) else (of,):
-                for dependent in self._book.dependents(each):
-                    kind = dependent.kind
-                    found = [one for part in _parts(these) for one in self.identities(dependent.rows(each, part))]
-                    fresh = [one for one in dict.fromkeys(found) if (kind, one) not in seen]
-                    seen.update((kind, one) for one in fresh)
-                    if isinstance(kind, Mapper):
-                        yield from ((kind, one, dependent.goes) for one in fresh)
-                    else:
-                        yield from ((other, one, None) for other, one in self._related(kind, fresh))
-                    if dependent.goes and fresh:
-                        ahead.append((kind, fresh))
+            is_table = isinstance(of, Table)
+            if is_table:
+                yield from self._related(of, these)
+            for other, goes, found in self._after(of, these):
+                fresh = [one for one in dict.fromkeys(found) if (other, one) not in seen]
+                seen.update((other, one) for one in fresh)
+                is_class = isinstance(other, Mapper)
+                if is_class:
+                    yield from ((other, one, goes) for one in fresh)
+                elif not goes:
+                    yield from self._related(other, fresh)
+                if goes and fresh:
+                    ahead.append((other, fresh))
 
-    def _related(self, table: Any, these: list[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
-        """The rows on both sides of rows of an association table."""
-        whole: Any = table
+    def _after(self, of: Mapper[Any] | Table, these: list[Identity]) -> Iterator[tuple[Any, bool, list[Identity]]]:
+        """What goes or changes next: by the foreign keys of others, and the association rows that go with their row."""
+        for each in of.self_and_descendants if isinstance(of, Mapper) else (of,):
+            for dependent in self._book.dependents(each):
+                found = [one for part in _parts(these) for one in self.identities(dependent.rows(each, part))]
+                yield dependent.kind, dependent.goes, found
+        for link in self._book.carried(of) if isinstance(of, Mapper) else ():
+            yield link.secondary, True, self.links(link, these)
+
+    def links(self, link: Link, these: Iterable[Identity], others: list[Identity] | None = None) -> list[Identity]:
+        """The keys of the association rows of these, or of those alone that relate them to `others`."""
+        further = [None] if others is None else list(_parts(others))
+        queries = [link.rows(part, each) for part in _parts(these) for each in further]
+        return [one for query in queries for one in self.identities(query)]
+
+    def mapped(self, table: Any, these: list[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
+        """The rows of classes with tags that are these rows of a table."""
+        for side in self._book.on(table):
+            for part in _parts(these):
+                yield from ((side.other, one) for one in self.identities(side.rows(part)))
+
+    def _related(self, table: Any, these: list[Identity]) -> Iterator[tuple[Mapper[Any], Identity, bool | None]]:
+        """The rows of classes that are these rows of a table, and those on both sides of them."""
+        yield from ((other, one, True) for other, one in self.mapped(table, these))
         for link in self._book.links:
             if link.secondary is table and self._book.tagged(link.other):
                 for part in _parts(these):
-                    yield from ((link.other, one) for one in self.identities(link.of_rows(among(whole, part))))
+                    found = self.identities(link.of_rows(among(cast("Table", table), part)))
+                    yield from ((link.other, one, None) for one in found)
 
     def beside(self, mapper: Mapper[Any], identities: Iterable[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
         """The rows of other classes that change with these: the same ones in another class, or those they link."""

@@ -9,77 +9,19 @@ from typing import Any, TypeAlias, cast
 from sqlalchemy import Table, inspect
 from sqlalchemy.orm import Mapper
 
-from fastapi_cacheinval import ConfigurationError, TagTemplate, render_value
+from fastapi_cacheinval import ConfigurationError, TagTemplate
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Dependent, Link, Side, dependents, lineage, links
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import registries
+from fastapi_cacheinval.contrib.sqlalchemy.tags import Function, Rules
 
 __all__ = ["METHOD", "RuleBook", "Rules"]
 
 METHOD = "__cache_tags__"
 
-Function: TypeAlias = Callable[[Any], Iterable[str]]
 Rule: TypeAlias = str | Function
 Tags: TypeAlias = Mapping[Any, Rule | Sequence[Rule]] | Function
 Wide: TypeAlias = Mapping[Any, str | Sequence[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The tags of one mapped class: `keys` are the attributes that the templates take; `wide` stand for any row.
-
-    `sides` are the rows of other classes that change with a row of it, whose tags are a change's tags too.
-    """
-
-    templates: tuple[TagTemplate, ...] = ()
-    functions: tuple[Function, ...] = ()
-    wide: tuple[str, ...] = ()
-    sides: tuple[Side, ...] = ()
-
-    @property
-    def looked(self) -> bool:
-        """Whether the row's values do not tell its tags: they have to be looked up."""
-        return bool(self.functions or self.sides)
-
-    @property
-    def keys(self) -> frozenset[str]:
-        return frozenset(name for template in self.templates for name in template.names)
-
-    @property
-    def any_row(self) -> tuple[str, ...] | None:
-        """The tags that stand for whatever row: the wide ones, or templates that take no values; None without such."""
-        if self.wide:
-            return self.wide
-        if self.functions or self.keys:
-            return None
-        return tuple(tag for template in self.templates if (tag := template.render({})) is not None)
-
-    def rendered(self, values: Mapping[str, Any]) -> list[str]:
-        """The tags of the templates for a row's values; of a class that has only wide ones, those."""
-        if not self.templates and not self.functions:
-            return list(self.wide)
-        return [tag for template in self.templates if (tag := template.render(values)) is not None]
-
-    def told(self, target: Any) -> list[str]:
-        """The tags of the functions for an object."""
-        return [tag for function in self.functions for tag in _checked(function, function(target))]
-
-    def __or__(self, other: Rules) -> Rules:
-        return Rules(
-            tuple(dict.fromkeys((*self.templates, *other.templates))),
-            tuple(dict.fromkeys((*self.functions, *other.functions))),
-            tuple(dict.fromkeys((*self.wide, *other.wide))),
-            tuple(dict.fromkeys((*self.sides, *other.sides))),
-        )
-
-    def __bool__(self) -> bool:
-        return bool(self.templates or self.functions or self.wide or self.sides)
-
-
-def _checked(function: Function, tags: Iterable[str] | None) -> Iterable[str]:
-    if isinstance(tags, str):
-        raise ConfigurationError(f"{function!r} gives the tags of an object as an iterable of str, not {tags!r}.")
-    return () if tags is None else (render_value(tag) or "" for tag in tags)
 
 
 def _stored(mapper: Mapper[Any]) -> list[str]:
@@ -100,6 +42,8 @@ class _Mapped:
     rules: dict[Mapper[Any], Rules] = field(default_factory=dict[Mapper[Any], Rules])
     dependents: dict[Any, list[Dependent]] = field(default_factory=dict[Any, list[Dependent]])
     links: list[Link] | None = None
+    on: dict[Any, list[Side]] = field(default_factory=dict[Any, list[Side]])
+    updated_later: set[Mapper[Any]] | None = None
 
 
 class RuleBook:
@@ -187,13 +131,27 @@ class RuleBook:
 
     def _sides(self, mapper: Mapper[Any]) -> Iterator[Side]:
         for table in mapper.tables:
-            for each in self.users(table):
-                top = each.inherits is None or table not in each.inherits.tables
-                if top and each.base_mapper is not mapper.base_mapper and self._has_own(each):
-                    yield Side(cast("Table", table), each)
+            yield from (side for side in self.on(table) if side.other.base_mapper is not mapper.base_mapper)
             for link in self.links:
                 if link.secondary is table and self._has_own(link.other):
                     yield Side(cast("Table", table), link.other, link)
+
+    def on(self, table: Any) -> list[Side]:
+        """The classes with tags that the rows of a table, or parts of rows, are mapped to."""
+        found = self._mapped.on.get(table)
+        if found is None:
+            tops = [one for one in self.users(table) if one.inherits is None or table not in one.inherits.tables]
+            found = self._mapped.on[table] = [Side(cast("Table", table), one) for one in tops if self._has_own(one)]
+        return found
+
+    def carried(self, mapper: Mapper[Any]) -> list[Link]:
+        """The links of a class whose association rows matter besides their sides."""
+        own = [link for link in self.links if link.mapper in lineage(mapper)]
+        return [link for link in own if self.carries(link.secondary)]
+
+    def carries(self, table: Any) -> bool:
+        """Whether the end of a row of a table may change tags of classes that are mapped to it, or that go along."""
+        return isinstance(table, Table) and bool(self.on(table) or self.dependents(cast("Table", table)))
 
     def _has_own(self, mapper: Mapper[Any]) -> bool:
         return any(self.own(each) for each in mapper.self_and_descendants)
@@ -213,6 +171,15 @@ class RuleBook:
         if mapped.links is None:
             mapped.links = list(links(self.mappers))
         return mapped.links
+
+    @property
+    def updated_later(self) -> set[Mapper[Any]]:
+        """The classes whose rows a relationship with `post_update` writes once they are written."""
+        mapped = self._mapped
+        if mapped.updated_later is None:
+            every = [each for mapper in self.mappers for each in mapper.relationships if each.post_update]
+            mapped.updated_later = {one for each in every for one in lineage(each.mapper)}
+        return mapped.updated_later
 
     def dependents(self, kind: Mapper[Any] | Table) -> list[Dependent]:
         """What the database changes when rows of a class or of a table go, where that may matter to tags."""
@@ -266,6 +233,8 @@ class RuleBook:
                 if removes:
                     for other in self.along(mapper):
                         yield from other.self_and_descendants
+            if removes:
+                yield from self.along(table)
             for link in self.links:
                 if link.secondary is table:
                     yield from link.other.self_and_descendants
@@ -285,18 +254,20 @@ class RuleBook:
                 tags.update(dict.fromkeys(wide))
         return tuple(tags)
 
-    def along(self, mapper: Mapper[Any]) -> list[Mapper[Any]]:
+    def along(self, kind: Mapper[Any] | Table) -> list[Mapper[Any]]:
         """The classes whose rows may go or change along with a row that goes: by its links, or by foreign keys."""
         seen: dict[Mapper[Any], None] = {}
-        gone: set[Any] = {mapper}
-        ahead: list[Mapper[Any] | Table] = [mapper]
+        gone: set[Any] = {kind}
+        ahead: list[Mapper[Any] | Table] = [kind]
         while ahead:
             one = ahead.pop()
+            kinds: list[Mapper[Any] | Table] = [one]
             if isinstance(one, Mapper):
                 seen.update((link.other, None) for link in self.links if link.mapper in lineage(one))
+                kinds = [*one.self_and_descendants, *(cast("Table", link.secondary) for link in self.carried(one))]
             else:
                 seen.update((link.other, None) for link in self.links if link.secondary is one)
-            kinds: Iterable[Mapper[Any] | Table] = one.self_and_descendants if isinstance(one, Mapper) else (one,)
+            seen.update((side.other, None) for each in kinds if isinstance(each, Table) for side in self.on(each))
             for other in (other for each in kinds for other in self.dependents(each)):
                 if isinstance(other.kind, Mapper):
                     seen[other.kind] = None

@@ -141,6 +141,18 @@ class Link:
         here = select(1).where(self.join, among(self.mapper, identities)).correlate(self.secondary)
         return self.of_rows(here.exists())
 
+    def rows(self, identities: list[Identity], others: list[Identity] | None = None) -> Any:
+        """The keys of the association rows of these, of those alone that relate them to `others` where these are given.
+
+        The association table is a `Table`.
+        """
+        here = select(1).where(self.join, among(self.mapper, identities)).correlate(self.secondary)
+        query = select(*row_key(self.secondary)).where(here.exists())
+        if others is not None:
+            there = select(1).where(self.other_join, among(self.other, others)).correlate(self.secondary)
+            query = query.where(there.exists())
+        return query
+
     def of_rows(self, where: ColumnElement[bool] | None) -> Any:
         """The keys of the other side's rows that rows of the association table name."""
         query = select(*keys(self.other)).join(self.secondary, self.other_join).distinct()

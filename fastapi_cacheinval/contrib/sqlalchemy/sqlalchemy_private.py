@@ -6,16 +6,18 @@ What is private in statements and results is read where it is needed, as SQLAlch
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import Any, cast
+from weakref import ref
 
 import sqlalchemy
 from sqlalchemy import Connection, Result
 from sqlalchemy.engine import ChunkedIteratorResult, CursorResult
 from sqlalchemy.engine import cursor as _cursor
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
 __all__ = [
     "FLUSHES_BEFORE_TABLES",
@@ -23,6 +25,7 @@ __all__ = [
     "as_flushing",
     "autoflush",
     "hide_rows",
+    "insert_for_keys",
     "is_set_to_autocommit",
     "no_rows",
     "prebuffer",
@@ -30,6 +33,7 @@ __all__ = [
     "restore_key",
     "restore_number",
     "returned_by_default",
+    "when_planned",
 ]
 
 # From 2.1 on a session flushes before statements on tables, too.
@@ -79,10 +83,55 @@ def autoflush(session: Session) -> None:
     any_session._autoflush()  # noqa: SLF001
 
 
+def when_planned(flush: Any, tell: Callable[[list[Any], list[Any]], None]) -> None:
+    """Call `tell` once a flush knows every object that it deletes, and every one that it may insert or update.
+
+    `flush` is what `before_flush` is given. Orphans, and what goes with them, are found after that event, and before
+    the flush sends its first statement.
+    """
+    kind: Any = flush.__class__
+    own: dict[str, Any] = {**vars(flush)}
+    of_another: Any = own.get("_generate_actions")
+    # No cycle: what the flush has loaded must not outlive it.
+    itself: Any = ref(flush)
+
+    def plan_and_tell() -> Any:
+        actions: Any = (of_another or partial(kind._generate_actions, itself()))()  # noqa: SLF001
+        tell(*_planned(itself()))
+        return actions
+
+    flush._generate_actions = plan_and_tell  # noqa: SLF001
+
+
+def _planned(flush: Any) -> tuple[list[Any], list[Any]]:
+    gone: list[Any] = []
+    kept: list[Any] = []
+    for state, (deletes, is_only_listed) in flush.states.items():
+        target = state.obj()
+        if target is not None and not is_only_listed:
+            (gone if deletes else kept).append(target)
+    return gone, kept
+
+
 def is_set_to_autocommit(connection: Connection) -> bool:
     """Whether the isolation level of a connection, or of its engine, is `AUTOCOMMIT`."""
     asked: Any = connection
     return bool(asked._is_autocommit_isolation())  # noqa: SLF001
+
+
+def insert_for_keys(state: ORMExecuteState) -> tuple[Result[Any], list[dict[str, Any]]]:
+    """Run a bulk INSERT into the several tables of a class: its result, and the rows with their keys.
+
+    SQLAlchemy asks for the keys itself, by which the further tables refer to the first, and writes them into the rows
+    that it works on. These are copies, as they are without this.
+    """
+    given: Any = state.parameters
+    several = isinstance(given, list)
+    rows: list[dict[str, Any]] = [dict(each) for each in (cast("Any", given) if several else [given])]
+    state.parameters = rows if several else rows[0]
+    name = "_sa_orm_insert_options"
+    options: Any = state.execution_options[name] + {"_return_defaults": True}
+    return state.invoke_statement(execution_options={name: options}), rows
 
 
 def no_rows() -> Result[Any]:

@@ -9,13 +9,12 @@ from typing import Any, cast
 
 from fastapi_cacheinval.contrib.sqs.messages import Message, PoisonMessage
 from fastapi_cacheinval.sources import Change
-from fastapi_cacheinval.sources.changes import read_by
+from fastapi_cacheinval.sources.changes import causes_in, read_by
 
 __all__ = ["TagsOf", "causes_of", "read"]
 
-TagsOf = Callable[[Message], Iterable[str]]
+TagsOf = Callable[[Message], Iterable[str] | Change | None]
 
-_TRACE = ("traceparent", "tracestate")
 _ROOT = re.compile(r"1-([0-9a-f]{8})-([0-9a-f]{24})")
 _PARENT = re.compile(r"[0-9a-f]{16}")
 
@@ -30,12 +29,7 @@ def read(message: Message, tags_of: TagsOf | None, *, soft: bool) -> Change:
     causes = causes_of(message)
     if tags_of is None:
         return _read_json(message.json(), soft=soft, causes=causes)
-    return read_by(lambda message: _listed(tags_of(message)), message, soft=soft, causes=causes)
-
-
-def _listed(named: object) -> object:
-    # One tag by itself is meant as one tag, not as its letters; a function without a return is a mistake.
-    return [named] if isinstance(named, str) or named is None else named
+    return read_by(tags_of, message, soft=soft, causes=causes)
 
 
 def _read_json(content: object, *, soft: bool, causes: Iterable[Mapping[str, str]]) -> Change:
@@ -57,14 +51,11 @@ def _flag(fields: Mapping[str, Any], name: str, *, default: bool) -> bool:
     return value
 
 
-def causes_of(message: Message) -> tuple[dict[str, str], ...]:
+def causes_of(message: Message) -> tuple[Mapping[str, str], ...]:
     """The W3C Trace Context that a message carries in its attributes, else that of its X-Ray header."""
-    known = {name.lower(): value for name, value in message.message_attributes.items()}
-    fields = {name: value for name in _TRACE if isinstance(value := known.get(name), str)}
-    if "traceparent" in fields:
-        return (fields,)
     parent = _of_xray(message.attributes.get("AWSTraceHeader", ""))
-    return ({"traceparent": parent},) if parent else ()
+    texts = ((name, value) for name, value in message.message_attributes.items() if isinstance(value, str))
+    return causes_in(texts) or (({"traceparent": parent},) if parent else ())
 
 
 def _of_xray(header: str) -> str:

@@ -25,6 +25,7 @@ from fastapi_cacheinval.contrib.sqs.queues import (
 )
 from fastapi_cacheinval.contrib.sqs.reading import TagsOf, read
 from fastapi_cacheinval.sources import DROP, KEEP, Change, OnUnreadable, Outcome, Source, Then
+from fastapi_cacheinval.sources.attached import FIRST_PAUSE
 from fastapi_cacheinval.sources.handlers import Decision, on_unreadable_of
 from fastapi_cacheinval.sources.waiting import done_within, ended, last_word
 
@@ -38,7 +39,6 @@ _IDLE = 1.0
 # Real seconds for what is deleted and given back at the end.
 _LAST_WORD = 2.0
 _TRIES_TO_DELETE = 4
-_FIRST_PAUSE = 0.1
 
 
 class SQSSource(Source):
@@ -198,7 +198,7 @@ class SQSSource(Source):
             if not left:
                 break
             if number:
-                await self.rest(_FIRST_PAUSE * 2**number)
+                await self.rest(FIRST_PAUSE * 2**number)
             failed = await queue.delete(left)
             lost |= {receipt for receipt, again in failed.items() if not again}
             left = [receipt for receipt, again in failed.items() if again]
@@ -234,9 +234,8 @@ class SQSSource(Source):
         if outcome is Outcome.FAILED and why is not None:
             self.troubled(why)
         elif outcome is not Outcome.DONE:
-            self.count(refused=1)
             fate = "deletes" if outcome.over else "leaves"
-            logger.warning("%s cannot read message %s and %s it: %s", self.name, message.id, fate, why)
+            self.refuse(f"{self.name} cannot read message {message.id} and {fate} it: {why}")
         return Verdict(outcome, backoff(message.receive_count), why)
 
     def _read(self, message: Message) -> Change:

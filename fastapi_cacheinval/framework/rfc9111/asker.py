@@ -28,9 +28,14 @@ class HeaderAsker:
         self._engine = resource.exchange.app_context.engine
 
     @property
+    def entered(self) -> float:
+        """When the request came, on the cache's clock."""
+        return self._exchange.stamp.began
+
+    @property
     def deadline(self) -> float:
         """Until when the request may wait, on the cache's clock."""
-        return self._exchange.stamp.began + self._engine.settings.collapse_timeout
+        return self.entered + self._engine.settings.collapse_timeout
 
     def find(self) -> tuple[StoredResponse | None, bytes, bool]:
         """What is stored for the request, a part of it included, the key of its forward, and if only `Vary` missed."""
@@ -56,7 +61,7 @@ class HeaderAsker:
         """What a stored response is good for, by its own fields and by what the request asks."""
         now = self._engine.now()
         kept = stored if isinstance(stored, SharedResponse) else None
-        stale_from = None if kept is None else self._engine.stale_from(kept, now)
+        stale_from = None if kept is None else self._engine.stale_from(kept, now, self.entered)
         return answers(self._asked, kept, stale_from, now)
 
     @property

@@ -10,7 +10,6 @@ from fastapi_cacheinval.core.keys import cache_key, encode, sent_host, sent_path
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.building import Received
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
-from fastapi_cacheinval.framework.app_context import headers_place
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, values
 from fastapi_cacheinval.grammar.no_vary_search import (
@@ -78,10 +77,10 @@ class Resource:
         # The app may see how the host was spelled, whatever it is.
         sent = (sent_path(scope.get("raw_path"), self._query), *sent_host(values(scope["headers"], b"host")))
         # A framework has a root path of its own, a mount or a layer outside has written its own here.
-        place = headers_place(str(scope.get("root_path", "")))
+        place = app_context.headers_place(scope)
         # The whole path: an app of another kind may answer by more than what is below the root path.
         self._parts = app_context.key_parts("headers", origin, root_path, scope["path"])._replace(
-            sent=encode((place[1], *sent)), local=app_context.local_part(place)
+            sent=encode((*place[1:], *sent)), local=app_context.headers_local_part(place)
         )
         self.split = bool(self._query)
         self.key = self._key(b"headers", self._query)

@@ -71,6 +71,14 @@ class Fake:
                 return Response(b"{", headers={"Content-Length": "1000"})
             case "long":
                 return StreamingResponse(self.long(request), headers={"Content-Length": "10000000"})
+            case "empty":
+                return JSONResponse({})
+            case "text":
+                return JSONResponse({"msg": "an error occurred"})
+            case "some":
+                said = json.loads(bytes(self.answer(request, await request.body()).body))
+                del self.purged[-1]
+                return JSONResponse(dict(list(said.items())[: len(said) // 2]))
             case "html":
                 return HTMLResponse("<h1>Welcome to this network</h1>")
             case "redirect":

@@ -157,7 +157,6 @@ def test_what_is_no_change_of_data_is_ignored(value: Any, topic: str) -> None:
 POISON: dict[str, tuple[Any, Any]] = {
     "no JSON": (b"{", None),
     "no text": (b"\xff", None),
-    "a key that is no JSON": (event("c", None, NEW), b"{"),
     "a list": ([1], None),
     "a number": (1, None),
     "no new row": (event("u", OLD, None), None),
@@ -247,6 +246,23 @@ _names = st.sampled_from(
         "__source_table",
         "event_count",
         "data_collections",
+        "specversion",
+        "data",
+        "data_base64",
+        "iodebeziumop",
+        "iodebeziumtable",
+        "connector",
+        "collection",
+        "fields",
+        "field",
+        "name",
+        "parameters",
+        "scale",
+        "value",
+        "$oid",
+        "$date",
+        "$binary",
+        "__dbz__physicalTableIdentifier",
     ]
 )
 _leaves = st.one_of(
@@ -255,7 +271,32 @@ _leaves = st.one_of(
     st.integers(),
     st.floats(),
     st.text(),
-    st.sampled_from(["u", "d", "t", "c", "r", "m", "BEGIN", "END", "products", "orders", "public", "true"]),
+    st.sampled_from(
+        [
+            "u",
+            "d",
+            "t",
+            "c",
+            "r",
+            "m",
+            "BEGIN",
+            "END",
+            "products",
+            "orders",
+            "public",
+            "true",
+            "1.0",
+            "mongodb",
+            "struct",
+            "bytes",
+            "Kg==",
+            "{}",
+            "io.debezium.time.Date",
+            "io.debezium.data.Bits",
+            "org.apache.kafka.connect.data.Decimal",
+            "io.debezium.data.Json",
+        ]
+    ),
 )
 _values = st.recursive(
     _leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_names, inner, max_size=8), max_leaves=20
@@ -265,11 +306,39 @@ _bytes = st.one_of(
 )
 
 
-@given(key=_bytes, value=_bytes, topic=st.sampled_from([TOPIC, "shop.public.orders", "", ".", "x"]))
-def test_whatever_comes_is_tags_or_nothing_or_unreadable(key: bytes | None, value: bytes | None, topic: str) -> None:
+_headers = st.lists(
+    st.tuples(
+        st.sampled_from(["ce_specversion", "ce_iodebeziumop", "content-type"]), st.none() | st.binary(max_size=5)
+    ),
+    max_size=2,
+)
+_rows_of_any = st.dictionaries(_names, _values, max_size=8)
+_schemas = st.fixed_dictionaries({"type": st.sampled_from(["struct", "bytes", "array"])}, optional={"fields": st.lists(_rows_of_any, max_size=3) | _values, "name": _leaves, "parameters": _values})  # fmt: skip
+_envelopes = st.fixed_dictionaries(
+    {"op": st.sampled_from("crudtm"), "source": _rows_of_any.map(lambda row: {**row, "connector": "mongodb"})},
+    optional={"before": _values, "after": _values},
+)
+_events = st.one_of(
+    _bytes,
+    st.fixed_dictionaries({"schema": _schemas, "payload": _values | _envelopes}).map(
+        lambda value: json.dumps(value).encode("utf-8", "surrogatepass")
+    ),
+    st.builds(
+        lambda row: json.dumps({**row, "specversion": "1.0", "id": "1", "source": "/x", "type": "y"}).encode(
+            "utf-8", "surrogatepass"
+        ),
+        _rows_of_any,
+    ),
+)
+
+
+@given(key=_events, value=_events, headers=_headers, topic=st.sampled_from([TOPIC, "shop.public.orders", "", ".", "x"]))
+def test_whatever_comes_is_tags_or_nothing_or_unreadable(
+    key: bytes | None, value: bytes | None, headers: Any, topic: str
+) -> None:
     """No other error for any bytes, and no tag that is empty or no text."""
     try:
-        found = debezium(TABLES)(Record(topic, 0, 0, key, value))
+        found = debezium(TABLES)(Record(topic, 0, 0, key, value, tuple(headers)))
     except PoisonRecord:
         return
     assert found is None or all(isinstance(tag, str) and tag for tag in found)

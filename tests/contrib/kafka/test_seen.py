@@ -43,7 +43,7 @@ async def test_statistics_and_metrics_tell_how_it_stands(broker: Kafka) -> None:
         gate.set()
         await done(source, 40)
         await eventually(lambda: source.state().lag == 0, "nothing behind")
-        events = recorded.values("cacheinval.source.events", "cacheinval.source", "event")
+        events = recorded.values("cacheinval.source.events", "cacheinval.source", "cacheinval.event")
         assert events["orders", "received"] == events["orders", "done"] == 40
         assert events["orders", "refused"] == events["orders", "failed"] == 0
     assert not source.state().running

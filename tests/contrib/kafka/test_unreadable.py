@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastapi_cacheinval import HTTPCache
-from fastapi_cacheinval.contrib.kafka import KafkaSource, PoisonRecord, Record
+from fastapi_cacheinval.contrib.kafka import KafkaSource, PoisonRecord, Record, debezium
 from fastapi_cacheinval.sources import DROP, KEEP, Change, Unread, UnreadableEvent
 from tests.contrib.kafka.broker import Kafka
 from tests.contrib.kafka.sources import committed, consumed, done, heard, joined
@@ -26,7 +26,7 @@ POISON: dict[str, bytes | None] = {
     "no JSON": b"\xff\xfe",
     "none at all": None,
     "another shape": b'{"labels": []}',
-    "a text for a list": b'{"tags": "secret"}',
+    "an empty text": b'{"tags": ""}',
     "a number": b'{"tags": 5}',
     "numbers": b'{"tags": [1]}',
     "an empty tag": b'{"tags": ["secret", ""]}',
@@ -182,3 +182,28 @@ async def test_an_error_of_ours_says_what_is_wrong(broker: Kafka, caplog: pytest
     assert "The shape is not known." in caplog.text
     assert "ValueError" in caplog.text
     assert "a secret" not in caplog.text
+
+
+@pytest.mark.parametrize("answer", [DROP, None, Change(("wide",))])
+async def test_what_can_be_read_of_a_record_is_purged_whatever_becomes_of_the_rest(broker: Kafka, answer: Any) -> None:
+    """One column that is a list refuses its own template: the tags of the others are purged first, the record is refused."""
+    cache = HTTPCache()
+    receipts = heard(cache)
+    tags = debezium({"changes": ["product:{id}", "label:{labels}"]})
+    given: dict[str, Any] = {} if answer is None else {"on_unreadable": lambda record, error: answer}
+    async with consumed(broker, cache, tags=tags, soft=True, wide=["all"], **given) as source:
+        broker.send('{"id": 42, "labels": ["new"]}')
+        await eventually(lambda: source.state().refused == 1, "the refusal")
+        await committed(broker, 1)
+    asked = {"Change": ["wide"], "NoneType": ["all"], "Unread": []}[type(answer).__name__]
+    assert [tag for receipt in receipts for tag in receipt.tags] == ["product:42", *asked]
+    assert receipts[0].soft
+
+
+async def test_a_flood_of_unreadable_records_is_one_line(broker: Kafka, caplog: pytest.LogCaptureFixture) -> None:
+    """With the count of the others once the source stops, at the latest after a minute."""
+    async with consumed(broker, tags=by_json, on_unreadable=DROP) as source:
+        broker.send(*["?"] * 500)
+        await eventually(lambda: source.state().refused == 500, "the refusals")
+        assert caplog.text.count("cannot read") == 1
+    assert "499 more like that" in caplog.text

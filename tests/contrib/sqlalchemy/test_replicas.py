@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from fastapi_cacheinval import HTTPCache
+from fastapi_cacheinval import ConfigurationError, HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from fastapi_cacheinval.testing import capture_invalidations
 from tests.contrib.sqlalchemy.store import TAGS, Base, Label, make_engine, tags_of
@@ -133,3 +133,31 @@ async def test_a_commit_that_is_cancelled_while_it_purges_is_queued(
 def _is_there(engine: Engine, number: int) -> bool:
     with Session(engine) as session:
         return session.get(Label, number) is not None
+
+
+@pytest.mark.parametrize("started", [True, False])
+async def test_a_commit_may_wait_until_every_replica_has_applied_it(
+    redis_server: Valkey, sessions: async_sessionmaker[AsyncSession], *, started: bool
+) -> None:
+    """`wait="all"`: with heartbeats ten seconds apart each replica is at the purge when the commit returns."""
+    caches = [HTTPCache.from_url(redis_server.url, staleness_bound=30.0, redis_timeout=5.0) for _ in range(3)]
+    writer, *readers = caches
+    collector = collect_changes(sessions, writer, TAGS, wait="all")
+    running = caches if started else readers
+    for cache in running:
+        await cache.start()
+    try:
+        await eventually(lambda: all(cache.statistics().connected for cache in running), "leases")
+        # An old term: in a young one there may be leases of the term before.
+        redis_server.execute("HSET", "{cacheinval}:state", "opened", 1)
+        for number in range(1, 6):
+            with capture_invalidations(writer) as receipts:
+                await write(sessions, number)
+            assert receipts[0].replicas == len(running)
+            assert {cache.statistics().applied for cache in running} == {receipts[0].seq}
+    finally:
+        for cache in running:
+            await cache.stop()
+        collector.stop()
+    with pytest.raises(ConfigurationError, match="wait is None or"):
+        collect_changes(sessions, writer, TAGS, wait="every")  # type: ignore[arg-type]

@@ -72,7 +72,7 @@ async def test_the_metrics_and_statistics_agree(redis_server: Valkey, cloud: Clo
             cloud.send(queue, body)
         await shop.done(2)
         await eventually(lambda: shop.state.refused and not shop.state.waiting, "the third")
-        events = recorded.values("cacheinval.source.events", "cacheinval.source", "event")
+        events = recorded.values("cacheinval.source.events", "cacheinval.source", "cacheinval.event")
         assert events == {
             ("prices", "received"): shop.state.received,
             ("prices", "done"): shop.state.done,

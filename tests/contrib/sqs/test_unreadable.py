@@ -40,7 +40,7 @@ async def test_without_a_dead_letter_queue_it_is_deleted_and_passed(
         assert (shop.state.received, shop.state.done, shop.state.refused, shop.state.failures) == (2, 1, 1, 0)
         assert shop.state.connected
         assert shop.first.statistics.applied == 1
-    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert [text.split(":")[0] for text in said] == [f"sqs cannot read message {poison} and deletes it"]
     assert "item:a" not in caplog.text
     assert len(said[0]) < 250

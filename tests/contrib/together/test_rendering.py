@@ -47,9 +47,9 @@ def expected(case: Case) -> list[str]:
     return [] if case.text is None else [case.text]
 
 
-every = pytest.mark.parametrize("case", [*CASES.values(), ZONED], ids=[*CASES, "zoned"])
+every = pytest.mark.parametrize("case", [*CASES.values(), *ZONED.values()], ids=[*CASES, *ZONED])
 told = pytest.mark.parametrize(
-    "case", [pytest.param(case, id=name) for name, case in {**CASES, "zoned": ZONED}.items() if case.debezium]
+    "case", [pytest.param(case, id=name) for name, case in {**CASES, **ZONED}.items() if case.debezium]
 )
 stored = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 

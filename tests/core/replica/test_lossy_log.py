@@ -449,7 +449,7 @@ class OneRegister(Replica):
         super()._apply(line, now)
         for tag in line.tags:
             if line.soft and tag in self.cells:
-                self.cells[tag].hard = -1
+                self.cells[tag] = (-1, *self.cells[tag][1:])
 
 
 class NoFences(Replica):

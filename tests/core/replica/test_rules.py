@@ -63,6 +63,24 @@ def test_missed_lines_renew_the_lease_only_when_all_of_them_are_applied() -> Non
     assert replica.applied == 3
 
 
+def test_a_page_of_missed_lines_renews_no_lease_while_there_are_more() -> None:
+    """Its lines are obeyed, and the next page is asked for; the last one renews the lease from when it was asked for."""
+    replica = _replica()
+    assert replica.apply_reply(Missed(_TERM, (_line(1),), more=True), 10.0, 10.1) is Next.ASK
+    assert (replica.lease_until, replica.applied) == (2.0, 1)
+    assert replica.apply_reply(Missed(_TERM, (_line(2),), more=True), 10.2, 10.3) is Next.ASK
+    assert replica.apply_reply(Missed(_TERM, (_line(3),)), 10.4, 10.5) is Next.NOTHING
+    assert (replica.lease_until, replica.applied) == (12.4, 3)
+
+
+def test_a_page_counts_as_an_answer() -> None:
+    """What was asked for before it came leads to no other term."""
+    replica = _replica()
+    replica.apply_reply(Missed(_TERM, (_line(1),), more=True), 10.0, 10.5)
+    assert replica.apply_reply(Reset(Term(2, "u"), 0, "m"), 10.2, 10.6) is Next.ASK
+    assert replica.term == _TERM
+
+
 def test_a_message_never_renews_the_lease() -> None:
     """That somebody writes to the log does not say that this replica has read all of it."""
     replica = _replica()

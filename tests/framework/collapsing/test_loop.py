@@ -57,6 +57,10 @@ class Asker:
         self.behind_a_fence = self.purged = False
         self.ordered = 0
 
+    @property
+    def entered(self) -> float:
+        return NOW
+
     def find(self) -> tuple[StoredResponse | None, bytes, bool]:
         return self.found, KEY, False
 

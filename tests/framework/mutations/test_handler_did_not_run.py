@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Mount, Route
 
 from fastapi_cacheinval import CacheMiddleware, CacheTags, HTTPCache, cached, invalidates, purge_with_request
+from fastapi_cacheinval.testing import capture_invalidations
 from tests.helpers.mutations import Shop, ask, begin, get
 
 pytestmark = pytest.mark.anyio
@@ -225,6 +226,36 @@ async def test_a_security_scheme_and_a_dependency_with_an_exit_stop_the_handler_
     # Answered 405 by the router and 302 by the app's own handler.
     assert (await ask(shop.app, "PATCH", "/pages/7")).status_code == 302
     assert await _gone(shop) == set()
+
+
+@pytest.mark.parametrize("status", [200, 204, 303])
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "FOO"])
+@pytest.mark.parametrize("honour_headers", [False, True])
+async def test_a_method_that_a_page_does_not_have_purges_no_collection_whatever_a_layer_makes_of_the_405(
+    honour_headers: bool, method: str, status: int
+) -> None:
+    """An error page in place of the framework's 405 is no handler's answer. By headers RFC 9111 takes the target."""
+    app = FastAPI()
+
+    @app.get("/pages", dependencies=[cached(ttl=60)])
+    async def pages() -> None: ...
+
+    @app.get("/pages/{number}", dependencies=[cached(ttl=60)])
+    async def page(number: int) -> None: ...
+
+    @app.middleware("http")
+    async def error_page(request: Request, call_next: Any) -> Response:
+        answer: Response = await call_next(request)
+        return Response(status_code=status, headers={"location": "/error"}) if answer.status_code >= 400 else answer
+
+    asgi = CacheMiddleware(app, honour_headers=honour_headers)
+    with capture_invalidations(asgi.cache) as receipts:
+        for path in ("/pages/7", "/pages", "/pages/no-number"):
+            assert (await ask(asgi, method, path)).status_code == status
+    purged = {path for receipt in receipts for path in receipt.paths}
+    assert purged <= ({"/pages/7", "/pages", "/pages/no-number", "/error"} if honour_headers else set())
+    assert all(receipt.tags == () for receipt in receipts)
+    assert [len(receipt.paths) <= 2 for receipt in receipts] == [True] * len(receipts)
 
 
 class _Delegating(APIRoute):

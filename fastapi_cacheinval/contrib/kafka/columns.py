@@ -1,0 +1,135 @@
+"""What a column's value may stand for in a tag: known by its schema, or guessed where there is none. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from typing import Any, cast
+from uuid import UUID
+
+from fastapi_cacheinval.contrib.kafka.logical import Json, OneOf, Unreadable, decimal_of, naive
+
+__all__ = ["UNSTORED", "Guessed", "is_base64", "is_unstored", "readings"]
+
+UNSTORED = "__debezium_unavailable_value"
+
+_LIST = Unreadable("is a list or an object")
+_TEXT_OR_BYTES = Unreadable(
+    "is text that may stand for bytes or a decimal, and comes without a schema: set "
+    "value.converter.schemas.enable=true, or decimal.handling.mode=string and binary.handling.mode=hex"
+)
+_NUMBER_OR_TIME = Unreadable(
+    "is a number that may stand for a date or a time, and comes without a schema: set "
+    "value.converter.schemas.enable=true or time.precision.mode=isostring"
+)
+
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+# As SQL Server writes them, and as SQLAlchemy does where the database has no type of its own for them.
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|[0-9A-Fa-f]{32}")
+_ISO_DATE, _ISO_TIME = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d:\d\d(?:\.\d+)?"
+_ISO = re.compile(rf"(?:{_ISO_DATE}|{_ISO_TIME})Z|{_ISO_DATE}T{_ISO_TIME}(?:Z|[+-]\d\d:\d\d)")
+_OF_TIME = re.compile(
+    r"(?:^|_)(?:at|created|date|datetime|day|expires|modified|time|timestamp|ts|updated)$"
+    r"|[a-z](?:At|Date|DateTime|Day|Time|Timestamp)$"
+)
+# A `NUMERIC` of PostgreSQL has the most digits after its point; those of Oracle may be before it.
+_SCALES = range(-1_000, 16_384)
+
+
+@dataclass(frozen=True, slots=True)
+class Guessed:
+    """A column's value that came without a schema."""
+
+    value: object
+
+
+def is_unstored(value: object) -> bool:
+    """Whether it stands for a large value that was not written down again."""
+    bare = value.value if isinstance(value, Guessed) else value
+    if isinstance(bare, list):
+        return UNSTORED in cast("list[object]", bare)
+    return bare in (UNSTORED, UNSTORED.encode(), base64.b64encode(UNSTORED.encode()).decode())
+
+
+def is_base64(text: str) -> bool:
+    """Whether bytes are written just like this."""
+    return bool(text) and _BASE64.fullmatch(text) is not None and _encodes(text)
+
+
+def _encodes(text: str) -> bool:
+    return base64.b64encode(base64.b64decode(text)).decode() == text
+
+
+def readings(value: object, column: str) -> tuple[object, ...] | Unreadable:
+    """The values that a page may have been tagged with for a column's value, most often just one; or why there is none.
+
+    What databases write in another way than Python does has more than one: a UUID in upper case, say.
+    """
+    if isinstance(value, Guessed):
+        return _guessed(value.value, column)
+    match value:
+        case Unreadable():
+            return value
+        case OneOf():
+            return value.values
+        case Json():
+            return _of_json(value.text)
+        case list() | dict():
+            return _LIST
+        case str():
+            return (value, *_uuids(value))
+        case bytes() if len(value) == 16:
+            # How a UUID is kept where the database has no type of its own for it.
+            return (value, UUID(bytes=value))
+        case _:
+            return (value,)
+
+
+def _guessed(value: object, column: str) -> tuple[object, ...] | Unreadable:
+    match value:
+        case {"scale": int(scale), "value": str(digits)} if is_base64(digits) and scale in _SCALES:
+            # Nothing else that Debezium writes looks like it.
+            return (decimal_of(digits, scale),)
+        case bool():
+            return (value,)
+        case int() if _OF_TIME.search(column) or _OF_TIME.search(column.lower()):
+            return _NUMBER_OR_TIME
+        case str() if value.endswith("=") and is_base64(value):
+            return _TEXT_OR_BYTES
+        case str():
+            return (value, *_uuids(value), *_moments(value))
+        case _:
+            return readings(value, column)
+
+
+def _of_json(text: str) -> tuple[object, ...] | Unreadable:
+    try:
+        found: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return (text,)
+    return _LIST if isinstance(found, list | dict) else (found,)
+
+
+def _uuids(text: str) -> tuple[object, ...]:
+    if len(text) not in (32, 36) or _UUID.fullmatch(text) is None:
+        return ()
+    found = UUID(text)
+    return () if str(found) == text else (found,)
+
+
+def _moments(text: str) -> tuple[object, ...]:
+    """What ISO 8601 stands for: with a time zone, or of a column without one."""
+    if _ISO.fullmatch(text) is None:
+        return ()
+    try:
+        if "T" in text:
+            moment = datetime.fromisoformat(text)
+            return (moment, naive(moment))
+        if ":" in text:
+            return (time.fromisoformat(text), time.fromisoformat(text[:-1]))
+        return (date.fromisoformat(text[:-1]),)
+    except ValueError:
+        return ()

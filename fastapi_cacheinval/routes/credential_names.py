@@ -1,0 +1,78 @@
+"""The names of credentials: one table for header fields, queries, paths and cookies.
+
+A credential lets its bearer in, and can be revoked. An identity says who or what is asked about, as `user_id` and
+`email` do in a path or a query: what names it there is a part of the cache key, and that is enough. In a header field
+an identity says who asks, because proxies and gateways hand it on there.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["is_credential", "is_headers_credential"]
+
+# Each says so as a word of a name: as parts they stand in ordinary ones, such as "author", "aside" and "shopping".
+_WORDS = frozenset(
+    {
+        "accesskey", "apikey", "assertion", "auth", "authorization", "bearer", "cert", "credential", "credentials",
+        "dpop", "hmac", "jwt", "macaroon", "oauth", "otp", "pass", "passcode", "passkey", "passphrase", "passwd",
+        "password", "pin", "pincode", "psk", "pw", "pwd", "saml", "secret", "session", "sessionid", "sid", "sig",
+        "signature", "sso", "ticket", "token", "totp",
+    }
+)  # fmt: skip
+_ENDINGS = ("apikey", "passcode", "passphrase", "password", "secret", "token")
+# A key and a code say so alone, and with one of these.
+_KEYS_OF = frozenset(
+    {"access", "api", "app", "client", "license", "private", "secret", "service", "share", "subscription"}
+)
+_CODES_OF = frozenset(
+    {
+        "access", "activation", "backup", "confirmation", "entry", "invitation", "invite", "login", "mfa", "reset",
+        "recovery", "security", "share", "sms", "verification", "verify",
+    }
+)  # fmt: skip
+# A token of these says where a list goes on.
+_PLACES = frozenset({"continuation", "cursor", "next", "page", "prev", "previous", "resume", "sync"})
+# What names a credential without being one: `token_id`, `ticket_type`. The id of a session lets in.
+_OF_A_THING = frozenset({"id", "ids", "name", "type", "kind", "count", "number", "status"})
+_SESSIONS = frozenset({"session", "sid"})
+
+# Parts of the names of header fields by which proxies, gateways and apps hand on who somebody is.
+_IN_HEADERS = re.compile(
+    "token|auth|key|session|user|jwt|cookie|passw|secret|credential|signature|assertion|oidc|cf-access|"
+    "client-cert|ssl-client|principal|identity|email|login|bearer|macaroon|impersonat|certificate"
+)
+_WORDS_IN_HEADERS = frozenset({"uid"})
+# What software is asking, and whether a click did.
+_OF_SOFTWARE = frozenset({"user-agent", "sec-fetch-user"})
+_ORDINARY_WORDS = re.compile("monkey|donkey|turkey|hockey|whiskey|keyboard|keyword|keynote|keypad")
+
+
+def _words_of(name: str) -> list[str]:
+    split = re.sub("([a-z0-9])([A-Z])", r"\1-\2", name).lower().replace("_", "-").replace(".", "-")
+    words = [word for word in split.split("-") if word]
+    # `X-Code` is a code.
+    return words[1:] if len(words) > 1 and words[0] == "x" else words
+
+
+def is_credential(name: str) -> bool:
+    """Whether a parameter's name suggests that what comes there lets in, as `token`, `apiKey` and `pin` do."""
+    words = _words_of(name)
+    if not words:
+        return False
+    for word, qualifiers in (("key", _KEYS_OF), ("code", _CODES_OF)):
+        if words == [word] or (words[-1] == word and not qualifiers.isdisjoint(words)):
+            return True
+    found = {word for word in words if word in _WORDS or word.endswith(_ENDINGS)}
+    if not found or (found == {"token"} and not _PLACES.isdisjoint(words)):
+        return False
+    return words[-1] not in _OF_A_THING or not _SESSIONS.isdisjoint(found)
+
+
+def is_headers_credential(name: str) -> bool:
+    """Whether a header field's name suggests that it says who the caller is, or lets in."""
+    dashed = _ORDINARY_WORDS.sub("", name.lower().replace("_", "-"))
+    if dashed in _OF_SOFTWARE:
+        return False
+    words = _words_of(dashed)
+    return is_credential(dashed) or _IN_HEADERS.search(dashed) is not None or not _WORDS_IN_HEADERS.isdisjoint(words)

@@ -1,0 +1,147 @@
+"""Noting that a request has come to a route, and each call of the route's endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import cache, wraps
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, Route
+
+from fastapi_cacheinval.core.extent import Handler
+from fastapi_cacheinval.routes.arrival import Visit, current_visit
+from fastapi_cacheinval.routes.fastapi_private import (
+    Dependant,
+    EffectiveRoute,
+    app_of,
+    effective_route_at,
+    original_of,
+)
+from fastapi_cacheinval.routes.middleware_stack import leads_to_fastapi
+
+__all__ = ["arrive", "declared_call", "note_calls"]
+
+_NOTED = "__cacheinval_noted__"
+_STOCK = (Route.handle, APIRoute.handle)
+# What an overriding method has to hand on to, so that the framework's own still calls the endpoint.
+_HANDED_ON = ("get_route_handler", "handle")
+
+
+def arrive(route: BaseRoute, scope: Any) -> None:
+    """Note that a request has come to a route; a route whose endpoint is not watched counts as its handler."""
+    visit = current_visit.get()
+    if visit is None:
+        return
+    if _answers_405(route, scope["method"]):
+        visit.note(Handler.STOPPED)
+    elif isinstance(route, APIRoute):
+        effective = effective_route_at(scope)
+        watched = effective is not None and original_of(effective) is route and _watched(effective)
+        kind: Any = type(route)
+        visit.own_way = watched and _has_own_way(kind)
+        visit.note(Handler.STOPPED if watched else Handler.GIVEN)
+    else:
+        visit.note(Handler.GIVEN)
+
+
+def _answers_405(route: BaseRoute, method: str) -> bool:
+    """Whether the framework itself refuses a method that a route does not have, whatever a layer makes of that."""
+    if not isinstance(route, Route) or type(route).handle not in _STOCK:
+        return False
+    return method not in (route.methods or {method})
+
+
+def note_calls(route: EffectiveRoute) -> None:
+    """Have each call of a FastAPI route's endpoint noted; done once for each of its dependency trees."""
+    for dependant in (route.dependant, original_of(route).dependant):
+        if dependant.call is not None and not _is_noted(dependant):
+            dependant.call = _noting(dependant.call)
+
+
+def _is_noted(dependant: Dependant) -> bool:
+    # The very function: one that wraps it has a copy of what it says of itself.
+    return getattr(dependant.call, _NOTED, None) is dependant.call
+
+
+def declared_call(dependant: Dependant) -> Any:
+    """What a dependant was made to call, noted or not."""
+    call: Any = dependant.call
+    return call.__wrapped__ if _is_noted(dependant) else call
+
+
+def _noting(call: Callable[..., Any]) -> Callable[..., Any]:
+    # A generator function's generator is passed on as it is: the framework looks at `call`.
+    def noted(*args: Any, **values: Any) -> Any:
+        visit = current_visit.get()
+        if visit is None:
+            return call(*args, **values)
+        visit.called()
+        try:
+            result = call(*args, **values)
+        except BaseException as error:
+            visit.raised(error)
+            raise
+        if inspect.isawaitable(result) and _on_loop():
+            return _awaited(result, visit)
+        visit.returned(result)
+        return result
+
+    own = getattr(inspect.unwrap(call), "__code__", None)
+    if own is not None:
+        # The framework's validation errors, and tracebacks, name the place of the endpoint.
+        noted.__code__ = noted.__code__.replace(
+            co_filename=own.co_filename, co_firstlineno=own.co_firstlineno, co_name=own.co_name
+        )
+    wraps(call)(noted)
+    setattr(noted, _NOTED, noted)
+    return noted
+
+
+async def _awaited(result: Awaitable[Any], visit: Visit) -> Any:
+    try:
+        value = await result
+    except BaseException as error:
+        visit.raised(error)
+        raise
+    visit.returned(value)
+    return value
+
+
+def _on_loop() -> bool:
+    """Whether this thread has an event loop, so that what is returned is awaited."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _watched(route: EffectiveRoute) -> bool:
+    """Whether the endpoint of this route cannot be called without being noted, as far as anybody can tell."""
+    original = original_of(route)
+    if not _is_noted(route.dependant) or "get_route_handler" in vars(original):
+        return False
+    kind: Any = type(original)
+    return _hands_on(kind) and leads_to_fastapi(app_of(route))
+
+
+@cache
+def _has_own_way(kind: Any) -> bool:
+    """Whether a route class overrides a method on the way to the endpoint."""
+    return any(getattr(kind, name) is not getattr(APIRoute, name) for name in _HANDED_ON)
+
+
+@cache
+def _hands_on(kind: type[Any]) -> bool:
+    """Whether each method that a route class overrides calls the one that it overrides."""
+    for base in kind.__mro__:
+        if base is APIRoute:
+            return True
+        for name in _HANDED_ON:
+            code = getattr(vars(base).get(name), "__code__", None)
+            if name in vars(base) and (code is None or name not in code.co_names):
+                return False
+    return True

@@ -1,0 +1,208 @@
+"""What a callable or an object holds on to, attribute by attribute; nothing of it runs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from types import FunctionType, MemberDescriptorType, MethodType
+from typing import Any, cast
+from uuid import UUID
+
+from fastapi_cacheinval.core.keys import PartitionTypeError, encode, typed
+
+__all__ = [
+    "COVER",
+    "KEY",
+    "ROUTE",
+    "Detail",
+    "as_bytes",
+    "attribute_of",
+    "attributes_of",
+    "held_by",
+    "name_of",
+    "plain_fields",
+    "plain_of",
+    "whose",
+]
+
+# Lists may hold themselves.
+_DEEPEST = 8
+_LIBRARIES = ("site-packages", "dist-packages")
+_MADE = ("__init__", "__new__", "__call__")
+Held = tuple[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """How much counts beside text, bytes, UUIDs, enums and classes.
+
+    - `numbers`: integers, which otherwise often number processes.
+    - `contents`: floats and what mappings, lists and sets hold.
+    - `code`: what the functions do, as far as their own code says it.
+    """
+
+    numbers: bool = False
+    contents: bool = False
+    code: bool = False
+
+
+ROUTE = Detail()
+COVER = Detail(numbers=True, code=True)
+KEY = Detail(numbers=True, contents=True, code=True)
+
+
+def as_bytes(text: str) -> bytes:
+    """A text as bytes, lone surrogates included."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def name_of(call: object) -> str:
+    """The qualified name of a callable, with its module; of an object's class where it has no name of its own."""
+    while isinstance(call, partial):
+        call = cast("Any", call.func)
+    if not isinstance(getattr(call, "__qualname__", None), str):
+        call = type(call)
+    named: Any = call
+    return f"{getattr(named, '__module__', None)}.{named.__qualname__}"
+
+
+def held_by(step: Any) -> Iterator[Held]:
+    """What a callable holds on to, each with the name that it has there; what it calls is named `()`."""
+    if isinstance(step, partial):
+        yield "()", step.func
+        yield from _numbered(step.args)
+        yield from sorted(step.keywords.items())
+    elif isinstance(step, MethodType):
+        yield "()", step.__func__
+        yield from _instance(step.__self__)
+    elif isinstance(step, FunctionType):
+        yield from _closed_over(step)
+        yield from _numbered(step.__defaults__ or ())
+        yield from sorted((step.__kwdefaults__ or {}).items())
+    else:
+        yield from _instance(step)
+        kind = step if isinstance(step, type) else type(step)
+        for name in _MADE:
+            function = getattr(kind, name, None)
+            if isinstance(function, FunctionType):
+                yield name, function
+
+
+def _instance(thing: Any) -> Iterator[Held]:
+    """An object's class and its attributes, or a class's own."""
+    yield "class", thing if isinstance(thing, type) else type(thing)
+    yield from attributes_of(thing)
+
+
+def _numbered(values: Iterable[object]) -> Iterator[Held]:
+    yield from ((str(index), value) for index, value in enumerate(values))
+
+
+def _closed_over(function: FunctionType) -> Iterator[Held]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:
+            # It has no value yet.
+            continue
+
+
+def attributes_of(thing: Any) -> Iterator[Held]:
+    """An object's attributes: its own, those in slots, and those of its classes that it does not have itself."""
+    own = {} if isinstance(thing, type) else _own(thing)
+    yield from ((name, own[name]) for name in sorted(own, key=str))
+    kinds: tuple[type, ...] = (thing if isinstance(thing, type) else type(thing)).__mro__
+    found: dict[str, object] = {}
+    for kind in reversed(kinds):
+        if whose(kind) == "theirs":
+            found.update(_of_class(kind))
+    yield from ((name, found[name]) for name in sorted(found) if name not in own)
+
+
+def _own(thing: Any) -> dict[str, object]:
+    try:
+        found = dict(cast("dict[str, object]", object.__getattribute__(thing, "__dict__")))
+    except AttributeError:
+        found = {}
+    for kind in type(thing).__mro__:
+        slots = ((name, slot) for name, slot in vars(kind).items() if isinstance(slot, MemberDescriptorType))
+        for name, slot in slots if "__slots__" in vars(kind) else ():
+            try:
+                found.setdefault(name, slot.__get__(thing, kind))
+            except AttributeError:
+                # It has no value yet.
+                continue
+    return found
+
+
+def _of_class(kind: type) -> Iterator[Held]:
+    local = "<locals>" in kind.__qualname__
+    members = cast("Mapping[str, Any]", vars(kind))
+    for name, value in members.items():
+        inner = attribute_of(value, "__func__") or value
+        if isinstance(inner, FunctionType):
+            # Only a class that a function makes has methods that hold on to what that function was given.
+            if local and inner.__closure__ and name not in _MADE:
+                yield name, inner
+        elif not name.startswith("__") and plain_of(value, KEY) is not None:
+            yield name, value
+
+
+def attribute_of(thing: object, name: str) -> object:
+    """An attribute as it stands, found without asking the object's own code; None where there is none."""
+    try:
+        return cast("object", object.__getattribute__(thing, name))
+    except AttributeError:
+        return None
+
+
+def whose(kind: type) -> str:
+    """Whose class it is: `theirs`, who wrote the app, `a library's`, or `python's`, and ours counts as that."""
+    module = kind.__module__
+    root = module.partition(".")[0]
+    if root in sys.stdlib_module_names or root == "fastapi_cacheinval":
+        return "python's"
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return "a library's" if any(part in file for part in _LIBRARIES) else "theirs"
+
+
+def plain_of(value: object, detail: Detail, depth: int = 0) -> bytes | None:
+    """A value that is the same in every process, as bytes; None for any other."""
+    if isinstance(value, type):
+        return b"C" + as_bytes(name_of(value))
+    if depth > _DEEPEST:
+        return None
+    if isinstance(value, re.Pattern):
+        pattern = cast("re.Pattern[str]", value)
+        return b"P" + as_bytes(repr((pattern.pattern, pattern.flags)))
+    if isinstance(value, tuple | frozenset):
+        return _all_of(cast("Iterable[object]", value), detail, depth, ordered=isinstance(value, tuple))
+    if detail.contents:
+        if isinstance(value, dict):
+            return _all_of(cast("dict[object, object]", value).items(), detail, depth, ordered=False)
+        if isinstance(value, list | set):
+            return _all_of(cast("Iterable[object]", value), detail, depth, ordered=isinstance(value, list))
+        if value is None or isinstance(value, float):
+            return b"R" + as_bytes(repr(value))
+    counted: tuple[type, ...] = (str, bytes, UUID, Enum, *((int,) if detail.numbers else ()))
+    if not isinstance(value, counted):
+        return None
+    try:
+        return typed(value)
+    except PartitionTypeError:
+        return None
+
+
+def plain_fields(fields: Mapping[str, object], detail: Detail) -> list[bytes]:
+    """Those of named values that are plain, by name."""
+    plain = ((name, plain_of(fields[name], detail)) for name in sorted(fields))
+    return [encode((as_bytes(name), value)) for name, value in plain if value is not None]
+
+
+def _all_of(items: Iterable[object], detail: Detail, depth: int, *, ordered: bool) -> bytes | None:
+    inner = [plain for item in items if (plain := plain_of(item, detail, depth + 1)) is not None]
+    return b"T" + encode(inner if ordered else sorted(inner)) if inner else None

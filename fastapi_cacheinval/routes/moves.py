@@ -1,0 +1,95 @@
+"""What an author has to change in a handler, or around it, before any cover can help."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi_cacheinval.dependencies import Cached
+from fastapi_cacheinval.routes.dependency_tree import Node
+from fastapi_cacheinval.routes.own_code import never_uses, reads_names
+from fastapi_cacheinval.routes.parameters import CREDENTIALS, raw_request
+
+__all__ = ["Moves", "moves"]
+
+# A handler that names one of these may ask its request who is calling, or refuse them.
+_ASK_WHO = frozenset({"auth", "client", "cookies", "headers", "session", "state", "user"})
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """The sentences that say what to change.
+
+    `partitions` are dependencies that these sentences have the author write, `shared` whether `request_is_shared=True`
+    belongs to the line, and `open` whether no line is right before the author has decided more.
+    """
+
+    sentences: tuple[str, ...] = ()
+    partitions: tuple[str, ...] = ()
+    shared: bool = False
+    open: bool = False
+
+
+def moves(root: Node, cached: Cached, helpless: Sequence[str]) -> Moves:
+    """What to change for what no cover helps against; `helpless` has each as `where: what`."""
+    name, sentences, partitions = root.label, list[str](), list[str]()
+    raw = raw_request(root)
+    open_, shared = False, False
+    if raw is not None and not cached.policy.request_is_shared:
+        if never_uses(root.call, raw):
+            sentences.append(f"{name} never uses {raw!r}: remove the parameter.")
+        elif reads_names(root.call, _ASK_WHO):
+            open_ = True
+            sentences.append(
+                f"No dependency covers what {name} reads of {raw!r} itself. Take what it reads as parameters, or in a "
+                "dependency that you name in partition_by or guarded_by. If nothing that is read of the request tells "
+                "callers apart or refuses them, say so: cached(..., request_is_shared=True)."
+            )
+        else:
+            shared = True
+            sentences.append(
+                f"What {name} makes of {raw!r} has to be the same for all who share a stored response, as a rendered "
+                "template is: request_is_shared=True says that."
+            )
+    for field in root.declares.cookie_params:
+        sentences.append(_moved(name, field.name, "Cookie", field.alias))
+        partitions.append(f"{field.name}_of_caller")
+    for line in helpless:
+        header = re.match(r"the handler .*?: Header\(\) '(\w+)' \((\S+?)( looks like a credential)?\)$", line)
+        if header is not None and header[1] not in {each.removesuffix("_of_caller") for each in partitions}:
+            sentences.append(_moved(name, header[1], "Header", header[2]))
+            partitions.append(f"{header[1]}_of_caller")
+            if header[2] not in CREDENTIALS:
+                sentences.append(
+                    f"If {header[2]} holds no credential, leave it where it is and say so: cached(..., "
+                    f"vary={[header[2]]}) keeps one stored response per value."
+                )
+        elif "Header() model" in line:
+            open_ = True
+            sentences.append(f"Take the single headers that {name} needs in place of a model that may read all.")
+        elif ": sets fields of the response" in line:
+            open_ = True
+            sentences.append(
+                f"{line.partition(': ')[0].removeprefix('dependency ')} must not take the response: set these fields "
+                "in the handler, or in a middleware."
+            )
+        elif line.startswith("the route: "):
+            open_ = True
+            sentences.append(_ROUTE_READS)
+    return Moves(tuple(dict.fromkeys(sentences)), tuple(partitions), shared, open_)
+
+
+def _moved(handler: str, parameter: str, kind: str, alias: str) -> str:
+    made = f"{parameter}_of_caller"
+    return (
+        f"No dependency covers what {handler} reads itself. Move {parameter!r} into one: "
+        f"def {made}({parameter}: Annotated[str | None, {kind}(alias={alias!r})] = None) -> str | None: return "
+        f"{parameter}. In {handler} take {parameter}: Annotated[str | None, Depends({made})]."
+    )
+
+
+_ROUTE_READS = (
+    "No dependency covers what the route itself is handed. Use a plain route: code that is to run around several "
+    "routes can be a middleware, whose changes go to their own caller alone."
+)

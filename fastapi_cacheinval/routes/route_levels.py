@@ -1,0 +1,153 @@
+"""The levels of routes that a survey is made of, and what of them answers a request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.routing import BaseRoute, Match
+
+from fastapi_cacheinval.routes.analysis import Analysis
+from fastapi_cacheinval.routes.changes import Watched
+from fastapi_cacheinval.routes.endpoint_calls import declared_call
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
+from fastapi_cacheinval.routes.place import Place
+from fastapi_cacheinval.routes.route_hook import replaced
+
+__all__ = [
+    "Branch",
+    "Entry",
+    "Foreign",
+    "Known",
+    "Leaf",
+    "Level",
+    "Way",
+    "answering_in",
+    "root_paths_in",
+    "route_path",
+    "watched_of",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """An analysed route, by one of its ways; holding it keeps its address from being given to another."""
+
+    route: EffectiveRoute
+    place: Place
+    analysis: Analysis
+
+    @property
+    def changed(self) -> bool:
+        """Whether the route, or what is on a way to it, is no longer what was analysed."""
+        return self.place.watched.changed
+
+
+@dataclass(slots=True, eq=False)
+class Leaf:
+    """Answers a path with the methods it has; without `known` it is a plain route, which is never cached."""
+
+    pattern: re.Pattern[str]
+    methods: frozenset[str] | None
+    known: Known | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Way:
+    """One place of a FastAPI route in the tree; `above` are the applications around it."""
+
+    route: EffectiveRoute
+    place: Place
+    leaf: Leaf
+    above: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Branch:
+    """A mount, or a host, which has no pattern of the path: once it matches, no later route is tried."""
+
+    route: BaseRoute
+    pattern: re.Pattern[str] | None
+    level: Level
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Foreign:
+    """A route of a class that only knows itself whether it matches."""
+
+    route: BaseRoute
+
+
+Entry = Leaf | Branch | Foreign
+
+
+@dataclass(slots=True, eq=False)
+class Level:
+    """The routes of one router, includes opened; `root_path` is what its application insists on."""
+
+    root_path: str
+    entries: list[Entry] = field(default_factory=list[Entry])
+
+
+def route_path(path: str, root_path: str) -> str:
+    """The path as a router sees it: without the root path, where that is a whole part of it."""
+    if root_path and path.startswith(root_path):
+        rest = path[len(root_path) :]
+        if not rest or rest.startswith("/"):
+            return rest
+    return path
+
+
+def _matches(route: BaseRoute, scope: dict[str, Any]) -> bool:
+    match, _ = route.matches(scope)
+    return match is Match.FULL
+
+
+def answering_in(level: Level, root_path: str, scope: dict[str, Any]) -> Leaf | Foreign | None:
+    """What of a level, or of those below it, answers a request; None where nothing does."""
+    path = route_path(scope["path"], root_path)
+    for entry in level.entries:
+        if isinstance(entry, Leaf):
+            if (entry.methods is None or scope["method"] in entry.methods) and entry.pattern.match(path):
+                return entry
+        elif isinstance(entry, Branch) and entry.pattern is not None:
+            if found := entry.pattern.match(path):
+                taken = path[: -len("/" + found["path"])]
+                return answering_in(entry.level, entry.level.root_path or root_path + taken, scope)
+        elif _matches(entry.route, {**scope, "root_path": root_path}):
+            if isinstance(entry, Foreign):
+                return entry
+            return answering_in(entry.level, entry.level.root_path or root_path, scope)
+    return None
+
+
+def root_paths_in(scope: Mapping[str, Any]) -> Iterator[str]:
+    """What the root path may have been before mounts wrote theirs behind it, the likeliest first."""
+    yield str(scope.get("app_root_path", scope.get("root_path", "")))
+    root_path = str(scope.get("root_path", ""))
+    for match in re.finditer("/|$", root_path):
+        yield root_path[: match.start()]
+
+
+def watched_of(route: EffectiveRoute) -> Watched:
+    """What of a route itself decides how it answers."""
+    watched = Watched()
+    watched.attributes(route, "app", "dependant", "dependency_overrides_provider")
+    original = original_of(route)
+    watched.members(original, "get_route_handler", "matches")
+    # Our hook comes later, and is no change.
+    before = replaced(original, "handle")
+    watched.asked(lambda: replaced(original, "handle") is not before)
+    root = route.dependant
+    # So is the note of its calls.
+    call = declared_call(root)
+    watched.asked(lambda: declared_call(root) is not call)
+    nodes = [root]
+    for node in nodes:
+        if node is not root:
+            watched.attributes(node, "call")
+        watched.elements(node.dependencies)
+        nodes += node.dependencies
+    return watched

@@ -1,0 +1,43 @@
+"""Sets of plans: those under one state of the overrides, and what the paths of all cached routes begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from fastapi_cacheinval.routes.route_levels import Known
+from fastapi_cacheinval.routes.route_tree import Survey
+
+__all__ = ["OverrideSet", "epochs", "starts_of"]
+
+# Process-wide: a table made anew must not give a number that stored responses of another set carry.
+epochs = count(1)
+# To compare a path with more costs as much as to let it go the long way.
+_STARTS_MOST = 32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OverrideSet:
+    """One state of the overrides, and the plans made under it."""
+
+    overrides: Mapping[Any, Any]
+    epoch: int
+    known: dict[tuple[int, str, int], Known] = field(default_factory=dict[tuple[int, str, int], Known])
+
+
+def starts_of(survey: Survey) -> tuple[str, ...] | None:
+    """What the path of a cached route begins with; None where paths do not tell."""
+    plans = [known.analysis.plan for known in survey.known]
+    # What leaves as private has to go past what makes it so.
+    cached = [plan for plan in plans if plan.policy is not None or plan.private]
+    # A layer may make an unsafe request of a GET, wherever that leads.
+    if not survey.plain or survey.layered:
+        return None
+    starts: list[str] = []
+    for start in sorted({plan.path.partition("{")[0] for plan in cached}):
+        # Sorted, what begins with another follows it.
+        if not starts or not start.startswith(starts[-1]):
+            starts.append(start)
+    return tuple(starts) if len(starts) <= _STARTS_MOST else None

@@ -1,0 +1,258 @@
+"""What Debezium writes of each type of each database, by its default settings and by others, is the text of a page's tag.
+
+The examples follow the tables of data types in the documentation of the connectors.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from fastapi_cacheinval import ConfigurationError, render_value
+from fastapi_cacheinval.contrib.kafka import PoisonRecord, Record, debezium
+from fastapi_cacheinval.core.tags import normalise_tag
+
+CONNECT, DATA, TIME = "org.apache.kafka.connect.data.", "io.debezium.data.", "io.debezium.time."
+ID = UUID("0a8f7f4e-1111-4222-8333-9bcdef012345")
+MOMENT = datetime.fromisoformat("2026-01-02T03:04:05.678901")
+MICROS = 1_767_323_045_678_901
+UTC = datetime.fromisoformat("2026-01-02T03:04:05+00:00")
+
+
+def of(name: str, kind: str = "int64", **parameters: Any) -> dict[str, Any]:
+    return {"type": kind, "name": name, "version": 1, "optional": True, "parameters": parameters}
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def scaled(scale: int) -> dict[str, Any]:
+    return of(CONNECT + "Decimal", "bytes", scale=str(scale))
+
+
+VARIABLE = {**of(DATA + "VariableScaleDecimal", "struct"), "fields": [
+    {"type": "int32", "field": "scale"}, {"type": "bytes", "field": "value"}]}  # fmt: skip
+
+# Schema, value in JSON, and the values of Python that a page may have been tagged with.
+READ: dict[str, tuple[dict[str, Any], Any, tuple[object, ...]]] = {
+    "NUMERIC(10), precise": (scaled(0), "Kg==", (42,)),
+    "NUMERIC(10), of three bytes": (scaled(0), "AYag", (100_000,)),
+    "NUMERIC(10,2), precise": (scaled(2), "C+o=", (Decimal("30.50"),)),
+    "NUMERIC(10,2), negative": (scaled(2), b64((-105).to_bytes(1, "big", signed=True)), (Decimal("-1.05"),)),
+    "NUMERIC(10,-2)": (scaled(-2), "Kg==", (4200,)),
+    "NUMERIC, decimal.format NUMERIC": (scaled(2), 30.5, (Decimal("30.5"),)),
+    "NUMERIC, decimal.handling.mode double": ({"type": "double"}, 42.0, (42,)),
+    "NUMERIC, decimal.handling.mode string": ({"type": "string"}, "42", ("42",)),
+    "NUMERIC without a scale": (VARIABLE, {"scale": 3, "value": "AeJA"}, (Decimal("123.456"),)),
+    "NUMBER of Oracle": (VARIABLE, {"scale": 0, "value": "Kg=="}, (42,)),
+    "MONEY": (scaled(2), "C+o=", (Decimal("30.50"),)),
+    "BIGINT UNSIGNED, precise": (scaled(0), b64((2**64 - 1).to_bytes(9, "big")), (2**64 - 1,)),
+    "REAL": ({"type": "float"}, 0.1, (0.1,)),
+    "BOOLEAN": ({"type": "boolean"}, True, (True,)),
+    "SMALLINT": ({"type": "int16"}, 7, (7,)),
+    "DATE": (of(TIME + "Date", "int32"), 20_455, (date(2026, 1, 2),)),
+    "DATE before 1970": (of(TIME + "Date", "int32"), -1, (date(1969, 12, 31),)),
+    "DATE, connect": (of(CONNECT + "Date", "int32"), 20_455, (date(2026, 1, 2),)),
+    "DATE, isostring": (of(TIME + "IsoDate", "string"), "2026-01-02Z", (date(2026, 1, 2),)),
+    "TIME(3)": (of(TIME + "Time", "int32"), 11_045_250, (time(3, 4, 5, 250_000),)),
+    "TIME(6)": (of(TIME + "MicroTime"), 11_045_250_001, (time(3, 4, 5, 250_001),)),
+    "TIME(7) of SQL Server": (of(TIME + "NanoTime"), 11_045_250_001_900, (time(3, 4, 5, 250_001),)),
+    "TIME, connect": (of(CONNECT + "Time", "int32"), 11_045_000, (time(3, 4, 5),)),
+    "TIME, isostring": (of(TIME + "IsoTime", "string"), "03:04:05.25Z", (time(3, 4, 5, 250_000),)),
+    "TIMETZ": (of(TIME + "ZonedTime", "string"), "03:04:05Z", (time.fromisoformat("03:04:05+00:00"),)),
+    "DATETIME": (of(TIME + "Timestamp"), MICROS // 1_000, (MOMENT.replace(microsecond=678_000),)),
+    "TIMESTAMP(6)": (of(TIME + "MicroTimestamp"), MICROS, (MOMENT,)),
+    "DATETIME2(7)": (of(TIME + "NanoTimestamp"), MICROS * 1_000 + 200, (MOMENT,)),
+    "TIMESTAMP, connect": (of(CONNECT + "Timestamp"), MICROS // 1_000, (MOMENT.replace(microsecond=678_000),)),
+    "TIMESTAMP, isostring": (of(TIME + "IsoTimestamp", "string"), MOMENT.isoformat() + "Z", (MOMENT,)),
+    "TIMESTAMPTZ": (of(TIME + "ZonedTimestamp", "string"), "2026-01-02T03:04:05Z", (UTC,)),
+    "TIMESTAMPTZ(6)": (of(TIME + "ZonedTimestamp", "string"), MOMENT.isoformat() + "Z", (MOMENT.replace(tzinfo=UTC.tzinfo),)),
+    "DATETIMEOFFSET": (of(TIME + "ZonedTimestamp", "string"), "2026-01-02T04:04:05.0000000+01:00", (UTC,)),
+    "YEAR": (of(TIME + "Year", "int32"), 2026, (2026,)),
+    "INTERVAL": (of(TIME + "MicroDuration"), 129_600_000_000, (129_600,)),
+    "INTERVAL, nanoseconds": (of(TIME + "NanoDuration"), 1_500_000_000, (Decimal("1.5"),)),
+    "INTERVAL, string": (of(TIME + "Interval", "string"), "P0Y0M1DT12H0M0S", (129_600,)),
+    "INTERVAL, string, negative": (of(TIME + "Interval", "string"), "P0Y0M0DT0H0M-1.5S", (Decimal("-1.5"),)),
+    "UUID": (of(DATA + "Uuid", "string"), str(ID), (ID,)),
+    "UUID in upper case": (of(DATA + "Uuid", "string"), str(ID).upper(), (ID,)),
+    "UNIQUEIDENTIFIER": ({"type": "string"}, str(ID).upper(), (ID, str(ID).upper())),
+    "CHAR(32) of SQLAlchemy": ({"type": "string"}, ID.hex, (ID, ID.hex)),
+    "BYTEA": ({"type": "bytes"}, "AP8=", (b"\x00\xff",)),
+    "BINARY(16)": ({"type": "bytes"}, b64(ID.bytes), (ID, ID.bytes)),
+    "BINARY, hex": ({"type": "string"}, "00ff", ("00ff",)),
+    "BIT(1)": ({"type": "boolean"}, False, (False,)),
+    "BIT(10)": (of(DATA + "Bits", "bytes", length="10"), b64(b"\x05\x02"), (517, "1000000101")),
+    "BIT VARYING": (of(DATA + "Bits", "bytes", length="2147483647"), b64(b"\x05"), (5, "101")),
+    "ENUM": (of(DATA + "Enum", "string", allowed="red,green"), "red", ("red",)),
+    "XML": (of(DATA + "Xml", "string"), "<a/>", ("<a/>",)),
+    "LTREE": (of(DATA + "Ltree", "string"), "top.shop", ("top.shop",)),
+    "JSON, a number": (of(DATA + "Json", "string"), "7", (7,)),
+    "JSON, text": (of(DATA + "Json", "string"), '"a"', ("a",)),
+    "text like base64": ({"type": "string"}, "Kg==", ("Kg==",)),
+    "BIGINT like a moment": ({"type": "int64"}, MICROS, (MICROS,)),
+    "null": (scaled(2), None, ()),
+}  # fmt: skip
+
+REFUSED: dict[str, tuple[dict[str, Any], Any]] = {
+    "JSON": (of(DATA + "Json", "string"), '{"a": 1}'),
+    "SET": (of(DATA + "EnumSet", "string", allowed="a,b"), "a,b"),
+    "TSVECTOR": (of(DATA + "TsVector", "string"), "'a':1"),
+    "GEOMETRY": ({**of(DATA + "geometry.Geometry", "struct"), "fields": []}, {"wkb": "AQE=", "srid": None}),
+    "GEOGRAPHY": ({**of(DATA + "geometry.Geography", "struct"), "fields": []}, {"wkb": "AQE=", "srid": 4326}),
+    "POINT": ({**of(DATA + "geometry.Point", "struct"), "fields": []}, {"x": 1.0, "y": 2.0, "wkb": "AQE="}),
+    "VECTOR": ({**of(DATA + "FloatVector", "array"), "items": {"type": "float"}}, [0.5]),
+    "TEXT[]": ({"type": "array", "items": {"type": "string"}}, ["a"]),
+    "HSTORE, map": ({"type": "map", "keys": {"type": "string"}, "values": {"type": "string"}}, {"a": "b"}),
+    "TIME of a day": (of(TIME + "MicroTime"), 86_400_000_000),
+    "TIME before midnight": (of(TIME + "MicroTime"), -1),
+    "INTERVAL with months": (of(TIME + "Interval", "string"), "P1Y2M3DT4H5M6.78S"),
+    "infinity": (of(TIME + "MicroTimestamp"), 9_223_372_036_825_200_000),
+    "infinity with a zone": (of(TIME + "ZonedTimestamp", "string"), "infinity"),
+    "a DATE before year 1": (of(TIME + "Date", "int32"), -800_000),
+    "no base64": (scaled(2), "?"),
+    "no number": (of(TIME + "Date", "int32"), "20455"),
+    "no UUID": (of(DATA + "Uuid", "string"), "x"),
+}  # fmt: skip
+
+
+def event(schema: dict[str, Any] | None, value: Any, *, envelope: bool = True, key: bool = False) -> Record:
+    """A record of a table with a column `value`, with its schema or without any."""
+    row = {"type": "struct", "name": "shop.public.thing.Value", "fields": [
+        {"type": "int32", "field": "id"}, {"type": "string", "field": "name"}, {**(schema or {}), "field": "value"}]}  # fmt: skip
+    payload: Any = {"id": 1, "name": "a", "value": value}
+    fields: Any = row
+    if envelope:
+        fields = {"type": "struct", "name": "shop.public.thing.Envelope", "fields": [
+            {**row, "field": "before"}, {**row, "field": "after"}, {"type": "string", "field": "op"}]}  # fmt: skip
+        payload = {"before": None, "after": payload, "op": "c"}
+    data = payload if schema is None else {"schema": fields, "payload": payload}
+    of_key = {"schema": row, "payload": {"id": 1, "value": value}} if schema else {"id": 1, "value": value}
+    return Record(
+        "shop.public.thing",
+        0,
+        0,
+        json.dumps(of_key).encode() if key else None,
+        None if key else json.dumps(data).encode(),
+    )
+
+
+def tags(values: tuple[object, ...]) -> set[str]:
+    """What a route's template renders for these values."""
+    return {normalise_tag(f"v:{render_value(value)}") or "" for value in values}
+
+
+@pytest.mark.parametrize("form", ["envelope", "flattened", "key"])
+@pytest.mark.parametrize(("schema", "value", "values"), READ.values(), ids=READ)
+def test_a_value_is_read_by_its_type(form: str, schema: dict[str, Any], value: Any, values: tuple[object, ...]) -> None:
+    """In an envelope, in a flattened row and in the key of a tombstone: the tags are those of the pages, no other."""
+    found = debezium({"thing": ["v:{value}"]})(event(schema, value, envelope=form == "envelope", key=form == "key"))
+    assert set(found or ()) == tags(values)
+
+
+@pytest.mark.parametrize(("schema", "value"), REFUSED.values(), ids=REFUSED)
+def test_a_value_that_has_no_one_text_refuses_its_template_and_no_other(
+    schema: dict[str, Any], value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the other templates name is told with the error; a mapping that does not name the column reads the event."""
+    read = debezium({"thing": ["thing:{id}", "v:{value}", "named:{name}:{value}", "things"]})
+    for _ in range(3):
+        with pytest.raises(PoisonRecord, match=r"The column 'thing.value' ") as refused:
+            read(event(schema, value))
+        assert refused.value.readable.tags == ("thing:1", "things")
+        assert str(value) not in str(refused.value)
+    assert caplog.text.count("cannot make a tag of a column") == 1
+    assert list(read.explain().refused) == ["thing.value"]
+    assert set(debezium({"thing": ["thing:{id}", "things"]})(event(schema, value)) or ()) == {"thing:1", "things"}
+
+
+AMBIGUOUS: dict[str, tuple[str, Any, str]] = {
+    "NUMERIC": ("id", "Kg==", "decimal.handling.mode"),
+    "BINARY(16)": ("id", b64(ID.bytes), "binary.handling.mode=hex"),
+    "DATE": ("day", 20_455, "time.precision.mode=isostring"),
+    "DATE of Oracle": ("DELIVERY_DATE", 1_767_225_600_000, "time.precision.mode=isostring"),
+    "TIMESTAMP": ("created_at", MICROS, "time.precision.mode=isostring"),
+    "TIME": ("opensAt", 11_045_000_000, "time.precision.mode=isostring"),
+}
+
+
+@pytest.mark.parametrize(("column", "value", "setting"), AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_without_a_schema_what_may_be_two_things_is_refused(
+    column: str, value: Any, setting: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the connector's setting that helps, warned of once a column; `plain` says that it is what it looks like."""
+    templates = [f"v:{{{column}}}", "things"]
+    record = Record("thing", 0, 0, None, json.dumps({column: value}).encode())
+    read = debezium({"thing": templates})
+    for _ in range(3):
+        with pytest.raises(PoisonRecord) as refused:
+            read(record)
+        assert refused.value.readable.tags == ("things",)
+        assert setting in str(refused.value)
+        assert "schemas.enable=true" in str(refused.value)
+    assert caplog.text.count("cannot make a tag of a column") == 1
+    assert f"plain=['thing.{column}']" in caplog.text
+    plain = debezium({"thing": templates}, plain=[f"thing.{column}"])
+    assert set(plain(record) or ()) == {*tags((value,)), "things"}
+
+
+def test_without_a_schema_a_column_of_bytes_is_known_from_then_on() -> None:
+    """Every third number has no `=` at its end: after one that has, the column's texts may all be numbers."""
+    read = debezium({"thing": ["v:{id}"]})
+    rows = [Record("thing", 0, 0, None, json.dumps({"id": text}).encode()) for text in ("AYag", "Kg==", "AYag", "x-1")]
+    assert read(rows[0]) == ("v:AYag",)
+    for row in rows[1:3]:
+        with pytest.raises(PoisonRecord, match=r"decimal\.handling\.mode"):
+            read(row)
+    assert read(rows[3]) == ("v:x-1",)
+
+
+GUESSED: dict[str, tuple[Any, tuple[object, ...]]] = {
+    "INT": (42, (42,)),
+    "BIGINT": (MICROS, (MICROS,)),
+    "NUMERIC, double": (42.0, (42,)),
+    "NUMERIC without a scale": ({"scale": 2, "value": "C+o="}, (Decimal("30.50"),)),
+    "text": ("acme", ("acme",)),
+    "empty text": ("", ("",)),
+    "UNIQUEIDENTIFIER": (str(ID).upper(), (ID, str(ID).upper())),
+    "UUID": (str(ID), (ID,)),
+    "TIMESTAMPTZ": ("2026-01-02T03:04:05Z", ("2026-01-02T03:04:05Z", UTC, UTC.replace(tzinfo=None))),
+    "DATE, isostring": ("2026-01-02Z", ("2026-01-02Z", date(2026, 1, 2))),
+    "TIME, isostring": ("03:04:05Z", ("03:04:05Z", time(3, 4, 5), time.fromisoformat("03:04:05+00:00"))),
+    "no such day": ("2026-13-02Z", ("2026-13-02Z",)),
+    "BOOLEAN": (True, (True,)),
+    "null": (None, ()),
+}
+
+
+@pytest.mark.parametrize(("value", "values"), GUESSED.values(), ids=GUESSED)
+def test_without_a_schema_every_reading_of_a_value_is_purged(value: Any, values: tuple[object, ...]) -> None:
+    """A text that a UUID or a moment may be stands for both; nobody has a tag that no page has."""
+    assert set(debezium({"thing": ["v:{value}"]})(event(None, value)) or ()) == tags(values)
+
+
+def test_what_was_not_stored_again_is_refused_where_nobody_tells_it() -> None:
+    """A large value that an update did not touch: the old row has it, or the template that names it is refused."""
+    placeholder = "__debezium_unavailable_value"
+    for told in (placeholder, b64(placeholder.encode()), [placeholder]):
+        new = {"id": 1, "value": told}
+        read = debezium({"thing": ["thing:{id}", "v:{value}"]})
+        with pytest.raises(PoisonRecord, match="REPLICA IDENTITY FULL") as refused:
+            read(Record("thing", 0, 0, None, json.dumps({"op": "u", "before": None, "after": new}).encode()))
+        assert refused.value.readable.tags == ("thing:1",)
+        old = {"id": 1, "value": "x"}
+        known = read(Record("thing", 0, 0, None, json.dumps({"op": "u", "before": old, "after": new}).encode()))
+        assert set(known or ()) == {"thing:1", "v:x"}
+
+
+@pytest.mark.parametrize("plain", ["thing.value", ["value"], ["things.value"], ["thing.id"]])
+def test_plain_names_columns_of_templates(plain: Any) -> None:
+    """A misspelt one is told when the function is made, with those that there are."""
+    with pytest.raises(ConfigurationError, match="plain"):
+        debezium({"thing": ["v:{value}"]}, plain=plain)

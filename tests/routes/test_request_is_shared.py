@@ -1,0 +1,159 @@
+"""`request_is_shared=True`: the author's word for what is made of the raw request, and for nothing else."""
+
+# No postponed annotations: the handlers name classes and callables of their own test.
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Cookie, Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi.requests import HTTPConnection
+from fastapi.templating import Jinja2Templates
+
+from fastapi_cacheinval import CacheMiddleware, CallerDependentRoute, ConfigurationError, HTTPCache, cached
+from fastapi_cacheinval.routes.plan import Sharing
+from fastapi_cacheinval.testing import assert_hit, assert_miss
+from tests.helpers.http import ask
+
+pytestmark = pytest.mark.anyio
+
+
+def user(x_user: Annotated[str, Header()]) -> str:
+    if x_user == "mallory":
+        raise HTTPException(401)
+    return x_user
+
+
+def admin(request: Request) -> None:
+    if request.headers.get("x-user") != "alice":
+        raise HTTPException(403)
+
+
+def container(request: Request) -> dict[str, Any]:
+    return {"app": type(request.app).__name__}
+
+
+def links(request: HTTPConnection) -> str:
+    return str(request.url_for("it"))
+
+
+def limited(request: Request, response: Response) -> None:
+    response.headers["x-limit"] = request.url.path
+
+
+def app_of(handler: Any, *more: Any, **policy: Any) -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    app.get("/it", dependencies=[cached(ttl=60, **policy), *more], name="it")(handler)
+    return app
+
+
+def page(request: Request) -> str:
+    return request.url.path
+
+
+def own_page(request: Request, of: Annotated[str, Depends(user)]) -> str:
+    return f"{request.url.path} of {of}"
+
+
+async def test_a_page_made_by_templates_is_kept_per_user(tmp_path: Path) -> None:
+    """Each user has their own, with and without a hit, and one that is turned away gets no hit."""
+    (tmp_path / "page.html").write_text("<a href='{{ url_for('it') }}'>{{ name }}</a>")
+    templates = Jinja2Templates(tmp_path)
+
+    def render(request: Request, of: Annotated[str, Depends(user)]) -> Any:
+        return templates.TemplateResponse(request, "page.html", {"name": of})
+
+    app = app_of(render, partition_by=user, request_is_shared=True)
+    app.add_middleware(CacheMiddleware, cache=HTTPCache())
+    for expect in (assert_miss, assert_hit):
+        for name in ("alice", "bob"):
+            answer = await ask(app, "/it", headers={"X-User": name})
+            expect(answer)
+            assert answer.body == f"<a href='http://test/it'>{name}</a>".encode()
+    assert (await ask(app, "/it", headers={"X-User": "mallory"})).status_code == 401
+
+
+def test_without_the_word_it_does_not_start(table) -> None:
+    """The safe thing is the default."""
+    with pytest.raises(CallerDependentRoute, match="the raw request as 'request'"):
+        table(app_of(own_page, partition_by=user)).audit()
+
+
+async def test_a_public_page_needs_no_cover() -> None:
+    """It is cached before routing as well, and a request with another query has another key."""
+    app = app_of(page, request_is_shared=True)
+    app.add_middleware(CacheMiddleware, cache=HTTPCache())
+    assert_miss(await ask(app, "/it?a=1"))
+    assert_hit(await ask(app, "/it?a=1"))
+    assert_miss(await ask(app, "/it?a=2"))
+
+
+def test_it_proves_nothing(plan) -> None:
+    """A refresh still carries the headers of the request that caused it, and the whole query is in the key."""
+    found = plan(app_of(page, request_is_shared=True))
+    assert found.sharing is Sharing.COVERED
+    assert found.query is None
+    assert found.sees_request
+
+
+async def test_a_check_by_the_raw_request_is_not_skipped(table) -> None:
+    """The word is for values: a dependency that takes the request has to run on a hit, so it is named as a guard."""
+    app = app_of(own_page, Depends(admin), partition_by=user, request_is_shared=True)
+    with pytest.raises(CallerDependentRoute, match=r"guarded_by=admin, request_is_shared=True") as refused:
+        table(app).audit()
+    assert "admin may refuse the caller, and would not run on a hit" in str(refused.value)
+    app = app_of(own_page, Depends(admin), partition_by=user, guarded_by=admin, request_is_shared=True)
+    app.add_middleware(CacheMiddleware, cache=HTTPCache())
+    assert_miss(await ask(app, "/it", headers={"X-User": "alice"}))
+    assert_hit(await ask(app, "/it", headers={"X-User": "alice"}))
+    assert (await ask(app, "/it", headers={"X-User": "bob"})).status_code == 403
+
+
+@pytest.mark.parametrize("library", [container, links, limited])
+def test_what_a_dependency_makes_of_the_request_may_reach_the_handler(table, library) -> None:
+    """Once it runs on every request, its value is as good as the request; so are the fields that it sets."""
+
+    def handler(of: Annotated[Any, Depends(library)], who: Annotated[str, Depends(user)]) -> str:
+        return f"{of} {who}"
+
+    table(app_of(handler, partition_by=user, guarded_by=library, request_is_shared=True)).audit()
+    with pytest.raises(CallerDependentRoute):
+        table(app_of(handler, partition_by=user, guarded_by=library)).audit()
+    with pytest.raises(CallerDependentRoute):
+        table(app_of(handler, partition_by=user, request_is_shared=True)).audit()
+
+
+def test_other_ways_to_ask_who_it_is_still_count(table) -> None:
+    """A cookie or a header beside the request, in the handler or in a dependency, and fields that depend on them."""
+
+    def with_cookie(request: Request, session: Annotated[str, Cookie()] = "") -> str:
+        return f"{request.url} {session}"
+
+    def writes(request: Request, response: Response, session: Annotated[str, Cookie()] = "") -> None:
+        response.headers["x-of"] = session
+
+    def value(of: Annotated[str, Depends(with_cookie)]) -> str:
+        return of
+
+    for app in (
+        app_of(with_cookie, request_is_shared=True),
+        app_of(value, guarded_by=with_cookie, request_is_shared=True),
+        app_of(page, guarded_by=writes, request_is_shared=True),
+    ):
+        with pytest.raises(CallerDependentRoute, match=r"session|writes"):
+            table(app).audit()
+
+
+@pytest.mark.parametrize("value", [1, "yes", None])
+def test_it_is_a_switch(value) -> None:
+    """Nothing else passes for the word."""
+    with pytest.raises(ConfigurationError, match="request_is_shared is True or False"):
+        cached(ttl=60, request_is_shared=value)
+
+
+def test_an_inner_policy_may_take_it_back(table) -> None:
+    """The innermost `cached()` counts, whole."""
+    app = FastAPI(openapi_url=None, dependencies=[cached(ttl=60, request_is_shared=True)])
+    app.get("/it", dependencies=[cached(ttl=60)])(page)
+    with pytest.raises(CallerDependentRoute):
+        table(app).audit()
