@@ -46,6 +46,8 @@ class Keeping:
         # When the client was found to have left, on the cache's clock.
         self._left_at: float | None = None
         self.given_up = False
+        # Whether the client has had another answer, so that its leaving says nothing.
+        self.goes_on = False
         # Whether the route has raised: a layer may end its response as if it were whole.
         self.broken = False
 
@@ -175,7 +177,7 @@ class Keeping:
             self._left_at = now
         left = self._left_at + timeout - now
         waited_for = self._flight is not None and self._flight.waiting > 0
-        if not self.given_up and (not self.open or waited_for or (self._begun and left > 0)):
+        if not self.given_up and (not self.open or self.goes_on or waited_for or (self._begun and left > 0)):
             return left if left > 0 else max(timeout, _LOOK_AGAIN)
         self.given_up = True
         self.lose()

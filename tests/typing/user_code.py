@@ -83,7 +83,14 @@ def is_whole(response: ResponseToStore) -> bool:
     return response.status == 200 and bool(response.body)
 
 
-DECIDED = CachePolicy(ttl=60, ttl_from_response=True, should_store=is_whole)
+DECIDED = CachePolicy(
+    ttl=60,
+    stale_if_error=60,
+    soft_timeout=0.5,
+    hard_timeout=timedelta(seconds=5),
+    ttl_from_response=True,
+    should_store=is_whole,
+)
 CATALOGUE = CachePolicy(ttl=300, stale_while_revalidate=3600, stale_if_error=86400)
 LONG = CachePolicy(ttl=timedelta(days=2), tags=["products"], statuses={200: 60, 404: 5}, jitter=0, early_refresh=0)
 
