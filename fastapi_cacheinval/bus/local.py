@@ -9,7 +9,7 @@ from collections.abc import Callable
 from math import inf
 
 from fastapi_cacheinval.core.replica import LogEntry, Replica, Reset, Term
-from fastapi_cacheinval.ports.bus import BusState
+from fastapi_cacheinval.ports.bus import Applied, BusState
 from fastapi_cacheinval.ports.log import Proposal
 
 __all__ = ["LocalBus"]
@@ -70,9 +70,9 @@ class LocalBus:
                 replica.apply_message(line, now)
             return line
 
-    async def applied_by_all(self, line: LogEntry) -> int:
+    async def applied_by_all(self, line: LogEntry) -> Applied:
         """The one replica of this process applied it when it was numbered."""
-        return 1
+        return Applied(1)
 
     async def catch_up(self) -> bool:
         return True

@@ -21,7 +21,7 @@ from fastapi_cacheinval.connections.client import Away, Client, Script
 from fastapi_cacheinval.core.log_types import Ask, Current, LogEntry, Missed, Page, Reply, Reset, Term
 from fastapi_cacheinval.core.tag_limits import MOST_TAGS
 from fastapi_cacheinval.errors import LogUnavailable
-from fastapi_cacheinval.ports.log import Answer, Proposal
+from fastapi_cacheinval.ports.log import Answer, Proposal, Standing
 
 __all__ = ["RedisLog", "Sight"]
 
@@ -128,13 +128,13 @@ class RedisLog:
                 return page
         return page
 
-    async def behind(self, line: LogEntry) -> tuple[int, int]:
+    async def behind(self, line: LogEntry) -> Standing:
         arguments = (line.term.number, line.term.nonce, line.seq, int(self._bound * 1_000_000))
         try:
-            behind, there = await self._client.script(_WAIT, (self._keys.state, self._keys.acks), arguments)
+            behind, there, young = await self._client.script(_WAIT, (self._keys.state, self._keys.acks), arguments)
         except Away as away:
             raise LogUnavailable(away.reason) from away
-        return int(behind), int(there)
+        return Standing(int(behind), int(there), bool(young))
 
     async def leave(self, replica: str) -> None:
         try:

@@ -76,14 +76,30 @@ local function broken()
   return met ~= nil and met[2][2] ~= a_nonce
 end
 
+-- A server whose data nobody has changed since it started has had no log: no lease is younger than the server. A caller
+-- that knows a term has it from another server.
+local function opened()
+  if a_term > 0 then return at end
+  local data = redis.pcall('INFO', 'persistence')
+  if type(info) ~= 'string' or type(data) ~= 'string' then return at end
+  local started = string.match(data, 'rdb_last_save_time:(%d+)')
+  local changed = string.match(data, 'rdb_changes_since_last_save:(%d+)') ~= '0'
+  local saved = string.match(data, 'rdb_saves:(%d+)') ~= '0'
+  local followed = string.match(info, 'second_repl_offset:(%-?%d+)') ~= '-1'
+  if changed or saved or followed or not started then return at end
+  -- Its start is told in whole seconds.
+  return string.format('%.0f', math.min(now, (started + 1) * 1000000))
+end
+
 if broken() then
+  local since = opened()
   term, tnonce, seq, nonce, floor, mark, marked = math.max(term, a_term) + 1, fresh, 0, fresh, 0, 0, now
   ours, s[11], s[12] = false, '', '0'
   redis.call('UNLINK', log, tags, acks)
   redis.call('DEL', state)
   redis.call('HSET', state, 'term', string.format('%.0f', term), 'tnonce', tnonce, 'seq', '0', 'nonce', nonce,
     'run', run, 'floor', '0', 'mark', '0', 'marked', at, 'life', string.format('%.0f', life),
-    'opened', at, 'pruned', at, 'eighths', '', 'filled', '0')
+    'opened', since, 'pruned', at, 'eighths', '', 'filled', '0')
   redis.call('ZADD', tags, 'inf', '!' .. tnonce)
   redis.call('HSET', acks, '!', tnonce)
 elseif run ~= '' and kept_run == '' then
@@ -188,15 +204,15 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local s = redis.call('HMGET', state, 'term', 'tnonce', 'opened', 'run')
 -- Acknowledgements may be missing: who gave them may hold a lease all the same.
-if not s[1] or not s[2] or redis.call('HGET', acks, '!') ~= s[2] then return {1, 0} end
+if not s[1] or not s[2] or redis.call('HGET', acks, '!') ~= s[2] then return {1, 0, 0} end
 local info = redis.pcall('INFO', 'replication')
 local run = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
-if run ~= '' and s[4] and s[4] ~= '' and run ~= s[4] then return {1, 0} end
+if run ~= '' and s[4] and s[4] ~= '' and run ~= s[4] then return {1, 0, 0} end
 -- A later term has made everything unusable that any replica had read: then only leases of the earlier one can matter.
 local same = s[1] == term and s[2] == tnonce
 local opened = tonumber(s[3] or 0)
-local behind, there = 0, 0
-if now <= opened + bound then behind = 1 end
+local behind, there, young = 0, 0, 0
+if now <= opened + bound then behind, young = 1, 1 end
 local all = redis.call('HGETALL', acks)
 for i = 1, #all, 2 do
   local read, seen, length = string.match(all[i + 1], '^(%-?%d+) (%d+) (%d+)$')
@@ -204,7 +220,7 @@ for i = 1, #all, 2 do
     if same and tonumber(read) < seq then behind = behind + 1 else there = there + 1 end
   end
 end
-return {behind, there}
+return {behind, there, young}
 """
 
 

@@ -159,8 +159,13 @@ def sent_path(raw_path: bytes | None, query: bytes) -> bytes:
     return b"+" + (path if rest and rest == query else raw_path)
 
 
-def sent_host(lines: Sequence[bytes]) -> tuple[bytes, ...]:
-    """The `Host` lines as they were sent; nothing for a single one that is spelled as every client spells it."""
+def sent_host(lines: Sequence[bytes], server: Sequence[object] | None = None) -> tuple[bytes, ...]:
+    """The `Host` lines as they were sent; nothing for a single one that is spelled as every client spells it.
+
+    Without any, an app takes the `server` that the request came to for the host.
+    """
+    if not lines and server:
+        return (b"server", *(_text(str(part)) for part in server))
     return () if len(lines) == 1 and lines[0] == lines[0].lower() else (b"host", *lines)
 
 

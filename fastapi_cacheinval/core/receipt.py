@@ -19,7 +19,8 @@ class Receipt:
 
     `term` and `seq` are its number; `tags` are in normal form, `paths` the target paths it names,
     `everything` is True for a `clear()`. `replicas` and `seconds` are set where the call waited for
-    every replica: how many applied it, and how long that took.
+    every replica: how many applied it, and how long that took. `reason` is "new-term" where the log
+    had just begun anew: the call waited until leases of the term before had ended.
     """
 
     term: int
@@ -30,6 +31,7 @@ class Receipt:
     everything: bool = False
     replicas: int | None = None
     seconds: float | None = None
+    reason: str | None = None
 
 
 def receipt_of(line: LogEntry) -> Receipt:

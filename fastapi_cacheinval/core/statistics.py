@@ -11,7 +11,7 @@ __all__ = ["MUTATION_ANSWERS", "RESET_CAUSES", "SourceState", "Statistics"]
 RESET_CAUSES = ("start", "new-term", "behind", "conflict")
 """Why everything is given up: a replica joins; the log began anew, has not kept enough, or tells another story."""
 
-MUTATION_ANSWERS = ("done", "queued", "late", "refused")
+MUTATION_ANSWERS = ("done", "queued", "late", "unconfirmed", "refused")
 """What is said of a mutation's purge."""
 
 
@@ -55,7 +55,7 @@ class Statistics:
     `waiting` requests wait for another's forward now, here or on another replica; `max_refreshes` is the bound of
     `refreshing`. `queue_age` is for how many seconds the oldest queued purge has waited, `fences` how many purges
     that have no number yet forbid what is kept. `reset_causes` says why everything had to be given up, `mutations`
-    how those that purge were answered: `done`, `queued`, `late` or `refused`.
+    how those that purge were answered: `done`, `queued`, `late`, `unconfirmed` or `refused`.
     """
 
     enabled: bool

@@ -102,8 +102,7 @@ class Purger:
         receipt = self._listeners.published(line)
         try:
             if for_all:
-                replicas = await self._barrier(line, span.trace)
-                receipt = replace(receipt, replicas=replicas, seconds=self._clock.now() - began)
+                receipt = await self._barrier(receipt, line, span.trace, began)
         finally:
             # Also where it is not known who has applied it: it has its number.
             await self._listeners.tell(receipt)
@@ -128,15 +127,14 @@ class Purger:
         same = replica.term.number == receipt.term
         # A later term began with everything given up: who has come as far as this replica has given up that as well.
         line = LogEntry(replica.term, receipt.seq if same else replica.applied, "", (), receipt.soft, 0.0)
-        replicas = await self._barrier(line, "")
-        return replace(receipt, replicas=replicas, seconds=self._clock.now() - began)
+        return await self._barrier(receipt, line, "", began)
 
-    async def _barrier(self, line: LogEntry, purge: str) -> int:
-        """Wait for every replica; how many there are. `purge` is the `traceparent` of what is waited for."""
+    async def _barrier(self, receipt: Receipt, line: LogEntry, purge: str, began: float) -> Receipt:
+        """Wait for every replica; the receipt with that. `purge` is the `traceparent` of what is waited for."""
         with self._tracing.span("cacheinval.barrier", parent=purge) as span:
-            replicas = await self._bus.applied_by_all(line)
+            replicas, reason = await self._bus.applied_by_all(line)
             span.note("cacheinval.replicas", replicas)
-        return replicas
+        return replace(receipt, replicas=replicas, seconds=self._clock.now() - began, reason=reason)
 
     def in_thread(self, work: Callable[[], Coroutine[Any, Any, Receipt]], timeout: float) -> Receipt:
         """Make a purge for a thread without a loop: on a loop that runs the cache, or else on one of its own."""

@@ -15,15 +15,15 @@ from fastapi_cacheinval.engine.log_follower import Follower
 from fastapi_cacheinval.engine.log_observer import ClockEstimate, LogObserver
 from fastapi_cacheinval.engine.log_writer import Shared, in_one_term
 from fastapi_cacheinval.errors import LogUnavailable, PurgeNotDelivered, ReplicasUnknown
-from fastapi_cacheinval.ports.bus import BusState
+from fastapi_cacheinval.ports.bus import Applied, BusState
 from fastapi_cacheinval.ports.clock import Clock
-from fastapi_cacheinval.ports.log import Proposal, SharedLog
+from fastapi_cacheinval.ports.log import Proposal, SharedLog, Standing
 
 __all__ = ["SharedBus"]
 
 logger = logging.getLogger("fastapi_cacheinval.bus")
 
-_FIRST_LOOK = 0.002
+_FIRST_LOOK = 0.0005
 _LONGEST_LOOK = 0.05
 # A lease that is not renewed has lapsed after one, a term's first after two.
 _MOST_BOUNDS = 4
@@ -133,31 +133,32 @@ class SharedBus:
             raise PurgeNotDelivered(claim.tags, "its term changed while the purge was written", queued=False)
         return line
 
-    async def applied_by_all(self, line: LogEntry) -> int:
+    async def applied_by_all(self, line: LogEntry) -> Applied:
         follower = self._followers.get(asyncio.get_running_loop())
         log = self._connect() if follower is None else follower.log
         if follower is not None:
             follower.want()
         try:
-            behind, there = await self._looked(log, line)
+            standing, reason = await self._looked(log, line)
         except LogUnavailable as away:
             raise ReplicasUnknown(line.term.number, line.seq, away.reason) from away
         finally:
             if follower is None:
                 await log.close()
-        if behind:
-            raise ReplicasUnknown(line.term.number, line.seq, f"{behind} ask the log and do not get as far")
-        return there
+        if standing.behind:
+            raise ReplicasUnknown(line.term.number, line.seq, f"{standing.behind} ask the log and do not get as far")
+        return Applied(standing.there, reason)
 
-    async def _looked(self, log: SharedLog, line: LogEntry) -> tuple[int, int]:
-        """Look until nobody is behind, but not for ever."""
-        look, deadline = _FIRST_LOOK, self._clock.now() + _MOST_BOUNDS * self._bound
+    async def _looked(self, log: SharedLog, line: LogEntry) -> tuple[Standing, str | None]:
+        """Look until nobody is behind, but not for ever; the last look, and what took longer than the replicas."""
+        look, deadline, reason = _FIRST_LOOK, self._clock.now() + _MOST_BOUNDS * self._bound, None
         while True:
-            behind, there = await log.behind(line)
-            if not behind or self._clock.now() >= deadline:
-                return behind, there
+            standing = await log.behind(line)
+            if not standing.behind or self._clock.now() >= deadline:
+                return standing, reason
+            reason = "new-term" if standing.young else reason
             await asyncio.sleep(look)
-            look = min(look * 1.5, _LONGEST_LOOK)
+            look = min(look * 1.25, _LONGEST_LOOK)
 
     async def catch_up(self) -> bool:
         follower = self._followers.get(asyncio.get_running_loop())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from asyncio import CancelledError
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from fastapi_cacheinval.framework.receiving import Receiving
 from fastapi_cacheinval.framework.server_spans import name_route
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.store import Target
+from fastapi_cacheinval.routes.bindings import Binding
 from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = ["Exchange", "run_app"]
@@ -98,8 +99,8 @@ class Exchange:
 
     def rendered(self, template: TagTemplate, plan: RoutePlan | None, request: Request) -> str | None:
         """A tag for the validated parameters, None where nothing is left of it; raises `InvalidParameter`."""
-        bindings = {} if plan is None else plan.bindings
-        bound = {
+        bindings: Mapping[str, Binding] = {} if plan is None else plan.bindings
+        bound: dict[str, object] = {
             name: bindings[name].value(request) if name in bindings else request.path_params.get(name)
             for name in template.names
         }

@@ -103,4 +103,4 @@ def _target_as_sent(plan: RoutePlan, scope: Scope) -> bytes:
         return b""
     seen = (str(scope.get("root_path", "")), scope["path"])
     path = (*(part.encode("utf-8", "surrogatepass") for part in seen), sent_path(scope.get("raw_path"), b""))
-    return encode((*path, *sent_host(values(scope["headers"], b"host"))))
+    return encode((*path, *sent_host(values(scope["headers"], b"host"), scope.get("server"))))

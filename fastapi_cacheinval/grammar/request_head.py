@@ -51,7 +51,7 @@ class RequestHead:
         """All fields in order, names in lower case; taken apart when they are first asked for."""
         if self._headers is None:
             parts = [line.partition(b":") for line in self.lines[1:-1].split(b"\r\n")]
-            self._headers = [(name.lower(), value.strip(b"\t ")) for name, _, value in parts]
+            self._headers = [(name.lower(), value.lstrip(b"\t ")) for name, _, value in parts]
         return self._headers
 
 
@@ -61,6 +61,9 @@ def parse_request_head(data: bytes) -> RequestHead | None:
     if found is None:
         return None
     method, path, query, fields = found.groups()
+    if b" \r" in fields or b"\t\r" in fields:
+        # A field's value has no white space at its end (RFC 9112 section 5.1), and not every parser takes it off.
+        return None
     lower = fields.lower()
     host: bytes | None = None
     conditions: tuple[tuple[bytes, bytes], ...] = ()
@@ -68,7 +71,7 @@ def parse_request_head(data: bytes) -> RequestHead | None:
     origin = False
     for line in _FIELDS.finditer(lower):
         name = line[1]
-        value = fields[line.start(2) : line.end(2)].rstrip(b"\t ")
+        value = fields[line.start(2) : line.end(2)]
         if name == b"host" and host is None and value:
             host = value
         elif name == b"connection" and value.lower() == b"keep-alive":

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from fastapi_cacheinval.core.replica import LogEntry, Replica
 from fastapi_cacheinval.ports.log import Proposal
 
-__all__ = ["Bus", "BusState"]
+__all__ = ["Applied", "Bus", "BusState"]
 
 
 class BusState(NamedTuple):
@@ -19,6 +19,13 @@ class BusState(NamedTuple):
     connected: bool
     queue_length: int
     oldest: float | None = None
+
+
+class Applied(NamedTuple):
+    """Every replica has applied a line: how many there are, and why it took longer than their word, if it did."""
+
+    replicas: int
+    reason: str | None = None
 
 
 class Bus(Protocol):
@@ -47,8 +54,8 @@ class Bus(Protocol):
         """Write one purge; raises `PurgeNotDelivered` where it could not be given a number now."""
         ...
 
-    async def applied_by_all(self, line: LogEntry) -> int:
-        """Wait until every replica with a live lease has applied a line; how many have.
+    async def applied_by_all(self, line: LogEntry) -> Applied:
+        """Wait until every replica with a live lease has applied a line.
 
         Raises `ReplicasUnknown` where that cannot be found out.
         """

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from fastapi_cacheinval.core.log_types import Ask, LogEntry, Page, Reply, Term
 from fastapi_cacheinval.core.pieces import in_pieces
 
-__all__ = ["Answer", "Proposal", "SharedLog"]
+__all__ = ["Answer", "Proposal", "SharedLog", "Standing"]
 
 
 class Proposal(NamedTuple):
@@ -37,6 +37,17 @@ class Answer(NamedTuple):
     at: float = 0.0
 
 
+class Standing(NamedTuple):
+    """How many replicas with a live lease have not applied a line, and how many have.
+
+    `young` says that the term has just begun: somebody may hold a lease of the term before, and counts as behind.
+    """
+
+    behind: int
+    there: int
+    young: bool
+
+
 class SharedLog(Protocol):
     """The log as one event loop reaches it.
 
@@ -60,8 +71,8 @@ class SharedLog(Protocol):
         """What is remembered of tags purged by `up_to` and before, newest first; None in another term."""
         ...
 
-    async def behind(self, line: LogEntry) -> tuple[int, int]:
-        """How many replicas with a live lease have not applied a line, and how many have."""
+    async def behind(self, line: LogEntry) -> Standing:
+        """How the replicas stand to a line."""
         ...
 
     async def leave(self, replica: str) -> None:

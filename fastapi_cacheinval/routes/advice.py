@@ -44,6 +44,8 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helple
 def _reason(root: Node, covers: Covers, each: Uncovered) -> str:
     name = spelled(each.node, root)
     given = _given(root, covers)
+    if not each.node.reused:
+        return f"{given} falls short: {name} is solved once more, and may give another value."
     if each.skipped and not each.unkeyed:
         on = [spelled(node, root) for node in each.node.walk() if node is not each.node and covers.keeps(node)]
         fed = f"depends on {', '.join(dict.fromkeys(on))}, " if on else ""
@@ -61,8 +63,9 @@ def _line(root: Node, covers: Covers, cached: Cached, found: Sequence[Uncovered]
     """`partition_by=..., guarded_by=...` with what is missing."""
     keys = cached.policy.partition_keys
     partitions = [
-        name if key is None else f"PartitionBy({name}, key={_named_key(key)})"
-        for name, key in zip((spelled(node, root) for node in covers.partitions), keys, strict=False)
+        spelled(node, root) if key is None else f"PartitionBy({spelled(node, root)}, key={_named_key(key)})"
+        for node, key in zip(covers.partitions, keys, strict=False)
+        if node.reused
     ]
     given = len(partitions)
     guards = {node.identity: spelled(node, root) for node in covers.guards}
@@ -133,9 +136,9 @@ def spelled(node: Node, root: Node) -> str:
     """A dependency as its author writes it, with the security scopes and the exit that it is asked for."""
     call, scopes, leaves = node.identity
     name = _name(call, root)
-    if scopes:
-        return f"Security({name}, scopes={sorted(scopes)})"
-    return f"Depends({name}, scope='function')" if leaves == "function" else name
+    asked = [f"scopes={sorted(scopes)}"] if scopes else ["scope='function'"] if leaves == "function" else []
+    asked += [] if node.reused else ["use_cache=False"]
+    return f"{'Security' if scopes else 'Depends'}({', '.join([name, *asked])})" if asked else name
 
 
 def _name(call: Any, root: Node) -> str:
@@ -147,7 +150,7 @@ def _name(call: Any, root: Node) -> str:
     owner = getattr(call, "__self__", None)
     if owner is not None and not isclass(owner):
         return f"{_name(owner, root)}.{call.__name__}"
-    return str(getattr(call, "__name__", None) or type(call).__name__)
+    return str(getattr(call, "__name__", None) or f"{type(call).__name__}(...)")
 
 
 def _without_a_name(nodes: Sequence[Node], root: Node) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from pathlib import PurePath
 from types import FunctionType, MemberDescriptorType, MethodType
 from typing import Any, cast
 from uuid import UUID
@@ -19,6 +20,7 @@ __all__ = [
     "KEY",
     "ROUTE",
     "Detail",
+    "address_of",
     "as_bytes",
     "attribute_of",
     "attributes_of",
@@ -31,6 +33,8 @@ __all__ = [
 
 # Lists may hold themselves.
 _DEEPEST = 8
+# The classes that hold an address, of libraries each by another name: `URL`, `HttpUrl`, `PostgresDsn`.
+_ADDRESSES = re.compile("(URL|Url|URI|Uri|Dsn)$")
 _LIBRARIES = ("site-packages", "dist-packages")
 _MADE = ("__init__", "__new__", "__call__")
 Held = tuple[str, object]
@@ -83,6 +87,7 @@ def held_by(step: Any) -> Iterator[Held]:
         yield from _closed_over(step)
         yield from _numbered(step.__defaults__ or ())
         yield from sorted((step.__kwdefaults__ or {}).items())
+        yield from sorted((name, value) for name, value in vars(step).items() if not name.startswith("__"))
     else:
         yield from _instance(step)
         kind = step if isinstance(step, type) else type(step)
@@ -170,6 +175,20 @@ def whose(kind: type) -> str:
     return "a library's" if any(part in file for part in _LIBRARIES) else "theirs"
 
 
+def address_of(value: object) -> bytes | None:
+    """The text of a URL or a path, which is a value and no state, of a class of Python's or of a library's."""
+    kind = type(value)
+    path = isinstance(value, PurePath)
+    if not (path or _ADDRESSES.search(kind.__name__)) or whose(kind) == "theirs":
+        return None
+    if isinstance(value, tuple):
+        return plain_of(cast("object", value), ROUTE)
+    try:
+        return (b"A" if path else b"U") + as_bytes(str(value))
+    except Exception:  # noqa: BLE001  # a class of a library that is no address after all
+        return None
+
+
 def plain_of(value: object, detail: Detail, depth: int = 0) -> bytes | None:
     """A value that is the same in every process, as bytes; None for any other."""
     if isinstance(value, type):
@@ -188,6 +207,9 @@ def plain_of(value: object, detail: Detail, depth: int = 0) -> bytes | None:
             return _all_of(cast("Iterable[object]", value), detail, depth, ordered=isinstance(value, list))
         if value is None or isinstance(value, float):
             return b"R" + as_bytes(repr(value))
+    address = address_of(value)
+    if address is not None:
+        return address
     counted: tuple[type, ...] = (str, bytes, UUID, Enum, *((int,) if detail.numbers else ()))
     if not isinstance(value, counted):
         return None

@@ -5,7 +5,6 @@ Nothing of it runs: attributes are read where they stand, and no property or `__
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter, itemgetter, methodcaller
@@ -13,6 +12,7 @@ from types import CodeType, FunctionType, MethodDescriptorType, MethodType, Modu
 from typing import Any, cast
 
 from fastapi_cacheinval.core.keys import encode
+from fastapi_cacheinval.routes.held_graph import said_by
 from fastapi_cacheinval.routes.held_objects import (
     COVER,
     KEY,
@@ -20,11 +20,9 @@ from fastapi_cacheinval.routes.held_objects import (
     Detail,
     as_bytes,
     attribute_of,
-    attributes_of,
     held_by,
     name_of,
     plain_of,
-    whose,
 )
 
 __all__ = ["COVER", "KEY", "ROUTE", "Detail", "Portrait", "name_of", "portrait_of"]
@@ -72,7 +70,9 @@ def portrait_of(call: object, detail: Detail = ROUTE) -> Portrait:
             if plain is not None:
                 parts.append(encode((b"V", tag, plain)))
             if plain is None or (isinstance(held, type) and name != "class"):
-                parts += (encode((b"O", tag, each)) for each in _object(held, detail))
+                got = _got(held)
+                said = said_by(held, detail) if got is None else (got,)
+                parts += (encode((b"O", tag, each)) for each in said)
                 complete = complete and (not callable(held) or _named(held))
     return Portrait(tuple(parts), complete and not waiting)
 
@@ -147,24 +147,3 @@ def _constant(value: object) -> bytes:
     if isinstance(value, tuple):
         return b"T" + encode(_constant(item) for item in cast("tuple[object, ...]", value))
     return as_bytes(repr(value))
-
-
-def _object(thing: object, detail: Detail) -> Iterator[bytes]:
-    """What an object says of itself that is neither a function nor plain: its class, and its plain attributes.
-
-    Of a library's object only the public ones count. An object of Python's own says nothing.
-    """
-    got = _got(thing)
-    if got is not None:
-        yield got
-        return
-    author = whose(thing if isinstance(thing, type) else type(thing))
-    if author == "python's":
-        return
-    yield as_bytes(name_of(thing if isinstance(thing, type) else type(thing)))
-    for name, value in attributes_of(thing):
-        if author == "a library's" and name.startswith("_"):
-            continue
-        plain = plain_of(value, detail)
-        if plain is not None:
-            yield encode((as_bytes(str(name)), plain))

@@ -128,7 +128,11 @@ def _kind(step: object) -> Any:
 def _name(thing: Any) -> str:
     if isinstance(thing, str):
         return thing
-    kind: Any = thing if isinstance(thing, type | FunctionType | MethodType) else type(thing)
+    function: Any = thing.__func__ if isinstance(thing, MethodType) else thing
+    if isinstance(function, FunctionType):
+        # Where it was written: what `functools.wraps` made has the name of what it wraps.
+        return f"{function.__globals__.get('__name__')}.{function.__code__.co_qualname}"
+    kind: Any = thing if isinstance(thing, type) else type(thing)
     return f"{kind.__module__}.{kind.__qualname__}"
 
 

@@ -45,7 +45,7 @@ def test_a_plain_request_is_taken_apart() -> None:
 def test_the_fields_that_matter_are_found_in_any_case_and_order() -> None:
     """Conditions and what proxies say keep their order."""
     head = parse_request_head(
-        b'HEAD / HTTP/1.1\r\nIF-NONE-MATCH: "a"\r\nx-forwarded-for:1\r\nhOsT:\t test \r\nX-Forwarded-Proto: https\r\n'
+        b'HEAD / HTTP/1.1\r\nIF-NONE-MATCH: "a"\r\nx-forwarded-for:1\r\nhOsT:\t test\r\nX-Forwarded-Proto: https\r\n'
         b'If-None-Match: W/"b"\r\nOrigin: null\r\nX-Host: no\r\n\r\n'
     )
     assert head is not None
@@ -56,6 +56,10 @@ def test_the_fields_that_matter_are_found_in_any_case_and_order() -> None:
 
 LEFT = [
     b"",
+    PLAIN.replace(b"*/*", b"*/* "),
+    PLAIN.replace(b"*/*", b"*/*\t"),
+    PLAIN.replace(b"*/*", b" "),
+    PLAIN.replace(b"Host: test", b"Host: test "),
     PLAIN[:-1],
     PLAIN.replace(b"GET", b"POST"),
     PLAIN.replace(b"GET", b"get"),

@@ -266,6 +266,26 @@ async def test_one_that_is_solved_anew_is_told_to_be_solved_once(place: str) -> 
     assert "This line works" not in str(refused.value)
 
 
+async def test_a_cover_that_is_solved_anew_is_said_to_be_one() -> None:
+    """The line that is offered is another than the one that falls short, and it works."""
+    app = PLACES["parameter"](
+        cached(ttl=60, partition_by=Depends(current_user, use_cache=False)), Depends(current_user)
+    )
+    with pytest.raises(CallerDependentRoute) as refused:
+        await start(app)
+    told = str(refused.value)
+    assert "partition_by=Depends(current_user, use_cache=False) falls short" in told
+    assert "This line works: cached(..., partition_by=current_user)." in told
+    await start(PLACES["parameter"](cached(ttl=60, partition_by=current_user), Depends(current_user)))
+
+
+async def test_the_message_says_that_what_is_solved_anew_may_differ() -> None:
+    """The cover names the same function, so its name alone explains nothing."""
+    app = PLACES["parameter"](cached(ttl=60, partition_by=current_user), Depends(current_user, use_cache=False))
+    with pytest.raises(CallerDependentRoute, match="is solved once more, and may give another value"):
+        await start(app)
+
+
 async def start(app: FastAPI) -> None:
     """Raise what the audit of an app's routes raises."""
     from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of

@@ -475,3 +475,19 @@ async def test_an_observers_wrapper_counts_as_what_it_wraps(monkeypatch: pytest.
 
     monkeypatch.setattr(GZipMiddleware, "__call__", module.observed(mine))
     assert not middleware_stack_of(shop.app).harmless
+
+
+def test_a_wrapper_is_named_by_where_it_was_written() -> None:
+    """`functools.wraps` gives a wrapper around a route's own app the name of what it wraps."""
+    app = FastAPI(openapi_url=None)
+    app.get("/it", dependencies=[cached(ttl=60)])(lambda: "it")
+    route: Any = app.routes[-1]
+    inner = route.app
+
+    @functools.wraps(inner)
+    async def stranger(scope: Any, receive: Any, send: Any) -> None:
+        await inner(scope, receive, send)
+
+    route.app = stranger
+    [plan] = RouteTable(app, middleware_stack_of(app)).plans
+    assert any("stranger" in each for each in (*plan.uncovered, *plan.around))

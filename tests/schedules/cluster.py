@@ -50,7 +50,8 @@ class Member:
 
         def gated_far(*args: Any) -> Any:
             tier = l2(*args)
-            tier._store = tier._locks._store = GatedStore(tier._store, name, play.stage, play.subscriptions)
+            gated = GatedStore(tier._values.store, name, play.stage, play.subscriptions)
+            tier._values.store = tier._locks._store = gated
             return tier
 
         inside.bus._connect = gated_log

@@ -16,7 +16,7 @@ from typing import Any
 from fastapi_cacheinval.core.replica import Ask, LogEntry, Page
 from fastapi_cacheinval.errors import CacheinvalError
 from fastapi_cacheinval.ports.l2_store import Found, L2Store, Lock
-from fastapi_cacheinval.ports.log import Answer, Proposal, SharedLog
+from fastapi_cacheinval.ports.log import Answer, Proposal, SharedLog, Standing
 from tests.schedules.stage import LOST, TWICE, Stage, Subscriptions
 
 actor: ContextVar[str | None] = ContextVar("actor", default=None)
@@ -106,7 +106,7 @@ class GatedLog(_Gated):
     async def page(self, *where: Any) -> Page | None:
         return await self.called(self.name, "page", lambda: self._genuine.page(*where))
 
-    async def behind(self, line: LogEntry) -> tuple[int, int]:
+    async def behind(self, line: LogEntry) -> Standing:
         with self.stage.talking():
             return await self._genuine.behind(line)
 

@@ -225,11 +225,11 @@ async def test_a_purge_waits_until_every_replica_has_applied_it(cluster: Make) -
         writing = play.purges("B", wait="all")
         await play.settled()
         (line,) = [answer.line for answer in play["B"].log.answers if answer.line is not None]
-        assert (await play["B"].log.behind(line), writing.done()) == ((1, 1), False)
+        assert (await play["B"].log.behind(line), writing.done()) == ((1, 1, False), False)
         play.stage.open("A.message")
         await play.settled()
         assert play["A"].replica.applied == 1
-        assert (await play["B"].log.behind(line), writing.done()) == ((1, 1), False)
+        assert (await play["B"].log.behind(line), writing.done()) == ((1, 1, False), False)
         play.stage.free("A.beat.ask")
         receipt = await writing
         assert receipt.replicas == 2
@@ -263,6 +263,6 @@ async def test_a_purge_is_waited_for_in_the_new_term_too(cluster: Make) -> None:
         play.stage.free("B.beat.ask")
         await play.settled()
         line = next(answer.line for answer in play["B"].log.answers if answer.line is not None)
-        assert (await play["B"].log.behind(line), writing.done()) == ((1, 1), False)
+        assert (await play["B"].log.behind(line), writing.done()) == ((1, 1, True), False)
         play.opened_long_ago()
         assert (await writing).replicas == 1

@@ -106,7 +106,7 @@ async def test_an_outage_is_in_the_gauges(redis_server: Valkey) -> None:
         assert recorded.values("cacheinval.bus.connected") == {(): 0}
         assert recorded.values("cacheinval.queue.length") == recorded.values("cacheinval.fence.active") == {(): 1}
         await eventually(lambda: recorded.values("cacheinval.queue.age")[()] > 0.1, "the age")
-        mutations = {("done",): 1, ("queued",): 1, ("late",): 0, ("refused",): 0}
+        mutations = {("done",): 1, ("queued",): 1, ("late",): 0, ("unconfirmed",): 0, ("refused",): 0}
         assert recorded.values("cacheinval.mutations", "cacheinval.outcome") == mutations
         redis_server.restart()
         await a.in_touch()

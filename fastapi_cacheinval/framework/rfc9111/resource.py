@@ -75,7 +75,8 @@ class Resource:
         self.path = app_context.below(root_path, scope["path"])
         self._query: bytes = scope.get("query_string", b"")
         # The app may see how the host was spelled, whatever it is.
-        sent = (sent_path(scope.get("raw_path"), self._query), *sent_host(values(scope["headers"], b"host")))
+        hosts = sent_host(values(scope["headers"], b"host"), scope.get("server"))
+        sent = (sent_path(scope.get("raw_path"), self._query), *hosts)
         # A framework has a root path of its own, a mount or a layer outside has written its own here.
         place = app_context.headers_place(scope)
         # The whole path: an app of another kind may answer by more than what is below the root path.

@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi_cacheinval import CacheMiddleware, cached
 from fastapi_cacheinval.core.keys import sent_host
 from fastapi_cacheinval.testing import assert_hit, assert_miss
-from tests.helpers.http import ask
+from tests.helpers.http import ask, scope_of
 
 pytestmark = pytest.mark.anyio
 
@@ -84,8 +84,28 @@ async def test_what_a_layer_inside_refuses_by_the_host_is_no_answer_for_others(p
         assert (await ask(app, path, host="acme.example")).status_code == 200
 
 
+@pytest.mark.parametrize("honour_headers", [False, True])
+@pytest.mark.parametrize("path", ["/policy", "/headers"])
+async def test_without_a_host_the_server_that_was_asked_is_the_host(honour_headers: bool, path: str) -> None:
+    """As an app sees it in `request.url`; what one address answers is not handed out at another."""
+    app = FastAPI()
+    app.add_middleware(CacheMiddleware, honour_headers=honour_headers)
+
+    @app.get("/policy", dependencies=[cached(ttl=60, shared=True)])
+    @app.get("/headers")
+    async def where(request: Request, response: Response) -> str:
+        response.headers["cache-control"] = "max-age=60"
+        return str(request.url)
+
+    for _ in range(3):
+        for server in (("one", 80), ("one", 8080), ("two", 80), ("/run/socket", None)):
+            bare = Request(scope_of(path, host=None, server=server))
+            assert (await ask(app, path, host=None, server=server)).body.decode().strip('"') == str(bare.url)
+
+
 def test_the_usual_spelling_adds_nothing() -> None:
     """Keys of ordinary requests are as short as ever; several lines, and none, are told apart."""
     assert sent_host([b"acme.example:80"]) == ()
     others = [sent_host(lines) for lines in ([b"A"], [b"a", b"b"], [b"a, b", b""], [])]
+    others += [sent_host([], server) for server in (("a", 80), ("a", 81), ("b", 80), ("a", None))]
     assert len({*others, ()}) == len(others) + 1
