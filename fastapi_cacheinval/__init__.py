@@ -8,8 +8,10 @@ from fastapi_cacheinval.core.partition_by import PartitionBy
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.core.should_store import ResponseToStore
 from fastapi_cacheinval.core.statistics import SourceState, Statistics
 from fastapi_cacheinval.core.tags import TagTemplate, render_value
+from fastapi_cacheinval.core.warming import WarmReport, WarmResult
 from fastapi_cacheinval.dependencies import CacheTags, cached, invalidates, invalidates_nothing
 from fastapi_cacheinval.engine.request_tags import add_tags, purge_with_request
 from fastapi_cacheinval.errors import (
@@ -22,6 +24,7 @@ from fastapi_cacheinval.errors import (
     RefusedRoute,
     RefusedRoutes,
     ReplicasUnknown,
+    UnknownRoute,
 )
 from fastapi_cacheinval.middleware import CacheMiddleware
 from fastapi_cacheinval.ports.downstream import Downstream
@@ -45,9 +48,13 @@ __all__ = [
     "RefusedRoute",
     "RefusedRoutes",
     "ReplicasUnknown",
+    "ResponseToStore",
     "SourceState",
     "Statistics",
     "TagTemplate",
+    "UnknownRoute",
+    "WarmReport",
+    "WarmResult",
     "add_tags",
     "cached",
     "invalidates",

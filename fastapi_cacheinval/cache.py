@@ -18,6 +18,7 @@ from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.engine.environment import settings_of_environment
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.listeners import Listener, Observer
+from fastapi_cacheinval.engine.of_routes import OfRoutes
 from fastapi_cacheinval.engine.settings import Options, Settings
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.ports.clock import Clock
@@ -28,7 +29,7 @@ __all__ = ["HTTPCache", "Listener", "internals_of"]
 _ENVIRONMENT = "CACHEINVAL_ENABLED"
 
 
-class HTTPCache:
+class HTTPCache(OfRoutes):
     """A response cache: everything is kept in this process.
 
     Durations are seconds or `timedelta`, sizes are bytes; see `Settings` for the names and the

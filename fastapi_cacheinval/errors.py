@@ -18,6 +18,7 @@ __all__ = [
     "ReplicasUnknown",
     "SettingIsFixed",
     "TierUnavailable",
+    "UnknownRoute",
 ]
 
 
@@ -27,6 +28,18 @@ class CacheinvalError(Exception):
 
 class ConfigurationError(CacheinvalError):
     """A setting, a policy or a route that cannot work; raised when it is made, or at start-up."""
+
+
+class UnknownRoute(ConfigurationError):
+    """No route that answers GET has this name and takes these parameters.
+
+    `name` is the name, `near` the names that resemble it.
+    """
+
+    def __init__(self, name: str, why: str, near: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.near = near
+        super().__init__(f"{why} Near: {', '.join(map(repr, near))}." if near else why)
 
 
 class SettingIsFixed(ConfigurationError, AttributeError):

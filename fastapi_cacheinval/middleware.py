@@ -22,6 +22,7 @@ from fastapi_cacheinval.framework.modes import mode_of
 from fastapi_cacheinval.framework.observed_hit import send_observed_hit
 from fastapi_cacheinval.framework.raw_hits import RawHits
 from fastapi_cacheinval.framework.route_target import raw_target
+from fastapi_cacheinval.framework.served import Served
 from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.routes.middleware_stack import passes_through
 
@@ -101,6 +102,8 @@ class CacheMiddleware:
         self._looked = self._look_every = 0.0
         # The same for a server that answers before it makes a task.
         self.raw_hits = RawHits(self._app_context, front_open=self._front_open, recorded=lambda: self._watched)
+        # Kept here: the cache knows it as long as the middleware lives.
+        self._served: Served | None = None
         self._looked_at = _LOOKED_AT | {TOKEN_FIELD} if engine.settings.read_your_writes else _LOOKED_AT
 
     @property
@@ -200,6 +203,9 @@ class CacheMiddleware:
             # To a lifespan the server says it.
             if app_context.error is not None and scope["type"] != "lifespan":
                 logger.error("%s", app_context.error)
+            else:
+                self._served = Served(app_context, scope)
+                self._core.engine.apps.open(self._served)
         return app_context.error
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,8 +1,8 @@
 from datetime import timedelta
 
-from fastapi import APIRouter, FastAPI, HTTPException
+from fastapi import APIRouter, FastAPI, HTTPException, Response
 
-from fastapi_cacheinval import CacheMiddleware, CachePolicy, HTTPCache, cached
+from fastapi_cacheinval import CacheMiddleware, CachePolicy, HTTPCache, ResponseToStore, cached
 
 CATALOGUE = CachePolicy(
     ttl=300,
@@ -37,6 +37,16 @@ async def read_coupon(code: str) -> str:
     if code != "SPRING":
         raise HTTPException(404, "no such coupon")  # kept, for ten seconds
     return code
+
+
+def is_complete(response: ResponseToStore) -> bool:
+    return response.header("x-partial") is None and response.body != b"[]"
+
+
+@coupons.get("/", dependencies=[cached(ttl=300, ttl_from_response=True, should_store=is_complete)])
+async def list_coupons(response: Response) -> list[str]:
+    response.headers["Cache-Control"] = "max-age=30"  # shorter than the ttl: it counts
+    return ["SPRING"]
 
 
 app = FastAPI()

@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 from fastapi_cacheinval.core.checks import flag
 from fastapi_cacheinval.core.conditional import OF_ONE_REQUEST
 from fastapi_cacheinval.core.partition_by import PartitionBy, unaliased
+from fastapi_cacheinval.core.should_store import ShouldStore, checked_predicate
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.errors import ConfigurationError
 
@@ -136,6 +137,10 @@ class PolicyFields(TypedDict, total=False):
     downstream_ttl: float | timedelta | None
     vary: Iterable[str]
     request_is_shared: bool
+    ttl_from_response: bool
+    should_store: ShouldStore | None
+    soft_timeout: float | timedelta | None
+    hard_timeout: float | timedelta | None
 
 
 @dataclass(frozen=True, kw_only=False)
@@ -165,6 +170,13 @@ class CachePolicy:
     - `request_is_shared`: True is the author's word that what the handler and its dependencies make of the raw
       `Request` is the same for all who share a stored response. A dependency that takes it still runs on every request,
       as a cover.
+    - `ttl_from_response`: True lets a response shorten its own lifetime by `s-maxage` or `max-age` in its
+      `Cache-Control`, less its `Age`; it never lengthens it. With 0 the response is not stored.
+    - `should_store`: a plain function of a complete `ResponseToStore`, asked for what may be stored otherwise; False
+      stores nothing. It runs on the event loop. An error in it stores nothing either, and is logged once.
+    - `soft_timeout`: past it a request that still waits for the handler is answered with the stale response at hand,
+      if `stale_if_error` allows that one; the handler goes on, and what it answers is stored. None is never.
+    - `hard_timeout`: past it the request is answered so, or with 504; the handler goes on here too.
 
     Raises `ConfigurationError`, naming the field.
     """
@@ -183,6 +195,12 @@ class CachePolicy:
     downstream_ttl: float | timedelta | None = None
     vary: Iterable[str] = ()
     request_is_shared: bool = False
+    ttl_from_response: bool = False
+    should_store: ShouldStore | None = None
+    soft_timeout: float | timedelta | None = None
+    hard_timeout: float | timedelta | None = None
+    soft_seconds: float | None = field(init=False, repr=False, compare=False)
+    hard_seconds: float | None = field(init=False, repr=False, compare=False)
     templates: tuple[TagTemplate, ...] = field(init=False, repr=False, compare=False)
     lifetimes: Mapping[int, float] = field(init=False, repr=False, compare=False)
     stale_seconds: float = field(init=False, repr=False, compare=False)
@@ -213,6 +231,8 @@ class CachePolicy:
         put(self, "partition", tuple(c if k is None else k.dependency for c, k in zip(partition, keyed, strict=True)))
         put(self, "partition_keys", tuple(None if each is None else each.key for each in keyed))
         put(self, "vary", _field_names(self.vary))
+        flag(self.ttl_from_response, "ttl_from_response")
+        put(self, "should_store", checked_predicate(self.should_store))
         put(self, "guards", _dependencies(self.guarded_by, "guarded_by"))
         shared: Any = self.shared
         # By identity: 1 equals True, and is nobody's word.
@@ -222,6 +242,20 @@ class CachePolicy:
         if self.shared and self.partition:
             raise ConfigurationError("shared=True and partition_by contradict each other: keep one.")
         self._check_cache_control()
+        self._check_timeouts()
+
+    def _check_timeouts(self) -> None:
+        put = object.__setattr__
+        for name in ("soft", "hard"):
+            given = getattr(self, f"{name}_timeout")
+            put(self, f"{name}_seconds", None if given is None else seconds(given, f"{name}_timeout"))
+            if given is not None and not getattr(self, f"{name}_seconds"):
+                raise ConfigurationError(f"{name}_timeout is more than 0 seconds; None, the default, is never.")
+        soft, hard = self.soft_seconds, self.hard_seconds
+        if soft is not None and not self.error_seconds:
+            raise ConfigurationError("soft_timeout gives what stale_if_error allows: set stale_if_error=3600 too.")
+        if soft is not None and hard is not None and hard < soft:
+            raise ConfigurationError(f"hard_timeout must not be shorter than soft_timeout: {hard:g} s, {soft:g} s.")
 
     def _check_cache_control(self) -> None:
         text = self.cache_control

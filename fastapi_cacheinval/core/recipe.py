@@ -12,12 +12,10 @@ from fastapi_cacheinval.core.keys import variant_key
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.selecting import Selector, for_fill, select, selectors
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
-from fastapi_cacheinval.core.storing import response_directives
+from fastapi_cacheinval.core.storing import age_of, lifetime, response_directives
 from fastapi_cacheinval.core.tag_limits import surrogate_tags
 from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag
 from fastapi_cacheinval.core.weight import share
-from fastapi_cacheinval.grammar.age import parse_age
-from fastapi_cacheinval.grammar.cache_control import MAX_SECONDS
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import make_etag, parse_etag
 from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, values, without
@@ -96,12 +94,6 @@ def _downstream_ttl(policy: CachePolicy, status: int) -> float | None:
     return own if status < 400 or own == 0 else None
 
 
-def _age(headers: RawHeaders) -> int:
-    """The `Age` that a handler passes on; one that is no number, or none that a response can have, is ignored."""
-    age = parse_age(values(headers, b"age"))
-    return age if age < MAX_SECONDS else 0
-
-
 def stored_response(
     recipe: Recipe,
     status: int,
@@ -129,7 +121,7 @@ def stored_response(
     selected = select(recipe.request_headers, chosen)
     etag, modified = first(fields, b"etag"), first(fields, b"last-modified")
     fill_seconds = max(0.0, now - recipe.began)
-    fresh_until = now + jittered(policy.lifetimes[status], policy.jitter, draw)
+    fresh_until = now + jittered(lifetime(status, headers, policy), policy.jitter, draw)
     directives = response_directives(headers)
     control = policy.cache_control
     relative = control is not None and first(headers, b"cache-control") is None and counts_from_now(control.encode())
@@ -143,7 +135,7 @@ def stored_response(
         tags=(*tags, path_tag(recipe.path), ALL),
         vary=selected,
         stamp=recipe.stamp,
-        created=now - _age(headers),
+        created=now - age_of(headers),
         fresh_until=fresh_until,
         # -inf: each hit has a `Cache-Control` of its own, which the quickest way to answer does not make.
         early_refresh_from=-inf if relative else early_refresh_from(fresh_until, fill_seconds, policy.early_refresh),

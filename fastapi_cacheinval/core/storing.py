@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from fastapi_cacheinval.core.policy import CachePolicy
-from fastapi_cacheinval.grammar.cache_control import CacheControl, parse
+from fastapi_cacheinval.grammar.age import parse_age
+from fastapi_cacheinval.grammar.cache_control import MAX_SECONDS, CacheControl, parse
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
 from fastapi_cacheinval.grammar.vary import ANY_FIELD, parse_vary
 
-__all__ = ["content_length", "refusal", "response_directives"]
+__all__ = ["age_of", "content_length", "lifetime", "refusal", "response_directives"]
 
 
 def response_directives(headers: RawHeaders) -> CacheControl:
@@ -19,6 +20,22 @@ def content_length(headers: RawHeaders) -> int | None:
     """The declared length in bytes; None where there is none or it is not a number."""
     text = first(headers, b"content-length")
     return int(text) if text is not None and text.isdigit() and len(text) < 19 else None
+
+
+def age_of(headers: RawHeaders) -> int:
+    """The `Age` that a handler passes on; one that is no number, or none that a response can have, is ignored."""
+    age = parse_age(values(headers, b"age"))
+    return age if age < MAX_SECONDS else 0
+
+
+def lifetime(status: int, headers: RawHeaders, policy: CachePolicy) -> float:
+    """For how many seconds a response is fresh, before jitter: the policy's, or less where it may say so itself."""
+    own = policy.lifetimes.get(status, 0.0)
+    if not policy.ttl_from_response:
+        return own
+    directives = response_directives(headers)
+    stated = directives.max_age if directives.s_maxage is None else directives.s_maxage
+    return own if stated is None else min(own, max(0.0, stated - age_of(headers)))
 
 
 def refusal(status: int, headers: RawHeaders, policy: CachePolicy, *, partitioned: bool, most_bytes: int) -> str | None:
@@ -42,4 +59,6 @@ def refusal(status: int, headers: RawHeaders, policy: CachePolicy, *, partitione
             return "no-store"
         if directives.private and not partitioned:
             return "private"
+        if not lifetime(status, headers, policy) > 0:
+            return "not-fresh"
     return None

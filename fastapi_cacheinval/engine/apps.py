@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable
 
 from fastapi_cacheinval.core.route_sets import RouteSet
+from fastapi_cacheinval.ports.served import ServedApp
 
 __all__ = ["Apps"]
 
@@ -37,6 +38,7 @@ class Apps:
         self._routes: set[str] = set()
         self._heard: set[bytes] = set()
         self._lock = threading.Lock()
+        self._served: list[weakref.ref[ServedApp]] = []
 
     def number(self, app: object) -> int:
         """The number of an application: 0 for the first, always the same for the same object, never another's."""
@@ -87,6 +89,18 @@ class Apps:
             if self._owners.setdefault(place, number) != number:
                 self._contested.add(place)
             return place not in self._contested
+
+    # -- asked without a client -----------------------------------------------------------------
+
+    def open(self, app: ServedApp) -> None:
+        """An app has been looked at: it can be asked by the names of its routes from now on, as long as it lives."""
+        with self._lock:
+            self._served = [*(each for each in self._served if each() is not None), weakref.ref(app)]
+
+    @property
+    def served(self) -> tuple[ServedApp, ...]:
+        """The apps that can be asked, in the order in which they started."""
+        return tuple(app for each in self._served if (app := each()) is not None)
 
     # -- the routes of all of them ---------------------------------------------------------------
 

@@ -127,6 +127,7 @@ class Coalescing:
 
     def __init__(self, engine: Engine, runtime: Runtime, asker: Asker) -> None:
         self._engine = engine
+        self._runtime = runtime
         self._flights = runtime.flights
         self._l2 = runtime.l2
         self._asker = asker
@@ -189,9 +190,15 @@ class Coalescing:
             case ServeStale(usable):
                 return Answer(usable, Result.STALE, tier=tier, refresh=True)
             case Forward(reason):
+                if stored is not None and reason is Reason.STALE and self._paused(stored):
+                    return Answer(stored, Result.STALE, tier=tier)
                 return reason
             case Bypass():
                 return Reason.BYPASS
+
+    def _paused(self, stored: StoredResponse) -> bool:
+        """Whether a stale response stands in without a forward, because one failed a moment ago."""
+        return self._runtime.forwards_pause(stored) and self._asker.stands_in(stored)
 
     async def _lead(self, flight: Flight | None, missed: Missed) -> Answer | Go:
         """Before a forward that leads: answer with what another replica has, or be the one to forward."""

@@ -20,6 +20,8 @@ from fastapi_cacheinval.ports.clock import Clock
 __all__ = ["Runtime", "Runtimes", "runtime_here"]
 
 _MOST_PAUSES = 10_000
+# Pauses of clients' forwards are others than those of refreshes, which a refusal begins as well.
+_FORWARD = b"forward "
 # Real seconds that a cancelled refresh has to clean up after itself.
 _LAST_WORD = 1.0
 
@@ -98,13 +100,25 @@ class Runtime:
         if len(self._back_offs) > _MOST_PAUSES:
             self._back_offs.popitem(last=False)
 
+    def forward_failed(self, stored: StoredResponse, retry_after: float | None) -> None:
+        """A client's forward failed and a stale response stood in for it: answer with that for a while, as a pause.
+
+        `retry_after` is in seconds; what one caller alone was told is not for the others.
+        """
+        self.back_off(_FORWARD + stored.key, stored, retry_after if stored.front else None, NOBODY)
+
+    def forwards_pause(self, stored: StoredResponse) -> bool:
+        """Whether a forward in place of this stale response failed a moment ago."""
+        back_off = self._back_offs.get(_FORWARD + stored.key)
+        return back_off is not None and not may_try(back_off, stored, self._clock.now(), NOBODY)
+
     def refresh(
         self,
         key: bytes,
         work: Callable[[], Coroutine[Any, Any, str]],
         done: Callable[[str], None],
         cut: Callable[[str], None] = lambda _: None,
-    ) -> None:
+    ) -> asyncio.Task[None]:
         """Run one background refresh; `work` gives its outcome, `done` is told it.
 
         `cut` is told why before `work` is cancelled: `timeout`, or `cancelled` with all others. `work` logs its errors.
@@ -112,6 +126,7 @@ class Runtime:
         task = self.loop.create_task(self._run(key, work, done, cut), context=self._context.copy())
         self._refreshes[key] = task
         task.add_done_callback(lambda _: self._never_began(key, task, done))
+        return task
 
     def _never_began(self, key: bytes, task: asyncio.Task[None], done: Callable[[str], None]) -> None:
         # Cancelled before its first step: nothing of it has run that could have said so.

@@ -17,6 +17,7 @@ __all__ = [
     "RawField",
     "hide_what_bypasses",
     "nowhere",
+    "send_304",
     "send_response",
     "send_stored",
     "status_fields",
@@ -33,6 +34,12 @@ SENT_PAST = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 def status_fields(app_context: AppContext, outcome: Outcome) -> list[RawField]:
     """The `Cache-Status` field for an outcome, where it is wanted."""
     return [(b"cache-status", cache_status(outcome))] if app_context.emit_cache_status else []
+
+
+async def send_304(send: Send, fields: list[RawField]) -> None:
+    """Send the 304 that stands for a response with these fields."""
+    await send({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def send_stored(

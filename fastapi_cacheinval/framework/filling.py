@@ -12,18 +12,17 @@ from contextvars import Context
 
 from starlette.types import Message, Send
 
-from fastapi_cacheinval.core.conditional import not_modified_fields
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.body_budget import Reservation
 from fastapi_cacheinval.engine.coalescing import Go
-from fastapi_cacheinval.framework.answering import SENT_PAST, RawField, nowhere, status_fields, stored_fields
+from fastapi_cacheinval.framework.answering import SENT_PAST, nowhere, send_304, status_fields, stored_fields
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, FillRules, Form, Freshen, Keep, Refuse
 from fastapi_cacheinval.framework.keeping import INCOMPLETE, RAISED, Keeping
 from fastapi_cacheinval.framework.pump import Pump
-from fastapi_cacheinval.grammar.fields import lower_names
+from fastapi_cacheinval.grammar.fields import RawHeaders, lower_names
 
 __all__ = ["Fill"]
 
@@ -45,7 +44,9 @@ class Fill:
         self._start: Message | None = None
         self._body = bytearray()
         self._pump: Pump | None = None
-        self._out = exchange.ours
+        # Where answers go: the cache's own, and the app's; nowhere once something else has answered the client.
+        self._out = self._ours = exchange.ours
+        self._outer = exchange.outer
         # Of a stream: what is buffered, and what waits for its client.
         self._held = Reservation(exchange.app_context.bodies)
         self._stood_in = False
@@ -74,7 +75,7 @@ class Fill:
         elif kind in SENT_PAST and self._start is not None:
             await self._let_through(self._start, message, "extension")
         else:
-            await self._exchange.outer(message)
+            await self._outer(message)
 
     async def _started(self, message: Message) -> None:
         status, headers = message["status"], lower_names(message.get("headers", ()))
@@ -90,7 +91,7 @@ class Fill:
                 self._keeping.begin(start)
             case Cover(stored):
                 self._keeping.lose(status)
-                await self._stand_in(stored, status)
+                await self._stand_in(stored, status, headers)
             case Contradict():
                 self._contradicted = True
                 self._keeping.leave_open()
@@ -112,15 +113,10 @@ class Fill:
         fields = [*self._rules.fields(Form.REFUSED, headers), *status_fields(exchange.app_context, outcome)]
         if self._rules.has_it(status, headers):
             self._rest = nowhere
-            await self._send_304(fields)
+            await send_304(self._outer, fields)
         else:
-            self._rest = exchange.outer
-            await exchange.outer({**start, "headers": fields})
-
-    async def _send_304(self, fields: list[RawField]) -> None:
-        send = self._exchange.outer
-        await send({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
-        await send({"type": "http.response.body", "body": b""})
+            self._rest = self._outer
+            await self._outer({**start, "headers": fields})
 
     async def _freshen(self, freshen: Freshen) -> None:
         """A 304 to our own condition: what is stored is still right, with these fields (RFC 9111 section 4.3.4)."""
@@ -134,7 +130,7 @@ class Fill:
         self._rest = nowhere
         exchange.told(outcome, filled=None if freshen.own else stored)
         fields = [*stored.headers, *freshen.own, *status_fields(exchange.app_context, outcome)]
-        await self._rules.reply(exchange.ours, stored, fields)
+        await self._rules.reply(self._ours, stored, fields)
 
     async def _chunk(self, start: Message, message: Message) -> None:
         body, more = message.get("body", b""), message.get("more_body", False)
@@ -189,12 +185,12 @@ class Fill:
         exchange.told(outcome, filled=stored)
         if stored is None:
             fields = [*self._rules.fields(Form.UNKEPT, start["headers"]), *status_fields(exchange.app_context, outcome)]
-            await exchange.ours({**start, "headers": fields})
-            await exchange.ours({"type": "http.response.body", "body": body})
+            await self._ours({**start, "headers": fields})
+            await self._ours({"type": "http.response.body", "body": body})
             return
         self._forget_body()
         fields = [*self._rules.first_fields(start["headers"], stored), *status_fields(exchange.app_context, outcome)]
-        await self._rules.reply(exchange.ours, stored, fields)
+        await self._rules.reply(self._ours, stored, fields)
 
     async def _begin_stream(self, start: Message, message: Message) -> None:
         exchange = self._exchange
@@ -202,7 +198,7 @@ class Fill:
         exchange.told(outcome)
         fields = [*self._rules.fields(Form.STREAMED, start["headers"]), *status_fields(exchange.app_context, outcome)]
         if self._rules.has_it(start["status"], start["headers"]):
-            await self._send_304(fields)
+            await send_304(self._outer, fields)
             self._out = nowhere
         self._pump = Pump(self._out, self._held)
         await self._pump.put({**start, "headers": fields}, message)
@@ -236,6 +232,14 @@ class Fill:
         """Whether a 304 spoke of another response: the client has no answer yet, and the flight is not ended."""
         return self._contradicted
 
+    def take_client(self) -> Send | None:
+        """Give a client without any answer to who answers it; what the app says is kept. None where it has one."""
+        if self._start is not None or self._rest is not None or self._stood_in or not self._keeping.open:
+            return None
+        ours, self._stood_in, self._keeping.goes_on = self._ours, True, True
+        self._out = self._ours = self._outer = nowhere
+        return ours
+
     def abandon(self) -> None:
         """Keep nothing, and let nobody wait: the response has another owner."""
         self._keeping.refuse()
@@ -245,14 +249,15 @@ class Fill:
         """The route has raised; what a layer makes of its body is no whole response, unless its length says so."""
         self._keeping.broken = True
 
-    async def _stand_in(self, stale: StoredResponse, status: int) -> None:
+    async def _stand_in(self, stale: StoredResponse, status: int, headers: RawHeaders = ()) -> None:
         """Answer with a stale response, and drop what else the app sends."""
+        self._keeping.stood_in(stale, status, headers)
         exchange, engine = self._exchange, self._exchange.app_context.engine
         self._rest = nowhere
         self._stood_in = True
         outcome = engine.outcome(stale, Result.STALE, Reason.STALE, engine.now(), status)
         exchange.told(outcome, stale)
-        await self._rules.reply(exchange.ours, stale, stored_fields(exchange.app_context, stale, outcome))
+        await self._rules.reply(self._ours, stale, stored_fields(exchange.app_context, stale, outcome))
 
     # -- the app's end --------------------------------------------------------------------------
 

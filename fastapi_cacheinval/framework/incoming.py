@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from starlette.types import Message, Receive, Scope, Send
 
+from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import Stamp
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.runtime import Runtime
@@ -23,17 +24,24 @@ __all__ = ["Entered", "Incoming", "RefreshOrder"]
 
 
 class RefreshOrder:
-    """What makes a request a background refresh: the flight that it leads, and how it ended."""
+    """What makes a request one of the cache's own: the flight that it leads, if any, and how it ended.
 
-    __slots__ = ("_answered", "_cut", "_flight", "_taken", "outcome")
+    A background refresh goes forward whatever is stored; without `forced` it is answered as a client would be.
+    """
 
-    def __init__(self, flight: Flight) -> None:
+    __slots__ = ("_answered", "_cut", "_flight", "_taken", "forced", "outcome", "status", "told")
+
+    def __init__(self, flight: Flight | None, *, forced: bool = True) -> None:
         self._flight = flight
         self._taken = self._cut = False
         self._answered: list[tuple[bytes, bytes]] = []
+        self.forced = forced
         self.outcome = "failed"
+        # What the app, or the cache in its place, has answered, and how that came.
+        self.status: int | None = None
+        self.told: Outcome | None = None
 
-    def take(self) -> Flight:
+    def take(self) -> Flight | None:
         """The flight, from now on the caller's to end."""
         self._taken = True
         return self._flight
@@ -48,8 +56,9 @@ class RefreshOrder:
         self.outcome, self._cut = outcome, True
 
     async def hear(self, message: Message) -> None:
-        """Take what the app says, in place of a client: only how long it asks to be left alone is of use."""
+        """Take what the app says, in place of a client: only its status and how long it asks to be left alone."""
         if message["type"] == "http.response.start":
+            self.status = message["status"]
             self._answered = lower_names(message.get("headers", ()))
 
     def retry_after(self, wall: float) -> float | None:
@@ -58,7 +67,7 @@ class RefreshOrder:
 
     def let_go(self) -> None:
         """The request has ended: nobody waits for a flight that nobody has taken."""
-        if not self._taken:
+        if not self._taken and self._flight is not None:
             self._flight.fail()
 
 

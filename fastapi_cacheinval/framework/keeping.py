@@ -13,6 +13,8 @@ from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import FillRules, Made, Refuse
+from fastapi_cacheinval.grammar.fields import RawHeaders, values
+from fastapi_cacheinval.grammar.retry_after import parse_retry_after
 from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["INCOMPLETE", "RAISED", "Keeping"]
@@ -44,6 +46,8 @@ class Keeping:
         # When the client was found to have left, on the cache's clock.
         self._left_at: float | None = None
         self.given_up = False
+        # Whether the client has had another answer, so that its leaving says nothing.
+        self.goes_on = False
         # Whether the route has raised: a layer may end its response as if it were whole.
         self.broken = False
 
@@ -149,6 +153,12 @@ class Keeping:
         stale = self._go.stale
         return stale if stale is not None and self._rules.stands_in(stale) else None
 
+    def stood_in(self, stale: StoredResponse, status: int, headers: RawHeaders) -> None:
+        """A stale response has stood in for an answer of this status: after an error others do so for a while."""
+        if status >= 500 and self._exchange.refresh is None:
+            after = parse_retry_after(values(headers, b"retry-after"), self.clock.wall())
+            self._exchange.runtime.forward_failed(stale, after)
+
     # -- a client that leaves -------------------------------------------------------------------
 
     @property
@@ -167,7 +177,7 @@ class Keeping:
             self._left_at = now
         left = self._left_at + timeout - now
         waited_for = self._flight is not None and self._flight.waiting > 0
-        if not self.given_up and (not self.open or waited_for or (self._begun and left > 0)):
+        if not self.given_up and (not self.open or self.goes_on or waited_for or (self._begun and left > 0)):
             return left if left > 0 else max(timeout, _LOOK_AGAIN)
         self.given_up = True
         self.lose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import assert_never
 
 from starlette.requests import Request
@@ -19,6 +20,7 @@ from fastapi_cacheinval.framework.policy_fill import begin_fill
 from fastapi_cacheinval.framework.refresh import lead_in_background, order_refresh
 from fastapi_cacheinval.framework.responding import Annotated, Responder, Stored, bypassed
 from fastapi_cacheinval.framework.route_target import Wanted, wanted_of
+from fastapi_cacheinval.framework.timeouts import SLOW, timed
 from fastapi_cacheinval.grammar.cache_control import parse
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
 from fastapi_cacheinval.routes.bindings import InvalidParameter
@@ -65,11 +67,11 @@ class Lookup:
 
     async def run(self) -> Verdict:
         """Say what takes the response, and whether the handler runs."""
-        exchange = self.exchange
-        if exchange.refresh is not None:
+        exchange, order = self.exchange, self.exchange.refresh
+        if order is not None and order.forced:
             if not self._bind_tags():
                 return self._bypass("invalid")
-            return self._forward(Go(exchange.refresh.take(), None, Reason.STALE))
+            return self._forward(Go(order.take(), None, Reason.STALE))
         coalescing = Coalescing(self.engine, exchange.runtime, self)
         found: Answer | Missed | Go = coalescing.look()
         if isinstance(found, Missed):
@@ -79,6 +81,7 @@ class Lookup:
                 return Verdict(Annotated(exchange, outcome), unwind=504)
             if not self._bind_tags():
                 return self._bypass("invalid")
+            self.deadline = exchange.stamp.began + self._patience(found.stored)
             with exchange.current():
                 found = await coalescing.run(found)
         match found:
@@ -87,7 +90,7 @@ class Lookup:
             case Go(hit_for_miss=True) if first(self.wanted.headers, b"range") is not None:
                 return self._bypass("range")
             case Go():
-                return self._forward(found)
+                return self._late(found) or self._forward(found)
             case _:
                 assert_never(found)
 
@@ -134,6 +137,34 @@ class Lookup:
         again = exchange.app_context.mode.read_by_policy
         return lead_in_background(exchange.app_context, exchange.runtime, exchange.entered, again, key)
 
+    # -- slow handlers --------------------------------------------------------------------------
+
+    def _patience(self, stored: StoredResponse | None) -> float:
+        """For how many seconds it may wait for another's forward."""
+        policy, waits = self.wanted.policy, [self.engine.settings.collapse_timeout]
+        if policy.soft_seconds is not None and stored is not None and self.stands_in(stored):
+            waits.append(policy.soft_seconds)
+        if policy.hard_seconds is not None:
+            waits.append(policy.hard_seconds)
+        return min(waits)
+
+    def _late(self, go: Go) -> Verdict | None:
+        """The answer in a forward's place, where another's has been too slow for a request that leads none."""
+        policy, now = self.wanted.policy, self.engine.now()
+        if go.flight is not None or (policy.soft_seconds is None and policy.hard_seconds is None):
+            return None
+        flight = self.exchange.runtime.flights.under_way(self.find()[1])
+        waited = now - self.exchange.stamp.began
+        behind = waited if flight is None else max(waited, now - flight.began)
+        stale = self.engine.fallback(go.stale, now)
+        if stale is not None and behind >= min(policy.soft_seconds or inf, policy.hard_seconds or inf):
+            outcome = self.engine.outcome(stale, Result.STALE, Reason.STALE, now)
+            return Verdict(Stored(self.exchange, stale, outcome._replace(detail=SLOW)), unwind=stale.status)
+        if waited >= (policy.hard_seconds or inf):
+            outcome = Outcome(Result.MISS, reason=go.reason, detail=SLOW)
+            return Verdict(Annotated(self.exchange, outcome), unwind=504)
+        return None
+
     # -- answers --------------------------------------------------------------------------------
 
     def _answer(self, answer: Answer) -> Verdict:
@@ -165,4 +196,4 @@ class Lookup:
     def _forward(self, go: Go) -> Verdict:
         """Let the handler run, and see its response as a fill."""
         fill = begin_fill(self.exchange, self.wanted, self.tags, go)
-        return Verdict(fill, fill=fill)
+        return Verdict(timed(self.exchange, fill, self.wanted.policy, go), fill=fill)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.types import Send
 
 from fastapi_cacheinval.core.recipe import Recipe, downstream_fields, stored_response, streamed_fields
+from fastapi_cacheinval.core.should_store import is_to_be_stored
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import refusal
 from fastapi_cacheinval.core.tag_limits import too_many_tags
@@ -78,6 +79,9 @@ class PolicyRules:
         added = self._added
         if too_many_tags((*self._recipe.tags, *added), headers):
             return Refuse("too-many-tags", failed=False, outdated=True)
+        reason = self._declined(status, headers, body)
+        if reason is not None:
+            return Refuse(reason, failed=False, outdated=status in (404, 410) or status < 400)
         stored, chosen = stored_response(
             self._recipe,
             status,
@@ -89,6 +93,17 @@ class PolicyRules:
             draw=self._engine.draw(),
         )
         return Made(self._recipe.key, stored, chosen)
+
+    def _declined(self, status: int, headers: list[RawField], body: bytes) -> str | None:
+        """Why the policy's own function has the response not stored; None where it has."""
+        predicate = self._recipe.policy.should_store
+        if predicate is None:
+            return None
+        try:
+            return None if is_to_be_stored(predicate, status, headers, body) else "should-store"
+        except Exception as error:  # noqa: BLE001  # the author's function, which the answer can do without
+            self._exchange.log_trouble("should_store failed, so the response is not stored", error)
+            return "should-store-failed"
 
     @property
     def _added(self) -> tuple[str, ...]:

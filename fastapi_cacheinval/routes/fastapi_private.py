@@ -71,6 +71,7 @@ class Field(Protocol):
 class EffectiveRoute(Protocol):
     """A route as it answers: with the prefix and the dependencies of every include above it."""
 
+    name: str
     path_format: str
     path_regex: re.Pattern[str]
     methods: set[str]

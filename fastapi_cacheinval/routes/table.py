@@ -16,6 +16,7 @@ from fastapi_cacheinval.routes.changes import Rounds
 from fastapi_cacheinval.routes.endpoint_calls import note_calls
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at, hook_handler, original_of
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
+from fastapi_cacheinval.routes.named_routes import NamedRoute
 from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 from fastapi_cacheinval.routes.route_hook import hook
@@ -122,6 +123,12 @@ class RouteTable:
         """The routes that concern a cache, each by template and handler; all of them where none does."""
         concerned = [plan for plan in self.plans if plan.policy is not None or plan.invalidations]
         return [f"{plan.path} ({plan.endpoint})" for plan in concerned or self.plans]
+
+    def named(self) -> list[NamedRoute]:
+        """The routes that answer GET, by their names, in matching order."""
+        self._refresh()
+        found = [NamedRoute(known.route.name, known.analysis.plan) for known in self._survey.known]
+        return [each for each in found if "GET" in each.plan.methods]
 
     def audit(self) -> None:
         """Raise everything that is wrong at once, in matching order; a single `ConfigurationError` as it is."""

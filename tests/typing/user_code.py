@@ -21,8 +21,12 @@ from fastapi_cacheinval import (
     ConfigurationError,
     HTTPCache,
     PartitionBy,
+    Receipt,
     RefusedRoute,
     RefusedRoutes,
+    ResponseToStore,
+    WarmReport,
+    WarmResult,
     cached,
     invalidates,
     invalidates_nothing,
@@ -54,6 +58,17 @@ cache = HTTPCache(
 )
 assert_type(HTTPCache.from_url("memory://", namespace="shop"), HTTPCache)
 
+
+async def by_name(cache: HTTPCache) -> None:
+    """Routes by their names, and pages before a client asks."""
+    assert_type(await cache.invalidate_route("read_product", product_id=42), Receipt)
+    assert_type(await cache.invalidate_route("listed", {"soft": 1}, soft=True, wait="all"), Receipt)
+    report = await cache.warm(["/a", "front_page", ("read_product", {"product_id": 42})], base_url="https://a.example")
+    assert_type(report, WarmReport)
+    assert_type(report.missing, tuple[WarmResult, ...])
+    assert_type(await cache.refresh_url("https://a.example/a", headers={"accept": "text/html"}), WarmResult)
+
+
 app = FastAPI()
 app.add_middleware(CacheMiddleware, cache=cache)
 app.add_middleware(CacheMiddleware)
@@ -61,6 +76,21 @@ app.add_middleware(CacheMiddleware, cache=cache, honour_headers=False, front=Tru
 wrapped: ASGIApp = CacheMiddleware(app)
 wrapped = CacheMiddleware(app, cache, emit_cache_status=False)
 
+
+def is_whole(response: ResponseToStore) -> bool:
+    """A predicate over a response."""
+    assert_type(response.header("x-partial"), str | None)
+    return response.status == 200 and bool(response.body)
+
+
+DECIDED = CachePolicy(
+    ttl=60,
+    stale_if_error=60,
+    soft_timeout=0.5,
+    hard_timeout=timedelta(seconds=5),
+    ttl_from_response=True,
+    should_store=is_whole,
+)
 CATALOGUE = CachePolicy(ttl=300, stale_while_revalidate=3600, stale_if_error=86400)
 LONG = CachePolicy(ttl=timedelta(days=2), tags=["products"], statuses={200: 60, 404: 5}, jitter=0, early_refresh=0)
 

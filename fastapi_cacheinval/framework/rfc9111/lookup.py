@@ -71,6 +71,12 @@ class HeaderLookup:
         detail = await self._not_ours()
         if detail is not None:
             return await self._plainly(detail)
+        order = self.exchange.refresh
+        if order is not None and order.forced:
+            if self._has_policy():
+                return False
+            await self.refresh()
+            return True
         coalescing = Coalescing(self.engine, self.incoming.runtime, self.asker)
         found: Answer | Missed | Go = coalescing.look()
         if isinstance(found, Missed):

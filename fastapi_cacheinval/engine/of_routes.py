@@ -1,0 +1,145 @@
+"""What a cache does with the routes of its apps, by name or URL: a part of `HTTPCache`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fastapi_cacheinval.core.checks import Wait, flag
+from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.tag_limits import fits
+from fastapi_cacheinval.core.tags import ALL
+from fastapi_cacheinval.core.warming import Page, WarmReport, WarmResult, page_at, request_fields
+from fastapi_cacheinval.engine.internals import Internals
+from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError, UnknownRoute
+from fastapi_cacheinval.ports.served import Parameters, ServedApp
+
+__all__ = ["OfRoutes", "WarmTarget"]
+
+WarmTarget = str | tuple[str, Mapping[str, object]]
+"""A URL, a path, the name of a route, or the name with its parameters."""
+
+_MOST_AT_ONCE = 1000
+
+
+class OfRoutes:
+    """The methods that need to know an app; its middleware must have started in this process."""
+
+    _core: Internals
+
+    async def invalidate_route(
+        self,
+        name: str,
+        parameters: Parameters | None = None,
+        /,
+        *,
+        soft: bool = False,
+        wait: Wait = None,
+        **more: object,
+    ) -> Receipt:
+        """Purge what is stored of a route for these parameters, by the name that `url_path_for` knows it by.
+
+        The tags that the route's own templates give for the parameters are purged, and the path with all its queries,
+        variants and hosts. Where several routes have the name, all that take the parameters are meant. `parameters`
+        is for names that this call needs itself, such as `soft`. Values may carry a client's data and never raise.
+        Raises `UnknownRoute` for a name that no GET route has, or a parameter that is missing or that it does not
+        take, and `CacheNotRunning` where no app of this cache has started in this process.
+        """
+        flag(soft, "soft")
+        given = {**(parameters or {}), **more}
+        tags = dict.fromkeys(tag for app in self._of_name(name, given) for tag in app.tags_of(name, given))
+        return await self._core.purge(tuple(tags) if fits(tuple(tags)) else (ALL,), soft=soft, wait=wait)
+
+    async def warm(
+        self,
+        targets: Iterable[WarmTarget],
+        *,
+        base_url: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        concurrency: int = 8,
+    ) -> WarmReport:
+        """Have the app answer pages as nobody, so that they are stored before a client asks; what is fresh is left.
+
+        A target is a URL, a path, the name of a route without parameters, or `(name, parameters)`. `base_url` is
+        scheme, host and root path as clients send them, for targets that are no whole URL. `headers` are request
+        fields that select a variant, such as `Accept-Language`; credentials are refused. At most `concurrency`, from
+        1 to 1,000, run at once, each for at most `refresh_timeout`. Middleware outside `CacheMiddleware` is not passed.
+        An error of the app is in the report and does not end the call. Raises before the first request, as
+        `invalidate_route` does and `ConfigurationError` for a target that is none.
+        """
+        if isinstance(targets, str):
+            raise ConfigurationError(f"warm takes a list of targets, not one str: write [{targets!r}].")
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 1 <= concurrency <= _MOST_AT_ONCE:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"concurrency is a number from 1 to {_MOST_AT_ONCE}, not {concurrency!r}.")
+        fields = request_fields(headers)
+        pages = list(dict.fromkeys(self._page(target, base_url) for target in targets))
+        results: dict[Page, WarmResult] = {}
+        left = iter(pages)
+
+        async def work() -> None:
+            # One iterator for all: each takes the next page when it is done with one.
+            for page in left:
+                results[page] = await self._app_for(page).fetch(page, fields, forced=False)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(pages))):
+                group.create_task(work())
+        return WarmReport(tuple(results[page] for page in pages))
+
+    async def refresh_url(
+        self, url: str, *, base_url: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> WarmResult:
+        """Have the app answer one page anew, as nobody, and store that in place of what is stored.
+
+        Until then the old response is served on; `invalidate_url` is for what is known to be wrong. The arguments are
+        those of `warm`. A response that could not be had, or may not be stored, is in the result.
+        """
+        page = self._page(url, base_url)
+        return await self._app_for(page).fetch(page, request_fields(headers), forced=True)
+
+    # -- the apps -------------------------------------------------------------------------------
+
+    def _apps(self) -> tuple[ServedApp, ...]:
+        apps = self._core.engine.apps.served
+        if not apps:
+            raise CacheNotRunning(
+                "No app of this cache has started in this process, so its routes are not known: start it with its "
+                "lifespan, or use invalidate() and invalidate_url() here."
+            )
+        return apps
+
+    def _of_name(self, name: str, parameters: Parameters) -> list[ServedApp]:
+        """The apps that have a route of this name which takes the parameters; raises `UnknownRoute`."""
+        found: list[ServedApp] = []
+        wrong: list[UnknownRoute] = []
+        for app in self._apps():
+            try:
+                app.url_of(name, parameters)
+            except UnknownRoute as error:
+                wrong.append(error)
+            else:
+                found.append(app)
+        if not found:
+            raise min(wrong, key=lambda error: bool(error.near))
+        return found
+
+    def _page(self, target: WarmTarget, base_url: str | None) -> Page:
+        name: Any
+        parameters: Any
+        name, parameters = target if isinstance(target, tuple) and len(target) == 2 else (target, None)  # pyright: ignore[reportUnnecessaryComparison]
+        named = parameters is not None
+        if not isinstance(name, str) or not (parameters is None or hasattr(parameters, "keys")):
+            raise ConfigurationError(
+                f"A target is a URL, a path, a route's name or (name, parameters), not {target!r}."
+            )
+        parameters = parameters or {}
+        app = self._apps()[0]
+        if named or not (name.startswith("/") or "://" in name):
+            app = self._of_name(name, parameters)[0]
+            name = app.url_of(name, parameters)
+        return page_at(name, base_url, app.root_path)
+
+    def _app_for(self, page: Page) -> ServedApp:
+        apps = self._apps()
+        return next((app for app in apps if app.answers(page)), apps[0])

@@ -1,0 +1,41 @@
+"""What a cache asks of an app that it serves, by the names of its routes and without a client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from fastapi_cacheinval.core.warming import Page, WarmResult
+
+__all__ = ["Parameters", "ServedApp"]
+
+Parameters = Mapping[str, object]
+
+
+class ServedApp(Protocol):
+    """An app behind a middleware of the cache, once its routes are known."""
+
+    @property
+    def root_path(self) -> str:
+        """The root path that the app itself declares; empty where it declares none."""
+        ...
+
+    def route_names(self) -> tuple[str, ...]:
+        """The names of its routes that answer GET."""
+        ...
+
+    def tags_of(self, name: str, parameters: Parameters) -> tuple[str, ...]:
+        """What stored responses of the routes of a name carry, paths included; raises `UnknownRoute`."""
+        ...
+
+    def url_of(self, name: str, parameters: Parameters) -> str:
+        """The path and query of a route, encoded; raises `UnknownRoute`."""
+        ...
+
+    def answers(self, page: Page) -> bool:
+        """Whether a route of its answers this page."""
+        ...
+
+    async def fetch(self, page: Page, headers: tuple[tuple[bytes, bytes], ...], *, forced: bool) -> WarmResult:
+        """Ask for a page as nobody; `forced` forwards it whatever is stored. Never raises for what the app does."""
+        ...
