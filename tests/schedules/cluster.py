@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Coroutine
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 import redis
@@ -174,11 +174,12 @@ class Cluster:
     def app_of(self, cache: HTTPCache, name: str) -> FastAPI:
         """The app, as one replica runs it."""
         app = FastAPI()
-        # A text in a closure tells routes apart, and these are one route's replicas.
-        here = SimpleNamespace(name=name)
+        # A text that a handler holds, in whatever object, tells routes apart, and these are one route's replicas: in a list
+        # it counts for nothing.
+        here = [name]
 
         async def gate(label: str) -> None:
-            await self.stage.gate(f"{actor.get() or here.name}.{label}")
+            await self.stage.gate(f"{actor.get() or here[0]}.{label}")
 
         async def session() -> AsyncIterator[None]:
             yield

@@ -379,7 +379,7 @@ async def test_a_failing_leader_and_a_purge_and_a_waiter_in_every_order(
     await theatre.plays(
         lambda: theatre.reads("A"), theatre.purges, lambda: theatre.reads("C"), prepare=stored_and_stale, check=check
     )
-    theatre.report("failing leader, purge, waiter", capsys, 576)
+    theatre.report("failing leader, purge, waiter", capsys, 518)
     for kind in ("A stale", "A failed", "C stale", "C failed"):
         assert theatre.seen[kind]
 

@@ -159,6 +159,9 @@ async def test_cache_status_and_spans_never_disagree() -> None:
         shop.clock.tick(120)
         assert await driver.ask("/item/1") == "stale stale"
     del behaviour["do"]
+    # A pause follows.
+    assert await driver.ask("/item/1") == "stale -"
+    shop.clock.tick(61)
     assert await driver.ask("/item/1") == "miss stale"
     # What is not kept.
     assert await driver.ask("/gone") == "miss status"

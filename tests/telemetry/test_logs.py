@@ -74,6 +74,8 @@ async def test_a_failing_app_logs_once_until_it_is_well(caplog: pytest.LogCaptur
         with caplog.at_level(logging.DEBUG):
             for _ in range(10):
                 await shop.ask("/pages/private-name")
+                # A forward that failed is followed by a pause, of a minute at most.
+                shop.clock.tick(61)
         assert len(ours(caplog)) == failures
     first = ours(caplog)[0]
     assert (first.levelno, first.__dict__["http.route"]) == (logging.ERROR, "/pages/{name}")
