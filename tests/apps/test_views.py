@@ -20,7 +20,8 @@ def test_everybody_reads_products(client: TestClient) -> None:
 
 def test_a_new_name_is_read_at_once(client: TestClient) -> None:
     """By itself and in the list."""
-    client.get("/products"), client.get("/products/1")
+    for path in ("/products", "/products/1"):
+        client.get(path)
     assert client.put("/products/1", params={"name": "pot"}, headers=by("alice")).status_code == 200
     assert client.get("/products/1").json() == "pot"
     assert client.get("/products").json() == ["cup", "pot"]

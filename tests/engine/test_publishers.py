@@ -89,6 +89,7 @@ async def test_a_publisher_notices_that_the_log_has_lost_its_purge(redis_server:
             await eventually(lambda: a.statistics.applied == 2, "the purge")
             await a.cache.stop()
             for name, dump in kept.items():
+                assert dump is not None
                 client.restore(name, 0, dump, replace=True)
         receipt = await cache.invalidate("three")
         assert receipt.term == 2

@@ -3,7 +3,7 @@
 # No postponed annotations: the handlers name classes and callables of their own test.
 
 import gzip
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 import pytest
@@ -245,7 +245,7 @@ async def test_a_mutation_purges_it() -> None:
 async def test_a_stream_goes_to_its_class_as_it_is(kind) -> None:
     """It is not kept, and not buffered: `detail=route-class`."""
 
-    async def chunks() -> Any:
+    async def chunks() -> AsyncIterator[bytes]:
         yield b"a"
         yield b"b"
 

@@ -18,8 +18,9 @@ pytestmark = pytest.mark.anyio
 
 def _shop(fields: dict[str, str], *, stream: bool = False, **policy: Any) -> Shop:
     shop = Shop()
+    chosen: dict[str, Any] = {"ttl": 60, "jitter": 0, **policy}
 
-    @shop.app.get("/", dependencies=[cached(**{"ttl": 60, "jitter": 0, **policy})])
+    @shop.app.get("/", dependencies=[cached(**chosen)])
     async def read() -> Response:
         text = str(shop.count())
         if stream:

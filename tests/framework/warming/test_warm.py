@@ -3,6 +3,7 @@
 # No postponed annotations: a dependency of a test is its own.
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Annotated, Any
 
@@ -30,7 +31,7 @@ BASE = "http://test"
 whose: ContextVar[str] = ContextVar("whose", default="start-up")
 
 
-async def _stream(*chunks: str) -> Any:
+async def _stream(*chunks: str) -> AsyncIterator[str]:
     for chunk in chunks:
         yield chunk
 
