@@ -59,7 +59,9 @@ def _value(variable: str, name: str, text: str) -> object:
         raise ConfigurationError(f"The environment variable {variable} names no setting.{meant}")
     default = _DEFAULTS[name]
     value: object
-    if isinstance(default, bool):
+    if name == "path_purges" and text.strip().lower() == "target":
+        value = "target"
+    elif isinstance(default, bool):
         value = flag_of_environment(text, variable, default=default)
     elif isinstance(default, int):
         value = _whole(variable, text)

@@ -49,6 +49,7 @@ class Options(TypedDict, total=False):
     staleness_bound: float | timedelta
     stale_when_disconnected: float | timedelta
     mutations_when_disconnected: Literal["queue", "refuse"]
+    path_purges: bool | Literal["target"]
     secret: str | bytes | None
     collapse_timeout: float | timedelta
     max_variants: int
@@ -74,6 +75,8 @@ class Settings:
     - `staleness_bound`: the longest that another replica may serve what a purge has reached Redis about.
     - `stale_when_disconnected`: for how long after its lease a replica that is out of touch serves what it has.
     - `mutations_when_disconnected`: `queue` their purges, or `refuse` the mutations with a 503.
+    - `path_purges`: whether mutations purge their target's path and its parent collection (True), the path alone
+      (`"target"`), or neither (False), so that only tags count; by headers RFC 9111 has the target purged all the same.
     - `read_your_writes`: mutations answer with a `Cacheinval-Token`, and a replica that is given one catches up first.
     - `redis_timeout`: the longest that one try of a call to Redis takes, never over a third of `staleness_bound`; what
       fails on a connection that was used before is tried once more on a fresh one. The log of one process cannot be
@@ -98,6 +101,7 @@ class Settings:
     staleness_bound: float = 2.0
     stale_when_disconnected: float = 0.0
     mutations_when_disconnected: str = "queue"
+    path_purges: bool | str = True
     secret: str | bytes | None = None
     collapse_timeout: float = 5.0
     max_variants: int = 32
@@ -147,6 +151,8 @@ class Settings:
             raise ConfigurationError(
                 f"mutations_when_disconnected is 'queue' or 'refuse', not {self.mutations_when_disconnected!r}."
             )
+        if not isinstance(self.path_purges, bool) and self.path_purges != "target":
+            raise ConfigurationError(f"path_purges is True, False or 'target', not {self.path_purges!r}.")
         self._check_providers()
         flag(self.read_your_writes, "read_your_writes")
         if self.secret is not None and (not isinstance(self.secret, str | bytes) or len(self.secret) < 16):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -191,9 +191,14 @@ class Purging(Exchange):
                 with contextlib.suppress(Exception):
                     self._declare(request, invalidates)
 
+    @property
+    def _reach(self) -> bool | str:
+        """How far the purge of paths goes: the setting `path_purges`, but RFC 9111 asks for the target by headers."""
+        return self.app_context.engine.settings.path_purges or ("target" if self.by_headers else False)
+
     def _purges_paths(self) -> bool:
         plan = self._plan()
-        return plan is None or plan.purges_paths
+        return bool(self._reach) and (plan is None or plan.purges_paths)
 
     def _target_tags(self) -> list[str]:
         """The exact target path, where a cached GET is there; what RFC 9111 section 4.4 asks for."""
@@ -219,9 +224,10 @@ class Purging(Exchange):
         root = self.app_context.root_of(self.arrived)
         trimmed = path.rstrip("/")
         parent = trimmed.rpartition("/")[0]
+        named = (path,) if self._reach == "target" else (trimmed, trimmed + "/", parent, parent + "/")
         return [
             path_tag(self.app_context.below(root, spelling))
-            for spelling in (trimmed, trimmed + "/", parent, parent + "/")
+            for spelling in named
             if spelling and self._has_cached_get(spelling)
         ]
 

@@ -34,6 +34,7 @@ VALUES = {
     "secret": ("a secret of some length", "a secret of some length"),
     "collapse_timeout": ("1e1", 10.0),
     "max_variants": ("1_0", 10),
+    "path_purges": (" Target ", "target"),
     "read_your_writes": ("Yes", True),
     "max_refreshes": ("8", 8),
     "refresh_timeout": ("9", 9.0),
@@ -96,6 +97,7 @@ WRONG = {
     "CACHEINVAL_REDIS_TIMEOUT": ("nan", "redis_timeout"),
     "CACHEINVAL_READ_YOUR_WRITES": ("maybe", "true"),
     "CACHEINVAL_MUTATIONS_WHEN_DISCONNECTED": ("drop", "'queue' or 'refuse'"),
+    "CACHEINVAL_PATH_PURGES": ("parents", "true"),
     "CACHEINVAL_SECRET": ("short", "at least 16"),
 }
 

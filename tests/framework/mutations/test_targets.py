@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, FastAPI, Header, Request, Response
 
-from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
+from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
 from fastapi_cacheinval.testing import capture_invalidations
 from tests.helpers.mutations import Shop, ask, get
 
@@ -301,3 +301,47 @@ async def test_a_purge_of_paths_names_them_in_its_receipt() -> None:
     assert receipt.tags == ("stock",)
     assert set(receipt.paths) >= {"/products/7", "/products"}
     assert not receipt.soft
+
+
+REACH: dict[Any, set[str]] = {
+    True: {"/products/7", "/products", "/other/1", "/other"},
+    "target": {"/products/7", "/other/1"},
+    False: set(),
+}
+
+
+@pytest.mark.parametrize("path_purges", REACH, ids=str)
+async def test_how_far_the_purge_of_paths_goes_is_a_setting_of_the_cache(path_purges: Any) -> None:
+    """The collection as well, what is named alone, or nothing; tags are purged all the same."""
+    app, cache = FastAPI(), HTTPCache(path_purges=path_purges)
+    app.add_middleware(CacheMiddleware, cache=cache)
+    _pages(app, "/products/{number}", "/products", "/other/{number}", "/other")
+    app.add_api_route("/tagged", _counting(), dependencies=[cached(ttl=60, tags=["product:7"])])
+
+    @app.put("/products/{number}", dependencies=[invalidates("product:{number}")])
+    async def write(number: int, response: Response) -> None:
+        response.headers["location"] = "/other/1"
+
+    targets = ("/products/7", "/products", "/other/1", "/other", "/tagged")
+    await _changed(app, *targets)
+    assert (await ask(app, "PUT", "/products/7")).headers["cacheinval-purge"] == "done"
+    assert await _changed(app, *targets) == REACH[path_purges] | {"/tagged"}
+
+
+@pytest.mark.parametrize("path_purges", [True, "target", False], ids=str)
+async def test_by_headers_the_target_is_purged_whatever_the_setting_says(path_purges: Any) -> None:
+    """RFC 9111 section 4.4 does not leave it open."""
+    app, cache = FastAPI(), HTTPCache(path_purges=path_purges)
+    app.add_middleware(CacheMiddleware, cache=cache, honour_headers=True)
+
+    @app.get("/it")
+    async def it(response: Response) -> None:
+        response.headers["cache-control"] = "max-age=60"
+
+    @app.put("/it")
+    async def write() -> None: ...
+
+    await _changed(app, "/it")
+    assert await _changed(app, "/it") == set()
+    assert (await ask(app, "PUT", "/it")).status_code == 200
+    assert await _changed(app, "/it") == {"/it"}
