@@ -7,7 +7,7 @@ from fastapi_cacheinval.core.downstream import KeepFor
 from fastapi_cacheinval.core.partition_by import PartitionBy
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
-from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.core.rfc9111.options import HeaderOptions, HeaderRule
 from fastapi_cacheinval.core.should_store import ResponseToStore
 from fastapi_cacheinval.core.statistics import SourceState, Statistics
 from fastapi_cacheinval.core.tags import TagTemplate, render_value
@@ -40,6 +40,7 @@ __all__ = [
     "Downstream",
     "HTTPCache",
     "HeaderOptions",
+    "HeaderRule",
     "KeepFor",
     "MiddlewareMissing",
     "PartitionBy",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from fastapi_cacheinval.core.keys import variant_key
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.cache_groups import named_tags
-from fastapi_cacheinval.core.rfc9111.freshness import Lifetime, initial_age, lifetime
+from fastapi_cacheinval.core.rfc9111.freshness import Lifetime, initial_age, lifetime, overrides
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.rfc9111.storing import refused_because, shareable
@@ -20,6 +20,7 @@ from fastapi_cacheinval.core.stored import Stamp
 from fastapi_cacheinval.core.tag_limits import too_many_tags
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.core.weight import share
+from fastapi_cacheinval.grammar.cache_control import CacheControl
 from fastapi_cacheinval.grammar.dates import format_date, parse_date
 from fastapi_cacheinval.grammar.entity_tags import parse_etag
 from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, values, without
@@ -72,8 +73,12 @@ class Judged(NamedTuple):
 
 def judge(received: Received, options: HeaderOptions, most_bytes: int) -> Judged:
     """Decide whether a received response is stored."""
+    rule = options.rule_for(received.path)
     steered = steering(received.headers)
-    life = lifetime(received.status, received.headers, steered, options, received.wall)
+    if rule is not None and overrides(rule, received.status):
+        # Nothing of what the response says holds.
+        steered = Steering(CacheControl(no_store=not rule.lifetime), targeted=True)
+    life = lifetime(received.status, received.headers, steered, options, received.wall, rule)
     refusal = refused_because(
         received.asked,
         received.status,

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.core.rfc9111.options import HeaderOptions, HeaderRule
 from fastapi_cacheinval.core.rfc9111.targeted import Steering
 from fastapi_cacheinval.grammar.age import parse_age
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
 
-__all__ = ["HEURISTIC_STATUSES", "Lifetime", "explicit_lifetime", "heuristic_lifetime", "initial_age", "lifetime"]
+__all__ = [
+    "HEURISTIC_STATUSES",
+    "Lifetime",
+    "explicit_lifetime",
+    "heuristic_lifetime",
+    "initial_age",
+    "lifetime",
+    "overrides",
+]
 
 # RFC 9110 section 15.1.
 HEURISTIC_STATUSES = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
@@ -68,11 +76,30 @@ def heuristic_lifetime(
     return min(since * options.heuristic, options.heuristic_bound)
 
 
-def lifetime(status: int, headers: RawHeaders, steered: Steering, options: HeaderOptions, received: float) -> Lifetime:
-    """The freshness lifetime of a response."""
+def overrides(rule: HeaderRule | None, status: int) -> bool:
+    """Whether an operator's rule holds in place of what a response says; errors keep their own word."""
+    if rule is None or not rule.override:
+        return False
+    return not rule.lifetime or (status in HEURISTIC_STATUSES and status < 400)
+
+
+def lifetime(
+    status: int,
+    headers: RawHeaders,
+    steered: Steering,
+    options: HeaderOptions,
+    received: float,
+    rule: HeaderRule | None = None,
+) -> Lifetime:
+    """The freshness lifetime of a response; `rule` is the operator's for its path."""
+    if rule is not None and overrides(rule, status):
+        return Lifetime(rule.lifetime, explicit=True)
     stated = explicit_lifetime(headers, steered, received)
     if stated is not None:
         return Lifetime(stated, explicit=True)
+    assumed = options.assumed(rule)
+    if assumed is not None and status in HEURISTIC_STATUSES and status < 400:
+        return Lifetime(assumed, explicit=False)
     return Lifetime(heuristic_lifetime(status, headers, steered, options, received), explicit=False)
 
 

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from fastapi_cacheinval.core.checks import flag
 from fastapi_cacheinval.core.policy import seconds
 from fastapi_cacheinval.errors import ConfigurationError
 
-__all__ = ["HeaderOptions"]
+__all__ = ["HeaderOptions", "HeaderRule"]
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRule:
+    """What an operator knows of the responses under some paths.
+
+    - `ttl` (seconds): the lifetime of a response that states none; 0 assumes nothing, not even from `Last-Modified`.
+    - `override`: the lifetime of every response there, whatever `Cache-Control`, `Expires` and the fields for CDNs say,
+      `no-store` and `private` included; with a `ttl` of 0 nothing is stored there. Errors, `Set-Cookie`, `Vary: *` and
+      requests with `Authorization` are treated as without it.
+
+    Raises `ConfigurationError`.
+    """
+
+    ttl: float | timedelta
+    override: bool = False
+
+    def __post_init__(self) -> None:
+        flag(self.override, "override")
+        object.__setattr__(self, "ttl", seconds(self.ttl, "ttl"))
+
+    @property
+    def lifetime(self) -> float:
+        """The lifetime in seconds."""
+        return seconds(self.ttl, "ttl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +53,11 @@ class HeaderOptions:
     - `request_directives`: whether clients may ask for more than the response does (`no-cache`, `max-age`,
       `min-fresh`, `max-stale`, `stale-if-error`; section 5.2.1). `no-store` and `only-if-cached` count always.
 
+    - `default_ttl` (seconds): the lifetime of a successful response or redirect that states none, in place of what
+      `heuristic` gives. As with that, a request with `Cookie` or `Authorization` needs the response's own word.
+    - `rules`: pairs of a path, in which `*` stands for any text, and a lifetime or a `HeaderRule`; the first that fits
+      holds, in place of `default_ttl`. Paths are decoded, and without the root path.
+
     Raises `ConfigurationError`, naming the option.
     """
 
@@ -33,8 +66,16 @@ class HeaderOptions:
     heuristic_most: float | timedelta = 86_400.0
     stale_if_error: float | timedelta = 0.0
     request_directives: bool = True
+    default_ttl: float | timedelta | None = None
+    rules: Iterable[tuple[str, float | timedelta | HeaderRule]] = ()
+    _patterns: tuple[tuple[re.Pattern[str], HeaderRule], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.default_ttl is not None:
+            object.__setattr__(self, "default_ttl", seconds(self.default_ttl, "default_ttl"))
+        rules = tuple(_rule(each) for each in _listed(self.rules))
+        object.__setattr__(self, "rules", rules)
+        object.__setattr__(self, "_patterns", tuple((_pattern(path), rule) for path, rule in rules))
         for name in ("set_cookie", "request_directives"):
             flag(getattr(self, name), name)
         if isinstance(self.heuristic, bool) or not isinstance(self.heuristic, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -43,6 +84,19 @@ class HeaderOptions:
             raise ConfigurationError(f"heuristic is a number from 0 to 1, not {self.heuristic!r}.")
         for name in ("heuristic_most", "stale_if_error"):
             object.__setattr__(self, name, seconds(getattr(self, name), name))
+
+    def rule_for(self, path: str) -> HeaderRule | None:
+        """The rule that holds for a decoded path without the root path."""
+        for pattern, rule in self._patterns:
+            if pattern.fullmatch(path):
+                return rule
+        return None
+
+    def assumed(self, rule: HeaderRule | None) -> float | None:
+        """The lifetime of a response that states none, in seconds; None where only its own fields can tell."""
+        if rule is not None:
+            return rule.lifetime
+        return None if self.default_ttl is None else seconds(self.default_ttl, "default_ttl")
 
     @property
     def heuristic_bound(self) -> float:
@@ -53,3 +107,24 @@ class HeaderOptions:
     def error_seconds(self) -> float:
         """The default stale-if-error window in seconds."""
         return seconds(self.stale_if_error, "stale_if_error")
+
+
+def _listed(rules: Any) -> list[Any]:
+    if isinstance(rules, str | bytes | dict) or not isinstance(rules, Iterable):
+        raise ConfigurationError(
+            f'rules are pairs of a path and a lifetime, rules=[("/static/*", 3600)], not {rules!r}.'
+        )
+    return list(rules)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+
+
+def _rule(given: Any) -> tuple[str, HeaderRule]:
+    if not isinstance(given, tuple) or len(given) != 2:  # pyright: ignore[reportUnknownArgumentType]
+        raise ConfigurationError(f'a rule is a pair of a path and a lifetime, ("/static/*", 3600), not {given!r}.')
+    path, rule = given  # pyright: ignore[reportUnknownVariableType]
+    if not isinstance(path, str) or not path.startswith(("/", "*")):
+        raise ConfigurationError(f"the path of a rule begins with a slash or is {'*'!r}, not {path!r}.")
+    return path, rule if isinstance(rule, HeaderRule) else HeaderRule(rule)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, path.split("*"))), re.DOTALL)
