@@ -17,6 +17,8 @@ import fastapi_cacheinval
 from fastapi_cacheinval import (
     CacheMiddleware,
     CachePolicy,
+    HeaderOptions,
+    HeaderRule,
     HTTPCache,
     Receipt,
     SourceState,
@@ -40,6 +42,8 @@ KEYWORDS: dict[str, set[str]] = {
     "HTTPCache": SETTINGS,
     "HTTPCache.from_url": SETTINGS,
     "CachePolicy": POLICY,
+    "HeaderOptions": {field.name for field in fields(HeaderOptions) if field.init},
+    "HeaderRule": {field.name for field in fields(HeaderRule)},
     "cached": POLICY,
     "CacheMiddleware": MIDDLEWARE,
     "invalidates": DECLARED,
@@ -67,7 +71,7 @@ def integrations() -> set[str]:
     return found
 
 
-OPTIONS = POLICY | SETTINGS | MIDDLEWARE | REPLICAS | PURGES | DECLARED | integrations() | {"secret"} | FOREIGN
+OPTIONS = set().union(*KEYWORDS.values(), PURGES, integrations(), {"secret"}, FOREIGN)
 
 
 def spans(page: Path) -> list[str]:
