@@ -21,7 +21,7 @@ try:
     from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 except ImportError as error:  # pragma: no cover
     raise ImportError(
-        "CacheProtocol needs uvicorn 0.34 or later, and httptools: pip install 'fastapi-cacheinval[uvicorn]'"
+        "CacheProtocol needs uvicorn 0.36 or later, and httptools: pip install 'fastapi-cacheinval[uvicorn]'"
     ) from error
 
 from starlette.middleware.cors import CORSMiddleware

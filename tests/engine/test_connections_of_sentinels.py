@@ -54,7 +54,8 @@ async def test_a_primary_that_was_replaced_costs_no_mutation(watched: Sentinels,
             await all_are_done(node)
     finally:
         await client.aclose()
-        await sentinel.aclose()
+        for each in sentinel.sentinels:
+            await each.aclose()
 
 
 async def test_a_sentinel_that_is_cut_off_from_the_others_is_not_asked_twice(watched: Sentinels) -> None:

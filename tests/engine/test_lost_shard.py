@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Generator
@@ -52,6 +53,8 @@ async def timed(node: Node, path: str, **more: Any) -> tuple[Any, float]:
     return answer, time.monotonic() - began
 
 
+# redis-py 5 lets go of a node that is gone with its connections open; the test collects them itself.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("how", ["silent", "killed"])
 async def test_a_shard_that_is_gone_slows_nothing_on_the_others(whole: Cluster, how: str, caplog: Any) -> None:
     """The log is in touch throughout, purges are done, other keys are shared; the shard's own keys say what is amiss."""
@@ -92,6 +95,7 @@ async def test_a_shard_that_is_gone_slows_nothing_on_the_others(whole: Cluster, 
                 lost.revive()
             await asyncio.to_thread(whole.wait_until_ok)
             await eventually_shared(a, b)
+        gc.collect()
     assert caplog.records == []
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -14,8 +15,24 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler
 from opentelemetry.trace import SpanKind
 
 from tests.helpers.http import Shop, until
+from tests.helpers.versions import ADVISES_BUCKETS
 
 __all__ = ["Recorded", "Watched", "attributes_of", "identity_of", "linked_to", "same_trace"]
+
+
+# As an operator would write it for an API in which histograms cannot name their buckets.
+_VIEWS = (
+    []
+    if ADVISES_BUCKETS
+    else [
+        View(
+            instrument_name="cacheinval.l2.duration",
+            aggregation=ExplicitBucketHistogramAggregation(
+                boundaries=(0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+            ),
+        )
+    ]
+)
 
 
 class Recorded:
@@ -26,7 +43,7 @@ class Recorded:
         self._reader = InMemoryMetricReader()
         self.tracer_provider = TracerProvider(sampler=sampler or ParentBased(ALWAYS_ON))
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.meter_provider = MeterProvider(metric_readers=[self._reader])
+        self.meter_provider = MeterProvider(metric_readers=[self._reader], views=_VIEWS)
 
     @property
     def providers(self) -> dict[str, Any]:
