@@ -250,7 +250,9 @@ class CacheProtocol(HttpToolsProtocol):
         if len(hit.body) < _LARGE:
             self.transport.write(start + hit.body)
         else:
-            self.transport.writelines((start, hit.body))
+            # Not writelines(): in some releases of Python it never has the protocol pause (CVE-2024-12254).
+            self.transport.write(start)
+            self.transport.write(hit.body)
         self.server_state.total_requests += 1
         return True
 

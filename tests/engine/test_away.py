@@ -289,6 +289,7 @@ async def test_a_log_that_comes_and_goes_is_not_said_to_each_time(redis_server: 
     """Ten outages within seconds: three are said, with their ends. One that lasts is said all the same, half a minute later."""
     with caplog.at_level(logging.INFO, "fastapi_cacheinval.bus"), tcp_proxy(redis_server.port) as proxy:
         async with fleet(proxy.url, 1, clocks=True, **STILL) as (b,):
+            began = b.clock.now()
             for _ in range(10):
                 lose(proxy)
                 b.clock.tick(BOUND / 30)
@@ -297,11 +298,16 @@ async def test_a_log_that_comes_and_goes_is_not_said_to_each_time(redis_server: 
                 proxy.heal()
                 await eventually(lambda: after(b, 0.05).connected, "the return")
             said = [record.getMessage() for record in caplog.records]
-            assert ["out of touch" in text for text in said] == [True, False] * 3
+            # On a slow machine the clock is ticked more often before a return is noticed.
+            more = int((b.clock.now() - began) // 30)
+            assert ["out of touch" in text for text in said] == [True, False] * (len(said) // 2)
+            assert 3 <= len(said) // 2 <= min(3 + more, 9)
             lose(proxy)
             b.cache._core.bus._followers[asyncio.get_running_loop()].want()  # type: ignore[attr-defined]
             await eventually(lambda: not b.statistics.connected, "the loss")
-            await eventually(lambda: not after(b, 1.0).connected and len(caplog.records) == 7, "the word of it")
+            await eventually(
+                lambda: not after(b, 1.0).connected and len(caplog.records) == len(said) + 1, "the word of it"
+            )
             assert "out of touch" in caplog.records[-1].getMessage()
             proxy.heal()
 
