@@ -12,13 +12,14 @@ from collections.abc import Coroutine
 from typing import Any
 
 from fastapi_cacheinval.core.log_types import LogEntry, Missed, Next, Reply
+from fastapi_cacheinval.core.pauses import DoublingPause
 from fastapi_cacheinval.core.pieces import in_slices
 from fastapi_cacheinval.engine.clocks import ended, within
 from fastapi_cacheinval.engine.log_groups import LogGroups
 from fastapi_cacheinval.engine.log_observer import Applies, cause_of
 from fastapi_cacheinval.engine.log_pages import Pages
 from fastapi_cacheinval.engine.log_queue import LogQueue
-from fastapi_cacheinval.engine.log_touch import Touch
+from fastapi_cacheinval.engine.log_touch import FIRST_PAUSE, LONGEST_PAUSE, Touch
 from fastapi_cacheinval.engine.log_writer import LogWriter, Shared
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
@@ -27,8 +28,6 @@ from fastapi_cacheinval.ports.log import Answer, Proposal, SharedLog
 __all__ = ["Follower"]
 
 _MOST_ASKS = 4
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 1.0
 
 
 class Follower:
@@ -272,11 +271,11 @@ class Follower:
             self.want()
 
     async def _listen(self) -> None:
-        pause = _FIRST_PAUSE
+        pause = DoublingPause(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 async for line in self.log.messages():
-                    pause = _FIRST_PAUSE
+                    pause.reset()
                     self._touch.heard()
                     if line is not None:
                         self._heard(line)
@@ -292,8 +291,7 @@ class Follower:
                 self.want()
             if not self._subscribed.done():
                 self._subscribed.set_result(False)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(pause.take())
 
     # -- purges ---------------------------------------------------------------------------------
 

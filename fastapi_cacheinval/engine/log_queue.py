@@ -11,15 +11,13 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 
 from fastapi_cacheinval.core.log_types import LogEntry
-from fastapi_cacheinval.engine.log_touch import Touch
+from fastapi_cacheinval.core.pauses import DoublingPause
+from fastapi_cacheinval.engine.log_touch import FIRST_PAUSE, LONGEST_PAUSE, Touch
 from fastapi_cacheinval.engine.log_writer import Shared
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.log import Proposal
 
 __all__ = ["LogQueue"]
-
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 1.0
 
 
 class LogQueue:
@@ -40,7 +38,7 @@ class LogQueue:
         self._want = want
         self._context = context
         self.task: asyncio.Task[None] | None = None
-        self._pause = _FIRST_PAUSE
+        self._pause = DoublingPause(FIRST_PAUSE, LONGEST_PAUSE)
 
     def begin(self) -> None:
         """Have a task write it, unless one does."""
@@ -49,13 +47,12 @@ class LogQueue:
 
     async def _run(self) -> None:
         if await self.drain():
-            self._pause = _FIRST_PAUSE
+            self._pause.reset()
             self._touch.returned()
             return
         # Whether the log is there at all is for a heartbeat to find out.
         self._want()
-        await asyncio.sleep(self._pause)
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        await asyncio.sleep(self._pause.take())
         self._want()
 
     async def drain(self) -> bool:

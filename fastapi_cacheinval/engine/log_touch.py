@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 
 from fastapi_cacheinval.core.log_types import Term
+from fastapi_cacheinval.core.pauses import DoublingPause
 from fastapi_cacheinval.engine.log_observer import MEANT, LogObserver, Outage
 from fastapi_cacheinval.engine.log_once import Seldom
 from fastapi_cacheinval.ports.clock import Clock
 
-__all__ = ["Touch"]
+__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Touch"]
 
 logger = logging.getLogger("fastapi_cacheinval.bus")
 
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 1.0
+# Seconds between attempts at a log that is out of reach.
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
 # So many subscriptions in a row that fail are no accident.
 _WORTH_SAYING = 4
 
@@ -50,14 +52,12 @@ class Touch:
         self.connected: bool | None = None
         # Whether the last call failed.
         self.failed = False
-        self._pause = _FIRST_PAUSE
+        self._pause = DoublingPause(FIRST_PAUSE, min(LONGEST_PAUSE, bound / 3))
         self._failures = 0
 
     def pause(self) -> float:
         """For how long to leave it alone after a failure, in seconds; longer each time."""
-        pause = self._pause
-        self._pause = min(pause * 2, _LONGEST_PAUSE, self._bound / 3)
-        return pause
+        return self._pause.take()
 
     def lost(self, reason: str) -> None:
         """A call failed."""
@@ -77,8 +77,8 @@ class Touch:
 
     def found(self) -> None:
         """A call was answered."""
-        self.failed, self._pause = False, _FIRST_PAUSE
-        self.connected = True
+        self.failed, self.connected = False, True
+        self._pause.reset()
 
     def returned(self) -> None:
         """Say once of an outage that all which it held up has been read and written."""

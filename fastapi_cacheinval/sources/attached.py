@@ -12,12 +12,13 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.core.pauses import DoublingPause
 from fastapi_cacheinval.core.statistics import SourceState
 from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError
 from fastapi_cacheinval.sources.seldom import OnceAMinute
 from fastapi_cacheinval.sources.waiting import ended
 
-__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Attached"]
+__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Attached", "DoublingPause"]
 
 logger = logging.getLogger("fastapi_cacheinval.contrib")
 
@@ -45,7 +46,7 @@ class Attached(ABC):
         self.name = name
         self._state = SourceState()
         self._task: asyncio.Task[None] | None = None
-        self._pause = FIRST_PAUSE
+        self._pause = DoublingPause(FIRST_PAUSE, LONGEST_PAUSE)
         self._refusals = OnceAMinute(logger, cache.clock)
 
     def __repr__(self) -> str:
@@ -63,7 +64,7 @@ class Attached(ABC):
             raise ConfigurationError(f"{self!r} runs already: attach it, or enter it, once.")
         if not self.cache.running:
             raise CacheNotRunning(f"{self!r} works for a cache that does not run here: attach it to that cache.")
-        self._pause = FIRST_PAUSE
+        self._pause.reset()
         self.note(running=True, connected=False, trouble="")
         # In nobody's context: the cache may be started by a request, and what comes in later is not that caller's.
         self._task = asyncio.get_running_loop().create_task(
@@ -106,8 +107,7 @@ class Attached(ABC):
                     # Also what is no Exception: a future that its client cancelled by itself, a panic of native code.
                     self.troubled(error)
                 self.note(connected=False)
-                await self.rest(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
-                self._pause = min(self._pause * 2, LONGEST_PAUSE)
+                await self.rest(self._pause.take() * random.uniform(0.5, 1.0))  # noqa: S311  # spreads, hides nothing
         finally:
             self.note(running=False, connected=False)
 
@@ -155,7 +155,11 @@ class Attached(ABC):
 
     def well(self) -> None:
         """It is in touch, and has brought something to its end."""
-        self._pause = FIRST_PAUSE
+        self._pause.reset()
+        self.reached()
+
+    def reached(self) -> None:
+        """It is in touch; pauses between attempts go on growing until it is `well`."""
         if self._state.trouble:
             logger.info("%s works again", self.name)
         if self._state.trouble or not self._state.connected:

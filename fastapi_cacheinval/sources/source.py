@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TypeVar
 
 from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.core.pauses import DoublingPause
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.sources.attached import FIRST_PAUSE, LONGEST_PAUSE, Attached
@@ -99,7 +100,7 @@ class Source(Attached):
 
     async def repeat(self, attempt: Callable[[], Awaitable[None]], useful: Callable[[], bool]) -> bool:
         """Make an attempt until it raises nothing, with a pause after each failure; False once it is not `useful`."""
-        pause = FIRST_PAUSE
+        pause = DoublingPause(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 await attempt()
@@ -109,8 +110,7 @@ class Source(Attached):
                 return True
             if not useful():
                 return False
-            await self.rest(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+            await self.rest(pause.take())
 
     async def unreadable(self, event: object, error: Exception, otherwise: Decision) -> Decision:
         """What is to become of an event that cannot be read, `otherwise` where nobody says; a `Change` is for `purge`.

@@ -126,7 +126,8 @@ class KafkaSource(Source):
 
     def _open(self) -> _Handle:
         try:
-            return _Handle(self._task_of_thread, self._reached, self.well, self._unwell)
+            # Talking to a broker is not being taken into the group.
+            return _Handle(self._task_of_thread, self.reached, self.well, self._unwell)
         except (KafkaException, TypeError, ValueError) as error:
             text = without_secrets(str(error), self._task_of_thread.config)
             raise ConfigurationError(f"The Kafka client refuses the configuration of {self.name}: {text}") from None
@@ -150,12 +151,6 @@ class KafkaSource(Source):
             await handle.stop()
             self._handle = None
             self.note(waiting=0)
-
-    def _reached(self) -> None:
-        # Talking to a broker is not being taken into the group: pauses between attempts go on growing until then.
-        pause = self._pause
-        self.well()
-        self._pause = pause
 
     def _unwell(self, error: Exception) -> None:
         self.troubled(error)

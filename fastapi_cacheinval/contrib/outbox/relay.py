@@ -17,7 +17,7 @@ from fastapi_cacheinval.contrib.outbox.reading import UnreadableRow, read
 from fastapi_cacheinval.contrib.outbox.table import Outbox
 from fastapi_cacheinval.contrib.outbox.waking import Ear, listening
 from fastapi_cacheinval.sources import KEEP, Change, OnUnreadable, Source, Then, UnreadableEvent
-from fastapi_cacheinval.sources.attached import FIRST_PAUSE, LONGEST_PAUSE
+from fastapi_cacheinval.sources.attached import FIRST_PAUSE, LONGEST_PAUSE, DoublingPause
 from fastapi_cacheinval.sources.changes import in_few
 from fastapi_cacheinval.sources.handlers import on_unreadable_of
 from fastapi_cacheinval.sources.waiting import done_within, ended
@@ -84,7 +84,7 @@ class OutboxRelay(Source):
         # pause after that. They hold up nothing meanwhile.
         self._failing: set[int] = set()
         self._again_at = 0.0
-        self._again_after = FIRST_PAUSE
+        self._again_after = DoublingPause(FIRST_PAUSE, LONGEST_PAUSE)
         self._rung = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -112,21 +112,20 @@ class OutboxRelay(Source):
             raise OutboxUnavailable(f"{type(told).__name__}: {told}") from error
 
     async def _work(self, ear: Ear) -> None:
-        busy = _FIRST_BUSY
+        busy = DoublingPause(_FIRST_BUSY, self._poll)
         while not ear.lost:
             await self._in_touch()
             self._rung.clear()
             match await self._round():
                 case _Found.SOMETHING:
-                    busy = _FIRST_BUSY
+                    busy.reset()
                 case _Found.NOTHING:
-                    busy = _FIRST_BUSY
+                    busy.reset()
                     until_again = max(self._again_at - self.cache.clock.now(), _LOOK_AGAIN)
                     await self.rest(min(self._poll, until_again) if self._failing else self._poll, self._rung)
                 case _Found.OTHERS_FIRST:
                     # They may have looked before what this one was woken for was committed.
-                    await self.rest(busy)
-                    busy = min(busy * 2, self._poll)
+                    await self.rest(busy.take())
         raise OutboxUnavailable("the connection that notifications come over was lost")
 
     async def _in_touch(self) -> None:
@@ -196,8 +195,7 @@ class OutboxRelay(Source):
             except Exception as error:  # noqa: BLE001  # whatever the user's functions raise
                 self.troubled(error)
                 if not self._failing:
-                    self._again_at = self.cache.clock.now() + self._again_after
-                    self._again_after = min(self._again_after * 2, LONGEST_PAUSE)
+                    self._again_at = self.cache.clock.now() + self._again_after.take()
                 self._failing.add(row.id)
                 continue
             done, aside = ([], [row.id]) if answer is KEEP else ([row.id], [])
@@ -208,7 +206,7 @@ class OutboxRelay(Source):
 
     def _all_well(self) -> None:
         if not self._failing:
-            self._again_after = FIRST_PAUSE
+            self._again_after.reset()
             self.well()
 
     def _settled(self, rows: int, **counts: int) -> None:
