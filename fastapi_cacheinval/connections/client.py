@@ -101,23 +101,18 @@ class Client:
         server = self._topology.server_of(key)
         lane = self._lane(server)
         async with lane.turn():
-            fresh = not lane.used
-            try:
-                return await self._tried(lane, call)
-            except Exception as error:
-                if is_final(error) or self._closed:
-                    raise Away(reason_of(error)) from error
-                await self._renewed(lane, server)
-                if fresh:
-                    lane.out(reason_of(error))
-                    raise Away(reason_of(error)) from error
-            try:
-                return await self._tried(lane, call)
-            except Exception as error:
-                if not is_final(error):
+            while True:
+                # After a renewal it is: nothing is tried a third time.
+                fresh = not lane.used
+                try:
+                    return await self._tried(lane, call)
+                except Exception as error:
+                    if is_final(error) or self._closed:
+                        raise Away(reason_of(error)) from error
                     await self._renewed(lane, server)
-                    lane.out(reason_of(error))
-                raise Away(reason_of(error)) from error
+                    if fresh:
+                        lane.out(reason_of(error))
+                        raise Away(reason_of(error)) from error
 
     async def _tried(self, lane: Lane, call: Callable[[], Awaitable[Any]]) -> Any:
         """One try; if the client was closed meanwhile, what has been connected again is closed after it."""
