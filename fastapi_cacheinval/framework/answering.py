@@ -64,8 +64,7 @@ async def send_response(
     """Send a complete response with these fields, or the 304 that stands for it."""
     wall = app_context.cache.clock.wall()
     if not_modified(request_headers, stored.status, stored.etag, stored.last_modified, wall):
-        await send({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
-        await send({"type": "http.response.body", "body": b""})
+        await send_304(send, fields)
         return
     await send({"type": "http.response.start", "status": stored.status, "headers": fields})
     await send({"type": "http.response.body", "body": stored.body})

@@ -7,27 +7,25 @@ nobody waiting: a streamed body is pumped to it beside the fill.
 
 from __future__ import annotations
 
-from asyncio import CancelledError, TimerHandle
-from contextvars import Context
+from asyncio import CancelledError
+from functools import partial
 
 from starlette.types import Message, Send
 
 from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Result
+from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.body_budget import Reservation
 from fastapi_cacheinval.engine.coalescing import Go
-from fastapi_cacheinval.framework.answering import SENT_PAST, nowhere, send_304, status_fields, stored_fields
+from fastapi_cacheinval.framework.answering import SENT_PAST, RawField, nowhere, send_304, status_fields, stored_fields
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, FillRules, Form, Freshen, Keep, Refuse
 from fastapi_cacheinval.framework.keeping import INCOMPLETE, RAISED, Keeping
 from fastapi_cacheinval.framework.pump import Pump
+from fastapi_cacheinval.framework.unannounced import UnannouncedEnd
 from fastapi_cacheinval.grammar.fields import RawHeaders, lower_names
 
 __all__ = ["Fill"]
-
-# Real seconds after which a response of unannounced length is taken for whole although the app goes on, with a task.
-_TAKEN_FOR_WHOLE = 0.1
 
 
 class Fill:
@@ -51,9 +49,7 @@ class Fill:
         self._held = Reservation(exchange.app_context.bodies)
         self._stood_in = False
         self._contradicted = False
-        # A body that the app has ended, and nothing else says that it is whole; when it is taken for that.
-        self._ended_with: Message | None = None
-        self._alarm: TimerHandle | None = None
+        self._end = UnannouncedEnd(exchange.runtime.loop)
         # What takes the messages once nothing more is to be kept.
         self._rest: Send | None = None
         exchange.receive.hold(self._keeping)
@@ -103,20 +99,23 @@ class Fill:
 
     async def _refuse(self, start: Message, refuse: Refuse) -> None:
         """Let a response through that is not kept, or the 304 that stands for it."""
-        exchange, status, headers = self._exchange, start["status"], start["headers"]
+        status, headers = start["status"], start["headers"]
         if refuse.failed:
             self._keeping.lose(status)
         else:
             self._keeping.refuse(outdated=refuse.outdated)
-        outcome = self._keeping.outcome(refuse.detail)
-        exchange.told(outcome)
-        fields = [*self._rules.fields(Form.REFUSED, headers), *status_fields(exchange.app_context, outcome)]
+        fields = self._passed_on(Form.REFUSED, headers, self._keeping.outcome(refuse.detail))
         if self._rules.has_it(status, headers):
             self._rest = nowhere
             await send_304(self._outer, fields)
         else:
             self._rest = self._outer
             await self._outer({**start, "headers": fields})
+
+    def _passed_on(self, form: Form, headers: list[RawField], outcome: Outcome) -> list[RawField]:
+        """Say how the answer came, and give the fields with which it is passed on."""
+        self._exchange.told(outcome)
+        return [*self._rules.fields(form, headers), *status_fields(self._exchange.app_context, outcome)]
 
     async def _freshen(self, freshen: Freshen) -> None:
         """A 304 to our own condition: what is stored is still right, with these fields (RFC 9111 section 4.3.4)."""
@@ -147,56 +146,38 @@ class Fill:
             await self._let_through(start, message, "in-flight")
         elif self._pump is None:
             await self._begin_stream(start, message)
-            if complete:
-                self._wait_for_the_end(start)
+            if complete and self._keeping.open:
+                self._end.begin(partial(self._keep_whole, start))
         else:
-            if complete and self._keeping.length is None:
-                self._wait_for_the_end(start)
+            if complete and self._keeping.length is not None:
+                self._keep_whole(start)
             elif complete and self._keeping.open:
-                self._keeping.keep(start, bytes(self._body))
-                self._forget_body()
+                self._end.begin(partial(self._keep_whole, start))
             await self._pump.put(message)
 
-    def _wait_for_the_end(self, start: Message) -> None:
-        """The app has sent its last message. Until it returns, or goes on for a while, it may say that it failed."""
-        if self._keeping.open and self._ended_with is None:
-            self._ended_with = start
-            loop = self._exchange.runtime.loop
-            self._alarm = loop.call_later(_TAKEN_FOR_WHOLE, self._take_for_whole, context=Context())
-
-    def _take_for_whole(self) -> None:
-        start, self._ended_with = self._ended_with, None
-        if start is not None and self._keeping.open:
+    def _keep_whole(self, start: Message) -> None:
+        """Keep a stream that has come to its end, unless it is decided already what becomes of it."""
+        if self._keeping.open:
             self._keeping.keep(start, bytes(self._body))
             self._forget_body()
-
-    def _stop_waiting(self) -> bool:
-        """Whether a body that has ended was still to be kept."""
-        alarm, self._alarm = self._alarm, None
-        if alarm is not None:
-            alarm.cancel()
-        return self._ended_with is not None
 
     async def _completed_at_once(self, start: Message) -> None:
         exchange = self._exchange
         body = bytes(self._body)
         stored, outcome = self._keeping.keep(start, body)
         self._rest = nowhere
-        exchange.told(outcome, filled=stored)
         if stored is None:
-            fields = [*self._rules.fields(Form.UNKEPT, start["headers"]), *status_fields(exchange.app_context, outcome)]
+            fields = self._passed_on(Form.UNKEPT, start["headers"], outcome)
             await self._ours({**start, "headers": fields})
             await self._ours({"type": "http.response.body", "body": body})
             return
+        exchange.told(outcome, filled=stored)
         self._forget_body()
         fields = [*self._rules.first_fields(start["headers"], stored), *status_fields(exchange.app_context, outcome)]
         await self._rules.reply(self._ours, stored, fields)
 
     async def _begin_stream(self, start: Message, message: Message) -> None:
-        exchange = self._exchange
-        outcome = self._keeping.outcome(self._detail)
-        exchange.told(outcome)
-        fields = [*self._rules.fields(Form.STREAMED, start["headers"]), *status_fields(exchange.app_context, outcome)]
+        fields = self._passed_on(Form.STREAMED, start["headers"], self._keeping.outcome(self._detail))
         if self._rules.has_it(start["status"], start["headers"]):
             await send_304(self._outer, fields)
             self._out = nowhere
@@ -205,16 +186,12 @@ class Fill:
 
     async def _let_through(self, start: Message, message: Message, reason: str) -> None:
         """What cannot be kept after all: from here on the client sets the pace again."""
-        exchange = self._exchange
         self._keeping.refuse(outdated=True)
+        self._rest = self._out
         if self._pump is None:
-            self._rest = self._out
-            outcome = self._keeping.outcome(reason)
-            exchange.told(outcome)
-            fields = [*self._rules.fields(Form.UNKEPT, start["headers"]), *status_fields(exchange.app_context, outcome)]
+            fields = self._passed_on(Form.UNKEPT, start["headers"], self._keeping.outcome(reason))
             await self._out({**start, "headers": fields})
         else:
-            self._rest = self._out
             self._forget_body()
             await self._pump.drained()
         self._body = bytearray()
@@ -263,8 +240,7 @@ class Fill:
 
     async def ended(self) -> None:
         """The app returned: a fill that is not complete by now never will be."""
-        if self._stop_waiting():
-            self._take_for_whole()
+        self._end.returned()
         self._keeping.lose()
         try:
             if self._pump is not None:
@@ -281,9 +257,7 @@ class Fill:
 
     async def _failed(self, error: BaseException) -> bool:
         exchange = self._exchange
-        taken_for_whole = self._alarm is not None and not self._stop_waiting()
-        self._ended_with = None
-        if taken_for_whole and isinstance(error, Exception):
+        if self._end.raised() and isinstance(error, Exception):
             # A background task, or the end of a body that was none: what is kept may be half of it.
             self._keeping.take_back()
         self._keeping.lose(500 if isinstance(error, Exception) else None)
