@@ -56,7 +56,8 @@ class ByHeaders(ByPolicy):
                 return
         finally:
             answering.end()
-        await self.read_by_policy(incoming)
+        # The lookup may have heard the beginning of the content.
+        await self.read_by_policy(incoming._replace(receive=lookup.exchange.receive))
 
     def mutation(self, incoming: Incoming, before: Exchange | None = None) -> Mutation:
         """Make what becomes of an unsafe request."""

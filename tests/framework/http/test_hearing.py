@@ -481,6 +481,38 @@ async def test_content_without_a_field_gets_no_stored_answer(version: str, conte
     assert answer.cache.detail == "content"
 
 
+class Hears:
+    """A layer that takes the whole content of a request before it passes the request on."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.heard: list[bytes] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            self.heard.append(await Request(scope, receive).body())
+        await self.app(scope, receive, send)
+
+
+@pytest.mark.parametrize("version", ["1.1", "2", "3"])
+@pytest.mark.parametrize("content", ["none", *CONTENT])
+@pytest.mark.parametrize("by_headers_too", [True, False])
+async def test_the_content_of_a_get_arrives_at_a_route_with_a_policy(
+    by_headers_too: bool, content: str, version: str
+) -> None:
+    """What stands before the route hears it whole, although the cache may have looked at it for the headers' sake."""
+    inner = FastAPI()
+
+    @inner.get("/", dependencies=[cached(ttl=60, shared=True)])
+    async def read() -> str:
+        return "read"
+
+    layer = Hears(inner)
+    app = CacheMiddleware(layer, cache=HTTPCache(), honour_headers=by_headers_too, front=False)
+    answer = await Client(app, scope_of(http_version=version), CONTENT.get(content, _EMPTY)).answer()
+    assert (answer.body, layer.heard) == (b'"read"', [b"asked" if content in CONTENT else b""])
+
+
 async def test_a_request_that_breaks_off_in_its_content_is_heard_to_do_so() -> None:
     """The app hears the beginning of the content and the disconnect, and waits for nothing."""
     heard: list[str] = []
