@@ -19,6 +19,7 @@ from fastapi_cacheinval.errors import CacheinvalError
 __all__ = [
     "KeyParts",
     "PartitionTypeError",
+    "as_bytes",
     "cache_key",
     "encode",
     "is_local",
@@ -45,6 +46,11 @@ class PartitionTypeError(CacheinvalError):
         )
 
 
+def as_bytes(text: str) -> bytes:
+    """A text as a part of a key, lone surrogates included."""
+    return text.encode("utf-8", "surrogatepass")
+
+
 def encode(parts: Iterable[bytes]) -> bytes:
     """Parts joined as netstrings: the join of two different sequences is never the same."""
     return b"".join([b"%d:%b" % (len(part), part) for part in parts])
@@ -52,10 +58,6 @@ def encode(parts: Iterable[bytes]) -> bytes:
 
 def _digest(parts: Iterable[bytes]) -> bytes:
     return hashlib.blake2b(encode(parts), digest_size=_DIGEST_BYTES).digest()
-
-
-def _text(value: str) -> bytes:
-    return value.encode("utf-8", "surrogatepass")
 
 
 def kept_query(query: bytes, names: Collection[str] | None) -> tuple[bytes, ...]:
@@ -67,7 +69,7 @@ def kept_query(query: bytes, names: Collection[str] | None) -> tuple[bytes, ...]
     # As the framework parses it, so that the key holds exactly what the handler is given.
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     kept = sorted((pair for pair in pairs if pair[0] in names), key=lambda pair: pair[0])
-    return tuple(_text(text) for pair in kept for text in pair)
+    return tuple(as_bytes(text) for pair in kept for text in pair)
 
 
 class KeyParts(NamedTuple):
@@ -120,7 +122,7 @@ def cache_key(parts: KeyParts) -> bytes:
         (
             place,
             parts.host.lower(),
-            _text(parts.path),
+            as_bytes(parts.path),
             parts.sent,
             encode(parts.given) if parts.given else b"",
             encode(parts.query) if parts.query else b"",
@@ -142,7 +144,7 @@ def _place(
     partition_of: tuple[bytes, ...],
 ) -> bytes:
     """What many keys have in common."""
-    words = map(_text, (mode, namespace, version, scheme, root_path))
+    words = map(as_bytes, (mode, namespace, version, scheme, root_path))
     return _digest((*words, encode(route), encode(partition_of)))
 
 
@@ -165,7 +167,7 @@ def sent_host(lines: Sequence[bytes], server: Sequence[object] | None = None) ->
     Without any, an app takes the `server` that the request came to for the host.
     """
     if not lines and server:
-        return (b"server", *(_text(str(part)) for part in server))
+        return (b"server", *(as_bytes(str(part)) for part in server))
     return () if len(lines) == 1 and lines[0] == lines[0].lower() else (b"host", *lines)
 
 
@@ -203,7 +205,7 @@ def _typed(value: object) -> bytes:
             if name is None:
                 raise
             inner = b""
-        return b"E" + encode((_text(f"{kind.__module__}.{kind.__qualname__}"), _text(name or ""), inner))
+        return b"E" + encode((as_bytes(f"{kind.__module__}.{kind.__qualname__}"), as_bytes(name or ""), inner))
     # bool before int: True and 1 are two partitions.
     match value:
         case None:
@@ -213,7 +215,7 @@ def _typed(value: object) -> bytes:
         case int():
             return b"I%d" % value
         case str():
-            return b"S" + _text(value)
+            return b"S" + as_bytes(value)
         case bytes():
             return b"Y" + value
         case UUID():

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Scope
 
-from fastapi_cacheinval.core.keys import KeyParts, PartitionTypeError, encode
+from fastapi_cacheinval.core.keys import KeyParts, PartitionTypeError, as_bytes, encode
 from fastapi_cacheinval.core.partition_by import UnusableKey
 from fastapi_cacheinval.core.root_paths import below
 from fastapi_cacheinval.engine.internals import Internals
@@ -27,10 +27,6 @@ __all__ = ["AppContext", "Mode"]
 _MOST_ROOTS = 64
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
 
 
 class Mode(Protocol):
@@ -153,7 +149,7 @@ class AppContext:
             return
         self._rooted = app
         chosen = self.mode.chosen
-        self._writers = (*inside.writers, *([_bytes(chosen)] if chosen else []))
+        self._writers = (*inside.writers, *([as_bytes(chosen)] if chosen else []))
         self._answers_as = self.number if inside.harmless else self.own_number
         self.engine.apps.serve(table.names())
         self._claim(table, scope)
@@ -239,7 +235,7 @@ class AppContext:
 
     def headers_place(self, scope: Scope) -> tuple[bytes, ...]:
         """The place of an app that answers by headers: the root path that a request comes with, and the layers."""
-        return (b"headers", _bytes(str(scope.get("root_path", ""))), *self._writers)
+        return (b"headers", as_bytes(str(scope.get("root_path", ""))), *self._writers)
 
     def key_parts(self, mode: str, origin: tuple[str, bytes], root_path: str, path: str) -> KeyParts:
         """The parts that every key of this app has; the mode adds its own. `origin` is scheme and host."""

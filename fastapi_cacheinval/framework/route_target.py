@@ -7,7 +7,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.keys import cache_key, encode, kept_query, partition_digest, sent_host, sent_path
+from fastapi_cacheinval.core.keys import as_bytes, cache_key, encode, kept_query, partition_digest, sent_host, sent_path
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.grammar.fields import combined, first, values
@@ -92,9 +92,7 @@ def _front_target(exchange: Exchange, scope: Scope, plan: RoutePlan) -> Target |
 def _given_of_path(plan: RoutePlan, scope: Scope) -> tuple[bytes, ...]:
     """What the route is given of the path that the path does not hold."""
     given = scope.get("path_params", {})
-    return tuple(
-        [b"+" + str(given[name]).encode("utf-8", "surrogatepass") if name in given else b"" for name in plan.elsewhere]
-    )
+    return tuple([b"+" + as_bytes(str(given[name])) if name in given else b"" for name in plan.elsewhere])
 
 
 def _target_as_sent(plan: RoutePlan, scope: Scope) -> bytes:
@@ -102,5 +100,5 @@ def _target_as_sent(plan: RoutePlan, scope: Scope) -> bytes:
     if not plan.sees_request:
         return b""
     seen = (str(scope.get("root_path", "")), scope["path"])
-    path = (*(part.encode("utf-8", "surrogatepass") for part in seen), sent_path(scope.get("raw_path"), b""))
+    path = (*map(as_bytes, seen), sent_path(scope.get("raw_path"), b""))
     return encode((*path, *sent_host(values(scope["headers"], b"host"), scope.get("server"))))

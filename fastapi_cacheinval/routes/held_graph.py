@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from types import FunctionType, SimpleNamespace
 from typing import Any, cast
 
-from fastapi_cacheinval.core.keys import encode
-from fastapi_cacheinval.routes.held_objects import Detail, address_of, as_bytes, attributes_of, name_of, plain_of, whose
+from fastapi_cacheinval.core.keys import as_bytes, encode
+from fastapi_cacheinval.routes.held_objects import Detail, address_of, attributes_of, name_of, plain_of, whose
 
 __all__ = ["said_by"]
 

@@ -13,7 +13,7 @@ from types import FunctionType, MemberDescriptorType, MethodType
 from typing import Any, cast
 from uuid import UUID
 
-from fastapi_cacheinval.core.keys import PartitionTypeError, encode, typed
+from fastapi_cacheinval.core.keys import PartitionTypeError, as_bytes, encode, typed
 
 __all__ = [
     "COVER",
@@ -21,7 +21,6 @@ __all__ = [
     "ROUTE",
     "Detail",
     "address_of",
-    "as_bytes",
     "attribute_of",
     "attributes_of",
     "held_by",
@@ -57,11 +56,6 @@ class Detail:
 ROUTE = Detail()
 COVER = Detail(numbers=True, code=True)
 KEY = Detail(numbers=True, contents=True, code=True)
-
-
-def as_bytes(text: str) -> bytes:
-    """A text as bytes, lone surrogates included."""
-    return text.encode("utf-8", "surrogatepass")
 
 
 def name_of(call: object) -> str:

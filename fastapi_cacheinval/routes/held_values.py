@@ -11,14 +11,13 @@ from operator import attrgetter, itemgetter, methodcaller
 from types import CodeType, FunctionType, MethodDescriptorType, MethodType, ModuleType, WrapperDescriptorType
 from typing import Any, cast
 
-from fastapi_cacheinval.core.keys import encode
+from fastapi_cacheinval.core.keys import as_bytes, encode
 from fastapi_cacheinval.routes.held_graph import said_by
 from fastapi_cacheinval.routes.held_objects import (
     COVER,
     KEY,
     ROUTE,
     Detail,
-    as_bytes,
     attribute_of,
     held_by,
     name_of,

@@ -8,16 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fastapi_cacheinval.core.keys import encode
+from fastapi_cacheinval.core.keys import as_bytes, encode
 from fastapi_cacheinval.dependencies import PARTITION, Cached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.held_values import COVER, KEY, portrait_of
 
 __all__ = ["PartitionNames", "partition_names", "plain_values", "route_identity"]
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
 
 
 def plain_values(call: object) -> tuple[bytes, ...]:
@@ -74,7 +70,7 @@ def _below(node: Node, depth: int = 1) -> Iterator[tuple[int, Node]]:
 
 
 def _scopes(node: Node) -> list[bytes]:
-    return [_bytes(scope) for scope in sorted(node.identity[1])]
+    return [as_bytes(scope) for scope in sorted(node.identity[1])]
 
 
 def route_identity(
@@ -87,9 +83,9 @@ def route_identity(
     """
     held = (value for node in root.walk() if node is not root and not node.ours for value in plain_values(node.call))
     return (
-        _bytes(template),
-        encode(map(_bytes, hosts)),
-        encode(map(_bytes, sorted(methods))),
+        as_bytes(template),
+        encode(map(as_bytes, hosts)),
+        encode(map(as_bytes, sorted(methods))),
         encode(portrait_of(root.call).parts),
         encode(held),
         *writers,

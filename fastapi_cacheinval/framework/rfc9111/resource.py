@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.keys import cache_key, encode, sent_host, sent_path, variant_key
+from fastapi_cacheinval.core.keys import as_bytes, cache_key, encode, sent_host, sent_path, variant_key
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.building import Received
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
@@ -104,9 +104,9 @@ class Resource:
         return variant_key(self.key, _PART)
 
     def _folded(self, rule: NoVarySearch) -> bytes:
-        kept = (text.encode("utf-8", "surrogatepass") for text in rule.significant(self._query))
+        kept = map(as_bytes, rule.significant(self._query))
         only = None if rule.only is None else sorted(rule.only)
-        said = repr((sorted(rule.ignored), only, rule.order)).encode("utf-8", "surrogatepass")
+        said = as_bytes(repr((sorted(rule.ignored), only, rule.order)))
         return self._key(b"folded", said, *kept)
 
     def learn(self, headers: RawHeaders) -> None:
