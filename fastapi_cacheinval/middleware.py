@@ -24,7 +24,7 @@ from fastapi_cacheinval.framework.raw_hits import RawHits
 from fastapi_cacheinval.framework.route_target import raw_target
 from fastapi_cacheinval.framework.served import Served
 from fastapi_cacheinval.ports.downstream import Downstream
-from fastapi_cacheinval.routes.middleware_stack import passes_through
+from fastapi_cacheinval.routes.layer_kinds import passes_through
 
 __all__ = ["CacheMiddleware"]
 

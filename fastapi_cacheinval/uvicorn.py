@@ -30,7 +30,7 @@ from fastapi_cacheinval.core.joined import join
 from fastapi_cacheinval.framework.raw_hits import RawHit, RawHits
 from fastapi_cacheinval.grammar.request_head import RequestHead, parse_request_head
 from fastapi_cacheinval.middleware import CacheMiddleware
-from fastapi_cacheinval.routes.middleware_stack import OuterStack, outer_stack_of
+from fastapi_cacheinval.routes.outer_stack import OuterStack, outer_stack_of
 
 __all__ = ["CacheProtocol"]
 

@@ -2,74 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from types import FunctionType, MethodType
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.routing import APIRouter
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.errors import ServerErrorMiddleware
-from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.middleware.gzip import GZipMiddleware
-from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Router
 
-from fastapi_cacheinval.core.keys import encode
+from fastapi_cacheinval.core.keys import as_bytes, encode
 from fastapi_cacheinval.routes.changes import Watched
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, app_of, dependant_of, handler_of
 from fastapi_cacheinval.routes.held_objects import KEY, ROUTE, plain_fields
-from fastapi_cacheinval.routes.own_code import is_frameworks, is_unpatched
+from fastapi_cacheinval.routes.layer_kinds import WRITING, is_harmless, kind_of, name_of, replaced
 
 __all__ = [
     "MiddlewareStack",
-    "OuterStack",
     "around",
     "leads_to_fastapi",
     "middleware_stack_of",
-    "outer_stack_of",
-    "passes_through",
     "routes_visibly",
 ]
-
-# Not in every version that we run on.
-_SOMETIMES = (
-    ("starlette.middleware.body_limit", "RequestBodyLimitMiddleware"),
-    ("fastapi._body_limit", "AppBodyLimitMiddleware"),
-    ("fastapi._body_limit", "_BodyLimitExceptionMiddleware"),
-    ("fastapi.telemetry._asgi", "ExceptionTelemetryMiddleware"),
-)
-
-
-def _optional() -> Iterator[Any]:
-    for module, name in _SOMETIMES:
-        try:
-            yield getattr(import_module(module), name)
-        except (ImportError, AttributeError):
-            continue
-
-
-# Of the harmless ones below, those that write into answers.
-_WRITING: frozenset[Any] = frozenset({CORSMiddleware, GZipMiddleware})
-
-# None of these decides who may see a response, or changes it by more than its own request headers say.
-_HARMLESS: frozenset[Any] = frozenset(
-    {
-        AsyncExitStackMiddleware,
-        CORSMiddleware,
-        ExceptionMiddleware,
-        GZipMiddleware,
-        HTTPSRedirectMiddleware,
-        ServerErrorMiddleware,
-        TrustedHostMiddleware,
-        *_optional(),
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,52 +55,6 @@ class MiddlewareStack:
         return f"{', '.join(self.layers)} would be skipped by a hit" if self.layers else None
 
 
-# Classes of this package, which stand above this module and tell it of themselves.
-_ours: set[Any] = set()
-
-
-def passes_through(kind: type) -> None:
-    """Count a middleware class of this package as harmless: the second of its kind in a stack does nothing."""
-    _ours.add(kind)
-
-
-def _is_harmless(kind: Any) -> bool:
-    # The very class: a subclass, or a function under its name, may do anything.
-    if not isinstance(kind, type):
-        return False
-    return kind in _ours or (kind in _HARMLESS and is_unpatched(kind))
-
-
-def _kind(step: object) -> Any:
-    """What stands for an ASGI callable: its class, the function itself, or words where methods of it are replaced."""
-    if isinstance(step, FunctionType | MethodType):
-        return step
-    known: dict[str, Any] = getattr(step, "__dict__", {})
-    own = [name for name in known if isinstance(getattr(type(step), name, None), FunctionType)]
-    return f"{_name(step)} with its own {'(), '.join(own)}()" if own else type(step)
-
-
-def _name(thing: Any) -> str:
-    if isinstance(thing, str):
-        return thing
-    function: Any = thing.__func__ if isinstance(thing, MethodType) else thing
-    if isinstance(function, FunctionType):
-        # Where it was written: what `functools.wraps` made has the name of what it wraps.
-        return f"{function.__globals__.get('__name__')}.{function.__code__.co_qualname}"
-    kind: Any = thing if isinstance(thing, type) else type(thing)
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _changed(thing: object, bases: tuple[type, ...], methods: tuple[str, ...]) -> Iterator[str]:
-    """The methods that a subclass, or a patch of the instance or of its class, replaces."""
-    kind = type(thing)
-    for method in methods:
-        written = [getattr(base, method, None) for base in bases]
-        stock = [each for each in written if each is None or is_frameworks(each)]
-        if method in vars(thing) or getattr(kind, method, None) not in stock:
-            yield f"{_name(thing)} with its own {method}()"
-
-
 def _steps_from(start: Any) -> Iterator[Any]:
     """What stands on the way down `.app`, until an application, a router, the end or a circle."""
     seen: set[int] = set()
@@ -164,7 +73,7 @@ def _of_application(app: Starlette, watched: Watched) -> Iterator[Any]:
     watched.members(app, "build_middleware_stack")
     watched.elements(app.user_middleware)
     watched.asked(_Stack(app).changed)
-    yield from _changed(app, (FastAPI, Starlette), ("__call__", "build_middleware_stack"))
+    yield from replaced(app, (FastAPI, Starlette), ("__call__", "build_middleware_stack"))
     yield from _in_stack(app)
     yield from _of_router(app.router, watched)
 
@@ -177,7 +86,7 @@ def _in_stack(app: Starlette) -> Iterator[Any]:
         return
     for step in _steps_from(app.middleware_stack):
         if step is not app.router:
-            yield _kind(step)
+            yield kind_of(step)
 
 
 class _Stack:
@@ -194,7 +103,7 @@ class _Stack:
         self._made = self._layers()
 
     def _layers(self) -> list[Any]:
-        return [kind for kind in _in_stack(self._app) if not _is_harmless(kind)]
+        return [kind for kind in _in_stack(self._app) if not is_harmless(kind)]
 
     def changed(self) -> bool:
         """Whether it has."""
@@ -210,7 +119,7 @@ class _Stack:
 def _of_router(router: Router, watched: Watched) -> Iterator[Any]:
     watched.attributes(router, "middleware_stack")
     watched.members(router, "app", "handle")
-    yield from _changed(router, (APIRouter, Router), ("__call__", "app", "handle"))
+    yield from replaced(router, (APIRouter, Router), ("__call__", "app", "handle"))
     step: Any = getattr(router, "middleware_stack", None)
     while step is not None and getattr(step, "__self__", None) is not router:
         yield type(step)
@@ -231,15 +140,15 @@ def around(route: EffectiveRoute) -> Iterator[str]:
     step: Any = app_of(route)
     handler = handler_of(step)
     while handler is None and step is not None:
-        kind = _kind(step)
-        if not _is_harmless(kind):
-            yield f"{_name(kind)}{AROUND}"
+        kind = kind_of(step)
+        if not is_harmless(kind):
+            yield f"{name_of(kind)}{AROUND}"
         step = getattr(step, "app", None)
         handler = handler_of(step)
     if handler is not None:
         solved = dependant_of(handler)
         if solved is None:
-            yield f"{_name(handler)}{INSTEAD}"
+            yield f"{name_of(handler)}{INSTEAD}"
         elif getattr(route, "app", None) is not None and solved is not route.dependant:
             yield "another dependant than its own"
 
@@ -254,64 +163,18 @@ def routes_visibly(app: Any) -> bool:
     if getattr(app, "routes", None) is None:
         return False
     router: Any = getattr(app, "router", app)
-    if any(_changed(router, (APIRouter, Router), ("__call__", "app", "handle", "not_found"))):
+    if any(replaced(router, (APIRouter, Router), ("__call__", "app", "handle", "not_found"))):
         return False
     default: Any = getattr(router, "default", None)
     return getattr(default, "__func__", None) is Router.not_found
-
-
-@dataclass(frozen=True, slots=True)
-class OuterStack:
-    """What a request passes before it comes to a layer.
-
-    `found` is the layer, None where the way to it cannot be seen. `layers` are those before it, outermost first,
-    `strange` names those of them that may do more than hand the request on. `root_path` is what an application on the
-    way insists on. `watched` is what would make the rest untrue.
-    """
-
-    found: Any
-    layers: tuple[Any, ...]
-    strange: tuple[str, ...]
-    root_path: str
-    watched: Watched
-
-
-# These hand on a GET without a body as it came, and its answer as it is.
-_TRANSPARENT: frozenset[Any] = frozenset({ServerErrorMiddleware, *_optional()})
-
-
-def outer_stack_of(app: Any, wanted: type, known: Collection[type] = ()) -> OuterStack:
-    """Follow `.app`, and the middleware stacks of applications, from an ASGI callable to a layer of the `wanted` class.
-
-    `known` are further classes whose instances the caller deals with itself.
-    """
-    watched, passed, strange, root_path = Watched(), list[Any](), list[str](), ""
-    step, seen = app, set[int]()
-    while step is not None and id(step) not in seen and not isinstance(step, Router):
-        seen.add(id(step))
-        if isinstance(step, wanted):
-            return OuterStack(step, tuple(passed), tuple(strange), root_path, watched)
-        passed.append(step)
-        if isinstance(step, Starlette):
-            strange += _changed(step, (FastAPI, Starlette), ("__call__",))
-            root_path = str(getattr(step, "root_path", "") or root_path)
-            watched.attributes(step, "middleware_stack", "root_path")
-            step = step.middleware_stack
-            continue
-        kind = _kind(step)
-        if kind not in known and not (kind in _TRANSPARENT and is_unpatched(kind)):
-            strange.append(_name(kind))
-        watched.attributes(step, "app")
-        step = getattr(step, "app", None)
-    return OuterStack(None, tuple(passed), tuple(strange), root_path, watched)
 
 
 def _writer(kind: Any, stands: object) -> bytes:
     """A layer by its name, and by what it holds where it `stands` there already; of a strange one only text counts."""
     own: Mapping[str, object] = getattr(stands, "__dict__", {})
     holds = {name: value for name, value in own.items() if name != "app"}
-    text = plain_fields(holds, KEY if kind in _WRITING else ROUTE)
-    return encode((_name(kind).encode("utf-8", "surrogatepass"), *text))
+    text = plain_fields(holds, KEY if kind in WRITING else ROUTE)
+    return encode((as_bytes(name_of(kind)), *text))
 
 
 def middleware_stack_of(app: Any) -> MiddlewareStack:
@@ -329,11 +192,11 @@ def middleware_stack_of(app: Any) -> MiddlewareStack:
             target = _application_of(step)
             passed += _of_router(step, watched)
         else:
-            passed.append(_kind(step))
+            passed.append(kind_of(step))
             watched.attributes(step, "app")
         stands = None if isinstance(step, Starlette | Router) else step
-        writers += [_writer(kind, stands) for kind in passed[met:] if kind in _WRITING or not _is_harmless(kind)]
-    guards = [_name(each) for each in passed if not _is_harmless(each)]
+        writers += [_writer(kind, stands) for kind in passed[met:] if kind in WRITING or not is_harmless(kind)]
+    guards = [name_of(each) for each in passed if not is_harmless(each)]
     return MiddlewareStack(
         app=target,
         layers=tuple(dict.fromkeys(guards)),
