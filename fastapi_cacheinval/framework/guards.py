@@ -57,13 +57,7 @@ async def disconnected(incoming: Incoming, mutation: Mutation | None) -> Incomin
 async def head_of_get(incoming: Incoming, mutation: Mutation | None) -> Incoming:
     """A HEAD for a cached GET that has no HEAD of its own is that GET, without its content."""
     scope = incoming.scope
-    if scope["method"] != "HEAD":
-        return incoming
-    table = incoming.app_context.table
-    if table.answers("HEAD", scope["path"], scope):
-        return incoming
-    plan = table.match("GET", scope["path"], scope)
-    if plan is None or plan.policy is None:
+    if scope["method"] != "HEAD" or not incoming.app_context.table.head_of_get(scope["path"], scope):
         return incoming
     inner = {**scope, "method": "GET"}
     if incoming.cdn_fields is not None:

@@ -77,18 +77,17 @@ class RawHits:
         if joined is UNJOINABLE or (head.method == "HEAD" and not self._is_head_of_get(target)):
             return None
         self._counters.hits += 1
-        fields = b"%bage: %d\r\n" if not self._emit else b"%bage: %d\r\ncache-status: cacheinval; hit; ttl=%d\r\n"
-        times: tuple[int, ...] = (int(now - stored.created), int(stored.fresh_until - now))
-        if not self._emit:
-            times = times[:1]
+        added = b"age: %d\r\n" % (now - stored.created)
+        if self._emit:
+            added += b"cache-status: cacheinval; hit; ttl=%d\r\n" % (stored.fresh_until - now)
         if head.conditions and not_modified(
             head.conditions, stored.status, stored.etag, stored.last_modified, self._app_context.cache.clock.wall()
         ):
-            return RawHit(304, fields % (joined[1], *times), b"")
-        return RawHit(stored.status, fields % (joined[0], *times), b"" if head.method == "HEAD" else stored.body)
+            return RawHit(304, joined[1] + added, b"")
+        return RawHit(stored.status, joined[0] + added, b"" if head.method == "HEAD" else stored.body)
 
     def _is_head_of_get(self, target: Target) -> bool:
-        """Whether HEAD of a target is the GET without its content: no route has a HEAD of its own there."""
+        """Whether HEAD of a target is its GET without the content."""
         host, path, query, scheme, root_path = target[:5]
         scope: dict[str, Any] = {
             "type": "http",
@@ -99,8 +98,4 @@ class RawHits:
             "scheme": scheme,
             "headers": [(b"host", host)],
         }
-        table = self._app_context.table
-        if table.answers("HEAD", str(path), scope):
-            return False
-        plan = table.match("GET", str(path), scope)
-        return plan is not None and plan.policy is not None
+        return self._app_context.table.head_of_get(str(path), scope)

@@ -210,6 +210,13 @@ class RouteTable:
         self._refresh()
         return self._survey.answered(method, path, dict(scope))
 
+    def head_of_get(self, path: str, scope: Mapping[str, Any]) -> bool:
+        """Whether HEAD of this path is a cached GET without its content: no route has a HEAD of its own there."""
+        if self.answers("HEAD", path, scope):
+            return False
+        plan = self.match("GET", path, scope)
+        return plan is not None and plan.policy is not None
+
     def _current(self, known: Known) -> RoutePlan:
         """The plan, or that of the overridden tree while dependencies are overridden."""
         provider: Any = known.analysis.plan.provider
