@@ -72,10 +72,9 @@ class CacheMiddleware:
         flag(emit_surrogate_key, "emit_surrogate_key")
         flag(emit_cache_status, "emit_cache_status")
         self.cache = HTTPCache() if cache is None else cache
+        # A cache that nobody else knows is purged by nobody.
         self._own_cache = cache is None
         self._core = core = internals_of(self.cache)
-        # A cache that nobody else knows is purged by nobody.
-        self._given = cache is not None
         # The caches of middlewares that requests have come through before.
         self._outer: list[HTTPCache] = []
         self._app_context = AppContext(
@@ -200,12 +199,12 @@ class CacheMiddleware:
             app_context.prepare(scope)
             if self._own_cache:
                 self._core.neighbour.made_for_an_app()
-            # To a lifespan the server says it.
-            if app_context.error is not None and scope["type"] != "lifespan":
-                logger.error("%s", app_context.error)
-            else:
+            if app_context.error is None:
                 self._served = Served(app_context, scope)
                 self._core.engine.apps.open(self._served)
+            elif scope["type"] != "lifespan":
+                # To a lifespan the server says it.
+                logger.error("%s", app_context.error)
         return app_context.error
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -226,7 +225,7 @@ class CacheMiddleware:
             return
         self._outer.append(cache)
         self._core.purger.pass_on_to(internals_of(cache).purger)
-        if self._given:
+        if not self._own_cache:
             logger.warning(
                 "The app of the HTTPCache of namespace %r is also behind the CacheMiddleware of another HTTPCache, of "
                 "namespace %r, which keeps what is answered there. Purges that this process makes with the first are "
