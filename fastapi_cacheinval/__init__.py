@@ -28,6 +28,7 @@ from fastapi_cacheinval.errors import (
 )
 from fastapi_cacheinval.middleware import CacheMiddleware
 from fastapi_cacheinval.ports.downstream import Downstream
+from fastapi_cacheinval.version import __version__
 
 __all__ = [
     "CacheMiddleware",
@@ -56,6 +57,7 @@ __all__ = [
     "UnknownRoute",
     "WarmReport",
     "WarmResult",
+    "__version__",
     "add_tags",
     "cached",
     "invalidates",
