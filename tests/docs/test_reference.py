@@ -14,7 +14,7 @@ from tests.helpers.documents import PAGES, ROOT
 
 DOCS = ROOT / "docs"
 REFERENCE = (DOCS / "reference.rst").read_text("utf-8")
-sections = runpy.run_path(str(DOCS / "_extensions" / "contents.py"))["sections"]
+sections = runpy.run_path(str(DOCS / "conf.py"))["sections"]
 
 
 def entries() -> dict[str, dict[str, str]]:
