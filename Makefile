@@ -31,7 +31,7 @@ $(STAMP): FORCE
 endif
 endif
 
-.PHONY: help demo test test-system lint format types layers lowest wheel docs docs-serve release bench simulate chaos fuzz flows conformance clean FORCE
+.PHONY: help demo test test-system lint format types layers lowest wheel docs docs-serve prose release bench simulate chaos fuzz flows conformance clean FORCE
 .DEFAULT_GOAL := help
 
 help: ## list the tasks
@@ -80,6 +80,10 @@ lowest: ## the tests once more with the lowest versions that pyproject.toml allo
 docs: $(STAMP) ## build the site of the documentation, strictly, in build/site
 	@$(INSTALL) --group docs
 	@scripts/build-docs $(BIN)
+
+prose: $(STAMP) ## look for sentences in the documentation that are hard to read (docs/prose.yml)
+	@$(INSTALL) --group docs
+	@scripts/check-prose $(BIN)
 
 docs-serve: docs ## show the site on 127.0.0.1 (PORT=8080)
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site $(or $(PORT),8080)
