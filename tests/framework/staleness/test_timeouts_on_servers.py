@@ -111,7 +111,7 @@ async def test_without_a_stale_copy_there_is_a_504_at_the_hard_timeout(server: A
 @pytest.mark.parametrize("copy", [False, True], ids=["nothing stored", "a stale copy"])
 async def test_a_client_that_has_gone_before_the_timeout_costs_the_others_nothing(
     server: Any,
-    copy: bool,  # noqa: FBT001 - pytest hands parameters on by name
+    copy: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Whoever waits beside it has the answer of the timeout, the handler runs once, and nothing is logged about it."""
