@@ -11,9 +11,11 @@ from pathlib import Path
 
 from chaos.app import APP_FAILS
 from chaos.authority import Authority
+from chaos.cdn import CDN
 from chaos.checker import Verdict, check
+from chaos.events import Events
 from chaos.faults import REPLICAS, SERVER, play
-from chaos.history import History
+from chaos.history import History, Outcome
 from chaos.load import Load
 from chaos.stage import Build, Stage, stage
 from tests.servers.processes import ServerName
@@ -57,12 +59,24 @@ class Result:
         return sum(count for what, count in self.history.unanswered.items() if what.isdigit() and what != APP_FAILS)
 
     @property
+    def events(self) -> int:
+        """Writes of another program whose events were purged."""
+        return sum(write.other and write.outcome is Outcome.DONE for write in self.history.writes)
+
+    @property
+    def kept(self) -> int:
+        """Reads that the CDN answered with what it kept."""
+        return sum(read.cdn and read.filled < read.began for read in self.history.reads)
+
+    @property
     def void(self) -> str:
         """Why the run proves nothing; empty where it does."""
         if not self.history.faults:
             return "no fault was made"
         if not self.verdict.at_risk or not self.hits:
             return "no read could have been stale"
+        if not self.events or not self.kept or not self.verdict.cdn:
+            return "no event was purged, or nothing that the CDN kept could have been stale"
         return ""
 
 
@@ -75,6 +89,7 @@ async def _played(stage: Stage, load: Load, plan: Plan) -> None:
         async with asyncio.TaskGroup() as faults:
             for number, lane in enumerate((SERVER, REPLICAS)):
                 faults.create_task(play(lane, stage, random.Random(f"{plan.seed} f{number}"), until, note))
+        load.cdn.well = True
         await asyncio.sleep(_CALM * plan.bound)
         load.stop()
 
@@ -84,7 +99,8 @@ async def run(plan: Plan) -> Result:
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         directory = Path(name)
         socket = directory / "authority.sock"
-        async with Authority(socket) as authority:
+        events = Events(plan.seed)
+        async with Authority(socket, events) as authority, CDN(plan.seed) as cdn:
             setting = stage(
                 directory,
                 plan.replicas,
@@ -93,10 +109,11 @@ async def run(plan: Plan) -> Result:
                 bound=plan.bound,
                 seed=plan.seed,
                 authority=socket,
+                cdn=cdn.url,
             )
             ready = await asyncio.to_thread(setting.__enter__)
             try:
-                load = Load(ready.ports, authority, plan.seed)
+                load = Load(ready.ports, authority, events, cdn, plan.seed)
                 began = time.monotonic()
                 await _played(ready, load, plan)
                 seconds = time.monotonic() - began

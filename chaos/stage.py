@@ -68,9 +68,9 @@ def _begun(stack: contextlib.ExitStack, each: AbstractContextManager[Processes])
 
 @contextlib.contextmanager
 def stage(
-    directory: Path, count: int, *, server: ServerName, build: Build, bound: float, seed: str, authority: Path
+    directory: Path, count: int, *, server: ServerName, build: Build, bound: float, seed: str, authority: Path, cdn: str
 ) -> Generator[Stage]:
-    """So many replicas, answering; the authority at that socket has to be there by then."""
+    """So many replicas, answering; the authority at that socket and the CDN at that URL have to be there by then."""
     with contextlib.ExitStack() as stack:
         first, second = stack.enter_context(valkey()), stack.enter_context(valkey())
         proxies = [stack.enter_context(tcp_proxy(first.port)) for _ in range(count)]
@@ -82,6 +82,7 @@ def stage(
                 "CHAOS_AUTHORITY": str(authority),
                 "CHAOS_BOUND": str(bound),
                 "CHAOS_BUILD": build,
+                "CHAOS_CDN": cdn,
                 # RESP2 and RESP3 side by side.
                 "CHAOS_REDIS": f"{proxy.url}?protocol={2 + number % 2}",
                 "CHAOS_REPLICA": str(number),

@@ -52,7 +52,7 @@ class Outage:
         self._began = began
         # Whether everything was given up since.
         self.gave_up = False
-        # Whether its beginning was said; else its end is told at DEBUG alone.
+        # Whether its beginning was said, or its end has to be; else that is told at DEBUG alone.
         self.said = False
 
     def log(self, now: float, delivered: int) -> None:

@@ -35,6 +35,7 @@ class Touch:
         "_outage",
         "_pause",
         "_seldom",
+        "_seldom_reset",
         "connected",
         "delivered",
         "failed",
@@ -49,6 +50,7 @@ class Touch:
         self.delivered = 0
         # A log that comes and goes is said to do so three times, and then twice a minute.
         self._seldom = Seldom(3, 30.0)
+        self._seldom_reset = Seldom(3, 30.0)
         self.connected: bool | None = None
         # Whether the last call failed.
         self.failed = False
@@ -84,7 +86,11 @@ class Touch:
         """Say once of an outage that all which it held up has been read and written."""
         outage, self._outage = self._outage, None
         if outage is not None:
-            outage.log(self._clock.now(), self.delivered)
+            now = self._clock.now()
+            if outage.gave_up and not outage.said:
+                # A reset is told of at one level, whatever it comes with.
+                outage.said = self._seldom_reset.may(now)
+            outage.log(now, self.delivered)
 
     def gave_up(self, cause: str, term: Term) -> None:
         """Everything that was kept is given up, because of what `cause_of` names."""
@@ -92,7 +98,8 @@ class Touch:
         if self._outage is not None:
             self._outage.gave_up = True
         elif cause != "start":
-            logger.info(
+            logger.log(
+                logging.WARNING if self._seldom_reset.may(self._clock.now()) else logging.DEBUG,
                 "everything that was kept is given up: %s (term %d)",
                 MEANT[cause],
                 term.number,

@@ -32,7 +32,9 @@ async def answered_at_front(app_context: AppContext, scope: Scope, send: Send, k
     if refresh and not cache.running:
         return False
     outcome = engine.outcome(stored, result, None, now)
-    seen = watch(app_context, scope, stored, outcome) if app_context.observed else None
+    seen = watch(app_context, scope, stored) if app_context.observed else None
+    if seen is not None:
+        seen.answered(outcome, stored.trace, stored.route)
     if refresh:
         entered = Entered(scope, [*scope["headers"]], engine.replica.stamp(now), seen, None)
         order_refresh(app_context, cache.runtime, entered, stored)
