@@ -11,14 +11,14 @@ import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
-from fastapi_cacheinval.core.log_types import LogEntry, Missed, Next, Reply
+from fastapi_cacheinval.core.log_types import LogEntry, Missed
 from fastapi_cacheinval.core.pauses import DoublingPause
-from fastapi_cacheinval.core.pieces import in_slices
 from fastapi_cacheinval.engine.clocks import ended, within
 from fastapi_cacheinval.engine.log_groups import LogGroups
-from fastapi_cacheinval.engine.log_observer import Applies, cause_of
+from fastapi_cacheinval.engine.log_observer import Applies
 from fastapi_cacheinval.engine.log_pages import Pages
 from fastapi_cacheinval.engine.log_queue import LogQueue
+from fastapi_cacheinval.engine.log_reader import LogReader
 from fastapi_cacheinval.engine.log_touch import FIRST_PAUSE, LONGEST_PAUSE, Touch
 from fastapi_cacheinval.engine.log_writer import LogWriter, Shared
 from fastapi_cacheinval.errors import LogUnavailable
@@ -49,12 +49,21 @@ class Follower:
         self._next: asyncio.Future[bool] | None = None
         self._applies = Applies(shared.observer, shared.server_clock)
         self._pages = Pages(log, shared, clock, self.synced, context)
+        self._reader = LogReader(
+            shared,
+            self._applies,
+            self._touch,
+            clock,
+            serving=lambda: self._serving,
+            want=self.want,
+            begun_anew=self._begun_anew,
+        )
         self._writer = LogWriter(
             shared,
             self._applies,
             clock,
             ask=self._asked,
-            take=self._take,
+            take=self._reader.take,
             settle=self._settled,
             serving=lambda: self._serving,
         )
@@ -187,6 +196,10 @@ class Follower:
         else:
             await self._wake
 
+    def _begun_anew(self) -> None:
+        if self._tasks:
+            self._pages.begin()
+
     async def _asked(self, purge: Proposal | None) -> tuple[Answer, float]:
         """What the log says, and when it was asked; raises `LogUnavailable`, and notes whether it is in touch."""
         sent = self._clock.now()
@@ -210,7 +223,7 @@ class Follower:
                 return False
             received, generation = self._clock.now(), self._replica.generation
             self._applies.clock.learn(answer.at, sent, received)
-            settled = await self._take(answer.reply, sent, None)
+            settled = await self._reader.take(answer.reply, sent, None)
             if self._replica.generation != generation:
                 # Perhaps another server, with a clock of its own.
                 self._applies.clock.forget()
@@ -221,55 +234,6 @@ class Follower:
             doubts += not (isinstance(answer.reply, Missed) and answer.reply.more)
         return False
 
-    async def _take(self, reply: Reply, sent: float, own: LogEntry | None) -> bool:
-        """Apply a reply, while others have their turn in between; whether there is nothing more to ask for."""
-        first, *others = in_slices(reply)
-        settled = self._apply(first, sent, own)
-        for part in others:
-            await asyncio.sleep(0)
-            settled = self._apply(part, sent, own)
-        return settled
-
-    def _apply(self, reply: Reply, sent: float, own: LogEntry | None) -> bool:
-        replica = self._replica
-        with self._shared.lock:
-            generation, applied, term = replica.generation, replica.applied, replica.term
-            following = replica.apply_reply(reply, sent, self._clock.now(), lease=self._serving)
-            reset = replica.generation != generation
-            reached = replica.applied
-            if term.number and replica.term != term:
-                # The server that numbered them may not have been the one that goes on.
-                for tags, soft in self._shared.recent.take(self._clock.now()):
-                    self._shared.queue(tags, soft=soft, now=self._clock.now())
-        if isinstance(reply, Missed) and not reset:
-            for line in reply.lines:
-                if applied < line.seq <= reached and line != own:
-                    self._applies.tell(line, self._clock.now(), late=True)
-        if reset:
-            cause = cause_of(term, reply.term)
-            # Who only publishes keeps nothing that would have to be given up, and has not wanted to read.
-            if cause != "behind" or self._shared.serving:
-                self._touch.gave_up(cause, replica.term)
-            if self._serving and self._tasks:
-                self._pages.begin()
-            # The log has not heard yet that this replica has let go of everything.
-            return not self._serving and following is Next.NOTHING
-        return following is Next.NOTHING
-
-    def _heard(self, line: LogEntry) -> None:
-        replica = self._replica
-        with self._shared.lock:
-            before, generation = replica.applied, replica.generation
-            following = replica.apply_message(line, self._clock.now())
-            applied = replica.applied == line.seq != before
-            reset = replica.generation != generation
-        if reset:
-            self._touch.gave_up(cause_of(line.term, line.term), replica.term)
-        if applied:
-            self._applies.tell(line, self._clock.now(), late=False)
-        if following is Next.ASK or line.prompt:
-            self.want()
-
     async def _listen(self) -> None:
         pause = DoublingPause(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
@@ -278,7 +242,7 @@ class Follower:
                     pause.reset()
                     self._touch.heard()
                     if line is not None:
-                        self._heard(line)
+                        self._reader.heard(line)
                         # What has come while this process stood still comes without a pause.
                         await asyncio.sleep(0)
                         continue
