@@ -16,7 +16,8 @@ from fastapi_cacheinval.bus.entries import (
     encode_payload,
     encode_tags,
 )
-from fastapi_cacheinval.bus.script import LUA, PAGE_BYTES, PAGE_LUA, SIGHT_LUA, WAIT_LUA, Call, LogKeys
+from fastapi_cacheinval.bus.looks import PAGE_LUA, SIGHT_LUA, WAIT_LUA
+from fastapi_cacheinval.bus.script import LUA, PAGE_BYTES, Call, LogKeys
 from fastapi_cacheinval.connections.client import Away, Client, Script
 from fastapi_cacheinval.core.log_types import Ask, Current, LogEntry, Missed, Page, Reply, Reset, Term
 from fastapi_cacheinval.core.tag_limits import MOST_TAGS

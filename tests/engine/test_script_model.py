@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from redis.client import PubSub
 
 from fastapi_cacheinval.bus.entries import decode_line, encode_payload
-from fastapi_cacheinval.bus.script import LUA, PAGE_LUA, WAIT_LUA, Call, log_keys
+from fastapi_cacheinval.bus.looks import PAGE_LUA, WAIT_LUA
+from fastapi_cacheinval.bus.script import LUA, Call, log_keys
 from simulation.server import Answer, LogServer, State, Written
 from tests.servers.valkey import valkey
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import redis
 
-from fastapi_cacheinval.bus.script import LUA, WAIT_LUA, Call, log_keys
+from fastapi_cacheinval.bus.looks import WAIT_LUA
+from fastapi_cacheinval.bus.script import LUA, Call, log_keys
 from tests.servers.valkey import valkey
 
 _KEYS = log_keys("waiting")
