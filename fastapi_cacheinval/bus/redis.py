@@ -6,7 +6,6 @@ import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 from fastapi_cacheinval.bus.entries import (
     LineError,
@@ -17,7 +16,7 @@ from fastapi_cacheinval.bus.entries import (
     encode_tags,
 )
 from fastapi_cacheinval.bus.looks import PAGE_LUA, SIGHT_LUA, WAIT_LUA
-from fastapi_cacheinval.bus.script import LUA, PAGE_BYTES, Call, LogKeys
+from fastapi_cacheinval.bus.script import LUA, PAGE_BYTES, Call, LogKeys, Said
 from fastapi_cacheinval.connections.client import Away, Client, Script
 from fastapi_cacheinval.core.log_types import Ask, Current, LogEntry, Missed, Page, Reply, Reset, Term
 from fastapi_cacheinval.core.tag_limits import MOST_TAGS
@@ -72,10 +71,10 @@ class RedisLog:
         )
         try:
             reply = await self._client.script(_RUN, self._keys[:4], call.arguments())
-            return await _answer(reply, purge, lines=lines)
+            return await _answer(Said.read(reply), purge, lines=lines)
         except Away as away:
             raise LogUnavailable(away.reason) from away
-        except (ValueError, TypeError, IndexError, OverflowError) as error:
+        except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise LogUnavailable(f"it answers as no log does ({error})") from error
 
     async def _look(self) -> None:
@@ -147,22 +146,19 @@ class RedisLog:
         await self._client.close()
 
 
-async def _answer(reply: Any, purge: Proposal | None, *, lines: bool) -> Answer:
-    verdict, number, term_nonce, seq, nonce, at, messages, more = reply
-    term = Term(int(number), term_nonce.decode())
-    end = int(seq), nonce.decode()
+async def _answer(reply: Said, purge: Proposal | None, *, lines: bool) -> Answer:
+    term, at = Term(reply.term, reply.term_nonce), reply.at / 1_000_000
+    end = reply.seq, reply.nonce
     line = None
     if purge is not None:
-        line = LogEntry(
-            term, *end, purge.tags, purge.soft, int(at) / 1_000_000, purge.trace, purge.prompt, purge.purges
-        )
+        line = LogEntry(term, *end, purge.tags, purge.soft, at, purge.trace, purge.prompt, purge.purges)
     # Until the end has been read, the line is not the next one.
-    own = () if line is None or more else (line,)
+    own = () if line is None or reply.more else (line,)
     said: Reply = Reset(term, *end)
-    if verdict == 0 and lines:
+    if reply.verdict == 0 and lines:
         said = Missed(term, own) if own else Current(term)
-    elif verdict == 1:
+    elif reply.verdict == 1:
         # What a later release has written, and cannot be read here, is gone behind: what is kept is given up for it.
         with contextlib.suppress(LineError):
-            said = Missed(term, (*await decode_lines(messages), *own), more=bool(more))
-    return Answer(said, line, int(at) / 1_000_000)
+            said = Missed(term, (*await decode_lines(reply.missed), *own), more=reply.more)
+    return Answer(said, line, at)

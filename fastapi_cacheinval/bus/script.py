@@ -24,46 +24,60 @@ server's replication id is another, or the caller has read what this server does
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["LUA", "PAGE_BYTES", "Call", "LogKeys", "log_keys"]
+__all__ = ["LUA", "PAGE_BYTES", "Call", "LogKeys", "Said", "log_keys"]
 
 PAGE_BYTES = 131_072
 """Of missed lines in one reply: they are read and applied in a few milliseconds."""
 
 LUA = """
 local state, log, tags, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local id, a_term, a_tnonce, a_seq, a_nonce = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), ARGV[5]
-local fresh, bound, channel = ARGV[6], tonumber(ARGV[7]), ARGV[8]
-local most_lines, most_bytes, page_bytes = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
-local most_tags, life = tonumber(ARGV[12]), tonumber(ARGV[13])
-local soft, payload, lengths, names = ARGV[14], ARGV[15], ARGV[16], ARGV[17]
+local id, a_term, a_tnonce, a_seq, a_nonce, fresh, bound, life =
+  string.match(ARGV[1], '^(%S*) (%d+) (%S*) (%d+) (%S*) (%S*) (%d+) (%d+)$')
+bound, life = tonumber(bound), tonumber(life)
+local payload = ARGV[5] or ''
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local at = string.format('%.0f', now)
 
--- Who may not ask for it does without the comparison.
-local run = ''
-local info = redis.pcall('INFO', 'replication')
-if type(info) == 'string' then run = string.match(info, 'master_replid:(%w+)') or '' end
+local s = redis.call('HMGET', state, 'term', 'tnonce', 'seq', 'nonce', 'run', 'marked', 'life', 'pruned')
+local tnonce, nonce, kept_run, marked = s[2] or '', s[4] or '', s[5] or '', tonumber(s[6] or 0)
+local longest, pruned = tonumber(s[7] or 0), tonumber(s[8] or at)
 
-local s = redis.call('HMGET', state,
-  'term', 'tnonce', 'seq', 'nonce', 'run', 'floor', 'mark', 'marked', 'life', 'pruned', 'eighths', 'filled')
-local term, tnonce, seq, nonce = tonumber(s[1] or 0), s[2] or '', tonumber(s[3] or 0), s[4] or ''
-local kept_run, floor, mark, marked = s[5] or '', tonumber(s[6] or 0), tonumber(s[7] or 0), tonumber(s[8] or 0)
-local longest, pruned, ours = tonumber(s[9] or 0), tonumber(s[10] or at), a_term == term and a_tnonce == tnonce
+-- Who may not ask for it does without the comparison.
+local run, info = '', redis.pcall('INFO', 'replication')
+if type(info) == 'string' then
+  if kept_run ~= '' and string.find(info, 'master_replid:' .. kept_run, 1, true) then
+    run = kept_run
+  else
+    run = string.match(info, 'master_replid:(%w+)') or ''
+  end
+end
 local whole = s[1] and s[2] and s[3] and s[4] and (run == '' or kept_run == '' or run == kept_run)
   and redis.call('ZSCORE', tags, '!' .. tnonce) and redis.call('HGET', acks, '!') == tnonce
 
 -- The most of all calls: a heartbeat of who has read everything, and nothing else is due.
-if payload == '' and whole and ours and a_seq == seq and a_nonce == nonce and life <= longest
-  and now < marked + longest * 1000000 and now < pruned + 10 * bound and (run == '' or kept_run ~= '') then
-  if id ~= '' then redis.call('HSET', acks, id, string.format('%.0f %.0f %.0f', a_seq, now, bound)) end
-  return {0, s[1], tnonce, s[3], nonce, at, {}, 0}
+if payload == '' and whole and a_term == s[1] and a_tnonce == tnonce and a_seq == s[3] and a_nonce == nonce
+  and life <= longest and now < marked + longest * 1000000 and now < pruned + 10 * bound
+  and (run == '' or kept_run ~= '') then
+  if id ~= '' then redis.call('HSET', acks, id, string.format('%s %s %.0f', a_seq, at, bound)) end
+  return table.concat({'0', a_term, tnonce, a_seq, nonce, at, '0'}, ' ')
 end
 
+a_term, a_seq = tonumber(a_term), tonumber(a_seq)
+local term, seq = tonumber(s[1] or 0), tonumber(s[3] or 0)
+local ours = a_term == term and a_tnonce == tnonce
+local most_lines, most_bytes, page_bytes, most_tags = string.match(ARGV[2], '^(%d+) (%d+) (%d+) (%d+)$')
+most_lines, most_bytes, page_bytes, most_tags =
+  tonumber(most_lines), tonumber(most_bytes), tonumber(page_bytes), tonumber(most_tags)
+local channel, soft, lengths, names = ARGV[3], ARGV[4], ARGV[6], ARGV[7]
+local rest = redis.call('HMGET', state, 'floor', 'mark', 'eighths', 'filled')
+local floor, mark = tonumber(rest[1] or 0), tonumber(rest[2] or 0)
+local eighths, filled = rest[3] or '', tonumber(rest[4] or 0)
 local met = nil
 local function id_of(number) return string.format('%.0f-0', number) end
 
@@ -94,7 +108,7 @@ end
 if broken() then
   local since = opened()
   term, tnonce, seq, nonce, floor, mark, marked = math.max(term, a_term) + 1, fresh, 0, fresh, 0, 0, now
-  ours, s[11], s[12] = false, '', '0'
+  ours, eighths, filled = false, '', 0
   redis.call('UNLINK', log, tags, acks)
   redis.call('DEL', state)
   redis.call('HSET', state, 'term', string.format('%.0f', term), 'tnonce', tnonce, 'seq', '0', 'nonce', nonce,
@@ -125,11 +139,12 @@ if payload ~= '' then
   seq, nonce = seq + 1, fresh
   local number = string.format('%.0f', seq)
   local message = table.concat({'1', string.format('%.0f', term), tnonce, number, nonce, at}, ' ') .. '\\n' .. payload
-  local eighths, filled, keep, least = s[11] or '', tonumber(s[12] or 0) + #message, 'MAXLEN', most_lines
+  local keep, least = 'MAXLEN', most_lines
+  filled = filled + #message
   if filled * 8 >= most_bytes then
     eighths, filled = eighths .. ' ' .. number, 0
-    local oldest, rest = string.match(eighths, '^ (%d+)(' .. string.rep(' %d+', 7) .. ')$')
-    if oldest then eighths, keep, least = rest, 'MINID', id_of(oldest + 1) end
+    local oldest, others = string.match(eighths, '^ (%d+)(' .. string.rep(' %d+', 7) .. ')$')
+    if oldest then eighths, keep, least = others, 'MINID', id_of(oldest + 1) end
   end
   redis.call('XADD', log, keep, least, number .. '-0', 'n', nonce, 'm', message)
   local members, kind, from = {}, soft == '1' and 's' or 'h', 1
@@ -182,8 +197,11 @@ end
 local verdict = 0
 if not ours or not complete or (more == 1 and #missed == 0) then verdict = 2 elseif #missed > 0 then verdict = 1 end
 if verdict ~= 1 then missed = {} end
-return {verdict, string.format('%.0f', term), tnonce, string.format('%.0f', seq), nonce, at, missed, more}
+local head = string.format('%d %.0f %s %.0f %s %s %d', verdict, term, tnonce, seq, nonce, at, more)
+if #missed > 0 then return {head, missed} end
+return head
 """
+
 
 class LogKeys(NamedTuple):
     """The keys of one log, which share a hash tag, and its channel."""
@@ -229,23 +247,37 @@ class Call:
 
     def arguments(self) -> list[bytes | str | int]:
         """`ARGV`, in its order."""
-        return [
-            self.replica,
-            self.term,
-            self.term_nonce,
-            self.seq,
-            self.nonce,
-            self.fresh,
-            int(self.bound * 1_000_000),
-            self.channel,
-            self.most_lines,
-            self.most_bytes,
-            self.page_bytes,
-            self.most_tags,
-            int(self.life),
-            int(self.soft),
-            self.payload,
-            # Two arguments in place of thousands, which take a client long to write.
-            " ".join(map(str, map(len, self.tags))),
-            b"".join(self.tags),
+        head = (self.replica, self.term, self.term_nonce, self.seq, self.nonce, self.fresh)
+        # A few arguments in place of many, which take a client long to write.
+        arguments: list[bytes | str | int] = [
+            " ".join(map(str, (*head, int(self.bound * 1_000_000), int(self.life)))),
+            f"{self.most_lines} {self.most_bytes} {self.page_bytes} {self.most_tags}",
         ]
+        if not self.payload:
+            return arguments
+        lengths = " ".join(map(str, map(len, self.tags)))
+        return [*arguments, self.channel, int(self.soft), self.payload, lengths, b"".join(self.tags)]
+
+
+class Said(NamedTuple):
+    """What the script replies.
+
+    `verdict` is 0 where the caller has read everything, 1 where lines were `missed`, 2 where it has to start anew from
+    `seq`; `at` is microseconds of the server's clock; `more` says that more than `missed` was.
+    """
+
+    verdict: int
+    term: int
+    term_nonce: str
+    seq: int
+    nonce: str
+    at: int
+    more: bool
+    missed: Sequence[bytes] = ()
+
+    @classmethod
+    def read(cls, reply: Any) -> Said:
+        """Raises `ValueError` for what is no reply of this script."""
+        head, missed = (reply, ()) if isinstance(reply, bytes) else reply
+        verdict, term, term_nonce, seq, nonce, at, more = head.decode("ascii").split(" ")
+        return cls(int(verdict), int(term), term_nonce, int(seq), nonce, int(at), more != "0", missed)

@@ -15,7 +15,7 @@ from redis.client import PubSub
 
 from fastapi_cacheinval.bus.entries import decode_line, encode_payload
 from fastapi_cacheinval.bus.looks import PAGE_LUA, WAIT_LUA
-from fastapi_cacheinval.bus.script import LUA, Call, log_keys
+from fastapi_cacheinval.bus.script import LUA, Call, Said, log_keys
 from simulation.server import Answer, LogServer, State, Written
 from tests.servers.valkey import valkey
 
@@ -121,9 +121,9 @@ class Pair:
 
     def send(self, call: Call) -> Answer:
         """One call of both, and a comparison of what they say."""
-        real = self.caller.eval(LUA, 4, *_KEYS[:4], *call.arguments())
+        said = Said.read(self.caller.eval(LUA, 4, *_KEYS[:4], *call.arguments()))
         expected = self.model.script(
-            int(real[5]),
+            said.at,
             replica=call.replica,
             term=call.term,
             term_nonce=call.term_nonce,
@@ -140,8 +140,7 @@ class Pair:
             payload=call.payload or None,
             tags=call.tags,
         )
-        got = (int(real[0]), int(real[1]), real[2].decode(), int(real[3]), real[4].decode(), int(real[5]))
-        assert Answer(*got, tuple(real[6]), bool(real[7])) == expected
+        assert Answer(*said[:6], tuple(said.missed), said.more) == expected
         if call.payload:
             published = self.listener.get_message(timeout=5)
             assert published is not None
