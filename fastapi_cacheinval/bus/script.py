@@ -1,6 +1,6 @@
-"""The one script of the purge log, heartbeat and purge in one, as a typed function.
+"""The one script of the purge log, heartbeat and purge in one; `bus.call` says what goes in and comes out.
 
-Its keys share one hash tag, none has a TTL, and each says to which term it belongs, so that the loss of any is noticed:
+Its keys share one hash tag:
 
 | key | type | what |
 |---|---|---|
@@ -8,6 +8,11 @@ Its keys share one hash tag, none has a TTL, and each says to which term it belo
 | `log` | stream | the last lines, ids `<seq>-0`; `n` is the line's nonce, `m` the message that is published too |
 | `tags` | sorted set | `h` or `s` and a tag, by its last hard or soft line; `!` and the term's nonce at infinity |
 | `acks` | hash | replica id -> `<applied> <microseconds when it asked> <its bound in them>`; `!` -> the term's nonce |
+| `applied:<waiter>:<nonce>` | set | the replicas that have not said yet that they have applied a line |
+
+The last is there while its writer waits, for four bounds at most. Nothing is proved by its absence: the writer is told
+on the channel `applied:<waiter>` by the call that takes the last member away, or it looks at the `acks`. The others
+have no TTL, and each says to which term it belongs, so that the loss of any is noticed.
 
 The state's fields: `term`, `tnonce`, the term and the nonce that opened it; `seq`, `nonce`, the last line; `run`, the
 server's replication id; `floor`, what was purged by this line and earlier ones is forgotten; `mark`, `marked`, `life`,
@@ -24,11 +29,7 @@ server's replication id is another, or the caller has read what this server does
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-__all__ = ["LUA", "PAGE_BYTES", "Call", "LogKeys", "Said", "log_keys"]
+__all__ = ["LUA", "PAGE_BYTES"]
 
 PAGE_BYTES = 131_072
 """Of missed lines in one reply: they are read and applied in a few milliseconds."""
@@ -60,12 +61,23 @@ end
 local whole = s[1] and s[2] and s[3] and s[4] and (run == '' or kept_run == '' or run == kept_run)
   and redis.call('ZSCORE', tags, '!' .. tnonce) and redis.call('HGET', acks, '!') == tnonce
 
+-- What the caller has applied and somebody waits for: the last of all tells.
+local function tell_applied()
+  for i = 5, #KEYS do
+    if redis.pcall('SREM', KEYS[i], id) == 1 and redis.call('EXISTS', KEYS[i]) == 0 then
+      local told, line = string.match(KEYS[i], '^(.*):(.*)$')
+      redis.pcall('PUBLISH', told, line)
+    end
+  end
+end
+
 -- The most of all calls: a heartbeat of who has read everything, and nothing else is due.
 if payload == '' and whole and a_term == s[1] and a_tnonce == tnonce and a_seq == s[3] and a_nonce == nonce
   and life <= longest and now < marked + longest * 1000000 and now < pruned + 10 * bound
   and (run == '' or kept_run ~= '') then
   if id ~= '' then redis.call('HSET', acks, id, string.format('%s %s %.0f', a_seq, at, bound)) end
-  return table.concat({'0', a_term, tnonce, a_seq, nonce, at, '0'}, ' ')
+  tell_applied()
+  return table.concat({'0', a_term, tnonce, a_seq, nonce, at, '0 -1'}, ' ')
 end
 
 a_term, a_seq = tonumber(a_term), tonumber(a_seq)
@@ -162,9 +174,26 @@ if payload ~= '' then
   redis.pcall('PUBLISH', channel, message)
 end
 
+-- Whoever else holds a lease now is to say that it has applied the line. In a young term not all of them are known.
+local pending = -1
+if payload ~= '' and KEYS[5] and now > tonumber(redis.call('HGET', state, 'opened') or 0) + bound then
+  local all, live = redis.call('HGETALL', acks), {}
+  for i = 1, #all, 2 do
+    local seen, length = string.match(all[i + 1], '^%-?%d+ (%d+) (%d+)$')
+    if seen and now <= seen + length and all[i] ~= id then live[#live + 1] = all[i] end
+  end
+  pending = #live
+  for i = 1, #live, 1000 do
+    local added = redis.pcall('SADD', KEYS[5], unpack(live, i, math.min(i + 999, #live)))
+    if type(added) ~= 'number' then pending = -1 end
+  end
+  if #live > 0 then redis.pcall('PEXPIRE', KEYS[5], string.format('%.0f', bound / 250)) end
+end
+
 if id ~= '' then
   local read = ours and a_seq or -1
   redis.call('HSET', acks, id, string.format('%.0f %.0f %.0f', read, now, bound))
+  if ours and payload == '' then tell_applied() end
 end
 
 -- Housekeeping: what was purged longer ago than anything stored lives, or is more than is kept, is forgotten.
@@ -197,87 +226,7 @@ end
 local verdict = 0
 if not ours or not complete or (more == 1 and #missed == 0) then verdict = 2 elseif #missed > 0 then verdict = 1 end
 if verdict ~= 1 then missed = {} end
-local head = string.format('%d %.0f %s %.0f %s %s %d', verdict, term, tnonce, seq, nonce, at, more)
+local head = string.format('%d %.0f %s %.0f %s %s %d %d', verdict, term, tnonce, seq, nonce, at, more, pending)
 if #missed > 0 then return {head, missed} end
 return head
 """
-
-
-class LogKeys(NamedTuple):
-    """The keys of one log, which share a hash tag, and its channel."""
-
-    state: bytes
-    log: bytes
-    tags: bytes
-    acks: bytes
-    channel: bytes
-
-
-def log_keys(prefix: str) -> LogKeys:
-    """The keys under a prefix that holds no brace."""
-    return LogKeys(*(f"{{{prefix}}}:{name}".encode() for name in ("state", "log", "tags", "acks", "purges")))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """The arguments of one call of the script.
-
-    `replica` is the caller's id, empty for one that only publishes and takes no lease; `term` to `nonce` are what it
-    has read; `fresh` is a nonce that nobody has used, for the line or the term that the call makes; `bound` seconds of
-    a lease; `life` seconds that something stored may live. The log keeps `most_lines` and `most_bytes`, and a reply has
-    `page_bytes` of what was missed. A line has a `payload` and its `tags`, a heartbeat neither.
-    """
-
-    replica: str
-    term: int
-    term_nonce: str
-    seq: int
-    nonce: str
-    fresh: str
-    bound: float
-    channel: bytes
-    most_lines: int = 10_000
-    most_bytes: int = 8_388_608
-    page_bytes: int = PAGE_BYTES
-    most_tags: int = 1_000_000
-    life: float = 60.0
-    soft: bool = False
-    payload: bytes = b""
-    tags: tuple[bytes, ...] = ()
-
-    def arguments(self) -> list[bytes | str | int]:
-        """`ARGV`, in its order."""
-        head = (self.replica, self.term, self.term_nonce, self.seq, self.nonce, self.fresh)
-        # A few arguments in place of many, which take a client long to write.
-        arguments: list[bytes | str | int] = [
-            " ".join(map(str, (*head, int(self.bound * 1_000_000), int(self.life)))),
-            f"{self.most_lines} {self.most_bytes} {self.page_bytes} {self.most_tags}",
-        ]
-        if not self.payload:
-            return arguments
-        lengths = " ".join(map(str, map(len, self.tags)))
-        return [*arguments, self.channel, int(self.soft), self.payload, lengths, b"".join(self.tags)]
-
-
-class Said(NamedTuple):
-    """What the script replies.
-
-    `verdict` is 0 where the caller has read everything, 1 where lines were `missed`, 2 where it has to start anew from
-    `seq`; `at` is microseconds of the server's clock; `more` says that more than `missed` was.
-    """
-
-    verdict: int
-    term: int
-    term_nonce: str
-    seq: int
-    nonce: str
-    at: int
-    more: bool
-    missed: Sequence[bytes] = ()
-
-    @classmethod
-    def read(cls, reply: Any) -> Said:
-        """Raises `ValueError` for what is no reply of this script."""
-        head, missed = (reply, ()) if isinstance(reply, bytes) else reply
-        verdict, term, term_nonce, seq, nonce, at, more = head.decode("ascii").split(" ")
-        return cls(int(verdict), int(term), term_nonce, int(seq), nonce, int(at), more != "0", missed)

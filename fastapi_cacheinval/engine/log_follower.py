@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
-from fastapi_cacheinval.core.log_types import LogEntry, Missed
+from fastapi_cacheinval.core.log_types import AppliedByAll, LogEntry, Missed
 from fastapi_cacheinval.core.pauses import DoublingPause
 from fastapi_cacheinval.engine.clocks import ended, within
 from fastapi_cacheinval.engine.log_groups import LogGroups
@@ -20,6 +20,7 @@ from fastapi_cacheinval.engine.log_pages import Pages
 from fastapi_cacheinval.engine.log_queue import LogQueue
 from fastapi_cacheinval.engine.log_reader import LogReader
 from fastapi_cacheinval.engine.log_touch import FIRST_PAUSE, LONGEST_PAUSE, Touch
+from fastapi_cacheinval.engine.log_waits import Waits
 from fastapi_cacheinval.engine.log_writer import LogWriter, Shared
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
@@ -49,6 +50,7 @@ class Follower:
         self._next: asyncio.Future[bool] | None = None
         self._applies = Applies(shared.observer, shared.server_clock)
         self._pages = Pages(log, shared, clock, self.synced, context)
+        self.waits = Waits(log, self._told, context)
         self._reader = LogReader(
             shared,
             self._applies,
@@ -57,6 +59,7 @@ class Follower:
             serving=lambda: self._serving,
             want=self.want,
             begun_anew=self._begun_anew,
+            owe=self.waits.owe,
         )
         self._writer = LogWriter(
             shared,
@@ -112,6 +115,7 @@ class Follower:
         # Without its connection they would be lost.
         await self.flush(patience)
         await self._groups.close()
+        await self.waits.close()
         if self.forget():
             with contextlib.suppress(LogUnavailable):
                 await self.log.leave(self._shared.identity)
@@ -200,17 +204,33 @@ class Follower:
         if self._tasks:
             self._pages.begin()
 
+    async def _told(self) -> bool:
+        """One heartbeat for what others wait for; whether the log has answered."""
+        try:
+            answer, sent = await self._asked(None)
+        except LogUnavailable:
+            self.want()
+            return False
+        if not await self._reader.take(answer.reply, sent, None):
+            self.want()
+        return True
+
     async def _asked(self, purge: Proposal | None) -> tuple[Answer, float]:
         """What the log says, and when it was asked; raises `LogUnavailable`, and notes whether it is in touch."""
         sent = self._clock.now()
         try:
             # Who only publishes takes no lease, and reads nothing.
             name, lines = self._shared.identity if self._serving else "", bool(self._shared.serving)
-            answer = await self.log.run(self._replica.ask(), name, purge, lines=lines)
+            applied = self.waits.owed() if purge is None else ()
+            waiter = self._shared.identity if purge is not None and purge.prompt else ""
+            answer = await self.log.run(self._replica.ask(), name, purge, lines=lines, waiter=waiter, applied=applied)
         except LogUnavailable as away:
             self._touch.lost(away.reason)
             raise
         self._touch.found()
+        self.waits.paid(applied)
+        if answer.line is not None and answer.pending is not None:
+            self.waits.expect(answer.line, answer.pending)
         return answer, sent
 
     async def _settled(self) -> bool:
@@ -238,9 +258,12 @@ class Follower:
         pause = DoublingPause(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
-                async for line in self.log.messages():
+                async for line in self.log.messages(self._shared.identity):
                     pause.reset()
                     self._touch.heard()
+                    if isinstance(line, AppliedByAll):
+                        self.waits.told(line.nonce)
+                        continue
                     if line is not None:
                         self._reader.heard(line)
                         # What has come while this process stood still comes without a pause.
@@ -261,4 +284,11 @@ class Follower:
 
     async def write(self, claim: Proposal) -> LogEntry:
         """Write one purge, and apply it; raises `LogUnavailable` where that could not be brought to its end."""
+        if claim.prompt and not self._serving:
+            await self.waits.hear(self._shared.identity, self._bound)
         return await self._groups.write(claim)
+
+    @property
+    def serving(self) -> bool:
+        """Whether it holds a lease, or would."""
+        return self._serving

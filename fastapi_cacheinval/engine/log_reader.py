@@ -19,7 +19,7 @@ class LogReader:
     """One follower's reading.
 
     `serving` tells whether it holds a lease, `want` has a heartbeat come soon, `begun_anew` is called once everything
-    had to be given up and this follower serves.
+    had to be given up and this follower serves. `owe` is called for each line that was applied and has a waiter.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class LogReader:
         serving: Callable[[], bool],
         want: Callable[[], None],
         begun_anew: Callable[[], None],
+        owe: Callable[[LogEntry], None],
     ) -> None:
         self._shared = shared
         self._replica = shared.replica
@@ -41,6 +42,7 @@ class LogReader:
         self._serving = serving
         self._want = want
         self._begun_anew = begun_anew
+        self._owe = owe
 
     async def take(self, reply: Reply, sent: float, own: LogEntry | None) -> bool:
         """Apply a reply, while others have their turn in between; whether there is nothing more to ask for."""
@@ -66,6 +68,7 @@ class LogReader:
             for line in reply.lines:
                 if applied < line.seq <= reached and line != own:
                     self._applies.tell(line, self._clock.now(), late=True)
+                    self._answer(line, applied=True)
         if reset:
             cause = cause_of(term, reply.term)
             # Who only publishes keeps nothing that would have to be given up, and has not wanted to read.
@@ -89,5 +92,15 @@ class LogReader:
             self._touch.gave_up(cause_of(line.term, line.term), replica.term)
         if applied:
             self._applies.tell(line, self._clock.now(), late=False)
-        if following is Next.ASK or line.prompt:
+        if following is Next.ASK:
+            self._want()
+        self._answer(line, applied=applied)
+
+    def _answer(self, line: LogEntry, *, applied: bool) -> None:
+        """Have it said that a line is applied here, where somebody waits for that."""
+        if not line.prompt or line.waiter == self._shared.identity:
+            return
+        if applied and line.waiter and self._serving():
+            self._owe(line)
+        else:
             self._want()
