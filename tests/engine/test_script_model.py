@@ -17,7 +17,8 @@ from fastapi_cacheinval.bus.call import Call, Said, log_keys
 from fastapi_cacheinval.bus.entries import decode_line, encode_payload
 from fastapi_cacheinval.bus.looks import PAGE_LUA, WAIT_LUA
 from fastapi_cacheinval.bus.script import LUA
-from simulation.server import Answer, LogServer, State, Written
+from simulation.answers import Answer, State, Written
+from simulation.server import LogServer
 from tests.servers.valkey import valkey
 
 _KEYS = log_keys("model")
