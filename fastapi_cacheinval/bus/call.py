@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgpack
+
 from fastapi_cacheinval.bus.script import PAGE_BYTES
 
 __all__ = ["Call", "LogKeys", "Said", "log_keys"]
@@ -79,8 +81,10 @@ class Call:
         ]
         if not self.payload:
             return arguments
-        lengths = " ".join(map(str, map(len, self.tags)))
-        return [*arguments, self.channel, int(self.soft), self.payload, lengths, b"".join(self.tags)]
+        members: list[int | bytes] = [0] * (2 * len(self.tags))
+        kind = b"s" if self.soft else b"h"
+        members[1::2] = [kind + tag for tag in self.tags]
+        return [*arguments, self.channel, self.payload, msgpack.packb(members, use_bin_type=False)]
 
 
 class Said(NamedTuple):

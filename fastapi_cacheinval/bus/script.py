@@ -39,7 +39,7 @@ local state, log, tags, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, a_term, a_tnonce, a_seq, a_nonce, fresh, bound, life =
   string.match(ARGV[1], '^(%S*) (%d+) (%S*) (%d+) (%S*) (%S*) (%d+) (%d+)$')
 bound, life = tonumber(bound), tonumber(life)
-local payload = ARGV[5] or ''
+local payload = ARGV[4] or ''
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -86,7 +86,7 @@ local ours = a_term == term and a_tnonce == tnonce
 local most_lines, most_bytes, page_bytes, most_tags = string.match(ARGV[2], '^(%d+) (%d+) (%d+) (%d+)$')
 most_lines, most_bytes, page_bytes, most_tags =
   tonumber(most_lines), tonumber(most_bytes), tonumber(page_bytes), tonumber(most_tags)
-local channel, soft, lengths, names = ARGV[3], ARGV[4], ARGV[6], ARGV[7]
+local channel = ARGV[3]
 local rest = redis.call('HMGET', state, 'floor', 'mark', 'eighths', 'filled')
 local floor, mark = tonumber(rest[1] or 0), tonumber(rest[2] or 0)
 local eighths, filled = rest[3] or '', tonumber(rest[4] or 0)
@@ -159,16 +159,10 @@ if payload ~= '' then
     if oldest then eighths, keep, least = others, 'MINID', id_of(oldest + 1) end
   end
   redis.call('XADD', log, keep, least, number .. '-0', 'n', nonce, 'm', message)
-  local members, kind, from = {}, soft == '1' and 's' or 'h', 1
-  for length in string.gmatch(lengths, '%d+') do
-    members[#members + 1], members[#members + 2] = number, kind .. string.sub(names, from, from + length - 1)
-    from = from + length
-    if #members >= 1000 then
-      redis.call('ZADD', tags, unpack(members))
-      members = {}
-    end
-  end
-  if #members > 0 then redis.call('ZADD', tags, unpack(members)) end
+  -- A number and a member in turn; the number is known here alone.
+  local members = cmsgpack.unpack(ARGV[5])
+  for i = 1, #members, 2 do members[i] = number end
+  for i = 1, #members, 1000 do redis.call('ZADD', tags, unpack(members, i, math.min(i + 999, #members))) end
   redis.call('HSET', state, 'seq', number, 'nonce', nonce, 'eighths', eighths, 'filled', string.format('%.0f', filled))
   -- Who may not publish has written it all the same: it is read with the next heartbeat.
   redis.pcall('PUBLISH', channel, message)
