@@ -1,14 +1,15 @@
 """The shell of a replica in the simulation: what it asks the log, when, and what it does with the answers.
 
-The rules are those of the real one: a heartbeat every third of the bound, at once where the state machine says so, on
-each subscription and after each reset; a purge is written line by line, and applied before it is acknowledged; one that
-fails is fenced, queued and retried; after a reset the log's purged tags are read page by page; what was purged of late
-is purged again in a new term.
+The rules are those of the real one: a heartbeat every third of the bound, or later while messages come, at once where
+the state machine says so, on each subscription and after each reset; a purge is written line by line, and applied
+before it is acknowledged; one that fails is fenced, queued and retried; after a reset the log's purged tags are read
+page by page; what was purged of late is purged again in a new term.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
 from fastapi_cacheinval.core.log_types import Current, Missed, Page, Reply, Reset
@@ -63,6 +64,7 @@ class Shell(Joining):
         self.early: set[str] = set()
         # The last line of the replica's term that the truth knows it to have taken in, and the last that came.
         self._noted = 0
+        self._heard_at = -inf
         self._latest = 0
 
     def subscribed(self) -> None:
@@ -75,7 +77,8 @@ class Shell(Joining):
     def tick(self) -> None:
         """The heartbeat."""
         world = self.world
-        world.push(world.now + BOUND / 3, self, self.tick)
+        flowing = world.now - self._heard_at < BOUND / 3
+        world.push(world.now + (0.45 if flowing else 1 / 3) * BOUND, self, self.tick)
         self.ask()
         self.drain()
 
@@ -151,6 +154,7 @@ class Shell(Joining):
             self.applied_by_all(message)
             return
         line = message
+        self._heard_at = world.now
         if line.seq < self._latest:
             world.counts["messages out of order"] += 1
         self._latest = line.seq

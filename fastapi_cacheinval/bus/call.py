@@ -67,10 +67,6 @@ class Call:
     tags: tuple[bytes, ...] = ()
     pending: tuple[bytes, ...] = ()
 
-    def keys(self, keys: LogKeys) -> tuple[bytes, ...]:
-        """`KEYS`, in their order."""
-        return (*keys[:4], *self.pending)
-
     def arguments(self) -> list[bytes | str | int]:
         """`ARGV`, in its order."""
         head = (self.replica, self.term, self.term_nonce, self.seq, self.nonce, self.fresh)
@@ -80,11 +76,12 @@ class Call:
             f"{self.most_lines} {self.most_bytes} {self.page_bytes} {self.most_tags}",
         ]
         if not self.payload:
-            return arguments
+            return [*arguments, b"", *self.pending] if self.pending else arguments
         members: list[int | bytes] = [0] * (2 * len(self.tags))
         kind = b"s" if self.soft else b"h"
         members[1::2] = [kind + tag for tag in self.tags]
-        return [*arguments, self.channel, self.payload, msgpack.packb(members, use_bin_type=False)]
+        packed = msgpack.packb(members, use_bin_type=False)
+        return [*arguments, self.payload, self.channel, packed, *self.pending]
 
 
 class Said(NamedTuple):

@@ -84,7 +84,7 @@ class RedisLog:
             pending=pending,
         )
         try:
-            reply = await self._client.script(_RUN, call.keys(self._keys), call.arguments())
+            reply = await self._client.script(_RUN, self._keys[:4], call.arguments())
             return await _answer(Said.read(reply), purge, waiter, lines=lines)
         except Away as away:
             raise LogUnavailable(away.reason) from away

@@ -10,9 +10,10 @@ Its keys share one hash tag:
 | `acks` | hash | replica id -> `<applied> <microseconds when it asked> <its bound in them>`; `!` -> the term's nonce |
 | `applied:<waiter>:<nonce>` | set | the replicas that have not said yet that they have applied a line |
 
-The last is there while its writer waits, for four bounds at most. Nothing is proved by its absence: the writer is told
-on the channel `applied:<waiter>` by the call that takes the last member away, or it looks at the `acks`. The others
-have no TTL, and each says to which term it belongs, so that the loss of any is noticed.
+The last is there while its writer waits, for four bounds at most. It is named by an argument: while a slot of a cluster
+moves, a key that is not there would have the whole call refused, and so only what is about it fails. Nothing is proved
+by its absence: the writer is told on the channel `applied:<waiter>` by the call that takes the last member away, or it
+looks at the `acks`. The others have no TTL, and each says to which term it belongs, so that the loss of any is noticed.
 
 The state's fields: `term`, `tnonce`, the term and the nonce that opened it; `seq`, `nonce`, the last line; `run`, the
 server's replication id; `floor`, what was purged by this line and earlier ones is forgotten; `mark`, `marked`, `life`,
@@ -39,7 +40,7 @@ local state, log, tags, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, a_term, a_tnonce, a_seq, a_nonce, fresh, bound, life =
   string.match(ARGV[1], '^(%S*) (%d+) (%S*) (%d+) (%S*) (%S*) (%d+) (%d+)$')
 bound, life = tonumber(bound), tonumber(life)
-local payload = ARGV[4] or ''
+local payload = ARGV[3] or ''
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -63,9 +64,9 @@ local whole = s[1] and s[2] and s[3] and s[4] and (run == '' or kept_run == '' o
 
 -- What the caller has applied and somebody waits for: the last of all tells.
 local function tell_applied()
-  for i = 5, #KEYS do
-    if redis.pcall('SREM', KEYS[i], id) == 1 and redis.call('EXISTS', KEYS[i]) == 0 then
-      local told, line = string.match(KEYS[i], '^(.*):(.*)$')
+  for i = 4, #ARGV do
+    if redis.pcall('SREM', ARGV[i], id) == 1 and redis.pcall('EXISTS', ARGV[i]) == 0 then
+      local told, line = string.match(ARGV[i], '^(.*):(.*)$')
       redis.pcall('PUBLISH', told, line)
     end
   end
@@ -86,7 +87,7 @@ local ours = a_term == term and a_tnonce == tnonce
 local most_lines, most_bytes, page_bytes, most_tags = string.match(ARGV[2], '^(%d+) (%d+) (%d+) (%d+)$')
 most_lines, most_bytes, page_bytes, most_tags =
   tonumber(most_lines), tonumber(most_bytes), tonumber(page_bytes), tonumber(most_tags)
-local channel = ARGV[3]
+local channel, waited = ARGV[4], ARGV[6]
 local rest = redis.call('HMGET', state, 'floor', 'mark', 'eighths', 'filled')
 local floor, mark = tonumber(rest[1] or 0), tonumber(rest[2] or 0)
 local eighths, filled = rest[3] or '', tonumber(rest[4] or 0)
@@ -170,7 +171,7 @@ end
 
 -- Whoever else holds a lease now is to say that it has applied the line. In a young term not all of them are known.
 local pending = -1
-if payload ~= '' and KEYS[5] and now > tonumber(redis.call('HGET', state, 'opened') or 0) + bound then
+if payload ~= '' and waited and now > tonumber(redis.call('HGET', state, 'opened') or 0) + bound then
   local all, live = redis.call('HGETALL', acks), {}
   for i = 1, #all, 2 do
     local seen, length = string.match(all[i + 1], '^%-?%d+ (%d+) (%d+)$')
@@ -178,10 +179,10 @@ if payload ~= '' and KEYS[5] and now > tonumber(redis.call('HGET', state, 'opene
   end
   pending = #live
   for i = 1, #live, 1000 do
-    local added = redis.pcall('SADD', KEYS[5], unpack(live, i, math.min(i + 999, #live)))
+    local added = redis.pcall('SADD', waited, unpack(live, i, math.min(i + 999, #live)))
     if type(added) ~= 'number' then pending = -1 end
   end
-  if #live > 0 then redis.pcall('PEXPIRE', KEYS[5], string.format('%.0f', bound / 250)) end
+  if #live > 0 then redis.pcall('PEXPIRE', waited, string.format('%.0f', bound / 250)) end
 end
 
 if id ~= '' then

@@ -1,7 +1,8 @@
 """Keeping a replica up to a shared log, on one event loop.
 
-The rules: subscribe, then ask the log, then serve; ask a third of the bound after the last question, at once where a
-message does not follow on what was read, and once more after everything had to be given up.
+The rules: subscribe, then ask the log, then serve; ask a third of the bound after the last question, or a little later
+while messages come; ask at once where one does not follow on what was read, and once more after everything had to be
+given up. A message renews no lease: it does not say when it was sent.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ class Follower:
             rest = self._bound / 3
             # A purge of our own is a heartbeat too: what it has renewed need not be renewed yet.
             while rest > 0 and not await within(self._clock, self._wake, rest) and not self._shared.backlog:
-                rest = self._replica.lease_until - self._clock.now() - 2 / 3 * self._bound
+                rest = self._replica.lease_until - self._clock.now() - self._bound + self._touch.rest()
         else:
             await self._wake
 

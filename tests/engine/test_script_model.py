@@ -134,7 +134,7 @@ class Pair:
 
     def send(self, call: Call) -> Answer:
         """One call of both, and a comparison of what they say."""
-        said = Said.read(self.caller.eval(LUA, len(call.keys(_KEYS)), *call.keys(_KEYS), *call.arguments()))
+        said = Said.read(self.caller.eval(LUA, 4, *_KEYS[:4], *call.arguments()))
         expected = self.model.script(
             said.at,
             replica=call.replica,
