@@ -92,8 +92,8 @@ def heartbeats(options: Options) -> Table:
     return Table(
         "Heartbeats of a thousand replicas",
         "The server's processor time for one heartbeat, reading and writing included, on "
-        f"{count:,} connections in turn, and for a bare `HSET`; medians of {rounds} rounds. `staleness_bound` {_BOUND:g} s, so a replica asks each "
-        f"{_QUIET:.2f} s, or {_FLOWING:.2f} s while it hears of purges.",
+        f"{count:,} connections in turn, and for a bare `HSET`; medians of {rounds} rounds. "
+        f"`staleness_bound` {_BOUND:g} s, so a replica asks each {_QUIET:.2f} s, or {_FLOWING:.2f} s while it hears of purges.",
         ("what", "a second", "µs each", "bare", "of a core", "target", "reached"),
         rows,
     )

@@ -74,7 +74,8 @@ def waiting(options: Options) -> Table:
     return Table(
         "Waiting for every replica",
         f'{rounds:,} times `await cache.invalidate(tag, wait="all")` on one more replica, and in turn a bare '
-        "`PUBLISH` by redis-py until the last of as many processes has it; each replica in a process of its own, one Valkey.",
+        "`PUBLISH` by redis-py until the last of as many processes has it; each replica in a process of its own, one "
+        "Valkey.",
         ("others", "median ms", "bare", "ratio", "p99 ms", "bare", "ratio", "target: at most", "reached"),
         rows,
     )
