@@ -31,6 +31,8 @@ class Ablation:
     refusal: bool = True
     deletes: bool = False
     whole: bool = True
+    applied_first: bool = True
+    young: bool = True
 
 
 class NoLease(Replica):
@@ -183,6 +185,7 @@ _NEWCOMERS = {
 }
 
 _PAGES = {"page_bytes": 1, "most_lines": 1000, "most_bytes": 100_000, "message_loss": 0.5, "mutation_rate": 8.0}
+_YOUNG_TERMS = {**_LOSING_SERVERS, "purge_waits": 1.0, "mutation_rate": 8.0, "command_loss": 0.0}
 _PIECES = {"line_tags": 1, "mutation_rate": 8.0, "command_loss": 0.0, "slow": 0.3}
 
 WHOLE = Ablation("the whole protocol")
@@ -195,6 +198,8 @@ ABLATIONS = (
     Ablation("lease from messages", LeaseFromMessages),
     Ablation("lease from any page", LeaseFromAnyPage, harsh=_PAGES),
     Ablation("done with a purge's first line", harsh=_PIECES, whole=False),
+    Ablation("said before it is applied", harsh={"purge_waits": 1.0}, applied_first=False),
+    Ablation("all leases are known in a young term", harsh=_YOUNG_TERMS, young=False),
     Ablation("gaps do not matter", GapsDoNotMatter),
     Ablation("L2 without the lease", l2_under_lease=False),
     Ablation("one register for hard and soft", OneRegister),

@@ -17,9 +17,10 @@ REFUSED = Refused()
 
 
 class WrittenLine(LogEntry):
-    """A line, and when it was written in truth."""
+    """A line, when it was written in truth, and how many others were to apply it, if that was known."""
 
     written: float = 0.0
+    pending: int = -1
 
 
 class Node:

@@ -66,7 +66,7 @@ the longest time from a purge to a read without it where the bound is {BOUND:g} 
 machine, its queue and the script: what changes them begins a new count. `+` is a commit with changes on it.
 """
 _PACKAGE = Path(__file__).parent.parent / "fastapi_cacheinval"
-_RULES = ("core/replica.py", "core/fences.py", "core/backlog.py", "core/pieces.py", "bus/script.py")
+_RULES = ("core/replica.py", "core/fences.py", "core/backlog.py", "core/pieces.py", "bus/script.py", "bus/looks.py")
 
 
 def least(seeds: int) -> int:

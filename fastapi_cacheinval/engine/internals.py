@@ -196,7 +196,7 @@ class Internals:
                 await asyncio.sleep(0)
             some = tags[begin : begin + _SLICE]
             fits = bounded.add(some)
-            self.counters.dropped_tags += sum(not tag for tag in some)
+            self.counters.dropped_tags += some.count("")
             self.neighbour.purges(some)
             if not fits:
                 break

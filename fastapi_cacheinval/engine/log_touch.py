@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from math import inf
 
 from fastapi_cacheinval.core.log_types import Term
 from fastapi_cacheinval.core.pauses import DoublingPause
@@ -31,6 +32,7 @@ class Touch:
         "_bound",
         "_clock",
         "_failures",
+        "_heard",
         "_observer",
         "_outage",
         "_pause",
@@ -56,6 +58,7 @@ class Touch:
         self.failed = False
         self._pause = DoublingPause(FIRST_PAUSE, min(LONGEST_PAUSE, bound / 3))
         self._failures = 0
+        self._heard = -inf
 
     def pause(self) -> float:
         """For how long to leave it alone after a failure, in seconds; longer each time."""
@@ -109,6 +112,14 @@ class Touch:
     def heard(self) -> None:
         """The subscription gave a sign of life."""
         self._failures = 0
+        self._heard = self._clock.now()
+
+    def rest(self) -> float:
+        """How long after a question to ask the next one, in seconds; longer while messages come.
+
+        Then the log is there, and a question that fails can still be asked once more within the lease.
+        """
+        return (0.45 if self._clock.now() - self._heard < self._bound / 3 else 1 / 3) * self._bound
 
     def deaf(self, reason: str) -> None:
         """The subscription ended."""

@@ -32,7 +32,7 @@ IN_PROCESS = {
         "Memory of what is stored and purged",
     ],
     "sources": ["From an event to every replica"],
-    "load": ["Purges a second"],
+    "load": ["Waiting for every replica", "Purges a second", "Heartbeats of a thousand replicas"],
 }
 SERVED = {
     "uvicorn": ["Through uvicorn, 1 KiB"],
