@@ -72,7 +72,7 @@ class HTTPCache(OfRoutes):
         """
         cache = cls(clock=clock, enabled=enabled, **options)
         if str(url).partition("://")[0] != "memory":
-            cache._make(by_url(url, cache.settings.call_timeout), cache.clock, cache.settings, enabled=enabled)
+            cache._make(by_url(url, *cache.settings.of_calls), cache.clock, cache.settings, enabled=enabled)
         return cache
 
     @classmethod
@@ -85,7 +85,7 @@ class HTTPCache(OfRoutes):
         used nor closed. Raises `ConfigurationError` for anything else, and for one with `decode_responses=True`.
         """
         cache = cls(clock=clock, enabled=enabled, **options)
-        cache._make(by_client(client, cache.settings.call_timeout), cache.clock, cache.settings, enabled=enabled)
+        cache._make(by_client(client, *cache.settings.of_calls), cache.clock, cache.settings, enabled=enabled)
         return cache
 
     @classmethod
