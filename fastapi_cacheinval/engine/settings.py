@@ -133,6 +133,10 @@ class Settings:
         known = {item.name for item in fields(cls)} | {"clock", "enabled"}
         for name in options:
             if name not in known:
+                if name.lower().removeprefix("redis_") == "url":
+                    raise ConfigurationError(
+                        f"HTTPCache has no setting {name!r}: a URL is no setting. Write HTTPCache.from_url(...)."
+                    )
                 near = get_close_matches(name, known, 1)
                 raise ConfigurationError(
                     f"HTTPCache has no setting {name!r}"

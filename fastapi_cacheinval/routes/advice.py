@@ -8,9 +8,17 @@ from typing import Any
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.covers import Covers, Uncovered, reached
 from fastapi_cacheinval.routes.dependency_tree import Node
+from fastapi_cacheinval.routes.fastapi_private import security_scheme
 from fastapi_cacheinval.routes.moves import Moves, moves
 from fastapi_cacheinval.routes.names import Names
-from fastapi_cacheinval.routes.partition_types import fields_of, is_a_mapping, says_its_type, unfit_for_a_key
+from fastapi_cacheinval.routes.partition_types import (
+    fields_of,
+    is_a_mapping,
+    kind_of,
+    may_be_none,
+    says_something,
+    unfit,
+)
 
 __all__ = ["advice", "keyed"]
 
@@ -33,12 +41,25 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helple
         )
     moved = moves(root, cached, helpless)
     first = names.to_be_made([*covers.partitions, *covers.guards, *(each.node for each in found)])
-    parts = [_instead_of_id(each.node) for each in found if each.unkeyed and each.taken]
-    line = [] if moved.open else [f"This line works: cached(..., {_line(root, names, covers, cached, found, moved)})."]
+    parts = [_instead_of_guess(each.node, root) for each in found if each.unkeyed and each.taken]
+    unchecked = [each.node for each in found if each.unkeyed and each.taken and security_scheme(each.node.call)]
+    told = [_unchecked(names.spelled(node), root.label) for node in unchecked]
+    conditions = [moved.unless] if moved.unless else []
+    conditions += [f"{root.label} checks nothing of it"] if unchecked else []
+    works = f"If {' and '.join(conditions)}, this line works" if conditions else "This line works"
+    works += " with that" if any(parts) else ""
+    line = [] if moved.open else [f"{works}: cached(..., {_line(root, names, covers, cached, found, moved)})."]
     if not moved.open and not found and not moved.partitions and not moved.shared:
         # Nothing has to be added to the policy.
         line = []
-    return " ".join(filter(None, [*reasons, first, *moved.sentences, *parts, *line]))
+    return " ".join(filter(None, [*reasons, first, *moved.sentences, *told, *parts, *line]))
+
+
+def _unchecked(scheme: str, handler: str) -> str:
+    return (
+        f"{handler} is handed what {scheme} reads of the request, and a hit skips what {handler} checks of it: check "
+        "it in a dependency that gives who is calling, and name that in partition_by."
+    )
 
 
 def _reason(names: Names, covers: Covers, each: Uncovered) -> str:
@@ -75,14 +96,14 @@ def _line(root: Node, names: Names, covers: Covers, cached: Cached, found: Seque
         name = names.spelled(each.node)
         if each.unkeyed and each.taken:
             guards.pop(each.node.identity, None)
-            unfit = unfit_for_a_key(each.node.call)
-            partitions.append(keyed(each.node, names) if unfit else name)
-            if alone and not unfit and not says_its_type(each.node.call):
-                other.append(keyed(each.node, names))
+            kind = kind_of(each.node, root)
+            partitions.append(keyed(each.node, root, names) if unfit(kind) else name)
+            if alone and not unfit(kind) and not says_something(kind):
+                other.append(keyed(each.node, root, names))
         else:
             guards[each.node.identity] = name
             if each.taken and alone and not moved.sentences:
-                other.append(keyed(each.node, names))
+                other.append(keyed(each.node, root, names))
     if len(partitions) == given and any("key=..." in each for each in partitions) and not moved.partitions:
         # What is there already stays, and a key without a name cannot be written down.
         partitions = []
@@ -101,26 +122,33 @@ def _named_key(key: Any) -> str:
 _IDENTIFYING = ("id", "uuid", "pk", "user_id", "sub", "username", "login", "email", "credentials", "name")
 
 
-def keyed(node: Node, names: Names) -> str:
-    """A `PartitionBy` of a dependency, with a key that fits what it gives, as far as its annotation says that."""
-    return f"PartitionBy({names.spelled(node)}, key={_key_for(node.call)})"
+def keyed(node: Node, root: Node, names: Names) -> str:
+    """A `PartitionBy` of a dependency, with a key that fits what it gives, as far as an annotation says that."""
+    return f"PartitionBy({names.spelled(node)}, key={_key_for(kind_of(node, root))})"
 
 
-def _key_for(call: Any) -> str:
-    if says_its_type(call) and not unfit_for_a_key(call):
+def _key_for(kind: Any) -> str:
+    if says_something(kind) and not unfit(kind):
         return "str"
-    fields = fields_of(call)
-    field = next((name for name in _IDENTIFYING if name in fields), "id")
-    return f"lambda value: value[{field!r}]" if is_a_mapping(call) else f"lambda value: value.{field}"
+    fields = fields_of(kind)
+    field = next((name for name in _IDENTIFYING if name in fields), "sub" if is_a_mapping(kind) else "id")
+
+    def part(name: str) -> str:
+        return f"value[{name!r}]" if is_a_mapping(kind) else f"value.{name}"
+
+    # A name alone would give whoever says it what belongs to the password.
+    key = f"({part(field)}, {part('password')})" if field == "username" and "password" in fields else part(field)
+    return f"lambda value: value and {key}" if may_be_none(kind) else f"lambda value: {key}"
 
 
-def _instead_of_id(node: Node) -> str:
-    fields = fields_of(node.call)
-    if not fields or any(name in fields for name in _IDENTIFYING) or not unfit_for_a_key(node.call):
+def _instead_of_guess(node: Node, root: Node) -> str:
+    kind = kind_of(node, root)
+    fields, name = fields_of(kind), unfit(kind)
+    if name is None or any(field in fields for field in _IDENTIFYING):
         return ""
-    return (
-        f"In place of id write what tells callers apart: {unfit_for_a_key(node.call)} has {', '.join(sorted(fields))}."
-    )
+    guess = "'sub'" if is_a_mapping(kind) else "id"
+    has = f": {name} has {', '.join(sorted(fields))}" if fields else f" in a {name}"
+    return f"In place of {guess} write what tells callers apart{has}."
 
 
 def _fields(partitions: Sequence[str], guards: Sequence[str]) -> str:

@@ -66,7 +66,7 @@ def _unfit_partitions(route: str, root: Node, plan: RoutePlan) -> Iterator[Confi
                 route,
                 f"Its partition_by cannot be a part of a cache key: {gives} a {unfit}.",
                 "Return what tells callers apart as a str, bytes, int, UUID, Enum, None or a tuple of these: "
-                f"partition_by={keyed(cover, names)}. {names.to_be_made([cover])}".rstrip(),
+                f"partition_by={keyed(cover, root, names)}. {names.to_be_made([cover])}".rstrip(),
             )
 
 
