@@ -183,12 +183,12 @@ def _more(beat: float, purge: float, wait: float) -> Table:
     return Table(
         "More replicas on one server",
         f"Computed from measured parts of the server's processor time: a heartbeat {beat:.0f} µs, a message "
-        f"{purge:.1f} µs for each subscriber, a place among those who are waited for {wait:.1f} µs. Each replica has two connections; "
-        f"a server takes {_MOST_CONNECTIONS:,} if it is not told otherwise.",
+        f"{purge:.1f} µs for each subscriber, a place among those who are waited for {wait:.1f} µs. Each replica has "
+        f"two connections; a server takes {_MOST_CONNECTIONS:,} if it is not told otherwise.",
         (
             "replicas",
             "connections",
-            "beats, of a core",
+            "heartbeats, of a core",
             "ms a purge",
             "purges a second",
             "ms a wait",
