@@ -6,9 +6,13 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
+
+import redis
 
 from bench.report import Options, Table, reached
-from fastapi_cacheinval.bus.call import Call, LogKeys, Said, log_keys
+from fastapi_cacheinval.bus.call import Call, Said, log_keys
+from fastapi_cacheinval.bus.entries import encode_payload
 from fastapi_cacheinval.bus.script import LUA
 from tests.servers.valkey import Valkey, valkey
 
@@ -18,6 +22,8 @@ _BOUND = 2.0
 _QUIET, _FLOWING = _BOUND / 3, 0.45 * _BOUND
 _MOST_SHARE = 0.1
 _REPLICAS = 1_000
+# `maxclients`, as servers come.
+_MOST_CONNECTIONS = 10_000
 
 
 def _used(pid: int) -> float:
@@ -31,20 +37,55 @@ def _packed(*parts: str | int | bytes) -> bytes:
     return b"*%d\r\n" % len(texts) + b"".join(b"$%d\r\n%b\r\n" % (len(text), text) for text in texts)
 
 
-def _beat(keys: LogKeys, replica: str, known: tuple[int, str, int, str], pending: Sequence[bytes] = ()) -> list[bytes]:
-    term, term_nonce, seq, nonce = known
-    call = Call(
-        replica=replica,
-        term=term,
-        term_nonce=term_nonce,
-        seq=seq,
-        nonce=nonce,
-        fresh=f"{1:016x}",
-        bound=_BOUND,
-        channel=keys.channel,
-        pending=tuple(pending),
-    )
-    return [part if isinstance(part, bytes) else str(part).encode() for part in (4, *keys[:4], *call.arguments())]
+class _Log:
+    """The log's script on one server, called as many replicas would."""
+
+    def __init__(self, server: Valkey) -> None:
+        self.server = server
+        self.keys = log_keys("measured")
+        self._client: Any = redis.Redis(port=server.port)
+        self._digest: Any = self._client.script_load(LUA)
+        self._known: tuple[int, str, int, str] = (0, "", 0, "")
+        self.purge()
+        # Not a young term, in which nobody is waited for.
+        self._client.hset(self.keys.state, "opened", 1)
+
+    def _command(self, replica: str, **more: Any) -> bytes:
+        term, term_nonce, seq, nonce = self._known
+        fresh = f"{seq + 1:016x}"
+        call = Call(
+            replica=replica,
+            term=term,
+            term_nonce=term_nonce,
+            seq=seq,
+            nonce=nonce,
+            fresh=fresh,
+            bound=_BOUND,
+            channel=self.keys.channel,
+            **more,
+        )
+        return _packed("EVALSHA", self._digest, 4, *self.keys[:4], *call.arguments())
+
+    def beat(self, replica: str) -> bytes:
+        """The bytes of a heartbeat."""
+        return self._command(replica)
+
+    def purge(self, *pending: bytes) -> Said:
+        """One purge of one tag, for which the members of a set are waited."""
+        payload = encode_payload(("product:42",), soft=False)
+        with socket.create_connection(("127.0.0.1", self.server.port)) as connection:
+            connection.sendall(self._command("writer", payload=payload, tags=(b"product:42",), pending=pending))
+            head = connection.recv(4096).split(b"\r\n")[1]
+        said = Said.read(head)
+        self._known = said[1:5]
+        return said
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _connections(server: Valkey, count: int) -> list[socket.socket]:
+    return [socket.create_connection(("127.0.0.1", server.port)) for _ in range(count)]
 
 
 def _each(server: Valkey, connections: Sequence[socket.socket], command: Callable[[str], bytes]) -> float:
@@ -57,26 +98,50 @@ def _each(server: Valkey, connections: Sequence[socket.socket], command: Callabl
     return (_used(server.pid) - before) / len(connections) * 1e6
 
 
-def heartbeats(options: Options) -> Table:
-    """Heartbeats on as many connections as there are replicas, and bare commands in turn."""
+def heartbeats(options: Options) -> list[Table]:
+    """Heartbeats on as many connections as there are replicas, bare commands in turn, and what follows from that."""
     count, rounds = options.pick(_REPLICAS, 20), options.pick(7, 1)
-    keys = log_keys("measured")
+    beats: list[float] = []
+    bares: list[float] = []
+    purges: list[float] = []
+    waits: list[float] = []
     with valkey() as server:
-        digest = server.client.script_load(LUA)
-        reply: bytes = server.client.execute_command(
-            "EVALSHA", digest, *_beat(keys, "first", (0, "", 0, "")), NEVER_DECODE=True
-        )
-        known = Said.read(reply)[1:5]
-        connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(count)]
-        found: tuple[list[float], list[float]] = ([], [])
+        log = _Log(server)
+        connections = _connections(server, count)
         for _ in range(rounds):
-            found[0].append(
-                _each(server, connections, lambda name: _packed("EVALSHA", digest, *_beat(keys, name, known)))
-            )
-            found[1].append(_each(server, connections, lambda name: _packed("HSET", "bare", name, "x" * 30)))
+            beats.append(_each(server, connections, log.beat))
+            bares.append(_each(server, connections, lambda name: _packed("HSET", "bare", name, "x" * 30)))
+        alone = _purged(log, [], rounds)
+        # All of them have a lease by now.
+        for number in range(rounds):
+            _each(server, connections, log.beat)
+            before = _used(server.pid)
+            pending = log.purge(log.keys.pending("writer", f"{number}")).pending
+            waits.append((_used(server.pid) - before) / pending * 1e6)
+        for connection in connections:
+            connection.sendall(_packed("SUBSCRIBE", log.keys.channel))
+            connection.recv(4096)
+        purges = [(took - median(alone)) / count for took in _purged(log, connections, rounds)]
         for connection in connections:
             connection.close()
-    beat, bare = median(found[0]), median(found[1])
+        log.close()
+    beat, bare = median(beats), median(bares)
+    return [_thousand(beat, bare, count, rounds), _more(beat, max(0.0, median(purges)), max(0.0, median(waits)))]
+
+
+def _purged(log: _Log, heard: Sequence[socket.socket], rounds: int) -> list[float]:
+    """The server's microseconds for purges that all connections hear."""
+    taken: list[float] = []
+    for _ in range(rounds):
+        before = _used(log.server.pid)
+        log.purge()
+        for connection in heard:
+            connection.recv(4096)
+        taken.append((_used(log.server.pid) - before) * 1e6)
+    return taken
+
+
+def _thousand(beat: float, bare: float, count: int, rounds: int) -> Table:
     rows = [
         (
             f"{_REPLICAS:,} replicas, {what}",
@@ -93,7 +158,42 @@ def heartbeats(options: Options) -> Table:
         "Heartbeats of a thousand replicas",
         "The server's processor time for one heartbeat, reading and writing included, on "
         f"{count:,} connections in turn, and for a bare `HSET`; medians of {rounds} rounds. "
-        f"`staleness_bound` {_BOUND:g} s, so a replica asks each {_QUIET:.2f} s, or {_FLOWING:.2f} s while it hears of purges.",
+        f"`staleness_bound` {_BOUND:g} s, so a replica asks each {_QUIET:.2f} s, while purges come {_FLOWING:.2f} s.",
         ("what", "a second", "µs each", "bare", "of a core", "target", "reached"),
+        rows,
+    )
+
+
+def _more(beat: float, purge: float, wait: float) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for count in (100, 1_000, 3_000, 10_000, 30_000):
+        idle = 1 - count / _QUIET * beat / 1e6
+        rows.append(
+            (
+                f"{count:,}",
+                f"{2 * count:,}",
+                f"{1 - idle:.0%}",
+                f"{count * purge / 1000:.1f}",
+                f"{max(0.0, idle) * 1e6 / (count * purge):,.0f}" if purge else "",
+                f"{count * (wait + purge + beat) / 1000:.0f}",
+                f"{_MOST_CONNECTIONS:,} connections, half a core",
+                reached(2 * count <= _MOST_CONNECTIONS and idle >= 0.5),
+            )
+        )
+    return Table(
+        "More replicas on one server",
+        f"Computed from measured parts of the server's processor time: a heartbeat {beat:.0f} µs, a message "
+        f"{purge:.1f} µs for each subscriber, a place among those who are waited for {wait:.1f} µs. Each replica has "
+        f"two connections; a server takes {_MOST_CONNECTIONS:,} if it is not told otherwise.",
+        (
+            "replicas",
+            "connections",
+            "heartbeats, of a core",
+            "ms a purge",
+            "purges a second",
+            "ms a wait",
+            "limit",
+            "reached",
+        ),
         rows,
     )

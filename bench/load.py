@@ -81,8 +81,8 @@ async def _measure(url: str, tags: int, side_by_side: int, rounds: int, seconds:
 
 
 def run(options: Options) -> list[Table]:
-    """The three tables."""
-    return [waiting(options), _purges(options), heartbeats(options)]
+    """All of them."""
+    return [waiting(options), _purges(options), *heartbeats(options)]
 
 
 def _purges(options: Options) -> Table:

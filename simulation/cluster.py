@@ -65,6 +65,7 @@ class Cluster:
         """
         world = self.world
         now, plan = world.now, world.plan
+        world.counts["calls of the script"] += 1
         if now >= node.refuses_from or now < node.full_until:
             world.counts["calls refused by the server"] += 1
             return REFUSED
