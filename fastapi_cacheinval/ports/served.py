@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from fastapi_cacheinval.core.audit import Audit
 from fastapi_cacheinval.core.warming import Page, WarmResult
 
 __all__ = ["Parameters", "ServedApp"]
@@ -18,6 +19,10 @@ class ServedApp(Protocol):
     @property
     def root_path(self) -> str:
         """The root path that the app itself declares; empty where it declares none."""
+        ...
+
+    def audit(self) -> Audit:
+        """What its routes say of caching."""
         ...
 
     def route_names(self) -> tuple[str, ...]:
