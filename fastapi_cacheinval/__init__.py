@@ -28,9 +28,9 @@ from fastapi_cacheinval.errors import (
     ReplicasUnknown,
     UnknownRoute,
 )
-from fastapi_cacheinval.framework.unstarted import audit_app
 from fastapi_cacheinval.middleware import CacheMiddleware
 from fastapi_cacheinval.ports.downstream import Downstream
+from fastapi_cacheinval.unstarted import audit_app
 
 __all__ = [
     "Audit",

@@ -72,7 +72,7 @@ class TagHole:
 
     def __str__(self) -> str:
         what = "declared and never purged" if self.declared else "purged and never declared"
-        meant = "" if self.near is None else f"; is {self.near!r} meant?"
+        meant = "." if self.near is None else f". Is {self.near!r} meant?"
         return f"{self.tag!r} is {what} ({', '.join(self.routes)}){meant}"
 
 
@@ -107,7 +107,7 @@ class Audit:
             *self.refusals,
             *(f"{route} is cached, and no mutation purges it." for route in self.unpurged),
             *(f"{route} purges nothing that is cached." for route in self.purging_nothing),
-            *(f"The tag {hole}." for hole in self.lonely_tags),
+            *(f"The tag {hole}" for hole in self.lonely_tags),
         )
 
     def joined(self, other: Audit) -> Audit:

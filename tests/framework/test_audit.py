@@ -126,7 +126,7 @@ def test_the_holes_are_named_and_what_is_whole_is_not() -> None:
     assert (holes["report"].near, holes["report"].declared) == ("reports", True)
     assert (holes["reports"].near, holes["reports"].declared) == ("report", False)
     assert holes["word"].near is None
-    assert str(holes["reports"]) == "'reports' is purged and never declared (POST /import); is 'report' meant?"
+    assert str(holes["reports"]) == "'reports' is purged and never declared (POST /import). Is 'report' meant?"
     assert len(audit.holes) == 3 + 2 + 4
 
 
