@@ -1,4 +1,4 @@
-"""Front hits while somebody looks on: telemetry, or a CDN in front."""
+"""Front hits while somebody looks on: telemetry, a CDN in front, or who has subscribed to the feed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import cdn_fields_of
+from fastapi_cacheinval.framework.deciding import tell_decision
 from fastapi_cacheinval.framework.server_spans import name_hit
 from fastapi_cacheinval.ports.tracing import Seen
 
@@ -27,10 +28,13 @@ async def send_observed_hit(
 ) -> None:
     """Answer with a fresh response that nothing can concern: what the middleware does inline where nobody looks on."""
     age, ttl = now - stored.created, int(stored.fresh_until - now)
-    app_context.counters.front_hit(stored.route)
+    app_context.counters.front_hit(stored)
     seen = watch(app_context, scope, stored) if app_context.observed else None
-    if seen is not None or app_context.downstream is not None:
+    told = app_context.cache.feed.on
+    if told or seen is not None or app_context.downstream is not None:
         outcome = Outcome(Result.HIT, "l1", None, age, ttl)
+        if told:
+            tell_decision(app_context.cache, scope, outcome, began=now, route=stored.route, stored=stored)
         if seen is not None:
             seen.answered(outcome, stored.trace, stored.route)
         cdn_fields = cdn_fields_of(app_context, scope, send)
