@@ -255,6 +255,68 @@ async def test_what_is_put_in_front_of_a_warm_route_ends_its_front_hits(
         assert await site.status(path) == 401
 
 
+OF_THE_ROUTE = (wrap_the_routes_app, replace_the_routes_handle, add_a_dependency, replace_a_route, replace_the_list)
+
+
+@pytest.mark.parametrize("change", OF_THE_ROUTE)
+@pytest.mark.parametrize("asked", [0, 1, 2])
+async def test_what_is_put_before_a_route_that_no_tree_shows_is_asked_every_time(
+    change: Callable[[Site], None], asked: int
+) -> None:
+    """The app stands in a closure: its routes are met at their first requests, and looked at again at the next ones."""
+    site = Site()
+    app = site.app
+
+    async def closure(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+
+    site.asgi = CacheMiddleware(closure, site.cache)
+    for path in ("/page/one", "/plain"):
+        for _ in range(asked):
+            assert await site.status(path) == 200
+    change(site)
+    for path in ("/page/one", "/plain"):
+        for _ in range(2):
+            assert await site.status(path, KEY) == 200
+        assert await site.status(path) == 401
+        assert await site.status(path, KEY) == 200
+
+
+class Names:
+    """Adds a field that names the caller."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def named(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                who = dict(scope["headers"])[b"x-key"]
+                message = {**message, "headers": [*message["headers"], (b"x-user", who)]}
+            await send(message)
+
+        await self.app(scope, receive, named)
+
+
+async def test_what_is_put_around_a_route_that_no_tree_shows_names_its_own_caller() -> None:
+    """What it writes is not stored, although the route was met without it."""
+    site = Site()
+    app = site.app
+
+    async def closure(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+
+    site.asgi = CacheMiddleware(closure, site.cache)
+    for _ in range(2):
+        assert (await ask(site.asgi, "/page/one", headers=KEY)).headers.get("x-user") is None
+    route = routes_of(app)[0]
+    route.app = Names(route.app)
+    for path in ("/page/one", "/page/two"):
+        for who in ("alice", "bob", "alice"):
+            answer = await ask(site.asgi, path, headers={"x-key": who})
+            assert answer.headers.get_list("x-user") == [who]
+
+
 async def test_front_hits_look_at_every_route_of_many() -> None:
     """Each looks at some, so that none takes long; a change of any route is found in one round."""
     app = FastAPI()
