@@ -118,7 +118,8 @@ class Names:
 def _made(call: Any) -> tuple[str, str]:
     """A name for what has none, and the expression that its author knows it by."""
     if isinstance(call, partial):
-        inner = _made(call.func) if isinstance(call.func, partial) else (_bare(call.func), _bare(call.func))
+        func: Any = call.func  # pyright: ignore[reportUnknownMemberType]
+        inner = _made(func) if isinstance(func, partial) else (_bare(func), _bare(func))
         return _word(inner[0]), f"partial({inner[1]}, ...)"
     owner = getattr(call, "__self__", None)
     if owner is not None and isroutine(call):
