@@ -10,7 +10,7 @@ import dis
 import inspect
 import sys
 from types import FunctionType, MethodType
-from typing import Any, cast
+from typing import Any
 
 __all__ = [
     "beneath",
@@ -117,7 +117,7 @@ def only_reads(function: Any, parameter: str, names: frozenset[str]) -> bool:
     read = False
     for each in reversed([*dis.get_instructions(code)]):
         value: Any = each.argval
-        named = cast("tuple[Any, ...]", value) if isinstance(value, tuple) else (value,)
+        named = value if isinstance(value, tuple) else (value,)  # pyright: ignore[reportUnknownVariableType]
         # Of two variables that one instruction loads the second is the one that the next instruction takes.
         loads = each.opname.startswith("LOAD_FAST") and parameter not in named[:-1]
         if parameter in named and not (loads and read):
