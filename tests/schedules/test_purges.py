@@ -226,11 +226,7 @@ async def test_a_purge_waits_until_every_replica_has_applied_it(cluster: Make) -
         await play.settled()
         ((line, pending),) = [(said.line, said.pending) for said in play["B"].log.answers if said.line is not None]
         # B itself is not among them, and says with its next heartbeat that it has read the line.
-        assert (answer.pending, (await play["B"].log.behind(answer.line)).behind >= 1, writing.done()) == (
-            1,
-            True,
-            False,
-        )
+        assert (pending, (await play["B"].log.behind(line)).behind >= 1, writing.done()) == (1, True, False)
         play.stage.open("A.message")
         await play.settled()
         assert play["A"].replica.applied == 1
