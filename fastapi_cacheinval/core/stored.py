@@ -21,7 +21,9 @@ class Stamp(NamedTuple):
 
 
 class StoredResponse:
-    """A complete response as it is kept (RFC 9111 section 2); only `verified` and `joined` change after it is made.
+    """A complete response as it is kept (RFC 9111 section 2).
+
+    Only `verified`, `joined` and `private` change after it is made.
 
     Times are seconds of the cache's own clock. `headers` are sent as they stand, without `Age` and
     `Cache-Status`. `calm_until` is the moment before which no early refresh can be drawn, so one
@@ -30,6 +32,7 @@ class StoredResponse:
     answered, None where that is not known; `trace` the W3C `traceparent` of the fill, empty where nobody recorded it.
     `downstream_ttl` is as in the policy: for how long a CDN may keep what it is handed, None while it is fresh.
     `joined` are its fields, and those of its 304, as a server writes them that answers hits itself.
+    `private` is whether its fields keep shared caches out as they stand, None until somebody has looked.
     `counts_from_now` says that the lifetime in `Cache-Control` is the policy's, and counts from each answer.
     """
 
@@ -49,6 +52,7 @@ class StoredResponse:
         "key",
         "last_modified",
         "must_revalidate",
+        "private",
         "route",
         "stale_if_error",
         "stale_while_revalidate",
@@ -110,6 +114,7 @@ class StoredResponse:
         self.counts_from_now = counts_from_now
         self.verified = -1
         self.joined: tuple[bytes, bytes] | None = None
+        self.private: bool | None = None
 
     @property
     def usable_until(self) -> float:
