@@ -28,6 +28,8 @@ from fastapi_cacheinval.routes.shortcuts import Shortcut
 
 __all__ = ["Dispatcher"]
 
+_MOST_PATHS = 1024
+_LONGEST_PATH = 256
 _LOOKED_UP = frozenset({"GET", "HEAD"})
 
 
@@ -39,6 +41,8 @@ class Dispatcher:
         self._prepare = prepare
         self._runtimes = app_context.cache.runtimes
         self._route_hits = RouteHits(app_context)
+        # Paths that no cached route had when they were last asked for.
+        self.passing: set[str] = set()
         self._knows_uncached = not (app_context.mode.by_headers or app_context.engine.settings.read_your_writes)
 
     # A plain method that returns what is awaited: no frame of its own around requests without a policy.
@@ -59,12 +63,27 @@ class Dispatcher:
         # A GET for a path that no cached route can have goes past no guard that could stop it.
         known = self._knows_uncached and scope["method"] == "GET" and not scope.get("root_path")
         if known and uncached.table.passes(scope["path"]):
+            if len(scope["path"]) <= _LONGEST_PATH:
+                if len(self.passing) >= _MOST_PATHS:
+                    self.passing.clear()
+                self.passing.add(scope["path"])
             return self._pass(scope, receive, send, uncached)
         if self._knows_uncached and scope["method"] == "GET":
             shortcut = self._route_hits.shortcut(scope)
             if shortcut is not None:
                 return self._ahead(scope, receive, send, runtime, shortcut)
         return self._guarded(scope, receive, send, runtime)
+
+    def passed_by(self, scope: Scope) -> Uncached | None:
+        """What stands for a GET that goes on as it came, where that is certain before anything is looked up."""
+        app_context = self._app_context
+        uncached = app_context.uncached
+        if uncached is None or app_context.downstream is not None or scope.get("root_path"):
+            return None
+        runtime = self._runtimes.get(get_running_loop())
+        if runtime is None or not runtime.serving or not uncached.table.passes(scope["path"]):
+            return None
+        return uncached
 
     async def _first(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start on this loop and look at the app; where the app is at fault, say what is wrong with it."""

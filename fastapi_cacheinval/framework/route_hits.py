@@ -6,6 +6,7 @@ from math import inf
 
 from starlette.types import Scope, Send
 
+from fastapi_cacheinval.core.hit_fields import AGES
 from fastapi_cacheinval.core.keys import KeyFrame, PartitionTypeError, framed_key, key_frame, partition_digest
 from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.private_answers import made_private
@@ -69,7 +70,7 @@ class RouteHits:
             return False
         shortcut.write(scope)
         self._counters.results[Result.HIT] += 1
-        fields = [*stored.headers, (b"age", b"%d" % (now - stored.created))]
+        fields = [*stored.headers, AGES[int(now - stored.created)]]
         if self._app_context.emit_cache_status:
             fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % (stored.fresh_until - now)))
         for name, _ in scope["headers"]:
