@@ -80,7 +80,11 @@ def test_a_record_comes_back(data, codec, now, asked, lives):
 
 
 def _shared(stored: StoredResponse) -> SharedResponse:
-    kept = {name: getattr(stored, name) for name in StoredResponse.__slots__ if name not in ("joined", "private", "verified")}
+    kept = {
+        name: getattr(stored, name)
+        for name in StoredResponse.__slots__
+        if name not in ("joined", "private", "verified")
+    }
     withheld = ((bytes(bytearray(b"surrogate-control")), bytes(bytearray(b"max-age=60"))),)
     return SharedResponse(withheld=withheld, for_all=True, only_fresh=False, part=ContentRange(0, 9, None), **kept)
 

@@ -17,7 +17,11 @@ FIELD = st.tuples(
 
 
 def _changed(stored: StoredResponse, **fields: object) -> StoredResponse:
-    values = {name: getattr(stored, name) for name in StoredResponse.__slots__ if name not in ("joined", "private", "verified")}
+    values = {
+        name: getattr(stored, name)
+        for name in StoredResponse.__slots__
+        if name not in ("joined", "private", "verified")
+    }
     return StoredResponse(**(values | fields))  # type: ignore[arg-type]
 
 
