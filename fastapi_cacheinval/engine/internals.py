@@ -30,7 +30,7 @@ from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.body_budget import BodyBudget
 from fastapi_cacheinval.engine.clocks import SystemClock, checked_clock
 from fastapi_cacheinval.engine.decisions import Feed
-from fastapi_cacheinval.engine.engine import Engine
+from fastapi_cacheinval.engine.engine import Engine, Kept
 from fastapi_cacheinval.engine.lifecycle import Lifecycle
 from fastapi_cacheinval.engine.listeners import Listeners
 from fastapi_cacheinval.engine.log_recorder import LogRecorder
@@ -57,6 +57,9 @@ __all__ = ["Internals"]
 
 # So many tags of a purge by hand are looked at before others have their turn.
 _SLICE = 2_000
+# What a purged tag takes in a replica, measured with tags of a dozen characters, and how many are remembered.
+_CELL_BYTES = 242
+_FEWEST_CELLS, _MOST_CELLS = 1_000, 200_000
 
 
 class Internals:
@@ -120,9 +123,13 @@ class Internals:
     def _engine(self) -> Engine:
         settings = self.settings
         replica = Replica(
-            staleness_bound=settings.staleness_bound, stale_when_disconnected=settings.stale_when_disconnected
+            staleness_bound=settings.staleness_bound,
+            stale_when_disconnected=settings.stale_when_disconnected,
+            # With those, they take half of the tier at the most; a small tier knows few responses that they concern.
+            most_cells=max(_FEWEST_CELLS, min(_MOST_CELLS, settings.l1_max_bytes // 2 // _CELL_BYTES)),
         )
-        return Engine(settings, self.clock, MemoryStore(settings.l1_max_bytes), replica)
+        store: MemoryStore[Kept] = MemoryStore(settings.l1_max_bytes, beside=lambda: len(replica.cells) * _CELL_BYTES)
+        return Engine(settings, self.clock, store, replica)
 
     # -- life -----------------------------------------------------------------------------------
 
