@@ -11,6 +11,7 @@ from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.l2 import L2Tier, Own
 from fastapi_cacheinval.engine.l2_values import L2Values
 from fastapi_cacheinval.engine.log_observer import ClockEstimate, LogObserver
+from fastapi_cacheinval.engine.process_name import process_name
 from fastapi_cacheinval.engine.roll_call import RollCall
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.engine.shared_bus import SharedBus
@@ -61,6 +62,7 @@ class SharedTiers:
                 bound=settings.staleness_bound,
                 life=lambda: self._longest_life,
                 sight=self._sight,
+                origin=process_name(),
             ),
             self._engine.replica,
             observer,
