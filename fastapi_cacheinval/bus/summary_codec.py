@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import msgpack
 
-from fastapi_cacheinval.core.statistics import SourceState, Statistics
-from fastapi_cacheinval.core.summary import MOST_NAMES, AppliedPurge, ReplicaSummary, shortened
+from fastapi_cacheinval.core.statistics import RouteStatistics, SourceState, Statistics
+from fastapi_cacheinval.core.summary import MOST_NAMES, MOST_ROUTES, AppliedPurge, ReplicaSummary, shortened
 
 __all__ = ["MOST_BYTES", "decode_summary", "encode_summary"]
 
@@ -28,14 +28,16 @@ _Made = TypeVar("_Made")
 
 def encode_summary(summary: ReplicaSummary) -> bytes:
     """The summary in at most `MOST_BYTES`: with fewer names where they are long."""
-    names = MOST_NAMES
+    names, routes = MOST_NAMES, MOST_ROUTES
     while True:
         packed: bytes = msgpack.packb(
-            {"format": _FORMAT, **asdict(shortened(summary, names))}, use_bin_type=True, unicode_errors="replace"
+            {"format": _FORMAT, **asdict(shortened(summary, names, routes))},
+            use_bin_type=True,
+            unicode_errors="replace",
         )
         if len(packed) <= MOST_BYTES or not names:
             return packed
-        names //= 2
+        names, routes = names // 2, routes // 2
 
 
 def decode_summary(data: bytes) -> ReplicaSummary | None:
@@ -121,6 +123,8 @@ _READERS: dict[str, tuple[Callable[[Any], Any], Callable[[], Any]]] = {
     "tuple[str, ...]": (_texts, tuple),
     "tuple[AppliedPurge, ...]": (_applied, tuple),
     "Mapping[str, int]": (_by_name(_exactly(int)), dict),
+    "Mapping[str, float]": (_by_name(_number), dict),
+    "Mapping[str, RouteStatistics]": (_by_name(lambda value: _built(RouteStatistics, value)), dict),
     "Mapping[str, object]": (_by_name(lambda value: _built(SourceState, value)), dict),
     "Statistics": (lambda value: _built(Statistics, value), lambda: _built(Statistics, {})),
 }

@@ -6,16 +6,19 @@ No purge and no answer depends on a summary. It is bounded: many names become fe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from typing import Any, NamedTuple
 
-from fastapi_cacheinval.core.statistics import SourceState, Statistics
+from fastapi_cacheinval.core.statistics import RouteStatistics, SourceState, Statistics
 
-__all__ = ["MOST_APPLIED", "MOST_NAMES", "AppliedPurge", "ReplicaSummary", "shortened"]
+__all__ = ["MOST_APPLIED", "MOST_NAMES", "MOST_ROUTES", "AppliedPurge", "ReplicaSummary", "rates", "shortened"]
 
 MOST_NAMES = 16
 """So many names each count that is kept by name has in a summary: the largest."""
+
+MOST_ROUTES = 24
+"""So many routes are in a summary: the busiest since the last one, and of those that rest the ones asked most."""
 
 MOST_APPLIED = 32
 """So many of the purges that a replica applied last are in a summary."""
@@ -44,7 +47,9 @@ class ReplicaSummary:
     `replica` is its id in the log, `host` and `pid` its process, `package` the version of this package, `release` the
     `version` setting, `apps` the titles of the apps that it serves. `uptime` is since its cache was started,
     `every` the time between two summaries, `bound` its `staleness_bound`, all in seconds. `statistics` has its names
-    cut to `MOST_NAMES`. `applied` are the purges of others that it applied last, the newest last.
+    cut to `MOST_NAMES`, and the busiest `MOST_ROUTES` routes. `rates` are their requests per second since the last
+    summary, `routes_left_out` is how many routes it counts beside those. `applied` are the purges of others that it
+    applied last, the newest last.
     """
 
     replica: str
@@ -57,6 +62,8 @@ class ReplicaSummary:
     every: float = 0.0
     bound: float = 0.0
     statistics: Statistics
+    rates: Mapping[str, float] = field(default_factory=dict[str, float])
+    routes_left_out: int = 0
     applied: tuple[AppliedPurge, ...] = ()
 
     @property
@@ -65,9 +72,18 @@ class ReplicaSummary:
         return f"{self.host}/{self.pid}"
 
 
-def shortened(summary: ReplicaSummary, names: int = MOST_NAMES) -> ReplicaSummary:
-    """A summary with at most so many names of each kind, each cut to 96 characters."""
+def rates(routes: Mapping[str, RouteStatistics], before: Mapping[str, int], seconds: float) -> dict[str, float]:
+    """Requests per second by route, since there were so many `before`; none of those that rest, or of no time."""
+    more = {route: counts.requests - before.get(route, 0) for route, counts in routes.items()}
+    return {route: count / seconds for route, count in more.items() if count > 0} if seconds > 0 else {}
+
+
+def shortened(summary: ReplicaSummary, names: int = MOST_NAMES, routes: int = MOST_ROUTES) -> ReplicaSummary:
+    """A summary with at most so many names of each kind and so many routes, each cut to 96 characters."""
     statistics = summary.statistics
+    busiest = nlargest(
+        routes, statistics.routes.items(), key=lambda item: (summary.rates.get(item[0], 0.0), item[1].requests)
+    )
     counts: dict[str, Any] = {
         name: _largest(getattr(statistics, name), names)
         for name in ("fills", "refused", "refreshes", "purges", "l2", "downstream", "reset_causes", "mutations")
@@ -78,7 +94,11 @@ def shortened(summary: ReplicaSummary, names: int = MOST_NAMES) -> ReplicaSummar
         host=_cut(summary.host),
         release=_cut(summary.release),
         apps=tuple(map(_cut, summary.apps[:_MOST_APPS])),
-        statistics=replace(statistics, **counts, sources=sources),
+        statistics=replace(
+            statistics, **counts, sources=sources, routes={_cut(route): kept for route, kept in busiest}
+        ),
+        rates={_cut(route): summary.rates[route] for route, _ in busiest if route in summary.rates},
+        routes_left_out=summary.routes_left_out + len(statistics.routes) - len(busiest),
         applied=summary.applied[-MOST_APPLIED:],
     )
 

@@ -152,7 +152,7 @@ class Internals:
                 self.settings,
                 self.engine.apps,
                 self.clock,
-                statistics=self.statistics,
+                statistics=lambda: self.statistics(by_route=True),
                 applied=self._news.lately,
             )
         runtime.l2 = self._tiers.l2(self.counters, self.tracing, runtime.own, self._facts, lambda: bus.identity)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextvars import Context
 
 from fastapi_cacheinval.core.statistics import Statistics
-from fastapi_cacheinval.core.summary import AppliedPurge, ReplicaSummary
+from fastapi_cacheinval.core.summary import AppliedPurge, ReplicaSummary, rates
 from fastapi_cacheinval.engine.apps import Apps
 from fastapi_cacheinval.engine.clocks import ended, paused
 from fastapi_cacheinval.engine.process_name import host_name
@@ -49,7 +49,9 @@ class SummaryFacts:
         self._apps = apps
         self._statistics = statistics
         self._applied = applied
-        self._since = clock.now()
+        self._since = self._counted = clock.now()
+        # The requests of each route by the last summary.
+        self._requests: dict[str, int] = {}
         self._written = -_LONGEST_PAUSE
         # How many event loops write them.
         self.loops = 0
@@ -69,6 +71,10 @@ class SummaryFacts:
 
     def summary(self, replica: str) -> ReplicaSummary:
         """This replica now."""
+        statistics, now = self._statistics(), self.clock.now()
+        found = rates(statistics.routes, self._requests, now - self._counted)
+        self._requests = {route: counts.requests for route, counts in statistics.routes.items()}
+        self._counted = now
         return ReplicaSummary(
             replica=replica,
             host=host_name(),
@@ -76,10 +82,11 @@ class SummaryFacts:
             package=package_version(),
             release=self._settings.version,
             apps=self._apps.titles,
-            uptime=self.clock.now() - self._since,
+            uptime=now - self._since,
             every=self.pause,
             bound=self._settings.staleness_bound,
-            statistics=self._statistics(),
+            statistics=statistics,
+            rates=found,
             applied=self._applied(),
         )
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_cacheinval.bus.summary_codec import MOST_BYTES, decode_summary, encode_summary
-from fastapi_cacheinval.core.statistics import SourceState, Statistics
-from fastapi_cacheinval.core.summary import MOST_APPLIED, AppliedPurge, ReplicaSummary, shortened
+from fastapi_cacheinval.core.statistics import RouteStatistics, SourceState, Statistics
+from fastapi_cacheinval.core.summary import MOST_APPLIED, AppliedPurge, ReplicaSummary, rates, shortened
 
 TEXTS = st.text(max_size=40)
 COUNTS = st.dictionaries(TEXTS, st.integers(0, 2**53), max_size=4)
@@ -22,6 +22,9 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
     "int": st.integers(0, 2**53),
     "float": SECONDS,
     "Mapping[str, int]": COUNTS,
+    "Mapping[str, RouteStatistics]": st.dictionaries(
+        TEXTS, st.builds(RouteStatistics, st.integers(0, 2**53), forward_seconds=SECONDS), max_size=3
+    ),
     "Mapping[str, object]": st.dictionaries(TEXTS, st.builds(SourceState, trouble=TEXTS, lag=st.none()), max_size=2),
 }
 STATISTICS = st.builds(Statistics, **{each.name: KINDS[str(each.type)] for each in fields(Statistics)})
@@ -37,6 +40,8 @@ SUMMARIES = st.builds(
     every=SECONDS,
     bound=SECONDS,
     statistics=STATISTICS,
+    rates=st.dictionaries(TEXTS, SECONDS, max_size=3),
+    routes_left_out=st.integers(0, 2**53),
     applied=st.lists(
         st.builds(AppliedPurge, st.integers(0, 2**53), st.integers(0, 2**53), st.none() | SECONDS, st.booleans())
     ).map(tuple),
@@ -77,11 +82,28 @@ def test_of_many_names_the_largest_stay() -> None:
     assert [purge.seq for purge in short.applied] == list(range(500 - MOST_APPLIED, 500))
 
 
+def test_of_ten_thousand_routes_the_busiest_stay() -> None:
+    """Those that are asked now come before those that were asked more often once; the others are counted."""
+    routes = {f"GET /{number}": RouteStatistics(hits=number) for number in range(10_000)}
+    short = shortened(replace(plain(routes=routes), rates={"GET /7": 0.5, "GET /8": 2.0}))
+    assert list(short.statistics.routes)[:4] == ["GET /8", "GET /7", "GET /9999", "GET /9998"]
+    assert short.rates == {"GET /8": 2.0, "GET /7": 0.5}
+    assert (len(short.statistics.routes), short.routes_left_out) == (24, 9_976)
+
+
+def test_rates_are_requests_since_the_last_summary() -> None:
+    """Of every kind; a route that rests has none, and no time has no rate."""
+    routes = {"GET /a": RouteStatistics(hits=5, misses=3), "GET /b": RouteStatistics(hits=1)}
+    assert rates(routes, {"GET /a": 2, "GET /b": 1}, 2.0) == {"GET /a": 3.0}
+    assert rates(routes, {}, 0.0) == {}
+
+
 def test_a_summary_never_has_more_than_16_kib() -> None:
     """Names of four bytes a character, in all that is kept by name: fewer of them are written."""
     names = {f"{number:02}{'😀' * 200}": number for number in range(50)}
     kept = ("fills", "refused", "refreshes", "purges", "l2", "downstream", "reset_causes", "mutations")
-    data = encode_summary(plain(**dict.fromkeys(kept, names)))
+    routes = {name: RouteStatistics(hits=number) for name, number in names.items()}
+    data = encode_summary(plain(**dict.fromkeys(kept, names), routes=routes))
     assert len(data) <= MOST_BYTES
     found = decode_summary(data)
     assert found is not None

@@ -64,6 +64,8 @@ async def test_every_replica_is_seen_with_what_it_counts(redis_server: Valkey) -
         assert sorted(each.statistics.misses for each in summaries) == [0, 1]
         assert sorted(each.statistics.hits for each in summaries) == [0, 1]
         assert {each.apps for each in summaries} == {("FastAPI",)}
+        assert [each.statistics.routes["GET /items/{name}"].requests for each in summaries] == [1, 1]
+        assert [each.rates["GET /items/{name}"] for each in summaries] == [3 / CALM["staleness_bound"]] * 2
 
 
 async def test_a_summary_tells_the_purges_of_others_and_their_delay(redis_server: Valkey) -> None:
