@@ -11,6 +11,7 @@ from fastapi_cacheinval.cli.doctor import doctor
 from fastapi_cacheinval.cli.purging import clear, purge
 from fastapi_cacheinval.cli.stats import stats
 from fastapi_cacheinval.cli.tail import tail
+from fastapi_cacheinval.cli.top import top
 from fastapi_cacheinval.telemetry.providers import package_version
 
 __all__ = ["cacheinval"]
@@ -52,5 +53,5 @@ def completion(shell: str) -> None:
     click.echo(kind(cacheinval, {}, "cacheinval", "_CACHEINVAL_COMPLETE").source())
 
 
-for command in (stats, tail, purge, clear, doctor):
+for command in (stats, top, tail, purge, clear, doctor):
     cacheinval.add_command(command)

@@ -12,6 +12,7 @@ _OLDEST = {"redis": (6, 2), "valkey": (7, 2)}
 _FULL = 0.9
 _SLOW = 0.005
 _SKEW = 1.0
+_SAME = 0.1
 _MIB = 1024 * 1024
 _INFO = "Allow the user +info."
 
@@ -186,6 +187,8 @@ def clock(seen: Examination) -> Finding:
     ahead = seen.clock_ahead
     if ahead is None:
         return Finding("clock", Level.UNKNOWN, "The clocks were not compared.")
+    if abs(ahead) < _SAME:
+        return Finding("clock", Level.OK, "This machine's clock and the server's agree.")
     side = "ahead of" if ahead > 0 else "behind"
     found = f"This machine's clock is {abs(ahead):.1f} s {side} the server's."
     if abs(ahead) >= _SKEW:
