@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.core.audit import Audit, MutationAudit, RouteAudit, TagHole
 from fastapi_cacheinval.core.downstream import KeepFor
+from fastapi_cacheinval.core.events import ConnectionEvent, Decision, Event, PurgeEvent, ResetEvent
 from fastapi_cacheinval.core.partition_by import PartitionBy
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
@@ -28,8 +30,10 @@ from fastapi_cacheinval.errors import (
 )
 from fastapi_cacheinval.middleware import CacheMiddleware
 from fastapi_cacheinval.ports.downstream import Downstream
+from fastapi_cacheinval.unstarted import audit_app
 
 __all__ = [
+    "Audit",
     "CacheMiddleware",
     "CacheNotRunning",
     "CachePolicy",
@@ -37,27 +41,36 @@ __all__ = [
     "CacheinvalError",
     "CallerDependentRoute",
     "ConfigurationError",
+    "ConnectionEvent",
+    "Decision",
     "Downstream",
+    "Event",
     "HTTPCache",
     "HeaderOptions",
     "HeaderRule",
     "KeepFor",
     "MiddlewareMissing",
+    "MutationAudit",
     "PartitionBy",
+    "PurgeEvent",
     "PurgeNotDelivered",
     "Receipt",
     "RefusedRoute",
     "RefusedRoutes",
     "ReplicasUnknown",
+    "ResetEvent",
     "ResponseToStore",
+    "RouteAudit",
     "RouteStatistics",
     "SourceState",
     "Statistics",
+    "TagHole",
     "TagTemplate",
     "UnknownRoute",
     "WarmReport",
     "WarmResult",
     "add_tags",
+    "audit_app",
     "cached",
     "invalidates",
     "invalidates_nothing",

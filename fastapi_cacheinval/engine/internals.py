@@ -28,6 +28,7 @@ from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.body_budget import BodyBudget
 from fastapi_cacheinval.engine.clocks import SystemClock, checked_clock
+from fastapi_cacheinval.engine.decisions import Feed
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.lifecycle import Lifecycle
 from fastapi_cacheinval.engine.listeners import Listeners
@@ -69,6 +70,7 @@ class Internals:
         self.expects_changes = False
         self.counters = self._counters()
         self.tracing = Spans()
+        self.feed = Feed(self.clock)
         # Under which the apps of this cache are served, as far as they have been asked.
         self.root_paths = RootPaths()
         # One for each event loop that it has been started on; the middleware looks here on every forward.
@@ -77,7 +79,7 @@ class Internals:
         self.engine = self._engine()
         self.engine.routes = self.counters.routes
         replica = self.engine.replica
-        self.listeners = Listeners(self.runtimes, self.counters)
+        self.listeners = Listeners(self.runtimes, self.counters, self.feed)
         self.sources = Sources()
         self._secret = settings.secret
         self.neighbour = Neighbour(self.engine.apps, self.runtimes, alone=connect is None)
@@ -115,7 +117,7 @@ class Internals:
         return Counters()
 
     def _recorder(self) -> LogRecorder:
-        return LogRecorder(self.counters, self.tracing, self.listeners)
+        return LogRecorder(self.counters, self.tracing, self.listeners, self.feed)
 
     def _engine(self) -> Engine:
         settings = self.settings
@@ -200,6 +202,11 @@ class Internals:
             raise CacheNotRunning("The cache has not been started: it has no secret yet.")
         return secret.encode() if isinstance(secret, str) else secret
 
+    @property
+    def changes_elsewhere(self) -> bool:
+        """Whether purges come from elsewhere than from what routes declare: watched sessions, or events."""
+        return self.expects_changes or self.sources.brings_purges
+
     # -- purging and reporting ------------------------------------------------------------------
 
     async def named(self, tags: tuple[str, ...], *, everything: bool = False) -> tuple[str, ...]:
@@ -229,9 +236,9 @@ class Internals:
         """The trace context of what led to a purge, as it travels."""
         return carried(causes)
 
-    async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None) -> Receipt:
-        """Write one purge of tags in normal form, reserved ones included, and tell the listeners."""
-        return await self.purger.purge(tags, soft=soft, wait=wait)
+    async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, by: str = "") -> Receipt:
+        """Write one purge of tags in normal form, reserved ones included, and tell the listeners; `by` says who."""
+        return await self.purger.purge(tags, soft=soft, wait=wait, by=by)
 
     async def read_up_to(self, token: Token) -> bool:
         """Catch up with a place in the log, if it is there; False where the log could not be asked in time."""
