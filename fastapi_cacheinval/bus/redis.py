@@ -41,14 +41,27 @@ class Sight:
 
 
 class RedisLog:
-    """A `SharedLog` over one client; `bound` is the length of a lease, `life` what the longest stored one lives."""
+    """A `SharedLog` over one client; `bound` is the length of a lease, `life` what the longest stored one lives.
 
-    def __init__(self, client: Client, keys: LogKeys, *, bound: float, life: Callable[[], float], sight: Sight) -> None:
+    `origin` is this process as host/pid, which its lines tell to people.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        keys: LogKeys,
+        *,
+        bound: float,
+        life: Callable[[], float],
+        sight: Sight,
+        origin: str = "",
+    ) -> None:
         self._client = client
         self._keys = keys
         self._bound = bound
         self._life = life
         self._sight = sight
+        self._origin = origin
 
     async def run(
         self,
@@ -65,7 +78,7 @@ class RedisLog:
         payload = b""
         pending = tuple(self._keys.pending(line.waiter, line.nonce) for line in applied)
         if purge is not None:
-            payload = encode_payload(**purge._asdict(), waiter=waiter)
+            payload = encode_payload(**purge._asdict(), waiter=waiter, origin=self._origin)
             pending = (self._keys.pending(waiter, fresh),) if waiter else ()
         call = Call(
             replica=replica,
@@ -85,7 +98,7 @@ class RedisLog:
         )
         try:
             reply = await self._client.script(_RUN, self._keys[:4], call.arguments())
-            return await _answer(Said.read(reply), purge, waiter, lines=lines)
+            return await _answer(Said.read(reply), purge, waiter, self._origin, lines=lines)
         except Away as away:
             raise LogUnavailable(away.reason) from away
         except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
@@ -165,12 +178,12 @@ class RedisLog:
         await self._client.close()
 
 
-async def _answer(reply: Said, purge: Proposal | None, waiter: str, *, lines: bool) -> Answer:
+async def _answer(reply: Said, purge: Proposal | None, waiter: str, origin: str, *, lines: bool) -> Answer:
     term, at = Term(reply.term, reply.term_nonce), reply.at / 1_000_000
     end = reply.seq, reply.nonce
     line = None
     if purge is not None:
-        line = LogEntry(term, *end, purge.tags, purge.soft, at, purge.trace, purge.prompt, purge.purges, waiter)
+        line = LogEntry(term, *end, purge.tags, purge.soft, at, purge.trace, purge.prompt, purge.purges, waiter, origin)
     # Until the end has been read, the line is not the next one.
     own = () if line is None or reply.more else (line,)
     said: Reply = Reset(term, *end)
