@@ -16,8 +16,10 @@ from fastapi_cacheinval.bus.entries import (
     encode_payload,
     encode_tags,
 )
+from fastapi_cacheinval.bus.replication import REPLICAS_LUA, SETTLE_LUA
 from fastapi_cacheinval.bus.script import LUA, PAGE_BYTES, PAGE_LUA, SIGHT_LUA, WAIT_LUA, Call, LogKeys
 from fastapi_cacheinval.connections.client import Away, Client, Script
+from fastapi_cacheinval.core.confirming import doubt_about
 from fastapi_cacheinval.core.log_types import Ask, Current, LogEntry, Missed, Page, Reply, Reset, Term
 from fastapi_cacheinval.core.tag_limits import MOST_TAGS
 from fastapi_cacheinval.errors import LogUnavailable
@@ -28,6 +30,7 @@ __all__ = ["RedisLog", "Sight"]
 logger = logging.getLogger("fastapi_cacheinval.bus")
 
 _RUN, _PAGE, _WAIT, _SIGHT = Script(LUA), Script(PAGE_LUA), Script(WAIT_LUA), Script(SIGHT_LUA)
+_SETTLE, _REPLICAS = Script(SETTLE_LUA), Script(REPLICAS_LUA)
 # The larger one holds the tags of any one line.
 _PAGE_SIZES = (1_000, MOST_TAGS + 1)
 
@@ -40,14 +43,29 @@ class Sight:
 
 
 class RedisLog:
-    """A `SharedLog` over one client; `bound` is the length of a lease, `life` what the longest stored one lives."""
+    """A `SharedLog` over one client; `bound` is the length of a lease, `life` what the longest stored one lives.
 
-    def __init__(self, client: Client, keys: LogKeys, *, bound: float, life: Callable[[], float], sight: Sight) -> None:
+    What `confirm_replicas` replicas of the server have not acknowledged was not said.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        keys: LogKeys,
+        *,
+        bound: float,
+        life: Callable[[], float],
+        sight: Sight,
+        confirm_replicas: int = 0,
+    ) -> None:
         self._client = client
         self._keys = keys
         self._bound = bound
         self._life = life
         self._sight = sight
+        self._confirm = confirm_replicas
+        # The last term that they have confirmed.
+        self._settled: Term | None = None
 
     async def run(self, ask: Ask, replica: str, purge: Proposal | None = None, *, lines: bool = True) -> Answer:
         payload = b""
@@ -69,21 +87,32 @@ class RedisLog:
             payload=payload,
             tags=() if purge is None else encode_tags(purge.tags),
         )
+        # Who neither takes a lease nor purges has no use for it.
+        confirm = self._confirm if replica or payload else 0
         try:
-            reply = await self._client.script(_RUN, self._keys[:4], call.arguments())
-            return await _answer(reply, purge, lines=lines)
+            reply = await self._client.script(_RUN, self._keys[:4], call.arguments(), confirm_replicas=confirm)
+            answer = await _answer(reply, purge, lines=lines)
+            if confirm:
+                await self._settle(answer.reply.term)
         except Away as away:
             raise LogUnavailable(away.reason) from away
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             raise LogUnavailable(f"it answers as no log does ({error})") from error
+        return answer
+
+    async def _settle(self, term: Term) -> None:
+        if term != self._settled:
+            await self._client.script(_SETTLE, self._keys[:1], (term.nonce,))
+            self._settled = term
 
     async def _look(self) -> None:
-        """Say once what is lost where the server does not tell which it is."""
+        """Say once what is lost where the server does not tell which it is, or has too few replicas."""
         if self._sight.looked:
             return
         self._sight.looked = True
         try:
             sees = await self._client.script(_SIGHT, self._keys[:1], ())
+            connected = await self._client.script(_REPLICAS, self._keys[:1], ()) if self._confirm else -1
         except Away:
             self._sight.looked = False
             return
@@ -93,6 +122,9 @@ class RedisLog:
                 "failover, or a restart with older data, loses a purge, only a replica that had read it notices; "
                 "allow it with +info"
             )
+        doubt = doubt_about(self._confirm, connected) if connected >= 0 else None
+        if doubt is not None:
+            logger.warning("%s", doubt)
 
     async def messages(self) -> AsyncIterator[LogEntry | None]:
         try:

@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError
 
 from fastapi_cacheinval.connections.away import Away, is_final, reason_of
 from fastapi_cacheinval.connections.lane import MOST_CONNECTIONS, Lane
-from fastapi_cacheinval.connections.topology import Topology
+from fastapi_cacheinval.connections.topology import Confirm, Topology
 
 __all__ = ["Away", "Client", "Script"]
 
@@ -27,6 +27,8 @@ _UNTRACED = "suppress_instrumentation"
 
 # Calls wait for each other for so many times as long as one may take.
 _PATIENCE = 4
+# Of the time of a call, what replicas of the server have to acknowledge it: its answer has to come in the rest.
+_TO_CONFIRM = 0.8
 
 
 class Script:
@@ -141,15 +143,26 @@ class Client:
         """One command on a key."""
         return await self._exchange(key, lambda: self._topology.send(key, (name, key, *parts)))
 
-    async def script(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
-        """One call of a script; the keys are all in one slot."""
+    async def script(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Any], *, confirm_replicas: int = 0
+    ) -> Any:
+        """One call of a script; the keys are all in one slot.
+
+        It counts as failed unless so many replicas of the server have acknowledged what it has written.
+        """
         parts = (len(keys), *keys, *arguments)
+        confirm = Confirm(confirm_replicas, _TO_CONFIRM * self._timeout)
+
+        async def send(*command: Any) -> Any:
+            if not confirm_replicas:
+                return await self._topology.send(keys[0], command)
+            return await self._topology.send_confirmed(keys[0], command, confirm)
 
         async def call() -> Any:
             try:
-                return await self._topology.send(keys[0], ("EVALSHA", script.digest, *parts))
+                return await send("EVALSHA", script.digest, *parts)
             except NoScriptError:
-                return await self._topology.send(keys[0], ("EVAL", script.text, *parts))
+                return await send("EVAL", script.text, *parts)
 
         return await self._exchange(keys[0], call)
 

@@ -61,6 +61,7 @@ class SharedTiers:
                 bound=settings.staleness_bound,
                 life=lambda: self._longest_life,
                 sight=self._sight,
+                confirm_replicas=settings.confirm_replicas,
             ),
             self._engine.replica,
             observer,
