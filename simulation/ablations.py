@@ -31,6 +31,14 @@ class Ablation:
     refusal: bool = True
     deletes: bool = False
     whole: bool = True
+    confirms_heartbeats: bool = True
+    confirms_purges: bool = True
+    opens_terms: bool = False
+    settles: bool = True
+
+    def believes(self, line: LogEntry | None) -> bool:
+        """Whether an answer that too few servers have confirmed is taken all the same."""
+        return not (self.confirms_heartbeats if line is None else self.confirms_purges)
 
 
 class NoLease(Replica):
@@ -185,6 +193,8 @@ _NEWCOMERS = {
 _PAGES = {"page_bytes": 1, "most_lines": 1000, "most_bytes": 100_000, "message_loss": 0.5, "mutation_rate": 8.0}
 _PIECES = {"line_tags": 1, "mutation_rate": 8.0, "command_loss": 0.0, "slow": 0.3}
 
+_SPLITS = {"servers": 3, "confirm_replicas": 1, "server_rate": 1.0, "processes": 4, "apart": True, "pause_rate": 0.0}
+
 WHOLE = Ablation("the whole protocol")
 
 ABLATIONS = (
@@ -204,6 +214,11 @@ ABLATIONS = (
     Ablation("pages of any moment", AnyPage, harsh=_NEWCOMERS, seed=46),
     Ablation("as_of at the end of the fill", stamped_at_end=True),
     Ablation("waiters do not check", waiters_check=False),
-    Ablation("a cut-off server goes on taking writes", seed=20, refusal=False),
+    Ablation("a cut-off server goes on taking writes", harsh={"confirm_replicas": 0}, seed=20, refusal=False),
+    Ablation("leases that are not confirmed", harsh=_SPLITS, confirms_heartbeats=False),
+    Ablation("purges that are not confirmed", harsh=_SPLITS, confirms_purges=False),
+    Ablation("fewer confirmations than a majority", harsh={**_SPLITS, "servers": 4, "confirm_replicas": 1}),
+    Ablation("unconfirmed answers open terms", harsh=_SPLITS, opens_terms=True),
+    Ablation("a term begins for a wait when it is opened", harsh={**_SPLITS, "purge_waits": 0.5}, settles=False),
     Ablation("delete and publish", NoStamps, deletes=True),
 )

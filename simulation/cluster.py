@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi_cacheinval.core.replica import Ask, Current, Missed, Reply, Reset, Term
-from simulation.node import REFUSED, Node, Refused, WrittenLine
+from simulation.followers import Follower, Followers
+from simulation.node import REFUSED, Node, Refused, Unconfirmed, WrittenLine
 from simulation.plan import BOUND
 from simulation.response import Shared
 from simulation.server import Answer, LogServer, PageAnswer, Written
@@ -16,11 +18,13 @@ __all__ = ["Cluster"]
 
 _MICROS = 1_000_000
 
+Result = tuple[Reply, WrittenLine | None]
+
 
 class Cluster:
     """The primary and how it is replaced; at most one such thing is under way at a time."""
 
-    __slots__ = ("_busy", "_fresh", "_nodes", "apart", "primary", "world")
+    __slots__ = ("_busy", "_fresh", "_nodes", "apart", "followers", "primary", "world")
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -29,6 +33,7 @@ class Cluster:
         self._busy = False
         self.apart = Node("shard", self._log(), {}) if world.plan.apart else None
         self.primary = self._node(self._log(), {})
+        self.followers = Followers(world, self.primary)
 
     def _node(self, log: LogServer, l2: dict[int, Shared]) -> Node:
         self._nodes += 1
@@ -108,9 +113,34 @@ class Cluster:
         missed = (*answer.missed, *own)
         return Missed(term, missed, more=answer.more) if missed else Current(term)
 
+    def confirmed(self, node: Node, result: Result, at: float) -> Result | Refused:
+        """What a server answers that wrote something then: unless enough others have it, it has said nothing."""
+        world = self.world
+        count, wanted = self.followers.acknowledged(node, at), world.plan.confirm_replicas
+        reply, line = result
+        if count < wanted:
+            world.counts["answers not confirmed"] += 1
+            if world.trace is not None:
+                world.tell(node.name, f"has {count} of {wanted} confirmations")
+            if world.ablation.opens_terms and line is None:
+                return Unconfirmed(result)
+            if not world.ablation.believes(line):
+                return REFUSED
+        if line is not None:
+            world.truth.written(line.tags, line.written, world.now, soft=line.soft)
+            heard_by, line.heard_by = line.heard_by or (), None
+            for memory in heard_by:
+                world.truth.numbered(memory, line.tags, line.written, world.now, soft=line.soft)
+        if world.ablation.settles:
+            node.log.settle(self.clock(node), reply.term.nonce)
+        return result
+
     def _written(self, node: Node, line: WrittenLine, who: str) -> None:
         world = self.world
-        world.truth.written(line.tags, world.now, soft=line.soft)
+        if not world.plan.confirm_replicas:
+            world.truth.written(line.tags, world.now, world.now, soft=line.soft)
+        else:
+            line.heard_by = []
         world.counts["lines written"] += 1
         if line.soft:
             world.counts["soft purges"] += 1
@@ -169,7 +199,7 @@ class Cluster:
 
     def fail_over(self) -> None:
         """The server dies, and one that replicates it with some lag takes its place."""
-        if self._busy:
+        if self._busy or not self.followers.promoted():
             return
         self._busy = True
         draws, world, node = self.world.draws, self.world, self.primary
@@ -185,10 +215,11 @@ class Cluster:
             if process.subscribed_to is node:
                 process.unsubscribed()
         world.push(world.now + world.draws.about(1.0), None, self._promoted, standby, None, world.draws.pick(0.3, 1.5))
+        world.push(world.now + 4.0, None, self._returns, node)
 
     def split(self) -> None:
         """The server is cut off together with some processes, and another takes its place for the rest."""
-        if self._busy:
+        if self._busy or not self.followers.promoted():
             return
         self._busy = True
         draws, world, node = self.world.draws, self.world, self.primary
@@ -198,7 +229,7 @@ class Cluster:
     def _isolated(self, node: Node, standby: Node) -> None:
         world, draws = self.world, self.world.draws
         promoted = draws.between(0.3, 4.0)
-        if world.ablation.refusal:
+        if world.ablation.refusal and not world.plan.confirm_replicas:
             # It must have stopped taking writes when the other begins to.
             node.refuses_from = world.now + promoted * draws.between(0.1, 0.99)
         there = [process for process in world.processes if draws.chance(0.5)]
@@ -208,12 +239,14 @@ class Cluster:
         for process in world.processes:
             if process not in there:
                 process.unreachable()
-        world.push(world.now + promoted, None, self._promoted, standby, there, 0.3)
+        late = self.followers.parted()
+        world.push(world.now + promoted, None, self._promoted, standby, there, 0.3, late)
         world.push(world.now + promoted + draws.about(4.0), None, self._healed, node, there)
 
-    def _promoted(self, node: Node, elsewhere: list[Any] | None, notice: float) -> None:
+    def _promoted(self, node: Node, elsewhere: list[Any] | None, notice: float, late: Sequence[Follower] = ()) -> None:
         world = self.world
         self.primary = node
+        self.followers.go_over(node, late)
         world.tell(node.name, "is the primary from now on")
         for process in world.processes:
             if elsewhere is None or process not in elsewhere:
@@ -232,9 +265,13 @@ class Cluster:
         world = self.world
         node.refuses_from = 0.0
         world.tell(node.name, "is no longer cut off, and takes no more writes")
+        self._returns(node)
         for process in there:
             world.push(world.now + world.draws.about(0.3), None, process.connect)
         self._busy = False
+
+    def _returns(self, node: Node) -> None:
+        self.followers.joined(self.primary, node.name)
 
     def evict(self) -> None:
         """One of the log's keys is gone, or all of L2."""

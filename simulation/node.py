@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi_cacheinval.core.replica import LogEntry
 from simulation.response import Shared
 from simulation.server import LogServer
 
-__all__ = ["REFUSED", "Node", "Refused", "WrittenLine"]
+__all__ = ["REFUSED", "Node", "Refused", "Unconfirmed", "WrittenLine"]
 
 
 class Refused:
@@ -16,10 +18,17 @@ class Refused:
 REFUSED = Refused()
 
 
+class Unconfirmed(tuple[Any, ...]):
+    """What a server has said without the others, where that is looked at all the same."""
+
+    __slots__ = ()
+
+
 class WrittenLine(LogEntry):
-    """A line, and when it was written in truth."""
+    """A line, when it was written in truth, and who has heard of it while the servers have not confirmed it."""
 
     written: float = 0.0
+    heard_by: list[Any] | None = None
 
 
 class Node:

@@ -9,6 +9,7 @@ is purged again in a new term.
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from typing import Any
 
 from fastapi_cacheinval.bus.entries import decode_page
@@ -18,7 +19,7 @@ from fastapi_cacheinval.core.pieces import in_pieces
 from fastapi_cacheinval.core.replica import Next
 from fastapi_cacheinval.core.tags import ALL
 from simulation.fencing import Fencing, Purge
-from simulation.node import WrittenLine
+from simulation.node import Unconfirmed, WrittenLine
 from simulation.plan import BOUND
 from simulation.server import PageAnswer
 from simulation.world import World
@@ -84,9 +85,7 @@ class Shell(Fencing):
             return
         self._asking += 1
         asked = (self.uid, self.replica.ask(), None)
-        self.request(
-            self.world.cluster.script, asked, self._answered, self._unanswered, late=self._took, may_double=True
-        )
+        self.request(self.world.cluster.script, asked, self._answered, self._unanswered, late=self._took, writes=True)
 
     def _answered(self, result: Answer, sent: float) -> None:
         self._took(result, sent)
@@ -108,7 +107,8 @@ class Shell(Fencing):
         """Take a reply."""
         world, replica, reply = self.world, self.replica, result[0]
         generation, term = replica.generation, replica.term
-        following = replica.apply_reply(reply, sent + self.offset, world.now + self.offset)
+        confirmed = not isinstance(result, Unconfirmed)
+        following = replica.apply_reply(reply, sent + self.offset, world.now + self.offset, lease=confirmed)
         if world.trace is not None and not isinstance(reply, Current):
             world.tell(self.name, f"was answered {_told(reply)}, asked at {sent:.6f}; {replica!r} {following.value}")
         if term.number and replica.term != term:
@@ -150,7 +150,11 @@ class Shell(Fencing):
         world, replica = self.world, self.replica
         if line.term == replica.term and self._noted < line.seq <= replica.applied:
             self._noted = line.seq
-            world.truth.applied(self.memory, line.tags, line.written, world.step, world.now, soft=line.soft)
+            if line.heard_by is not None:
+                # Unless it is confirmed, nobody has been promised anything about what others fill.
+                line.heard_by.append(self.memory)
+            written = line.written if line.heard_by is None else -inf
+            world.truth.applied(self.memory, line.tags, written, world.step, world.now, soft=line.soft)
 
     # -- what was purged before this replica joined -------------------------------------------------
 
@@ -203,7 +207,7 @@ class Shell(Fencing):
     def _put(self, purge: Purge) -> None:
         last = len(purge.left) == 1
         asked = (self.uid, self.replica.ask(), (purge.left[0], purge.soft, purge.prompt and last))
-        self.request(self.world.cluster.script, asked, self._written, self._not_written, (purge,), may_double=True)
+        self.request(self.world.cluster.script, asked, self._written, self._not_written, (purge,), writes=True)
 
     def _written(self, result: Answer, sent: float, purge: Purge) -> None:
         self._took(result, sent)
