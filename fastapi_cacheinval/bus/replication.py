@@ -11,14 +11,13 @@ return type(info) == 'string' and tonumber(string.match(info, 'connected_slaves:
 """How many replicas follow the server; -1 where it does not say."""
 
 SETTLE_LUA = """
+local time = redis.call('TIME')
+local at = string.format('%.0f', time[1] * 1000000 + time[2])
 local s = redis.call('HMGET', KEYS[1], 'tnonce', 'settled')
-if s[1] == ARGV[1] and not s[2] then
-  local time = redis.call('TIME')
-  redis.call('HSET', KEYS[1], 'opened', string.format('%.0f', time[1] * 1000000 + time[2]), 'settled', '1')
-end
-return 1
+if s[1] == ARGV[1] and not s[2] then redis.call('HSET', KEYS[1], 'opened', at, 'settled', '1') end
+return at
 """
-"""Has a term begin now, for `WAIT_LUA`, unless that was said of it before.
+"""Has a term begin now, for `WAIT_LUA`, unless that was said of it before; gives the time.
 
 Who has had an answer of the term confirmed runs it: leases of an earlier term may have been confirmed until then.
 """
