@@ -31,6 +31,8 @@ NAMES = {
     "replicas": "bench.replicas",
     "sources": "bench.sources",
     "load": "bench.load",
+    "publishers": "bench.publishers",
+    "confirming": "bench.confirming",
 }
 
 

@@ -33,6 +33,8 @@ IN_PROCESS = {
     ],
     "sources": ["From an event to every replica"],
     "load": ["Purges a second"],
+    "publishers": ["Processes that only publish"],
+    "confirming": ["What a confirmation costs"],
 }
 SERVED = {
     "uvicorn": ["Through uvicorn, 1 KiB"],
