@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from itertools import pairwise
+from typing import Any
 
-from bench.report import Options, Table
+from redis.asyncio import Redis
+
+from bench.report import Options, Table, reached
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.cache import internals_of
 from tests.servers.group import group
@@ -14,6 +18,8 @@ from tests.servers.group import group
 __all__ = ["run"]
 
 _REPLICAS = 2
+_KINDS = ("heartbeat", "purge", "bare")
+_MOST_SHARE = 2.0
 
 
 async def _measure(url: str, rounds: int) -> dict[tuple[str, int], list[float]]:
@@ -27,16 +33,27 @@ async def _measure(url: str, rounds: int) -> dict[tuple[str, int], list[float]]:
             running.push_async_callback(cache.stop)
             await cache.invalidate("first")
             caches.append(cache)
+        client: Any = await running.enter_async_context(Redis.from_url(url))
         for _ in range(rounds):
             for count, cache in enumerate(caches):
-                began = time.perf_counter()
-                await internals_of(cache).bus.catch_up()
-                between = time.perf_counter()
-                await cache.invalidate("product:42")
-                ended = time.perf_counter()
-                taken.setdefault(("heartbeat", count), []).append((between - began) * 1000)
-                taken.setdefault(("purge", count), []).append((ended - between) * 1000)
+                moments = [time.perf_counter()]
+                for call in (internals_of(cache).bus.catch_up, lambda cache=cache: cache.invalidate("product:42")):
+                    await call()
+                    moments.append(time.perf_counter())
+                await _bare(client, count)
+                moments.append(time.perf_counter())
+                for kind, (began, ended) in zip(_KINDS, pairwise(moments), strict=True):
+                    taken.setdefault((kind, count), []).append((ended - began) * 1000)
     return taken
+
+
+async def _bare(client: Any, count: int) -> None:
+    """A write, and a wait for so many replicas."""
+    async with client.pipeline(transaction=False) as pipeline:
+        pipeline.set("bare", "x")
+        if count:
+            pipeline.wait(count, 1000)
+        await pipeline.execute()
 
 
 def _at(values: list[float], share: float) -> float:
@@ -49,19 +66,29 @@ def run(options: Options) -> list[Table]:
     with group(_REPLICAS) as servers:
         taken = asyncio.run(_measure(servers.servers[0].url, rounds))
     rows: list[tuple[str, ...]] = []
-    for kind in ("heartbeat", "purge"):
-        without = _at(taken[kind, 0], 0.5)
+    for kind in _KINDS:
         for count in range(_REPLICAS + 1):
             each = taken[kind, count]
-            median = _at(each, 0.5)
-            rows.append((kind, str(count), f"{median:.2f}", f"{_at(each, 0.99):.2f}", f"{median - without:+.2f}", ""))
+            median, without, bare = (_at(taken[of], 0.5) for of in ((kind, count), (kind, 0), ("bare", count)))
+            judged = count > 0 and kind != "bare"
+            rows.append(
+                (
+                    "bare `SET`" if kind == "bare" else kind,
+                    str(count),
+                    f"{median:.2f}",
+                    f"{_at(each, 0.99):.2f}",
+                    f"{median - without:+.2f}",
+                    f"at most {_MOST_SHARE:g}× the bare one" if judged else "",
+                    reached(median <= _MOST_SHARE * bare) if judged else "",
+                )
+            )
     return [
         Table(
             "What a confirmation costs",
             f"Milliseconds of one heartbeat and of one purge, {rounds:,} each in turn, with a Valkey and {_REPLICAS} "
             "replicas of it on one machine, reached through a proxy. A confirmation is one round trip between the "
-            "server and its replicas.",
-            ("call", "`confirm_replicas`", "median ms", "p99 ms", "added ms", "reached"),
+            "server and its replicas; the last rows are a bare `SET`, and `WAIT` in the same pipeline.",
+            ("call", "`confirm_replicas`", "median ms", "p99 ms", "added ms", "target", "reached"),
             rows,
         )
     ]
