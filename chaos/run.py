@@ -6,19 +6,37 @@ import asyncio
 import random
 import tempfile
 import time
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from chaos.app import APP_FAILS
 from chaos.authority import Authority
 from chaos.checker import Verdict, check
-from chaos.faults import REPLICAS, SERVER, play
 from chaos.history import History
+from chaos.lanes import play
 from chaos.load import Load
-from chaos.stage import Build, Stage, stage
+from chaos.pair import pair
+from chaos.sentinels import sentinels
+from chaos.shards import shards
+from chaos.stage import Build, Setting, Stage
 from tests.servers.processes import ServerName
 
-__all__ = ["Plan", "Result", "run"]
+__all__ = ["TOPOLOGIES", "Beside", "Plan", "Result", "Topology", "run"]
+
+Topology = Literal["pair", "sentinels", "cluster"]
+
+# What the servers are, and how many of their replicas confirm.
+TOPOLOGIES: dict[Topology, tuple[Callable[[Setting], AbstractContextManager[Stage]], int]] = {
+    "pair": (pair, 0),
+    "sentinels": (sentinels, 1),
+    "cluster": (shards, 0),
+}
+
+Beside = Callable[[Stage, History], Coroutine[Any, Any, None]]
+"""What goes on for as long as the load."""
 
 # The load goes on for so many bounds after the last fault: what was made good has to be good.
 _CALM = 2.0
@@ -26,8 +44,13 @@ _CALM = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is run: `seconds` is for how long faults begin, `bound` the staleness bound in seconds."""
+    """What is run: `seconds` is for how long faults begin, `bound` the staleness bound in seconds.
 
+    `confirm_replicas` is that of the topology where there is no number.
+    """
+
+    topology: Topology = "pair"
+    confirm_replicas: int | None = None
     server: ServerName = "uvicorn"
     build: Build = "cacheinval"
     replicas: int = 3
@@ -66,41 +89,49 @@ class Result:
         return ""
 
 
-async def _played(stage: Stage, load: Load, plan: Plan) -> None:
+async def _played(stage: Stage, load: Load, plan: Plan, beside: Beside | None) -> None:
     until = time.monotonic() + plan.seconds
     note = load.history.faults.append
     async with asyncio.TaskGroup() as clients:
         for work in load.work():
             clients.create_task(work)
+        watching = clients.create_task(beside(stage, load.history)) if beside is not None else None
         async with asyncio.TaskGroup() as faults:
-            for number, lane in enumerate((SERVER, REPLICAS)):
-                faults.create_task(play(lane, stage, random.Random(f"{plan.seed} f{number}"), until, note))
+            for number, lane in enumerate(stage.lanes):
+                draw = random.Random(f"{plan.seed} f{number}")
+                faults.create_task(play(lane, stage, plan.bound, draw, until, note))
         await asyncio.sleep(_CALM * plan.bound)
         load.stop()
+        if watching is not None:
+            watching.cancel()
 
 
-async def run(plan: Plan) -> Result:
+async def run(plan: Plan, beside: Beside | None = None) -> Result:
     """Run, and check; raises where a server does not come back, and then nothing is proved."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         directory = Path(name)
         socket = directory / "authority.sock"
         async with Authority(socket) as authority:
-            setting = stage(
-                directory,
-                plan.replicas,
-                server=plan.server,
-                build=plan.build,
-                bound=plan.bound,
-                seed=plan.seed,
-                authority=socket,
+            make, confirm_replicas = TOPOLOGIES[plan.topology]
+            stage = make(
+                Setting(
+                    directory=directory,
+                    authority=socket,
+                    count=plan.replicas,
+                    server=plan.server,
+                    build=plan.build,
+                    bound=plan.bound,
+                    seed=plan.seed,
+                    confirm_replicas=confirm_replicas if plan.confirm_replicas is None else plan.confirm_replicas,
+                )
             )
-            ready = await asyncio.to_thread(setting.__enter__)
+            ready = await asyncio.to_thread(stage.__enter__)
             try:
-                load = Load(ready.ports, authority, plan.seed)
+                load = Load(ready.addresses, authority, plan.seed)
                 began = time.monotonic()
-                await _played(ready, load, plan)
+                await _played(ready, load, plan, beside)
                 seconds = time.monotonic() - began
             finally:
-                await asyncio.to_thread(setting.__exit__, None, None, None)
+                await asyncio.to_thread(stage.__exit__, None, None, None)
             history = load.finished()
     return Result(plan, history, check(history, plan.bound), began, seconds)
