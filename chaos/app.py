@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import random
 import time
@@ -119,6 +120,10 @@ async def _answer(send: Send, body: bytes) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
+
+_told = logging.StreamHandler()
+_told.setFormatter(logging.Formatter("cacheinval:%(levelname)s:%(message)s"))
+logging.getLogger("fastapi_cacheinval").addHandler(_told)
 
 app = FastAPI()
 app.add_middleware(CacheMiddleware, cache=cache)

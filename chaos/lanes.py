@@ -43,9 +43,9 @@ def with_options(make: Callable[..., AbstractAsyncContextManager[str]], **option
 
 
 async def play(
-    lane: Lane, stage: Any, bound: float, draw: random.Random, until: float, note: Callable[[Fault], object]
+    lane: Lane, stage: Any, unit: float, draw: random.Random, until: float, note: Callable[[Fault], object]
 ) -> None:
-    """Fault after fault; the last one begins before `until` and ends when it ends."""
+    """Fault after fault; the last one begins before `until` and ends when it ends. Peace is told in `unit` seconds."""
     deck: list[str] = []
     while time.monotonic() < until:
         deck = deck or draw.sample(list(lane.kinds), len(lane.kinds))
@@ -54,4 +54,4 @@ async def play(
         async with lane.kinds[kind](stage, draw) as target:
             pass
         note(Fault(kind=kind, target=target, began=began, ended=time.monotonic()))
-        await last(bound, draw, lane.between)
+        await last(unit, draw, lane.between)

@@ -62,7 +62,7 @@ async def _leader_stopped(stage: Stage, draw: random.Random) -> AsyncIterator[st
 
 @contextlib.asynccontextmanager
 async def _killed(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
-    number = stage.one(draw)
+    number = stage.mortal(draw)
     await do(stage.kill, number)
     try:
         yield f"replica {number}"
@@ -72,7 +72,7 @@ async def _killed(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def _shut_down(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
-    number = stage.one(draw)
+    number = stage.mortal(draw)
     yield f"replica {number}"
     await do(stage.restart, number)
 

@@ -35,8 +35,8 @@ TOPOLOGIES: dict[Topology, tuple[Callable[[Setting], AbstractContextManager[Stag
     "cluster": (shards, 0),
 }
 
-Beside = Callable[[Stage, History], Coroutine[Any, Any, None]]
-"""What goes on for as long as the load."""
+Beside = Callable[[Stage, History, Path], Coroutine[Any, Any, None]]
+"""What goes on for as long as the load; the files of the run are in the directory."""
 
 # The load goes on for so many bounds after the last fault: what was made good has to be good.
 _CALM = 2.0
@@ -46,11 +46,13 @@ _CALM = 2.0
 class Plan:
     """What is run: `seconds` is for how long faults begin, `bound` the staleness bound in seconds.
 
-    `confirm_replicas` is that of the topology where there is no number.
+    `confirm_replicas` is that of the topology where there is no number. `peace` makes the time between faults so many
+    times as long.
     """
 
     topology: Topology = "pair"
     confirm_replicas: int | None = None
+    peace: float = 1.0
     server: ServerName = "uvicorn"
     build: Build = "cacheinval"
     replicas: int = 3
@@ -89,21 +91,21 @@ class Result:
         return ""
 
 
-async def _played(stage: Stage, load: Load, plan: Plan, beside: Beside | None) -> None:
+async def _played(stage: Stage, load: Load, plan: Plan, watching: Coroutine[Any, Any, None] | None) -> None:
     until = time.monotonic() + plan.seconds
     note = load.history.faults.append
     async with asyncio.TaskGroup() as clients:
         for work in load.work():
             clients.create_task(work)
-        watching = clients.create_task(beside(stage, load.history)) if beside is not None else None
+        watch = clients.create_task(watching) if watching is not None else None
         async with asyncio.TaskGroup() as faults:
             for number, lane in enumerate(stage.lanes):
                 draw = random.Random(f"{plan.seed} f{number}")
-                faults.create_task(play(lane, stage, plan.bound, draw, until, note))
+                faults.create_task(play(lane, stage, plan.bound * plan.peace, draw, until, note))
         await asyncio.sleep(_CALM * plan.bound)
         load.stop()
-        if watching is not None:
-            watching.cancel()
+        if watch is not None:
+            watch.cancel()
 
 
 async def run(plan: Plan, beside: Beside | None = None) -> Result:
@@ -129,7 +131,8 @@ async def run(plan: Plan, beside: Beside | None = None) -> Result:
             try:
                 load = Load(ready.addresses, authority, plan.seed)
                 began = time.monotonic()
-                await _played(ready, load, plan, beside)
+                watching = None if beside is None else beside(ready, load.history, directory)
+                await _played(ready, load, plan, watching)
                 seconds = time.monotonic() - began
             finally:
                 await asyncio.to_thread(stage.__exit__, None, None, None)

@@ -14,7 +14,6 @@ from typing import Literal
 
 from chaos.client import Address, answers
 from chaos.lanes import Lane
-from fastapi_cacheinval.testing.servers.child import Child
 from fastapi_cacheinval.testing.servers.fleet import Fleet
 from tests.servers.ports import free_port
 from tests.servers.processes import ServerName, processes
@@ -65,6 +64,8 @@ class Stage:
         self.addresses = addresses
         self.bound = bound
         self.lanes = lanes
+        # So many of the first are neither killed nor shut down.
+        self.spared = 0
         self._replicas = replicas
 
     @property
@@ -72,14 +73,13 @@ class Stage:
         """How many replicas there are, also while they are not there."""
         return len(self.addresses)
 
-    @property
-    def children(self) -> list[Child]:
-        """Their processes of now."""
-        return [replica.children[0] for replica in self._replicas]
-
     def one(self, draw: random.Random) -> int:
         """The number of any replica."""
         return draw.randrange(self.count)
+
+    def mortal(self, draw: random.Random) -> int:
+        """The number of any that may be ended."""
+        return draw.randrange(self.spared, self.count)
 
     def pause(self, number: int) -> None:
         """Stop a replica in its tracks."""
