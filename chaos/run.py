@@ -19,7 +19,7 @@ from chaos.history import History
 from chaos.lanes import play
 from chaos.load import Load
 from chaos.pair import pair
-from chaos.sentinels import sentinels
+from chaos.sentinels import HOSTS, sentinels
 from chaos.shards import shards
 from chaos.stage import Build, Setting, Stage
 from tests.servers.processes import ServerName
@@ -53,6 +53,12 @@ class Plan:
     topology: Topology = "pair"
     confirm_replicas: int | None = None
     peace: float = 1.0
+
+    @property
+    def count(self) -> int:
+        """How many replicas there are: one on each host, where there are hosts."""
+        return HOSTS if self.topology == "sentinels" else self.replicas
+
     server: ServerName = "uvicorn"
     build: Build = "cacheinval"
     replicas: int = 3
@@ -119,7 +125,7 @@ async def run(plan: Plan, beside: Beside | None = None) -> Result:
                 Setting(
                     directory=directory,
                     authority=socket,
-                    count=plan.replicas,
+                    count=plan.count,
                     server=plan.server,
                     build=plan.build,
                     bound=plan.bound,

@@ -13,9 +13,9 @@ from chaos.replica_faults import REPLICA_KINDS
 from chaos.stage import Setting, Stage, in_namespaces
 from tests.servers.waiting import until
 
-__all__ = ["Sentinels", "sentinels"]
+__all__ = ["HOSTS", "Sentinels", "sentinels"]
 
-_HOSTS = 3
+HOSTS = 3
 _NAME = "primary"
 _QUORUM = 2
 _SERVER = "repl-ping-replica-period 1\nrepl-timeout 5\nrepl-diskless-sync no\n"
@@ -47,7 +47,7 @@ class Sentinels(Stage):
             if len({str(watcher.execute(*_WHO)) for watcher in self.watchers}) > 1:
                 return False
             state = self.servers[self.primary].info("replication")
-            return state["role"] == "master" and state["connected_slaves"] == _HOSTS - 1
+            return state["role"] == "master" and state["connected_slaves"] == HOSTS - 1
 
         until(whole, "all servers follow one", seconds=60)
 
@@ -68,7 +68,7 @@ _WHO = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", _NAME)
 @contextlib.asynccontextmanager
 async def _cut_off(stage: Sentinels, draw: random.Random, *, primary: bool) -> AsyncIterator[str]:
     leading = await do(lambda: stage.primary)
-    number = leading if primary else (leading + draw.choice((1, 2))) % _HOSTS
+    number = leading if primary else (leading + draw.choice((1, 2))) % HOSTS
     await do(stage.cut_off, number)
     try:
         yield f"host {number}"
@@ -143,7 +143,7 @@ def _watcher(address: str, own: str) -> str:
 def sentinels(setting: Setting) -> Generator[Sentinels]:
     """The replicas, one on each of three hosts, however many were asked for."""
     with contextlib.ExitStack() as stack:
-        net = stack.enter_context(network(_HOSTS))
+        net = stack.enter_context(network(HOSTS))
         first, *_ = net.hosts
         servers: list[HostServer] = []
         watchers: list[HostServer] = []

@@ -45,14 +45,14 @@ def _taken(watch: Watch) -> Iterator[str]:
 def _recovered(watch: Watch, result: Result) -> Iterator[str]:
     yield "| until all replicas are in touch after | times | median s | most s |"
     yield "| --- | ---: | ---: | ---: |"
-    found = recoveries(watch.samples, result.history.faults, result.plan.replicas)
+    found = recoveries(watch.samples, result.history.faults, result.plan.count)
     for kind, taken in sorted(found.items()):
         yield f"| {kind} | {len(taken)} | {median(taken):.2f} | {max(taken):.2f} |"
 
 
 def _report(watch: Watch, result: Result) -> str:
     lines = watch.logged
-    minutes = result.seconds / 60 * result.plan.replicas
+    minutes = result.seconds / 60 * result.plan.count
     logged = ", ".join(f"{count} {level}" for level, count in sorted(lines.items())) or "nothing"
     return "\n".join(
         (
