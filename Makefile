@@ -31,7 +31,7 @@ $(STAMP): FORCE
 endif
 endif
 
-.PHONY: help demo test test-system lint format types layers lowest wheel bench simulate chaos soak fuzz flows conformance clean FORCE
+.PHONY: help demo test test-system lint format types layers lowest wheel docs docs-serve prose release bench simulate chaos soak fuzz flows conformance clean FORCE
 .DEFAULT_GOAL := help
 
 help: ## list the tasks
@@ -76,6 +76,21 @@ wheel: $(STAMP) ## build the wheel, install it into an empty environment, use it
 
 lowest: ## the tests once more with the lowest versions that pyproject.toml allows
 	@scripts/test-lowest "$(PYTHON)" $(ARGS)
+
+docs: $(STAMP) ## build the site of the documentation, strictly, in build/site
+	@$(INSTALL) --group docs
+	@scripts/build-docs $(BIN)
+
+prose: $(STAMP) ## look for sentences in the documentation that are hard to read (docs/prose.yml)
+	@$(INSTALL) --group docs
+	@scripts/check-prose $(BIN)
+
+docs-serve: docs ## show the site on 127.0.0.1 (PORT=8080)
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site $(or $(PORT),8080)
+
+release: $(STAMP) ## build the distributions and check them; uploads nothing
+	@$(INSTALL) --group release
+	@scripts/build-release $(BIN)
 
 bench: $(STAMP) ## measure, and print Markdown tables
 	@$(INSTALL) --group bench

@@ -1,4 +1,4 @@
-"""What the log takes: purges a second, beside the same bytes written and published by hand."""
+"""What the log takes: waits for every replica, purges a second, heartbeats, each beside the same done by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from bench.heartbeats import heartbeats
 from bench.report import Options, Table, reached
+from bench.waiting import waiting
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.bus.entries import encode_payload
 from tests.servers.valkey import valkey
@@ -79,6 +81,11 @@ async def _measure(url: str, tags: int, side_by_side: int, rounds: int, seconds:
 
 
 def run(options: Options) -> list[Table]:
+    """All of them."""
+    return [waiting(options), _purges(options), *heartbeats(options)]
+
+
+def _purges(options: Options) -> Table:
     """One row for each load."""
     rows: list[tuple[str, ...]] = []
     rounds, seconds = options.pick(3, 1), options.pick(1_000, 50) / 1_000
@@ -97,12 +104,10 @@ def run(options: Options) -> list[Table]:
                     reached(ours >= _LEAST_SHARE * bare),
                 )
             )
-    return [
-        Table(
-            "Purges a second",
-            "`await cache.invalidate(*tags)` on a started cache, and in turn `XADD` and `PUBLISH` of the same bytes in "
-            f"one pipeline by redis-py; one process, one Valkey; medians of {rounds} rounds of {seconds:g} s.",
-            ("tags", "side by side", "purges a second", "bare", "share", "target", "reached"),
-            rows,
-        )
-    ]
+    return Table(
+        "Purges a second",
+        "`await cache.invalidate(*tags)` on a started cache, and in turn `XADD` and `PUBLISH` of the same bytes in "
+        f"one pipeline by redis-py; one process, one Valkey; medians of {rounds} rounds of {seconds:g} s.",
+        ("tags", "side by side", "purges a second", "bare", "share", "target", "reached"),
+        rows,
+    )

@@ -21,8 +21,9 @@ from starlette.exceptions import HTTPException
 from bench.report import Options, Table, reached
 from bench.requests import ask, get_scope
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
+from fastapi_cacheinval.bus.call import Call, Said, log_keys
 from fastapi_cacheinval.bus.entries import encode_payload
-from fastapi_cacheinval.bus.script import LUA, Call, log_keys
+from fastapi_cacheinval.bus.script import LUA
 from fastapi_cacheinval.cache import internals_of
 from fastapi_cacheinval.core.replica import LogEntry, Replica, Reset, Term
 from tests.servers.valkey import Valkey, valkey
@@ -206,8 +207,8 @@ class _Plain:
             payload=payload,
             tags=tags,
         )
-        _, number, nonce, seq, last, *_ = self._client.evalsha(self._digest, 4, *self.keys[:4], *call.arguments())
-        self._at = (int(number), nonce.decode(), int(seq), last.decode())
+        reply = self._client.evalsha(self._digest, 4, *self.keys[:4], *call.arguments())
+        self._at = Said.read(reply)[1:5]
 
     def close(self) -> None:
         self._client.close()

@@ -1,6 +1,7 @@
 """The app that every replica serves: rows with versions, cached reads of several kinds, writes that commit late.
 
-`CHAOS_REDIS`, `CHAOS_AUTHORITY`, `CHAOS_REPLICA`, `CHAOS_SEED`, `CHAOS_BOUND` and `CHAOS_BUILD` say what it is part of.
+`CHAOS_REDIS`, `CHAOS_AUTHORITY`, `CHAOS_CDN`, `CHAOS_REPLICA`, `CHAOS_SEED`, `CHAOS_BOUND` and `CHAOS_BUILD` say what
+it is part of.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chaos.authority import Rows
 from chaos.broken import DeletingCache
+from chaos.events import RowEvents
 from fastapi_cacheinval import CacheMiddleware, CachePolicy, CacheTags, HTTPCache, cached, invalidates
 from fastapi_cacheinval.cache import internals_of
+from fastapi_cacheinval.contrib.cdn import CDNPurger, Webhook
 from fastapi_cacheinval.errors import PurgeNotDelivered, ReplicasUnknown
 
 __all__ = ["APP_FAILS", "NAMESPACE", "ROWS", "app"]
@@ -50,6 +53,11 @@ cache = _build.from_url(
     read_your_writes=True,
     confirm_replicas=int(os.environ.get("CHAOS_CONFIRM", "0")),
 )
+
+# What another program writes comes as events, and what is purged is purged at the CDN too.
+_purger = CDNPurger(cache, Webhook(os.environ.get("CHAOS_CDN", "http://127.0.0.1:9/purge")))
+cache.attach(_purger)
+cache.attach(RowEvents(cache, _rows, _LIFE))
 
 LONG = CachePolicy(ttl=3600, stale_while_revalidate=3600, stale_if_error=3600)
 BRIEF = CachePolicy(ttl=0.3, stale_while_revalidate=60, stale_if_error=60)
@@ -92,12 +100,13 @@ class Labelled:
             self.writing -= unsafe
 
     async def _state(self, send: Send) -> None:
-        """`clean` where no purge of this process can be still to come."""
+        """Whether no purge of this process can be still to come, and whether the CDN has confirmed all there were."""
         queued = cache.statistics().queue_length
         # A request that was cancelled leaves its purge to a task of the cache's own.
         owned = len(internals_of(cache).runtime._owned) if cache.running else 0  # noqa: SLF001
         clean = not (self.writing or queued or owned)
-        await _answer(send, b"%d" % clean)
+        told = not _purger.state().waiting
+        await _answer(send, b"%d%d" % (clean, clean and told))
 
     async def _health(self, send: Send) -> None:
         await _answer(send, json.dumps(_health()).encode())

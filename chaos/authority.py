@@ -1,6 +1,7 @@
 """The one place where rows are kept: a counter for each, behind a Unix socket that every replica reads and writes.
 
 A line comes in, a line goes out: `read ROW ...` gives the rows' versions, `write ROW NUMBER LIFE` commits the next one.
+`take` gives an event of the other program that writes, `over NUMBER LIFE` says that it is purged.
 It runs in the process that makes the load, so that a commit has a time on the same clock as what clients see.
 """
 
@@ -10,18 +11,27 @@ import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from chaos.history import Commit
 
 __all__ = ["Authority", "Rows"]
 
 
+class Queue(Protocol):
+    """The events that wait, as `chaos.events` has them."""
+
+    def take(self) -> str: ...
+    def over(self, number: int, life: str) -> None: ...
+    def cuts(self) -> bool: ...
+
+
 class Authority:
     """The server's side; `commits` holds what each numbered write has become."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, events: Queue) -> None:
         self._path = path
+        self._events = events
         self._server: asyncio.Server | None = None
         self._versions: dict[int, int] = {}
         self.commits: dict[int, Commit] = {}
@@ -39,7 +49,9 @@ class Authority:
         try:
             line = await reader.readline()
             if line.endswith(b"\n"):
-                writer.write(self._answer(line.decode().split()).encode() + b"\n")
+                answer = self._answer(line.decode().split()).encode() + b"\n"
+                cut = line.startswith(b"take") and self._events.cuts()
+                writer.write(answer[: len(answer) // 2] if cut else answer)
                 await writer.drain()
         except OSError:  # the replica was killed
             return
@@ -49,10 +61,18 @@ class Authority:
     def _answer(self, words: Sequence[str]) -> str:
         if words[0] == "read":
             return " ".join(str(self._versions.get(int(row), 0)) for row in words[1:])
-        row, number, life = int(words[1]), int(words[2]), words[3]
+        if words[0] == "take":
+            return self._events.take()
+        if words[0] == "over":
+            self._events.over(int(words[1]), words[2])
+            return ""
+        return str(self.commit(int(words[1]), int(words[2]), words[3]))
+
+    def commit(self, row: int, number: int, life: str = "") -> int:
+        """Commit the row's next version; without a `life`, for the other program."""
         version = self._versions[row] = self._versions.get(row, 0) + 1
         self.commits[number] = Commit(version, time.monotonic(), life)
-        return str(version)
+        return version
 
 
 class Rows:
@@ -61,19 +81,23 @@ class Rows:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    async def _ask(self, *words: object) -> list[int]:
+    async def ask(self, *words: object) -> list[str]:
+        """The words of the answer; raises `ConnectionError` where it is cut off."""
         reader, writer = await asyncio.open_unix_connection(self._path)
         try:
             writer.write(" ".join(map(str, words)).encode() + b"\n")
-            return [int(word) for word in (await reader.readline()).split()]
+            line = await reader.readline()
+            if not line.endswith(b"\n"):
+                raise ConnectionError("the authority's answer was cut off")
+            return line.decode().split()
         finally:
             writer.close()
 
     async def read(self, rows: Sequence[int]) -> dict[int, int]:
         """The versions that are committed now."""
-        return dict(zip(rows, await self._ask("read", *rows), strict=True))
+        return dict(zip(rows, map(int, await self.ask("read", *rows)), strict=True))
 
     async def write(self, row: int, number: int, life: str) -> int:
         """Commit the row's next version."""
-        (version,) = await self._ask("write", row, number, life)
-        return version
+        (version,) = await self.ask("write", row, number, life)
+        return int(version)

@@ -5,6 +5,7 @@ The rules, for every hard write that was committed:
 - from when its replica has purged it, no read that begins on the same life of that replica sees an older version (G2);
 - from `bound` after its purge is known to be in the log, no read that begins anywhere does (G3);
 - neither is such a read answered by a handler that had begun before the commit (G4);
+- from when a CDN is known to have confirmed the purge, no read through it sees an older version;
 - a read that carries the token of a write sees that write, on any replica, at once (G2).
 
 When those moments are:
@@ -15,6 +16,9 @@ When those moments are:
 | `done` | when it was told | when it was told |
 | `queued` | when it was told | at the first clean probe of the same life after that |
 | `late-purge`, or nothing | at the first clean probe of the same life after commit and answer | the same |
+
+Of a write of another program, `done` is when a life had purged what its event said. The CDN is known to have confirmed
+a purge at the first probe of its life, after it was in the log, that finds the life clean and nothing untold.
 
 A life that ends before its clean probe leaves the write unbound: its purge may have died with it. A write without a
 commit binds nothing, one that nobody knows the outcome of only if the authority has it.
@@ -48,24 +52,26 @@ class Verdict:
     """What came of a check.
 
     `at_risk` counts the reads that overlap a hard write to one of their rows, or begin within two bounds after one;
-    `unbound` the committed hard writes that bind nobody but, perhaps, their own replica. `worst` is the longest, in
-    seconds, that a replica answered with what another one had purged.
+    `unbound` the committed hard writes that bind nobody but, perhaps, their own replica, and `cdn` those that bind the
+    CDN. `worst` is the longest, in seconds, that a replica answered with what another one had purged.
     """
 
     violations: Sequence[Violation]
     at_risk: int
     unbound: int
+    cdn: int
     worst: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """A committed hard write, and from when on it binds its own life and is in the log."""
+    """A committed hard write, and from when on it binds its own life, is in the log, and is confirmed by the CDN."""
 
     write: Write
     commit: Commit
     own: float
     known: float
+    cdn: float
 
 
 class _Probes:
@@ -73,13 +79,16 @@ class _Probes:
 
     def __init__(self, probes: Sequence[Probe]) -> None:
         self._clean: defaultdict[str, list[Probe]] = defaultdict(list)
+        self._told: defaultdict[str, list[Probe]] = defaultdict(list)
         for probe in sorted(probes, key=lambda probe: probe.began):
             if probe.clean:
                 self._clean[probe.life].append(probe)
+            if probe.clean and probe.told:
+                self._told[probe.life].append(probe)
 
-    def after(self, life: str, moment: float) -> float:
-        """When the first clean probe ended that began after this moment; inf without one."""
-        clean = self._clean[life]
+    def after(self, life: str, moment: float, *, told: bool = False) -> float:
+        """When the first clean probe ended that began after this moment, and had the CDN told; inf without one."""
+        clean = (self._told if told else self._clean)[life]
         first = bisect_left(clean, moment, key=lambda probe: probe.began)
         return clean[first].ended if first < len(clean) else inf
 
@@ -100,7 +109,8 @@ def _bindings(history: History) -> dict[int, list[_Bound]]:
                 own, known = write.ended, clean
             case Outcome.LATE | Outcome.UNKNOWN:
                 own, known = clean, clean
-        rows[write.row].append(_Bound(write, commit, own, known))
+        cdn = probes.after(commit.life, max(known, commit.at), told=True)
+        rows[write.row].append(_Bound(write, commit, own, known, cdn))
     for bounds in rows.values():
         bounds.sort(key=lambda bound: -bound.commit.version)
     return dict(rows)
@@ -113,7 +123,10 @@ def _broken(read: Read, row: int, seen: int, bounds: Sequence[_Bound], bound: fl
         if not older and read.filled >= each.commit.at:
             # Versions are committed in order: all that is left is older still.
             return
-        if read.life == each.commit.life and read.began > each.own:
+        if read.cdn:
+            if older and read.began > each.cdn:
+                yield Violation("CDN", read, each.write, read.began - each.cdn)
+        elif read.life == each.commit.life and read.began > each.own:
             yield Violation("G2" if older else "G4", read, each.write, read.began - each.own)
         elif read.began > each.known + bound:
             yield Violation("G3" if older else "G4", read, each.write, read.began - each.known)
@@ -150,8 +163,9 @@ def check(history: History, bound: float) -> Verdict:
             found = list(_broken(read, row, seen, bounds, bound))
             if found:
                 violations.append(max(found, key=lambda violation: violation.late))
-            worst = max(worst, _staleness(read, seen, bounds))
+            worst = worst if read.cdn else max(worst, _staleness(read, seen, bounds))
             risky = risky or _at_risk(read, bounds, bound)
         at_risk += risky
-    unbound = sum(each.known == inf for bounds in rows.values() for each in bounds)
-    return Verdict(violations, at_risk, unbound, worst)
+    every = [each for bounds in rows.values() for each in bounds]
+    unbound, cdn = sum(each.known == inf for each in every), sum(each.cdn < inf for each in every)
+    return Verdict(violations, at_risk, unbound, cdn, worst)

@@ -36,6 +36,7 @@ class Commit:
 class Write:
     """One mutation of a row; without a `commit` it changed nothing. A soft one asked for stale answers.
 
+    `other` is one of another program, which ended when a replica had purged what its event said.
     `UNKNOWN` is whatever gave the client no word about the purge: an error, no answer, a client that went away.
     """
 
@@ -46,6 +47,7 @@ class Write:
     outcome: Outcome
     commit: Commit | None
     soft: bool = False
+    other: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,7 @@ class Read:
 
     `life` names the process that answered, which need not be the one whose handler ran, and `live` says that it held a
     lease all the while. `promised` holds the versions that a token of the client's own writes vouched for.
+    One through the `cdn` may be answered with what that keeps, and then the rest is of when it was stored.
     """
 
     replica: int
@@ -66,16 +69,22 @@ class Read:
     cache_status: str
     live: bool = True
     promised: Mapping[int, int] = field(default_factory=dict[int, int])
+    cdn: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A look at one life of a replica. `clean`: no mutation was inside it, and no purge of its was unwritten."""
+    """A look at one life of a replica.
+
+    `clean`: no mutation was inside it, and no purge of its was unwritten. `told`: the CDN had confirmed all of them as
+    well.
+    """
 
     life: str
     began: float
     ended: float
     clean: bool
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,15 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 from chaos.app import ROWS
 from chaos.authority import Authority
+from chaos.cdn import CDN
 from chaos.client import Address, Answer, Connection, Lost
+from chaos.events import Events
 from chaos.history import Commit, History, Outcome, Probe, Read, Write
 
 __all__ = ["Load"]
@@ -40,8 +43,10 @@ _ROW_WEIGHTS = [1 / (1 + row) for row in range(ROWS)]
 class Load:
     """Clients of the replicas at these addresses; what they see goes into `history`."""
 
-    def __init__(self, addresses: Sequence[Address], authority: Authority, seed: str) -> None:
+    def __init__(self, addresses: Sequence[Address], authority: Authority, events: Events, cdn: CDN, seed: str) -> None:
         self.history = History()
+        self.cdn = cdn
+        self._events = events
         self._addresses = addresses
         self._authority = authority
         self._seed = seed
@@ -57,7 +62,8 @@ class Load:
             work += [self._reads(replica, random.Random(f"{self._seed} r{replica}.{n}")) for n in range(_READERS)]
             work += [self._writes(replica, random.Random(f"{self._seed} w{replica}.{n}")) for n in range(_WRITERS)]
             work.append(self._probes(replica))
-        return work
+            work.append(self._reads_through_cdn(replica, random.Random(f"{self._seed} c{replica}")))
+        return [*work, self._writes_of_another(random.Random(f"{self._seed} o"))]
 
     def stop(self) -> None:
         """Let every client end after what it is doing."""
@@ -80,9 +86,9 @@ class Load:
         connection.close()
 
     @staticmethod
-    def _path(draw: random.Random) -> str:
+    def _path(draw: random.Random, kinds: Sequence[str] = _KINDS, weights: Sequence[int] = _KIND_WEIGHTS) -> str:
         row, other = draw.choices(range(ROWS), _ROW_WEIGHTS, k=2)
-        (kind,) = draw.choices(_KINDS, _KIND_WEIGHTS)
+        (kind,) = draw.choices(kinds, weights)
         return kind.format(row=row, other=other)
 
     async def _read(
@@ -106,6 +112,19 @@ class Load:
             await asyncio.sleep(0.05)
             return
         ended = time.monotonic()
+        self._note(answer, replica, began, ended, path, promised)
+
+    def _note(
+        self,
+        answer: Answer,
+        replica: int,
+        began: float,
+        ended: float,
+        path: str,
+        promised: Mapping[int, int] | None = None,
+        *,
+        cdn: bool = False,
+    ) -> None:
         if answer.status != 200:
             self._unanswered[str(answer.status)] += 1
             return
@@ -122,8 +141,25 @@ class Load:
                 cache_status=answer.fields.get("cache-status", ""),
                 live=answer.fields["x-live"] == "1",
                 promised=promised or {},
+                cdn=cdn,
             )
         )
+
+    async def _reads_through_cdn(self, replica: int, draw: random.Random) -> None:
+        connections = [Connection(port) for port in self._addresses]
+        while self._going:
+            path = self._path(draw, ("/rows/{row}", "/rows"), (3, 1))
+            began = time.monotonic()
+            try:
+                answer, _ = await self.cdn.get(path, connections, replica)
+            except Lost as lost:
+                self._unanswered[str(lost)] += 1
+                await asyncio.sleep(0.05)
+            else:
+                self._note(answer, replica, began, time.monotonic(), path, cdn=True)
+            await asyncio.sleep(draw.uniform(*_READ_PAUSE))
+        for connection in connections:
+            connection.close()
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -173,6 +209,29 @@ class Load:
         self._written.append((number, write))
         return answer
 
+    async def _writes_of_another(self, draw: random.Random) -> None:
+        """Another program writes rows and tells the queue of it; nobody asks the app."""
+        while self._going:
+            (row,) = draw.choices(range(ROWS), _ROW_WEIGHTS)
+            number, began = next(self._numbers), time.monotonic()
+            self._authority.commit(row, number)
+            self._events.put(number, row)
+
+            def write(commit: Commit | None, row: int = row, number: int = number, began: float = began) -> Write:
+                done = self._events.done.get(number)
+                return Write(
+                    row=row,
+                    replica=-1,
+                    began=began,
+                    ended=began if done is None else done.at,
+                    outcome=Outcome.UNKNOWN if done is None else Outcome.DONE,
+                    commit=commit if commit is None or done is None else replace(commit, life=done.life),
+                    other=True,
+                )
+
+            self._written.append((number, write))
+            await asyncio.sleep(draw.uniform(*_WRITE_PAUSE))
+
     # -- looking --------------------------------------------------------------------------------
 
     async def _probes(self, replica: int) -> None:
@@ -185,7 +244,11 @@ class Load:
                 pass
             else:
                 probe = Probe(
-                    life=answer.fields["x-life"], began=began, ended=time.monotonic(), clean=answer.body == b"1"
+                    life=answer.fields["x-life"],
+                    began=began,
+                    ended=time.monotonic(),
+                    clean=answer.body[:1] == b"1",
+                    told=answer.body[1:] == b"1",
                 )
                 self.history.probes.append(probe)
             await asyncio.sleep(_PROBE_PAUSE)

@@ -23,10 +23,14 @@ def _rows(result: Result) -> Iterator[tuple[str, str]]:
     yield "reads", f"{len(reads):,}"
     yield "reads that could have been stale", f"{verdict.at_risk:,}"
     yield "answered with what was stored", f"{100 * result.hits / max(1, len(reads)):.0f} %"
+    yield "through the CDN, and of these kept there", f"{sum(read.cdn for read in reads):,}, {result.kept:,}"
     outcomes = Counter(write.outcome for write in writes)
     told = ", ".join(f"{outcomes[outcome]:,} {outcome.value}" for outcome in Outcome)
     yield "writes", f"{len(writes):,}: {told}"
+    others = sum(write.other for write in writes)
+    yield "of another program, and of these purged by their events", f"{others:,}, {result.events:,}"
     yield "hard writes that bound nobody elsewhere", f"{verdict.unbound:,}"
+    yield "hard writes that bound the CDN", f"{verdict.cdn:,}"
     missed = ", ".join(f"{count:,} {what}" for what, count in sorted(history.unanswered.items()))
     yield "reads without an answer", missed or "0"
     yield "reads that the cache failed", f"{result.failed:,}"
@@ -88,11 +92,13 @@ def _written(write: Write, result: Result) -> str:
         became = f"version {commit.version} committed at {commit.at - result.began:.3f} by {commit.life}"
     kind = "soft write" if write.soft else "write"
     since = write.began - result.began
-    return f"{kind} since {since:.3f} through replica {write.replica}: {write.outcome.value}, {became}"
+    by = "by another program" if write.other else f"through replica {write.replica}"
+    return f"{kind} since {since:.3f} {by}: {write.outcome.value}, {became}"
 
 
 def _seen(read: Read, row: int, result: Result) -> str:
+    through = "through the CDN " if read.cdn else ""
     return (
-        f"read since {read.began - result.began:.3f} from {read.life}: version {read.versions[row]}, "
+        f"read {through}since {read.began - result.began:.3f} from {read.life}: version {read.versions[row]}, "
         f"filled since {read.filled - result.began:.3f}, {read.path}, {read.cache_status}"
     )

@@ -14,8 +14,10 @@ from typing import Any, Literal
 
 from chaos.app import APP_FAILS
 from chaos.authority import Authority
+from chaos.cdn import CDN
 from chaos.checker import Verdict, check
-from chaos.history import History
+from chaos.events import Events
+from chaos.history import History, Outcome
 from chaos.lanes import play
 from chaos.load import Load
 from chaos.pair import pair
@@ -54,17 +56,17 @@ class Plan:
     confirm_replicas: int | None = None
     peace: float = 1.0
 
-    @property
-    def count(self) -> int:
-        """How many replicas there are: one on each host, where there are hosts."""
-        return HOSTS if self.topology == "sentinels" else self.replicas
-
     server: ServerName = "uvicorn"
     build: Build = "cacheinval"
     replicas: int = 3
     seconds: float = 60.0
     bound: float = 1.0
     seed: str = "1"
+
+    @property
+    def count(self) -> int:
+        """How many replicas there are: one on each host, where there are hosts."""
+        return HOSTS if self.topology == "sentinels" else self.replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,26 @@ class Result:
         return sum(count for what, count in self.history.unanswered.items() if what.isdigit() and what != APP_FAILS)
 
     @property
+    def events(self) -> int:
+        """Writes of another program whose events were purged."""
+        return sum(write.other and write.outcome is Outcome.DONE for write in self.history.writes)
+
+    @property
+    def kept(self) -> int:
+        """Reads that the CDN answered with what it kept."""
+        return sum(read.cdn and read.filled < read.began for read in self.history.reads)
+
+    @property
     def void(self) -> str:
         """Why the run proves nothing; empty where it does."""
         if not self.history.faults:
             return "no fault was made"
         if not self.verdict.at_risk or not self.hits:
             return "no read could have been stale"
+        # The hosts of a network of their own do not reach the CDN.
+        at_cdn = self.plan.topology == "sentinels" or (self.kept and self.verdict.cdn)
+        if not self.events or not at_cdn:
+            return "no event was purged, or nothing that the CDN kept could have been stale"
         return ""
 
 
@@ -108,6 +124,7 @@ async def _played(stage: Stage, load: Load, plan: Plan, watching: Coroutine[Any,
             for number, lane in enumerate(stage.lanes):
                 draw = random.Random(f"{plan.seed} f{number}")
                 faults.create_task(play(lane, stage, plan.bound * plan.peace, draw, until, note))
+        load.cdn.well = True
         await asyncio.sleep(_CALM * plan.bound)
         load.stop()
         if watch is not None:
@@ -119,12 +136,14 @@ async def run(plan: Plan, beside: Beside | None = None) -> Result:
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         directory = Path(name)
         socket = directory / "authority.sock"
-        async with Authority(socket) as authority:
+        events = Events(plan.seed)
+        async with Authority(socket, events) as authority, CDN(plan.seed) as cdn:
             make, confirm_replicas = TOPOLOGIES[plan.topology]
             stage = make(
                 Setting(
                     directory=directory,
                     authority=socket,
+                    cdn=cdn,
                     count=plan.count,
                     server=plan.server,
                     build=plan.build,
@@ -135,7 +154,7 @@ async def run(plan: Plan, beside: Beside | None = None) -> Result:
             )
             ready = await asyncio.to_thread(stage.__enter__)
             try:
-                load = Load(ready.addresses, authority, plan.seed)
+                load = Load(ready.addresses, authority, events, cdn, plan.seed)
                 began = time.monotonic()
                 watching = None if beside is None else beside(ready, load.history, directory)
                 await _played(ready, load, plan, watching)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from chaos.cdn import CDN
 from chaos.client import Address, answers
 from chaos.lanes import Lane
 from fastapi_cacheinval.testing.servers.fleet import Fleet
@@ -29,6 +30,7 @@ class Setting:
 
     directory: Path
     authority: Path
+    cdn: CDN
     count: int
     server: ServerName
     build: Build
@@ -42,6 +44,7 @@ class Setting:
             "CHAOS_AUTHORITY": str(self.authority),
             "CHAOS_BOUND": str(self.bound),
             "CHAOS_BUILD": self.build,
+            "CHAOS_CDN": self.cdn.url,
             "CHAOS_CONFIRM": str(self.confirm_replicas),
             "CHAOS_REDIS": redis,
             "CHAOS_REPLICA": str(number),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.core.audit import Audit, MutationAudit, RouteAudit, TagHole
 from fastapi_cacheinval.core.downstream import KeepFor
+from fastapi_cacheinval.core.events import ConnectionEvent, Decision, Event, PurgeEvent, ResetEvent
+from fastapi_cacheinval.core.explanation import Explanation, StoredCopy
 from fastapi_cacheinval.core.partition_by import PartitionBy
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions, HeaderRule
 from fastapi_cacheinval.core.should_store import ResponseToStore
-from fastapi_cacheinval.core.statistics import SourceState, Statistics
+from fastapi_cacheinval.core.statistics import RouteStatistics, SourceState, Statistics
 from fastapi_cacheinval.core.tags import TagTemplate, render_value
 from fastapi_cacheinval.core.warming import WarmReport, WarmResult
 from fastapi_cacheinval.dependencies import CacheTags, cached, invalidates, invalidates_nothing
@@ -28,8 +31,11 @@ from fastapi_cacheinval.errors import (
 )
 from fastapi_cacheinval.middleware import CacheMiddleware
 from fastapi_cacheinval.ports.downstream import Downstream
+from fastapi_cacheinval.unstarted import audit_app
+from fastapi_cacheinval.version import __version__
 
 __all__ = [
+    "Audit",
     "CacheMiddleware",
     "CacheNotRunning",
     "CachePolicy",
@@ -37,26 +43,39 @@ __all__ = [
     "CacheinvalError",
     "CallerDependentRoute",
     "ConfigurationError",
+    "ConnectionEvent",
+    "Decision",
     "Downstream",
+    "Event",
+    "Explanation",
     "HTTPCache",
     "HeaderOptions",
     "HeaderRule",
     "KeepFor",
     "MiddlewareMissing",
+    "MutationAudit",
     "PartitionBy",
+    "PurgeEvent",
     "PurgeNotDelivered",
     "Receipt",
     "RefusedRoute",
     "RefusedRoutes",
     "ReplicasUnknown",
+    "ResetEvent",
     "ResponseToStore",
+    "RouteAudit",
+    "RouteStatistics",
     "SourceState",
     "Statistics",
+    "StoredCopy",
+    "TagHole",
     "TagTemplate",
     "UnknownRoute",
     "WarmReport",
     "WarmResult",
+    "__version__",
     "add_tags",
+    "audit_app",
     "cached",
     "invalidates",
     "invalidates_nothing",

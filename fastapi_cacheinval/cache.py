@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import copy_context
 from types import TracebackType
@@ -15,6 +15,7 @@ from fastapi_cacheinval.core.checks import Wait, called, flag, flag_of_environme
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.core.tags import ALL, path_tag
+from fastapi_cacheinval.engine.decisions import Subscriber
 from fastapi_cacheinval.engine.environment import settings_of_environment
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.listeners import Listener, Observer
@@ -72,7 +73,7 @@ class HTTPCache(OfRoutes):
         """
         cache = cls(clock=clock, enabled=enabled, **options)
         if str(url).partition("://")[0] != "memory":
-            cache._make(by_url(url, cache.settings.call_timeout), cache.clock, cache.settings, enabled=enabled)
+            cache._make(by_url(url, *cache.settings.of_calls), cache.clock, cache.settings, enabled=enabled)
         return cache
 
     @classmethod
@@ -85,7 +86,7 @@ class HTTPCache(OfRoutes):
         used nor closed. Raises `ConfigurationError` for anything else, and for one with `decode_responses=True`.
         """
         cache = cls(clock=clock, enabled=enabled, **options)
-        cache._make(by_client(client, cache.settings.call_timeout), cache.clock, cache.settings, enabled=enabled)
+        cache._make(by_client(client, *cache.settings.of_calls), cache.clock, cache.settings, enabled=enabled)
         return cache
 
     @classmethod
@@ -273,7 +274,7 @@ class HTTPCache(OfRoutes):
 
     def statistics(self) -> Statistics:
         """A snapshot: what is kept, what was answered, and how the replica stands to the log."""
-        return self._core.statistics()
+        return self._core.statistics(by_route=True)
 
     def add_listener(self, listener: Listener) -> None:
         """Have an async function hear every purge made on this replica, once it has its number."""
@@ -290,6 +291,14 @@ class HTTPCache(OfRoutes):
     def remove_observer(self, observer: Observer) -> None:
         """Take an observer off again; harmless when it is not on."""
         self._core.listeners.remove_observer(observer)
+
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Have a plain function hear what happens as it happens: each `Decision`, purge, reset and loss of the log.
+
+        It is called on the thread where that happens, before the answer begins, so it has to be quick; what it raises
+        is logged. Call what is returned to end it. While somebody has subscribed, front hits take longer.
+        """
+        return self._core.feed.subscribe(callback)
 
     def span(self, name: str) -> AbstractContextManager[OpenSpan]:
         """A span of an integration around a block, below the current one or by itself; none where nobody records."""

@@ -31,6 +31,8 @@ class Ablation:
     refusal: bool = True
     deletes: bool = False
     whole: bool = True
+    applied_first: bool = True
+    young: bool = True
     confirms_heartbeats: bool = True
     confirms_purges: bool = True
     opens_terms: bool = False
@@ -166,6 +168,7 @@ class NoStamps(Replica):
 
 _LOSING_SERVERS = {"server_rate": 0.4, "relapses": 0.8, "processes": 5}
 _LATE_REPLIES = {
+    "confirm_replicas": 0,
     "slow": 0.5,
     "late_replies": True,
     "server_rate": 2.0,
@@ -191,9 +194,29 @@ _NEWCOMERS = {
 }
 
 _PAGES = {"page_bytes": 1, "most_lines": 1000, "most_bytes": 100_000, "message_loss": 0.5, "mutation_rate": 8.0}
+_YOUNG_TERMS = {**_LOSING_SERVERS, "purge_waits": 1.0, "mutation_rate": 8.0, "command_loss": 0.0}
 _PIECES = {"line_tags": 1, "mutation_rate": 8.0, "command_loss": 0.0, "slow": 0.3}
 
 _SPLITS = {"servers": 3, "confirm_replicas": 1, "server_rate": 1.0, "processes": 4, "apart": True, "pause_rate": 0.0}
+
+_CALM_SPLITS = {
+    **_SPLITS,
+    "mutation_rate": 8.0,
+    "read_rate": 40.0,
+    "ttl": 20.0,
+    "base_delay": 0.002,
+    "slow": 0.0,
+    "command_loss": 0.0,
+    "crash_rate": 0.0,
+    "cut_rate": 0.0,
+    "evict_rate": 0.0,
+    "full_rate": 0.0,
+    "stall_rate": 0.0,
+    "most_lines": 1000,
+    "most_tags": 1000,
+    "most_cells": 1000,
+    "stale_when_disconnected": 0.0,
+}
 
 WHOLE = Ablation("the whole protocol")
 
@@ -205,6 +228,8 @@ ABLATIONS = (
     Ablation("lease from messages", LeaseFromMessages),
     Ablation("lease from any page", LeaseFromAnyPage, harsh=_PAGES),
     Ablation("done with a purge's first line", harsh=_PIECES, whole=False),
+    Ablation("said before it is applied", harsh={"purge_waits": 1.0}, applied_first=False),
+    Ablation("all leases are known in a young term", harsh=_YOUNG_TERMS, young=False),
     Ablation("gaps do not matter", GapsDoNotMatter),
     Ablation("L2 without the lease", l2_under_lease=False),
     Ablation("one register for hard and soft", OneRegister),
@@ -218,7 +243,7 @@ ABLATIONS = (
     Ablation("leases that are not confirmed", harsh=_SPLITS, confirms_heartbeats=False),
     Ablation("purges that are not confirmed", harsh=_SPLITS, confirms_purges=False),
     Ablation("fewer confirmations than a majority", harsh={**_SPLITS, "servers": 4, "confirm_replicas": 1}),
-    Ablation("unconfirmed answers open terms", harsh=_SPLITS, opens_terms=True),
+    Ablation("unconfirmed answers open terms", harsh=_CALM_SPLITS, opens_terms=True),
     Ablation("a term begins for a wait when it is opened", harsh={**_SPLITS, "purge_waits": 0.5}, settles=False),
     Ablation("delete and publish", NoStamps, deletes=True),
 )

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi_cacheinval.core.replica import Ask, Current, Missed, Reply, Reset, Term
+from simulation.answers import Answer, PageAnswer, Written
 from simulation.followers import Follower, Followers
 from simulation.node import REFUSED, Node, Refused, Unconfirmed, WrittenLine
 from simulation.plan import BOUND
 from simulation.response import Shared
-from simulation.server import Answer, LogServer, PageAnswer, Written
+from simulation.server import LogServer
 from simulation.truth import keys_of
 from simulation.world import World
 
@@ -41,23 +42,35 @@ class Cluster:
         return Node(name, log.copy(f"run{self._nodes}"), dict(l2))
 
     def _log(self) -> LogServer:
-        return LogServer("", self._line, lambda _: 1)
+        log = LogServer("", self._line, lambda _: 1)
+        log.trusts_young = not self.world.ablation.young
+        return log
 
     def _line(self, written: Written) -> WrittenLine:
-        tags, soft, prompt = written.payload
+        tags, soft, waiter = written.payload
         term = Term(written.term, written.term_nonce)
-        line = WrittenLine(term, written.seq, written.nonce, tags, soft, written.at / _MICROS, (), prompt)
+        line = WrittenLine(term, written.seq, written.nonce, tags, soft, written.at / _MICROS, (), bool(waiter))
+        line = line._replace(waiter=waiter)
         line.written = self.world.now
         return line
 
     # -- what a server is asked -------------------------------------------------------------------
 
     def script(
-        self, node: Node, who: str, ask: Ask, purge: tuple[tuple[str, ...], bool, bool] | None
+        self,
+        node: Node,
+        who: str,
+        ask: Ask,
+        purge: tuple[tuple[str, ...], bool, str] | None,
+        applied: tuple[WrittenLine, ...] = (),
     ) -> tuple[Reply, WrittenLine | None] | Refused:
-        """Heartbeat or purge: the reply, and the line that was written; a full or lonely server refuses both."""
+        """Heartbeat or purge: the reply, and the line that was written; a full or lonely server refuses both.
+
+        The last part of a purge is who waits for every replica; of what is `applied` a heartbeat tells.
+        """
         world = self.world
         now, plan = world.now, world.plan
+        world.counts["calls of the script"] += 1
         if now >= node.refuses_from or now < node.full_until:
             world.counts["calls refused by the server"] += 1
             return REFUSED
@@ -65,6 +78,10 @@ class Cluster:
         tags, soft = ((), False) if purge is None else purge[:2]
         log = node.log
         term = log.state.term if log.state is not None else 0
+        fresh = f"n{self._fresh}" if world.ablation.nonces else ""
+        pending = tuple((line.waiter, line.nonce) for line in applied)
+        if purge is not None:
+            pending = ((who, fresh),) if purge[2] else ()
         answer = log.script(
             self.clock(node),
             replica=who,
@@ -72,7 +89,7 @@ class Cluster:
             term_nonce=ask.term.nonce,
             seq=ask.seq,
             nonce=ask.nonce,
-            fresh=f"n{self._fresh}" if world.ablation.nonces else "",
+            fresh=fresh,
             bound=int(BOUND * _MICROS),
             most_lines=plan.most_lines,
             most_bytes=plan.most_bytes,
@@ -82,6 +99,7 @@ class Cluster:
             soft=soft,
             payload=purge,
             tags=tags,
+            pending=pending,
         )
         if answer.term != term:
             world.counts["terms opened"] += 1
@@ -89,7 +107,11 @@ class Cluster:
                 world.tell(node.name, f"opens term {answer.term} {answer.term_nonce} for {who}, who read {ask}")
         line: WrittenLine | None = log.published
         if line is not None:
+            line.pending = answer.pending
+            line.settled = log.state is not None and log.state.settled
             self._written(node, line, who)
+        for waiter, nonce in log.told:
+            self._tell(node, waiter, nonce)
         if answer.more:
             world.counts["replies with more to read"] += 1
         return self._reply(Term(answer.term, answer.term_nonce), answer, line), line
@@ -133,6 +155,9 @@ class Cluster:
                 world.truth.numbered(memory, line.tags, line.written, world.now, soft=line.soft)
         if world.ablation.settles:
             node.log.settle(self.clock(node), reply.term.nonce)
+            if line is not None and not line.settled:
+                # Leases of the primary before were not known when it was written.
+                line.pending = -1
         return result
 
     def _written(self, node: Node, line: WrittenLine, who: str) -> None:
@@ -153,6 +178,12 @@ class Cluster:
         for process in world.processes:
             if process.subscribed_to is node:
                 process.told(line)
+
+    def _tell(self, node: Node, waiter: str, nonce: str) -> None:
+        """The last of the others has applied a line."""
+        for process in self.world.processes:
+            if process.subscribed_to is node and process.uid == waiter:
+                process.told(nonce)
 
     def clock(self, node: Node) -> int:
         """What the server takes for the time, in microseconds."""

@@ -74,7 +74,7 @@ class Link:
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
-        self.name = name
+        self.name = self.uid = name
         self.epoch = 0
         self.alive = False
         self.paused = False
@@ -117,25 +117,25 @@ class Link:
         """No server can be talked to."""
         self.home = self.subscribed_to = None
 
-    def told(self, line: WrittenLine) -> None:
-        """A message is on its way."""
+    def told(self, message: WrittenLine | str) -> None:
+        """A message is on its way: a line, or the nonce of one that all others have applied."""
         world = self.world
         if world.now < self.deaf_until or world.draws.chance(world.plan.message_loss):
             world.counts["messages lost"] += 1
             return
-        self._deliver(line)
+        self._deliver(message)
         if world.draws.chance(world.plan.doubled):
             world.counts["messages doubled"] += 1
-            self._deliver(line)
+            self._deliver(message)
 
-    def _deliver(self, line: WrittenLine) -> None:
+    def _deliver(self, message: WrittenLine | str) -> None:
         world = self.world
         delay = world.delay()
         if delay > _LATE:
             world.counts["messages late"] += 1
-        world.push(world.now + delay, self, self.hear, line)
+        world.push(world.now + delay, self, self.hear, message)
 
-    def hear(self, line: WrittenLine) -> None:
+    def hear(self, message: WrittenLine | str) -> None:
         """A message has come."""
 
     # -- round trips ------------------------------------------------------------------------------

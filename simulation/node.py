@@ -25,10 +25,15 @@ class Unconfirmed(tuple[Any, ...]):
 
 
 class WrittenLine(LogEntry):
-    """A line, when it was written in truth, and who has heard of it while the servers have not confirmed it."""
+    """A line, when it was written in truth, and how many others were to apply it, if that was known.
+
+    Until the servers have confirmed it, it knows who has heard of it, and whether they had confirmed the term before.
+    """
 
     written: float = 0.0
+    pending: int = -1
     heard_by: list[Any] | None = None
+    settled: bool = False
 
 
 class Node:

@@ -113,7 +113,7 @@ class Process(Reader):
             self.lift(mutation.fence)
         self._acknowledge(mutation, done=True)
         if mutation.wait:
-            self._wait(lines)
+            self._expect(lines)
 
     def _queued(self, mutation: Mutation) -> None:
         earlier = mutation.fence
@@ -139,6 +139,34 @@ class Process(Reader):
             # The client looks at what it has written.
             self.read(key, 1)
             world.push(world.now + world.draws.about(0.005), self, self.read, key, 1)
+
+    def _expect(self, lines: tuple[WrittenLine, ...]) -> None:
+        """Wait for the word of all others, and for the log's where that does not come."""
+        last = lines[-1]
+        if last.pending < 0:
+            self._wait(lines)
+        elif not last.pending or last.nonce in self.early:
+            self._everywhere(lines)
+        else:
+            self.expected[last.nonce] = lines
+            self.world.push(self.world.now + 0.05, self, self._doubted, last.nonce)
+
+    def applied_by_all(self, nonce: str) -> None:
+        lines = self.expected.pop(nonce, None)
+        if lines is None:
+            self.early.add(nonce)
+        else:
+            self._everywhere(lines)
+
+    def _everywhere(self, lines: tuple[WrittenLine, ...]) -> None:
+        self.world.counts["words of every replica"] += 1
+        for line in lines:
+            self.world.truth.read_everywhere(line.tags, line.written, self.world.now)
+
+    def _doubted(self, nonce: str) -> None:
+        lines = self.expected.pop(nonce, None)
+        if lines is not None:
+            self._wait(lines)
 
     def _wait(self, lines: tuple[WrittenLine, ...]) -> None:
         asked = (lines[-1].term, lines[-1].seq)

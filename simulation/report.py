@@ -75,6 +75,7 @@ _RULES = (
     "core/pieces.py",
     "bus/replication.py",
     "bus/script.py",
+    "bus/looks.py",
 )
 
 

@@ -6,70 +6,13 @@ arguments; what a line looks like is the caller's choice, so that a simulation n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
-__all__ = ["Answer", "LogServer", "PageAnswer", "State", "Written"]
+from simulation.answers import Answer, Member, PageAnswer, State, Written
 
-# A tag as the server keeps it: whether its last purge here was soft, and the tag; in the order of equal scores.
-Member = tuple[bool, Any]
-
-
-class Answer(NamedTuple):
-    """The script's reply: 0 nothing new, 1 the missed messages, of which there are `more`, 2 start anew from `seq`.
-
-    The caller's own line is not among them.
-    """
-
-    verdict: int
-    term: int
-    term_nonce: str
-    seq: int
-    nonce: str
-    at: int
-    missed: tuple[Any, ...]
-    more: bool
-
-
-class PageAnswer(NamedTuple):
-    """A page of purged tags, newest first, each with the number of its line; nothing below `floor` is known."""
-
-    floor: int
-    seq: int
-    members: tuple[tuple[Member, int], ...]
-
-
-class Written(NamedTuple):
-    """The parts of one line."""
-
-    term: int
-    term_nonce: str
-    seq: int
-    nonce: str
-    at: int
-    payload: Any
-
-
-@dataclass(slots=True)
-class State:
-    """The hash `state`."""
-
-    term: int
-    term_nonce: str
-    seq: int
-    nonce: str
-    run: str
-    floor: int
-    mark: int
-    marked: int
-    life: int
-    opened: int
-    pruned: int
-    settled: bool = False
-    # The last lines of full eighths, and the size of what is in the next one.
-    eighths: tuple[int, ...] = ()
-    filled: int = 0
+__all__ = ["LogServer"]
 
 
 class LogServer:
@@ -78,7 +21,22 @@ class LogServer:
     `message` makes a message of a line, and `size` says how large one is.
     """
 
-    __slots__ = ("acks", "acks_of", "base", "log", "message", "published", "run", "size", "state", "tags", "tags_of")
+    __slots__ = (
+        "acks",
+        "acks_of",
+        "base",
+        "log",
+        "message",
+        "pending",
+        "published",
+        "run",
+        "size",
+        "state",
+        "tags",
+        "tags_of",
+        "told",
+        "trusts_young",
+    )
 
     def __init__(self, run: str, message: Callable[[Written], Any], size: Callable[[Any], int] = len) -> None:
         self.run = run
@@ -93,6 +51,11 @@ class LogServer:
         self.tags_of: str | None = None
         self.acks: dict[str, tuple[int, int, int]] = {}
         self.acks_of: str | None = None
+        # Who is still to say that it has applied a line, by whatever names that; what is told, because nobody is.
+        self.pending: dict[Any, set[str]] = {}
+        self.told: list[Any] = []
+        # Whether it believes that all leases are known in a term that has just begun: to see that it must not.
+        self.trusts_young = False
 
     # -- what befalls a server --------------------------------------------------------------------
 
@@ -103,6 +66,8 @@ class LogServer:
         twin.base, twin.log = self.base, list(self.log)
         twin.tags, twin.tags_of = dict(self.tags), self.tags_of
         twin.acks, twin.acks_of = dict(self.acks), self.acks_of
+        twin.trusts_young = self.trusts_young
+        twin.pending = {name: set(left) for name, left in self.pending.items()}
         return twin
 
     def lose(self, key: str) -> None:
@@ -137,8 +102,12 @@ class LogServer:
         soft: bool = False,
         payload: Any = None,
         tags: Iterable[Any] = (),
+        pending: Sequence[Any] = (),
     ) -> Answer:
-        """Heartbeat and purge in one; `published` is the message that subscribers get, or None."""
+        """Heartbeat and purge in one.
+
+        `published` is the message that subscribers get, or None; `told` names the lines that all have applied by now.
+        """
         before = self.state
         pruned = now if before is None else before.pruned
         longest = 0 if before is None else before.life
@@ -166,8 +135,12 @@ class LogServer:
         if payload is not None:
             self._append(state, now, payload, fresh, [(soft, tag) for tag in tags])
             self._trim(state, most_lines, most_bytes)
+        left = -1 if payload is None or not pending else self._await(state, now, bound, replica, pending[0])
+        self.told = []
         if replica:
             self.acks[replica] = (seq if ours else -1, now, bound)
+            if ours and payload is None:
+                self._leave(replica, pending)
         over = 0 if payload is None else len(self.tags) - most_tags
         self._forget(state, now, over, life, longest)
         if now >= pruned + 10 * bound:
@@ -176,7 +149,24 @@ class LogServer:
 
         verdict = 2 if not ours or not complete or (more and not missed) else int(bool(missed))
         given = tuple(missed) if verdict == 1 else ()
-        return Answer(verdict, state.term, state.term_nonce, state.seq, state.nonce, now, given, more)
+        return Answer(verdict, state.term, state.term_nonce, state.seq, state.nonce, now, given, more, left)
+
+    def _await(self, state: State, now: int, bound: int, replica: str, name: Any) -> int:
+        if now <= state.opened + bound and not self.trusts_young:
+            return -1
+        live = {other for other, (_, seen, length) in self.acks.items() if other != replica and now <= seen + length}
+        if live:
+            self.pending[name] = self.pending.get(name, set()) | live
+        return len(live)
+
+    def _leave(self, replica: str, names: Iterable[Any]) -> None:
+        for name in names:
+            left = self.pending.get(name, set())
+            if replica in left:
+                left.remove(replica)
+                if not left:
+                    del self.pending[name]
+                    self.told.append(name)
 
     def _broken(self, term: int, term_nonce: str, seq: int, nonce: str) -> bool:
         state = self.state

@@ -1,27 +1,25 @@
 """The shell of a replica in the simulation: what it asks the log, when, and what it does with the answers.
 
-The rules are those of the real one: a heartbeat every third of the bound, at once where the state machine says so, on
-each subscription and after each reset; a purge is written line by line, and applied before it is acknowledged; one that
-fails is fenced, queued and retried; after a reset the log's purged tags are read page by page; what was purged of late
-is purged again in a new term.
+The rules are those of the real one: a heartbeat every third of the bound, or later while messages come, at once where
+the state machine says so, on each subscription and after each reset; a purge is written line by line, and applied
+before it is acknowledged; one that fails is fenced, queued and retried; after a reset the log's purged tags are read
+page by page; what was purged of late is purged again in a new term.
 """
 
 from __future__ import annotations
 
 from functools import partial
 from math import inf
-from typing import Any
 
-from fastapi_cacheinval.bus.entries import decode_page
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
-from fastapi_cacheinval.core.log_types import Current, Missed, Page, Reply, Reset, Term
+from fastapi_cacheinval.core.log_types import Current, Missed, Page, Reply, Reset
 from fastapi_cacheinval.core.pieces import in_pieces
 from fastapi_cacheinval.core.replica import Next
 from fastapi_cacheinval.core.tags import ALL
-from simulation.fencing import Fencing, Purge
+from simulation.fencing import Purge
+from simulation.joining import Joining
 from simulation.node import Unconfirmed, WrittenLine
 from simulation.plan import BOUND
-from simulation.server import PageAnswer
 from simulation.world import World
 
 __all__ = ["Shell"]
@@ -29,7 +27,7 @@ __all__ = ["Shell"]
 Answer = tuple[Reply, WrittenLine | None]
 
 
-class Shell(Fencing):
+class Shell(Joining):
     """One process's side towards the log."""
 
     def __init__(self, world: World, name: str) -> None:
@@ -58,10 +56,15 @@ class Shell(Fencing):
         # Purges that are written, of which not all has been read.
         self._unread: list[Purge] = []
         self._pages = 0
-        # A page that tells of more than has been read.
         self._unlearned: Page | None = None
+        # Lines that are applied here, and whose writers wait to be told.
+        self._owed: list[WrittenLine] = []
+        # Lines of this process for which it waits, and those of which the word has come before the reply.
+        self.expected: dict[str, tuple[WrittenLine, ...]] = {}
+        self.early: set[str] = set()
         # The last line of the replica's term that the truth knows it to have taken in, and the last that came.
         self._noted = 0
+        self._heard_at = -inf
         self._latest = 0
 
     def subscribed(self) -> None:
@@ -74,7 +77,8 @@ class Shell(Fencing):
     def tick(self) -> None:
         """The heartbeat."""
         world = self.world
-        world.push(world.now + BOUND / 3, self, self.tick)
+        flowing = world.now - self._heard_at < BOUND / 3
+        world.push(world.now + (0.45 if flowing else 1 / 3) * BOUND, self, self.tick)
         self.ask()
         self.drain()
 
@@ -84,14 +88,27 @@ class Shell(Fencing):
             self._ask_again = True
             return
         self._asking += 1
-        asked = (self.uid, self.replica.ask(), None)
-        self.request(self.world.cluster.script, asked, self._answered, self._unanswered, late=self._took, writes=True)
+        owed = tuple(self._owed)
+        asked = (self.uid, self.replica.ask(), None, owed)
+        self.request(
+            self.world.cluster.script,
+            asked,
+            self._answered,
+            self._unanswered,
+            (owed,),
+            late=self._late,
+            writes=True,
+        )
 
-    def _answered(self, result: Answer, sent: float) -> None:
+    def _late(self, result: Answer, sent: float, *_: object) -> None:
+        self._took(result, sent)
+
+    def _answered(self, result: Answer, sent: float, owed: tuple[WrittenLine, ...]) -> None:
+        self._owed = [line for line in self._owed if line not in owed]
         self._took(result, sent)
         self._asked()
 
-    def _unanswered(self) -> None:
+    def _unanswered(self, owed: tuple[WrittenLine, ...]) -> None:
         unread, self._unread = self._unread, []
         for purge in unread:
             purge.failed()
@@ -131,9 +148,14 @@ class Shell(Fencing):
             self._learn(self._unlearned)
         self._read()
 
-    def hear(self, line: WrittenLine) -> None:
-        """A message has come: the next line, or a reason to ask."""
+    def hear(self, message: WrittenLine | str) -> None:
+        """A message has come: the next line, a reason to ask, or the word that all others have applied one."""
         world, replica = self.world, self.replica
+        if isinstance(message, str):
+            self.applied_by_all(message)
+            return
+        line = message
+        self._heard_at = world.now
         if line.seq < self._latest:
             world.counts["messages out of order"] += 1
         self._latest = line.seq
@@ -145,57 +167,22 @@ class Shell(Fencing):
         if following is Next.ASK or line.prompt:
             self.ask()
 
+    def applied_by_all(self, nonce: str) -> None:
+        """All others that held a lease have applied a line of this process."""
+
     def _take_in(self, line: WrittenLine) -> None:
         """Tell the truth of a line that the replica says it has applied."""
         world, replica = self.world, self.replica
-        if line.term == replica.term and self._noted < line.seq <= replica.applied:
+        there = line.term == replica.term and line.seq <= replica.applied
+        if line.waiter not in ("", self.uid) and (there or not world.ablation.applied_first):
+            self._owed.append(line)
+        if there and self._noted < line.seq:
             self._noted = line.seq
             if line.heard_by is not None:
                 # Unless it is confirmed, nobody has been promised anything about what others fill.
                 line.heard_by.append(self.memory)
             written = line.written if line.heard_by is None else -inf
             world.truth.applied(self.memory, line.tags, written, world.step, world.now, soft=line.soft)
-
-    # -- what was purged before this replica joined -------------------------------------------------
-
-    def _turn_pages(self) -> None:
-        self._pages += 1
-        self._unlearned = None
-        self._ask_page(self._pages, self.world.plan.page_limit)
-
-    def _ask_page(self, number: int, limit: int) -> None:
-        term, floor = self.replica.term, self.replica.floor
-        page = (term.nonce, floor, limit)
-        self.request(self.world.cluster.page, page, self._turn, self._no_page, (number, term, floor, limit))
-
-    def _no_page(self, number: int, term: Term, up_to: int, limit: int) -> None:
-        """What cannot be read is not learned."""
-
-    def _turn(self, answer: PageAnswer | None, sent: float, number: int, term: Term, up_to: int, limit: int) -> None:
-        if answer is None or number != self._pages:
-            return
-        members: list[Any] = []
-        for (soft, tag), seq in answer.members:
-            members += (b"s" if soft else b"h") + tag.encode(), seq
-        page = decode_page(term, answer.seq, up_to, limit, answer.floor, members)
-        if page is None:
-            self._ask_page(number, 2 * limit)
-        else:
-            self._learn(page)
-
-    def _learn(self, page: Page) -> None:
-        world, replica = self.world, self.replica
-        waited, self._unlearned = self._unlearned is page, None
-        taken = replica.apply_page(page, world.now + self.offset)
-        if world.trace is not None:
-            world.tell(self.name, f"{'learned' if taken else 'refused'} {page}")
-        world.counts["pages learned" if taken else "pages refused"] += 1
-        if taken and page.purged:
-            self._ask_page(self._pages, world.plan.page_limit)
-        elif page.term == replica.term and page.seq > replica.applied and not waited:
-            # To be learned as soon as all that the log had by then has been read.
-            self._unlearned = page
-            self.ask()
 
     # -- purges -----------------------------------------------------------------------------------
 
@@ -206,7 +193,7 @@ class Shell(Fencing):
 
     def _put(self, purge: Purge) -> None:
         last = len(purge.left) == 1
-        asked = (self.uid, self.replica.ask(), (purge.left[0], purge.soft, purge.prompt and last))
+        asked = (self.uid, self.replica.ask(), (purge.left[0], purge.soft, self.uid if purge.prompt and last else ""))
         self.request(self.world.cluster.script, asked, self._written, self._not_written, (purge,), writes=True)
 
     def _written(self, result: Answer, sent: float, purge: Purge) -> None:

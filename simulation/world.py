@@ -16,7 +16,7 @@ from simulation.truth import Truth
 
 __all__ = ["Actor", "Servers", "Told", "World"]
 
-Purge = tuple[tuple[str, ...], bool, bool]
+Purge = tuple[tuple[str, ...], bool, str]
 
 # Woken, a process does what has waited one thing after another, and not in no time.
 _A_STEP = 1e-6
@@ -26,6 +26,7 @@ class Actor(Protocol):
     """A process as time and the servers know it."""
 
     name: str
+    uid: str
     epoch: int
     paused: bool
     deferred: list[tuple[Callable[..., Any], tuple[Any, ...]]]
@@ -47,7 +48,7 @@ class Actor(Protocol):
         """No server can be talked to."""
         ...
 
-    def told(self, line: WrittenLine) -> None:
+    def told(self, message: WrittenLine | str) -> None:
         """A message is on its way."""
         ...
 
@@ -62,7 +63,9 @@ class Servers(Protocol):
         """Where stored responses are."""
         ...
 
-    def script(self, node: Node, who: str, ask: Ask, purge: Purge | None) -> object:
+    def script(
+        self, node: Node, who: str, ask: Ask, purge: Purge | None, applied: tuple[WrittenLine, ...] = ()
+    ) -> object:
         """Heartbeat or purge."""
         ...
 

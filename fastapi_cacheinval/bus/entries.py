@@ -41,6 +41,7 @@ _MOST_MISSED_BYTES = PAGE_BYTES + MOST_LINE_BYTES
 _SLICE_BYTES = 65_536
 # Of what no payload of format 1 holds, but a later one may.
 _MOST_OTHERS = 1_024
+_MOST_WAITER = 64
 # The kind, and a tag with its reserved name in front.
 _MOST_MEMBER = 2 + 2 * MAX_TAG_BYTES
 
@@ -61,12 +62,12 @@ def encode_tags(tags: tuple[str, ...]) -> tuple[bytes, ...]:
 
 
 def encode_payload(
-    tags: tuple[str, ...], *, soft: bool, trace: Trace = (), prompt: bool = False, purges: int = 1
+    tags: tuple[str, ...], *, soft: bool, trace: Trace = (), prompt: bool = False, purges: int = 1, waiter: str = ""
 ) -> bytes:
     """What a publisher says of a line; trace context over 4 KiB is left out."""
     if sum(len(name) + len(value) for name, value in trace) > _MOST_TRACE_BYTES:
         trace = ()
-    fields = [_FORMAT, tags, soft, prompt, trace, purges]
+    fields = [_FORMAT, tags, soft, prompt, trace, purges, waiter]
     packed: bytes = msgpack.packb(fields, use_bin_type=True, unicode_errors="surrogatepass")
     return packed
 
@@ -107,7 +108,7 @@ async def decode_lines(messages: Sequence[bytes]) -> tuple[LogEntry, ...]:
     return tuple(lines)
 
 
-def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trace, bool, int]:
+def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trace, bool, int, str]:
     try:
         fields: Any = msgpack.unpackb(
             payload,
@@ -123,10 +124,18 @@ def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trac
         version, tags, soft, prompt, trace = fields[:5]
         if version == _FORMAT and not isinstance(tags, str) and all(isinstance(tag, str) for tag in tags):
             pairs = tuple((str(name), str(value)) for name, value in trace)
-            return tuple(tags), bool(soft), at, pairs, bool(prompt), int(fields[5]) if len(fields) > 5 else 1
+            # Earlier releases do not say these.
+            purges = int(fields[5]) if len(fields) > 5 else 1
+            waiter = _waiter(fields[6]) if len(fields) > 6 else ""
+            return tuple(tags), bool(soft), at, pairs, bool(prompt), purges, waiter
     except (ValueError, TypeError, KeyError, RecursionError, msgpack.UnpackException):
         pass
-    return (ALL,), False, at, (), False, 1
+    return (ALL,), False, at, (), False, 1, ""
+
+
+def _waiter(said: Any) -> str:
+    """Who waits, as it may stand in the name of a key; nobody for anything else."""
+    return said if isinstance(said, str) and said.isascii() and said.isalnum() and len(said) <= _MOST_WAITER else ""
 
 
 def decode_page(term: Term, seq: int, up_to: int, limit: int, floor: int, members: list[Any]) -> Page | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
 
+from fastapi_cacheinval.bus.call import Call, LogKeys, Said
 from fastapi_cacheinval.bus.entries import (
     LineError,
     decode_line,
@@ -16,11 +16,12 @@ from fastapi_cacheinval.bus.entries import (
     encode_payload,
     encode_tags,
 )
+from fastapi_cacheinval.bus.looks import PAGE_LUA, SIGHT_LUA, WAIT_LUA
 from fastapi_cacheinval.bus.replication import REPLICAS_LUA, SETTLE_LUA
-from fastapi_cacheinval.bus.script import LUA, PAGE_BYTES, PAGE_LUA, SIGHT_LUA, WAIT_LUA, Call, LogKeys
+from fastapi_cacheinval.bus.script import LUA, PAGE_BYTES
 from fastapi_cacheinval.connections.client import Away, Client, Script
 from fastapi_cacheinval.core.confirming import doubt_about
-from fastapi_cacheinval.core.log_types import Ask, Current, LogEntry, Missed, Page, Reply, Reset, Term
+from fastapi_cacheinval.core.log_types import AppliedByAll, Ask, Current, LogEntry, Missed, Page, Reply, Reset, Term
 from fastapi_cacheinval.core.tag_limits import MOST_TAGS
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.log import Answer, Proposal, Standing
@@ -67,18 +68,30 @@ class RedisLog:
         # The last term that they have confirmed.
         self._settled: Term | None = None
 
-    async def run(self, ask: Ask, replica: str, purge: Proposal | None = None, *, lines: bool = True) -> Answer:
+    async def run(
+        self,
+        ask: Ask,
+        replica: str,
+        purge: Proposal | None = None,
+        *,
+        lines: bool = True,
+        waiter: str = "",
+        applied: Sequence[LogEntry] = (),
+    ) -> Answer:
+        # Made anew for every try: a purge that is repeated is another line.
+        fresh = secrets.token_hex(8)
         payload = b""
+        pending = tuple(self._keys.pending(line.waiter, line.nonce) for line in applied)
         if purge is not None:
-            payload = encode_payload(**purge._asdict())
+            payload = encode_payload(**purge._asdict(), waiter=waiter)
+            pending = (self._keys.pending(waiter, fresh),) if waiter else ()
         call = Call(
             replica=replica,
             term=ask.term.number,
             term_nonce=ask.term.nonce,
             seq=ask.seq,
             nonce=ask.nonce,
-            # Made anew for every try: a purge that is repeated is another line.
-            fresh=secrets.token_hex(8),
+            fresh=fresh,
             bound=self._bound,
             channel=self._keys.channel,
             page_bytes=PAGE_BYTES if lines else 0,
@@ -86,24 +99,29 @@ class RedisLog:
             soft=purge is not None and purge.soft,
             payload=payload,
             tags=() if purge is None else encode_tags(purge.tags),
+            pending=pending,
         )
         # Who neither takes a lease nor purges has no use for it.
         confirm = self._confirm if replica or payload else 0
         try:
             reply = await self._client.script(_RUN, self._keys[:4], call.arguments(), confirm_replicas=confirm)
-            answer = await _answer(reply, purge, lines=lines)
-            if confirm:
-                await self._settle(answer.reply.term)
+            answer = await _answer(Said.read(reply), purge, waiter, lines=lines)
+            if confirm and await self._settled_now(answer.reply.term):
+                # It was told while leases that the servers had confirmed for an earlier primary were not known.
+                answer = answer._replace(pending=-1)
         except Away as away:
             raise LogUnavailable(away.reason) from away
-        except (ValueError, TypeError, IndexError, OverflowError) as error:
+        except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise LogUnavailable(f"it answers as no log does ({error})") from error
         return answer
 
-    async def _settle(self, term: Term) -> None:
-        if term != self._settled:
-            await self._client.script(_SETTLE, self._keys[:1], (term.nonce,))
-            self._settled = term
+    async def _settled_now(self, term: Term) -> bool:
+        """Have a term begin, for those who wait, with its first confirmed answer here; whether this was that."""
+        if term == self._settled:
+            return False
+        await self._client.script(_SETTLE, self._keys[:1], (term.nonce,))
+        self._settled = term
+        return True
 
     async def _look(self) -> None:
         """Say once what is lost where the server does not tell which it is, or has too few replicas."""
@@ -126,15 +144,20 @@ class RedisLog:
         if doubt is not None:
             logger.warning("%s", doubt)
 
-    async def messages(self) -> AsyncIterator[LogEntry | None]:
+    async def messages(self, replica: str, *, lines: bool = True) -> AsyncIterator[LogEntry | AppliedByAll | None]:
+        channels = self._keys.told(replica), *((self._keys.channel,) if lines else ())
         try:
-            async for message in self._client.messages(self._keys.channel, quiet=self._bound):
+            async for message in self._client.messages(*channels, quiet=self._bound):
                 if message is None:
                     yield None
                     await self._look()
                     continue
+                channel, data = message
+                if channel == channels[0]:
+                    yield AppliedByAll(data.decode("ascii", "replace"))
+                    continue
                 try:
-                    yield decode_line(message[1])
+                    yield decode_line(data)
                 except LineError:
                     # Of a later release, or larger than any writer makes: the log itself says what it comes to.
                     yield None
@@ -178,22 +201,19 @@ class RedisLog:
         await self._client.close()
 
 
-async def _answer(reply: Any, purge: Proposal | None, *, lines: bool) -> Answer:
-    verdict, number, term_nonce, seq, nonce, at, messages, more = reply
-    term = Term(int(number), term_nonce.decode())
-    end = int(seq), nonce.decode()
+async def _answer(reply: Said, purge: Proposal | None, waiter: str, *, lines: bool) -> Answer:
+    term, at = Term(reply.term, reply.term_nonce), reply.at / 1_000_000
+    end = reply.seq, reply.nonce
     line = None
     if purge is not None:
-        line = LogEntry(
-            term, *end, purge.tags, purge.soft, int(at) / 1_000_000, purge.trace, purge.prompt, purge.purges
-        )
+        line = LogEntry(term, *end, purge.tags, purge.soft, at, purge.trace, purge.prompt, purge.purges, waiter)
     # Until the end has been read, the line is not the next one.
-    own = () if line is None or more else (line,)
+    own = () if line is None or reply.more else (line,)
     said: Reply = Reset(term, *end)
-    if verdict == 0 and lines:
+    if reply.verdict == 0 and lines:
         said = Missed(term, own) if own else Current(term)
-    elif verdict == 1:
+    elif reply.verdict == 1:
         # What a later release has written, and cannot be read here, is gone behind: what is kept is given up for it.
         with contextlib.suppress(LineError):
-            said = Missed(term, (*await decode_lines(messages), *own), more=bool(more))
-    return Answer(said, line, int(at) / 1_000_000)
+            said = Missed(term, (*await decode_lines(reply.missed), *own), more=reply.more)
+    return Answer(said, line, at, reply.pending if reply.pending >= 0 else None)

@@ -1,6 +1,6 @@
-"""The one script of the purge log, heartbeat and purge in one, as a typed function.
+"""The one script of the purge log, heartbeat and purge in one; `bus.call` says what goes in and comes out.
 
-Its keys share one hash tag, none has a TTL, and each says to which term it belongs, so that the loss of any is noticed:
+Its keys share one hash tag:
 
 | key | type | what |
 |---|---|---|
@@ -8,6 +8,12 @@ Its keys share one hash tag, none has a TTL, and each says to which term it belo
 | `log` | stream | the last lines, ids `<seq>-0`; `n` is the line's nonce, `m` the message that is published too |
 | `tags` | sorted set | `h` or `s` and a tag, by its last hard or soft line; `!` and the term's nonce at infinity |
 | `acks` | hash | replica id -> `<applied> <microseconds when it asked> <its bound in them>`; `!` -> the term's nonce |
+| `applied:<waiter>:<nonce>` | set | the replicas that have not said yet that they have applied a line |
+
+The last is there while its writer waits, for four bounds at most. It is named by an argument: while a slot of a cluster
+moves, a key that is not there would have the whole call refused, and so only what is about it fails. Nothing is proved
+by its absence: the writer is told on the channel `applied:<waiter>` by the call that takes the last member away, or it
+looks at the `acks`. The others have no TTL, and each says to which term it belongs, so that the loss of any is noticed.
 
 The state's fields: `term`, `tnonce`, the term and the nonce that opened it; `seq`, `nonce`, the last line; `run`, the
 server's replication id; `floor`, what was purged by this line and earlier ones is forgotten; `mark`, `marked`, `life`,
@@ -25,46 +31,67 @@ server's replication id is another, or the caller has read what this server does
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
-__all__ = ["LUA", "PAGE_BYTES", "PAGE_LUA", "SIGHT_LUA", "WAIT_LUA", "Call", "LogKeys", "log_keys"]
+__all__ = ["LUA", "PAGE_BYTES"]
 
 PAGE_BYTES = 131_072
 """Of missed lines in one reply: they are read and applied in a few milliseconds."""
 
 LUA = """
 local state, log, tags, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local id, a_term, a_tnonce, a_seq, a_nonce = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), ARGV[5]
-local fresh, bound, channel = ARGV[6], tonumber(ARGV[7]), ARGV[8]
-local most_lines, most_bytes, page_bytes = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
-local most_tags, life = tonumber(ARGV[12]), tonumber(ARGV[13])
-local soft, payload, lengths, names = ARGV[14], ARGV[15], ARGV[16], ARGV[17]
+local id, a_term, a_tnonce, a_seq, a_nonce, fresh, bound, life =
+  string.match(ARGV[1], '^(%S*) (%d+) (%S*) (%d+) (%S*) (%S*) (%d+) (%d+)$')
+bound, life = tonumber(bound), tonumber(life)
+local payload = ARGV[3] or ''
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local at = string.format('%.0f', now)
 
--- Who may not ask for it does without the comparison.
-local run = ''
-local info = redis.pcall('INFO', 'replication')
-if type(info) == 'string' then run = string.match(info, 'master_replid:(%w+)') or '' end
+local s = redis.call('HMGET', state, 'term', 'tnonce', 'seq', 'nonce', 'run', 'marked', 'life', 'pruned')
+local tnonce, nonce, kept_run, marked = s[2] or '', s[4] or '', s[5] or '', tonumber(s[6] or 0)
+local longest, pruned = tonumber(s[7] or 0), tonumber(s[8] or at)
 
-local s = redis.call('HMGET', state,
-  'term', 'tnonce', 'seq', 'nonce', 'run', 'floor', 'mark', 'marked', 'life', 'pruned', 'eighths', 'filled')
-local term, tnonce, seq, nonce = tonumber(s[1] or 0), s[2] or '', tonumber(s[3] or 0), s[4] or ''
-local kept_run, floor, mark, marked = s[5] or '', tonumber(s[6] or 0), tonumber(s[7] or 0), tonumber(s[8] or 0)
-local longest, pruned, ours = tonumber(s[9] or 0), tonumber(s[10] or at), a_term == term and a_tnonce == tnonce
+-- Who may not ask for it does without the comparison.
+local run, info = '', redis.pcall('INFO', 'replication')
+if type(info) == 'string' then
+  if kept_run ~= '' and string.find(info, 'master_replid:' .. kept_run, 1, true) then
+    run = kept_run
+  else
+    run = string.match(info, 'master_replid:(%w+)') or ''
+  end
+end
 local whole = s[1] and s[2] and s[3] and s[4] and (run == '' or kept_run == '' or run == kept_run)
   and redis.call('ZSCORE', tags, '!' .. tnonce) and redis.call('HGET', acks, '!') == tnonce
 
--- The most of all calls: a heartbeat of who has read everything, and nothing else is due.
-if payload == '' and whole and ours and a_seq == seq and a_nonce == nonce and life <= longest
-  and now < marked + longest * 1000000 and now < pruned + 10 * bound and (run == '' or kept_run ~= '') then
-  if id ~= '' then redis.call('HSET', acks, id, string.format('%.0f %.0f %.0f', a_seq, now, bound)) end
-  return {0, s[1], tnonce, s[3], nonce, at, {}, 0}
+-- What the caller has applied and somebody waits for: the last of all tells.
+local function tell_applied()
+  for i = 4, #ARGV do
+    if redis.pcall('SREM', ARGV[i], id) == 1 and redis.pcall('EXISTS', ARGV[i]) == 0 then
+      local told, line = string.match(ARGV[i], '^(.*):(.*)$')
+      redis.pcall('PUBLISH', told, line)
+    end
+  end
 end
 
+-- The most of all calls: a heartbeat of who has read everything, and nothing else is due.
+if payload == '' and whole and a_term == s[1] and a_tnonce == tnonce and a_seq == s[3] and a_nonce == nonce
+  and life <= longest and now < marked + longest * 1000000 and now < pruned + 10 * bound
+  and (run == '' or kept_run ~= '') then
+  if id ~= '' then redis.call('HSET', acks, id, string.format('%s %s %.0f', a_seq, at, bound)) end
+  tell_applied()
+  return table.concat({'0', a_term, tnonce, a_seq, nonce, at, '0 -1'}, ' ')
+end
+
+a_term, a_seq = tonumber(a_term), tonumber(a_seq)
+local term, seq = tonumber(s[1] or 0), tonumber(s[3] or 0)
+local ours = a_term == term and a_tnonce == tnonce
+local most_lines, most_bytes, page_bytes, most_tags = string.match(ARGV[2], '^(%d+) (%d+) (%d+) (%d+)$')
+most_lines, most_bytes, page_bytes, most_tags =
+  tonumber(most_lines), tonumber(most_bytes), tonumber(page_bytes), tonumber(most_tags)
+local channel, waited = ARGV[4], ARGV[6]
+local rest = redis.call('HMGET', state, 'floor', 'mark', 'eighths', 'filled')
+local floor, mark = tonumber(rest[1] or 0), tonumber(rest[2] or 0)
+local eighths, filled = rest[3] or '', tonumber(rest[4] or 0)
 local met = nil
 local function id_of(number) return string.format('%.0f-0', number) end
 
@@ -95,7 +122,7 @@ end
 if broken() then
   local since = opened()
   term, tnonce, seq, nonce, floor, mark, marked = math.max(term, a_term) + 1, fresh, 0, fresh, 0, 0, now
-  ours, s[11], s[12] = false, '', '0'
+  ours, eighths, filled = false, '', 0
   redis.call('UNLINK', log, tags, acks)
   redis.call('DEL', state)
   redis.call('HSET', state, 'term', string.format('%.0f', term), 'tnonce', tnonce, 'seq', '0', 'nonce', nonce,
@@ -126,31 +153,43 @@ if payload ~= '' then
   seq, nonce = seq + 1, fresh
   local number = string.format('%.0f', seq)
   local message = table.concat({'1', string.format('%.0f', term), tnonce, number, nonce, at}, ' ') .. '\\n' .. payload
-  local eighths, filled, keep, least = s[11] or '', tonumber(s[12] or 0) + #message, 'MAXLEN', most_lines
+  local keep, least = 'MAXLEN', most_lines
+  filled = filled + #message
   if filled * 8 >= most_bytes then
     eighths, filled = eighths .. ' ' .. number, 0
-    local oldest, rest = string.match(eighths, '^ (%d+)(' .. string.rep(' %d+', 7) .. ')$')
-    if oldest then eighths, keep, least = rest, 'MINID', id_of(oldest + 1) end
+    local oldest, others = string.match(eighths, '^ (%d+)(' .. string.rep(' %d+', 7) .. ')$')
+    if oldest then eighths, keep, least = others, 'MINID', id_of(oldest + 1) end
   end
   redis.call('XADD', log, keep, least, number .. '-0', 'n', nonce, 'm', message)
-  local members, kind, from = {}, soft == '1' and 's' or 'h', 1
-  for length in string.gmatch(lengths, '%d+') do
-    members[#members + 1], members[#members + 2] = number, kind .. string.sub(names, from, from + length - 1)
-    from = from + length
-    if #members >= 1000 then
-      redis.call('ZADD', tags, unpack(members))
-      members = {}
-    end
-  end
-  if #members > 0 then redis.call('ZADD', tags, unpack(members)) end
+  -- A number and a member in turn; the number is known here alone.
+  local members = cmsgpack.unpack(ARGV[5])
+  for i = 1, #members, 2 do members[i] = number end
+  for i = 1, #members, 1000 do redis.call('ZADD', tags, unpack(members, i, math.min(i + 999, #members))) end
   redis.call('HSET', state, 'seq', number, 'nonce', nonce, 'eighths', eighths, 'filled', string.format('%.0f', filled))
   -- Who may not publish has written it all the same: it is read with the next heartbeat.
   redis.pcall('PUBLISH', channel, message)
 end
 
+-- Whoever else holds a lease now is to say that it has applied the line. In a young term not all of them are known.
+local pending = -1
+if payload ~= '' and waited and now > tonumber(redis.call('HGET', state, 'opened') or 0) + bound then
+  local all, live = redis.call('HGETALL', acks), {}
+  for i = 1, #all, 2 do
+    local seen, length = string.match(all[i + 1], '^%-?%d+ (%d+) (%d+)$')
+    if seen and now <= seen + length and all[i] ~= id then live[#live + 1] = all[i] end
+  end
+  pending = #live
+  for i = 1, #live, 1000 do
+    local added = redis.pcall('SADD', waited, unpack(live, i, math.min(i + 999, #live)))
+    if type(added) ~= 'number' then pending = -1 end
+  end
+  if #live > 0 then redis.pcall('PEXPIRE', waited, string.format('%.0f', bound / 250)) end
+end
+
 if id ~= '' then
   local read = ours and a_seq or -1
   redis.call('HSET', acks, id, string.format('%.0f %.0f %.0f', read, now, bound))
+  if ours and payload == '' then tell_applied() end
 end
 
 -- Housekeeping: what was purged longer ago than anything stored lives, or is more than is kept, is forgotten.
@@ -183,109 +222,7 @@ end
 local verdict = 0
 if not ours or not complete or (more == 1 and #missed == 0) then verdict = 2 elseif #missed > 0 then verdict = 1 end
 if verdict ~= 1 then missed = {} end
-return {verdict, string.format('%.0f', term), tnonce, string.format('%.0f', seq), nonce, at, missed, more}
+local head = string.format('%d %.0f %s %.0f %s %s %d %d', verdict, term, tnonce, seq, nonce, at, more, pending)
+if #missed > 0 then return {head, missed} end
+return head
 """
-
-SIGHT_LUA = """
-local info = redis.pcall('INFO', 'replication')
-return type(info) == 'string' and string.match(info, 'master_replid:%w+') and 1 or 0
-"""
-
-PAGE_LUA = """
-local tags, state, tnonce, up_to, limit = KEYS[1], KEYS[2], ARGV[1], ARGV[2], tonumber(ARGV[3])
-if not redis.call('ZSCORE', tags, '!' .. tnonce) then return false end
-local s = redis.call('HMGET', state, 'floor', 'seq')
-if not s[1] or not s[2] then return false end
-return {s[1], s[2], redis.call('ZREVRANGEBYSCORE', tags, up_to, '(' .. s[1], 'WITHSCORES', 'LIMIT', 0, limit)}
-"""
-
-WAIT_LUA = """
-local state, acks, term, tnonce, seq, bound = KEYS[1], KEYS[2], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local s = redis.call('HMGET', state, 'term', 'tnonce', 'opened', 'run')
--- Acknowledgements may be missing: who gave them may hold a lease all the same.
-if not s[1] or not s[2] or redis.call('HGET', acks, '!') ~= s[2] then return {1, 0, 0} end
-local info = redis.pcall('INFO', 'replication')
-local run = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
-if run ~= '' and s[4] and s[4] ~= '' and run ~= s[4] then return {1, 0, 0} end
--- A later term has made everything unusable that any replica had read: then only leases of the earlier one can matter.
-local same = s[1] == term and s[2] == tnonce
-local opened = tonumber(s[3] or 0)
-local behind, there, young = 0, 0, 0
-if now <= opened + bound then behind, young = 1, 1 end
-local all = redis.call('HGETALL', acks)
-for i = 1, #all, 2 do
-  local read, seen, length = string.match(all[i + 1], '^(%-?%d+) (%d+) (%d+)$')
-  if read and now <= seen + length then
-    if same and tonumber(read) < seq then behind = behind + 1 else there = there + 1 end
-  end
-end
-return {behind, there, young}
-"""
-
-
-class LogKeys(NamedTuple):
-    """The keys of one log, which share a hash tag, and its channel."""
-
-    state: bytes
-    log: bytes
-    tags: bytes
-    acks: bytes
-    channel: bytes
-
-
-def log_keys(prefix: str) -> LogKeys:
-    """The keys under a prefix that holds no brace."""
-    return LogKeys(*(f"{{{prefix}}}:{name}".encode() for name in ("state", "log", "tags", "acks", "purges")))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """The arguments of one call of the script.
-
-    `replica` is the caller's id, empty for one that only publishes and takes no lease; `term` to `nonce` are what it
-    has read; `fresh` is a nonce that nobody has used, for the line or the term that the call makes; `bound` seconds of
-    a lease; `life` seconds that something stored may live. The log keeps `most_lines` and `most_bytes`, and a reply has
-    `page_bytes` of what was missed. A line has a `payload` and its `tags`, a heartbeat neither.
-    """
-
-    replica: str
-    term: int
-    term_nonce: str
-    seq: int
-    nonce: str
-    fresh: str
-    bound: float
-    channel: bytes
-    most_lines: int = 10_000
-    most_bytes: int = 8_388_608
-    page_bytes: int = PAGE_BYTES
-    most_tags: int = 1_000_000
-    life: float = 60.0
-    soft: bool = False
-    payload: bytes = b""
-    tags: tuple[bytes, ...] = ()
-
-    def arguments(self) -> list[bytes | str | int]:
-        """`ARGV`, in its order."""
-        return [
-            self.replica,
-            self.term,
-            self.term_nonce,
-            self.seq,
-            self.nonce,
-            self.fresh,
-            int(self.bound * 1_000_000),
-            self.channel,
-            self.most_lines,
-            self.most_bytes,
-            self.page_bytes,
-            self.most_tags,
-            int(self.life),
-            int(self.soft),
-            self.payload,
-            # Two arguments in place of thousands, which take a client long to write.
-            " ".join(map(str, map(len, self.tags))),
-            b"".join(self.tags),
-        ]

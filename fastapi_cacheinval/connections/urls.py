@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -15,6 +16,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from fastapi_cacheinval.connections.client import Client
 from fastapi_cacheinval.connections.copies import copy_of, sentinels_of
 from fastapi_cacheinval.connections.lane import MOST_CONNECTIONS
+from fastapi_cacheinval.connections.replies import bounded
 from fastapi_cacheinval.connections.topology import Clustered, Single
 from fastapi_cacheinval.errors import ConfigurationError
 
@@ -54,23 +56,32 @@ def _of_sentinels(timeout: float) -> dict[str, Any]:
     return _plain(timeout / 2)
 
 
-def _single_client(client: Any, timeout: float, rest: float, watchers: list[Any] | None = None) -> Client:
+def _single_client(
+    client: Any, timeout: float, most_bytes: int, rest: float, watchers: list[Any] | None = None
+) -> Client:
     pool = client.connection_pool
+    pool.connection_class = bounded(pool.connection_class, most_bytes)
     most = min(MOST_CONNECTIONS, pool.max_connections)
     # The lane keeps the number; the pool has to have one more for a subscription.
     pool.max_connections = most + _SPARE
     return Client(client, Single(client, watchers), timeout, most=most, rest=rest)
 
 
-def _cluster_client(cluster: Any, timeout: float, rest: float) -> Client:
+def _cluster_client(cluster: Any, timeout: float, most_bytes: int, rest: float) -> Client:
     kwargs = cluster.nodes_manager.connection_kwargs
+    kwargs["connection_class"] = bounded(kwargs.get("connection_class", Connection), most_bytes)
+    for node in cluster.nodes_manager.startup_nodes.values():
+        node.connection_class = bounded(node.connection_class, most_bytes)
     most = min(MOST_CONNECTIONS, kwargs.get("max_connections", MOST_CONNECTIONS))
     kwargs["max_connections"] = most + _SPARE
-    return Client(cluster, Clustered(cluster, _one_node), timeout, most=most, rest=rest)
+    return Client(cluster, Clustered(cluster, partial(_one_node, most_bytes)), timeout, most=most, rest=rest)
 
 
-def by_url(url: str, timeout: float) -> Connect:
-    """Raises `ConfigurationError` for a URL that names no Redis; it is not sent anything yet."""
+def by_url(url: str, timeout: float, most_bytes: int) -> Connect:
+    """Raises `ConfigurationError` for a URL that names no Redis; it is not sent anything yet.
+
+    No string of a reply is read that has more than `most_bytes`.
+    """
     if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"HTTPCache.from_url takes a URL as a str, not {type(url).__name__}: {_FORMS}.")
     scheme, separator, rest = url.partition("://")
@@ -85,10 +96,10 @@ def by_url(url: str, timeout: float) -> Connect:
         raise ConfigurationError(f"{scheme}:// names no server; HTTPCache.from_url takes {_FORMS}.")
     try:
         if kind == "cluster":
-            return _checked(_cluster(plain, rest, timeout))
+            return _checked(_cluster(plain, rest, timeout, most_bytes))
         if kind == "sentinel":
-            return _checked(_sentinel(plain, rest, timeout))
-        return _checked(_single(plain, rest, timeout))
+            return _checked(_sentinel(plain, rest, timeout, most_bytes))
+        return _checked(_single(plain, rest, timeout, most_bytes))
     except (ValueError, TypeError, AttributeError, RedisError, RedisClusterException) as error:
         raise ConfigurationError(f"HTTPCache.from_url cannot read the URL: {str(error).rstrip('.')}.") from error
 
@@ -116,7 +127,7 @@ def _from_url(url: str, **options: Any) -> Any:
     return make(url, **options)
 
 
-def _single(scheme: str, place: str, timeout: float) -> Connect:
+def _single(scheme: str, place: str, timeout: float, most_bytes: int) -> Connect:
     url = f"{scheme}://{place}"
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
@@ -127,7 +138,7 @@ def _single(scheme: str, place: str, timeout: float) -> Connect:
         raise ConfigurationError("A Unix socket is named by its whole path: unix:///path/to/socket.")
 
     def connect(*, rest: float = 0.0) -> Client:
-        return _single_client(_from_url(url, **_plain()), timeout, rest)
+        return _single_client(_from_url(url, **_plain()), timeout, most_bytes, rest)
 
     return connect
 
@@ -155,7 +166,7 @@ def _hosts(netloc: str, port: int) -> tuple[str, list[tuple[str, int]]]:
     return user, found
 
 
-def _cluster(scheme: str, place: str, timeout: float) -> Connect:
+def _cluster(scheme: str, place: str, timeout: float, most_bytes: int) -> Connect:
     parts = urlsplit(f"{scheme}://{place}")
     user, hosts = _hosts(parts.netloc, 6379)
     at = f"{user}@" if user else ""
@@ -168,7 +179,7 @@ def _cluster(scheme: str, place: str, timeout: float) -> Connect:
         nodes = [ClusterNode(host, port) for host, port in hosts[1:]]
         options = {name: value for name, value in _plain().items() if name != "retry"}
         client = RedisCluster.from_url(first(*hosts[0]), startup_nodes=nodes or None, **options)
-        return _cluster_client(client, timeout, rest)
+        return _cluster_client(client, timeout, most_bytes, rest)
 
     return connect
 
@@ -176,15 +187,18 @@ def _cluster(scheme: str, place: str, timeout: float) -> Connect:
 _OF_NODES = ("username", "password", "protocol", "credential_provider", "ssl", "client_name")
 
 
-def _one_node(node: Any) -> Any:
+def _one_node(most_bytes: int, node: Any) -> Any:
     kwargs = dict(node.connection_kwargs)
     options = {name: value for name, value in kwargs.items() if name in _OF_NODES or name.startswith("ssl_")}
     if "SSL" in getattr(node.connection_class, "__name__", ""):
         options["ssl"] = True
-    return Redis(host=node.host, port=int(node.port), **{**options, **_plain()})
+    client = Redis(host=node.host, port=int(node.port), **{**options, **_plain()})
+    pool: Any = client.connection_pool
+    pool.connection_class = bounded(pool.connection_class, most_bytes)
+    return client
 
 
-def _sentinel(scheme: str, place: str, timeout: float) -> Connect:
+def _sentinel(scheme: str, place: str, timeout: float, most_bytes: int) -> Connect:
     parts = urlsplit(f"{scheme}://{place}")
     user, hosts = _hosts(parts.netloc, 26379)
     service, _, number = parts.path.strip("/").partition("/")
@@ -210,7 +224,7 @@ def _sentinel(scheme: str, place: str, timeout: float) -> Connect:
             sentinel_options["ssl"] = True
         sentinel: Any = Sentinel(hosts, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
         client = sentinel.master_for(service, **{**options, **_plain()})
-        return _single_client(client, timeout, rest, sentinel.sentinels)
+        return _single_client(client, timeout, most_bytes, rest, sentinel.sentinels)
 
     return connect
 
@@ -221,9 +235,10 @@ def _options_of(url: str) -> dict[str, Any]:
     return {name: value for name, value in pool.connection_kwargs.items() if name not in leave_out}
 
 
-def by_client(client: Any, timeout: float) -> Connect:
+def by_client(client: Any, timeout: float, most_bytes: int) -> Connect:
     """A user's own `redis.asyncio` client: each event loop gets a copy of it, and it is never used or closed itself.
 
+    No string of a reply is read that has more than `most_bytes`.
     Raises `ConfigurationError` for anything else.
     """
     if not isinstance(client, Redis | RedisCluster):
@@ -240,8 +255,8 @@ def by_client(client: Any, timeout: float) -> Connect:
     def connect(*, rest: float = 0.0) -> Client:
         made = copy_of(client, _plain(), _of_sentinels(timeout))
         if isinstance(made, RedisCluster):
-            return _cluster_client(made, timeout, rest)
-        return _single_client(made, timeout, rest, sentinels_of(made))
+            return _cluster_client(made, timeout, most_bytes, rest)
+        return _single_client(made, timeout, most_bytes, rest, sentinels_of(made))
 
     try:
         connect()

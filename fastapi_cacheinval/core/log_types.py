@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["Ask", "Current", "LogEntry", "Missed", "Next", "Page", "Reply", "Reset", "Term"]
+__all__ = ["AppliedByAll", "Ask", "Current", "LogEntry", "Missed", "Next", "Page", "Reply", "Reset", "Term"]
 
 
 class Term(NamedTuple):
@@ -20,7 +20,8 @@ class LogEntry(NamedTuple):
     """One line of the log: a purge, or a piece of one that has more tags than a line may have.
 
     `at` is the log's own time in seconds; `trace` is trace context to pass on; `prompt` says that somebody waits for
-    every replica to have applied it. `purges` is how many purges end with this line: 0 for a piece that others follow.
+    every replica to have applied it, and `waiter` who is to be told. `purges` is how many purges end with this line:
+    0 for a piece that others follow.
     """
 
     term: Term
@@ -32,6 +33,13 @@ class LogEntry(NamedTuple):
     trace: tuple[tuple[str, str], ...] = ()
     prompt: bool = False
     purges: int = 1
+    waiter: str = ""
+
+
+class AppliedByAll(NamedTuple):
+    """Every replica but its writer has applied the line with this nonce, if it held a lease when that was written."""
+
+    nonce: str
 
 
 class Page(NamedTuple):

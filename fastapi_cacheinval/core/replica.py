@@ -6,7 +6,7 @@ line its fill had read. The rules, which everything below obeys:
 - a line is applied only when it is the next one; a gap, a later term or a doubt asks the log;
 - the lease is renewed only by a reply that was applied whole and up to the end of the log, from the moment its request
   was sent;
-- only what was asked for after the last answer had come leads to another term;
+- only what was asked for after the last answer had come leads to another term, or makes everything forgotten;
 - a response is handed over only under a live lease, of the same generation, and with no hard purge
   and no fence of its tags after its stamp; a soft purge after it makes it stale;
 - a number seen with another nonce, or a later term, makes everything from before unusable;
@@ -131,8 +131,8 @@ class Replica:
             # What was asked before a later reply came makes nothing forgotten that was learned since.
             if reply.term == self.term and reply.seq < self.applied:
                 return Next.NOTHING
-            if reply != Reset(self.term, self.applied, self.nonce):
-                self._reset(reply)
+            if reply != Reset(self.term, self.applied, self.nonce) and not self._reset(reply, sent):
+                return Next.ASK
         elif reply.term != self.term:
             self._distrust()
             return Next.ASK
@@ -165,13 +165,19 @@ class Replica:
             self._recent.popitem(last=False)
         self._changed()
 
-    def _reset(self, reply: Reset) -> None:
+    def _reset(self, reply: Reset, sent: float) -> bool:
+        """Forget everything, unless the reply is about what has been forgotten since it was asked for."""
+        if reply.term == self.term and sent < self._told:
+            # From where this replica is now the log may be readable.
+            self.heard_to = max(self.heard_to, reply.seq)
+            return False
         self._forget_responses()
         self.term, self.applied, self.nonce = reply.term, reply.seq, reply.nonce
         self.floor = self.heard_to = reply.seq
         self.cells.clear()
         self._recent.clear()
         self._changed()
+        return True
 
     def apply_page(self, page: Page, now: float) -> bool:
         """Take what the log remembers from before this replica joined; whether the next older page is of use.

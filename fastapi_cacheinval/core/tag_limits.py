@@ -90,7 +90,7 @@ class BoundedTags:
         """Add those that are few enough and in normal form already; False where that is not known of all."""
         if len(texts) > self._most_tags or set(map(type, texts)) - {str}:
             return False
-        size = sum(map(len, texts))
+        size = len("".join(texts))
         if size > self._left or not are_normal(texts):
             return False
         self._left -= size

@@ -45,11 +45,18 @@ async def within(clock: Clock, future: asyncio.Future[Any], seconds: float) -> b
     if future.done():
         return True
     rung: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    alarm = clock.call_later(seconds, rung.cancel)
+
+    def ring(_: object = None) -> None:
+        if not rung.done():
+            rung.set_result(None)
+
+    alarm = clock.call_later(seconds, ring)
+    future.add_done_callback(ring)
     try:
-        await asyncio.wait((future, rung), return_when=asyncio.FIRST_COMPLETED)
+        await rung
     finally:
         alarm.cancel()
+        future.remove_done_callback(ring)
     return future.done()
 
 

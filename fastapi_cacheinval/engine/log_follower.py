@@ -1,7 +1,8 @@
 """Keeping a replica up to a shared log, on one event loop.
 
-The rules: subscribe, then ask the log, then serve; ask a third of the bound after the last question, at once where a
-message does not follow on what was read, and once more after everything had to be given up.
+The rules: subscribe, then ask the log, then serve; ask a third of the bound after the last question, or a little later
+while messages come; ask at once where one does not follow on what was read, and once more after everything had to be
+given up. A message renews no lease: it does not say when it was sent.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
-from fastapi_cacheinval.core.log_types import LogEntry, Missed, Next, Reply
+from fastapi_cacheinval.core.log_types import AppliedByAll, LogEntry, Missed
 from fastapi_cacheinval.core.pauses import DoublingPause
-from fastapi_cacheinval.core.pieces import in_slices
 from fastapi_cacheinval.engine.clocks import ended, within
 from fastapi_cacheinval.engine.log_groups import LogGroups
-from fastapi_cacheinval.engine.log_observer import Applies, cause_of
+from fastapi_cacheinval.engine.log_observer import Applies
 from fastapi_cacheinval.engine.log_pages import Pages
 from fastapi_cacheinval.engine.log_queue import LogQueue
+from fastapi_cacheinval.engine.log_reader import LogReader
 from fastapi_cacheinval.engine.log_touch import FIRST_PAUSE, LONGEST_PAUSE, Touch
+from fastapi_cacheinval.engine.log_waits import Waits
 from fastapi_cacheinval.engine.log_writer import LogWriter, Shared
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
@@ -49,12 +51,23 @@ class Follower:
         self._next: asyncio.Future[bool] | None = None
         self._applies = Applies(shared.observer, shared.server_clock)
         self._pages = Pages(log, shared, clock, self.synced, context)
+        self.waits = Waits(log, self._told, context)
+        self._reader = LogReader(
+            shared,
+            self._applies,
+            self._touch,
+            clock,
+            serving=lambda: self._serving,
+            want=self.want,
+            begun_anew=self._begun_anew,
+            owe=self.waits.owe,
+        )
         self._writer = LogWriter(
             shared,
             self._applies,
             clock,
             ask=self._asked,
-            take=self._take,
+            take=self._reader.take,
             settle=self._settled,
             serving=lambda: self._serving,
         )
@@ -103,6 +116,7 @@ class Follower:
         # Without its connection they would be lost.
         await self.flush(patience)
         await self._groups.close()
+        await self.waits.close()
         if self.forget():
             with contextlib.suppress(LogUnavailable):
                 await self.log.leave(self._shared.identity)
@@ -183,9 +197,24 @@ class Follower:
             rest = self._bound / 3
             # A purge of our own is a heartbeat too: what it has renewed need not be renewed yet.
             while rest > 0 and not await within(self._clock, self._wake, rest) and not self._shared.backlog:
-                rest = self._replica.lease_until - self._clock.now() - 2 / 3 * self._bound
+                rest = self._replica.lease_until - self._clock.now() - self._bound + self._touch.rest()
         else:
             await self._wake
+
+    def _begun_anew(self) -> None:
+        if self._tasks:
+            self._pages.begin()
+
+    async def _told(self) -> bool:
+        """One heartbeat for what others wait for; whether the log has answered."""
+        try:
+            answer, sent = await self._asked(None)
+        except LogUnavailable:
+            self.want()
+            return False
+        if not await self._reader.take(answer.reply, sent, None):
+            self.want()
+        return True
 
     async def _asked(self, purge: Proposal | None) -> tuple[Answer, float]:
         """What the log says, and when it was asked; raises `LogUnavailable`, and notes whether it is in touch."""
@@ -193,11 +222,16 @@ class Follower:
         try:
             # Who only publishes takes no lease, and reads nothing.
             name, lines = self._shared.identity if self._serving else "", bool(self._shared.serving)
-            answer = await self.log.run(self._replica.ask(), name, purge, lines=lines)
+            applied = self.waits.owed() if purge is None else ()
+            waiter = self._shared.identity if purge is not None and purge.prompt else ""
+            answer = await self.log.run(self._replica.ask(), name, purge, lines=lines, waiter=waiter, applied=applied)
         except LogUnavailable as away:
             self._touch.lost(away.reason)
             raise
         self._touch.found()
+        self.waits.paid(applied)
+        if answer.line is not None and answer.pending is not None:
+            self.waits.expect(answer.line, answer.pending)
         return answer, sent
 
     async def _settled(self) -> bool:
@@ -210,7 +244,7 @@ class Follower:
                 return False
             received, generation = self._clock.now(), self._replica.generation
             self._applies.clock.learn(answer.at, sent, received)
-            settled = await self._take(answer.reply, sent, None)
+            settled = await self._reader.take(answer.reply, sent, None)
             if self._replica.generation != generation:
                 # Perhaps another server, with a clock of its own.
                 self._applies.clock.forget()
@@ -221,64 +255,18 @@ class Follower:
             doubts += not (isinstance(answer.reply, Missed) and answer.reply.more)
         return False
 
-    async def _take(self, reply: Reply, sent: float, own: LogEntry | None) -> bool:
-        """Apply a reply, while others have their turn in between; whether there is nothing more to ask for."""
-        first, *others = in_slices(reply)
-        settled = self._apply(first, sent, own)
-        for part in others:
-            await asyncio.sleep(0)
-            settled = self._apply(part, sent, own)
-        return settled
-
-    def _apply(self, reply: Reply, sent: float, own: LogEntry | None) -> bool:
-        replica = self._replica
-        with self._shared.lock:
-            generation, applied, term = replica.generation, replica.applied, replica.term
-            following = replica.apply_reply(reply, sent, self._clock.now(), lease=self._serving)
-            reset = replica.generation != generation
-            reached = replica.applied
-            if term.number and replica.term != term:
-                # The server that numbered them may not have been the one that goes on.
-                for tags, soft in self._shared.recent.take(self._clock.now()):
-                    self._shared.queue(tags, soft=soft, now=self._clock.now())
-        if isinstance(reply, Missed) and not reset:
-            for line in reply.lines:
-                if applied < line.seq <= reached and line != own:
-                    self._applies.tell(line, self._clock.now(), late=True)
-        if reset:
-            cause = cause_of(term, reply.term)
-            # Who only publishes keeps nothing that would have to be given up, and has not wanted to read.
-            if cause != "behind" or self._shared.serving:
-                self._touch.gave_up(cause, replica.term)
-            if self._serving and self._tasks:
-                self._pages.begin()
-            # The log has not heard yet that this replica has let go of everything.
-            return not self._serving and following is Next.NOTHING
-        return following is Next.NOTHING
-
-    def _heard(self, line: LogEntry) -> None:
-        replica = self._replica
-        with self._shared.lock:
-            before, generation = replica.applied, replica.generation
-            following = replica.apply_message(line, self._clock.now())
-            applied = replica.applied == line.seq != before
-            reset = replica.generation != generation
-        if reset:
-            self._touch.gave_up(cause_of(line.term, line.term), replica.term)
-        if applied:
-            self._applies.tell(line, self._clock.now(), late=False)
-        if following is Next.ASK or line.prompt:
-            self.want()
-
     async def _listen(self) -> None:
         pause = DoublingPause(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
-                async for line in self.log.messages():
+                async for line in self.log.messages(self._shared.identity):
                     pause.reset()
                     self._touch.heard()
+                    if isinstance(line, AppliedByAll):
+                        self.waits.told(line.nonce)
+                        continue
                     if line is not None:
-                        self._heard(line)
+                        self._reader.heard(line)
                         # What has come while this process stood still comes without a pause.
                         await asyncio.sleep(0)
                         continue
@@ -297,4 +285,11 @@ class Follower:
 
     async def write(self, claim: Proposal) -> LogEntry:
         """Write one purge, and apply it; raises `LogUnavailable` where that could not be brought to its end."""
+        if claim.prompt and not self._serving:
+            await self.waits.hear(self._shared.identity, self._bound)
         return await self._groups.write(claim)
+
+    @property
+    def serving(self) -> bool:
+        """Whether it holds a lease, or would."""
+        return self._serving

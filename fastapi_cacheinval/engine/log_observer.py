@@ -35,6 +35,10 @@ class LogObserver(Protocol):
         """Everything that was kept had to be given up, because of what `cause_of` names."""
         ...
 
+    def connection(self, *, connected: bool, cause: str = "") -> None:
+        """The log is in touch from now on, or is not, because of this."""
+        ...
+
 
 MEANT = {
     "start": "this replica has joined the log",
@@ -52,7 +56,7 @@ class Outage:
         self._began = began
         # Whether everything was given up since.
         self.gave_up = False
-        # Whether its beginning was said; else its end is told at DEBUG alone.
+        # Whether its beginning was said, or its end has to be; else that is told at DEBUG alone.
         self.said = False
 
     def log(self, now: float, delivered: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi_cacheinval.core.replica import LogEntry
+from fastapi_cacheinval.engine.decisions import Feed
 from fastapi_cacheinval.engine.listeners import Listeners
 from fastapi_cacheinval.ports.tracing import Tracing
 from fastapi_cacheinval.telemetry.counters import Counters
@@ -13,16 +14,18 @@ __all__ = ["LogRecorder"]
 class LogRecorder:
     """A `LogObserver` of one cache."""
 
-    def __init__(self, counters: Counters, tracing: Tracing, listeners: Listeners) -> None:
+    def __init__(self, counters: Counters, tracing: Tracing, listeners: Listeners, feed: Feed) -> None:
         self._counters = counters
         self._tracing = tracing
         self._listeners = listeners
+        self._feed = feed
 
     def applied(self, line: LogEntry, *, late: bool, seconds: float | None) -> None:
         """A purge of another replica was applied, `seconds` after the log took it; `late` without its message."""
         event = "missed" if late else "applied"
         for _ in range(line.purges):
             self._counters.purged(event, len(line.tags), soft=line.soft, seconds=seconds)
+        self._feed.purged(line, own=False, delay=seconds)
         self._tracing.point(
             "cacheinval.apply", line.trace, event=event, soft=line.soft, seq=line.seq, term=line.term.number
         )
@@ -34,4 +37,9 @@ class LogRecorder:
     def reset(self, term: int, cause: str) -> None:
         """Everything that was kept had to be given up."""
         self._counters.resets[cause] += 1
+        self._feed.reset(term, cause)
         self._tracing.point("cacheinval.reset", None, cause=cause, term=term)
+
+    def connection(self, *, connected: bool, cause: str = "") -> None:
+        """The log is in touch from now on, or is not, because of this."""
+        self._feed.connection(connected=connected, cause=cause)

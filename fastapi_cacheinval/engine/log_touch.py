@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from math import inf
 
 from fastapi_cacheinval.core.log_types import Term
 from fastapi_cacheinval.core.pauses import DoublingPause
@@ -31,10 +32,12 @@ class Touch:
         "_bound",
         "_clock",
         "_failures",
+        "_heard",
         "_observer",
         "_outage",
         "_pause",
         "_seldom",
+        "_seldom_reset",
         "connected",
         "delivered",
         "failed",
@@ -49,11 +52,13 @@ class Touch:
         self.delivered = 0
         # A log that comes and goes is said to do so three times, and then twice a minute.
         self._seldom = Seldom(3, 30.0)
+        self._seldom_reset = Seldom(3, 30.0)
         self.connected: bool | None = None
         # Whether the last call failed.
         self.failed = False
         self._pause = DoublingPause(FIRST_PAUSE, min(LONGEST_PAUSE, bound / 3))
         self._failures = 0
+        self._heard = -inf
 
     def pause(self) -> float:
         """For how long to leave it alone after a failure, in seconds; longer each time."""
@@ -62,6 +67,8 @@ class Touch:
     def lost(self, reason: str) -> None:
         """A call failed."""
         self.failed = True
+        if self.connected is not False:
+            self._observer.connection(connected=False, cause=reason)
         self.connected = False
         if self._outage is None:
             self._outage = Outage(self._clock.now())
@@ -77,6 +84,8 @@ class Touch:
 
     def found(self) -> None:
         """A call was answered."""
+        if not self.connected:
+            self._observer.connection(connected=True)
         self.failed, self.connected = False, True
         self._pause.reset()
 
@@ -84,7 +93,11 @@ class Touch:
         """Say once of an outage that all which it held up has been read and written."""
         outage, self._outage = self._outage, None
         if outage is not None:
-            outage.log(self._clock.now(), self.delivered)
+            now = self._clock.now()
+            if outage.gave_up and not outage.said:
+                # A reset is told of at one level, whatever it comes with.
+                outage.said = self._seldom_reset.may(now)
+            outage.log(now, self.delivered)
 
     def gave_up(self, cause: str, term: Term) -> None:
         """Everything that was kept is given up, because of what `cause_of` names."""
@@ -92,7 +105,8 @@ class Touch:
         if self._outage is not None:
             self._outage.gave_up = True
         elif cause != "start":
-            logger.info(
+            logger.log(
+                logging.WARNING if self._seldom_reset.may(self._clock.now()) else logging.DEBUG,
                 "everything that was kept is given up: %s (term %d)",
                 MEANT[cause],
                 term.number,
@@ -102,6 +116,14 @@ class Touch:
     def heard(self) -> None:
         """The subscription gave a sign of life."""
         self._failures = 0
+        self._heard = self._clock.now()
+
+    def rest(self) -> float:
+        """How long after a question to ask the next one, in seconds; longer while messages come.
+
+        Then the log is there, and a question that fails can still be asked once more within the lease.
+        """
+        return (0.45 if self._clock.now() - self._heard < self._bound / 3 else 1 / 3) * self._bound
 
     def deaf(self, reason: str) -> None:
         """The subscription ended."""

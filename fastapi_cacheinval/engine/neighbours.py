@@ -62,7 +62,8 @@ class Neighbour:
 
     def purges(self, tags: Sequence[str]) -> None:
         """Say once what a purge by hand cannot do: tags that no response carries, and a cache that no app has."""
-        for tag in tags:
+        together = "".join(tags)
+        for tag in tags if "*" in together or "{" in together else ():
             if "*" in tag and tag.endswith("*"):
                 self._hint(
                     "star", "%r is one tag, and no pattern: give the responses a tag in common and purge that", tag

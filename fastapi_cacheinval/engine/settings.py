@@ -124,12 +124,24 @@ class Settings:
         """The longest that one call to Redis takes, in seconds: a lease has to be renewed in time."""
         return min(self.redis_timeout, self.staleness_bound / 3)
 
+    @property
+    def of_calls(self) -> tuple[float, int]:
+        """How long one call to Redis takes, and how many bytes of one string are read of its answer.
+
+        The largest strings are a body with its fields and tags, and a line of the log.
+        """
+        return self.call_timeout, self.max_body_bytes + 2 * _MIB
+
     @classmethod
     def of(cls, options: Mapping[str, object]) -> Settings:
         """Check options as they were written."""
         known = {item.name for item in fields(cls)} | {"clock", "enabled"}
         for name in options:
             if name not in known:
+                if name.lower().removeprefix("redis_") == "url":
+                    raise ConfigurationError(
+                        f"HTTPCache has no setting {name!r}: a URL is no setting. Write HTTPCache.from_url(...)."
+                    )
                 near = get_close_matches(name, known, 1)
                 raise ConfigurationError(
                     f"HTTPCache has no setting {name!r}"

@@ -23,6 +23,8 @@ __all__ = ["SharedBus"]
 
 logger = logging.getLogger("fastapi_cacheinval.bus")
 
+# For so long the word of the others is waited for before the log is looked at.
+_SOON = 0.05
 _FIRST_LOOK = 0.0005
 _LONGEST_LOOK = 0.05
 # A lease that is not renewed has lapsed after one, a term's first after two.
@@ -135,9 +137,12 @@ class SharedBus:
 
     async def applied_by_all(self, line: LogEntry) -> Applied:
         follower = self._followers.get(asyncio.get_running_loop())
-        log = self._connect() if follower is None else follower.log
         if follower is not None:
+            others = await follower.waits.applied(line, _SOON)
+            if others is not None:
+                return Applied(others + follower.serving)
             follower.want()
+        log = self._connect() if follower is None else follower.log
         try:
             standing, reason = await self._looked(log, line)
         except LogUnavailable as away:

@@ -1,4 +1,4 @@
-"""Front hits while somebody looks on: telemetry, or a CDN in front."""
+"""Front hits while somebody looks on: telemetry, a CDN in front, or who has subscribed to the feed."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import cdn_fields_of
-from fastapi_cacheinval.framework.server_spans import contrib_outside, name_route
+from fastapi_cacheinval.framework.deciding import tell_decision
+from fastapi_cacheinval.framework.server_spans import name_hit
 from fastapi_cacheinval.ports.tracing import Seen
 
 __all__ = ["send_observed_hit", "watch"]
 
 
-def watch(app_context: AppContext, scope: Scope, stored: StoredResponse, outcome: Outcome) -> Seen | None:
-    """Say of the request's span, and of the server's metrics, what a front hit is."""
+def watch(app_context: AppContext, scope: Scope, stored: StoredResponse) -> Seen | None:
+    """Give the server's span and metrics the route of a front hit; the request, where its span is recorded."""
     if stored.route is not None:
-        name_route(scope, contrib_outside(scope), stored.route, routed=False)
+        name_hit(scope, stored.route)
     tracing = app_context.cache.tracing
-    if not tracing.on:
-        return None
-    seen = tracing.enter(scope["headers"])
-    seen.answered(outcome, stored.trace, stored.route)
-    return seen
+    return tracing.hit(scope["headers"]) if tracing.on else None
 
 
 async def send_observed_hit(
@@ -31,17 +28,19 @@ async def send_observed_hit(
 ) -> None:
     """Answer with a fresh response that nothing can concern: what the middleware does inline where nobody looks on."""
     age, ttl = now - stored.created, int(stored.fresh_until - now)
-    app_context.counters.front_hit(stored.route)
-    seen: Seen | None = None
-    if app_context.cache.tracing.on or app_context.downstream is not None:
+    app_context.counters.front_hit(stored)
+    seen = watch(app_context, scope, stored) if app_context.observed else None
+    told = app_context.cache.feed.on
+    if told or seen is not None or app_context.downstream is not None:
         outcome = Outcome(Result.HIT, "l1", None, age, ttl)
-        seen = watch(app_context, scope, stored, outcome) if app_context.observed else None
+        if told:
+            tell_decision(app_context.cache, scope, outcome, began=now, route=stored.route, stored=stored)
+        if seen is not None:
+            seen.answered(outcome, stored.trace, stored.route)
         cdn_fields = cdn_fields_of(app_context, scope, send)
         if cdn_fields is not None:
             cdn_fields.answered(outcome, stored, None)
             send = cdn_fields
-    elif stored.route is not None:
-        name_route(scope, contrib_outside(scope), stored.route, routed=False)
     fields = [*stored.headers, (b"age", b"%d" % age)]
     if app_context.emit_cache_status:
         fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % ttl))

@@ -7,7 +7,7 @@ import logging
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.extent import Extent, Handler, extent_of
 from fastapi_cacheinval.core.tag_limits import surrogate_tags
@@ -16,7 +16,7 @@ from fastapi_cacheinval.dependencies import Invalidates
 from fastapi_cacheinval.engine.request_tags import Changes
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.incoming import Incoming
-from fastapi_cacheinval.grammar.fields import combined, first
+from fastapi_cacheinval.grammar.fields import combined, first, lower_names
 from fastapi_cacheinval.routes.arrival import Arrival
 from fastapi_cacheinval.routes.bindings import InvalidParameter
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
@@ -77,7 +77,14 @@ class Purging(Exchange):
         self._routed = scope
         self.app_context.note_root(scope)
         self._named_paths[scope["path"]] = None
-        await self._arrival.follow(handle, scope, receive, send)
+
+        async def said(message: Message) -> None:
+            # What the route names counts, whatever a layer makes of its answer.
+            if message["type"] == "http.response.start" and message["status"] < 400:
+                self._note_headers(lower_names(message.get("headers", ())))
+            await send(message)
+
+        await self._arrival.follow(handle, scope, receive, said)
 
     def _plan(self) -> RoutePlan | None:
         """The plan of the FastAPI route that the request came to."""
@@ -88,6 +95,11 @@ class Purging(Exchange):
         if route is not self._planned[0]:
             self._planned = route, self.app_context.table.plan_for(scope, self.arrived)
         return self._planned[1]
+
+    def _named(self) -> str:
+        """The mutation's route by its label, empty where that is not known."""
+        plan = self._plan()
+        return "" if plan is None else f"{self.scope['method']} {plan.path}"
 
     def _handler(self) -> Handler:
         handler, app = self._arrival.handler, self.scope.get("app")

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from difflib import get_close_matches
+from operator import is_
 from typing import Any
 
 from starlette.types import Scope
 
+from fastapi_cacheinval.core.audit import Audit
+from fastapi_cacheinval.core.explanation import Explanation
 from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.warming import Page, WarmResult
 from fastapi_cacheinval.errors import UnknownRoute
 from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.auditing import audit_table
+from fastapi_cacheinval.framework.explaining import Explaining
 from fastapi_cacheinval.framework.incoming import Incoming, RefreshOrder
 from fastapi_cacheinval.framework.receiving import nobody
 from fastapi_cacheinval.ports.served import Parameters
+from fastapi_cacheinval.routes.auditing import Around
 from fastapi_cacheinval.routes.named_routes import NamedRoute
+from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = ["Served"]
 
@@ -32,6 +40,7 @@ class Served:
     def __init__(self, app_context: AppContext, scope: Scope) -> None:
         self._app_context = app_context
         self._app = scope.get("app")
+        self._audited: tuple[tuple[RoutePlan, ...], Audit] = (), Audit()
         # The same mapping: an app may fill it while it starts.
         self._state: Any = scope.get("state", {})
 
@@ -39,6 +48,32 @@ class Served:
     def root_path(self) -> str:
         """The root path that the app itself declares; empty where it declares none."""
         return str(getattr(self._app, "root_path", "") or "")
+
+    def audit(self) -> Audit:
+        """What its routes say of caching; made anew only where they have changed."""
+        app_context = self._app_context
+        plans = app_context.table.plans
+        known, audit = self._audited
+        if len(plans) != len(known) or not all(map(is_, plans, known)):
+            cache = app_context.cache
+            around = Around(cache.settings.path_purges, app_context.mode.by_headers, cache.changes_elsewhere)
+            audit = audit_table(app_context.table, around)
+            self._audited = plans, audit
+        return audit
+
+    async def explain(
+        self,
+        asked: Page | Mapping[str, Any],
+        method: str,
+        headers: tuple[tuple[bytes, bytes], ...],
+        partition: tuple[object, ...] | None,
+    ) -> Explanation:
+        """What a request would get that is not made: for a page, or of the scope of one that was made."""
+        if isinstance(asked, Page):
+            scope = {**self._scope(asked, headers), "method": method}
+        else:
+            scope = {**asked, "method": method, "headers": [*asked["headers"], *headers]}
+        return await Explaining(self._app_context, scope, partition).explain()
 
     # -- by name --------------------------------------------------------------------------------
 
@@ -69,6 +104,10 @@ class Served:
         raise UnknownRoute(name, f"No route that answers GET is called {name!r}.", near)
 
     # -- without a client -----------------------------------------------------------------------
+
+    def serves(self, scope: Mapping[str, Any]) -> bool:
+        """Whether a request with this scope came to it."""
+        return scope.get("app") is self._app
 
     def answers(self, page: Page) -> bool:
         """Whether a route of its answers this page."""

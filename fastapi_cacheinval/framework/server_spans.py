@@ -21,7 +21,7 @@ from starlette.types import Scope
 
 from fastapi_cacheinval.routes.fastapi_private import route_selected
 
-__all__ = ["Contrib", "contrib_outside", "name_route"]
+__all__ = ["Contrib", "contrib_outside", "name_hit", "name_route"]
 
 logger = logging.getLogger("fastapi_cacheinval.telemetry")
 
@@ -65,6 +65,18 @@ class _Route:
 
     def __init__(self, template: str) -> None:
         self.path = self.path_format = template
+
+
+_hit: dict[str, _Route] = {}
+
+
+def name_hit(scope: Scope, template: str) -> None:
+    """Give a front hit its route; a call of its own because it is on the path of each that is observed."""
+    if "fastapi.telemetry" in scope or _MODULE in sys.modules:
+        name_route(scope, contrib_outside(scope), template, routed=False)
+        return
+    # One for all hits of a route, as the route itself is.
+    scope["route"] = _hit.get(template) or _hit.setdefault(template, _Route(template))
 
 
 def name_route(scope: Scope, contrib: Contrib | None, template: str, *, routed: bool) -> None:

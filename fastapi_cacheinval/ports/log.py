@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from fastapi_cacheinval.core.log_types import Ask, LogEntry, Page, Reply, Term
+from fastapi_cacheinval.core.log_types import AppliedByAll, Ask, LogEntry, Page, Reply, Term
 from fastapi_cacheinval.core.pieces import in_pieces
 
 __all__ = ["Answer", "Proposal", "SharedLog", "Standing"]
@@ -30,11 +30,16 @@ class Proposal(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the log says to a heartbeat or a line; `line` is that as it was written, `at` the log's time."""
+    """What the log says to a heartbeat or a line; `line` is that as it was written, `at` the log's time.
+
+    `pending` is how many other replicas hold a lease and are to apply a line that somebody waits for, before an
+    `AppliedByAll` is sent; None where there will be no such message.
+    """
 
     reply: Reply
     line: LogEntry | None
     at: float = 0.0
+    pending: int | None = None
 
 
 class Standing(NamedTuple):
@@ -55,16 +60,31 @@ class SharedLog(Protocol):
     reached or refuses.
     """
 
-    async def run(self, ask: Ask, replica: str, purge: Proposal | None = None, *, lines: bool = True) -> Answer:
+    async def run(
+        self,
+        ask: Ask,
+        replica: str,
+        purge: Proposal | None = None,
+        *,
+        lines: bool = True,
+        waiter: str = "",
+        applied: Sequence[LogEntry] = (),
+    ) -> Answer:
         """Compare what was read with the log, and write a line if there is one, in one step.
 
         `replica` is the id under which the caller takes a lease, empty for who takes none. Who keeps nothing wants no
         `lines`, and is told where the log ends. Where it raises, the line may have been written all the same.
+        `waiter` is who is told once all others have applied the line; `applied` are lines with a waiter that the caller
+        has applied, which a heartbeat tells of.
         """
         ...
 
-    def messages(self) -> AsyncIterator[LogEntry | None]:
-        """Lines as they are published, and None whenever a subscription has begun; ends by raising."""
+    def messages(self, replica: str, *, lines: bool = True) -> AsyncIterator[LogEntry | AppliedByAll | None]:
+        """Lines as they are published, and None whenever a subscription has begun; ends by raising.
+
+        With them, or without `lines` alone, comes what is told to this replica: that all others have applied a line of
+        its own.
+        """
         ...
 
     async def page(self, term: Term, up_to: int) -> Page | None:

@@ -73,6 +73,10 @@ class Tracing(Protocol):
         """Note the span that a request comes in with."""
         ...
 
+    def hit(self, headers: RawHeaders) -> Seen | None:
+        """As `enter`, for a request whose answer is at hand: it is cacheable, and None is that nobody records it."""
+        ...
+
     def span(
         self, name: str, *, parent: str = "", link: str = "", root: bool = False, links: Carrier = ()
     ) -> AbstractContextManager[OpenSpan]:

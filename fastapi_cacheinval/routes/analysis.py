@@ -52,7 +52,7 @@ def analyse(
     names = (name for template in templates for name in template.names)
     bindings, unbound = bind(names, root, in_path, _none if otherwise is None else otherwise.bindings)
     elsewhere = path_names(root) if verdict.layers else _elsewhere(route, root, place)
-    off = front_off(route, root, place, verdict.sharing, policy, elsewhere, overridden=bool(overrides))
+    off = front_off(route, root, place, verdict, policy, elsewhere, overridden=bool(overrides))
     partition = partition_names(root, cached)
     # Behind layers the route's own answer is stored, which none of them has written into.
     behind = bool(place.layers or verdict.layers) and verdict.sharing is not Sharing.DECLARED

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Iterator
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing
 from fastapi_cacheinval.errors import CacheinvalError, CallerDependentRoute, ConfigurationError, RefusedRoute
-from fastapi_cacheinval.routes.advice import keyed, spelled
+from fastapi_cacheinval.routes.advice import keyed
 from fastapi_cacheinval.routes.covers import Covers
 from fastapi_cacheinval.routes.dependency_tree import Node
+from fastapi_cacheinval.routes.names import Names
 from fastapi_cacheinval.routes.parameters import caller_reads, handler_headers
 from fastapi_cacheinval.routes.partition_types import unfit_for_a_key
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
@@ -58,13 +59,14 @@ def _unfit_partitions(route: str, root: Node, plan: RoutePlan) -> Iterator[Confi
     for cover, key in zip(covers.partitions, keys, strict=False):
         unfit = unfit_for_a_key(cover.call if key is None else key)
         if unfit is not None:
-            name = spelled(cover, root)
+            names = Names(root)
+            name = names.spelled(cover)
             gives = f"{name} gives" if key is None else f"its key for {name} gives"
             yield RefusedRoute(
                 route,
                 f"Its partition_by cannot be a part of a cache key: {gives} a {unfit}.",
                 "Return what tells callers apart as a str, bytes, int, UUID, Enum, None or a tuple of these: "
-                f"partition_by={keyed(cover, root)}.",
+                f"partition_by={keyed(cover, root, names)}. {names.to_be_made([cover])}".rstrip(),
             )
 
 
@@ -104,12 +106,12 @@ def warnings_of(plan: RoutePlan, root: Node, declared: Cached | None, inherited:
     if late and not plan.only_reads and not plan.methods <= SAFE_METHODS:
         tasks = next((node for node in root.walk() if node.declares.background_tasks_param_name is not None), None)
         if tasks is not None:
-            names = " and ".join(spelled(node, root) for node in late)
-            lines = ", ".join(f'Depends({spelled(node, root)}, scope="function")' for node in late)
+            names = [Names(root).spelled(node) for node in late]
+            lines = ", ".join(f'Depends({name}, scope="function")' for name in names)
             yield (
-                f"{route} starts background tasks (in {tasks.label}), and {names} exits after them: the tasks run "
-                f"before its commit. Declare it as {lines} to commit before the response is sent. If the route "
-                "changes nothing, say so: dependencies=[invalidates_nothing()]."
+                f"{route} starts background tasks (in {tasks.label}), and {' and '.join(names)} exits after them: "
+                f"the tasks run before its commit. Declare it as {lines} to commit before the response is sent. If the "
+                "route changes nothing, say so: dependencies=[invalidates_nothing()]."
             )
 
 
@@ -120,7 +122,7 @@ def _is_own(root: Node, inherited: frozenset[int]) -> bool:
 
 def notes_of(plan: RoutePlan, root: Node) -> Iterator[str]:
     """What no signature shows, and its author has to know: objects through which a cover may hand on who asks."""
-    covers = Covers.of(root, plan.cached)
+    covers, names = Covers.of(root, plan.cached), Names(root)
     # Each by identity: the handler is handed what was made for the cover, unless it asks for one of its own.
     every = (*covers.partitions, *covers.guards)
     named = {cover.identity for cover in every}
@@ -128,9 +130,9 @@ def notes_of(plan: RoutePlan, root: Node) -> Iterator[str]:
     for cover in every:
         for node in cover.walk():
             if node is not cover and node.identity in outside and _is_an_object(node):
-                name = spelled(cover, root)
+                name = names.spelled(cover)
                 yield (
-                    f"{plan.path}: {name} and the handler are handed the same {spelled(node, root)}. If {name} writes "
+                    f"{plan.path}: {name} and the handler are handed the same {names.spelled(node)}. If {name} writes "
                     "into it who the caller is (as a session's info, or SET LOCAL does), the cache cannot see it: hand "
                     "the handler a dependency that takes the identity as a parameter, and name the identity in "
                     "partition_by."

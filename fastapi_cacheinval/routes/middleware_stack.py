@@ -141,7 +141,8 @@ def around(route: EffectiveRoute) -> Iterator[str]:
     handler = handler_of(step)
     while handler is None and step is not None:
         kind = kind_of(step)
-        if not is_harmless(kind):
+        # `CORSMiddleware` does not always say in `Vary` that its fields depend on `Origin`.
+        if kind is CORSMiddleware or not is_harmless(kind):
             yield f"{name_of(kind)}{AROUND}"
         step = getattr(step, "app", None)
         handler = handler_of(step)

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.dependency_tree import Node
-from fastapi_cacheinval.routes.own_code import never_uses, reads_names
+from fastapi_cacheinval.routes.own_code import is_decorated, never_uses, only_reads, reads_names
 from fastapi_cacheinval.routes.parameters import CREDENTIALS, raw_request
 
 __all__ = ["Moves", "moves"]
 
 # A handler that names one of these may ask its request who is calling, or refuse them.
 _ASK_WHO = frozenset({"auth", "client", "cookies", "headers", "session", "state", "user"})
+# These say nothing of who is calling, beyond what the key holds.
+_FOR_ALL = frozenset({"app", "base_url", "method", "path_params", "query_params", "url", "url_for"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,14 @@ class Moves:
     """The sentences that say what to change.
 
     `partitions` are dependencies that these sentences have the author write, `shared` whether `request_is_shared=True`
-    belongs to the line, and `open` whether no line is right before the author has decided more.
+    belongs to the line, `unless` what has to be true for that, and `open` whether no line is right before the author
+    has decided more.
     """
 
     sentences: tuple[str, ...] = ()
     partitions: tuple[str, ...] = ()
     shared: bool = False
+    unless: str = ""
     open: bool = False
 
 
@@ -35,23 +39,9 @@ def moves(root: Node, cached: Cached, helpless: Sequence[str]) -> Moves:
     """What to change for what no cover helps against; `helpless` has each as `where: what`."""
     name, sentences, partitions = root.label, list[str](), list[str]()
     raw = raw_request(root)
-    open_, shared = False, False
-    if raw is not None and not cached.policy.request_is_shared:
-        if never_uses(root.call, raw):
-            sentences.append(f"{name} never uses {raw!r}: remove the parameter.")
-        elif reads_names(root.call, _ASK_WHO):
-            open_ = True
-            sentences.append(
-                f"No dependency covers what {name} reads of {raw!r} itself. Take what it reads as parameters, or in a "
-                "dependency that you name in partition_by or guarded_by. If nothing that is read of the request tells "
-                "callers apart or refuses them, say so: cached(..., request_is_shared=True)."
-            )
-        else:
-            shared = True
-            sentences.append(
-                f"What {name} makes of {raw!r} has to be the same for all who share a stored response, as a rendered "
-                "template is: request_is_shared=True says that."
-            )
+    of_request = Moves() if raw is None or cached.policy.request_is_shared else _of_request(root, raw)
+    sentences += of_request.sentences
+    open_ = of_request.open
     for field in root.declares.cookie_params:
         sentences.append(_moved(name, field.name, "Cookie", field.alias))
         partitions.append(f"{field.name}_of_caller")
@@ -77,7 +67,35 @@ def moves(root: Node, cached: Cached, helpless: Sequence[str]) -> Moves:
         elif line.startswith("the route: "):
             open_ = True
             sentences.append(_ROUTE_READS)
-    return Moves(tuple(dict.fromkeys(sentences)), tuple(partitions), shared, open_)
+    return Moves(tuple(dict.fromkeys(sentences)), tuple(partitions), of_request.shared, of_request.unless, open_)
+
+
+def _of_request(root: Node, raw: str) -> Moves:
+    """What to change for the request that the handler is handed itself."""
+    name = root.label
+    if never_uses(root.call, raw):
+        return Moves((f"{name} never uses {raw!r}: remove the parameter.",))
+    if only_reads(root.call, raw, _FOR_ALL):
+        same = (
+            f"What {name} makes of {raw!r} has to be the same for all who share a stored response, as its URLs are: "
+            "request_is_shared=True says that."
+        )
+        return Moves((same,), shared=True)
+    told = (
+        f"No dependency covers what {name} reads of {raw!r} itself. Take what it reads as parameters, or in a "
+        "dependency that you name in partition_by or guarded_by."
+    )
+    word = (
+        "If nothing that is read of the request tells callers apart or refuses them, say so: cached(..., "
+        "request_is_shared=True)."
+    )
+    if is_decorated(root.call):
+        by = f"Its decorators are handed {raw!r} too, and a hit skips what they check: let a dependency check that."
+        return Moves((f"{told} {by} {word}",), open=True)
+    if reads_names(root.call, _ASK_WHO):
+        return Moves((f"{told} {word}",), open=True)
+    unless = f"whatever {name} hands {raw!r} to, such as a template, neither tells callers apart nor refuses them"
+    return Moves((told,), shared=True, unless=unless)
 
 
 def _moved(handler: str, parameter: str, kind: str, alias: str) -> str:
@@ -85,7 +103,8 @@ def _moved(handler: str, parameter: str, kind: str, alias: str) -> str:
     return (
         f"No dependency covers what {handler} reads itself. Move {parameter!r} into one: "
         f"def {made}({parameter}: Annotated[str | None, {kind}(alias={alias!r})] = None) -> str | None: return "
-        f"{parameter}. In {handler} take {parameter}: Annotated[str | None, Depends({made})]."
+        f"{parameter}. In {handler} take {parameter}: Annotated[str | None, Depends({made})]. A hit skips what "
+        f"{handler} checks of it: let {made} check that."
     )
 
 

@@ -12,7 +12,17 @@ import sys
 from types import FunctionType, MethodType
 from typing import Any
 
-__all__ = ["beneath", "home_of", "is_frameworks", "is_frameworks_class", "is_unpatched", "never_uses", "reads_names"]
+__all__ = [
+    "beneath",
+    "home_of",
+    "is_decorated",
+    "is_frameworks",
+    "is_frameworks_class",
+    "is_unpatched",
+    "never_uses",
+    "only_reads",
+    "reads_names",
+]
 
 _FRAMEWORK = frozenset({"fastapi", "starlette"})
 # Their wrappers time and report what they wrap, and change no answer. What they wrap they hold as `old_...`.
@@ -91,6 +101,33 @@ def never_uses(function: Any, parameter: str) -> bool:
     return parameter not in code.co_cellvars and not any(
         parameter in (each if isinstance(each, tuple) else (each,)) for each in named
     )
+
+
+def only_reads(function: Any, parameter: str, names: frozenset[str]) -> bool:
+    """Whether the code of a function does nothing with a parameter but read these attributes of it.
+
+    False where that cannot be seen: what is handed on, kept, or taken by a decorator may be read elsewhere.
+    """
+    bare: Any = function.__func__ if type(function) is MethodType else function
+    if type(bare) is not FunctionType or hasattr(bare, "__wrapped__"):
+        return False
+    code = bare.__code__
+    if parameter in code.co_cellvars or not _READERS_OF_LOCALS.isdisjoint(code.co_names):
+        return False
+    read = False
+    for each in reversed([*dis.get_instructions(code)]):
+        named = each.argval if isinstance(each.argval, tuple) else (each.argval,)
+        # Of two variables that one instruction loads the second is the one that the next instruction takes.
+        loads = each.opname.startswith("LOAD_FAST") and parameter not in named[:-1]
+        if parameter in named and not (loads and read):
+            return False
+        read = each.opname in ("LOAD_ATTR", "LOAD_METHOD") and each.argval in names
+    return True
+
+
+def is_decorated(function: Any) -> bool:
+    """Whether a function is a decorator's, which may do anything with what it hands on."""
+    return hasattr(function.__func__ if type(function) is MethodType else function, "__wrapped__")
 
 
 def reads_names(function: Any, names: frozenset[str]) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
 import types
 from collections.abc import AsyncIterable, Iterable, Mapping
 from enum import Enum
 from functools import partial
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from inspect import unwrap
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
-__all__ = ["fields_of", "is_a_mapping", "says_its_type", "unfit_for_a_key"]
+from fastapi_cacheinval.routes.dependency_tree import Node
+
+__all__ = ["fields_of", "is_a_mapping", "kind_of", "may_be_none", "says_something", "unfit", "unfit_for_a_key"]
 
 _FIT = (str, bytes, int, UUID, Enum, type(None))
 
@@ -20,28 +24,47 @@ def unfit_for_a_key(call: Any) -> str | None:
 
     None where one can, or where nothing says: the value itself is looked at on each request.
     """
-    annotation = _given(call)
-    return _unfit(annotation)
+    return unfit(_given(call))
 
 
-def says_its_type(call: Any) -> bool:
-    """Whether anything says of what type a callable's value is."""
-    return _given(call) not in (inspect.Parameter.empty, Any)
+def kind_of(node: Node, root: Node) -> Any:
+    """The type of a dependency's value: what it says itself, else what the handler says of the parameter."""
+    given = _given(node.call)
+    if says_something(given) or node not in root.children or node.declares.name is None:
+        return given
+    try:
+        said = get_type_hints(unwrap(root.call)).get(node.declares.name, given)
+    except (TypeError, NameError, AttributeError, SyntaxError):
+        return given
+    return said
 
 
-def is_a_mapping(call: Any) -> bool:
-    """Whether a callable's annotation says that its value is a mapping, whose parts are items and no attributes."""
-    kind = _classes(_given(call))
-    return bool(kind) and all(issubclass(each, Mapping) for each in kind)
+def says_something(kind: Any) -> bool:
+    """Whether an annotation says of what type a value is."""
+    return kind not in (inspect.Parameter.empty, Any)
 
 
-def fields_of(call: Any) -> frozenset[str]:
-    """The names of the parts that a callable's value has by its annotation; for members of a union, those of any."""
+def may_be_none(kind: Any) -> bool:
+    """Whether an annotation allows None beside something else."""
+    return get_origin(kind) in (Union, types.UnionType) and type(None) in get_args(kind)
+
+
+def is_a_mapping(kind: Any) -> bool:
+    """Whether an annotation says that a value is a mapping, whose parts are items and no attributes."""
+    found = _classes(kind)
+    return bool(found) and all(issubclass(each, Mapping) for each in found)
+
+
+def fields_of(kind: Any) -> frozenset[str]:
+    """The names of the parts that a value has by its annotation; for members of a union, those of any."""
     found: set[str] = set()
-    for kind in _classes(_given(call)):
-        for base in kind.__mro__:
+    for each in _classes(kind):
+        for base in each.__mro__:
             found |= {*getattr(base, "__annotations__", {}), *getattr(base, "__slots__", ())}
             found |= {name for name, value in vars(base).items() if isinstance(value, property)}
+            made = vars(base).get("__init__")
+            if inspect.isfunction(made):
+                found |= {each.argval for each in dis.get_instructions(made) if each.opname == "STORE_ATTR"}
     # Pydantic's own are no parts of a value.
     return frozenset(name for name in found if not name.startswith(("_", "model_")))
 
@@ -77,19 +100,20 @@ def _given(call: Any) -> Any:
     return annotation
 
 
-def _unfit(annotation: Any) -> str | None:
+def unfit(annotation: Any) -> str | None:
+    """The name of an annotated type that no cache key can hold; None where one can, or where nothing says."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _unfit(get_args(annotation)[0])
+        return unfit(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
-        return next((found for member in get_args(annotation) if (found := _unfit(member))), None)
+        return next((found for member in get_args(annotation) if (found := unfit(member))), None)
     if origin is Literal or annotation in (inspect.Parameter.empty, Any, None, object):
         return None
     kind = origin or getattr(annotation, "__value__", None) or annotation
     if not inspect.isclass(kind):
-        return None if kind is annotation else _unfit(kind)
+        return None if kind is annotation else unfit(kind)
     if issubclass(kind, tuple) and origin is tuple:
-        return next((found for member in get_args(annotation) if member is not ... and (found := _unfit(member))), None)
+        return next((found for member in get_args(annotation) if member is not ... and (found := unfit(member))), None)
     if issubclass(kind, (*_FIT, tuple)) or getattr(kind, "_is_protocol", False) or inspect.isabstract(kind):
         return None
     return kind.__qualname__

@@ -85,7 +85,7 @@ def front_off(
     route: EffectiveRoute,
     root: Node,
     place: Place,
-    sharing: Sharing,
+    verdict: Verdict,
     policy: CachePolicy | None,
     elsewhere: frozenset[str],
     *,
@@ -94,12 +94,17 @@ def front_off(
     """What keeps the front lookup from answering; None where nothing does, or nothing is cached."""
     if policy is None:
         return None
-    off = _closed(policy, sharing, root) or ("dependencies are overridden" if overridden else None)
+    off = _closed(policy, verdict.sharing, root) or ("dependencies are overridden" if overridden else None)
     # What on the way to the route a hit would skip.
-    off = off or own_methods(original_of(route), APIRoute, _HANDLING) or place.front_off
+    off = off or own_methods(original_of(route), APIRoute, _HANDLING) or _skipped(verdict) or place.front_off
     if off is None and elsewhere:
         return f"the path does not hold the Path() parameter {min(elsewhere)!r}"
     return off
+
+
+def _skipped(verdict: Verdict) -> str | None:
+    """What stands around the route's handler, by whatever way it came there."""
+    return next((f"{each} would be skipped by a hit" for each in (*verdict.layers, *verdict.around)), None)
 
 
 def _closed(policy: CachePolicy, sharing: Sharing, root: Node) -> str | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 from opentelemetry import metrics, trace
+
+from fastapi_cacheinval.version import __version__
 
 __all__ = ["find_meter", "find_tracer", "is_provider"]
 
@@ -13,13 +13,6 @@ _NAME = "fastapi_cacheinval"
 _NOBODY = frozenset({"ProxyTracerProvider", "NoOpTracerProvider", "_DefaultTracerProvider"}) | frozenset(
     {"_ProxyMeterProvider", "NoOpMeterProvider", "_DefaultMeterProvider"}
 )
-
-
-def _version() -> str:
-    try:
-        return version("fastapi-cacheinval")
-    except PackageNotFoundError:
-        return ""
 
 
 def is_provider(provider: object) -> bool:
@@ -31,7 +24,7 @@ def find_tracer(provider: trace.TracerProvider) -> trace.Tracer | None:
     """A tracer of the provider; None where nobody would record."""
     if not is_provider(provider):
         return None
-    tracer = provider.get_tracer(_NAME, _version())
+    tracer = provider.get_tracer(_NAME, __version__)
     return None if isinstance(tracer, trace.NoOpTracer) else tracer
 
 
@@ -39,5 +32,5 @@ def find_meter(provider: metrics.MeterProvider) -> metrics.Meter | None:
     """A meter of the provider; None where nobody would record."""
     if not is_provider(provider):
         return None
-    meter = provider.get_meter(_NAME, _version())
+    meter = provider.get_meter(_NAME, __version__)
     return None if isinstance(meter, metrics.NoOpMeter) else meter

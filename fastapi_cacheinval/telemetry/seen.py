@@ -17,12 +17,14 @@ from fastapi_cacheinval.ports.tracing import Carrier
 from fastapi_cacheinval.telemetry.attributes import AGE, DETAIL, REASON, RESULT, ROUTE, TIER
 from fastapi_cacheinval.telemetry.context import context_of, traceparent_of
 
-__all__ = ["Alone", "Nothing", "Served", "Unsampled", "failed"]
+__all__ = ["Alone", "Nothing", "Served", "Unsampled", "begun", "failed"]
 
 # Of version 00, and the last hexadecimal digit of its flags where the lowest bit is not set.
 _TRACEPARENT_LENGTH = 55
 _NOT_SAMPLED = "02468aceACE"
+_NOT_SAMPLED_BYTES = _NOT_SAMPLED.encode()
 _NOTHING_ABOVE = contexts.Context()
+_LOOKUP = "cacheinval.lookup"
 
 
 def _described(span: Span, outcome: Outcome, filled_by: str) -> None:
@@ -139,12 +141,12 @@ class Alone:
 
     __slots__ = ("_entered", "_fields", "_headers", "_span", "_token", "_tracer")
 
-    def __init__(self, tracer: Tracer, fields: frozenset[bytes], headers: RawHeaders) -> None:
+    def __init__(self, tracer: Tracer, fields: frozenset[bytes], headers: RawHeaders, span: Span | None = None) -> None:
         self._tracer = tracer
         self._fields = fields
         self._headers = headers
         self._entered = time_ns()
-        self._span: Span | None = None
+        self._span = span
         self._token: Token[contexts.Context] | None = None
 
     @property
@@ -166,11 +168,12 @@ class Alone:
         return carrier
 
     def cacheable(self) -> None:
-        self._begin()
+        self.begin()
         if self._span is not None and not trace.get_current_span().get_span_context().is_valid:
             self._token = contexts.attach(trace.set_span_in_context(self._span))
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Make its span, unless it has one, or the caller says that it is not sampled."""
         if self._span is not None:
             return
         above = _NOTHING_ABOVE
@@ -180,10 +183,15 @@ class Alone:
             if len(parent) == _TRACEPARENT_LENGTH and parent[-1] in _NOT_SAMPLED:
                 return
             above = propagate.extract(carrier)
-        self._span = self._tracer.start_span("cacheinval.lookup", above, start_time=self._entered)
+        self._span = self._tracer.start_span(_LOOKUP, above, start_time=self._entered)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it has a span that records."""
+        return self._span is not None and self._span.is_recording()
 
     def answered(self, outcome: Outcome, filled_by: str, route: str | None) -> None:
-        self._begin()
+        self.begin()
         span = self._span
         if span is not None and span.is_recording():
             _described(span, outcome, filled_by)
@@ -205,3 +213,16 @@ class Alone:
         if trace.get_current_span().get_span_context().is_valid:
             return nullcontext()
         return _made_current(self._span or trace.get_current_span(self._caller()))
+
+
+def begun(tracer: Tracer, fields: frozenset[bytes], headers: RawHeaders) -> Alone | None:
+    """An `Alone` that has its span; None where it is not sampled."""
+    for name, value in headers:
+        if name in fields:
+            if name == b"traceparent" and len(value) == _TRACEPARENT_LENGTH and value[-1:] in _NOT_SAMPLED_BYTES:
+                return None
+            alone = Alone(tracer, fields, headers)
+            alone.begin()
+            return alone if alone.recorded else None
+    span = tracer.start_span(_LOOKUP, _NOTHING_ABOVE)
+    return Alone(tracer, fields, headers, span) if span.is_recording() else None

@@ -12,7 +12,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, Trace
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.tracing import Carrier, OpenSpan, Seen
 from fastapi_cacheinval.telemetry.context import carrier_of, context_of, contexts_of_carrier, traceparent_of
-from fastapi_cacheinval.telemetry.seen import Alone, Nothing, Served, Unsampled, failed
+from fastapi_cacheinval.telemetry.seen import Alone, Nothing, Served, Unsampled, begun, failed
 
 __all__ = ["Spans"]
 
@@ -71,6 +71,16 @@ class Spans:
         if span.get_span_context().is_valid:
             return Unsampled(span)
         return Alone(self._tracer, self._fields, headers)
+
+    # Of the most frequent request of all, of which most are not sampled: nothing is made before that is known.
+    def hit(self, headers: RawHeaders) -> Seen | None:
+        tracer = self._tracer
+        if tracer is None:
+            return None
+        span = trace.get_current_span()
+        if span is trace.INVALID_SPAN or not (span.is_recording() or span.get_span_context().is_valid):
+            return begun(tracer, self._fields, headers)
+        return Served(span) if span.is_recording() else None
 
     def span(
         self, name: str, *, parent: str = "", link: str = "", root: bool = False, links: Carrier = ()

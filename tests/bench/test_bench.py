@@ -32,7 +32,12 @@ IN_PROCESS = {
         "Memory of what is stored and purged",
     ],
     "sources": ["From an event to every replica"],
-    "load": ["Purges a second"],
+    "load": [
+        "Waiting for every replica",
+        "Purges a second",
+        "Heartbeats of a thousand replicas",
+        "More replicas on one server",
+    ],
     "publishers": ["Processes that only publish"],
     "confirming": ["What a confirmation costs"],
 }

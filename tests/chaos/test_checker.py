@@ -34,6 +34,7 @@ def read(
     filled: float | None = None,
     promised: Mapping[int, int] | None = None,
     live: bool = True,
+    cdn: bool = False,
 ) -> Read:
     """A read that saw a version of row 1, filled by itself where nothing else is said."""
     return Read(
@@ -47,12 +48,13 @@ def read(
         cache_status="",
         live=live,
         promised=promised or {},
+        cdn=cdn,
     )
 
 
-def probe(began: float, life: str = "a", *, clean: bool = True) -> Probe:
+def probe(began: float, life: str = "a", *, clean: bool = True, told: bool = False) -> Probe:
     """A look that took a tenth of a second."""
-    return Probe(life=life, began=began, ended=began + 0.1, clean=clean)
+    return Probe(life=life, began=began, ended=began + 0.1, clean=clean, told=told)
 
 
 def broken(*operations: Read | Write | Probe) -> list[str]:
@@ -134,6 +136,26 @@ def test_a_token_binds_any_replica_at_once_to_its_own_write() -> None:
     assert broken(queued, write(2, at=9.5, soft=True), read(10.01, 0, "b", promised={1: 2})) == []
 
 
+def test_what_the_cdn_keeps_is_held_to_what_it_has_confirmed() -> None:
+    """From a look at the life of the write on that finds nothing untold, and not before; to the version alone."""
+    old = read(20.0, 0, cdn=True)
+    assert broken(write(), old) == []
+    for useless in (probe(12.0), probe(12.0, "b", told=True), probe(12.0, clean=False, told=True)):
+        assert broken(write(), useless, old) == []
+    assert broken(write(), probe(9.9, told=True), old) == []
+    assert broken(write(), probe(12.0, told=True), read(12.1, 0, cdn=True), read(11.0, 0, cdn=True)) == []
+    assert broken(write(), probe(12.0, told=True), read(12.11, 0, cdn=True), read(12.11, 1, cdn=True)) == ["CDN"]
+    assert broken(write(), probe(12.0, told=True), read(20.0, 1, filled=8.9, cdn=True)) == []
+
+
+def test_the_cdn_is_told_of_a_queued_purge_after_it_is_in_the_log() -> None:
+    """A look that finds nothing untold before that has not heard of it."""
+    queued = write(outcome=Outcome.QUEUED)
+    looks = [probe(10.1, clean=False, told=True), probe(12.0), probe(13.0, told=True)]
+    assert broken(queued, *looks, read(13.1, 0, cdn=True)) == []
+    assert broken(queued, *looks, read(13.11, 0, cdn=True)) == ["CDN"]
+
+
 def test_every_row_of_a_response_is_checked() -> None:
     """A page with two rows breaks the promise of either."""
     page = Read(
@@ -164,6 +186,11 @@ def test_it_counts_what_was_put_to_the_test() -> None:
         writes=[write(), write(2, at=9.5, outcome=Outcome.UNKNOWN, row=7)],
     )
     verdict = check(history, BOUND)
-    assert (verdict.at_risk, verdict.unbound) == (3, 1)
+    assert (verdict.at_risk, verdict.unbound, verdict.cdn) == (3, 1, 0)
+    history.probes += [probe(10.5, told=True)]
+    assert check(history, BOUND).cdn == 1
+    # What was unknown is known from the end of the first look.
+    history.probes += [probe(10.7, told=True)]
+    assert check(history, BOUND).cdn == 2
     assert verdict.worst == pytest.approx(0.4)
     assert not verdict.violations

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from chaos.checker import check
-from chaos.history import Commit, Fault, History, Outcome, Read, Write
+from chaos.history import Commit, Fault, History, Outcome, Probe, Read, Write
 from chaos.report import stories, table
 from chaos.run import Plan, Result
 
 
-def result(*, reads: list[Read], faults: list[Fault]) -> Result:
+def result(*, reads: list[Read], faults: list[Fault], other: bool = False, probes: list[Probe] | None = None) -> Result:
     """A run that began at 100, with one write of row 1 through replica a, acknowledged at 110."""
-    write = Write(row=1, replica=0, began=109.0, ended=110.0, outcome=Outcome.DONE, commit=Commit(7, 109.5, "a"))
-    history = History(reads=reads, writes=[write], faults=faults, unanswered={"503": 2, "500": 1})
+    write = Write(
+        row=1, replica=0, began=109.0, ended=110.0, outcome=Outcome.DONE, commit=Commit(7, 109.5, "a"), other=other
+    )
+    history = History(reads=reads, writes=[write], probes=probes or [], faults=faults, unanswered={"503": 2, "500": 1})
     return Result(Plan(seed="9"), history, check(history, 1.0), began=100.0, seconds=20.0)
 
 
-def read(began: float, seen: int, cache_status: str) -> Read:
+def read(began: float, seen: int, cache_status: str, *, cdn: bool = False) -> Read:
     """A read of row 1 from replica a."""
     return Read(
         replica=0,
@@ -26,6 +28,7 @@ def read(began: float, seen: int, cache_status: str) -> Read:
         versions={1: seen},
         filled=began - 2,
         cache_status=cache_status,
+        cdn=cdn,
     )
 
 
@@ -57,9 +60,28 @@ def test_the_table_counts_operations_faults_and_violations() -> None:
     assert rows["**violations**"] == "**1 G2**"
 
 
+def test_writes_of_another_program_and_reads_through_the_cdn_are_told_as_such() -> None:
+    """In the table, and in a story."""
+    probes = [Probe(life="a", began=110.1, ended=110.2, clean=True, told=True)]
+    run = result(reads=[read(110.5, 6, "", cdn=True)], faults=[FLUSH], other=True, probes=probes)
+    rows = dict(line.strip("| ").split(" | ") for line in table(run).splitlines()[4:])
+    assert rows["through the CDN, and of these kept there"] == "1, 1"
+    assert rows["of another program, and of these purged by their events"] == "1, 1"
+    assert rows["hard writes that bound the CDN"] == "1"
+    assert rows["**violations**"] == "**1 CDN**"
+    told = stories(run)
+    assert "write since 9.000 by another program: done" in told
+    assert "read through the CDN since 10.500 from a" in told
+
+
 def test_a_run_without_faults_hits_or_risk_proves_nothing() -> None:
     """Such a run says that it is void."""
     hit = read(110.5, 7, "cacheinval; hit; ttl=3")
+    kept = read(110.6, 7, "", cdn=True)
+    told = [Probe(life="a", began=110.1, ended=110.2, clean=True, told=True)]
     assert result(reads=[hit], faults=[]).void == "no fault was made"
     assert result(reads=[read(110.5, 7, "cacheinval; fwd=uri-miss")], faults=[FLUSH]).void
-    assert not result(reads=[hit], faults=[FLUSH]).void
+    assert result(reads=[hit], faults=[FLUSH], other=True, probes=told).void
+    assert result(reads=[hit, kept], faults=[FLUSH], probes=told).void
+    assert result(reads=[hit, kept], faults=[FLUSH], other=True).void
+    assert not result(reads=[hit, kept], faults=[FLUSH], other=True, probes=told).void

@@ -131,6 +131,14 @@ def test_a_client_belongs_into_from_client() -> None:
         make(object())
 
 
+@pytest.mark.parametrize("name", ["url", "redis_url", "REDIS_URL"])
+def test_a_url_is_no_setting(name: str) -> None:
+    """Also by name it belongs into `from_url`, and is not repeated."""
+    with pytest.raises(ConfigurationError, match=r"Write HTTPCache\.from_url\(\.\.\.\)") as refused:
+        HTTPCache(**{name: "redis://:hunter2@redis:6379"})
+    assert "hunter2" not in str(refused.value)
+
+
 @pytest.mark.parametrize("given", [["a", "b"], ("a",), {"a"}, frozenset(["a"]), {"a": 1}])
 async def test_tags_are_given_one_by_one(given) -> None:
     """To each call that takes tags; a list would have become one tag that nothing carries."""

@@ -11,8 +11,9 @@ import msgpack
 import pytest
 import redis
 
+from fastapi_cacheinval.bus.call import Call, log_keys
 from fastapi_cacheinval.bus.entries import decode_line, encode_payload
-from fastapi_cacheinval.bus.script import LUA, Call, log_keys
+from fastapi_cacheinval.bus.script import LUA
 from fastapi_cacheinval.core.tag_limits import MOST_TAGS
 from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.testing import assert_hit, assert_miss

@@ -13,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.client import PubSub
 
+from fastapi_cacheinval.bus.call import Call, Said, log_keys
 from fastapi_cacheinval.bus.entries import decode_line, encode_payload
+from fastapi_cacheinval.bus.looks import PAGE_LUA, WAIT_LUA
 from fastapi_cacheinval.bus.replication import SETTLE_LUA
-from fastapi_cacheinval.bus.script import LUA, PAGE_LUA, WAIT_LUA, Call, log_keys
-from simulation.server import Answer, LogServer, State, Written
+from fastapi_cacheinval.bus.script import LUA
+from simulation.answers import Answer, State, Written
+from simulation.server import LogServer
 from tests.servers.valkey import valkey
 
 _KEYS = log_keys("model")
@@ -46,6 +49,8 @@ def clients() -> Iterator[Clients]:
         client.execute_command("ACL", "SETUSER", "blind", "on", "nopass", "~*", "&*", "+@all", "-info")
         listener.subscribe(_KEYS.channel)
         listener.get_message(timeout=5)
+        listener.psubscribe(_KEYS.applied + b":*")
+        listener.get_message(timeout=5)
         # The model knows of no server without a past, whose first term counts as an old one.
         client.set("theirs", 1)
         yield Clients(client, blind, listener)
@@ -73,6 +78,7 @@ class Pair:
         self.model = LogServer(self._run(), _message)
         self.known: dict[str, tuple[int, str, int, str]] = dict.fromkeys(_CALLERS, (0, "", 0, ""))
         self.kept: tuple[dict[str, bytes], LogServer] = ({}, self.model.copy(""))
+        self.sets: list[bytes] = []
 
     def _run(self) -> str:
         return self.client.info("replication")["master_replid"]
@@ -98,6 +104,13 @@ class Pair:
             tags = tuple({pick(_TAGS): None for _ in range(pick(range(5)))})
             soft = pick((False, True))
         payload = encode_payload(tuple(tag.decode() for tag in tags), soft=soft) if tags else b""
+        pending: tuple[bytes, ...] = ()
+        if self.sets and not payload:
+            pending = tuple(pick(self.sets) for _ in range(pick(range(3))))
+        elif caller and pick((False, True)):
+            # Its life is long enough for a walk.
+            pending = (_KEYS.pending(caller, f"n{len(self.sets)}"),)
+            self.sets.append(*pending)
         call = _call(
             replica=caller,
             term=max(0, term),
@@ -105,7 +118,7 @@ class Pair:
             seq=seq,
             nonce=nonce,
             fresh=next(self.fresh),
-            bound=pick((2.0, 0.5)),
+            bound=2.0 if payload and pending else pick((2.0, 0.5)),
             most_lines=pick((1, 2, 4, 100)),
             most_bytes=pick((1, 500, 3_000, 100_000)),
             page_bytes=pick((0, 1, 100, 500, 100_000)),
@@ -114,6 +127,7 @@ class Pair:
             soft=soft,
             payload=payload,
             tags=tags,
+            pending=pending,
         )
         answer = self.send(call)
         if pick(range(4)):
@@ -121,9 +135,9 @@ class Pair:
 
     def send(self, call: Call) -> Answer:
         """One call of both, and a comparison of what they say."""
-        real = self.caller.eval(LUA, 4, *_KEYS[:4], *call.arguments())
+        said = Said.read(self.caller.eval(LUA, 4, *_KEYS[:4], *call.arguments()))
         expected = self.model.script(
-            int(real[5]),
+            said.at,
             replica=call.replica,
             term=call.term,
             term_nonce=call.term_nonce,
@@ -139,9 +153,14 @@ class Pair:
             soft=call.soft,
             payload=call.payload or None,
             tags=call.tags,
+            pending=call.pending,
         )
-        got = (int(real[0]), int(real[1]), real[2].decode(), int(real[3]), real[4].decode(), int(real[5]))
-        assert Answer(*got, tuple(real[6]), bool(real[7])) == expected
+        assert Answer(*said[:6], tuple(said.missed), said.more, said.pending) == expected
+        for key in self.model.told:
+            told, _, nonce = key.rpartition(b":")
+            message = self.listener.get_message(timeout=5)
+            assert message is not None
+            assert (message["channel"], message["data"]) == (told, nonce)
         if call.payload:
             published = self.listener.get_message(timeout=5)
             assert published is not None
@@ -222,7 +241,8 @@ class Pair:
         self.client.delete(*_NAMES.values())
         for name, dump in dumps.items():
             self.client.restore(_NAMES[name], 0, dump)
-        self.model = model.copy(self.model.run)
+        pending, self.model = self.model.pending, model.copy(self.model.run)
+        self.model.pending = pending
 
     def time_passes(self, pick: Pick) -> None:
         """The times that are kept are moved into the past, which is what waiting would come to."""
@@ -251,6 +271,9 @@ class Pair:
         for key in _NAMES.values():
             pipe.ttl(key)
         state, log, tags, acks, *lives = pipe.execute()
+        for key in self.sets:
+            assert self.client.smembers(key) == {name.encode() for name in self.model.pending.get(key, ())}
+            assert self.client.ttl(key) == -2 or self.client.ttl(key) > 0
         model = self.model
         assert state == self._state_fields(model.state)
         expected_log = enumerate(model.log, model.base + 1)

@@ -355,6 +355,7 @@ async def test_a_cluster_by_url(clean: Cluster, protocol: int) -> None:
     url = f"{cluster_url(clean)}?protocol={protocol}"
     async with pair(url) as (a, b):
         await promised(a, b, url)
+        assert (await a.cache.invalidate("item:a", wait="all")).replicas == 2
         for number in range(30):
             await promptly(a, f"/items/{number}")
         await a.written(32)

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import redis
 
-from fastapi_cacheinval.bus.script import LUA, WAIT_LUA, Call, log_keys
+from fastapi_cacheinval.bus.call import Call, log_keys
+from fastapi_cacheinval.bus.looks import WAIT_LUA
+from fastapi_cacheinval.bus.script import LUA
 from tests.servers.valkey import valkey
 
 _KEYS = log_keys("waiting")

@@ -16,6 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from fastapi_cacheinval import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -57,10 +59,10 @@ def test_the_package_and_its_testing_module_import_with_core_dependencies_only()
 
 
 def test_the_installed_metadata_is_what_pyproject_declares() -> None:
-    """The version, the Python floor, dependencies and extras of the installed distribution are pyproject.toml's."""
+    """The installed distribution has the package's version, and the Python floor, dependencies and extras of pyproject.toml."""
     project = PYPROJECT["project"]
     installed = importlib.metadata.metadata("fastapi-cacheinval")
-    assert installed["Version"] == project["version"]
+    assert installed["Version"] == __version__
     assert installed["Requires-Python"] == project["requires-python"] == ">=3.11"
     declared = {str(Requirement(line)) for line in project["dependencies"]}
     for extra, lines in project["optional-dependencies"].items():

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from fastapi_cacheinval import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
-LICENCE = "fastapi_cacheinval-0.1.0.dist-info/licenses/LICENSE"
+LICENCE = f"fastapi_cacheinval-{__version__}.dist-info/licenses/LICENSE"
 SOURCES = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "fastapi_cacheinval").rglob("*.py"))]
 WHOLE = {*SOURCES, "fastapi_cacheinval/py.typed", LICENCE}
 
 
 def check(tmp_path: Path, names: set[str]) -> subprocess.CompletedProcess[str]:
     """Run the script on a wheel of these files."""
-    wheel = tmp_path / "fastapi_cacheinval-0.1.0-py3-none-any.whl"
+    wheel = tmp_path / f"fastapi_cacheinval-{__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for name in sorted(names):
             archive.writestr(name, b"")

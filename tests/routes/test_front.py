@@ -154,6 +154,27 @@ class Picky(BaseRoute):
         return Match.NONE, {}
 
 
+@pytest.mark.parametrize("word", [None, True])
+@pytest.mark.parametrize("shared", [None, True])
+@pytest.mark.parametrize("layer", [KeyCheck, CORSMiddleware])
+def test_what_is_put_around_a_routes_app_turns_it_off(plan, layer, shared, word) -> None:
+    """A hit before routing would skip it, whatever the route's path says; `CORSMiddleware` answers by `Origin`."""
+    app = app_with(cached(ttl=60, shared=shared))
+    route: Any = app.routes[-1]
+    route.app = layer(route.app)
+    found = plan(app, front=word)
+    assert not found.front
+    assert layer.__name__ in (found.front_off or "")
+
+
+def test_a_harmless_layer_around_a_routes_app_leaves_it_on(plan) -> None:
+    """What compresses there says by what it chooses."""
+    app = app_with(cached(ttl=60))
+    route: Any = app.routes[-1]
+    route.app = GZipMiddleware(route.app)
+    assert plan(app).front
+
+
 def test_a_route_that_matches_in_its_own_way_turns_it_off_for_those_after_it(table) -> None:
     """It may take a request with another header away from them."""
     app = FastAPI()

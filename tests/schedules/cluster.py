@@ -13,8 +13,8 @@ import redis.asyncio
 from fastapi import Depends, FastAPI
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
+from fastapi_cacheinval.bus.call import log_keys
 from fastapi_cacheinval.bus.entries import encode_payload
-from fastapi_cacheinval.bus.script import log_keys
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.testing import FakeClock

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
-from fastapi_cacheinval.core.replica import Ask, LogEntry, Page
+from fastapi_cacheinval.core.log_types import AppliedByAll, Ask, LogEntry, Page
 from fastapi_cacheinval.errors import CacheinvalError
 from fastapi_cacheinval.ports.l2_store import Found, L2Store, Lock
 from fastapi_cacheinval.ports.log import Answer, Proposal, SharedLog, Standing
@@ -87,20 +87,20 @@ class GatedLog(_Gated):
         self._genuine = genuine
         self.answers: list[Answer] = []
 
-    async def run(self, ask: Ask, replica: str, purge: Proposal | None = None, *, lines: bool = True) -> Answer:
+    async def run(self, ask: Ask, replica: str, purge: Proposal | None = None, **more: Any) -> Answer:
         async def call() -> Answer:
             if purge is not None:
                 self.subscriptions.pending = True
-            self.answers.append(await self._genuine.run(ask, replica, purge, lines=lines))
+            self.answers.append(await self._genuine.run(ask, replica, purge, **more))
             return self.answers[-1]
 
         return await self.called(self.name, "beat" if purge is None else "purge", call)
 
-    async def messages(self) -> AsyncIterator[LogEntry | None]:
-        def mark(line: LogEntry) -> int | None:
-            return line.seq if line.term.nonce == MARK else None
+    async def messages(self, replica: str, **more: Any) -> AsyncIterator[LogEntry | AppliedByAll | None]:
+        def mark(line: LogEntry | AppliedByAll) -> int | None:
+            return line.seq if isinstance(line, LogEntry) and line.term.nonce == MARK else None
 
-        async for line in self.published("message", self._genuine.messages(), mark):
+        async for line in self.published("message", self._genuine.messages(replica, **more), mark):
             yield line
 
     async def page(self, *where: Any) -> Page | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,33 @@ def test_no_schedule_of_faults_breaks_a_promise(capsys: pytest.CaptureFixture[st
 def test_each_rule_is_needed_and_the_check_sees_that_it_is_gone(ablation: Ablation) -> None:
     """Without this one rule a promise is broken within 40 seeds."""
     assert caught(ablation, 40) is not None
+
+
+_NO_FAULTS = (
+    *("message_loss", "command_loss", "doubled", "slow", "pause_rate", "cut_rate", "deaf_rate", "crash_rate"),
+    *("server_rate", "evict_rate", "full_rate", "stall_rate", "clock_jumps", "stale_when_disconnected", "late_replies"),
+)
+
+
+def _calm(processes: int, seconds: float) -> Counter[str]:
+    """What happens in a world without faults, with four writes a second, half of which wait for every replica."""
+    rates = {"mutation_rate": 4.0, "purge_waits": 0.5, "read_rate": 1.0, "most_lines": 1000, "base_delay": 0.001}
+    harsh = {**dict.fromkeys(_NO_FAULTS, 0.0), **rates, "processes": processes, "seconds": seconds}
+    world = run(1, Ablation("calm", harsh=harsh))
+    assert world.truth.violation is None
+    return Counter(world.counts)
+
+
+@pytest.mark.parametrize("processes", [5, 25, 75])
+def test_the_servers_load_grows_with_the_replicas_and_not_faster(processes: int) -> None:
+    """Each asks every 0.67 to 0.9 s, and once for a line that is waited for; a message ends nearly every wait."""
+    starting, all_of_it = 5.0, 40.0
+    counts = _calm(processes, all_of_it)
+    counts.subtract(_calm(processes, starting))
+    told, looked = counts["words of every replica"], counts["waits for every replica"]
+    assert told > 10 * max(1, looked)
+    beats = counts["calls of the script"] - counts["lines written"] - (told + looked) * processes
+    assert 0.7 < beats / processes / (all_of_it - starting) < 1.5
 
 
 def test_a_seed_tells_the_same_story_each_time() -> None:

@@ -6,7 +6,10 @@ import logging
 
 import pytest
 
-from fastapi_cacheinval import CachePolicy, cached
+from fastapi_cacheinval import CachePolicy, HTTPCache, cached
+from fastapi_cacheinval.core.log_types import Term
+from fastapi_cacheinval.engine.log_touch import Touch
+from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.fleet import eventually, fleet
 from tests.helpers.http import Shop
 from tests.servers import Valkey
@@ -53,6 +56,48 @@ async def test_a_flapping_redis_logs_once_per_change_of_state(
         assert returned.__dict__["cacheinval.reset"] is True
     assert {each.levelno for each in queued} == {logging.DEBUG}
     assert len(queued) >= 60
+
+
+async def test_a_reset_without_an_outage_is_a_warning(redis_server: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+    """As it is with one: the level does not depend on whether a call happened to fail."""
+    async with fleet(redis_server.url, 1, staleness_bound=0.6) as (node,):
+        await node.ask()
+        caplog.clear()
+        redis_server.clear()
+        await eventually(lambda: ours(caplog), "the record of the reset")
+        (told,) = ours(caplog)
+        assert (told.levelno, told.__dict__["cacheinval.cause"]) == (logging.WARNING, "new-term")
+
+
+def test_resets_have_one_level(caplog: pytest.LogCaptureFixture) -> None:
+    """Also in outages too frequent to be told of; three in a row are, then two a minute, and DEBUG has all."""
+    clock = FakeClock()
+    touch = Touch(HTTPCache(clock=clock)._core._recorder(), clock, bound=2.0)
+
+    def outage(cause: str | None) -> None:
+        touch.lost("away")
+        touch.found()
+        if cause is not None:
+            touch.gave_up(cause, Term(2, "t"))
+        touch.returned()
+
+    with caplog.at_level(logging.DEBUG):
+        for _ in range(5):
+            outage(None)
+        told = len(ours(caplog))
+        outage("new-term")
+        touch.gave_up("behind", Term(2, "t"))
+        touch.gave_up("start", Term(2, "t"))
+        assert [each.levelno for each in ours(caplog)[told:]] == [logging.WARNING] * 2
+        for _ in range(10):
+            touch.gave_up("conflict", Term(2, "t"))
+        assert len(ours(caplog)) == told + 3
+        clock.tick(30)
+        touch.gave_up("conflict", Term(2, "t"))
+        assert len(ours(caplog)) == told + 4
+    assert (
+        len([each for each in caplog.records if "cacheinval.cause" in each.__dict__ and "given up" in each.msg]) == 12
+    )
 
 
 async def test_a_failing_app_logs_once_until_it_is_well(caplog: pytest.LogCaptureFixture) -> None:

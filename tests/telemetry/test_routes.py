@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from fastapi_cacheinval import cached
 from fastapi_cacheinval.contrib.cdn import Varnish, varnish_headers
 from fastapi_cacheinval.framework import server_spans
-from tests.helpers.http import Shop, ask
+from tests.helpers.http import Call, Shop, ask, scope_of
 from tests.helpers.telemetry import Recorded, Watched, attributes_of
 
 pytestmark = pytest.mark.anyio
@@ -207,6 +208,22 @@ async def test_metrics_alone_have_the_route() -> None:
     assert recorded.values("cacheinval.route.requests", "http.route") == {(ROUTE,): 3}
     assert recorded.values("cacheinval.route.hits", "http.route") == {(ROUTE,): 2}
     assert recorded.spans() == []
+
+
+@pytest.mark.parametrize("contrib", [True, False], ids=["contrib imported", "without contrib"])
+async def test_what_stands_around_the_cache_finds_the_route_of_a_hit(
+    contrib: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the scope, as after a request that was routed: middlewares that count by route look there."""
+    if not contrib:
+        monkeypatch.delitem(sys.modules, OpenTelemetryMiddleware.__module__)
+    recorded = Recorded()
+    shop = products(Shop(meter_provider=recorded.meter_provider))
+    for number in (1, 2, 1):
+        scope = scope_of(f"/products/{number}")
+        await Call(shop.app, scope).answer()
+        assert scope["route"].path == scope["route"].path_format == ROUTE
+    assert (shop.cache.statistics().hits, shop.calls) == (1, 2)
 
 
 async def test_a_hit_by_headers_of_a_foreign_app_has_its_route() -> None:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
 
-from fastapi_cacheinval.contrib.kafka.logical import Json, OneOf, Unreadable, decimal_of, naive
+from fastapi_cacheinval.contrib.kafka.logical import (
+    Json,
+    OneOf,
+    Unreadable,
+    decimal_of,
+    decimals_of,
+    naive,
+    times_of,
+)
 
-__all__ = ["UNSTORED", "Guessed", "is_base64", "is_unstored", "readings"]
+__all__ = ["UNSTORED", "Guessed", "is_base64", "is_unstored", "of_bytes", "readings"]
 
 UNSTORED = "__debezium_unavailable_value"
 
@@ -35,6 +45,12 @@ _OF_TIME = re.compile(
     r"(?:^|_)(?:at|created|date|datetime|day|expires|modified|time|timestamp|ts|updated)$"
     r"|[a-z](?:At|Date|DateTime|Day|Time|Timestamp)$"
 )
+# Numbers in such columns count and name things, and are no times.
+_OF_NAMES = re.compile(r"(?:^|_)(?:id|no|nr|num|number|pk)$|[a-z](?:Id|No|Number)$")
+_ZEROS = re.compile(r"-?\d{1,1000}\.\d{0,1000}0")
+# The decimals of a `NUMERIC` that has no more than 38 digits after its point, as SQL Server's, MySQL's and Oracle's.
+_GUESSED_SCALES = range(39)
+_GUESSED_BYTES = 16
 # A `NUMERIC` of PostgreSQL has the most digits after its point; those of Oracle may be before it.
 _SCALES = range(-1_000, 16_384)
 
@@ -80,7 +96,7 @@ def readings(value: object, column: str) -> tuple[object, ...] | Unreadable:
         case list() | dict():
             return _LIST
         case str():
-            return (value, *_uuids(value))
+            return (value, *_uuids(value), *_decimals(value))
         case bytes() if len(value) == 16:
             # How a UUID is kept where the database has no type of its own for it.
             return (value, UUID(bytes=value))
@@ -97,10 +113,14 @@ def _guessed(value: object, column: str) -> tuple[object, ...] | Unreadable:
             return (value,)
         case int() if _OF_TIME.search(column) or _OF_TIME.search(column.lower()):
             return _NUMBER_OR_TIME
+        case int() if _OF_NAMES.search(column) or _OF_NAMES.search(column.lower()):
+            return (value,)
+        case int():
+            return (value, *times_of(value))
         case str() if value.endswith("=") and is_base64(value):
             return _TEXT_OR_BYTES
         case str():
-            return (value, *_uuids(value), *_moments(value))
+            return (value, *_uuids(value), *_moments(value), *_decimals(value))
         case _:
             return readings(value, column)
 
@@ -111,6 +131,20 @@ def _of_json(text: str) -> tuple[object, ...] | Unreadable:
     except (ValueError, RecursionError):
         return (text,)
     return _LIST if isinstance(found, list | dict) else (found,)
+
+
+def of_bytes(text: str) -> Iterator[object]:
+    """What a text may stand for that bytes are written like: the bytes, or a decimal of whatever scale."""
+    if is_base64(text):
+        data = base64.b64decode(text)
+        yield data
+        if len(data) <= _GUESSED_BYTES:
+            yield from decimals_of(data, _GUESSED_SCALES)
+
+
+def _decimals(text: str) -> tuple[object, ...]:
+    """A decimal that is written as text with zeros at its end, which no number in a tag has."""
+    return (Decimal(text),) if _ZEROS.fullmatch(text) is not None else ()
 
 
 def _uuids(text: str) -> tuple[object, ...]:

@@ -6,18 +6,21 @@ Pure. The names are those of Kafka Connect's `data` package and of Debezium's `d
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
 
-__all__ = ["Json", "OneOf", "Unreadable", "decimal_of", "naive", "typed"]
+__all__ = ["Json", "OneOf", "Unreadable", "decimal_of", "decimals_of", "naive", "times_of", "typed"]
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # columns without a time zone are meant
 _DAY = timedelta(days=1)
+# Of a second.
+_UNITS = (1_000, 1_000_000, 1_000_000_000)
 # Of PostgreSQL's `bit varying` without a length.
 _NO_LENGTH = 2**31 - 1
 _INTERVAL = re.compile(r"P(-?\d+)Y(-?\d+)M(-?\d+)DT(-?\d+)H(-?\d+)M(-?\d+(?:\.\d+)?)S")
@@ -60,6 +63,13 @@ def decimal_of(value: Any, scale: int) -> Decimal:
     return Decimal(f"{int.from_bytes(_bytes(value), 'big', signed=True)}E{-scale}")
 
 
+def decimals_of(data: bytes, scales: range) -> Iterator[Decimal]:
+    """The decimals that are written as these bytes, one for each scale; none where a decimal has fewer bytes."""
+    number = int.from_bytes(data, "big", signed=True)
+    if len(data) == 1 or not -(1 << (8 * len(data) - 9)) <= number < 1 << (8 * len(data) - 9):
+        yield from (Decimal(f"{number}E{-scale}") for scale in scales)
+
+
 def naive(value: datetime) -> datetime:
     """A moment as a column without a time zone holds it."""
     return value.replace(tzinfo=None)
@@ -90,6 +100,15 @@ def _time(units: int) -> _Reader:
         return (_EPOCH + spent).time()
 
     return read
+
+
+def times_of(number: int) -> Iterator[date | datetime | time]:
+    """The dates, the moments without a time zone and the times of a day that are written as a number."""
+    for read in (_date, *map(_moment, _UNITS), *map(_time, _UNITS)):
+        with contextlib.suppress(OverflowError):
+            found = read(number, {})
+            if not isinstance(found, Unreadable):
+                yield found
 
 
 def _interval(value: str, _: Mapping[str, Any]) -> timedelta | Unreadable:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fastapi_cacheinval import TagTemplate
-from fastapi_cacheinval.contrib.kafka.columns import Guessed, is_base64, is_unstored, readings
+from fastapi_cacheinval.contrib.kafka.columns import Guessed, is_base64, is_unstored, of_bytes, readings
 from fastapi_cacheinval.contrib.kafka.events import RowChange
 from fastapi_cacheinval.contrib.kafka.logical import Unreadable
 from fastapi_cacheinval.contrib.kafka.record import PoisonRecord
@@ -34,6 +34,8 @@ class Renderer:
         self._refused: dict[str, str] = {}
         # Columns without a schema in which bytes were seen: all of their texts may be bytes.
         self._of_bytes: dict[str, Unreadable] = {}
+        # Columns without a schema in which something was seen that no bytes are written like.
+        self._of_text: set[str] = set()
 
     @property
     def refused(self) -> Mapping[str, str]:
@@ -85,12 +87,23 @@ class Renderer:
                 return (bare,)
             if isinstance(bare, str) and isinstance(found, Unreadable):
                 self._of_bytes[column] = found
-            elif isinstance(bare, str) and column in self._of_bytes and is_base64(bare):
-                found = self._of_bytes[column]
+            elif isinstance(bare, str) and not isinstance(found, Unreadable):
+                found = self._texts(column, bare, found)
             if isinstance(found, Unreadable) and isinstance(bare, str | int):
                 raise self._problem(column, found.reason, f" If it is what it looks like, write plain=[{column!r}].")
         if isinstance(found, Unreadable):
             raise self._problem(column, found.reason)
+        return found
+
+    def _texts(self, column: str, text: str, found: tuple[object, ...]) -> tuple[object, ...] | Unreadable:
+        """What a text may be in a column whose texts were all text, were bytes, or may have been either."""
+        if not is_base64(text):
+            if text and column not in self._of_bytes:
+                self._of_text.add(column)
+        elif column in self._of_bytes:
+            return self._of_bytes[column]
+        elif column not in self._of_text:
+            return (*found, *of_bytes(text))
         return found
 
     def _problem(self, column: str, reason: str, way_out: str = "") -> PoisonRecord:

@@ -90,15 +90,18 @@ class Bulk:
         if top is state.statement and not isinstance(top, Insert):
             state.statement = top = called_once(top, state.parameters)
         mapper = entity_of(top) or self._book.owner(table)
-        if mapper is None:
-            return self._links.run(state, top, cast("Table", table))
-        return self._one_class(state, top, table, mapper)
+        return self._one_table(state, top, table, mapper)
 
-    def _one_class(self, state: ORMExecuteState, top: Any, table: Any, mapper: Mapper[Any]) -> Result[Any] | None:
-        # Classes of another hierarchy on the same table: which of their rows are met nobody looks up.
-        others = [each for each in self._book.users(table) if each.base_mapper is not mapper.base_mapper]
+    def _one_table(
+        self, state: ORMExecuteState, top: Any, table: Any, mapper: Mapper[Any] | None
+    ) -> Result[Any] | None:
+        # Classes of another hierarchy, or on a join with this table: which of their rows are met nobody looks up.
+        users = self._book.users(table)
+        others = [each for each in users if mapper is None or each.base_mapper is not mapper.base_mapper]
         tags = self._watch.any_row(others, "a statement on a table that it shares with another class", alone=True)
-        if isinstance(top, Insert):
+        if mapper is None:
+            result = self._links.run(state, top, cast("Table", table))
+        elif isinstance(top, Insert):
             result = self._inserts.run(state, top, mapper)
         else:
             result = self._changes.run(state, top, mapper)

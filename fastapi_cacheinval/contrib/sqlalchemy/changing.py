@@ -19,7 +19,14 @@ from fastapi_cacheinval.contrib.sqlalchemy.given import (
 )
 from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
 from fastapi_cacheinval.contrib.sqlalchemy.running import Ran, connection_for, is_bulk, options_of, run, tells
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of, keys
+from fastapi_cacheinval.contrib.sqlalchemy.schema import (
+    Identity,
+    decides_class,
+    key_columns,
+    key_of,
+    keys,
+    whole_of,
+)
 from fastapi_cacheinval.contrib.sqlalchemy.statements import criteria_of, is_own, is_wild, target_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
@@ -28,11 +35,15 @@ __all__ = ["Changes"]
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One statement on one class; `names` are what it sets, `columns` what is asked of its rows, if that is `told`."""
+    """One statement on one class; `names` are what it sets, `columns` what is asked of its rows, if that is `told`.
+
+    `whole` is the class that its rows are of afterwards: `mapper`, or the top of the hierarchy where they may change.
+    """
 
     state: ORMExecuteState
     dml: Any
     mapper: Mapper[Any]
+    whole: Mapper[Any]
     deletes: bool
     names: set[str]
     connection: Connection
@@ -55,19 +66,22 @@ class Changes:
     def run(self, state: ORMExecuteState, dml: Any, mapper: Mapper[Any]) -> Result[Any] | None:
         """Run a statement with what is to be read around it; None where it concerns no tag."""
         deletes, names = isinstance(dml, Delete), names_set(dml, state.parameters)
-        if not (self._book.concerns(mapper) if deletes or removes(dml) else self._book.tagged(mapper)):
+        bulk, deciding = is_bulk(state, dml), set[str]() if deletes else decides_class(mapper)
+        moves = bool(deciding) and sets(names, mapper, deciding)
+        # A key may be that of a row of another class, and a discriminator makes a row one of another class.
+        whole = whole_of(mapper) if bulk or moves else mapper
+        if not (self._book.concerns(whole) if deletes or removes(dml) else self._book.tagged(whole)):
             return None
         if not deletes and removes(dml):
-            return self._unknown(state, mapper, deletes=True, what="an UPDATE that may replace rows")
+            return self._unknown(state, whole, deletes=True, what="an UPDATE that may replace rows")
         reaches = deletes and any(self._book.tagged(each) for each in self._book.along(mapper))
-        if self._book.whole(mapper) and not reaches:
-            return self._watch.widely(state, mapper.self_and_descendants, "")
-        bulk = is_bulk(state, dml)
+        if self._book.whole(whole) and not reaches:
+            return self._watch.widely(state, whole.self_and_descendants, "")
         if not deletes and not bulk and sets(names, mapper, key_of(mapper), doubt=False):
-            return self._unknown(state, mapper, deletes=False, what="an UPDATE of a primary key")
+            return self._unknown(state, whole, deletes=False, what="an UPDATE of a primary key")
         self._watch.flush(state)
         if bulk:
-            return self._by_key(state, mapper, names)
+            return self._by_key(state, mapper)
         connection = connection_for(state, None)
         own = key_columns(mapper, target_of(dml))
         columns = own or []
@@ -76,8 +90,8 @@ class Changes:
         told = own is not None and tells(state, dml, connection, columns)
         if own and not told and columns != own:
             columns, told = own, tells(state, dml, connection, own)
-        job = _Job(state, dml, mapper, deletes, names, connection, columns, told)
-        if reaches or self._needs_a_look(job):
+        job = _Job(state, dml, mapper, whole, deletes, names, connection, columns, told)
+        if reaches or moves or self._needs_a_look(job):
             return self._look(job)
         return self._returned(job)
 
@@ -131,10 +145,10 @@ class Changes:
         asked = None if job.told else keys_asked(job.dml, state.parameters, mapper)
         if is_wild(job.dml) and asked is None:
             what = "a condition that picks rows by chance, or calls a function that may do so"
-            return self._unknown(state, mapper, deletes=job.deletes, what=what)
+            return self._unknown(state, job.whole, deletes=job.deletes, what=what)
         if not job.told and asked is None and not self._is_certain(job):
             what = "a condition that other writers may change, where the database does not return what was changed"
-            return self._unknown(state, mapper, deletes=job.deletes, what=what)
+            return self._unknown(state, job.whole, deletes=job.deletes, what=what)
         if not job.told and job.connection.dialect.name == "sqlite":
             # It has no locks of rows: what the statement is about to lock is locked before the look.
             job.connection.execute(target_of(job.dml).delete().where(false()))
@@ -156,7 +170,7 @@ class Changes:
             self._watch.ledger.add_everything(session)
         if not job.deletes:
             changed = found if ran.rows is None else [row[: len(mapper.primary_key)] for row in ran.rows]
-            again.update((mapper, each) for each in changed)
+            again.update((job.whole, each) for each in changed)
         self._read_again(job, ran, again)
         return ran.result
 
@@ -186,13 +200,14 @@ class Changes:
 
     # -- rows whose keys are given -----------------------------------------------------------------
 
-    def _by_key(self, state: ORMExecuteState, mapper: Mapper[Any], names: set[str]) -> Result[Any]:
+    def _by_key(self, state: ORMExecuteState, given_for: Mapper[Any]) -> Result[Any]:
         """`session.execute(update(Class), [...])`: each set of parameters has its row's key."""
-        given = [key_of_row(row, mapper) for row in rows_given(None, state.parameters)]
+        given = [key_of_row(row, given_for) for row in rows_given(None, state.parameters)]
+        mapper = whole_of(given_for)
         if not given or None in given:
             return self._unknown(state, mapper, deletes=False, what="an UPDATE by primary keys that are not given")
         found = [each for each in given if each is not None]
-        session, connection = state.session, connection_for(state, mapper)
+        session, connection = state.session, connection_for(state, given_for)
         options = options_of(state, of_statement=True)
         with reading(connection, self._book, options) as reader:
             there = reader.present(mapper, found)

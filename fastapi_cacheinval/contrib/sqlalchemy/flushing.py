@@ -8,16 +8,23 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import ClauseElement, Connection, Delete, Table, inspect
-from sqlalchemy.orm import InstanceState, Mapper, Session, object_session
+from sqlalchemy import ClauseElement, Connection, Delete, Table
+from sqlalchemy.orm import Mapper, Session, object_session
 
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, connection_of, reading
 from fastapi_cacheinval.contrib.sqlalchemy.relating import Related, related
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, is_plain, removes_rows
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, removes_rows, whole_of
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import when_planned
 from fastapi_cacheinval.contrib.sqlalchemy.statements import extra_tables, writes
+from fastapi_cacheinval.contrib.sqlalchemy.states import (
+    changes_class,
+    identity_of,
+    is_changed,
+    is_plain_in,
+    state_of,
+)
 
 __all__ = ["Flushes"]
 
@@ -42,20 +49,6 @@ class _Flush:
         return self.again.setdefault(connection, set())
 
 
-def _identity(state: InstanceState[Any]) -> Identity | None:
-    return None if state.identity is None else tuple(state.identity)
-
-
-def _state(target: Any) -> InstanceState[Any]:
-    state: InstanceState[Any] = inspect(target)
-    return state
-
-
-def _is_plain(state: InstanceState[Any], key: str) -> bool:
-    """Whether what stands in the object is surely what stands in the row."""
-    return key in state.dict and is_plain(state.mapper.columns[key].type, state.dict[key])
-
-
 class Flushes:
     """Listens to flushes of the sessions that are watched."""
 
@@ -74,8 +67,8 @@ class Flushes:
 
     def _planned(self, session: Session, flush: _Flush, gone: list[Any], kept: list[Any]) -> None:
         """Read what is known to change, many rows at a time."""
-        there = [target for target in kept if _state(target).key is not None]
-        written = [target for target in there if session.is_modified(target, include_collections=False)]
+        there = [target for target in kept if state_of(target).key is not None]
+        written = [target for target in there if is_changed(session, target)]
         self._read(session, flush, written, gone=False)
         self._read(session, flush, gone, gone=True)
         known = {id(target) for target in written}
@@ -85,7 +78,7 @@ class Flushes:
 
     def _may_be_written(self, session: Session, target: Any) -> bool:
         """Whether a row changes by a collection, or by an UPDATE of which no event tells."""
-        return session.is_modified(target) or _state(target).mapper in self._book.updated_later
+        return is_changed(session, target, collections=True) or state_of(target).mapper in self._book.updated_later
 
     def _relate(self, session: Session, flush: _Flush, kept: Iterable[Any]) -> None:
         """What association rows are written for: both sides of them, and what is mapped to them or goes with them."""
@@ -112,14 +105,14 @@ class Flushes:
         """Read the tags of objects that have rows, where these are; returns the rows."""
         by_class: Targets = {}
         for target in targets:
-            by_class.setdefault(_state(target).mapper, []).append(target)
+            by_class.setdefault(state_of(target).mapper, []).append(target)
         places: dict[tuple[Connection, Mapper[Any]], list[Identity]] = {}
         for mapper, those in by_class.items():
             if not (self._book.concerns(mapper) if gone else self._book.tagged(mapper)):
                 continue
             for target in those if session.connection_callable is not None else those[:1]:
                 where = (connection_of(session, mapper, target), mapper)
-                found = [_identity(_state(each)) for each in ([target] if session.connection_callable else those)]
+                found = [identity_of(state_of(each)) for each in ([target] if session.connection_callable else those)]
                 places.setdefault(where, []).extend(each for each in found if each is not None)
         for (connection, mapper), identities in places.items():
             self._read_of(session, connection, flush, mapper, identities, gone=gone, lock=lock)
@@ -185,7 +178,7 @@ class Flushes:
         """A row that is new: what it writes beside itself."""
         session = object_session(target)
         if session is not None:
-            self.besides(session, mapper, _state(target).dict.values())
+            self.besides(session, mapper, state_of(target).dict.values())
 
     def besides(self, session: Session, mapper: Mapper[Any], values: Iterable[Any]) -> None:
         """What goes by a row: what its table has SQLite replace, and writes in the expressions of its attributes.
@@ -206,14 +199,14 @@ class Flushes:
         """A row that only the flush itself knows of: a child whose parent has changed."""
         session = object_session(target)
         flush = None if session is None else self._running.get(session)
-        if flush is not None and self._book.tagged(mapper):
+        if flush is not None and self._book.tagged(whole_of(mapper)):
             # An association row may be all that is written for it.
             flush.connections[connection] = None
         # It is called for what was only touched, too.
-        if session is not None and session.is_modified(target, include_collections=False):
-            state = _state(target)
+        if session is not None and is_changed(session, target):
+            state = state_of(target)
             self.besides(session, mapper, state.dict.values())
-            identity = _identity(state)
+            identity = identity_of(state)
             if flush is not None and identity is not None:
                 self._read_of(session, connection, flush, state.mapper, [identity], gone=False)
 
@@ -230,9 +223,9 @@ class Flushes:
         flush = None if session is None else self._running.get(session)
         if flush is None:
             return
-        state = _state(target)
-        identity = _identity(state)
-        if self._book.tagged(state.mapper):
+        state = state_of(target)
+        identity = identity_of(state)
+        if self._book.tagged(whole_of(state.mapper)):
             flush.connections[connection] = None
         if identity is None or (connection, state.mapper, identity) in flush.read:
             flush.written.append((connection, target))
@@ -245,13 +238,13 @@ class Flushes:
         if flush is None:
             return
         for connection, target in flush.written:
-            state = _state(target)
-            rules = self._book.of(state.mapper)
-            if not rules:
+            state = state_of(target)
+            rules, moved = self._book.of(state.mapper), changes_class(state)
+            if not rules and not moved:
                 continue
-            if rules.looked or not all(_is_plain(state, key) for key in rules.keys):
+            if moved or rules.looked or not all(is_plain_in(state, key) for key in rules.keys):
                 identity = tuple(state.mapper.primary_key_from_instance(target))
-                flush.later(connection).add((state.mapper, identity))
+                flush.later(connection).add((whole_of(state.mapper) if moved else state.mapper, identity))
             else:
                 self._ledger.add(session, rules.rendered(state.dict))
         for change in flush.related:

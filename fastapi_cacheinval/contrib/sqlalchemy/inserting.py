@@ -18,7 +18,14 @@ from fastapi_cacheinval.contrib.sqlalchemy.running import (
     shows,
     where_of,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of, keys
+from fastapi_cacheinval.contrib.sqlalchemy.schema import (
+    Identity,
+    decides_class,
+    key_columns,
+    key_of,
+    keys,
+    whole_of,
+)
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import (
     insert_for_keys,
     restore_key,
@@ -40,17 +47,18 @@ class Inserts:
 
     def run(self, state: ORMExecuteState, dml: Insert, mapper: Mapper[Any]) -> Result[Any] | None:
         """Run an INSERT and read the tags of its rows; None where they have none."""
-        if removes(dml) and self._book.concerns(mapper):
-            along = [one for each in self._book.along(mapper) for one in each.self_and_descendants]
+        of = _written_as(state, dml, mapper)
+        if removes(dml) and self._book.concerns(of):
+            along = [one for each in self._book.along(of) for one in each.self_and_descendants]
             what = "an INSERT that may replace rows"
-            return self._watch.widely(state, [*mapper.self_and_descendants, *along], what)
-        if not self._book.tagged(mapper):
+            return self._watch.widely(state, [*of.self_and_descendants, *along], what)
+        if not self._book.tagged(of):
             return None
-        if self._book.whole(mapper):
-            return self._unknown(state, mapper, "")
+        if self._book.whole(of):
+            return self._unknown(state, of, "")
         if replaces(dml):
-            if self._may_lose(dml, mapper):
-                return self._unknown(state, mapper, "an INSERT that may replace rows")
+            if self._may_lose(dml, of):
+                return self._unknown(state, of, "an INSERT that may replace rows")
         else:
             given = [key_of_row(row, mapper) for row in rows_given(dml, state.parameters)]
             if given and None not in given:
@@ -69,7 +77,7 @@ class Inserts:
             return names is None
         for each in self._book.family(mapper):
             rules = self._book.of(each)
-            if rules.looked or sets(names, each, rules.keys | set(key_of(each))):
+            if rules.looked or sets(names, each, rules.keys | set(key_of(each)) | decides_class(each)):
                 return True
         return False
 
@@ -141,8 +149,24 @@ class Inserts:
             self._watch.ledger.add_everything(state.session)
             return
         where = connection or connection_for(state, mapper if is_bulk(state, dml) else None)
-        places = {(mapper, tuple(each)) for each in found}
+        of = _written_as(state, dml, mapper)
+        places = {(of, tuple(each)) for each in found}
         self._watch.flushes.read_again(state.session, places, where, options_of(state))
+
+
+def _written_as(state: ORMExecuteState, dml: Any, mapper: Mapper[Any]) -> Mapper[Any]:
+    """The class that each row which an INSERT writes is surely of.
+
+    An upsert may meet a row of any class of the hierarchy, and a row whose discriminator is given, or comes from a
+    default, is of the class that this says.
+    """
+    deciding = decides_class(mapper)
+    columns = [column for key in deciding for column in mapper.get_property(key).columns]
+    by_default = any(one.default is not None or one.server_default is not None for one in columns)
+    given = {name for row in rows_given(dml, state.parameters) for name in row}
+    if replaces(dml) or (deciding and (by_default or dml.select is not None or sets(given, mapper, deciding))):
+        return whole_of(mapper)
+    return mapper
 
 
 def _is_one_row(state: ORMExecuteState, dml: Any) -> bool:

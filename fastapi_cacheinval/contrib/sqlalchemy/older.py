@@ -15,6 +15,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Places
 from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row
 from fastapi_cacheinval.contrib.sqlalchemy.reading import connection_of
+from fastapi_cacheinval.contrib.sqlalchemy.schema import whole_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
 __all__ = ["Older"]
@@ -95,7 +96,7 @@ class Older:
         """Each mapping has its key."""
         of: Mapper[Any] = inspect(mapper).mapper
         rows = list(mappings)
-        places = self._places(of, rows) if self._book.tagged(of) else set[Any]()
+        places = self._places(of, rows) if self._book.tagged(whole_of(of)) else set[Any]()
         self._watch.flushes.besides(session, of, [value for row in rows for value in row.values()])
         self._read(session, places, lock=True)
         with self._settled(session, [of]):
@@ -122,7 +123,8 @@ class Older:
         found = [key_of_row(row, mapper) for row in rows]
         if None in found:
             raise UnknownRows(mapper.class_.__name__, "a bulk method that is given no primary key")
-        return {(mapper, each) for each in found if each is not None}
+        # A key may be that of a row of another class of the hierarchy, and a discriminator may make it one.
+        return {(whole_of(mapper), each) for each in found if each is not None}
 
     def bulk_save_objects(
         self,

@@ -23,12 +23,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.orm import Mapper
+from sqlalchemy.sql.visitors import iterate
 
 __all__ = [
     "Dependent",
     "Link",
     "Side",
     "among",
+    "decides_class",
     "dependents",
     "is_plain",
     "key_columns",
@@ -38,6 +40,7 @@ __all__ = [
     "links",
     "removes_rows",
     "row_key",
+    "whole_of",
 ]
 
 Identity = tuple[Any, ...]
@@ -74,6 +77,22 @@ def _python_type(kind: Any) -> type | None:
 def lineage(mapper: Mapper[Any]) -> set[Mapper[Any]]:
     """The class, those that it inherits from and those that inherit from it: all that a row of it may be."""
     return {*mapper.iterate_to_root(), *mapper.self_and_descendants}
+
+
+def whole_of(mapper: Mapper[Any]) -> Mapper[Any]:
+    """The class that all rows beside those of a class belong to: the top of its hierarchy, up to a table of its own."""
+    while mapper.inherits is not None and not mapper.concrete:
+        mapper = mapper.inherits
+    return mapper
+
+
+def decides_class(mapper: Mapper[Any]) -> set[str]:
+    """The attributes by whose values a row is of one class of a hierarchy or of another."""
+    on: Any = mapper.polymorphic_on
+    if on is None:
+        return set()
+    columns = {one for one in iterate(on) if isinstance(one, Column)}
+    return {each.key for each in mapper.column_attrs if not columns.isdisjoint(each.columns)}
 
 
 def key_columns(mapper: Mapper[Any], table: Any) -> list[Any] | None:

@@ -117,16 +117,23 @@ def test_from_debezium(case: Case, envelope: bool) -> None:
         told = {"schema": {"type": "struct", "fields": fields}, "payload": payload}
     tags = debezium({"thing": [TEMPLATE]})
     record = Record("shop.public.thing", 0, 0, None, json.dumps(told).encode())
-    assert tags_of(read_record(record, tags, 10_000)) == expected(case)
+    # A decimal that a connector was told to write as text is no other text than this.
+    also = ["v:30.5"] if case.value == "30.50" else []
+    assert tags_of(read_record(record, tags, 10_000)) == [*expected(case), *also]
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "text", "whole", "true", "float", "whole float", "tiny float"])
 def test_from_json(name: str) -> None:
-    """What JSON has of its own needs no schema: in a record of Debezium, and in a message of SQS by a template."""
+    """What JSON has of its own needs no schema: in a message of SQS by a template, and in a record of Debezium.
+
+    There it is among the readings of a value that may be more, and alone where the column is plain.
+    """
     case = CASES[name]
     row = json.dumps({"value": case.value})
     record = Record("thing", 0, 0, None, row.encode())
-    assert tags_of(read_record(record, debezium({"thing": [TEMPLATE]}), 10_000)) == expected(case)
+    assert set(tags_of(read_record(record, debezium({"thing": [TEMPLATE]}), 10_000))) >= set(expected(case))
+    plain = debezium({"thing": [TEMPLATE]}, plain=["thing.value"])
+    assert tags_of(read_record(record, plain, 10_000)) == expected(case)
     template = TagTemplate.parse(TEMPLATE)
     message = Message.of({"MessageId": "1", "Body": row})
     change = read_message(message, lambda message: filter(None, [template.render(message.json())]), soft=False)

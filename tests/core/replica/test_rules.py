@@ -232,6 +232,31 @@ def test_a_reply_asked_for_before_the_last_answer_came_opens_no_other_term() -> 
     assert replica.term == Term(2, "u")
 
 
+def test_what_was_asked_before_a_reset_makes_nothing_forgotten_again() -> None:
+    """It shows that the log went on, so the log is asked from where the replica is now, and no lease begins."""
+    replica = _replica()
+    later = Term(2, "u")
+    assert replica.apply_reply(Reset(later, 1, "m1"), 10.0, 10.1) is Next.NOTHING
+    generation = replica.generation
+    stamp = replica.stamp(10.2)
+    assert replica.apply_reply(Reset(later, 2, "m2"), 10.05, 10.2) is Next.ASK
+    assert (replica.generation, replica.applied, replica.lag, replica.lease_until) == (generation, 1, 1, 12.0)
+    line = _line(2, "b", term=later, nonce="m2")
+    assert replica.apply_reply(Missed(later, (line,)), 10.2, 10.3) is Next.NOTHING
+    assert replica.stale_from(stamp, ("a",), 10.3) is not None
+    assert replica.stale_from(stamp, ("b",), 10.3) is None
+
+
+def test_a_reset_in_the_same_term_that_was_asked_for_since_counts() -> None:
+    """The log has not kept what is missing: nothing from before can be proved."""
+    replica = _replica()
+    replica.apply_reply(Reset(_TERM, 1, "m1"), 10.0, 10.1)
+    stamp = replica.stamp(10.1)
+    assert replica.apply_reply(Reset(_TERM, 9, "m9"), 10.1, 10.2) is Next.NOTHING
+    assert replica.stale_from(stamp, ("a",), 10.2) is None
+    assert replica.applied == 9
+
+
 def _page(seq: int, *, up_to: int, purged: tuple[tuple[str, int, bool], ...] = ()) -> Page:
     return Page(_TERM, seq, up_to, 0, purged)
 

@@ -166,6 +166,21 @@ async def test_what_a_handler_has_done_is_purged_although_a_layer_answers_with_a
     assert (await shop.get("/price")).json() == 2
 
 
+@pytest.mark.parametrize("name", ["Location", "Content-Location", "Surrogate-Key"])
+async def test_what_a_handler_has_named_is_purged_although_a_layer_answers_with_an_error(name: str) -> None:
+    """A tag, or a path elsewhere: the layer's answer names neither."""
+    shop = _shop(_Around, status=500, replaces=True)
+
+    @shop.app.put("/write")
+    async def write(response: Response) -> None:
+        shop.value = 2
+        response.headers[name] = "price" if name == "Surrogate-Key" else "/price"
+
+    await shop.get("/price")
+    assert (await shop.put("/write")).status_code == 500
+    assert (await shop.get("/price")).json() == 2
+
+
 @pytest.mark.parametrize("status", [200, 303, 404, 504])
 @pytest.mark.parametrize("how", ["raised", "returned", "injected"])
 async def test_what_a_handler_has_refused_is_not_purged_whatever_a_layer_makes_of_it(how: str, status: int) -> None:

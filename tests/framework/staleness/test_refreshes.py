@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Header, Request, Response
 from starlette.middleware.gzip import GZipMiddleware
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
-from fastapi_cacheinval.routes import middleware_stack
+from fastapi_cacheinval.routes import layer_kinds
 from fastapi_cacheinval.testing import FakeClock, assert_hit, assert_stale
 from tests.helpers.http import Call, Shop, ask, lifespan_of, scope_of, settle, until
 
@@ -40,7 +40,7 @@ def scopes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     # A patched class is harmless no longer, unless the audit is told that this one is.
     monkeypatch.setattr(GZipMiddleware, "__call__", spy)
-    monkeypatch.setattr(middleware_stack, "is_unpatched", lambda kind: True)
+    monkeypatch.setattr(layer_kinds, "is_unpatched", lambda kind: True)
     return seen
 
 

@@ -1,0 +1,106 @@
+"""A CDN in front of the replicas that keeps what it is given until it is told to let go, and that misbehaves when told.
+
+It runs in the process that makes the load, so that what it hands out has a time on the same clock. Replicas tell it by
+the requests of a `Webhook`: one in three is refused, cut off, or answered late or not at all, whether it was obeyed or
+not. A response that was asked for before a purge of one of its tags is handed on and not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import Self
+
+from chaos.client import Answer, Connection
+
+__all__ = ["CDN"]
+
+_PATIENCE = 1.5
+_TROUBLE_SHARE = 0.33
+
+
+class CDN:
+    """In front of the replicas at these ports; `told` counts the purges by what became of their requests."""
+
+    def __init__(self, seed: str) -> None:
+        self.told: Counter[str] = Counter()
+        self._draw = random.Random(f"{seed} cdn")
+        self._server: asyncio.Server | None = None
+        self._kept: dict[str, Answer] = {}
+        # The last purge of each tag, and of everything, by its number.
+        self._purges = 0
+        self._purged: dict[str, int] = {}
+        self._all = 0
+        # From its end on it does what it is told.
+        self.well = False
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    @property
+    def url(self) -> str:
+        """Where it takes purges."""
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/purge"
+
+    # -- what it is asked -----------------------------------------------------------------------
+
+    async def get(self, path: str, origins: Sequence[Connection], replica: int) -> tuple[Answer, bool]:
+        """What it keeps, and True, or what a replica answers; raises `Lost` where that does not."""
+        kept = self._kept.get(path)
+        if kept is not None:
+            return kept, True
+        began = self._purges
+        answer = await origins[replica].ask("GET", path, _PATIENCE)
+        tags = answer.fields.get("surrogate-key", "").split()
+        if answer.status == 200 and tags and began >= max(self._all, *(self._purged.get(tag, 0) for tag in tags)):
+            self._kept[path] = answer
+        return answer, False
+
+    # -- what it is told ------------------------------------------------------------------------
+
+    def _purge(self, tags: Sequence[str], *, everything: bool) -> None:
+        self._purges += 1
+        self._purged.update(dict.fromkeys(tags, self._purges))
+        self._all = self._purges if everything else self._all
+        for path, answer in list(self._kept.items()):
+            if everything or not set(tags).isdisjoint(answer.fields["surrogate-key"].split()):
+                del self._kept[path]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError):  # the replica was killed
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = next(int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
+                if not await self._told(json.loads(await reader.readexactly(length)), writer):
+                    break
+        writer.close()
+
+    async def _told(self, order: dict[str, object], writer: asyncio.StreamWriter) -> bool:
+        """Do what is asked, or something else; whether the connection stays."""
+        trouble = "" if self.well or self._draw.random() >= _TROUBLE_SHARE else self._draw.choice(_TROUBLES)
+        self.told[trouble or "confirmed"] += 1
+        if trouble == "late":
+            await asyncio.sleep(self._draw.uniform(0.1, 0.6))
+        if trouble not in ("refused", "to wait", "cut off"):
+            tags = order["tags"]
+            assert isinstance(tags, list)
+            self._purge(tags, everything=bool(order["everything"]))
+        if trouble in ("cut off", "obeyed and cut off"):
+            return False
+        status = {"refused": b"503 Service Unavailable", "to wait": b"429 Too Many Requests"}.get(trouble, b"200 OK")
+        writer.write(b"HTTP/1.1 %s\r\ncontent-length: 0\r\n\r\n" % status)
+        await writer.drain()
+        return True
+
+
+_TROUBLES = ("refused", "to wait", "cut off", "obeyed and cut off", "late")

@@ -1,0 +1,70 @@
+"""How Sphinx makes the site of the documentation; `make docs` runs it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from fastapi_cacheinval.version import __version__
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+project = "fastapi-cacheinval"
+author = "the fastapi-cacheinval authors"
+release = version = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinxcontrib.mermaid"]
+exclude_patterns = ["examples", "grafana"]
+root_doc = "index"
+
+myst_enable_extensions = ["deflist"]
+myst_fence_as_directive = ["mermaid"]
+myst_heading_anchors = 4
+
+autodoc_class_signature = "separated"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+# Types of other packages, whose sites are not asked, and what our signatures name without being public.
+_FOREIGN = "asyncio|collections|confluent_kafka|contextlib|datetime|enum|fastapi|httpx|opentelemetry|os|pathlib|re"
+_FOREIGN += "|redis|sqlalchemy|ssl|starlette|types|typing|uuid"
+nitpick_ignore_regex = [
+    ("py:.*", rf"({_FOREIGN})\b.*"),
+    ("py:.*", r"fastapi_cacheinval\..*\..*"),
+    ("py:.*", r"fastapi_cacheinval\.(cache|dependencies|errors|middleware)\..*"),
+]
+
+html_theme = "furo"
+html_title = f"fastapi-cacheinval {release}"
+html_static_path = ["_static"]
+html_show_sourcelink = False
+# The drawing program stands beside the pages, so that reading them asks nobody else.
+mermaid_use_local = "mermaid/mermaid.esm.min.mjs"
+
+_SECTION = re.compile(r"^## (?P<title>.+)\n(?P<rest>(?:(?!## ).*\n?)*)", re.MULTILINE)
+_PAGE = re.compile(r"\]\((?P<page>[\w-]+)\.(?:md|rst)\)")
+
+
+def sections(text: str) -> list[tuple[str, list[str]]]:
+    """Each heading of the second level with the names of the pages that are linked to below it, each name once."""
+    found = []
+    for section in _SECTION.finditer(text):
+        pages = dict.fromkeys(match["page"] for match in _PAGE.finditer(section["rest"]))
+        if pages:
+            found.append((section["title"], list(pages)))
+    return found
+
+
+def _add_navigation(app: Sphinx, name: str, source: list[str]) -> None:
+    """Make the navigation of the site from the sections of its first page."""
+    if name == app.config.root_doc:
+        source[0] += "".join(
+            f"\n```{{toctree}}\n:hidden:\n:caption: {title}\n\n" + "\n".join(pages) + "\n```\n"
+            for title, pages in sections(source[0])
+        )
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", _add_navigation)

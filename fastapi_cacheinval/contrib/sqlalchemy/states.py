@@ -1,0 +1,50 @@
+"""What SQLAlchemy knows of an object of a session: its row, whether that changes, and of which class it will be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import inspect
+from sqlalchemy.orm import InstanceState, Session
+
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, decides_class, is_plain
+
+__all__ = ["changes_class", "identity_of", "is_changed", "is_plain_in", "state_of"]
+
+
+def state_of(target: Any) -> InstanceState[Any]:
+    """The state of an object."""
+    state: InstanceState[Any] = inspect(target)
+    return state
+
+
+def identity_of(state: InstanceState[Any]) -> Identity | None:
+    """The key of an object's row; None where it has none yet."""
+    return None if state.identity is None else tuple(state.identity)
+
+
+def is_plain_in(state: InstanceState[Any], key: str) -> bool:
+    """Whether what stands in the object is surely what stands in the row."""
+    return key in state.dict and is_plain(state.mapper.columns[key].type, state.dict[key])
+
+
+def is_changed(session: Session, target: Any, *, collections: bool = False) -> bool:
+    """Whether the row of an object may be written; with `collections`, or what it is linked to."""
+    try:
+        return session.is_modified(target, include_collections=collections)
+    except NotImplementedError:
+        # SQLAlchemy has no history of what a class with a table of its own inherits from a base.
+        return True
+
+
+def changes_class(state: InstanceState[Any]) -> bool:
+    """Whether the row of an object is, or may be, of another class than the object: its discriminator was set."""
+    mapper = state.mapper
+    deciding = decides_class(mapper)
+    if not deciding:
+        return False
+    if len(deciding) > 1 or mapper.polymorphic_on is not mapper.columns.get(next(iter(deciding))):
+        # An expression over columns.
+        return True
+    key = next(iter(deciding))
+    return key in state.dict and state.dict[key] != mapper.polymorphic_identity

@@ -1,0 +1,122 @@
+"""Waiting until every replica has applied a line: what is waited for here, and what others wait for from here.
+
+The rules: who writes such a line is told how many others hold a lease, and again by a message once all of them have
+applied it; a replica that has applied such a line says so at once, with a heartbeat beside the regular ones. Where no
+message comes, the log is looked at: who has read how far stands there too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from contextvars import Context
+
+from fastapi_cacheinval.core.log_types import AppliedByAll, LogEntry
+from fastapi_cacheinval.core.pauses import DoublingPause
+from fastapi_cacheinval.engine.clocks import ended
+from fastapi_cacheinval.engine.log_touch import FIRST_PAUSE, LONGEST_PAUSE
+from fastapi_cacheinval.errors import LogUnavailable
+from fastapi_cacheinval.ports.log import SharedLog
+
+__all__ = ["Waits"]
+
+# What comes on top is looked for in the log.
+_MOST = 1_000
+_MOST_OWED = 64
+
+
+class Waits:
+    """One follower's part in it; `beat` makes a heartbeat, which tells what is owed, and says whether it went well."""
+
+    def __init__(self, log: SharedLog, beat: Callable[[], Awaitable[bool]], context: Context) -> None:
+        self._log = log
+        self._beat = beat
+        self._context = context
+        # By the nonce of the line: the word of how many others is to come, and whether it has.
+        self._expected: OrderedDict[str, tuple[int, asyncio.Future[None]]] = OrderedDict()
+        # The message may overtake the reply that says which line it is about.
+        self._early: deque[str] = deque(maxlen=_MOST)
+        self._owed: deque[LogEntry] = deque(maxlen=_MOST_OWED)
+        self._paying: asyncio.Task[None] | None = None
+        self._hearing: asyncio.Task[None] | None = None
+        self._heard: asyncio.Future[bool] | None = None
+
+    # -- lines of our own -----------------------------------------------------------------------
+
+    def expect(self, line: LogEntry, pending: int) -> None:
+        """A line is written, and so many others are to apply it."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._expected[line.nonce] = pending, done
+        if not pending or line.nonce in self._early:
+            done.set_result(None)
+        if len(self._expected) > _MOST:
+            self._expected.popitem(last=False)
+
+    def told(self, nonce: str) -> None:
+        """All of them have applied it."""
+        _, done = self._expected.get(nonce, (0, None))
+        if done is None:
+            self._early.append(nonce)
+        elif not done.done():
+            done.set_result(None)
+
+    async def applied(self, line: LogEntry, seconds: float) -> int | None:
+        """How many others have applied a line, once all have; None where that is not told within so many seconds."""
+        pending, done = self._expected.get(line.nonce, (0, None))
+        if done is None:
+            return None
+        if not done.done():
+            await asyncio.wait((done,), timeout=seconds)
+        return pending if done.done() else None
+
+    async def hear(self, replica: str, seconds: float) -> bool:
+        """Have the word come to one that does not listen to lines; whether it will, waiting for so many seconds."""
+        if self._hearing is None:
+            self._heard = asyncio.get_running_loop().create_future()
+            work = self._listen(replica, self._heard)
+            self._hearing = asyncio.get_running_loop().create_task(work, context=self._context.copy())
+        assert self._heard is not None
+        await asyncio.wait((self._heard,), timeout=seconds)
+        return self._heard.done()
+
+    async def _listen(self, replica: str, heard: asyncio.Future[bool]) -> None:
+        pause = DoublingPause(FIRST_PAUSE, LONGEST_PAUSE)
+        while True:
+            with suppress(LogUnavailable):
+                async for word in self._log.messages(replica, lines=False):
+                    pause.reset()
+                    if isinstance(word, AppliedByAll):
+                        self.told(word.nonce)
+                    elif not heard.done():
+                        heard.set_result(True)
+            await asyncio.sleep(pause.take())
+
+    # -- lines of others ------------------------------------------------------------------------
+
+    def owe(self, line: LogEntry) -> None:
+        """A line was applied here, and its writer waits to be told."""
+        self._owed.append(line)
+        if self._paying is None:
+            self._paying = asyncio.get_running_loop().create_task(self._pay(), context=self._context.copy())
+
+    async def _pay(self) -> None:
+        # What comes while one is under way goes with the next.
+        while self._owed and await self._beat():
+            pass
+        self._paying = None
+
+    def owed(self) -> Sequence[LogEntry]:
+        """What a heartbeat is to tell."""
+        return tuple(self._owed)
+
+    def paid(self, lines: Sequence[LogEntry]) -> None:
+        """It has."""
+        for line in lines:
+            if self._owed and self._owed[0] is line:
+                self._owed.popleft()
+
+    async def close(self) -> None:
+        """End what is under way; never raises."""
+        await ended([task for task in (self._paying, self._hearing) if task is not None])

@@ -1,0 +1,143 @@
+"""The names under which an author writes a route's dependencies; what has none is given one."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from inspect import isclass, isroutine, unwrap
+from typing import Any
+
+from fastapi_cacheinval.routes.dependency_tree import Node
+
+__all__ = ["Names"]
+
+_LOCALS = ".<locals>."
+
+
+class Names:
+    """How each dependency of one route is written.
+
+    A dependency that is made in place (`Depends(Perm("a"))`) has no name that another place could write. It is given
+    one, and `to_be_made` says how its author gives it the same: `perm = Perm(...)`.
+    """
+
+    def __init__(self, root: Node) -> None:
+        handler: Any = unwrap(root.call)
+        self._root: Any = getattr(handler, "__func__", handler)
+        self._globals: dict[str, Any] = getattr(self._root, "__globals__", {})
+        self._names: dict[int, str] = {}
+        self._makings: dict[str, str] = {}
+        unnamed: list[Any] = []
+        for node in root.walk():
+            call: Any = node.identity[0]
+            if node is root or node.ours or id(call) in self._names or any(call is other for other in unnamed):
+                continue
+            taken = self._names.values()
+            name = next((name for name in self._known(call) if name not in taken), None)
+            if name is None:
+                unnamed.append(call)
+            else:
+                self._names[id(call)] = name
+        for call in unnamed:
+            base, making = _made(call)
+            name = self._free(base)
+            self._names[id(call)] = name
+            self._makings[name] = making
+
+    def spelled(self, node: Node) -> str:
+        """A dependency as its author writes it, with the security scopes and the exit that it is asked for."""
+        call, scopes, leaves = node.identity
+        name = self._names.get(id(call)) or _made(call)[0]
+        asked = [f"scopes={sorted(scopes)}"] if scopes else ["scope='function'"] if leaves == "function" else []
+        asked += [] if node.reused else ["use_cache=False"]
+        return f"{'Security' if scopes else 'Depends'}({', '.join([name, *asked])})" if asked else name
+
+    def to_be_made(self, nodes: Sequence[Node]) -> str:
+        """What to write for those of the nodes that have no name yet, before a line can name them."""
+        names = dict.fromkeys(self._names.get(id(node.identity[0]), "") for node in nodes)
+        makings = [f"{name} = {self._makings[name]}" for name in names if name in self._makings]
+        if not makings:
+            return ""
+        if len(makings) > 1:
+            return (
+                "Some dependencies have no name that the cache could find, and what is made twice is two. Make each "
+                f"once, before the route: {', '.join(makings)}. Write these names where they stand now."
+            )
+        name, _, making = makings[0].partition(" = ")
+        return (
+            f"{making} has no name that the cache could find. Make it once, before the route: {makings[0]}. Write "
+            f"{name} where it stands now."
+        )
+
+    def _known(self, call: Any) -> Iterator[str]:
+        """The names that a callable has where the route is written, or in a module that holds it; the best first."""
+        owner = getattr(call, "__self__", None)
+        if owner is not None and isroutine(call):
+            yield from (f"{of}.{call.__name__}" for of in self._known(owner))
+            return
+        own = str(call.__qualname__) if isclass(call) or isroutine(call) else ""
+        if own and self._globals.get(own) is call:
+            yield own
+        yield from (name for name, value in self._globals.items() if value is call)
+        if own and "<" not in own:
+            if own.partition(".")[0] not in self._globals or "." in own:
+                yield own
+            yield f"{_last(call.__module__)}.{own}"
+        elif own and self._sees(call, own):
+            yield str(call.__name__)
+        yield from _elsewhere(call)
+
+    def _sees(self, call: Any, own: str) -> bool:
+        """Whether the handler is written where a local name of its own, or of a function around it, is this one."""
+        scope, _, name = own.rpartition(_LOCALS)
+        handler = f"{getattr(self._root, '__qualname__', '')}".rpartition(_LOCALS)[0]
+        same = getattr(call, "__module__", None) == getattr(self._root, "__module__", "")
+        return same and name.isidentifier() and f"{handler}{_LOCALS}".startswith(f"{scope}{_LOCALS}")
+
+    def _free(self, base: str) -> str:
+        taken = {*self._names.values(), *self._globals}
+        number = 1
+        while (name := base if number == 1 else f"{base}_{number}") in taken:
+            number += 1
+        return name
+
+
+def _made(call: Any) -> tuple[str, str]:
+    """A name for what has none, and the expression that its author knows it by."""
+    if isinstance(call, partial):
+        inner = _made(call.func) if isinstance(call.func, partial) else (_bare(call.func), _bare(call.func))
+        return _word(inner[0]), f"partial({inner[1]}, ...)"
+    owner = getattr(call, "__self__", None)
+    if owner is not None and isroutine(call):
+        held = _bare(owner) if isclass(owner) else _made(owner)[1]
+        return _word(call.__name__), f"{held}.{call.__name__}"
+    if not (isclass(call) or isroutine(call)):
+        return _word(type(call).__name__), f"{type(call).__name__}(...)"
+    if call.__name__ == "<lambda>":
+        return "dependency", "lambda ...: ..."
+    factory = str(call.__qualname__).rpartition(_LOCALS)[0].rpartition(_LOCALS)[2]
+    return _word(call.__name__), f"{factory}(...)" if factory else _bare(call)
+
+
+def _bare(call: Any) -> str:
+    return str(getattr(call, "__qualname__", None) or type(call).__name__).rpartition(_LOCALS)[2]
+
+
+def _word(name: str) -> str:
+    """A class's name as that of a variable, a function's as it is."""
+    word = re.sub(r"\W", "", re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower())
+    return word if word.isidentifier() else "dependency"
+
+
+def _elsewhere(call: Any) -> Iterator[str]:
+    """The names that a callable has in each module."""
+    for module, loaded in list(sys.modules.items()):
+        for name, value in list(getattr(loaded, "__dict__", {}).items()):
+            if value is call and not name.startswith("_"):
+                yield f"{_last(module)}.{name}"
+
+
+def _last(module: str | None) -> str:
+    return (module or "").rpartition(".")[2]

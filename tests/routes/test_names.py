@@ -1,0 +1,211 @@
+"""The names in a refusal: those that the author can write, and a new one for each dependency that has none."""
+
+# No postponed annotations: the handlers name callables of their own test.
+
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.security import OAuth2PasswordBearer
+
+from fastapi_cacheinval import CacheMiddleware, CallerDependentRoute, HTTPCache, RefusedRoute, cached
+from fastapi_cacheinval.testing import assert_hit
+from tests.helpers.http import ask
+
+pytestmark = pytest.mark.anyio
+
+oauth2 = OAuth2PasswordBearer(tokenUrl="token")
+
+
+def check(token: str) -> str:
+    if token not in ("alice", "bob"):
+        raise HTTPException(401)
+    return token
+
+
+class HTTPPermission:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, token: Annotated[str, Depends(oauth2)]) -> str:
+        return check(token)
+
+    def ask(self, token: Annotated[str, Depends(oauth2)]) -> str:
+        return check(token)
+
+    @staticmethod
+    def by_static(token: Annotated[str, Depends(oauth2)]) -> str:
+        return check(token)
+
+    @classmethod
+    def by_class(cls, token: Annotated[str, Depends(oauth2)]) -> str:
+        return check(token)
+
+
+class Narrower(HTTPPermission):
+    """Its `by_class` is another dependency."""
+
+
+def role(name: str) -> Callable[..., str]:
+    def has_role(token: Annotated[str, Depends(oauth2)]) -> str:
+        return check(token)
+
+    return has_role
+
+
+def with_more(more: str, token: Annotated[str, Depends(oauth2)]) -> str:
+    return check(token)
+
+
+MADE: dict[str, Callable[[], Any]] = {
+    "HTTPPermission(...)": lambda: HTTPPermission("a"),
+    "HTTPPermission(...).ask": lambda: HTTPPermission("a").ask,
+    "role(...)": lambda: role("a"),
+    "partial(with_more, ...)": lambda: partial(with_more, "a"),
+    "lambda ...: ...": lambda: lambda token=Depends(oauth2): check(token),  # noqa: B008 - what users write
+}
+
+
+def page(policy: Any, dependencies: list[Any], taken: Any) -> FastAPI:
+    app = FastAPI(openapi_url=None)
+
+    if taken is None:
+
+        @app.get("/it", dependencies=[policy, *map(Depends, dependencies)])
+        def read_page() -> str:
+            return "for all"
+    else:
+
+        @app.get("/it", dependencies=[policy, *map(Depends, dependencies)])
+        def read_own(token: Annotated[str, Depends(taken)]) -> str:
+            return token
+
+    return app
+
+
+def advice_of(table: Any, app: FastAPI) -> str:
+    with pytest.raises(CallerDependentRoute) as refused:
+        table(app).audit()
+    return str(refused.value.advice)
+
+
+def made_in(advice: str) -> dict[str, str]:
+    (told,) = re.findall(r"before the route: (.*?)\. Write", advice)
+    return dict(each.split(" = ", 1) for each in re.split(r", (?=\w+ = )", told))
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["listed", "taken"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("making", MADE)
+async def test_what_is_made_in_place_is_named_first(table, making: str, count: int, taken: bool) -> None:
+    """With the names that the message gives, the line that it says starts, and a revoked token gets its 401."""
+    objects = [MADE[making]() for _ in range(count)]
+    handed = MADE[making]() if taken else None
+    advice = advice_of(table, page(cached(ttl=60), objects, handed))
+    names = made_in(advice)
+    assert set(names.values()) == {making}
+    assert len(names) == count + taken
+    assert all(name.isidentifier() and name not in globals() for name in names)
+    written = dict(zip(names, [*objects, *([handed] if taken else [])], strict=True))
+    (line, *_) = re.findall(r"cached\(\.\.\., (.*?)\)(?=, or|\.$)", advice)
+    app = page(eval(f"cached(ttl=60, {line})", {**globals(), **written}), objects, handed)
+    app.add_middleware(CacheMiddleware, cache=HTTPCache())
+    for _ in range(2):
+        for token in ("alice", "bob"):
+            answer = await ask(app, "/it", headers={"authorization": f"Bearer {token}"})
+            assert answer.body.decode() == (f'"{token}"' if taken else '"for all"')
+    assert_hit(answer)
+    assert (await ask(app, "/it", headers={"authorization": "Bearer mallory"})).status_code == 401
+
+
+def test_a_cover_that_is_made_in_place_is_another_dependency(table) -> None:
+    """The message says so, and names both."""
+    app = page(cached(ttl=60, guarded_by=HTTPPermission("a")), [HTTPPermission("a")], None)
+    advice = advice_of(table, app)
+    assert "guarded_by=http_permission falls short: it does not cover http_permission_2." in advice
+    assert "what is made twice is two" in advice
+    assert "This line works: cached(..., guarded_by=(http_permission, http_permission_2))." in advice
+
+
+@pytest.mark.parametrize(
+    ("dependency", "spelled"),
+    [
+        (HTTPPermission.by_static, "HTTPPermission.by_static"),
+        (HTTPPermission.by_class, "HTTPPermission.by_class"),
+        (Narrower.by_class, "Narrower.by_class"),
+    ],
+)
+def test_a_method_is_written_with_its_class(table, dependency: Any, spelled: str) -> None:
+    """Its own name alone is none that a policy could write."""
+    advice = advice_of(table, page(cached(ttl=60), [dependency], None))
+    assert f"This line works: cached(..., guarded_by={spelled})." in advice
+    assert "before the route" not in advice
+
+
+@pytest.fixture
+def elsewhere():
+    """A module that holds a permission, and a function of a name that this module has too."""
+    made = ModuleType("shop.security")
+    vars(made)["can_write"] = HTTPPermission("write")
+    exec(
+        "def check(token: Annotated[str, Depends(oauth2)]):\n    return token",
+        {**globals(), "__name__": "shop.security"},
+        vars(made),
+    )
+    sys.modules["shop.security"] = made
+    yield made
+    del sys.modules["shop.security"]
+
+
+@pytest.mark.parametrize("name", ["can_write", "check"])
+def test_what_another_module_holds_is_written_with_that_module(table, elsewhere: Any, name: str) -> None:
+    """An object that is imported as part of it, and a function whose bare name means another one here."""
+    advice = advice_of(table, page(cached(ttl=60), [getattr(elsewhere, name)], None))
+    assert f"This line works: cached(..., guarded_by=security.{name})." in advice
+
+
+def test_a_name_under_which_it_is_imported_is_the_best(table, monkeypatch) -> None:
+    """That of the module that the handler is written in."""
+    monkeypatch.setitem(globals(), "writers", HTTPPermission("write"))
+    monkeypatch.setitem(globals(), "readers", role("read"))
+    advice = advice_of(table, page(cached(ttl=60), [globals()["writers"], globals()["readers"]], None))
+    assert "This line works: cached(..., guarded_by=(writers, readers))." in advice
+
+
+def test_a_name_of_the_function_that_makes_the_app_is_one(table) -> None:
+    """Its author writes both there; nothing has to be made first."""
+
+    def require(token: Annotated[str, Depends(oauth2)]) -> None:
+        check(token)
+
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/it", dependencies=[cached(ttl=60), Depends(require)])
+    def read_page() -> str:
+        return ""
+
+    assert advice_of(table, app) == "This line works: cached(..., guarded_by=require)."
+
+
+def test_a_new_name_is_none_that_the_module_has(table, monkeypatch) -> None:
+    """To write it would replace what is there."""
+    monkeypatch.setitem(globals(), "http_permission", "taken")
+    advice = advice_of(table, page(cached(ttl=60), [HTTPPermission("a")], None))
+    assert "http_permission_2 = HTTPPermission(...)" in advice
+
+
+def test_a_partition_of_a_wrong_type_that_is_made_in_place_is_named_first(table) -> None:
+    """The line that it is told names the object too."""
+
+    class Row:
+        def __call__(self, token: Annotated[str, Depends(oauth2)]) -> list[str]:
+            return [token]
+
+    app = page(cached(ttl=60, partition_by=Row()), [], None)
+    with pytest.raises(RefusedRoute, match=r"PartitionBy\(row, key=.*before the route: row = Row\(\.\.\.\)"):
+        table(app).audit()
