@@ -7,8 +7,8 @@ from typing import Any
 
 from fastapi_cacheinval.core.replica import Ask, Current, Missed, Reply, Reset, Term
 from simulation.answers import Answer, PageAnswer, Written
-from simulation.followers import Follower, Followers
-from simulation.node import REFUSED, Node, Refused, Unconfirmed, WrittenLine
+from simulation.followers import Follower, Followers, Result
+from simulation.node import REFUSED, Node, Refused, WrittenLine
 from simulation.plan import BOUND
 from simulation.response import Shared
 from simulation.server import LogServer
@@ -18,8 +18,6 @@ from simulation.world import World
 __all__ = ["Cluster"]
 
 _MICROS = 1_000_000
-
-Result = tuple[Reply, WrittenLine | None]
 
 
 class Cluster:
@@ -136,29 +134,8 @@ class Cluster:
         return Missed(term, missed, more=answer.more) if missed else Current(term)
 
     def confirmed(self, node: Node, result: Result, at: float) -> Result | Refused:
-        """What a server answers that wrote something then: unless enough others have it, it has said nothing."""
-        world = self.world
-        count, wanted = self.followers.acknowledged(node, at), world.plan.confirm_replicas
-        reply, line = result
-        if count < wanted:
-            world.counts["answers not confirmed"] += 1
-            if world.trace is not None:
-                world.tell(node.name, f"has {count} of {wanted} confirmations")
-            if world.ablation.opens_terms and line is None:
-                return Unconfirmed(result)
-            if not world.ablation.believes(line):
-                return REFUSED
-        if line is not None:
-            world.truth.written(line.tags, line.written, world.now, soft=line.soft)
-            heard_by, line.heard_by = line.heard_by or (), None
-            for memory in heard_by:
-                world.truth.numbered(memory, line.tags, line.written, world.now, soft=line.soft)
-        if world.ablation.settles:
-            node.log.settle(self.clock(node), reply.term.nonce)
-            if line is not None and not line.settled:
-                # Leases of the primary before were not known when it was written.
-                line.pending = -1
-        return result
+        """What a server answers that wrote something then."""
+        return self.followers.confirmed(node, result, at, self.clock(node))
 
     def _written(self, node: Node, line: WrittenLine, who: str) -> None:
         world = self.world
@@ -303,28 +280,3 @@ class Cluster:
 
     def _returns(self, node: Node) -> None:
         self.followers.joined(self.primary, node.name)
-
-    def evict(self) -> None:
-        """One of the log's keys is gone, or all of L2."""
-        key = self.world.draws.pick("state", "log", "tags", "acks")
-        self.primary.log.lose(key)
-        self.world.counts["keys evicted"] += 1
-        self.world.tell(self.primary.name, f"loses the key {key}")
-
-    def fill_up(self) -> None:
-        """For a while every write is refused, and reads are answered."""
-        self.primary.full_until = self.world.now + self.world.draws.about(2.5)
-        self.world.counts["full servers"] += 1
-        self.world.tell(self.primary.name, "is full")
-
-    def stall(self) -> None:
-        """For a while it does nothing, and then everything."""
-        self.primary.stalled_until = self.world.now + self.world.draws.about(1.0)
-        self.world.counts["stalled servers"] += 1
-        self.world.tell(self.primary.name, "stalls")
-
-    def jump(self) -> None:
-        """Its clock is set."""
-        self.primary.clock += int(self.world.draws.between(-20.0, 20.0) * _MICROS)
-        self.world.counts["server clocks set"] += 1
-        self.world.tell(self.primary.name, "has its clock set")

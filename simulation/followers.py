@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simulation.node import Node
+from fastapi_cacheinval.core.replica import Reply
+from simulation.node import REFUSED, Node, Refused, Unconfirmed, WrittenLine
 from simulation.world import World
 
-__all__ = ["Follower", "Followers"]
+__all__ = ["Follower", "Followers", "Result"]
+
+Result = tuple[Reply, WrittenLine | None]
 
 
 class Follower:
@@ -33,6 +36,31 @@ class Followers:
     def acknowledged(self, node: Node, at: float) -> int:
         """How many had what was written to a server then, and follow it still."""
         return sum(each.follows is node and each.since <= at for each in self._all)
+
+    def confirmed(self, node: Node, result: Result, at: float, clock: int) -> Result | Refused:
+        """What a server answers that wrote something then: unless enough others have it, it has said nothing."""
+        world = self.world
+        count, wanted = self.acknowledged(node, at), world.plan.confirm_replicas
+        reply, line = result
+        if count < wanted:
+            world.counts["answers not confirmed"] += 1
+            if world.trace is not None:
+                world.tell(node.name, f"has {count} of {wanted} confirmations")
+            if world.ablation.opens_terms and line is None:
+                return Unconfirmed(result)
+            if not world.ablation.believes(line):
+                return REFUSED
+        if line is not None:
+            world.truth.written(line.tags, line.written, world.now, soft=line.soft)
+            heard_by, line.heard_by = line.heard_by or (), None
+            for memory in heard_by:
+                world.truth.numbered(memory, line.tags, line.written, world.now, soft=line.soft)
+        if world.ablation.settles:
+            node.log.settle(clock, reply.term.nonce)
+            if line is not None and not line.settled:
+                # Leases of the primary before were not known when it was written.
+                line.pending = -1
+        return result
 
     def promoted(self) -> bool:
         """One of them stops following, to become the primary; False where there is none."""

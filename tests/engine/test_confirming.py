@@ -21,6 +21,7 @@ from tests.servers import Group, Proxy, Valkey, cluster, group, tcp_proxy
 pytestmark = pytest.mark.anyio
 
 BOUND: float = QUICK["staleness_bound"]
+_TRIES = 3
 # As the docs recommend where nothing is confirmed.
 LONELY: dict[str, Any] = {"min-replicas-to-write": 1, "min-replicas-max-lag": 2}
 
@@ -87,8 +88,10 @@ async def outdated_no_longer(node: Node) -> None:
 
 async def worst_of(each: Sides, *, seconds: float) -> float:
     """Write on the right; the longest after its answer at which the left gave the old version, in seconds."""
-    answer = await each.right.ask(method="PUT")
-    assert answer.headers["cacheinval-purge"] == "done"
+    deadline = time.monotonic() + PATIENCE
+    # On a machine that is busy a confirmation may come too late, and is asked for again.
+    while (await each.right.ask(method="PUT")).headers["cacheinval-purge"] != "done":
+        assert time.monotonic() < deadline
     done, worst = time.monotonic(), 0.0
     while (began := time.monotonic()) < done + seconds:
         if await version(each.left) == 0:
@@ -100,26 +103,39 @@ async def worst_of(each: Sides, *, seconds: float) -> float:
 @pytest.mark.parametrize("confirm_replicas", [0, 1])
 async def test_a_primary_whose_replica_has_gone_over_renews_no_lease(confirm_replicas: int) -> None:
     """It does not know yet that it is alone: `min-replicas-to-write` exceeds the bound there, a confirmation does not."""
-    async with sides(2, LONELY, confirm_replicas=confirm_replicas) as each:
-        assert await version(each.left) == 0
-        new = await each.promote(1)
-        await each.move(2, new)
-        await each.right.in_touch()
-        worst = await worst_of(each, seconds=3 * BOUND)
-        assert (worst < BOUND) is (confirm_replicas > 0)
-
-
-@pytest.mark.parametrize("confirm_replicas", [1, 2])
-async def test_two_halves_of_four_servers_are_not_both_believed(confirm_replicas: int) -> None:
-    """With one confirmation each half has its own truth for as long as it lasts; with two neither has."""
-    async with sides(3, LONELY, confirm_replicas=confirm_replicas) as each:
-        assert await version(each.left) == 0
-        new = await each.promote(1)
-        await each.move(2, new)
-        if confirm_replicas == 1:
+    # On a machine that is busy a replica may lose its lease before it can show what is wrong.
+    worst = 0.0
+    for _ in range(1 if confirm_replicas else _TRIES):
+        async with sides(2, LONELY, confirm_replicas=confirm_replicas) as each:
+            assert await version(each.left) == 0
+            new = await each.promote(1)
+            await each.move(2, new)
             await each.right.in_touch()
-            assert await worst_of(each, seconds=2 * BOUND) > BOUND
-            return
+            worst = max(worst, await worst_of(each, seconds=3 * BOUND))
+        if worst > BOUND:
+            break
+    assert (worst < BOUND) is (confirm_replicas > 0)
+
+
+async def test_two_halves_of_four_servers_with_one_confirmation_are_both_believed() -> None:
+    """Each half has its own truth for as long as it lasts: a majority is needed, and two are no majority of four."""
+    for _ in range(_TRIES):
+        async with sides(3, LONELY, confirm_replicas=1) as each:
+            assert await version(each.left) == 0
+            new = await each.promote(1)
+            await each.move(2, new)
+            await each.right.in_touch()
+            if await worst_of(each, seconds=2 * BOUND) > BOUND:
+                return
+    raise AssertionError("the old half gave nothing that was old")
+
+
+async def test_two_halves_of_four_servers_with_two_confirmations_are_not_believed() -> None:
+    """Neither renews a lease nor takes a purge until one of them is a majority."""
+    async with sides(3, LONELY, confirm_replicas=2) as each:
+        assert await version(each.left) == 0
+        new = await each.promote(1)
+        await each.move(2, new)
         answer = await each.right.ask(method="PUT")
         assert answer.headers["cacheinval-purge"] == "queued"
         await eventually(lambda: not each.left.live and not each.right.live, "the end of both leases")
