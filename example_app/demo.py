@@ -26,6 +26,8 @@ from fastapi_cacheinval.testing.servers.ports import in_use
 
 COUNT = 3
 LAST_PORT = 65535
+# Options of uvicorn's command: hits are answered inside the server.
+SERVER = {"UVICORN_HTTP": "fastapi_cacheinval.uvicorn:CacheProtocol"}
 
 
 class DemoError(Exception):
@@ -73,6 +75,7 @@ async def demonstrate(ports: list[int]) -> bool:
             "EXAMPLE_DB": str(Path(directory) / "showroom.db"),
             "EXAMPLE_SECRET": secrets.token_hex(32),
             "REPLICAS": " ".join(urls.values()),
+            **SERVER,
         }
         starting = Replicas("example_app.main:app", COUNT, environment=environment, redis_url=yours, ports=ports)
         async with starting as replicas:

@@ -1,4 +1,4 @@
-"""The application: ``uvicorn example_app.main:app``.
+"""The application: ``uvicorn example_app.main:app --http fastapi_cacheinval.uvicorn:CacheProtocol``.
 
 With REDIS_URL any number of its processes are one shop; they share EXAMPLE_DB and EXAMPLE_SECRET too. VARNISH_URL is a
 Varnish in front of it.
@@ -52,8 +52,10 @@ def create_app() -> FastAPI:
         hold_timeout=1,
     )
     app.state.cache = cache
-    app.add_middleware(CacheMiddleware, cache=cache, downstream=varnish_in_front(cache))
-    if urls := replica_urls():
+    urls = replica_urls()
+    # A hit inside the server skips OneOfMany, which does nothing for who asks for the shop by its own name.
+    app.add_middleware(CacheMiddleware, cache=cache, downstream=varnish_in_front(cache), front=True if urls else None)
+    if urls:
         app.add_middleware(OneOfMany)
         # The page of one replica may ask the others.
         app.add_middleware(

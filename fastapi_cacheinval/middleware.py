@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache, internals_of
 from fastapi_cacheinval.core.checks import flag
+from fastapi_cacheinval.core.hit_fields import AGES
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
@@ -23,6 +25,7 @@ from fastapi_cacheinval.framework.observed_hit import send_observed_hit
 from fastapi_cacheinval.framework.raw_hits import RawHits
 from fastapi_cacheinval.framework.route_target import raw_target
 from fastapi_cacheinval.framework.served import Served
+from fastapi_cacheinval.framework.shadowing import order_shadow
 from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.routes.layer_kinds import passes_through
 
@@ -87,7 +90,10 @@ class CacheMiddleware:
             emit_cache_status=emit_cache_status,
             downstream=downstream,
         )
+        if core.shadow.on:
+            self._app_context.shadow = partial(order_shadow, self._app_context)
         self._dispatch = Dispatcher(self._app_context, self._prepare)
+        self._passing = self._dispatch.passing
         engine = core.engine
         self._replica = engine.replica
         self._at = self._app_context.at()
@@ -95,7 +101,7 @@ class CacheMiddleware:
         self._emit_cache_status = emit_cache_status
         self._downstream = downstream
         # While nobody records telemetry, hears the feed or is a CDN in front, the common hit is answered on the spot.
-        self._watched = downstream is not None
+        self._watched = downstream is not None or core.shadow.on
         core.feed.watch(self._watch)
         # When the routes were last looked at, and how long a front hit may trust that.
         self._looked = self._look_every = 0.0
@@ -128,12 +134,22 @@ class CacheMiddleware:
         return f"<CacheMiddleware {self.cache!r}>"
 
     # One function on purpose: each call that it is split into costs a front hit 2 % of its time.
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912
         """The front lookup, with no await before its answer; everything else goes on."""
         if scope["type"] != "http" or SCOPE_KEY in scope:
             await self._other(scope, receive, send)
             return
         if scope["method"] == "GET":
+            if scope["path"] in self._passing:
+                # It was one of no cached route before.
+                uncached = self._dispatch.passed_by(scope)
+                if uncached is not None:
+                    scope[SCOPE_KEY] = uncached
+                    try:
+                        await self._app_context.app(scope, receive, send)
+                    finally:
+                        del scope[SCOPE_KEY]
+                    return
             host = None
             plain = True
             looked_at = self._looked_at
@@ -163,7 +179,7 @@ class CacheMiddleware:
                             await send_observed_hit(self._app_context, scope, send, stored, now)
                             return
                         stored.counts.front_hits += 1
-                        fields = [*stored.headers, (b"age", b"%d" % (now - stored.created))]
+                        fields = [*stored.headers, AGES[int(now - stored.created)]]
                         if self._emit_cache_status:
                             fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % (stored.fresh_until - now)))
                         await send({"type": "http.response.start", "status": stored.status, "headers": fields})
@@ -205,7 +221,8 @@ class CacheMiddleware:
 
     def _watch(self) -> None:
         """Have front hits take the way that tells of them, or the quick one."""
-        self._watched = self._app_context.observed or self._downstream is not None or self._core.feed.on
+        core = self._core
+        self._watched = self._app_context.observed or self._downstream is not None or core.feed.on or core.shadow.on
 
     def _prepare(self, scope: Scope) -> CacheinvalError | None:
         app_context = self._app_context

@@ -198,13 +198,15 @@ local over = payload ~= '' and redis.call('ZCARD', tags) - 1 - most_tags or 0
 local due = now >= marked + math.max(life, longest) * 1000000
 if over > 0 or due then
   local limit = over > 0 and seq or mark
-  local old = redis.call('ZRANGEBYSCORE', tags, '-inf', string.format('%.0f', limit), 'WITHSCORES', 'LIMIT', 0,
-    over > 0 and math.min(over, 1000) or 1000)
-  for i = 1, #old, 2 do
-    redis.call('ZREM', tags, old[i])
-    floor = math.max(floor, tonumber(old[i + 1]))
+  limit = string.format('%.0f', limit)
+  local most = over > 0 and math.min(over, 1000) or 1000
+  local old = redis.call('ZRANGEBYSCORE', tags, '-inf', limit, 'LIMIT', 0, most)
+  if #old > 0 then
+    -- They are in the order of their lines.
+    floor = math.max(floor, tonumber(redis.call('ZSCORE', tags, old[#old])))
+    redis.call('ZREM', tags, unpack(old))
   end
-  if due and over <= 0 and #old < 2000 then
+  if due and over <= 0 and #old < 1000 then
     floor = math.max(floor, mark)
     redis.call('HSET', state, 'mark', string.format('%.0f', seq), 'marked', at)
   end

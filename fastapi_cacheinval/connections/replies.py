@@ -27,7 +27,7 @@ def bounded(kind: Any, most: int) -> Any:
 
     class Bounded(kind):  # type: ignore[misc]
         def set_parser(self, parser_class: Any) -> None:
-            super().set_parser(parser_class)
+            kind.set_parser(self, parser_class)
             if hasattr(self._parser, "_read"):
                 self._parser._read = _Reading(self._parser, most)  # noqa: SLF001
 

@@ -131,7 +131,7 @@ class Replica:
             # What was asked before a later reply came makes nothing forgotten that was learned since.
             if reply.term == self.term and reply.seq < self.applied:
                 return Next.NOTHING
-            if reply != Reset(self.term, self.applied, self.nonce) and not self._reset(reply, sent):
+            if reply != Reset(self.term, self.applied, self.nonce) and not self._reset(reply, sent, follows=lease):
                 return Next.ASK
         elif reply.term != self.term:
             self._distrust()
@@ -165,9 +165,10 @@ class Replica:
             self._recent.popitem(last=False)
         self._changed()
 
-    def _reset(self, reply: Reset, sent: float) -> bool:
+    def _reset(self, reply: Reset, sent: float, *, follows: bool) -> bool:
         """Forget everything, unless the reply is about what has been forgotten since it was asked for."""
-        if reply.term == self.term and sent < self._told:
+        # Who does not follow the log learns by this alone how far its own purges have come.
+        if follows and reply.term == self.term and sent < self._told:
             # From where this replica is now the log may be readable.
             self.heard_to = max(self.heard_to, reply.seq)
             return False

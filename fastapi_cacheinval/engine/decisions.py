@@ -111,7 +111,8 @@ def _log(decision: Decision) -> None:
     shown = ",".join(decision.tags[:_MOST_TAGS_LOGGED])
     more = len(decision.tags) - _MOST_TAGS_LOGGED
     _decisions.debug(
-        "%s result=%s reason=%s detail=%s key=%s tags=%s",
+        # No path: what is in it may be somebody's.
+        "route=%r result=%s reason=%s detail=%s key=%s tags=%s",
         decision.route,
         decision.result,
         decision.reason or "-",

@@ -6,6 +6,7 @@ It is the one file that may import as many modules as there are parts. `HTTPCach
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 from collections.abc import Iterable, Mapping
 from contextvars import Context
@@ -29,7 +30,7 @@ from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.body_budget import BodyBudget
 from fastapi_cacheinval.engine.clocks import SystemClock, checked_clock
 from fastapi_cacheinval.engine.decisions import Feed
-from fastapi_cacheinval.engine.engine import Engine
+from fastapi_cacheinval.engine.engine import Engine, Kept
 from fastapi_cacheinval.engine.lifecycle import Lifecycle
 from fastapi_cacheinval.engine.listeners import Listeners
 from fastapi_cacheinval.engine.log_recorder import LogRecorder
@@ -38,6 +39,7 @@ from fastapi_cacheinval.engine.purger import Purger
 from fastapi_cacheinval.engine.reporting import report
 from fastapi_cacheinval.engine.runtime import Runtime, runtime_here
 from fastapi_cacheinval.engine.settings import Settings
+from fastapi_cacheinval.engine.shadow import Shadow
 from fastapi_cacheinval.engine.sources import Sources
 from fastapi_cacheinval.engine.tiers import SharedTiers
 from fastapi_cacheinval.engine.workers import warn_of_other_workers
@@ -55,6 +57,9 @@ __all__ = ["Internals"]
 
 # So many tags of a purge by hand are looked at before others have their turn.
 _SLICE = 2_000
+# What a purged tag takes in a replica, measured with tags of a dozen characters, and how many are remembered.
+_CELL_BYTES = 242
+_FEWEST_CELLS, _MOST_CELLS = 1_000, 200_000
 
 
 class Internals:
@@ -69,6 +74,7 @@ class Internals:
         self.counters = self._counters()
         self.tracing = Spans()
         self.feed = Feed(self.clock)
+        self.shadow = Shadow(settings.shadow, random.random)
         # Under which the apps of this cache are served, as far as they have been asked.
         self.root_paths = RootPaths()
         # One for each event loop that it has been started on; the middleware looks here on every forward.
@@ -117,9 +123,13 @@ class Internals:
     def _engine(self) -> Engine:
         settings = self.settings
         replica = Replica(
-            staleness_bound=settings.staleness_bound, stale_when_disconnected=settings.stale_when_disconnected
+            staleness_bound=settings.staleness_bound,
+            stale_when_disconnected=settings.stale_when_disconnected,
+            # With those, they take half of the tier at the most; a small tier knows few responses that they concern.
+            most_cells=max(_FEWEST_CELLS, min(_MOST_CELLS, settings.l1_max_bytes // 2 // _CELL_BYTES)),
         )
-        return Engine(settings, self.clock, MemoryStore(settings.l1_max_bytes), replica)
+        store: MemoryStore[Kept] = MemoryStore(settings.l1_max_bytes, beside=lambda: len(replica.cells) * _CELL_BYTES)
+        return Engine(settings, self.clock, store, replica)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -242,4 +252,5 @@ class Internals:
             enabled=self.enabled,
             in_flight_bytes=self.bodies.held_bytes,
             by_route=by_route,
+            shadow=self.shadow.statistics(),
         )

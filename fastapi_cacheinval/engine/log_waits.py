@@ -41,7 +41,7 @@ class Waits:
         self._owed: deque[LogEntry] = deque(maxlen=_MOST_OWED)
         self._paying: asyncio.Task[None] | None = None
         self._hearing: asyncio.Task[None] | None = None
-        self._heard: asyncio.Future[bool] | None = None
+        self._heard: asyncio.Future[None] | None = None
 
     # -- lines of our own -----------------------------------------------------------------------
 
@@ -71,17 +71,16 @@ class Waits:
             await asyncio.wait((done,), timeout=seconds)
         return pending if done.done() else None
 
-    async def hear(self, replica: str, seconds: float) -> bool:
-        """Have the word come to one that does not listen to lines; whether it will, waiting for so many seconds."""
+    async def hear(self, replica: str, seconds: float) -> None:
+        """Have the word come to one that does not listen to lines, once a first try, of so many seconds, is over."""
         if self._hearing is None:
             self._heard = asyncio.get_running_loop().create_future()
             work = self._listen(replica, self._heard)
             self._hearing = asyncio.get_running_loop().create_task(work, context=self._context.copy())
         assert self._heard is not None
         await asyncio.wait((self._heard,), timeout=seconds)
-        return self._heard.done()
 
-    async def _listen(self, replica: str, heard: asyncio.Future[bool]) -> None:
+    async def _listen(self, replica: str, heard: asyncio.Future[None]) -> None:
         pause = DoublingPause(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             with suppress(LogUnavailable):
@@ -90,7 +89,10 @@ class Waits:
                     if isinstance(word, AppliedByAll):
                         self.told(word.nonce)
                     elif not heard.done():
-                        heard.set_result(True)
+                        heard.set_result(None)
+            if not heard.done():
+                # Without a subscription the log is looked at.
+                heard.set_result(None)
             await asyncio.sleep(pause.take())
 
     # -- lines of others ------------------------------------------------------------------------
@@ -102,10 +104,12 @@ class Waits:
             self._paying = asyncio.get_running_loop().create_task(self._pay(), context=self._context.copy())
 
     async def _pay(self) -> None:
-        # What comes while one is under way goes with the next.
-        while self._owed and await self._beat():
-            pass
-        self._paying = None
+        try:
+            # What comes while one is under way goes with the next.
+            while self._owed and await self._beat():
+                pass
+        finally:
+            self._paying = None
 
     def owed(self) -> Sequence[LogEntry]:
         """What a heartbeat is to tell."""

@@ -12,6 +12,7 @@ from fastapi_cacheinval.core.keys import KeyParts, PartitionTypeError, as_bytes,
 from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.partition_by import UnusableKey
 from fastapi_cacheinval.core.root_paths import below
+from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
@@ -22,6 +23,7 @@ from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.plan import RoutePlan
+from fastapi_cacheinval.routes.shortcuts import Shortcuts
 from fastapi_cacheinval.routes.table import RouteTable
 
 __all__ = ["AppContext", "Mode"]
@@ -55,6 +57,10 @@ class Mode(Protocol):
     def keys_of(self, asks: Any) -> tuple[bytes, ...]:
         """The keys under which an answer by headers may be stored; none by policy."""
         ...
+
+
+def _no_shadow(scope: Scope, headers: list[tuple[bytes, bytes]], stored: StoredResponse) -> None:
+    """Nobody compares."""
 
 
 class AppContext:
@@ -103,8 +109,12 @@ class AppContext:
         self.observed = False
         # Routes whose failures are known.
         self.log_once = LogOnce()
+        # Makes a hit again, to compare; given by who knows how.
+        self.shadow: Callable[[Scope, list[tuple[bytes, bytes]], StoredResponse], None] = _no_shadow
         self.error: CacheinvalError | None = None
         self._table: RouteTable | None = None
+        # What is known of the requests for a path.
+        self.shortcuts: Shortcuts | None = None
         self.uncached: Uncached | None = None
         self._warned: set[str] = set()
         self._changed: set[str] = set()
@@ -162,6 +172,7 @@ class AppContext:
         self.cache.root_paths.add(str(getattr(app, "root_path", "") or ""), asked=False)
         self.providers = table.providers
         self._table = table
+        self.shortcuts = Shortcuts(self.app, table)
         self.uncached = Uncached(table, self.counters, self.face, self._tell)
         say_at_start(table.summary(by_headers=self.mode.by_headers))
         for line in table.describe():

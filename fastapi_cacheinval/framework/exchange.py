@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from asyncio import CancelledError
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from fastapi_cacheinval.framework.server_spans import name_route
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.bindings import Binding
+from fastapi_cacheinval.routes.fastapi_private import on_end
 from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = ["Exchange", "run_app"]
@@ -121,6 +122,10 @@ class Exchange:
         """Make the request's span the parent of what follows, wherever that runs."""
         return nullcontext() if self.seen is None else self.seen.current()
 
+    def on_end(self, scope: Scope, raised: Callable[[BaseException], object], made: Callable[[object], object]) -> None:
+        """Have functions told what the route raises or makes, see `fastapi_private.on_end`."""
+        on_end(scope, raised, made)
+
     def looks_up(self) -> None:
         """The request turns out to be cacheable."""
         self._asked = True
@@ -152,6 +157,13 @@ class Exchange:
         if self.cdn_fields is not None:
             self.cdn_fields.answered(outcome, stored or filled, self.plan)
         self._count(outcome, stored, filled)
+        if stored is not None and outcome.result is Result.HIT and self.app_context.cache.shadow.on:
+            self._shadowed(stored)
+
+    def _shadowed(self, stored: StoredResponse) -> None:
+        """Make the request again, if it is drawn; behind layers what is stored is not what the client gets."""
+        if self.arrived["method"] == "GET" and (self.plan is None or not self.plan.layered):
+            self.app_context.shadow(self.arrived, self.client_headers, stored)
 
     def _count(
         self, outcome: Outcome, stored: StoredResponse | None = None, filled: StoredResponse | None = None

@@ -14,17 +14,21 @@ __all__ = ["is_credential", "is_headers_credential"]
 # Each says so as a word of a name: as parts they stand in ordinary ones, such as "author", "aside" and "shopping".
 _WORDS = frozenset(
     {
-        "accesskey", "apikey", "assertion", "auth", "authorization", "bearer", "cert", "credential", "credentials",
-        "dpop", "hmac", "jwt", "macaroon", "oauth", "otp", "pass", "passcode", "passkey", "passphrase", "passwd",
-        "password", "pin", "pincode", "psk", "pw", "pwd", "saml", "secret", "session", "sessionid", "sid", "sig",
-        "signature", "sso", "ticket", "token", "totp",
+        "accesskey", "apikey", "assertion", "auth", "authn", "authorization", "authz", "bearer", "cert", "cred",
+        "credential", "credentials", "creds", "csrf", "dpop", "hmac", "jwt", "macaroon", "oauth", "otp", "pass",
+        "passcode", "passkey", "passphrase", "passwd", "password", "pin", "pincode", "pkey", "privkey", "psk", "pw",
+        "pwd", "saml", "secret", "session", "sessionid", "sid", "sig", "signature", "sso", "ticket", "tok", "token",
+        "totp", "xsrf",
     }
 )  # fmt: skip
-_ENDINGS = ("apikey", "passcode", "passphrase", "password", "secret", "token")
+_ENDINGS = ("apikey", "passcode", "passphrase", "password", "secret", "sessid", "sessionid", "token")
 # A key and a code say so alone, and with one of these.
 _KEYS_OF = frozenset(
-    {"access", "api", "app", "client", "license", "private", "secret", "service", "share", "subscription"}
-)
+    {
+        "access", "account", "admin", "api", "app", "client", "licence", "license", "master", "private", "secret",
+        "service", "share", "signing", "subscription", "user",
+    }
+)  # fmt: skip
 _CODES_OF = frozenset(
     {
         "access", "activation", "backup", "confirmation", "entry", "invitation", "invite", "login", "mfa", "reset",

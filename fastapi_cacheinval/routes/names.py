@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from inspect import isclass, isroutine, unwrap
+from types import ModuleType
 from typing import Any
 
 from fastapi_cacheinval.routes.dependency_tree import Node
@@ -87,7 +88,17 @@ class Names:
             yield f"{_last(call.__module__)}.{own}"
         elif own and self._sees(call, own):
             yield str(call.__name__)
-        yield from _elsewhere(call)
+        yield from self._elsewhere(call)
+
+    def _elsewhere(self, call: Any) -> Iterator[str]:
+        """The names that a callable has in modules that the handler's has imported, and in those of their packages."""
+        held = {alias: value for alias, value in self._globals.items() if isinstance(value, ModuleType)}
+        near = {_first(getattr(self._root, "__module__", "")), _first(getattr(call, "__module__", ""))}
+        held |= {_last(name): value for name, value in [*sys.modules.items()] if _first(name) in near}
+        for module, loaded in held.items():
+            for name, value in [*getattr(loaded, "__dict__", {}).items()]:
+                if value is call and not name.startswith("_"):
+                    yield f"{module}.{name}"
 
     def _sees(self, call: Any, own: str) -> bool:
         """Whether the handler is written where a local name of its own, or of a function around it, is this one."""
@@ -107,7 +118,8 @@ class Names:
 def _made(call: Any) -> tuple[str, str]:
     """A name for what has none, and the expression that its author knows it by."""
     if isinstance(call, partial):
-        inner = _made(call.func) if isinstance(call.func, partial) else (_bare(call.func), _bare(call.func))
+        func: Any = call.func  # pyright: ignore[reportUnknownMemberType]
+        inner = _made(func) if isinstance(func, partial) else (_bare(func), _bare(func))
         return _word(inner[0]), f"partial({inner[1]}, ...)"
     owner = getattr(call, "__self__", None)
     if owner is not None and isroutine(call):
@@ -131,13 +143,9 @@ def _word(name: str) -> str:
     return word if word.isidentifier() else "dependency"
 
 
-def _elsewhere(call: Any) -> Iterator[str]:
-    """The names that a callable has in each module."""
-    for module, loaded in list(sys.modules.items()):
-        for name, value in list(getattr(loaded, "__dict__", {}).items()):
-            if value is call and not name.startswith("_"):
-                yield f"{_last(module)}.{name}"
-
-
 def _last(module: str | None) -> str:
     return (module or "").rpartition(".")[2]
+
+
+def _first(module: str | None) -> str:
+    return (module or "").partition(".")[0]

@@ -116,12 +116,13 @@ def only_reads(function: Any, parameter: str, names: frozenset[str]) -> bool:
         return False
     read = False
     for each in reversed([*dis.get_instructions(code)]):
-        named = each.argval if isinstance(each.argval, tuple) else (each.argval,)
+        value: Any = each.argval
+        named = value if isinstance(value, tuple) else (value,)  # pyright: ignore[reportUnknownVariableType]
         # Of two variables that one instruction loads the second is the one that the next instruction takes.
-        loads = each.opname.startswith("LOAD_FAST") and parameter not in named[:-1]
+        loads = "LOAD_FAST" in each.opname and parameter not in named[:-1]
         if parameter in named and not (loads and read):
             return False
-        read = each.opname in ("LOAD_ATTR", "LOAD_METHOD") and each.argval in names
+        read = each.opname in ("LOAD_ATTR", "LOAD_METHOD") and value in names
     return True
 
 

@@ -20,6 +20,7 @@ from fastapi_cacheinval.routes.named_routes import NamedRoute
 from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 from fastapi_cacheinval.routes.route_hook import hook
+from fastapi_cacheinval.routes.route_levels import watched_of
 from fastapi_cacheinval.routes.route_sets import OverrideSet, epochs, starts_of
 from fastapi_cacheinval.routes.route_tree import Known, Survey
 from fastapi_cacheinval.routes.summary import summary
@@ -115,6 +116,11 @@ class RouteTable:
         self._starts = None
 
     @property
+    def survey(self) -> Survey:
+        """The routes as they were looked at last."""
+        return self._survey
+
+    @property
     def plans(self) -> tuple[RoutePlan, ...]:
         """Every FastAPI route's plan, in matching order, overrides aside."""
         return tuple(known.analysis.plan for known in self._survey.known)
@@ -175,7 +181,9 @@ class RouteTable:
             self._look_again()
             known = self._survey.taken(route, scope, arrived)
         if known is None:
-            known = self._strays.get(id(route)) or self._meet(route)
+            known = self._strays.get(id(route))
+            if known is None or known.changed:
+                known = self._meet(route)
         elif known.place.ordinal < 0 and id(route) not in self._unseen:
             self._unseen.add(id(route))
             self._hook(known)
@@ -288,7 +296,14 @@ class RouteTable:
             route.path_format,
         )
         stray = "it was not among the routes at start"
-        place = Place(front_off=stray, origin=True, commits=True, ordinal=own_number(), layers=(stray,))
+        place = Place(
+            front_off=stray,
+            origin=True,
+            commits=True,
+            ordinal=own_number(),
+            layers=(stray,),
+            watched=watched_of(route),
+        )
         known = Known(route, place, analyse(route, place, {}))
         self._hook(known)
         self._tell(known, set())
@@ -303,7 +318,8 @@ class RouteTable:
         unsafe = not plan.methods <= SAFE_METHODS
         if always or plan.layered or unsafe:
             hook(original_of(known.route))
-        if plan.around:
+        # Where what is stored does not answer, its handler goes on from what its covers gave.
+        if plan.around or (plan.policy is not None and not plan.front):
             hook_handler(known.route)
         if unsafe:
             note_calls(known.route)

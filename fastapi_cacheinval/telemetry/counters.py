@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Callable
 
 from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.route_counts import RouteBook
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.ports.telemetry import Telemetry
-from fastapi_cacheinval.telemetry.instruments import Answered, Instruments
-from fastapi_cacheinval.telemetry.tallies import Tally
+from fastapi_cacheinval.telemetry.instruments import Instruments, Requests
 
 __all__ = ["Counters"]
 
@@ -53,7 +52,7 @@ class Counters:
         self.l2_events: Counter[str] = Counter()
         self.also: Telemetry | None = None
         # Where that counts requests, for the front lookup, and whose it is.
-        self.requests: Tally[Answered] | None = None
+        self.requests: Requests | None = None
         self.provider: object = None
         # What looks for somebody to tell, while there is nobody.
         self.look: Callable[[], None] | None = None
@@ -75,7 +74,7 @@ class Counters:
         """A fresh hit of the front lookup: `answered` for the most frequent outcome, at half of its cost."""
         stored.counts.front_hits += 1
         if self.requests is not None:
-            self.requests.count((Result.HIT, "l1", None, None, stored.route))
+            self.requests.count(stored.route)
 
     def answered(self, outcome: Outcome, route: str | None) -> None:
         self.routes.of(route).answered(outcome.result)

@@ -14,9 +14,8 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.telemetry.attributes import DETAIL, REASON, RESULT, ROUTE, TIER
-from fastapi_cacheinval.telemetry.instruments import Answered
+from fastapi_cacheinval.telemetry.instruments import Answered, Requests
 from fastapi_cacheinval.telemetry.readings import COUNTERS, GAUGES, SUMS, Attributes, Metric, Number, Readings
-from fastapi_cacheinval.telemetry.tallies import Tally
 
 __all__ = ["Gauges", "Reports", "unwatch", "watch"]
 
@@ -40,7 +39,7 @@ class Gauges:
         # Of each cache the last reading, which counts on when it is gone: a counter does not fall.
         self._last: dict[tuple[str, ref[Reports]], Readings] = {}
         self._gone: dict[str, Counter[Attributes]] = {metric.name: Counter() for metric in COUNTERS}
-        self._requests: list[Tally[Answered]] = []
+        self._requests: list[Requests] = []
         for name, description, told in (
             ("cacheinval.requests", "Cacheable requests, by how they were answered.", _by_result),
             ("cacheinval.route.requests", "Cacheable requests, by route.", _by_route),
@@ -59,7 +58,7 @@ class Gauges:
             for metric in metrics:
                 make(metric.name, [partial(self._now, metric)], unit=metric.unit, description=metric.description)
 
-    def add(self, cache: Reports, requests: Tally[Answered]) -> None:
+    def add(self, cache: Reports, requests: Requests) -> None:
         """Report this cache as well."""
         self._caches.append(ref(cache, self._let_go))
         self._requests.append(requests)
@@ -85,7 +84,7 @@ class Gauges:
     ) -> Iterable[Observation]:
         totals: Counter[Attributes] = Counter()
         for requests in list(self._requests):
-            for answered, count in requests.totals().items():
+            for answered, count in requests.answered().items():
                 attributes = told(answered)
                 if attributes is not None:
                     totals[attributes] += count
@@ -142,7 +141,7 @@ _lock = threading.Lock()
 _gauges: WeakKeyDictionary[object, Gauges] = WeakKeyDictionary()
 
 
-def watch(provider: object, meter: Meter, cache: Reports, requests: Tally[Answered]) -> None:
+def watch(provider: object, meter: Meter, cache: Reports, requests: Requests) -> None:
     """Have a cache, and what it counts of requests, reported to the meter of a provider."""
     with _lock:
         gauges = _gauges.get(provider)

@@ -7,6 +7,8 @@ routes there are.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from opentelemetry.metrics import Histogram, Meter
 
 from fastapi_cacheinval.core.decide import Reason
@@ -14,12 +16,24 @@ from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.telemetry.attributes import EVENT, OPERATION, OUTCOME, REASON, ROUTE, SOFT
 from fastapi_cacheinval.telemetry.tallies import Tally
 
-__all__ = ["Answered", "Instruments"]
+__all__ = ["Answered", "Instruments", "Requests"]
 
 
 # A plain tuple: it is made for every request.
 Answered = tuple[Result, str | None, Reason | None, str | None, str | None]
 """How a request was answered: result, tier, reason, detail and route."""
+
+
+class Requests(Tally[Answered | str | None]):
+    """How requests were answered; a front hit by its route alone, since a text knows its hash and a tuple does not."""
+
+    def answered(self) -> dict[Answered, int]:
+        """What was counted up to now."""
+        found: Counter[Answered] = Counter()
+        for key, count in self.totals().items():
+            found[key if isinstance(key, tuple) else (Result.HIT, "l1", None, None, key)] += count
+        return found
+
 
 # Seconds. What a fill takes is what the semantic conventions have for requests; a purge takes a thousandth of that.
 _FILLS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -46,7 +60,7 @@ class Instruments:
 
     def __init__(self, meter: Meter) -> None:
         # On the path of every hit, where an SDK's counter would take more time than the rest: `Gauges` collects it.
-        self.requests: Tally[Answered] = Tally()
+        self.requests = Requests()
         self._forwards = meter.create_counter(
             "cacheinval.forwards", unit="{request}", description="Requests and refreshes that went on to the app."
         )

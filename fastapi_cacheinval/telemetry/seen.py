@@ -17,14 +17,23 @@ from fastapi_cacheinval.ports.tracing import Carrier
 from fastapi_cacheinval.telemetry.attributes import AGE, DETAIL, REASON, RESULT, ROUTE, TIER
 from fastapi_cacheinval.telemetry.context import context_of, traceparent_of
 
-__all__ = ["Alone", "Nothing", "Served", "Unsampled", "begun", "failed"]
+__all__ = [
+    "LOOKUP",
+    "NOTHING_ABOVE",
+    "Alone",
+    "Nothing",
+    "Served",
+    "Unsampled",
+    "below_caller",
+    "failed",
+]
 
 # Of version 00, and the last hexadecimal digit of its flags where the lowest bit is not set.
 _TRACEPARENT_LENGTH = 55
 _NOT_SAMPLED = "02468aceACE"
 _NOT_SAMPLED_BYTES = _NOT_SAMPLED.encode()
-_NOTHING_ABOVE = contexts.Context()
-_LOOKUP = "cacheinval.lookup"
+NOTHING_ABOVE = contexts.Context()
+LOOKUP = "cacheinval.lookup"
 
 
 def _described(span: Span, outcome: Outcome, filled_by: str) -> None:
@@ -157,7 +166,7 @@ class Alone:
     def _caller(self) -> contexts.Context:
         """What the caller says of its trace, since no server has looked."""
         carrier = self._carrier()
-        return propagate.extract(carrier) if carrier else _NOTHING_ABOVE
+        return propagate.extract(carrier) if carrier else NOTHING_ABOVE
 
     def _carrier(self) -> dict[str, str]:
         carrier: dict[str, str] = {}
@@ -176,14 +185,14 @@ class Alone:
         """Make its span, unless it has one, or the caller says that it is not sampled."""
         if self._span is not None:
             return
-        above = _NOTHING_ABOVE
+        above = NOTHING_ABOVE
         carrier = self._carrier()
         if carrier:
             parent = carrier.get("traceparent", "")
             if len(parent) == _TRACEPARENT_LENGTH and parent[-1] in _NOT_SAMPLED:
                 return
             above = propagate.extract(carrier)
-        self._span = self._tracer.start_span(_LOOKUP, above, start_time=self._entered)
+        self._span = self._tracer.start_span(LOOKUP, above, start_time=self._entered)
 
     @property
     def recorded(self) -> bool:
@@ -215,14 +224,13 @@ class Alone:
         return _made_current(self._span or trace.get_current_span(self._caller()))
 
 
-def begun(tracer: Tracer, fields: frozenset[bytes], headers: RawHeaders) -> Alone | None:
-    """An `Alone` that has its span; None where it is not sampled."""
+def below_caller(tracer: Tracer, fields: frozenset[bytes], headers: RawHeaders) -> Alone | None:
+    """An `Alone` that has its span, for a caller that names its trace; None where that is not sampled."""
     for name, value in headers:
         if name in fields:
             if name == b"traceparent" and len(value) == _TRACEPARENT_LENGTH and value[-1:] in _NOT_SAMPLED_BYTES:
                 return None
-            alone = Alone(tracer, fields, headers)
-            alone.begin()
-            return alone if alone.recorded else None
-    span = tracer.start_span(_LOOKUP, _NOTHING_ABOVE)
-    return Alone(tracer, fields, headers, span) if span.is_recording() else None
+            break
+    alone = Alone(tracer, fields, headers)
+    alone.begin()
+    return alone if alone.recorded else None

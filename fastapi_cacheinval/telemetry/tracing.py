@@ -12,7 +12,16 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, Trace
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.tracing import Carrier, OpenSpan, Seen
 from fastapi_cacheinval.telemetry.context import carrier_of, context_of, contexts_of_carrier, traceparent_of
-from fastapi_cacheinval.telemetry.seen import Alone, Nothing, Served, Unsampled, begun, failed
+from fastapi_cacheinval.telemetry.seen import (
+    LOOKUP,
+    NOTHING_ABOVE,
+    Alone,
+    Nothing,
+    Served,
+    Unsampled,
+    below_caller,
+    failed,
+)
 
 __all__ = ["Spans"]
 
@@ -72,15 +81,24 @@ class Spans:
             return Unsampled(span)
         return Alone(self._tracer, self._fields, headers)
 
-    # Of the most frequent request of all, of which most are not sampled: nothing is made before that is known.
+    # Of the most frequent request of all, most of which are not sampled: one function, and nothing is made before that
+    # is known.
     def hit(self, headers: RawHeaders) -> Seen | None:
         tracer = self._tracer
         if tracer is None:
             return None
         span = trace.get_current_span()
-        if span is trace.INVALID_SPAN or not (span.is_recording() or span.get_span_context().is_valid):
-            return begun(tracer, self._fields, headers)
-        return Served(span) if span.is_recording() else None
+        if span is not trace.INVALID_SPAN:
+            if span.is_recording():
+                return Served(span)
+            if span.get_span_context().is_valid:
+                return None
+        fields = self._fields
+        for name, _ in headers:
+            if name in fields:
+                return below_caller(tracer, fields, headers)
+        span = tracer.start_span(LOOKUP, NOTHING_ABOVE)
+        return Alone(tracer, fields, headers, span) if span.is_recording() else None
 
     def span(
         self, name: str, *, parent: str = "", link: str = "", root: bool = False, links: Carrier = ()

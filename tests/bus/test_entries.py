@@ -68,6 +68,22 @@ def test_a_piece_of_a_purge_is_a_purge_to_who_knows_of_none() -> None:
     assert decode_line(HEADER + msgpack.packb([1, ["a"], False, False, []])).purges == 1
 
 
+def test_who_waits_is_in_the_line() -> None:
+    """A line says who is told once all have applied it; one of an earlier release names nobody."""
+    payload = encode_payload(("a",), soft=False, prompt=True, waiter="0123456789abcdef")
+    line = decode_line(HEADER + payload)
+    assert (line.prompt, line.waiter) == (True, "0123456789abcdef")
+    earlier = decode_line(HEADER + msgpack.packb([1, ["a"], False, True, [], 1]))
+    assert (earlier.prompt, earlier.waiter) == (True, "")
+
+
+@pytest.mark.parametrize("said", ["a:b", "a b", "a\r\nPING", "ü", "", "x" * 65, 7, None, ["a"], b"a"])
+def test_a_waiter_that_no_replica_is_called_is_nobody(said: object) -> None:
+    """It becomes part of a key's and a channel's name, so it is a short word or nothing; the tags count all the same."""
+    line = decode_line(HEADER + msgpack.packb([1, ["a"], False, True, [], 1, said]))
+    assert (line.tags, line.prompt, line.waiter) == (("a",), True, "")
+
+
 def _forged() -> dict[str, bytes]:
     room = MOST_LINE_BYTES - len(HEADER) - 10
     array = b"\xdc" + (250).to_bytes(2, "big") + b"\x01" * 250

@@ -134,8 +134,9 @@ def test_a_client_belongs_into_from_client() -> None:
 @pytest.mark.parametrize("name", ["url", "redis_url", "REDIS_URL"])
 def test_a_url_is_no_setting(name: str) -> None:
     """Also by name it belongs into `from_url`, and is not repeated."""
+    make: Any = HTTPCache
     with pytest.raises(ConfigurationError, match=r"Write HTTPCache\.from_url\(\.\.\.\)") as refused:
-        HTTPCache(**{name: "redis://:hunter2@redis:6379"})
+        make(**{name: "redis://:hunter2@redis:6379"})
     assert "hunter2" not in str(refused.value)
 
 

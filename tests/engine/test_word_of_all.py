@@ -133,6 +133,18 @@ async def test_a_release_that_does_not_tell_is_waited_for_all_the_same(redis_ser
         assert receipt.replicas == 3
 
 
+async def test_who_only_publishes_and_may_not_listen_looks(redis_server: Valkey) -> None:
+    """Its first such purge is not held up by the subscription that it cannot have, and none after it."""
+    url = redis_server.add_user("deaf", "any", "~*", "&*", "+@all", "-subscribe")
+    async with fleet(redis_server.url, 2, **CALM):
+        of_age(redis_server)
+        async with HTTPCache.from_url(url, secret=SECRET, **CALM) as script:
+            began = time.monotonic()
+            for _ in range(3):
+                assert (await script.invalidate("item:a", wait="all")).replicas == 2
+            assert time.monotonic() - began < 15
+
+
 @pytest.mark.parametrize("missing", ["-sadd", "-srem"])
 async def test_without_the_right_to_keep_the_sets_the_log_is_looked_at(redis_server: Valkey, missing: str) -> None:
     """A user as earlier releases asked for: it takes a little longer, and no heartbeat is waited for."""

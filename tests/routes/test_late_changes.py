@@ -255,6 +255,68 @@ async def test_what_is_put_in_front_of_a_warm_route_ends_its_front_hits(
         assert await site.status(path) == 401
 
 
+OF_THE_ROUTE = (wrap_the_routes_app, replace_the_routes_handle, add_a_dependency, replace_a_route, replace_the_list)
+
+
+@pytest.mark.parametrize("change", OF_THE_ROUTE)
+@pytest.mark.parametrize("asked", [0, 1, 2])
+async def test_what_is_put_before_a_route_that_no_tree_shows_is_asked_every_time(
+    change: Callable[[Site], None], asked: int
+) -> None:
+    """The app stands in a closure: its routes are met at their first requests, and looked at again at the next ones."""
+    site = Site()
+    app = site.app
+
+    async def closure(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+
+    site.asgi = CacheMiddleware(closure, site.cache)
+    for path in ("/page/one", "/plain"):
+        for _ in range(asked):
+            assert await site.status(path) == 200
+    change(site)
+    for path in ("/page/one", "/plain"):
+        for _ in range(2):
+            assert await site.status(path, KEY) == 200
+        assert await site.status(path) == 401
+        assert await site.status(path, KEY) == 200
+
+
+class Names:
+    """Adds a field that names the caller."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def named(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                who = dict(scope["headers"])[b"x-key"]
+                message = {**message, "headers": [*message["headers"], (b"x-user", who)]}
+            await send(message)
+
+        await self.app(scope, receive, named)
+
+
+async def test_what_is_put_around_a_route_that_no_tree_shows_names_its_own_caller() -> None:
+    """What it writes is not stored, although the route was met without it."""
+    site = Site()
+    app = site.app
+
+    async def closure(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+
+    site.asgi = CacheMiddleware(closure, site.cache)
+    for _ in range(2):
+        assert (await ask(site.asgi, "/page/one", headers=KEY)).headers.get("x-user") is None
+    route = routes_of(app)[0]
+    route.app = Names(route.app)
+    for path in ("/page/one", "/page/two"):
+        for who in ("alice", "bob", "alice"):
+            answer = await ask(site.asgi, path, headers={"x-key": who})
+            assert answer.headers.get_list("x-user") == [who]
+
+
 async def test_front_hits_look_at_every_route_of_many() -> None:
     """Each looks at some, so that none takes long; a change of any route is found in one round."""
     app = FastAPI()
@@ -433,3 +495,33 @@ async def test_an_app_that_is_mounted_once_more_after_the_start(wrap: Any) -> No
     for _ in range(3):
         assert await site.status("/more/page/a", KEY) == 200
         assert await site.status("/more/page/a") == 401
+
+
+async def test_a_path_that_was_none_of_the_caches_is_cached_once_its_route_is() -> None:
+    """What was seen of a path is a hint: a route with a policy that comes later is looked up there."""
+    app = FastAPI()
+    cache = HTTPCache()
+    app.add_middleware(CacheMiddleware, cache=cache)
+    app.get("/{page}")(lambda page: f"plain {page}")
+    for _ in range(3):
+        assert (await ask(app, "/it")).headers.get("cache-status") is None
+    app.get("/it", dependencies=[cached(ttl=60)])(lambda: "cached")
+    app.router.routes.insert(0, app.router.routes.pop())
+    answers = [await ask(app, "/it") for _ in range(3)]
+    assert {answer.body for answer in answers} == {b'"cached"'}
+    assert_hit(answers[-1])
+
+
+@pytest.mark.parametrize("root_path", ["", "/api"])
+async def test_a_path_is_no_hint_under_another_root_path(root_path: str) -> None:
+    """The same path below a root path is another one: what is cached there is a hit."""
+    app = FastAPI()
+    app.add_middleware(CacheMiddleware, cache=HTTPCache())
+    app.get("/api/it")(lambda: "plain")
+    app.get("/it", dependencies=[cached(ttl=60)])(lambda: "cached")
+    for _ in range(2):
+        await ask(app, "/api/it")
+    answers = [await ask(app, "/api/it", root_path=root_path) for _ in range(3)]
+    assert answers[-1].body == (b'"cached"' if root_path else b'"plain"')
+    if root_path:
+        assert_hit(answers[-1])

@@ -150,16 +150,16 @@ def test_a_method_is_written_with_its_class(table, dependency: Any, spelled: str
 @pytest.fixture
 def elsewhere():
     """A module that holds a permission, and a function of a name that this module has too."""
-    made = ModuleType("shop.security")
+    made = ModuleType("tests.shop.security")
     vars(made)["can_write"] = HTTPPermission("write")
     exec(
         "def check(token: Annotated[str, Depends(oauth2)]):\n    return token",
-        {**globals(), "__name__": "shop.security"},
+        {**globals(), "__name__": "tests.shop.security"},
         vars(made),
     )
-    sys.modules["shop.security"] = made
+    sys.modules["tests.shop.security"] = made
     yield made
-    del sys.modules["shop.security"]
+    del sys.modules["tests.shop.security"]
 
 
 @pytest.mark.parametrize("name", ["can_write", "check"])
@@ -167,6 +167,15 @@ def test_what_another_module_holds_is_written_with_that_module(table, elsewhere:
     """An object that is imported as part of it, and a function whose bare name means another one here."""
     advice = advice_of(table, page(cached(ttl=60), [getattr(elsewhere, name)], None))
     assert f"This line works: cached(..., guarded_by=security.{name})." in advice
+
+
+def test_what_an_imported_module_holds_is_written_by_its_name_here(table, monkeypatch) -> None:
+    """Whatever package it is of."""
+    made = ModuleType("library.permissions")
+    vars(made)["reader"] = HTTPPermission("read")
+    monkeypatch.setitem(globals(), "allowed", made)
+    advice = advice_of(table, page(cached(ttl=60), [vars(made)["reader"]], None))
+    assert "This line works: cached(..., guarded_by=allowed.reader)." in advice
 
 
 def test_a_name_under_which_it_is_imported_is_the_best(table, monkeypatch) -> None:

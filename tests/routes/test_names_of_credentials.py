@@ -70,6 +70,13 @@ CREDENTIALS = [
     "X-Access-Code",
     "X-Login",
     "X-Email",
+    "X-Csrf",
+    "X-XSRF",
+    "X-Creds",
+    "X-AuthZ",
+    "X-Tok",
+    "X-PhpSessId",
+    "X-PKey",
 ]
 ORDINARY = ["Accept-Language", "X-Language", "X-Tenant", "User-Agent", "Sec-Fetch-User", "Accept", "X-Currency", "DNT"]
 ORDINARY += ["X-Monkey", "X-Keyboard", "X-Shopping", "X-Aside", "X-Design", "X-Liquid"]
@@ -104,11 +111,23 @@ QUERY_CREDENTIALS = [
     "access_code",
     "share_token",
     "client_secret",
+    "user_key",
+    "account_key",
+    "licence_key",
+    "JSESSIONID",
+    "PHPSESSID",
+    "sessid",
+    "csrf",
+    "creds",
+    "authz",
+    "tok",
+    "pkey",
 ]
 QUERY_ORDINARY = ["q", "page_token", "nextToken", "keyword", "sort_key", "author", "user_id", "design", "limit"]
 # What they name is asked about, whoever asks: it is an identity, and no credential.
 QUERY_ORDINARY += ["username", "user", "email", "login", "item_id", "ticket_id", "token_id", "key_id", "country_code"]
 QUERY_ORDINARY += ["zip_code", "slug", "passenger", "passive", "pinned", "codec", "secret_name", "token_type"]
+QUERY_ORDINARY += ["credit", "tokyo", "license", "user_keyword", "account_id", "pkeys_shown"]
 
 
 def taking(**parameters: Any) -> Any:

@@ -236,7 +236,7 @@ def _older_term(patch: pytest.MonkeyPatch) -> None:
     async def write(self: Any, claim: Any) -> Any:
         sent = self._clock.now()
         answer = await self.log.run(self._replica.ask(), self._shared.identity, purge=claim)
-        await self._take(answer.reply, sent, answer.line)
+        await self._reader.take(answer.reply, sent, answer.line)
         return answer.line
 
     patch.setattr(Follower, "write", write)

@@ -91,7 +91,7 @@ def decides_class(mapper: Mapper[Any]) -> set[str]:
     on: Any = mapper.polymorphic_on
     if on is None:
         return set()
-    columns = {one for one in iterate(on) if isinstance(one, Column)}
+    columns: set[Any] = {one for one in iterate(on) if isinstance(one, Column)}
     return {each.key for each in mapper.column_attrs if not columns.isdisjoint(each.columns)}
 
 

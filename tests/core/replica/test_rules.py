@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_cacheinval.core.replica import Current, LogEntry, Missed, Next, Page, Replica, Reset, Term
+from fastapi_cacheinval.core.replica import Ask, Current, LogEntry, Missed, Next, Page, Replica, Reset, Term
 
 _TERM = Term(1, "t")
 
@@ -245,6 +245,14 @@ def test_what_was_asked_before_a_reset_makes_nothing_forgotten_again() -> None:
     assert replica.apply_reply(Missed(later, (line,)), 10.2, 10.3) is Next.NOTHING
     assert replica.stale_from(stamp, ("a",), 10.3) is not None
     assert replica.stale_from(stamp, ("b",), 10.3) is None
+
+
+def test_who_only_publishes_takes_how_far_its_purges_have_come_from_any_reset() -> None:
+    """It reads no lines, and a server that lacks a purge of its own must not be taken for the log."""
+    replica = _replica()
+    replica.apply_reply(Reset(_TERM, 1, "m1"), 10.0, 10.1, lease=False)
+    assert replica.apply_reply(Reset(_TERM, 2, "m2"), 10.05, 10.2, lease=False) is Next.NOTHING
+    assert replica.ask() == Ask(_TERM, 2, "m2")
 
 
 def test_a_reset_in_the_same_term_that_was_asked_for_since_counts() -> None:
