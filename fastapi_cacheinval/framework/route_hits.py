@@ -8,8 +8,8 @@ from starlette.types import Scope, Send
 
 from fastapi_cacheinval.core.hit_fields import AGES
 from fastapi_cacheinval.core.keys import KeyFrame, PartitionTypeError, framed_key, key_frame, partition_digest
-from fastapi_cacheinval.core.result import Result
 from fastapi_cacheinval.core.private_answers import made_private
+from fastapi_cacheinval.core.result import Result
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.framework.ahead import MOMENT
 from fastapi_cacheinval.framework.answering import send_response
