@@ -224,7 +224,7 @@ ABLATIONS = (
     Ablation("no nonce", harsh=_LOSING_SERVERS, seed=10, nonces=False),
     Ablation("no lease", NoLease),
     Ablation("lease from the reply's arrival", LeaseFromReceipt, harsh={"slow": 0.1, "stall_rate": 0.1}, seed=15),
-    Ablation("old replies open terms", AnyReply, harsh=_LATE_REPLIES),
+    Ablation("old replies open terms", AnyReply, harsh=_LATE_REPLIES, seed=440),
     Ablation("lease from messages", LeaseFromMessages),
     Ablation("lease from any page", LeaseFromAnyPage, harsh=_PAGES),
     Ablation("done with a purge's first line", harsh=_PIECES, whole=False),
