@@ -66,6 +66,7 @@ class SharedTiers:
                 life=lambda: self._longest_life,
                 sight=self._sight,
                 origin=process_name(),
+                confirm_replicas=settings.confirm_replicas,
             ),
             self._engine.replica,
             observer,
