@@ -149,6 +149,14 @@ class MemoryStore(Generic[Value]):
             self._queues.forget()
             self._tighten()
 
+    def nodes(self) -> list[Node[Value]]:
+        """What is kept now, in no order: a copy of references, for who looks it through bit by bit.
+
+        Looking at a node is no use of it. One that is let go of meanwhile stays readable.
+        """
+        with self._lock:
+            return list(self._nodes.values())
+
     def statistics(self) -> StoreStatistics:
         """What it holds now."""
         with self._lock:

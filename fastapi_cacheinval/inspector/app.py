@@ -1,0 +1,179 @@
+"""`Inspector`: an ASGI app that shows one cache, behind a guard."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import time
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.errors import ConfigurationError
+from fastapi_cacheinval.inspector.assets import asset, page
+from fastapi_cacheinval.inspector.changes import Changes
+from fastapi_cacheinval.inspector.feed import Event, Feed
+from fastapi_cacheinval.inspector.fields import secured
+from fastapi_cacheinval.inspector.guard import Door, Guard, why_not_local
+from fastapi_cacheinval.inspector.origin import COOKIE, new_token, token_in
+from fastapi_cacheinval.inspector.plain import Told, purge_event
+from fastapi_cacheinval.inspector.reads import Reads
+from fastapi_cacheinval.inspector.stream import EventStream
+
+__all__ = ["Inspector"]
+
+_EVENTS = "/api/events"
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Inspector:
+    """A page that shows a cache while it works, to be mounted: `app.mount("/_cache", Inspector(cache, guard=...))`.
+
+    - `guard` is asked before every request, the page's own files included. It is a function of the `Request`, or any
+      FastAPI dependency, such as the one that a route names in `guarded_by`; plain or `async`. It refuses by raising,
+      as with `HTTPException`, or by returning something false that is not None.
+    - `debug=True` lets it do without a guard, on a developer's machine: then only requests from this machine, to a
+      loopback address and by a name such as `localhost`, are answered, and none that a proxy has passed on.
+
+    It shows paths, tags, counts and times, and nothing of a body, a header field or a partition's value. It changes
+    nothing but by a purge, which needs the token of its page. Raises `ConfigurationError` for a cache that is none, a
+    guard that cannot be called, and for none without `debug`.
+    """
+
+    def __init__(self, cache: HTTPCache, *, guard: Guard | None = None, debug: bool = False) -> None:
+        _refuse(cache, guard, debug)
+        self._door = None if guard is None else Door(guard)
+        self._cache = cache
+        reads, changes = Reads(cache), Changes(cache)
+        self._stream = EventStream(Feed(self._listen), reads.state, reads.pulse)
+        self._handlers: dict[str, tuple[str, Handler]] = {
+            "/": ("GET", _show_page),
+            "/api/state": ("GET", reads.show_state),
+            "/api/routes": ("GET", reads.show_routes),
+            "/api/contents": ("GET", reads.show_contents),
+            "/api/search": ("GET", reads.search),
+            "/api/purge": ("POST", changes.purge),
+        }
+
+    def __repr__(self) -> str:
+        return f"<Inspector of {self._cache!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; a web socket is refused."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": ""})
+        elif (refused := await self._refused(scope)) is not None:
+            await secured(refused)(scope, receive, send)
+        elif _below(scope) == _EVENTS and scope["method"] == "GET":
+            await self._events(scope, receive, send)
+        else:
+            response = await self._answer(Request(scope, receive))
+            await secured(response)(scope, receive, send)
+
+    async def _refused(self, scope: Scope) -> Response | None:
+        if self._door is not None:
+            return await self._door.refusal(scope)
+        if why := why_not_local(scope):
+            return PlainTextResponse(
+                f"The inspector has no guard, so it answers this machine alone, and {why}. Give it one: "
+                "Inspector(cache, guard=...).",
+                403,
+            )
+        return None
+
+    async def _events(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._stream.full:
+            busy = Told({"error": "Too many pages are open."}, 503, {"retry-after": "5"})
+            await secured(busy)(scope, receive, send)
+            return
+        await self._stream.serve(receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        path, method = _below(request.scope), request.method
+        if path is None:
+            # Relative, so that it holds behind a proxy that takes a prefix off.
+            return Response(status_code=307, headers={"location": f"{request.url.path.rpartition('/')[2]}/"})
+        known = self._handlers.get(path)
+        if known is None:
+            return _show_file(path) if method in ("GET", "HEAD") else _nothing()
+        allowed, handler = known
+        if method != allowed and (method, allowed) != ("HEAD", "GET"):
+            return Told({"error": f"It answers {allowed}."}, 405, {"allow": allowed})
+        try:
+            return await handler(request)
+        except ClientDisconnect:
+            return Response(status_code=400)
+
+    def _listen(self, tell: Callable[[Event], None]) -> Callable[[], None]:
+        def observe(receipt: Receipt) -> None:
+            tell({**purge_event(receipt), "at": time()})
+
+        self._cache.add_observer(observe)
+        return lambda: self._cache.remove_observer(observe)
+
+
+def _refuse(cache: object, guard: object, debug: object) -> None:
+    """Raise one error with all that is wrong with the options."""
+    faults: list[str] = []
+    if not isinstance(cache, HTTPCache):
+        faults.append(f"Inspector takes the HTTPCache that it shows, not {cache!r}.")
+    if not isinstance(debug, bool):
+        faults.append(f"debug is True or False, not {debug!r}.")
+    if guard is not None and not callable(guard):
+        faults.append(f"guard is a function of the Request, or a dependency, not {guard!r}.")
+    if guard is None and debug is not True:
+        faults.append(
+            "Inspector needs a guard: a function of the Request, or a dependency, that refuses whoever may not see and "
+            "purge the cache. On your own machine Inspector(cache, debug=True) does without."
+        )
+    if faults:
+        raise ConfigurationError(" ".join(faults))
+
+
+def _below(scope: Scope) -> str | None:
+    """The path below the mount; None for the mount itself without a slash at its end.
+
+    Some stand in front that take a prefix off the path and put it into the root path all the same.
+    """
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    for prefix in (root, root.removeprefix(scope.get("app_root_path", "").rstrip("/"))):
+        if prefix and path == prefix:
+            return None
+        if prefix and path.startswith(f"{prefix}/"):
+            return path[len(prefix) :]
+    return path or "/"
+
+
+async def _show_page(request: Request) -> Response:
+    token = token_in(request.headers.get("cookie", "")) or new_token()
+    response = Response(page(token), media_type="text/html")
+    # Without a path of its own: the browser knows better than the app below which path the page is.
+    response.headers["set-cookie"] = (
+        f"{COOKIE}={token}; HttpOnly; SameSite=Strict{'; Secure' if request.url.scheme == 'https' else ''}"
+    )
+    return response
+
+
+def _show_file(path: str) -> Response:
+    found = asset(path.removeprefix("/static/")) if path.startswith("/static/") else None
+    return _nothing() if found is None else Response(found[0], media_type=found[1])
+
+
+def _nothing() -> Response:
+    return Told({"error": "There is nothing here."}, 404)
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Answer a server's lifespan, where the inspector is an app of its own."""
+    while True:
+        message: Any = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

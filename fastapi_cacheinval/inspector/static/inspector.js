@@ -1,0 +1,460 @@
+// The inspector's page. Whatever comes from the cache becomes text nodes, never markup.
+
+const base = new URL(".", location.origin + location.pathname);
+const token = document.querySelector('meta[name="inspector-token"]').content;
+const find = id => document.getElementById(id);
+const SECONDS = 120, ROWS = 200, PAGE = 25;
+
+// -- small tools ------------------------------------------------------------------------------------
+
+function make(name, properties = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key in element) element[key] = value;
+    else element.setAttribute(key, value);
+  }
+  element.append(...children.filter(child => child !== null && child !== undefined));
+  return element;
+}
+
+const cell = (text, kind = "") => make("td", { className: kind }, text instanceof Node ? text : String(text));
+const rowOf = (...cells) => make("tr", {}, ...cells);
+const fill = (table, rows) => find(table).tBodies[0].replaceChildren(...rows);
+const write = (id, text) => { const element = find(id); if (element.textContent !== text) element.textContent = text; };
+
+const count = new Intl.NumberFormat("en-US");
+const short = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
+const number = value => value === null || value === undefined ? "–" : Math.abs(value) < 100000 ? count.format(value) : short.format(value);
+
+function bytes(value) {
+  if (value === null || value === undefined) return "–";
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let power = 0;
+  while (value >= 1024 && power < units.length - 1) { value /= 1024; power += 1; }
+  return `${power && value < 100 ? value.toFixed(1) : Math.round(value)} ${units[power]}`;
+}
+
+function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  const sign = seconds < 0 ? "−" : "";
+  const value = Math.abs(seconds);
+  if (value < 0.0005) return "0 ms";
+  if (value < 1) return `${sign}${Math.round(value * 1000)} ms`;
+  if (value < 60) return `${sign}${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
+  if (value < 3600) return `${sign}${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
+  if (value < 172800) return `${sign}${Math.floor(value / 3600)} h ${Math.round(value % 3600 / 60)} min`;
+  return `${sign}${Math.round(value / 86400)} d`;
+}
+
+const percent = (part, whole) => {
+  if (!whole) return "–";
+  const share = 100 * part / whole;
+  return `${share === 0 || share === 100 ? share : share > 99 ? Math.min(share, 99.99).toFixed(2) : share.toFixed(1)} %`;
+};
+const clock = epoch => new Date(epoch * 1000).toLocaleTimeString("en-GB");
+const say = text => write("said", text);
+
+// What the answer is where it is not JSON: a proxy's page, or a sign-in.
+async function api(path, options = {}) {
+  const answer = await fetch(new URL(path, base), { cache: "no-store", credentials: "same-origin", redirect: "error", ...options });
+  let told;
+  try { told = await answer.json(); } catch { told = {}; }
+  if (!answer.ok) {
+    const error = new Error(told.error || told.detail || `the app answered ${answer.status}`);
+    error.status = answer.status;
+    throw error;
+  }
+  return told;
+}
+
+function mix(hits, stale, misses) {
+  const whole = hits + stale + misses;
+  const bar = make("div", { className: "mix", role: "img", "aria-label": `${percent(hits, whole)} hits, ${percent(stale, whole)} stale, ${percent(misses, whole)} misses` });
+  for (const [kind, value] of [["hit", hits], ["stale", stale], ["miss", misses]]) {
+    if (!value) continue;
+    const part = make("i", { className: kind });
+    part.style.width = `${100 * value / whole}%`;
+    bar.append(part);
+  }
+  return bar;
+}
+
+// -- now --------------------------------------------------------------------------------------------
+
+const past = [];
+let state = null;
+
+function showState(now) {
+  const before = state;
+  state = now;
+  const answered = now.hits + now.stale + now.misses + now.collapsed;
+  write("identity", [`namespace ${now.namespace}`, now.replica && `replica ${now.replica}`, now.alone ? "this process only" : `staleness bound ${duration(now.staleness_bound)}`].filter(Boolean).join(" · "));
+  write("ratio", percent(now.hits + now.stale + now.collapsed, answered));
+  write("ratio-of", `${number(answered)} requests since the start of this process`);
+  write("saved", duration(now.saved_seconds));
+  write("memory", bytes(now.size_bytes));
+  find("memory-bar").value = now.size_bytes / now.max_bytes;
+  write("memory-of", `${number(now.responses)} stored, of ${bytes(now.max_bytes)}`);
+  write("forwards", number(now.forwards_under_way));
+  write("forwards-of", `${number(now.waiting)} waiting, ${number(now.refreshing)} of ${number(now.max_refreshes)} refreshing`);
+  write("purges", number(now.purges.published || 0));
+  const queued = now.queue_length ? `${number(now.queue_length)} queued for ${duration(now.queue_age)}` : "none queued";
+  write("purges-of", `${queued}, ${number(now.fences)} held back`);
+  write("log", now.alone ? "local" : `${number(now.applied)}`);
+  write("log-of", now.alone ? "no other replicas" : `${number(now.lag)} behind, lease ${duration(Math.max(0, now.lease_remaining))}`);
+  if (before && now.at > before.at) {
+    const span = now.at - before.at;
+    const rate = (...names) => names.reduce((sum, name) => sum + Math.max(0, now[name] - before[name]), 0) / span;
+    past.push({ hit: rate("hits", "collapsed"), stale: rate("stale"), miss: rate("misses"), bypass: rate("bypassed") });
+    if (past.length > SECONDS) past.shift();
+    const last = past.slice(-5);
+    const recent = last.reduce((sum, each) => sum + each.hit + each.stale + each.miss + each.bypass, 0) / last.length;
+    write("rate", recent >= 100 ? number(Math.round(recent)) : recent.toFixed(1));
+    write("rate-of", `a second; ${number(now.bypassed)} were not cached`);
+    drawChart();
+  }
+  showSources(now.sources);
+  showConnection(now);
+}
+
+function drawChart() {
+  const svg = find("chart"), width = 480, height = 120, step = width / SECONDS;
+  const peak = Math.max(1, ...past.map(each => each.hit + each.stale + each.miss));
+  write("chart-peak", `highest ${peak >= 10 ? number(Math.round(peak)) : peak.toFixed(1)} a second`);
+  const bars = [];
+  past.forEach((each, index) => {
+    let top = height;
+    for (const kind of ["miss", "stale", "hit"]) {
+      const tall = each[kind] / peak * (height - 4);
+      if (tall <= 0) continue;
+      top -= tall;
+      const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+      bar.setAttribute("class", kind);
+      bar.setAttribute("x", (width - (past.length - index) * step).toFixed(2));
+      bar.setAttribute("y", top.toFixed(2));
+      bar.setAttribute("width", (step * 0.82).toFixed(2));
+      bar.setAttribute("height", tall.toFixed(2));
+      bars.push(bar);
+    }
+  });
+  svg.replaceChildren(find("chart-title"), ...bars);
+}
+
+// -- whether all is in touch ------------------------------------------------------------------------
+
+let away = null, lost = null, bannerFor = 0;
+
+function banner(kind, title, text, forSeconds = 0) {
+  clearTimeout(bannerFor);
+  const box = find("banner");
+  write("banner-title", title);
+  write("banner-text", text);
+  box.className = kind;
+  box.hidden = !title;
+  if (forSeconds) bannerFor = setTimeout(() => { box.hidden = true; }, forSeconds * 1000);
+}
+
+function pill(kind, text) {
+  find("link").className = `pill ${kind}`;
+  write("link-text", text);
+}
+
+function showConnection(now) {
+  if (lost !== null) {
+    banner("good", "The app answers again.", `It was out of reach for ${duration((Date.now() - lost) / 1000)}.`, 8);
+    lost = null;
+  }
+  if (!now.connected) {
+    if (away === null) {
+      away = Date.now();
+      event({ kind: "outage", at: now.at, what: "Redis is away", why: "purges are queued, and what may be outdated is not served" });
+      banner("bad", "Redis is away.", "Purges are queued and delivered when it is back. Nothing older than the staleness bound is served.");
+    }
+    pill("bad", `Redis is away since ${clock(away / 1000)}`);
+    return;
+  }
+  if (away !== null) {
+    const gone = duration((Date.now() - away) / 1000);
+    away = null;
+    event({ kind: "outage", at: now.at, what: "Redis is back", why: `after ${gone}` });
+    banner("good", "Redis is back.", `It was away for ${gone}. Queued purges are delivered.`, 20);
+  }
+  if (!now.enabled) pill("bad", "Switched off: every request is forwarded");
+  else pill("good", now.alone ? "In this process" : "In touch with Redis");
+}
+
+function outOfTouch(why) {
+  if (lost === null) lost = Date.now();
+  pill("bad", "The app does not answer");
+  banner("bad", "The app does not answer.", why);
+}
+
+// -- live -------------------------------------------------------------------------------------------
+
+const KINDS = { hit: "Hit", stale: "Stale", miss: "Miss", collapsed: "Collapsed", bypass: "Not cached", refresh: "Refresh", purge: "Purge", outage: "Redis" };
+let paused = false, missed = 0, unseen = 0;
+
+function chips(names, more) {
+  const box = document.createDocumentFragment();
+  for (const name of names) box.append(make("span", { className: "tag" }, name));
+  if (more) box.append(make("span", { className: "small" }, `and ${number(more)} more`));
+  return box;
+}
+
+function event(told) {
+  if (paused) { unseen += 1; write("pause", `Go on (${number(unseen)})`); return; }
+  const kind = told.kind in KINDS ? told.kind : "bypass";
+  const shown = kind === "outage" || find("live-filters").elements[kind === "collapsed" ? "hit" : kind].checked;
+  let what = told.what || told.route || "–", why = told.why || "";
+  if (kind === "purge") {
+    what = told.everything ? "everything" : chips([...told.tags, ...told.paths], told.more);
+    why = [told.soft ? "soft" : "", `line ${told.seq} of the log`, told.by ? `by ${told.by}` : "", told.trace ? `trace ${told.trace}` : ""].filter(Boolean).join(", ");
+  }
+  const row = rowOf(cell(clock(told.at), "time"), cell(make("span", { className: `kind ${kind}` }, KINDS[kind])), cell(what, "name"), cell(why, "why"));
+  row.dataset.kind = kind;
+  row.hidden = !shown;
+  const body = find("events").tBodies[0];
+  body.prepend(row);
+  while (body.rows.length > ROWS) body.deleteRow(-1);
+  find("events-empty").hidden = true;
+}
+
+function showFeed({ events, dropped }) {
+  for (const each of events) event(each);
+  const purges = events.filter(each => each.kind === "purge");
+  if (purges.length) say(purges.length === 1 ? `Purged: ${purges[0].everything ? "everything" : [...purges[0].tags, ...purges[0].paths].slice(0, 5).join(", ")}` : `${purges.length} purges`);
+  if (dropped) {
+    missed += dropped;
+    find("live-dropped").hidden = false;
+    write("live-dropped", `${number(missed)} more happened than could be listed.`);
+  }
+  if (purges.length) soon();
+}
+
+find("live-filters").addEventListener("change", () => {
+  const chosen = find("live-filters").elements;
+  for (const row of find("events").tBodies[0].rows) {
+    const kind = row.dataset.kind === "collapsed" ? "hit" : row.dataset.kind;
+    row.hidden = kind in chosen && !chosen[kind].checked;
+  }
+});
+find("pause").addEventListener("click", () => {
+  paused = !paused;
+  unseen = 0;
+  find("pause").setAttribute("aria-pressed", String(paused));
+  write("pause", paused ? "Go on" : "Pause");
+});
+
+// -- routes -----------------------------------------------------------------------------------------
+
+const routes = { sort: "requests", offset: 0, q: "" };
+
+async function showRoutes() {
+  const told = await api(`api/routes?${new URLSearchParams({ ...routes, limit: PAGE })}`);
+  if (told.offset && !told.routes.length) { routes.offset = 0; return showRoutes(); }
+  fill("routes-table", told.routes.map(each => {
+    const hits = each.hits + each.collapsed, whole = hits + each.stale + each.misses;
+    return rowOf(cell(each.route, "name"), cell(number(each.requests), "n"), cell(mix(hits, each.stale, each.misses), "ratio"), cell(percent(hits + each.stale, whole), "n"),
+      cell(duration(each.saved_seconds), "n"), cell(bytes(each.size_bytes), "n"), cell(number(each.responses), "n"), cell(number(each.errors), each.errors ? "n bad" : "n"));
+  }));
+  write("routes-empty", told.all ? "No route contains that." : "No cached route has been asked yet.");
+  find("routes-empty").hidden = told.routes.length > 0;
+  find("routes-pager").hidden = told.matching <= PAGE;
+  write("routes-place", `${number(told.offset + 1)} to ${number(told.offset + told.routes.length)} of ${number(told.matching)}`);
+  const [back, on] = find("routes-pager").querySelectorAll("button");
+  back.disabled = told.offset === 0;
+  on.disabled = told.offset + told.routes.length >= told.matching;
+  for (const head of find("routes-table").querySelectorAll("th[data-sort]")) {
+    if (head.dataset.sort === routes.sort) head.setAttribute("aria-sort", "descending");
+    else head.removeAttribute("aria-sort");
+  }
+}
+
+find("routes-table").tHead.addEventListener("click", pressed => {
+  const head = pressed.target.closest("th[data-sort]");
+  if (!head) return;
+  Object.assign(routes, { sort: head.dataset.sort, offset: 0 });
+  quietly(showRoutes);
+});
+find("routes-pager").addEventListener("click", pressed => {
+  const button = pressed.target.closest("button");
+  if (!button) return;
+  routes.offset = Math.max(0, routes.offset + PAGE * Number(button.dataset.step));
+  quietly(showRoutes);
+});
+find("routes-filter").addEventListener("input", () => {
+  Object.assign(routes, { q: find("routes-filter").value, offset: 0 });
+  quietly(showRoutes);
+});
+find("routes-filter").form.addEventListener("submit", sent => sent.preventDefault());
+
+// -- what is stored ---------------------------------------------------------------------------------
+
+let searched = "";
+
+function pageRow(each) {
+  const path = make("td", { className: "name" }, each.path || each.route || each.key);
+  if (!each.shared) path.append(" ", make("span", { className: "small", title: "Kept apart by caller, or behind a guard" }, "· not for everybody"));
+  return rowOf(path, cell(number(each.uses), "n"), cell(bytes(each.size_bytes), "n"), cell(duration(each.age), "n"),
+    cell(each.fresh > 0 ? duration(each.fresh) : "stale", each.fresh > 0 ? "n" : "n warn"));
+}
+
+function tagRow(tag, uses, responses, size) {
+  const button = make("button", { type: "button" }, "Purge…");
+  button.setAttribute("aria-label", `Purge the tag ${tag}`);
+  button.addEventListener("click", () => ask({ tags: [tag], soft: false }));
+  return rowOf(cell(tag, "name"), cell(uses, "n"), cell(responses, "n"), cell(size, "n"), cell(button, "n"));
+}
+
+async function showHot() {
+  if (searched) return;
+  const told = await api("api/contents");
+  if (searched) return;
+  fill("hot-pages", told.pages.slice(0, 12).map(pageRow));
+  fill("hot-tags", told.hot_tags.slice(0, 12).map(each => tagRow(each.tag, number(each.uses), number(each.responses), bytes(each.size_bytes))));
+  const part = told.looked_at < told.responses ? `, of which ${number(told.looked_at)} were looked at` : "";
+  write("hot-of", told.responses ? `${number(told.responses)} kept in this process${part}, under ${number(told.tags)} tags` : "");
+}
+
+find("search").addEventListener("submit", async sent => {
+  sent.preventDefault();
+  searched = find("search").elements.q.value;
+  find("search-clear").hidden = false;
+  try {
+    const told = await api(`api/search?${new URLSearchParams({ q: searched })}`);
+    fill("hot-pages", told.pages.map(pageRow));
+    fill("hot-tags", told.tags.map(tag => tagRow(tag, "–", "–", "–")));
+    write("hot-of", `${number(told.pages.length)} stored responses and ${number(told.tags.length)} tags contain “${searched}”${told.complete ? "" : "; there are more"}`);
+  } catch (error) { write("hot-of", `Not found out: ${error.message}`); }
+});
+find("search-clear").addEventListener("click", () => {
+  searched = "";
+  find("search").reset();
+  find("search-clear").hidden = true;
+  quietly(showHot);
+});
+
+// -- purge ------------------------------------------------------------------------------------------
+
+const WORDS = {
+  tags: ["Tags, with spaces between", "product:42 products"],
+  url: ["A path or URL: all its queries and variants", "/products/42"],
+};
+
+find("purge-form").addEventListener("change", () => {
+  const way = find("purge-form").elements.way.value, words = WORDS[way];
+  find("purge-what").hidden = find("purge-value").hidden = !words;
+  find("purge-value").required = Boolean(words);
+  if (!words) return;
+  write("purge-what", words[0]);
+  find("purge-value").placeholder = words[1];
+});
+find("purge-form").addEventListener("submit", sent => {
+  sent.preventDefault();
+  const way = find("purge-form").elements.way.value, value = find("purge-value").value.trim(), soft = find("purge-soft").checked;
+  if (way === "everything") ask({ everything: true, soft });
+  else if (way === "url") ask({ url: value, soft });
+  else ask({ tags: value.split(/\s+/).filter(Boolean), soft });
+});
+
+function ask(purge) {
+  const what = purge.everything ? "everything that is stored under this namespace, on every replica"
+    : purge.url ? `everything stored of ${purge.url}` : purge.tags.length === 1 ? `every response with the tag ${purge.tags[0]}` : `every response with one of ${purge.tags.length} tags: ${purge.tags.slice(0, 10).join(", ")}`;
+  write("confirm-title", purge.soft ? "Make it stale?" : "Purge?");
+  write("confirm-text", `This ${purge.soft ? "makes stale" : "purges"} ${what}.`);
+  write("confirm-note", purge.soft ? "Old responses are served while new ones are fetched." : "The next request for each of them is answered by the app.");
+  const dialog = find("confirm");
+  dialog.returnValue = "no";
+  dialog.addEventListener("close", () => { if (dialog.returnValue === "yes") purgeNow(purge); }, { once: true });
+  dialog.showModal();
+}
+
+async function purgeNow(purge) {
+  const answer = find("purge-answer");
+  answer.className = "";
+  write("purge-answer", "Purging…");
+  try {
+    const told = await api("api/purge", { method: "POST", body: JSON.stringify(purge), headers: { "Content-Type": "application/json", "X-Cacheinval-Inspector": token } });
+    if (told.became === "done") {
+      answer.className = "good";
+      const where = told.replicas ? ` ${told.replicas === 1 ? "One replica has" : `All ${told.replicas} replicas have`} applied it, in ${duration(told.seconds)}.` : "";
+      write("purge-answer", `Done: line ${told.seq} of the log.${where}`);
+    } else if (told.became === "queued") {
+      answer.className = "warn";
+      write("purge-answer", `Queued: Redis cannot be reached. This replica obeys it now, the others when Redis is back (${told.why}).`);
+    } else {
+      answer.className = "warn";
+      write("purge-answer", `Written as line ${told.seq} of the log. Whether every replica has applied it is not known (${told.why}).`);
+    }
+  } catch (error) {
+    answer.className = "bad";
+    write("purge-answer", `Not purged: ${error.message}`);
+  }
+  say(answer.textContent);
+  soon();
+}
+
+// -- sources ----------------------------------------------------------------------------------------
+
+function showSources(sources) {
+  const rows = Object.entries(sources).map(([name, each]) => {
+    if (each === null || typeof each !== "object") return rowOf(cell(name, "name"), cell(each), cell(""), cell(""), cell(""), cell(""), cell(""), cell(""), cell(""));
+    const well = each.running && each.connected;
+    return rowOf(cell(name, "name"), cell(well ? "in touch" : each.running ? "out of touch" : "stopped", well ? "good" : "bad"), cell(number(each.received), "n"), cell(number(each.done), "n"),
+      cell(number(each.waiting), "n"), cell(number(each.lag), "n"), cell(number(each.refused), "n"), cell(number(each.failures), "n"), cell(each.trouble, "why"));
+  });
+  fill("sources-table", rows);
+  find("sources-empty").hidden = rows.length > 0;
+}
+
+// -- when -------------------------------------------------------------------------------------------
+
+async function quietly(work) {
+  try { await work(); } catch (error) { console.debug(error); }
+}
+
+let due = 0;
+function soon() {
+  clearTimeout(due);
+  due = setTimeout(refresh, 400);
+}
+async function refresh() {
+  clearTimeout(due);
+  if (!document.hidden && lost === null) for (const work of [showRoutes, showHot]) await quietly(work);
+  due = setTimeout(refresh, 5000);
+}
+document.addEventListener("visibilitychange", soon);
+
+// Whether the app is away, or will not have us any longer: a stream does not say.
+async function whyLost() {
+  try {
+    showState(await api("api/state"));
+  } catch (error) {
+    if (error.status === 401 || error.status === 403) outOfTouch("You may no longer see this page: load it again, and sign in.");
+    else outOfTouch(error.status ? `It says: ${error.message}.` : "This page tries again until it does.");
+  }
+}
+
+function listen() {
+  const stream = new EventSource(new URL("api/events", base));
+  let renewed = false;
+  stream.addEventListener("state", told => { renewed = false; showState(JSON.parse(told.data)); });
+  stream.addEventListener("feed", told => showFeed(JSON.parse(told.data)));
+  stream.addEventListener("renew", () => { renewed = true; });
+  stream.addEventListener("error", () => {
+    if (!renewed) whyLost();
+    renewed = false;
+    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
+  });
+}
+
+const links = [...document.querySelectorAll("nav a")];
+const seen = new IntersectionObserver(entries => {
+  for (const entry of entries) entry.target.dataset.seen = entry.isIntersecting ? "1" : "";
+  const first = links.find(link => document.querySelector(link.hash).dataset.seen);
+  for (const link of links) if (link === first) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current");
+}, { rootMargin: "-15% 0px -55% 0px" });
+for (const link of links) seen.observe(document.querySelector(link.hash));
+
+listen();
+refresh();
