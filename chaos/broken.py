@@ -20,6 +20,7 @@ from fastapi_cacheinval.core.replica import LogEntry, Missed, Next, Replica, Rep
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.engine.engine import Engine, Kept
 from fastapi_cacheinval.engine.internals import Internals
+from fastapi_cacheinval.ports.store import Account
 from fastapi_cacheinval.stores.memory import MemoryStore
 
 __all__ = ["DeletingCache"]
@@ -34,11 +35,13 @@ class _IndexedStore(MemoryStore[Kept]):
         super().__init__(max_bytes)
         self._keys: defaultdict[str, set[bytes]] = defaultdict(set)
 
-    def put(self, key: bytes, value: Kept, weight: int, until: float, now: float) -> bool:
+    def put(
+        self, key: bytes, value: Kept, weight: int, until: float, now: float, account: Account | None = None
+    ) -> bool:
         if isinstance(value, StoredResponse):
             for tag in value.tags:
                 self._keys[tag].add(key)
-        return super().put(key, value, weight, until, now)
+        return super().put(key, value, weight, until, now, account)
 
     def delete(self, tags: Iterable[str]) -> None:
         """Let go of whatever is on one of the tags."""

@@ -9,7 +9,7 @@ from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions, HeaderRule
 from fastapi_cacheinval.core.should_store import ResponseToStore
-from fastapi_cacheinval.core.statistics import SourceState, Statistics
+from fastapi_cacheinval.core.statistics import RouteStatistics, SourceState, Statistics
 from fastapi_cacheinval.core.tags import TagTemplate, render_value
 from fastapi_cacheinval.core.warming import WarmReport, WarmResult
 from fastapi_cacheinval.dependencies import CacheTags, cached, invalidates, invalidates_nothing
@@ -50,6 +50,7 @@ __all__ = [
     "RefusedRoutes",
     "ReplicasUnknown",
     "ResponseToStore",
+    "RouteStatistics",
     "SourceState",
     "Statistics",
     "TagTemplate",

@@ -273,7 +273,7 @@ class HTTPCache(OfRoutes):
 
     def statistics(self) -> Statistics:
         """A snapshot: what is kept, what was answered, and how the replica stands to the log."""
-        return self._core.statistics()
+        return self._core.statistics(by_route=True)
 
     def add_listener(self, listener: Listener) -> None:
         """Have an async function hear every purge made on this replica, once it has its number."""

@@ -90,7 +90,6 @@ class CacheMiddleware:
         self._dispatch = Dispatcher(self._app_context, self._prepare)
         engine = core.engine
         self._replica = engine.replica
-        self._counters = core.counters
         self._at = self._app_context.at()
         self._now = engine.now
         self._emit_cache_status = emit_cache_status
@@ -152,7 +151,7 @@ class CacheMiddleware:
                         if self._watched:
                             await send_observed_hit(self._app_context, scope, send, stored, now)
                             return
-                        self._counters.hits += 1
+                        stored.counts.front_hits += 1
                         fields = [*stored.headers, (b"age", b"%d" % (now - stored.created))]
                         if self._emit_cache_status:
                             fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % (stored.fresh_until - now)))

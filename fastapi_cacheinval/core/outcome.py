@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import NamedTuple
 
 from fastapi_cacheinval.core.decide import Reason
+from fastapi_cacheinval.core.result import Result
 from fastapi_cacheinval.grammar.cache_status import CacheStatus, serialise_cache_status
 
 __all__ = ["Outcome", "Result", "cache_status"]
-
-
-class Result(StrEnum):
-    """The kind of answer."""
-
-    HIT = "hit"
-    STALE = "stale"
-    MISS = "miss"
-    COLLAPSED = "collapsed"
-    BYPASS = "bypass"
 
 
 class Outcome(NamedTuple):

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["MUTATION_ANSWERS", "RESET_CAUSES", "SourceState", "Statistics"]
+__all__ = ["MUTATION_ANSWERS", "OTHER_ROUTES", "RESET_CAUSES", "RouteStatistics", "SourceState", "Statistics"]
 
 RESET_CAUSES = ("start", "new-term", "behind", "conflict")
 """Why everything is given up: a replica joins; the log began anew, has not kept enough, or tells another story."""
@@ -38,6 +38,38 @@ class SourceState:
     ignored: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
+OTHER_ROUTES = "(other)"
+"""In `Statistics.routes`: requests of which no route is known, and of the routes after the first thousand."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteStatistics:
+    """What one cached route did in this process, since the cache was made.
+
+    `hits`, `stale`, `misses`, `collapsed` and `bypassed` are requests by how they were answered. `forwards` are the
+    calls of its handler that could be stored, those in the background included; `errors` counts those that failed, and
+    `forward_seconds` is what all of them took. `saved_seconds` estimates what `hits` would have taken: each as long as
+    a forward does on average. `responses` and `size_bytes` are what is kept of it in this process now.
+    """
+
+    hits: int = 0
+    stale: int = 0
+    misses: int = 0
+    collapsed: int = 0
+    bypassed: int = 0
+    forwards: int = 0
+    errors: int = 0
+    forward_seconds: float = 0.0
+    saved_seconds: float = 0.0
+    responses: int = 0
+    size_bytes: int = 0
+
+    @property
+    def requests(self) -> int:
+        """All requests."""
+        return self.hits + self.stale + self.misses + self.collapsed + self.bypassed
+
+
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """A snapshot of one cache in one process; counts are since it was made.
@@ -56,6 +88,9 @@ class Statistics:
     `refreshing`. `queue_age` is for how many seconds the oldest queued purge has waited, `fences` how many purges
     that have no number yet forbid what is kept. `reset_causes` says why everything had to be given up, `mutations`
     how those that purge were answered: `done`, `queued`, `late`, `unconfirmed` or `refused`.
+
+    `routes` is the same by route, `GET /products/{product_id}` say: the first thousand that were asked, and `(other)`
+    for all else.
     """
 
     enabled: bool
@@ -95,6 +130,7 @@ class Statistics:
     fences: int = 0
     reset_causes: Mapping[str, int] = field(default_factory=dict[str, int])
     mutations: Mapping[str, int] = field(default_factory=dict[str, int])
+    routes: Mapping[str, RouteStatistics] = field(default_factory=dict[str, RouteStatistics])
 
     @property
     def far(self) -> Mapping[str, int]:

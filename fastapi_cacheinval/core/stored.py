@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fastapi_cacheinval.core.route_counts import UNCOUNTED, RouteCounts
+
 __all__ = ["Stamp", "StoredResponse"]
 
 
@@ -21,7 +23,7 @@ class Stamp(NamedTuple):
 
 
 class StoredResponse:
-    """A complete response as it is kept (RFC 9111 section 2); only `verified` and `joined` change after it is made.
+    """A complete response as it is kept (RFC 9111 section 2); `verified`, `joined` and `counts` alone change later.
 
     Times are seconds of the cache's own clock. `headers` are sent as they stand, without `Age` and
     `Cache-Status`. `calm_until` is the moment before which no early refresh can be drawn, so one
@@ -30,11 +32,13 @@ class StoredResponse:
     answered, None where that is not known; `trace` the W3C `traceparent` of the fill, empty where nobody recorded it.
     `downstream_ttl` is as in the policy: for how long a CDN may keep what it is handed, None while it is fresh.
     `joined` are its fields, and those of its 304, as a server writes them that answers hits itself.
+    `counts` are those of its route: whoever keeps it sets them, so that a hit counts without a look-up.
     `counts_from_now` says that the lifetime in `Cache-Control` is the policy's, and counts from each answer.
     """
 
     __slots__ = (
         "body",
+        "counts",
         "counts_from_now",
         "created",
         "downstream_ttl",
@@ -110,6 +114,7 @@ class StoredResponse:
         self.counts_from_now = counts_from_now
         self.verified = -1
         self.joined: tuple[bytes, bytes] | None = None
+        self.counts: RouteCounts = UNCOUNTED
 
     @property
     def usable_until(self) -> float:

@@ -10,6 +10,7 @@ from fastapi_cacheinval.core.decide import Decision, Reason, decide, usable_on_e
 from fastapi_cacheinval.core.joined import joined_of
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.replica import Replica
+from fastapi_cacheinval.core.route_counts import RouteBook
 from fastapi_cacheinval.core.selecting import Selector, VaryRecord
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.core.weight import weigh
@@ -49,6 +50,8 @@ class Engine:
         self.replica = replica
         self.draw = draw
         self.apps = Apps()
+        # What is kept counts to its route; a cache has its counters' own here.
+        self.routes = RouteBook()
         # Whether a server answers front hits itself, and has their fields joined beforehand.
         self.joins = False
 
@@ -197,7 +200,10 @@ class Engine:
         return weigh(stored)
 
     def _put(self, key: bytes, value: Kept, weight: int, until: float, now: float) -> bool:
-        return self.store.put(key, value, weight, until + _GRACE, now)
+        account = None
+        if isinstance(value, StoredResponse):
+            value.counts = account = self.routes.of(value.route)
+        return self.store.put(key, value, weight, until + _GRACE, now, account)
 
     def _drop(self, keys: tuple[bytes, ...]) -> None:
         for key in keys:

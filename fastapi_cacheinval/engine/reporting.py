@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.statistics import Statistics
@@ -25,9 +26,10 @@ def report(
     *,
     enabled: bool,
     in_flight_bytes: int,
+    by_route: bool,
 ) -> Statistics:
-    """A snapshot: what is kept, what was answered, and how the replica stands to the log."""
-    store, replica, results = engine.store.statistics(), engine.replica, counters.results
+    """A snapshot: what is kept, what was answered, for `by_route` of each route too, and how the replica stands."""
+    store, replica, routes = engine.store.statistics(), engine.replica, counters.routes
     running = list(runtimes.values())
     return Statistics(
         enabled=enabled,
@@ -38,11 +40,11 @@ def report(
         evicted=store.evicted_for_room,
         reclaimed=store.reclaimed,
         in_flight_bytes=in_flight_bytes,
-        hits=counters.hits + results[Result.HIT],
-        stale=results[Result.STALE],
-        misses=results[Result.MISS],
-        collapsed=results[Result.COLLAPSED],
-        bypassed=results[Result.BYPASS],
+        hits=routes.front_hits + routes.total(Result.HIT),
+        stale=routes.total(Result.STALE),
+        misses=routes.total(Result.MISS),
+        collapsed=routes.total(Result.COLLAPSED),
+        bypassed=routes.total(Result.BYPASS),
         fills=dict(counters.fills),
         refused=dict(counters.details),
         refreshes=dict(counters.refreshes),
@@ -67,4 +69,5 @@ def report(
         fences=replica.fences,
         reset_causes=dict(counters.resets),
         mutations=dict(counters.mutations),
+        routes=MappingProxyType(routes.statistics() if by_route else {}),
     )

@@ -31,7 +31,7 @@ async def send_observed_hit(
 ) -> None:
     """Answer with a fresh response that nothing can concern: what the middleware does inline where nobody looks on."""
     age, ttl = now - stored.created, int(stored.fresh_until - now)
-    app_context.counters.front_hit(stored.route)
+    app_context.counters.front_hit(stored)
     seen: Seen | None = None
     if app_context.cache.tracing.on or app_context.downstream is not None:
         outcome = Outcome(Result.HIT, "l1", None, age, ttl)

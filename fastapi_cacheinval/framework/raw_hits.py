@@ -38,7 +38,6 @@ class RawHits:
         self._front_open = front_open
         self._recorded = recorded
         self._at = app_context.at()
-        self._counters = app_context.counters
         self._engine = app_context.engine
         self._replica = app_context.engine.replica
         self._now = app_context.engine.now
@@ -76,7 +75,7 @@ class RawHits:
         joined = stored.joined or self._engine.join_fields(stored, now)
         if joined is UNJOINABLE or (head.method == "HEAD" and not self._is_head_of_get(target)):
             return None
-        self._counters.hits += 1
+        stored.counts.front_hits += 1
         added = b"age: %d\r\n" % (now - stored.created)
         if self._emit:
             added += b"cache-status: cacheinval; hit; ttl=%d\r\n" % (stored.fresh_until - now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol, TypeVar
 
-__all__ = ["LocalStore", "StoreStatistics", "Target"]
+__all__ = ["Account", "LocalStore", "StoreStatistics", "Target"]
 
 Value = TypeVar("Value")
 
@@ -25,6 +25,13 @@ class StoreStatistics(NamedTuple):
     reclaimed: int
 
 
+class Account(Protocol):
+    """Whom what is kept counts to; the store writes into it."""
+
+    responses: int
+    size_bytes: int
+
+
 class LocalStore(Protocol[Value]):
     """A bounded mapping of cache key to value, with aliases by which the front lookup finds a value.
 
@@ -40,11 +47,14 @@ class LocalStore(Protocol[Value]):
         """The value that an alias leads to, counted as a use of it. This is the hot path."""
         ...
 
-    def put(self, key: bytes, value: Value, weight: int, until: float, now: float) -> bool:
+    def put(
+        self, key: bytes, value: Value, weight: int, until: float, now: float, account: Account | None = None
+    ) -> bool:
         """Keep a value of `weight` bytes until it is past use, in place of the key's last one.
 
-        Aliases of the key lead to the new value from then on. False where the value is larger than
-        the store may ever hold, and then the key's last value is gone too.
+        It counts to `account` for as long as it is kept. Aliases of the key lead to the new value from
+        then on. False where the value is larger than the store may ever hold, and then the key's last
+        value is gone too.
         """
         ...
 

@@ -11,7 +11,7 @@ from sys import getsizeof
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
-from fastapi_cacheinval.ports.store import StoreStatistics, Target
+from fastapi_cacheinval.ports.store import Account, StoreStatistics, Target
 from fastapi_cacheinval.stores.deadlines import Deadlines
 from fastapi_cacheinval.stores.queues import SMALL_SHARE, Queues
 from fastapi_cacheinval.stores.rings import Node
@@ -34,6 +34,20 @@ _EMPTY = 4096  # the store itself and its empty tables
 def _worn(table: dict[Any, Any]) -> bool:
     """Whether a dict holds on to far more slots than it uses: one made or grown has at most 120 bytes for each key."""
     return getsizeof(table) > 160 * len(table) + _EMPTY
+
+
+def _book(node: Node[Any], account: Account | None) -> None:
+    node.account = account
+    if account is not None:
+        account.responses += 1
+        account.size_bytes += node.cost
+
+
+def _unbook(node: Node[Any]) -> None:
+    account = node.account
+    if account is not None:
+        account.responses -= 1
+        account.size_bytes -= node.cost
 
 
 class MemoryStore(Generic[Value]):
@@ -80,8 +94,10 @@ class MemoryStore(Generic[Value]):
 
     # -- writes ---------------------------------------------------------------------------------
 
-    def put(self, key: bytes, value: Value, weight: int, until: float, now: float) -> bool:
-        """Keep a value of `weight` bytes until it is past use, in place of the key's last one.
+    def put(
+        self, key: bytes, value: Value, weight: int, until: float, now: float, account: Account | None = None
+    ) -> bool:
+        """Keep a value of `weight` bytes until it is past use, in place of the key's last one; it counts to `account`.
 
         Lets go of up to eight responses that are past use, more only where their room is needed.
         False where the value is larger than the store may ever hold.
@@ -97,10 +113,13 @@ class MemoryStore(Generic[Value]):
             if node is None:
                 node = self._nodes[key] = Node(key, value, cost, until)
                 self._queues.admit(node, len(self._nodes))
+                _book(node, account)
             else:
+                _unbook(node)
                 # The table keeps the first of two equal keys; the new value holds the other.
                 second = 0 if key is node.key else getsizeof(key)
                 node.queue.recost(node, cost + second + bytes_of(node.targets))
+                _book(node, account)
                 node.value = value
                 node.until = until
                 self._deadlines.discard(node)
@@ -179,13 +198,17 @@ class MemoryStore(Generic[Value]):
         return _EMPTY + tables + self._queues.size_bytes + self._deadlines.size_bytes
 
     def _lead(self, node: Node[Value], targets: tuple[Target, ...]) -> None:
-        node.queue.recost(node, node.cost + bytes_of(targets) - bytes_of(node.targets))
+        more = bytes_of(targets) - bytes_of(node.targets)
+        node.queue.recost(node, node.cost + more)
+        if node.account is not None:
+            node.account.size_bytes += more
         node.targets = targets
 
     def _drop(self, node: Node[Value]) -> None:
         for target in node.targets:
             del self._aliases[target]
         del self._nodes[node.key]
+        _unbook(node)
         node.queue.pull(node)
         self._deadlines.discard(node)
 

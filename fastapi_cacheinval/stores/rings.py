@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar, cast
 
-from fastapi_cacheinval.ports.store import Target
+from fastapi_cacheinval.ports.store import Account, Target
 
 __all__ = ["NOWHERE", "Links", "Node", "Queue"]
 
@@ -35,9 +35,9 @@ NOWHERE = Links()
 
 
 class Node(Links, Generic[Value]):
-    """What is kept of one key: its value, its cost in bytes, its uses since it was last looked at, its aliases."""
+    """What is kept of one key: its value, its cost in bytes and whom that counts to, its uses, its aliases."""
 
-    __slots__ = ("cost", "key", "queue", "targets", "until", "uses", "value")
+    __slots__ = ("account", "cost", "key", "queue", "targets", "until", "uses", "value")
 
     queue: Queue[Value]
 
@@ -47,6 +47,7 @@ class Node(Links, Generic[Value]):
         self.cost = cost
         self.until = until
         self.uses = 0
+        self.account: Account | None = None
         self.targets: tuple[Target, ...] = ()
         self.older = self.newer = self.before = self.after = NOWHERE
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.route_counts import RouteBook
+from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.telemetry.instruments import Answered, Instruments
 from fastapi_cacheinval.telemetry.tallies import Tally
@@ -26,7 +28,6 @@ class Counters:
         "downstream",
         "dropped_tags",
         "fills",
-        "hits",
         "l2_events",
         "look",
         "mutations",
@@ -35,14 +36,13 @@ class Counters:
         "refreshes",
         "requests",
         "resets",
-        "results",
+        "routes",
     )
 
     def __init__(self) -> None:
-        # Fresh hits from the front lookup are counted apart and inline: they are the hot path.
-        self.hits = 0
+        # Requests are counted by route, the fresh hits of the front lookup inline: they are the hot path.
+        self.routes = RouteBook()
         self.dropped_tags = 0
-        self.results: Counter[Result] = Counter()
         self.details: Counter[str] = Counter()
         self.fills: Counter[str] = Counter()
         self.refreshes: Counter[str] = Counter()
@@ -66,14 +66,19 @@ class Counters:
         """A tag with nothing left of it was dropped."""
         self.dropped_tags += 1
 
-    def front_hit(self, route: str | None) -> None:
+    @property
+    def hits(self) -> int:
+        """The fresh hits of the front lookup."""
+        return self.routes.front_hits
+
+    def front_hit(self, stored: StoredResponse) -> None:
         """A fresh hit of the front lookup: `answered` for the most frequent outcome, at half of its cost."""
-        self.hits += 1
+        stored.counts.front_hits += 1
         if self.requests is not None:
-            self.requests.count((Result.HIT, "l1", None, None, route))
+            self.requests.count((Result.HIT, "l1", None, None, stored.route))
 
     def answered(self, outcome: Outcome, route: str | None) -> None:
-        self.results[outcome.result] += 1
+        self.routes.of(route).answered(outcome.result)
         if outcome.detail is not None:
             self.details[outcome.detail] += 1
         if self.also is not None:
@@ -87,6 +92,7 @@ class Counters:
 
     def filled(self, seconds: float, route: str | None, outcome: str) -> None:
         self.fills[outcome] += 1
+        self.routes.of(route).filled(seconds, failed=outcome == "failed")
         if self.also is not None:
             self.also.filled(seconds, route, outcome)
 

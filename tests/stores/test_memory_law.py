@@ -17,6 +17,12 @@ KEYS = st.integers(0, 11).map(lambda number: b"key-%d" % number)
 TARGETS = st.tuples(st.just("http"), st.integers(0, 24).map(lambda number: f"/{number}"))
 
 
+class Owner:
+    """Whom half of what is kept counts to."""
+
+    responses = size_bytes = 0
+
+
 class AgainstModel(RuleBasedStateMachine):
     """A store too small for all keys beside a dict of the last values and a dict of the last aliases."""
 
@@ -28,6 +34,7 @@ class AgainstModel(RuleBasedStateMachine):
         self.led: dict[tuple, bytes] = {}
         self.count = 0
         self.now = 100.0
+        self.accounts = (Owner(), Owner())
 
     @rule(key=KEYS, weight=st.integers(0, LIMIT), life=st.one_of(st.just(inf), st.floats(0.1, 500)))
     def put(self, key, weight, life):
@@ -36,7 +43,7 @@ class AgainstModel(RuleBasedStateMachine):
         aliases = [path for path, owner in self.led.items() if owner == key and self.store.at(path) is not None]
         self.count += 1
         value = (key, self.count)
-        fits = self.store.put(key, value, weight, self.now + life, self.now)
+        fits = self.store.put(key, value, weight, self.now + life, self.now, self.accounts[self.count % 2])
         self.written[key], self.until[key] = value, self.now + life
         assert self.store.get(key) == (value if fits else None)
         assert fits or weight + NODE_BYTES + 3 * 4096 > LIMIT
@@ -77,6 +84,15 @@ class AgainstModel(RuleBasedStateMachine):
     def within_the_limit(self):
         """What is held never counts more than the limit."""
         assert self.store.statistics().size_bytes <= LIMIT
+
+    @invariant()
+    def each_counts_to_its_own(self):
+        """All that is kept counts to somebody, and what is gone to nobody."""
+        kept = [value for key in self.written if (value := self.store.get(key)) is not None]
+        for half, account in enumerate(self.accounts):
+            assert account.responses == sum(number % 2 == half for _, number in kept)
+            assert (account.size_bytes > 0) is (account.responses > 0)
+        assert sum(account.size_bytes for account in self.accounts) <= self.store.statistics().size_bytes
 
     @invariant()
     def only_what_was_written_last(self):
