@@ -19,10 +19,12 @@ from fastapi_cacheinval.stores.rings import Node
 __all__ = ["Contents", "Found", "HotTag", "Page", "find", "look_through"]
 
 # Seconds of work between two turns of the event loop, and in all.
-_SLICE = 0.001
+_SLICE = 0.0005
 _BUDGET = 0.5
-_MOST_TAGS = 50_000
-_CHUNK = 2_000
+_MOST_TAGS = 20_000
+# Those that were kept longest have been used: what is not, goes.
+_MOST_NODES = 30_000
+_CHUNK = 1_000
 
 Item = TypeVar("Item")
 
@@ -79,10 +81,10 @@ class Found:
 
 def _nodes(engine: Engine) -> list[Node[Kept]]:
     store = engine.store
-    return store.nodes() if isinstance(store, MemoryStore) else []
+    return store.nodes(_MOST_NODES) if isinstance(store, MemoryStore) else []
 
 
-async def _each(items: Iterable[Item], visit: Callable[[Item], object], *, budget: float = _BUDGET) -> int:
+async def _each(items: Iterable[Item], visit: Callable[[Item], object]) -> int:
     """Visit items in slices, until one visit says `False` or time is up; how many were visited."""
     count, spent, began = 0, 0.0, perf_counter()
     for item in items:
@@ -92,7 +94,7 @@ async def _each(items: Iterable[Item], visit: Callable[[Item], object], *, budge
         took = perf_counter() - began
         if took >= _SLICE:
             spent += took
-            if spent >= budget:
+            if spent >= _BUDGET:
                 break
             await asyncio.sleep(0)
             began = perf_counter()
@@ -137,7 +139,7 @@ async def look_through(engine: Engine, most: int) -> Contents:
     hot = await _most(tags.items(), most, lambda item: (item[1][1], item[1][0]))
     now = engine.now()
     return Contents(
-        responses=len(nodes),
+        responses=engine.store.statistics().responses,
         looked_at=looked_at,
         tags=len(tags),
         pages=tuple(_page(node, now) for node in pages),
@@ -172,7 +174,8 @@ async def find(engine: Engine, text: str, most: int) -> Found:
 
     looked_at = await _each(nodes, visit)
     now = engine.now()
-    return Found(tuple(_page(node, now) for node in pages), tuple(tags), not more and looked_at == len(nodes))
+    whole = not more and looked_at == len(nodes) < _MOST_NODES
+    return Found(tuple(_page(node, now) for node in pages), tuple(tags), whole)
 
 
 def _path(stored: StoredResponse) -> str | None:

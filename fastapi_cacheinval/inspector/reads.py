@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from heapq import nlargest
 from math import isinf
 from time import monotonic, time
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fastapi_cacheinval.cache import HTTPCache, internals_of
+from fastapi_cacheinval.core.statistics import RouteStatistics
 from fastapi_cacheinval.engine.contents import Contents, find, look_through
 from fastapi_cacheinval.inspector.plain import Told, plain
 
@@ -21,6 +23,8 @@ _MOST_FOUND = 50
 _LONGEST_SEARCH = 1024
 # Real seconds for which one look through what is kept serves everybody who asks.
 _LOOK_EVERY = 2.0
+# The same for the counts of routes, of which there may be a thousand.
+_COUNT_EVERY = 0.9
 
 
 class Reads:
@@ -32,6 +36,8 @@ class Reads:
         self._contents: Contents | None = None
         self._looked = -_LOOK_EVERY
         self._looking = False
+        self._routes: Mapping[str, RouteStatistics] = {}
+        self._counted = -_COUNT_EVERY
 
     def pulse(self) -> tuple[object, ...]:
         """What the page is told of at once when it changes."""
@@ -42,16 +48,23 @@ class Reads:
         """What the replica does and how it stands to the log."""
         now = self._core.statistics()
         state: dict[str, Any] = plain(now)
-        state.pop("routes", None)
+        del state["routes"]
         settings = self._core.settings
         return {
             **state,
+            "saved_seconds": sum(each.saved_seconds for each in self._by_route().values()),
             "at": time(),
             # Only without replicas a lease never ends.
             "alone": isinf(now.lease_remaining),
             "namespace": settings.namespace,
             "staleness_bound": settings.staleness_bound,
         }
+
+    def _by_route(self) -> Mapping[str, RouteStatistics]:
+        """The counts of routes, at most a second old."""
+        if monotonic() - self._counted >= _COUNT_EVERY:
+            self._routes, self._counted = self._cache.statistics().routes, monotonic()
+        return self._routes
 
     async def show_state(self, request: Request) -> Response:
         """`GET api/state`."""
@@ -71,11 +84,11 @@ class Reads:
     async def show_routes(self, request: Request) -> Response:
         """`GET api/routes?sort=hits&q=&offset=0&limit=25`: one page of the routes, the largest first."""
         sort, text = request.query_params.get("sort", "requests"), request.query_params.get("q", "")
-        offset, limit = _number(request, "offset", 0, 1_000_000), _number(request, "limit", 25, 100)
-        routes: Any = getattr(self._cache.statistics(), "routes", {})
-        found = [(name, each) for name, each in routes.items() if text in name]
         if sort not in _SORTS:
             return Told({"error": f"sort is one of {', '.join(_SORTS)}."}, 400)
+        offset, limit = _number(request, "offset", 0, 1_000_000), _number(request, "limit", 25, 100)
+        routes = self._by_route()
+        found = [(name, each) for name, each in routes.items() if text in name]
         rows = nlargest(offset + limit, found, key=lambda item: getattr(item[1], sort))[offset:]
         shown = [{"route": name, "requests": each.requests, **plain(each)} for name, each in rows]
         return Told({"routes": shown, "matching": len(found), "all": len(routes), "offset": offset})
