@@ -30,6 +30,7 @@ __all__ = [
 
 _FORMAT = 1
 _MOST_TRACE_BYTES = 4096
+_MOST_ORIGIN = 128
 # Five numbers of at most twenty digits, and two nonces.
 _MOST_HEADER_BYTES = 256
 
@@ -61,12 +62,12 @@ def encode_tags(tags: tuple[str, ...]) -> tuple[bytes, ...]:
 
 
 def encode_payload(
-    tags: tuple[str, ...], *, soft: bool, trace: Trace = (), prompt: bool = False, purges: int = 1
+    tags: tuple[str, ...], *, soft: bool, trace: Trace = (), prompt: bool = False, purges: int = 1, origin: str = ""
 ) -> bytes:
     """What a publisher says of a line; trace context over 4 KiB is left out."""
     if sum(len(name) + len(value) for name, value in trace) > _MOST_TRACE_BYTES:
         trace = ()
-    fields = [_FORMAT, tags, soft, prompt, trace, purges]
+    fields = [_FORMAT, tags, soft, prompt, trace, purges, origin]
     packed: bytes = msgpack.packb(fields, use_bin_type=True, unicode_errors="surrogatepass")
     return packed
 
@@ -107,7 +108,7 @@ async def decode_lines(messages: Sequence[bytes]) -> tuple[LogEntry, ...]:
     return tuple(lines)
 
 
-def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trace, bool, int]:
+def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trace, bool, int, str]:
     try:
         fields: Any = msgpack.unpackb(
             payload,
@@ -123,10 +124,12 @@ def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trac
         version, tags, soft, prompt, trace = fields[:5]
         if version == _FORMAT and not isinstance(tags, str) and all(isinstance(tag, str) for tag in tags):
             pairs = tuple((str(name), str(value)) for name, value in trace)
-            return tuple(tags), bool(soft), at, pairs, bool(prompt), int(fields[5]) if len(fields) > 5 else 1
+            purges = int(fields[5]) if len(fields) > 5 else 1
+            origin = str(fields[6])[:_MOST_ORIGIN] if len(fields) > 6 else ""
+            return tuple(tags), bool(soft), at, pairs, bool(prompt), purges, origin
     except (ValueError, TypeError, KeyError, RecursionError, msgpack.UnpackException):
         pass
-    return (ALL,), False, at, (), False, 1
+    return (ALL,), False, at, (), False, 1, ""
 
 
 def decode_page(term: Term, seq: int, up_to: int, limit: int, floor: int, members: list[Any]) -> Page | None:

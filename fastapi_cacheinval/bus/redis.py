@@ -40,19 +40,32 @@ class Sight:
 
 
 class RedisLog:
-    """A `SharedLog` over one client; `bound` is the length of a lease, `life` what the longest stored one lives."""
+    """A `SharedLog` over one client; `bound` is the length of a lease, `life` what the longest stored one lives.
 
-    def __init__(self, client: Client, keys: LogKeys, *, bound: float, life: Callable[[], float], sight: Sight) -> None:
+    `origin` is this process as host/pid, which its lines tell to people.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        keys: LogKeys,
+        *,
+        bound: float,
+        life: Callable[[], float],
+        sight: Sight,
+        origin: str = "",
+    ) -> None:
         self._client = client
         self._keys = keys
         self._bound = bound
         self._life = life
         self._sight = sight
+        self._origin = origin
 
     async def run(self, ask: Ask, replica: str, purge: Proposal | None = None, *, lines: bool = True) -> Answer:
         payload = b""
         if purge is not None:
-            payload = encode_payload(**purge._asdict())
+            payload = encode_payload(**purge._asdict(), origin=self._origin)
         call = Call(
             replica=replica,
             term=ask.term.number,
@@ -71,7 +84,7 @@ class RedisLog:
         )
         try:
             reply = await self._client.script(_RUN, self._keys[:4], call.arguments())
-            return await _answer(reply, purge, lines=lines)
+            return await _answer(reply, purge, lines=lines, origin=self._origin)
         except Away as away:
             raise LogUnavailable(away.reason) from away
         except (ValueError, TypeError, IndexError, OverflowError) as error:
@@ -146,14 +159,14 @@ class RedisLog:
         await self._client.close()
 
 
-async def _answer(reply: Any, purge: Proposal | None, *, lines: bool) -> Answer:
+async def _answer(reply: Any, purge: Proposal | None, *, lines: bool, origin: str) -> Answer:
     verdict, number, term_nonce, seq, nonce, at, messages, more = reply
     term = Term(int(number), term_nonce.decode())
     end = int(seq), nonce.decode()
     line = None
     if purge is not None:
         line = LogEntry(
-            term, *end, purge.tags, purge.soft, int(at) / 1_000_000, purge.trace, purge.prompt, purge.purges
+            term, *end, purge.tags, purge.soft, int(at) / 1_000_000, purge.trace, purge.prompt, purge.purges, origin
         )
     # Until the end has been read, the line is not the next one.
     own = () if line is None or more else (line,)

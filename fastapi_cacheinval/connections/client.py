@@ -141,6 +141,10 @@ class Client:
         """One command on a key."""
         return await self._exchange(key, lambda: self._topology.send(key, (name, key, *parts)))
 
+    async def about(self, key: bytes, *parts: Any) -> Any:
+        """One command that names no key, of the server that has this key."""
+        return await self._exchange(key, lambda: self._topology.send(key, parts))
+
     async def script(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
         """One call of a script; the keys are all in one slot."""
         parts = (len(keys), *keys, *arguments)

@@ -21,6 +21,7 @@ class LogEntry(NamedTuple):
 
     `at` is the log's own time in seconds; `trace` is trace context to pass on; `prompt` says that somebody waits for
     every replica to have applied it. `purges` is how many purges end with this line: 0 for a piece that others follow.
+    `origin` is the process that wrote it, as host/pid; empty where that is not known. It may not be trusted.
     """
 
     term: Term
@@ -32,6 +33,7 @@ class LogEntry(NamedTuple):
     trace: tuple[tuple[str, str], ...] = ()
     prompt: bool = False
     purges: int = 1
+    origin: str = ""
 
 
 class Page(NamedTuple):

@@ -37,7 +37,9 @@ from fastapi_cacheinval.engine.purger import Purger
 from fastapi_cacheinval.engine.reporting import report
 from fastapi_cacheinval.engine.runtime import Runtime, runtime_here
 from fastapi_cacheinval.engine.settings import Settings
+from fastapi_cacheinval.engine.shared_bus import SharedBus
 from fastapi_cacheinval.engine.sources import Sources
+from fastapi_cacheinval.engine.summaries import SummaryFacts
 from fastapi_cacheinval.engine.tiers import SharedTiers
 from fastapi_cacheinval.engine.workers import warn_of_other_workers
 from fastapi_cacheinval.errors import CacheNotRunning
@@ -83,8 +85,11 @@ class Internals:
         self._tiers = None if connect is None else SharedTiers(settings, connect, self.engine)
         local = LocalBus(self.clock.now)
         self.bus: Bus = local
+        self._news = self._recorder()
+        self._shared_bus: SharedBus | None = None
         if self._tiers is not None:
-            self.bus = self._tiers.bus(self._recorder())
+            self.bus = self._shared_bus = self._tiers.bus(self._news)
+        self._facts: SummaryFacts | None = None
         self.lifecycle = Lifecycle(
             self.runtimes,
             replica,
@@ -138,9 +143,20 @@ class Internals:
         )
 
     def _open_l2(self, runtime: Runtime) -> None:
-        if self._tiers is not None and runtime.l2 is None:
-            runtime.l2 = self._tiers.l2(self.counters, self.tracing, runtime.own)
-            runtime.l2.start()
+        if self._tiers is None or self._shared_bus is None or runtime.l2 is not None:
+            return
+        bus = self._shared_bus
+        if self._facts is None:
+            # Its time begins with the first start.
+            self._facts = SummaryFacts(
+                self.settings,
+                self.engine.apps,
+                self.clock,
+                statistics=lambda: self.statistics(by_route=True),
+                applied=self._news.lately,
+            )
+        runtime.l2 = self._tiers.l2(self.counters, self.tracing, runtime.own, self._facts, lambda: bus.identity)
+        runtime.l2.start()
 
     def observe(self) -> bool:
         """Ask whether somebody records telemetry, unless that is known already; asked at start, and not again."""

@@ -40,6 +40,11 @@ class Served:
         """The root path that the app itself declares; empty where it declares none."""
         return str(getattr(self._app, "root_path", "") or "")
 
+    @property
+    def title(self) -> str:
+        """What it calls itself; the name of its class where it has no title."""
+        return str(getattr(self._app, "title", None) or type(self._app).__name__)
+
     # -- by name --------------------------------------------------------------------------------
 
     def route_names(self) -> tuple[str, ...]:

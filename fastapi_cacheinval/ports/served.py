@@ -20,6 +20,11 @@ class ServedApp(Protocol):
         """The root path that the app itself declares; empty where it declares none."""
         ...
 
+    @property
+    def title(self) -> str:
+        """What it calls itself; the name of its class where it has no title."""
+        ...
+
     def route_names(self) -> tuple[str, ...]:
         """The names of its routes that answer GET."""
         ...

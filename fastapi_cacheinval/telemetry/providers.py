@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from opentelemetry import metrics, trace
 
-__all__ = ["find_meter", "find_tracer", "is_provider"]
+__all__ = ["find_meter", "find_tracer", "is_provider", "package_version"]
 
 _NAME = "fastapi_cacheinval"
 # The API has no public way to ask whether a provider was set; until then it hands out stand-ins of these names.
@@ -15,7 +15,8 @@ _NOBODY = frozenset({"ProxyTracerProvider", "NoOpTracerProvider", "_DefaultTrace
 )
 
 
-def _version() -> str:
+def package_version() -> str:
+    """The version of this package as it is installed; empty where it is not."""
     try:
         return version("fastapi-cacheinval")
     except PackageNotFoundError:
@@ -31,7 +32,7 @@ def find_tracer(provider: trace.TracerProvider) -> trace.Tracer | None:
     """A tracer of the provider; None where nobody would record."""
     if not is_provider(provider):
         return None
-    tracer = provider.get_tracer(_NAME, _version())
+    tracer = provider.get_tracer(_NAME, package_version())
     return None if isinstance(tracer, trace.NoOpTracer) else tracer
 
 
@@ -39,5 +40,5 @@ def find_meter(provider: metrics.MeterProvider) -> metrics.Meter | None:
     """A meter of the provider; None where nobody would record."""
     if not is_provider(provider):
         return None
-    meter = provider.get_meter(_NAME, _version())
+    meter = provider.get_meter(_NAME, package_version())
     return None if isinstance(meter, metrics.NoOpMeter) else meter
