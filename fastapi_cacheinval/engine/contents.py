@@ -46,7 +46,6 @@ class Page:
     age: float
     fresh: float
     shared: bool
-    tags: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +136,11 @@ async def look_through(engine: Engine, most: int) -> Contents:
     looked_at = await _each(nodes, visit)
     pages = await _most(stored, most, lambda node: (node.uses, node.cost))
     hot = await _most(tags.items(), most, lambda item: (item[1][1], item[1][0]))
-    now = engine.now()
     return Contents(
         responses=engine.store.statistics().responses,
         looked_at=looked_at,
         tags=len(tags),
-        pages=tuple(_page(node, now) for node in pages),
+        pages=await _pages(engine, pages),
         hot_tags=tuple(HotTag(tag, *counts) for tag, counts in hot),
     )
 
@@ -173,9 +171,16 @@ async def find(engine: Engine, text: str, most: int) -> Found:
         return len(pages) < most or len(tags) < most
 
     looked_at = await _each(nodes, visit)
-    now = engine.now()
     whole = not more and looked_at == len(nodes) < _MOST_NODES
-    return Found(tuple(_page(node, now) for node in pages), tuple(tags), whole)
+    return Found(await _pages(engine, pages), tuple(tags), whole)
+
+
+async def _pages(engine: Engine, nodes: list[Node[Kept]]) -> tuple[Page, ...]:
+    """Stored responses as they are shown; of one with thousands of tags it takes a while to find the path."""
+    found: list[Page] = []
+    now = engine.now()
+    await _each(nodes, lambda node: found.append(_page(node, now)))
+    return tuple(found)
 
 
 def _path(stored: StoredResponse) -> str | None:
@@ -195,5 +200,4 @@ def _page(node: Node[Kept], now: float) -> Page:
         age=now - stored.created,
         fresh=stored.fresh_until - now,
         shared=stored.front,
-        tags=sum(not is_reserved(tag) for tag in stored.tags),
     )
