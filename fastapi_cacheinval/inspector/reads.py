@@ -14,6 +14,7 @@ from starlette.responses import Response
 from fastapi_cacheinval.cache import HTTPCache, internals_of
 from fastapi_cacheinval.core.statistics import RouteStatistics
 from fastapi_cacheinval.engine.contents import Contents, find, look_through
+from fastapi_cacheinval.engine.process_name import process_name
 from fastapi_cacheinval.inspector.plain import Told, plain
 
 __all__ = ["Reads"]
@@ -57,6 +58,7 @@ class Reads:
             # Only without replicas a lease never ends.
             "alone": isinf(now.lease_remaining),
             "namespace": settings.namespace,
+            "replica": process_name(),
             "staleness_bound": settings.staleness_bound,
         }
 

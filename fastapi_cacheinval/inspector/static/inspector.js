@@ -394,6 +394,22 @@ async function purgeNow(purge) {
   soon();
 }
 
+// -- replicas ---------------------------------------------------------------------------------------
+
+async function showReplicas() {
+  const told = await api("api/replicas");
+  fill("replicas-table", told.replicas.map(each => {
+    const name = make("td", { className: "name" }, each.name);
+    if (each.here) name.append(" ", make("span", { className: "tag" }, "this one"));
+    if (each.release) name.append(" ", make("span", { className: "small" }, each.release));
+    const state = each.live === null ? ["not known", "warn"] : each.live ? (each.connected === false ? ["out of touch", "bad"] : ["in touch", "good"]) : each.silent === null && !each.here ? ["gone", "small"] : ["no lease", "bad"];
+    return rowOf(name, cell(state[0], state[1]), cell(number(each.applied), "n"), cell(number(each.lag), each.lag ? "n warn" : "n"), cell(each.lease === null ? "–" : duration(each.lease), each.live === false ? "n bad" : "n"),
+      cell(number(each.queue_length), each.queue_length ? "n bad" : "n"), cell(number(each.waiting), "n"), cell(number(each.requests), "n"), cell(percent(each.answered, each.requests), "n"), cell(bytes(each.size_bytes), "n"));
+  }));
+  const log = told.log ? `The log is at line ${number(told.log.seq)} of term ${number(told.log.term)}; ${number(told.log.tags)} tags are remembered as purged.` : "";
+  write("replicas-of", told.why ? `Redis cannot be asked for the others: ${told.why}` : [log, told.more ? `${number(told.more)} more replicas are not listed.` : "", "What others tell of themselves is a few seconds old."].filter(Boolean).join(" "));
+}
+
 // -- sources ----------------------------------------------------------------------------------------
 
 function showSources(sources) {
@@ -420,8 +436,8 @@ function soon() {
 }
 async function refresh() {
   clearTimeout(due);
-  if (!document.hidden && lost === null) for (const work of [showRoutes, showHot]) await quietly(work);
-  due = setTimeout(refresh, 5000);
+  if (!document.hidden && lost === null) for (const work of [showRoutes, showHot, showReplicas]) await quietly(work);
+  due = setTimeout(refresh, 3000);
 }
 document.addEventListener("visibilitychange", soon);
 
