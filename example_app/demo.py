@@ -27,6 +27,8 @@ from fastapi_cacheinval.testing.servers.ports import in_use
 
 COUNT = 3
 LAST_PORT = 65535
+# Not the URL itself, which may have a password.
+YOURS = '"$REDIS_URL"'
 
 
 class DemoError(Exception):
@@ -102,7 +104,7 @@ async def demonstrate(ports: list[int]) -> bool:
                 f"Its cache, while it works: {inspector_at(urls)}\nLeave that page open: in the story Redis is killed."
             )
             told = await Story(replicas, urls, own_redis=yours is None).play()
-            print(f"\n{to_try(urls, '"$REDIS_URL"' if yours else replicas.redis_url)}")
+            print(f"\n{to_try(urls, replicas.redis_url if yours is None else YOURS)}")
             if told and sys.stdin.isatty() and sys.stdout.isatty():
                 print(f"\nThe showroom is open at {where}\n(the API at {urls[NAMES[0]]}/docs). Ctrl-C closes it.")
                 await asyncio.Event().wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.downstream import KeepFor
+from fastapi_cacheinval.core.events import ConnectionEvent, Decision, Event, PurgeEvent, ResetEvent
 from fastapi_cacheinval.core.partition_by import PartitionBy
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
@@ -37,18 +38,23 @@ __all__ = [
     "CacheinvalError",
     "CallerDependentRoute",
     "ConfigurationError",
+    "ConnectionEvent",
+    "Decision",
     "Downstream",
+    "Event",
     "HTTPCache",
     "HeaderOptions",
     "HeaderRule",
     "KeepFor",
     "MiddlewareMissing",
     "PartitionBy",
+    "PurgeEvent",
     "PurgeNotDelivered",
     "Receipt",
     "RefusedRoute",
     "RefusedRoutes",
     "ReplicasUnknown",
+    "ResetEvent",
     "ResponseToStore",
     "RouteStatistics",
     "SourceState",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import copy_context
 from types import TracebackType
@@ -15,6 +15,7 @@ from fastapi_cacheinval.core.checks import Wait, called, flag, flag_of_environme
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.core.tags import ALL, path_tag
+from fastapi_cacheinval.engine.decisions import Subscriber
 from fastapi_cacheinval.engine.environment import settings_of_environment
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.listeners import Listener, Observer
@@ -290,6 +291,14 @@ class HTTPCache(OfRoutes):
     def remove_observer(self, observer: Observer) -> None:
         """Take an observer off again; harmless when it is not on."""
         self._core.listeners.remove_observer(observer)
+
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Have a plain function hear what happens as it happens: each `Decision`, purge, reset and loss of the log.
+
+        It is called on the thread where that happens, before the answer begins, so it has to be quick; what it raises
+        is logged. Call what is returned to end it. While somebody has subscribed, front hits take longer.
+        """
+        return self._core.feed.subscribe(callback)
 
     def span(self, name: str) -> AbstractContextManager[OpenSpan]:
         """A span of an integration around a block, below the current one or by itself; none where nobody records."""

@@ -94,8 +94,9 @@ class CacheMiddleware:
         self._now = engine.now
         self._emit_cache_status = emit_cache_status
         self._downstream = downstream
-        # While nobody records telemetry and no CDN is told anything, the common hit is answered on the spot.
+        # While nobody records telemetry, hears the feed or is a CDN in front, the common hit is answered on the spot.
         self._watched = downstream is not None
+        core.feed.watch(self._watch)
         # When the routes were last looked at, and how long a front hit may trust that.
         self._looked = self._look_every = 0.0
         # The same for a server that answers before it makes a task.
@@ -185,15 +186,22 @@ class CacheMiddleware:
         """Look whether routes or layers were changed; the looks take a hundredth of the time at the most."""
         # A second middleware of the app may find what the first has filled before it has looked at the app itself.
         changed = not self._app_context.ready or self._app_context.table.look()
+        if self._core.feed.on is not self._watched:
+            # The feed's logger may have been switched on or off.
+            self._watch()
         self._looked = after = self._now()
         self._look_every = _LOOK_SHARE * (after - now)
         return changed
+
+    def _watch(self) -> None:
+        """Have front hits take the way that tells of them, or the quick one."""
+        self._watched = self._app_context.observed or self._downstream is not None or self._core.feed.on
 
     def _prepare(self, scope: Scope) -> CacheinvalError | None:
         app_context = self._app_context
         # Here and not before: an app may set its providers while it starts.
         app_context.observed = self._core.observe()
-        self._watched = app_context.observed or self._downstream is not None
+        self._watch()
         if not app_context.prepared:
             app_context.prepare(scope)
             if self._own_cache:

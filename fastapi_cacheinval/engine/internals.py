@@ -29,6 +29,7 @@ from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.body_budget import BodyBudget
 from fastapi_cacheinval.engine.clocks import SystemClock, checked_clock
+from fastapi_cacheinval.engine.decisions import Feed
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.lifecycle import Lifecycle
 from fastapi_cacheinval.engine.listeners import Listeners
@@ -70,6 +71,7 @@ class Internals:
         self.expects_changes = False
         self.counters = self._counters()
         self.tracing = Spans()
+        self.feed = Feed(self.clock)
         # Under which the apps of this cache are served, as far as they have been asked.
         self.root_paths = RootPaths()
         # One for each event loop that it has been started on; the middleware looks here on every forward.
@@ -78,7 +80,7 @@ class Internals:
         self.engine = self._engine()
         self.engine.routes = self.counters.routes
         replica = self.engine.replica
-        self.listeners = Listeners(self.runtimes, self.counters)
+        self.listeners = Listeners(self.runtimes, self.counters, self.feed)
         self.sources = Sources()
         self._secret = settings.secret
         self.neighbour = Neighbour(self.engine.apps, self.runtimes, alone=connect is None)
@@ -116,7 +118,7 @@ class Internals:
         return Counters()
 
     def _recorder(self) -> LogRecorder:
-        return LogRecorder(self.counters, self.tracing, self.listeners)
+        return LogRecorder(self.counters, self.tracing, self.listeners, self.feed)
 
     def _engine(self) -> Engine:
         settings = self.settings
@@ -230,9 +232,9 @@ class Internals:
         """The trace context of what led to a purge, as it travels."""
         return carried(causes)
 
-    async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None) -> Receipt:
-        """Write one purge of tags in normal form, reserved ones included, and tell the listeners."""
-        return await self.purger.purge(tags, soft=soft, wait=wait)
+    async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, by: str = "") -> Receipt:
+        """Write one purge of tags in normal form, reserved ones included, and tell the listeners; `by` says who."""
+        return await self.purger.purge(tags, soft=soft, wait=wait, by=by)
 
     async def read_up_to(self, token: Token) -> bool:
         """Catch up with a place in the log, if it is there; False where the log could not be asked in time."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from fastapi_cacheinval.core.receipt import Receipt, receipt_of
 from fastapi_cacheinval.core.replica import LogEntry
+from fastapi_cacheinval.engine.decisions import Feed
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.engine.runtime import Runtimes
 from fastapi_cacheinval.ports.telemetry import Telemetry
@@ -24,11 +25,12 @@ Observer = Callable[[Receipt], object]
 class Listeners:
     """Tells observers at once and listeners in a task; a listener that raises is logged, and the next one is told."""
 
-    def __init__(self, runtimes: Runtimes, telemetry: Telemetry) -> None:
+    def __init__(self, runtimes: Runtimes, telemetry: Telemetry, feed: Feed) -> None:
         self.listeners: list[Listener] = []
         self.observers: list[Observer] = []
         self._runtimes = runtimes
         self._telemetry = telemetry
+        self._feed = feed
         self._last_words: list[asyncio.Future[None]] = []
         self._log_once = LogOnce()
 
@@ -42,9 +44,10 @@ class Listeners:
         with contextlib.suppress(ValueError):
             self.observers.remove(observer)
 
-    def published(self, line: LogEntry) -> Receipt:
-        """Count a purge of this replica that has its number; its receipt."""
+    def published(self, line: LogEntry, by: str = "") -> Receipt:
+        """Count a purge of this replica that has its number, and tell the feed who made it; its receipt."""
         self._telemetry.purged("published", len(line.tags), soft=line.soft)
+        self._feed.purged(line, own=True, by=by)
         return receipt_of(line)
 
     async def tell(self, receipt: Receipt) -> None:

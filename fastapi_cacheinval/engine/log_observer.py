@@ -35,6 +35,10 @@ class LogObserver(Protocol):
         """Everything that was kept had to be given up, because of what `cause_of` names."""
         ...
 
+    def connection(self, *, connected: bool, cause: str = "") -> None:
+        """The log is in touch from now on, or is not, because of this."""
+        ...
+
 
 MEANT = {
     "start": "this replica has joined the log",

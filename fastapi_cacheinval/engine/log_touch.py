@@ -62,6 +62,8 @@ class Touch:
     def lost(self, reason: str) -> None:
         """A call failed."""
         self.failed = True
+        if self.connected is not False:
+            self._observer.connection(connected=False, cause=reason)
         self.connected = False
         if self._outage is None:
             self._outage = Outage(self._clock.now())
@@ -77,6 +79,8 @@ class Touch:
 
     def found(self) -> None:
         """A call was answered."""
+        if not self.connected:
+            self._observer.connection(connected=True)
         self.failed, self.connected = False, True
         self._pause.reset()
 

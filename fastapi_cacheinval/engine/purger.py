@@ -70,18 +70,23 @@ class Purger:
         """Whether a purge made here is made by the other as well."""
         return self is other or any(each.leads_to(other) for each in self._onward)
 
-    async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()) -> Receipt:
+    async def purge(
+        self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = (), by: str = ""
+    ) -> Receipt:
         """Write one purge, and tell the listeners; raises `PurgeNotDelivered`, or `ReplicasUnknown` where it waits.
 
-        Of more tags than `core.tag_limits` allows it becomes one of everything.
+        `by` is who makes it, in words, for the feed. Of more tags than `core.tag_limits` allows it becomes one of
+        everything.
         """
         try:
-            return await self._purge(tags, soft=soft, wait=wait, causes=causes)
+            return await self._purge(tags, soft=soft, wait=wait, causes=causes, by=by)
         finally:
             for other in self._onward:
-                await other.purge(tags, soft=soft, wait=wait, causes=causes)
+                await other.purge(tags, soft=soft, wait=wait, causes=causes, by=by)
 
-    async def _purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = ()) -> Receipt:
+    async def _purge(
+        self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = (), by: str = ""
+    ) -> Receipt:
         for_all = waits(wait)
         tags = tags if fits(tags) else (ALL,)
         began = self._clock.now()
@@ -99,7 +104,7 @@ class Purger:
         except PurgeNotDelivered:
             self._telemetry.purged("queued", len(tags), soft=soft)
             raise
-        receipt = self._listeners.published(line)
+        receipt = self._listeners.published(line, by)
         try:
             if for_all:
                 receipt = await self._barrier(receipt, line, span.trace, began)

@@ -9,11 +9,13 @@ from typing import Any, Protocol
 from starlette.types import ASGIApp, Scope
 
 from fastapi_cacheinval.core.keys import KeyParts, PartitionTypeError, as_bytes, encode
+from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.partition_by import UnusableKey
 from fastapi_cacheinval.core.root_paths import below
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
+from fastapi_cacheinval.framework.deciding import tell_decision
 from fastapi_cacheinval.framework.start_log import say_at_start, unshared_partitions
 from fastapi_cacheinval.framework.uncached import Uncached
 from fastapi_cacheinval.ports.downstream import Downstream
@@ -156,7 +158,7 @@ class AppContext:
         self.cache.root_paths.add(str(getattr(app, "root_path", "") or ""), asked=False)
         self.providers = table.providers
         self._table = table
-        self.uncached = Uncached(table, self.counters, self.face)
+        self.uncached = Uncached(table, self.counters, self.face, self._tell)
         say_at_start(table.summary(by_headers=self.mode.by_headers))
         for line in table.describe():
             logger.debug("%s", line)
@@ -165,6 +167,11 @@ class AppContext:
         unshared = None if self.cache.shares_partitions else unshared_partitions(table.plans)
         for line in (*table.warnings(), *filter(None, (unshared,))):
             logger.warning("%s", line)
+
+    def _tell(self, scope: Scope, outcome: Outcome) -> None:
+        """Tell the feed, if anybody listens, of a request that nothing else is known of."""
+        if self.cache.feed.on:
+            tell_decision(self.cache, scope, outcome, began=self.engine.now(), route=None)
 
     def _claim(self, table: RouteTable, scope: Scope) -> None:
         """Have the other apps of the cache know what this one answers, also where it is never asked."""

@@ -17,6 +17,7 @@ from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.engine.request_tags import Answering, Changes, RequestTags
 from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.deciding import tell_decision
 from fastapi_cacheinval.framework.incoming import Entered, Incoming
 from fastapi_cacheinval.framework.receiving import Receiving
 from fastapi_cacheinval.framework.server_spans import name_route
@@ -40,6 +41,9 @@ class Exchange:
     plan: RoutePlan | None = None
     # What code without the request at hand finds it by.
     answering: Answering | None = None
+    # Of a lookup: the key that it asked for, and the tags that are known before the app answers.
+    key: bytes | None = None
+    declared_tags: tuple[str, ...] = ()
     # Whether the cache was asked, and whether it has been said what came of that.
     _asked: bool = False
     _told: bool = False
@@ -147,15 +151,28 @@ class Exchange:
             return
         if self.cdn_fields is not None:
             self.cdn_fields.answered(outcome, stored or filled, self.plan)
-        self._count(outcome, stored)
+        self._count(outcome, stored, filled)
 
-    def _count(self, outcome: Outcome, stored: StoredResponse | None = None) -> None:
+    def _count(
+        self, outcome: Outcome, stored: StoredResponse | None = None, filled: StoredResponse | None = None
+    ) -> None:
         if self._told:
             # A layer may have the route answer twice.
             return
         self._told = True
         route = self.route if stored is None or stored.route is None else stored.route
         self.app_context.counters.answered(outcome, route)
+        if self.app_context.cache.feed.on:
+            tell_decision(
+                self.app_context.cache,
+                self.arrived,
+                outcome,
+                began=self.stamp.began,
+                route=route,
+                stored=stored or filled,
+                key=self.key,
+                tags=self.declared_tags,
+            )
         if self.app_context.observed:
             self.described(outcome, stored, route)
             if route is not None:

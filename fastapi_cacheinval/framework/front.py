@@ -10,6 +10,7 @@ from fastapi_cacheinval.engine.engine import Kept
 from fastapi_cacheinval.framework.answering import send_stored
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import cdn_fields_of
+from fastapi_cacheinval.framework.deciding import tell_decision
 from fastapi_cacheinval.framework.incoming import Entered
 from fastapi_cacheinval.framework.observed_hit import watch
 from fastapi_cacheinval.framework.refresh import order_refresh
@@ -37,6 +38,8 @@ async def answered_at_front(app_context: AppContext, scope: Scope, send: Send, k
         entered = Entered(scope, [*scope["headers"]], engine.replica.stamp(now), seen, None)
         order_refresh(app_context, cache.runtime, entered, stored)
     app_context.counters.answered(outcome, stored.route)
+    if cache.feed.on:
+        tell_decision(cache, scope, outcome, began=now, route=stored.route, stored=stored)
     cdn_fields = cdn_fields_of(app_context, scope, send)
     if cdn_fields is not None:
         cdn_fields.answered(outcome, stored, None)

@@ -51,6 +51,7 @@ async def look_up(
     except PartitionTypeError as error:
         exchange.app_context.note_partition(plan, partition, error)
         return Verdict(bypassed(exchange, "partition"))
+    exchange.key = wanted.key
     return await Lookup(exchange, wanted).run()
 
 
@@ -190,7 +191,7 @@ class Lookup:
             tags = [self.exchange.rendered(each, wanted.plan, wanted.request) for each in wanted.policy.templates]
         except InvalidParameter:
             return False
-        self.tags = tuple([tag for tag in tags if tag is not None])
+        self.tags = self.exchange.declared_tags = tuple([tag for tag in tags if tag is not None])
         return True
 
     def _forward(self, go: Go) -> Verdict:

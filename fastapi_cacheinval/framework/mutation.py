@@ -191,7 +191,7 @@ class Mutation(Purging):
             wait: Wait = "all" if for_all and (tags, soft) == purges[-1] else None
             try:
                 with self.current():
-                    receipt = await self.app_context.cache.purge(tags, soft=soft, wait=wait)
+                    receipt = await self.app_context.cache.purge(tags, soft=soft, wait=wait, by=self._named())
             except ReplicasUnknown as error:
                 self._numbers.append(error.seq)
                 self._became = self._became if self._became == "queued" else "unconfirmed"

@@ -1,4 +1,4 @@
-"""Front hits while somebody looks on: telemetry, or a CDN in front."""
+"""Front hits while somebody looks on: telemetry, a CDN in front, or who has subscribed to the feed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import cdn_fields_of
+from fastapi_cacheinval.framework.deciding import tell_decision
 from fastapi_cacheinval.framework.server_spans import contrib_outside, name_route
 from fastapi_cacheinval.ports.tracing import Seen
 
@@ -33,14 +34,16 @@ async def send_observed_hit(
     age, ttl = now - stored.created, int(stored.fresh_until - now)
     app_context.counters.front_hit(stored)
     seen: Seen | None = None
+    outcome = Outcome(Result.HIT, "l1", None, age, ttl)
+    if app_context.cache.feed.on:
+        tell_decision(app_context.cache, scope, outcome, began=now, route=stored.route, stored=stored)
     if app_context.cache.tracing.on or app_context.downstream is not None:
-        outcome = Outcome(Result.HIT, "l1", None, age, ttl)
         seen = watch(app_context, scope, stored, outcome) if app_context.observed else None
         cdn_fields = cdn_fields_of(app_context, scope, send)
         if cdn_fields is not None:
             cdn_fields.answered(outcome, stored, None)
             send = cdn_fields
-    elif stored.route is not None:
+    elif stored.route is not None and app_context.observed:
         name_route(scope, contrib_outside(scope), stored.route, routed=False)
     fields = [*stored.headers, (b"age", b"%d" % age)]
     if app_context.emit_cache_status:

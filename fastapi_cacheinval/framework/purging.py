@@ -89,6 +89,11 @@ class Purging(Exchange):
             self._planned = route, self.app_context.table.plan_for(scope, self.arrived)
         return self._planned[1]
 
+    def _named(self) -> str:
+        """The mutation's route by its label, empty where that is not known."""
+        plan = self._plan()
+        return "" if plan is None else f"{self.scope['method']} {plan.path}"
+
     def _handler(self) -> Handler:
         handler, app = self._arrival.handler, self.scope.get("app")
         known = app is self.arrived.get("app") or self.app_context.table.has(app)

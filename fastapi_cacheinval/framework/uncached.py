@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -32,8 +33,15 @@ class Uncached:
     not kept, and from then on no path is taken for one without.
     """
 
-    def __init__(self, table: RouteTable, telemetry: Telemetry, face: object = None) -> None:
+    def __init__(
+        self,
+        table: RouteTable,
+        telemetry: Telemetry,
+        face: object,
+        tell: Callable[[Scope, Outcome], None],
+    ) -> None:
         self.table = table
+        self._tell = tell
         # The cache of the middleware that the request has passed.
         self.face = face
         self._telemetry = telemetry
@@ -43,6 +51,7 @@ class Uncached:
         """The path has a cached route."""
         self.table.doubt()
         self._telemetry.answered(_UNKNOWN, None)
+        self._tell(request.scope, _UNKNOWN)
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """`invalidates()` is inert on a safe method."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from time import time
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -11,15 +10,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.inspector.assets import asset, page
 from fastapi_cacheinval.inspector.changes import Changes
-from fastapi_cacheinval.inspector.feed import Event, Feed
+from fastapi_cacheinval.inspector.events import event_told
+from fastapi_cacheinval.inspector.feed import Feed, FeedEvent
 from fastapi_cacheinval.inspector.fields import secured
 from fastapi_cacheinval.inspector.guard import Door, Guard, why_not_local
 from fastapi_cacheinval.inspector.origin import COOKIE, new_token, token_in
-from fastapi_cacheinval.inspector.plain import Told, purge_event
+from fastapi_cacheinval.inspector.plain import Told
 from fastapi_cacheinval.inspector.reads import Reads
 from fastapi_cacheinval.inspector.replicas import Replicas
 from fastapi_cacheinval.inspector.stream import EventStream
@@ -112,12 +111,8 @@ class Inspector:
         except ClientDisconnect:
             return Response(status_code=400)
 
-    def _listen(self, tell: Callable[[Event], None]) -> Callable[[], None]:
-        def observe(receipt: Receipt) -> None:
-            tell({**purge_event(receipt), "at": time()})
-
-        self._cache.add_observer(observe)
-        return lambda: self._cache.remove_observer(observe)
+    def _listen(self, tell: Callable[[FeedEvent], None]) -> Callable[[], None]:
+        return self._cache.subscribe(lambda event: tell(event_told(event)))
 
 
 def _refuse(cache: object, guard: object, debug: object) -> None:

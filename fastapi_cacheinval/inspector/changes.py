@@ -11,8 +11,9 @@ from starlette.responses import Response
 from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.errors import CacheinvalError, PurgeNotDelivered, ReplicasUnknown
+from fastapi_cacheinval.inspector.events import purge_told
 from fastapi_cacheinval.inspector.origin import why_foreign
-from fastapi_cacheinval.inspector.plain import Told, purge_event
+from fastapi_cacheinval.inspector.plain import Told
 
 __all__ = ["Changes"]
 
@@ -50,7 +51,7 @@ class Changes:
             return Told(told)
         except CacheinvalError as error:
             return Told({"error": str(error)}, 422)
-        told = {"became": "done", **purge_event(receipt), "replicas": receipt.replicas, "seconds": receipt.seconds}
+        told = {"became": "done", **purge_told(receipt), "replicas": receipt.replicas, "seconds": receipt.seconds}
         return Told(told)
 
     async def _purged(self, wanted: dict[str, Any]) -> Receipt:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["MOST_EVENTS", "MOST_WATCHERS", "Feed", "Watcher"]
+__all__ = ["MOST_EVENTS", "MOST_WATCHERS", "Feed", "FeedEvent", "Watcher"]
 
 MOST_EVENTS = 200
 """So many events wait for one watcher between two looks; older ones are dropped and counted."""
@@ -14,7 +14,8 @@ MOST_EVENTS = 200
 MOST_WATCHERS = 50
 """So many may watch at once."""
 
-Event = dict[str, Any]
+FeedEvent = dict[str, Any]
+"""An event as the page is told of it."""
 
 
 class Watcher:
@@ -23,18 +24,18 @@ class Watcher:
     __slots__ = ("_events", "_put", "_taken")
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
+        self._events: deque[FeedEvent] = deque(maxlen=MOST_EVENTS)
         self._put = 0
         self._taken = 0
 
-    def put(self, event: Event) -> None:
+    def put(self, event: FeedEvent) -> None:
         """Add an event; the oldest makes room."""
         self._events.append(event)
         self._put += 1
 
-    def take(self) -> tuple[list[Event], int]:
+    def take(self) -> tuple[list[FeedEvent], int]:
         """The events since the last time, and how many more there were that did not fit."""
-        taken: list[Event] = []
+        taken: list[FeedEvent] = []
         put, events = self._put, self._events
         while events and len(taken) < MOST_EVENTS:
             taken.append(events.popleft())
@@ -46,7 +47,7 @@ class Watcher:
 class Feed:
     """Hands events on to every watcher; it listens to the cache only while there is one."""
 
-    def __init__(self, begin: Callable[[Callable[[Event], None]], Callable[[], None]]) -> None:
+    def __init__(self, begin: Callable[[Callable[[FeedEvent], None]], Callable[[], None]]) -> None:
         self._begin = begin
         self._end: Callable[[], None] | None = None
         self._watchers: tuple[Watcher, ...] = ()
@@ -76,7 +77,7 @@ class Feed:
             end, self._end = self._end, None
             end()
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: FeedEvent) -> None:
         """Hand an event to every watcher."""
         for watcher in self._watchers:
             watcher.put(event)

@@ -11,11 +11,7 @@ from typing import Any, cast
 
 from starlette.responses import JSONResponse
 
-from fastapi_cacheinval.core.receipt import Receipt
-
-__all__ = ["Told", "plain", "purge_event"]
-
-_MOST_NAMED = 20
+__all__ = ["Told", "plain"]
 
 
 class Told(JSONResponse):
@@ -43,17 +39,3 @@ def plain(value: object) -> Any:
             return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
         case _:
             return type(value).__name__
-
-
-def purge_event(receipt: Receipt) -> dict[str, Any]:
-    """One purge as the page lists it: the first tags and paths, and how many there are."""
-    return {
-        "kind": "purge",
-        "term": receipt.term,
-        "seq": receipt.seq,
-        "soft": receipt.soft,
-        "everything": receipt.everything,
-        "tags": list(receipt.tags[:_MOST_NAMED]),
-        "paths": list(receipt.paths[:_MOST_NAMED]),
-        "more": max(0, len(receipt.tags) - _MOST_NAMED) + max(0, len(receipt.paths) - _MOST_NAMED),
-    }

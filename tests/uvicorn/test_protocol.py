@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
+from fastapi_cacheinval import CacheMiddleware, Decision, Event, HTTPCache, cached, invalidates
 from tests.helpers.http import until
 from tests.uvicorn.serving import Connection, Site, serving
 
@@ -85,6 +85,23 @@ async def test_a_warm_page_is_answered_without_the_app() -> None:
         assert not [work for work in made if "run_asgi" in repr(work)]
         assert body_of(again) == body_of(before)
         assert app.state.calls == 1
+
+
+async def test_who_subscribes_is_told_of_every_hit() -> None:
+    """While somebody listens, hits take the way that tells of them; afterwards the server answers them itself again."""
+    cache = HTTPCache()
+    async with serving(make_app(cache)) as site:
+        connection = await site.connect()
+        await warm(site, connection, "/items/1")
+        events: list[Event] = []
+        unsubscribe = cache.subscribe(events.append)
+        for _ in range(3):
+            assert b"cache-status: cacheinval; hit" in await connection.ask("/items/1")
+        assert site.own() == 0
+        assert [each.result for each in events if isinstance(each, Decision)] == ["hit"] * 3
+        unsubscribe()
+        await connection.ask("/items/1")
+        assert (site.own(), len(events)) == (1, 3)
 
 
 async def test_a_write_is_seen_by_the_next_request() -> None:

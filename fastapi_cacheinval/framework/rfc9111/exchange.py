@@ -31,13 +31,18 @@ def has_policy(app_context: AppContext, scope: Any) -> bool:
 class HeaderRead(Read):
     """A forward whose response is judged by its own headers."""
 
+    # Once it is known.
+    _template: str | None = None
+
     @property
     def route(self) -> str | None:
         """The template of the route that has answered, of any framework that leaves it in the scope."""
-        if self.plan is None and self.app_context.observed:
+        if self.plan is not None:
+            return super().route
+        if self._template is None:
             plan = self.app_context.table.plan_for(self.scope, self.arrived)
-            return template_in(self.scope) if plan is None else plan.path
-        return super().route
+            self._template = template_in(self.scope) if plan is None else plan.path
+        return self._template
 
     def _leave_fill(self, scope: Scope) -> None:
         if self._fill is not None:

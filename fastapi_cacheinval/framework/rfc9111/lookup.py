@@ -52,6 +52,7 @@ class HeaderLookup:
         self.exchange = HeaderRead(incoming, entered)
         self.asked = read_request(scope["method"], self.exchange.client_headers, options)
         self.resource = Resource(self.exchange, options, rules)
+        self.exchange.key = self.resource.key
         self.send = without_body(send) if scope["method"] == "HEAD" else send
         self.asker = HeaderAsker(self.resource, self.asked, lambda key: self._order(key, None))
 

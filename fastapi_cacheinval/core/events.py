@@ -1,0 +1,154 @@
+"""What a cache tells as it happens: how each request was answered, purges, resets, and the log's coming and going.
+
+Nothing in here holds a body, a credential or the value of a partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import filterfalse
+from urllib.parse import quote
+
+from fastapi_cacheinval.core.log_types import LogEntry
+from fastapi_cacheinval.core.receipt import receipt_of
+from fastapi_cacheinval.core.statistics import OTHER_ROUTES
+from fastapi_cacheinval.core.tags import is_reserved
+
+__all__ = [
+    "ConnectionEvent",
+    "Decision",
+    "Event",
+    "PurgeEvent",
+    "ResetEvent",
+    "digest_of",
+    "purge_event",
+    "route_label",
+    "shown_tags",
+    "shown_target",
+]
+
+_MOST_SHOWN = 2048
+_HIDDEN = "***"
+_DIGEST_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How one cacheable request was answered.
+
+    `time` is seconds since the epoch, `seconds` from the request's coming to the beginning of its answer. `path` is
+    percent-encoded, with the query; a value under the name of a credential is `***`. `route` is a label as in
+    `statistics().routes`. `result` is `hit`, `stale`, `miss`, `collapsed` or `bypass`; `reason` the `fwd` of RFC 9211,
+    and `cache_status` all that `Cache-Status` says of it. `detail` is what stood in the way of storing. `tier` is `l1`
+    or `l2`; `age` and `ttl` are seconds, `ttl` negative where the response was stale. `key` is a digest of the cache
+    key, 16 hexadecimal digits, empty where no key was made. `tags` are those known by then.
+    """
+
+    time: float
+    method: str
+    path: str
+    route: str
+    result: str
+    reason: str | None
+    detail: str | None
+    tier: str | None
+    age: float | None
+    ttl: int | None
+    stored: bool
+    key: str
+    tags: tuple[str, ...]
+    seconds: float
+    cache_status: str
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeEvent:
+    """A purge that this replica obeys from now on.
+
+    `time` is seconds since the epoch, here; `term`, `seq`, `tags`, `paths`, `soft` and `everything` are as in a
+    `Receipt`. `own` says that it was made here, and `by` then names the mutation's route, where there was one. `trace`
+    is the `traceparent` of what purged, empty where nobody recorded it. `delay` is how many seconds after the log took
+    it another's purge was applied, as far as that is known.
+    """
+
+    time: float
+    term: int
+    seq: int
+    tags: tuple[str, ...]
+    paths: tuple[str, ...]
+    soft: bool
+    everything: bool
+    own: bool
+    by: str = ""
+    trace: str = ""
+    delay: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResetEvent:
+    """Everything that was kept had to be given up; `cause` is one of `statistics().reset_causes`."""
+
+    time: float
+    term: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionEvent:
+    """The purge log is in touch from now on, or is not; `cause` says why not."""
+
+    time: float
+    connected: bool
+    cause: str = ""
+
+
+Event = Decision | PurgeEvent | ResetEvent | ConnectionEvent
+"""All that `HTTPCache.subscribe` tells."""
+
+
+def digest_of(key: bytes | None) -> str:
+    """What is shown of a cache key; it tells keys apart, and nothing of what is in them."""
+    return "" if key is None else key[:_DIGEST_BYTES].hex()
+
+
+def route_label(route: str | None) -> str:
+    """A route of which GET is answered, by its template."""
+    return OTHER_ROUTES if route is None else f"GET {route}"
+
+
+def shown_tags(tags: Sequence[str]) -> tuple[str, ...]:
+    """Tags without the cache's own."""
+    return tuple(filterfalse(is_reserved, tags))
+
+
+def shown_target(path: str, query: Sequence[tuple[str, str]], secret: Sequence[str]) -> str:
+    """A path and query as they are shown, percent-encoded and bounded; the values of the names in `secret` are not.
+
+    `path` is decoded, `query` are its names and values, decoded too.
+    """
+    shown = quote(path[:_MOST_SHOWN], safe="/:@!$&'()*+,;=~{}", errors="replace")
+    fields = [
+        f"{quote(name, errors='replace')}={_HIDDEN if name in secret else quote(value, errors='replace')}"
+        for name, value in query
+    ]
+    target = f"{shown}?{'&'.join(fields)}" if fields else shown
+    return target if len(target) <= _MOST_SHOWN else f"{target[:_MOST_SHOWN]}..."
+
+
+def purge_event(line: LogEntry, time: float, *, own: bool, by: str = "", delay: float | None = None) -> PurgeEvent:
+    """What is told of a line of the log."""
+    receipt = receipt_of(line)
+    return PurgeEvent(
+        time,
+        receipt.term,
+        receipt.seq,
+        receipt.tags,
+        receipt.paths,
+        receipt.soft,
+        receipt.everything,
+        own,
+        by,
+        dict(line.trace).get("traceparent", ""),
+        delay,
+    )
