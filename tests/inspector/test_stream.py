@@ -41,7 +41,27 @@ async def test_a_purge_is_told_with_its_tags() -> None:
     (purge,) = listed(stream, "purge")
     assert purge["tags"] == ["item:7"]
     assert "/items/7" in purge["paths"]
+    assert (purge["own"], purge["by"]) == (True, "PUT /items/{item}")
     assert (purge["seq"], purge["soft"], purge["everything"], purge["more"]) == (1, False, False, 0)
+    stream.go_away()
+    await stream.answer()
+
+
+async def test_requests_are_told_with_what_became_of_them() -> None:
+    """A miss, a hit, and what a client sent under the name of a credential is not told."""
+    inspected = Inspected()
+    stream = inspected.watch()
+    await until(lambda: events_of(stream), "the state")
+    for _ in range(2):
+        await inspected.shop.ask("/items/7?token=secret")
+    await until(lambda: listed(stream, "hit"), "the hit")
+    (miss,), (hit,) = listed(stream, "miss"), listed(stream, "hit")
+    assert (miss["method"], miss["route"], hit["tier"]) == ("GET", "GET /items/{item}", "l1")
+    assert "fwd=uri-miss" in miss["status"]
+    assert "; hit; " in hit["status"]
+    assert miss["path"].startswith("/items/7")
+    assert b"secret" not in stream.body
+    assert {"item:7", "items"} <= set(miss["tags"])
     stream.go_away()
     await stream.answer()
 
@@ -88,20 +108,19 @@ async def test_hostile_names_stay_one_line_of_json() -> None:
 
 
 async def test_a_client_that_goes_leaves_nothing() -> None:
-    """No task, no watcher and no observer of the cache stay behind."""
+    """No task and no watcher stay behind, and front hits are as fast as before: nobody listens to them."""
     inspected = Inspected()
     await inspected.shop.ask("/items/1")
     before = asyncio.all_tasks()
-    observers = inspected.shop.cache._core.listeners.observers
-    listening = len(observers)
+    feed = inspected.shop.cache._core.feed
     streams = [inspected.watch() for _ in range(5)]
     await until(lambda: all(events_of(stream) for stream in streams), "the streams")
-    assert len(observers) == listening + 1
+    assert feed.on
     for stream in streams:
         stream.go_away()
         await stream.answer()
     assert asyncio.all_tasks() == before
-    assert len(observers) == listening
+    assert not feed.on
     assert inspected.inspector._stream._feed.watchers == 0
 
 

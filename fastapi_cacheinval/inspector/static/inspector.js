@@ -112,6 +112,10 @@ function showState(now) {
     write("rate", recent >= 100 ? number(Math.round(recent)) : recent.toFixed(1));
     write("rate-of", `a second; ${number(now.bypassed)} were not cached`);
     drawChart();
+    for (const [outcome, total] of Object.entries(now.refreshes)) {
+      const more = total - (before.refreshes[outcome] || 0);
+      if (more > 0) event({ kind: "refresh", at: now.at, count: more, outcome });
+    }
   }
   showSources(now.sources);
   showConnection(now);
@@ -167,7 +171,6 @@ function showConnection(now) {
   if (!now.connected) {
     if (away === null) {
       away = Date.now();
-      event({ kind: "outage", at: now.at, what: "Redis is away", why: "purges are queued, and what may be outdated is not served" });
       banner("bad", "Redis is away.", "Purges are queued and delivered when it is back. Nothing older than the staleness bound is served.");
     }
     pill("bad", `Redis is away since ${clock(away / 1000)}`);
@@ -176,7 +179,6 @@ function showConnection(now) {
   if (away !== null) {
     const gone = duration((Date.now() - away) / 1000);
     away = null;
-    event({ kind: "outage", at: now.at, what: "Redis is back", why: `after ${gone}` });
     banner("good", "Redis is back.", `It was away for ${gone}. Queued purges are delivered.`, 20);
   }
   if (!now.enabled) pill("bad", "Switched off: every request is forwarded");
@@ -191,7 +193,8 @@ function outOfTouch(why) {
 
 // -- live -------------------------------------------------------------------------------------------
 
-const KINDS = { hit: "Hit", stale: "Stale", miss: "Miss", collapsed: "Collapsed", bypass: "Not cached", refresh: "Refresh", purge: "Purge", outage: "Redis" };
+const KINDS = { hit: "Hit", stale: "Stale", miss: "Miss", collapsed: "Collapsed", bypass: "Not cached", refresh: "Refresh", purge: "Purge", outage: "Redis", reset: "Reset" };
+const CHIP = { collapsed: "hit" };
 let paused = false, missed = 0, unseen = 0;
 
 function chips(names, more) {
@@ -201,22 +204,56 @@ function chips(names, more) {
   return box;
 }
 
+// A path as a button that has it explained.
+function asked(path) {
+  const button = make("button", { type: "button", className: "link", title: "Explain" }, path);
+  button.addEventListener("click", () => {
+    find("explain-url").value = path;
+    find("explain").scrollIntoView();
+    explain(path);
+  });
+  return button;
+}
+
+function what(told) {
+  if (told.kind === "purge") return told.everything ? "everything" : chips([...told.tags, ...told.paths], told.more);
+  if (told.kind === "outage") return told.connected ? "Redis is in touch" : "Redis is away";
+  if (told.kind === "reset") return "everything was given up";
+  if (told.kind === "refresh") return told.count === 1 ? "one in the background" : `${number(told.count)} in the background`;
+  const box = document.createDocumentFragment();
+  box.append(asked(told.path));
+  if (told.route !== `${told.method} ${told.path}`) box.append(" ", make("span", { className: "small" }, told.route));
+  return box;
+}
+
+function why(told) {
+  const parts = [];
+  if (told.kind === "purge") {
+    if (told.soft) parts.push("soft");
+    parts.push(told.own ? (told.by ? `by ${told.by}` : "made here") : told.delay === null ? "by another process" : `by another process, applied after ${duration(told.delay)}`);
+    parts.push(`line ${told.seq}`);
+    if (told.trace) parts.push(`trace ${told.trace.split("-")[1] || told.trace}`);
+  } else if (told.kind === "outage" || told.kind === "reset") parts.push(told.cause);
+  else if (told.kind === "refresh") parts.push(told.outcome);
+  else parts.push(told.status.replace(/^cacheinval; */, ""), duration(told.seconds));
+  return parts.filter(Boolean).join(", ");
+}
+
 function event(told) {
   if (paused) { unseen += 1; write("pause", `Go on (${number(unseen)})`); return; }
   const kind = told.kind in KINDS ? told.kind : "bypass";
-  const shown = kind === "outage" || find("live-filters").elements[kind === "collapsed" ? "hit" : kind].checked;
-  let what = told.what || told.route || "–", why = told.why || "";
-  if (kind === "purge") {
-    what = told.everything ? "everything" : chips([...told.tags, ...told.paths], told.more);
-    why = [told.soft ? "soft" : "", `line ${told.seq} of the log`, told.by ? `by ${told.by}` : "", told.trace ? `trace ${told.trace}` : ""].filter(Boolean).join(", ");
-  }
-  const row = rowOf(cell(clock(told.at), "time"), cell(make("span", { className: `kind ${kind}` }, KINDS[kind])), cell(what, "name"), cell(why, "why"));
-  row.dataset.kind = kind;
-  row.hidden = !shown;
+  const row = rowOf(cell(clock(told.at), "time"), cell(make("span", { className: `kind ${kind}` }, KINDS[kind])), cell(what(told), "name"), cell(why(told), "why"));
+  row.dataset.kind = CHIP[kind] || kind;
+  row.hidden = !chosen(row.dataset.kind);
   const body = find("events").tBodies[0];
   body.prepend(row);
   while (body.rows.length > ROWS) body.deleteRow(-1);
   find("events-empty").hidden = true;
+}
+
+function chosen(kind) {
+  const chip = find("live-filters").elements[kind];
+  return !chip || chip.checked;
 }
 
 function showFeed({ events, dropped }) {
@@ -232,11 +269,7 @@ function showFeed({ events, dropped }) {
 }
 
 find("live-filters").addEventListener("change", () => {
-  const chosen = find("live-filters").elements;
-  for (const row of find("events").tBodies[0].rows) {
-    const kind = row.dataset.kind === "collapsed" ? "hit" : row.dataset.kind;
-    row.hidden = kind in chosen && !chosen[kind].checked;
-  }
+  for (const row of find("events").tBodies[0].rows) row.hidden = !chosen(row.dataset.kind);
 });
 find("pause").addEventListener("click", () => {
   paused = !paused;
@@ -293,7 +326,7 @@ find("routes-filter").form.addEventListener("submit", sent => sent.preventDefaul
 let searched = "";
 
 function pageRow(each) {
-  const path = make("td", { className: "name" }, each.path || each.route || each.key);
+  const path = make("td", { className: "name" }, each.path ? asked(each.path) : each.route || each.key);
   if (!each.shared) path.append(" ", make("span", { className: "small", title: "Kept apart by caller, or behind a guard" }, "· not for everybody"));
   return rowOf(path, cell(number(each.uses), "n"), cell(bytes(each.size_bytes), "n"), cell(duration(each.age), "n"),
     cell(each.fresh > 0 ? duration(each.fresh) : "stale", each.fresh > 0 ? "n" : "n warn"));
@@ -332,6 +365,22 @@ find("search-clear").addEventListener("click", () => {
   find("search").reset();
   find("search-clear").hidden = true;
   quietly(showHot);
+});
+
+// -- explain ----------------------------------------------------------------------------------------
+
+async function explain(url) {
+  const answer = find("explain-answer");
+  try {
+    answer.replaceChildren(make("p", {}, JSON.stringify(await api(`api/explain?${new URLSearchParams({ url })}`))));
+  } catch (error) {
+    answer.replaceChildren(make("p", { className: "bad" }, `Not explained: ${error.message}`));
+  }
+}
+
+find("explain-form").addEventListener("submit", sent => {
+  sent.preventDefault();
+  explain(find("explain-url").value.trim());
 });
 
 // -- purge ------------------------------------------------------------------------------------------
