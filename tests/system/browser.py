@@ -29,6 +29,7 @@ FLAGS = [
     "--disable-sync",
     "--hide-scrollbars",
     "--lang=en",
+    "--force-prefers-reduced-motion",
 ]
 
 # Real seconds: a browser on a small machine that does other things besides.

@@ -74,13 +74,17 @@ class Fleet:
         """Shut a replica down as a deployment does."""
         self._runner.run(self._replicas.stop(number))
 
+    def start(self, number: int) -> None:
+        """Start a replica again."""
+        self._runner.run(self._replicas.start(number))
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    """Three replicas of the example app, over a Valkey of their own."""
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Three replicas of the example app, over a Valkey of their own; one fleet for all tests of a module."""
     ports = [free_port() for _ in range(3)]
     environment = {
-        "EXAMPLE_DB": str(tmp_path / "shop.db"),
+        "EXAMPLE_DB": str(tmp_path_factory.mktemp("shop") / "shop.db"),
         "EXAMPLE_SECRET": "the same in all three",
         "REPLICAS": " ".join(f"http://127.0.0.1:{port}" for port in ports),
     }

@@ -3,7 +3,7 @@
 const base = new URL(".", location.origin + location.pathname);
 const token = document.querySelector('meta[name="inspector-token"]').content;
 const find = id => document.getElementById(id);
-const SECONDS = 120, ROWS = 200, PAGE = 25;
+const SECONDS = 120, ROWS = 200, PAGE = 25, ALIKE = 3;
 
 // -- small tools ------------------------------------------------------------------------------------
 
@@ -38,7 +38,7 @@ function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   const sign = seconds < 0 ? "−" : "";
   const value = Math.abs(seconds);
-  if (value < 0.0005) return "0 ms";
+  if (value < 0.0005) return "under 1 ms";
   if (value < 1) return `${sign}${Math.round(value * 1000)} ms`;
   if (value < 60) return `${sign}${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
   if (value < 3600) return `${sign}${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
@@ -96,7 +96,7 @@ function showState(now) {
   find("memory-bar").value = now.size_bytes / now.max_bytes;
   write("memory-of", `${number(now.responses)} stored, of ${bytes(now.max_bytes)}`);
   write("forwards", number(now.forwards_under_way));
-  write("forwards-of", `${number(now.waiting)} waiting, ${number(now.refreshing)} of ${number(now.max_refreshes)} refreshing`);
+  write("forwards-of", `under way; ${number(now.waiting)} waiting, ${number(now.refreshing)} refreshing`);
   write("purges", number(now.purges.published || 0));
   const queued = now.queue_length ? `${number(now.queue_length)} queued for ${duration(now.queue_age)}` : "none queued";
   write("purges-of", `${queued}, ${number(now.fences)} held back`);
@@ -216,6 +216,11 @@ function asked(path) {
 }
 
 function what(told) {
+  if (told.times) {
+    const box = document.createDocumentFragment();
+    box.append(told.route, " ", make("span", { className: "tag" }, `× ${number(told.times)}`));
+    return box;
+  }
   if (told.kind === "purge") return told.everything ? "everything" : chips([...told.tags, ...told.paths], told.more);
   if (told.kind === "outage") return told.connected ? "Redis is in touch" : "Redis is away";
   if (told.kind === "reset") return "everything was given up";
@@ -227,6 +232,7 @@ function what(told) {
 }
 
 function why(told) {
+  if (told.times) return told.kind === "hit" ? "" : told.status.replace(/^cacheinval; */, "");
   const parts = [];
   if (told.kind === "purge") {
     if (told.soft) parts.push("soft");
@@ -256,8 +262,25 @@ function chosen(kind) {
   return !chip || chip.checked;
 }
 
+// Of very many alike at once one line is told, with how many there were.
+function gathered(events) {
+  const alike = new Map();
+  for (const each of events) {
+    const name = `${each.kind} ${each.route}`;
+    if (each.route) alike.set(name, (alike.get(name) || 0) + 1);
+  }
+  const told = new Set();
+  return events.flatMap(each => {
+    const name = `${each.kind} ${each.route}`, times = alike.get(name);
+    if (!times || times <= ALIKE) return [each];
+    if (told.has(name)) return [];
+    told.add(name);
+    return [{ ...each, times }];
+  });
+}
+
 function showFeed({ events, dropped }) {
-  for (const each of events) event(each);
+  for (const each of gathered(events)) event(each);
   const purges = events.filter(each => each.kind === "purge");
   if (purges.length) say(purges.length === 1 ? `Purged: ${purges[0].everything ? "everything" : [...purges[0].tags, ...purges[0].paths].slice(0, 5).join(", ")}` : `${purges.length} purges`);
   if (dropped) {
