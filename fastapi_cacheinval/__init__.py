@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi_cacheinval.cache import HTTPCache
+from fastapi_cacheinval.core.audit import Audit, MutationAudit, RouteAudit, TagHole
 from fastapi_cacheinval.core.downstream import KeepFor
 from fastapi_cacheinval.core.events import ConnectionEvent, Decision, Event, PurgeEvent, ResetEvent
 from fastapi_cacheinval.core.partition_by import PartitionBy
@@ -29,8 +30,10 @@ from fastapi_cacheinval.errors import (
 )
 from fastapi_cacheinval.middleware import CacheMiddleware
 from fastapi_cacheinval.ports.downstream import Downstream
+from fastapi_cacheinval.unstarted import audit_app
 
 __all__ = [
+    "Audit",
     "CacheMiddleware",
     "CacheNotRunning",
     "CachePolicy",
@@ -47,6 +50,7 @@ __all__ = [
     "HeaderRule",
     "KeepFor",
     "MiddlewareMissing",
+    "MutationAudit",
     "PartitionBy",
     "PurgeEvent",
     "PurgeNotDelivered",
@@ -56,14 +60,17 @@ __all__ = [
     "ReplicasUnknown",
     "ResetEvent",
     "ResponseToStore",
+    "RouteAudit",
     "RouteStatistics",
     "SourceState",
     "Statistics",
+    "TagHole",
     "TagTemplate",
     "UnknownRoute",
     "WarmReport",
     "WarmResult",
     "add_tags",
+    "audit_app",
     "cached",
     "invalidates",
     "invalidates_nothing",

@@ -114,6 +114,16 @@ class CacheMiddleware:
     def app(self, app: ASGIApp) -> None:
         self._app_context.replace(app)
 
+    @property
+    def front(self) -> bool | None:
+        """What its author says of the front lookup."""
+        return self._app_context.front
+
+    @property
+    def by_headers(self) -> bool:
+        """Whether responses are cached by their headers where their routes have no policy."""
+        return self._app_context.mode.by_headers
+
     def __repr__(self) -> str:
         return f"<CacheMiddleware {self.cache!r}>"
 

@@ -203,6 +203,11 @@ class Internals:
             raise CacheNotRunning("The cache has not been started: it has no secret yet.")
         return secret.encode() if isinstance(secret, str) else secret
 
+    @property
+    def changes_elsewhere(self) -> bool:
+        """Whether purges come from elsewhere than from what routes declare: watched sessions, or events."""
+        return self.expects_changes or self.sources.brings_purges
+
     # -- purging and reporting ------------------------------------------------------------------
 
     async def named(self, tags: tuple[str, ...], *, everything: bool = False) -> tuple[str, ...]:

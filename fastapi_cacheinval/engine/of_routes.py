@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from typing import Any
 
+from fastapi_cacheinval.core.audit import Audit
 from fastapi_cacheinval.core.checks import Wait, flag
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.tag_limits import fits
@@ -97,6 +99,15 @@ class OfRoutes:
         """
         page = self._page(url, base_url)
         return await self._app_for(page).fetch(page, request_fields(headers), forced=True)
+
+    def audit(self) -> Audit:
+        """What the routes of its apps say of caching: who shares each page and why, what purges it, and the holes.
+
+        Values alone, and no I/O. Ten thousand routes take about a second the first time: leave them to a thread.
+        Raises `CacheNotRunning` where no app of this cache has started in this process: `audit_app(app)` is for those.
+        """
+        first, *others = [app.audit() for app in self._apps()]
+        return reduce(Audit.joined, others, first)
 
     # -- the apps -------------------------------------------------------------------------------
 

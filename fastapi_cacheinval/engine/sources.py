@@ -25,6 +25,11 @@ class Sources:
             raise ConfigurationError("attach() comes before the start of the cache.")
         self._sources.append(source)
 
+    @property
+    def brings_purges(self) -> bool:
+        """Whether any of them brings purges of what has changed elsewhere."""
+        return any(getattr(source, "brings_purges", False) for source in self._sources)
+
     async def enter(self) -> None:
         """Enter them in order; raises what one raises, and has left those before it then."""
         # One loop that was closed under them has taken them along.

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from difflib import get_close_matches
+from operator import is_
 from typing import Any
 
 from starlette.types import Scope
 
+from fastapi_cacheinval.core.audit import Audit
 from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.warming import Page, WarmResult
 from fastapi_cacheinval.errors import UnknownRoute
 from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.auditing import audit_table
 from fastapi_cacheinval.framework.incoming import Incoming, RefreshOrder
 from fastapi_cacheinval.framework.receiving import nobody
 from fastapi_cacheinval.ports.served import Parameters
+from fastapi_cacheinval.routes.auditing import Around
 from fastapi_cacheinval.routes.named_routes import NamedRoute
+from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = ["Served"]
 
@@ -32,6 +37,7 @@ class Served:
     def __init__(self, app_context: AppContext, scope: Scope) -> None:
         self._app_context = app_context
         self._app = scope.get("app")
+        self._audited: tuple[tuple[RoutePlan, ...], Audit] = (), Audit()
         # The same mapping: an app may fill it while it starts.
         self._state: Any = scope.get("state", {})
 
@@ -44,6 +50,18 @@ class Served:
     def title(self) -> str:
         """What it calls itself; the name of its class where it has no title."""
         return str(getattr(self._app, "title", None) or type(self._app).__name__)
+
+    def audit(self) -> Audit:
+        """What its routes say of caching; made anew only where they have changed."""
+        app_context = self._app_context
+        plans = app_context.table.plans
+        known, audit = self._audited
+        if len(plans) != len(known) or not all(map(is_, plans, known)):
+            cache = app_context.cache
+            around = Around(cache.settings.path_purges, app_context.mode.by_headers, cache.changes_elsewhere)
+            audit = audit_table(app_context.table, around)
+            self._audited = plans, audit
+        return audit
 
     # -- by name --------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from fastapi_cacheinval.core.audit import Audit
 from fastapi_cacheinval.core.warming import Page, WarmResult
 
 __all__ = ["Parameters", "ServedApp"]
@@ -23,6 +24,9 @@ class ServedApp(Protocol):
     @property
     def title(self) -> str:
         """What it calls itself; the name of its class where it has no title."""
+
+    def audit(self) -> Audit:
+        """What its routes say of caching."""
         ...
 
     def route_names(self) -> tuple[str, ...]:

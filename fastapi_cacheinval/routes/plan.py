@@ -97,6 +97,16 @@ class RoutePlan:
     provider: Any
 
     @property
+    def get_label(self) -> str:
+        """How its GET is called wherever one is told of."""
+        return f"GET {self.path}"
+
+    @property
+    def mutation_label(self) -> str:
+        """How its unsafe methods are called."""
+        return f"{'/'.join(sorted(self.methods - SAFE_METHODS))} {self.path}"
+
+    @property
     def purges_paths(self) -> bool:
         """Whether an unsafe request purges its target path, its parent collection and the paths it names."""
         return not self.only_reads and all(each.paths for each in self.invalidations)

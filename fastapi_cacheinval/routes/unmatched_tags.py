@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.routes.plan import RoutePlan
+from fastapi_cacheinval.routes.tag_shapes import Shapes, nearest, shape_of
 
 __all__ = ["unmatched_tags"]
-
-# How much alike two tags are that are taken for one misspelt: product:{} and products:{} are.
-_ALIKE = 0.75
-
-
-def _shape(template: TagTemplate) -> str:
-    return "".join(literal + ("{}" if name is not None else "") for literal, name in template.parts)
-
-
-def _may_be(one: str, other: str) -> bool:
-    """Whether two templates may give the same tag, whatever stands in their braces."""
-    pattern, text = (".*".join(map(re.escape, one.split("{}"))), other.replace("{}", "x"))
-    return re.fullmatch(pattern, text) is not None
 
 
 def unmatched_tags(plans: Sequence[RoutePlan]) -> Iterator[str]:
@@ -34,19 +20,20 @@ def unmatched_tags(plans: Sequence[RoutePlan]) -> Iterator[str]:
     cached = [plan for plan in plans if plan.policy is not None]
     if not cached:
         return
-    declared = {_shape(each): each.text for plan in cached if plan.policy for each in plan.policy.templates}
+    declared = {shape_of(each): each.text for plan in cached if plan.policy for each in plan.policy.templates}
+    shapes = Shapes(declared)
     adds = any(plan.adds_tags for plan in cached)
     for plan in plans:
         route = f"{'/'.join(sorted(plan.methods))} {plan.path}"
         for template in dict.fromkeys(each for found in plan.invalidations for each in found.templates):
-            shape = _shape(template)
-            if any(_may_be(shape, other) or _may_be(other, shape) for other in declared):
+            shape = shape_of(template)
+            if any(True for _ in shapes.matching(shape)):
                 continue
-            near = get_close_matches(shape, declared, 1, _ALIKE)
-            if near:
+            near = nearest(shape, declared)
+            if near is not None:
                 yield (
                     f"{route} purges {template.text!r}, which no cached route declares. Write "
-                    f"{_spelled_as(declared[near[0]], template)!r} in one of the two places if {declared[near[0]]!r} "
+                    f"{_spelled_as(declared[near], template)!r} in one of the two places if {declared[near]!r} "
                     "is meant."
                 )
             elif not adds:

@@ -44,6 +44,9 @@ class Source(Attached):
     `on_unreadable` are the user's. Raises `ConfigurationError` as `Attached` does, and for what cannot be called.
     """
 
+    brings_purges = True
+    """What is purged comes from elsewhere, so that no route may say so: for `HTTPCache.audit`."""
+
     def __init__(
         self, cache: HTTPCache, name: str, *, then: Then | None = None, on_unreadable: OnUnreadable | None = None
     ) -> None:

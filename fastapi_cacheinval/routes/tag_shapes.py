@@ -1,0 +1,60 @@
+"""Tag templates by their shape, `product:{}`: which of them may give the same tag, whatever stands in their braces."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+
+from fastapi_cacheinval.core.tags import TagTemplate
+
+__all__ = ["Shapes", "may_be", "nearest", "shape_of"]
+
+# How much alike two tags are that are taken for one misspelt: product:{} and products:{} are.
+_ALIKE = 0.75
+
+
+def shape_of(template: TagTemplate) -> str:
+    """Its text without the names in its braces."""
+    return "".join(literal + ("{}" if name is not None else "") for literal, name in template.parts)
+
+
+def may_be(one: str, other: str) -> bool:
+    """Whether what the first shape matches holds a tag of the second."""
+    pattern, text = (".*".join(map(re.escape, one.split("{}"))), other.replace("{}", "x"))
+    return re.fullmatch(pattern, text) is not None
+
+
+def nearest(shape: str, known: Mapping[str, object]) -> str | None:
+    """The known shape that may have been meant, if any is alike."""
+    return next(iter(get_close_matches(shape, known, 1, _ALIKE)), None)
+
+
+class Shapes:
+    """Many shapes, of which those are found quickly that may give the same tag as another one.
+
+    They begin alike: of two such shapes what stands before the first brace of one begins that of the other.
+    """
+
+    def __init__(self, shapes: Iterable[str]) -> None:
+        by_start: dict[str, list[str]] = {}
+        for shape in dict.fromkeys(shapes):
+            by_start.setdefault(shape.partition("{}")[0], []).append(shape)
+        self._by_start = by_start
+        self._starts = sorted(by_start)
+
+    def matching(self, shape: str) -> Iterator[str]:
+        """Those that may give the same tag as this one."""
+        start, brace, _ = shape.partition("{}")
+        # What is shorter, and what goes on: a shape without braces has nothing that could go on.
+        starts = [start[:length] for length in range(len(start) + 1)]
+        if brace:
+            place = bisect_left(self._starts, start)
+            while place < len(self._starts) and self._starts[place].startswith(start):
+                starts.append(self._starts[place])
+                place += 1
+        for each in dict.fromkeys(starts):
+            for known in self._by_start.get(each, ()):
+                if may_be(shape, known) or may_be(known, shape):
+                    yield known
