@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -10,7 +9,6 @@ from dataclasses import asdict
 
 import click
 
-from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.cli.asking import agreed, busy
 from fastapi_cacheinval.cli.console import note
 from fastapi_cacheinval.cli.exits import CliError, Exit
@@ -18,16 +16,22 @@ from fastapi_cacheinval.cli.link import linked, run, unreachable
 from fastapi_cacheinval.cli.numbers import count, duration
 from fastapi_cacheinval.cli.safe import as_json, cut
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
+from fastapi_cacheinval.connections.urls import by_url
 from fastapi_cacheinval.core.checks import Wait
 from fastapi_cacheinval.core.fleet import Fleet
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.tag_limits import MOST_PURGE_BYTES, MOST_PURGE_TAGS, BoundedTags
+from fastapi_cacheinval.core.tags import ALL, path_tag
+from fastapi_cacheinval.engine.internals import Internals
+from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.errors import PurgeNotDelivered, ReplicasUnknown
 
 __all__ = ["clear", "purge"]
 
 # More tags than these are asked about.
 _MANY = 20
+# What replicas have that were given none.
+_BOUND = 2.0
 _SHOWN = 5
 _LONGEST = 60
 _LONGEST_LINE = 100_000
@@ -79,9 +83,10 @@ def purge(
         agreed(f"Purge {len(named):,} tags in {target}?", yes=yes)
     wait: Wait = None if no_wait else "all"
 
-    async def work(cache: HTTPCache) -> list[Receipt]:
-        made = [await cache.invalidate(*named, soft=soft, wait=wait)] if named else []
-        return [*made, *[await cache.invalidate_url(path, soft=soft, wait=wait) for path in paths]]
+    async def work(core: Internals) -> list[Receipt]:
+        purges = [await core.named(tuple(named))] if named else []
+        purges += [tuple(map(path_tag, core.root_paths.paths_of(path))) for path in paths]
+        return [await core.purge(each, soft=soft, wait=wait) for each in purges]
 
     _tell(run(_made(target, work)), as_json_=as_json_)
 
@@ -104,8 +109,8 @@ def clear(target: Target, *, soft: bool, no_wait: bool, yes: bool, as_json_: boo
     )
     wait: Wait = None if no_wait else "all"
 
-    async def work(cache: HTTPCache) -> list[Receipt]:
-        return [await cache.clear(soft=soft, wait=wait)]
+    async def work(core: Internals) -> list[Receipt]:
+        return [await core.purge((ALL,), soft=soft, wait=wait)]
 
     _tell(run(_made(target, work)), as_json_=as_json_)
 
@@ -127,20 +132,20 @@ async def _fleet(target: Target) -> Fleet:
         return await link.used()
 
 
-async def _made(target: Target, work: Callable[[HTTPCache], Awaitable[list[Receipt]]]) -> list[Receipt]:
+async def _made(target: Target, work: Callable[[Internals], Awaitable[list[Receipt]]]) -> list[Receipt]:
     """Purges over a namespace that is in use, as a replica of it would make them."""
     fleet = await _fleet(target)
-    # Their leases say how long one may be waited for, and a call may not take longer than a third of it.
-    bound = max(fleet.bound or 0.0, 3 * target.timeout)
-    cache = HTTPCache.from_url(
-        target.url, namespace=target.namespace, staleness_bound=bound, redis_timeout=target.timeout
-    )
+    # Their leases say for how long a replica may have to be waited for.
+    bound = fleet.bound or _BOUND
+    settings = Settings.of({"namespace": target.namespace, "staleness_bound": bound})
+    # Not `HTTPCache`: its calls may take a third of a lease at most, and here a person waits.
+    core = Internals(settings, None, by_url(target.url, target.timeout), enabled=True)
     hints = _Hints()
     logger = logging.getLogger("fastapi_cacheinval.cache")
     logger.addHandler(hints)
     try:
         with busy("waiting for the replicas"):
-            return await work(cache)
+            return await work(core)
     except PurgeNotDelivered as error:
         raise unreachable(target, error.reason) from error
     except ReplicasUnknown as error:
@@ -151,7 +156,6 @@ async def _made(target: Target, work: Callable[[HTTPCache], Awaitable[list[Recei
         ) from error
     finally:
         logger.removeHandler(hints)
-        await asyncio.sleep(0)
 
 
 class _Hints(logging.Handler):

@@ -11,7 +11,7 @@ from rich.text import Text
 from fastapi_cacheinval.cli.console import Column, output, table
 from fastapi_cacheinval.cli.link import linked, run
 from fastapi_cacheinval.cli.numbers import bytes_of, count, duration, ratio
-from fastapi_cacheinval.cli.safe import as_json
+from fastapi_cacheinval.cli.safe import as_json, cut
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
 from fastapi_cacheinval.core.fleet import Fleet, SeenReplica
 
@@ -30,6 +30,8 @@ _COLUMNS = (
     Column("app"),
     Column("release"),
 )
+
+_LONGEST_NAME = 30
 
 
 @click.command()
@@ -80,8 +82,8 @@ def _row(replica: SeenReplica, fleet: Fleet) -> list[str]:
         count(behind),
         count(found.queue_length),
         duration(summary.uptime),
-        ", ".join(summary.apps),
-        summary.release,
+        cut(", ".join(summary.apps), _LONGEST_NAME),
+        cut(summary.release, _LONGEST_NAME),
     ]
 
 
