@@ -21,6 +21,7 @@ from fastapi_cacheinval.inspector.origin import COOKIE, new_token, token_in
 from fastapi_cacheinval.inspector.plain import Told
 from fastapi_cacheinval.inspector.reads import Reads
 from fastapi_cacheinval.inspector.replicas import Replicas
+from fastapi_cacheinval.inspector.routes import Routes
 from fastapi_cacheinval.inspector.stream import EventStream
 
 __all__ = ["Inspector"]
@@ -48,12 +49,13 @@ class Inspector:
         _refuse(cache, guard, debug)
         self._door = None if guard is None else Door(guard)
         self._cache = cache
-        reads, changes, replicas = Reads(cache), Changes(cache), Replicas(cache)
+        routes = Routes(cache)
+        reads, changes, replicas = Reads(cache, routes), Changes(cache), Replicas(cache)
         self._stream = EventStream(Feed(self._listen), reads.state, reads.pulse)
         self._handlers: dict[str, tuple[str, Handler]] = {
             "/": ("GET", _show_page),
             "/api/state": ("GET", reads.show_state),
-            "/api/routes": ("GET", reads.show_routes),
+            "/api/routes": ("GET", routes.show),
             "/api/contents": ("GET", reads.show_contents),
             "/api/search": ("GET", reads.search),
             "/api/replicas": ("GET", replicas.show),

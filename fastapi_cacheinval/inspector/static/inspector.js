@@ -19,7 +19,11 @@ function make(name, properties = {}, ...children) {
 
 const cell = (text, kind = "") => make("td", { className: kind }, text instanceof Node ? text : String(text));
 const rowOf = (...cells) => make("tr", {}, ...cells);
-const fill = (table, rows) => find(table).tBodies[0].replaceChildren(...rows);
+// Not while somebody is in the table with the keyboard: the row under the focus must not go.
+function fill(table, rows) {
+  const body = find(table).tBodies[0];
+  if (!body.contains(document.activeElement)) body.replaceChildren(...rows);
+}
 const write = (id, text) => { const element = find(id); if (element.textContent !== text) element.textContent = text; };
 
 const count = new Intl.NumberFormat("en-US");
@@ -305,15 +309,52 @@ find("pause").addEventListener("click", () => {
 
 const routes = { sort: "requests", offset: 0, q: "" };
 
+const open = new Set();
+const SHARED = { everyone: "everyone gets the same", partition: "kept apart by caller", guarded: "everyone who passes its guards", declared: "everyone, by the author's word", nobody: "nobody" };
+
+function pair(list, term, value) {
+  if (value === "" || value === null || value === undefined || (Array.isArray(value) && !value.length)) return;
+  list.append(make("dt", {}, term), make("dd", {}, Array.isArray(value) ? chips(value, 0) : value));
+}
+
+// What the declarations of a route say, in a row of its own below it.
+function declaredRow(each) {
+  const said = each.declared, list = make("dl");
+  if (!said) list.append(make("dt", {}, "Declared"), make("dd", {}, "No policy of its own is known."));
+  else {
+    pair(list, "Shared by", `${SHARED[said.shared_by] || said.shared_by}: ${said.why}`);
+    pair(list, "Kept apart by", said.partition_by);
+    pair(list, "Guarded by", said.guarded_by);
+    pair(list, "Fresh for", [duration(said.ttl), said.stale_while_revalidate ? `stale while a new one is fetched ${duration(said.stale_while_revalidate)}` : "", said.stale_if_error ? `stale after an error ${duration(said.stale_if_error)}` : ""].filter(Boolean).join(", "));
+    pair(list, "Key", said.key);
+    pair(list, "Tags", said.adds_tags ? [...said.tags, "and more while answering"] : said.tags);
+    pair(list, "Purged by", said.purged_by.length ? said.purged_by : "no mutation");
+    pair(list, "Answered", said.lookup === "front" ? "before routing" : `at the route${said.front_off ? `: ${said.front_off}` : ""}`);
+  }
+  const row = rowOf(make("td", { colSpan: 8 }, list));
+  row.className = "more";
+  return row;
+}
+
+function routeRows(each) {
+  const hits = each.hits + each.collapsed, whole = hits + each.stale + each.misses;
+  const button = make("button", { type: "button", className: "link fold" }, each.route);
+  button.setAttribute("aria-expanded", String(open.has(each.route)));
+  const row = rowOf(cell(button, "name"), cell(number(each.requests), "n"), cell(mix(hits, each.stale, each.misses), "ratio"), cell(percent(hits + each.stale, whole), "n"),
+    cell(duration(each.saved_seconds), "n"), cell(bytes(each.size_bytes), "n"), cell(number(each.responses), "n"), cell(number(each.errors), each.errors ? "n bad" : "n"));
+  button.addEventListener("click", () => {
+    const shown = open.has(each.route);
+    if (shown) { open.delete(each.route); row.nextElementSibling.remove(); } else { open.add(each.route); row.after(declaredRow(each)); }
+    button.setAttribute("aria-expanded", String(!shown));
+  });
+  return open.has(each.route) ? [row, declaredRow(each)] : [row];
+}
+
 async function showRoutes() {
   const told = await api(`api/routes?${new URLSearchParams({ ...routes, limit: PAGE })}`);
   if (told.offset && !told.routes.length) { routes.offset = 0; return showRoutes(); }
-  fill("routes-table", told.routes.map(each => {
-    const hits = each.hits + each.collapsed, whole = hits + each.stale + each.misses;
-    return rowOf(cell(each.route, "name"), cell(number(each.requests), "n"), cell(mix(hits, each.stale, each.misses), "ratio"), cell(percent(hits + each.stale, whole), "n"),
-      cell(duration(each.saved_seconds), "n"), cell(bytes(each.size_bytes), "n"), cell(number(each.responses), "n"), cell(number(each.errors), each.errors ? "n bad" : "n"));
-  }));
-  write("routes-empty", told.all ? "No route contains that." : "No cached route has been asked yet.");
+  fill("routes-table", told.routes.flatMap(routeRows));
+  write("routes-empty", told.all ? "No route contains that." : "No cached route is known.");
   find("routes-empty").hidden = told.routes.length > 0;
   find("routes-pager").hidden = told.matching <= PAGE;
   write("routes-place", `${number(told.offset + 1)} to ${number(told.offset + told.routes.length)} of ${number(told.matching)}`);
@@ -324,6 +365,10 @@ async function showRoutes() {
     if (head.dataset.sort === routes.sort) head.setAttribute("aria-sort", "descending");
     else head.removeAttribute("aria-sort");
   }
+  const holes = told.holes.length + told.more_holes;
+  find("holes").hidden = !holes;
+  write("holes-title", holes === 1 ? "One hole in what purges what" : `${number(holes)} holes in what purges what`);
+  if (find("holes-list").childElementCount !== told.holes.length) find("holes-list").replaceChildren(...told.holes.map(hole => make("li", {}, hole)));
 }
 
 find("routes-table").tHead.addEventListener("click", pressed => {
