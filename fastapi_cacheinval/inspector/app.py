@@ -14,6 +14,7 @@ from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.inspector.assets import asset, page
 from fastapi_cacheinval.inspector.changes import Changes
 from fastapi_cacheinval.inspector.events import event_told
+from fastapi_cacheinval.inspector.explaining import Explaining
 from fastapi_cacheinval.inspector.feed import Feed, FeedEvent
 from fastapi_cacheinval.inspector.fields import secured
 from fastapi_cacheinval.inspector.guard import Door, Guard, why_not_local
@@ -49,7 +50,7 @@ class Inspector:
         _refuse(cache, guard, debug)
         self._door = None if guard is None else Door(guard)
         self._cache = cache
-        routes = Routes(cache)
+        self._routes = routes = Routes(cache)
         reads, changes, replicas = Reads(cache, routes), Changes(cache), Replicas(cache)
         self._stream = EventStream(Feed(self._listen), reads.state, reads.pulse)
         self._handlers: dict[str, tuple[str, Handler]] = {
@@ -59,6 +60,7 @@ class Inspector:
             "/api/contents": ("GET", reads.show_contents),
             "/api/search": ("GET", reads.search),
             "/api/replicas": ("GET", replicas.show),
+            "/api/explain": ("GET", Explaining(cache).show),
             "/api/purge": ("POST", changes.purge),
         }
 

@@ -249,10 +249,13 @@ function why(told) {
   return parts.filter(Boolean).join(", ");
 }
 
+// Rows that a narrow screen lays out one below the other stay rows for those who do not see them.
 function event(told) {
   if (paused) { unseen += 1; write("pause", `Go on (${number(unseen)})`); return; }
   const kind = told.kind in KINDS ? told.kind : "bypass";
   const row = rowOf(cell(clock(told.at), "time"), cell(make("span", { className: `kind ${kind}` }, KINDS[kind])), cell(what(told), "name"), cell(why(told), "why"));
+  row.setAttribute("role", "row");
+  for (const each of row.cells) each.setAttribute("role", "cell");
   row.dataset.kind = CHIP[kind] || kind;
   row.hidden = !chosen(row.dataset.kind);
   const body = find("events").tBodies[0];
@@ -437,10 +440,53 @@ find("search-clear").addEventListener("click", () => {
 
 // -- explain ----------------------------------------------------------------------------------------
 
+const WOULD = { hit: "A request now would be a hit.", stale: "A request now would get the stale response.", collapsed: "A request now would wait for one that is under way.", miss: "A request now would be a miss.", bypass: "A request now would not be cached.", unknown: "What a request would get depends on the caller." };
+
+function copyOf(each) {
+  const box = document.createDocumentFragment();
+  box.append(make("strong", {}, each.tier.toUpperCase()), `: status ${each.status}, ${bytes(each.size_bytes)}, stored at ${clock(each.since)}, ${duration(each.age)} ago. `);
+  box.append(!each.usable ? make("span", { className: "bad" }, "It may not be used any more.") : each.ttl > 0 ? make("span", { className: "good" }, `Fresh for ${duration(each.ttl)} more.`) : make("span", { className: "warn" }, `Stale for ${duration(-each.ttl)}.`));
+  if (each.variant.length) box.append(` Selected by ${each.variant.join(", ")}.`);
+  if (each.trace) box.append(` Filled on trace ${each.trace.split("-")[1] || each.trace}.`);
+  return make("div", {}, box);
+}
+
+function purgeOf(purge) {
+  if (!purge) return "None is remembered.";
+  const box = document.createDocumentFragment();
+  box.append(`${clock(purge.at)}, ${why(purge)}: `, purge.everything ? "everything" : chips([...purge.tags, ...purge.paths], purge.more));
+  return box;
+}
+
+function explanation(told) {
+  const list = make("dl"), box = document.createDocumentFragment();
+  const kind = told.result in KINDS ? told.result : "bypass";
+  box.append(make("p", { className: "verdict" }, make("span", { className: `kind ${kind}` }, WOULD[told.result] || told.result)), make("p", {}, told.because));
+  pair(list, "Page", make("code", {}, `${told.method} ${told.path}`));
+  pair(list, "Route", told.route ? make("code", {}, told.route) : "No route of this app answers it.");
+  if (told.shared_by) pair(list, "Shared by", `${SHARED[told.shared_by] || told.shared_by}: ${told.why}`);
+  if (told.lookup) pair(list, "Answered", told.lookup === "front" ? "before routing" : `at the route${told.front_off ? `: ${told.front_off}` : ""}`);
+  pair(list, "Cache-Status", told.cache_status ? make("code", {}, told.cache_status) : "");
+  if (told.stored.length) { list.append(make("dt", {}, "Stored")); list.append(make("dd", {}, ...told.stored.map(copyOf))); }
+  else pair(list, "Stored", told.route ? "Nothing." : "");
+  pair(list, "Tags", told.tags.length ? chips(told.tags, told.more) : "");
+  pair(list, "Last purge", told.route ? purgeOf(told.last_purge) : "");
+  pair(list, "Key", told.key_parts);
+  pair(list, "Digest of the key", told.key ? make("code", {}, told.key) : "");
+  pair(list, "Not known", told.unknown);
+  box.append(list);
+  if (told.stored.length) {
+    const button = make("button", { type: "button", className: "danger" }, "Purge this page…");
+    button.addEventListener("click", () => ask({ url: told.path, soft: false }));
+    box.append(make("div", { className: "buttons start" }, button));
+  }
+  return box;
+}
+
 async function explain(url) {
   const answer = find("explain-answer");
   try {
-    answer.replaceChildren(make("p", {}, JSON.stringify(await api(`api/explain?${new URLSearchParams({ url })}`))));
+    answer.replaceChildren(explanation(await api(`api/explain?${new URLSearchParams({ url })}`)));
   } catch (error) {
     answer.replaceChildren(make("p", { className: "bad" }, `Not explained: ${error.message}`));
   }
