@@ -6,6 +6,7 @@ from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.audit import Audit, MutationAudit, RouteAudit, TagHole
 from fastapi_cacheinval.core.downstream import KeepFor
 from fastapi_cacheinval.core.events import ConnectionEvent, Decision, Event, PurgeEvent, ResetEvent
+from fastapi_cacheinval.core.explanation import Explanation, StoredCopy
 from fastapi_cacheinval.core.partition_by import PartitionBy
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
@@ -45,6 +46,7 @@ __all__ = [
     "Decision",
     "Downstream",
     "Event",
+    "Explanation",
     "HTTPCache",
     "HeaderOptions",
     "HeaderRule",
@@ -64,6 +66,7 @@ __all__ = [
     "RouteStatistics",
     "SourceState",
     "Statistics",
+    "StoredCopy",
     "TagHole",
     "TagTemplate",
     "UnknownRoute",

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from fastapi_cacheinval.errors import ConfigurationError
 
-__all__ = ["Page", "WarmReport", "WarmResult", "page_at", "request_fields"]
+__all__ = ["Page", "WarmReport", "WarmResult", "any_fields", "page_at", "request_fields"]
 
 _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -116,6 +116,16 @@ def page_at(url: str, base_url: str | None, root_path: str = "") -> Page:
         raw,
         quote(whole.query, safe=_AS_IS + "?"),
     )
+
+
+def any_fields(headers: Mapping[str, str] | None) -> tuple[tuple[bytes, bytes], ...]:
+    """Request header fields as ASGI has them, credentials too; raises `ConfigurationError` for what is none."""
+    fields: list[tuple[bytes, bytes]] = []
+    for name, value in ({} if headers is None else headers).items():
+        if not _TOKEN.fullmatch(str(name).lower()) or not str(value).isprintable():
+            raise ConfigurationError(f"headers holds request header fields, and {name!r} is none, or its value.")
+        fields.append((str(name).lower().encode(), str(value).encode("utf-8", "surrogatepass")))
+    return tuple(fields)
 
 
 def request_fields(headers: Mapping[str, str] | None) -> tuple[tuple[bytes, bytes], ...]:

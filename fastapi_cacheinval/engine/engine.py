@@ -72,6 +72,18 @@ class Engine:
                 return stored, variant
         return None, newest or key
 
+    def peek(self, key: bytes, headers: RawHeaders) -> tuple[StoredResponse | None, bytes]:
+        """What `find` would give, without counting as a use."""
+        kept = self.store.peek(key)
+        if not isinstance(kept, VaryRecord):
+            return kept, key
+        keys = [*kept.keys_for(headers)]
+        for variant in keys:
+            stored = self.store.peek(variant)
+            if isinstance(stored, StoredResponse):
+                return stored, variant
+        return None, keys[0] if keys else key
+
     def stale_from(self, stored: StoredResponse, now: float, entered: float | None = None) -> float | None:
         """The hand-over check: None where the response may not be used, else from when it is stale by soft purges.
 

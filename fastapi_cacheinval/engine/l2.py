@@ -149,6 +149,21 @@ class L2Tier:
         self._engine.put(value, self._clock.now())
         return value
 
+    async def peek(self, key: bytes, headers: RawHeaders) -> StoredResponse | None:
+        """What is stored for a request, for who only looks: nothing is kept here, counted or locked.
+
+        None where it may not be asked now. Raises `TierUnavailable`.
+        """
+        if is_local(key) or not self.open:
+            return None
+        value = await self._values.peek(key)
+        if isinstance(value, VaryRecord):
+            for variant in value.keys_for(headers):
+                value = await self._values.peek(variant)
+                if isinstance(value, StoredResponse):
+                    break
+        return value if isinstance(value, StoredResponse) else None
+
     # -- leading --------------------------------------------------------------------------------
 
     async def lead(self, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted) -> Led:

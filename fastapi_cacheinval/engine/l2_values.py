@@ -12,9 +12,9 @@ from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.engine import Engine, Kept
 from fastapi_cacheinval.engine.fill_locks import FillLock
-from fastapi_cacheinval.ports.l2_store import ID_BYTES, L2Store
+from fastapi_cacheinval.ports.l2_store import ID_BYTES, Found, L2Store
 from fastapi_cacheinval.ports.telemetry import Telemetry
-from fastapi_cacheinval.stores.codec import Codec, Unreadable
+from fastapi_cacheinval.stores.codec import Codec, Far, Unreadable
 
 __all__ = ["Filled", "L2Values"]
 
@@ -74,14 +74,7 @@ class L2Values:
             return None, b""
         seen = found.data[:ID_BYTES]
         try:
-            l2 = self._codec.decode(
-                found.data,
-                key=key,
-                pttl_ms=found.pttl_ms,
-                asked=asked,
-                server_time=self._server_time(asked),
-                adopt=lambda term, as_of: self._replica.adopt(term, as_of, self._clock.now()),
-            )
+            l2 = self._decoded(key, found, asked)
         except Unreadable as error:
             self._telemetry.l2(f"unreadable-{error.reason}")
             return None, seen
@@ -89,6 +82,26 @@ class L2Values:
             self._telemetry.l2("outdated")
             return None, seen
         return l2.value, seen
+
+    async def peek(self, key: bytes) -> Kept | None:
+        """The same without being counted, for who only looks; raises `TierUnavailable`."""
+        asked = self._clock.now()
+        found = await self.store.read(key)
+        try:
+            l2 = None if found is None else self._decoded(key, found, asked)
+        except Unreadable:
+            return None
+        return None if l2 is None else l2.value
+
+    def _decoded(self, key: bytes, found: Found, asked: float) -> Far | None:
+        return self._codec.decode(
+            found.data,
+            key=key,
+            pttl_ms=found.pttl_ms,
+            asked=asked,
+            server_time=self._server_time(asked),
+            adopt=lambda term, as_of: self._replica.adopt(term, as_of, self._clock.now()),
+        )
 
     def _encoded(self, value: Kept, key: bytes, until: float, most_ms: int | None, term: Term) -> tuple[bytes, int]:
         """The bytes to store and for how many milliseconds; none for what no reader would take."""

@@ -9,10 +9,11 @@ from typing import Any
 
 from fastapi_cacheinval.core.audit import Audit
 from fastapi_cacheinval.core.checks import Wait, flag
+from fastapi_cacheinval.core.explanation import Explanation
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.tag_limits import fits
 from fastapi_cacheinval.core.tags import ALL
-from fastapi_cacheinval.core.warming import Page, WarmReport, WarmResult, page_at, request_fields
+from fastapi_cacheinval.core.warming import Page, WarmReport, WarmResult, any_fields, page_at, request_fields
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError, UnknownRoute
 from fastapi_cacheinval.ports.served import Parameters, ServedApp
@@ -108,6 +109,40 @@ class OfRoutes:
         """
         first, *others = [app.audit() for app in self._apps()]
         return reduce(Audit.joined, others, first)
+
+    async def explain(
+        self,
+        asked: Any,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        *,
+        base_url: str | None = None,
+        partition: tuple[object, ...] | None = None,
+    ) -> Explanation:
+        """What a request would get now, and why: its route, what is stored for it and where, the last purge of that.
+
+        `asked` is a URL, a path below `base_url` (scheme and host as clients send them), or a Starlette `Request`.
+        `headers` are further request fields, credentials included. The dependencies of a partition do not run: give
+        their values as `partition`, a tuple, or read in `unknown` what is not known without. Nothing is counted, locked
+        or kept, the app is not asked, and no value of a partition or credential is told. Redis is asked once or twice,
+        if it is in touch. Raises `ConfigurationError` for what is no URL, and `CacheNotRunning` as `audit` does.
+        """
+        fields = any_fields(headers)
+        if not isinstance(method, str) or not method.isalpha() or not method.isascii():  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"method is a request method such as GET, not {method!r}.")
+        if partition is not None and not isinstance(partition, tuple):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("partition is a tuple, with one value for each dependency of partition_by.")
+        apps, scope = self._apps(), getattr(asked, "scope", None)
+        if scope is not None:
+            app = next((each for each in apps if each.serves(scope)), apps[0])
+            return await app.explain(scope, method.upper(), fields, partition)
+        if not isinstance(asked, str):
+            raise ConfigurationError(f"explain takes a URL, a path or a Request, not {type(asked).__name__}.")
+        try:
+            page = page_at(asked, base_url, apps[0].root_path)
+        except UnicodeError:
+            raise ConfigurationError(f"This is no URL: {asked!r}.") from None
+        return await self._app_for(page).explain(page, method.upper(), fields, partition)
 
     # -- the apps -------------------------------------------------------------------------------
 

@@ -52,6 +52,10 @@ class Mode(Protocol):
         """Make what becomes of an unsafe request; `before` is what a layer has made one of."""
         ...
 
+    def keys_of(self, asks: Any) -> tuple[bytes, ...]:
+        """The keys under which an answer by headers may be stored; none by policy."""
+        ...
+
 
 class AppContext:
     """Immutable after `prepare`, but for what it has warned about, until its app is replaced."""

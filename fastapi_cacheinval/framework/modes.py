@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from typing import cast
 
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.engine.request_tags import Answering
@@ -13,7 +14,8 @@ from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.reading import Read
 from fastapi_cacheinval.framework.rfc9111.lookup import HeaderLookup
 from fastapi_cacheinval.framework.rfc9111.mutation import HeaderMutation
-from fastapi_cacheinval.framework.rfc9111.resource import SearchRules
+from fastapi_cacheinval.framework.rfc9111.resource import Resource, SearchRules
+from fastapi_cacheinval.framework.route_target import Asks
 
 __all__ = ["MODES", "ByHeaders", "ByPolicy", "mode_of"]
 
@@ -35,6 +37,10 @@ class ByPolicy:
     def mutation(self, incoming: Incoming, before: Exchange | None = None) -> Mutation:
         """Make what becomes of an unsafe request."""
         return Mutation(incoming, before)
+
+    def keys_of(self, asks: Asks) -> tuple[bytes, ...]:
+        """The keys under which an answer by headers may be stored."""
+        return ()
 
 
 class ByHeaders(ByPolicy):
@@ -62,6 +68,11 @@ class ByHeaders(ByPolicy):
     def mutation(self, incoming: Incoming, before: Exchange | None = None) -> Mutation:
         """Make what becomes of an unsafe request."""
         return HeaderMutation(incoming, self._options, self._rules, before)
+
+    def keys_of(self, asks: Asks) -> tuple[bytes, ...]:
+        """The keys under which an answer by headers may be stored."""
+        # Its keys are made of what came alone.
+        return Resource(cast("Exchange", asks), self._options, self._rules).keys
 
 
 MODES: tuple[type[ByPolicy | ByHeaders], ...] = (ByPolicy, ByHeaders)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from starlette.requests import Request
 from starlette.types import Scope
 
 from fastapi_cacheinval.core.keys import as_bytes, cache_key, encode, kept_query, partition_digest, sent_host, sent_path
 from fastapi_cacheinval.core.policy import CachePolicy
-from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.grammar.fields import combined, first, values
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.plan import RoutePlan
 
-__all__ = ["Wanted", "raw_target", "wanted_of"]
+__all__ = ["Asks", "Wanted", "raw_target", "wanted_of"]
 
 
 def raw_target(scope: Scope, host: bytes | None) -> Target:
@@ -46,8 +46,21 @@ class Wanted(NamedTuple):
     target: Target | None
 
 
+class Asks(Protocol):
+    """Whoever asks: an exchange, or somebody who only wants to know."""
+
+    @property
+    def app_context(self) -> AppContext: ...
+
+    @property
+    def arrived(self) -> Scope: ...
+
+    @property
+    def client_headers(self) -> list[tuple[bytes, bytes]]: ...
+
+
 def wanted_of(
-    exchange: Exchange, request: Request, plan: RoutePlan, policy: CachePolicy, partition: tuple[object, ...]
+    exchange: Asks, request: Request, plan: RoutePlan, policy: CachePolicy, partition: tuple[object, ...]
 ) -> Wanted:
     """What a request asks of its route; raises `PartitionTypeError` for a partition that is no part of a key."""
     app_context, scope = exchange.app_context, request.scope
@@ -71,7 +84,7 @@ def wanted_of(
     return Wanted(request, plan, policy, path, headers, key, bool(query), _front_target(exchange, scope, plan))
 
 
-def _front_target(exchange: Exchange, scope: Scope, plan: RoutePlan) -> Target | None:
+def _front_target(exchange: Asks, scope: Scope, plan: RoutePlan) -> Target | None:
     """The raw target that may lead straight to this route's response; None where it must not.
 
     Only if the request reached the route as it reached us: a layer that rewrites it would poison

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from difflib import get_close_matches
 from operator import is_
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 from starlette.types import Scope
 
 from fastapi_cacheinval.core.audit import Audit
+from fastapi_cacheinval.core.explanation import Explanation
 from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.warming import Page, WarmResult
 from fastapi_cacheinval.errors import UnknownRoute
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.auditing import audit_table
+from fastapi_cacheinval.framework.explaining import Explaining
 from fastapi_cacheinval.framework.incoming import Incoming, RefreshOrder
 from fastapi_cacheinval.framework.receiving import nobody
 from fastapi_cacheinval.ports.served import Parameters
@@ -63,6 +66,20 @@ class Served:
             self._audited = plans, audit
         return audit
 
+    async def explain(
+        self,
+        asked: Page | Mapping[str, Any],
+        method: str,
+        headers: tuple[tuple[bytes, bytes], ...],
+        partition: tuple[object, ...] | None,
+    ) -> Explanation:
+        """What a request would get that is not made: for a page, or of the scope of one that was made."""
+        if isinstance(asked, Page):
+            scope = {**self._scope(asked, headers), "method": method}
+        else:
+            scope = {**asked, "method": method, "headers": [*asked["headers"], *headers]}
+        return await Explaining(self._app_context, scope, partition).explain()
+
     # -- by name --------------------------------------------------------------------------------
 
     def route_names(self) -> tuple[str, ...]:
@@ -92,6 +109,10 @@ class Served:
         raise UnknownRoute(name, f"No route that answers GET is called {name!r}.", near)
 
     # -- without a client -----------------------------------------------------------------------
+
+    def serves(self, scope: Mapping[str, Any]) -> bool:
+        """Whether a request with this scope came to it."""
+        return scope.get("app") is self._app
 
     def answers(self, page: Page) -> bool:
         """Whether a route of its answers this page."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastapi_cacheinval.core.audit import Audit
+from fastapi_cacheinval.core.explanation import Explanation
 from fastapi_cacheinval.core.warming import Page, WarmResult
 
 __all__ = ["Parameters", "ServedApp"]
@@ -29,6 +30,16 @@ class ServedApp(Protocol):
         """What its routes say of caching."""
         ...
 
+    async def explain(
+        self,
+        asked: Page | Mapping[str, Any],
+        method: str,
+        headers: tuple[tuple[bytes, bytes], ...],
+        partition: tuple[object, ...] | None,
+    ) -> Explanation:
+        """What a request would get that is not made: for a page, or of the scope of one that was made."""
+        ...
+
     def route_names(self) -> tuple[str, ...]:
         """The names of its routes that answer GET."""
         ...
@@ -39,6 +50,10 @@ class ServedApp(Protocol):
 
     def url_of(self, name: str, parameters: Parameters) -> str:
         """The path and query of a route, encoded; raises `UnknownRoute`."""
+        ...
+
+    def serves(self, scope: Mapping[str, Any]) -> bool:
+        """Whether a request with this scope came to it."""
         ...
 
     def answers(self, page: Page) -> bool:

@@ -43,6 +43,10 @@ class LocalStore(Protocol[Value]):
         """The value of a key, counted as a use of it; None where there is none."""
         ...
 
+    def peek(self, key: bytes) -> Value | None:
+        """The value of a key, which does not count as a use."""
+        ...
+
     def at(self, target: Target) -> Value | None:
         """The value that an alias leads to, counted as a use of it. This is the hot path."""
         ...

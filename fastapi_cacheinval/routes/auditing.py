@@ -11,7 +11,7 @@ from fastapi_cacheinval.routes.layer_kinds import name_of
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 from fastapi_cacheinval.routes.purge_map import PurgeMap
 
-__all__ = ["Around", "audit_of", "key_parts_of", "shared_by_of"]
+__all__ = ["Around", "audit_of", "cover_name", "key_parts_of", "shared_by_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class Around:
     changes_elsewhere: bool = False
 
 
-def _cover(cover: Any) -> str:
+def cover_name(cover: Any) -> str:
+    """A dependency of a partition or a guard, as its author calls it."""
     call = getattr(cover, "dependency", cover)
     return str(getattr(call, "__name__", None) or name_of(call))
 
@@ -32,7 +33,7 @@ def shared_by_of(plan: RoutePlan) -> tuple[SharedBy, str]:
     """Who shares a route's responses, and why, in words."""
     policy = plan.policy
     assert policy is not None
-    partition, guards = (", ".join(map(_cover, covers)) for covers in (policy.partition, policy.guards))
+    partition, guards = (", ".join(map(cover_name, covers)) for covers in (policy.partition, policy.guards))
     match plan.sharing:
         case Sharing.UNPROVED:
             return "nobody", "; ".join(plan.uncovered) or "it may not be shared"
@@ -55,7 +56,7 @@ def key_parts_of(plan: RoutePlan) -> tuple[str, ...]:
     assert policy is not None
     query = ("all query parameters",) if plan.query is None else tuple(f"query {name}" for name in sorted(plan.query))
     headers = tuple(f"header {name.decode('latin-1')}" for name in plan.headers)
-    partition = tuple(f"partition {_cover(each)}" for each in policy.partition)
+    partition = tuple(f"partition {cover_name(each)}" for each in policy.partition)
     return ("scheme", "host", "path", *query, *headers, *partition)
 
 
@@ -68,8 +69,8 @@ def _route(plan: RoutePlan) -> RouteAudit:
         endpoint=plan.endpoint,
         shared_by=shared_by,
         why=why,
-        partition_by=tuple(map(_cover, policy.partition)),
-        guarded_by=tuple(map(_cover, policy.guards)),
+        partition_by=tuple(map(cover_name, policy.partition)),
+        guarded_by=tuple(map(cover_name, policy.guards)),
         key=key_parts_of(plan),
         tags=tuple(template.text for template in policy.templates),
         adds_tags=plan.adds_tags,

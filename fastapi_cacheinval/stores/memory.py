@@ -85,6 +85,11 @@ class MemoryStore(Generic[Value]):
         node.uses += 1
         return node.value
 
+    def peek(self, key: bytes) -> Value | None:
+        """The value of a key, which does not count as a use of it."""
+        node = self._nodes.get(key)
+        return None if node is None else node.value
+
     def at(self, target: Target) -> Value | None:
         """The value that an alias leads to, counted as a use of it."""
         node = self._aliases.get(target)
