@@ -8,6 +8,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from fastapi_cacheinval.cli.doctor import doctor
+from fastapi_cacheinval.cli.help import NarrowContext
 from fastapi_cacheinval.cli.purging import clear, purge
 from fastapi_cacheinval.cli.stats import stats
 from fastapi_cacheinval.cli.tail import tail
@@ -18,12 +19,12 @@ __all__ = ["cacheinval"]
 
 _EPILOG = """\b
 Exit codes:
-  0  done, nothing is wrong
-  1  something is wrong, there is nothing there, or you said no
-  2  the command was called in a wrong way
-  3  Redis is out of reach, or refuses
-  4  the app cannot be imported, or does not start
-  5  a purge is written, but not every replica is known to obey it yet
+  0  done, and nothing is wrong
+  1  something is wrong, or you refused
+  2  a wrong call
+  3  Redis is away, or refuses
+  4  the app does not start
+  5  not every replica has confirmed
 """
 
 
@@ -55,3 +56,5 @@ def completion(shell: str) -> None:
 
 for command in (stats, top, tail, purge, clear, doctor):
     cacheinval.add_command(command)
+for each in (cacheinval, *cacheinval.commands.values()):
+    each.context_class = NarrowContext

@@ -21,7 +21,10 @@ __all__ = ["Link", "linked", "run", "unreachable"]
 _Result = TypeVar("_Result")
 
 _CURES = (
-    ("NOAUTH", "It needs a password: redis://:PASSWORD@host:6379/0, or redis://USER:PASSWORD@host:6379/0."),
+    (
+        "Authentication required",
+        "It needs a password: redis://:PASSWORD@host:6379/0, or redis://USER:PASSWORD@host:6379/0.",
+    ),
     ("WRONGPASS", "The user or the password in the URL is wrong."),
     ("invalid username-password", "The user or the password in the URL is wrong."),
     ("NOPERM", "The user of the URL may not do that: see the ACL rules on the page about replicas."),
@@ -35,6 +38,9 @@ _CURES = (
 
 def unreachable(target: Target, reason: str) -> CliError:
     """The error for a Redis that cannot be used, and what to do."""
+    if "HELLO must be called" in reason:
+        # How a server says it whose client has begun with the newer protocol.
+        reason = "Authentication required"
     cure = next((f" {text}" for sign, text in _CURES if sign in reason), "")
     return CliError(Exit.REDIS, f"Redis at {shown(target.url)} cannot be used: {reason.rstrip('.')}.{cure}")
 

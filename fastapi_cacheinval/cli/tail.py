@@ -18,6 +18,7 @@ from fastapi_cacheinval.cli.purge_lines import Printer
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
 from fastapi_cacheinval.connections.client import Away
 from fastapi_cacheinval.core.log_types import LogEntry
+from fastapi_cacheinval.engine.clocks import ended
 
 __all__ = ["tail"]
 
@@ -83,15 +84,17 @@ async def _kept(link: Link, last: int, after: int = 0) -> list[LogEntry]:
 async def _merged(link: Link, last: int) -> AsyncIterator[LogEntry | None]:
     """Lines in their order, each once, and None whenever it is time to look at the replicas."""
     lines: asyncio.Queue[LogEntry | Away | None] = asyncio.Queue()
-    listening = asyncio.ensure_future(_listen(link, lines))
+    listening, getting = asyncio.ensure_future(_listen(link, lines)), asyncio.ensure_future(lines.get())
     term, seq, silent = 0, 0, False
     try:
         while True:
-            try:
-                found = await asyncio.wait_for(lines.get(), _LOOK)
-            except TimeoutError:
+            # Not `wait_for`, which may swallow Ctrl-C before Python 3.12.
+            await asyncio.wait((getting,), timeout=_LOOK)
+            if not getting.done():
                 yield None
                 continue
+            found = getting.result()
+            getting = asyncio.ensure_future(lines.get())
             if isinstance(found, Away):
                 if not silent:
                     note(f"Out of touch ({found.reason}); trying again.")
@@ -113,8 +116,7 @@ async def _merged(link: Link, last: int) -> AsyncIterator[LogEntry | None]:
             term, seq = found.term.number, found.seq
             yield found
     finally:
-        listening.cancel()
-        await asyncio.wait((listening,))
+        await ended((listening, getting))
 
 
 async def _listen(link: Link, lines: asyncio.Queue[LogEntry | Away | None]) -> None:

@@ -48,7 +48,6 @@ def _base_of(request: Request) -> str:
     return f"{request.url.scheme}://{request.headers.get('host') or 'localhost'}{root}"
 
 
-
 def _bounded(told: dict[str, Any]) -> dict[str, Any]:
     """The first tags alone, and how many there are."""
     for each in (told, *told["stored"]):

@@ -25,6 +25,7 @@ class ServedApp(Protocol):
     @property
     def title(self) -> str:
         """What it calls itself; the name of its class where it has no title."""
+        ...
 
     def audit(self) -> Audit:
         """What its routes say of caching."""

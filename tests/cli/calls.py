@@ -126,4 +126,4 @@ class Terminal:
     @property
     def text(self) -> str:
         """What was written, without colours and moves of the cursor."""
-        return _ANSI.sub("", self.raw).replace("\r", "")
+        return _ANSI.sub("", self.raw).replace("\r\n", "\n").replace("\r", "\n")
