@@ -93,8 +93,11 @@ class Browser:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str) -> str:
-        """What an element shows; nothing where it is hidden."""
-        return self.find(selector).text
+        """What an element shows, taken in one step; nothing where it is hidden, or is not there."""
+        found: str = self.run(
+            "const e = document.querySelector(arguments[0]); return e?.checkVisibility() ? e.innerText : '';", selector
+        )
+        return found
 
     def texts(self, selector: str) -> list[str]:
         """What all elements of a selector hold, hidden ones too, taken in one step: the page may change meanwhile."""
@@ -130,9 +133,12 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
-    def picture(self, path: Path, height: int) -> None:
-        """Write what stands in the page from its top down to a height as a PNG."""
-        width = self.run("return document.documentElement.clientWidth")
-        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+    def picture(self, path: Path, height: float, selector: str = "body") -> None:
+        """Write what stands in an element, of the page where none is named, down to a height, as a PNG."""
+        box = "const box = document.querySelector(arguments[0]).getBoundingClientRect();"
+        left, top, width, tall = self.run(
+            f"{box} return [box.x + scrollX, box.y + scrollY, box.width, box.height]", selector
+        )
+        clip = {"x": left, "y": top, "width": width, "height": min(height, tall), "scale": 1}
         taken = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
         path.write_bytes(base64.b64decode(taken["data"]))

@@ -91,6 +91,38 @@ def test_a_miss_a_hit_and_a_purge_arrive_while_one_looks(fleet: Fleet, page: Bro
     assert all("in touch" in row for row in rows)
 
 
+def test_a_url_is_explained(fleet: Fleet, page: Browser) -> None:
+    """A click on a request says why it is a hit; after a purge of another replica it is a miss, and the page says by whom."""
+    here, other = fleet.urls[:2]
+    for _ in range(2):
+        httpx.get(f"{here}/products/7")
+    page.until(lambda: any("/products/7" in row for row in events(page, "hit")), "the hit")
+    page.run("document.querySelector(\"#events tr[data-kind='hit'] button\").click()")
+    page.until(lambda: page.text("#explain-answer .verdict") == "A request now would be a hit.", "the explanation")
+    told = page.text("#explain-answer")
+    for part in (
+        "GET /products/{product_id}",
+        "everyone gets the same",
+        "L1: status 200",
+        "L2: status 200",
+        "product:7",
+        "None is remembered.",
+    ):
+        assert part in told
+    discount(other, 7, 15)
+    page.until(lambda: any("product:7" in row for row in events(page, "purge")), "the purge")
+    field = page.find("#explain-url")
+    field.clear()
+    field.send_keys("products/7", Keys.ENTER)
+    page.until(
+        lambda: page.text("#explain-answer .verdict") == "A request now would be a miss.", "the other explanation"
+    )
+    assert "by another process" in page.text("#explain-answer")
+    field.clear()
+    field.send_keys("/no/such/page", Keys.ENTER)
+    page.until(lambda: "No route of this app answers it." in page.text("#explain-answer"), "the page that is none")
+
+
 def test_a_purge_is_made_with_the_keyboard_and_has_to_be_confirmed(fleet: Fleet, page: Browser) -> None:
     """Enter asks, Escape keeps everything, and a second look purges on every replica."""
     here = fleet.urls[0]
@@ -180,9 +212,10 @@ def test_hostile_names_are_text(fleet: Fleet, page: Browser) -> None:
 
 def test_everything_has_a_name_and_a_place(page: Browser) -> None:
     """Each control has a name for those who do not see it, sections are landmarks, and the first Tab leads past the menu."""
-    for control in page.driver.find_elements(
-        By.CSS_SELECTOR, "button, input, select, [role=img], svg, progress, nav, section"
-    ):
+    controls = page.driver.find_elements(By.CSS_SELECTOR, "button, input, [role=img], progress, nav, section")
+    shown = [control for control in controls if control.is_displayed()]
+    assert len(shown) > 30
+    for control in shown:
         assert control.accessible_name, control.get_attribute("outerHTML")
     for landmark in ("header", "nav", "main"):
         assert len(page.driver.find_elements(By.CSS_SELECTOR, landmark)) == 1
@@ -252,7 +285,10 @@ def test_pictures_for_the_documentation(fleet: Fleet, page: Browser) -> None:
     page.until(lambda: len(page.texts("#routes-table tbody tr")) >= 5, "the routes")
     page.until(lambda: len(page.texts("#replicas-table tbody tr")) == 3, "the replicas")
     IMAGES.mkdir(exist_ok=True)
-    page.picture(IMAGES / "inspector-light.png", 1650)
+    page.picture(IMAGES / "inspector-light.png", 1560)
+    page.find("#explain-url").send_keys("/products/43", Keys.ENTER)
+    page.until(lambda: "Last purge" in page.text("#explain-answer"), "the explanation")
+    page.picture(IMAGES / "inspector-explain.png", 900, "#explain")
     page.look(390, 844)
     page.picture(IMAGES / "inspector-phone.png", 1600)
     page.look(1280, 900, dark=True)
@@ -261,7 +297,7 @@ def test_pictures_for_the_documentation(fleet: Fleet, page: Browser) -> None:
     discount(fleet.urls[0], 43, 30)
     page.until(lambda: "queued for" in page.text("#purges-of"), "the queue")
     page.picture(IMAGES / "inspector-dark.png", 900)
-    for name in ("light", "dark", "phone"):
+    for name in ("light", "dark", "phone", "explain"):
         assert (IMAGES / f"inspector-{name}.png").read_bytes().startswith(b"\x89PNG")
     fleet.restart_redis()
     page.until(lambda: page.text("#link") == "In touch with Redis", "the page in touch again")
