@@ -7,6 +7,7 @@ import logging
 import click
 from click.shell_completion import get_completion_class
 
+from fastapi_cacheinval.cli.audit import audit
 from fastapi_cacheinval.cli.doctor import doctor
 from fastapi_cacheinval.cli.help import NarrowContext
 from fastapi_cacheinval.cli.purging import clear, purge
@@ -54,7 +55,7 @@ def completion(shell: str) -> None:
     click.echo(kind(cacheinval, {}, "cacheinval", "_CACHEINVAL_COMPLETE").source())
 
 
-for command in (stats, top, tail, purge, clear, doctor):
+for command in (audit, stats, top, tail, purge, clear, doctor):
     cacheinval.add_command(command)
 for each in (cacheinval, *cacheinval.commands.values()):
     each.context_class = NarrowContext
