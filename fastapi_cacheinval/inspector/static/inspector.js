@@ -42,6 +42,7 @@ function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   const sign = seconds < 0 ? "−" : "";
   const value = Math.abs(seconds);
+  if (value === 0) return "0 s";
   if (value < 0.0005) return "under 1 ms";
   if (value < 1) return `${sign}${Math.round(value * 1000)} ms`;
   if (value < 60) return `${sign}${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
@@ -240,7 +241,8 @@ function why(told) {
   const parts = [];
   if (told.kind === "purge") {
     if (told.soft) parts.push("soft");
-    parts.push(told.own ? (told.by ? `by ${told.by}` : "made here") : told.delay === null ? "by another process" : `by another process, applied after ${duration(told.delay)}`);
+    if (told.own) parts.push(told.by ? `by ${told.by}` : "made here");
+    else parts.push(told.by ? `from ${told.by}` : "from another process", told.delay === null ? "" : `applied after ${duration(told.delay)}`);
     parts.push(`line ${told.seq}`);
     if (told.trace) parts.push(`trace ${told.trace.split("-")[1] || told.trace}`);
   } else if (told.kind === "outage" || told.kind === "reset") parts.push(told.cause);
@@ -344,7 +346,7 @@ function routeRows(each) {
   const button = make("button", { type: "button", className: "link fold" }, each.route);
   button.setAttribute("aria-expanded", String(open.has(each.route)));
   const row = rowOf(cell(button, "name"), cell(number(each.requests), "n"), cell(mix(hits, each.stale, each.misses), "ratio"), cell(percent(hits + each.stale, whole), "n"),
-    cell(duration(each.saved_seconds), "n"), cell(bytes(each.size_bytes), "n"), cell(number(each.responses), "n"), cell(number(each.errors), each.errors ? "n bad" : "n"));
+    cell(each.saved_seconds ? duration(each.saved_seconds) : "–", "n"), cell(bytes(each.size_bytes), "n"), cell(number(each.responses), "n"), cell(number(each.errors), each.errors ? "n bad" : "n"));
   button.addEventListener("click", () => {
     const shown = open.has(each.route);
     if (shown) { open.delete(each.route); row.nextElementSibling.remove(); } else { open.add(each.route); row.after(declaredRow(each)); }
