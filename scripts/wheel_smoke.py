@@ -1,4 +1,4 @@
-"""A tiny app on the installed package, called as an ASGI server calls it: a miss, a hit, a purge, a miss, the inspector."""
+"""A tiny app on the installed package, as an ASGI server calls it: a miss, a hit, a purge, a miss, the inspector."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastapi_cacheinval.inspector import Inspector
 cache = HTTPCache()
 app = FastAPI()
 app.add_middleware(CacheMiddleware, cache=cache)
-app.mount("/_cache", Inspector(cache, guard=lambda request: True))
+app.mount("/_cache", Inspector(cache, guard=lambda: True))
 calls = 0
 
 
@@ -76,7 +76,8 @@ async def main() -> None:
         second = await request("GET", "/products/1")
         purge = await request("PUT", "/products/1")
         third = await request("GET", "/products/1")
-        files = [await request("GET", f"/_cache/{name}") for name in ("", "static/inspector.js", "static/inspector.css")]
+        names = ("", "static/inspector.js", "static/inspector.css")
+        files = [await request("GET", f"/_cache/{name}") for name in names]
     assert first[0] == 200, first
     assert "fwd=uri-miss" in first[1], first
     assert second[1].startswith("cacheinval; hit"), second

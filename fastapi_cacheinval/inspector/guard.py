@@ -65,7 +65,7 @@ class Door:
             said.append(message)
 
         try:
-            await self._ask({**scope, "method": "GET"}, receive, send)
+            await self._ask({**scope}, receive, send)
         except HTTPException as error:
             return JSONResponse({"error": error.detail}, error.status_code, error.headers)
         except RequestValidationError:

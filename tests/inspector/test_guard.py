@@ -136,6 +136,21 @@ async def test_a_refused_purge_purges_nothing_and_reads_nothing() -> None:
     assert inspected.shop.cache.statistics().purges == {}
 
 
+async def test_a_guard_may_let_somebody_see_who_may_not_purge() -> None:
+    """The guard is told the method and the path of each request: to look and to purge are two things."""
+
+    async def reader(request: Request) -> None:
+        if request.method == "POST":
+            raise HTTPException(403, "look, and do not touch")
+
+    inspected = Inspected(guard=reader)
+    await inspected.load()
+    answer = await inspected.purge({"everything": True})
+    assert answer.status_code == 403
+    assert b"do not touch" in answer.body
+    assert inspected.shop.cache.statistics().purges == {}
+
+
 async def test_errors_that_the_app_knows_are_answered_by_the_app() -> None:
     """An exception of the app's own goes to its handler, as from a route; a refusal does as well where it has one."""
     inspected = Inspected(guard=_own_error)
