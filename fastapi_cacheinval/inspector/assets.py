@@ -17,7 +17,7 @@ _TOKEN = "TOKEN-OF-THIS-PAGE"  # noqa: S105  # what stands in its place in the f
 
 @cache
 def _read(name: str) -> bytes:
-    return files(__package__).joinpath("static", name).read_bytes()
+    return files("fastapi_cacheinval.inspector").joinpath("static", name).read_bytes()
 
 
 def asset(name: str) -> tuple[bytes, str] | None:

@@ -3,7 +3,7 @@
 const base = new URL(".", location.origin + location.pathname);
 const token = document.querySelector('meta[name="inspector-token"]').content;
 const find = id => document.getElementById(id);
-const SECONDS = 120, ROWS = 200, PAGE = 25, ALIKE = 3;
+const SECONDS = 120, ROWS = 200, PAGE = 25, ALIKE = 3, REST = 600;
 
 // -- small tools ------------------------------------------------------------------------------------
 
@@ -164,6 +164,7 @@ function banner(kind, title, text, forSeconds = 0) {
 }
 
 function pill(kind, text) {
+  document.title = kind === "bad" ? `${text} · Cache inspector` : "Cache inspector";
   find("link").className = `pill ${kind}`;
   write("link-text", text);
 }
@@ -231,7 +232,8 @@ function what(told) {
   if (told.kind === "reset") return "everything was given up";
   if (told.kind === "refresh") return told.count === 1 ? "one in the background" : `${number(told.count)} in the background`;
   const box = document.createDocumentFragment();
-  box.append(asked(told.path));
+  // What was cut, or hidden, is another page.
+  box.append(/…$|\.\.\.$|\*\*\*/.test(told.path) ? told.path : asked(told.path));
   if (told.route !== `${told.method} ${told.path}`) box.append(" ", make("span", { className: "small" }, told.route));
   return box;
 }
@@ -606,6 +608,14 @@ async function refresh() {
 }
 document.addEventListener("visibilitychange", soon);
 
+// A page that nobody looks at for long lets go of its stream, for which every request has to make an event.
+let stream = null, resting = 0;
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(resting);
+  if (document.hidden) resting = setTimeout(() => { stream.close(); stream = null; }, REST * 1000);
+  else if (stream === null) listen();
+});
+
 // Whether the app is away, or will not have us any longer: a stream does not say.
 async function whyLost() {
   try {
@@ -617,7 +627,8 @@ async function whyLost() {
 }
 
 function listen() {
-  const stream = new EventSource(new URL("api/events", base));
+  stream = new EventSource(new URL("api/events", base));
+  const mine = stream;
   let renewed = false;
   stream.addEventListener("state", told => { renewed = false; showState(JSON.parse(told.data)); });
   stream.addEventListener("feed", told => showFeed(JSON.parse(told.data)));
@@ -625,7 +636,7 @@ function listen() {
   stream.addEventListener("error", () => {
     if (!renewed) whyLost();
     renewed = false;
-    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
+    if (mine.readyState === EventSource.CLOSED) setTimeout(() => { if (stream === mine) listen(); }, 3000);
   });
 }
 
