@@ -11,6 +11,7 @@ from fastapi_cacheinval.core.partition_by import PartitionBy
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions, HeaderRule
+from fastapi_cacheinval.core.shadowing import ShadowStatistics
 from fastapi_cacheinval.core.should_store import ResponseToStore
 from fastapi_cacheinval.core.statistics import RouteStatistics, SourceState, Statistics
 from fastapi_cacheinval.core.tags import TagTemplate, render_value
@@ -64,6 +65,7 @@ __all__ = [
     "ResponseToStore",
     "RouteAudit",
     "RouteStatistics",
+    "ShadowStatistics",
     "SourceState",
     "Statistics",
     "StoredCopy",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,6 +24,7 @@ from fastapi_cacheinval.framework.observed_hit import send_observed_hit
 from fastapi_cacheinval.framework.raw_hits import RawHits
 from fastapi_cacheinval.framework.route_target import raw_target
 from fastapi_cacheinval.framework.served import Served
+from fastapi_cacheinval.framework.shadowing import order_shadow
 from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.routes.layer_kinds import passes_through
 
@@ -87,6 +89,8 @@ class CacheMiddleware:
             emit_cache_status=emit_cache_status,
             downstream=downstream,
         )
+        if core.shadow.on:
+            self._app_context.shadow = partial(order_shadow, self._app_context)
         self._dispatch = Dispatcher(self._app_context, self._prepare)
         engine = core.engine
         self._replica = engine.replica
@@ -95,7 +99,7 @@ class CacheMiddleware:
         self._emit_cache_status = emit_cache_status
         self._downstream = downstream
         # While nobody records telemetry, hears the feed or is a CDN in front, the common hit is answered on the spot.
-        self._watched = downstream is not None
+        self._watched = downstream is not None or core.shadow.on
         core.feed.watch(self._watch)
         # When the routes were last looked at, and how long a front hit may trust that.
         self._looked = self._look_every = 0.0
@@ -205,7 +209,8 @@ class CacheMiddleware:
 
     def _watch(self) -> None:
         """Have front hits take the way that tells of them, or the quick one."""
-        self._watched = self._app_context.observed or self._downstream is not None or self._core.feed.on
+        core = self._core
+        self._watched = self._app_context.observed or self._downstream is not None or core.feed.on or core.shadow.on
 
     def _prepare(self, scope: Scope) -> CacheinvalError | None:
         app_context = self._app_context

@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fastapi_cacheinval.core.shadowing import ShadowStatistics
+
 __all__ = ["MUTATION_ANSWERS", "OTHER_ROUTES", "RESET_CAUSES", "RouteStatistics", "SourceState", "Statistics"]
 
 RESET_CAUSES = ("start", "new-term", "behind", "conflict")
@@ -90,7 +92,7 @@ class Statistics:
     how those that purge were answered: `done`, `queued`, `late`, `unconfirmed` or `refused`.
 
     `routes` is the same by route, `GET /products/{product_id}` say: the first thousand that were asked, and `(other)`
-    for all else.
+    for all else. `shadow` is what came of making hits again, to compare.
     """
 
     enabled: bool
@@ -131,6 +133,7 @@ class Statistics:
     reset_causes: Mapping[str, int] = field(default_factory=dict[str, int])
     mutations: Mapping[str, int] = field(default_factory=dict[str, int])
     routes: Mapping[str, RouteStatistics] = field(default_factory=dict[str, RouteStatistics])
+    shadow: ShadowStatistics = field(default_factory=ShadowStatistics)
 
     @property
     def far(self) -> Mapping[str, int]:

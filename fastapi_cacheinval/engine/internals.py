@@ -6,6 +6,7 @@ It is the one file that may import as many modules as there are parts. `HTTPCach
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 from collections.abc import Iterable, Mapping
 from contextvars import Context
@@ -39,6 +40,7 @@ from fastapi_cacheinval.engine.purger import Purger
 from fastapi_cacheinval.engine.reporting import report
 from fastapi_cacheinval.engine.runtime import Runtime, runtime_here
 from fastapi_cacheinval.engine.settings import Settings
+from fastapi_cacheinval.engine.shadow import Shadow
 from fastapi_cacheinval.engine.shared_bus import SharedBus
 from fastapi_cacheinval.engine.sources import Sources
 from fastapi_cacheinval.engine.summaries import SummaryFacts
@@ -72,6 +74,7 @@ class Internals:
         self.counters = self._counters()
         self.tracing = Spans()
         self.feed = Feed(self.clock)
+        self.shadow = Shadow(settings.shadow, random.random)
         # Under which the apps of this cache are served, as far as they have been asked.
         self.root_paths = RootPaths()
         # One for each event loop that it has been started on; the middleware looks here on every forward.
@@ -268,4 +271,5 @@ class Internals:
             enabled=self.enabled,
             in_flight_bytes=self.bodies.held_bytes,
             by_route=by_route,
+            shadow=self.shadow.statistics(),
         )

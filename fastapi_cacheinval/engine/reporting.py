@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from fastapi_cacheinval.core.outcome import Result
+from fastapi_cacheinval.core.shadowing import ShadowStatistics
 from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.runtime import Runtime
@@ -27,6 +28,7 @@ def report(
     enabled: bool,
     in_flight_bytes: int,
     by_route: bool,
+    shadow: ShadowStatistics,
 ) -> Statistics:
     """A snapshot: what is kept, what was answered, for `by_route` of each route too, and how the replica stands."""
     store, replica, routes = engine.store.statistics(), engine.replica, counters.routes
@@ -69,5 +71,6 @@ def report(
         fences=replica.fences,
         reset_causes=dict(counters.resets),
         mutations=dict(counters.mutations),
+        shadow=shadow,
         routes=MappingProxyType(routes.statistics() if by_route else {}),
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from difflib import get_close_matches
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
@@ -59,6 +59,7 @@ class Options(TypedDict, total=False):
     hold_timeout: float | timedelta
     hold_max_bytes: int
     redis_timeout: float | timedelta
+    shadow: float
     tracer_provider: TracerProvider | None
     meter_provider: MeterProvider | None
 
@@ -88,6 +89,8 @@ class Settings:
     - `max_refreshes`, `refresh_timeout`: how many background refreshes run, and for how long.
     - `hold_timeout`, `hold_max_bytes`: how long, and up to which size, the response of a mutation
       waits for its commit.
+    - `shadow`: the share of hits, from 0 to 1, that the app answers again in the background, to be compared with what
+      is stored; 0 is off.
     - `tracer_provider`, `meter_provider`: OpenTelemetry providers to report to in place of the process's.
 
     Raises `ConfigurationError`, naming the setting.
@@ -111,6 +114,7 @@ class Settings:
     hold_timeout: float = 0.1
     hold_max_bytes: int = 64 * _KIB
     redis_timeout: float = 0.5
+    shadow: float = 0.0
     tracer_provider: TracerProvider | None = None
     meter_provider: MeterProvider | None = None
 
@@ -154,6 +158,9 @@ class Settings:
         if not isinstance(self.path_purges, bool) and self.path_purges != "target":
             raise ConfigurationError(f"path_purges is True, False or 'target', not {self.path_purges!r}.")
         self._check_providers()
+        share: Any = self.shadow
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise ConfigurationError(f"shadow is a share of hits from 0 to 1, such as 0.001, not {share!r}.")
         flag(self.read_your_writes, "read_your_writes")
         if self.secret is not None and (not isinstance(self.secret, str | bytes) or len(self.secret) < 16):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError("secret is a str or bytes of at least 16 characters.")

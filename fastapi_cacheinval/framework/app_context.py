@@ -12,6 +12,7 @@ from fastapi_cacheinval.core.keys import KeyParts, PartitionTypeError, as_bytes,
 from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.partition_by import UnusableKey
 from fastapi_cacheinval.core.root_paths import below
+from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
@@ -55,6 +56,10 @@ class Mode(Protocol):
     def keys_of(self, asks: Any) -> tuple[bytes, ...]:
         """The keys under which an answer by headers may be stored; none by policy."""
         ...
+
+
+def _no_shadow(scope: Scope, headers: list[tuple[bytes, bytes]], stored: StoredResponse) -> None:
+    """Nobody compares."""
 
 
 class AppContext:
@@ -103,6 +108,8 @@ class AppContext:
         self.observed = False
         # Routes whose failures are known.
         self.log_once = LogOnce()
+        # Makes a hit again, to compare; given by who knows how.
+        self.shadow: Callable[[Scope, list[tuple[bytes, bytes]], StoredResponse], None] = _no_shadow
         self.error: CacheinvalError | None = None
         self._table: RouteTable | None = None
         self.uncached: Uncached | None = None

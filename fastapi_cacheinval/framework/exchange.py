@@ -152,6 +152,13 @@ class Exchange:
         if self.cdn_fields is not None:
             self.cdn_fields.answered(outcome, stored or filled, self.plan)
         self._count(outcome, stored, filled)
+        if stored is not None and outcome.result is Result.HIT and self.app_context.cache.shadow.on:
+            self._shadowed(stored)
+
+    def _shadowed(self, stored: StoredResponse) -> None:
+        """Make the request again, if it is drawn; behind layers what is stored is not what the client gets."""
+        if self.arrived["method"] == "GET" and (self.plan is None or not self.plan.layered):
+            self.app_context.shadow(self.arrived, self.client_headers, stored)
 
     def _count(
         self, outcome: Outcome, stored: StoredResponse | None = None, filled: StoredResponse | None = None

@@ -49,4 +49,6 @@ async def answered_at_front(app_context: AppContext, scope: Scope, send: Send, k
     finally:
         if seen is not None:
             seen.left()
+    if result is Result.HIT:
+        app_context.shadow(scope, scope["headers"], stored)
     return True

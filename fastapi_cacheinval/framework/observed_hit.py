@@ -54,3 +54,4 @@ async def send_observed_hit(
     finally:
         if seen is not None:
             seen.left()
+    app_context.shadow(scope, scope["headers"], stored)

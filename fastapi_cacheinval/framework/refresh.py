@@ -23,7 +23,7 @@ from fastapi_cacheinval.framework.receiving import nobody
 
 logger = logging.getLogger("fastapi_cacheinval.refresh")
 
-__all__ = ["lead_in_background", "order_refresh"]
+__all__ = ["lead_in_background", "made_again", "order_refresh"]
 
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 _RENEWED = frozenset({"stored", "found"})
@@ -63,7 +63,7 @@ def lead_in_background(
     another one has refreshed since is taken in place of a forward. A request that nobody records causes a refresh that
     nobody records.
     """
-    scope = _again(entered, dropped)
+    scope = made_again(entered, dropped)
     # What is proved to be the same for all is fetched as nobody.
     caller = NOBODY if newer_than is not None and newer_than.front else _caller_of(scope)
     flight = runtime.flights.lead(key) if runtime.may_refresh(key, newer_than, caller) else None
@@ -111,7 +111,7 @@ def lead_in_background(
     return True
 
 
-def _again(entered: Entered, dropped: frozenset[bytes]) -> Scope:
+def made_again(entered: Entered, dropped: frozenset[bytes]) -> Scope:
     """The request again, as a plain GET of its own."""
     scope: dict[str, Any] = {
         key: dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else value

@@ -67,6 +67,18 @@ def _mutations(now: Statistics) -> Readings:
     return _by(OUTCOME, ((answer, now.mutations.get(answer, 0)) for answer in MUTATION_ANSWERS))
 
 
+def _shadow(now: Statistics) -> Readings:
+    shadow = now.shadow
+    counts = {
+        "equal": shadow.compared - shadow.different,
+        "different": shadow.different,
+        "failed": shadow.failed,
+        "skipped": shadow.skipped,
+    }
+    # None of it without the setting.
+    return _by(OUTCOME, counts.items()) if shadow.share else {}
+
+
 def _source_lag(now: Statistics) -> Readings:
     return {name: state.waiting + (state.lag or 0) for name, state in _sources(now)}
 
@@ -94,6 +106,12 @@ COUNTERS = (
         "{request}",
         "Mutations with something to purge, by what their answer said of it.",
         _mutations,
+    ),
+    Metric(
+        "cacheinval.shadow",
+        "{response}",
+        "Hits that the app answered again, by how that compares with what is stored.",
+        _shadow,
     ),
     Metric(
         "cacheinval.source.events",

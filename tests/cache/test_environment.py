@@ -33,6 +33,7 @@ VALUES = {
     "mutations_when_disconnected": ("refuse", "refuse"),
     "secret": ("a secret of some length", "a secret of some length"),
     "collapse_timeout": ("1e1", 10.0),
+    "shadow": ("0.001", 0.001),
     "max_variants": ("1_0", 10),
     "path_purges": (" Target ", "target"),
     "read_your_writes": ("Yes", True),
