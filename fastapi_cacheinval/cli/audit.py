@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fastapi_cacheinval.cli.apps import imported
 from fastapi_cacheinval.cli.asking import busy
-from fastapi_cacheinval.cli.console import output
+from fastapi_cacheinval.cli.console import field, output
 from fastapi_cacheinval.cli.exits import CliError, Exit
 from fastapi_cacheinval.cli.safe import as_json, plain
 from fastapi_cacheinval.cli.target import json_option
@@ -21,9 +21,6 @@ from fastapi_cacheinval.errors import CacheinvalError
 from fastapi_cacheinval.unstarted import audit_app
 
 __all__ = ["app_options", "audit"]
-
-_LABEL = 12
-_INDENT = 2
 
 
 def app_options(command: Any) -> Any:
@@ -94,7 +91,7 @@ def _lines(found: Audit, console: Console, *, only_holes: bool) -> Iterator[Text
             for mutation in found.mutations:
                 yield from _mutation(mutation, console)
         for warning in found.warnings:
-            yield from _field("warning", Text(plain(warning), style="yellow"), console)
+            yield from field("warning", Text(plain(warning), style="yellow"), console)
     holes = found.holes
     yield Text(f"{len(holes)} holes" if holes else "No holes", style="bold red" if holes else "bold green")
     for hole in holes:
@@ -127,23 +124,11 @@ def _route(route: RouteAudit, console: Console) -> Iterator[Text]:
         "purged by": Text(plain(", ".join(route.purged_by))) if route.purged_by else Text("nothing", style="red"),
     }
     for label, value in fields.items():
-        yield from _field(label, value, console)
+        yield from field(label, value, console)
 
 
 def _mutation(mutation: MutationAudit, console: Console) -> Iterator[Text]:
     what = ", ".join(mutation.purges)
     if not what:
         what = "nothing, as declared" if mutation.only_reads else "nothing"
-    yield from _field("", Text.assemble((plain(mutation.route), "bold"), f" purges {plain(what)}"), console, label=0)
-
-
-def _field(name: str, value: Text, console: Console, label: int = _LABEL) -> Iterator[Text]:
-    """A name and its value, which is wrapped beside it, or below it on a narrow terminal."""
-    indent = _INDENT + label
-    if label and console.width < 3 * indent:
-        yield Text(f"{' ' * _INDENT}{name}", style="dim")
-        name, indent = "", 2 * _INDENT
-    for number, line in enumerate(value.wrap(console, max(10, console.width - indent))):
-        begin = f"{' ' * _INDENT}{name}".ljust(indent) if not number else " " * indent
-        line.rstrip()
-        yield Text.assemble((begin, "dim"), line)
+    yield from field("", Text.assemble((plain(mutation.route), "bold"), f" purges {plain(what)}"), console, label=0)

@@ -9,6 +9,7 @@ from click.shell_completion import get_completion_class
 
 from fastapi_cacheinval.cli.audit import audit
 from fastapi_cacheinval.cli.doctor import doctor
+from fastapi_cacheinval.cli.explain import explain
 from fastapi_cacheinval.cli.help import NarrowContext
 from fastapi_cacheinval.cli.purging import clear, purge
 from fastapi_cacheinval.cli.stats import stats
@@ -55,7 +56,7 @@ def completion(shell: str) -> None:
     click.echo(kind(cacheinval, {}, "cacheinval", "_CACHEINVAL_COMPLETE").source())
 
 
-for command in (audit, stats, top, tail, purge, clear, doctor):
+for command in (audit, stats, top, tail, purge, clear, explain, doctor):
     cacheinval.add_command(command)
 for each in (cacheinval, *cacheinval.commands.values()):
     each.context_class = NarrowContext

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +15,12 @@ from rich.text import Text
 
 from fastapi_cacheinval.cli.safe import plain
 
-__all__ = ["Column", "errors", "note", "output", "table"]
+__all__ = ["Column", "errors", "field", "note", "output", "table"]
 
 _WIDTH_OF_PIPES = 100
 _GAP = 2
+_LABEL = 14
+_INDENT = 2
 
 
 def output() -> Console:
@@ -70,6 +72,18 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) 
     for row in cells:
         made.add_row(*(Text(row[each]) for each in kept))
     return made
+
+
+def field(name: str, value: Text, console: Console, label: int = _LABEL) -> Iterator[Text]:
+    """A name and its value, which is wrapped beside it, or below it on a narrow terminal."""
+    indent = _INDENT + label
+    if label and console.width < 3 * indent:
+        yield Text(f"{' ' * _INDENT}{name}", style="dim")
+        name, indent = "", 2 * _INDENT
+    for number, line in enumerate(value.wrap(console, max(10, console.width - indent))):
+        begin = " " * indent if number else f"{' ' * _INDENT}{name}".ljust(indent)
+        line.rstrip()
+        yield Text.assemble((begin, "dim"), line)
 
 
 def _width(columns: Sequence[Column], cells: list[list[str]], kept: list[int]) -> int:

@@ -14,7 +14,7 @@ import click
 from fastapi_cacheinval.cli.exits import CliError, Exit
 from fastapi_cacheinval.engine.tiers import key_prefix
 
-__all__ = ["Target", "json_option", "shown", "target_options"]
+__all__ = ["Target", "json_option", "named_target_options", "shown", "target_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -44,6 +44,15 @@ def shown(url: str) -> str:
 
 def target_options(command: _Command) -> _Command:
     """Give a command `--url`, `--namespace` and `--timeout`; it gets them as `target`."""
+    return _with_options(command, checked_target)
+
+
+def named_target_options(command: _Command) -> _Command:
+    """The same for a command that may need none of them; it gets a function that gives the target, as `target`."""
+    return _with_options(command, lambda *given: functools.partial(checked_target, *given))
+
+
+def _with_options(command: _Command, given: Callable[[str | None, str, float], Any]) -> _Command:
 
     @click.option("--url", envvar="CACHEINVAL_URL", metavar="URL", help="The app's Redis. [env: CACHEINVAL_URL]")
     @click.option(
@@ -62,12 +71,13 @@ def target_options(command: _Command) -> _Command:
     )
     @functools.wraps(command)
     def with_target(url: str | None, namespace: str, timeout: float, **more: Any) -> Any:
-        return command(target=_target(url, namespace, timeout), **more)
+        return command(target=given(url, namespace, timeout), **more)
 
     return with_target  # type: ignore[return-value]  # click replaces it by a command anyway
 
 
-def _target(url: str | None, namespace: str, timeout: float) -> Target:
+def checked_target(url: str | None, namespace: str, timeout: float) -> Target:
+    """Raises `CliError` where no Redis is named."""
     if not url:
         raise CliError(
             Exit.USAGE,

@@ -67,6 +67,7 @@ class Internals:
 
     def __init__(self, settings: Settings, clock: Clock | None, connect: Connect | None, *, enabled: bool) -> None:
         self.settings = settings
+        self.connect = connect
         self.clock = SystemClock() if clock is None else checked_clock(clock)
         self.enabled = enabled
         # Whether mutations tell by themselves what they change: see `HTTPCache.expect_changes`.

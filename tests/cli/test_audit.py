@@ -51,10 +51,10 @@ def test_an_app_without_holes_passes(audit: Audit) -> None:
     """Nothing is connected: the Redis of this app is not there."""
     shown = audit(HEAD + PAGE + WRITE, "--strict")
     assert shown.code == 0, shown
-    assert "GET /pages/{page}\n  shared by   everyone: " in shown.out
-    assert "  tags        page:{page}\n" in shown.out
-    assert "  fresh       for 60 s, on errors for 5 s\n" in shown.out
-    assert "  purged by   PUT /pages/{page}\n" in shown.out
+    assert "GET /pages/{page}\n  shared by     everyone: " in shown.out
+    assert "  tags          page:{page}\n" in shown.out
+    assert "  fresh         for 60 s, on errors for 5 s\n" in shown.out
+    assert "  purged by     PUT /pages/{page}\n" in shown.out
     assert "  PUT /pages/{page} purges GET /pages/{page}\n" in shown.out
     assert "No holes\n1 cached routes, 0 other GET routes, 1 mutations\n" in shown.out
 
