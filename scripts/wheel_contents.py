@@ -1,4 +1,7 @@
-"""Check that a wheel holds the package, its pages, type marker and licence, and nothing else; give its path."""
+"""Check that a wheel holds the package, its pages, type marker, command and licence, and nothing else.
+
+Its path is the argument.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ def problems(names: list[str], sources: list[str]) -> list[str]:
     found += [f"missing {name}" for name in sources if name not in inside]
     if f"{PACKAGE}/py.typed" not in inside:
         found.append("no py.typed")
+    if not any(name.endswith(".dist-info/entry_points.txt") for name in names):
+        found.append("no console script")
     if not any(name.endswith(".dist-info/licenses/LICENSE") for name in names):
         found.append("no licence")
     return found
@@ -32,7 +37,9 @@ def main() -> int:
     for problem in found:
         print(f"{wheel.name}: {problem}", file=sys.stderr)
     if not found:
-        print(f"{wheel.name}: {len(sources)} modules and files of pages, py.typed, licence, nothing else")
+        print(
+            f"{wheel.name}: {len(sources)} modules and files of pages, py.typed, command, licence, nothing else"
+        )
     return 1 if found else 0
 
 

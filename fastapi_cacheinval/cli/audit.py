@@ -14,6 +14,7 @@ from fastapi_cacheinval.cli.apps import imported
 from fastapi_cacheinval.cli.asking import busy
 from fastapi_cacheinval.cli.console import field, output
 from fastapi_cacheinval.cli.exits import CliError, Exit
+from fastapi_cacheinval.cli.numbers import counted
 from fastapi_cacheinval.cli.safe import as_json, plain
 from fastapi_cacheinval.cli.target import json_option
 from fastapi_cacheinval.core.audit import Audit, MutationAudit, RouteAudit
@@ -93,12 +94,13 @@ def _lines(found: Audit, console: Console, *, only_holes: bool) -> Iterator[Text
         for warning in found.warnings:
             yield from field("warning", Text(plain(warning), style="yellow"), console)
     holes = found.holes
-    yield Text(f"{len(holes)} holes" if holes else "No holes", style="bold red" if holes else "bold green")
+    yield Text(counted(len(holes), "hole") if holes else "No holes", style="bold red" if holes else "bold green")
     for hole in holes:
         for number, line in enumerate(plain(each) for each in hole.splitlines()):
             yield Text(f"{'- ' if not number else '  '}{line}")
     yield Text(
-        f"{len(found.routes)} cached routes, {len(found.uncached)} other GET routes, {len(found.mutations)} mutations",
+        f"{counted(len(found.routes), 'cached route')}, {counted(len(found.uncached), 'other GET route')}, "
+        f"{counted(len(found.mutations), 'mutation')}",
         style="dim",
     )
 

@@ -64,4 +64,5 @@ def _print(findings: list[Finding]) -> None:
             told.append(f" {plain(finding.cure)}", style)
         lines = told.wrap(console, max(20, console.width - _INDENT))
         for number, line in enumerate(lines):
+            line.rstrip()
             console.print(Text(" " * _INDENT if number else "") + line, overflow="fold")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["bytes_of", "count", "duration", "ratio"]
+__all__ = ["bytes_of", "count", "counted", "duration", "ratio"]
 
 _KIB = 1024
 
@@ -10,6 +10,11 @@ _KIB = 1024
 def count(number: float) -> str:
     """A count with separators; few per second keep a digit."""
     return f"{number:,.1f}" if isinstance(number, float) and number < 100 else f"{number:,.0f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of something, as `1 replica` or `2 replicas`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def bytes_of(size: int) -> str:

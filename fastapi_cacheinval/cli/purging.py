@@ -13,7 +13,7 @@ from fastapi_cacheinval.cli.asking import agreed, busy
 from fastapi_cacheinval.cli.console import note
 from fastapi_cacheinval.cli.exits import CliError, Exit
 from fastapi_cacheinval.cli.link import linked, run, unreachable
-from fastapi_cacheinval.cli.numbers import count, duration
+from fastapi_cacheinval.cli.numbers import counted, duration
 from fastapi_cacheinval.cli.safe import as_json, cut
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
 from fastapi_cacheinval.connections.urls import by_url
@@ -101,10 +101,9 @@ def clear(target: Target, *, soft: bool, no_wait: bool, yes: bool, as_json_: boo
     """Purge everything that is stored in the namespace, on all replicas, and nothing else."""
     fleet = run(_fleet(target))
     kept = sum(each.summary.statistics.responses for each in fleet.replicas if each.summary is not None)
-    replicas = len(fleet.live)
     agreed(
-        f"Purge everything in {target}: {count(kept)} responses in the memory of {replicas} replica(s), and all that "
-        "is stored in Redis?",
+        f"Purge everything in {target}: {counted(kept, 'response')} in the memory of "
+        f"{counted(len(fleet.live), 'replica')}, and all that is stored in Redis?",
         yes=yes,
     )
     wait: Wait = None if no_wait else "all"
@@ -175,7 +174,7 @@ def _tell(receipts: Sequence[Receipt], *, as_json_: bool) -> None:
             continue
         waited = ""
         if receipt.replicas is not None:
-            waited = f" {receipt.replicas} replica(s) obeyed it within {duration(receipt.seconds)}."
+            waited = f" {counted(receipt.replicas, 'replica')} obeyed it within {duration(receipt.seconds)}."
         what = "everything" if receipt.everything else _what(receipt)
         kind = "Made stale" if receipt.soft else "Purged"
         click.echo(f"{kind}: {what} (term {receipt.term}, number {receipt.seq}).{waited}")

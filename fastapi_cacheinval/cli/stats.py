@@ -10,8 +10,8 @@ from rich.text import Text
 
 from fastapi_cacheinval.cli.console import Column, output, table
 from fastapi_cacheinval.cli.link import linked, run
-from fastapi_cacheinval.cli.numbers import bytes_of, count, duration, ratio
-from fastapi_cacheinval.cli.safe import as_json, cut
+from fastapi_cacheinval.cli.numbers import bytes_of, count, counted, duration, ratio
+from fastapi_cacheinval.cli.safe import as_json, cut, plain
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
 from fastapi_cacheinval.core.fleet import Fleet, SeenReplica
 
@@ -50,7 +50,10 @@ def stats(target: Target, *, as_json_: bool) -> None:
     assert fleet.log is not None
     log = fleet.log
     console.print(
-        Text(f"{fleet.namespace}: term {log.term}, {count(log.seq)} purges, {len(fleet.live)} replicas with a lease")
+        Text(
+            f"{plain(fleet.namespace)}: term {log.term}, {counted(log.seq, 'purge')}, "
+            f"{counted(len(fleet.live), 'replica')} with a lease"
+        )
     )
     if not fleet.replicas:
         return

@@ -16,8 +16,8 @@ from rich.text import Text
 from fastapi_cacheinval.cli.console import Column, output, table
 from fastapi_cacheinval.cli.exits import CliError
 from fastapi_cacheinval.cli.link import Link, linked, run
-from fastapi_cacheinval.cli.numbers import bytes_of, count, duration, ratio
-from fastapi_cacheinval.cli.safe import as_json, cut
+from fastapi_cacheinval.cli.numbers import bytes_of, count, counted, duration, ratio
+from fastapi_cacheinval.cli.safe import as_json, cut, plain
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
 from fastapi_cacheinval.core.fleet import Fleet
 from fastapi_cacheinval.core.traffic import RouteTraffic, traffic
@@ -97,7 +97,7 @@ def _shown(fleet: Fleet, limit: int | None, width: int, trouble: str = "") -> Re
     rate = sum(row.rate for row in rows)
     when = time.strftime("%H:%M:%S", time.localtime(fleet.now))
     lines = [
-        Text(f"{fleet.namespace} {when}  {len(live)} replicas  {count(rate)} req/s", style="bold"),
+        Text(f"{plain(fleet.namespace)} {when}  {counted(len(live), 'replica')}  {count(rate)} req/s", style="bold"),
         Text(
             f"{bytes_of(sum(each.size_bytes for each in told))} of "
             f"{bytes_of(sum(each.max_bytes for each in told))} in memory, {_queue(fleet)}"
@@ -119,7 +119,7 @@ def _shown(fleet: Fleet, limit: int | None, width: int, trouble: str = "") -> Re
 
 def _queue(fleet: Fleet) -> str:
     waiting = sum(each.summary.statistics.queue_length for each in fleet.live if each.summary is not None)
-    return f"{count(waiting)} purges wait" if waiting else "no purge waits"
+    return f"{counted(waiting, 'purge')} to be written" if waiting else "no purge waits"
 
 
 def _row(row: RouteTraffic, width: int) -> list[str]:

@@ -48,6 +48,7 @@ class Reads:
         return {
             **state,
             "saved_seconds": sum(each.saved_seconds for each in self._routes.counts().values()),
+            "shadow_said": str(now.shadow) if now.shadow.share else None,
             "at": time(),
             # Only without replicas a lease never ends.
             "alone": isinf(now.lease_remaining),

@@ -56,7 +56,7 @@ def test_an_app_without_holes_passes(audit: Audit) -> None:
     assert "  fresh         for 60 s, on errors for 5 s\n" in shown.out
     assert "  purged by     PUT /pages/{page}\n" in shown.out
     assert "  PUT /pages/{page} purges GET /pages/{page}\n" in shown.out
-    assert "No holes\n1 cached routes, 0 other GET routes, 1 mutations\n" in shown.out
+    assert "No holes\n1 cached route, 0 other GET routes, 1 mutation\n" in shown.out
 
 
 def test_a_hole_fails_where_that_is_asked_for(audit: Audit) -> None:
@@ -170,4 +170,4 @@ def test_ten_thousand_routes_are_audited(audit: Audit) -> None:
     )
     shown = audit(text, "--holes")
     assert shown.code == 0
-    assert "10000 holes" in shown.out
+    assert "10,000 holes" in shown.out

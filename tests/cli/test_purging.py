@@ -26,7 +26,7 @@ async def test_a_purge_reaches_every_replica_before_it_returns(redis_server: Val
         await _kept(*nodes)
         shown = await cli("purge", "item:a")
         assert shown.code == 0
-        assert shown.out.startswith("Purged: item:a (term 1, number 1). 2 replica(s) obeyed it within ")
+        assert shown.out.startswith("Purged: item:a (term 1, number 1). 2 replicas obeyed it within ")
         hits = [node.statistics.hits for node in nodes]
         await _kept(*nodes)
         assert [node.statistics.hits - before for node, before in zip(nodes, hits, strict=True)] == [1, 2]

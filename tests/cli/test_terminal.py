@@ -58,7 +58,7 @@ async def test_clear_asks_and_no_means_no(redis_server: Valkey) -> None:
             await asyncio.to_thread(terminal.shows, "[y/N]")
             terminal.write("n\n")
             assert await ended(terminal) == 1
-        assert "1 responses in the memory of 1 replica(s)" in " ".join(terminal.text.split())
+        assert "1 response in the memory of 1 replica," in " ".join(terminal.text.split())
         assert "Nothing was purged." in terminal.text
         assert node.statistics.applied == 0
         with Terminal("clear", env=env) as terminal:

@@ -116,7 +116,7 @@ CASES: list[tuple[Any, Examination, Level, str]] = [
     (server_rules.clock, seen(clock_ahead=None), UNKNOWN, "not compared"),
     (replica_rules.log, seen(), OK, "began 2 h ago"),
     (replica_rules.log, of_replicas(log=None), ERROR, "--namespace"),
-    (replica_rules.leases, seen(), OK, "2 replicas"),
+    (replica_rules.leases, seen(), OK, "2 of 2 replicas"),
     (replica_rules.leases, of_replicas(replica(1), replica(2, silent=9.0)), WARNING, "web/2 (silent for 9 s)"),
     (replica_rules.leases, of_replicas(SeenReplica("odd", None, None, None)), WARNING, "odd"),
     (replica_rules.leases, of_replicas(), WARNING, "Start the app"),

@@ -47,6 +47,18 @@ async def test_a_purge_is_told_with_its_tags() -> None:
     await stream.answer()
 
 
+async def test_how_sure_the_comparisons_make_one_is_told() -> None:
+    """With `shadow` the page says what came of making hits again; without it there is nothing to say."""
+    inspected = Inspected(shop={"shadow": 1.0})
+    for _ in range(2):
+        await inspected.shop.ask("/items/1")
+    await until(lambda: inspected.shop.cache.statistics().shadow.compared, "the comparison")
+    state = await inspected.json("/api/state")
+    assert state["shadow_said"] == "5.00 % equal, 95 % sure, 1 compared"
+    assert state["shadow"]["different"] == 0
+    assert (await Inspected().json("/api/state"))["shadow_said"] is None
+
+
 async def test_requests_are_told_with_what_became_of_them() -> None:
     """A miss, a hit, and what a client sent under the name of a credential is not told."""
     inspected = Inspected()

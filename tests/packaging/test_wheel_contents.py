@@ -17,7 +17,8 @@ PAGES = {
     f"fastapi_cacheinval/inspector/static/{name}"
     for name in ("index.html", "inspector.css", "inspector.js", "icon.svg")
 }
-WHOLE = {*SOURCES, *PAGES, "fastapi_cacheinval/py.typed", LICENCE}
+COMMAND = "fastapi_cacheinval-0.1.0.dist-info/entry_points.txt"
+WHOLE = {*SOURCES, *PAGES, "fastapi_cacheinval/py.typed", COMMAND, LICENCE}
 
 
 def check(tmp_path: Path, names: set[str]) -> subprocess.CompletedProcess[str]:
@@ -35,13 +36,14 @@ def check(tmp_path: Path, names: set[str]) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_wheel_of_the_package_and_its_licence_passes(tmp_path: Path) -> None:
-    """All modules, the files of pages, py.typed and the licence are enough."""
+    """All modules, the files of pages, py.typed, the console script and the licence are enough."""
     assert check(tmp_path, WHOLE).returncode == 0
 
 
 @pytest.mark.parametrize(
     ("names", "said"),
     [
+        (WHOLE - {COMMAND}, "no console script"),
         (WHOLE | {"tests/test_it.py"}, "foreign file tests/test_it.py"),
         (WHOLE | {"example_app/main.py"}, "foreign file example_app/main.py"),
         (WHOLE - {"fastapi_cacheinval/py.typed"}, "no py.typed"),
@@ -52,7 +54,15 @@ def test_a_wheel_of_the_package_and_its_licence_passes(tmp_path: Path) -> None:
         ),
         (WHOLE - {LICENCE}, "no licence"),
     ],
-    ids=["tests", "example", "no-marker", "a-module-missing", "a-file-of-a-page-missing", "no-licence"],
+    ids=[
+        "a missing command",
+        "tests",
+        "example",
+        "no-marker",
+        "a-module-missing",
+        "a-file-of-a-page-missing",
+        "no-licence",
+    ],
 )
 def test_a_wheel_with_too_much_or_too_little_fails(tmp_path: Path, names: set[str], said: str) -> None:
     """The script exits with an error that names the file."""

@@ -50,7 +50,7 @@ def leases(seen: Examination) -> Finding:
             "or do not reach this server, and answer nothing from their cache.",
             "Look at their logs for 'out of touch with the purge log'. One that was killed disappears by itself.",
         )
-    return Finding("leases", Level.OK, f"{len(replicas)} replicas hold a lease.")
+    return Finding("leases", Level.OK, f"{len(replicas)} of {len(replicas)} replicas hold a lease.")
 
 
 def lag(seen: Examination) -> Finding:

@@ -96,6 +96,12 @@ function showState(now) {
   write("identity", [`namespace ${now.namespace}`, now.replica && `replica ${now.replica}`, now.alone ? "this process only" : `staleness bound ${duration(now.staleness_bound)}`].filter(Boolean).join(" · "));
   write("ratio", percent(now.hits + now.stale + now.collapsed, answered));
   write("ratio-of", `${number(answered)} requests since the start of this process`);
+  find("shadow").hidden = !now.shadow_said;
+  if (now.shadow_said) {
+    const differing = Object.entries(now.shadow.different_by_route).map(([route, times]) => `${route} ${number(times)}`);
+    write("shadow", [`Made again: ${now.shadow_said}`, differing.length ? `different: ${differing.slice(0, 5).join(", ")}` : ""].filter(Boolean).join("; "));
+    find("shadow").className = now.shadow.different ? "small warn" : "small";
+  }
   write("saved", duration(now.saved_seconds));
   write("memory", bytes(now.size_bytes));
   find("memory-bar").value = now.size_bytes / now.max_bytes;
