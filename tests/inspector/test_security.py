@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI, Header
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from fastapi_cacheinval import CacheMiddleware, HeaderOptions, HeaderRule, HTTPCache, cached
@@ -147,10 +148,19 @@ async def test_two_pages_have_a_stream_each(options: dict[str, Any]) -> None:
         await stream.answer()
 
 
-async def test_a_stream_passes_middleware_that_packs() -> None:
-    """Events come one by one through gzip, or unpacked."""
+class PassedOn(BaseHTTPMiddleware):
+    async def dispatch(self, request: Any, call_next: Any) -> Any:
+        return await call_next(request)
+
+
+@pytest.mark.parametrize(
+    "layer", [Middleware(GZipMiddleware, minimum_size=1), Middleware(PassedOn)], ids=["gzip", "a function"]
+)
+@pytest.mark.parametrize("place", ["inside", "outside"])
+async def test_a_stream_passes_other_middleware(layer: Middleware, place: str) -> None:
+    """Events come one by one through what packs or passes on, and the stream ends with its client."""
     inspected = Inspected()
-    inspected.shop.app.user_middleware.append(Middleware(GZipMiddleware, minimum_size=1))
+    inspected.shop.app.user_middleware.insert(0 if place == "outside" else 1, layer)
     stream = inspected.watch(headers={"accept-encoding": "gzip"})
     await until(lambda: stream.body, "the first event")
     stream.go_away()
