@@ -121,7 +121,8 @@ def page_at(url: str, base_url: str | None, root_path: str = "") -> Page:
 def any_fields(headers: Mapping[str, str] | None) -> tuple[tuple[bytes, bytes], ...]:
     """Request header fields as ASGI has them, credentials too; raises `ConfigurationError` for what is none."""
     fields: list[tuple[bytes, bytes]] = []
-    for name, value in ({} if headers is None else headers).items():
+    given: Mapping[str, str] = {} if headers is None else headers
+    for name, value in given.items():
         if not _TOKEN.fullmatch(str(name).lower()) or not str(value).isprintable():
             raise ConfigurationError(f"headers holds request header fields, and {name!r} is none, or its value.")
         fields.append((str(name).lower().encode(), str(value).encode("utf-8", "surrogatepass")))

@@ -111,9 +111,8 @@ def _log(decision: Decision) -> None:
     shown = ",".join(decision.tags[:_MOST_TAGS_LOGGED])
     more = len(decision.tags) - _MOST_TAGS_LOGGED
     _decisions.debug(
-        "%s %s route=%r result=%s reason=%s detail=%s key=%s tags=%s",
-        decision.method,
-        decision.path,
+        # No path: what is in it may be somebody's.
+        "route=%r result=%s reason=%s detail=%s key=%s tags=%s",
         decision.route,
         decision.result,
         decision.reason or "-",
