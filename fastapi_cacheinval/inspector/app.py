@@ -51,7 +51,7 @@ class Inspector:
         self._door = None if guard is None else Door(guard)
         self._cache = cache
         self._routes = routes = Routes(cache)
-        reads, changes, replicas = Reads(cache, routes), Changes(cache), Replicas(cache)
+        reads, changes, replicas = Reads(cache), Changes(cache), Replicas(cache)
         self._stream = EventStream(Feed(self._listen), reads.state, reads.pulse)
         self._handlers: dict[str, tuple[str, Handler]] = {
             "/": ("GET", _show_page),

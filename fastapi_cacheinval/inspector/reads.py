@@ -13,7 +13,6 @@ from fastapi_cacheinval.cache import HTTPCache, internals_of
 from fastapi_cacheinval.engine.contents import Contents, find, look_through
 from fastapi_cacheinval.engine.process_name import process_name
 from fastapi_cacheinval.inspector.plain import Told, plain
-from fastapi_cacheinval.inspector.routes import Routes
 
 __all__ = ["Reads"]
 
@@ -27,9 +26,8 @@ _LOOK_EVERY = 2.0
 class Reads:
     """Answers about one cache; nothing of a body, of header fields, or of a partition's value is in them."""
 
-    def __init__(self, cache: HTTPCache, routes: Routes) -> None:
+    def __init__(self, cache: HTTPCache) -> None:
         self._core = internals_of(cache)
-        self._routes = routes
         self._contents: Contents | None = None
         self._looked = -_LOOK_EVERY
         self._looking = False
@@ -47,7 +45,7 @@ class Reads:
         settings = self._core.settings
         return {
             **state,
-            "saved_seconds": sum(each.saved_seconds for each in self._routes.counts().values()),
+            "saved_seconds": self._core.counters.routes.saved_seconds,
             "shadow_said": str(now.shadow) if now.shadow.share else None,
             "at": time(),
             # Only without replicas a lease never ends.

@@ -40,12 +40,6 @@ class Routes:
         self._holes: tuple[str, ...] = ()
         self._auditing = False
 
-    def counts(self) -> Mapping[str, RouteStatistics]:
-        """The counts of routes, at most a second old."""
-        if monotonic() - self._counted >= _COUNT_EVERY:
-            self._counts, self._counted = self._cache.statistics().routes, monotonic()
-        return self._counts
-
     async def show(self, request: Request) -> Response:
         """`GET api/routes?sort=hits&q=&offset=0&limit=25`: one page of the routes, the largest first."""
         sort, text = request.query_params.get("sort", "requests"), request.query_params.get("q", "")
@@ -53,23 +47,32 @@ class Routes:
             return Told({"error": f"sort is one of {', '.join(_SORTS)}."}, 400)
         offset, limit = _number(request, "offset", 0, 1_000_000), _number(request, "limit", 25, 100)
         await self._look()
-        counts, declared = self.counts(), self._by_label
+        # Very many routes take a while to look through: the loop goes on meanwhile.
+        return Told(await asyncio.to_thread(self._chosen, sort, text, offset, limit))
+
+    def _chosen(self, sort: str, text: str, offset: int, limit: int) -> dict[str, Any]:
+        counts, declared = self._counted_by_route(), self._by_label
         asked = [(label, each) for label, each in counts.items() if text in label]
         # What was never asked comes last, in the order of the app.
-        rest = [label for label in declared if label not in counts and text in label]
+        quiet = [label for label in declared if label not in counts]
+        rest = [label for label in quiet if text in label]
         rows = nlargest(offset + limit, asked, key=lambda item: getattr(item[1], sort))[offset:]
         after = max(0, offset - len(asked))
         rows += [(label, _NOTHING) for label in islice(rest, after, after + limit - len(rows))]
-        return Told(
-            {
-                "routes": [_row(label, each, declared.get(label)) for label, each in rows],
-                "matching": len(asked) + len(rest),
-                "all": len(counts) + sum(label not in counts for label in declared),
-                "offset": offset,
-                "holes": self._holes[:_MOST_HOLES],
-                "more_holes": max(0, len(self._holes) - _MOST_HOLES),
-            }
-        )
+        return {
+            "routes": [_row(label, each, declared.get(label)) for label, each in rows],
+            "matching": len(asked) + len(rest),
+            "all": len(counts) + len(quiet),
+            "offset": offset,
+            "holes": self._holes[:_MOST_HOLES],
+            "more_holes": max(0, len(self._holes) - _MOST_HOLES),
+        }
+
+    def _counted_by_route(self) -> Mapping[str, RouteStatistics]:
+        """The counts of routes, at most a second old."""
+        if monotonic() - self._counted >= _COUNT_EVERY:
+            self._counts, self._counted = self._cache.statistics().routes, monotonic()
+        return self._counts
 
     async def _look(self) -> None:
         """Read the declarations, in a thread: of very many routes that takes a while the first time."""
