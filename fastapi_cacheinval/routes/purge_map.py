@@ -7,15 +7,12 @@ from collections.abc import Iterator, Sequence
 from fastapi_cacheinval.core.audit import TagHole
 from fastapi_cacheinval.routes.path_shapes import Paths
 from fastapi_cacheinval.routes.plan import RoutePlan
-from fastapi_cacheinval.routes.tag_shapes import Shapes, nearest, shape_of
+from fastapi_cacheinval.routes.tag_shapes import Nearest, Shapes, shape_of
 
 __all__ = ["PurgeMap"]
 
 Labels = dict[str, None]
 PathReach = bool | str
-
-_MOST_ALIKE = 100
-_MOST_KNOWN = 2000
 
 
 class _Tags:
@@ -81,18 +78,15 @@ class PurgeMap:
             (self._declared, self._purged, purged_too, True),
             (self._purged, self._declared, declared_too, False),
         ):
-            shapes, own = Shapes(others.texts), Shapes(mine.texts)
-            lonely = [shape for shape in mine.texts if not any(True for _ in shapes.matching(shape))]
-            for place, shape in enumerate(lonely):
-                # Each look for what is meant goes through all of the other side.
-                near = (
-                    nearest(shape, others.texts) if place < _MOST_ALIKE and len(others.texts) <= _MOST_KNOWN else None
-                )
+            shapes, own, nearest = Shapes(others.texts), Shapes(mine.texts), Nearest(others.texts)
+            for shape, text in mine.texts.items():
+                if any(True for _ in shapes.matching(shape)):
+                    continue
+                near = nearest.to(shape)
                 # Next to one that is matched, it is a tag of its own.
                 if near is not None and any(True for _ in own.matching(near)):
                     near = None
                 if near is not None or not more:
-                    text = mine.texts[shape]
                     yield TagHole(
                         text, declared, tuple(mine.labels[shape]), None if near is None else others.texts[near]
                     )

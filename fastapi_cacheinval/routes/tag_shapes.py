@@ -9,10 +9,12 @@ from difflib import get_close_matches
 
 from fastapi_cacheinval.core.tags import TagTemplate
 
-__all__ = ["Shapes", "may_be", "nearest", "shape_of"]
+__all__ = ["Nearest", "Shapes", "may_be", "shape_of"]
 
 # How much alike two tags are that are taken for one misspelt: product:{} and products:{} are.
 _ALIKE = 0.75
+# About a second's.
+_MOST_COMPARED = 100_000
 
 
 def shape_of(template: TagTemplate) -> str:
@@ -26,9 +28,19 @@ def may_be(one: str, other: str) -> bool:
     return re.fullmatch(pattern, text) is not None
 
 
-def nearest(shape: str, known: Mapping[str, object]) -> str | None:
-    """The known shape that may have been meant, if any is alike."""
-    return next(iter(get_close_matches(shape, known, 1, _ALIKE)), None)
+class Nearest:
+    """Finds which known shape may have been meant; it gives up after so many comparisons, which are slow."""
+
+    def __init__(self, known: Mapping[str, object]) -> None:
+        self._known = known
+        self._left = _MOST_COMPARED
+
+    def to(self, shape: str) -> str | None:
+        """The known shape that is most alike, if any is alike and there is still time to look."""
+        self._left -= len(self._known)
+        if self._left < 0:
+            return None
+        return next(iter(get_close_matches(shape, self._known, 1, _ALIKE)), None)
 
 
 class Shapes:

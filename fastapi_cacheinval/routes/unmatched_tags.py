@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.routes.plan import RoutePlan
-from fastapi_cacheinval.routes.tag_shapes import Shapes, nearest, shape_of
+from fastapi_cacheinval.routes.tag_shapes import Nearest, Shapes, shape_of
 
 __all__ = ["unmatched_tags"]
 
@@ -21,7 +21,7 @@ def unmatched_tags(plans: Sequence[RoutePlan]) -> Iterator[str]:
     if not cached:
         return
     declared = {shape_of(each): each.text for plan in cached if plan.policy for each in plan.policy.templates}
-    shapes = Shapes(declared)
+    shapes, nearest = Shapes(declared), Nearest(declared)
     adds = any(plan.adds_tags for plan in cached)
     for plan in plans:
         route = f"{'/'.join(sorted(plan.methods))} {plan.path}"
@@ -29,7 +29,7 @@ def unmatched_tags(plans: Sequence[RoutePlan]) -> Iterator[str]:
             shape = shape_of(template)
             if any(True for _ in shapes.matching(shape)):
                 continue
-            near = nearest(shape, declared)
+            near = nearest.to(shape)
             if near is not None:
                 yield (
                     f"{route} purges {template.text!r}, which no cached route declares. Write "
