@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from fastapi_cacheinval.bus.script import log_keys
+from fastapi_cacheinval.bus.stream import by_name
 from fastapi_cacheinval.bus.summaries import summary_key
 from fastapi_cacheinval.bus.summary_codec import decode_summary
 from fastapi_cacheinval.connections.client import Away, Client
@@ -51,7 +49,7 @@ class RedisFleet:
         tags = int(await self._client.command("ZCARD", self._keys.tags))
         # One member says which term the tags are of.
         log = LogState(term, seq, opened / 1_000_000, lines, max(0, tags - 1))
-        acks = _pairs(await self._client.command("HGETALL", self._keys.acks))
+        acks = by_name(await self._client.command("HGETALL", self._keys.acks))
         names = [name for name in acks if name != b"!"][:_MOST_REPLICAS]
         summaries: list[bytes | None] = []
         for begin in range(0, len(names), _PAGE):
@@ -66,14 +64,6 @@ def _seen(name: str, ack: bytes, now: float, data: bytes | None) -> SeenReplica:
     silent = None if acknowledged is None else max(0.0, now - acknowledged.at)
     summary = None if data is None else decode_summary(data)
     return SeenReplica(name, acknowledged, silent, summary)
-
-
-def _pairs(reply: Any) -> Mapping[bytes, bytes]:
-    """A hash as one protocol version or the other gives it."""
-    if isinstance(reply, dict):
-        found: Mapping[bytes, bytes] = reply
-        return found
-    return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
 def _text(name: bytes) -> str:

@@ -7,7 +7,7 @@ empty then. Anything may stand in Redis: what no release can have written is no 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
@@ -49,7 +49,7 @@ def decode_summary(data: bytes) -> ReplicaSummary | None:
         found: Any = msgpack.unpackb(
             data, raw=False, max_array_len=_MOST_ITEMS, max_map_len=_MOST_ITEMS, max_ext_len=0, max_bin_len=0
         )
-        if not isinstance(found, dict) or found.get("format") != _FORMAT:
+        if _map(found).get("format") != _FORMAT:
             return None
         return _built(ReplicaSummary, found)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException):
@@ -58,14 +58,28 @@ def decode_summary(data: bytes) -> ReplicaSummary | None:
 
 def _built(kind: type[_Made], found: Any) -> _Made:
     """A value of a dataclass from its fields by name; raises `ValueError` or `TypeError` for what is none."""
-    if not isinstance(found, Mapping):
-        raise TypeError("no map of fields")
-    given: Mapping[str, Any] = found
+    given = _map(found)
     values: dict[str, Any] = {}
     for field in fields(kind):  # type: ignore[arg-type]  # only dataclasses are given
         read, empty = _READERS[str(field.type)]
         values[field.name] = read(given[field.name]) if field.name in given else empty()
     return kind(**values)
+
+
+def _map(value: Any) -> dict[Any, Any]:
+    if not _is(value, dict):
+        raise TypeError("no map")
+    return value  # type: ignore[no-any-return]  # it has been looked at
+
+
+def _list(value: Any) -> list[Any]:
+    if not _is(value, list):
+        raise TypeError("no list")
+    return value  # type: ignore[no-any-return]  # it has been looked at
+
+
+def _is(value: object, kind: type) -> bool:
+    return isinstance(value, kind)
 
 
 def _exactly(kind: type[_Made]) -> Callable[[Any], _Made]:
@@ -89,28 +103,19 @@ def _optional_number(value: Any) -> float | None:
 
 def _by_name(read: Callable[[Any], _Made]) -> Callable[[Any], dict[str, _Made]]:
     def read_all(value: Any) -> dict[str, _Made]:
-        if not isinstance(value, dict):
-            raise TypeError("no map by name")
-        items: dict[Any, Any] = value
-        return {_exactly(str)(name): read(each) for name, each in items.items()}
+        return {_exactly(str)(name): read(each) for name, each in _map(value).items()}
 
     return read_all
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise TypeError("no list of texts")
-    texts: list[Any] = value
-    return tuple(map(_exactly(str), texts))
+    return tuple(map(_exactly(str), _list(value)))
 
 
 def _applied(value: Any) -> tuple[AppliedPurge, ...]:
-    if not isinstance(value, list):
-        raise TypeError("no list of purges")
-    lines: list[Any] = value
     return tuple(
         AppliedPurge(_exactly(int)(term), _exactly(int)(seq), _optional_number(seconds), _exactly(bool)(late))
-        for term, seq, seconds, late in lines
+        for term, seq, seconds, late in _list(value)
     )
 
 

@@ -29,7 +29,8 @@ def imported(name: str, *, factory: bool, directory: str) -> Any:
             Exit.USAGE, f"{name!r} is no import string. Write module:attribute, as the server: shop.main:app."
         )
     sys.path.insert(0, str(Path(directory).resolve()))
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:
+        stack.callback(sys.stderr.flush)
         try:
             found: Any = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
@@ -42,10 +43,10 @@ def imported(name: str, *, factory: bool, directory: str) -> Any:
             raise _failed(name, "cannot be imported", error) from error
         except (Exception, SystemExit) as error:
             raise _failed(name, "cannot be imported", error) from error
-        module = found
+        names: list[str] = [each for each in dir(found) if not each.startswith("_")]
         for attribute in attributes.split("."):
             if not hasattr(found, attribute):
-                near = get_close_matches(attribute, [each for each in vars(module) if not each.startswith("_")], 3)
+                near = get_close_matches(attribute, names, 3)
                 meant = f" Near: {', '.join(near)}." if near else ""
                 raise CliError(Exit.APP, f"The module {module_name!r} has no {attributes!r}.{meant}")
             found = getattr(found, attribute)

@@ -22,7 +22,7 @@ __all__ = ["cacheinval"]
 _EPILOG = """\b
 Exit codes:
   0  done, and nothing is wrong
-  1  something is wrong, or you refused
+  1  something is wrong, or declined
   2  a wrong call
   3  Redis is away, or refuses
   4  the app does not start

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi_cacheinval.bus.script import LogKeys
+from fastapi_cacheinval.bus.stream import by_name
 from fastapi_cacheinval.cli.exits import CliError
 from fastapi_cacheinval.cli.link import Link
 from fastapi_cacheinval.connections.client import Away
@@ -88,13 +89,9 @@ def _texts(reply: Any) -> dict[str, str]:
     if isinstance(reply, bytes | str):
         lines = (line.partition(":") for line in _text(reply).splitlines())
         return {name: value for name, colon, value in lines if colon}
-    if isinstance(reply, list):
-        items: list[Any] = reply
-        return {_text(name): _text(value) for name, value in zip(items[::2], items[1::2], strict=False)}
-    if isinstance(reply, Mapping):
-        named: Mapping[Any, Any] = reply
-        return {_text(name): _text(value) for name, value in named.items()}
-    return {}
+    if reply is None:
+        return {}
+    return {_text(name): _text(value) for name, value in by_name(reply).items()}
 
 
 def _text(value: Any) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi_cacheinval.bus.entries import LineError, decode_line, encode_tags
+from fastapi_cacheinval.bus.entries import encode_tags
+from fastapi_cacheinval.bus.stream import lines_of
 from fastapi_cacheinval.cli.link import Link, unreachable
 from fastapi_cacheinval.connections.client import Away
 from fastapi_cacheinval.core.log_types import LogEntry
@@ -52,11 +53,5 @@ async def last_purge(link: Link, tags: Iterable[str]) -> LastPurge | None:
         entries: Any = await link.client.command("XRANGE", link.keys.log, f"{seq}-0", f"{seq}-0")
     except Away as away:
         raise unreachable(link.target, away.reason) from away
-    line = None
-    for _, fields in entries:
-        given = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
-        try:
-            line = decode_line(given[b"m"])
-        except (LineError, KeyError):
-            line = None
-    return LastPurge(tag, soft, seq, line)
+    lines = lines_of(entries)
+    return LastPurge(tag, soft, seq, lines[0] if lines else None)

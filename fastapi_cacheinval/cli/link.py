@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -81,7 +81,7 @@ class Link:
 
 
 @asynccontextmanager
-async def linked(target: Target) -> AsyncIterator[Link]:
+async def linked(target: Target) -> AsyncGenerator[Link]:
     """A link for a block; raises `CliError` for a URL that names no Redis."""
     try:
         client = by_url(target.url, target.timeout)()

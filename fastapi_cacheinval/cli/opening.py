@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ __all__ = ["opened"]
 
 
 @asynccontextmanager
-async def opened(app: Any, name: str) -> AsyncIterator[tuple[HTTPCache, Internals]]:
+async def opened(app: Any, name: str) -> AsyncGenerator[tuple[HTTPCache, Internals]]:
     """The cache of an app for a block, as a replica of its own; raises `CliError` for an app that would not start."""
     middleware, application = _middleware(app, name)
     incoming: asyncio.Queue[Message] = asyncio.Queue()

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from fastapi_cacheinval.bus.entries import LineError, decode_line
+from fastapi_cacheinval.bus.stream import lines_of
 from fastapi_cacheinval.cli.console import note
 from fastapi_cacheinval.cli.delays import Delays
 from fastapi_cacheinval.cli.link import Link, linked, run, unreachable
@@ -73,12 +74,7 @@ async def _kept(link: Link, last: int, after: int = 0) -> list[LogEntry]:
         reply: Any = await link.client.command("XREVRANGE", link.keys.log, "+", oldest, "COUNT", last)
     except Away as away:
         raise unreachable(link.target, away.reason) from away
-    found: list[LogEntry] = []
-    for _, fields in reversed(reply):
-        given = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
-        with contextlib.suppress(LineError, KeyError):
-            found.append(decode_line(given[b"m"]))
-    return found
+    return lines_of(reply)[::-1]
 
 
 async def _merged(link: Link, last: int) -> AsyncIterator[LogEntry | None]:

@@ -49,7 +49,11 @@ def target_options(command: _Command) -> _Command:
 
 def named_target_options(command: _Command) -> _Command:
     """The same for a command that may need none of them; it gets a function that gives the target, as `target`."""
-    return _with_options(command, lambda *given: functools.partial(checked_target, *given))
+
+    def later(url: str | None, namespace: str, timeout: float) -> Callable[[], Target]:
+        return functools.partial(checked_target, url, namespace, timeout)
+
+    return _with_options(command, later)
 
 
 def _with_options(command: _Command, given: Callable[[str | None, str, float], Any]) -> _Command:

@@ -24,9 +24,14 @@ from click.testing import CliRunner
 from fastapi_cacheinval.cli.commands import cacheinval
 from tests.servers import PATIENCE
 
-__all__ = ["Called", "Terminal", "called"]
+__all__ = ["BARE", "ROOT", "Called", "Terminal", "called"]
 
 ROOT = Path(__file__).resolve().parents[2]
+# What a process of its own has of the surroundings: where programs and modules are.
+BARE = {
+    "PATH": os.environ["PATH"],
+    "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", "")))),
+}
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
@@ -63,7 +68,7 @@ class Terminal:
     def __init__(self, *arguments: str, columns: int = 80, env: Mapping[str, str] | None = None) -> None:
         self._arguments = arguments
         self._columns = columns
-        self._env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **(env or {})}
+        self._env = {**BARE, "TERM": "xterm-256color", **(env or {})}
         self.raw = ""
         self.code: int | None = None
 

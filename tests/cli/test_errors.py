@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from tests.cli.calls import ROOT
+from tests.cli.calls import BARE, ROOT
 from tests.cli.fleets import watched
 from tests.servers import Valkey, cluster
 from tests.servers.ports import free_port
@@ -147,7 +146,7 @@ def test_without_the_extra_the_command_says_what_to_install() -> None:
     )
     result = subprocess.run(
         [sys.executable, "-c", refuse],
-        capture_output=True, text=True, check=False, cwd=ROOT, env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False, cwd=ROOT, env=BARE,
     )  # fmt: skip
     assert result.returncode == 2
     assert result.stderr == "cacheinval needs click and rich: pip install 'fastapi-cacheinval[cli]'\n"

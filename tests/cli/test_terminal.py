@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from tests.cli.calls import ROOT, Terminal, called
+from tests.cli.calls import BARE, ROOT, Terminal, called
 from tests.cli.fleets import told, watched
 from tests.servers import Valkey
 
@@ -113,7 +113,7 @@ def test_a_shell_that_asks_is_told_the_commands() -> None:
     """By click's protocol for bash."""
     result = subprocess.run(
         [sys.executable, "-c", "from fastapi_cacheinval.cli.__main__ import main; main()"],
-        env={"_CACHEINVAL_COMPLETE": "bash_complete", "COMP_WORDS": "cacheinval p", "COMP_CWORD": "1", "PYTHONPATH": str(ROOT)},
+        env={"_CACHEINVAL_COMPLETE": "bash_complete", "COMP_WORDS": "cacheinval p", "COMP_CWORD": "1", **BARE},
         capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert result.stdout == "plain,purge\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 from fastapi_cacheinval.cli.commands import cacheinval
 from fastapi_cacheinval.engine.process_name import host_name
 from fastapi_cacheinval.testing import Replicas
+from tests.cli.calls import BARE
 from tests.helpers.documents import EXAMPLES, ROOT, blocks
 from tests.servers import Valkey, until
 
@@ -57,7 +57,7 @@ def command(line: str, url: str, directory: Path) -> str:
     result = subprocess.run(
         [sys.executable, "-m", "fastapi_cacheinval.cli", *words],
         capture_output=True, text=True, check=False, cwd=directory,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "CACHEINVAL_URL": url},
+        env={**BARE, "CACHEINVAL_URL": url},
     )  # fmt: skip
     return result.stdout + result.stderr
 
