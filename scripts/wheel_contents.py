@@ -37,9 +37,7 @@ def main() -> int:
     for problem in found:
         print(f"{wheel.name}: {problem}", file=sys.stderr)
     if not found:
-        print(
-            f"{wheel.name}: {len(sources)} modules and files of pages, py.typed, command, licence, nothing else"
-        )
+        print(f"{wheel.name}: {len(sources)} modules and files of pages, py.typed, command, licence, nothing else")
     return 1 if found else 0
 
 
