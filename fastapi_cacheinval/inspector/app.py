@@ -10,15 +10,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.errors import ConfigurationError
-from fastapi_cacheinval.inspector.assets import asset, page
 from fastapi_cacheinval.inspector.changes import Changes
-from fastapi_cacheinval.inspector.events import event_told
+from fastapi_cacheinval.inspector.events import listening_to
 from fastapi_cacheinval.inspector.explaining import Explaining
-from fastapi_cacheinval.inspector.feed import Feed, FeedEvent
 from fastapi_cacheinval.inspector.fields import secured
-from fastapi_cacheinval.inspector.guard import Door, Guard, why_not_local
-from fastapi_cacheinval.inspector.origin import COOKIE, new_token, token_in
+from fastapi_cacheinval.inspector.guard import Door, Guard, refuse_options, why_not_local
+from fastapi_cacheinval.inspector.pages import nothing, show_file, show_page
 from fastapi_cacheinval.inspector.plain import Told
 from fastapi_cacheinval.inspector.reads import Reads
 from fastapi_cacheinval.inspector.replicas import Replicas
@@ -47,14 +44,14 @@ class Inspector:
     """
 
     def __init__(self, cache: HTTPCache, *, guard: Guard | None = None, debug: bool = False) -> None:
-        _refuse(cache, guard, debug)
+        refuse_options(cache, guard, debug)
         self._door = None if guard is None else Door(guard)
         self._cache = cache
         self._routes = routes = Routes(cache)
         reads, changes, replicas = Reads(cache), Changes(cache), Replicas(cache)
-        self._stream = EventStream(Feed(self._listen), reads.state, reads.pulse)
+        self._stream = EventStream(listening_to(cache), reads.state, reads.pulse)
         self._handlers: dict[str, tuple[str, Handler]] = {
-            "/": ("GET", _show_page),
+            "/": ("GET", show_page),
             "/api/state": ("GET", reads.show_state),
             "/api/routes": ("GET", routes.show),
             "/api/contents": ("GET", reads.show_contents),
@@ -106,7 +103,7 @@ class Inspector:
             return Response(status_code=307, headers={"location": f"{request.url.path.rpartition('/')[2]}/"})
         known = self._handlers.get(path)
         if known is None:
-            return _show_file(path) if method in ("GET", "HEAD") else _nothing()
+            return show_file(path) if method in ("GET", "HEAD") else nothing()
         allowed, handler = known
         if method != allowed and (method, allowed) != ("HEAD", "GET"):
             return Told({"error": f"It answers {allowed}."}, 405, {"allow": allowed})
@@ -114,27 +111,6 @@ class Inspector:
             return await handler(request)
         except ClientDisconnect:
             return Response(status_code=400)
-
-    def _listen(self, tell: Callable[[FeedEvent], None]) -> Callable[[], None]:
-        return self._cache.subscribe(lambda event: tell(event_told(event)))
-
-
-def _refuse(cache: object, guard: object, debug: object) -> None:
-    """Raise one error with all that is wrong with the options."""
-    faults: list[str] = []
-    if not isinstance(cache, HTTPCache):
-        faults.append(f"Inspector takes the HTTPCache that it shows, not {cache!r}.")
-    if not isinstance(debug, bool):
-        faults.append(f"debug is True or False, not {debug!r}.")
-    if guard is not None and not callable(guard):
-        faults.append(f"guard is a function of the Request, or a dependency, not {guard!r}.")
-    if guard is None and debug is not True:
-        faults.append(
-            "Inspector needs a guard: a function of the Request, or a dependency, that refuses whoever may not see and "
-            "purge the cache. On your own machine Inspector(cache, debug=True) does without."
-        )
-    if faults:
-        raise ConfigurationError(" ".join(faults))
 
 
 def _below(scope: Scope) -> str | None:
@@ -150,25 +126,6 @@ def _below(scope: Scope) -> str | None:
         if prefix and path.startswith(f"{prefix}/"):
             return path[len(prefix) :]
     return path or "/"
-
-
-async def _show_page(request: Request) -> Response:
-    token = token_in(request.headers.get("cookie", "")) or new_token()
-    response = Response(page(token), media_type="text/html")
-    # Without a path of its own: the browser knows better than the app below which path the page is.
-    response.headers["set-cookie"] = (
-        f"{COOKIE}={token}; HttpOnly; SameSite=Strict{'; Secure' if request.url.scheme == 'https' else ''}"
-    )
-    return response
-
-
-def _show_file(path: str) -> Response:
-    found = asset(path.removeprefix("/static/")) if path.startswith("/static/") else None
-    return _nothing() if found is None else Response(found[0], media_type=found[1])
-
-
-def _nothing() -> Response:
-    return Told({"error": "There is nothing here."}, 404)
 
 
 async def _live(receive: Receive, send: Send) -> None:

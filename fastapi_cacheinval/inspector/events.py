@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.events import ConnectionEvent, Decision, Event, PurgeEvent
 from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.inspector.feed import Listening
 
-__all__ = ["event_told", "purge_told"]
+__all__ = ["event_told", "listening_to", "purge_told"]
 
 _MOST_NAMED = 20
 _LONGEST_NAME = 300
+
+
+def listening_to(cache: HTTPCache) -> Listening:
+    """Has a function told of what happens in a cache, until what it gives is called."""
+
+    def begin(tell: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+        return cache.subscribe(lambda event: tell(event_told(event)))
+
+    return begin
 
 
 def event_told(event: Event) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["MOST_EVENTS", "MOST_WATCHERS", "Feed", "FeedEvent", "Watcher"]
+__all__ = ["MOST_EVENTS", "MOST_WATCHERS", "Feed", "FeedEvent", "Listening", "Watcher"]
 
 MOST_EVENTS = 200
 """So many events wait for one watcher between two looks; older ones are dropped and counted."""
@@ -16,6 +16,10 @@ MOST_WATCHERS = 50
 
 FeedEvent = dict[str, Any]
 """An event as the page is told of it."""
+
+
+Listening = Callable[[Callable[[FeedEvent], None]], Callable[[], None]]
+"""Begins to tell a function of events; what it gives ends that."""
 
 
 class Watcher:
@@ -47,7 +51,7 @@ class Watcher:
 class Feed:
     """Hands events on to every watcher; it listens to the cache only while there is one."""
 
-    def __init__(self, begin: Callable[[Callable[[FeedEvent], None]], Callable[[], None]]) -> None:
+    def __init__(self, begin: Listening) -> None:
         self._begin = begin
         self._end: Callable[[], None] | None = None
         self._watchers: tuple[Watcher, ...] = ()

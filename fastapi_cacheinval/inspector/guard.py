@@ -14,9 +14,10 @@ from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Scope
 
+from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.errors import ConfigurationError
 
-__all__ = ["Door", "Guard", "why_not_local"]
+__all__ = ["Door", "Guard", "refuse_options", "why_not_local"]
 
 Guard = Callable[..., object]
 """A function of the request, or any FastAPI dependency; plain or `async`. It raises to refuse."""
@@ -130,3 +131,21 @@ def _names_loopback(host: str) -> bool:
         return _is_loopback(host[1:].partition("]")[0])
     name = host.partition(":")[0].lower().rstrip(".")
     return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
+
+
+def refuse_options(cache: object, guard: object, debug: object) -> None:
+    """Raise one error with all that is wrong with the options."""
+    faults: list[str] = []
+    if not isinstance(cache, HTTPCache):
+        faults.append(f"Inspector takes the HTTPCache that it shows, not {cache!r}.")
+    if not isinstance(debug, bool):
+        faults.append(f"debug is True or False, not {debug!r}.")
+    if guard is not None and not callable(guard):
+        faults.append(f"guard is a function of the Request, or a dependency, not {guard!r}.")
+    if guard is None and debug is not True:
+        faults.append(
+            "Inspector needs a guard: a function of the Request, or a dependency, that refuses whoever may not see and "
+            "purge the cache. On your own machine Inspector(cache, debug=True) does without."
+        )
+    if faults:
+        raise ConfigurationError(" ".join(faults))

@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Send
 
-from fastapi_cacheinval.inspector.feed import Feed
+from fastapi_cacheinval.inspector.feed import Feed, Listening
 from fastapi_cacheinval.inspector.fields import guarded_fields
 
 __all__ = ["EventStream"]
@@ -31,14 +31,14 @@ class EventStream:
 
     def __init__(
         self,
-        feed: Feed,
+        listening: Listening,
         state: Callable[[], dict[str, Any]],
         pulse: Callable[[], object],
         *,
         life: float = _LIFE,
         patience: float = _PATIENCE,
     ) -> None:
-        self._feed = feed
+        self._feed = Feed(listening)
         self._state = state
         self._pulse = pulse
         self._life = life

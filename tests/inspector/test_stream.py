@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_cacheinval.inspector.feed import MOST_EVENTS, MOST_WATCHERS, Feed, Watcher
+from fastapi_cacheinval.inspector.feed import MOST_EVENTS, MOST_WATCHERS, Watcher
 from fastapi_cacheinval.inspector.stream import EventStream
 from tests.helpers.http import Call, scope_of, until
 from tests.inspector.inspected import Inspected, events_of, listed
@@ -211,7 +211,7 @@ async def test_a_change_of_the_connection_is_told_at_once() -> None:
         states.append("told")
         return {}
 
-    stream = EventStream(Feed(lambda tell: lambda: None), state, lambda: next(beats, "away"))
+    stream = EventStream(lambda tell: lambda: None, state, lambda: next(beats, "away"))
     gone = asyncio.Event()
     sent: list[Any] = []
 
