@@ -21,6 +21,7 @@ TREES = {file.relative_to(PACKAGE).as_posix(): ast.parse(file.read_text("utf-8")
 LEVELS = {"info", "warning", "error", "exception", "critical", "log"}
 # Where a line is logged that another function has made: the functions that make it.
 MADE_BY = {
+    "bus/redis.py": [("core/confirming.py", "doubt_about")],
     "contrib/sqlalchemy/delivery.py": [("errors.py", "ReplicasUnknown")],
     "engine/neighbours.py": [("engine/neighbours.py", "made_for_an_app"), ("engine/neighbours.py", "purges")],
     "engine/purger.py": [("errors.py", "PurgeNotDelivered")],
@@ -210,6 +211,7 @@ def test_the_messages_are_found() -> None:
     everything = "\n".join(SAID)
     for part in (
         "out of touch with the purge log",
+        "is too few for … servers",
         "stopped with … purge(s) that could not be written",
         "a forward raised",
         "is one tag, and no pattern",
