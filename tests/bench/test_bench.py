@@ -38,6 +38,8 @@ IN_PROCESS = {
         "Heartbeats of a thousand replicas",
         "More replicas on one server",
     ],
+    "publishers": ["Processes that only publish"],
+    "confirming": ["What a confirmation costs"],
 }
 SERVED = {
     "uvicorn": ["Through uvicorn, 1 KiB"],
