@@ -81,7 +81,7 @@ class SharedTiers:
     def l2(
         self, telemetry: Telemetry, tracing: Tracing, own: Own, facts: SummaryFacts, identity: Callable[[], str]
     ) -> L2Tier:
-        """The shared tier, and beside it what this replica tells of itself; `identity` is its id in the log."""
+        """L2, and beside it what this replica tells of itself; `identity` is its id in the log."""
         settings = self._settings
         secret = settings.secret.encode() if isinstance(settings.secret, str) else settings.secret
         client = self._connect(rest=_L2_REST)

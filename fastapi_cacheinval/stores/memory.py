@@ -1,4 +1,4 @@
-"""The near tier (L1) in this process: bounded in bytes, resistant to scans, each response with its own life.
+"""L1 in this process: bounded in bytes, resistant to scans, each response with its own life.
 
 Reads take no lock. They look up one dict, add one to a node's uses and read its value, each a single
 step of the interpreter; two threads may lose a use to each other, never a value.

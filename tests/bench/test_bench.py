@@ -25,7 +25,7 @@ IN_PROCESS = {
     "telemetry": ["Front hit with telemetry, in process", "What the cache's own telemetry adds to a front hit"],
     "propagation": ["Propagation of a purge"],
     "replicas": [
-        "A hit in the shared tier, beside a bare GET",
+        "A hit in L2, beside a bare GET",
         "Cold burst over four replicas",
         "What the log costs the server",
         "A thousand replicas, a million tags",

@@ -31,7 +31,7 @@ async def loaded() -> Inspected:
         ({"everything": True}, {"1", "2"}),
         ({"everything": True, "url": None, "tags": None}, {"1", "2"}),
     ],
-    ids=str,
+    ids=lambda given: str(sorted(given)),
 )
 async def test_what_is_named_is_purged_and_nothing_else(body: Any, gone: set[str]) -> None:
     """Tags, a URL of any form, or everything."""
