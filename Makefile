@@ -53,6 +53,7 @@ test: $(STAMP) ## all tests that need nothing but Python
 
 test-system: $(STAMP) ## the tests with a browser, PostgreSQL and Varnish; installs Debian's where they are missing
 	@scripts/install-debian
+	@$(INSTALL) --group docs
 	@$(BIN)/python -m pytest -q tests/system $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and layout

@@ -122,7 +122,7 @@ class Browser:
     def complaints(self) -> list[str]:
         """What the browser's console has to say since the last call: errors of scripts and failed requests."""
         log: Any = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
-        return [entry["message"] for entry in log]
+        return [entry["message"] for entry in log if entry["level"] in {"SEVERE", "WARNING"}]
 
     # -- how it looks -----------------------------------------------------------------------------
 
