@@ -51,7 +51,10 @@ class RouteHits:
         return shortcuts is not None and self._app_context.cache.enabled and shortcuts.holds(shortcut)
 
     async def answer(self, scope: Scope, send: Send, shortcut: Shortcut, handed: Handed, stamp: Stamp) -> bool:
-        """Answer with a fresh response; False where the request has to be looked up in full."""
+        """Answer with a fresh response; False where the request has to be looked up in full.
+
+        The scope is what it is when the request comes to its route.
+        """
         if handed.covers is None:
             return False
         engine = self._engine
@@ -70,7 +73,6 @@ class RouteHits:
             or (shortcut.plan.private and not _is_private(stored))
         ):
             return False
-        shortcut.write(scope)
         stored.counts.answered(Result.HIT)
         fields = [*stored.headers, AGES[int(now - stored.created)]]
         if self._app_context.emit_cache_status:
