@@ -109,7 +109,12 @@ class Dispatcher:
         stamp = engine.replica.stamp(engine.now())
         # A layer outside may have kept the request where covers find it: they see it as it comes to its route.
         shortcut.write(scope)
-        handed = await shortcut.solver.solve(Request(scope, receive, send))
+        try:
+            handed = await shortcut.solver.solve(Request(scope, receive, send))
+        except BaseException as error:
+            # Errors that an app can answer are in what it gives: the request ends here.
+            self._route_hits.cut_off(shortcut, error)
+            raise
         if not await self._route_hits.answer(scope, send, shortcut, handed, stamp):
             shortcut.take_back(scope)
             await self._guarded(scope, receive, send, runtime, Ahead(shortcut, handed, stamp))

@@ -346,6 +346,32 @@ async def test_a_purge_while_the_covers_run_counts() -> None:
     assert answer.body == b"2"
 
 
+async def test_a_request_that_is_cancelled_while_its_covers_run_is_counted() -> None:
+    """Each request for a cached route is counted once, also where it ends before the app has it."""
+    gate, entered = asyncio.Event(), asyncio.Event()
+    gate.set()
+
+    async def user(token: Annotated[str, Depends(TOKEN)]) -> str:
+        entered.set()
+        await gate.wait()
+        return token
+
+    cache = HTTPCache()
+    app = FastAPI()
+    app.add_middleware(CacheMiddleware, cache=cache)
+    app.get("/it", dependencies=[cached(ttl=60, guarded_by=user)])(lambda: "it")
+    await warm(app, "/it")
+    gate.clear()
+    entered.clear()
+    call = Call(app, scope_of("/it", headers=BOB))
+    await entered.wait()
+    call.task.cancel()
+    await asyncio.wait([call.task])
+    counted = cache.statistics()
+    assert (counted.bypassed, counted.refused) == (1, {"cancelled": 1})
+    assert counted.routes["GET /it"].bypassed == 1
+
+
 async def test_a_route_that_is_replaced_while_the_covers_run_answers_for_itself() -> None:
     """The app routes by what is there when it has the request, and none of that is stored as the other route's."""
     gate, entered = asyncio.Event(), asyncio.Event()
