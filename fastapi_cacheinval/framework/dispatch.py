@@ -107,11 +107,16 @@ class Dispatcher:
         """Take a request of which it is known to what route the app would bring it."""
         engine = self._app_context.engine
         stamp = engine.replica.stamp(engine.now())
-        # The covers can see nothing of the scope but its fields, its query, and these.
-        scope["path_params"] = {**shortcut.written["path_params"]}
-        handed = await shortcut.solver.solve(Request(scope, receive, send))
+        # A layer outside may have kept the request where covers find it: they see it as it comes to its route.
+        shortcut.write(scope)
+        try:
+            handed = await shortcut.solver.solve(Request(scope, receive, send))
+        except BaseException as error:
+            # Errors that an app can answer are in what it gives: the request ends here.
+            self._route_hits.cut_off(shortcut, error)
+            raise
         if not await self._route_hits.answer(scope, send, shortcut, handed, stamp):
-            del scope["path_params"]
+            shortcut.take_back(scope)
             await self._guarded(scope, receive, send, runtime, Ahead(shortcut, handed, stamp))
 
     async def _guarded(

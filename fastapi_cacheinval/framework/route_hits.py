@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from math import inf
 
 from starlette.types import Scope, Send
 
 from fastapi_cacheinval.core.hit_fields import AGES
 from fastapi_cacheinval.core.keys import KeyFrame, PartitionTypeError, framed_key, key_frame, partition_digest
+from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.private_answers import made_private
-from fastapi_cacheinval.core.result import Result
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.framework.ahead import MOMENT
 from fastapi_cacheinval.framework.answering import send_response
@@ -51,7 +52,10 @@ class RouteHits:
         return shortcuts is not None and self._app_context.cache.enabled and shortcuts.holds(shortcut)
 
     async def answer(self, scope: Scope, send: Send, shortcut: Shortcut, handed: Handed, stamp: Stamp) -> bool:
-        """Answer with a fresh response; False where the request has to be looked up in full."""
+        """Answer with a fresh response; False where the request has to be looked up in full.
+
+        The scope is what it is when the request comes to its route.
+        """
         if handed.covers is None:
             return False
         engine = self._engine
@@ -70,7 +74,6 @@ class RouteHits:
             or (shortcut.plan.private and not _is_private(stored))
         ):
             return False
-        shortcut.write(scope)
         stored.counts.answered(Result.HIT)
         fields = [*stored.headers, AGES[int(now - stored.created)]]
         if self._app_context.emit_cache_status:
@@ -82,6 +85,11 @@ class RouteHits:
         await send({"type": "http.response.start", "status": stored.status, "headers": fields})
         await send({"type": "http.response.body", "body": stored.body})
         return True
+
+    def cut_off(self, shortcut: Shortcut, error: BaseException) -> None:
+        """Count a request whose covers were cut off by this error, as one that was cut off at its route."""
+        why = "cancelled" if isinstance(error, CancelledError) else "failed"
+        self._counters.answered(Outcome(Result.BYPASS, detail=why), shortcut.plan.path)
 
     def _find(self, scope: Scope, shortcut: Shortcut, partition: tuple[object, ...]) -> StoredResponse | None:
         try:

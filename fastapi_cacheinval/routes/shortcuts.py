@@ -23,6 +23,7 @@ from fastapi_cacheinval.routes.fastapi_private import effective_route_at
 from fastapi_cacheinval.routes.fastapi_solver import CoverSolver, solver_is_known
 from fastapi_cacheinval.routes.handler_hook import Handler
 from fastapi_cacheinval.routes.layer_kinds import is_harmless, is_transparent, kind_of
+from fastapi_cacheinval.routes.own_code import is_frameworks
 from fastapi_cacheinval.routes.plan import RoutePlan, Sharing
 from fastapi_cacheinval.routes.route_levels import Known
 from fastapi_cacheinval.routes.route_tree import Survey
@@ -79,9 +80,10 @@ class Shortcuts:
         self._table = table
         self._app = app
         self._survey: Survey = table.survey
-        self._stack: Any = None
         self._paths: dict[tuple[str, str], Shortcut | None] = {}
         self._solvers: dict[int, CoverSolver | None] = {}
+        # Whether a path alone says what routes are given of it; asked once for each survey.
+        self._fixed: bool | None = None
 
     def of(self, scope: Scope) -> Shortcut | None:
         """What is known of the path of a GET; None where the request has to take the ordinary way."""
@@ -109,7 +111,7 @@ class Shortcuts:
         survey = self._table.survey
         if survey is not self._survey:
             self._survey = survey
-            self._paths, self._solvers = {}, {}
+            self._paths, self._solvers, self._fixed = {}, {}, None
         asked = (arrived["path"], arrived.get("root_path", ""))
         if asked in self._paths or len(asked[0]) > _LONGEST_PATH or scope["method"] != "GET":
             return
@@ -126,6 +128,8 @@ class Shortcuts:
         if plan.policy is None or plan.cached is None or plan.sharing is Sharing.UNPROVED:
             return None
         if plan.front or plan.layered or plan.layers or plan.around or plan.epoch:
+            return None
+        if not self._gives_the_same(survey):
             return None
         if "app_root_path" in arrived or not _WRITTEN.isdisjoint(arrived) or not self._lets_through():
             return None
@@ -148,9 +152,26 @@ class Shortcuts:
             self._solvers[key] = CoverSolver.of(known.route, known.analysis.plan.cached)
         return self._solvers[key]
 
+    def _gives_the_same(self, survey: Survey) -> bool:
+        """Whether no route makes anything else of a path than it did before, or refuses it."""
+        if self._fixed is None:
+            routes: list[Any] = [*(known.route for known in survey.known), *survey.others]
+            self._fixed = all(map(_is_stock, (each for route in routes for each in _convertors(route))))
+        return self._fixed
+
     def _lets_through(self) -> bool:
         """Whether each layer inside lets every GET without content through."""
         return all((kind in _SKIPPED and is_harmless(kind)) or is_transparent(kind) for kind in _kinds(self._app))
+
+
+def _convertors(route: Any) -> Iterator[Any]:
+    yield from getattr(route, "param_convertors", {}).values()
+
+
+def _is_stock(convertor: Any) -> bool:
+    """Whether a convertor of paths is Starlette's, and gives the same for the same path each time."""
+    own: Mapping[str, Any] = getattr(convertor, "__dict__", {})
+    return "convert" not in own and is_frameworks(getattr(type(convertor), "convert", None))
 
 
 def _kinds(app: Any) -> Iterator[Any]:

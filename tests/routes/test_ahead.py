@@ -12,6 +12,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, HTTPEx
 from fastapi import routing as fastapi_routing
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer, OAuth2PasswordBearer, SecurityScopes
+from starlette.convertors import CONVERTOR_TYPES, Convertor
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -217,6 +218,70 @@ async def test_a_context_variable_that_a_cover_sets_is_the_handlers(ahead: Hits)
     assert answer.body == b'"alice"'
 
 
+@pytest.mark.parametrize("kept", ["scope", "request"])
+async def test_a_cover_that_finds_the_request_by_itself_sees_its_route(kept: str, ahead: Hits) -> None:
+    """A layer outside may keep the request for everybody: a check that goes by the route refuses on each hit too."""
+    at_hand: ContextVar[Any] = ContextVar("at_hand")
+
+    class Keeping:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            at_hand.set(scope if kept == "scope" else Request(scope))
+            await self.app(scope, receive, send)
+
+    seen: list[Any] = []
+
+    async def user(token: Annotated[str, Depends(TOKEN)]) -> str:
+        scope = at_hand.get() if kept == "scope" else at_hand.get().scope
+        seen.append({name: scope.get(name) for name in ("route", "endpoint", "path_params", "router")})
+        if "admin" in getattr(scope.get("route"), "tags", ()) and token != "bob":
+            raise HTTPException(403, "admin")
+        return token
+
+    app = FastAPI()
+    app.get("/it/{page}", tags=["admin"], dependencies=[cached(ttl=60, guarded_by=user)])(lambda: "secret")
+    app.add_middleware(CacheMiddleware, cache=HTTPCache())
+    app.add_middleware(Keeping)
+    await warm(app, "/it/1")
+    assert (await ask(app, "/it/1", headers={"authorization": "Bearer eve"})).status_code == 403
+    assert (await ask(app, "/it/1?q=1", headers={"authorization": "Bearer eve"})).status_code == 403
+    assert ahead.paths == ["/it/1"]
+    assert seen == [seen[0]] * 4
+    assert seen[0]["path_params"] == {"page": "1"}
+
+
+@pytest.mark.parametrize("place", ["its own", "one before it"])
+async def test_convertors_of_the_authors_are_asked_on_each_hit(place: str) -> None:
+    """What they make of a path may change, and they may refuse it: their routes have no hits ahead of the app."""
+    blocked: list[str] = []
+
+    class Slug(Convertor[str]):
+        regex = "[a-z]+"
+
+        def convert(self, value: str) -> str:
+            if value in blocked:
+                raise HTTPException(410, value)
+            return value
+
+        def to_string(self, value: str) -> str:
+            return value
+
+    app = FastAPI()
+    CONVERTOR_TYPES["slug"] = Slug()
+    try:
+        app.post("/it/{name:slug}")(lambda name: name)
+        path = "/it/{name:slug}" if place == "its own" else "/it/{name}"
+        app.get(path, dependencies=[cached(ttl=60, guarded_by=bearer)])(lambda: "it")
+    finally:
+        del CONVERTOR_TYPES["slug"]
+    app.add_middleware(CacheMiddleware, cache=HTTPCache())
+    await warm(app, "/it/a")
+    blocked.append("a")
+    assert (await ask(app, "/it/a", headers=BOB)).status_code == 410
+
+
 async def test_scopes_are_those_of_the_route() -> None:
     """A cover is told the scopes that its use asks for, and refuses by them on every hit."""
 
@@ -279,6 +344,32 @@ async def test_a_purge_while_the_covers_run_counts() -> None:
     answer = await call.answer()
     assert_miss(answer)
     assert answer.body == b"2"
+
+
+async def test_a_request_that_is_cancelled_while_its_covers_run_is_counted() -> None:
+    """Each request for a cached route is counted once, also where it ends before the app has it."""
+    gate, entered = asyncio.Event(), asyncio.Event()
+    gate.set()
+
+    async def user(token: Annotated[str, Depends(TOKEN)]) -> str:
+        entered.set()
+        await gate.wait()
+        return token
+
+    cache = HTTPCache()
+    app = FastAPI()
+    app.add_middleware(CacheMiddleware, cache=cache)
+    app.get("/it", dependencies=[cached(ttl=60, guarded_by=user)])(lambda: "it")
+    await warm(app, "/it")
+    gate.clear()
+    entered.clear()
+    call = Call(app, scope_of("/it", headers=BOB))
+    await entered.wait()
+    call.task.cancel()
+    await asyncio.wait([call.task])
+    counted = cache.statistics()
+    assert (counted.bypassed, counted.refused) == (1, {"cancelled": 1})
+    assert counted.routes["GET /it"].bypassed == 1
 
 
 async def test_a_route_that_is_replaced_while_the_covers_run_answers_for_itself() -> None:
