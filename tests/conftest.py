@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 from zlib import crc32
 
@@ -22,6 +23,10 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("suite")
+
+# A shell that starts the run in the background has it ignore Ctrl-C, and with it the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

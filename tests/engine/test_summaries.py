@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 async def fleet_of(url: str, namespace: str = "cacheinval") -> Fleet:
     """The replicas as Redis tells of them now."""
-    client = by_url(url, PATIENCE)()
+    client = by_url(url, PATIENCE, 2**20)()
     try:
         return await RedisFleet(client, namespace, namespace).read()
     finally:
