@@ -76,6 +76,16 @@ class CacheMiddleware:
         self.cache = HTTPCache() if cache is None else cache
         # A cache that nobody else knows is purged by nobody.
         self._own_cache = cache is None
+        # The same once more, for the cache as it is then: for tests, which give it other insides.
+        self.again = partial(
+            type(self),
+            cache=self.cache,
+            honour_headers=honour_headers,
+            front=front,
+            emit_surrogate_key=emit_surrogate_key,
+            emit_cache_status=emit_cache_status,
+            downstream=downstream,
+        )
         self._core = core = internals_of(self.cache)
         # The caches of middlewares that requests have come through before.
         self._outer: list[HTTPCache] = []
