@@ -6,7 +6,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextvars import Context, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.types import Scope
@@ -45,10 +45,14 @@ def _copied(value: Any) -> Any:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Caller:
-    """Who asks: header fields, what layers outside the cache had put into the scope, and the context they had left."""
+    """Who asks: header fields, what layers outside the cache had put into the scope, and the context they had left.
+
+    `beside` is None for a caller of an earlier test: what was put there may be of a lifespan that is over. `of` is the
+    middleware that it was met at.
+    """
 
     headers: tuple[tuple[bytes, bytes], ...]
-    beside: Mapping[str, Any]
+    beside: Mapping[str, Any] | None
     context: Context
     of: weakref.ref[object]
 
@@ -63,20 +67,21 @@ class Caller:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Asked:
-    """A request as it came to a middleware, with its caller."""
+    """A request as it came to a middleware, with its caller; `at` is the middleware as the app has it."""
 
     middleware: Any
+    at: object
     scope: Mapping[str, Any]
     caller: Caller
 
     @classmethod
-    def of(cls, middleware: Any, scope: Scope) -> Asked:
+    def of(cls, middleware: Any, at: object, scope: Scope) -> Asked:
         """Copy what layers inside will write into."""
         kept = {key: _copied(value) for key, value in scope.items()}
         kept["headers"] = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
         headers = tuple([each for each in kept["headers"] if _tells(each[0])])
         beside = {key: value for key, value in kept.items() if key not in _OF_THE_REQUEST}
-        return cls(middleware, kept, Caller(headers, beside, copy_context(), weakref.ref(middleware)))
+        return cls(middleware, at, kept, Caller(headers, beside, copy_context(), weakref.ref(at)))
 
     @property
     def target(self) -> str:
@@ -88,7 +93,7 @@ class Asked:
         """The scope of the same request by another caller."""
         scope = {key: _copied(value) for key, value in self.scope.items()}
         scope["headers"] = [*(each for each in scope["headers"] if not _tells(each[0])), *caller.headers]
-        if caller.of() is self.middleware:
+        if caller.beside is not None and caller.of() is self.at:
             # What layers outside have put in is of use where they are the same.
             for key in scope.keys() - _OF_THE_REQUEST:
                 del scope[key]
@@ -97,7 +102,7 @@ class Asked:
 
     def context(self, caller: Caller) -> Context:
         """The context that layers outside leave for a caller."""
-        return (caller if caller.of() is self.middleware else self.caller).context.copy()
+        return (caller if caller.of() is self.at else self.caller).context.copy()
 
 
 class Callers:
@@ -105,6 +110,11 @@ class Callers:
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[tuple[bytes, bytes], ...], Caller] = OrderedDict()
+
+    def next_test(self) -> None:
+        """Keep of those that were met what outlives a test."""
+        for headers, caller in self._known.items():
+            self._known[headers] = replace(caller, beside=None)
 
     def meet(self, caller: Caller) -> None:
         """Remember one."""

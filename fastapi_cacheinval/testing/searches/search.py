@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -20,6 +21,8 @@ from fastapi_cacheinval.testing.searches.leaks import leaks, outdated
 from fastapi_cacheinval.testing.searches.rows import Notes, Pages, missing_tags, noting
 
 __all__ = ["Search", "Wanted"]
+
+Call: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Search:
         """A test begins: the same requests of it are drawn in each run."""
         self.wanted, self.findings, self._found = wanted, [], set()
         self._pages = Pages()
+        self._callers.next_test()
         self._random.seed(test)
 
     def end(self) -> list[Finding]:
@@ -67,15 +71,20 @@ class Search:
 
     async def around(
         self,
-        call: Callable[[Scope, Receive, Send], Awaitable[None]],
+        call: Call,
         middleware: CacheMiddleware,
         scope: Scope,
         receive: Receive,
         send: Send,
+        *,
+        at: object,
     ) -> None:
-        """Let a request through, and look at what came of it before its client goes on."""
+        """Let a request through, and look at what came of it before its client goes on.
+
+        `at` is the middleware as the app has it, where `middleware` stands in for that.
+        """
         if scope["method"] == "GET":
-            await self._get(call, middleware, scope, receive, send)
+            await self._get(call, Asked.of(middleware, at, scope), scope, receive, send)
         elif scope["method"] in SAFE_METHODS:
             await call(scope, receive, send)
         else:
@@ -85,13 +94,13 @@ class Search:
 
     async def _get(
         self,
-        call: Callable[[Scope, Receive, Send], Awaitable[None]],
-        middleware: CacheMiddleware,
+        call: Call,
+        asked: Asked,
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
-        asked, by_app = Asked.of(middleware, scope), False
+        by_app = False
 
         async def heard(message: Message) -> None:
             nonlocal by_app
@@ -141,7 +150,7 @@ class Search:
 
     async def _mutate(
         self,
-        call: Callable[[Scope, Receive, Send], Awaitable[None]],
+        call: Call,
         middleware: CacheMiddleware,
         scope: Scope,
         receive: Receive,
