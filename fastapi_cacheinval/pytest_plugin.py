@@ -203,10 +203,19 @@ def cache_under_test(request: pytest.FixtureRequest) -> HTTPCache | None:
     if not named:
         return None
     module, _, path = named.partition(":")
-    found: Any = import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
-    return cast("HTTPCache", found)
+    try:
+        found: Any = import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise _no_cache(named) from error
+    if not isinstance(found, HTTPCache):
+        raise _no_cache(named)
+    return found
+
+
+def _no_cache(named: str) -> pytest.UsageError:
+    return pytest.UsageError(f"cacheinval_cache names an HTTPCache as module:name, not {named!r}.")
 
 
 @pytest.fixture

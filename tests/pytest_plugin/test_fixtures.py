@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tests.pytest_plugin.conftest import Run
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.pytest_plugin.conftest import APPS, Run, start
 
 
 def test_an_apps_own_cache_is_empty_for_each_test_and_has_its_time(run: Run) -> None:
@@ -32,24 +37,26 @@ def test_an_apps_own_cache_is_empty_for_each_test_and_has_its_time(run: Run) -> 
     assert ran.counts == {"passed": 4}, ran.text
 
 
-def test_the_apps_own_cache_is_named_by_an_ini_option(run: Run) -> None:
-    """`cacheinval_cache` stands for the fixture `cache_under_test`."""
-    ran = run(
-        "leaky",
-        """
-        @pytest.fixture
-        def cache_under_test(request):
-            import importlib
-            named = request.config.getini("cacheinval_cache")
-            module, _, name = named.partition(":")
-            return getattr(importlib.import_module(module), name)
-
-        def test_it(http_cache):
-            assert http_cache is cache
-        """,
-        ini="cacheinval_cache = leaky:cache",
+def test_the_apps_own_cache_is_named_by_an_ini_option(tmp_path: Path) -> None:
+    """`cacheinval_cache` names it where no fixture does."""
+    shutil.copy(APPS / "leaky.py", tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\ncacheinval_cache = leaky:cache\n")
+    (tmp_path / "test_it.py").write_text(
+        "import leaky\n\ndef test_it(http_cache):\n    assert http_cache is leaky.cache\n"
     )
+    ran = start(tmp_path)
     assert ran.counts == {"passed": 1}, ran.text
+
+
+@pytest.mark.parametrize("named", ["leaky", "leaky:app", "leaky:missing", "missing:cache"])
+def test_an_option_that_names_no_cache_is_an_error_of_the_test(tmp_path: Path, named: str) -> None:
+    """The message has what was named."""
+    shutil.copy(APPS / "leaky.py", tmp_path)
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\ncacheinval_cache = {named}\n")
+    (tmp_path / "test_it.py").write_text("def test_it(http_cache):\n    pass\n")
+    ran = start(tmp_path)
+    assert ran.counts == {"error": 1}, ran.text
+    assert f"cacheinval_cache names an HTTPCache as module:name, not '{named}'" in ran.text
 
 
 def test_purges_are_recorded(run: Run) -> None:

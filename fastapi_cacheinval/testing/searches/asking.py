@@ -25,11 +25,12 @@ from fastapi_cacheinval.routes.stricter import stricter
 from fastapi_cacheinval.testing.searches.callers import Asked, Caller
 from fastapi_cacheinval.testing.searches.findings import Costs
 
-__all__ = ["Answer", "Asking", "InStore"]
+__all__ = ["Answer", "Asking", "InStore", "answer_of"]
 
 _T = TypeVar("_T")
 _SHOWN = 120
 _UNANSWERED = 500
+_TOO_MANY = 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +113,15 @@ class Asking:
         told, stored = order.told, order.stored
         if told is None or stored is None or told.result not in (Result.HIT, Result.STALE):
             return None
-        return InStore(_answer(heard), stored, stale=told.result is Result.STALE)
+        return InStore(answer_of(heard), stored, stale=told.result is Result.STALE)
 
     async def app(self, caller: Caller) -> Answer | None:
-        """What the app says to a caller; None where it fails."""
+        """What the app says to a caller; None where it fails, or has been asked too often."""
         heard = await self._run(caller, answer_of_app(self._app_context, self._runtime, self._again(caller)))
-        if heard is None or heard.status >= _UNANSWERED:
+        if heard is None or heard.status >= _UNANSWERED or heard.status == _TOO_MANY:
             self._costs.failed += 1
             return None
-        return _answer(heard)
+        return answer_of(heard)
 
     async def steady(self, caller: Caller, first: Answer) -> bool:
         """Whether the app says the same once more."""
@@ -144,5 +145,6 @@ class Asking:
             return None
 
 
-def _answer(heard: Heard) -> Answer:
+def answer_of(heard: Heard) -> Answer:
+    """What was heard."""
     return Answer(heard.status, heard.headers, bytes(heard.body))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from fastapi_cacheinval.core.events import shown_tags
-from fastapi_cacheinval.testing.searches.asking import Answer, Asking, InStore
+from fastapi_cacheinval.framework.asking_again import Heard
+from fastapi_cacheinval.testing.searches.asking import Answer, Asking, InStore, answer_of
 from fastapi_cacheinval.testing.searches.callers import Caller
 from fastapi_cacheinval.testing.searches.findings import Finding
 
 __all__ = ["leaks", "outdated"]
 
 _REFUSED = (401, 403)
+_PARTIAL = (206, 304, 416)
 
 
 async def leaks(asking: Asking, others: Iterable[Caller], *, own_hit: bool, quiet: Callable[[], bool]) -> list[Finding]:
@@ -33,13 +35,19 @@ async def leaks(asking: Asking, others: Iterable[Caller], *, own_hit: bool, quie
     return found
 
 
-async def outdated(asking: Asking, *, quiet: Callable[[], bool]) -> Finding | None:
-    """The fault that a request's own caller was handed something else than the app says, stale or not."""
-    caller = asking.asked.caller
-    stored = await asking.stored(caller)
-    if stored is None:
+async def outdated(asking: Asking, handed: Heard, *, quiet: Callable[[], bool]) -> Finding | None:
+    """The fault that a request's own caller was handed something else than the app says, stale by its policy or not.
+
+    A part of a page, and the word that it has not changed, are compared with nothing.
+    """
+    if handed.status in _PARTIAL or not handed.complete:
         return None
-    return await _fault(asking, caller, stored, (), quiet)
+    caller, answer = asking.asked.caller, answer_of(handed)
+    said = await asking.app(caller)
+    if said is None or said.says_the_same(answer) or not await asking.steady(caller, said) or not quiet():
+        return None
+    stored = await asking.stored(caller)
+    return _outdated(asking, caller, answer, said, () if stored is None else stored.stored.tags)
 
 
 async def _fault(
@@ -58,7 +66,7 @@ async def _fault(
         return None
     if made_for is not None:
         return _leak(asking, caller, made_for, stored.answer, said)
-    return _outdated(asking, caller, stored, said)
+    return _outdated(asking, caller, stored.answer, said, stored.stored.tags)
 
 
 def _leak(asking: Asking, caller: Caller, made_for: Caller, handed: Answer, said: Answer) -> Finding:
@@ -88,13 +96,13 @@ def _line(asking: Asking, said: Answer) -> str:
     return " ".join([*(f"{word} is not so: take it out." for word in taken), line])
 
 
-def _outdated(asking: Asking, caller: Caller, stored: InStore, said: Answer) -> Finding:
+def _outdated(asking: Asking, caller: Caller, handed: Answer, said: Answer, stored: tuple[str, ...]) -> Finding:
     route = asking.plan.get_label
-    tags = ", ".join(map(repr, shown_tags(stored.stored.tags))) or "no tag"
+    tags = ", ".join(map(repr, shown_tags(stored))) or "no tag"
     text = (
         f"{asking.asked.target} hands out what the app no longer says.\n"
         f"  caller:            {caller}\n"
-        f"  with the cache:    {stored.answer}\n"
+        f"  with the cache:    {handed}\n"
         f"  without the cache: {said}\n"
         f"  write: what changed it has to purge {tags}, by invalidates(...) at the mutation or "
         f"await cache.invalidate(...); or give {route} a tag that is purged: cached(..., tags=[...])."

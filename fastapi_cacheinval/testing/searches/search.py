@@ -11,6 +11,7 @@ from typing import TypeAlias
 from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_cacheinval.cache import internals_of
+from fastapi_cacheinval.framework.asking_again import Heard
 from fastapi_cacheinval.middleware import CacheMiddleware
 from fastapi_cacheinval.routes.plan import SAFE_METHODS
 from fastapi_cacheinval.testing.assertions import made_by_the_app
@@ -100,30 +101,28 @@ class Search:
         receive: Receive,
         send: Send,
     ) -> None:
-        by_app = False
+        answer = Heard(asked.middleware.cache.settings.max_body_bytes)
 
         async def heard(message: Message) -> None:
-            nonlocal by_app
-            if message["type"] == "http.response.start":
-                by_app = made_by_the_app(message.get("headers", ()))
+            await answer(message)
             await send(message)
 
         with noting() as notes:
             await call(scope, receive, heard)
         began = time.perf_counter()
-        await self._look_at(asked, notes, own_hit=not by_app)
+        await self._look_at(asked, notes, answer)
         self.costs.seconds += time.perf_counter() - began
 
-    async def _look_at(self, asked: Asked, notes: Notes, *, own_hit: bool) -> None:
+    async def _look_at(self, asked: Asked, notes: Notes, answer: Heard) -> None:
         wanted, mutations = self.wanted, self._mutations
         drawn = self.share >= 1 or self._random.random() < self.share
         asking = Asking.of(asked, self.costs) if wanted and (drawn or wanted.never_stale) else None
         if asking is None or self._under_way:
             return
         self.costs.checked += 1
-        quiet = self._quiet(asking, mutations)
+        quiet, own_hit = self._quiet(asking, mutations), not made_by_the_app(answer.headers)
         if wanted.never_stale and own_hit:
-            self._note(await outdated(asking, quiet=quiet))
+            self._note(await outdated(asking, answer, quiet=quiet))
         if wanted.leaks and drawn:
             # Those that asked before; whoever asks now is known to the next.
             for finding in await leaks(asking, self._callers.others(asked.caller), own_hit=own_hit, quiet=quiet):
@@ -132,7 +131,7 @@ class Search:
         if (wanted.missing_tags or wanted.unpurged) and drawn:
             stored = await asking.stored(asked.caller)
             if stored is not None and quiet():
-                if wanted.missing_tags and not own_hit:
+                if wanted.missing_tags:
                     self._note(missing_tags(asking, stored, notes.read, self.costs))
                 self._pages.keep(asking, stored, notes.read)
 
