@@ -93,14 +93,20 @@ class _Run:
     def _observe(self) -> None:
         self._observes = True
         observing = import_module("fastapi_cacheinval.contrib.sqlalchemy.observing")
-        self._end.append(
-            observing.observe_rows(lambda *told: note_read(Row(*told)), lambda *told: note_changed(Row(*told)))
-        )
+        self._end.append(observing.observe_rows(_read, _changed))
 
     def end(self) -> None:
         """Leave everything as it was."""
         while self._end:
             self._end.pop()()
+
+
+def _read(model: str, key: tuple[object, ...] | None, tags: tuple[str, ...] | None) -> None:
+    note_read(Row(model, key, tags))
+
+
+def _changed(model: str, key: tuple[object, ...] | None, tags: tuple[str, ...] | None) -> None:
+    note_changed(Row(model, key, tags))
 
 
 _RUN = pytest.StashKey[_Run]()

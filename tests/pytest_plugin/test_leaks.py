@@ -167,3 +167,44 @@ def test_requests_of_a_fixture_count(run: Run) -> None:
         "--cacheinval-leaks",
     )
     assert ran.counts == {"failed": 1, "passed": 1, "error": 1}, ran.text
+
+
+def test_a_partition_that_is_too_coarse_is_found_by_the_second_caller(run: Run) -> None:
+    """The first caller of a key fills it; the next of the same key, in whatever order, is handed that."""
+    ran = run(
+        "leaky",
+        """
+        @pytest.mark.parametrize("names", [("ann", "amy"), ("bob", "ann", "amy"), ("ann", "bob")])
+        def test_it(client, names):
+            for name in names:
+                client.get("/coarse", headers={"Authorization": f"Bearer {name}"})
+        """,
+        "--cacheinval-leaks",
+    )
+    assert ran.counts == {"failed": 3}, ran.text
+    assert "made for:          authorization: Bearer ann\n  handed to:         authorization: Bearer amy" in ran.text
+
+
+def test_requests_at_the_same_time_are_no_faults(run: Run) -> None:
+    """Reads and writes side by side, through an asynchronous client: what a write overtakes is not compared."""
+    ran = run(
+        "leaky",
+        """
+        import asyncio
+        import httpx
+
+        def test_it(http_cache, assert_never_stale):
+            async def ask():
+                transport = httpx.ASGITransport(app)
+                async with http_cache, httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                    for price in range(30):
+                        reads = [client.get("/prices/1", headers=caller) for caller in ({}, ANN, BOB)]
+                        await asyncio.gather(*reads, client.put(f"/prices/1?price={price}"), *(
+                            client.get("/prices/1") for _ in range(3)
+                        ))
+            asyncio.run(ask())
+        """,
+        "--cacheinval-leaks",
+    )
+    assert ran.counts == {"passed": 1}, ran.text
+    assert " 0 found" in ran.text

@@ -81,3 +81,29 @@ def test_without_the_searches_nothing_is_looked_at(run: Run) -> None:
     ran = run("shelves", source)
     assert ran.counts == {"passed": 1}, ran.text
     assert "asked again" not in ran.text
+
+
+def test_sessions_in_threads_are_seen_behind_layers_too(run: Run) -> None:
+    """Plain functions run in threads, and a layer that the cache does not know runs the app in a task of its own."""
+    ran = run(
+        "cellar",
+        """
+        def test_right(client):
+            client.get("/bottles/1")
+            client.put("/rename/1?name=madeira")
+            assert client.get("/bottles/1").json() == "madeira"
+
+        @pytest.mark.cacheinval(unpurged=False)
+        def test_missing(client):
+            client.get("/next/1")
+
+        @pytest.mark.cacheinval(missing_tags=False)
+        def test_unpurged(client):
+            client.get("/next/1")
+            client.put("/rename/2?name=madeira")
+        """,
+        *SEARCHES,
+    )
+    assert ran.counts == {"passed": 1, "failed": 2}, ran.text
+    assert "rows:     Bottle(2)" in ran.text
+    assert "changed a row that GET /next/1 had read" in ran.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
-from sqlalchemy import event, inspect
+from sqlalchemy import event
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
 from fastapi_cacheinval.contrib.sqlalchemy.collector import collectors
@@ -65,7 +65,7 @@ def _name(mapper: Mapper[Any]) -> str:
 
 def _told(target: Any) -> tuple[str, Key, tuple[str, ...] | None]:
     state = state_of(target)
-    mapper: Mapper[Any] = inspect(type(target))
+    mapper = state.mapper
     key = state.identity or tuple(mapper.primary_key_from_instance(target))
     tags: dict[str, None] = {}
     for collector in collectors():

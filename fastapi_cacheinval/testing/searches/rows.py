@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -50,7 +50,7 @@ _notes: ContextVar[Notes | None] = ContextVar("fastapi_cacheinval_rows", default
 
 
 @contextmanager
-def noting() -> Iterator[Notes]:
+def noting() -> Generator[Notes, None, None]:
     """Note the rows of what this context does."""
     notes = Notes()
     token = _notes.set(notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -61,7 +61,7 @@ def stand_around(search: Search) -> Callable[[], None]:
 
 
 @contextmanager
-def isolated(cache: HTTPCache, clock: Clock) -> Iterator[HTTPCache]:
+def isolated(cache: HTTPCache, clock: Clock) -> Generator[HTTPCache, None, None]:
     """Give a cache other insides while the block runs: empty, in this process alone, with the same settings.
 
     Listeners, observers, and watched sessions stay with it; attached sources rest. It has to be inside of
@@ -70,7 +70,7 @@ def isolated(cache: HTTPCache, clock: Clock) -> Iterator[HTTPCache]:
     if not isinstance(cache, HTTPCache):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"the cache under test is an HTTPCache, not {cache!r}.")
     before = internals_of(cache)
-    insides = Internals(cache.settings, clock, None, enabled=True)
+    insides = Internals(cache.settings, clock, None, enabled=before.enabled)
     insides.expects_changes = before.expects_changes
     insides.listeners.listeners = [*before.listeners.listeners]
     insides.listeners.observers = [*before.listeners.observers]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 
-from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
+from fastapi_cacheinval import CacheMiddleware, HTTPCache, PartitionBy, cached
 
 cache = HTTPCache()
 app = FastAPI()
@@ -46,6 +46,11 @@ async def read_me(user: Annotated[str, Depends(current_user)]) -> str:
 
 @app.get("/mine", dependencies=[cached(ttl=60, partition_by=current_user)])
 async def read_mine(user: Annotated[str, Depends(current_user)]) -> str:
+    return user
+
+
+@app.get("/coarse", dependencies=[cached(ttl=60, partition_by=PartitionBy(current_user, key=lambda user: user[:1]))])
+async def read_coarse(user: Annotated[str, Depends(current_user)]) -> str:
     return user
 
 
