@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import re
 import shutil
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from os import environ
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 APPS = Path(__file__).parent / "apps"
+# Each run is a fork of a process that has imported what takes long, and done nothing else.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["pytest", "fastapi.testclient", "fastapi_cacheinval.contrib.sqlalchemy"])
 CLIENT = """
 import pytest
 from fastapi.testclient import TestClient
@@ -67,12 +70,42 @@ def run(tmp_path: Path) -> Run:
     return run_one
 
 
+def _run(folder: Path, arguments: list[str], output: Path) -> None:
+    """In a process of its own: run pytest in a folder, and leave what it writes in a file."""
+    with output.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(folder)
+    if "-n" not in arguments:
+        # None of the plugins that are installed has a part in it.
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    sys.path.insert(0, str(folder))
+    os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{folder}"
+    status = int(pytest.main(arguments))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def start(folder: Path, *options: str, plugin: bool = True) -> Ran:
     """Run pytest in a folder."""
     named = ["-p", "fastapi_cacheinval.pytest_plugin"] if plugin else []
-    command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", *named, *options]
-    path = f"{ROOT}:{folder}"
-    ended = subprocess.run(
-        command, cwd=folder, env={**environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
-    )
-    return Ran(ended.returncode, ended.stdout + ended.stderr)
+    arguments = [
+        "-q",
+        "-W",
+        "error",
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
+        "-p",
+        "no:cacheprovider",
+        *named,
+        *options,
+    ]
+    output = folder / "output.txt"
+    child = FORKS.Process(target=_run, args=(folder, arguments, output))
+    child.start()
+    child.join()
+    status = child.exitcode
+    child.close()
+    assert status is not None
+    return Ran(status, output.read_text())

@@ -117,9 +117,8 @@ def test_it_can_be_named_in_a_conftest(tmp_path: Path) -> None:
 
 def test_rows_are_not_looked_for_without_sqlalchemy(tmp_path: Path) -> None:
     """One line says so, and nothing is run."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.util as util\nfind = util.find_spec\n"
-        "util.find_spec = lambda name, *more: None if name == 'sqlalchemy' else find(name, *more)\n"
+    (tmp_path / "conftest.py").write_text(
+        "import fastapi_cacheinval.pytest_plugin as plugin\nplugin.find_spec = lambda name: None\n"
     )
     (tmp_path / "test_it.py").write_text("def test_it():\n    pass\n")
     ran = start(tmp_path, "--cacheinval-unpurged")
