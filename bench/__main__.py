@@ -1,4 +1,7 @@
-"""`python -m bench [--quick] [--no-wrk] [NAME ...]`: all measurements, or those that are named."""
+"""`python -m bench [--quick] [--no-wrk] [NAME ...]`: all measurements, or those that are named.
+
+`python -m bench guard [--against COMMIT]` compares the working tree with the last tag, and is none of them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from bench import guard
 from bench.report import Options, Table, machine
 
 __all__ = ["NAMES", "main"]
@@ -31,6 +35,8 @@ NAMES = {
     "replicas": "bench.replicas",
     "sources": "bench.sources",
     "load": "bench.load",
+    "publishers": "bench.publishers",
+    "confirming": "bench.confirming",
 }
 
 
@@ -62,13 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"all without one; one of {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it runs, not how fast")
     parser.add_argument("--no-wrk", action="store_true", help="load with our own client, install nothing")
+    parser.add_argument("--against", metavar="COMMIT", help="what the guard compares with; the last tag without it")
     parser.add_argument("--no-header", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
-    unknown = [name for name in chosen.names if name not in NAMES]
+    unknown = [name for name in chosen.names if name not in NAMES and chosen.names != ["guard"]]
     if unknown:
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(NAMES)}")
     if not chosen.no_header:
         print(f"Measured on {time.strftime('%Y-%m-%d', time.gmtime())}: {machine()}\n", flush=True)
+    if chosen.names == ["guard"]:
+        return guard.main(Options(quick=chosen.quick, against=chosen.against))
     if len(chosen.names) == 1:
         _one(chosen.names[0], Options(quick=chosen.quick, wrk=not chosen.no_wrk))
         return 0

@@ -17,10 +17,14 @@ _PACKAGES = ("fastapi-cacheinval", "fastapi", "starlette", "uvicorn", "uvloop", 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How much is measured: `quick` only shows that it runs; `wrk` says whether wrk may be used and installed."""
+    """How much is measured: `quick` only shows that it runs; `wrk` says whether wrk may be used and installed.
+
+    `against` is the commit that the guard compares with, the last tag without one.
+    """
 
     quick: bool = False
     wrk: bool = True
+    against: str | None = None
 
     def pick(self, full: int, quick: int) -> int:
         """A size for the full run and one for the quick run."""

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from example_app.narrator import Narrator
+from example_app.replicas import HOST
 from example_app.seed import USERS
 
 CLIENTS = 200
@@ -88,7 +89,8 @@ class Asker:
         """Return a client with room for the crowd, a connection each."""
         limits = httpx.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS)
         # trust_env=False: a proxy of the machine's has no business between us and ourselves.
-        return httpx.AsyncClient(limits=limits, timeout=30, trust_env=False)
+        # By the shop's name, as a load balancer hands it on.
+        return httpx.AsyncClient(limits=limits, timeout=30, trust_env=False, headers={"Host": HOST.decode()})
 
     async def ask(
         self,

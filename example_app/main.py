@@ -1,4 +1,4 @@
-"""The application: ``uvicorn example_app.main:app``.
+"""The application: ``uvicorn example_app.main:app --http fastapi_cacheinval.uvicorn:CacheProtocol``.
 
 With REDIS_URL any number of its processes are one shop; they share EXAMPLE_DB and EXAMPLE_SECRET too. VARNISH_URL is a
 Varnish in front of it.
@@ -15,12 +15,14 @@ from starlette.middleware.cors import CORSMiddleware
 
 from example_app import telemetry
 from example_app.db import database
+from example_app.inspecting import operator
 from example_app.replicas import OneOfMany, replica_urls
 from example_app.routes import account, pages, products, reports
 from example_app.security import shared_secret
 from example_app.seed import seed
 from example_app.varnish import varnish_in_front
 from fastapi_cacheinval import CacheMiddleware, HTTPCache
+from fastapi_cacheinval.inspector import Inspector
 
 NAMESPACE = "showroom"
 
@@ -52,8 +54,10 @@ def create_app() -> FastAPI:
         hold_timeout=1,
     )
     app.state.cache = cache
-    app.add_middleware(CacheMiddleware, cache=cache, downstream=varnish_in_front(cache))
-    if urls := replica_urls():
+    urls = replica_urls()
+    # A hit inside the server skips OneOfMany, which does nothing for who asks for the shop by its own name.
+    app.add_middleware(CacheMiddleware, cache=cache, downstream=varnish_in_front(cache), front=True if urls else None)
+    if urls:
         app.add_middleware(OneOfMany)
         # The page of one replica may ask the others.
         app.add_middleware(
@@ -65,6 +69,7 @@ def create_app() -> FastAPI:
         )
     for module in (pages, products, account, reports):
         app.include_router(module.router)
+    app.mount("/_cache", Inspector(cache, guard=operator))
     return app
 
 

@@ -26,7 +26,8 @@ class OneOfMany:
     """Gives the shop one host name, whichever replica was asked, and says in `X-Replica` who answered.
 
     The host is part of the cache key: under three names there would be three of each page. It stands outside the cache,
-    or a stored response would name the replica that made it.
+    or a stored response would name the replica that made it. A load balancer would hand the name on: who asks by it, as
+    the story does, may be answered by the server itself, and then without the field.
     """
 
     def __init__(self, app: ASGIApp) -> None:

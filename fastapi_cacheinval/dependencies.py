@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, NoReturn, Protocol, Unpack, cast
 
 from fastapi import Depends, Request, params
@@ -122,9 +122,12 @@ class Cached:
                     connection.url.path,
                 )
             return
+        await exchange.look_up(connection, self, self.partition(covers))
+
+    def partition(self, covers: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What the values of the covers put into the cache key."""
         keys = self.policy.partition_keys
-        partition = tuple([_key_of(key, covers[f"{PARTITION}{index}"]) for index, key in enumerate(keys)])
-        await exchange.look_up(connection, self, partition)
+        return tuple([_key_of(key, covers[f"{PARTITION}{index}"]) for index, key in enumerate(keys)])
 
 
 class Invalidates:

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_cacheinval.cache import HTTPCache, internals_of
 from fastapi_cacheinval.core.checks import flag
 from fastapi_cacheinval.core.decide import Serve
+from fastapi_cacheinval.core.hit_fields import AGES
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
@@ -103,6 +104,7 @@ class CacheMiddleware:
         if core.shadow.on:
             self._app_context.shadow = partial(order_shadow, self._app_context)
         self._dispatch = Dispatcher(self._app_context, self._prepare)
+        self._passing = self._dispatch.passing
         engine = core.engine
         self._replica = engine.replica
         self._at = self._app_context.at()
@@ -143,12 +145,22 @@ class CacheMiddleware:
         return f"<CacheMiddleware {self.cache!r}>"
 
     # One function on purpose: each call that it is split into costs a front hit 2 % of its time.
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912
         """The front lookup, with no await before its answer; everything else goes on."""
         if scope["type"] != "http" or SCOPE_KEY in scope:
             await self._other(scope, receive, send)
             return
         if scope["method"] == "GET":
+            if scope["path"] in self._passing:
+                # It was one of no cached route before.
+                uncached = self._dispatch.passed_by(scope)
+                if uncached is not None:
+                    scope[SCOPE_KEY] = uncached
+                    try:
+                        await self._app_context.app(scope, receive, send)
+                    finally:
+                        del scope[SCOPE_KEY]
+                    return
             host = None
             plain = True
             looked_at = self._looked_at
@@ -178,7 +190,7 @@ class CacheMiddleware:
                             await send_observed_hit(self._app_context, scope, send, stored, now)
                             return
                         stored.counts.front_hits += 1
-                        fields = [*stored.headers, (b"age", b"%d" % (now - stored.created))]
+                        fields = [*stored.headers, AGES[int(now - stored.created)]]
                         if self._emit_cache_status:
                             fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % (stored.fresh_until - now)))
                         await send({"type": "http.response.start", "status": stored.status, "headers": fields})

@@ -30,6 +30,7 @@ __all__ = [
 
 _FORMAT = 1
 _MOST_TRACE_BYTES = 4096
+_MOST_ORIGIN = 128
 # Five numbers of at most twenty digits, and two nonces.
 _MOST_HEADER_BYTES = 256
 
@@ -62,12 +63,19 @@ def encode_tags(tags: tuple[str, ...]) -> tuple[bytes, ...]:
 
 
 def encode_payload(
-    tags: tuple[str, ...], *, soft: bool, trace: Trace = (), prompt: bool = False, purges: int = 1, waiter: str = ""
+    tags: tuple[str, ...],
+    *,
+    soft: bool,
+    trace: Trace = (),
+    prompt: bool = False,
+    purges: int = 1,
+    waiter: str = "",
+    origin: str = "",
 ) -> bytes:
     """What a publisher says of a line; trace context over 4 KiB is left out."""
     if sum(len(name) + len(value) for name, value in trace) > _MOST_TRACE_BYTES:
         trace = ()
-    fields = [_FORMAT, tags, soft, prompt, trace, purges, waiter]
+    fields = [_FORMAT, tags, soft, prompt, trace, purges, waiter, origin]
     packed: bytes = msgpack.packb(fields, use_bin_type=True, unicode_errors="surrogatepass")
     return packed
 
@@ -108,7 +116,7 @@ async def decode_lines(messages: Sequence[bytes]) -> tuple[LogEntry, ...]:
     return tuple(lines)
 
 
-def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trace, bool, int, str]:
+def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trace, bool, int, str, str]:
     try:
         fields: Any = msgpack.unpackb(
             payload,
@@ -127,10 +135,11 @@ def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trac
             # Earlier releases do not say these.
             purges = int(fields[5]) if len(fields) > 5 else 1
             waiter = _waiter(fields[6]) if len(fields) > 6 else ""
-            return tuple(tags), bool(soft), at, pairs, bool(prompt), purges, waiter
+            origin = str(fields[7])[:_MOST_ORIGIN] if len(fields) > 7 else ""
+            return tuple(tags), bool(soft), at, pairs, bool(prompt), purges, waiter, origin
     except (ValueError, TypeError, KeyError, RecursionError, msgpack.UnpackException):
         pass
-    return (ALL,), False, at, (), False, 1, ""
+    return (ALL,), False, at, (), False, 1, "", ""
 
 
 def _waiter(said: Any) -> str:

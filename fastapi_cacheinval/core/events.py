@@ -67,9 +67,9 @@ class PurgeEvent:
     """A purge that this replica obeys from now on.
 
     `time` is seconds since the epoch, here; `term`, `seq`, `tags`, `paths`, `soft` and `everything` are as in a
-    `Receipt`. `own` says that it was made here, and `by` then names the mutation's route, where there was one. `trace`
-    is the `traceparent` of what purged, empty where nobody recorded it. `delay` is how many seconds after the log took
-    it another's purge was applied, as far as that is known.
+    `Receipt`. `own` says that it was made here, and `by` then names the mutation's route, where there was one; of
+    another's it names the process, as host/pid. `trace` is the `traceparent` of what purged, empty where nobody
+    recorded it. `delay` is how many seconds after the log took it another's purge was applied, as far as that is known.
     """
 
     time: float
@@ -148,7 +148,7 @@ def purge_event(line: LogEntry, time: float, *, own: bool, by: str = "", delay: 
         receipt.soft,
         receipt.everything,
         own,
-        by,
+        by or ("" if own else line.origin),
         dict(line.trace).get("traceparent", ""),
         delay,
     )

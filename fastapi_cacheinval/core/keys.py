@@ -17,13 +17,16 @@ from uuid import UUID
 from fastapi_cacheinval.errors import CacheinvalError
 
 __all__ = [
+    "KeyFrame",
     "KeyParts",
     "PartitionTypeError",
     "as_bytes",
     "cache_key",
     "encode",
+    "framed_key",
     "is_local",
     "kept_query",
+    "key_frame",
     "partition_digest",
     "sent_host",
     "sent_path",
@@ -107,8 +110,27 @@ class KeyParts(NamedTuple):
     local: bytes = b""
 
 
+class KeyFrame(NamedTuple):
+    """What the keys of one route's responses have in common that differ in their partition alone."""
+
+    before: bytes
+    after: bytes
+    mark: bytes
+
+
 def cache_key(parts: KeyParts) -> bytes:
     """The key of a resource: a 256-bit digest of its parts, and one byte more where the key is `local`."""
+    return framed_key(key_frame(parts), parts.partition)
+
+
+def framed_key(frame: KeyFrame, partition: bytes) -> bytes:
+    """The key for a frame and the digest of a partition."""
+    encoded = b"%b%d:%b%b" % (frame.before, len(partition), partition, frame.after)
+    return hashlib.blake2b(encoded, digest_size=_DIGEST_BYTES).digest() + frame.mark
+
+
+def key_frame(parts: KeyParts) -> KeyFrame:
+    """All of a key's parts but the partition."""
     place = _place(
         parts.mode,
         parts.namespace,
@@ -118,7 +140,7 @@ def cache_key(parts: KeyParts) -> bytes:
         parts.route,
         parts.partition_of,
     )
-    digest = _digest(
+    before = encode(
         (
             place,
             parts.host.lower(),
@@ -126,11 +148,9 @@ def cache_key(parts: KeyParts) -> bytes:
             parts.sent,
             encode(parts.given) if parts.given else b"",
             encode(parts.query) if parts.query else b"",
-            parts.partition,
-            parts.local,
         )
     )
-    return digest + _LOCAL_MARK if parts.local else digest
+    return KeyFrame(before, encode((parts.local,)), _LOCAL_MARK if parts.local else b"")
 
 
 @lru_cache(maxsize=4096)

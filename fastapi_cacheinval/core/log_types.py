@@ -22,6 +22,7 @@ class LogEntry(NamedTuple):
     `at` is the log's own time in seconds; `trace` is trace context to pass on; `prompt` says that somebody waits for
     every replica to have applied it, and `waiter` who is to be told. `purges` is how many purges end with this line:
     0 for a piece that others follow.
+    `origin` is the process that wrote it, as host/pid; empty where that is not known. It may not be trusted.
     """
 
     term: Term
@@ -34,6 +35,7 @@ class LogEntry(NamedTuple):
     prompt: bool = False
     purges: int = 1
     waiter: str = ""
+    origin: str = ""
 
 
 class AppliedByAll(NamedTuple):

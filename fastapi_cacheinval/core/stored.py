@@ -23,7 +23,9 @@ class Stamp(NamedTuple):
 
 
 class StoredResponse:
-    """A complete response as it is kept (RFC 9111 section 2); `verified`, `joined` and `counts` alone change later.
+    """A complete response as it is kept (RFC 9111 section 2).
+
+    Only `verified`, `joined`, `private` and `counts` change after it is made.
 
     Times are seconds of the cache's own clock. `headers` are sent as they stand, without `Age` and
     `Cache-Status`. `calm_until` is the moment before which no early refresh can be drawn, so one
@@ -33,6 +35,7 @@ class StoredResponse:
     `downstream_ttl` is as in the policy: for how long a CDN may keep what it is handed, None while it is fresh.
     `joined` are its fields, and those of its 304, as a server writes them that answers hits itself.
     `counts` are those of its route: whoever keeps it sets them, so that a hit counts without a look-up.
+    `private` is whether its fields keep shared caches out as they stand, None until somebody has looked.
     `counts_from_now` says that the lifetime in `Cache-Control` is the policy's, and counts from each answer.
     """
 
@@ -53,6 +56,7 @@ class StoredResponse:
         "key",
         "last_modified",
         "must_revalidate",
+        "private",
         "route",
         "stale_if_error",
         "stale_while_revalidate",
@@ -115,6 +119,7 @@ class StoredResponse:
         self.verified = -1
         self.joined: tuple[bytes, bytes] | None = None
         self.counts: RouteCounts = UNCOUNTED
+        self.private: bool | None = None
 
     @property
     def usable_until(self) -> float:

@@ -102,6 +102,11 @@ class Apps:
         """The apps that can be asked, in the order in which they started."""
         return tuple(app for each in self._served if (app := each()) is not None)
 
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """What they call themselves."""
+        return tuple(dict.fromkeys(app.title for app in self.served))
+
     # -- the routes of all of them ---------------------------------------------------------------
 
     def serve(self, routes: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from contextvars import Context
 from fastapi_cacheinval.bus.local import LocalBus
 from fastapi_cacheinval.connections.urls import Connect
 from fastapi_cacheinval.core.checks import Wait
+from fastapi_cacheinval.core.fleet import Fleet
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.root_paths import RootPaths
@@ -30,7 +31,7 @@ from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.body_budget import BodyBudget
 from fastapi_cacheinval.engine.clocks import SystemClock, checked_clock
 from fastapi_cacheinval.engine.decisions import Feed
-from fastapi_cacheinval.engine.engine import Engine
+from fastapi_cacheinval.engine.engine import Engine, Kept
 from fastapi_cacheinval.engine.lifecycle import Lifecycle
 from fastapi_cacheinval.engine.listeners import Listeners
 from fastapi_cacheinval.engine.log_recorder import LogRecorder
@@ -40,7 +41,9 @@ from fastapi_cacheinval.engine.reporting import report
 from fastapi_cacheinval.engine.runtime import Runtime, runtime_here
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.engine.shadow import Shadow
+from fastapi_cacheinval.engine.shared_bus import SharedBus
 from fastapi_cacheinval.engine.sources import Sources
+from fastapi_cacheinval.engine.summaries import SummaryFacts
 from fastapi_cacheinval.engine.tiers import SharedTiers
 from fastapi_cacheinval.engine.workers import warn_of_other_workers
 from fastapi_cacheinval.errors import CacheNotRunning
@@ -57,6 +60,9 @@ __all__ = ["Internals"]
 
 # So many tags of a purge by hand are looked at before others have their turn.
 _SLICE = 2_000
+# What a purged tag takes in a replica, measured with tags of a dozen characters, and how many are remembered.
+_CELL_BYTES = 242
+_FEWEST_CELLS, _MOST_CELLS = 1_000, 200_000
 
 
 class Internals:
@@ -64,6 +70,7 @@ class Internals:
 
     def __init__(self, settings: Settings, clock: Clock | None, connect: Connect | None, *, enabled: bool) -> None:
         self.settings = settings
+        self.connect = connect
         self.clock = SystemClock() if clock is None else checked_clock(clock)
         self.enabled = enabled
         # Whether mutations tell by themselves what they change: see `HTTPCache.expect_changes`.
@@ -88,8 +95,11 @@ class Internals:
         self._tiers = None if connect is None else SharedTiers(settings, connect, self.engine)
         local = LocalBus(self.clock.now)
         self.bus: Bus = local
+        self._news = self._recorder()
+        self._shared_bus: SharedBus | None = None
         if self._tiers is not None:
-            self.bus = self._tiers.bus(self._recorder())
+            self.bus = self._shared_bus = self._tiers.bus(self._news)
+        self._facts: SummaryFacts | None = None
         self.lifecycle = Lifecycle(
             self.runtimes,
             replica,
@@ -120,9 +130,13 @@ class Internals:
     def _engine(self) -> Engine:
         settings = self.settings
         replica = Replica(
-            staleness_bound=settings.staleness_bound, stale_when_disconnected=settings.stale_when_disconnected
+            staleness_bound=settings.staleness_bound,
+            stale_when_disconnected=settings.stale_when_disconnected,
+            # With those, they take half of the tier at the most; a small tier knows few responses that they concern.
+            most_cells=max(_FEWEST_CELLS, min(_MOST_CELLS, settings.l1_max_bytes // 2 // _CELL_BYTES)),
         )
-        return Engine(settings, self.clock, MemoryStore(settings.l1_max_bytes), replica)
+        store: MemoryStore[Kept] = MemoryStore(settings.l1_max_bytes, beside=lambda: len(replica.cells) * _CELL_BYTES)
+        return Engine(settings, self.clock, store, replica)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -143,9 +157,20 @@ class Internals:
         )
 
     def _open_l2(self, runtime: Runtime) -> None:
-        if self._tiers is not None and runtime.l2 is None:
-            runtime.l2 = self._tiers.l2(self.counters, self.tracing, runtime.own)
-            runtime.l2.start()
+        if self._tiers is None or self._shared_bus is None or runtime.l2 is not None:
+            return
+        bus = self._shared_bus
+        if self._facts is None:
+            # Its time begins with the first start.
+            self._facts = SummaryFacts(
+                self.settings,
+                self.engine.apps,
+                self.clock,
+                statistics=lambda: self.statistics(by_route=True),
+                applied=self._news.lately,
+            )
+        runtime.l2 = self._tiers.l2(self.counters, self.tracing, runtime.own, self._facts, lambda: bus.identity)
+        runtime.l2.start()
 
     def observe(self) -> bool:
         """Ask whether somebody records telemetry, unless that is known already; asked at start, and not again."""
@@ -230,6 +255,15 @@ class Internals:
     async def read_up_to(self, token: Token) -> bool:
         """Catch up with a place in the log, if it is there; False where the log could not be asked in time."""
         return not token.ahead_of(self.engine.replica) or await self.bus.catch_up()
+
+    async def fleet(self) -> Fleet | None:
+        """All replicas as Redis tells of them, None where there is no Redis; raises `TierUnavailable`."""
+        return None if self._tiers is None else await self._tiers.fleet()
+
+    @property
+    def identity(self) -> str:
+        """The id of this replica in the log; empty before the start, and where there is no Redis."""
+        return "" if self._shared_bus is None else self._shared_bus.identity
 
     def statistics(self, *, by_route: bool = False) -> Statistics:
         """A snapshot: what is kept, what was answered, and how the replica stands to the log.

@@ -1,4 +1,4 @@
-"""The shared tier (L2) on one event loop: reading what other replicas have stored, and writing.
+"""L2 on one event loop: reading what other replicas have stored, and writing.
 
 The rules: nothing is read or taken without a live lease, asked again when the reply has arrived; what is found is
 checked like any stored response and kept in L1; whatever goes wrong, the request goes forward. Who may go forward for
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from fastapi_cacheinval.core.keys import is_local
 from fastapi_cacheinval.core.selecting import VaryRecord
@@ -29,7 +30,6 @@ from fastapi_cacheinval.engine.fill_locks import (
 )
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.l2_values import Filled, L2Values
-from fastapi_cacheinval.engine.roll_call import RollCall
 from fastapi_cacheinval.errors import TierUnavailable
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.telemetry import Telemetry
@@ -45,11 +45,23 @@ _MOST_ASKED = 10_000
 Wanted = Callable[[StoredResponse], bool]
 
 
+class Beside(Protocol):
+    """Work in the background over the same client."""
+
+    def start(self) -> None:
+        """Begin, in no request's context."""
+        ...
+
+    async def close(self) -> None:
+        """End; never raises."""
+        ...
+
+
 class L2Tier:
     """Reads, writes and locks for one event loop.
 
     `own` runs work that outlives its request, and `lives` is told for how many seconds something stored lives.
-    `roll_call` begins and ends with it.
+    What is `beside` begins and ends with it.
     """
 
     def __init__(
@@ -60,7 +72,7 @@ class L2Tier:
         tracing: Tracing,
         own: Own,
         lives: Callable[[float], None],
-        roll_call: RollCall | None = None,
+        beside: Sequence[Beside] = (),
     ) -> None:
         self._values = values
         self._engine = engine
@@ -70,7 +82,7 @@ class L2Tier:
         self._tracing = tracing
         self._own = own
         self._lives = lives
-        self._roll_call = roll_call
+        self._beside = beside
         # How many requests wait for a forward of another replica.
         self.waiting = 0
         self._asked: OrderedDict[bytes, None] = OrderedDict()
@@ -80,22 +92,22 @@ class L2Tier:
             own,
             bound=engine.settings.staleness_bound,
             open_=lambda: self.open,
-            before_close=self._end_roll_call,
+            before_close=self._end_what_is_beside,
         )
 
     def start(self) -> None:
         """Begin to hear of released locks, in no request's context."""
         self._locks.start()
-        if self._roll_call is not None:
-            self._roll_call.start()
+        for each in self._beside:
+            each.start()
 
     async def close(self) -> None:
         """End; never raises."""
         await self._locks.close()
 
-    async def _end_roll_call(self) -> None:
-        if self._roll_call is not None:
-            await self._roll_call.close()
+    async def _end_what_is_beside(self) -> None:
+        for each in self._beside:
+            await each.close()
 
     @property
     def open(self) -> bool:
@@ -127,7 +139,7 @@ class L2Tier:
         return Chosen(None, newest or key, seen)
 
     def _usable(self, value: Kept | None) -> StoredResponse | None:
-        """A response that may be handed over, kept in the near tier from now on."""
+        """A response that may be handed over, kept in L1 from now on."""
         if not isinstance(value, StoredResponse):
             return None
         if self._engine.stale_from(value, self._clock.now()) is None:

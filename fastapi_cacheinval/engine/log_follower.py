@@ -286,6 +286,7 @@ class Follower:
     async def write(self, claim: Proposal) -> LogEntry:
         """Write one purge, and apply it; raises `LogUnavailable` where that could not be brought to its end."""
         if claim.prompt and not self._serving:
+            self._shared.waits_for_itself = True
             await self.waits.hear(self._shared.identity, self._bound)
         return await self._groups.write(claim)
 

@@ -87,6 +87,8 @@ class LogReader:
             before, generation = replica.applied, replica.generation
             following = replica.apply_message(line, self._clock.now())
             applied = replica.applied == line.seq != before
+            # By this message, or before it by what another loop of this process has read.
+            has = following is Next.NOTHING and replica.term == line.term and replica.applied >= line.seq
             reset = replica.generation != generation
         if reset:
             self._touch.gave_up(cause_of(line.term, line.term), replica.term)
@@ -94,11 +96,11 @@ class LogReader:
             self._applies.tell(line, self._clock.now(), late=False)
         if following is Next.ASK:
             self._want()
-        self._answer(line, applied=applied)
+        self._answer(line, applied=has)
 
     def _answer(self, line: LogEntry, *, applied: bool) -> None:
         """Have it said that a line is applied here, where somebody waits for that."""
-        if not line.prompt or line.waiter == self._shared.identity:
+        if not line.prompt or (line.waiter == self._shared.identity and not self._shared.waits_for_itself):
             return
         if applied and line.waiter and self._serving():
             self._owe(line)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from fastapi_cacheinval.core.replica import LogEntry
+from fastapi_cacheinval.core.summary import MOST_APPLIED, AppliedPurge
 from fastapi_cacheinval.engine.decisions import Feed
 from fastapi_cacheinval.engine.listeners import Listeners
 from fastapi_cacheinval.ports.tracing import Tracing
@@ -19,12 +22,19 @@ class LogRecorder:
         self._tracing = tracing
         self._listeners = listeners
         self._feed = feed
+        self._lately: deque[AppliedPurge] = deque(maxlen=MOST_APPLIED)
+
+    def lately(self) -> tuple[AppliedPurge, ...]:
+        """The purges of others that were applied last, the newest last."""
+        # A copy is made in one step; another thread may be adding one.
+        return tuple(self._lately.copy())
 
     def applied(self, line: LogEntry, *, late: bool, seconds: float | None) -> None:
         """A purge of another replica was applied, `seconds` after the log took it; `late` without its message."""
         event = "missed" if late else "applied"
         for _ in range(line.purges):
             self._counters.purged(event, len(line.tags), soft=line.soft, seconds=seconds)
+        self._lately.append(AppliedPurge(line.term.number, line.seq, seconds, late))
         self._feed.purged(line, own=False, delay=seconds)
         self._tracing.point(
             "cacheinval.apply", line.trace, event=event, soft=line.soft, seq=line.seq, term=line.term.number

@@ -56,6 +56,11 @@ class SharedBus:
         self._owner: int | None = None
         self._followers: dict[asyncio.AbstractEventLoop, Follower] = {}
 
+    @property
+    def identity(self) -> str:
+        """The id of this replica in the log; empty before the start."""
+        return self._shared.identity
+
     async def start(self, replica: Replica, *, serving: bool) -> None:
         if self._owner != os.getpid():
             # Made here, not in __init__: a process that was forked after it must not share it.

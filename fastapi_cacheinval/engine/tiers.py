@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import quote
 
 from fastapi_cacheinval.bus.call import log_keys
+from fastapi_cacheinval.bus.fleet import RedisFleet
 from fastapi_cacheinval.bus.redis import RedisLog, Sight
+from fastapi_cacheinval.bus.summaries import RedisSummaries
 from fastapi_cacheinval.connections.urls import Connect
+from fastapi_cacheinval.core.fleet import Fleet
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.l2 import L2Tier, Own
 from fastapi_cacheinval.engine.l2_values import L2Values
 from fastapi_cacheinval.engine.log_observer import ClockEstimate, LogObserver
+from fastapi_cacheinval.engine.process_name import process_name
 from fastapi_cacheinval.engine.roll_call import RollCall
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.engine.shared_bus import SharedBus
+from fastapi_cacheinval.engine.summaries import SummaryFacts, SummaryWriter
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.ports.tracing import Tracing
 from fastapi_cacheinval.stores.codec import Codec
@@ -61,6 +67,8 @@ class SharedTiers:
                 bound=settings.staleness_bound,
                 life=lambda: self._longest_life,
                 sight=self._sight,
+                origin=process_name(),
+                confirm_replicas=settings.confirm_replicas,
             ),
             self._engine.replica,
             observer,
@@ -70,19 +78,33 @@ class SharedTiers:
             server_clock=self._server_clock,
         )
 
-    def l2(self, telemetry: Telemetry, tracing: Tracing, own: Own) -> L2Tier:
-        """The shared tier."""
+    def l2(
+        self, telemetry: Telemetry, tracing: Tracing, own: Own, facts: SummaryFacts, identity: Callable[[], str]
+    ) -> L2Tier:
+        """L2, and beside it what this replica tells of itself; `identity` is its id in the log."""
         settings = self._settings
         secret = settings.secret.encode() if isinstance(settings.secret, str) else settings.secret
         client = self._connect(rest=_L2_REST)
         store = RedisStore(client, self._prefix, quiet=settings.staleness_bound)
         codec = Codec(secret, most_bytes=settings.max_body_bytes)
+        # What replicas of all versions have in common stands beside the log that they share.
+        beside_log = key_prefix(settings.namespace, "")
         roll_call = RollCall(
-            RedisRoll(client, key_prefix(settings.namespace, "")),
+            RedisRoll(client, beside_log),
             self._engine.apps,
             self._engine.clock,
             namespace=settings.namespace,
             delay=settings.staleness_bound,
         )
         values = L2Values(store, codec, self._engine, telemetry, self._server_clock.server_time)
-        return L2Tier(values, self._engine, telemetry, tracing, own, self._lives, roll_call)
+        summaries = SummaryWriter(RedisSummaries(client, beside_log), facts, identity)
+        return L2Tier(values, self._engine, telemetry, tracing, own, self._lives, (roll_call, summaries))
+
+    async def fleet(self) -> Fleet:
+        """All replicas of the namespace as Redis tells of them; raises `TierUnavailable`."""
+        namespace = self._settings.namespace
+        client = self._connect()
+        try:
+            return await RedisFleet(client, namespace, key_prefix(namespace, "")).read()
+        finally:
+            await client.close()

@@ -23,6 +23,7 @@ from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.plan import RoutePlan
+from fastapi_cacheinval.routes.shortcuts import Shortcuts
 from fastapi_cacheinval.routes.table import RouteTable
 
 __all__ = ["AppContext", "Mode"]
@@ -112,6 +113,8 @@ class AppContext:
         self.shadow: Callable[[Scope, list[tuple[bytes, bytes]], StoredResponse], None] = _no_shadow
         self.error: CacheinvalError | None = None
         self._table: RouteTable | None = None
+        # What is known of the requests for a path.
+        self.shortcuts: Shortcuts | None = None
         self.uncached: Uncached | None = None
         self._warned: set[str] = set()
         self._changed: set[str] = set()
@@ -169,6 +172,7 @@ class AppContext:
         self.cache.root_paths.add(str(getattr(app, "root_path", "") or ""), asked=False)
         self.providers = table.providers
         self._table = table
+        self.shortcuts = Shortcuts(self.app, table)
         self.uncached = Uncached(table, self.counters, self.face, self._tell)
         say_at_start(table.summary(by_headers=self.mode.by_headers))
         for line in table.describe():

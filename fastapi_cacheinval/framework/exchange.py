@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from asyncio import CancelledError
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from fastapi_cacheinval.framework.server_spans import name_route
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.bindings import Binding
+from fastapi_cacheinval.routes.fastapi_private import on_end
 from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = ["Exchange", "run_app"]
@@ -120,6 +121,10 @@ class Exchange:
     def current(self) -> AbstractContextManager[None]:
         """Make the request's span the parent of what follows, wherever that runs."""
         return nullcontext() if self.seen is None else self.seen.current()
+
+    def on_end(self, scope: Scope, raised: Callable[[BaseException], object], made: Callable[[object], object]) -> None:
+        """Have functions told what the route raises or makes, see `fastapi_private.on_end`."""
+        on_end(scope, raised, made)
 
     def looks_up(self) -> None:
         """The request turns out to be cacheable."""

@@ -19,6 +19,8 @@ from fastapi_cacheinval.framework.server_spans import Contrib, contrib_outside
 from fastapi_cacheinval.grammar.fields import lower_names, values
 from fastapi_cacheinval.grammar.retry_after import parse_retry_after
 from fastapi_cacheinval.ports.tracing import Seen
+from fastapi_cacheinval.routes.fastapi_solver import Handed
+from fastapi_cacheinval.routes.shortcuts import Shortcut
 
 __all__ = ["Entered", "Incoming", "RefreshOrder"]
 
@@ -73,11 +75,20 @@ class RefreshOrder:
             self._flight.fail()
 
 
+class Ahead(NamedTuple):
+    """What is known of a request's route before the app has it: what came of its covers, and a `stamp` of before."""
+
+    shortcut: Shortcut
+    handed: Handed
+    stamp: Stamp
+
+
 class Incoming(NamedTuple):
     """One request in this cache.
 
     `cdn_fields` is the outer end of `send`, where a CDN in front is told something. `closed` says why the request may
     neither be answered from the cache nor fill it: the app answers it. `order` makes it a background refresh.
+    `ahead` is what is known of its route before the app has it.
     """
 
     app_context: AppContext
@@ -88,6 +99,7 @@ class Incoming(NamedTuple):
     cdn_fields: CDNFields | None = None
     closed: str | None = None
     order: RefreshOrder | None = None
+    ahead: Ahead | None = None
 
     def entered(self, before: Entered | None = None) -> Entered:
         """What is known of the request now, before any dependency runs; telemetry may know it from `before`."""
@@ -97,7 +109,7 @@ class Incoming(NamedTuple):
             arrived["state"] = dict(scope["state"])
         headers = [*scope["headers"]]
         engine, tracing = app_context.engine, app_context.cache.tracing
-        stamp = engine.replica.stamp(engine.now())
+        stamp = engine.replica.stamp(engine.now()) if self.ahead is None else self.ahead.stamp
         if before is not None:
             return Entered(arrived, headers, stamp, before.seen, before.contrib)
         seen = tracing.enter(headers) if tracing.on else None

@@ -7,6 +7,7 @@ from typing import cast
 
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.engine.request_tags import Answering
+from fastapi_cacheinval.framework.ahead import ReadAhead
 from fastapi_cacheinval.framework.app_context import Mode
 from fastapi_cacheinval.framework.exchange import Exchange, run_app
 from fastapi_cacheinval.framework.incoming import Incoming
@@ -28,7 +29,10 @@ class ByPolicy:
 
     def read(self, incoming: Incoming) -> Awaitable[None]:
         """Take a GET or HEAD."""
-        return run_app(Read(incoming), incoming.scope)
+        if incoming.ahead is None:
+            return run_app(Read(incoming), incoming.scope)
+        exchange = ReadAhead(incoming, incoming.ahead)
+        return run_app(exchange, incoming.scope, exchange.run)
 
     def read_by_policy(self, incoming: Incoming) -> Awaitable[None]:
         """Take a safe request to which headers have nothing to say."""

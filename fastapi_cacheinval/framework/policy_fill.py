@@ -13,7 +13,6 @@ from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.policy_rules import PolicyRules
 from fastapi_cacheinval.framework.route_target import Wanted
 from fastapi_cacheinval.framework.short_circuit import answers_by_the_error_alone, sent_without_the_request
-from fastapi_cacheinval.routes.fastapi_private import on_end
 from fastapi_cacheinval.routes.plan import Sharing
 
 __all__ = ["begin_fill"]
@@ -46,12 +45,12 @@ def begin_fill(exchange: Exchange, wanted: Wanted, tags: tuple[str, ...], go: Go
     app_context.counters.forwarded(go.reason, route)
     rules = PolicyRules(exchange, recipe, wanted.target)
     if plan.sharing is not Sharing.DECLARED:
-        _watch(wanted.request, rules)
+        _watch(exchange, wanted.request, rules)
     _normalise(wanted)
     return Fill(exchange, rules, go)
 
 
-def _watch(request: Request, rules: PolicyRules) -> None:
+def _watch(exchange: Exchange, request: Request, rules: PolicyRules) -> None:
     """No signature says what is read by those who are handed the request after the handler."""
 
     def raised(error: BaseException) -> None:
@@ -62,7 +61,7 @@ def _watch(request: Request, rules: PolicyRules) -> None:
         if not sent_without_the_request(response):
             rules.seen_by("own-response")
 
-    on_end(request.scope, raised, made)
+    exchange.on_end(request.scope, raised, made)
 
 
 def _normalise(wanted: Wanted) -> None:

@@ -127,6 +127,9 @@ class Read(Exchange):
     async def answer(self, handler: Handler, request: Request) -> Response:
         """The request has come to the framework's own handler, behind all that the route puts around that."""
         plan, self._awaited = self._awaited, None
+        shortcuts = self.app_context.shortcuts
+        if shortcuts is not None and plan is None and self.refresh is None and request.scope is self.scope:
+            shortcuts.learn(request.scope, self.arrived, handler)
         if plan is None or self._settled or not as_its_scope_says(request):
             return await handler(request)
         return await answered_behind(partial(self._behind, plan), self._keep_nothing, handler, request)
@@ -189,7 +192,7 @@ class Read(Exchange):
         app_context = self.app_context
         # Layers may have written another root path.
         app_context.note_root(scope)
-        plan = app_context.table.plan_for(scope, self.arrived)
+        plan = self._plan_at(scope)
         if plan is None:
             self._responder = bypassed(self, "unknown-route")
         elif plan.cached is cached and plan.policy is not None:
@@ -201,13 +204,15 @@ class Read(Exchange):
                 return
             self.looks_up()
             verdict = await look_up(self, request, plan, plan.policy, partition)
-            self._responder = verdict.responder
+            self._responder, self._fill = verdict.responder, verdict.fill
             if verdict.unwind is not None:
                 raise short_circuit(request, verdict.unwind)
-            self._fill = verdict.fill
             self._hides = verdict.fill is not None
             # For code without the request at hand, from here on in this context.
             self.answering = Answering(self)
+
+    def _plan_at(self, scope: Scope) -> RoutePlan | None:
+        return self.app_context.table.plan_for(scope, self.arrived)
 
     def _closed_to(self, plan: RoutePlan) -> str | None:
         """Why this request is not looked up at its route."""

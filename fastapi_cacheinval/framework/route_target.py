@@ -7,14 +7,23 @@ from typing import NamedTuple, Protocol
 from starlette.requests import Request
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.keys import as_bytes, cache_key, encode, kept_query, partition_digest, sent_host, sent_path
+from fastapi_cacheinval.core.keys import (
+    KeyParts,
+    as_bytes,
+    cache_key,
+    encode,
+    kept_query,
+    partition_digest,
+    sent_host,
+    sent_path,
+)
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.grammar.fields import combined, first, values
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.plan import RoutePlan
 
-__all__ = ["Asks", "Wanted", "raw_target", "wanted_of"]
+__all__ = ["Asks", "Wanted", "key_parts_of", "raw_target", "wanted_of"]
 
 
 def raw_target(scope: Scope, host: bytes | None) -> Target:
@@ -64,24 +73,26 @@ def wanted_of(
 ) -> Wanted:
     """What a request asks of its route; raises `PartitionTypeError` for a partition that is no part of a key."""
     app_context, scope = exchange.app_context, request.scope
+    parts = key_parts_of(app_context, exchange.arrived, scope, plan)
+    digest = partition_digest(partition, app_context.cache.secret) if partition else b""
+    key, target = cache_key(parts._replace(partition=digest)), _front_target(exchange, scope, plan)
+    return Wanted(request, plan, policy, parts.path, [*scope["headers"]], key, bool(parts.query), target)
+
+
+def key_parts_of(app_context: AppContext, arrived: Scope, scope: Scope, plan: RoutePlan) -> KeyParts:
+    """The parts of the key of a request at its route, but the partition; `arrived` is what it was when it came."""
     # What other middleware outside ours set as the root path is no part of what a route sees.
-    root_path = app_context.root_of(exchange.arrived)
+    root_path = app_context.root_of(arrived)
     path = app_context.below(root_path, scope["path"])
-    headers: list[tuple[bytes, bytes]] = [*scope["headers"]]
-    query = kept_query(scope.get("query_string", b""), plan.query)
-    origin = scope.get("scheme", "http"), combined(headers, b"host") or b""
-    key = cache_key(
-        app_context.key_parts("policy", origin, root_path, path)._replace(
-            sent=_target_as_sent(plan, scope),
-            route=plan.identity,
-            given=_given_of_path(plan, scope),
-            query=query,
-            partition_of=plan.partition_of,
-            partition=partition_digest(partition, app_context.cache.secret) if partition else b"",
-            local=app_context.local_part(plan.identity, plan.ordinal, plan.epoch, plan.nameless),
-        )
+    origin = scope.get("scheme", "http"), combined(scope["headers"], b"host") or b""
+    return app_context.key_parts("policy", origin, root_path, path)._replace(
+        sent=_target_as_sent(plan, scope),
+        route=plan.identity,
+        given=_given_of_path(plan, scope),
+        query=kept_query(scope.get("query_string", b""), plan.query),
+        partition_of=plan.partition_of,
+        local=app_context.local_part(plan.identity, plan.ordinal, plan.epoch, plan.nameless),
     )
-    return Wanted(request, plan, policy, path, headers, key, bool(query), _front_target(exchange, scope, plan))
 
 
 def _front_target(exchange: Asks, scope: Scope, plan: RoutePlan) -> Target | None:

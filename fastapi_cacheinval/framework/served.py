@@ -49,6 +49,11 @@ class Served:
         """The root path that the app itself declares; empty where it declares none."""
         return str(getattr(self._app, "root_path", "") or "")
 
+    @property
+    def title(self) -> str:
+        """What it calls itself; the name of its class where it has no title."""
+        return str(getattr(self._app, "title", None) or type(self._app).__name__)
+
     def audit(self) -> Audit:
         """What its routes say of caching; made anew only where they have changed."""
         app_context = self._app_context

@@ -22,6 +22,11 @@ class ServedApp(Protocol):
         """The root path that the app itself declares; empty where it declares none."""
         ...
 
+    @property
+    def title(self) -> str:
+        """What it calls itself; the name of its class where it has no title."""
+        ...
+
     def audit(self) -> Audit:
         """What its routes say of caching."""
         ...

@@ -1,4 +1,4 @@
-"""The one place that touches what FastAPI does not document; tests pin each name on every version we run on.
+"""What FastAPI does not document, but for its solver (`fastapi_solver`); tests pin each name on every version.
 
 Everything else in the package sees a route through `EffectiveRoute` and a dependency through `Dependant`.
 """

@@ -79,7 +79,7 @@ class Survey:
         self._lists: list[tuple[list[Any], list[Any]]] = []
         self._listed = Watched()
         # Whether method, path and root path alone say what answers.
-        self._by_path = True
+        self.by_path = True
         self._answers: dict[tuple[str, str, str], Leaf | Foreign | None] = {}
         self._unseen: dict[int, Known] = {}
         self._found: list[Way] = []
@@ -203,7 +203,7 @@ class Survey:
     def _led(self, arrived: Mapping[str, Any]) -> Leaf | Foreign | None:
         """What answers a request as it arrived: asked whenever a route is looked up, so the last paths are kept."""
         method, path = arrived["method"], arrived["path"]
-        if not self._by_path or len(path) > _LONGEST_PATH:
+        if not self.by_path or len(path) > _LONGEST_PATH:
             return self._answering(method, path, arrived)
         asked = (method, path, str(arrived.get("root_path", "")))
         answers = self._answers
@@ -244,7 +244,7 @@ class Survey:
             level.entries += self._entry(original, effective, place, (*above, id(app)))
             matching = effective if isinstance(effective, BaseRoute) else original
             if type(matching).matches not in _MATCHING or "matches" in vars(matching):
-                self.plain = False
+                self.plain = self.by_path = False
                 # It may take a request away from those after it, by anything in it.
                 reason = f"the route class {type(original).__qualname__} before it matches in a way of its own"
                 place = replace(place, front_off=place.front_off or reason)
@@ -259,7 +259,7 @@ class Survey:
         elif isinstance(effective, routing.Mount):
             yield Branch(effective, effective.path_regex, self._mounted(effective, place, above))
         elif isinstance(effective, routing.Host):
-            self._by_path = False
+            self.by_path = False
             yield Branch(effective, None, self._mounted(effective, place, above))
         elif isinstance(effective, routing.Route):
             self.others.append(effective)
@@ -268,7 +268,7 @@ class Survey:
             self.notices += without_cached(effective)
         elif not isinstance(effective, routing.WebSocketRoute):
             self.others.append(effective if isinstance(effective, BaseRoute) else original)
-            self._by_path = False
+            self.by_path = False
             yield Foreign(effective)
 
     def _mounted(self, mount: routing.Mount | routing.Host, place: Place, above: tuple[int, ...]) -> Level:

@@ -116,6 +116,11 @@ class RouteTable:
         self._starts = None
 
     @property
+    def survey(self) -> Survey:
+        """The routes as they were looked at last."""
+        return self._survey
+
+    @property
     def plans(self) -> tuple[RoutePlan, ...]:
         """Every FastAPI route's plan, in matching order, overrides aside."""
         return tuple(known.analysis.plan for known in self._survey.known)
@@ -317,7 +322,8 @@ class RouteTable:
         unsafe = not plan.methods <= SAFE_METHODS
         if always or plan.layered or unsafe:
             hook(original_of(known.route))
-        if plan.around:
+        # Where what is stored does not answer, its handler goes on from what its covers gave.
+        if plan.around or (plan.policy is not None and not plan.front):
             hook_handler(known.route)
         if unsafe:
             note_calls(known.route)

@@ -1,4 +1,4 @@
-"""The near tier (L1) in this process: bounded in bytes, resistant to scans, each response with its own life.
+"""L1 in this process: bounded in bytes, resistant to scans, each response with its own life.
 
 Reads take no lock. They look up one dict, add one to a node's uses and read its value, each a single
 step of the interpreter; two threads may lose a use to each other, never a value.
@@ -6,6 +6,8 @@ step of the interpreter; two threads may lose a use to each other, never a value
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import islice
 from math import inf
 from sys import getsizeof
 from threading import Lock
@@ -54,15 +56,27 @@ class MemoryStore(Generic[Value]):
     """A `LocalStore` that holds at most `max_bytes`, its own bookkeeping included.
 
     The caller's `weight` is what the value takes without its cache key, which the store keeps and
-    counts. Raises `ValueError` for a limit under 16 KiB.
+    counts. `beside` gives the bytes that belong to the same limit and are kept elsewhere: they take its room, up to
+    half of it. Raises `ValueError` for a limit under 16 KiB.
     """
 
-    __slots__ = ("_aliases", "_deadlines", "_evicted", "_lock", "_max_bytes", "_nodes", "_queues", "_reclaimed")
+    __slots__ = (
+        "_aliases",
+        "_beside",
+        "_deadlines",
+        "_evicted",
+        "_lock",
+        "_max_bytes",
+        "_nodes",
+        "_queues",
+        "_reclaimed",
+    )
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, *, beside: Callable[[], int] | None = None) -> None:
         if max_bytes < 4 * _EMPTY:
             raise ValueError(f"max_bytes must be at least {4 * _EMPTY}, not {max_bytes}.")
         self._max_bytes = max_bytes
+        self._beside = beside
         self._lock = Lock()
         self._nodes: dict[bytes, Node[Value]] = {}
         self._aliases: dict[Target, Node[Value]] = {}
@@ -173,6 +187,14 @@ class MemoryStore(Generic[Value]):
             self._queues.forget()
             self._tighten()
 
+    def nodes(self, most: int) -> list[Node[Value]]:
+        """At most so many of what is kept now, what has been kept longest first; for a look at them bit by bit.
+
+        Looking at a node is no use of it. One that is let go of meanwhile stays readable.
+        """
+        with self._lock:
+            return list(islice(self._nodes.values(), most))
+
     def statistics(self) -> StoreStatistics:
         """What it holds now."""
         with self._lock:
@@ -192,7 +214,8 @@ class MemoryStore(Generic[Value]):
 
     def _overhead(self) -> int:
         tables = getsizeof(self._nodes) + getsizeof(self._aliases)
-        return _EMPTY + tables + self._queues.size_bytes + self._deadlines.size_bytes
+        beside = 0 if self._beside is None else min(self._beside(), self._max_bytes // 2)
+        return _EMPTY + tables + self._queues.size_bytes + self._deadlines.size_bytes + beside
 
     def _lead(self, node: Node[Value], targets: tuple[Target, ...]) -> None:
         more = bytes_of(targets) - bytes_of(node.targets)

@@ -84,6 +84,15 @@ def test_a_waiter_that_no_replica_is_called_is_nobody(said: object) -> None:
     assert (line.tags, line.prompt, line.waiter) == (("a",), True, "")
 
 
+def test_a_line_tells_the_process_that_wrote_it() -> None:
+    """Lines of earlier releases have no origin, a long one is cut, and one that is no text is read as text."""
+    assert decode_line(HEADER + encode_payload(("a",), soft=False, origin="web-1/42")).origin == "web-1/42"
+    assert decode_line(HEADER + msgpack.packb([1, ["a"], False, False, []])).origin == ""
+    assert decode_line(HEADER + msgpack.packb([1, ["a"], False, False, [], 0])).origin == ""
+    assert len(decode_line(HEADER + encode_payload(("a",), soft=False, origin="x" * 1000)).origin) == 128
+    assert decode_line(HEADER + msgpack.packb([1, ["a"], False, False, [], 1, "", 7])).origin == "7"
+
+
 def _forged() -> dict[str, bytes]:
     room = MOST_LINE_BYTES - len(HEADER) - 10
     array = b"\xdc" + (250).to_bytes(2, "big") + b"\x01" * 250

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fastapi_cacheinval import ConnectionEvent, Event, PurgeEvent, ResetEvent
+from fastapi_cacheinval.engine.process_name import process_name
 from tests.helpers.fleet import QUICK, eventually, fleet
 from tests.servers import Valkey, tcp_proxy
 
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_purge_is_told_on_every_replica(redis_server: Valkey) -> None:
-    """On the one that made it with its route, on the other with how long it took."""
+    """On the one that made it with its route, on the other with the process that made it and how long it took."""
     async with fleet(redis_server.url) as (here, there):
         events: list[list[Event]] = [[], []]
         for node, heard in zip((here, there), events, strict=True):
@@ -23,7 +24,7 @@ async def test_a_purge_is_told_on_every_replica(redis_server: Valkey) -> None:
         (own,) = [each for each in events[0] if isinstance(each, PurgeEvent)]
         (others,) = [each for each in events[1] if isinstance(each, PurgeEvent)]
         assert (own.own, own.by, own.delay) == (True, "PUT /items/{name}", None)
-        assert (others.own, others.by) == (False, "")
+        assert (others.own, others.by) == (False, process_name())
         assert others.delay is not None
         assert (own.term, own.seq, own.tags) == (others.term, others.seq, others.tags) == (1, 1, ("item:a",))
 

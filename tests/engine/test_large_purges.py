@@ -269,3 +269,16 @@ async def test_the_loop_is_free_while_much_is_read(redis_server: Valkey) -> None
                 await longest_pause(lambda heal=proxy.heal, one=a, other=b: healed(heal, lambda: agreed(one, other)))  # type: ignore[misc]
             )
     assert min(pauses) < LONGEST
+
+
+async def test_purged_tags_count_in_the_size_of_l1() -> None:
+    """What a replica remembers of purges is in `size_bytes`, and how many it remembers follows the size of L1."""
+    cache = HTTPCache(l1_max_bytes=1 << 20)
+    async with cache:
+        before = cache.statistics().size_bytes
+        for start in range(0, 4000, 1000):
+            await cache.invalidate(*(f"tag:{number}" for number in range(start, start + 1000)))
+        grown = cache.statistics().size_bytes - before
+        remembered = len(cache._core.engine.replica.cells)
+    assert 1_000 < remembered < 4_000
+    assert grown == remembered * 242

@@ -71,6 +71,22 @@ async def test_who_only_publishes_is_told_too(redis_server: Valkey, looks: list[
     assert looks == []
 
 
+async def test_who_publishes_beside_a_replica_of_its_own_process_is_told_too(
+    redis_server: Valkey, looks: list[LogEntry]
+) -> None:
+    """The process's own replica is one of those that its other loop waits for, and says so at once."""
+    async with fleet(redis_server.url, 2, **CALM) as (a, b):
+        of_age(redis_server)
+
+        async def beside() -> list[int | None]:
+            async with a.cache:
+                return [(await a.cache.invalidate("item:a", wait="all")).replicas for _ in range(3)]
+
+        assert await asyncio.to_thread(asyncio.run, beside()) == [2, 2, 2]
+        assert a.statistics.applied == b.statistics.applied == 3
+    assert looks == []
+
+
 async def test_many_that_wait_at_once_are_told_each(redis_server: Valkey, looks: list[LogEntry]) -> None:
     """Those that share a line, those in lines of their own, and those of another replica."""
     async with fleet(redis_server.url, 3, **PATIENT) as nodes:

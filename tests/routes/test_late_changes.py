@@ -495,3 +495,33 @@ async def test_an_app_that_is_mounted_once_more_after_the_start(wrap: Any) -> No
     for _ in range(3):
         assert await site.status("/more/page/a", KEY) == 200
         assert await site.status("/more/page/a") == 401
+
+
+async def test_a_path_that_was_none_of_the_caches_is_cached_once_its_route_is() -> None:
+    """What was seen of a path is a hint: a route with a policy that comes later is looked up there."""
+    app = FastAPI()
+    cache = HTTPCache()
+    app.add_middleware(CacheMiddleware, cache=cache)
+    app.get("/{page}")(lambda page: f"plain {page}")
+    for _ in range(3):
+        assert (await ask(app, "/it")).headers.get("cache-status") is None
+    app.get("/it", dependencies=[cached(ttl=60)])(lambda: "cached")
+    app.router.routes.insert(0, app.router.routes.pop())
+    answers = [await ask(app, "/it") for _ in range(3)]
+    assert {answer.body for answer in answers} == {b'"cached"'}
+    assert_hit(answers[-1])
+
+
+@pytest.mark.parametrize("root_path", ["", "/api"])
+async def test_a_path_is_no_hint_under_another_root_path(root_path: str) -> None:
+    """The same path below a root path is another one: what is cached there is a hit."""
+    app = FastAPI()
+    app.add_middleware(CacheMiddleware, cache=HTTPCache())
+    app.get("/api/it")(lambda: "plain")
+    app.get("/it", dependencies=[cached(ttl=60)])(lambda: "cached")
+    for _ in range(2):
+        await ask(app, "/api/it")
+    answers = [await ask(app, "/api/it", root_path=root_path) for _ in range(3)]
+    assert answers[-1].body == (b'"cached"' if root_path else b'"plain"')
+    if root_path:
+        assert_hit(answers[-1])

@@ -37,7 +37,7 @@ CODECS = st.sampled_from([Codec(secret, compress_from=least) for secret in (None
 
 def _fields(stored: StoredResponse) -> dict[str, object]:
     own = SharedResponse.__slots__ if isinstance(stored, SharedResponse) else ()
-    kept = set(StoredResponse.__slots__).union(own) - {*TIMES, "counts", "joined", "stamp", "verified"}
+    kept = set(StoredResponse.__slots__).union(own) - {*TIMES, "counts", "joined", "private", "stamp", "verified"}
     return {name: getattr(stored, name) for name in kept}
 
 
@@ -81,7 +81,9 @@ def test_a_record_comes_back(data, codec, now, asked, lives):
 
 def _shared(stored: StoredResponse) -> SharedResponse:
     kept = {
-        name: getattr(stored, name) for name in StoredResponse.__slots__ if name not in ("counts", "joined", "verified")
+        name: getattr(stored, name)
+        for name in StoredResponse.__slots__
+        if name not in ("counts", "joined", "private", "verified")
     }
     withheld = ((bytes(bytearray(b"surrogate-control")), bytes(bytearray(b"max-age=60"))),)
     return SharedResponse(withheld=withheld, for_all=True, only_fresh=False, part=ContentRange(0, 9, None), **kept)

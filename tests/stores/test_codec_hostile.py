@@ -37,7 +37,9 @@ def value(request, make_response):
     if request.param == "policy":
         return stored
     kept = {
-        name: getattr(stored, name) for name in StoredResponse.__slots__ if name not in ("counts", "joined", "verified")
+        name: getattr(stored, name)
+        for name in StoredResponse.__slots__
+        if name not in ("counts", "joined", "private", "verified")
     }
     part = ContentRange(0, 59, 100)
     return SharedResponse(withheld=((b"x", b"1"),), for_all=True, only_fresh=True, part=part, **kept)

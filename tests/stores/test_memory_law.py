@@ -1,4 +1,4 @@
-"""The near tier against a model: what holds after every call, whatever the order of calls."""
+"""L1 against a model: what holds after every call, whatever the order of calls."""
 
 from __future__ import annotations
 
@@ -256,3 +256,24 @@ def test_a_limit_without_room_for_anything_is_refused():
     """A limit below what the empty store needs is an error when the store is made."""
     with pytest.raises(ValueError, match="max_bytes must be at least 16384"):
         MemoryStore(16 * 1024 - 1)
+
+
+def test_what_is_kept_beside_takes_its_room_up_to_half():
+    """Bytes that belong to the same limit make responses go, but never more than half of them."""
+    beside = 0
+    store: MemoryStore[int] = MemoryStore(1 << 20, beside=lambda: beside)
+
+    def filled() -> int:
+        for number in range(3000):
+            store.put(b"%d" % number, number, 1000, inf, 0.0)
+        return store.statistics().responses
+
+    alone = filled()
+    beside = 256 * 1024
+    assert store.statistics().size_bytes > 1 << 20
+    with_some = filled()
+    assert store.statistics().size_bytes <= 1 << 20
+    beside = 1 << 30
+    with_more = filled()
+    assert alone * 0.70 < with_some < alone * 0.80
+    assert alone * 0.45 < with_more < alone * 0.55

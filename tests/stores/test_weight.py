@@ -18,7 +18,9 @@ FIELD = st.tuples(
 
 def _changed(stored: StoredResponse, **fields: object) -> StoredResponse:
     values = {
-        name: getattr(stored, name) for name in StoredResponse.__slots__ if name not in ("counts", "joined", "verified")
+        name: getattr(stored, name)
+        for name in StoredResponse.__slots__
+        if name not in ("counts", "joined", "private", "verified")
     }
     return StoredResponse(**(values | fields))  # type: ignore[arg-type]
 

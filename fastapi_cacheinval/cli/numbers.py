@@ -1,0 +1,44 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+__all__ = ["bytes_of", "count", "counted", "duration", "ratio"]
+
+_KIB = 1024
+
+
+def count(number: float) -> str:
+    """A count with separators; few per second keep a digit."""
+    return f"{number:,.1f}" if isinstance(number, float) and number < 100 else f"{number:,.0f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of something, as `1 replica` or `2 replicas`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def bytes_of(size: int) -> str:
+    """A size in the largest unit that it fills."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < _KIB or unit == "GiB":
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= _KIB
+    raise AssertionError("GiB is the last unit")
+
+
+def duration(seconds: float | None) -> str:
+    """A time in the unit that fits; a dash where it is not known."""
+    if seconds is None:
+        return "–"
+    if seconds < 1:
+        return f"{seconds * 1000:.1f} ms"
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def ratio(part: int, whole: int) -> str:
+    """A share in percent; a dash of nothing."""
+    return f"{part / whole:.1%}" if whole else "–"
