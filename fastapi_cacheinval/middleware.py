@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache, internals_of
 from fastapi_cacheinval.core.checks import flag
+from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.hit_fields import AGES
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
@@ -77,6 +78,16 @@ class CacheMiddleware:
         self.cache = HTTPCache() if cache is None else cache
         # A cache that nobody else knows is purged by nobody.
         self._own_cache = cache is None
+        # The same once more, for the cache as it is then: for tests, which give it other insides.
+        self.again = partial(
+            type(self),
+            cache=self.cache,
+            honour_headers=honour_headers,
+            front=front,
+            emit_surrogate_key=emit_surrogate_key,
+            emit_cache_status=emit_cache_status,
+            downstream=downstream,
+        )
         self._core = core = internals_of(self.cache)
         # The caches of middlewares that requests have come through before.
         self._outer: list[HTTPCache] = []
@@ -194,6 +205,20 @@ class CacheMiddleware:
         if not self._app_context.spelled:
             return None
         return self._at((*raw_target(scope, host), scope.get("raw_path")))
+
+    def at_front(self, scope: Scope) -> StoredResponse | None:
+        """What the front lookup would answer a plain GET with, fresh, without answering it: for searches in tests."""
+        host = None
+        for name, value in scope["headers"]:
+            if name in (b"authorization", TOKEN_FIELD):
+                return None
+            if name == b"host" and host is None:
+                host = value
+        stored = self._at((*raw_target(scope, host),)) or self._at_as_sent(scope, host)
+        now = self._now()
+        if not isinstance(stored, StoredResponse) or not self._front_open(now):
+            return None
+        return stored if isinstance(self._core.engine.decide(stored, now), Serve) else None
 
     def _front_open(self, now: float) -> bool:
         """Whether the front lookup may answer now: the cache is on, nothing is overridden, and the app is the same."""

@@ -13,7 +13,7 @@ from fastapi_cacheinval.core.checks import Wait, waits
 from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, MOST_TAGS, bounded_tags, cost_of
 from fastapi_cacheinval.core.tags import ALL, normalise_tag, not_a_tag, render_value
 
-__all__ = ["Answering", "Changes", "HasRequestTags", "RequestTags", "add_tags", "purge_with_request"]
+__all__ = ["Answering", "Changes", "HasRequestTags", "RequestTags", "add_tags", "is_answering", "purge_with_request"]
 
 
 class RequestTags:
@@ -142,6 +142,11 @@ _current: ContextVar[Answering | None] = ContextVar("fastapi_cacheinval_tags", d
 def _request_at_hand() -> HasRequestTags | None:
     answering = _current.get()
     return None if answering is None else answering.request
+
+
+def is_answering() -> bool:
+    """Whether this context answers a request that has been looked up and goes forward, or an unsafe one."""
+    return _request_at_hand() is not None
 
 
 def add_tags(*tags: str) -> bool:

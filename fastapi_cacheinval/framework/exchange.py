@@ -152,7 +152,7 @@ class Exchange:
         `stored` is what it is answered with, if so; `filled` what has become of the app's answer.
         """
         if self.refresh is not None:
-            self.refresh.told = outcome
+            self.refresh.told, self.refresh.stored = outcome, stored
             return
         if self.cdn_fields is not None:
             self.cdn_fields.answered(outcome, stored or filled, self.plan)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.outcome import Outcome
-from fastapi_cacheinval.core.stored import Stamp
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
@@ -31,7 +31,7 @@ class RefreshOrder:
     A background refresh goes forward whatever is stored; without `forced` it is answered as a client would be.
     """
 
-    __slots__ = ("_answered", "_cut", "_flight", "_taken", "forced", "outcome", "status", "told")
+    __slots__ = ("_answered", "_cut", "_flight", "_taken", "forced", "outcome", "status", "stored", "told")
 
     def __init__(self, flight: Flight | None, *, forced: bool = True) -> None:
         self._flight = flight
@@ -42,6 +42,8 @@ class RefreshOrder:
         # What the app, or the cache in its place, has answered, and how that came.
         self.status: int | None = None
         self.told: Outcome | None = None
+        # What it was answered with, where that was stored.
+        self.stored: StoredResponse | None = None
 
     def take(self) -> Flight | None:
         """The flight, from now on the caller's to end."""

@@ -209,9 +209,13 @@ class RouteTable:
         `scope` gives the root path and the headers as they came in, before any mount wrote into it. None
         where no route, or none of FastAPI's, would answer with the method.
         """
-        self._refresh()
-        known = self._survey.find(method, path, dict(scope))
+        known = self.known(method, path, scope)
         return None if known is None else self._current(known)
+
+    def known(self, method: str, path: str, scope: Mapping[str, Any]) -> Known | None:
+        """The route as `match` finds it, without the overrides of now."""
+        self._refresh()
+        return self._survey.find(method, path, dict(scope))
 
     def answers(self, method: str, path: str, scope: Mapping[str, Any]) -> bool:
         """Whether any route, FastAPI's or not, would answer this method and decoded path; `scope` as for `match`."""

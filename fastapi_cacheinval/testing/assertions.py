@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from fastapi_cacheinval.grammar.cache_status import CacheStatus, parse_cache_status
 
-__all__ = ["assert_hit", "assert_miss", "assert_stale"]
+__all__ = ["assert_hit", "assert_miss", "assert_stale", "made_by_the_app"]
 
 
 class _Response(Protocol):
@@ -23,6 +23,14 @@ class _Response(Protocol):
 def _status(response: _Response) -> CacheStatus | None:
     members = parse_cache_status(response.headers.get("cache-status", "").encode("latin-1", "replace"))
     return next((member for member in reversed(members) if member.cache == "cacheinval"), None)
+
+
+def made_by_the_app(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether an answer says that the app has made it for this request."""
+    values = [value for name, value in headers if name.lower() == b"cache-status"]
+    members = parse_cache_status(b", ".join(values))
+    status = next((member for member in reversed(members) if member.cache == "cacheinval"), None)
+    return status is not None and status.fwd is not None and not status.collapsed
 
 
 def _story(response: _Response, wanted: str, status: CacheStatus | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
-from weakref import ref
+from weakref import WeakSet, ref
 
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import Mapper, Session, SessionTransaction
@@ -19,9 +19,10 @@ from fastapi_cacheinval.contrib.sqlalchemy.ledger import Frame, Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.older import Older
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Tags, Wide
 from fastapi_cacheinval.contrib.sqlalchemy.sessions import Sessions, event_target
+from fastapi_cacheinval.contrib.sqlalchemy.states import state_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
-__all__ = ["Collector", "Outbox", "collect_changes"]
+__all__ = ["Collector", "Outbox", "collect_changes", "collectors"]
 
 logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 
@@ -68,6 +69,11 @@ def collect_changes(
     return collector
 
 
+def collectors() -> tuple[Collector, ...]:
+    """All that watch now."""
+    return tuple(_watching)
+
+
 class Collector:
     """What `collect_changes` returns: it watches until `stop()`."""
 
@@ -84,6 +90,7 @@ class Collector:
         self._older = Older(watch)
         self._book = book
         self._undo: list[Callable[[], None]] = []
+        _watching.add(self)
 
     def watch(self, target: Any) -> None:
         """Listen to one more session, or class of sessions."""
@@ -117,8 +124,20 @@ class Collector:
 
     def stop(self) -> None:
         """Watch no longer; what is not committed yet is not purged."""
+        _watching.discard(self)
         while self._undo:
             self._undo.pop()()
+
+    def tags_of(self, target: Any) -> tuple[str, ...] | None:
+        """The tags that a change of an object's row purges, by its templates; nothing is loaded for that.
+
+        None where functions of the object, `__cache_tags__` among them, or values that are not loaded may have a part.
+        """
+        state = state_of(target)
+        rules = self._book.own(state.mapper)
+        if rules.functions or not rules.keys <= state.dict.keys():
+            return None
+        return (*rules.rendered(state.dict), *rules.wide)
 
     # -- a transaction's end --------------------------------------------------------------------
 
@@ -229,3 +248,6 @@ class Collector:
     def _purge(self, frame: Frame, *, torn: bool = False) -> None:
         tags = tuple(frame.tags)
         purge(self.cache, tags, everything=frame.everything, kept=self._outbox is not None, torn=torn, wait=self._wait)
+
+
+_watching: WeakSet[Collector] = WeakSet()

@@ -1,0 +1,1 @@
+"""Searches that run beside the tests of an app: leaks, missing tags, and pages that a mutation left standing."""
