@@ -171,8 +171,7 @@ def _convertors(route: Any) -> Iterator[Any]:
 def _is_stock(convertor: Any) -> bool:
     """Whether a convertor of paths is Starlette's, and gives the same for the same path each time."""
     own: Mapping[str, Any] = getattr(convertor, "__dict__", {})
-    kind: Any = type(convertor)
-    return "convert" not in own and is_frameworks(getattr(kind, "convert", None))
+    return "convert" not in own and is_frameworks(getattr(convertor.__class__, "convert", None))
 
 
 def _kinds(app: Any) -> Iterator[Any]:
