@@ -31,7 +31,7 @@ $(STAMP): FORCE
 endif
 endif
 
-.PHONY: help demo test test-system lint format types layers lowest wheel docs docs-serve prose release bench simulate chaos fuzz flows conformance clean FORCE
+.PHONY: help demo test test-system lint format types layers lowest wheel docs docs-serve prose release bench simulate chaos soak fuzz flows conformance clean FORCE
 .DEFAULT_GOAL := help
 
 help: ## list the tasks
@@ -53,6 +53,7 @@ test: $(STAMP) ## all tests that need nothing but Python
 
 test-system: $(STAMP) ## the tests with a browser, PostgreSQL and Varnish; installs Debian's where they are missing
 	@scripts/install-debian
+	@$(INSTALL) --group docs
 	@$(BIN)/python -m pytest -q tests/system $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and layout
@@ -99,8 +100,11 @@ bench: $(STAMP) ## measure, and print Markdown tables
 simulate: $(STAMP) ## many replicas and servers under seeded faults, for a minute (--seconds, --seeds, --replay, --record)
 	@$(BIN)/python -m simulation $(ARGS)
 
-chaos: $(STAMP) ## replicas and a Valkey under real faults, every read checked; then a broken build (--seconds, --seed, --server)
+chaos: $(STAMP) ## replicas and their servers under real faults, every read checked; then a broken build (--seconds, --topology)
 	@$(BIN)/python -m chaos $(ARGS)
+
+soak: $(STAMP) ## the same faults for ten minutes, and what they do to memory, tasks, files and the log (--seconds, --topology)
+	@$(BIN)/python -m chaos.soak $(ARGS)
 
 fuzz: $(STAMP) ## random apps, request sequences and raw requests, with the cache and without it, for a minute (--seconds, --seed)
 	@$(BIN)/python -m fuzz $(ARGS)

@@ -35,6 +35,8 @@ NAMES = {
     "replicas": "bench.replicas",
     "sources": "bench.sources",
     "load": "bench.load",
+    "publishers": "bench.publishers",
+    "confirming": "bench.confirming",
 }
 
 

@@ -24,7 +24,7 @@ class _TellingRecorder(LogRecorder):
 
 class _TellingInternals(Internals):
     def _recorder(self) -> LogRecorder:
-        self.recorder = _TellingRecorder(self.counters, self.tracing, self.listeners)
+        self.recorder = _TellingRecorder(self.counters, self.tracing, self.listeners, self.feed)
         return self.recorder
 
 

@@ -1,4 +1,4 @@
-"""The near tier: share of hits beside other policies, bytes counted beside bytes handed out, and what a call costs.
+"""L1: share of hits beside other policies, bytes counted beside bytes handed out, and what a call costs.
 
 `python -m bench.l1`. The libraries (cachetools, cachebox, theine) are compared where they are installed.
 """

@@ -1,4 +1,4 @@
-"""What replicas cost: a hit in the shared tier, a cold burst, purges and heartbeats in the server, memory."""
+"""What replicas cost: a hit in L2, a cold burst, purges and heartbeats in the server, memory."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ class _Shop:
                 await cache.stop()
 
 
-# -- a hit in the shared tier -----------------------------------------------------------------------
+# -- a hit in L2 -----------------------------------------------------------------------
 
 
 async def _far_hits(server: Valkey, rounds: int) -> tuple[list[float], list[float], float]:
-    """Microseconds of a request that is answered from the shared tier and of a bare GET, in turn; commands per hit."""
+    """Microseconds of a request that is answered from L2 and of a bare GET, in turn; commands per hit."""
     shop = _Shop(server.url, 2)
     client: Any = Redis.from_url(server.url)
     await client.set("bare", b"x" * 1024)
@@ -115,12 +115,12 @@ def _far_table(server: Valkey, options: Options) -> Table:
     hits, gets, reads = asyncio.run(_far_hits(server, rounds))
     ratio = median(hits) / median(gets)
     return Table(
-        "A hit in the shared tier, beside a bare GET",
-        f"{rounds:,} requests for one response of 1 KiB that only the shared tier has, in turn with a bare `GET` of "
+        "A hit in L2, beside a bare GET",
+        f"{rounds:,} requests for one response of 1 KiB that only L2 has, in turn with a bare `GET` of "
         "1 KiB by redis-py; wall time in process: middleware, routing, one round trip, decoding, keeping it near.",
         ("", "median µs", "reads per hit", "ratio", "reached"),
         [
-            ("hit in the shared tier", f"{median(hits):.0f}", f"{reads:.2f}", f"{ratio:.1f}", reached(reads == 1.0)),
+            ("hit in L2", f"{median(hits):.0f}", f"{reads:.2f}", f"{ratio:.1f}", reached(reads == 1.0)),
             ("bare GET", f"{median(gets):.0f}", "", "1.0", ""),
         ],
     )

@@ -1,4 +1,7 @@
-"""`python -m chaos [--seconds 60] [--seed N] [--server uvicorn ...] [--void 15]`: fails where it did not hold."""
+"""`python -m chaos [--seconds 60] [--seed N] [--topology pair ...] [--server uvicorn ...] [--void 15]`.
+
+It fails where a promise did not hold, or where nothing was proved.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
+from chaos.hosts import possible
 from chaos.report import stories, table
-from chaos.run import Plan, run
+from chaos.run import TOPOLOGIES, Plan, Topology, run
 from tests.servers.processes import ServerName
 
 __all__ = ["main"]
@@ -37,6 +41,14 @@ def _found_out(plan: Plan) -> bool:
     return bool(result.verdict.violations)
 
 
+def _possible(topologies: Sequence[Topology]) -> list[Topology]:
+    """Those that can be made here; says what is left out."""
+    if "sentinels" in topologies and not possible():
+        print("left out: sentinels, which need root and ip(8) for hosts in network namespaces", flush=True)
+        return [each for each in topologies if each != "sentinels"]
+    return list(topologies)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run under each server, then the broken build; 1 for a violation and where nothing is proved."""
     parser = argparse.ArgumentParser(
@@ -47,6 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--void", type=float, default=15.0, metavar="SECONDS", help="the same for the broken build (15)"
     )
     parser.add_argument("--server", nargs="+", choices=get_args(ServerName), default=["uvicorn"], help="one or several")
+    parser.add_argument(
+        "--topology", nargs="+", choices=list(TOPOLOGIES), default=list(TOPOLOGIES), help="one or several"
+    )
+    parser.add_argument("--confirm", type=int, help="confirm_replicas (1 with Sentinels, else 0)")
     parser.add_argument("--replicas", type=int, default=3, help="how many processes (3)")
     parser.add_argument("--bound", type=float, default=1.0, metavar="SECONDS", help="staleness_bound (1)")
     parser.add_argument(
@@ -54,7 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     chosen = parser.parse_args(arguments)
     plan = Plan(replicas=chosen.replicas, seconds=chosen.seconds, bound=chosen.bound, seed=chosen.seed)
-    held = [_held(replace(plan, server=server)) for server in chosen.server]
+    plan = replace(plan, confirm_replicas=chosen.confirm)
+    held: list[bool] = []
+    for topology in _possible(chosen.topology):
+        # In namespaces only one of the servers is started.
+        servers: list[ServerName] = ["uvicorn"] if topology == "sentinels" else chosen.server
+        held += [_held(replace(plan, topology=topology, server=server)) for server in servers]
     if chosen.void > 0:
         broken = replace(plan, server=chosen.server[0], build="delete-and-publish", seconds=chosen.void)
         held.append(_found_out(broken))

@@ -7,10 +7,14 @@ it is part of.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import logging
 import os
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Response
@@ -37,7 +41,7 @@ _LIFE = f"{_REPLICA}.{os.getpid()}"
 _draw = random.Random(f"{os.environ.get('CHAOS_SEED', '')} {_REPLICA}")
 
 # A handler takes a few milliseconds, now and then a lot longer, before and after it has read.
-_USUAL, _SLOW = (0.0, 0.015), (0.1, 0.4)
+_USUAL, _SLOW, _SLOWEST = (0.0, 0.015), (0.1, 0.4), (0.15, 0.4)
 _SLOW_SHARE, _FAILING_SHARE = 0.06, 0.04
 
 _rows = Rows(os.environ.get("CHAOS_AUTHORITY", ""))
@@ -47,6 +51,7 @@ cache = _build.from_url(
     namespace=NAMESPACE,
     staleness_bound=float(os.environ.get("CHAOS_BOUND", "1")),
     read_your_writes=True,
+    confirm_replicas=int(os.environ.get("CHAOS_CONFIRM", "0")),
 )
 
 # What another program writes comes as events, and what is purged is purged at the CDN too.
@@ -76,6 +81,9 @@ class Labelled:
         if scope["path"] == "/-/state":
             await self._state(send)
             return
+        if scope["path"] == "/-/health":
+            await self._health(send)
+            return
         unsafe = scope["method"] != "GET"
         live = _live()
 
@@ -98,10 +106,33 @@ class Labelled:
         owned = len(internals_of(cache).runtime._owned) if cache.running else 0  # noqa: SLF001
         clean = not (self.writing or queued or owned)
         told = not _purger.state().waiting
-        headers = [(b"content-length", b"2"), (b"x-life", _LIFE.encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"%d%d" % (clean, clean and told)})
+        await _answer(send, b"%d%d" % (clean, clean and told))
 
+    async def _health(self, send: Send) -> None:
+        await _answer(send, json.dumps(_health()).encode())
+
+
+def _health() -> dict[str, Any]:
+    """How the process stands, and what it takes of the machine."""
+    statistics = cache.statistics()
+    resident = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return {
+        "well": statistics.connected and statistics.lease_remaining > 0 and not statistics.queue_length,
+        "memory": int(resident) * os.sysconf("SC_PAGE_SIZE"),
+        "tasks": len(asyncio.all_tasks()),
+        "files": sum(1 for _ in Path("/proc/self/fd").iterdir()),
+    }
+
+
+async def _answer(send: Send, body: bytes) -> None:
+    headers = [(b"content-length", b"%d" % len(body)), (b"x-life", _LIFE.encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+_told = logging.StreamHandler()
+_told.setFormatter(logging.Formatter("cacheinval:%(levelname)s:%(message)s"))
+logging.getLogger("fastapi_cacheinval").addHandler(_told)
 
 app = FastAPI()
 app.add_middleware(CacheMiddleware, cache=cache)
@@ -148,6 +179,21 @@ async def read_pair(row: int, other: int, tags: CacheTags) -> dict[str, Any]:
 @app.get("/spoken/{row}", dependencies=[cached(LONG, tags=["row:{row}"])])
 async def read_aloud(row: int, accept_language: Annotated[str, Header()] = "en") -> dict[str, Any]:
     return {**await _read([row]), "language": accept_language}
+
+
+@app.get("/slow/{row}", dependencies=[cached(LONG, tags=["row:{row}"])])
+async def read_slowly(row: int) -> dict[str, Any]:
+    began = time.monotonic()
+    await asyncio.sleep(_draw.uniform(*_SLOWEST))
+    return {**await _read([row]), "filled": began}
+
+
+@app.post("/purges/{count}")
+async def purge_much(count: int) -> dict[str, int]:
+    """A purge of so many tags that nothing carries."""
+    with contextlib.suppress(PurgeNotDelivered):
+        await cache.invalidate(*(f"other:{number}" for number in range(count)))
+    return {"count": count}
 
 
 class Session:

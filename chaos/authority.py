@@ -37,7 +37,8 @@ class Authority:
         self.commits: dict[int, Commit] = {}
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_unix_server(self._serve, self._path)
+        # Hundreds of handlers connect at once in a burst, and must not be refused.
+        self._server = await asyncio.start_unix_server(self._serve, self._path, backlog=4096)
         return self
 
     async def __aexit__(self, *error: object) -> None:

@@ -27,7 +27,7 @@ __all__ = ["DeletingCache"]
 
 
 class _IndexedStore(MemoryStore[Kept]):
-    """A near tier that knows which keys a tag is on."""
+    """An L1 that knows which keys a tag is on."""
 
     __slots__ = ("_keys",)
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Answer", "Connection", "Lost"]
+__all__ = ["Address", "Answer", "Connection", "Lost", "answers"]
+
+Address = int | Path
+"""A port of 127.0.0.1, or a Unix socket."""
 
 
 class Lost(Exception):
@@ -22,11 +26,17 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Connection:
-    """A client of one port of 127.0.0.1; it connects when it is asked and is not connected."""
+async def _connected(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if isinstance(address, Path):
+        return await asyncio.open_unix_connection(address)
+    return await asyncio.open_connection("127.0.0.1", address)
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+
+class Connection:
+    """A client of one address; it connects when it is asked and is not connected."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, method: str, path: str, seconds: float, fields: Mapping[str, str] | None = None) -> Answer:
@@ -48,7 +58,7 @@ class Connection:
 
     async def _exchange(self, request: bytes) -> Answer:
         if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+            self._streams = await _connected(self._address)
         reader, writer = self._streams
         writer.write(request)
         first, *rest = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").rstrip().split("\r\n")
@@ -64,3 +74,19 @@ class Connection:
             with contextlib.suppress(RuntimeError):  # its event loop has ended
                 self._streams[1].transport.abort()
             self._streams = None
+
+
+def answers(address: Address, path: str) -> bool:
+    """Whether there is somebody who answers; not to be called where an event loop runs."""
+
+    async def ask() -> bool:
+        connection = Connection(address)
+        try:
+            await connection.ask("GET", path, 5.0)
+        except Lost:
+            return False
+        finally:
+            connection.close()
+        return True
+
+    return asyncio.run(ask())

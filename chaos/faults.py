@@ -1,173 +1,125 @@
-"""What is done to Valkey, to replicas and to connections, on a seeded schedule, each counted.
-
-Two lanes run side by side: one of faults of the server, one of faults of a replica and its connection. Each lane deals
-its kinds like cards, so that every kind comes before any comes again.
-"""
+"""What is done to a Valkey with a replica of its own, and to the connections of the app's replicas to it."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import random
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from chaos.app import NAMESPACE
-from chaos.history import Fault
-from chaos.stage import Stage
+from chaos.lanes import LONG, SHORT, Lane, do, last, with_options
+from chaos.replica_faults import REPLICA_KINDS
 
-__all__ = ["REPLICAS", "SERVER", "Lane", "play"]
+if TYPE_CHECKING:
+    from chaos.pair import Pair
 
-# Does something, gives what it was done to, and makes it good again after its block.
-Kind = Callable[[Stage, random.Random], AbstractAsyncContextManager[str]]
-
-
-class Lane(NamedTuple):
-    """Kinds by name, and for how many bounds, from and to, there is peace between two of them."""
-
-    kinds: Mapping[str, Kind]
-    between: tuple[float, float]
-
-
-_do = asyncio.to_thread
-
-# In shares of the bound: what has to outlast a lease, and what need not.
-_LONG, _SHORT = (1.3, 3.0), (0.2, 1.0)
-
-
-async def _last(stage: Stage, draw: random.Random, shares: tuple[float, float]) -> None:
-    await asyncio.sleep(stage.bound * draw.uniform(*shares))
+__all__ = ["REPLICAS", "SERVER"]
 
 
 # -- of the server ------------------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
-async def _restarted(stage: Stage, draw: random.Random, *, empty: bool) -> AsyncIterator[str]:
-    await _do(stage.pair.primary.restart, empty=empty)
+async def _restarted(stage: Pair, draw: random.Random, *, empty: bool) -> AsyncIterator[str]:
+    await do(stage.pair.primary.restart, empty=empty)
     yield "valkey"
 
 
 @contextlib.asynccontextmanager
-async def _gone(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
-    await _do(stage.pair.primary.kill)
+async def _gone(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
+    await do(stage.pair.primary.kill)
     try:
         yield "valkey"
-        await _last(stage, draw, _LONG)
+        await last(stage.bound, draw, LONG)
     finally:
-        await _do(stage.pair.primary.start)
+        await do(stage.pair.primary.start)
 
 
 @contextlib.asynccontextmanager
-async def _server_paused(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
+async def _server_paused(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
     stage.pair.primary.pause()
     try:
         yield "valkey"
-        await _last(stage, draw, _LONG)
+        await last(stage.bound, draw, LONG)
     finally:
         stage.pair.primary.resume()
 
 
 @contextlib.asynccontextmanager
-async def _clients_killed(stage: Stage, draw: random.Random, *, kind: str) -> AsyncIterator[str]:
-    await _do(stage.pair.primary.execute, "CLIENT", "KILL", "TYPE", kind)
+async def _clients_killed(stage: Pair, draw: random.Random, *, kind: str) -> AsyncIterator[str]:
+    await do(stage.pair.primary.execute, "CLIENT", "KILL", "TYPE", kind)
     yield f"{kind} connections"
 
 
 @contextlib.asynccontextmanager
-async def _flushed(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
-    await _do(stage.pair.primary.execute, "FLUSHALL")
+async def _idle_closed(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
+    """Each connection that says nothing for a second, as a balancer does it."""
+    with stage.pair.primary.configured(timeout=1):
+        yield "valkey"
+        await last(stage.bound, draw, LONG)
+
+
+@contextlib.asynccontextmanager
+async def _flushed(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
+    await do(stage.pair.primary.execute, "FLUSHALL")
     yield "valkey"
 
 
 @contextlib.asynccontextmanager
-async def _deleted(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
+async def _deleted(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
     """Each key of the log in turn, and some of what is stored."""
     server = stage.pair.primary
     names = [f"{{{NAMESPACE}}}:{part}" for part in ("state", "log", "tags", "acks")]
-    stored = sorted(await _do(lambda: list(server.client.scan_iter(f"{NAMESPACE}:*", count=1000))))
+    stored = sorted(await do(lambda: list(server.client.scan_iter(f"{NAMESPACE}:*", count=1000))))
     draw.shuffle(names)
     for name in (*names, *draw.sample(stored, min(5, len(stored)))):
-        await _do(server.execute, "DEL", name)
-        await _last(stage, draw, (0.05, 0.3))
+        await do(server.execute, "DEL", name)
+        await last(stage.bound, draw, (0.05, 0.3))
     yield "all keys of the log, one by one"
 
 
 @contextlib.asynccontextmanager
-async def _full(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
+async def _full(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
     server = stage.pair.primary
     with server.configured(maxmemory=1):
         yield "valkey"
-        await _last(stage, draw, _LONG)
+        await last(stage.bound, draw, LONG)
 
 
 @contextlib.asynccontextmanager
-async def _evicting(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
+async def _evicting(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
     server = stage.pair.primary
     used = int(server.info("memory")["used_memory"])
     with server.configured(maxmemory_policy="allkeys-random", maxmemory=used):
         yield "valkey"
-        await _last(stage, draw, _LONG)
+        await last(stage.bound, draw, LONG)
 
 
 @contextlib.asynccontextmanager
-async def _failed_over(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
+async def _failed_over(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
     """To a server that lacks what was written since the two were parted."""
-    await _do(stage.pair.cut)
-    await _last(stage, draw, _SHORT)
-    await _do(stage.fail_over)
+    await do(stage.pair.cut)
+    await last(stage.bound, draw, SHORT)
+    await do(stage.fail_over)
     try:
         yield "valkey"
-        await _last(stage, draw, _SHORT)
+        await last(stage.bound, draw, SHORT)
     finally:
-        await _do(stage.follow)
+        await do(stage.follow)
 
 
-# -- of a replica, or its connection to the server ----------------------------------------------
-
-
-def _one(stage: Stage, draw: random.Random) -> int:
-    return draw.randrange(len(stage.proxies))
+# -- of a connection to the server --------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
-async def _replica_paused(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
-    number = _one(stage, draw)
-    stage.pause(number)
-    try:
-        yield f"replica {number}"
-        await _last(stage, draw, _LONG)
-    finally:
-        stage.resume(number)
-
-
-@contextlib.asynccontextmanager
-async def _replica_killed(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
-    number = _one(stage, draw)
-    await _do(stage.kill, number)
-    try:
-        yield f"replica {number}"
-    finally:
-        await _do(stage.restart, number)
-
-
-@contextlib.asynccontextmanager
-async def _replica_shut_down(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
-    number = _one(stage, draw)
-    yield f"replica {number}"
-    await _do(stage.restart, number)
-
-
-@contextlib.asynccontextmanager
-async def _black_hole(stage: Stage, draw: random.Random, *, one_way: bool) -> AsyncIterator[str]:
-    number = _one(stage, draw)
+async def _black_hole(stage: Pair, draw: random.Random, *, one_way: bool) -> AsyncIterator[str]:
+    number = stage.one(draw)
     directions = (draw.choice(("to_server", "to_client")),) if one_way else ()
     stage.proxies[number].black_hole(*directions)
     try:
         yield f"replica {number}" + "".join(f", {direction}" for direction in directions)
-        await _last(stage, draw, _LONG)
+        await last(stage.bound, draw, LONG)
     finally:
         if draw.random() < 0.5:
             # Else what was kept comes late and all at once.
@@ -176,47 +128,44 @@ async def _black_hole(stage: Stage, draw: random.Random, *, one_way: bool) -> As
 
 
 @contextlib.asynccontextmanager
-async def _delayed(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
-    number = _one(stage, draw)
+async def _delayed(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
+    number = stage.one(draw)
     stage.proxies[number].delay(to_server=draw.uniform(0, 0.15), to_client=draw.uniform(0, 0.15))
     try:
         yield f"replica {number}"
-        await _last(stage, draw, _LONG)
+        await last(stage.bound, draw, LONG)
     finally:
         stage.proxies[number].heal()
 
 
 @contextlib.asynccontextmanager
-async def _reset(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
-    number = _one(stage, draw)
+async def _reset(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
+    number = stage.one(draw)
     stage.proxies[number].reset()
     yield f"replica {number}"
 
 
 @contextlib.asynccontextmanager
-async def _refused(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
-    number = _one(stage, draw)
+async def _refused(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
+    number = stage.one(draw)
     stage.proxies[number].refuse()
     stage.proxies[number].reset()
     try:
         yield f"replica {number}"
-        await _last(stage, draw, _LONG)
+        await last(stage.bound, draw, LONG)
     finally:
         stage.proxies[number].heal()
 
 
-def _with(make: Callable[..., AbstractAsyncContextManager[str]], **options: object) -> Kind:
-    return lambda stage, draw: make(stage, draw, **options)
-
-
 SERVER = Lane(
     {
-        "server restarted empty": _with(_restarted, empty=True),
-        "server restarted with its data": _with(_restarted, empty=False),
+        "server restarted empty": with_options(_restarted, empty=True),
+        "server restarted with its data": with_options(_restarted, empty=False),
         "server gone": _gone,
         "server paused": _server_paused,
-        "subscriptions killed": _with(_clients_killed, kind="pubsub"),
-        "connections killed": _with(_clients_killed, kind="normal"),
+        "subscriptions killed": with_options(_clients_killed, kind="pubsub"),
+        "connections killed": with_options(_clients_killed, kind="normal"),
+        "idle connections closed": _idle_closed,
         "FLUSHALL": _flushed,
         "keys deleted one by one": _deleted,
         "server full": _full,
@@ -227,27 +176,12 @@ SERVER = Lane(
 )
 REPLICAS = Lane(
     {
-        "replica paused": _replica_paused,
-        "replica killed": _replica_killed,
-        "replica shut down": _replica_shut_down,
-        "connection in a black hole": _with(_black_hole, one_way=False),
-        "connection one-way": _with(_black_hole, one_way=True),
+        **REPLICA_KINDS,
+        "connection in a black hole": with_options(_black_hole, one_way=False),
+        "connection one-way": with_options(_black_hole, one_way=True),
         "connection slow": _delayed,
         "connections reset": _reset,
         "connections refused": _refused,
     },
     between=(0.2, 0.6),
 )
-
-
-async def play(lane: Lane, stage: Stage, draw: random.Random, until: float, note: Callable[[Fault], object]) -> None:
-    """Fault after fault; the last one begins before `until` and ends when it ends."""
-    deck: list[str] = []
-    while time.monotonic() < until:
-        deck = deck or draw.sample(list(lane.kinds), len(lane.kinds))
-        kind = deck.pop()
-        began = time.monotonic()
-        async with lane.kinds[kind](stage, draw) as target:
-            pass
-        note(Fault(kind=kind, target=target, began=began, ended=time.monotonic()))
-        await _last(stage, draw, lane.between)

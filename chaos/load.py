@@ -15,7 +15,7 @@ from typing import Any
 from chaos.app import ROWS
 from chaos.authority import Authority
 from chaos.cdn import CDN
-from chaos.client import Answer, Connection, Lost
+from chaos.client import Address, Answer, Connection, Lost
 from chaos.events import Events
 from chaos.history import Commit, History, Outcome, Probe, Read, Write
 
@@ -26,7 +26,7 @@ _PATIENCE = 1.5
 _READ_PAUSE, _WRITE_PAUSE, _PROBE_PAUSE = (0.0, 0.02), (0.05, 0.35), 0.1
 _READERS, _WRITERS = 6, 2
 _ABANDONED_SHARE = 0.02
-_KINDS = ("/rows/{row}", "/brief/{row}", "/pairs/{row}/{other}", "/spoken/{row}", "/rows")
+_KINDS = ("/rows/{row}", "/brief/{row}", "/pairs/{row}/{other}", "/spoken/{row}", "/rows", "/slow/{row}")
 _WRITES = (
     ("PUT", "/rows/{row}?", _PATIENCE),
     ("PATCH", "/rows/{row}?", _PATIENCE),
@@ -35,19 +35,19 @@ _WRITES = (
     ("POST", "/imports/{row}?wait=1&", 4 * _PATIENCE),
 )
 _WRITE_WEIGHTS = (12, 1, 1, 2)
-_KIND_WEIGHTS = (9, 3, 3, 2, 1)
+_KIND_WEIGHTS = (9, 3, 3, 2, 1, 1)
 # A few rows are asked for and written far more often than the others.
 _ROW_WEIGHTS = [1 / (1 + row) for row in range(ROWS)]
 
 
 class Load:
-    """Clients of the replicas at these ports; what they see goes into `history`."""
+    """Clients of the replicas at these addresses; what they see goes into `history`."""
 
-    def __init__(self, ports: Sequence[int], authority: Authority, events: Events, cdn: CDN, seed: str) -> None:
+    def __init__(self, addresses: Sequence[Address], authority: Authority, events: Events, cdn: CDN, seed: str) -> None:
         self.history = History()
         self.cdn = cdn
         self._events = events
-        self._ports = ports
+        self._addresses = addresses
         self._authority = authority
         self._seed = seed
         self._numbers = count(1)
@@ -58,7 +58,7 @@ class Load:
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """What to run side by side until `stop()`."""
         work: list[Coroutine[Any, Any, None]] = []
-        for replica in range(len(self._ports)):
+        for replica in range(len(self._addresses)):
             work += [self._reads(replica, random.Random(f"{self._seed} r{replica}.{n}")) for n in range(_READERS)]
             work += [self._writes(replica, random.Random(f"{self._seed} w{replica}.{n}")) for n in range(_WRITERS)]
             work.append(self._probes(replica))
@@ -79,7 +79,7 @@ class Load:
     # -- reading --------------------------------------------------------------------------------
 
     async def _reads(self, replica: int, draw: random.Random) -> None:
-        connection = Connection(self._ports[replica])
+        connection = Connection(self._addresses[replica])
         while self._going:
             await self._read(connection, replica, draw, self._path(draw))
             await asyncio.sleep(draw.uniform(*_READ_PAUSE))
@@ -146,7 +146,7 @@ class Load:
         )
 
     async def _reads_through_cdn(self, replica: int, draw: random.Random) -> None:
-        connections = [Connection(port) for port in self._ports]
+        connections = [Connection(port) for port in self._addresses]
         while self._going:
             path = self._path(draw, ("/rows/{row}", "/rows"), (3, 1))
             began = time.monotonic()
@@ -165,7 +165,7 @@ class Load:
 
     async def _writes(self, replica: int, draw: random.Random) -> None:
         """Write, read the same here at once, and then somewhere, with the token of the write if there is one."""
-        connections = [Connection(port) for port in self._ports]
+        connections = [Connection(address) for address in self._addresses]
         while self._going:
             (row,) = draw.choices(range(ROWS), _ROW_WEIGHTS)
             number = next(self._numbers)
@@ -235,7 +235,7 @@ class Load:
     # -- looking --------------------------------------------------------------------------------
 
     async def _probes(self, replica: int) -> None:
-        connection = Connection(self._ports[replica])
+        connection = Connection(self._addresses[replica])
         while self._going:
             began = time.monotonic()
             try:

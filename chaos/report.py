@@ -45,7 +45,7 @@ def _rows(result: Result) -> Iterator[tuple[str, str]]:
 def table(result: Result) -> str:
     """A Markdown table."""
     plan = result.plan
-    title = f"### {plan.build} under {plan.server}, {plan.replicas} replicas, seed {plan.seed}"
+    title = f"### {plan.build} under {plan.server}, {plan.topology}, {plan.count} replicas, seed {plan.seed}"
     rows = [f"| {name} | {text} |" for name, text in _rows(result)]
     return "\n".join([title, "", "| | |", "| --- | ---: |", *rows, ""])
 

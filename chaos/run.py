@@ -6,21 +6,39 @@ import asyncio
 import random
 import tempfile
 import time
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from chaos.app import APP_FAILS
 from chaos.authority import Authority
 from chaos.cdn import CDN
 from chaos.checker import Verdict, check
 from chaos.events import Events
-from chaos.faults import REPLICAS, SERVER, play
 from chaos.history import History, Outcome
+from chaos.lanes import play
 from chaos.load import Load
-from chaos.stage import Build, Stage, stage
+from chaos.pair import pair
+from chaos.sentinels import HOSTS, sentinels
+from chaos.shards import shards
+from chaos.stage import Build, Setting, Stage
 from tests.servers.processes import ServerName
 
-__all__ = ["Plan", "Result", "run"]
+__all__ = ["TOPOLOGIES", "Beside", "Plan", "Result", "Topology", "run"]
+
+Topology = Literal["pair", "sentinels", "cluster"]
+
+# What the servers are, and how many of their replicas confirm.
+TOPOLOGIES: dict[Topology, tuple[Callable[[Setting], AbstractContextManager[Stage]], int]] = {
+    "pair": (pair, 0),
+    "sentinels": (sentinels, 1),
+    "cluster": (shards, 0),
+}
+
+Beside = Callable[[Stage, History, Path], Coroutine[Any, Any, None]]
+"""What goes on for as long as the load; the files of the run are in the directory."""
 
 # The load goes on for so many bounds after the last fault: what was made good has to be good.
 _CALM = 2.0
@@ -28,7 +46,15 @@ _CALM = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is run: `seconds` is for how long faults begin, `bound` the staleness bound in seconds."""
+    """What is run: `seconds` is for how long faults begin, `bound` the staleness bound in seconds.
+
+    `confirm_replicas` is that of the topology where there is no number. `peace` makes the time between faults so many
+    times as long.
+    """
+
+    topology: Topology = "pair"
+    confirm_replicas: int | None = None
+    peace: float = 1.0
 
     server: ServerName = "uvicorn"
     build: Build = "cacheinval"
@@ -36,6 +62,11 @@ class Plan:
     seconds: float = 60.0
     bound: float = 1.0
     seed: str = "1"
+
+    @property
+    def count(self) -> int:
+        """How many replicas there are: one on each host, where there are hosts."""
+        return HOSTS if self.topology == "sentinels" else self.replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,49 +106,60 @@ class Result:
             return "no fault was made"
         if not self.verdict.at_risk or not self.hits:
             return "no read could have been stale"
-        if not self.events or not self.kept or not self.verdict.cdn:
+        # The hosts of a network of their own do not reach the CDN.
+        at_cdn = self.plan.topology == "sentinels" or (self.kept and self.verdict.cdn)
+        if not self.events or not at_cdn:
             return "no event was purged, or nothing that the CDN kept could have been stale"
         return ""
 
 
-async def _played(stage: Stage, load: Load, plan: Plan) -> None:
+async def _played(stage: Stage, load: Load, plan: Plan, watching: Coroutine[Any, Any, None] | None) -> None:
     until = time.monotonic() + plan.seconds
     note = load.history.faults.append
     async with asyncio.TaskGroup() as clients:
         for work in load.work():
             clients.create_task(work)
+        watch = clients.create_task(watching) if watching is not None else None
         async with asyncio.TaskGroup() as faults:
-            for number, lane in enumerate((SERVER, REPLICAS)):
-                faults.create_task(play(lane, stage, random.Random(f"{plan.seed} f{number}"), until, note))
+            for number, lane in enumerate(stage.lanes):
+                draw = random.Random(f"{plan.seed} f{number}")
+                faults.create_task(play(lane, stage, plan.bound * plan.peace, draw, until, note))
         load.cdn.well = True
         await asyncio.sleep(_CALM * plan.bound)
         load.stop()
+        if watch is not None:
+            watch.cancel()
 
 
-async def run(plan: Plan) -> Result:
+async def run(plan: Plan, beside: Beside | None = None) -> Result:
     """Run, and check; raises where a server does not come back, and then nothing is proved."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         directory = Path(name)
         socket = directory / "authority.sock"
         events = Events(plan.seed)
         async with Authority(socket, events) as authority, CDN(plan.seed) as cdn:
-            setting = stage(
-                directory,
-                plan.replicas,
-                server=plan.server,
-                build=plan.build,
-                bound=plan.bound,
-                seed=plan.seed,
-                authority=socket,
-                cdn=cdn.url,
+            make, confirm_replicas = TOPOLOGIES[plan.topology]
+            stage = make(
+                Setting(
+                    directory=directory,
+                    authority=socket,
+                    cdn=cdn,
+                    count=plan.count,
+                    server=plan.server,
+                    build=plan.build,
+                    bound=plan.bound,
+                    seed=plan.seed,
+                    confirm_replicas=confirm_replicas if plan.confirm_replicas is None else plan.confirm_replicas,
+                )
             )
-            ready = await asyncio.to_thread(setting.__enter__)
+            ready = await asyncio.to_thread(stage.__enter__)
             try:
-                load = Load(ready.ports, authority, events, cdn, plan.seed)
+                load = Load(ready.addresses, authority, events, cdn, plan.seed)
                 began = time.monotonic()
-                await _played(ready, load, plan)
+                watching = None if beside is None else beside(ready, load.history, directory)
+                await _played(ready, load, plan, watching)
                 seconds = time.monotonic() - began
             finally:
-                await asyncio.to_thread(setting.__exit__, None, None, None)
+                await asyncio.to_thread(stage.__exit__, None, None, None)
             history = load.finished()
     return Result(plan, history, check(history, plan.bound), began, seconds)

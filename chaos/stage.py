@@ -1,36 +1,88 @@
-"""The servers of a run: replicas, each with a proxy of its own to a Valkey that has a replica of its own."""
+"""The replicas of a run, whatever servers they have: what every stage can do to them."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+import random
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from tests.servers import Processes, Proxy, Replicated, processes, tcp_proxy, valkey
-from tests.servers.processes import ServerName
+from chaos.cdn import CDN
+from chaos.client import Address, answers
+from chaos.lanes import Lane
+from fastapi_cacheinval.testing.servers.fleet import Fleet
+from tests.servers.ports import free_port
+from tests.servers.processes import ServerName, processes
 
-__all__ = ["Build", "Stage", "stage"]
+__all__ = ["Build", "Setting", "Stage", "in_namespaces", "on_ports"]
 
 Build = Literal["cacheinval", "delete-and-publish"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a run's replicas are made with: so many, in folders of `directory`; rows are behind `authority`."""
+
+    directory: Path
+    authority: Path
+    cdn: CDN
+    count: int
+    server: ServerName
+    build: Build
+    bound: float
+    seed: str
+    confirm_replicas: int = 0
+
+    def environment(self, number: int, redis: str) -> dict[str, str]:
+        """What the app of one replica is told."""
+        return {
+            "CHAOS_AUTHORITY": str(self.authority),
+            "CHAOS_BOUND": str(self.bound),
+            "CHAOS_BUILD": self.build,
+            "CHAOS_CDN": self.cdn.url,
+            "CHAOS_CONFIRM": str(self.confirm_replicas),
+            "CHAOS_REDIS": redis,
+            "CHAOS_REPLICA": str(number),
+            "CHAOS_SEED": self.seed,
+        }
+
+    def folder(self, number: int) -> Path:
+        """A directory of one replica's own."""
+        own = self.directory / f"replica-{number}"
+        own.mkdir(exist_ok=True)
+        return own
 
 
 class Stage:
     """What faults are done to. `bound` is the staleness bound in seconds; the methods block."""
 
-    def __init__(self, pair: Replicated, proxies: list[Proxy], replicas: list[Processes], bound: float) -> None:
-        self.pair = pair
-        self.proxies = proxies
+    def __init__(
+        self, replicas: Sequence[Fleet], addresses: Sequence[Address], bound: float, lanes: Sequence[Lane]
+    ) -> None:
+        self.addresses = addresses
         self.bound = bound
+        self.lanes = lanes
+        # So many of the first are neither killed nor shut down.
+        self.spared = 0
         self._replicas = replicas
 
     @property
-    def ports(self) -> list[int]:
-        """Where the replicas listen, also while they are not there."""
-        return [port for replica in self._replicas for port in replica.ports]
+    def count(self) -> int:
+        """How many replicas there are, also while they are not there."""
+        return len(self.addresses)
+
+    def one(self, draw: random.Random) -> int:
+        """The number of any replica."""
+        return draw.randrange(self.count)
+
+    def mortal(self, draw: random.Random) -> int:
+        """The number of any that may be ended."""
+        return draw.randrange(self.spared, self.count)
 
     def pause(self, number: int) -> None:
         """Stop a replica in its tracks."""
@@ -48,53 +100,69 @@ class Stage:
         """Shut a replica down, if it is still there, start it, and wait until it answers."""
         self._replicas[number].restart(0)
 
-    def fail_over(self) -> None:
-        """Kill the primary and lead every replica to the other server, which then is the primary."""
-        self.pair.promote()
-        for proxy in self.proxies:
-            proxy.target = self.pair.primary.port
-            proxy.reset()
 
-    def follow(self) -> None:
-        """Start what was killed, empty, as the replica of the primary."""
-        if not self.pair.replica.child.alive:
-            self.pair.replica.start()
-        self.pair.follow()
-
-
-def _begun(stack: contextlib.ExitStack, each: AbstractContextManager[Processes]) -> Processes:
+def _begun(stack: contextlib.ExitStack, each: contextlib.AbstractContextManager[Fleet]) -> Fleet:
     return stack.enter_context(each)
 
 
-@contextlib.contextmanager
-def stage(
-    directory: Path, count: int, *, server: ServerName, build: Build, bound: float, seed: str, authority: Path, cdn: str
-) -> Generator[Stage]:
-    """So many replicas, answering; the authority at that socket and the CDN at that URL have to be there by then."""
-    with contextlib.ExitStack() as stack:
-        first, second = stack.enter_context(valkey()), stack.enter_context(valkey())
-        proxies = [stack.enter_context(tcp_proxy(first.port)) for _ in range(count)]
-        pair = Replicated(first, second, proxies[0])
-        pair.follow()
-        made: list[AbstractContextManager[Processes]] = []
-        for number, proxy in enumerate(proxies):
-            environment = {
-                "CHAOS_AUTHORITY": str(authority),
-                "CHAOS_BOUND": str(bound),
-                "CHAOS_BUILD": build,
-                "CHAOS_CDN": cdn,
-                # RESP2 and RESP3 side by side.
-                "CHAOS_REDIS": f"{proxy.url}?protocol={2 + number % 2}",
-                "CHAOS_REPLICA": str(number),
-                "CHAOS_SEED": seed,
-            }
-            own = directory / f"replica-{number}"
-            own.mkdir()
-            made.append(
-                processes("chaos.app:app", 1, server=server, directory=own, environment=environment, path="/-/state")
+def _all(stack: contextlib.ExitStack, made: Sequence[contextlib.AbstractContextManager[Fleet]]) -> list[Fleet]:
+    with ThreadPoolExecutor() as together:
+        replicas = list(together.map(partial(_begun, stack), made))
+    # All at once, before each is waited for.
+    stack.callback(_ask_to_end, replicas)
+    return replicas
+
+
+def _ask_to_end(replicas: Sequence[Fleet]) -> None:
+    for replica in replicas:
+        replica.children[0].ask_to_end()
+
+
+def on_ports(stack: contextlib.ExitStack, setting: Setting, urls: Sequence[str]) -> list[Fleet]:
+    """A replica for each URL of Redis, answering on a port of its own, until the stack is closed."""
+    return _all(
+        stack,
+        [
+            processes(
+                "chaos.app:app",
+                1,
+                server=setting.server,
+                directory=setting.folder(number),
+                environment=setting.environment(number, url),
+                path="/-/state",
             )
-        with ThreadPoolExecutor() as together:
-            replicas = list(together.map(partial(_begun, stack), made))
-        yield Stage(pair, proxies, replicas, bound)
-        for replica in replicas:
-            replica.children[0].ask_to_end()
+            for number, url in enumerate(urls)
+        ],
+    )
+
+
+@contextlib.contextmanager
+def _on_socket(
+    setting: Setting, number: int, command: Callable[[Sequence[str]], list[str]], environment: Mapping[str, str]
+) -> Generator[Fleet]:
+    folder = setting.folder(number)
+    socket = folder / "app.sock"
+    words = [sys.executable, "-m", "uvicorn", "--uds", str(socket), "--timeout-graceful-shutdown", "3", "chaos.app:app"]
+    fleet = Fleet(
+        "uvicorn",
+        lambda _: command(words),
+        lambda _: answers(socket, "/-/state"),
+        directory=folder,
+        environment=environment,
+    )
+    try:
+        fleet.start_on([free_port()])
+        yield fleet
+    finally:
+        fleet.close()
+
+
+def in_namespaces(
+    stack: contextlib.ExitStack, setting: Setting, redis: str, commands: Sequence[Callable[[Sequence[str]], list[str]]]
+) -> tuple[list[Fleet], list[Address]]:
+    """A replica for each way to run a command elsewhere, under uvicorn, answering on a Unix socket."""
+    made = [
+        _on_socket(setting, number, command, setting.environment(number, redis))
+        for number, command in enumerate(commands)
+    ]
+    return _all(stack, made), [setting.folder(number) / "app.sock" for number in range(len(commands))]

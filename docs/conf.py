@@ -35,6 +35,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"fastapi_cacheinval\.(cache|dependencies|errors|middleware)\..*"),
 ]
 
+html_favicon = "../fastapi_cacheinval/inspector/static/icon.svg"
 html_theme = "furo"
 html_title = f"fastapi-cacheinval {release}"
 html_static_path = ["_static"]

@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from example_app.main import NAMESPACE
+from example_app.open_page import INSPECTOR, OPERATOR
 from example_app.replicas import NAMES
 from example_app.seed import USERS
 from example_app.story import Story
@@ -28,6 +29,8 @@ COUNT = 3
 LAST_PORT = 65535
 # Options of uvicorn's command: hits are answered inside the server.
 SERVER = {"UVICORN_HTTP": "fastapi_cacheinval.uvicorn:CacheProtocol"}
+# Not the URL itself, which may have a password.
+YOURS = '"$REDIS_URL"'
 
 
 class DemoError(Exception):
@@ -63,6 +66,24 @@ async def cleared(url: str) -> None:
         raise DemoError(f"REDIS_URL: {error}") from error
 
 
+def inspector_at(urls: dict[str, str]) -> str:
+    """Return where the first replica's inspector is, and who may see it."""
+    return f"{urls[NAMES[0]]}{INSPECTOR}  (sign in as {OPERATOR}, password {USERS[OPERATOR][0]})"
+
+
+def to_try(urls: dict[str, str], redis_url: str) -> str:
+    """Return what to look at next: the inspector, and three commands that see all replicas."""
+    which = f"--url {redis_url} --namespace {NAMESPACE}"
+    lines = [
+        f"See it run: {inspector_at(urls)}",
+        "and in a terminal:",
+        f"  cacheinval stats {which}",
+        f"  cacheinval tail {which}",
+        f"  cacheinval doctor {which}",
+    ]
+    return "\n".join(lines)
+
+
 async def demonstrate(ports: list[int]) -> bool:
     """Start all, tell the story, and with a terminal serve until interrupted."""
     yours = os.environ.get("REDIS_URL") or None
@@ -82,7 +103,11 @@ async def demonstrate(ports: list[int]) -> bool:
             where = "  ".join(f"{name} {url}" for name, url in urls.items())
             what = "the Redis that you named" if yours else f"a Valkey at {replicas.redis_url}"
             print(f"Showroom: {len(USERS)} users, an SQLite file, {COUNT} replicas over {what}.\nReplicas: {where}")
+            print(
+                f"Its cache, while it works: {inspector_at(urls)}\nLeave that page open: in the story Redis is killed."
+            )
             told = await Story(replicas, urls, own_redis=yours is None).play()
+            print(f"\n{to_try(urls, replicas.redis_url if yours is None else YOURS)}")
             if told and sys.stdin.isatty() and sys.stdout.isatty():
                 print(f"\nThe showroom is open at {where}\n(the API at {urls[NAMES[0]]}/docs). Ctrl-C closes it.")
                 await asyncio.Event().wait()

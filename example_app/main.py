@@ -15,12 +15,14 @@ from starlette.middleware.cors import CORSMiddleware
 
 from example_app import telemetry
 from example_app.db import database
+from example_app.inspecting import operator
 from example_app.replicas import OneOfMany, replica_urls
 from example_app.routes import account, pages, products, reports
 from example_app.security import shared_secret
 from example_app.seed import seed
 from example_app.varnish import varnish_in_front
 from fastapi_cacheinval import CacheMiddleware, HTTPCache
+from fastapi_cacheinval.inspector import Inspector
 
 NAMESPACE = "showroom"
 
@@ -67,6 +69,7 @@ def create_app() -> FastAPI:
         )
     for module in (pages, products, account, reports):
         app.include_router(module.router)
+    app.mount("/_cache", Inspector(cache, guard=operator))
     return app
 
 

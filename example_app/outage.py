@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from example_app.asking import PATIENCE, Answer, Asker
+from example_app.open_page import OpenPage
 from example_app.watching import Watch
 from fastapi_cacheinval.testing import Replicas
 
@@ -27,9 +28,14 @@ class Outage:
     async def play(self) -> None:
         """Tell it."""
         self.out.heading("Redis is killed, and comes back empty: nothing is down, nothing is stale")
-        async with Watch(self.asker, self.path, self.names, PAUSE) as watch:
+        async with (
+            Watch(self.asker, self.path, self.names, PAUSE) as watch,
+            OpenPage(self.asker, self.asker.first) as page,
+        ):
+            killed = time.perf_counter()
             await self.replicas.kill_redis()
             self.out.say("Redis is killed")
+            away = await page.until(connected=False, since=killed)
             for name in self.names:
                 if (sight := await watch.until(name, lambda sight: sight.answer.disconnected)) is not None:
                     self.asker.told(sight.answer)
@@ -44,6 +50,7 @@ class Outage:
             returned = time.perf_counter()
             connected = await self._connected()
             back = time.perf_counter() - returned
+            again = await page.until(connected=True, since=returned)
             for name in self.names:
                 await self.asker.ask_until(self.path, lambda answer: answer.hit, at=name)
             ended = time.perf_counter()
@@ -52,6 +59,11 @@ class Outage:
         self.out.fact("a discount was written meanwhile, and said that its purge waits", so=reduced.purge == "queued")
         self._judge(watch, price, written, ended)
         self.out.fact(f"all in touch again {back:.1f} s after Redis was back, the purge delivered", so=connected)
+        seen = "never" if away is None else f"{away - killed:.1f} s later"
+        self.out.fact(
+            f"the inspector's page, open all the while, said that Redis was away ({seen}), and that it was back",
+            so=away is not None and again is not None,
+        )
         self.out.fact("the next discount's purge was done at once", so=restored.purge == "done")
 
     async def _change(self, percent: int) -> Answer:

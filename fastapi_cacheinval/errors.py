@@ -196,11 +196,11 @@ class LogUnavailable(CacheinvalError):
 
 
 class TierUnavailable(CacheinvalError):
-    """The shared tier could not be reached, or refused; `reason` says why. It stays inside: requests go forward."""
+    """L2 could not be reached, or refused; `reason` says why. It stays inside: requests go forward."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"The shared tier is out of reach: {reason}.")
+        super().__init__(f"L2 is out of reach: {reason}.")
 
 
 class ReplicasUnknown(CacheinvalError):

@@ -1,4 +1,4 @@
-"""Check that a wheel holds the package, its type marker, its command and its licence, and nothing else.
+"""Check that a wheel holds the package, its pages, type marker, command and licence, and nothing else.
 
 Its path is the argument.
 """
@@ -29,14 +29,15 @@ def problems(names: list[str], sources: list[str]) -> list[str]:
 def main() -> int:
     wheel = Path(sys.argv[1])
     root = Path(__file__).resolve().parent.parent
-    sources = [path.relative_to(root).as_posix() for path in sorted((root / PACKAGE).rglob("*.py"))]
+    files = sorted([*(root / PACKAGE).rglob("*.py"), *(root / PACKAGE).glob("*/static/*")])
+    sources = [path.relative_to(root).as_posix() for path in files]
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     found = problems(names, sources)
     for problem in found:
         print(f"{wheel.name}: {problem}", file=sys.stderr)
     if not found:
-        print(f"{wheel.name}: {len(sources)} modules, py.typed, console script, licence, nothing else")
+        print(f"{wheel.name}: {len(sources)} modules and files of pages, py.typed, command, licence, nothing else")
     return 1 if found else 0
 
 

@@ -1,4 +1,4 @@
-"""A tiny app on the installed package, called as an ASGI server calls it: one miss, one hit, a purge, one miss."""
+"""A tiny app on the installed package, as an ASGI server calls it: a miss, a hit, a purge, a miss, the inspector."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from starlette.types import Message
 
 import fastapi_cacheinval
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
+from fastapi_cacheinval.inspector import Inspector
 
 cache = HTTPCache()
 app = FastAPI()
 app.add_middleware(CacheMiddleware, cache=cache)
+app.mount("/_cache", Inspector(cache, guard=lambda: True))
 calls = 0
 
 
@@ -74,6 +76,8 @@ async def main() -> None:
         second = await request("GET", "/products/1")
         purge = await request("PUT", "/products/1")
         third = await request("GET", "/products/1")
+        names = ("", "static/inspector.js", "static/inspector.css")
+        files = [await request("GET", f"/_cache/{name}") for name in names]
     assert first[0] == 200, first
     assert "fwd=uri-miss" in first[1], first
     assert second[1].startswith("cacheinval; hit"), second
@@ -81,7 +85,8 @@ async def main() -> None:
     assert purge[0] == 200, purge
     assert "hit" not in third[1], third
     assert third[2] == b'{"id":1,"calls":2}', third
-    print(f"{fastapi_cacheinval.__file__}: miss, hit, purge, miss")
+    assert all(status == 200 and body for status, _, body in files), files
+    print(f"{fastapi_cacheinval.__file__}: miss, hit, purge, miss, inspector")
 
 
 asyncio.run(main())

@@ -33,6 +33,14 @@ class Ablation:
     whole: bool = True
     applied_first: bool = True
     young: bool = True
+    confirms_heartbeats: bool = True
+    confirms_purges: bool = True
+    opens_terms: bool = False
+    settles: bool = True
+
+    def believes(self, line: LogEntry | None) -> bool:
+        """Whether an answer that too few servers have confirmed is taken all the same."""
+        return not (self.confirms_heartbeats if line is None else self.confirms_purges)
 
 
 class NoLease(Replica):
@@ -160,6 +168,7 @@ class NoStamps(Replica):
 
 _LOSING_SERVERS = {"server_rate": 0.4, "relapses": 0.8, "processes": 5}
 _LATE_REPLIES = {
+    "confirm_replicas": 0,
     "slow": 0.5,
     "late_replies": True,
     "server_rate": 2.0,
@@ -188,6 +197,27 @@ _PAGES = {"page_bytes": 1, "most_lines": 1000, "most_bytes": 100_000, "message_l
 _YOUNG_TERMS = {**_LOSING_SERVERS, "purge_waits": 1.0, "mutation_rate": 8.0, "command_loss": 0.0}
 _PIECES = {"line_tags": 1, "mutation_rate": 8.0, "command_loss": 0.0, "slow": 0.3}
 
+_SPLITS = {"servers": 3, "confirm_replicas": 1, "server_rate": 1.0, "processes": 4, "apart": True, "pause_rate": 0.0}
+
+_CALM_SPLITS = {
+    **_SPLITS,
+    "mutation_rate": 8.0,
+    "read_rate": 40.0,
+    "ttl": 20.0,
+    "base_delay": 0.002,
+    "slow": 0.0,
+    "command_loss": 0.0,
+    "crash_rate": 0.0,
+    "cut_rate": 0.0,
+    "evict_rate": 0.0,
+    "full_rate": 0.0,
+    "stall_rate": 0.0,
+    "most_lines": 1000,
+    "most_tags": 1000,
+    "most_cells": 1000,
+    "stale_when_disconnected": 0.0,
+}
+
 WHOLE = Ablation("the whole protocol")
 
 ABLATIONS = (
@@ -209,6 +239,11 @@ ABLATIONS = (
     Ablation("pages of any moment", AnyPage, harsh=_NEWCOMERS, seed=46),
     Ablation("as_of at the end of the fill", stamped_at_end=True),
     Ablation("waiters do not check", waiters_check=False),
-    Ablation("a cut-off server goes on taking writes", seed=20, refusal=False),
+    Ablation("a cut-off server goes on taking writes", harsh={"confirm_replicas": 0}, seed=20, refusal=False),
+    Ablation("leases that are not confirmed", harsh=_SPLITS, confirms_heartbeats=False),
+    Ablation("purges that are not confirmed", harsh=_SPLITS, confirms_purges=False),
+    Ablation("fewer confirmations than a majority", harsh={**_SPLITS, "servers": 4, "confirm_replicas": 1}),
+    Ablation("unconfirmed answers open terms", harsh=_CALM_SPLITS, opens_terms=True),
+    Ablation("a term begins for a wait when it is opened", harsh={**_SPLITS, "purge_waits": 0.5}, settles=False),
     Ablation("delete and publish", NoStamps, deletes=True),
 )

@@ -63,6 +63,7 @@ class State:
     life: int
     opened: int
     pruned: int
+    settled: bool = False
     # The last lines of full eighths, and the size of what is in the next one.
     eighths: tuple[int, ...] = ()
     filled: int = 0

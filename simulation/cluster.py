@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi_cacheinval.core.replica import Ask, Current, Missed, Reply, Reset, Term
 from simulation.answers import Answer, PageAnswer, Written
+from simulation.followers import Follower, Followers, Result
 from simulation.node import REFUSED, Node, Refused, WrittenLine
 from simulation.plan import BOUND
 from simulation.response import Shared
@@ -21,7 +23,7 @@ _MICROS = 1_000_000
 class Cluster:
     """The primary and how it is replaced; at most one such thing is under way at a time."""
 
-    __slots__ = ("_busy", "_fresh", "_nodes", "apart", "primary", "world")
+    __slots__ = ("_busy", "_fresh", "_nodes", "apart", "followers", "primary", "world")
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -30,6 +32,7 @@ class Cluster:
         self._busy = False
         self.apart = Node("shard", self._log(), {}) if world.plan.apart else None
         self.primary = self._node(self._log(), {})
+        self.followers = Followers(world, self.primary)
 
     def _node(self, log: LogServer, l2: dict[int, Shared]) -> Node:
         self._nodes += 1
@@ -103,6 +106,7 @@ class Cluster:
         line: WrittenLine | None = log.published
         if line is not None:
             line.pending = answer.pending
+            line.settled = log.state is not None and log.state.settled
             self._written(node, line, who)
         for waiter, nonce in log.told:
             self._tell(node, waiter, nonce)
@@ -129,9 +133,16 @@ class Cluster:
         missed = (*answer.missed, *own)
         return Missed(term, missed, more=answer.more) if missed else Current(term)
 
+    def confirmed(self, node: Node, result: Result, at: float) -> Result | Refused:
+        """What a server answers that wrote something then."""
+        return self.followers.confirmed(node, result, at, self.clock(node))
+
     def _written(self, node: Node, line: WrittenLine, who: str) -> None:
         world = self.world
-        world.truth.written(line.tags, world.now, soft=line.soft)
+        if not world.plan.confirm_replicas:
+            world.truth.written(line.tags, world.now, world.now, soft=line.soft)
+        else:
+            line.heard_by = []
         world.counts["lines written"] += 1
         if line.soft:
             world.counts["soft purges"] += 1
@@ -196,7 +207,7 @@ class Cluster:
 
     def fail_over(self) -> None:
         """The server dies, and one that replicates it with some lag takes its place."""
-        if self._busy:
+        if self._busy or not self.followers.promoted():
             return
         self._busy = True
         draws, world, node = self.world.draws, self.world, self.primary
@@ -212,10 +223,11 @@ class Cluster:
             if process.subscribed_to is node:
                 process.unsubscribed()
         world.push(world.now + world.draws.about(1.0), None, self._promoted, standby, None, world.draws.pick(0.3, 1.5))
+        world.push(world.now + 4.0, None, self._returns, node)
 
     def split(self) -> None:
         """The server is cut off together with some processes, and another takes its place for the rest."""
-        if self._busy:
+        if self._busy or not self.followers.promoted():
             return
         self._busy = True
         draws, world, node = self.world.draws, self.world, self.primary
@@ -225,7 +237,7 @@ class Cluster:
     def _isolated(self, node: Node, standby: Node) -> None:
         world, draws = self.world, self.world.draws
         promoted = draws.between(0.3, 4.0)
-        if world.ablation.refusal:
+        if world.ablation.refusal and not world.plan.confirm_replicas:
             # It must have stopped taking writes when the other begins to.
             node.refuses_from = world.now + promoted * draws.between(0.1, 0.99)
         there = [process for process in world.processes if draws.chance(0.5)]
@@ -235,12 +247,14 @@ class Cluster:
         for process in world.processes:
             if process not in there:
                 process.unreachable()
-        world.push(world.now + promoted, None, self._promoted, standby, there, 0.3)
+        late = self.followers.parted()
+        world.push(world.now + promoted, None, self._promoted, standby, there, 0.3, late)
         world.push(world.now + promoted + draws.about(4.0), None, self._healed, node, there)
 
-    def _promoted(self, node: Node, elsewhere: list[Any] | None, notice: float) -> None:
+    def _promoted(self, node: Node, elsewhere: list[Any] | None, notice: float, late: Sequence[Follower] = ()) -> None:
         world = self.world
         self.primary = node
+        self.followers.go_over(node, late)
         world.tell(node.name, "is the primary from now on")
         for process in world.processes:
             if elsewhere is None or process not in elsewhere:
@@ -259,31 +273,10 @@ class Cluster:
         world = self.world
         node.refuses_from = 0.0
         world.tell(node.name, "is no longer cut off, and takes no more writes")
+        self._returns(node)
         for process in there:
             world.push(world.now + world.draws.about(0.3), None, process.connect)
         self._busy = False
 
-    def evict(self) -> None:
-        """One of the log's keys is gone, or all of L2."""
-        key = self.world.draws.pick("state", "log", "tags", "acks")
-        self.primary.log.lose(key)
-        self.world.counts["keys evicted"] += 1
-        self.world.tell(self.primary.name, f"loses the key {key}")
-
-    def fill_up(self) -> None:
-        """For a while every write is refused, and reads are answered."""
-        self.primary.full_until = self.world.now + self.world.draws.about(2.5)
-        self.world.counts["full servers"] += 1
-        self.world.tell(self.primary.name, "is full")
-
-    def stall(self) -> None:
-        """For a while it does nothing, and then everything."""
-        self.primary.stalled_until = self.world.now + self.world.draws.about(1.0)
-        self.world.counts["stalled servers"] += 1
-        self.world.tell(self.primary.name, "stalls")
-
-    def jump(self) -> None:
-        """Its clock is set."""
-        self.primary.clock += int(self.world.draws.between(-20.0, 20.0) * _MICROS)
-        self.world.counts["server clocks set"] += 1
-        self.world.tell(self.primary.name, "has its clock set")
+    def _returns(self, node: Node) -> None:
+        self.followers.joined(self.primary, node.name)

@@ -25,11 +25,11 @@ def arrange(world: World, cluster: Cluster, processes: Sequence[Process]) -> Non
     _recur(world, plan.server_rate / 3, cluster.restart)
     _recur(world, plan.server_rate / 3, cluster.fail_over)
     _recur(world, plan.server_rate / 3, cluster.split)
-    _recur(world, plan.evict_rate, cluster.evict)
-    _recur(world, plan.full_rate, cluster.fill_up)
-    _recur(world, plan.stall_rate, cluster.stall)
+    _recur(world, plan.evict_rate, partial(_lose_a_key, world, cluster))
+    _recur(world, plan.full_rate, partial(_fill_up, world, cluster))
+    _recur(world, plan.stall_rate, partial(_stall, world, cluster))
     if plan.clock_jumps:
-        _recur(world, 0.1, cluster.jump)
+        _recur(world, 0.1, partial(_jump, world, cluster))
 
 
 def _recur(world: World, rate: float, call: Callable[[], None]) -> None:
@@ -90,3 +90,32 @@ def _deafen(world: World, process: Process) -> None:
 def _evict(world: World, process: Process) -> None:
     """Something has to make room."""
     process.kept[world.draws.number(KEYS)] = None
+
+
+def _lose_a_key(world: World, cluster: Cluster) -> None:
+    """One of the log's keys is gone, or all of L2."""
+    key = world.draws.pick("state", "log", "tags", "acks")
+    cluster.primary.log.lose(key)
+    world.counts["keys evicted"] += 1
+    world.tell(cluster.primary.name, f"loses the key {key}")
+
+
+def _fill_up(world: World, cluster: Cluster) -> None:
+    """For a while every write is refused, and reads are answered."""
+    cluster.primary.full_until = world.now + world.draws.about(2.5)
+    world.counts["full servers"] += 1
+    world.tell(cluster.primary.name, "is full")
+
+
+def _stall(world: World, cluster: Cluster) -> None:
+    """For a while it does nothing, and then everything."""
+    cluster.primary.stalled_until = world.now + world.draws.about(1.0)
+    world.counts["stalled servers"] += 1
+    world.tell(cluster.primary.name, "stalls")
+
+
+def _jump(world: World, cluster: Cluster) -> None:
+    """Its clock is set."""
+    cluster.primary.clock += int(world.draws.between(-20.0, 20.0) * 1_000_000)
+    world.counts["server clocks set"] += 1
+    world.tell(cluster.primary.name, "has its clock set")

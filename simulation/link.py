@@ -20,10 +20,24 @@ class _Trip:
     """One request on its way: what it does at the server, and who is told of the outcome.
 
     `awaited` is false once its sender has been told that it failed. A trip to the `log` and one to L2 may be cut off
-    apart from each other. `late` takes a reply for which nobody waits any more.
+    apart from each other. One that `writes` to the log is confirmed by the server's replicas. `late` takes a reply for
+    which nobody waits any more.
     """
 
-    __slots__ = ("arguments", "awaited", "context", "epoch", "failed", "late", "log", "node", "sent", "taken", "work")
+    __slots__ = (
+        "arguments",
+        "awaited",
+        "context",
+        "epoch",
+        "failed",
+        "late",
+        "log",
+        "node",
+        "sent",
+        "taken",
+        "work",
+        "writes",
+    )
 
     def __init__(
         self,
@@ -38,6 +52,7 @@ class _Trip:
         late: Call | None,
         *,
         log: bool,
+        writes: bool,
         awaited: bool,
     ) -> None:
         self.epoch = epoch
@@ -50,6 +65,7 @@ class _Trip:
         self.context = context
         self.late = late
         self.log = log
+        self.writes = writes
         self.awaited = awaited
 
 
@@ -138,10 +154,13 @@ class Link:
         context: tuple[Any, ...] = (),
         *,
         late: Call | None = None,
-        may_double: bool = False,
+        writes: bool = False,
         log: bool = True,
     ) -> None:
-        """One round trip: `taken(result, sent, *context)`, or `failed(*context)` after a while."""
+        """One round trip: `taken(result, sent, *context)`, or `failed(*context)` after a while.
+
+        What `writes` to the log may come there twice.
+        """
         world = self.world
         node = self.home if log else world.cluster.l2_node(self.home)
         now = world.now
@@ -150,14 +169,29 @@ class Link:
             world.push(now + _TIMEOUT, self, failed, *context)
             return
         delay = world.delay()
-        trip = _Trip(self.epoch, now, node, work, arguments, taken, failed, context, late, log=log, awaited=True)
+        trip = _Trip(
+            self.epoch, now, node, work, arguments, taken, failed, context, late, log=log, writes=writes, awaited=True
+        )
         if delay >= _TIMEOUT:
             world.counts["requests late"] += 1
             self._given_up(trip)
         world.push(now + delay, None, self._arrives, trip)
-        if may_double and world.draws.chance(world.plan.doubled):
+        if writes and world.draws.chance(world.plan.doubled):
             world.counts["requests doubled"] += 1
-            again = _Trip(self.epoch, now, node, work, arguments, taken, failed, context, late, log=log, awaited=False)
+            again = _Trip(
+                self.epoch,
+                now,
+                node,
+                work,
+                arguments,
+                taken,
+                failed,
+                context,
+                late,
+                log=log,
+                writes=writes,
+                awaited=False,
+            )
             world.push(now + world.delay(), None, self._arrives, again)
 
     def _given_up(self, trip: _Trip) -> None:
@@ -172,7 +206,21 @@ class Link:
             world.push(node.stalled_until, None, self._arrives, trip)
             return
         result = trip.work(node, *trip.arguments) if node.up else REFUSED
-        if not there:
+        if trip.writes and world.plan.confirm_replicas and result is not REFUSED:
+            confirmed = world.now + world.delay()
+            if trip.awaited and there and confirmed - trip.sent >= _TIMEOUT:
+                self._given_up(trip)
+            world.push(confirmed, None, self._confirmed, trip, result, world.now)
+        else:
+            self._answers(trip, result)
+
+    def _confirmed(self, trip: _Trip, result: Any, at: float) -> None:
+        """The server's replicas have acknowledged what it has written, or not, and it answers."""
+        self._answers(trip, self.world.cluster.confirmed(trip.node, result, at))
+
+    def _answers(self, trip: _Trip, result: Any) -> None:
+        world = self.world
+        if trip.epoch != self.epoch:
             return
         back = world.now + world.delay()
         lost = self._lost(log=trip.log)

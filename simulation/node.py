@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi_cacheinval.core.replica import LogEntry
 from simulation.response import Shared
 from simulation.server import LogServer
 
-__all__ = ["REFUSED", "Node", "Refused", "WrittenLine"]
+__all__ = ["REFUSED", "Node", "Refused", "Unconfirmed", "WrittenLine"]
 
 
 class Refused:
@@ -16,11 +18,22 @@ class Refused:
 REFUSED = Refused()
 
 
+class Unconfirmed(tuple[Any, ...]):
+    """What a server has said without the others, where that is looked at all the same."""
+
+    __slots__ = ()
+
+
 class WrittenLine(LogEntry):
-    """A line, when it was written in truth, and how many others were to apply it, if that was known."""
+    """A line, when it was written in truth, and how many others were to apply it, if that was known.
+
+    Until the servers have confirmed it, it knows who has heard of it, and whether they had confirmed the term before.
+    """
 
     written: float = 0.0
     pending: int = -1
+    heard_by: list[Any] | None = None
+    settled: bool = False
 
 
 class Node:

@@ -6,6 +6,8 @@ from math import log
 from random import Random
 from typing import TypeVar
 
+from fastapi_cacheinval.core.confirming import needed
+
 __all__ = ["BOUND", "KEYS", "Draws", "Plan"]
 
 T = TypeVar("T")
@@ -52,6 +54,7 @@ class Plan:
         "clock_jumps",
         "coalesced_asks",
         "command_loss",
+        "confirm_replicas",
         "crash_rate",
         "cut_rate",
         "deaf_rate",
@@ -78,6 +81,7 @@ class Plan:
         "relapses",
         "seconds",
         "server_rate",
+        "servers",
         "slow",
         "stale_when_disconnected",
         "stale_while_revalidate",
@@ -132,3 +136,7 @@ class Plan:
         self.line_tags = pick(1, 2, 1000)
         self.most_bytes = pick(8, 40, 100_000)
         self.page_bytes = pick(1, 3, 1000)
+        # How many servers there are, and how many of them have to acknowledge what the primary says.
+        draws = Draws(-1_000_000_007 - seed)
+        self.servers = draws.pick(3, 3, 4, 5)
+        self.confirm_replicas = needed(self.servers) if draws.chance(0.3) else 0

@@ -19,6 +19,7 @@ LOG = Path(__file__).with_name("LOG.md")
 LEAST_HITS = 0.5
 
 FAULTS = (
+    "answers not confirmed",
     "calls refused by the server",
     "crashes",
     "failovers",
@@ -66,7 +67,16 @@ the longest time from a purge to a read without it where the bound is {BOUND:g} 
 machine, its queue and the script: what changes them begins a new count. `+` is a commit with changes on it.
 """
 _PACKAGE = Path(__file__).parent.parent / "fastapi_cacheinval"
-_RULES = ("core/replica.py", "core/fences.py", "core/backlog.py", "core/pieces.py", "bus/script.py", "bus/looks.py")
+_RULES = (
+    "core/confirming.py",
+    "core/replica.py",
+    "core/fences.py",
+    "core/backlog.py",
+    "core/pieces.py",
+    "bus/replication.py",
+    "bus/script.py",
+    "bus/looks.py",
+)
 
 
 def least(seeds: int) -> int:

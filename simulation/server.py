@@ -241,6 +241,12 @@ class LogServer:
         span = sorted(((seq, member) for member, seq in self.tags.items() if floor < seq <= up_to), reverse=True)
         return PageAnswer(floor, state.seq, tuple((member, seq) for seq, member in span[:limit]))
 
+    def settle(self, now: int, term_nonce: str) -> None:
+        """Have a term begin now for those who wait, unless that was said of it before."""
+        state = self.state
+        if state is not None and state.term_nonce == term_nonce and not state.settled:
+            state.opened, state.settled = now, True
+
     def wait(self, now: int, term: int, term_nonce: str, seq: int, bound: int) -> tuple[int, int]:
         """How many replicas may not have read this line yet, and how many have."""
         state = self.state

@@ -18,7 +18,7 @@ from fastapi_cacheinval.core.replica import Next
 from fastapi_cacheinval.core.tags import ALL
 from simulation.fencing import Purge
 from simulation.joining import Joining
-from simulation.node import WrittenLine
+from simulation.node import Unconfirmed, WrittenLine
 from simulation.plan import BOUND
 from simulation.world import World
 
@@ -97,7 +97,7 @@ class Shell(Joining):
             self._unanswered,
             (owed,),
             late=self._late,
-            may_double=True,
+            writes=True,
         )
 
     def _late(self, result: Answer, sent: float, *_: object) -> None:
@@ -124,7 +124,8 @@ class Shell(Joining):
         """Take a reply."""
         world, replica, reply = self.world, self.replica, result[0]
         generation, term = replica.generation, replica.term
-        following = replica.apply_reply(reply, sent + self.offset, world.now + self.offset)
+        confirmed = not isinstance(result, Unconfirmed)
+        following = replica.apply_reply(reply, sent + self.offset, world.now + self.offset, lease=confirmed)
         if world.trace is not None and not isinstance(reply, Current):
             world.tell(self.name, f"was answered {_told(reply)}, asked at {sent:.6f}; {replica!r} {following.value}")
         if term.number and replica.term != term:
@@ -177,7 +178,11 @@ class Shell(Joining):
             self._owed.append(line)
         if there and self._noted < line.seq:
             self._noted = line.seq
-            world.truth.applied(self.memory, line.tags, line.written, world.step, world.now, soft=line.soft)
+            if line.heard_by is not None:
+                # Unless it is confirmed, nobody has been promised anything about what others fill.
+                line.heard_by.append(self.memory)
+            written = line.written if line.heard_by is None else -inf
+            world.truth.applied(self.memory, line.tags, written, world.step, world.now, soft=line.soft)
 
     # -- purges -----------------------------------------------------------------------------------
 
@@ -189,7 +194,7 @@ class Shell(Joining):
     def _put(self, purge: Purge) -> None:
         last = len(purge.left) == 1
         asked = (self.uid, self.replica.ask(), (purge.left[0], purge.soft, self.uid if purge.prompt and last else ""))
-        self.request(self.world.cluster.script, asked, self._written, self._not_written, (purge,), may_double=True)
+        self.request(self.world.cluster.script, asked, self._written, self._not_written, (purge,), writes=True)
 
     def _written(self, result: Answer, sent: float, purge: Purge) -> None:
         self._took(result, sent)

@@ -63,8 +63,8 @@ class Memory:
 class Truth:
     """All commits and all lines, by key and in order, and what may still be handed over because of them.
 
-    `allowed` is for how long after a purge was written a response from before it may be handed over where it has not
-    been heard of. A read counts, until `hot_until`, as one that could be stale.
+    `allowed` is for how long after a purge was written, and confirmed where servers do that, a response from before it
+    may be handed over where it has not been heard of. A read counts, until `hot_until`, as one that could be stale.
     """
 
     __slots__ = (
@@ -72,9 +72,11 @@ class Truth:
         "commits",
         "everywhere",
         "hard",
+        "hard_from",
         "hot_until",
         "moved",
         "soft",
+        "soft_from",
         "stale",
         "violation",
         "worst",
@@ -85,6 +87,9 @@ class Truth:
         self.commits: list[list[float]] = [[] for _ in range(KEYS)]
         self.hard: list[list[float]] = [[] for _ in range(KEYS)]
         self.soft: list[list[float]] = [[] for _ in range(KEYS)]
+        # From when on the bound counts for each: where servers confirm, that is later than it was written.
+        self.hard_from: list[list[float]] = [[] for _ in range(KEYS)]
+        self.soft_from: list[list[float]] = [[] for _ in range(KEYS)]
         # Where somebody waited until every replica had read a line: when it was written.
         self.everywhere = [-inf] * KEYS
         # When anything last happened that could make a response of this key wrong anywhere.
@@ -112,11 +117,13 @@ class Truth:
         """The version that a handler reads at this moment."""
         return bisect_right(self.commits[key], at)
 
-    def written(self, tags: tuple[str, ...], now: float, *, soft: bool) -> None:
-        """A line is in the log of a server that takes writes."""
-        times = self.soft if soft else self.hard
+    def written(self, tags: tuple[str, ...], written: float, now: float, *, soft: bool) -> None:
+        """A line that was written at a moment is in the log of a server for good, as far as it can promise that."""
+        times, since = (self.soft, self.soft_from) if soft else (self.hard, self.hard_from)
         for key in keys_of(tags):
-            times[key].append(now)
+            # In order: what an earlier one concerns, a later one does.
+            times[key].append(max(written, times[key][-1]) if times[key] else written)
+            since[key].append(now)
             self.moved[key] = now
 
     def applied(
@@ -160,7 +167,7 @@ class Truth:
         key, began = kept.key, kept.began
         hard = self.hard[key]
         if hard and began < hard[-1]:
-            age = now - hard[bisect_right(hard, began)]
+            age = now - self.hard_from[key][bisect_right(hard, began)]
             self.stale += 1
             self.worst = max(self.worst, age)
             if age >= self.allowed:
@@ -177,7 +184,8 @@ class Truth:
             self._broken("wait", kept, now, "somebody was told that every replica has read its purge")
         if fresh:
             soft = self.soft[key]
-            if soft and began < soft[-1] and now - soft[bisect_right(soft, began)] >= self.allowed:
+            since = self.soft_from[key]
+            if soft and began < soft[-1] and now - since[bisect_right(soft, began)] >= self.allowed:
                 self._broken("soft", kept, now, "as fresh, too long after a soft purge")
             if began < memory.soft_at[key] if not kept.own else kept.step < memory.soft_step[key]:
                 self._broken("soft", kept, now, "as fresh, after a soft purge that this replica has taken in")

@@ -69,6 +69,10 @@ class Servers(Protocol):
         """Heartbeat or purge."""
         ...
 
+    def confirmed(self, node: Node, result: Any, at: float) -> object:
+        """What a server answers that wrote something then, once its replicas have acknowledged that, or too few."""
+        ...
+
     def page(self, node: Node, nonce: str, up_to: int, limit: int) -> object:
         """A page of purged tags."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,6 +28,25 @@ settings.load_profile("suite")
 def anyio_backend() -> str:
     """ASGI servers of FastAPI apps run asyncio, so the tests do."""
     return "asyncio"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--share 2/3`: the second of three shares of the tests, the same ones everywhere; all shares together are all tests."""
+    parser.addoption("--share", metavar="K/N", help="run only the K-th of N shares of the tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of other shares; the cases of one test stay together."""
+    asked = config.getoption("share")
+    if asked is None:
+        return
+    share, _, count = asked.partition("/")
+    if not (share.isdecimal() and count.isdecimal() and 1 <= int(share) <= int(count)):
+        raise pytest.UsageError(f"--share is K/N, such as 2/3: {asked!r}")
+    others = [item for item in items if crc32(item.nodeid.partition("[")[0].encode()) % int(count) != int(share) - 1]
+    config.hook.pytest_deselected(items=others)
+    left_out = set(map(id, others))
+    items[:] = [item for item in items if id(item) not in left_out]
 
 
 @pytest.hookimpl(wrapper=True)

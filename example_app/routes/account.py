@@ -12,13 +12,14 @@ from example_app.db import PromptSession, Session
 from example_app.models import BasketLine, Product
 from example_app.schemas import Basket, BasketItem, Quantity, Token
 from example_app.security import authenticate, current_user_id, make_token
-from fastapi_cacheinval import CacheTags, cached
+from fastapi_cacheinval import CacheTags, cached, invalidates_nothing
 
 router = APIRouter(tags=["account"])
 UserId = Annotated[int, Depends(current_user_id)]
 
 
-@router.post("/token")
+# Signing in changes nothing that is cached: without the word its path and that of the page above it would be purged.
+@router.post("/token", dependencies=[invalidates_nothing()])
 async def sign_in(form: Annotated[OAuth2PasswordRequestForm, Depends()], session: Session) -> Token:
     """Trade a password for a token."""
     user = await authenticate(session, form.username, form.password)

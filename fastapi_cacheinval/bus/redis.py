@@ -17,8 +17,10 @@ from fastapi_cacheinval.bus.entries import (
     encode_tags,
 )
 from fastapi_cacheinval.bus.looks import PAGE_LUA, SIGHT_LUA, WAIT_LUA
+from fastapi_cacheinval.bus.replication import REPLICAS_LUA, SETTLE_LUA
 from fastapi_cacheinval.bus.script import LUA, PAGE_BYTES
 from fastapi_cacheinval.connections.client import Away, Client, Script
+from fastapi_cacheinval.core.confirming import doubt_about
 from fastapi_cacheinval.core.log_types import AppliedByAll, Ask, Current, LogEntry, Missed, Page, Reply, Reset, Term
 from fastapi_cacheinval.core.tag_limits import MOST_TAGS
 from fastapi_cacheinval.errors import LogUnavailable
@@ -29,6 +31,7 @@ __all__ = ["RedisLog", "Sight"]
 logger = logging.getLogger("fastapi_cacheinval.bus")
 
 _RUN, _PAGE, _WAIT, _SIGHT = Script(LUA), Script(PAGE_LUA), Script(WAIT_LUA), Script(SIGHT_LUA)
+_SETTLE, _REPLICAS = Script(SETTLE_LUA), Script(REPLICAS_LUA)
 # The larger one holds the tags of any one line.
 _PAGE_SIZES = (1_000, MOST_TAGS + 1)
 
@@ -44,6 +47,7 @@ class RedisLog:
     """A `SharedLog` over one client; `bound` is the length of a lease, `life` what the longest stored one lives.
 
     `origin` is this process as host/pid, which its lines tell to people.
+    What `confirm_replicas` replicas of the server have not acknowledged was not said.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class RedisLog:
         life: Callable[[], float],
         sight: Sight,
         origin: str = "",
+        confirm_replicas: int = 0,
     ) -> None:
         self._client = client
         self._keys = keys
@@ -62,6 +67,9 @@ class RedisLog:
         self._life = life
         self._sight = sight
         self._origin = origin
+        self._confirm = confirm_replicas
+        # The last term that they have confirmed.
+        self._settled: Term | None = None
 
     async def run(
         self,
@@ -96,21 +104,36 @@ class RedisLog:
             tags=() if purge is None else encode_tags(purge.tags),
             pending=pending,
         )
+        # Who neither takes a lease nor purges has no use for it.
+        confirm = self._confirm if replica or payload else 0
         try:
-            reply = await self._client.script(_RUN, self._keys[:4], call.arguments())
-            return await _answer(Said.read(reply), purge, waiter, self._origin, lines=lines)
+            reply = await self._client.script(_RUN, self._keys[:4], call.arguments(), confirm_replicas=confirm)
+            answer = await _answer(Said.read(reply), purge, waiter, self._origin, lines=lines)
+            if confirm and await self._settled_now(answer.reply.term):
+                # It was told while leases that the servers had confirmed for an earlier primary were not known.
+                answer = answer._replace(pending=-1)
         except Away as away:
             raise LogUnavailable(away.reason) from away
         except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise LogUnavailable(f"it answers as no log does ({error})") from error
+        return answer
+
+    async def _settled_now(self, term: Term) -> bool:
+        """Have a term begin, for those who wait, with its first confirmed answer here; whether this was that."""
+        if term == self._settled:
+            return False
+        await self._client.script(_SETTLE, self._keys[:1], (term.nonce,))
+        self._settled = term
+        return True
 
     async def _look(self) -> None:
-        """Say once what is lost where the server does not tell which it is."""
+        """Say once what is lost where the server does not tell which it is, or has too few replicas."""
         if self._sight.looked:
             return
         self._sight.looked = True
         try:
             sees = await self._client.script(_SIGHT, self._keys[:1], ())
+            connected = await self._client.script(_REPLICAS, self._keys[:1], ()) if self._confirm else -1
         except Away:
             self._sight.looked = False
             return
@@ -120,6 +143,9 @@ class RedisLog:
                 "failover, or a restart with older data, loses a purge, only a replica that had read it notices; "
                 "allow it with +info"
             )
+        doubt = doubt_about(self._confirm, connected) if connected >= 0 else None
+        if doubt is not None:
+            logger.warning("%s", doubt)
 
     async def messages(self, replica: str, *, lines: bool = True) -> AsyncIterator[LogEntry | AppliedByAll | None]:
         channels = self._keys.told(replica), *((self._keys.channel,) if lines else ())

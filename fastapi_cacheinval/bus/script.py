@@ -19,7 +19,8 @@ The state's fields: `term`, `tnonce`, the term and the nonce that opened it; `se
 server's replication id; `floor`, what was purged by this line and earlier ones is forgotten; `mark`, `marked`, `life`,
 how that goes on: lines up to `mark` were written before `marked`, and nothing stored lives longer than `life`;
 `opened`, `pruned`, when the term began and when silent replicas were last let go of; `eighths`, `filled`, the last line
-of each eighth of the log's bytes that is full, and how many bytes are in the one that is being filled.
+of each eighth of the log's bytes that is full, and how many bytes are in the one that is being filled. `settled` is of
+`bus.replication`.
 
 No call takes long: it gives at most `page_bytes` of what was missed, in whole lines and at least one, writes one line,
 and forgets at most a thousand tags and an eighth of the log.

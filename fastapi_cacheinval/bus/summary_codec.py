@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgpack
 
+from fastapi_cacheinval.core.shadowing import ShadowStatistics
 from fastapi_cacheinval.core.statistics import RouteStatistics, SourceState, Statistics
 from fastapi_cacheinval.core.summary import MOST_NAMES, MOST_ROUTES, AppliedPurge, ReplicaSummary, shortened
 
@@ -132,4 +133,5 @@ _READERS: dict[str, tuple[Callable[[Any], Any], Callable[[], Any]]] = {
     "Mapping[str, RouteStatistics]": (_by_name(lambda value: _built(RouteStatistics, value)), dict),
     "Mapping[str, object]": (_by_name(lambda value: _built(SourceState, value)), dict),
     "Statistics": (lambda value: _built(Statistics, value), lambda: _built(Statistics, {})),
+    "ShadowStatistics": (lambda value: _built(ShadowStatistics, value), ShadowStatistics),
 }

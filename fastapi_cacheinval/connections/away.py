@@ -6,9 +6,14 @@ from ssl import SSLError
 
 from redis.exceptions import ClusterDownError, MasterDownError, ReadOnlyError, ResponseError
 
-__all__ = ["Away", "is_final", "reason_of"]
+__all__ = ["Away", "Unconfirmed", "is_final", "reason_of"]
 
-_ELSEWHERE = (ClusterDownError, MasterDownError, ReadOnlyError)
+
+class Unconfirmed(ResponseError):
+    """Too few replicas of the server have acknowledged in time what was written to it."""
+
+
+_ELSEWHERE = (ClusterDownError, MasterDownError, ReadOnlyError, Unconfirmed)
 
 
 class Away(Exception):

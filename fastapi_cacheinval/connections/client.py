@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError
 
 from fastapi_cacheinval.connections.away import Away, is_final, reason_of
 from fastapi_cacheinval.connections.lane import MOST_CONNECTIONS, Lane
-from fastapi_cacheinval.connections.topology import Topology
+from fastapi_cacheinval.connections.topology import Confirm, Topology
 
 __all__ = ["Away", "Client", "Script"]
 
@@ -27,6 +27,8 @@ _UNTRACED = "suppress_instrumentation"
 
 # Calls wait for each other for so many times as long as one may take.
 _PATIENCE = 4
+# The share of a call's time in which replicas acknowledge it; the server may look a tenth of a second late.
+_TO_CONFIRM = 0.6
 
 
 class Script:
@@ -80,6 +82,8 @@ class Client:
         self._rest = rest
         self._lanes: dict[str, Lane] = {}
         self._closed = False
+        # Scripts that the server has run since the connections were last dropped.
+        self._known: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Client of {self.client!r}>"
@@ -134,6 +138,7 @@ class Client:
         with suppress(Exception):  # what is wrong the next try says
             async with _bounded(self._timeout):
                 await self._topology.renew(server)
+        self._known.clear()
         # Not before: until then a call may be given an old connection.
         lane.used = False
 
@@ -145,15 +150,29 @@ class Client:
         """One command that names no key, of the server that has this key."""
         return await self._exchange(key, lambda: self._topology.send(key, parts))
 
-    async def script(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
-        """One call of a script; the keys are all in one slot."""
+    async def script(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Any], *, confirm_replicas: int = 0
+    ) -> Any:
+        """One call of a script; the keys are all in one slot.
+
+        It counts as failed unless so many replicas of the server have acknowledged what it has written.
+        """
         parts = (len(keys), *keys, *arguments)
+        confirm = Confirm(confirm_replicas, _TO_CONFIRM * self._timeout)
+
+        async def send(*command: Any) -> Any:
+            if not confirm_replicas:
+                return await self._topology.send(keys[0], command)
+            return await self._topology.send_confirmed(keys[0], command, confirm)
 
         async def call() -> Any:
-            try:
-                return await self._topology.send(keys[0], ("EVALSHA", script.digest, *parts))
-            except NoScriptError:
-                return await self._topology.send(keys[0], ("EVAL", script.text, *parts))
+            # Replicas are waited for after a script that is not known as well, and there is no time for two waits.
+            if not confirm_replicas or script.digest in self._known:
+                with suppress(NoScriptError):
+                    return await send("EVALSHA", script.digest, *parts)
+            reply = await send("EVAL", script.text, *parts)
+            self._known.add(script.digest)
+            return reply
 
         return await self._exchange(keys[0], call)
 

@@ -6,11 +6,36 @@ import inspect
 import random
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from redis.asyncio.cluster import PipelineCommand
 from redis.exceptions import AskError, MovedError, RedisClusterException, TryAgainError
 
-__all__ = ["Clustered", "Single", "Topology"]
+from fastapi_cacheinval.connections.away import Unconfirmed
+
+__all__ = ["Clustered", "Confirm", "Single", "Topology"]
+
+
+class Confirm(NamedTuple):
+    """So many `replicas` of a server have to acknowledge what is written to it, within so many `seconds`."""
+
+    replicas: int
+    seconds: float
+
+    @property
+    def command(self) -> tuple[str, int, int]:
+        """What the server is told on the same connection, after what it is about."""
+        return "WAIT", self.replicas, max(1, int(self.seconds * 1000))
+
+    def check(self, results: Sequence[Any]) -> Any:
+        """The result of what was to be acknowledged; raises what came in its place, and `Unconfirmed`."""
+        reply, count = results
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        if count < self.replicas:
+            raise Unconfirmed(f"{count} of {self.replicas} replica(s) of the server have acknowledged it in time")
+        return reply
 
 
 class Topology(Protocol):
@@ -31,6 +56,10 @@ class Topology(Protocol):
 
     async def send(self, key: bytes, parts: Sequence[Any]) -> Any:
         """Have one command about a key executed."""
+        ...
+
+    async def send_confirmed(self, key: bytes, parts: Sequence[Any], confirm: Confirm) -> Any:
+        """The same, and have replicas acknowledge it; one round trip. Raises `Unconfirmed` where too few do."""
         ...
 
     async def renew(self, server: str) -> None:
@@ -65,6 +94,12 @@ class Single:
 
     async def send(self, key: bytes, parts: Sequence[Any]) -> Any:
         return await self._client.execute_command(*parts)
+
+    async def send_confirmed(self, key: bytes, parts: Sequence[Any], confirm: Confirm) -> Any:
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.execute_command(*parts)
+        pipeline.execute_command(*confirm.command)
+        return confirm.check(await pipeline.execute(raise_on_error=False))
 
     async def renew(self, server: str) -> None:
         for client in (self._client, *self._watchers):
@@ -121,6 +156,18 @@ class Clustered:
             with suppress(AskError, MovedError, TryAgainError):
                 return await node.execute_command(*parts)
         return await self._client.execute_command(*parts)
+
+    async def send_confirmed(self, key: bytes, parts: Sequence[Any], confirm: Confirm) -> Any:
+        try:
+            return await self._sent_confirmed(key, parts, confirm)
+        except MovedError:
+            await self.renew("")
+            return await self._sent_confirmed(key, parts, confirm)
+
+    async def _sent_confirmed(self, key: bytes, parts: Sequence[Any], confirm: Confirm) -> Any:
+        commands = [PipelineCommand(0, *parts), PipelineCommand(1, *confirm.command)]
+        await self._client.get_node_from_key(key).execute_pipeline(commands)
+        return confirm.check([command.result for command in commands])
 
     async def renew(self, server: str) -> None:
         nodes = self._client.nodes_manager

@@ -47,13 +47,21 @@ class RouteCounts:
         """Whether there is anything to tell."""
         return bool(self.front_hits or self.results or self.forwards or self.responses)
 
+    @property
+    def hits(self) -> int:
+        """Fresh hits, of whichever lookup."""
+        return self.front_hits + self.results.get(Result.HIT, 0)
+
+    @property
+    def saved_seconds(self) -> float:
+        """What the hits would have taken, as an estimate: as long as a forward does, on average."""
+        return self.hits * self.seconds / self.forwards if self.forwards else 0.0
+
     def statistics(self) -> RouteStatistics:
         """A snapshot."""
         results = self.results
-        hits = self.front_hits + results.get(Result.HIT, 0)
-        mean = self.seconds / self.forwards if self.forwards else 0.0
         return RouteStatistics(
-            hits=hits,
+            hits=self.hits,
             stale=results.get(Result.STALE, 0),
             misses=results.get(Result.MISS, 0),
             collapsed=results.get(Result.COLLAPSED, 0),
@@ -61,7 +69,7 @@ class RouteCounts:
             forwards=self.forwards,
             errors=self.errors,
             forward_seconds=self.seconds,
-            saved_seconds=hits * mean,
+            saved_seconds=self.saved_seconds,
             responses=self.responses,
             size_bytes=self.size_bytes,
         )
@@ -98,6 +106,11 @@ class RouteBook:
     def front_hits(self) -> int:
         """The fresh hits of the front lookup, of all routes."""
         return sum(counts.front_hits for counts in self)
+
+    @property
+    def saved_seconds(self) -> float:
+        """What the hits of all routes would have taken."""
+        return sum(counts.saved_seconds for counts in self)
 
     def total(self, result: Result) -> int:
         """The answers of a kind, of all routes, but for `front_hits`."""

@@ -88,6 +88,7 @@ def shortened(summary: ReplicaSummary, names: int = MOST_NAMES, routes: int = MO
         name: _largest(getattr(statistics, name), names)
         for name in ("fills", "refused", "refreshes", "purges", "l2", "downstream", "reset_causes", "mutations")
     }
+    shadow = replace(statistics.shadow, different_by_route=_largest(statistics.shadow.different_by_route, names))
     sources = {_cut(name): _source(state) for name, state in list(statistics.sources.items())[:names]}
     return replace(
         summary,
@@ -95,7 +96,7 @@ def shortened(summary: ReplicaSummary, names: int = MOST_NAMES, routes: int = MO
         release=_cut(summary.release),
         apps=tuple(map(_cut, summary.apps[:_MOST_APPS])),
         statistics=replace(
-            statistics, **counts, sources=sources, routes={_cut(route): kept for route, kept in busiest}
+            statistics, **counts, shadow=shadow, sources=sources, routes={_cut(route): kept for route, kept in busiest}
         ),
         rates={_cut(route): summary.rates[route] for route, _ in busiest if route in summary.rates},
         routes_left_out=summary.routes_left_out + len(statistics.routes) - len(busiest),

@@ -60,7 +60,7 @@ class Go:
     """The request goes forward.
 
     It leads `flight`, or goes side by side with others where that is None. `stale` is as in `Missed`; `detail` says
-    that the shared tier could not be asked; `hit_for_miss` that the key's responses could not be shared a moment ago.
+    that L2 could not be asked; `hit_for_miss` that the key's responses could not be shared a moment ago.
     """
 
     flight: Flight | None
@@ -75,7 +75,7 @@ class Asker(Protocol):
 
     @property
     def l2_key(self) -> bytes:
-        """The key under which the shared tier is asked."""
+        """The key under which L2 is asked."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""The engine: the near tier, the replica's state and the log, joined."""
+"""The engine: L1, the replica's state and the log, joined."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Flight:
 
     `began` is when its leader began to lead, and `entered` when that request came, which is how new the result is.
     `fill_lock` is the right to forward in the cluster, where it has been asked for; `l2` says that what lands was found
-    in the shared tier, and not forwarded for here.
+    in L2, and not forwarded for here.
     """
 
     __slots__ = ("_flights", "_leaders", "_waiters", "began", "entered", "failed_status", "fill_lock", "key", "l2")
@@ -63,7 +63,7 @@ class Flight:
         return sum(not waiter.done() for waiter in self._waiters)
 
     def land(self, stored: StoredResponse, *, l2: bool = False) -> None:
-        """The forward gave a response that may be shared; `l2` says that the shared tier had it at once."""
+        """The forward gave a response that may be shared; `l2` says that L2 had it at once."""
         # Before those who wait for it are run.
         self.l2 = l2
         self._end(stored)

@@ -14,6 +14,7 @@ from contextvars import Context
 from fastapi_cacheinval.bus.local import LocalBus
 from fastapi_cacheinval.connections.urls import Connect
 from fastapi_cacheinval.core.checks import Wait
+from fastapi_cacheinval.core.fleet import Fleet
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.root_paths import RootPaths
@@ -254,6 +255,15 @@ class Internals:
     async def read_up_to(self, token: Token) -> bool:
         """Catch up with a place in the log, if it is there; False where the log could not be asked in time."""
         return not token.ahead_of(self.engine.replica) or await self.bus.catch_up()
+
+    async def fleet(self) -> Fleet | None:
+        """All replicas as Redis tells of them, None where there is no Redis; raises `TierUnavailable`."""
+        return None if self._tiers is None else await self._tiers.fleet()
+
+    @property
+    def identity(self) -> str:
+        """The id of this replica in the log; empty before the start, and where there is no Redis."""
+        return "" if self._shared_bus is None else self._shared_bus.identity
 
     def statistics(self, *, by_route: bool = False) -> Statistics:
         """A snapshot: what is kept, what was answered, and how the replica stands to the log.

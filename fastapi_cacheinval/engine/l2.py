@@ -1,4 +1,4 @@
-"""The shared tier (L2) on one event loop: reading what other replicas have stored, and writing.
+"""L2 on one event loop: reading what other replicas have stored, and writing.
 
 The rules: nothing is read or taken without a live lease, asked again when the reply has arrived; what is found is
 checked like any stored response and kept in L1; whatever goes wrong, the request goes forward. Who may go forward for
@@ -139,7 +139,7 @@ class L2Tier:
         return Chosen(None, newest or key, seen)
 
     def _usable(self, value: Kept | None) -> StoredResponse | None:
-        """A response that may be handed over, kept in the near tier from now on."""
+        """A response that may be handed over, kept in L1 from now on."""
         if not isinstance(value, StoredResponse):
             return None
         if self._engine.stale_from(value, self._clock.now()) is None:

@@ -1,4 +1,4 @@
-"""Single values in the shared tier (L2): read with what they prove, written with how long they live, and counted."""
+"""Single values in L2: read with what they prove, written with how long they live, and counted."""
 
 from __future__ import annotations
 

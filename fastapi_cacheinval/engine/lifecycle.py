@@ -50,7 +50,7 @@ class _Start:
 class Lifecycle:
     """Starts and stops a cache.
 
-    `open_runtime` makes the loop-bound half, `open_l2` gives that its shared tier, where there is one. `patience` is
+    `open_runtime` makes the loop-bound half, `open_l2` gives that its L2, where there is one. `patience` is
     seconds that purges under way get at the stop.
     """
 

@@ -35,6 +35,7 @@ _COUNTS = {
     "max_variants": 1,
     "max_refreshes": 1,
     "hold_max_bytes": 0,
+    "confirm_replicas": 0,
 }
 
 
@@ -59,6 +60,7 @@ class Options(TypedDict, total=False):
     hold_timeout: float | timedelta
     hold_max_bytes: int
     redis_timeout: float | timedelta
+    confirm_replicas: int
     shadow: float
     tracer_provider: TracerProvider | None
     meter_provider: MeterProvider | None
@@ -80,8 +82,10 @@ class Settings:
       (`"target"`), or neither (False), so that only tags count; by headers RFC 9111 has the target purged all the same.
     - `read_your_writes`: mutations answer with a `Cacheinval-Token`, and a replica that is given one catches up first.
     - `redis_timeout`: the longest that one try of a call to Redis takes, never over a third of `staleness_bound`; what
-      fails on a connection that was used before is tried once more on a fresh one. The log of one process cannot be
-      out of reach, so these five change nothing there.
+      fails on a connection that was used before is tried once more on a fresh one.
+    - `confirm_replicas`: how many replicas of the Redis server have to acknowledge a heartbeat or a purge before it
+      counts, the same on every replica of the app. The log of one process cannot be out of reach, so these six change
+      nothing there.
     - `secret` (at least 16 characters): the key of partition digests and of what is stored in Redis, the same on every
       replica; in one process one is made at start without it.
     - `collapse_timeout`: the longest that a request waits for another's forward.
@@ -114,6 +118,7 @@ class Settings:
     hold_timeout: float = 0.1
     hold_max_bytes: int = 64 * _KIB
     redis_timeout: float = 0.5
+    confirm_replicas: int = 0
     shadow: float = 0.0
     tracer_provider: TracerProvider | None = None
     meter_provider: MeterProvider | None = None

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 from fastapi_cacheinval.bus.call import log_keys
+from fastapi_cacheinval.bus.fleet import RedisFleet
 from fastapi_cacheinval.bus.redis import RedisLog, Sight
 from fastapi_cacheinval.bus.summaries import RedisSummaries
 from fastapi_cacheinval.connections.urls import Connect
+from fastapi_cacheinval.core.fleet import Fleet
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.l2 import L2Tier, Own
 from fastapi_cacheinval.engine.l2_values import L2Values
@@ -66,6 +68,7 @@ class SharedTiers:
                 life=lambda: self._longest_life,
                 sight=self._sight,
                 origin=process_name(),
+                confirm_replicas=settings.confirm_replicas,
             ),
             self._engine.replica,
             observer,
@@ -78,7 +81,7 @@ class SharedTiers:
     def l2(
         self, telemetry: Telemetry, tracing: Tracing, own: Own, facts: SummaryFacts, identity: Callable[[], str]
     ) -> L2Tier:
-        """The shared tier, and beside it what this replica tells of itself; `identity` is its id in the log."""
+        """L2, and beside it what this replica tells of itself; `identity` is its id in the log."""
         settings = self._settings
         secret = settings.secret.encode() if isinstance(settings.secret, str) else settings.secret
         client = self._connect(rest=_L2_REST)
@@ -96,3 +99,12 @@ class SharedTiers:
         values = L2Values(store, codec, self._engine, telemetry, self._server_clock.server_time)
         summaries = SummaryWriter(RedisSummaries(client, beside_log), facts, identity)
         return L2Tier(values, self._engine, telemetry, tracing, own, self._lives, (roll_call, summaries))
+
+    async def fleet(self) -> Fleet:
+        """All replicas of the namespace as Redis tells of them; raises `TierUnavailable`."""
+        namespace = self._settings.namespace
+        client = self._connect()
+        try:
+            return await RedisFleet(client, namespace, key_prefix(namespace, "")).read()
+        finally:
+            await client.close()

@@ -99,7 +99,7 @@ class Lookup:
 
     @property
     def l2_key(self) -> bytes:
-        """The key under which the shared tier is asked."""
+        """The key under which L2 is asked."""
         return self.wanted.key
 
     @property

@@ -1,4 +1,4 @@
-"""The port of the shared tier (L2): what replicas store for each other, and the right to forward a key."""
+"""The port of L2: what replicas store for each other, and the right to forward a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The port of the near tier (L1): what keeps stored responses inside the process."""
+"""The port of L1: what keeps stored responses inside the process."""
 
 from __future__ import annotations
 

@@ -30,11 +30,11 @@ class Telemetry(Protocol):
         ...
 
     def l2(self, event: str) -> None:
-        """The shared tier: `hit`, `miss`, `outdated`, `write`, `unwritable`, `unavailable`, `unreadable-` and why."""
+        """L2: `hit`, `miss`, `outdated`, `write`, `unwritable`, `unavailable`, `unreadable-` and why."""
         ...
 
     def l2_took(self, operation: str, seconds: float, outcome: str) -> None:
-        """One `get` or `set` of the shared tier took so long, and is `done` or has `failed`."""
+        """One `get` or `set` of L2 took so long, and is `done` or has `failed`."""
         ...
 
     def purged(self, event: str, tags: int, *, soft: bool, seconds: float | None = None) -> None:

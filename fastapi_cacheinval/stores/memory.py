@@ -1,4 +1,4 @@
-"""The near tier (L1) in this process: bounded in bytes, resistant to scans, each response with its own life.
+"""L1 in this process: bounded in bytes, resistant to scans, each response with its own life.
 
 Reads take no lock. They look up one dict, add one to a node's uses and read its value, each a single
 step of the interpreter; two threads may lose a use to each other, never a value.
@@ -7,6 +7,7 @@ step of the interpreter; two threads may lose a use to each other, never a value
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from math import inf
 from sys import getsizeof
 from threading import Lock
@@ -185,6 +186,14 @@ class MemoryStore(Generic[Value]):
             self._deadlines.clear()
             self._queues.forget()
             self._tighten()
+
+    def nodes(self, most: int) -> list[Node[Value]]:
+        """At most so many of what is kept now, what has been kept longest first; for a look at them bit by bit.
+
+        Looking at a node is no use of it. One that is let go of meanwhile stays readable.
+        """
+        with self._lock:
+            return list(islice(self._nodes.values(), most))
 
     def statistics(self) -> StoreStatistics:
         """What it holds now."""

@@ -1,4 +1,4 @@
-"""The shared tier in Redis, as one event loop reaches it.
+"""L2 in Redis, as one event loop reaches it.
 
 All keys of one cache key share a slot, and all have a TTL: `r` is what is stored, `f` the fill lock (its owner, or `!`
 where what the key answers could not be shared), `w` says that somebody waits for it.

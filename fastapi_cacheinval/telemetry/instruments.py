@@ -74,10 +74,10 @@ class Instruments:
             "cacheinval.invalidations", unit="{purge}", description="Purges, by what became of them here."
         )
         self._l2 = meter.create_counter(
-            "cacheinval.l2.events", unit="{event}", description="What came of reading and writing the shared tier."
+            "cacheinval.l2.events", unit="{event}", description="What came of reading and writing L2."
         )
         self._l2_calls = _seconds(
-            meter, "cacheinval.l2.duration", "How long one read or write of the shared tier took.", _PROPAGATION
+            meter, "cacheinval.l2.duration", "How long one read or write of L2 took.", _PROPAGATION
         )
         self._filling = _seconds(
             meter, "cacheinval.fill.duration", "How long a forward took that could be stored.", _FILLS

@@ -25,7 +25,7 @@ IN_PROCESS = {
     "telemetry": ["Front hit with telemetry, in process", "What the cache's own telemetry adds to a front hit"],
     "propagation": ["Propagation of a purge"],
     "replicas": [
-        "A hit in the shared tier, beside a bare GET",
+        "A hit in L2, beside a bare GET",
         "Cold burst over four replicas",
         "What the log costs the server",
         "A thousand replicas, a million tags",
@@ -38,6 +38,8 @@ IN_PROCESS = {
         "Heartbeats of a thousand replicas",
         "More replicas on one server",
     ],
+    "publishers": ["Processes that only publish"],
+    "confirming": ["What a confirmation costs"],
 }
 SERVED = {
     "uvicorn": ["Through uvicorn, 1 KiB"],

@@ -42,6 +42,7 @@ VALUES = {
     "hold_timeout": ("0", 0.0),
     "hold_max_bytes": ("1GiB", 1024**3),
     "redis_timeout": ("0.25", 0.25),
+    "confirm_replicas": ("2", 2),
 }
 
 

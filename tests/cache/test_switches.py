@@ -145,8 +145,8 @@ def test_another_word_in_the_environment_is_refused_where_the_cache_is_made(
 SETTINGS = [
     "namespace", "version", "l1_max_bytes", "max_body_bytes", "staleness_bound", "stale_when_disconnected",
     "mutations_when_disconnected", "secret", "collapse_timeout", "max_variants", "read_your_writes", "max_refreshes",
-    "refresh_timeout", "hold_timeout", "hold_max_bytes", "redis_timeout", "tracer_provider", "meter_provider",
-    "clock", "settings", "statistics", "invalidate", "loops",
+    "refresh_timeout", "hold_timeout", "hold_max_bytes", "redis_timeout", "confirm_replicas", "tracer_provider",
+    "meter_provider", "clock", "settings", "statistics", "invalidate", "loops",
 ]  # fmt: skip
 
 

@@ -37,6 +37,7 @@ def statistics(**counts: Any) -> Statistics:
     empty: dict[str, Any] = {
         each.name: {} if "Mapping" in str(each.type) else 0.0 if each.type == "float" else 0
         for each in fields(Statistics)
+        if each.type != "ShadowStatistics"
     }
     return Statistics(**{**empty, "enabled": True, "connected": True, "term": 1, "applied": 100, **counts})
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_cacheinval.bus.summary_codec import MOST_BYTES, decode_summary, encode_summary
+from fastapi_cacheinval.core.shadowing import ShadowStatistics
 from fastapi_cacheinval.core.statistics import RouteStatistics, SourceState, Statistics
 from fastapi_cacheinval.core.summary import MOST_APPLIED, AppliedPurge, ReplicaSummary, rates, shortened
 
@@ -25,6 +26,7 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
     "Mapping[str, RouteStatistics]": st.dictionaries(
         TEXTS, st.builds(RouteStatistics, st.integers(0, 2**53), forward_seconds=SECONDS), max_size=3
     ),
+    "ShadowStatistics": st.builds(ShadowStatistics, SECONDS, st.integers(0, 2**53), different_by_route=COUNTS),
     "Mapping[str, object]": st.dictionaries(TEXTS, st.builds(SourceState, trouble=TEXTS, lag=st.none()), max_size=2),
 }
 STATISTICS = st.builds(Statistics, **{each.name: KINDS[str(each.type)] for each in fields(Statistics)})
@@ -54,7 +56,8 @@ def plain(**counts: Any) -> ReplicaSummary:
         each.name: {} if "Mapping" in str(each.type) else 0.0 if each.type == "float" else 0
         for each in fields(Statistics)
     }
-    statistics = Statistics(**{**empty, "enabled": True, "connected": True, **counts})
+    whole: dict[str, Any] = {**empty, "enabled": True, "connected": True, "shadow": ShadowStatistics(), **counts}
+    statistics = Statistics(**whole)
     return ReplicaSummary(replica="ab12", host="web-1", pid=7, package="1.0", statistics=statistics)
 
 

@@ -37,7 +37,7 @@ def response(cache: HTTPCache, age: float) -> StoredResponse:
 
 
 async def test_an_older_response_of_another_replica_does_not_take_the_place_of_a_newer_one() -> None:
-    """What is found in the shared tier is kept, but never instead of something newer that is still of use."""
+    """What is found in L2 is kept, but never instead of something newer that is still of use."""
     cache = HTTPCache(clock=FakeClock())
     async with cache:
         newer, older = response(cache, 1.0), response(cache, 5.0)

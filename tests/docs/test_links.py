@@ -14,7 +14,7 @@ def links(page: Path) -> list[str]:
     return re.findall(r"\]\(([^)\s]+)\)", prose(page))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "SECURITY.md"], ids=lambda page: page.name)
 def test_links_resolve(page: Path) -> None:
     """Each relative link names a file of the repository, and a heading of it where it has a fragment."""
     for link in links(page):

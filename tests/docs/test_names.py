@@ -31,6 +31,7 @@ from fastapi_cacheinval import (
 from fastapi_cacheinval.contrib.outbox import Outbox, OutboxRelay
 from fastapi_cacheinval.contrib.sqs import Message, SQSSource
 from fastapi_cacheinval.engine.settings import Options
+from fastapi_cacheinval.inspector import Inspector
 from fastapi_cacheinval.testing import Replicas
 from tests.helpers.documents import PAGES, ROOT, prose
 
@@ -39,6 +40,7 @@ SETTINGS = set(Options.__annotations__) | {"clock", "enabled"}
 MIDDLEWARE = set(inspect.signature(CacheMiddleware.__init__).parameters) - {"self", "app"}
 REPLICAS = set(inspect.signature(Replicas.__init__).parameters) - {"self"}
 SQS = set(inspect.signature(SQSSource.__init__).parameters) - {"self", "cache"}
+INSPECTOR = set(inspect.signature(Inspector.__init__).parameters) - {"self", "cache"}
 DECLARED = set(inspect.signature(invalidates).parameters)
 KEYWORDS: dict[str, set[str]] = {
     "HTTPCache": SETTINGS,
@@ -51,6 +53,7 @@ KEYWORDS: dict[str, set[str]] = {
     "invalidates": DECLARED,
     "Replicas": REPLICAS,
     "SQSSource": SQS,
+    "Inspector": INSPECTOR,
 }
 # What other packages call theirs, and the words of Cache-Status.
 FOREIGN = {"scope", "dependencies", "key", "expire", "key_builder", "coder", "enable", "ttl", "fwd", "detail"}
@@ -148,6 +151,7 @@ def test_errors_and_classes_exist(page: Path) -> None:
         ),
         ("invalidation.md", {field.name for field in fields(Receipt)}),
         ("testing.md", REPLICAS | {name for name in vars(Replicas) if not name.startswith("_")}),
+        ("inspector.md", INSPECTOR),
         ("sqs.md", SQS | {field.name for field in fields(Message)}),
         ("outbox.md", set(inspect.signature(OutboxRelay).parameters) - {"cache", "engine", "outbox"}),
         ("outbox.md", set(inspect.signature(Outbox).parameters)),

@@ -12,7 +12,7 @@ import pytest
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.testing import Replicas, assert_hit, assert_miss
 from tests.helpers.documents import EXAMPLES, ROOT, blocks
-from tests.servers import PATIENCE, Valkey, cluster
+from tests.servers import PATIENCE, Valkey, cluster, group
 
 pytestmark = pytest.mark.anyio
 
@@ -72,6 +72,21 @@ async def test_the_documented_acl_is_enough_for_a_cluster(tmp_path: Path) -> Non
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes.nodes)
         await used(f"redis+cluster://{user}@{hosts}", tmp_path)
         assert [node.execute("ACL", "LOG") for node in nodes.nodes] == [[], [], []]
+
+
+async def test_the_documented_acl_is_enough_to_confirm() -> None:
+    """With what the page adds for it, a replica takes a lease, and a purge of its own is confirmed."""
+    with group(1) as servers:
+        primary = servers.servers[0]
+        user = let_in([primary], documented_addition("`confirm_replicas`"))
+        url = f"redis://{user}@127.0.0.1:{primary.port}/0"
+        cache = HTTPCache.from_url(url, namespace="prices", confirm_replicas=1)
+        await cache.start()
+        try:
+            assert (await cache.invalidate("kettle", wait="all")).replicas == 1
+        finally:
+            await cache.stop()
+        assert primary.execute("ACL", "LOG") == []
 
 
 def let_in(servers: list[Valkey], more: list[str]) -> str:

@@ -36,7 +36,7 @@ BOUND: float = STILL["staleness_bound"]
 
 @asynccontextmanager
 async def cut_off(server: Valkey, **options: Any) -> AsyncIterator[tuple[Node, Node, Proxy]]:
-    """A, and B which has `a` in its near tier and has just lost Redis; B's clock stands."""
+    """A, and B which has `a` in its L1 and has just lost Redis; B's clock stands."""
     with tcp_proxy(server.port) as proxy:
         given = {**STILL, **options}
         async with (

@@ -69,7 +69,7 @@ def applied(node: Node, number: int) -> bool:
 
 
 async def test_a_page_is_made_once_for_all_and_purged_for_all(redis_server: Valkey) -> None:
-    """Found in the shared tier with its age, invalidated by a POST elsewhere, by its surrogate key and by its URL."""
+    """Found in L2 with its age, invalidated by a POST elsewhere, by its surrogate key and by its URL."""
     async with fleet(redis_server.url, routes=routes, **STEERED) as (a, b):
         assert_miss(await a.ask("/page/x"))
         await a.written()
@@ -131,7 +131,7 @@ async def test_a_burst_over_replicas_is_one_forward(redis_server: Valkey) -> Non
 
 @pytest.mark.parametrize("path", ["/page/hot", "/items/hot"])
 async def test_what_another_replica_has_made_is_a_hit_for_all_who_ask_at_once(redis_server: Valkey, path: str) -> None:
-    """Nobody's forward was waited for: one asks the shared tier, and none of the answers is said to be collapsed."""
+    """Nobody's forward was waited for: one asks L2, and none of the answers is said to be collapsed."""
     async with fleet(redis_server.url, routes=routes, **STEERED) as (a, b):
         await a.ask(path)
         await a.written()
@@ -146,7 +146,7 @@ async def test_what_another_replica_has_made_is_a_hit_for_all_who_ask_at_once(re
 
 
 async def test_a_client_revalidates_what_another_replica_made(redis_server: Valkey) -> None:
-    """The validator is the same everywhere: 304 from the shared tier, without the handler."""
+    """The validator is the same everywhere: 304 from L2, without the handler."""
     async with fleet(redis_server.url, routes=routes, **STEERED) as (a, b):
         first = await a.ask("/page/x")
         await a.written()

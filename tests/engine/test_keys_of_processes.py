@@ -33,7 +33,7 @@ class Process:
         return bool(self.get("/statistics").json()["live"])
 
     def written(self) -> int:
-        """How often it has written to the shared tier."""
+        """How often it has written to L2."""
         return int(self.get("/statistics").json()["l2"].get("write", 0))
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ def shares(one: Process, two: Process, path: str = "/control", **more: str) -> N
     before = one.written()
     filled = one.get(path, **more)
     assert "stored" in filled.headers["cache-status"]
-    until(lambda: one.written() > before, "a write to the shared tier")
+    until(lambda: one.written() > before, "a write to L2")
     found = two.get(path, **more)
     assert "hit" in found.headers["cache-status"]
     assert found.text == filled.text
@@ -87,7 +87,7 @@ def test_a_process_that_overrides_a_dependency(redis_server: Valkey) -> None:
     ):
         assert one.text() == "one"
         assert plain.text() == "plain"
-        until(lambda: plain.written() >= 1, "a write to the shared tier")
+        until(lambda: plain.written() >= 1, "a write to L2")
         assert two.text() == "two"
         assert one.text() == "one"
         assert plain.text() == "plain"
@@ -123,7 +123,7 @@ def test_two_services_that_their_root_paths_tell_apart(redis_server: Valkey, kin
 
     with service("users") as users, service("orders") as orders, service("users") as replica:
         assert users.text() == "users"
-        until(lambda: users.written() >= 1, "a write to the shared tier")
+        until(lambda: users.written() >= 1, "a write to L2")
         assert orders.text() == "orders"
         answer = replica.get()
         assert "hit" in answer.headers["cache-status"]

@@ -100,12 +100,12 @@ async def replicas(server: Valkey, *makers: Callable[[HTTPCache], Any]) -> Async
 
 
 async def filled(app: Any, cache: HTTPCache, path: str, **more: Any) -> Answer:
-    """An answer that is in the shared tier now."""
+    """An answer that is in L2 now."""
     before = cache.statistics().l2.get("write", 0)
     answer = await ask(app, path, host="shop.test", **more)
     assert answer.cache is not None
     assert answer.cache.stored
-    await eventually(lambda: cache.statistics().l2.get("write", 0) > before, "a write to the shared tier")
+    await eventually(lambda: cache.statistics().l2.get("write", 0) > before, "a write to L2")
     return answer
 
 

@@ -1,4 +1,4 @@
-"""The shared tier: what one replica has filled the others serve, and what was purged nobody does."""
+"""L2: what one replica has filled the others serve, and what was purged nobody does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def caller(x_caller: Annotated[str, Header()]) -> str:
 
 
 async def filled(node: Node, path: str = "/items/a", **more: Any) -> Answer:
-    """Have a replica fill a path, and wait until that is in the shared tier."""
+    """Have a replica fill a path, and wait until that is in L2."""
     before = node.l2("write")
     answer = await node.ask(path, **more)
     await node.written(before + 1)
@@ -118,7 +118,7 @@ async def test_a_read_of_the_shared_tier_is_one_round_trip(redis_server: Valkey)
             assert b.tier() == "l2"
             assert made() == ours
             await b.ask()
-            assert made() == ours, "a hit in the near tier costs the server nothing"
+            assert made() == ours, "a hit in L1 costs the server nothing"
 
 
 async def test_variants_are_shared_each_with_its_own(redis_server: Valkey) -> None:
@@ -192,7 +192,7 @@ async def test_what_was_purged_is_served_from_the_shared_tier_by_nobody(redis_se
 
 
 async def test_a_replica_that_missed_the_purge_takes_nothing_once_its_lease_is_over(redis_server: Valkey) -> None:
-    """Without a live lease the shared tier is not read at all, although `GET` would succeed."""
+    """Without a live lease L2 is not read at all, although `GET` would succeed."""
     with tcp_proxy(redis_server.port) as proxy:
         async with fleet(redis_server.url, 1) as (a,), fleet(proxy.url, 1, clocks=True) as (b,):
             await filled(a)
@@ -209,7 +209,7 @@ async def test_a_replica_that_missed_the_purge_takes_nothing_once_its_lease_is_o
 
 
 async def test_a_reply_that_comes_after_the_lease_is_refused(redis_server: Valkey) -> None:
-    """The lease is looked at again when the answer of the shared tier has arrived."""
+    """The lease is looked at again when the answer of L2 has arrived."""
     with tcp_proxy(redis_server.port) as proxy:
         async with fleet(redis_server.url, 1) as (a,), fleet(proxy.url, 1, clocks=True) as (b,):
             await filled(a)
@@ -303,7 +303,7 @@ async def test_a_hostile_namespace_works(redis_server: Valkey, namespace: str) -
 
 
 async def test_a_soft_purge_lets_all_serve_stale_while_one_refreshes(redis_server: Valkey) -> None:
-    """Replicas that have it near, and one that finds it in the shared tier, answer stale; one handler runs."""
+    """Replicas that have it near, and one that finds it in L2, answer stale; one handler runs."""
     policy = CachePolicy(ttl=60, stale_while_revalidate=60, jitter=0, early_refresh=0)
     async with fleet(redis_server.url, 3, policy=policy) as (a, b, c):
         await filled(a)
@@ -395,7 +395,7 @@ async def test_what_may_not_be_stored_is_not_in_the_shared_tier(redis_server: Va
 
 
 async def test_a_refill_takes_the_place_of_what_is_there(redis_server: Valkey) -> None:
-    """After a purge and a new fill the shared tier has the new response, under the same key."""
+    """After a purge and a new fill L2 has the new response, under the same key."""
     async with fleet(redis_server.url) as (a, b):
         await filled(a)
         await a.ask(method="PUT")

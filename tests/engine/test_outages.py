@@ -119,7 +119,7 @@ async def test_a_new_term_costs_one_forward_for_each_key(redis_server: Valkey) -
 
 
 async def test_a_full_redis_ends_the_lease_although_it_still_answers_reads(redis_server: Valkey) -> None:
-    """At `maxmemory` the heartbeat fails and `GET` succeeds: nothing from the shared tier is served, the app answers."""
+    """At `maxmemory` the heartbeat fails and `GET` succeeds: nothing from L2 is served, the app answers."""
     async with two(redis_server) as (a, b, _):
         await promptly(a)
         await a.written()

@@ -16,6 +16,7 @@ from redis.client import PubSub
 from fastapi_cacheinval.bus.call import Call, Said, log_keys
 from fastapi_cacheinval.bus.entries import decode_line, encode_payload
 from fastapi_cacheinval.bus.looks import PAGE_LUA, WAIT_LUA
+from fastapi_cacheinval.bus.replication import SETTLE_LUA
 from fastapi_cacheinval.bus.script import LUA
 from simulation.answers import Answer, State, Written
 from simulation.server import LogServer
@@ -211,6 +212,13 @@ class Pair:
         seconds, micros = self.client.time()
         return seconds * 1_000_000 + micros
 
+    def settle(self, pick: Pick) -> None:
+        """Somebody has had an answer confirmed, of this term or of another."""
+        state = self.model.state
+        nonce = pick(("x", "" if state is None else state.term_nonce))
+        at = int(self.caller.eval(SETTLE_LUA, 1, _KEYS.state, nonce))
+        self.model.settle(at, nonce)
+
     def evict(self, pick: Pick) -> None:
         name = pick(tuple(_NAMES))
         self.client.delete(_NAMES[name])
@@ -294,12 +302,14 @@ class Pair:
             return {}
         names = {"term_nonce": "tnonce"}
         fields = {field: getattr(state, field) for field in State.__slots__}
+        if fields.pop("settled"):
+            fields["settled"] = 1
         fields["eighths"] = "".join(f" {seq}" for seq in state.eighths)
         return {names.get(name, name).encode(): str(value).encode() for name, value in fields.items()}
 
 
 # What happens often, and what befalls a server.
-_OFTEN = (*(Pair.call,) * 8, *(Pair.page,) * 2, Pair.wait, Pair.time_passes)
+_OFTEN = (*(Pair.call,) * 8, *(Pair.page,) * 2, Pair.wait, Pair.settle, Pair.time_passes)
 _SELDOM = (Pair.evict, Pair.change_replication_id, Pair.blindfold, Pair.keep, *(Pair.roll_back,) * 2)
 
 

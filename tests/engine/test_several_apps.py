@@ -99,7 +99,7 @@ async def test_what_one_process_has_of_one_app_another_never_has_of_the_other(
         assert answer.body == b'"acme"'
         if started == "lifespan of the first":
             # It has heard of no other app, and so the page may be shared.
-            await eventually(lambda: first.statistics().l2.get("write", 0), "a write to the shared tier")
+            await eventually(lambda: first.statistics().l2.get("write", 0), "a write to L2")
         assert (await ask(two[1], "/page", host="shop.test")).body == b'"bolt"'
         assert (await ask(one[1], "/page", host="shop.test")).body == b'"bolt"'
         assert (await ask(two[0], "/page", host="shop.test")).body == b'"acme"'

@@ -57,7 +57,7 @@ async def test_a_mutation_answers_with_a_token_and_its_reader_waits_for_the_purg
 
 
 async def test_a_token_costs_nothing_where_it_has_been_read(redis_server: Valkey) -> None:
-    """A replica that has read as far answers from its near tier, and asks nobody."""
+    """A replica that has read as far answers from its L1, and asks nobody."""
     async with far_apart(redis_server) as (a, b, _):
         answer = await a.ask(method="PUT")
         await eventually(lambda: b.statistics.applied == 1, "the purge")

@@ -193,7 +193,7 @@ async def test_a_redis_that_refuses_is_named_in_the_log_and_the_app_stays_up(
 
 
 async def test_tls_by_the_url(redis_server: Valkey) -> None:
-    """`rediss://…?ssl_ca_certs=` is all there is to say, for the log, the subscription and the shared tier."""
+    """`rediss://…?ssl_ca_certs=` is all there is to say, for the log, the subscription and L2."""
     with tls_terminator(redis_server.port) as terminator:
         async with pair(terminator.url) as (a, b):
             await promised(a, b, terminator.url)

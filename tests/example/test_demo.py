@@ -91,6 +91,7 @@ def test_each_request_is_printed_with_its_cache_status_and_time(told: subprocess
         "nothing stale: A showed the old price 0 times",
         "cut off, showed it to requests up to",
         "in touch again",
+        "the inspector's page, open all the while, said that Redis was away",
         "the next discount's purge was done at once",
     ],
 )
@@ -98,6 +99,16 @@ def test_the_story_tells(told: subprocess.CompletedProcess[str], fact: str) -> N
     """Each chapter's fact was checked and held."""
     (line,) = [line for line in told.stdout.splitlines() if fact in line]
     assert line.startswith("  ok ")
+
+
+def test_it_ends_with_what_to_try(told: subprocess.CompletedProcess[str]) -> None:
+    """The last lines are the inspector's address, who may see it, and three commands that see all replicas."""
+    lines = told.stdout.rstrip().splitlines()[-5:]
+    assert re.fullmatch(
+        r"See it run: http://127\.0\.0\.1:\d+/_cache/  \(sign in as admin, password showroom\)", lines[0]
+    )
+    assert [line.split()[:2] for line in lines[2:]] == [["cacheinval", name] for name in ("stats", "tail", "doctor")]
+    assert all(re.search(r" --url redis://127\.0\.0\.1:\d+/0 --namespace showroom$", line) for line in lines[2:])
 
 
 def test_no_colours_without_a_terminal(told: subprocess.CompletedProcess[str]) -> None:

@@ -151,7 +151,7 @@ class Node:
         return self.statistics.lease_remaining > 0
 
     def l2(self, event: str) -> int:
-        """How often the shared tier did something."""
+        """How often L2 did something."""
         return self.statistics.l2.get(event, 0)
 
     def tier(self) -> str | None:
@@ -173,8 +173,8 @@ class Node:
         await eventually(lambda: not self.live and not self.statistics.connected, f"the end of the lease of {self}")
 
     async def written(self, times: int = 1) -> None:
-        """Wait until it has written so many responses to the shared tier."""
-        await eventually(lambda: self.l2("write") >= times, f"a write of {self} to the shared tier")
+        """Wait until it has written so many responses to L2."""
+        await eventually(lambda: self.l2("write") >= times, f"a write of {self} to L2")
 
 
 def made(source: Any, number: int, data: Data, policy: CachePolicy, middleware: Any, options: dict[str, Any]) -> Node:

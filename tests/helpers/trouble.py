@@ -59,7 +59,7 @@ async def two(server: Valkey, **options: Any) -> AsyncIterator[tuple[Node, Node,
 
 
 async def filled_everywhere(a: Node, b: Node) -> None:
-    """Have version 0 of `a` in both replicas' near tier."""
+    """Have version 0 of `a` in both replicas' L1."""
     await promptly(a)
     await a.written()
     # On a machine that is busy a call may time out; then B has filled it itself.

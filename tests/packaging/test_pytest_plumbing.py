@@ -74,3 +74,30 @@ def test_a_coroutine_test_with_the_anyio_mark_runs_on_asyncio(tmp_path: Path) ->
     result = run(tmp_path, source)
     assert result.returncode == 0, result.stdout
     assert "1 passed" in result.stdout
+
+
+def test_shares_are_all_tests_once(tmp_path: Path) -> None:
+    """The shares have no test in common and leave none out; the cases of one test are in one share."""
+    source = "import pytest\n\n" + "".join(
+        f"@pytest.mark.parametrize('case', [1, 2])\ndef test_{number}(case):\n    pass\n\n" for number in range(12)
+    )
+    shares = [
+        {
+            line
+            for line in run(tmp_path, source, "--collect-only", "-q", "--share", f"{share}/3").stdout.split()
+            if "::" in line
+        }
+        for share in (1, 2, 3)
+    ]
+    assert sum(map(len, shares)) == len(set().union(*shares)) == 24
+    assert all(shares)
+    for share in shares:
+        assert len({name.partition("[")[0] for name in share}) == len(share) / 2
+
+
+@pytest.mark.parametrize("asked", ["4/3", "0/3", "x", "1/0", "-1/2"])
+def test_a_share_that_is_none_is_refused(tmp_path: Path, asked: str) -> None:
+    """A slip in the number runs nothing, and says what it has to look like."""
+    result = run(tmp_path, "def test_it():\n    pass\n", f"--share={asked}")
+    assert result.returncode == 4
+    assert "--share is K/N" in result.stderr

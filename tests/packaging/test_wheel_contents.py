@@ -13,9 +13,14 @@ from fastapi_cacheinval import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 LICENCE = f"fastapi_cacheinval-{__version__}.dist-info/licenses/LICENSE"
-SOURCES = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "fastapi_cacheinval").rglob("*.py"))]
-COMMAND = "fastapi_cacheinval-0.1.0.dist-info/entry_points.txt"
-WHOLE = {*SOURCES, "fastapi_cacheinval/py.typed", COMMAND, LICENCE}
+PACKAGE = ROOT / "fastapi_cacheinval"
+SOURCES = [path.relative_to(ROOT).as_posix() for path in sorted(PACKAGE.rglob("*.py"))]
+PAGES = {
+    f"fastapi_cacheinval/inspector/static/{name}"
+    for name in ("index.html", "inspector.css", "inspector.js", "icon.svg")
+}
+COMMAND = f"fastapi_cacheinval-{__version__}.dist-info/entry_points.txt"
+WHOLE = {*SOURCES, *PAGES, "fastapi_cacheinval/py.typed", COMMAND, LICENCE}
 
 
 def check(tmp_path: Path, names: set[str]) -> subprocess.CompletedProcess[str]:
@@ -33,7 +38,7 @@ def check(tmp_path: Path, names: set[str]) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_wheel_of_the_package_and_its_licence_passes(tmp_path: Path) -> None:
-    """All modules, py.typed, the console script and the licence are enough."""
+    """All modules, the files of pages, py.typed, the console script and the licence are enough."""
     assert check(tmp_path, WHOLE).returncode == 0
 
 
@@ -45,9 +50,21 @@ def test_a_wheel_of_the_package_and_its_licence_passes(tmp_path: Path) -> None:
         (WHOLE | {"example_app/main.py"}, "foreign file example_app/main.py"),
         (WHOLE - {"fastapi_cacheinval/py.typed"}, "no py.typed"),
         (WHOLE - {"fastapi_cacheinval/errors.py"}, "missing fastapi_cacheinval/errors.py"),
+        (
+            WHOLE - {"fastapi_cacheinval/inspector/static/inspector.js"},
+            "missing fastapi_cacheinval/inspector/static/inspector.js",
+        ),
         (WHOLE - {LICENCE}, "no licence"),
     ],
-    ids=["a missing command", "tests", "example", "no-marker", "a-module-missing", "no-licence"],
+    ids=[
+        "a missing command",
+        "tests",
+        "example",
+        "no-marker",
+        "a-module-missing",
+        "a-file-of-a-page-missing",
+        "no-licence",
+    ],
 )
 def test_a_wheel_with_too_much_or_too_little_fails(tmp_path: Path, names: set[str], said: str) -> None:
     """The script exits with an error that names the file."""

@@ -316,5 +316,5 @@ class Cluster:
         return [key for key in client.keys("*:f") if client.get(key) not in ("!", None)]
 
     def l2(self, name: str, event: str) -> int:
-        """How often something happened to what a replica found, or stored, in the shared tier."""
+        """How often something happened to what a replica found, or stored, in L2."""
         return self.members[name].cache._core.counters.l2_events[event]

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import Any
 
 from redis.crc import key_slot
+from redis.exceptions import ResponseError
 
 from tests.servers.ports import free_port
 from tests.servers.valkey import Setting, Valkey, valkey
@@ -70,6 +71,18 @@ class Cluster:
             node.execute("CLUSTER", "SETSLOT", slot, "NODE", self._id(to))
         self._wait_for_owner(slot, to)
 
+    @contextlib.contextmanager
+    def replica_of(self, primary: Valkey, *, node_timeout: float = 1.0) -> Generator[Valkey]:
+        """One more node, which replicates a primary, and has caught up."""
+        config = _config(free_port(), node_timeout, full_coverage=True)
+        with valkey(config) as replica:
+            replica.execute("CLUSTER", "MEET", "127.0.0.1", primary.port, str(primary.config["cluster-port"]))
+            until(
+                lambda: self._id(primary) in str(replica.execute("CLUSTER", "NODES")), "the replica knows its primary"
+            )
+            until(lambda: _replicates(replica, self._id(primary)), "the replica follows", detail=self._outputs)
+            yield replica
+
     def wait_until_ok(self) -> None:
         """Wait until every node finds the cluster complete."""
         until(lambda: all(self._is_ok(node) for node in self.nodes), "cluster_state:ok", detail=self._outputs)
@@ -104,6 +117,22 @@ def _raw_slots(node: Valkey) -> list[Any]:
     return found
 
 
+def _replicates(replica: Valkey, primary: str) -> bool:
+    with contextlib.suppress(ResponseError):  # it has not heard of it yet
+        replica.execute("CLUSTER", "REPLICATE", primary)
+        return replica.info("replication")["master_link_status"] == "up"
+    return False
+
+
+def _config(bus_port: int, node_timeout: float, *, full_coverage: bool) -> dict[str, Setting]:
+    return {
+        "cluster-enabled": "yes",
+        "cluster-port": bus_port,
+        "cluster-node-timeout": round(1000 * node_timeout),
+        "cluster-require-full-coverage": "yes" if full_coverage else "no",
+    }
+
+
 @contextlib.contextmanager
 def cluster(*, node_timeout: float = 1.0, full_coverage: bool = True) -> Generator[Cluster]:
     """Three primaries that share the slots, complete and ready; it takes some three seconds.
@@ -115,12 +144,7 @@ def cluster(*, node_timeout: float = 1.0, full_coverage: bool = True) -> Generat
         nodes: list[Valkey] = []
         bus_ports = [free_port() for _ in range(_NODES)]
         for bus_port in bus_ports:
-            config: dict[str, Setting] = {
-                "cluster-enabled": "yes",
-                "cluster-port": bus_port,
-                "cluster-node-timeout": round(1000 * node_timeout),
-                "cluster-require-full-coverage": "yes" if full_coverage else "no",
-            }
+            config = _config(bus_port, node_timeout, full_coverage=full_coverage)
             nodes.append(stack.enter_context(valkey(config)))
         share = -(-_SLOTS // len(nodes))
         for number, node in enumerate(nodes):

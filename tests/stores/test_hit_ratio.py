@@ -1,4 +1,4 @@
-"""Which responses the near tier keeps when there is no room for all."""
+"""Which responses L1 keeps when there is no room for all."""
 
 from __future__ import annotations
 

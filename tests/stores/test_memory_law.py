@@ -1,4 +1,4 @@
-"""The near tier against a model: what holds after every call, whatever the order of calls."""
+"""L1 against a model: what holds after every call, whatever the order of calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the near tier counts against what the interpreter has handed out."""
+"""What L1 counts against what the interpreter has handed out."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,18 +19,6 @@ from tests.servers.ports import free_port
 from tests.system.browser import Browser
 
 ROOT = Path(__file__).resolve().parents[2]
-
-# Root may not use Chromium's sandbox; the rest keeps the browser from calling home.
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @contextlib.contextmanager
@@ -58,12 +45,46 @@ def shop(tmp_path: Path) -> Iterator[str]:
             yield url
 
 
-@pytest.fixture
-def replicated_shop(tmp_path: Path) -> Iterator[list[str]]:
-    """The URLs of three replicas of the example app, over a Valkey of their own."""
+class Fleet:
+    """Replicas of the example app, and what may happen to their Valkey, for tests that are no coroutines."""
+
+    def __init__(self, replicas: Replicas, runner: asyncio.Runner) -> None:
+        self._replicas = replicas
+        self._runner = runner
+
+    @property
+    def urls(self) -> list[str]:
+        """Where each listens."""
+        return list(self._replicas.urls)
+
+    @property
+    def redis_url(self) -> str:
+        """The Valkey that they share."""
+        return self._replicas.redis_url
+
+    def kill_redis(self) -> None:
+        """End the Valkey."""
+        self._runner.run(self._replicas.kill_redis())
+
+    def restart_redis(self) -> None:
+        """Start it again, empty."""
+        self._runner.run(self._replicas.restart_redis())
+
+    def stop(self, number: int) -> None:
+        """Shut a replica down as a deployment does."""
+        self._runner.run(self._replicas.stop(number))
+
+    def start(self, number: int) -> None:
+        """Start a replica again."""
+        self._runner.run(self._replicas.start(number))
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Three replicas of the example app, over a Valkey of their own; one fleet for all tests of a module."""
     ports = [free_port() for _ in range(3)]
     environment = {
-        "EXAMPLE_DB": str(tmp_path / "shop.db"),
+        "EXAMPLE_DB": str(tmp_path_factory.mktemp("shop") / "shop.db"),
         "EXAMPLE_SECRET": "the same in all three",
         "REPLICAS": " ".join(f"http://127.0.0.1:{port}" for port in ports),
     }
@@ -71,21 +92,19 @@ def replicated_shop(tmp_path: Path) -> Iterator[list[str]]:
     with asyncio.Runner() as runner:
         runner.run(shop.__aenter__())
         try:
-            yield list(shop.urls)
+            yield Fleet(shop, runner)
         finally:
             runner.run(shop.__aexit__(None, None, None))
 
 
 @pytest.fixture
+def replicated_shop(fleet: Fleet) -> list[str]:
+    """The URLs of three replicas of the example app."""
+    return fleet.urls
+
+
+@pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Browser]:
-    """A new headless Chromium, driven through chromedriver."""
-    driver = shutil.which("chromedriver")
-    assert driver, "no chromedriver on PATH: run these tests with `make test-system`"
-    command = [driver, "--port=0", f"--log-path={tmp_path / 'chromedriver.log'}"]
-    with stopped_at_the_end(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
-        assert process.stdout is not None
-        said = next(line for line in process.stdout if "started successfully on port" in line)
-        port = said.rstrip(".\n").rpartition(" ")[2]
-        flags = [*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
-        with Browser.open(f"http://127.0.0.1:{port}", flags) as opened:
-            yield opened
+    """A new headless Chromium."""
+    with Browser.open(tmp_path) as opened:
+        yield opened

@@ -1,4 +1,4 @@
-"""What spans say of the shared tier, and of Redis in trouble."""
+"""What spans say of L2, and of Redis in trouble."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def told(node: Node, recorded: Recorded, **more: Any) -> tuple[Answer, str
 
 
 async def test_spans_and_cache_status_agree_through_an_outage(redis_server: Valkey) -> None:
-    """The shared tier, Redis away, its purges queued, and Redis back: what is said is the same on both sides."""
+    """L2, Redis away, its purges queued, and Redis back: what is said is the same on both sides."""
     recorded = Recorded()
     async with fleet(redis_server.url, 2, staleness_bound=1.5, **recorded.providers) as (a, b):
         assert (await told(a, recorded))[1] == "miss uri-miss"

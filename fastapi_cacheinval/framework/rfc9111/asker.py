@@ -66,7 +66,7 @@ class HeaderAsker:
 
     @property
     def l2_key(self) -> bytes:
-        """The key under which the shared tier is asked."""
+        """The key under which L2 is asked."""
         return self._resource.keys[-1]
 
     @property

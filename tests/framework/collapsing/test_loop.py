@@ -150,7 +150,7 @@ async def test_a_key_that_could_not_be_shared_is_waited_for_by_nobody() -> None:
 
 
 async def test_what_lands_is_collapsed_or_a_hit_of_the_shared_tier() -> None:
-    """A waiter is told apart from who is given what the shared tier had at once."""
+    """A waiter is told apart from who is given what L2 had at once."""
     for l2 in (False, True):
         play = Play()
         flight, task = await play.waiting()
