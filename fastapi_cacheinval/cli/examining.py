@@ -143,7 +143,7 @@ async def _access(link: Link) -> Access:
 
 def _commands(keys: LogKeys, prefix: str) -> list[tuple[Any, ...]]:
     """One command of each kind that a replica sends, about the keys that it sends it about."""
-    stored, mine = f"{prefix}:{{x}}:r", f"{{{prefix}}}:replica:x"
+    stored, mine, waited = f"{prefix}:{{x}}:r", f"{{{prefix}}}:replica:x", keys.pending("x", "x")
     return [
         ("eval", "return 1", 1, keys.state),
         ("evalsha", "0" * 40, 1, keys.state),
@@ -160,10 +160,18 @@ def _commands(keys: LogKeys, prefix: str) -> list[tuple[Any, ...]]:
         ("hdel", keys.acks, "x"),
         ("hgetall", keys.acks),
         ("zadd", keys.tags, 1, "x"),
+        ("zcard", keys.tags),
+        ("zscore", keys.tags, "x"),
+        ("zrem", keys.tags, "x"),
         ("zrangebyscore", keys.tags, 0, 1),
+        ("zrevrangebyscore", keys.tags, 1, 0),
         ("xadd", keys.log, "*", "x", "x"),
         ("xrange", keys.log, "-", "+"),
         ("unlink", keys.log),
+        ("sadd", waited, "x"),
+        ("srem", waited, "x"),
+        ("exists", waited),
+        ("pexpire", waited, 1),
         ("publish", keys.channel, "x"),
         ("subscribe", keys.channel),
     ]

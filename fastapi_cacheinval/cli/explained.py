@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from fastapi_cacheinval.cli.console import field
 from fastapi_cacheinval.cli.last_purge import LastPurge
-from fastapi_cacheinval.cli.numbers import bytes_of, duration
+from fastapi_cacheinval.cli.numbers import bytes_of, duration, moment
 from fastapi_cacheinval.cli.safe import cut, plain
 from fastapi_cacheinval.core.explanation import Explanation, StoredCopy
 
@@ -95,7 +94,7 @@ def purge_in_words(purge: LastPurge) -> str:
     line = purge.line
     if line is None:
         return f"{told}; the log does not keep who made it any more"
-    told += f", at {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(line.at))}"
+    told += f", at {moment(line.at, '%Y-%m-%d %H:%M:%S')}"
     if line.origin:
         told += f", from {line.origin}"
     parent = dict(line.trace).get("traceparent", "")

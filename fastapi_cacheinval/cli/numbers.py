@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["bytes_of", "count", "counted", "duration", "ratio"]
+import time
+
+__all__ = ["bytes_of", "count", "counted", "duration", "moment", "ratio"]
 
 _KIB = 1024
 
@@ -37,6 +39,14 @@ def duration(seconds: float | None) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.1f} s"
+
+
+def moment(at: float, form: str = "%H:%M:%S") -> str:
+    """Seconds since the epoch as this machine's time; a dash where there is no such time, whoever may have said it."""
+    try:
+        return time.strftime(form, time.localtime(at))
+    except (ValueError, OverflowError, OSError):
+        return "–"
 
 
 def ratio(part: int, whole: int) -> str:

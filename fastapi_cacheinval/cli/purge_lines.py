@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import NamedTuple
 
 import click
 from rich.text import Text
 
 from fastapi_cacheinval.cli.console import output
-from fastapi_cacheinval.cli.numbers import duration
+from fastapi_cacheinval.cli.numbers import duration, moment
 from fastapi_cacheinval.cli.safe import as_json, cut, plain
 from fastapi_cacheinval.core.log_types import LogEntry
 from fastapi_cacheinval.core.receipt import receipt_of
@@ -60,7 +59,7 @@ class Printer:
             }
             click.echo(as_json(event))
             return
-        when = time.strftime("%H:%M:%S", time.localtime(line.at))
+        when = moment(line.at)
         what = "everything" if receipt.everything else _names([*receipt.tags, *receipt.paths])
         kind = ("soft", "yellow") if line.soft else ("hard", "red")
         told = Text.assemble((when, "dim"), f" {line.term.number}/{line.seq} ", kind, " ", (what, "bold"))

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import click
 
@@ -15,6 +14,11 @@ from fastapi_cacheinval.cli.exits import CliError, Exit
 from fastapi_cacheinval.engine.tiers import key_prefix
 
 __all__ = ["Target", "json_option", "named_target_options", "shown", "target_options"]
+
+_HOST = r"(?:\[[0-9A-Fa-f:.%]*\]|[^][:@/?#,]*)(?::\d*)?"
+_PLACE = re.compile(
+    rf"(?:[^/?#]*@)?(?P<hosts>{_HOST}(?:,{_HOST})*)(?P<path>(?:/[^?#@]*)?)(?P<more>(?:[?#].*)?)", re.DOTALL
+)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -37,9 +41,14 @@ class Target:
 
 
 def shown(url: str) -> str:
-    """A URL without its user, its password and its options."""
-    place = re.sub(r"^[^/]*@", "", url.partition("://")[2].partition("?")[0])
-    return f"{urlsplit(url).scheme}://{place}"
+    """A URL without its user, its password and its options; without its place where that may be a password's."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "…"
+    found = _PLACE.fullmatch(rest)
+    # Where a password is not percent-encoded nobody can tell where it ends.
+    place = "…" if found is None or "@" in found["more"] else f"{found['hosts']}{found['path']}"
+    return f"{scheme}://{place}"
 
 
 def target_options(command: _Command) -> _Command:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
@@ -16,7 +15,7 @@ from rich.text import Text
 from fastapi_cacheinval.cli.console import Column, output, table
 from fastapi_cacheinval.cli.exits import CliError
 from fastapi_cacheinval.cli.link import Link, linked, run
-from fastapi_cacheinval.cli.numbers import bytes_of, count, counted, duration, ratio
+from fastapi_cacheinval.cli.numbers import bytes_of, count, counted, duration, moment, ratio
 from fastapi_cacheinval.cli.safe import as_json, cut, plain
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
 from fastapi_cacheinval.core.fleet import Fleet
@@ -95,7 +94,7 @@ def _shown(fleet: Fleet, limit: int | None, width: int, trouble: str = "") -> Re
     live = fleet.live
     told = [each.summary.statistics for each in live if each.summary is not None]
     rate = sum(row.rate for row in rows)
-    when = time.strftime("%H:%M:%S", time.localtime(fleet.now))
+    when = moment(fleet.now)
     lines = [
         Text(f"{plain(fleet.namespace)} {when}  {counted(len(live), 'replica')}  {count(rate)} req/s", style="bold"),
         Text(

@@ -94,6 +94,7 @@ def by_url(url: str, timeout: float, most_bytes: int) -> Connect:
         raise ConfigurationError(f"HTTPCache.from_url does not know {scheme}://; it takes {_FORMS}.")
     if not rest:
         raise ConfigurationError(f"{scheme}:// names no server; HTTPCache.from_url takes {_FORMS}.")
+    _readable(rest)
     try:
         if kind == "cluster":
             return _checked(_cluster(plain, rest, timeout, most_bytes))
@@ -102,6 +103,19 @@ def by_url(url: str, timeout: float, most_bytes: int) -> Connect:
         return _checked(_single(plain, rest, timeout, most_bytes))
     except (ValueError, TypeError, AttributeError, RedisError, RedisClusterException) as error:
         raise ConfigurationError(f"HTTPCache.from_url cannot read the URL: {str(error).rstrip('.')}.") from error
+
+
+def _readable(rest: str) -> None:
+    """Refuse what is no URL, without the text of it that Python's own error repeats: it may be a password's."""
+    try:
+        parts = urlsplit(f"//{rest}")
+        for each in parts.netloc.rpartition("@")[2].split(","):
+            urlsplit(f"//{each}")
+    except ValueError:
+        raise ConfigurationError(
+            "HTTPCache.from_url cannot read the URL: its host is none. Brackets are for IPv6 addresses; "
+            "a password with one of them, or with a slash, is percent-encoded."
+        ) from None
 
 
 def _checked(connect: Connect) -> Connect:
@@ -146,6 +160,11 @@ def _single(scheme: str, place: str, timeout: float, most_bytes: int) -> Connect
 def _database(path: str) -> int:
     name = path.strip("/")
     if name and not name.isdecimal():
+        if "@" in name:
+            # It begins in a password.
+            raise ConfigurationError(
+                "What follows the host is no number of a database; a password with a slash in it is percent-encoded."
+            )
         raise ConfigurationError(f"{name!r} is no number of a database.")
     return int(name or 0)
 

@@ -21,14 +21,19 @@ class Acknowledgement(NamedTuple):
     bound: float
 
 
+# No lease is longer than ten years.
+_LONGEST = 3_650 * 86_400.0
+
+
 def acknowledgement_of(value: bytes) -> Acknowledgement | None:
     """What the log's script wrote; None for anything that it cannot have written."""
     parts = value.split(b" ")
     try:
         applied, at, bound = map(int, parts)
-        return Acknowledgement(applied, at / 1_000_000, bound / 1_000_000)
+        found = Acknowledgement(applied, at / 1_000_000, bound / 1_000_000)
     except (ValueError, OverflowError):
         return None
+    return found if 0 < found.bound <= _LONGEST else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,33 @@ async def test_a_user_who_may_look_at_little_sees_what_is_unknown(redis_server: 
         redis_server.execute("ACL", "DELUSER", "viewer")
 
 
+@pytest.mark.parametrize(
+    ("command", "level"),
+    [
+        ("sadd", "warning"),
+        ("srem", "warning"),
+        ("exists", "warning"),
+        ("pexpire", "error"),
+        ("zcard", "error"),
+        ("zrem", "error"),
+        ("zscore", "error"),
+        ("zrevrangebyscore", "error"),
+    ],
+)
+async def test_every_command_of_the_rule_is_asked_about(
+    command: str, level: str, redis_server: Valkey, cli: Any
+) -> None:
+    """Those of `wait="all"` alone are missed without harm."""
+    redis_server.execute("ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", f"-{command}")
+    try:
+        async with watched(redis_server, 1):
+            shown = await cli("doctor", "--json", url=redis_server.url.replace("redis://", "redis://app:pw@"))
+            (access,) = [each for each in shown.json["findings"] if each["check"] == "access"]
+            assert (access["level"], access["cure"].split(",")[0]) == (level, f"ACL SETUSER app +{command}")
+    finally:
+        redis_server.execute("ACL", "DELUSER", "app")
+
+
 async def test_a_user_who_may_not_do_what_a_replica_does_is_told_the_rule(redis_server: Valkey, cli: Any) -> None:
     """By the server's own word, with nothing run."""
     redis_server.execute("ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-xadd", "-subscribe")

@@ -109,6 +109,35 @@ async def test_a_key_of_another_type_in_the_place_of_the_log(redis_server: Valke
         assert "WRONGTYPE" in shown.err + shown.out
 
 
+@pytest.mark.parametrize("ack", ["1 1 0", "1 1 -5000000", "1 1 99999999999999999999", "1 1", "\x1b[31m"])
+async def test_an_acknowledgement_that_no_replica_has_written_holds_up_no_purge(
+    ack: str, redis_server: Valkey, cli: Any
+) -> None:
+    """Whoever may write to Redis may write one; every command goes on without it."""
+    async with watched(redis_server, 1):
+        redis_server.execute("HSET", "{cacheinval}:acks", "forged", ack)
+        for command in (*COMMANDS, ("purge", "item:a"), ("clear", "--yes")):
+            shown = await cli(*command)
+            assert shown.code == 0 or command == ("doctor",), (command, shown)
+            assert "\x1b" not in shown.out + shown.err
+
+
+async def test_a_line_of_the_log_from_no_time_that_there_is(redis_server: Valkey, cli: Any) -> None:
+    """It is shown without its time."""
+    async with watched(redis_server, 1) as (node,):
+        await node.cache.invalidate("item:a")
+        ((_, held),) = redis_server.client.xrange("{cacheinval}:log")
+        head, _, payload = held["m"].partition("\n")
+        forged = " ".join([*head.split(" ")[:-1], "9" * 30])
+        redis_server.execute("DEL", "{cacheinval}:log")
+        redis_server.execute("XADD", "{cacheinval}:log", "1-0", "n", held["n"], "m", f"{forged}\n{payload}")
+        shown = await cli("tail", "--no-follow")
+        assert shown.code == 0
+        assert shown.out.startswith("– 1/1 hard item:a")
+        assert (await cli("tail", "--no-follow", "--json")).code == 0
+        assert (await cli("explain", "http://test/items/a")).code in (0, 1)
+
+
 async def test_a_hostile_namespace_is_a_name(redis_server: Valkey, cli: Any) -> None:
     """Braces, spaces and escapes in it name other keys, and do not reach the terminal."""
     async with watched(redis_server, 1):

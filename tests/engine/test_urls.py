@@ -84,6 +84,11 @@ def test_a_url_that_cannot_work_is_a_configuration_error(url: Any, says: str) ->
         "redis+cluster://us:hunter2@127.0.0.1:x",
         "redis://us:hunter2@localhost/0?nonsense=1",
         "http://us:hunter2@localhost",
+        "redis://us:[hunter2]@localhost",
+        "redis://us:hunter2\u2100@localhost",
+        "redis://us:12/hunter2@localhost:6379/0",
+        "redis+cluster://us:[hunter2]@localhost,other",
+        "redis+sentinel://us:12/service/hunter2@localhost",
     ],
 )
 def test_no_error_repeats_a_password(url: str) -> None:
