@@ -130,7 +130,18 @@ def _route(route: RouteAudit, console: Console) -> Iterator[Text]:
 
 
 def _mutation(mutation: MutationAudit, console: Console) -> Iterator[Text]:
-    what = ", ".join(mutation.purges)
-    if not what:
-        what = "nothing, as declared" if mutation.only_reads else "nothing"
-    yield from field("", Text.assemble((plain(mutation.route), "bold"), f" purges {plain(what)}"), console, label=0)
+    text = Text.assemble((plain(mutation.route), "bold"), f" purges {plain(_purged(mutation))}")
+    yield from field("", text, console, label=0)
+
+
+def _purged(mutation: MutationAudit) -> str:
+    """The pages that a mutation purges, or why none is known."""
+    if mutation.purges:
+        return ", ".join(mutation.purges)
+    if mutation.only_reads:
+        return "nothing, as declared"
+    if mutation.tags:
+        return f"{', '.join(mutation.tags)}, which no page declares; a page may add it while answering"
+    if mutation.adds_tags:
+        return "tags that it adds while answering"
+    return "nothing"

@@ -59,6 +59,23 @@ def test_an_app_without_holes_passes(audit: Audit) -> None:
     assert "No holes\n1 cached route, 0 other GET routes, 1 mutation\n" in shown.out
 
 
+@pytest.mark.parametrize(
+    ("route", "says"),
+    [
+        ('@app.put("/brands/{brand}", dependencies=[invalidates("brand:{brand}")])\nasync def write(brand: str) -> None: ...\n',
+         "purges brand:{brand}, which no page declares; a page may add it"),
+        ('@app.post("/found")\nasync def find(tags: CacheTags) -> None: ...\n', "purges tags that it adds while answering"),
+        ('@app.post("/searches", dependencies=[invalidates_nothing()])\nasync def find() -> None: ...\n',
+         "purges nothing, as declared"),
+        ('@app.post("/elsewhere")\nasync def write() -> None: ...\n', "purges nothing\n"),
+    ],
+)  # fmt: skip
+def test_a_mutation_that_purges_no_known_page_says_why(audit: Audit, route: str, says: str) -> None:
+    """Its tags are told where no page declares them: pages add tags while answering, which no declaration shows."""
+    shown = audit(HEAD + PAGE + "from fastapi_cacheinval import CacheTags, invalidates_nothing\n" + route, columns=200)
+    assert says in shown.out
+
+
 def test_a_hole_fails_where_that_is_asked_for(audit: Audit) -> None:
     """And is printed in any case; `--holes` prints nothing beside them."""
     shown = audit(HEAD + PAGE)
