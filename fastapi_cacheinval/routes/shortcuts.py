@@ -168,9 +168,10 @@ def _convertors(route: Any) -> Iterator[Any]:
     yield from getattr(route, "param_convertors", {}).values()
 
 
-def _is_stock(convertor: Any) -> bool:
+def _is_stock(convertor: object) -> bool:
     """Whether a convertor of paths is Starlette's, and gives the same for the same path each time."""
     own: Mapping[str, Any] = getattr(convertor, "__dict__", {})
+
     return "convert" not in own and is_frameworks(getattr(type(convertor), "convert", None))
 
 
