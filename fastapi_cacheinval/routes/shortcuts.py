@@ -171,7 +171,6 @@ def _convertors(route: Any) -> Iterator[Any]:
 def _is_stock(convertor: object) -> bool:
     """Whether a convertor of paths is Starlette's, and gives the same for the same path each time."""
     own: Mapping[str, Any] = getattr(convertor, "__dict__", {})
-
     return "convert" not in own and is_frameworks(getattr(type(convertor), "convert", None))
 
 
