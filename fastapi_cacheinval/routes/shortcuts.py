@@ -168,7 +168,7 @@ def _convertors(route: Any) -> Iterator[Any]:
     yield from getattr(route, "param_convertors", {}).values()
 
 
-def _is_stock(convertor: Any) -> bool:
+def _is_stock(convertor: object) -> bool:
     """Whether a convertor of paths is Starlette's, and gives the same for the same path each time."""
     own: Mapping[str, Any] = getattr(convertor, "__dict__", {})
     return "convert" not in own and is_frameworks(getattr(convertor.__class__, "convert", None))
