@@ -99,6 +99,7 @@ class SummaryWriter:
         self._facts = facts
         self._identity = identity
         self._task: asyncio.Task[None] | None = None
+        self._failed = False
 
     def start(self) -> None:
         """Begin, in no request's context."""
@@ -134,3 +135,8 @@ class SummaryWriter:
             await self._summaries.write(self._facts.summary(self._identity()), life)
         except TierUnavailable as error:
             logger.debug("the summary of this replica could not be written: %s", error)
+        except Exception:
+            # The next one may be made: what is counted by then is something else.
+            if not self._failed:
+                logger.exception("the summary of this replica could not be made: the command line does not see it")
+            self._failed = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -12,6 +13,8 @@ from fastapi_cacheinval.bus.fleet import RedisFleet
 from fastapi_cacheinval.bus.summary_codec import MOST_BYTES
 from fastapi_cacheinval.connections.urls import by_url
 from fastapi_cacheinval.core.fleet import Fleet
+from fastapi_cacheinval.engine.clocks import SystemClock
+from fastapi_cacheinval.engine.summaries import SummaryWriter
 from fastapi_cacheinval.errors import TierUnavailable
 from tests.helpers.fleet import CALM, PATIENCE, Node, eventually, fleet
 from tests.servers import Valkey
@@ -175,3 +178,48 @@ async def test_several_event_loops_of_a_process_leave_one_summary(redis_server: 
         await _told(redis_server, 1)
         await anyio.to_thread.run_sync(other_loop)
         assert len(_keys(redis_server)) == 1
+
+
+class _Facts:
+    """Facts of which the first cannot be told."""
+
+    clock = SystemClock()
+    pause = 0.01
+    loops = 0
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def due(self) -> bool:
+        return True
+
+    def summary(self, replica: str) -> str:
+        self.asked += 1
+        if self.asked < 3:
+            raise ValueError("a count that nobody expected")
+        return replica
+
+
+class _Summaries:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.written = asyncio.Event()
+
+    async def write(self, summary: str, life: float) -> None:
+        self.written.set()
+
+    async def drop(self, replica: str) -> None: ...
+
+
+async def test_an_error_in_one_summary_does_not_end_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once with its traceback, and the next one is written."""
+    summaries: Any = _Summaries()
+    facts: Any = _Facts()
+    writer = SummaryWriter(summaries, facts, lambda: "r1")
+    writer.start()
+    async with asyncio.timeout(PATIENCE):
+        await summaries.written.wait()
+    await writer.close()
+    [record] = [record for record in caplog.records if "could not be made" in record.getMessage()]
+    assert record.exc_info is not None
