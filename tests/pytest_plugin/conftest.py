@@ -96,6 +96,8 @@ def start(folder: Path, *options: str, plugin: bool = True) -> Ran:
         "error",
         "-W",
         "ignore::pytest.PytestAssertRewriteWarning",
+        "-W",  # an old Starlette beside a new AnyIO
+        "ignore:The anyio.abc.BlockingPortal alias is deprecated:DeprecationWarning",
         "-p",
         "no:cacheprovider",
         *named,
