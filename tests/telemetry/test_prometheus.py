@@ -40,8 +40,9 @@ def scraped(example: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def _named(series: str) -> str:
-    """The name that later exporters give: the oldest wrote the annotation of a unit, such as `{request}`, into it."""
-    return re.sub(r"__[a-z]+_(?=_|$)", "", series)
+    """The name that later exporters give: the oldest wrote units into it as they are, `{request}`, `s` and `By`."""
+    series = re.sub(r"__[a-z]+_(?=_|$)", "", series)
+    return re.sub(r"_By(?=_|$)", "_bytes", re.sub(r"_s(?=_|$)", "_seconds", series))
 
 
 @pytest.mark.parametrize("example", ["prometheus.py", "prometheus_alone.py"])
