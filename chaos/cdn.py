@@ -62,7 +62,13 @@ class CDN:
         began = self._purges
         answer = await origins[replica].ask("GET", path, _PATIENCE)
         tags = answer.fields.get("surrogate-key", "").split()
-        if answer.status == 200 and tags and began >= max(self._all, *(self._purged.get(tag, 0) for tag in tags)):
+        live = answer.fields.get("x-live") == "1"
+        if (
+            answer.status == 200
+            and live
+            and tags
+            and began >= max(self._all, *(self._purged.get(tag, 0) for tag in tags))
+        ):
             self._kept[path] = answer
         return answer, False
 

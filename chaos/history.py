@@ -56,7 +56,7 @@ class Read:
 
     `life` names the process that answered, which need not be the one whose handler ran, and `live` says that it held a
     lease all the while. `promised` holds the versions that a token of the client's own writes vouched for.
-    One through the `cdn` may be answered with what that keeps, and then the rest is of when it was stored.
+    One that the `cdn` has answered with what it keeps has the rest of when that was stored.
     """
 
     replica: int

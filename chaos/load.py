@@ -151,12 +151,13 @@ class Load:
             path = self._path(draw, ("/rows/{row}", "/rows"), (3, 1))
             began = time.monotonic()
             try:
-                answer, _ = await self.cdn.get(path, connections, replica)
+                answer, kept = await self.cdn.get(path, connections, replica)
             except Lost as lost:
                 self._unanswered[str(lost)] += 1
                 await asyncio.sleep(0.05)
             else:
-                self._note(answer, replica, began, time.monotonic(), path, cdn=True)
+                # What a replica has just answered is a read of that replica.
+                self._note(answer, replica, began, time.monotonic(), path, cdn=kept)
             await asyncio.sleep(draw.uniform(*_READ_PAUSE))
         for connection in connections:
             connection.close()

@@ -23,7 +23,7 @@ def _rows(result: Result) -> Iterator[tuple[str, str]]:
     yield "reads", f"{len(reads):,}"
     yield "reads that could have been stale", f"{verdict.at_risk:,}"
     yield "answered with what was stored", f"{100 * result.hits / max(1, len(reads)):.0f} %"
-    yield "through the CDN, and of these kept there", f"{sum(read.cdn for read in reads):,}, {result.kept:,}"
+    yield "answered with what the CDN kept", f"{result.kept:,}"
     outcomes = Counter(write.outcome for write in writes)
     told = ", ".join(f"{outcomes[outcome]:,} {outcome.value}" for outcome in Outcome)
     yield "writes", f"{len(writes):,}: {told}"

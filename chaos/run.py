@@ -97,7 +97,7 @@ class Result:
     @property
     def kept(self) -> int:
         """Reads that the CDN answered with what it kept."""
-        return sum(read.cdn and read.filled < read.began for read in self.history.reads)
+        return sum(read.cdn for read in self.history.reads)
 
     @property
     def void(self) -> str:

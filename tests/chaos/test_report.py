@@ -65,7 +65,7 @@ def test_writes_of_another_program_and_reads_through_the_cdn_are_told_as_such() 
     probes = [Probe(life="a", began=110.1, ended=110.2, clean=True, told=True)]
     run = result(reads=[read(110.5, 6, "", cdn=True)], faults=[FLUSH], other=True, probes=probes)
     rows = dict(line.strip("| ").split(" | ") for line in table(run).splitlines()[4:])
-    assert rows["through the CDN, and of these kept there"] == "1, 1"
+    assert rows["answered with what the CDN kept"] == "1"
     assert rows["of another program, and of these purged by their events"] == "1, 1"
     assert rows["hard writes that bound the CDN"] == "1"
     assert rows["**violations**"] == "**1 CDN**"
