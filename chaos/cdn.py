@@ -2,7 +2,9 @@
 
 It runs in the process that makes the load, so that what it hands out has a time on the same clock. Replicas tell it by
 the requests of a `Webhook`: one in three is refused, cut off, or answered late or not at all, whether it was obeyed or
-not. A response that was asked for before a purge of one of its tags is handed on and not kept.
+not. A response that was asked for before a purge of one of its tags is handed on and not kept. Nor is
+one of a replica without a lease, which `CacheMiddleware(downstream=...)` would forbid it to keep: that option is left
+out, since the quickest way of a hit is off with it.
 """
 
 from __future__ import annotations
