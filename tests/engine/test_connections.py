@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from tests.engine.calls import all_is_well, connections, details, mutated, read
-from tests.helpers.fleet import CALM, eventually, fleet
+from tests.helpers.fleet import CALM, PATIENT, eventually, fleet
 from tests.servers import Valkey, tcp_proxy
 
 pytestmark = pytest.mark.anyio
@@ -40,7 +40,8 @@ async def test_two_hundred_mutations_at_once_are_all_done(redis_server: Valkey, 
 @every_source
 async def test_two_hundred_cold_keys_at_once_are_all_shared(redis_server: Valkey, source: str) -> None:
     """Each is looked for, locked and written in L2, and another replica finds all of them there."""
-    async with fleet(SOURCES[source](redis_server), 1, **CALM) as (node,):
+    # A machine that is busy with something else is no Redis that is silent.
+    async with fleet(SOURCES[source](redis_server), 1, **PATIENT) as (node,):
         assert details(await read(node, range(200))) == {None: 200}
         await node.written(200)
         assert node.l2("unavailable") == 0
