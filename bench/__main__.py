@@ -37,6 +37,7 @@ NAMES = {
     "load": "bench.load",
     "publishers": "bench.publishers",
     "confirming": "bench.confirming",
+    "inspector": "bench.inspector",
 }
 
 

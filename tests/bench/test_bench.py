@@ -39,6 +39,7 @@ IN_PROCESS = {
         "More replicas on one server",
     ],
     "publishers": ["Processes that only publish"],
+    "inspector": ["The inspector's part of the event loop"],
     "confirming": ["What a confirmation costs"],
 }
 SERVED = {
