@@ -67,7 +67,7 @@ async def _longest_turn(client: httpx.AsyncClient, path: str) -> float:
 async def _turns(routes: int, responses: int) -> list[tuple[str, ...]]:
     cache = HTTPCache(l1_max_bytes=1024 * 1024 * 1024)
     transport = httpx.ASGITransport(_app(cache, routes))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     async with cache, httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         for number in range(responses):
             await client.get(f"/many/{number}")
