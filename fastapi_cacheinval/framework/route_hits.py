@@ -24,6 +24,8 @@ __all__ = ["RouteHits"]
 
 _CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
 _MOST_FRAMES = 16
+# Of what a client says of the host and the query.
+_LONGEST_ASKED = 512
 
 
 class RouteHits:
@@ -105,16 +107,20 @@ class RouteHits:
 
     def _frame(self, scope: Scope, shortcut: Shortcut) -> KeyFrame:
         plan, app_context, frames = shortcut.plan, self._app_context, shortcut.frames
+        if plan.sees_request:
+            # Its keys have the path as it was sent, which is no part of what is remembered.
+            return key_frame(key_parts_of(app_context, scope, scope, plan))
         hosts = [value for name, value in scope["headers"] if name == b"host"]
+        query = scope.get("query_string", b"")
         local = app_context.local_part(plan.identity, plan.ordinal, plan.epoch, plan.nameless)
-        asked = (*hosts, scope.get("query_string", b""), scope.get("scheme", "http"), local)
-        # The path as it was sent is no part of what is remembered.
-        frame = None if plan.sees_request else frames.get(asked)
+        asked = (*hosts, query, scope.get("scheme", "http"), local)
+        frame = frames.get(asked)
         if frame is None:
             frame = key_frame(key_parts_of(app_context, scope, scope, plan))
-            if len(frames) >= _MOST_FRAMES:
-                frames.clear()
-            frames[asked] = frame
+            if sum(map(len, (*hosts, query))) <= _LONGEST_ASKED:
+                if len(frames) >= _MOST_FRAMES:
+                    frames.clear()
+                frames[asked] = frame
         return frame
 
 
