@@ -237,9 +237,8 @@ class CacheMiddleware:
         """Look whether routes or layers were changed; the looks take a hundredth of the time at the most."""
         # A second middleware of the app may find what the first has filled before it has looked at the app itself.
         changed = not self._app_context.ready or self._app_context.table.look()
-        if self._core.feed.on is not self._watched:
-            # The feed's logger may have been switched on or off.
-            self._watch()
+        # The feed's logger may have been switched on or off.
+        self._watch()
         self._looked = after = self._now()
         self._look_every = _LOOK_SHARE * (after - now)
         return changed
