@@ -8,8 +8,9 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.events import Decision, digest_of, route_label, shown_tags, shown_target
+from fastapi_cacheinval.core.events import Decision, digest_of, shown_tags, shown_target
 from fastapi_cacheinval.core.outcome import Outcome, cache_status
+from fastapi_cacheinval.core.statistics import route_label
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.routes.credential_names import is_credential

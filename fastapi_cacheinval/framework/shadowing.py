@@ -10,7 +10,8 @@ import logging
 
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.events import digest_of, route_label
+from fastapi_cacheinval.core.events import digest_of
+from fastapi_cacheinval.core.statistics import route_label
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.asking_again import Heard, answer_of_app, plain_again, says_the_same
