@@ -154,7 +154,7 @@ class CacheMiddleware:
             return
         if scope["method"] == "GET":
             if scope["path"] in self._passing:
-                # It was one of no cached route before.
+                # No cached route had this path when it was last asked for.
                 uncached = self._dispatch.passed_by(scope)
                 if uncached is not None:
                     scope[SCOPE_KEY] = uncached

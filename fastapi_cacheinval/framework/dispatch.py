@@ -106,7 +106,7 @@ class Dispatcher:
             del scope[SCOPE_KEY]
 
     async def _ahead(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime, shortcut: Shortcut) -> None:
-        """Take a request of which it is known to what route the app would bring it."""
+        """Take a request whose route is known before the app has it."""
         engine = self._app_context.engine
         stamp = engine.replica.stamp(engine.now())
         # A layer outside may have kept the request where covers find it: they see it as it comes to its route.

@@ -1,4 +1,4 @@
-"""Fresh hits at routes whose covers run before the app has the request: what nearly all route hits are."""
+"""Fresh hits at routes whose covers run before the app has the request: nearly all route hits are such."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LONGEST_ASKED = 512
 
 
 class RouteHits:
-    """Answers a request from what is stored, once its covers have run, where nothing but comparisons is needed."""
+    """Answers a request with what is stored, once its covers have run, if that takes comparisons alone."""
 
     def __init__(self, app_context: AppContext) -> None:
         self._app_context = app_context
@@ -39,7 +39,7 @@ class RouteHits:
         self._get = app_context.engine.store.get
 
     def shortcut(self, scope: Scope) -> Shortcut | None:
-        """What is known of the route of a GET before the app has it, where nobody else has to see it on its way."""
+        """What is known of a GET's route before the app has it; None where somebody else has to see it on its way."""
         app_context = self._app_context
         shortcuts, cache = app_context.shortcuts, app_context.cache
         if shortcuts is None or app_context.observed or app_context.downstream is not None:
