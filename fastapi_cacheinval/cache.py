@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from fastapi_cacheinval.connections.urls import Connect, by_client, by_url
-from fastapi_cacheinval.core.checks import Wait, called, flag, flag_of_environment, refuse_to_set
+from fastapi_cacheinval.core.checks import Wait, flag, flag_of_environment, refuse_to_set
 from fastapi_cacheinval.core.receipt import Receipt
-from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.core.tags import ALL, path_tag
-from fastapi_cacheinval.engine.decisions import Subscriber
 from fastapi_cacheinval.engine.environment import settings_of_environment
 from fastapi_cacheinval.engine.internals import Internals
-from fastapi_cacheinval.engine.listeners import Listener, Observer
 from fastapi_cacheinval.engine.of_routes import OfRoutes
+from fastapi_cacheinval.engine.of_watchers import OfWatchers
 from fastapi_cacheinval.engine.settings import Options, Settings
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.ports.clock import Clock
-from fastapi_cacheinval.ports.tracing import OpenSpan
 
-__all__ = ["HTTPCache", "Listener", "internals_of"]
+__all__ = ["HTTPCache", "internals_of"]
 
 _ENVIRONMENT = "CACHEINVAL_ENABLED"
 
 
-class HTTPCache(OfRoutes):
+class HTTPCache(OfRoutes, OfWatchers):
     """A response cache: everything is kept in this process.
 
     Durations are seconds or `timedelta`, sizes are bytes; see `Settings` for the names and the
@@ -269,40 +266,6 @@ class HTTPCache(OfRoutes):
         For what awaits `applied_everywhere` for each of them; one more call of each replica to the log for a purge.
         """
         self._core.purger.prompt = True
-
-    # -- watch ----------------------------------------------------------------------------------
-
-    def statistics(self) -> Statistics:
-        """A snapshot: what is kept, what was answered, and how the replica stands to the log."""
-        return self._core.statistics(by_route=True)
-
-    def add_listener(self, listener: Listener) -> None:
-        """Have an async function hear every purge made on this replica, once it has its number."""
-        self._core.listeners.listeners.append(called(listener, "listener"))
-
-    def remove_listener(self, listener: Listener) -> None:
-        """Take a listener off again; harmless when it is not on."""
-        self._core.listeners.remove_listener(listener)
-
-    def add_observer(self, observer: Observer) -> None:
-        """Have a plain function hear every purge made on this replica, before the purge returns; it must not raise."""
-        self._core.listeners.observers.append(called(observer, "observer"))
-
-    def remove_observer(self, observer: Observer) -> None:
-        """Take an observer off again; harmless when it is not on."""
-        self._core.listeners.remove_observer(observer)
-
-    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
-        """Have a plain function hear what happens as it happens: each `Decision`, purge, reset and loss of the log.
-
-        It is called on the thread where that happens, before the answer begins, so it has to be quick; what it raises
-        is logged. Call what is returned to end it. While somebody has subscribed, front hits take longer.
-        """
-        return self._core.feed.subscribe(callback)
-
-    def span(self, name: str) -> AbstractContextManager[OpenSpan]:
-        """A span of an integration around a block, below the current one or by itself; none where nobody records."""
-        return self._core.tracing.span(name, root=True)
 
 
 def internals_of(cache: HTTPCache) -> Internals:

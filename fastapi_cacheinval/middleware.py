@@ -65,8 +65,6 @@ class CacheMiddleware:
         emit_cache_status: bool = True,
         downstream: Downstream | None = None,
     ) -> None:
-        if not isinstance(honour_headers, bool | HeaderOptions):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"honour_headers is True, False or HeaderOptions, not {honour_headers!r}.")
         if cache is not None and not isinstance(cache, HTTPCache):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"cache is an HTTPCache, not {cache!r}.")
         if downstream is not None and not isinstance(downstream, Downstream):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -78,16 +76,7 @@ class CacheMiddleware:
         self.cache = HTTPCache() if cache is None else cache
         # A cache that nobody else knows is purged by nobody.
         self._own_cache = cache is None
-        # The same once more, for the cache as it is then: for tests, which give it other insides.
-        self.again = partial(
-            type(self),
-            cache=self.cache,
-            honour_headers=honour_headers,
-            front=front,
-            emit_surrogate_key=emit_surrogate_key,
-            emit_cache_status=emit_cache_status,
-            downstream=downstream,
-        )
+        self._honour_headers = honour_headers
         self._core = core = internals_of(self.cache)
         # The caches of middlewares that requests have come through before.
         self._outer: list[HTTPCache] = []
@@ -110,9 +99,9 @@ class CacheMiddleware:
         self._at = self._app_context.at()
         self._now = engine.now
         self._emit_cache_status = emit_cache_status
-        self._downstream = downstream
         # While nobody records telemetry, hears the feed or is a CDN in front, the common hit is answered on the spot.
-        self._watched = downstream is not None or core.shadow.on
+        self._watched = True
+        self._watch()
         core.feed.watch(self._watch)
         # When the routes were last looked at, and how long a front hit may trust that.
         self._looked = self._look_every = 0.0
@@ -130,6 +119,19 @@ class CacheMiddleware:
     @app.setter
     def app(self, app: ASGIApp) -> None:
         self._app_context.replace(app)
+
+    def again(self, app: ASGIApp) -> CacheMiddleware:
+        """The same around an app, for the cache as it is now: for tests, which give that other insides."""
+        app_context = self._app_context
+        return type(self)(
+            app,
+            self.cache,
+            honour_headers=self._honour_headers,
+            front=app_context.front,
+            emit_surrogate_key=app_context.emit_surrogate_key,
+            emit_cache_status=app_context.emit_cache_status,
+            downstream=app_context.downstream,
+        )
 
     @property
     def front(self) -> bool | None:
@@ -152,7 +154,7 @@ class CacheMiddleware:
             return
         if scope["method"] == "GET":
             if scope["path"] in self._passing:
-                # It was one of no cached route before.
+                # No cached route had this path when it was last asked for.
                 uncached = self._dispatch.passed_by(scope)
                 if uncached is not None:
                     scope[SCOPE_KEY] = uncached
@@ -237,17 +239,17 @@ class CacheMiddleware:
         """Look whether routes or layers were changed; the looks take a hundredth of the time at the most."""
         # A second middleware of the app may find what the first has filled before it has looked at the app itself.
         changed = not self._app_context.ready or self._app_context.table.look()
-        if self._core.feed.on is not self._watched:
-            # The feed's logger may have been switched on or off.
-            self._watch()
+        # The feed's logger may have been switched on or off.
+        self._watch()
         self._looked = after = self._now()
         self._look_every = _LOOK_SHARE * (after - now)
         return changed
 
     def _watch(self) -> None:
         """Have front hits take the way that tells of them, or the quick one."""
-        core = self._core
-        self._watched = self._app_context.observed or self._downstream is not None or core.feed.on or core.shadow.on
+        core, app_context = self._core, self._app_context
+        told = app_context.observed or app_context.downstream is not None
+        self._watched = told or core.feed.on or core.shadow.on
 
     def _prepare(self, scope: Scope) -> CacheinvalError | None:
         app_context = self._app_context

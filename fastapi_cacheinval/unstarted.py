@@ -12,9 +12,8 @@ from starlette.middleware.cors import CORSMiddleware
 from fastapi_cacheinval.cache import HTTPCache, internals_of
 from fastapi_cacheinval.core.audit import Audit
 from fastapi_cacheinval.errors import ConfigurationError
-from fastapi_cacheinval.framework.auditing import audit_table
 from fastapi_cacheinval.middleware import CacheMiddleware
-from fastapi_cacheinval.routes.auditing import Around
+from fastapi_cacheinval.routes.auditing import Around, audit_table
 from fastapi_cacheinval.routes.changes import Watched
 from fastapi_cacheinval.routes.layer_kinds import is_harmless, name_of, replaced
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of

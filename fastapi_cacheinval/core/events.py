@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 from fastapi_cacheinval.core.log_types import LogEntry
 from fastapi_cacheinval.core.receipt import receipt_of
-from fastapi_cacheinval.core.statistics import OTHER_ROUTES
 from fastapi_cacheinval.core.tags import is_reserved
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "ResetEvent",
     "digest_of",
     "purge_event",
-    "route_label",
     "shown_tags",
     "shown_target",
 ]
@@ -110,11 +108,6 @@ Event = Decision | PurgeEvent | ResetEvent | ConnectionEvent
 def digest_of(key: bytes | None) -> str:
     """What is shown of a cache key; it tells keys apart, and nothing of what is in them."""
     return "" if key is None else key[:_DIGEST_BYTES].hex()
-
-
-def route_label(route: str | None) -> str:
-    """A route of which GET is answered, by its template."""
-    return OTHER_ROUTES if route is None else f"GET {route}"
 
 
 def shown_tags(tags: Sequence[str]) -> tuple[str, ...]:

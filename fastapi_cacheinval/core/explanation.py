@@ -8,6 +8,7 @@ from typing import Literal
 from fastapi_cacheinval.core.audit import SharedBy
 from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.events import PurgeEvent, digest_of, shown_tags
+from fastapi_cacheinval.core.freshness import whole_seconds
 from fastapi_cacheinval.core.stored import StoredResponse
 
 __all__ = ["Explanation", "StoredCopy", "copy_of", "forwarded_because"]
@@ -77,7 +78,6 @@ class Explanation:
 def copy_of(stored: StoredResponse, tier: Tier, stale_from: float | None, now: float, wall: float) -> StoredCopy:
     """What is told of a stored response; `stale_from` is the replica's word of it, `wall` the epoch's time at `now`."""
     fresh_until = stored.fresh_until if stale_from is None else min(stored.fresh_until, stale_from)
-    left = fresh_until - now
     return StoredCopy(
         tier=tier,
         key=digest_of(stored.key),
@@ -85,7 +85,7 @@ def copy_of(stored: StoredResponse, tier: Tier, stale_from: float | None, now: f
         size_bytes=len(stored.body),
         since=wall - (now - stored.created),
         age=now - stored.created,
-        ttl=int(left) if left > 0 else min(-1, int(left)),
+        ttl=whole_seconds(fresh_until - now),
         usable=stale_from is not None and now < max(stored.usable_until, fresh_until),
         tags=shown_tags(stored.tags),
         variant=tuple(name.decode("latin-1") for name, _ in stored.vary),

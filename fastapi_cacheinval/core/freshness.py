@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import log
 
-__all__ = ["early_refresh_due", "early_refresh_from", "jittered"]
+__all__ = ["early_refresh_due", "early_refresh_from", "jittered", "whole_seconds"]
 
 # The largest -ln(u) that a draw u from (0, 1] with 53 random bits can give.
 _LARGEST_DRAW = 53 * log(2)
@@ -30,3 +30,8 @@ def early_refresh_due(now: float, fresh_until: float, fill_seconds: float, beta:
 def early_refresh_from(fresh_until: float, fill_seconds: float, beta: float) -> float:
     """The moment before which no draw can make an early refresh due."""
     return fresh_until - fill_seconds * beta * _LARGEST_DRAW
+
+
+def whole_seconds(left: float) -> int:
+    """What is left of a response's freshness, in whole seconds; -1 or less where nothing is left."""
+    return int(left) if left > 0 else min(-1, int(left))

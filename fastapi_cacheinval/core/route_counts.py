@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fastapi_cacheinval.core.result import Result
-from fastapi_cacheinval.core.statistics import OTHER_ROUTES, RouteStatistics
+from fastapi_cacheinval.core.statistics import RouteStatistics, route_label
 
 __all__ = ["MOST_ROUTES", "UNCOUNTED", "RouteBook", "RouteCounts"]
 
@@ -119,8 +119,4 @@ class RouteBook:
     def statistics(self) -> dict[str, RouteStatistics]:
         """A snapshot of each route that has anything to tell, by its label: GET and the template."""
         found = list(self._by_route.items())
-        return {
-            OTHER_ROUTES if route is None else f"GET {route}": counts.statistics()
-            for route, counts in found
-            if counts.used
-        }
+        return {route_label(route): counts.statistics() for route, counts in found if counts.used}

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 
 from fastapi_cacheinval.core.shadowing import ShadowStatistics
 
-__all__ = ["MUTATION_ANSWERS", "OTHER_ROUTES", "RESET_CAUSES", "RouteStatistics", "SourceState", "Statistics"]
+__all__ = [
+    "MUTATION_ANSWERS",
+    "OTHER_ROUTES",
+    "RESET_CAUSES",
+    "RouteStatistics",
+    "SourceState",
+    "Statistics",
+    "route_label",
+]
 
 RESET_CAUSES = ("start", "new-term", "behind", "conflict")
 """Why everything is given up: a replica joins; the log began anew, has not kept enough, or tells another story."""
@@ -42,6 +50,11 @@ class SourceState:
 
 OTHER_ROUTES = "(other)"
 """In `Statistics.routes`: requests of which no route is known, and of the routes after the first thousand."""
+
+
+def route_label(route: str | None) -> str:
+    """What a route's GET is called wherever one is told of; `route` is its template, None where none is known."""
+    return OTHER_ROUTES if route is None else f"GET {route}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,24 +121,20 @@ def page_at(url: str, base_url: str | None, root_path: str = "") -> Page:
 def any_fields(headers: Mapping[str, str] | None) -> tuple[tuple[bytes, bytes], ...]:
     """Request header fields as ASGI has them, credentials too; raises `ConfigurationError` for what is none."""
     fields: list[tuple[bytes, bytes]] = []
-    given: Mapping[str, str] = {} if headers is None else headers
-    for name, value in given.items():
-        if not _TOKEN.fullmatch(str(name).lower()) or not str(value).isprintable():
-            raise ConfigurationError(f"headers holds request header fields, and {name!r} is none, or its value.")
-        fields.append((str(name).lower().encode(), str(value).encode("utf-8", "surrogatepass")))
+    for given, value in ({} if headers is None else headers).items():
+        name, text = str(given).lower(), str(value)
+        if not _TOKEN.fullmatch(name) or not text.isprintable():
+            raise ConfigurationError(f"headers holds request header fields, and {given!r} is none, or its value.")
+        fields.append((name.encode(), text.encode("utf-8", "surrogatepass")))
     return tuple(fields)
 
 
 def request_fields(headers: Mapping[str, str] | None) -> tuple[tuple[bytes, bytes], ...]:
     """Request header fields of a page, such as `Accept`, as ASGI has them; raises for credentials and for no fields."""
-    fields: list[tuple[bytes, bytes]] = []
-    given: Mapping[str, str] = {} if headers is None else headers
-    for name, value in given.items():
+    fields = any_fields(headers)
+    for name in headers or ():
         lower = name.lower()
-        if not _TOKEN.fullmatch(lower) or not value.isprintable():
-            raise ConfigurationError(f"headers holds request header fields, not {name!r}: {value!r}.")
         if lower in _NOT_GIVEN or lower.startswith("if-"):
             why = "it says who asks, and this asks as nobody" if lower in _CREDENTIALS else "the cache sets it itself"
             raise ConfigurationError(f"headers cannot hold {name!r}: {why}.")
-        fields.append((lower.encode(), value.encode("utf-8")))
-    return tuple(fields)
+    return fields

@@ -30,7 +30,7 @@ _MOST_TAGS_LOGGED = 10
 class Feed:
     """Tells subscribers at once, on whichever thread it happens; one that raises is logged, and the next one is told.
 
-    What front hits skip has to know when somebody begins to listen: it asks for that by `watch`.
+    A front hit does not ask whether anybody listens: the middleware is told of that, by `watch`.
     """
 
     def __init__(self, clock: Clock) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from math import inf
 
 from fastapi_cacheinval.core.decide import Decision, Reason, decide, usable_on_error
+from fastapi_cacheinval.core.freshness import whole_seconds
 from fastapi_cacheinval.core.joined import joined_of
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.replica import Replica
@@ -26,10 +27,6 @@ Kept = StoredResponse | VaryRecord
 
 # A response that was not asked for since it went stale is let go of this long after its last use, at the latest.
 _GRACE = 1.0
-
-
-def _whole(left: float) -> int:
-    return int(left) if left > 0 else min(-1, int(left))
 
 
 class Engine:
@@ -119,7 +116,7 @@ class Engine:
 
     def remaining(self, stored: StoredResponse, now: float) -> int:
         """The remaining freshness in whole seconds; at most -1 where it is stale, or a soft purge has made it so."""
-        return _whole(self._left(stored, now))
+        return whole_seconds(self._left(stored, now))
 
     def _left(self, stored: StoredResponse, now: float) -> float:
         untouched = stored.verified == self.replica.changes
@@ -143,7 +140,7 @@ class Engine:
             tier=tier,
             reason=reason,
             age=now - stored.created,
-            ttl=_whole(left),
+            ttl=whole_seconds(left),
             fwd_status=fwd_status,
             overdue=max(0.0, -left),
         )

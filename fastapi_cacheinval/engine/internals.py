@@ -157,9 +157,8 @@ class Internals:
         )
 
     def _open_l2(self, runtime: Runtime) -> None:
-        if self._tiers is None or self._shared_bus is None or runtime.l2 is not None:
+        if self._tiers is None or runtime.l2 is not None:
             return
-        bus = self._shared_bus
         if self._facts is None:
             # Its time begins with the first start.
             self._facts = SummaryFacts(
@@ -169,7 +168,7 @@ class Internals:
                 statistics=lambda: self.statistics(by_route=True),
                 applied=self._news.lately,
             )
-        runtime.l2 = self._tiers.l2(self.counters, self.tracing, runtime.own, self._facts, lambda: bus.identity)
+        runtime.l2 = self._tiers.l2(self.counters, self.tracing, runtime.own, self._facts, lambda: self.identity)
         runtime.l2.start()
 
     def observe(self) -> bool:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from types import MappingProxyType
 
-from fastapi_cacheinval.core.events import route_label
 from fastapi_cacheinval.core.shadowing import ShadowStatistics
+from fastapi_cacheinval.core.statistics import route_label
 
 __all__ = ["Shadow"]
 

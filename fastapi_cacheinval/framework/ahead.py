@@ -1,7 +1,7 @@
-"""The route lookup before the app has the request, where the covers have run before.
+"""The route lookup of a request whose covers have run before the app has it.
 
-Where what is stored does not answer, the app gets the request, and its route goes on from what the covers gave: each of
-them has run once, in its place.
+If nothing stored answers it, the app gets the request, and its route goes on from what the covers gave. Each cover runs
+once, in its place.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _Watching = tuple[Callable[[BaseException], object], Callable[[object], object]]
 
 
 class ReadAhead(Read):
-    """A safe request of which it is known to what route the app would bring it; `run` stands in the app's place."""
+    """A safe request whose route is known before the app has it; `run` is called in place of the app."""
 
-    # Whether the app does not have it yet.
+    # True until the app has it.
     _ahead = True
-    # What its handler goes on from, until it has come there.
+    # What the route's handler will go on from; None once it does.
     _handed: Handed | None = None
-    # What is to be told what its handler raises or makes.
+    # The functions that are told what the handler raises or makes.
     _watching: _Watching | None = None
 
     def __init__(self, incoming: Incoming, ahead: Ahead) -> None:

@@ -8,21 +8,20 @@ from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Scope
 
-from fastapi_cacheinval.core.keys import KeyParts, PartitionTypeError, as_bytes, encode
+from fastapi_cacheinval.core.keys import KeyParts, as_bytes, encode
 from fastapi_cacheinval.core.outcome import Outcome
-from fastapi_cacheinval.core.partition_by import UnusableKey
 from fastapi_cacheinval.core.root_paths import below
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
 from fastapi_cacheinval.framework.deciding import tell_decision
+from fastapi_cacheinval.framework.notices import Notices
 from fastapi_cacheinval.framework.start_log import say_at_start, unshared_partitions
 from fastapi_cacheinval.framework.uncached import Uncached
 from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
-from fastapi_cacheinval.routes.plan import RoutePlan
 from fastapi_cacheinval.routes.shortcuts import Shortcuts
 from fastapi_cacheinval.routes.table import RouteTable
 
@@ -109,6 +108,7 @@ class AppContext:
         self.observed = False
         # Routes whose failures are known.
         self.log_once = LogOnce()
+        self.notices = Notices(self.counters, self.log_once)
         # Makes a hit again, to compare; given by who knows how.
         self.shadow: Callable[[Scope, list[tuple[bytes, bytes]], StoredResponse], None] = _no_shadow
         self.error: CacheinvalError | None = None
@@ -116,10 +116,6 @@ class AppContext:
         # What is known of the requests for a path.
         self.shortcuts: Shortcuts | None = None
         self.uncached: Uncached | None = None
-        self._warned: set[str] = set()
-        self._changed: set[str] = set()
-        self._untold: set[tuple[str | None, str]] = set()
-        self._made_private: set[str] = set()
 
     @property
     def table(self) -> RouteTable:
@@ -195,55 +191,6 @@ class AppContext:
             # A lifespan's scope may lack the root path that a server gives: the first request claims that one.
             self.engine.apps.claim([self.headers_place(scope)], self._answers_as)
         self.engine.apps.claim(places, self.number)
-
-    def warn_once(self, plan: RoutePlan) -> None:
-        """Say once that a route is not cached because what it has become reads the caller."""
-        if plan.path not in self._warned:
-            self._warned.add(plan.path)
-            when = " while its dependencies are overridden" if plan.epoch else ""
-            logger.warning("%s is not cached%s: %s", plan.path, when, "; ".join(plan.uncovered))
-
-    def note_changed(self, plan: RoutePlan) -> None:
-        """Say once that what stands before a route changes what the cache hands out there."""
-        if plan.path not in self._changed:
-            self._changed.add(plan.path)
-            logger.info(
-                "%s changes responses of the cached route %s: each caller gets their own, and what is stored is what "
-                "the route itself said. What writes the same for all is better added after CacheMiddleware.",
-                ", ".join((*plan.layers, *plan.around)),
-                plan.path,
-            )
-
-    def note_partition(self, plan: RoutePlan, partition: tuple[object, ...], error: PartitionTypeError) -> None:
-        """Say once that a route is not cached because what its partition gives is no part of a key."""
-        raised = next((each.error for each in partition if isinstance(each, UnusableKey)), None)
-        level = self.log_once.level(("partition", plan.path))
-        logger.log(
-            level,
-            "%s is not cached: %s",
-            plan.path,
-            error if raised is None else "the key of its PartitionBy raised an error",
-            exc_info=raised,
-            extra={"http.route": plan.path},
-        )
-
-    def note_untold(self, route: str | None, reason: str) -> None:
-        """Count an answer that the CDN may not keep because it cannot be told all it needs, and say so once a route."""
-        self.counters.downstream[reason] += 1
-        if (route, reason) not in self._untold:
-            self._untold.add((route, reason))
-            logger.warning("the CDN is told to keep no response of %s that it cannot be told all of: %s", route, reason)
-
-    def note_private(self, route: str, said: bytes) -> None:
-        """Say once that a partitioned or guarded route's answer would have been kept by shared caches downstream."""
-        if route not in self._made_private:
-            self._made_private.add(route)
-            logger.warning(
-                "%s has a partition or a guard, and its answer said %r: a shared cache downstream would hand it to "
-                "others. It is sent as private. Let the handler or middleware say Cache-Control: private there.",
-                route,
-                said.decode("latin-1"),
-            )
 
     def root_of(self, scope: Scope) -> str:
         """The root path below which routes stand: the app's own where it has one, else the server's.

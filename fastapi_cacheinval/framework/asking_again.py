@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.types import Message, Scope
 
@@ -21,7 +21,7 @@ from fastapi_cacheinval.framework.receiving import nobody
 from fastapi_cacheinval.framework.refresh import made_again
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, lower_names
 
-__all__ = ["Heard", "answer_of_app", "answer_stored", "plain_again", "says_the_same"]
+__all__ = ["Answered", "Heard", "answer_of_app", "answer_stored", "plain_again", "says_the_same"]
 
 _DROPPED = CONDITIONAL_FIELDS | {b"range", b"if-range"}
 # What says how a body is to be read; the rest may tell the time, or who answered.
@@ -93,20 +93,30 @@ async def _read(app_context: AppContext, runtime: Runtime, incoming: Incoming, h
     return heard if in_time and heard.complete else None
 
 
-def says_the_same(
-    status: int, headers: RawHeaders, body: bytes, other_status: int, other_headers: RawHeaders, other_body: bytes
-) -> bool:
+class Answered(Protocol):
+    """A complete answer: one that is stored, or one that has been heard."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> RawHeaders: ...
+
+    @property
+    def body(self) -> bytes | bytearray: ...
+
+
+def says_the_same(one: Answered, other: Answered) -> bool:
     """Whether two answers say the same to a client; what is compressed with gzip is compared unpacked."""
-    if status != other_status:
+    if one.status != other.status:
         return False
-    if any(first(headers, name) != first(other_headers, name) for name in _COMPARED):
+    if any(first(one.headers, name) != first(other.headers, name) for name in _COMPARED):
         return False
-    return body == other_body or (
-        first(headers, b"content-encoding") == b"gzip" and _unzipped(body) == _unzipped(other_body)
-    )
+    zipped = first(one.headers, b"content-encoding") == b"gzip"
+    return one.body == other.body or (zipped and _unzipped(one.body) == _unzipped(other.body))
 
 
-def _unzipped(body: bytes) -> bytes | None:
+def _unzipped(body: bytes | bytearray) -> bytes | None:
     """What was compressed: the same is not compressed to the same bytes, which hold the time. None for what is not."""
     reader = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:

@@ -108,7 +108,7 @@ class CDNFields:
         if isinstance(allowed, list):
             return [*rest, *allowed]
         if isinstance(allowed, str):
-            self._app_context.note_untold(self._route, allowed)
+            self._app_context.notices.note_untold(self._route, allowed)
             rest = _with_detail(rest, allowed)
         return self._downstream.forbidding(rest)
 

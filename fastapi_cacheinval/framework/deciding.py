@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from urllib.parse import parse_qsl
 
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.events import Decision, digest_of, route_label, shown_tags, shown_target
+from fastapi_cacheinval.core.events import Decision, digest_of, shown_tags, shown_target
 from fastapi_cacheinval.core.outcome import Outcome, cache_status
+from fastapi_cacheinval.core.statistics import route_label
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.routes.credential_names import is_credential
+from fastapi_cacheinval.routes.path_shapes import IN_PATH
 
 __all__ = ["shown_request", "tell_decision"]
 
-_IN_PATH = re.compile(r"{([^{}:]+)(?::[^{}]*)?}")
 # What is looked at of a query; the rest is not shown.
 _MOST_QUERY = 4096
 
@@ -24,7 +24,7 @@ _MOST_QUERY = 4096
 @lru_cache(maxsize=1024)
 def _has_secret(template: str) -> bool:
     """Whether a path of this template holds what a credential's name stands for."""
-    return any(is_credential(name) for name in _IN_PATH.findall(template))
+    return any(is_credential(name) for name in IN_PATH.findall(template))
 
 
 def shown_request(scope: Scope, route: str | None) -> str:

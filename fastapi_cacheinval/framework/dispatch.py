@@ -60,19 +60,21 @@ class Dispatcher:
         self, scope: Scope, receive: Receive, send: Send, runtime: Runtime, uncached: Uncached
     ) -> Awaitable[None]:
         """Take one request for an app that has been looked at."""
-        # A GET for a path that no cached route can have goes past no guard that could stop it.
-        known = self._knows_uncached and scope["method"] == "GET" and not scope.get("root_path")
-        if known and uncached.table.passes(scope["path"]):
-            if len(scope["path"]) <= _LONGEST_PATH:
-                if len(self.passing) >= _MOST_PATHS:
-                    self.passing.clear()
-                self.passing.add(scope["path"])
-            return self._pass(scope, receive, send, uncached)
         if self._knows_uncached and scope["method"] == "GET":
+            # A GET for a path that no cached route can have goes past no guard that could stop it.
+            if not scope.get("root_path") and uncached.table.passes(scope["path"]):
+                self._note_passing(scope["path"])
+                return self._pass(scope, receive, send, uncached)
             shortcut = self._route_hits.shortcut(scope)
             if shortcut is not None:
                 return self._ahead(scope, receive, send, runtime, shortcut)
         return self._guarded(scope, receive, send, runtime)
+
+    def _note_passing(self, path: str) -> None:
+        if len(path) <= _LONGEST_PATH:
+            if len(self.passing) >= _MOST_PATHS:
+                self.passing.clear()
+            self.passing.add(path)
 
     def passed_by(self, scope: Scope) -> Uncached | None:
         """What stands for a GET that goes on as it came, where that is certain before anything is looked up."""
@@ -104,7 +106,7 @@ class Dispatcher:
             del scope[SCOPE_KEY]
 
     async def _ahead(self, scope: Scope, receive: Receive, send: Send, runtime: Runtime, shortcut: Shortcut) -> None:
-        """Take a request of which it is known to what route the app would bring it."""
+        """Take a request whose route is known before the app has it."""
         engine = self._app_context.engine
         stamp = engine.replica.stamp(engine.now())
         # A layer outside may have kept the request where covers find it: they see it as it comes to its route.

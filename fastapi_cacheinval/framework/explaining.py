@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from fastapi_cacheinval.core.decide import Reason, Serve, ServeStale, decide
-from fastapi_cacheinval.core.events import digest_of, shown_tags
+from fastapi_cacheinval.core.events import PurgeEvent, digest_of, shown_tags
 from fastapi_cacheinval.core.explanation import Explanation, Tier, copy_of, forwarded_because
 from fastapi_cacheinval.core.keys import PartitionTypeError
 from fastapi_cacheinval.core.outcome import Outcome, Result, cache_status
@@ -52,11 +52,12 @@ class _Found:
 
 
 class Explaining:
-    """One explanation: of the request that a scope stands for; `partition` is what the route's partition gives."""
+    """One explanation, of the request that a scope stands for; `partition` has the values of the route's partition."""
 
     def __init__(self, app_context: AppContext, scope: Scope, partition: tuple[object, ...] | None) -> None:
         self._app_context = app_context
         self._engine = app_context.engine
+        self._runtime = app_context.cache.runtimes.get(asyncio.get_running_loop())
         self._partition = partition
         self._method = str(scope["method"]).upper()
         # A HEAD is its GET without the content, and is looked up as that.
@@ -180,19 +181,16 @@ class Explaining:
 
     # -- what is stored -------------------------------------------------------------------------
 
-    def _last_purge(self, tags: tuple[str, ...]) -> Any:
+    def _last_purge(self, tags: tuple[str, ...]) -> PurgeEvent | None:
         return self._app_context.cache.feed.purges.last_of(tags)
 
     async def _looked_up(
         self, told: Explanation, keys: tuple[bytes, ...], headers: list[tuple[bytes, bytes]], *, valid: bool
     ) -> Explanation:
-        engine, key = self._engine, keys[0]
-        stored, forwarded = engine.peek(key, headers)
-        for other in keys[1:]:
-            if stored is None:
-                stored, forwarded = engine.peek(other, headers)
+        engine = self._engine
+        stored, forwarded, varied = self._in_l1(keys, headers)
         found = [] if stored is None else [self._judged(stored, "l1")]
-        elsewhere, away = await self._in_l2(key, headers)
+        elsewhere, away = await self._in_l2(keys[-1], headers)
         found += [] if elsewhere is None else [self._judged(elsewhere, "l2")]
         now, wall = engine.now(), engine.clock.wall()
         copies = tuple(copy_of(each.stored, each.tier, each.stale_from, now, wall) for each in found)
@@ -212,16 +210,28 @@ class Explaining:
         if not valid:
             because = "A parameter is not valid: nothing is stored, and the app says what is wrong."
             return self._bypassed(told, "invalid", because)
-        return self._forwarded(told, found, forwarded, varied=stored is None and forwarded != key, away=away)
+        return self._forwarded(told, found, forwarded, varied=varied, away=away)
 
     def _judged(self, stored: StoredResponse, tier: Tier) -> _Found:
         engine = self._engine
         return _Found(stored, tier, engine.replica.stale_from(stored.stamp, stored.tags, engine.now()))
 
+    def _in_l1(
+        self, keys: tuple[bytes, ...], headers: list[tuple[bytes, bytes]]
+    ) -> tuple[StoredResponse | None, bytes, bool]:
+        """What this process has for a request, the key of its forward, and whether only `Vary` missed."""
+        forwarded, varied = keys[-1], False
+        for key in keys:
+            stored, variant = self._engine.peek(key, headers)
+            if stored is not None:
+                return stored, variant, False
+            if variant != key:
+                forwarded, varied = variant, True
+        return None, forwarded, varied
+
     async def _in_l2(self, key: bytes, headers: list[tuple[bytes, bytes]]) -> tuple[StoredResponse | None, str | None]:
         """What replicas share for a request, and why they cannot be asked, if so."""
-        runtime = self._app_context.cache.runtimes.get(asyncio.get_running_loop())
-        l2 = None if runtime is None else runtime.l2
+        l2 = None if self._runtime is None else self._runtime.l2
         if l2 is None:
             return None, None
         if not l2.open:
@@ -252,8 +262,7 @@ class Explaining:
         because = forwarded_because(reason, purged=purged)
         if not found and told.last_purge is not None:
             because = f"{because} The last purge of its tags is remembered."
-        runtime = self._app_context.cache.runtimes.get(asyncio.get_running_loop())
-        if runtime is not None and runtime.flights.under_way(key) is not None:
+        if self._runtime is not None and self._runtime.flights.under_way(key) is not None:
             because = f"{because} Another request is being answered by the app, and this one would wait for that."
             return self._said(told, Outcome(Result.COLLAPSED, reason=reason), because)
         return self._said(told, Outcome(Result.MISS, reason=reason, detail=away), f"{because} The app would answer.")

@@ -49,7 +49,7 @@ async def look_up(
     try:
         wanted = wanted_of(exchange, request, plan, policy, partition)
     except PartitionTypeError as error:
-        exchange.app_context.note_partition(plan, partition, error)
+        exchange.app_context.notices.note_partition(plan, partition, error)
         return Verdict(bypassed(exchange, "partition"))
     exchange.key = wanted.key
     return await Lookup(exchange, wanted).run()

@@ -7,6 +7,7 @@ from typing import cast
 
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.engine.request_tags import Answering
+from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.framework.ahead import ReadAhead
 from fastapi_cacheinval.framework.app_context import Mode
 from fastapi_cacheinval.framework.exchange import Exchange, run_app
@@ -84,7 +85,9 @@ MODES: tuple[type[ByPolicy | ByHeaders], ...] = (ByPolicy, ByHeaders)
 
 
 def mode_of(honour_headers: bool | HeaderOptions) -> Mode:  # noqa: FBT001  # the option as users give it
-    """The mode that `honour_headers` asks for."""
+    """The mode that `honour_headers` asks for; raises `ConfigurationError` for anything else."""
+    if not isinstance(honour_headers, bool | HeaderOptions):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"honour_headers is True, False or HeaderOptions, not {honour_headers!r}.")
     if honour_headers is False:
         return ByPolicy()
     return ByHeaders(HeaderOptions() if honour_headers is True else honour_headers)

@@ -1,4 +1,4 @@
-"""Front hits while somebody looks on: telemetry, a CDN in front, or who has subscribed to the feed."""
+"""Front hits while somebody is told of them: telemetry, a CDN in front, or subscribers of the feed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def watch(app_context: AppContext, scope: Scope, stored: StoredResponse) -> Seen
 async def send_observed_hit(
     app_context: AppContext, scope: Scope, send: Send, stored: StoredResponse, now: float
 ) -> None:
-    """Answer with a fresh response that nothing can concern: what the middleware does inline where nobody looks on."""
+    """Answer with a fresh response that nothing can concern; the middleware does it inline where nobody is told."""
     age, ttl = now - stored.created, int(stored.fresh_until - now)
     app_context.counters.front_hit(stored)
     seen = watch(app_context, scope, stored) if app_context.observed else None

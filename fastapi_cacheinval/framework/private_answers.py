@@ -55,5 +55,5 @@ class PrivateAnswers:
             return message
         shared = says_shared(fields)
         if shared is not None:
-            self._app_context.note_private(plan.path, shared)
+            self._app_context.notices.note_private(plan.path, shared)
         return {**message, "headers": made}

@@ -148,7 +148,7 @@ class Read(Exchange):
         Read._leave_fill(self, scope)
         spoken = Spoken(send, plan.policy)
         if self.refresh is None:
-            self._responder = Compared(self, spoken, lambda: self.app_context.note_changed(plan))
+            self._responder = Compared(self, spoken, lambda: self.app_context.notices.note_changed(plan))
         try:
             await run_app(AtRoute(self, scope, receive, spoken), scope, handle)
         finally:
@@ -219,7 +219,7 @@ class Read(Exchange):
         if self.incoming.closed is not None:
             return self.incoming.closed
         if plan.sharing is Sharing.UNPROVED:
-            self.app_context.warn_once(plan)
+            self.app_context.notices.note_uncached(plan)
             return "caller-dependent"
         # It came another way than through the route's tap, or a second time.
         return "unseen-inside" if plan.layered and not self._at_route else None

@@ -81,10 +81,9 @@ def lead_in_background(
             try:
                 if not await _found_in_l2(app_context, runtime, flight, order, newer_than):
                     closed = None if cache.enabled else "disabled"
+                    incoming = Incoming(app_context, runtime, scope, nobody, order.hear, closed=closed, order=order)
                     try:
-                        await forward(
-                            Incoming(app_context, runtime, scope, nobody, order.hear, closed=closed, order=order)
-                        )
+                        await forward(incoming)
                     finally:
                         order.let_go()
             except Exception:

@@ -1,4 +1,4 @@
-"""Fresh hits at routes whose covers run before the app has the request: what nearly all route hits are."""
+"""Fresh hits at routes whose covers run before the app has the request: nearly all route hits are such."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ __all__ = ["RouteHits"]
 
 _CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
 _MOST_FRAMES = 16
+# Of what a client says of the host and the query.
+_LONGEST_ASKED = 512
 
 
 class RouteHits:
-    """Answers a request from what is stored, once its covers have run, where nothing but comparisons is needed."""
+    """Answers a request with what is stored, once its covers have run, if that takes comparisons alone."""
 
     def __init__(self, app_context: AppContext) -> None:
         self._app_context = app_context
@@ -37,7 +39,7 @@ class RouteHits:
         self._get = app_context.engine.store.get
 
     def shortcut(self, scope: Scope) -> Shortcut | None:
-        """What is known of the route of a GET before the app has it, where nobody else has to see it on its way."""
+        """What is known of a GET's route before the app has it; None where somebody else has to see it on its way."""
         app_context = self._app_context
         shortcuts, cache = app_context.shortcuts, app_context.cache
         if shortcuts is None or app_context.observed or app_context.downstream is not None:
@@ -105,16 +107,20 @@ class RouteHits:
 
     def _frame(self, scope: Scope, shortcut: Shortcut) -> KeyFrame:
         plan, app_context, frames = shortcut.plan, self._app_context, shortcut.frames
+        if plan.sees_request:
+            # Its keys have the path as it was sent, which is no part of what is remembered.
+            return key_frame(key_parts_of(app_context, scope, scope, plan))
         hosts = [value for name, value in scope["headers"] if name == b"host"]
+        query = scope.get("query_string", b"")
         local = app_context.local_part(plan.identity, plan.ordinal, plan.epoch, plan.nameless)
-        asked = (*hosts, scope.get("query_string", b""), scope.get("scheme", "http"), local)
-        # The path as it was sent is no part of what is remembered.
-        frame = None if plan.sees_request else frames.get(asked)
+        asked = (*hosts, query, scope.get("scheme", "http"), local)
+        frame = frames.get(asked)
         if frame is None:
             frame = key_frame(key_parts_of(app_context, scope, scope, plan))
-            if len(frames) >= _MOST_FRAMES:
-                frames.clear()
-            frames[asked] = frame
+            if sum(map(len, (*hosts, query))) <= _LONGEST_ASKED:
+                if len(frames) >= _MOST_FRAMES:
+                    frames.clear()
+                frames[asked] = frame
         return frame
 
 

@@ -17,12 +17,11 @@ from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.warming import Page, WarmResult
 from fastapi_cacheinval.errors import UnknownRoute
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.auditing import audit_table
 from fastapi_cacheinval.framework.explaining import Explaining
 from fastapi_cacheinval.framework.incoming import Incoming, RefreshOrder
 from fastapi_cacheinval.framework.receiving import nobody
 from fastapi_cacheinval.ports.served import Parameters
-from fastapi_cacheinval.routes.auditing import Around
+from fastapi_cacheinval.routes.auditing import Around, audit_table
 from fastapi_cacheinval.routes.named_routes import NamedRoute
 from fastapi_cacheinval.routes.plan import RoutePlan
 

@@ -71,7 +71,7 @@ _hit: dict[str, _Route] = {}
 
 
 def name_hit(scope: Scope, template: str) -> None:
-    """Give a front hit its route; a call of its own because it is on the path of each that is observed."""
+    """Give a front hit its route, as `name_route` does, in less time: it is on the path of every observed hit."""
     if "fastapi.telemetry" in scope or _MODULE in sys.modules:
         name_route(scope, contrib_outside(scope), template, routed=False)
         return

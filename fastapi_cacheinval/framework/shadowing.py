@@ -10,10 +10,11 @@ import logging
 
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.events import digest_of, route_label
+from fastapi_cacheinval.core.events import digest_of
+from fastapi_cacheinval.core.statistics import route_label
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.asking_again import Heard, answer_of_app, plain_again, says_the_same
+from fastapi_cacheinval.framework.asking_again import answer_of_app, plain_again, says_the_same
 
 __all__ = ["order_shadow"]
 
@@ -39,7 +40,7 @@ def order_shadow(
                 # It may read what has been written meanwhile.
                 outcome = "skipped"
             elif answer is not None and answer.status < 500:
-                outcome = "equal" if _equal(stored, answer) else "different"
+                outcome = "equal" if says_the_same(stored, answer) else "different"
         except Exception:  # what the app raises, it raises to nobody
             logger.debug("a hit could not be made again", exc_info=True)
         finally:
@@ -52,10 +53,3 @@ def order_shadow(
                 )
 
     runtime.own(run())
-
-
-def _equal(stored: StoredResponse, heard: Heard) -> bool:
-    """Whether both say the same to a client."""
-    return says_the_same(
-        stored.status, list(stored.headers), stored.body, heard.status, heard.headers, bytes(heard.body)
-    )

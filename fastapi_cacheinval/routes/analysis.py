@@ -89,11 +89,15 @@ def analyse(
     )
     errors = tuple(errors_of(plan, root, unbound, place.inherited, verdict))
     if errors and plan.sharing is not Sharing.UNPROVED:
-        # At start-up the errors stop the app; a route met later is forwarded, never cached.
-        evidence = (*plan.uncovered, *map(str, errors))
-        plan = replace(plan, sharing=Sharing.UNPROVED, uncovered=evidence, front=False, front_off=str(errors[0]))
+        plan = _refused(plan, errors)
     notes = () if policy is None or policy.shared else tuple(dict.fromkeys(notes_of(plan, root)))
     return Analysis(plan, errors, tuple(warnings_of(plan, root, declared, place.inherited)), notes)
+
+
+def _refused(plan: RoutePlan, errors: tuple[ConfigurationError, ...]) -> RoutePlan:
+    """The plan of a route that is wrong: at the start it stops the app, met later it is forwarded and never cached."""
+    evidence = (*plan.uncovered, *map(str, errors))
+    return replace(plan, sharing=Sharing.UNPROVED, uncovered=evidence, front=False, front_off=str(errors[0]))
 
 
 def _elsewhere(route: EffectiveRoute, root: Node, place: Place) -> frozenset[str]:

@@ -7,20 +7,20 @@ from collections.abc import Mapping
 
 from starlette.requests import Request
 
+from fastapi_cacheinval.routes.path_shapes import IN_PATH
 from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = ["path_params_of", "tags_of"]
 
-_NAMED = re.compile(r"{([^{}:]+)[^{}]*}")
-_PARAMETER = re.compile(r"{[^{}]*}")
-
 
 def path_params_of(plan: RoutePlan, path: str) -> dict[str, str]:
     """The parameters in a path that the route answers, as far as its template says; `path` is without the root path."""
-    literal = [re.escape(part) for part in _PARAMETER.split(plan.path)]
+    # What is between the parameters, and their names, by turns.
+    parts = IN_PATH.split(plan.path)
+    literal, names = [*map(re.escape, parts[::2])], parts[1::2]
     # A parameter with slashes in it has a convertor, which the template does not show.
     found = re.fullmatch("([^/]+)".join(literal), path) or re.fullmatch("(.+?)".join(literal), path, re.DOTALL)
-    return {} if found is None else dict(zip(_NAMED.findall(plan.path), found.groups(), strict=False))
+    return {} if found is None else dict(zip(names, found.groups(), strict=True))
 
 
 def tags_of(plan: RoutePlan, request: Request) -> tuple[str, ...] | None:

@@ -106,7 +106,7 @@ def warnings_of(plan: RoutePlan, root: Node, declared: Cached | None, inherited:
     if late and not plan.only_reads and not plan.methods <= SAFE_METHODS:
         tasks = next((node for node in root.walk() if node.declares.background_tasks_param_name is not None), None)
         if tasks is not None:
-            names = [Names(root).spelled(node) for node in late]
+            names = [*map(Names(root).spelled, late)]
             lines = ", ".join(f'Depends({name}, scope="function")' for name in names)
             yield (
                 f"{route} starts background tasks (in {tasks.label}), and {' and '.join(names)} exits after them: "
@@ -122,21 +122,33 @@ def _is_own(root: Node, inherited: frozenset[int]) -> bool:
 
 def notes_of(plan: RoutePlan, root: Node) -> Iterator[str]:
     """What no signature shows, and its author has to know: objects through which a cover may hand on who asks."""
-    covers, names = Covers.of(root, plan.cached), Names(root)
+    handed = _handed_to_both(plan, root)
+    if not handed:
+        # To find names takes a look at many modules: most routes need none.
+        return
+    names = Names(root)
+    for cover, node in handed:
+        name = names.spelled(cover)
+        yield (
+            f"{plan.path}: {name} and the handler are handed the same {names.spelled(node)}. If {name} writes into it "
+            "who the caller is (as a session's info, or SET LOCAL does), the cache cannot see it: hand the handler a "
+            "dependency that takes the identity as a parameter, and name the identity in partition_by."
+        )
+
+
+def _handed_to_both(plan: RoutePlan, root: Node) -> list[tuple[Node, Node]]:
+    """Each cover with an object that both it and the handler are handed."""
+    covers = Covers.of(root, plan.cached)
     # Each by identity: the handler is handed what was made for the cover, unless it asks for one of its own.
     every = (*covers.partitions, *covers.guards)
     named = {cover.identity for cover in every}
     outside = {node.identity for node in _outside(root, plan.cached, named) if node.reused and _is_an_object(node)}
-    for cover in every:
-        for node in cover.walk():
-            if node is not cover and node.identity in outside and _is_an_object(node):
-                name = names.spelled(cover)
-                yield (
-                    f"{plan.path}: {name} and the handler are handed the same {names.spelled(node)}. If {name} writes "
-                    "into it who the caller is (as a session's info, or SET LOCAL does), the cache cannot see it: hand "
-                    "the handler a dependency that takes the identity as a parameter, and name the identity in "
-                    "partition_by."
-                )
+    return [
+        (cover, node)
+        for cover in every
+        for node in cover.walk()
+        if node is not cover and node.identity in outside and _is_an_object(node)
+    ]
 
 
 def _outside(node: Node, cached: Cached | None, named: Collection[object]) -> Iterator[Node]:

@@ -1,4 +1,4 @@
-"""The audit of an app: made of the plans of its routes alone."""
+"""The audit of an app: made of what its table of routes says, and of the plans alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi_cacheinval.core.audit import Audit, MutationAudit, RouteAudit, SharedBy
+from fastapi_cacheinval.errors import ConfigurationError, RefusedRoutes
 from fastapi_cacheinval.routes.layer_kinds import name_of
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 from fastapi_cacheinval.routes.purge_map import PurgeMap
+from fastapi_cacheinval.routes.table import RouteTable
 
-__all__ = ["Around", "audit_of", "cover_name", "key_parts_of", "shared_by_of"]
+__all__ = ["Around", "audit_of", "audit_table", "cover_name", "key_parts_of", "shared_by_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,18 @@ def _mutation(plan: RoutePlan, around: Around) -> MutationAudit:
         only_reads=plan.only_reads,
         purges=(),
     )
+
+
+def audit_table(table: RouteTable, around: Around) -> Audit:
+    """What the routes of a table say of caching; what would keep the app from starting is in `refusals`."""
+    refusals: tuple[str, ...] = ()
+    try:
+        table.audit()
+    except RefusedRoutes as error:
+        refusals = tuple(map(str, error.errors))
+    except ConfigurationError as error:
+        refusals = (str(error),)
+    return audit_of(table.plans, around, refusals=refusals, warnings=table.warnings())
 
 
 def audit_of(

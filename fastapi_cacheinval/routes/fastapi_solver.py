@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from types import FunctionType
 from typing import Any, cast
 
@@ -177,7 +177,7 @@ class Handed:
 
     solver: CoverSolver
     request: Request
-    values: list[Any] = field(default_factory=list[Any])
+    values: list[Any]
     covers: dict[str, Any] | None = None
     error: Exception | None = None
     partition: tuple[Any, ...] = ()
@@ -258,8 +258,8 @@ class CoverSolver:
 
     async def solve(self, request: Request) -> Handed:
         """Run the covers, each once and after what it needs, as FastAPI would; nothing after the first that fails."""
-        handed = Handed(self, request)
-        values = handed.values
+        values: list[Any] = []
+        handed = Handed(self, request, values)
         try:
             for step in self._steps:
                 given = step.given(request, values)

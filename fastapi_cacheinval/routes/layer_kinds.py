@@ -17,7 +17,16 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fastapi_cacheinval.routes.own_code import is_frameworks, is_unpatched
 
-__all__ = ["WRITING", "is_harmless", "is_transparent", "kind_of", "name_of", "passes_through", "replaced"]
+__all__ = [
+    "WRITING",
+    "is_harmless",
+    "is_transparent",
+    "kind_of",
+    "lets_gets_through",
+    "name_of",
+    "passes_through",
+    "replaced",
+]
 
 # Not in every version that we run on.
 _SOMETIMES = (
@@ -41,19 +50,16 @@ WRITING: frozenset[Any] = frozenset({CORSMiddleware, GZipMiddleware})
 
 _TRANSPARENT: frozenset[Any] = frozenset({ServerErrorMiddleware, *_optional()})
 
+# These let every GET without content through.
+_ADMITTING: frozenset[Any] = _TRANSPARENT | {
+    AsyncExitStackMiddleware,
+    CORSMiddleware,
+    ExceptionMiddleware,
+    GZipMiddleware,
+}
+
 # None of these decides who may see a response, or changes it by more than its own request headers say.
-_HARMLESS: frozenset[Any] = frozenset(
-    {
-        AsyncExitStackMiddleware,
-        CORSMiddleware,
-        ExceptionMiddleware,
-        GZipMiddleware,
-        HTTPSRedirectMiddleware,
-        ServerErrorMiddleware,
-        TrustedHostMiddleware,
-        *_optional(),
-    }
-)
+_HARMLESS: frozenset[Any] = _ADMITTING | {HTTPSRedirectMiddleware, TrustedHostMiddleware}
 
 
 # Classes of this package, which stand above this module and tell it of themselves.
@@ -76,6 +82,11 @@ def is_harmless(kind: Any) -> bool:
 def is_transparent(kind: Any) -> bool:
     """Whether it hands on a GET without a body as it came, and its answer as it is."""
     return kind in _TRANSPARENT and is_unpatched(kind)
+
+
+def lets_gets_through(kind: Any) -> bool:
+    """Whether it lets every GET without content through; what it would write into an answer is not written then."""
+    return kind in _ADMITTING and is_unpatched(kind)
 
 
 def kind_of(step: object) -> Any:

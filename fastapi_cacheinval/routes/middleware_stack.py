@@ -24,6 +24,7 @@ __all__ = [
     "leads_to_fastapi",
     "middleware_stack_of",
     "routes_visibly",
+    "steps_from",
 ]
 
 
@@ -55,7 +56,7 @@ class MiddlewareStack:
         return f"{', '.join(self.layers)} would be skipped by a hit" if self.layers else None
 
 
-def _steps_from(start: Any) -> Iterator[Any]:
+def steps_from(start: Any) -> Iterator[Any]:
     """What stands on the way down `.app`, until an application, a router, the end or a circle."""
     seen: set[int] = set()
     step = start
@@ -84,7 +85,7 @@ def _in_stack(app: Starlette) -> Iterator[Any]:
         for middleware in app.user_middleware:
             yield middleware.cls
         return
-    for step in _steps_from(app.middleware_stack):
+    for step in steps_from(app.middleware_stack):
         if step is not app.router:
             yield kind_of(step)
 
@@ -156,7 +157,7 @@ def around(route: EffectiveRoute) -> Iterator[str]:
 
 def leads_to_fastapi(app: Any) -> bool:
     """Whether a route's ASGI app is the framework's own, or leads to it by `.app`."""
-    return any(handler_of(step) is not None for step in _steps_from(app))
+    return any(handler_of(step) is not None for step in steps_from(app))
 
 
 def routes_visibly(app: Any) -> bool:
@@ -184,7 +185,7 @@ def middleware_stack_of(app: Any) -> MiddlewareStack:
     writers: list[bytes] = []
     target: Any = None
     watched = Watched()
-    for step in _steps_from(app):
+    for step in steps_from(app):
         met = len(passed)
         if isinstance(step, Starlette):
             target = step

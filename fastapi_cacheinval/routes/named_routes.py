@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,10 @@ from starlette.requests import Request
 
 from fastapi_cacheinval.core.tags import path_tag, render_value
 from fastapi_cacheinval.routes.bindings import InvalidParameter
+from fastapi_cacheinval.routes.path_shapes import IN_PATH
 from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = ["NamedRoute"]
-
-_IN_PATH = re.compile(r"{([^{}:]+)(?::[^{}]*)?}")
 
 
 def _texts(value: object) -> list[str]:
@@ -39,7 +37,7 @@ class NamedRoute:
     plan: RoutePlan
 
     def _in_path(self) -> list[str]:
-        return _IN_PATH.findall(self.plan.path)
+        return IN_PATH.findall(self.plan.path)
 
     def refusal(self, parameters: Mapping[str, object]) -> str | None:
         """Why the route does not take these parameters; None where it does."""
@@ -56,16 +54,14 @@ class NamedRoute:
     def url(self, parameters: Mapping[str, object]) -> str:
         """The path and query, encoded."""
         in_path = self._in_path()
-        path = _IN_PATH.sub(
-            lambda found: quote(_texts(parameters[found[1]])[0], errors="surrogatepass"), self.plan.path
-        )
+        path = IN_PATH.sub(lambda found: quote(_texts(parameters[found[1]])[0], errors="surrogatepass"), self.plan.path)
         query = _query({name: value for name, value in parameters.items() if name not in in_path})
         return f"{path}?{query}" if query else path
 
     def tags(self, parameters: Mapping[str, object]) -> tuple[str, ...]:
         """The path's own tag, and what the policy's templates that name a given parameter give for valid values."""
         texts = {name: _texts(parameters[name])[0] for name in self._in_path()}
-        path = _IN_PATH.sub(lambda found: texts[found[1]], self.plan.path)
+        path = IN_PATH.sub(lambda found: texts[found[1]], self.plan.path)
         policy, bindings = self.plan.policy, self.plan.bindings
         request = Request(
             {

@@ -1,4 +1,4 @@
-"""Path templates by their shape: which of them may have the same path."""
+"""Path templates: the parameters in them, and which of them may have the same path."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["Paths"]
+__all__ = ["IN_PATH", "Paths"]
 
-_PARAMETER = re.compile(r"{[^{}]*}")
+IN_PATH = re.compile(r"{([^{}:]+)(?::[^{}]*)?}")
+"""A parameter in a template, with its convertor where that is written; the group is its name."""
 _ANY, _ENDS = "{}", ""
 
 
 def _segments(path: str) -> list[str]:
     """The parts between slashes; one with a parameter in it may be anything."""
-    return [_ANY if _PARAMETER.search(part) else part for part in path.split("/")[1:]]
+    return [_ANY if IN_PATH.search(part) else part for part in path.split("/")[1:]]
 
 
 class Paths:

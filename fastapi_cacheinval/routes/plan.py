@@ -8,6 +8,7 @@ from enum import Enum, auto
 from typing import Any
 
 from fastapi_cacheinval.core.policy import CachePolicy
+from fastapi_cacheinval.core.statistics import route_label
 from fastapi_cacheinval.dependencies import Cached, Invalidates
 from fastapi_cacheinval.routes.bindings import Binding
 
@@ -98,12 +99,12 @@ class RoutePlan:
 
     @property
     def get_label(self) -> str:
-        """How its GET is called wherever one is told of."""
-        return f"GET {self.path}"
+        """What its GET is called wherever one is told of."""
+        return route_label(self.path)
 
     @property
     def mutation_label(self) -> str:
-        """How its unsafe methods are called."""
+        """What its unsafe methods are called."""
         return f"{'/'.join(sorted(self.methods - SAFE_METHODS))} {self.path}"
 
     @property

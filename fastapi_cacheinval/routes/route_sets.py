@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -10,10 +11,11 @@ from typing import Any
 from fastapi_cacheinval.routes.route_levels import Known
 from fastapi_cacheinval.routes.route_tree import Survey
 
-__all__ = ["OverrideSet", "epochs", "starts_of"]
+__all__ = ["OverrideSets", "starts_of"]
 
 # Process-wide: a table made anew must not give a number that stored responses of another set carry.
-epochs = count(1)
+_epochs = count(1)
+_SETS_KEPT = 8
 # To compare a path with more costs as much as to let it go the long way.
 _STARTS_MOST = 32
 
@@ -25,6 +27,27 @@ class OverrideSet:
     overrides: Mapping[Any, Any]
     epoch: int
     known: dict[tuple[int, str, int], Known] = field(default_factory=dict[tuple[int, str, int], Known])
+
+
+class OverrideSets:
+    """The last states of the overrides."""
+
+    def __init__(self) -> None:
+        self._kept: deque[OverrideSet] = deque(maxlen=_SETS_KEPT)
+
+    def of(self, overrides: Mapping[Any, Any]) -> OverrideSet:
+        """The one that is as the overrides are now."""
+        for state in self._kept:
+            if state.overrides == overrides:
+                return state
+        state = OverrideSet(dict(overrides), next(_epochs))
+        self._kept.appendleft(state)
+        return state
+
+    def forget_plans(self) -> None:
+        """Forget the plans of all; each keeps its number."""
+        for state in self._kept:
+            state.known.clear()
 
 
 def starts_of(survey: Survey) -> tuple[str, ...] | None:

@@ -6,15 +6,11 @@ one for the same path is given the same, if the routes and the layers are still 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
-from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.errors import ServerErrorMiddleware
-from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Router
 from starlette.types import Scope
 
 from fastapi_cacheinval.core.keys import KeyFrame
@@ -22,7 +18,8 @@ from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached
 from fastapi_cacheinval.routes.fastapi_private import effective_route_at
 from fastapi_cacheinval.routes.fastapi_solver import CoverSolver, solver_is_known
 from fastapi_cacheinval.routes.handler_hook import Handler
-from fastapi_cacheinval.routes.layer_kinds import is_harmless, is_transparent, kind_of
+from fastapi_cacheinval.routes.layer_kinds import kind_of, lets_gets_through
+from fastapi_cacheinval.routes.middleware_stack import steps_from
 from fastapi_cacheinval.routes.own_code import is_frameworks
 from fastapi_cacheinval.routes.plan import RoutePlan, Sharing
 from fastapi_cacheinval.routes.route_levels import Known
@@ -39,10 +36,6 @@ _WRITTEN = frozenset({"starlette.exception_handlers", "router", "endpoint", "pat
 _OWN = frozenset({SCOPE_KEY, "state", "fastapi_middleware_astack", "fastapi_inner_astack", "fastapi_function_astack"})
 # A request that says that it has content may be refused for that before its route is asked.
 _CONTENT = frozenset({b"content-length", b"transfer-encoding", b"expect"})
-# These let every GET without content through; what they would write into an answer is not written into a hit.
-_SKIPPED = frozenset(
-    {AsyncExitStackMiddleware, CORSMiddleware, ExceptionMiddleware, GZipMiddleware, ServerErrorMiddleware}
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,30 +149,16 @@ class Shortcuts:
         """Whether no route makes anything else of a path than it did before, or refuses it."""
         if self._fixed is None:
             routes: list[Any] = [*(known.route for known in survey.known), *survey.others]
-            self._fixed = all(map(_is_stock, (each for route in routes for each in _convertors(route))))
+            convertors = (each for route in routes for each in getattr(route, "param_convertors", {}).values())
+            self._fixed = all(map(_is_stock, convertors))
         return self._fixed
 
     def _lets_through(self) -> bool:
         """Whether each layer inside lets every GET without content through."""
-        return all((kind in _SKIPPED and is_harmless(kind)) or is_transparent(kind) for kind in _kinds(self._app))
-
-
-def _convertors(route: Any) -> Iterator[Any]:
-    yield from getattr(route, "param_convertors", {}).values()
+        return all(isinstance(step, Router) or lets_gets_through(kind_of(step)) for step in steps_from(self._app))
 
 
 def _is_stock(convertor: object) -> bool:
     """Whether a convertor of paths is Starlette's, and gives the same for the same path each time."""
     own: Mapping[str, Any] = getattr(convertor, "__dict__", {})
     return "convert" not in own and is_frameworks(getattr(convertor.__class__, "convert", None))
-
-
-def _kinds(app: Any) -> Iterator[Any]:
-    """The layers from a middleware's app down to the router."""
-    step = app
-    while step is not None:
-        kind = kind_of(step)
-        if hasattr(step, "routes"):
-            return
-        yield kind
-        step = getattr(step, "app", None)

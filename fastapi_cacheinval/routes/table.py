@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,16 +12,16 @@ from starlette.routing import BaseRoute, Route
 from fastapi_cacheinval.errors import RefusedRoutes
 from fastapi_cacheinval.routes.analysis import analyse
 from fastapi_cacheinval.routes.changes import Rounds
-from fastapi_cacheinval.routes.endpoint_calls import note_calls
-from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at, hook_handler, original_of
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at
+from fastapi_cacheinval.routes.hooks import hook_known
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
 from fastapi_cacheinval.routes.named_routes import NamedRoute
-from fastapi_cacheinval.routes.place import Place, own_number
+from fastapi_cacheinval.routes.place import Place
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 from fastapi_cacheinval.routes.route_hook import hook
-from fastapi_cacheinval.routes.route_levels import watched_of
-from fastapi_cacheinval.routes.route_sets import OverrideSet, epochs, starts_of
+from fastapi_cacheinval.routes.route_sets import OverrideSets, starts_of
 from fastapi_cacheinval.routes.route_tree import Known, Survey
+from fastapi_cacheinval.routes.strays import Strays
 from fastapi_cacheinval.routes.summary import summary
 from fastapi_cacheinval.routes.unmatched_tags import unmatched_tags
 
@@ -30,10 +29,8 @@ __all__ = ["RouteTable"]
 
 logger = logging.getLogger("fastapi_cacheinval.routes")
 
-_SETS_KEPT = 8
 # The routes that FastAPI adds, by name.
 _OF_THE_DOCS = frozenset({"openapi", "redoc_html", "swagger_ui_html", "swagger_ui_redirect"})
-_STRAYS_KEPT = 1024
 
 
 def _safe(route: BaseRoute) -> bool:
@@ -56,8 +53,8 @@ class RouteTable:
         self._inside = inside
         self._front = front
         self._changed = changed
-        self._overridden: deque[OverrideSet] = deque(maxlen=_SETS_KEPT)
-        self._strays: dict[int, Known] = {}
+        self._overridden = OverrideSets()
+        self._strays = Strays()
         # The routes that requests have come to by ways that are not in the tree.
         self._unseen: set[int] = set()
         # Each that holds `dependency_overrides`, once; it only grows, because others may be reading it.
@@ -93,7 +90,7 @@ class RouteTable:
             if survey.layered or not _safe(route):
                 self._whole = hook(route) and self._whole
         for known in survey.known:
-            self._hook(known, always=survey.layered)
+            hook_known(known, always=survey.layered)
             provider = known.analysis.plan.provider
             if provider is not None and not any(provider is other for other in self.providers):
                 self.providers.append(provider)
@@ -181,12 +178,10 @@ class RouteTable:
             self._look_again()
             known = self._survey.taken(route, scope, arrived)
         if known is None:
-            known = self._strays.get(id(route))
-            if known is None or known.changed:
-                known = self._meet(route)
+            known = self._strays.known(route) or self._meet(route)
         elif known.place.ordinal < 0 and id(route) not in self._unseen:
             self._unseen.add(id(route))
-            self._hook(known)
+            hook_known(known)
             logger.info(
                 "%s is also reached by a way that is not among the routes, such as an app that keeps another one in a "
                 "closure. There it is cached behind whatever stands on that way, in this process alone.",
@@ -235,22 +230,14 @@ class RouteTable:
         overrides = getattr(provider, "dependency_overrides", None)
         if not overrides:
             return known.analysis.plan
-        state = self._state(overrides)
+        state = self._overridden.of(overrides)
         way = (id(known.route), known.analysis.plan.path, known.place.ordinal)
         kept = state.known.get(way)
         if kept is None:
             analysis = analyse(known.route, known.place, state.overrides, state.epoch, known.analysis.plan)
             kept = state.known[way] = replace(known, analysis=analysis)
-            self._hook(kept)
+            hook_known(kept)
         return kept.analysis.plan
-
-    def _state(self, overrides: Mapping[Any, Any]) -> OverrideSet:
-        for state in self._overridden:
-            if state.overrides == overrides:
-                return state
-        state = OverrideSet(dict(overrides), next(epochs))
-        self._overridden.appendleft(state)
-        return state
 
     def look(self) -> bool:
         """Look at what a front hit skips, some routes at a time; whether any is no longer what was analysed."""
@@ -278,8 +265,7 @@ class RouteTable:
         self._fronts = None
         self._strays.clear()
         self._unseen.clear()
-        for state in self._overridden:
-            state.known.clear()
+        self._overridden.forget_plans()
         told = {(known.analysis.plan.path, str(error)) for known in before.known for error in known.analysis.errors}
         for known in self._survey.known:
             self._tell(known, told)
@@ -294,39 +280,10 @@ class RouteTable:
 
     def _meet(self, route: EffectiveRoute) -> Known:
         """A route seen for the first time on a request, which the tree does not have."""
-        logger.info(
-            "%s was not among the routes at the start: what it answers is kept in this process, and not shared with "
-            "replicas, because other processes may know another route by its name",
-            route.path_format,
-        )
-        stray = "it was not among the routes at start"
-        place = Place(
-            front_off=stray,
-            origin=True,
-            commits=True,
-            ordinal=own_number(),
-            layers=(stray,),
-            watched=watched_of(route),
-        )
-        known = Known(route, place, analyse(route, place, {}))
-        self._hook(known)
+        known = self._strays.meet(route)
+        hook_known(known)
         self._tell(known, set())
-        if len(self._strays) >= _STRAYS_KEPT:
-            self._strays.clear()
-        self._strays[id(route)] = known
         return known
-
-    @staticmethod
-    def _hook(known: Known, *, always: bool = False) -> None:
-        plan = known.analysis.plan
-        unsafe = not plan.methods <= SAFE_METHODS
-        if always or plan.layered or unsafe:
-            hook(original_of(known.route))
-        # Where what is stored does not answer, its handler goes on from what its covers gave.
-        if plan.around or (plan.policy is not None and not plan.front):
-            hook_handler(known.route)
-        if unsafe:
-            note_calls(known.route)
 
     @staticmethod
     def _tell(known: Known, told: set[tuple[str, str]]) -> None:

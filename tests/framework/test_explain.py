@@ -262,6 +262,23 @@ async def test_by_headers_what_is_stored_is_found() -> None:
     assert [each.result for each in (before, after, other)] == ["miss", "hit", "miss"]
 
 
+async def test_by_headers_a_query_that_does_not_count_is_another_spelling() -> None:
+    """With `No-Vary-Search` (what is stored answers each spelling) a page that is not stored is a plain miss."""
+    shop = Shop(middleware={"honour_headers": True})
+
+    @shop.app.get("/page")
+    async def page(a: str) -> Any:
+        from fastapi import Response
+
+        return Response(a, headers={"cache-control": "max-age=60", "no-vary-search": 'params=("utm")'})
+
+    async with lifespan_of(shop.app):
+        await shop.ask("/page?a=1&utm=1")
+        same, other = await explained(shop, "/page?a=1&utm=2"), await explained(shop, "/page?a=2&utm=2")
+        assert (await shop.ask("/page?a=2&utm=2")).headers["cache-status"].startswith(other.cache_status)
+    assert (same.result, other.result, other.reason) == ("hit", "miss", "uri-miss")
+
+
 @pytest.mark.parametrize(
     "url", ["", "//", "ftp://a/b", "http://", "http://[", "page", "http://me:pass@test/", "/\udc80", 42, None, b"/a"]
 )

@@ -75,6 +75,33 @@ async def bearer(token: Annotated[str, Depends(TOKEN)]) -> str:
     return token
 
 
+class Gate:
+    """Has a cover, `user`, that waits while it is closed."""
+
+    def __init__(self) -> None:
+        self._open, self._entered = asyncio.Event(), asyncio.Event()
+        self._open.set()
+
+        async def user(token: Annotated[str, Depends(TOKEN)]) -> str:
+            self._entered.set()
+            await self._open.wait()
+            return token
+
+        self.user = user
+
+    async def held(self, app: FastAPI, scope: Any) -> Call:
+        """A request whose covers run, and do not come to an end."""
+        self._open.clear()
+        self._entered.clear()
+        call = Call(app, scope)
+        await self._entered.wait()
+        return call
+
+    def open(self) -> None:
+        """Let it go on."""
+        self._open.set()
+
+
 async def warm(app: FastAPI, path: str = "/pages/1", headers: dict[str, str] = BOB) -> None:
     assert_miss(await ask(app, path, headers=headers))
     assert_hit(await ask(app, path, headers=headers))
@@ -316,31 +343,21 @@ async def test_conditions_and_head_are_answered_as_ever(ahead: Hits) -> None:
 
 async def test_a_purge_while_the_covers_run_counts() -> None:
     """What is stored is looked at after them: a page that was purged meanwhile is not handed out."""
-    gate, entered = asyncio.Event(), asyncio.Event()
-    gate.set()
-
-    async def user(token: Annotated[str, Depends(TOKEN)]) -> str:
-        entered.set()
-        await gate.wait()
-        return token
-
+    gate = Gate()
     cache = HTTPCache()
     app = FastAPI()
     app.add_middleware(CacheMiddleware, cache=cache)
     app.state.calls = 0
 
-    @app.get("/it", dependencies=[cached(ttl=60, partition_by=user, tags=["it"])])
+    @app.get("/it", dependencies=[cached(ttl=60, partition_by=gate.user, tags=["it"])])
     async def it() -> int:
         app.state.calls += 1
         return int(app.state.calls)
 
     await warm(app, "/it")
-    gate.clear()
-    entered.clear()
-    call = Call(app, scope_of("/it", headers=BOB))
-    await entered.wait()
+    call = await gate.held(app, scope_of("/it", headers=BOB))
     await cache.invalidate("it")
-    gate.set()
+    gate.open()
     answer = await call.answer()
     assert_miss(answer)
     assert answer.body == b"2"
@@ -348,23 +365,13 @@ async def test_a_purge_while_the_covers_run_counts() -> None:
 
 async def test_a_request_that_is_cancelled_while_its_covers_run_is_counted() -> None:
     """Each request for a cached route is counted once, also where it ends before the app has it."""
-    gate, entered = asyncio.Event(), asyncio.Event()
-    gate.set()
-
-    async def user(token: Annotated[str, Depends(TOKEN)]) -> str:
-        entered.set()
-        await gate.wait()
-        return token
-
+    gate = Gate()
     cache = HTTPCache()
     app = FastAPI()
     app.add_middleware(CacheMiddleware, cache=cache)
-    app.get("/it", dependencies=[cached(ttl=60, guarded_by=user)])(lambda: "it")
+    app.get("/it", dependencies=[cached(ttl=60, guarded_by=gate.user)])(lambda: "it")
     await warm(app, "/it")
-    gate.clear()
-    entered.clear()
-    call = Call(app, scope_of("/it", headers=BOB))
-    await entered.wait()
+    call = await gate.held(app, scope_of("/it", headers=BOB))
     call.task.cancel()
     await asyncio.wait([call.task])
     counted = cache.statistics()
@@ -374,27 +381,17 @@ async def test_a_request_that_is_cancelled_while_its_covers_run_is_counted() -> 
 
 async def test_a_route_that_is_replaced_while_the_covers_run_answers_for_itself() -> None:
     """The app routes by what is there when it has the request, and none of that is stored as the other route's."""
-    gate, entered = asyncio.Event(), asyncio.Event()
-    gate.set()
-
-    async def user(token: Annotated[str, Depends(TOKEN)]) -> str:
-        entered.set()
-        await gate.wait()
-        return token
-
-    app = app_with(user)
+    gate = Gate()
+    app = app_with(gate.user)
     await warm(app)
-    gate.clear()
-    entered.clear()
-    call = Call(app, scope_of("/pages/1?q=1", headers={"authorization": "Bearer alice"}))
-    await entered.wait()
+    call = await gate.held(app, scope_of("/pages/1?q=1", headers={"authorization": "Bearer alice"}))
 
     @app.get("/pages/{page}")
     async def other(page: int) -> str:
         return f"other {page}"
 
     app.router.routes.insert(0, app.router.routes.pop())
-    gate.set()
+    gate.open()
     assert (await call.answer()).body == b'"other 1"'
     assert (await ask(app, "/pages/1", headers=BOB)).body == b'"other 1"'
 

@@ -21,23 +21,11 @@ from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.table import RouteTable
 from fastapi_cacheinval.testing import FakeClock, assert_hit
 from tests.helpers.http import Call, ask, scope_of, until
+from tests.helpers.layers import Names, NeedsKey
 
 pytestmark = pytest.mark.anyio
 
 KEY = {"x-key": "alice"}
-
-
-class NeedsKey:
-    """Answers 401 to a request without a key."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and b"x-key" not in dict(scope["headers"]):
-            await PlainTextResponse("key", 401)(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
 
 
 def needs_key(x_key: Annotated[str | None, Header()] = None) -> None:
@@ -280,22 +268,6 @@ async def test_what_is_put_before_a_route_that_no_tree_shows_is_asked_every_time
             assert await site.status(path, KEY) == 200
         assert await site.status(path) == 401
         assert await site.status(path, KEY) == 200
-
-
-class Names:
-    """Adds a field that names the caller."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def named(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                who = dict(scope["headers"])[b"x-key"]
-                message = {**message, "headers": [*message["headers"], (b"x-user", who)]}
-            await send(message)
-
-        await self.app(scope, receive, named)
 
 
 async def test_what_is_put_around_a_route_that_no_tree_shows_names_its_own_caller() -> None:

@@ -10,44 +10,15 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Host, Mount, Router
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
 from fastapi_cacheinval.testing import assert_hit
 from tests.helpers.http import Answer, Call, ask, scope_of, until
+from tests.helpers.layers import Names, NeedsKey
 from tests.helpers.telemetry import Watched
 
 pytestmark = pytest.mark.anyio
-
-
-class NeedsKey:
-    """Answers 401 to a request without a key."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and b"x-key" not in dict(scope["headers"]):
-            await PlainTextResponse("key", 401)(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-
-class Names:
-    """Adds a field that names the caller."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def named(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                who = dict(scope["headers"]).get(b"x-key", b"nobody")
-                message = {**message, "headers": [*message["headers"], (b"x-for", who)]}
-            await send(message)
-
-        await self.app(scope, receive, named)
 
 
 class Shelf:
@@ -199,8 +170,8 @@ async def test_what_a_layer_writes_on_one_way_goes_to_its_caller_alone(build: Bu
     for _ in range(2):
         for who in ("alice", "bob"):
             answer = await asked(app, "/partners/prices", headers={"x-key": who})
-            assert answer.headers["x-for"] == who
-            assert "x-for" not in (await asked(app, "/public/prices", headers={"x-key": who})).headers
+            assert answer.headers["x-user"] == who
+            assert "x-user" not in (await asked(app, "/public/prices", headers={"x-key": who})).headers
     assert shelf.calls <= 2
 
 

@@ -43,7 +43,7 @@ class Answer:
 
     def says_the_same(self, other: Answer) -> bool:
         """Whether a client is told the same."""
-        return says_the_same(self.status, self.headers, self.body, other.status, other.headers, other.body)
+        return says_the_same(self, other)
 
     def __str__(self) -> str:
         text = self.body[:_SHOWN].decode("utf-8", "replace")

@@ -1,0 +1,76 @@
+"""What an operator is told of a route while it is served: each once."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi_cacheinval.core.keys import PartitionTypeError
+from fastapi_cacheinval.core.partition_by import UnusableKey
+from fastapi_cacheinval.engine.log_once import LogOnce
+from fastapi_cacheinval.routes.plan import RoutePlan
+from fastapi_cacheinval.telemetry.counters import Counters
+
+__all__ = ["Notices"]
+
+logger = logging.getLogger("fastapi_cacheinval.middleware")
+
+
+class Notices:
+    """What one middleware has said, by route."""
+
+    def __init__(self, counters: Counters, log_once: LogOnce) -> None:
+        self._counters = counters
+        self._log_once = log_once
+        self._warned: set[str] = set()
+        self._changed: set[str] = set()
+        self._untold: set[tuple[str | None, str]] = set()
+        self._made_private: set[str] = set()
+
+    def note_uncached(self, plan: RoutePlan) -> None:
+        """Say once that a route is not cached because what it has become reads the caller."""
+        if plan.path not in self._warned:
+            self._warned.add(plan.path)
+            when = " while its dependencies are overridden" if plan.epoch else ""
+            logger.warning("%s is not cached%s: %s", plan.path, when, "; ".join(plan.uncovered))
+
+    def note_changed(self, plan: RoutePlan) -> None:
+        """Say once that what stands before a route changes what the cache hands out there."""
+        if plan.path not in self._changed:
+            self._changed.add(plan.path)
+            logger.info(
+                "%s changes responses of the cached route %s: each caller gets their own, and what is stored is what "
+                "the route itself said. What writes the same for all is better added after CacheMiddleware.",
+                ", ".join((*plan.layers, *plan.around)),
+                plan.path,
+            )
+
+    def note_partition(self, plan: RoutePlan, partition: tuple[object, ...], error: PartitionTypeError) -> None:
+        """Say once that a route is not cached because what its partition gives is no part of a key."""
+        raised = next((each.error for each in partition if isinstance(each, UnusableKey)), None)
+        level = self._log_once.level(("partition", plan.path))
+        logger.log(
+            level,
+            "%s is not cached: %s",
+            plan.path,
+            error if raised is None else "the key of its PartitionBy raised an error",
+            exc_info=raised,
+            extra={"http.route": plan.path},
+        )
+
+    def note_untold(self, route: str | None, reason: str) -> None:
+        """Count an answer that the CDN may not keep because it cannot be told all it needs, and say so once a route."""
+        self._counters.downstream[reason] += 1
+        if (route, reason) not in self._untold:
+            self._untold.add((route, reason))
+            logger.warning("the CDN is told to keep no response of %s that it cannot be told all of: %s", route, reason)
+
+    def note_private(self, route: str, said: bytes) -> None:
+        """Say once that a partitioned or guarded route's answer would have been kept by shared caches downstream."""
+        if route not in self._made_private:
+            self._made_private.add(route)
+            logger.warning(
+                "%s has a partition or a guard, and its answer said %r: a shared cache downstream would hand it to "
+                "others. It is sent as private. Let the handler or middleware say Cache-Control: private there.",
+                route,
+                said.decode("latin-1"),
+            )
