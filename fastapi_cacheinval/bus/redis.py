@@ -110,8 +110,8 @@ class RedisLog:
             reply = await self._client.script(_RUN, self._keys[:4], call.arguments(), confirm_replicas=confirm)
             answer = await _answer(Said.read(reply), purge, waiter, self._origin, lines=lines)
             if confirm and await self._settled_now(answer.reply.term):
-                # It was told while leases that the servers had confirmed for an earlier primary were not known.
-                answer = answer._replace(pending=-1)
+                # The server counted the leases that it knew. An earlier primary may have granted others until now.
+                answer = answer._replace(pending=None)
         except Away as away:
             raise LogUnavailable(away.reason) from away
         except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
