@@ -11,7 +11,7 @@ from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.engine import Engine, Kept
-from fastapi_cacheinval.engine.fill_locks import FillLock
+from fastapi_cacheinval.engine.fill_lock import FillLock
 from fastapi_cacheinval.ports.l2_store import ID_BYTES, Found, L2Store
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.stores.codec import Codec, Far, Unreadable
