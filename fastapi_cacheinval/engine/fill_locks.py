@@ -16,6 +16,7 @@ from contextvars import Context
 from itertools import count
 from typing import NamedTuple
 
+from fastapi_cacheinval.core.pauses import DoublingPause
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.clocks import ended, within
 from fastapi_cacheinval.engine.fill_lock import FillLock, Own
@@ -154,7 +155,7 @@ class FillLocks:
 
         `waits` is entered once another replica turns out to have the lock, and left at the end.
         """
-        waited, look = False, _FIRST_LOOK
+        waited, look = False, DoublingPause(_FIRST_LOOK, _LONGEST_LOOK)
         owner = f"{self._owner}-{next(self._numbers)}"
         with contextlib.ExitStack() as waiting:
             while True:
@@ -174,8 +175,7 @@ class FillLocks:
                             if not waited:
                                 waited = True
                                 waiting.enter_context(waits())
-                            await within(self._clock, waking, min(look, left))
-                            look = min(look * 2, _LONGEST_LOOK)
+                            await within(self._clock, waking, min(look.take(), left))
                         case Found():
                             # Stored since it was looked for.
                             pass
