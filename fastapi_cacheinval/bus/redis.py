@@ -38,7 +38,7 @@ _PAGE_SIZES = (1_000, MOST_TAGS + 1)
 
 
 class Sight:
-    """Whether it has been looked at if the log's server can be told from another one; once for all event loops."""
+    """Whether the log's server has been looked at for what it lacks; once for all event loops."""
 
     def __init__(self) -> None:
         self.looked = False
@@ -47,8 +47,8 @@ class Sight:
 class RedisLog:
     """A `SharedLog` over one client; `bound` is the length of a lease, `life` what the longest stored one lives.
 
-    `origin` is this process as host/pid, which its lines tell to people.
-    What `confirm_replicas` replicas of the server have not acknowledged was not said.
+    `origin` is this process as host/pid, which its lines tell to people. An answer to a heartbeat or a purge counts
+    once `confirm_replicas` replicas of the server have acknowledged it, and not before.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class RedisLog:
         self._sight = sight
         self._origin = origin
         self._confirm = confirm_replicas
-        # The last term that they have confirmed.
+        # The last term of which they have confirmed an answer.
         self._settled: Term | None = None
 
     async def run(
@@ -105,7 +105,7 @@ class RedisLog:
             tags=() if purge is None else encode_tags(purge.tags),
             pending=pending,
         )
-        # Who neither takes a lease nor purges has no use for it.
+        # A call that takes no lease and writes no purge promises nothing.
         confirm = self._confirm if replica or payload else 0
         with raising(LogUnavailable):
             reply = await self._client.script(_RUN, self._keys[:4], call.arguments(), confirm_replicas=confirm)
@@ -116,7 +116,7 @@ class RedisLog:
         return answer
 
     async def _settled_now(self, term: Term) -> bool:
-        """Have a term begin, for those who wait, with its first confirmed answer here; whether this was that."""
+        """Have a term begin, for those who wait, with its first confirmed answer; whether this is the first here."""
         if term == self._settled:
             return False
         await self._client.script(_SETTLE, self._keys[:1], (term.nonce,))
@@ -163,7 +163,6 @@ class RedisLog:
                     yield None
 
     async def page(self, term: Term, up_to: int) -> Page | None:
-        page = None
         for limit in _PAGE_SIZES:
             with raising(LogUnavailable):
                 reply = await self._client.script(
@@ -175,7 +174,7 @@ class RedisLog:
                 page = decode_page(term, int(reply[1]), up_to, limit, floor, reply[2])
             if page is not None:
                 return page
-        return page
+        return None
 
     async def behind(self, line: LogEntry) -> Standing:
         arguments = (line.term.number, line.term.nonce, line.seq, int(self._bound * 1_000_000))
