@@ -13,7 +13,7 @@ from fastapi_cacheinval.errors import TierUnavailable
 
 __all__ = ["RedisFleet"]
 
-# So many replicas are read; more are not told of.
+# No more replicas than this are read.
 _MOST_REPLICAS = 1_000
 _PAGE = 50
 

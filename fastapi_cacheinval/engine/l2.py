@@ -141,7 +141,7 @@ class L2Tier:
         return value
 
     async def peek(self, key: bytes, headers: RawHeaders) -> StoredResponse | None:
-        """What is stored for a request, for who only looks: nothing is kept here, counted or locked.
+        """What is stored for a request, to be looked at: nothing is kept here, counted or locked.
 
         None where it may not be asked now. Raises `TierUnavailable`.
         """

@@ -84,7 +84,7 @@ class L2Values:
         return l2.value, seen
 
     async def peek(self, key: bytes) -> Kept | None:
-        """The same without being counted, for who only looks; raises `TierUnavailable`."""
+        """A value to be looked at, which is not counted as read; raises `TierUnavailable`."""
         asked = self._clock.now()
         found = await self.store.read(key)
         try:
