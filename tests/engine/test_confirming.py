@@ -47,11 +47,6 @@ class Sides:
     right: Node
     way: Proxy
 
-    @property
-    def old(self) -> Valkey:
-        """The first primary."""
-        return self.servers.servers[0]
-
     def lead(self, to: Valkey) -> None:
         """Have the right side use another server."""
         self.way.target = to.port
