@@ -93,7 +93,7 @@ def _evict(world: World, process: Process) -> None:
 
 
 def _lose_a_key(world: World, cluster: Cluster) -> None:
-    """One of the log's keys is gone, or all of L2."""
+    """One of the log's keys is gone."""
     key = world.draws.pick("state", "log", "tags", "acks")
     cluster.primary.log.lose(key)
     world.counts["keys evicted"] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from simulation.node import REFUSED, Node, WrittenLine
@@ -16,6 +17,7 @@ _LATE = 0.1
 Call = Callable[..., Any]
 
 
+@dataclass(slots=True, kw_only=True)
 class _Trip:
     """One request on its way: what it does at the server, and who is told of the outcome.
 
@@ -24,49 +26,18 @@ class _Trip:
     which nobody waits any more.
     """
 
-    __slots__ = (
-        "arguments",
-        "awaited",
-        "context",
-        "epoch",
-        "failed",
-        "late",
-        "log",
-        "node",
-        "sent",
-        "taken",
-        "work",
-        "writes",
-    )
-
-    def __init__(
-        self,
-        epoch: int,
-        sent: float,
-        node: Node,
-        work: Call,
-        arguments: tuple[Any, ...],
-        taken: Call,
-        failed: Call,
-        context: tuple[Any, ...],
-        late: Call | None,
-        *,
-        log: bool,
-        writes: bool,
-        awaited: bool,
-    ) -> None:
-        self.epoch = epoch
-        self.sent = sent
-        self.node = node
-        self.work = work
-        self.arguments = arguments
-        self.taken = taken
-        self.failed = failed
-        self.context = context
-        self.late = late
-        self.log = log
-        self.writes = writes
-        self.awaited = awaited
+    epoch: int
+    sent: float
+    node: Node
+    work: Call
+    arguments: tuple[Any, ...]
+    taken: Call
+    failed: Call
+    context: tuple[Any, ...]
+    late: Call | None
+    log: bool
+    writes: bool
+    awaited: bool = True
 
 
 class Link:
@@ -170,7 +141,17 @@ class Link:
             return
         delay = world.delay()
         trip = _Trip(
-            self.epoch, now, node, work, arguments, taken, failed, context, late, log=log, writes=writes, awaited=True
+            epoch=self.epoch,
+            sent=now,
+            node=node,
+            work=work,
+            arguments=arguments,
+            taken=taken,
+            failed=failed,
+            context=context,
+            late=late,
+            log=log,
+            writes=writes,
         )
         if delay >= _TIMEOUT:
             world.counts["requests late"] += 1
@@ -178,20 +159,7 @@ class Link:
         world.push(now + delay, None, self._arrives, trip)
         if writes and world.draws.chance(world.plan.doubled):
             world.counts["requests doubled"] += 1
-            again = _Trip(
-                self.epoch,
-                now,
-                node,
-                work,
-                arguments,
-                taken,
-                failed,
-                context,
-                late,
-                log=log,
-                writes=writes,
-                awaited=False,
-            )
+            again = replace(trip, awaited=False)
             world.push(now + world.delay(), None, self._arrives, again)
 
     def _given_up(self, trip: _Trip) -> None:

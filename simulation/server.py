@@ -120,15 +120,8 @@ class LogServer:
                 state.run = self.run
         ours = state.term == term and state.term_nonce == term_nonce
 
-        missed: list[Any] = []
-        complete, behind = True, max(0, state.seq - seq) if ours else 0
-        if behind:
-            read, size = seq - self.base, 0
-            complete = len(self.log) > read and (read > 0 or (read == 0 and seq == 0))
-            while complete and len(missed) < behind and size < page_bytes:
-                message = self.log[read + len(missed)][1]
-                missed.append(message)
-                size += self.size(message)
+        behind = max(0, state.seq - seq) if ours else 0
+        complete, missed = self._missed(seq, behind, page_bytes)
         more = len(missed) < behind
 
         self.published = None
@@ -150,6 +143,17 @@ class LogServer:
         verdict = 2 if not ours or not complete or (more and not missed) else int(bool(missed))
         given = tuple(missed) if verdict == 1 else ()
         return Answer(verdict, state.term, state.term_nonce, state.seq, state.nonce, now, given, more, left)
+
+    def _missed(self, seq: int, behind: int, page_bytes: int) -> tuple[bool, list[Any]]:
+        """Whether the log still has all of so many messages after a number, and a page of them."""
+        missed: list[Any] = []
+        read, size = seq - self.base, 0
+        complete = not behind or (len(self.log) > read and (read > 0 or (read == 0 and seq == 0)))
+        while complete and len(missed) < behind and size < page_bytes:
+            message = self.log[read + len(missed)][1]
+            missed.append(message)
+            size += self.size(message)
+        return complete, missed
 
     def _await(self, state: State, now: int, bound: int, replica: str, name: Any) -> int:
         if now <= state.opened + bound and not self.trusts_young:

@@ -96,12 +96,9 @@ class Shell(Joining):
             self._answered,
             self._unanswered,
             (owed,),
-            late=self._late,
+            late=self._took,
             writes=True,
         )
-
-    def _late(self, result: Answer, sent: float, *_: object) -> None:
-        self._took(result, sent)
 
     def _answered(self, result: Answer, sent: float, owed: tuple[WrittenLine, ...]) -> None:
         self._owed = [line for line in self._owed if line not in owed]

@@ -14,7 +14,7 @@ __all__ = ["Call", "LogKeys", "Said", "log_keys"]
 
 
 class LogKeys(NamedTuple):
-    """The keys of one log, which share a hash tag, its channel, and what the channels of those who wait begin with."""
+    """The names of one log, which share a hash tag: its keys, its channel, and how the channels of waiters begin."""
 
     state: bytes
     log: bytes
@@ -28,7 +28,7 @@ class LogKeys(NamedTuple):
         return b"%b:%b" % (self.applied, waiter.encode())
 
     def pending(self, waiter: str, nonce: str) -> bytes:
-        """The set of those who have not said yet that they have applied such a line."""
+        """The set of the replicas that still have to say that they have applied such a line."""
         return b"%b:%b" % (self.told(waiter), nonce.encode())
 
 
@@ -45,8 +45,8 @@ class Call:
     has read; `fresh` is a nonce that nobody has used, for the line or the term that the call makes; `bound` seconds of
     a lease; `life` seconds that something stored may live. The log keeps `most_lines` and `most_bytes`, and a reply has
     `page_bytes` of what was missed. A line has a `payload` and its `tags`, a heartbeat neither.
-    `pending` are sets of those who have not applied a line: of a line, the one to fill for it, where somebody waits; of
-    a heartbeat, those that the caller leaves, because it has applied theirs.
+    `pending` names sets of replicas that still have to apply a line. A line that somebody waits for names its own set,
+    which the call fills. A heartbeat names the sets that the caller leaves, because it has applied their lines.
     """
 
     replica: str

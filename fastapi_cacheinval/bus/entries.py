@@ -30,6 +30,7 @@ __all__ = [
 
 _FORMAT = 1
 _MOST_TRACE_BYTES = 4096
+# Characters of host/pid.
 _MOST_ORIGIN = 128
 # Five numbers of at most twenty digits, and two nonces.
 _MOST_HEADER_BYTES = 256
@@ -42,6 +43,7 @@ _MOST_MISSED_BYTES = PAGE_BYTES + MOST_LINE_BYTES
 _SLICE_BYTES = 65_536
 # Of what no payload of format 1 holds, but a later one may.
 _MOST_OTHERS = 1_024
+# Characters of a replica's id.
 _MOST_WAITER = 64
 # The kind, and a tag with its reserved name in front.
 _MOST_MEMBER = 2 + 2 * MAX_TAG_BYTES
@@ -143,7 +145,7 @@ def _said(payload: bytes, at: float) -> tuple[tuple[str, ...], bool, float, Trac
 
 
 def _waiter(said: Any) -> str:
-    """Who waits, as it may stand in the name of a key; nobody for anything else."""
+    """The replica that waits: a short word, because it becomes part of a key's name; nobody for anything else."""
     return said if isinstance(said, str) and said.isascii() and said.isalnum() and len(said) <= _MOST_WAITER else ""
 
 

@@ -6,13 +6,14 @@ from fastapi_cacheinval.bus.call import log_keys
 from fastapi_cacheinval.bus.stream import by_name
 from fastapi_cacheinval.bus.summaries import summary_key
 from fastapi_cacheinval.bus.summary_codec import decode_summary
-from fastapi_cacheinval.connections.client import Away, Client
+from fastapi_cacheinval.bus.trouble import raising
+from fastapi_cacheinval.connections.client import Client
 from fastapi_cacheinval.core.fleet import Fleet, LogState, SeenReplica, acknowledgement_of
 from fastapi_cacheinval.errors import TierUnavailable
 
 __all__ = ["RedisFleet"]
 
-# So many replicas are read; more are not told of.
+# No more replicas than this are read.
 _MOST_REPLICAS = 1_000
 _PAGE = 50
 
@@ -31,12 +32,8 @@ class RedisFleet:
 
     async def read(self) -> Fleet:
         """All of them now; raises `TierUnavailable`."""
-        try:
+        with raising(TierUnavailable):
             return await self._read()
-        except Away as away:
-            raise TierUnavailable(away.reason) from away
-        except (ValueError, TypeError, IndexError, OverflowError) as error:
-            raise TierUnavailable(f"it answers as no log does ({error})") from error
 
     async def _read(self) -> Fleet:
         seconds, micros = await self._client.about(self._keys.state, "TIME")

@@ -19,6 +19,7 @@ from fastapi_cacheinval.bus.entries import (
 from fastapi_cacheinval.bus.looks import PAGE_LUA, SIGHT_LUA, WAIT_LUA
 from fastapi_cacheinval.bus.replication import REPLICAS_LUA, SETTLE_LUA
 from fastapi_cacheinval.bus.script import LUA, PAGE_BYTES
+from fastapi_cacheinval.bus.trouble import raising
 from fastapi_cacheinval.connections.client import Away, Client, Script
 from fastapi_cacheinval.core.confirming import doubt_about
 from fastapi_cacheinval.core.log_types import AppliedByAll, Ask, Current, LogEntry, Missed, Page, Reply, Reset, Term
@@ -37,7 +38,7 @@ _PAGE_SIZES = (1_000, MOST_TAGS + 1)
 
 
 class Sight:
-    """Whether it has been looked at if the log's server can be told from another one; once for all event loops."""
+    """Whether the log's server has been looked at for what it lacks; once for all event loops."""
 
     def __init__(self) -> None:
         self.looked = False
@@ -46,8 +47,8 @@ class Sight:
 class RedisLog:
     """A `SharedLog` over one client; `bound` is the length of a lease, `life` what the longest stored one lives.
 
-    `origin` is this process as host/pid, which its lines tell to people.
-    What `confirm_replicas` replicas of the server have not acknowledged was not said.
+    `origin` is this process as host/pid, which its lines tell to people. An answer to a heartbeat or a purge counts
+    once `confirm_replicas` replicas of the server have acknowledged it, and not before.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class RedisLog:
         self._sight = sight
         self._origin = origin
         self._confirm = confirm_replicas
-        # The last term that they have confirmed.
+        # The last term of which they have confirmed an answer.
         self._settled: Term | None = None
 
     async def run(
@@ -104,22 +105,18 @@ class RedisLog:
             tags=() if purge is None else encode_tags(purge.tags),
             pending=pending,
         )
-        # Who neither takes a lease nor purges has no use for it.
+        # A call that takes no lease and writes no purge promises nothing.
         confirm = self._confirm if replica or payload else 0
-        try:
+        with raising(LogUnavailable):
             reply = await self._client.script(_RUN, self._keys[:4], call.arguments(), confirm_replicas=confirm)
             answer = await _answer(Said.read(reply), purge, waiter, self._origin, lines=lines)
             if confirm and await self._settled_now(answer.reply.term):
-                # It was told while leases that the servers had confirmed for an earlier primary were not known.
-                answer = answer._replace(pending=-1)
-        except Away as away:
-            raise LogUnavailable(away.reason) from away
-        except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
-            raise LogUnavailable(f"it answers as no log does ({error})") from error
+                # The server counted the leases that it knew. An earlier primary may have granted others until now.
+                answer = answer._replace(pending=None)
         return answer
 
     async def _settled_now(self, term: Term) -> bool:
-        """Have a term begin, for those who wait, with its first confirmed answer here; whether this was that."""
+        """Have a term begin, for those who wait, with its first confirmed answer; whether this is the first here."""
         if term == self._settled:
             return False
         await self._client.script(_SETTLE, self._keys[:1], (term.nonce,))
@@ -149,7 +146,7 @@ class RedisLog:
 
     async def messages(self, replica: str, *, lines: bool = True) -> AsyncIterator[LogEntry | AppliedByAll | None]:
         channels = self._keys.told(replica), *((self._keys.channel,) if lines else ())
-        try:
+        with raising(LogUnavailable):
             async for message in self._client.messages(*channels, quiet=self._bound):
                 if message is None:
                     yield None
@@ -164,13 +161,10 @@ class RedisLog:
                 except LineError:
                     # Of a later release, or larger than any writer makes: the log itself says what it comes to.
                     yield None
-        except Away as away:
-            raise LogUnavailable(away.reason) from away
 
     async def page(self, term: Term, up_to: int) -> Page | None:
-        page = None
         for limit in _PAGE_SIZES:
-            try:
+            with raising(LogUnavailable):
                 reply = await self._client.script(
                     _PAGE, (self._keys.tags, self._keys.state), (term.nonce, up_to, limit)
                 )
@@ -178,27 +172,19 @@ class RedisLog:
                     return None
                 floor = min(int(reply[0]), up_to)
                 page = decode_page(term, int(reply[1]), up_to, limit, floor, reply[2])
-            except Away as away:
-                raise LogUnavailable(away.reason) from away
-            except (ValueError, TypeError, IndexError, OverflowError) as error:
-                raise LogUnavailable(f"it answers as no log does ({error})") from error
             if page is not None:
                 return page
-        return page
+        return None
 
     async def behind(self, line: LogEntry) -> Standing:
         arguments = (line.term.number, line.term.nonce, line.seq, int(self._bound * 1_000_000))
-        try:
+        with raising(LogUnavailable):
             behind, there, young = await self._client.script(_WAIT, (self._keys.state, self._keys.acks), arguments)
-        except Away as away:
-            raise LogUnavailable(away.reason) from away
-        return Standing(int(behind), int(there), bool(young))
+            return Standing(int(behind), int(there), bool(young))
 
     async def leave(self, replica: str) -> None:
-        try:
+        with raising(LogUnavailable):
             await self._client.command("HDEL", self._keys.acks, replica)
-        except Away as away:
-            raise LogUnavailable(away.reason) from away
 
     async def close(self) -> None:
         await self._client.close()

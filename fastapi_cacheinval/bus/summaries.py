@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fastapi_cacheinval.bus.summary_codec import encode_summary
-from fastapi_cacheinval.connections.client import Away, Client
+from fastapi_cacheinval.bus.trouble import raising
+from fastapi_cacheinval.connections.client import Client
 from fastapi_cacheinval.core.summary import ReplicaSummary
 from fastapi_cacheinval.errors import TierUnavailable
 
@@ -23,14 +24,10 @@ class RedisSummaries:
         self._prefix = prefix
 
     async def write(self, summary: ReplicaSummary, life: float) -> None:
-        key = summary_key(self._prefix, summary.replica)
-        try:
-            await self._client.command("SET", key, encode_summary(summary), "PX", max(1, int(life * 1000)))
-        except Away as away:
-            raise TierUnavailable(away.reason) from away
+        key, data = summary_key(self._prefix, summary.replica), encode_summary(summary)
+        with raising(TierUnavailable):
+            await self._client.command("SET", key, data, "PX", max(1, int(life * 1000)))
 
     async def drop(self, replica: str) -> None:
-        try:
+        with raising(TierUnavailable):
             await self._client.command("DEL", summary_key(self._prefix, replica))
-        except Away as away:
-            raise TierUnavailable(away.reason) from away

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, fields
+from functools import partial
 from typing import Any, TypeVar
 
 import msgpack
@@ -66,22 +67,6 @@ def _built(kind: type[_Made], found: Any) -> _Made:
     return kind(**values)
 
 
-def _map(value: Any) -> dict[Any, Any]:
-    if not _is(value, dict):
-        raise TypeError("no map")
-    return value  # type: ignore[no-any-return]  # it has been looked at
-
-
-def _list(value: Any) -> list[Any]:
-    if not _is(value, list):
-        raise TypeError("no list")
-    return value  # type: ignore[no-any-return]  # it has been looked at
-
-
-def _is(value: object, kind: type) -> bool:
-    return isinstance(value, kind)
-
-
 def _exactly(kind: type[_Made]) -> Callable[[Any], _Made]:
     def read(value: Any) -> _Made:
         if type(value) is not kind:
@@ -91,14 +76,18 @@ def _exactly(kind: type[_Made]) -> Callable[[Any], _Made]:
     return read
 
 
+_map: Callable[[Any], dict[Any, Any]] = _exactly(dict)
+_list: Callable[[Any], list[Any]] = _exactly(list)
+
+
 def _number(value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
         raise TypeError(f"{value!r} is no finite number")
     return float(value)
 
 
-def _optional_number(value: Any) -> float | None:
-    return None if value is None else _number(value)
+def _optional(read: Callable[[Any], _Made]) -> Callable[[Any], _Made | None]:
+    return lambda value: None if value is None else read(value)
 
 
 def _by_name(read: Callable[[Any], _Made]) -> Callable[[Any], dict[str, _Made]]:
@@ -114,7 +103,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 def _applied(value: Any) -> tuple[AppliedPurge, ...]:
     return tuple(
-        AppliedPurge(_exactly(int)(term), _exactly(int)(seq), _optional_number(seconds), _exactly(bool)(late))
+        AppliedPurge(_exactly(int)(term), _exactly(int)(seq), _optional(_number)(seconds), _exactly(bool)(late))
         for term, seq, seconds, late in _list(value)
     )
 
@@ -125,13 +114,13 @@ _READERS: dict[str, tuple[Callable[[Any], Any], Callable[[], Any]]] = {
     "int": (_exactly(int), int),
     "float": (_number, float),
     "str": (_exactly(str), str),
-    "int | None": (lambda value: None if value is None else _exactly(int)(value), lambda: None),
+    "int | None": (_optional(_exactly(int)), lambda: None),
     "tuple[str, ...]": (_texts, tuple),
     "tuple[AppliedPurge, ...]": (_applied, tuple),
     "Mapping[str, int]": (_by_name(_exactly(int)), dict),
     "Mapping[str, float]": (_by_name(_number), dict),
-    "Mapping[str, RouteStatistics]": (_by_name(lambda value: _built(RouteStatistics, value)), dict),
-    "Mapping[str, object]": (_by_name(lambda value: _built(SourceState, value)), dict),
-    "Statistics": (lambda value: _built(Statistics, value), lambda: _built(Statistics, {})),
-    "ShadowStatistics": (lambda value: _built(ShadowStatistics, value), ShadowStatistics),
+    "Mapping[str, RouteStatistics]": (_by_name(partial(_built, RouteStatistics)), dict),
+    "Mapping[str, object]": (_by_name(partial(_built, SourceState)), dict),
+    "Statistics": (partial(_built, Statistics), partial(_built, Statistics, {})),
+    "ShadowStatistics": (partial(_built, ShadowStatistics), ShadowStatistics),
 }

@@ -106,7 +106,7 @@ class Client:
         lane = self._lane(server)
         async with lane.turn():
             while True:
-                # After a renewal it is: nothing is tried a third time.
+                # A renewal makes it fresh, so nothing is tried a third time.
                 fresh = not lane.used
                 try:
                     return await self._tried(lane, call)
@@ -155,18 +155,18 @@ class Client:
     ) -> Any:
         """One call of a script; the keys are all in one slot.
 
-        It counts as failed unless so many replicas of the server have acknowledged what it has written.
+        It fails unless `confirm_replicas` replicas of the server acknowledge in time what it has written.
         """
         parts = (len(keys), *keys, *arguments)
-        confirm = Confirm(confirm_replicas, _TO_CONFIRM * self._timeout)
 
         async def send(*command: Any) -> Any:
             if not confirm_replicas:
                 return await self._topology.send(keys[0], command)
+            confirm = Confirm(confirm_replicas, _TO_CONFIRM * self._timeout)
             return await self._topology.send_confirmed(keys[0], command, confirm)
 
         async def call() -> Any:
-            # Replicas are waited for after a script that is not known as well, and there is no time for two waits.
+            # A server that does not know the digest waits for replicas all the same. There is no time for two waits.
             if not confirm_replicas or script.digest in self._known:
                 with suppress(NoScriptError):
                     return await send("EVALSHA", script.digest, *parts)

@@ -1,8 +1,8 @@
 """Connections that read no more of one reply than any replica writes.
 
-`redis-py` gathers each string of a reply as a whole, and copies it several times. Who can write to the server could
-stop the event loop for seconds by a single message. What is longer than the bound is passed over here, some of it at
-a time. Its first eight bytes are left: that is no line and no value, and still tells one value from another.
+`redis-py` gathers each string of a reply as a whole, and copies it several times. Anybody who can write to the server
+could stop the event loop for seconds by a single message. Here a string over the bound is passed over, piece by piece.
+Only its first eight bytes are left: they are no line and no value, and still tell one value from another.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Reading:
         self._parser = parser
         self._read = parser._read  # noqa: SLF001
         self._most = most
-        # Of a string that is passed over: a call may be given up in its midst, and the next one starts its reply anew.
+        # Of the string that is passed over. A call may be given up halfway; the next one reads the reply anew.
         self._begun, self._left = b"", 0
         self._stream: Any = None
 

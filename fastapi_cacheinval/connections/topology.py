@@ -17,18 +17,18 @@ __all__ = ["Clustered", "Confirm", "Single", "Topology"]
 
 
 class Confirm(NamedTuple):
-    """So many `replicas` of a server have to acknowledge what is written to it, within so many `seconds`."""
+    """How many `replicas` of a server have to acknowledge what is written to it, and within how many `seconds`."""
 
     replicas: int
     seconds: float
 
     @property
     def command(self) -> tuple[str, int, int]:
-        """What the server is told on the same connection, after what it is about."""
+        """What is sent on the same connection, right after the command that has to be acknowledged."""
         return "WAIT", self.replicas, max(1, int(self.seconds * 1000))
 
     def check(self, results: Sequence[Any]) -> Any:
-        """The result of what was to be acknowledged; raises what came in its place, and `Unconfirmed`."""
+        """The result of that command; raises its error, or `Unconfirmed` where too few have acknowledged it."""
         reply, count = results
         for result in results:
             if isinstance(result, BaseException):

@@ -80,7 +80,7 @@ def _cluster_client(cluster: Any, timeout: float, most_bytes: int, rest: float) 
 def by_url(url: str, timeout: float, most_bytes: int) -> Connect:
     """Raises `ConfigurationError` for a URL that names no Redis; it is not sent anything yet.
 
-    No string of a reply is read that has more than `most_bytes`.
+    Strings of a reply that have more than `most_bytes` are not read.
     """
     if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"HTTPCache.from_url takes a URL as a str, not {type(url).__name__}: {_FORMS}.")
@@ -106,7 +106,7 @@ def by_url(url: str, timeout: float, most_bytes: int) -> Connect:
 
 
 def _readable(rest: str) -> None:
-    """Refuse what is no URL, without the text of it that Python's own error repeats: it may be a password's."""
+    """Refuse what is no URL. Python's own error repeats a part of the text, which may be a part of a password."""
     try:
         parts = urlsplit(f"//{rest}")
         for each in parts.netloc.rpartition("@")[2].split(","):
@@ -161,7 +161,7 @@ def _database(path: str) -> int:
     name = path.strip("/")
     if name and not name.isdecimal():
         if "@" in name:
-            # It begins in a password.
+            # The name is a part of a password.
             raise ConfigurationError(
                 "What follows the host is no number of a database; a password with a slash in it is percent-encoded."
             )
@@ -257,7 +257,7 @@ def _options_of(url: str) -> dict[str, Any]:
 def by_client(client: Any, timeout: float, most_bytes: int) -> Connect:
     """A user's own `redis.asyncio` client: each event loop gets a copy of it, and it is never used or closed itself.
 
-    No string of a reply is read that has more than `most_bytes`.
+    Strings of a reply that have more than `most_bytes` are not read.
     Raises `ConfigurationError` for anything else.
     """
     if not isinstance(client, Redis | RedisCluster):

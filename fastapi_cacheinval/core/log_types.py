@@ -22,7 +22,7 @@ class LogEntry(NamedTuple):
     `at` is the log's own time in seconds; `trace` is trace context to pass on; `prompt` says that somebody waits for
     every replica to have applied it, and `waiter` who is to be told. `purges` is how many purges end with this line:
     0 for a piece that others follow.
-    `origin` is the process that wrote it, as host/pid; empty where that is not known. It may not be trusted.
+    `origin` is the process that wrote it, as host/pid; empty where that is not known. Do not trust it.
     """
 
     term: Term
@@ -39,7 +39,7 @@ class LogEntry(NamedTuple):
 
 
 class AppliedByAll(NamedTuple):
-    """Every replica but its writer has applied the line with this nonce, if it held a lease when that was written."""
+    """The line with this nonce is applied by every replica but its writer that held a lease when it was written."""
 
     nonce: str
 

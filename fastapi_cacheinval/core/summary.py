@@ -15,13 +15,13 @@ from fastapi_cacheinval.core.statistics import RouteStatistics, SourceState, Sta
 __all__ = ["MOST_APPLIED", "MOST_NAMES", "MOST_ROUTES", "AppliedPurge", "ReplicaSummary", "rates", "shortened"]
 
 MOST_NAMES = 16
-"""So many names each count that is kept by name has in a summary: the largest."""
+"""How many names a summary has of each count that is kept by name: the largest."""
 
 MOST_ROUTES = 24
-"""So many routes are in a summary: the busiest since the last one, and of those that rest the ones asked most."""
+"""How many routes a summary has: the busiest since the last one, and then those that were asked most."""
 
 MOST_APPLIED = 32
-"""So many of the purges that a replica applied last are in a summary."""
+"""How many purges a summary has: those that the replica applied last."""
 
 _LONGEST_NAME = 96
 _MOST_APPS = 8
@@ -73,7 +73,7 @@ class ReplicaSummary:
 
 
 def rates(routes: Mapping[str, RouteStatistics], before: Mapping[str, int], seconds: float) -> dict[str, float]:
-    """Requests per second by route, since there were so many `before`; none of those that rest, or of no time."""
+    """Requests per second by route, since the counts `before`; without routes at rest, and empty for no time."""
     more = {route: counts.requests - before.get(route, 0) for route, counts in routes.items()}
     return {route: count / seconds for route, count in more.items() if count > 0} if seconds > 0 else {}
 

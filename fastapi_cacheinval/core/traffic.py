@@ -25,9 +25,9 @@ class RouteTraffic:
 
 
 def traffic(fleet: Fleet) -> list[RouteTraffic]:
-    """The busiest first; of those that rest the ones that were asked most.
+    """All routes, the busiest first; routes at rest by how often they were asked.
 
-    A replica without a lease may have told long ago: it counts, and has no rate.
+    The summary of a replica without a lease may be old: its counts are added, and its rates are not.
     """
     found: dict[str, list[RouteStatistics]] = {}
     rates: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Fill locks: the right to forward a key in the cluster, for as long as the fill runs, and the wait for it.
+"""Fill locks on one event loop: claiming them, and waiting for those of other replicas.
 
 The rules: who does not get a key's lock waits to be woken, and looks by itself should that be lost; nobody waits past
 the deadline, or for a tier that may not be asked.
@@ -10,29 +10,26 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractContextManager
 from contextvars import Context
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from fastapi_cacheinval.core.pauses import DoublingPause
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.clocks import ended, within
+from fastapi_cacheinval.engine.fill_lock import FillLock, Own
 from fastapi_cacheinval.errors import TierUnavailable
-from fastapi_cacheinval.ports.clock import Alarm, Clock
+from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.l2_store import Found, L2Store, Lock
 
-__all__ = ["Answered", "Chosen", "FillLock", "FillLocks", "Granted", "Led", "Own", "Refused", "Unavailable"]
+__all__ = ["Answered", "Chosen", "FillLocks", "Granted", "Led", "Refused", "Unavailable"]
 
 logger = logging.getLogger("fastapi_cacheinval.l2")
 
-_REFUSED_MS = 5_000
-_FAILED_MS = 1_000
 _FIRST_LOOK = 0.05
 _LONGEST_LOOK = 0.25
-
-Own = Callable[[Coroutine[Any, Any, None]], object]
-"""Runs work that outlives its request."""
 
 
 class Chosen(NamedTuple):
@@ -72,93 +69,6 @@ class Unavailable(NamedTuple):
 
 Led = Answered | Granted | Refused | Unavailable
 """What a forward that leads a key finds before it begins."""
-
-
-class FillLock:
-    """One fill lock. It is renewed until it is let go of, by exactly one of the calls below; more change nothing.
-
-    A replica that dies leaves it for at most `bound` seconds. `own` runs work beside the request, `gone` is told that
-    the server has let go of it, or cannot be told to.
-    """
-
-    def __init__(
-        self,
-        store: L2Store,
-        clock: Clock,
-        own: Own,
-        *,
-        key: bytes,
-        owner: str,
-        bound: float,
-        gone: Callable[[FillLock], None],
-    ) -> None:
-        self.key = key
-        self.owner = owner
-        self._store = store
-        self._clock = clock
-        self._own = own
-        self._bound = bound
-        self._gone = gone
-        self._ended = False
-        self._alarm: Alarm = clock.call_later(bound / 3, self._renew)
-
-    def __repr__(self) -> str:
-        return f"<FillLock {self.key.hex()[:8]} {'ended' if self._ended else 'held'}>"
-
-    def _renew(self) -> None:
-        if not self._ended:
-            self._alarm = self._clock.call_later(self._bound / 3, self._renew)
-            self._own(self._renewed())
-
-    async def _renewed(self) -> None:
-        try:
-            kept = await self._store.renew(self.key, self.owner, self._bound)
-        except TierUnavailable:
-            return
-        if not kept:
-            # Another replica may forward by now, which costs a forward and nothing else.
-            self._alarm.cancel()
-
-    def end(self) -> bool:
-        """Stop renewing; False where that has been done. Who is told True releases the lock."""
-        if self._ended:
-            return False
-        self._ended = True
-        self._alarm.cancel()
-        return True
-
-    def free(self) -> None:
-        """Let the next one forward."""
-        self._release(0)
-
-    def refuse(self) -> None:
-        """What came could not be shared: let all forward, for a while."""
-        self._release(_REFUSED_MS)
-
-    def fail(self) -> None:
-        """Two leaders failed: let all who wait forward at once."""
-        self._release(_FAILED_MS)
-
-    def _release(self, refused_ms: int) -> None:
-        if self.end():
-            self._own(self._released(refused_ms))
-
-    async def _released(self, refused_ms: int) -> None:
-        with contextlib.suppress(TierUnavailable):
-            # Else it ends by itself.
-            await self.release(refused_ms=refused_ms)
-
-    async def release(self, *, data: bytes = b"", life_ms: int = 0, refused_ms: int = 0) -> None:
-        """Have the server let go of it, and store what the fill gave; for who was told True by `end()`.
-
-        Raises `TierUnavailable`.
-        """
-        try:
-            await self._store.release(self.key, self.owner, data=data, life_ms=life_ms, refused_ms=refused_ms)
-        except TierUnavailable:
-            self._gone(self)
-            raise
-        self._gone(self)
 
 
 class FillLocks:
@@ -245,7 +155,7 @@ class FillLocks:
 
         `waits` is entered once another replica turns out to have the lock, and left at the end.
         """
-        waited, look = False, _FIRST_LOOK
+        waited, look = False, DoublingPause(_FIRST_LOOK, _LONGEST_LOOK)
         owner = f"{self._owner}-{next(self._numbers)}"
         with contextlib.ExitStack() as waiting:
             while True:
@@ -265,8 +175,7 @@ class FillLocks:
                             if not waited:
                                 waited = True
                                 waiting.enter_context(waits())
-                            await within(self._clock, waking, min(look, left))
-                            look = min(look * 2, _LONGEST_LOOK)
+                            await within(self._clock, waking, min(look.take(), left))
                         case Found():
                             # Stored since it was looked for.
                             pass

@@ -15,7 +15,7 @@ from enum import Enum
 
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.clocks import within
-from fastapi_cacheinval.engine.fill_locks import FillLock
+from fastapi_cacheinval.engine.fill_lock import FillLock
 from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["Flight", "Flights", "Signal"]

@@ -17,17 +17,8 @@ from fastapi_cacheinval.core.keys import is_local
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.engine import Engine, Kept
-from fastapi_cacheinval.engine.fill_locks import (
-    Answered,
-    Chosen,
-    FillLock,
-    FillLocks,
-    Granted,
-    Led,
-    Own,
-    Refused,
-    Unavailable,
-)
+from fastapi_cacheinval.engine.fill_lock import FillLock, Own
+from fastapi_cacheinval.engine.fill_locks import Answered, Chosen, FillLocks, Granted, Led, Refused, Unavailable
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.l2_values import Filled, L2Values
 from fastapi_cacheinval.errors import TierUnavailable
@@ -150,7 +141,7 @@ class L2Tier:
         return value
 
     async def peek(self, key: bytes, headers: RawHeaders) -> StoredResponse | None:
-        """What is stored for a request, for who only looks: nothing is kept here, counted or locked.
+        """What is stored for a request, to be looked at: nothing is kept here, counted or locked.
 
         None where it may not be asked now. Raises `TierUnavailable`.
         """

@@ -11,7 +11,7 @@ from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.engine import Engine, Kept
-from fastapi_cacheinval.engine.fill_locks import FillLock
+from fastapi_cacheinval.engine.fill_lock import FillLock
 from fastapi_cacheinval.ports.l2_store import ID_BYTES, Found, L2Store
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.stores.codec import Codec, Far, Unreadable
@@ -84,7 +84,7 @@ class L2Values:
         return l2.value, seen
 
     async def peek(self, key: bytes) -> Kept | None:
-        """The same without being counted, for who only looks; raises `TierUnavailable`."""
+        """A value to be looked at, which is not counted as read; raises `TierUnavailable`."""
         asked = self._clock.now()
         found = await self.store.read(key)
         try:

@@ -80,6 +80,11 @@ class Follower:
         """Whether the log answers; None before its first word."""
         return self._touch.connected
 
+    @property
+    def serving(self) -> bool:
+        """Whether it holds a lease, or would if the log answered."""
+        return self._serving
+
     # -- life -----------------------------------------------------------------------------------
 
     async def begin(self, *, serving: bool, patience: float) -> None:
@@ -289,8 +294,3 @@ class Follower:
             self._shared.waits_for_itself = True
             await self.waits.hear(self._shared.identity, self._bound)
         return await self._groups.write(claim)
-
-    @property
-    def serving(self) -> bool:
-        """Whether it holds a lease, or would."""
-        return self._serving

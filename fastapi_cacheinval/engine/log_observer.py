@@ -56,7 +56,7 @@ class Outage:
         self._began = began
         # Whether everything was given up since.
         self.gave_up = False
-        # Whether its beginning was said, or its end has to be; else that is told at DEBUG alone.
+        # Whether its end is told at WARNING, because its beginning was, or because it ends with a reset; else at DEBUG.
         self.said = False
 
     def log(self, now: float, delivered: int) -> None:

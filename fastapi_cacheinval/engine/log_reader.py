@@ -99,7 +99,7 @@ class LogReader:
         self._answer(line, applied=has)
 
     def _answer(self, line: LogEntry, *, applied: bool) -> None:
-        """Have it said that a line is applied here, where somebody waits for that."""
+        """Tell the log that a line is applied here, if somebody waits for that."""
         if not line.prompt or (line.waiter == self._shared.identity and not self._shared.waits_for_itself):
             return
         if applied and line.waiter and self._serving():

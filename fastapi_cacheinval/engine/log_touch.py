@@ -95,7 +95,7 @@ class Touch:
         if outage is not None:
             now = self._clock.now()
             if outage.gave_up and not outage.said:
-                # A reset is told of at one level, whatever it comes with.
+                # A reset is told at the same level with an outage and without one.
                 outage.said = self._seldom_reset.may(now)
             outage.log(now, self.delivered)
 
@@ -119,9 +119,9 @@ class Touch:
         self._heard = self._clock.now()
 
     def rest(self) -> float:
-        """How long after a question to ask the next one, in seconds; longer while messages come.
+        """Seconds from one question to the next; more of them while messages come, which show that the log is there.
 
-        Then the log is there, and a question that fails can still be asked once more within the lease.
+        A question that fails can still be asked once more within the lease.
         """
         return (0.45 if self._clock.now() - self._heard < self._bound / 3 else 1 / 3) * self._bound
 

@@ -1,8 +1,8 @@
-"""Waiting until every replica has applied a line: what is waited for here, and what others wait for from here.
+"""Waiting until every replica has applied a line: for lines of our own, and for those of others that wait for us.
 
-The rules: who writes such a line is told how many others hold a lease, and again by a message once all of them have
-applied it; a replica that has applied such a line says so at once, with a heartbeat beside the regular ones. Where no
-message comes, the log is looked at: who has read how far stands there too.
+The rules: the writer of such a line is told how many others hold a lease, and gets a message once all of them have
+applied it. A replica that has applied such a line says so at once, with a heartbeat beside the regular ones. If no
+message comes, the writer looks at the log, which knows how far each replica has read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fastapi_cacheinval.ports.log import SharedLog
 
 __all__ = ["Waits"]
 
-# What comes on top is looked for in the log.
+# Lines that are waited for at once; for more of them the writer looks at the log.
 _MOST = 1_000
 _MOST_OWED = 64
 
@@ -34,9 +34,9 @@ class Waits:
         self._log = log
         self._beat = beat
         self._context = context
-        # By the nonce of the line: the word of how many others is to come, and whether it has.
+        # By the nonce of the line: how many others have to apply it, and what is done once they have.
         self._expected: OrderedDict[str, tuple[int, asyncio.Future[None]]] = OrderedDict()
-        # The message may overtake the reply that says which line it is about.
+        # Nonces of unknown lines: the message may overtake the reply that says which line is ours.
         self._early: deque[str] = deque(maxlen=_MOST)
         self._owed: deque[LogEntry] = deque(maxlen=_MOST_OWED)
         self._paying: asyncio.Task[None] | None = None
@@ -72,12 +72,11 @@ class Waits:
         return pending if done.done() else None
 
     async def hear(self, replica: str, seconds: float) -> None:
-        """Have the word come to one that does not listen to lines, once a first try, of so many seconds, is over."""
-        if self._hearing is None:
+        """Have the word come here, where nobody listens to lines; returns after a first try, of so many seconds."""
+        if self._heard is None:
             self._heard = asyncio.get_running_loop().create_future()
             work = self._listen(replica, self._heard)
             self._hearing = asyncio.get_running_loop().create_task(work, context=self._context.copy())
-        assert self._heard is not None
         await asyncio.wait((self._heard,), timeout=seconds)
 
     async def _listen(self, replica: str, heard: asyncio.Future[None]) -> None:
@@ -116,7 +115,7 @@ class Waits:
         return tuple(self._owed)
 
     def paid(self, lines: Sequence[LogEntry]) -> None:
-        """It has."""
+        """A heartbeat has told it."""
         for line in lines:
             if self._owed and self._owed[0] is line:
                 self._owed.popleft()

@@ -41,7 +41,7 @@ class Shared:
         self._causes: dict[int, tuple[tuple[str, str], ...]] = {}
         # Those who hold up its lease.
         self.serving: set[object] = set()
-        # Whether one that does not has written a purge that waits for all, and so for this replica too.
+        # Whether a follower without a lease has written a purge that waits for all, and so for this replica too.
         self.waits_for_itself = False
         # Several event loops, each in a thread of its own, may follow for one replica.
         self.lock = threading.Lock()

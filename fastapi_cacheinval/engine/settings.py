@@ -130,7 +130,7 @@ class Settings:
 
     @property
     def of_calls(self) -> tuple[float, int]:
-        """How long one call to Redis takes, and how many bytes of one string are read of its answer.
+        """The longest that one call to Redis takes, and the most bytes that are read of one string of its answer.
 
         The largest strings are a body with its fields and tags, and a line of the log.
         """

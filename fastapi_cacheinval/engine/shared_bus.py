@@ -23,7 +23,7 @@ __all__ = ["SharedBus"]
 
 logger = logging.getLogger("fastapi_cacheinval.bus")
 
-# For so long the word of the others is waited for before the log is looked at.
+# Seconds to wait for the word of the others, before a look at the log.
 _SOON = 0.05
 _FIRST_LOOK = 0.0005
 _LONGEST_LOOK = 0.05

@@ -28,7 +28,7 @@ logger = logging.getLogger("fastapi_cacheinval.cache")
 
 _LEAST_PAUSE = 1.0
 _LONGEST_PAUSE = 10.0
-# A replica that is killed is seen for so many pauses, with its lease over.
+# A summary lives for so many pauses: for that long a replica that was killed is seen, without a lease.
 _LIVES = 15
 
 
@@ -62,7 +62,7 @@ class SummaryFacts:
         return min(max(self._settings.staleness_bound, _LEAST_PAUSE), _LONGEST_PAUSE)
 
     def due(self) -> bool:
-        """Whether no other event loop of this process has written one just now; from now on one has."""
+        """Whether one is due: no event loop of this process has just written one. From now on it counts as written."""
         now = self.clock.now()
         due = now - self._written >= self.pause / 2
         if due:
@@ -136,7 +136,7 @@ class SummaryWriter:
         except TierUnavailable as error:
             logger.debug("the summary of this replica could not be written: %s", error)
         except Exception:
-            # The next one may be made: what is counted by then is something else.
+            # The next one may succeed: the counts are others by then.
             if not self._failed:
                 logger.exception("the summary of this replica could not be made: the command line does not see it")
             self._failed = True

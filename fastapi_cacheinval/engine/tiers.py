@@ -45,8 +45,9 @@ class SharedTiers:
         self._engine = engine
         self._settings = settings
         self._connect = connect
-        # Releases of an app that store apart for a while change the same data: each has to hear the other's purges.
-        self._log_keys = log_keys(key_prefix(settings.namespace, ""))
+        # Releases of an app that store apart for a while change the same data: each has to hear the other's purges. So
+        # the log, and what stands beside it, is under a prefix that has no version.
+        self._shared_prefix = key_prefix(settings.namespace, "")
         self._prefix = key_prefix(settings.namespace, settings.version)
         # What was purged longer ago than anything stored lives may be forgotten.
         self._longest_life = _LEAST_LIFE
@@ -59,11 +60,11 @@ class SharedTiers:
 
     def bus(self, observer: LogObserver) -> SharedBus:
         """The purge log."""
-        settings = self._settings
+        settings, keys = self._settings, log_keys(self._shared_prefix)
         return SharedBus(
             lambda: RedisLog(
                 self._connect(),
-                self._log_keys,
+                keys,
                 bound=settings.staleness_bound,
                 life=lambda: self._longest_life,
                 sight=self._sight,
@@ -87,24 +88,21 @@ class SharedTiers:
         client = self._connect(rest=_L2_REST)
         store = RedisStore(client, self._prefix, quiet=settings.staleness_bound)
         codec = Codec(secret, most_bytes=settings.max_body_bytes)
-        # What replicas of all versions have in common stands beside the log that they share.
-        beside_log = key_prefix(settings.namespace, "")
         roll_call = RollCall(
-            RedisRoll(client, beside_log),
+            RedisRoll(client, self._shared_prefix),
             self._engine.apps,
             self._engine.clock,
             namespace=settings.namespace,
             delay=settings.staleness_bound,
         )
         values = L2Values(store, codec, self._engine, telemetry, self._server_clock.server_time)
-        summaries = SummaryWriter(RedisSummaries(client, beside_log), facts, identity)
+        summaries = SummaryWriter(RedisSummaries(client, self._shared_prefix), facts, identity)
         return L2Tier(values, self._engine, telemetry, tracing, own, self._lives, (roll_call, summaries))
 
     async def fleet(self) -> Fleet:
         """All replicas of the namespace as Redis tells of them; raises `TierUnavailable`."""
-        namespace = self._settings.namespace
         client = self._connect()
         try:
-            return await RedisFleet(client, namespace, key_prefix(namespace, "")).read()
+            return await RedisFleet(client, self._settings.namespace, self._shared_prefix).read()
         finally:
             await client.close()

@@ -32,8 +32,8 @@ class Proposal(NamedTuple):
 class Answer(NamedTuple):
     """What the log says to a heartbeat or a line; `line` is that as it was written, `at` the log's time.
 
-    `pending` is how many other replicas hold a lease and are to apply a line that somebody waits for, before an
-    `AppliedByAll` is sent; None where there will be no such message.
+    `pending` counts the other replicas that hold a lease. Once they have applied a line that somebody waits for, an
+    `AppliedByAll` is sent. None: there will be no such message.
     """
 
     reply: Reply
@@ -74,16 +74,15 @@ class SharedLog(Protocol):
 
         `replica` is the id under which the caller takes a lease, empty for who takes none. Who keeps nothing wants no
         `lines`, and is told where the log ends. Where it raises, the line may have been written all the same.
-        `waiter` is who is told once all others have applied the line; `applied` are lines with a waiter that the caller
-        has applied, which a heartbeat tells of.
+        `waiter` is the replica to tell once all others have applied the line. `applied` are lines with a waiter: a
+        heartbeat tells that the caller has applied them.
         """
         ...
 
     def messages(self, replica: str, *, lines: bool = True) -> AsyncIterator[LogEntry | AppliedByAll | None]:
         """Lines as they are published, and None whenever a subscription has begun; ends by raising.
 
-        With them, or without `lines` alone, comes what is told to this replica: that all others have applied a line of
-        its own.
+        An `AppliedByAll` for a line of this replica comes as well. Without `lines` the lines do not come.
         """
         ...
 

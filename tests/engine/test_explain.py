@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.helpers.fleet import QUICK, eventually, fleet
+from tests.helpers.fleet import QUICK, Node, eventually, fleet
 from tests.servers import Valkey, tcp_proxy
 
 pytestmark = pytest.mark.anyio
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 URL = "http://test/items/a"
 
 
-async def started(*nodes):
+async def started(*nodes: Node) -> None:
     """Have the replicas look at their apps, as a first request does; the page it asks for is not the test's."""
     for node in nodes:
         await node.in_touch()

@@ -10,7 +10,7 @@ import pytest
 from fastapi import Depends
 
 from fastapi_cacheinval import ConfigurationError, invalidates, purge_with_request
-from tests.helpers.fleet import CALM, Node, eventually, fleet
+from tests.helpers.fleet import CALM, Node, eventually, fleet, of_age
 from tests.helpers.trouble import QUICK, filled_everywhere, never_stale
 from tests.servers import Valkey, tcp_proxy
 
@@ -36,11 +36,6 @@ def routes(node: Node) -> None:
     async def told() -> None:
         node.data.versions["a"] += 1
         assert purge_with_request("item:a", cache=node.cache, wait="all")
-
-
-def of_age(server: Valkey) -> None:
-    """Make the log's term an old one: in a young one there may be leases of the term before."""
-    server.execute("HSET", "{cacheinval}:state", "opened", 1)
 
 
 @pytest.mark.parametrize("path", ["/plain", "/held", "/united", "/told"])

@@ -9,16 +9,11 @@ from typing import Any
 import pytest
 
 from fastapi_cacheinval import HTTPCache, PurgeNotDelivered, ReplicasUnknown
-from tests.helpers.fleet import SECRET, eventually, fleet, joining
+from tests.helpers.fleet import SECRET, eventually, fleet, joining, of_age
 from tests.helpers.trouble import QUICK, TIMEOUT, agreed, filled_everywhere, never_stale
 from tests.servers import Valkey, tcp_proxy
 
 pytestmark = pytest.mark.anyio
-
-
-def of_age(server: Valkey) -> None:
-    """Make the log's term an old one: in a young one there may be leases of the term before."""
-    server.execute("HSET", "{cacheinval}:state", "opened", 1)
 
 
 async def test_all_have_applied_it_when_it_returns(redis_server: Valkey) -> None:

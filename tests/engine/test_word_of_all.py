@@ -14,7 +14,7 @@ from fastapi_cacheinval.bus.redis import RedisLog
 from fastapi_cacheinval.bus.script import LUA
 from fastapi_cacheinval.core.log_types import LogEntry
 from fastapi_cacheinval.ports.log import Standing
-from tests.helpers.fleet import PATIENT, SECRET, eventually, fleet
+from tests.helpers.fleet import PATIENT, SECRET, eventually, fleet, of_age
 from tests.servers import Valkey
 
 pytestmark = pytest.mark.anyio
@@ -22,11 +22,6 @@ pytestmark = pytest.mark.anyio
 KEYS = log_keys("cacheinval")
 # Heartbeats are 20 s apart: no regular one is waited for.
 CALM: dict[str, Any] = {"staleness_bound": 60.0, "redis_timeout": 10.0}
-
-
-def of_age(server: Valkey) -> None:
-    """Make the log's term an old one: in a young one there may be leases of the term before."""
-    server.execute("HSET", KEYS.state, "opened", 1)
 
 
 @pytest.fixture

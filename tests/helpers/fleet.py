@@ -18,7 +18,7 @@ from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.telemetry.counters import Counters
 from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.http import Answer, Call, ask, scope_of
-from tests.servers import keys_without_a_ttl
+from tests.servers import Valkey, keys_without_a_ttl
 
 # Real seconds after which a condition that has not come true fails its test.
 PATIENCE = 20.0
@@ -41,6 +41,11 @@ async def eventually(condition: Callable[[], object], what: str, *, seconds: flo
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
         await asyncio.sleep(0.005)
+
+
+def of_age(server: Valkey) -> None:
+    """Make the log's term an old one: in a young one there may be leases of the term before."""
+    server.execute("HSET", "{cacheinval}:state", "opened", 1)
 
 
 def nothing_is_left_for_ever(client: Any) -> None:
