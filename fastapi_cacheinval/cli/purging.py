@@ -16,6 +16,7 @@ from fastapi_cacheinval.cli.publishing import fleet_in_use, published
 from fastapi_cacheinval.cli.safe import as_json, cut
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
 from fastapi_cacheinval.core.checks import Wait
+from fastapi_cacheinval.core.fleet import summaries_of
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.tag_limits import MOST_PURGE_BYTES, MOST_PURGE_TAGS, BoundedTags
 
@@ -88,7 +89,7 @@ def purge(
 def clear(target: Target, *, soft: bool, no_wait: bool, yes: bool, as_json_: bool) -> None:
     """Purge everything that is stored in the namespace, on all replicas, and nothing else."""
     fleet = run(fleet_in_use(target))
-    kept = sum(each.summary.statistics.responses for each in fleet.replicas if each.summary is not None)
+    kept = sum(each.statistics.responses for each in summaries_of(fleet.replicas))
     agreed(
         f"Purge everything in {target}: {counted(kept, 'response')} in the memory of "
         f"{counted(len(fleet.live), 'replica')}, and all that is stored in Redis?",

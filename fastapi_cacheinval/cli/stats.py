@@ -13,7 +13,8 @@ from fastapi_cacheinval.cli.link import linked, run
 from fastapi_cacheinval.cli.numbers import bytes_of, count, counted, duration, ratio
 from fastapi_cacheinval.cli.safe import as_json, cut, plain
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
-from fastapi_cacheinval.core.fleet import Fleet, SeenReplica
+from fastapi_cacheinval.core.fleet import Fleet, SeenReplica, summaries_of
+from fastapi_cacheinval.core.statistics import Statistics
 
 __all__ = ["fleet_as_json", "stats"]
 
@@ -70,19 +71,18 @@ async def _read(target: Target) -> Fleet:
 
 def _row(replica: SeenReplica, fleet: Fleet) -> list[str]:
     lease = duration(replica.lease) if replica.live else "none"
-    summary, acknowledged = replica.summary, replica.acknowledged
+    summary, behind = replica.summary, fleet.behind(replica)
     if summary is None:
         return [replica.name, lease, *["–"] * (len(_COLUMNS) - 2)]
     found = summary.statistics
-    behind = 0 if fleet.log is None or acknowledged is None else max(0, fleet.log.seq - acknowledged.applied)
     return [
         replica.name,
         lease,
-        count(_requests(replica)),
-        ratio(found.hits, _requests(replica)),
+        count(_requests(found)),
+        ratio(found.hits, _requests(found)),
         bytes_of(found.size_bytes),
         count(found.responses),
-        count(behind),
+        "–" if behind is None else count(behind),
         count(found.queue_length),
         duration(summary.uptime),
         cut(", ".join(summary.apps), _LONGEST_NAME),
@@ -91,8 +91,8 @@ def _row(replica: SeenReplica, fleet: Fleet) -> list[str]:
 
 
 def _total(fleet: Fleet) -> list[str]:
-    found = [each.summary.statistics for each in fleet.replicas if each.summary is not None]
-    requests = sum(map(_requests, fleet.replicas))
+    found = [each.statistics for each in summaries_of(fleet.replicas)]
+    requests = sum(map(_requests, found))
     return [
         "all",
         "",
@@ -106,10 +106,7 @@ def _total(fleet: Fleet) -> list[str]:
     ]
 
 
-def _requests(replica: SeenReplica) -> int:
-    if replica.summary is None:
-        return 0
-    found = replica.summary.statistics
+def _requests(found: Statistics) -> int:
     return found.hits + found.stale + found.misses + found.collapsed + found.bypassed
 
 

@@ -18,7 +18,8 @@ from fastapi_cacheinval.cli.link import Link, linked, run
 from fastapi_cacheinval.cli.numbers import bytes_of, count, counted, duration, moment, ratio
 from fastapi_cacheinval.cli.safe import as_json, cut, plain
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
-from fastapi_cacheinval.core.fleet import Fleet
+from fastapi_cacheinval.core.fleet import Fleet, summaries_of
+from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.core.traffic import RouteTraffic, traffic
 
 __all__ = ["top"]
@@ -91,20 +92,21 @@ async def _looks(link: Link, every: float, fleet: Fleet) -> AsyncIterator[tuple[
 
 def _shown(fleet: Fleet, limit: int | None, width: int, trouble: str = "") -> RenderableType:
     rows = traffic(fleet)
-    live = fleet.live
-    told = [each.summary.statistics for each in live if each.summary is not None]
+    told = [each.statistics for each in summaries_of(fleet.live)]
     rate = sum(row.rate for row in rows)
     when = moment(fleet.now)
     lines = [
-        Text(f"{plain(fleet.namespace)} {when}  {counted(len(live), 'replica')}  {count(rate)} req/s", style="bold"),
+        Text(
+            f"{plain(fleet.namespace)} {when}  {counted(len(fleet.live), 'replica')}  {count(rate)} req/s", style="bold"
+        ),
         Text(
             f"{bytes_of(sum(each.size_bytes for each in told))} of "
-            f"{bytes_of(sum(each.max_bytes for each in told))} in memory, {_queue(fleet)}"
+            f"{bytes_of(sum(each.max_bytes for each in told))} in memory, {_queue(told)}"
         ),
     ]
     if trouble:
         lines.append(Text(cut(trouble, 2 * width), style="red"))
-    left_out = sum(each.summary.routes_left_out for each in fleet.replicas if each.summary is not None)
+    left_out = sum(each.routes_left_out for each in summaries_of(fleet.replicas))
     shown = rows[:limit]
     if not shown:
         return Group(*lines, Text("No cached route has been asked yet."))
@@ -116,8 +118,8 @@ def _shown(fleet: Fleet, limit: int | None, width: int, trouble: str = "") -> Re
     return Group(*parts)
 
 
-def _queue(fleet: Fleet) -> str:
-    waiting = sum(each.summary.statistics.queue_length for each in fleet.live if each.summary is not None)
+def _queue(told: list[Statistics]) -> str:
+    waiting = sum(each.queue_length for each in told)
     return f"{counted(waiting, 'purge')} to be written" if waiting else "no purge waits"
 
 

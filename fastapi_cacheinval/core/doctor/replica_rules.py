@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from fastapi_cacheinval.core.doctor.examination import Examination
 from fastapi_cacheinval.core.doctor.finding import Finding, Level
+from fastapi_cacheinval.core.fleet import summaries_of
 from fastapi_cacheinval.core.summary import ReplicaSummary
 
 __all__ = ["bounds", "lag", "leases", "log", "packages", "queues", "resets", "switches"]
@@ -55,17 +56,12 @@ def leases(seen: Examination) -> Finding:
 
 def lag(seen: Examination) -> Finding:
     """Every replica that is in touch has read the log."""
-    found = seen.fleet.log
-    live = [each for each in seen.fleet.live if each.acknowledged is not None]
-    if found is None or not live:
+    fleet = seen.fleet
+    if fleet.log is None or not fleet.live:
         return Finding("lag", Level.UNKNOWN, "There is no replica in touch.")
-    behind = [
-        (each, found.seq - each.acknowledged.applied)
-        for each in live
-        if each.acknowledged is not None and 0 <= each.acknowledged.applied < found.seq - _FEW_LINES
-    ]
-    if behind:
-        told = [f"{each.name} by {lines}" for each, lines in behind]
+    behind = [(each.name, fleet.behind(each) or 0) for each in fleet.live]
+    told = [f"{name} by {lines}" for name, lines in behind if lines > _FEW_LINES]
+    if told:
         return Finding(
             "lag",
             Level.WARNING,
@@ -149,7 +145,7 @@ def resets(seen: Examination) -> Finding:
 
 
 def _summaries(seen: Examination) -> list[ReplicaSummary]:
-    return [each.summary for each in seen.fleet.replicas if each.summary is not None]
+    return summaries_of(seen.fleet.replicas)
 
 
 def _told(seen: Examination, check: str, well: str) -> Finding:
