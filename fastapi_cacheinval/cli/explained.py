@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from rich.console import Console
 from rich.text import Text
@@ -13,6 +14,7 @@ from fastapi_cacheinval.cli.last_purge import LastPurge
 from fastapi_cacheinval.cli.numbers import bytes_of, duration, moment
 from fastapi_cacheinval.cli.safe import cut, plain
 from fastapi_cacheinval.core.explanation import Explanation, StoredCopy
+from fastapi_cacheinval.core.words import few
 
 __all__ = ["Known", "explained_lines"]
 
@@ -57,15 +59,12 @@ def _facts(told: Explanation) -> dict[str, str]:
     answered = {"front": "before routing", "route": "after its dependencies", None: ""}[told.lookup]
     if answered and told.front_off:
         answered += f" ({told.front_off})"
-    tags = ", ".join(cut(tag, _LONGEST) for tag in told.tags[:_MOST_TAGS])
-    if len(told.tags) > _MOST_TAGS:
-        tags += f" and {len(told.tags) - _MOST_TAGS} more"
     found = {
         "route": told.route or "none",
         "shared by": shared,
         "answered": answered,
         "key": ", ".join(told.key_parts) + (f" ({told.key})" if told.key else ""),
-        "tags": tags,
+        "tags": few(told.tags, _MOST_TAGS, partial(cut, most=_LONGEST)),
         "reason": ", ".join(filter(None, (told.reason, told.detail))),
         "Cache-Status": told.cache_status,
     }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from fastapi_cacheinval.core.doctor.examination import Examination
 from fastapi_cacheinval.core.doctor.finding import Finding, Level
 from fastapi_cacheinval.core.fleet import summaries_of
 from fastapi_cacheinval.core.summary import ReplicaSummary
+from fastapi_cacheinval.core.words import few, in_unit
 
 __all__ = ["bounds", "lag", "leases", "log", "packages", "queues", "resets", "switches"]
 
@@ -26,9 +25,9 @@ def log(seen: Examination) -> Finding:
             f"The namespace {seen.fleet.namespace!r} has no purge log here: no replica of it has ever started.",
             "Give the namespace and the database that the app uses: --namespace, and the number at the end of --url.",
         )
-    age = max(0.0, seen.fleet.now - found.opened)
+    age, unit = in_unit(max(0.0, seen.fleet.now - found.opened))
     return Finding(
-        "log", Level.OK, f"Term {found.term} began {_ago(age)} ago, and its last purge is number {found.seq}."
+        "log", Level.OK, f"Term {found.term} began {age:.0f} {unit} ago, and its last purge is number {found.seq}."
     )
 
 
@@ -161,14 +160,5 @@ def _told(seen: Examination, check: str, well: str) -> Finding:
     return Finding(check, Level.OK, well or "There is no replica in touch.")
 
 
-def _named(names: Iterable[str]) -> str:
-    told = list(names)
-    more = f" and {len(told) - _MOST_NAMED} more" if len(told) > _MOST_NAMED else ""
-    return ", ".join(told[:_MOST_NAMED]) + more
-
-
-def _ago(seconds: float) -> str:
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
+def _named(names: list[str]) -> str:
+    return few(names, _MOST_NAMED)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from fastapi_cacheinval.core.events import shown_tags
 from fastapi_cacheinval.core.tags import normalise_tag
+from fastapi_cacheinval.core.words import few
 from fastapi_cacheinval.engine.request_tags import is_answering
 from fastapi_cacheinval.testing.searches.asking import Asking, InStore
 from fastapi_cacheinval.testing.searches.findings import Costs, Finding
@@ -74,12 +75,6 @@ def note_changed(row: Row) -> None:
         notes.changed[row] = None
 
 
-def _named(rows: Iterable[object]) -> str:
-    named = [str(each) for each in rows]
-    more = len(named) - _MOST_NAMED
-    return ", ".join(named[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
 def missing_tags(asking: Asking, stored: InStore, read: Iterable[Row], costs: Costs) -> Finding | None:
     """The rows that a stored response was made of and that no tag of it names."""
     has = frozenset(stored.stored.tags)
@@ -95,10 +90,10 @@ def missing_tags(asking: Asking, stored: InStore, read: Iterable[Row], costs: Co
     wanted = list(dict.fromkeys(row.tags[0] for row in lacking if row.tags))
     text = (
         f"{asking.asked.target} was made of rows that none of its tags names: a change of them leaves it standing.\n"
-        f"  rows:     {_named(lacking)}\n"
+        f"  rows:     {few(lacking, _MOST_NAMED)}\n"
         f"  its tags: {', '.join(shown_tags(stored.stored.tags)) or 'none'}\n"
         f"  write, at {route} ({asking.plan.endpoint}): a parameter tags: CacheTags, and "
-        f"tags.add({_named(map(repr, wanted))}); or the tag in cached(..., tags=[...])."
+        f"tags.add({few(wanted, _MOST_NAMED, repr)}); or the tag in cached(..., tags=[...])."
     )
     return Finding("missing-tags", (route, *sorted({row.model for row in lacking})), text)
 
@@ -152,14 +147,14 @@ def _survivor(asking: Asking, stored: InStore, rows: list[Row], mutation: str, s
     purged = list(dict.fromkeys(tag for row in rows for tag in row.tags or ()))
     lines: list[str] = []
     if purged:
-        lines.append(f"at {route}, tags.add({_named(map(repr, purged[:1]))}), which the change of the row purges")
+        lines.append(f"at {route}, tags.add({purged[0]!r}), which the change of the row purges")
     if tags:
-        lines.append(f"at {mutation}, dependencies=[invalidates({_named(map(repr, tags[:1]))})]")
+        lines.append(f"at {mutation}, dependencies=[invalidates({tags[0]!r})]")
     if not lines:
         lines.append(f"at {route}, cached(..., tags=[...]), and the same tag at {mutation}, invalidates(...)")
     text = (
         f"{mutation} changed a row that {asking.asked.target} had read, and left the page standing.\n"
-        f"  rows:              {_named(rows)}\n"
+        f"  rows:              {few(rows, _MOST_NAMED)}\n"
         f"  tags of the page:  {', '.join(tags) or 'none'}\n"
         f"  with the cache:    {stored.answer}\n"
         f"  without the cache: {said}\n"
