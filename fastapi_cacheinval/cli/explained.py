@@ -96,5 +96,4 @@ def purge_in_words(purge: LastPurge) -> str:
     told += f", at {moment(line.at, '%Y-%m-%d %H:%M:%S')}"
     if line.origin:
         told += f", from {line.origin}"
-    parent = dict(line.trace).get("traceparent", "")
-    return f"{told}, trace {parent}" if parent else told
+    return f"{told}, trace {line.traceparent}" if line.traceparent else told

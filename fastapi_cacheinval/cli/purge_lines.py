@@ -105,5 +105,5 @@ def what_of(receipt: Receipt, nothing: str = "nothing") -> str:
 
 def _trace(line: LogEntry) -> str:
     """The id of the trace that purged; empty where there is none."""
-    parent = dict(line.trace).get("traceparent", "").split("-")
+    parent = line.traceparent.split("-")
     return parent[1][:32] if len(parent) > 1 else ""

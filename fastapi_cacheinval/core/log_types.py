@@ -37,6 +37,11 @@ class LogEntry(NamedTuple):
     waiter: str = ""
     origin: str = ""
 
+    @property
+    def traceparent(self) -> str:
+        """The `traceparent` of what purged; empty where nobody recorded it."""
+        return dict(self.trace).get("traceparent", "")
+
 
 class AppliedByAll(NamedTuple):
     """Every replica but its writer has applied the line with this nonce, if it held a lease when that was written."""
