@@ -10,9 +10,9 @@ import click
 
 from fastapi_cacheinval.cli.asking import agreed, busy
 from fastapi_cacheinval.cli.exits import CliError, Exit
-from fastapi_cacheinval.cli.link import run
+from fastapi_cacheinval.cli.link import fleet_in_use, run
 from fastapi_cacheinval.cli.numbers import counted, duration
-from fastapi_cacheinval.cli.publishing import fleet_in_use, published
+from fastapi_cacheinval.cli.publishing import published
 from fastapi_cacheinval.cli.purge_lines import what_of
 from fastapi_cacheinval.cli.safe import as_json
 from fastapi_cacheinval.cli.target import Target, json_option, target_options

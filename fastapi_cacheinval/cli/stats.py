@@ -9,14 +9,14 @@ import click
 from rich.text import Text
 
 from fastapi_cacheinval.cli.console import Column, output, table
-from fastapi_cacheinval.cli.link import linked, run
+from fastapi_cacheinval.cli.link import fleet_in_use, run
 from fastapi_cacheinval.cli.numbers import bytes_of, count, counted, duration, ratio
 from fastapi_cacheinval.cli.safe import as_json, cut, plain
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
 from fastapi_cacheinval.core.fleet import Fleet, SeenReplica, summaries_of
 from fastapi_cacheinval.core.statistics import Statistics
 
-__all__ = ["fleet_as_json", "stats"]
+__all__ = ["stats"]
 
 _COLUMNS = (
     Column("replica", needed=True),
@@ -43,9 +43,9 @@ def stats(target: Target, *, as_json_: bool) -> None:
 
     Counts are since the replica started. A replica tells them once per staleness_bound.
     """
-    fleet = run(_read(target))
+    fleet = run(fleet_in_use(target))
     if as_json_:
-        click.echo(as_json(fleet_as_json(fleet)))
+        click.echo(as_json(_as_json(fleet)))
         return
     console = output()
     assert fleet.log is not None
@@ -62,11 +62,6 @@ def stats(target: Target, *, as_json_: bool) -> None:
     if len(rows) > 1:
         rows.append(_total(fleet))
     console.print(table(_COLUMNS, rows, console.width))
-
-
-async def _read(target: Target) -> Fleet:
-    async with linked(target) as link:
-        return await link.used()
 
 
 def _row(replica: SeenReplica, fleet: Fleet) -> list[str]:
@@ -110,7 +105,7 @@ def _requests(found: Statistics) -> int:
     return found.hits + found.stale + found.misses + found.collapsed + found.bypassed
 
 
-def fleet_as_json(fleet: Fleet) -> dict[str, Any]:
+def _as_json(fleet: Fleet) -> dict[str, Any]:
     """The whole fleet as plain values; a replica's `summary` is null where it has left none."""
     return {
         "namespace": fleet.namespace,

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 import click
 
@@ -14,7 +13,7 @@ from fastapi_cacheinval.bus.entries import LineError, decode_line
 from fastapi_cacheinval.bus.stream import lines_of
 from fastapi_cacheinval.cli.console import note
 from fastapi_cacheinval.cli.delays import Delays
-from fastapi_cacheinval.cli.link import Link, linked, run, unreachable
+from fastapi_cacheinval.cli.link import Link, linked, run
 from fastapi_cacheinval.cli.purge_lines import Printer
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
 from fastapi_cacheinval.connections.client import Away
@@ -70,11 +69,7 @@ async def _kept(link: Link, last: int, after: int = 0) -> list[LogEntry]:
     if not last:
         return []
     oldest = f"{after + 1}-0" if after else "-"
-    try:
-        reply: Any = await link.client.command("XREVRANGE", link.keys.log, "+", oldest, "COUNT", last)
-    except Away as away:
-        raise unreachable(link.target, away.reason) from away
-    return lines_of(reply)[::-1]
+    return lines_of(await link.command("XREVRANGE", link.keys.log, "+", oldest, "COUNT", last))[::-1]
 
 
 async def _merged(link: Link, last: int) -> AsyncIterator[LogEntry | None]:
