@@ -74,7 +74,7 @@ class Delays:
             self._note(waiting, replica, Obeyed(replica.name, told.seconds, told.late))
             return True
         found = summary.statistics
-        if found.term > line.term.number or (found.term == line.term.number and found.applied >= line.seq):
+        if (found.term, found.applied) >= (line.term.number, line.seq):
             # It has obeyed more since than a summary tells.
             self._note(waiting, replica, Obeyed(replica.name, None, late=False))
             return True

@@ -62,32 +62,29 @@ async def _top(target: Target, every: float, limit: int | None, *, once: bool, a
     async with linked(target) as link:
         fleet = await link.used()
         if as_json_:
-            click.echo(as_json(_as_json(fleet, limit)))
-            if not once:
-                async for next_fleet, _ in _looks(link, every, fleet):
-                    click.echo(as_json(_as_json(next_fleet, limit)))
-            return
-        if once or not console.is_terminal:
+            async for seen, _ in _looks(link, every, fleet, once=once):
+                click.echo(as_json(_as_json(seen, limit)))
+        elif once or not console.is_terminal:
             console.print(_shown(fleet, limit, console.width))
-            return
-        with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
-            fits = max(1, console.height - _CHROME)
-            live.update(_shown(fleet, limit or fits, console.width), refresh=True)
-            async for next_fleet, trouble in _looks(link, every, fleet):
-                fits = max(1, console.height - _CHROME)
-                live.update(_shown(next_fleet, limit or fits, console.width, trouble), refresh=True)
+        else:
+            with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
+                async for seen, trouble in _looks(link, every, fleet, once=False):
+                    fits = max(1, console.height - _CHROME)
+                    live.update(_shown(seen, limit or fits, console.width, trouble), refresh=True)
 
 
-async def _looks(link: Link, every: float, fleet: Fleet) -> AsyncIterator[tuple[Fleet, str]]:
-    """What is there, again and again; the last that was seen, and why, while Redis is away."""
+async def _looks(link: Link, every: float, fleet: Fleet, *, once: bool) -> AsyncIterator[tuple[Fleet, str]]:
+    """What is there, again and again; while Redis is away the last that was seen, and why."""
+    trouble = ""
     while True:
+        yield fleet, trouble
+        if once:
+            return
         await asyncio.sleep(every)
-        trouble = ""
         try:
-            fleet = await link.fleet()
+            fleet, trouble = await link.fleet(), ""
         except CliError as error:
             trouble = error.message
-        yield fleet, trouble
 
 
 def _shown(fleet: Fleet, limit: int | None, width: int, trouble: str = "") -> RenderableType:
