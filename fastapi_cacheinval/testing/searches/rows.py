@@ -11,7 +11,7 @@ from fastapi_cacheinval.core.events import shown_tags
 from fastapi_cacheinval.core.tags import normalise_tag
 from fastapi_cacheinval.core.words import few
 from fastapi_cacheinval.engine.request_tags import is_answering
-from fastapi_cacheinval.testing.searches.asking import Asking, InStore
+from fastapi_cacheinval.testing.searches.asking import Answer, Asking, InStore
 from fastapi_cacheinval.testing.searches.findings import Costs, Finding
 
 __all__ = ["Notes", "Pages", "Row", "missing_tags", "note_changed", "note_read", "noting"]
@@ -101,7 +101,6 @@ def missing_tags(asking: Asking, stored: InStore, read: Iterable[Row], costs: Co
 @dataclass(slots=True)
 class _Page:
     asking: Asking
-    stored: object
     rows: dict[Row, None]
 
 
@@ -117,13 +116,11 @@ class Pages:
         known = self._pages.pop(place, None)
         rows = {**({} if known is None else known.rows), **read}
         if rows:
-            self._pages[place] = _Page(asking, stored.stored, rows)
+            self._pages[place] = _Page(asking, rows)
         if len(self._pages) > _MOST_PAGES:
             del self._pages[next(iter(self._pages))]
 
-    async def unpurged(
-        self, mutation: str, changed: dict[Row, None], costs: Costs, *, quiet: Callable[[], bool]
-    ) -> list[Finding]:
+    async def unpurged(self, mutation: str, changed: dict[Row, None], *, quiet: Callable[[], bool]) -> list[Finding]:
         """The pages that read what a mutation changed, are still handed out, and differ from what the app says now."""
         found: list[Finding] = []
         for page in [*self._pages.values()]:
@@ -134,15 +131,13 @@ class Pages:
             stored = await asking.stored(caller)
             if stored is None or stored.stale:
                 continue
-            said = await asking.app(caller)
-            if said is None or said.says_the_same(stored.answer) or not await asking.steady(caller, said):
-                continue
-            if quiet() and asking.usable(stored.stored):
-                found.append(_survivor(asking, stored, rows, mutation, f"{said}"))
+            said = await asking.instead(caller, stored.answer)
+            if said is not None and quiet() and asking.usable(stored.stored):
+                found.append(_survivor(asking, stored, rows, mutation, said))
         return found
 
 
-def _survivor(asking: Asking, stored: InStore, rows: list[Row], mutation: str, said: str) -> Finding:
+def _survivor(asking: Asking, stored: InStore, rows: list[Row], mutation: str, said: Answer) -> Finding:
     route, tags = asking.plan.get_label, shown_tags(stored.stored.tags)
     purged = list(dict.fromkeys(tag for row in rows for tag in row.tags or ()))
     lines: list[str] = []
