@@ -84,11 +84,6 @@ class Asking:
         return cls(asked, app_context, core.runtime, plan, costs)
 
     @property
-    def changes(self) -> object:
-        """Another value for each purge."""
-        return self._app_context.engine.replica.changes
-
-    @property
     def line(self) -> str:
         """What the route's signature says has to be written; empty where it says nothing."""
         scope = self.asked.scope
