@@ -13,6 +13,7 @@ __all__ = ["bounds", "lag", "leases", "log", "packages", "queues", "resets", "sw
 _MOST_NAMED = 5
 _MANY_RESETS = 3
 _FEW_LINES = 5
+_NOBODY = "There is no replica in touch."
 
 
 def log(seen: Examination) -> Finding:
@@ -57,7 +58,7 @@ def lag(seen: Examination) -> Finding:
     """Every replica that is in touch has read the log."""
     fleet = seen.fleet
     if fleet.log is None or not fleet.live:
-        return Finding("lag", Level.UNKNOWN, "There is no replica in touch.")
+        return Finding("lag", Level.UNKNOWN, _NOBODY)
     behind = [(each.name, fleet.behind(each) or 0) for each in fleet.live]
     told = [f"{name} by {lines}" for name, lines in behind if lines > _FEW_LINES]
     if told:
@@ -97,7 +98,7 @@ def bounds(seen: Examination) -> Finding:
             f"Replicas differ in staleness_bound: {', '.join(f'{each:g} s' for each in found)}. The longest holds.",
             "Give all replicas the same: CACHEINVAL_STALENESS_BOUND.",
         )
-    return Finding("staleness_bound", Level.OK, f"{found[0]:g} s." if found else "There is no replica in touch.")
+    return Finding("staleness_bound", Level.OK, f"{found[0]:g} s." if found else _NOBODY)
 
 
 def packages(seen: Examination) -> Finding:
@@ -157,7 +158,7 @@ def _told(seen: Examination, check: str, well: str) -> Finding:
             f"{_named(silent)} left no summary.",
             "They have just started, run an earlier release, or may not SET {namespace}:replica:*.",
         )
-    return Finding(check, Level.OK, well or "There is no replica in touch.")
+    return Finding(check, Level.OK, well or _NOBODY)
 
 
 def _named(names: list[str]) -> str:
