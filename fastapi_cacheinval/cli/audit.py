@@ -14,6 +14,7 @@ from fastapi_cacheinval.cli.apps import imported
 from fastapi_cacheinval.cli.asking import busy
 from fastapi_cacheinval.cli.console import field, output
 from fastapi_cacheinval.cli.exits import CliError, Exit
+from fastapi_cacheinval.cli.explained import answered_at
 from fastapi_cacheinval.cli.numbers import counted
 from fastapi_cacheinval.cli.safe import as_json, plain
 from fastapi_cacheinval.cli.target import json_option
@@ -114,15 +115,12 @@ def _route(route: RouteAudit, console: Console) -> Iterator[Text]:
         fresh += f", then stale for {route.stale_while_revalidate:g} s"
     if route.stale_if_error:
         fresh += f", on errors for {route.stale_if_error:g} s"
-    answered = "before routing" if route.lookup == "front" else "after its dependencies"
-    if route.front_off:
-        answered += f" ({route.front_off})"
     fields = {
         "shared by": Text(f"{route.shared_by}: {plain(route.why)}"),
         "key": Text(plain(", ".join(route.key))),
         "tags": Text(plain(tags + more)),
         "fresh": Text(fresh),
-        "answered": Text(plain(answered)),
+        "answered": Text(plain(answered_at(route.lookup, route.front_off))),
         "purged by": Text(plain(", ".join(route.purged_by))) if route.purged_by else Text("nothing", style="red"),
     }
     for label, value in fields.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fastapi_cacheinval.cli.purge_lines import Obeyed, Printer
-from fastapi_cacheinval.core.fleet import Fleet, SeenReplica
+from fastapi_cacheinval.core.fleet import Fleet, SeenReplica, summaries_of
 from fastapi_cacheinval.core.log_types import LogEntry
 
 __all__ = ["Delays"]
@@ -47,9 +47,9 @@ class Delays:
 
     def look(self, fleet: Fleet, now: float) -> None:
         """Take what the replicas say now, and finish what all of them, or time, have ended."""
+        every = max((each.every for each in summaries_of(fleet.live)), default=0.0)
         for key, waiting in list(self._waiting.items()):
             waiting.missing = [each.name for each in fleet.live if not self._heard(waiting, each)]
-            every = max([each.summary.every for each in fleet.live if each.summary is not None], default=0.0)
             if not waiting.missing or now - waiting.since > max(_LEAST, _SUMMARIES * every):
                 self._finish(key)
 
@@ -74,7 +74,7 @@ class Delays:
             self._note(waiting, replica, Obeyed(replica.name, told.seconds, told.late))
             return True
         found = summary.statistics
-        if found.term > line.term.number or (found.term == line.term.number and found.applied >= line.seq):
+        if (found.term, found.applied) >= (line.term.number, line.seq):
             # It has obeyed more since than a summary tells.
             self._note(waiting, replica, Obeyed(replica.name, None, late=False))
             return True

@@ -111,7 +111,6 @@ def _server(info: Mapping[str, str], config: Mapping[str, str]) -> Server:
         policy=config.get("maxmemory-policy") or info.get("maxmemory_policy"),
         max_memory=_whole(config.get("maxmemory") or info.get("maxmemory")),
         used_memory=_whole(info.get("used_memory")),
-        evicted_keys=_whole(info.get("evicted_keys")),
         min_replicas=_whole(config.get("min-replicas-to-write")),
         replicas=_whole(info.get("connected_slaves")),
         write_errors=", ".join(failed) or None,

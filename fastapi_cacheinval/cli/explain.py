@@ -90,6 +90,6 @@ def _as_json(known: Known) -> dict[str, object]:
             "soft": purge.soft,
             "at": None if line is None else line.at,
             "origin": None if line is None else line.origin,
-            "trace": None if line is None else dict(line.trace).get("traceparent", ""),
+            "trace": None if line is None else line.traceparent,
         },
     }

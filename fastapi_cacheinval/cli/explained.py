@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from rich.console import Console
 from rich.text import Text
@@ -13,8 +14,9 @@ from fastapi_cacheinval.cli.last_purge import LastPurge
 from fastapi_cacheinval.cli.numbers import bytes_of, duration, moment
 from fastapi_cacheinval.cli.safe import cut, plain
 from fastapi_cacheinval.core.explanation import Explanation, StoredCopy
+from fastapi_cacheinval.core.words import few
 
-__all__ = ["Known", "explained_lines"]
+__all__ = ["Known", "answered_at", "explained_lines"]
 
 _COLOURS = {"hit": "green", "stale": "yellow", "collapsed": "yellow", "miss": "red", "bypass": "cyan"}
 _MOST_TAGS = 20
@@ -54,22 +56,22 @@ def explained_lines(known: Known, console: Console) -> Iterator[Text]:
 def _facts(told: Explanation) -> dict[str, str]:
     """What is known of them, by name."""
     shared = f"{told.shared_by}: {told.why}" if told.shared_by else ""
-    answered = {"front": "before routing", "route": "after its dependencies", None: ""}[told.lookup]
-    if answered and told.front_off:
-        answered += f" ({told.front_off})"
-    tags = ", ".join(cut(tag, _LONGEST) for tag in told.tags[:_MOST_TAGS])
-    if len(told.tags) > _MOST_TAGS:
-        tags += f" and {len(told.tags) - _MOST_TAGS} more"
     found = {
         "route": told.route or "none",
         "shared by": shared,
-        "answered": answered,
+        "answered": answered_at(told.lookup, told.front_off) if told.lookup is not None else "",
         "key": ", ".join(told.key_parts) + (f" ({told.key})" if told.key else ""),
-        "tags": tags,
+        "tags": few(told.tags, _MOST_TAGS, partial(cut, most=_LONGEST)),
         "reason": ", ".join(filter(None, (told.reason, told.detail))),
         "Cache-Status": told.cache_status,
     }
     return {name: value for name, value in found.items() if value}
+
+
+def answered_at(lookup: str, front_off: str | None) -> str:
+    """Where hits of a route are answered, and what keeps them from the front."""
+    where = "before routing" if lookup == "front" else "after its dependencies"
+    return f"{where} ({front_off})" if front_off else where
 
 
 def _copy(copy: StoredCopy) -> str:
@@ -85,10 +87,10 @@ def _copy(copy: StoredCopy) -> str:
 
 
 def _purged(purge: LastPurge | None, console: Console, never: str) -> Iterator[Text]:
-    yield from field("last purge", Text(plain(never if purge is None else purge_in_words(purge))), console)
+    yield from field("last purge", Text(plain(never if purge is None else _in_words(purge))), console)
 
 
-def purge_in_words(purge: LastPurge) -> str:
+def _in_words(purge: LastPurge) -> str:
     """Of what, how, when, and by whom, as far as the log still has the line."""
     told = f"number {purge.seq}, {'soft' if purge.soft else 'hard'}, of {cut(purge.shown, _LONGEST)}"
     line = purge.line
@@ -97,5 +99,4 @@ def purge_in_words(purge: LastPurge) -> str:
     told += f", at {moment(line.at, '%Y-%m-%d %H:%M:%S')}"
     if line.origin:
         told += f", from {line.origin}"
-    parent = dict(line.trace).get("traceparent", "")
-    return f"{told}, trace {parent}" if parent else told
+    return f"{told}, trace {line.traceparent}" if line.traceparent else told

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi_cacheinval.bus.call import LogKeys
 from fastapi_cacheinval.bus.entries import encode_tags
 from fastapi_cacheinval.bus.stream import lines_of
-from fastapi_cacheinval.cli.link import Link, unreachable
-from fastapi_cacheinval.connections.client import Away
+from fastapi_cacheinval.cli.link import Link
+from fastapi_cacheinval.connections.client import Client
 from fastapi_cacheinval.core.log_types import LogEntry
 from fastapi_cacheinval.core.tags import ALL, path_of
 
@@ -34,24 +35,20 @@ class LastPurge:
         return self.tag if path is None else f"the path {path}"
 
 
-async def last_purge(link: Link, tags: Iterable[str]) -> LastPurge | None:
-    """The newest purge of any of the tags; None where none is remembered. Raises `CliError`."""
+async def last_purge(log: Link | Client, keys: LogKeys, tags: Iterable[str]) -> LastPurge | None:
+    """The newest purge of any of the tags; None where none is remembered. Raises what `log` raises of a command."""
     names = tuple(dict.fromkeys(tags))
     members = [kind + tag for tag in encode_tags(names) for kind in (b"h", b"s")]
     if not members:
         return None
-    try:
-        scores: list[Any] = await link.client.command("ZMSCORE", link.keys.tags, *members)
-        found = [
-            (int(float(score)), names[place // 2], bool(place % 2))
-            for place, score in enumerate(scores)
-            if score is not None
-        ]
-        if not found:
-            return None
-        seq, tag, soft = max(found)
-        entries: Any = await link.client.command("XRANGE", link.keys.log, f"{seq}-0", f"{seq}-0")
-    except Away as away:
-        raise unreachable(link.target, away.reason) from away
-    lines = lines_of(entries)
+    scores: list[Any] = await log.command("ZMSCORE", keys.tags, *members)
+    found = [
+        (int(float(score)), names[place // 2], bool(place % 2))
+        for place, score in enumerate(scores)
+        if score is not None
+    ]
+    if not found:
+        return None
+    seq, tag, soft = max(found)
+    lines = lines_of(await log.command("XRANGE", keys.log, f"{seq}-0", f"{seq}-0"))
     return LastPurge(tag, soft, seq, lines[0] if lines else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from fastapi_cacheinval.connections.urls import by_url
 from fastapi_cacheinval.core.fleet import Fleet
 from fastapi_cacheinval.errors import ConfigurationError, TierUnavailable
 
-__all__ = ["Link", "linked", "run", "unreachable"]
+__all__ = ["Link", "fleet_in_use", "linked", "run", "unreachable"]
 
 _Result = TypeVar("_Result")
 
@@ -77,8 +77,15 @@ class Link:
 
     async def ask(self, *parts: Any) -> Any:
         """A command that names no key."""
+        return await self._answered(self.client.about(self.keys.state, *parts))
+
+    async def command(self, *parts: Any) -> Any:
+        """A command about one key."""
+        return await self._answered(self.client.command(*parts))
+
+    async def _answered(self, asked: Awaitable[Any]) -> Any:
         try:
-            return await self.client.about(self.keys.state, *parts)
+            return await asked
         except Away as away:
             raise unreachable(self.target, away.reason) from away
 
@@ -95,6 +102,12 @@ async def linked(target: Target) -> AsyncGenerator[Link]:
         yield Link(target, client)
     finally:
         await client.close()
+
+
+async def fleet_in_use(target: Target) -> Fleet:
+    """The replicas of a namespace that is in use; raises `CliError` for another."""
+    async with linked(target) as link:
+        return await link.used()
 
 
 def run(work: Coroutine[Any, Any, _Result]) -> _Result:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from fastapi_cacheinval.core.words import in_unit
+
 __all__ = ["bytes_of", "count", "counted", "duration", "moment", "ratio"]
 
 _KIB = 1024
@@ -35,10 +37,8 @@ def duration(seconds: float | None) -> str:
         return "–"
     if seconds < 1:
         return f"{seconds * 1000:.1f} ms"
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} s"
+    value, unit = in_unit(seconds)
+    return f"{value:.1f} {unit}"
 
 
 def moment(at: float, form: str = "%H:%M:%S") -> str:

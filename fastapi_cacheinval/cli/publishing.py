@@ -7,27 +7,20 @@ from collections.abc import Sequence
 
 from fastapi_cacheinval.cli.console import note
 from fastapi_cacheinval.cli.exits import CliError, Exit
-from fastapi_cacheinval.cli.link import linked, unreachable
+from fastapi_cacheinval.cli.link import fleet_in_use, unreachable
 from fastapi_cacheinval.cli.target import Target
 from fastapi_cacheinval.connections.urls import by_url
 from fastapi_cacheinval.core.checks import Wait
-from fastapi_cacheinval.core.fleet import Fleet
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.tags import path_tag
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.errors import PurgeNotDelivered, ReplicasUnknown
 
-__all__ = ["fleet_in_use", "published"]
+__all__ = ["published"]
 
 # The staleness_bound of replicas that were given none.
 _BOUND = 2.0
-
-
-async def fleet_in_use(target: Target) -> Fleet:
-    """The replicas of a namespace that is in use; raises `CliError` for another."""
-    async with linked(target) as link:
-        return await link.used()
 
 
 async def published(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import click
@@ -11,9 +12,10 @@ from fastapi_cacheinval.cli.console import output
 from fastapi_cacheinval.cli.numbers import duration, moment
 from fastapi_cacheinval.cli.safe import as_json, cut, plain
 from fastapi_cacheinval.core.log_types import LogEntry
-from fastapi_cacheinval.core.receipt import receipt_of
+from fastapi_cacheinval.core.receipt import Receipt, receipt_of
+from fastapi_cacheinval.core.words import few
 
-__all__ = ["Obeyed", "Printer"]
+__all__ = ["Obeyed", "Printer", "what_of"]
 
 _SHOWN = 5
 _LONGEST = 60
@@ -60,9 +62,8 @@ class Printer:
             click.echo(as_json(event))
             return
         when = moment(line.at)
-        what = "everything" if receipt.everything else _names([*receipt.tags, *receipt.paths])
         kind = ("soft", "yellow") if line.soft else ("hard", "red")
-        told = Text.assemble((when, "dim"), f" {line.term.number}/{line.seq} ", kind, " ", (what, "bold"))
+        told = Text.assemble((when, "dim"), f" {line.term.number}/{line.seq} ", kind, " ", (what_of(receipt), "bold"))
         if line.origin:
             told.append(f" from {plain(line.origin)}")
         if trace:
@@ -83,9 +84,9 @@ class Printer:
             return
         slowest = sorted(replicas, key=lambda each: each.seconds or 0.0, reverse=True)
         told = Text.assemble(f"  {line.term.number}/{line.seq} ", ("applied", "green"), f" by {len(replicas)}: ")
-        told.append(", ".join(map(_after, slowest[:_NAMED])) + _more(len(slowest)))
+        told.append(few(slowest, _NAMED, _after))
         if silent:
-            told.append(f"; nothing heard of {', '.join(map(plain, silent[:_NAMED]))}{_more(len(silent))}", "yellow")
+            told.append(f"; nothing heard of {few(silent, _NAMED, plain)}", "yellow")
         if replicas or silent:
             self._console.print(told, overflow="fold")
 
@@ -95,16 +96,14 @@ def _after(replica: Obeyed) -> str:
     return f"{plain(replica.name)} {duration(replica.seconds)}{how}"
 
 
-def _more(count: int) -> str:
-    return f" and {count - _NAMED} more" if count > _NAMED else ""
-
-
-def _names(names: list[str]) -> str:
-    told = ", ".join(cut(name, _LONGEST) for name in names[:_SHOWN]) or "nothing"
-    return f"{told} and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else told
+def what_of(receipt: Receipt, nothing: str = "nothing") -> str:
+    """The first tags and paths of a purge, and how many more there are; `nothing` where no tag is left of it."""
+    if receipt.everything:
+        return "everything"
+    return few((*receipt.tags, *receipt.paths), _SHOWN, partial(cut, most=_LONGEST)) or nothing
 
 
 def _trace(line: LogEntry) -> str:
     """The id of the trace that purged; empty where there is none."""
-    parent = dict(line.trace).get("traceparent", "").split("-")
+    parent = line.traceparent.split("-")
     return parent[1][:32] if len(parent) > 1 else ""

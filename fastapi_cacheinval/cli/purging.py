@@ -10,12 +10,14 @@ import click
 
 from fastapi_cacheinval.cli.asking import agreed, busy
 from fastapi_cacheinval.cli.exits import CliError, Exit
-from fastapi_cacheinval.cli.link import run
+from fastapi_cacheinval.cli.link import fleet_in_use, run
 from fastapi_cacheinval.cli.numbers import counted, duration
-from fastapi_cacheinval.cli.publishing import fleet_in_use, published
-from fastapi_cacheinval.cli.safe import as_json, cut
+from fastapi_cacheinval.cli.publishing import published
+from fastapi_cacheinval.cli.purge_lines import what_of
+from fastapi_cacheinval.cli.safe import as_json
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
 from fastapi_cacheinval.core.checks import Wait
+from fastapi_cacheinval.core.fleet import summaries_of
 from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.tag_limits import MOST_PURGE_BYTES, MOST_PURGE_TAGS, BoundedTags
 
@@ -23,8 +25,6 @@ __all__ = ["clear", "purge"]
 
 # More tags than these are asked about.
 _MANY = 20
-_SHOWN = 5
-_LONGEST = 60
 _LONGEST_LINE = 100_000
 
 soft_option = click.option(
@@ -88,7 +88,7 @@ def purge(
 def clear(target: Target, *, soft: bool, no_wait: bool, yes: bool, as_json_: bool) -> None:
     """Purge everything that is stored in the namespace, on all replicas, and nothing else."""
     fleet = run(fleet_in_use(target))
-    kept = sum(each.summary.statistics.responses for each in fleet.replicas if each.summary is not None)
+    kept = sum(each.statistics.responses for each in summaries_of(fleet.replicas))
     agreed(
         f"Purge everything in {target}: {counted(kept, 'response')} in the memory of "
         f"{counted(len(fleet.live), 'replica')}, and all that is stored in Redis?",
@@ -121,12 +121,6 @@ def _tell(receipts: Sequence[Receipt], *, as_json_: bool) -> None:
         waited = ""
         if receipt.replicas is not None:
             waited = f" {counted(receipt.replicas, 'replica')} obeyed it within {duration(receipt.seconds)}."
-        what = "everything" if receipt.everything else _what(receipt)
+        what = what_of(receipt, nothing="nothing: no tag is left")
         kind = "Made stale" if receipt.soft else "Purged"
         click.echo(f"{kind}: {what} (term {receipt.term}, number {receipt.seq}).{waited}")
-
-
-def _what(receipt: Receipt) -> str:
-    names = [*receipt.tags, *receipt.paths]
-    told = ", ".join(cut(name, _LONGEST) for name in names[:_SHOWN]) or "nothing: no tag is left"
-    return f"{told} and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else told

@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from fastapi_cacheinval.core import words
+
 __all__ = ["as_json", "cut", "plain"]
 
 # Controls of C0 and C1, what turns the direction of text, what has no width, line separators, and half characters.
@@ -26,8 +28,7 @@ def _written_out(found: re.Match[str]) -> str:
 
 def cut(text: str, most: int) -> str:
     """Plain text of at most so many characters; what is left out shows as an ellipsis."""
-    found = plain(text)
-    return found if len(found) <= most else f"{found[: max(0, most - 1)]}…"
+    return words.cut(plain(text), most)
 
 
 def as_json(value: Any) -> str:

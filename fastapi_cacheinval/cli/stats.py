@@ -9,13 +9,14 @@ import click
 from rich.text import Text
 
 from fastapi_cacheinval.cli.console import Column, output, table
-from fastapi_cacheinval.cli.link import linked, run
+from fastapi_cacheinval.cli.link import fleet_in_use, run
 from fastapi_cacheinval.cli.numbers import bytes_of, count, counted, duration, ratio
 from fastapi_cacheinval.cli.safe import as_json, cut, plain
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
-from fastapi_cacheinval.core.fleet import Fleet, SeenReplica
+from fastapi_cacheinval.core.fleet import Fleet, SeenReplica, summaries_of
+from fastapi_cacheinval.core.statistics import Statistics
 
-__all__ = ["fleet_as_json", "stats"]
+__all__ = ["stats"]
 
 _COLUMNS = (
     Column("replica", needed=True),
@@ -42,9 +43,9 @@ def stats(target: Target, *, as_json_: bool) -> None:
 
     Counts are since the replica started. A replica tells them once per staleness_bound.
     """
-    fleet = run(_read(target))
+    fleet = run(fleet_in_use(target))
     if as_json_:
-        click.echo(as_json(fleet_as_json(fleet)))
+        click.echo(as_json(_as_json(fleet)))
         return
     console = output()
     assert fleet.log is not None
@@ -63,26 +64,20 @@ def stats(target: Target, *, as_json_: bool) -> None:
     console.print(table(_COLUMNS, rows, console.width))
 
 
-async def _read(target: Target) -> Fleet:
-    async with linked(target) as link:
-        return await link.used()
-
-
 def _row(replica: SeenReplica, fleet: Fleet) -> list[str]:
     lease = duration(replica.lease) if replica.live else "none"
-    summary, acknowledged = replica.summary, replica.acknowledged
+    summary, behind = replica.summary, fleet.behind(replica)
     if summary is None:
         return [replica.name, lease, *["–"] * (len(_COLUMNS) - 2)]
     found = summary.statistics
-    behind = 0 if fleet.log is None or acknowledged is None else max(0, fleet.log.seq - acknowledged.applied)
     return [
         replica.name,
         lease,
-        count(_requests(replica)),
-        ratio(found.hits, _requests(replica)),
+        count(_requests(found)),
+        ratio(found.hits, _requests(found)),
         bytes_of(found.size_bytes),
         count(found.responses),
-        count(behind),
+        "–" if behind is None else count(behind),
         count(found.queue_length),
         duration(summary.uptime),
         cut(", ".join(summary.apps), _LONGEST_NAME),
@@ -91,8 +86,8 @@ def _row(replica: SeenReplica, fleet: Fleet) -> list[str]:
 
 
 def _total(fleet: Fleet) -> list[str]:
-    found = [each.summary.statistics for each in fleet.replicas if each.summary is not None]
-    requests = sum(map(_requests, fleet.replicas))
+    found = [each.statistics for each in summaries_of(fleet.replicas)]
+    requests = sum(map(_requests, found))
     return [
         "all",
         "",
@@ -106,14 +101,11 @@ def _total(fleet: Fleet) -> list[str]:
     ]
 
 
-def _requests(replica: SeenReplica) -> int:
-    if replica.summary is None:
-        return 0
-    found = replica.summary.statistics
+def _requests(found: Statistics) -> int:
     return found.hits + found.stale + found.misses + found.collapsed + found.bypassed
 
 
-def fleet_as_json(fleet: Fleet) -> dict[str, Any]:
+def _as_json(fleet: Fleet) -> dict[str, Any]:
     """The whole fleet as plain values; a replica's `summary` is null where it has left none."""
     return {
         "namespace": fleet.namespace,

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 import click
 
@@ -14,7 +13,7 @@ from fastapi_cacheinval.bus.entries import LineError, decode_line
 from fastapi_cacheinval.bus.stream import lines_of
 from fastapi_cacheinval.cli.console import note
 from fastapi_cacheinval.cli.delays import Delays
-from fastapi_cacheinval.cli.link import Link, linked, run, unreachable
+from fastapi_cacheinval.cli.link import Link, linked, run
 from fastapi_cacheinval.cli.purge_lines import Printer
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
 from fastapi_cacheinval.connections.client import Away
@@ -65,23 +64,18 @@ async def _tail(target: Target, last: int, printer: Printer, *, follow: bool) ->
             delays.expect(found, time.monotonic())
 
 
-async def _kept(link: Link, last: int, after: int = 0) -> list[LogEntry]:
-    """The last lines that the log has, over a number; the oldest first."""
+async def _kept(link: Link, last: int) -> list[LogEntry]:
+    """The last lines that the log has; the oldest first."""
     if not last:
         return []
-    oldest = f"{after + 1}-0" if after else "-"
-    try:
-        reply: Any = await link.client.command("XREVRANGE", link.keys.log, "+", oldest, "COUNT", last)
-    except Away as away:
-        raise unreachable(link.target, away.reason) from away
-    return lines_of(reply)[::-1]
+    return lines_of(await link.command("XREVRANGE", link.keys.log, "+", "-", "COUNT", last))[::-1]
 
 
 async def _merged(link: Link, last: int) -> AsyncIterator[LogEntry | None]:
     """Lines in their order, each once, and None whenever it is time to look at the replicas."""
     lines: asyncio.Queue[LogEntry | Away | None] = asyncio.Queue()
     listening, getting = asyncio.ensure_future(_listen(link, lines)), asyncio.ensure_future(lines.get())
-    term, seq, silent = 0, 0, False
+    latest, silent = (0, 0), False
     try:
         while True:
             # Not `wait_for`, which may swallow Ctrl-C before Python 3.12.
@@ -102,17 +96,20 @@ async def _merged(link: Link, last: int) -> AsyncIterator[LogEntry | None]:
                 silent = False
                 # What was written before the subscription; the first time as many as were asked for.
                 with contextlib.suppress(click.ClickException):
-                    for line in await _kept(link, _MOST if seq else last, seq):
-                        if line.term.number != term or line.seq > seq:
-                            term, seq = line.term.number, line.seq
+                    for line in await _kept(link, _MOST if any(latest) else last):
+                        if _place(line) > latest:
+                            latest = _place(line)
                             yield line
-                continue
-            if found.term.number < term or (found.term.number == term and found.seq <= seq):
-                continue
-            term, seq = found.term.number, found.seq
-            yield found
+            elif _place(found) > latest:
+                latest = _place(found)
+                yield found
     finally:
         await ended((listening, getting))
+
+
+def _place(line: LogEntry) -> tuple[int, int]:
+    """Where a line stands in all that is ever purged: a new term begins at 1 again."""
+    return line.term.number, line.seq
 
 
 async def _listen(link: Link, lines: asyncio.Queue[LogEntry | Away | None]) -> None:

@@ -18,7 +18,8 @@ from fastapi_cacheinval.cli.link import Link, linked, run
 from fastapi_cacheinval.cli.numbers import bytes_of, count, counted, duration, moment, ratio
 from fastapi_cacheinval.cli.safe import as_json, cut, plain
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
-from fastapi_cacheinval.core.fleet import Fleet
+from fastapi_cacheinval.core.fleet import Fleet, summaries_of
+from fastapi_cacheinval.core.statistics import Statistics
 from fastapi_cacheinval.core.traffic import RouteTraffic, traffic
 
 __all__ = ["top"]
@@ -61,50 +62,48 @@ async def _top(target: Target, every: float, limit: int | None, *, once: bool, a
     async with linked(target) as link:
         fleet = await link.used()
         if as_json_:
-            click.echo(as_json(_as_json(fleet, limit)))
-            if not once:
-                async for next_fleet, _ in _looks(link, every, fleet):
-                    click.echo(as_json(_as_json(next_fleet, limit)))
-            return
-        if once or not console.is_terminal:
+            async for seen, _ in _looks(link, every, fleet, once=once):
+                click.echo(as_json(_as_json(seen, limit)))
+        elif once or not console.is_terminal:
             console.print(_shown(fleet, limit, console.width))
-            return
-        with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
-            fits = max(1, console.height - _CHROME)
-            live.update(_shown(fleet, limit or fits, console.width), refresh=True)
-            async for next_fleet, trouble in _looks(link, every, fleet):
-                fits = max(1, console.height - _CHROME)
-                live.update(_shown(next_fleet, limit or fits, console.width, trouble), refresh=True)
+        else:
+            with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
+                async for seen, trouble in _looks(link, every, fleet, once=False):
+                    fits = max(1, console.height - _CHROME)
+                    live.update(_shown(seen, limit or fits, console.width, trouble), refresh=True)
 
 
-async def _looks(link: Link, every: float, fleet: Fleet) -> AsyncIterator[tuple[Fleet, str]]:
-    """What is there, again and again; the last that was seen, and why, while Redis is away."""
+async def _looks(link: Link, every: float, fleet: Fleet, *, once: bool) -> AsyncIterator[tuple[Fleet, str]]:
+    """What is there, again and again; while Redis is away the last that was seen, and why."""
+    trouble = ""
     while True:
+        yield fleet, trouble
+        if once:
+            return
         await asyncio.sleep(every)
-        trouble = ""
         try:
-            fleet = await link.fleet()
+            fleet, trouble = await link.fleet(), ""
         except CliError as error:
             trouble = error.message
-        yield fleet, trouble
 
 
 def _shown(fleet: Fleet, limit: int | None, width: int, trouble: str = "") -> RenderableType:
     rows = traffic(fleet)
-    live = fleet.live
-    told = [each.summary.statistics for each in live if each.summary is not None]
+    told = [each.statistics for each in summaries_of(fleet.live)]
     rate = sum(row.rate for row in rows)
     when = moment(fleet.now)
     lines = [
-        Text(f"{plain(fleet.namespace)} {when}  {counted(len(live), 'replica')}  {count(rate)} req/s", style="bold"),
+        Text(
+            f"{plain(fleet.namespace)} {when}  {counted(len(fleet.live), 'replica')}  {count(rate)} req/s", style="bold"
+        ),
         Text(
             f"{bytes_of(sum(each.size_bytes for each in told))} of "
-            f"{bytes_of(sum(each.max_bytes for each in told))} in memory, {_queue(fleet)}"
+            f"{bytes_of(sum(each.max_bytes for each in told))} in memory, {_queue(told)}"
         ),
     ]
     if trouble:
         lines.append(Text(cut(trouble, 2 * width), style="red"))
-    left_out = sum(each.summary.routes_left_out for each in fleet.replicas if each.summary is not None)
+    left_out = sum(each.routes_left_out for each in summaries_of(fleet.replicas))
     shown = rows[:limit]
     if not shown:
         return Group(*lines, Text("No cached route has been asked yet."))
@@ -116,8 +115,8 @@ def _shown(fleet: Fleet, limit: int | None, width: int, trouble: str = "") -> Re
     return Group(*parts)
 
 
-def _queue(fleet: Fleet) -> str:
-    waiting = sum(each.summary.statistics.queue_length for each in fleet.live if each.summary is not None)
+def _queue(told: list[Statistics]) -> str:
+    waiting = sum(each.queue_length for each in told)
     return f"{counted(waiting, 'purge')} to be written" if waiting else "no purge waits"
 
 

@@ -142,6 +142,6 @@ def purge_event(line: LogEntry, time: float, *, own: bool, by: str = "", delay: 
         receipt.everything,
         own,
         by or ("" if own else line.origin),
-        dict(line.trace).get("traceparent", ""),
+        line.traceparent,
         delay,
     )

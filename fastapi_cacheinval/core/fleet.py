@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from fastapi_cacheinval.core.summary import ReplicaSummary
 
-__all__ = ["Acknowledgement", "Fleet", "LogState", "SeenReplica", "acknowledgement_of"]
+__all__ = ["Acknowledgement", "Fleet", "LogState", "SeenReplica", "acknowledgement_of", "summaries_of"]
 
 
 class Acknowledgement(NamedTuple):
@@ -75,6 +76,11 @@ class SeenReplica:
         return self.lease > 0
 
     @property
+    def applied(self) -> int | None:
+        """The last line that it has read; None where it has not said that, or has read none of this term."""
+        return None if self.acknowledged is None or self.acknowledged.applied < 0 else self.acknowledged.applied
+
+    @property
     def name(self) -> str:
         """Its process as host/pid; its id where there is no summary."""
         return self.replica if self.summary is None else self.summary.process
@@ -98,3 +104,12 @@ class Fleet:
     def bound(self) -> float | None:
         """The longest lease of any of them, in seconds; None where nobody has acknowledged anything."""
         return max((each.acknowledged.bound for each in self.replicas if each.acknowledged is not None), default=None)
+
+    def behind(self, replica: SeenReplica) -> int | None:
+        """How many lines of the log a replica has not read; None where that is not known."""
+        return None if self.log is None or replica.applied is None else max(0, self.log.seq - replica.applied)
+
+
+def summaries_of(replicas: Iterable[SeenReplica]) -> list[ReplicaSummary]:
+    """The summaries of those that have left one."""
+    return [each.summary for each in replicas if each.summary is not None]

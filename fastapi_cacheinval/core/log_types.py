@@ -37,6 +37,11 @@ class LogEntry(NamedTuple):
     waiter: str = ""
     origin: str = ""
 
+    @property
+    def traceparent(self) -> str:
+        """The `traceparent` of what purged; empty where nobody recorded it."""
+        return dict(self.trace).get("traceparent", "")
+
 
 class AppliedByAll(NamedTuple):
     """The line with this nonce is applied by every replica but its writer that held a lease when it was written."""

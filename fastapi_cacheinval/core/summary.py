@@ -11,6 +11,7 @@ from heapq import nlargest
 from typing import Any, NamedTuple
 
 from fastapi_cacheinval.core.statistics import RouteStatistics, SourceState, Statistics
+from fastapi_cacheinval.core.words import cut
 
 __all__ = ["MOST_APPLIED", "MOST_NAMES", "MOST_ROUTES", "AppliedPurge", "ReplicaSummary", "rates", "shortened"]
 
@@ -116,4 +117,4 @@ def _source(state: object) -> SourceState:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
+    return cut(text, _LONGEST_NAME)

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.events import ConnectionEvent, Decision, Event, PurgeEvent
 from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.words import cut
 from fastapi_cacheinval.inspector.feed import Listening
 
 __all__ = ["event_told", "listening_to", "purge_told"]
@@ -66,4 +67,4 @@ def purge_told(purge: PurgeEvent | Receipt) -> dict[str, Any]:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
+    return cut(text, _LONGEST_NAME)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-__all__ = ["CONTENT_SECURITY_POLICY", "guarded_fields", "secured"]
+__all__ = ["guarded_fields", "secured"]
 
 _POLICY = (
     "default-src 'none'",
@@ -19,10 +19,8 @@ _POLICY = (
     "require-trusted-types-for 'script'",
     "trusted-types 'none'",
 )
-CONTENT_SECURITY_POLICY = "; ".join(_POLICY)
-
 _FIELDS = {
-    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "content-security-policy": "; ".join(_POLICY),
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",

@@ -11,15 +11,20 @@ from typing import Any, cast
 
 from starlette.responses import JSONResponse
 
-__all__ = ["Told", "plain"]
+__all__ = ["Told", "as_json", "plain"]
+
+
+def as_json(content: Any) -> bytes:
+    """JSON on one line, in ASCII: a client's path may have characters that no UTF-8 has."""
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 class Told(JSONResponse):
-    """JSON in ASCII: a client's path may have characters that no UTF-8 has."""
+    """An answer with JSON in ASCII."""
 
     def render(self, content: Any) -> bytes:
         """The content as bytes."""
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+        return as_json(content)
 
 
 def plain(value: object) -> Any:

@@ -40,12 +40,12 @@ class Replicas:
                 self._fleet, self._why = await self._core.fleet(), None
             except TierUnavailable as error:
                 self._why = str(error)
-        fleet, here = self._fleet, self._core.identity
-        others = [each for each in fleet.replicas if each.replica != here] if fleet is not None else []
-        seq = 0 if fleet is None or fleet.log is None else fleet.log.seq
-        rows = [self._here(), *(_row(each, seq, known=self._why is None) for each in others[: _MOST_LISTED - 1])]
-        more = max(0, len(others) - _MOST_LISTED + 1)
-        log = None if fleet is None else plain(fleet.log)
+        fleet, rows, more, log = self._fleet, [self._here()], 0, None
+        if fleet is not None:
+            others = [each for each in fleet.replicas if each.replica != self._core.identity]
+            rows += [_row(each, fleet, known=self._why is None) for each in others[: _MOST_LISTED - 1]]
+            more = max(0, len(others) - _MOST_LISTED + 1)
+            log = plain(fleet.log)
         return Told({"replicas": rows, "more": more, "log": log, "why": self._why})
 
     def _here(self) -> dict[str, Any]:
@@ -64,11 +64,9 @@ class Replicas:
         }
 
 
-def _row(seen: SeenReplica, seq: int, *, known: bool) -> dict[str, Any]:
+def _row(seen: SeenReplica, fleet: Fleet, *, known: bool) -> dict[str, Any]:
     """Another replica: its summary is seconds old, what the log knows of it is not, where that is `known` now."""
     summary = seen.summary
-    acknowledged = seen.acknowledged
-    applied = None if acknowledged is None or acknowledged.applied < 0 else acknowledged.applied
     return {
         **({} if summary is None else _numbers(summary.statistics)),
         "name": seen.name,
@@ -76,8 +74,8 @@ def _row(seen: SeenReplica, seq: int, *, known: bool) -> dict[str, Any]:
         "live": seen.live if known else None,
         "lease": seen.lease if known else None,
         "silent": seen.silent,
-        "applied": applied,
-        "lag": None if applied is None else max(0, seq - applied),
+        "applied": seen.applied,
+        "lag": fleet.behind(seen),
         "release": "" if summary is None else summary.release,
     }
 

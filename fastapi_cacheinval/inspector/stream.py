@@ -6,7 +6,6 @@ Nothing waits for a slow client: its events are bounded, and a message that it d
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from starlette.types import Message, Receive, Send
 
 from fastapi_cacheinval.inspector.feed import Feed, Listening
 from fastapi_cacheinval.inspector.fields import guarded_fields
+from fastapi_cacheinval.inspector.plain import as_json
 
 __all__ = ["EventStream"]
 
@@ -101,8 +101,7 @@ def _server_stops() -> bool:
 
 
 def _event(name: str, data: object) -> bytes:
-    # JSON has no line breaks of its own here, so one line of data is enough.
-    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'), allow_nan=False)}\n\n".encode()
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), as_json(data))
 
 
 def _body(text: bytes, *, more: bool = True) -> Message:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from fastapi_cacheinval.core.words import few
 from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = ["summary"]
@@ -49,10 +50,5 @@ def summary(plans: Sequence[RoutePlan], off: str | None, plain: int) -> list[str
     for plan in cached:
         if not plan.front:
             reasons.setdefault(plan.front_off or "", []).append(plan.path)
-    told = "; ".join(f"{_named(paths)}: {reason}" for reason, paths in reasons.items())
+    told = "; ".join(f"{few(paths, _NAMED)}: {reason}" for reason, paths in reasons.items())
     return [first, *([f"The front lookup is off for {told}."] if told else [])]
-
-
-def _named(paths: Sequence[str]) -> str:
-    more = len(paths) - _NAMED
-    return ", ".join(paths[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -21,15 +21,17 @@ class _Response(Protocol):
 
 
 def _status(response: _Response) -> CacheStatus | None:
-    members = parse_cache_status(response.headers.get("cache-status", "").encode("latin-1", "replace"))
-    return next((member for member in reversed(members) if member.cache == "cacheinval"), None)
+    return _own(response.headers.get("cache-status", "").encode("latin-1", "replace"))
+
+
+def _own(field: bytes) -> CacheStatus | None:
+    """What a `Cache-Status` says of this package, by the one next to the client; None where it says nothing."""
+    return next((member for member in reversed(parse_cache_status(field)) if member.cache == "cacheinval"), None)
 
 
 def made_by_the_app(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether an answer says that the app has made it for this request."""
-    values = [value for name, value in headers if name.lower() == b"cache-status"]
-    members = parse_cache_status(b", ".join(values))
-    status = next((member for member in reversed(members) if member.cache == "cacheinval"), None)
+    status = _own(b", ".join(value for name, value in headers if name.lower() == b"cache-status"))
     return status is not None and status.fwd is not None and not status.collapsed
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,10 +18,29 @@ def _levels(data: Any) -> dict[str, str]:
     return {each["check"]: each["level"] for each in data["findings"]}
 
 
+@contextmanager
+def _evicting(server: Valkey, policy: str) -> Iterator[None]:
+    """A server whose memory has a bound."""
+    server.execute("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", policy)
+    try:
+        yield
+    finally:
+        server.execute("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+
+
+@contextmanager
+def _user(server: Valkey, *rules: str) -> Iterator[str]:
+    """The URL of a user `app` of a server who may do just this."""
+    server.execute("ACL", "SETUSER", "app", "on", ">pw", *rules)
+    try:
+        yield server.url.replace("redis://", "redis://app:pw@")
+    finally:
+        server.execute("ACL", "DELUSER", "app")
+
+
 async def test_a_server_as_it_should_be_passes(redis_server: Valkey, cli: Any) -> None:
     """With a bound for its memory and the policy that the documentation names, `--strict` finds nothing."""
-    redis_server.execute("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "volatile-lru")
-    try:
+    with _evicting(redis_server, "volatile-lru"):
         async with watched(redis_server) as nodes:
             await told(redis_server, *nodes)
             shown = await cli("doctor", "--strict", "--json")
@@ -29,14 +50,11 @@ async def test_a_server_as_it_should_be_passes(redis_server: Valkey, cli: Any) -
             assert set(levels.values()) == {"ok"}
             assert len(levels) == 16
             assert "ok    access: The user 'default' may do all" in (await cli("doctor")).out
-    finally:
-        redis_server.execute("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
 
 
 async def test_what_is_wrong_is_told_with_what_to_do(redis_server: Valkey, cli: Any) -> None:
     """An eviction policy that may take the log is a warning, which fails only where that is asked for."""
-    redis_server.execute("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
-    try:
+    with _evicting(redis_server, "allkeys-lru"):
         async with watched(redis_server) as nodes:
             await told(redis_server, *nodes)
             shown = await cli("doctor", columns=40)
@@ -45,8 +63,6 @@ async def test_what_is_wrong_is_told_with_what_to_do(redis_server: Valkey, cli: 
             assert "CONFIG SET maxmemory-policy volatile-lru" in " ".join(shown.out.split())
             assert max(map(len, shown.out.splitlines())) <= 40
             assert (await cli("doctor", "--strict")).code == 1
-    finally:
-        redis_server.execute("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
 
 
 async def test_a_namespace_without_replicas_fails(redis_server: Valkey, cli: Any) -> None:
@@ -59,22 +75,17 @@ async def test_a_namespace_without_replicas_fails(redis_server: Valkey, cli: Any
 
 async def test_a_user_who_may_look_at_little_sees_what_is_unknown(redis_server: Valkey, cli: Any) -> None:
     """No INFO, no CONFIG, no ACL: that is said of each, and nothing is made up."""
-    redis_server.execute(
-        "ACL", "SETUSER", "viewer", "on", ">pw", "~{cacheinval}:*",
-        "+time", "+hmget", "+hgetall", "+xlen", "+zcard", "+mget",
-    )  # fmt: skip
-    try:
+    allowed = ("~{cacheinval}:*", "+time", "+hmget", "+hgetall", "+xlen", "+zcard", "+mget")
+    with _user(redis_server, *allowed) as url:
         async with watched(redis_server, 1) as nodes:
             await told(redis_server, *nodes)
-            shown = await cli("doctor", "--json", url=redis_server.url.replace("redis://", "redis://viewer:pw@"))
+            shown = await cli("doctor", "--json", url=url)
             levels = _levels(shown.json)
             assert shown.code == 0
             assert {name for name, level in levels.items() if level == "unknown"} == {
                 "version", "role", "access", "memory", "eviction", "persistence", "failover",
             }  # fmt: skip
             assert levels["leases"] == "ok"
-    finally:
-        redis_server.execute("ACL", "DELUSER", "viewer")
 
 
 @pytest.mark.parametrize(
@@ -94,45 +105,36 @@ async def test_every_command_of_the_rule_is_asked_about(
     command: str, level: str, redis_server: Valkey, cli: Any
 ) -> None:
     """Those of `wait="all"` alone are missed without harm."""
-    redis_server.execute("ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", f"-{command}")
-    try:
+    with _user(redis_server, "~*", "&*", "+@all", f"-{command}") as url:
         async with watched(redis_server, 1):
-            shown = await cli("doctor", "--json", url=redis_server.url.replace("redis://", "redis://app:pw@"))
+            shown = await cli("doctor", "--json", url=url)
             (access,) = [each for each in shown.json["findings"] if each["check"] == "access"]
             assert (access["level"], access["cure"].split(",")[0]) == (level, f"ACL SETUSER app +{command}")
-    finally:
-        redis_server.execute("ACL", "DELUSER", "app")
 
 
 async def test_a_user_who_may_not_do_what_a_replica_does_is_told_the_rule(redis_server: Valkey, cli: Any) -> None:
     """By the server's own word, with nothing run."""
-    redis_server.execute("ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-xadd", "-subscribe")
     redis_server.execute("ACL", "LOG", "RESET")
-    try:
+    with _user(redis_server, "~*", "&*", "+@all", "-xadd", "-subscribe") as url:
         async with watched(redis_server, 1) as nodes:
             await told(redis_server, *nodes)
-            shown = await cli("doctor", "--json", url=redis_server.url.replace("redis://", "redis://app:pw@"))
+            shown = await cli("doctor", "--json", url=url)
             (access,) = [each for each in shown.json["findings"] if each["check"] == "access"]
             assert shown.code == 1
             assert access["level"] == "error"
             assert "may not run xadd, subscribe" in access["found"]
             assert "ACL SETUSER app +xadd +subscribe" in access["cure"]
             assert redis_server.execute("ACL", "LOG") == []
-    finally:
-        redis_server.execute("ACL", "DELUSER", "app")
 
 
 async def test_a_user_who_may_not_read_the_replicas_is_told_so(redis_server: Valkey, cli: Any) -> None:
     """What is known of the server is still shown."""
-    redis_server.execute("ACL", "SETUSER", "other", "on", ">pw", "~other:*", "+@all")
-    try:
+    with _user(redis_server, "~other:*", "+@all") as url:
         async with watched(redis_server, 1):
-            shown = await cli("doctor", "--json", url=redis_server.url.replace("redis://", "redis://other:pw@"))
+            shown = await cli("doctor", "--json", url=url)
             assert shown.code == 1
             assert _levels(shown.json)["replicas"] == "error"
             assert _levels(shown.json)["version"] == "ok"
-    finally:
-        redis_server.execute("ACL", "DELUSER", "other")
 
 
 async def test_a_server_that_others_follow_has_to_refuse_writes_alone(cli: Any) -> None:

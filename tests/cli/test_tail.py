@@ -85,6 +85,30 @@ async def test_purges_are_shown_as_they_happen_and_none_twice(redis_server: Valk
         assert [line.tags for line in seen if line] == [("before",), ("now",), ("meanwhile",)]
 
 
+async def test_a_log_that_began_anew_during_an_outage_is_shown_from_its_first_line(redis_server: Valkey) -> None:
+    """Its numbers begin at 1 again, below those that were shown before."""
+    seen: list[LogEntry] = []
+
+    async def follow() -> None:
+        async with linked(Target(redis_server.url, "cacheinval", PATIENCE)) as link:
+            async for line in _merged(link, 10):
+                seen.extend([line] if line else [])
+
+    async with watched(redis_server, 1) as (node,):
+        for number in range(5):
+            await node.cache.invalidate(f"before:{number}")
+        following = asyncio.ensure_future(follow())
+        await eventually(lambda: len(seen) == 5, "what was there")
+        redis_server.execute("FLUSHALL")
+        redis_server.execute("CLIENT", "KILL", "TYPE", "pubsub")
+        await node.cache.invalidate("after")
+        await eventually(lambda: len(seen) > 5, "the first line of the new term")
+        following.cancel()
+        await asyncio.wait((following,))
+        assert (seen[5].seq, seen[5].tags) == (1, ("after",))
+        assert seen[5].term.number > seen[4].term.number
+
+
 async def test_nothing_hostile_in_a_purge_reaches_the_terminal(redis_server: Valkey, cli: Any) -> None:
     """Tags, paths and origins as whoever may publish has written them, and a line that is none."""
     from fastapi_cacheinval.bus.entries import encode_payload

@@ -26,7 +26,6 @@ WELL = Server(
     policy="volatile-lru",
     max_memory=1000,
     used_memory=100,
-    evicted_keys=0,
     min_replicas=1,
     replicas=2,
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi_cacheinval import cached, invalidates
 from fastapi_cacheinval.inspector import Inspector
-from tests.helpers.http import Answer, Call, Shop, scope_of
+from tests.helpers.http import Answer, Call, Shop, scope_of, until
 
 LOCAL = {"host": "localhost", "server": ("127.0.0.1", 8000), "client": ("127.0.0.1", 50_000)}
 
@@ -82,6 +83,17 @@ class Inspected:
     def watch(self, **more: Any) -> Call:
         """Open the stream of events."""
         return Call(self.shop.app, scope_of("/_cache/api/events", **{**LOCAL, **more}))
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[Call]:
+        """A page that has been told the state when the block begins, and is open until it ends."""
+        stream = self.watch()
+        await until(lambda: events_of(stream), "the state")
+        try:
+            yield stream
+        finally:
+            stream.go_away()
+            await stream.answer()
 
 
 def events_of(call: Call) -> list[tuple[str, Any]]:

@@ -21,30 +21,24 @@ async def test_it_tells_the_state_first() -> None:
     """Who connects sees at once how the cache stands, without a second request."""
     inspected = Inspected()
     await inspected.shop.ask("/items/1")
-    stream = inspected.watch()
-    await until(lambda: events_of(stream), "the state")
-    name, state = events_of(stream)[0]
-    assert name == "state"
-    assert (state["misses"], state["responses"], state["connected"], state["alone"]) == (1, 1, True, True)
-    assert state["lease_remaining"] is None
-    stream.go_away()
-    await stream.answer()
+    async with inspected.watching() as stream:
+        name, state = events_of(stream)[0]
+        assert name == "state"
+        assert (state["misses"], state["responses"], state["connected"], state["alone"]) == (1, 1, True, True)
+        assert state["lease_remaining"] is None
 
 
 async def test_a_purge_is_told_with_its_tags() -> None:
     """A mutation of the app is on the page as it happens: tags, paths, its number in the log."""
     inspected = Inspected()
-    stream = inspected.watch()
-    await until(lambda: events_of(stream), "the state")
-    await inspected.shop.ask("/items/7", method="PUT")
-    await until(lambda: listed(stream, "purge"), "the purge")
-    (purge,) = listed(stream, "purge")
-    assert purge["tags"] == ["item:7"]
-    assert "/items/7" in purge["paths"]
-    assert (purge["own"], purge["by"]) == (True, "PUT /items/{item}")
-    assert (purge["seq"], purge["soft"], purge["everything"], purge["more"]) == (1, False, False, 0)
-    stream.go_away()
-    await stream.answer()
+    async with inspected.watching() as stream:
+        await inspected.shop.ask("/items/7", method="PUT")
+        await until(lambda: listed(stream, "purge"), "the purge")
+        (purge,) = listed(stream, "purge")
+        assert purge["tags"] == ["item:7"]
+        assert "/items/7" in purge["paths"]
+        assert (purge["own"], purge["by"]) == (True, "PUT /items/{item}")
+        assert (purge["seq"], purge["soft"], purge["everything"], purge["more"]) == (1, False, False, 0)
 
 
 async def test_how_sure_the_comparisons_make_one_is_told() -> None:
@@ -62,61 +56,49 @@ async def test_how_sure_the_comparisons_make_one_is_told() -> None:
 async def test_requests_are_told_with_what_became_of_them() -> None:
     """A miss, a hit, and what a client sent under the name of a credential is not told."""
     inspected = Inspected()
-    stream = inspected.watch()
-    await until(lambda: events_of(stream), "the state")
-    for _ in range(2):
-        await inspected.shop.ask("/items/7?token=secret")
-    await until(lambda: listed(stream, "hit"), "the hit")
-    (miss,), (hit,) = listed(stream, "miss"), listed(stream, "hit")
-    assert (miss["method"], miss["route"], hit["tier"]) == ("GET", "GET /items/{item}", "l1")
-    assert "fwd=uri-miss" in miss["status"]
-    assert "; hit; " in hit["status"]
-    assert miss["path"].startswith("/items/7")
-    assert b"secret" not in stream.body
-    assert {"item:7", "items"} <= set(miss["tags"])
-    stream.go_away()
-    await stream.answer()
+    async with inspected.watching() as stream:
+        for _ in range(2):
+            await inspected.shop.ask("/items/7?token=secret")
+        await until(lambda: listed(stream, "hit"), "the hit")
+        (miss,), (hit,) = listed(stream, "miss"), listed(stream, "hit")
+        assert (miss["method"], miss["route"], hit["tier"]) == ("GET", "GET /items/{item}", "l1")
+        assert "fwd=uri-miss" in miss["status"]
+        assert "; hit; " in hit["status"]
+        assert miss["path"].startswith("/items/7")
+        assert b"secret" not in stream.body
+        assert {"item:7", "items"} <= set(miss["tags"])
 
 
 async def test_a_very_large_purge_is_a_short_event() -> None:
     """The first tags are told, and how many more there are."""
     inspected = Inspected()
-    stream = inspected.watch()
-    await until(lambda: events_of(stream), "the state")
-    await inspected.shop.cache.invalidate(*(f"tag:{number}" for number in range(5_000)))
-    await until(lambda: listed(stream, "purge"), "the purge")
-    (purge,) = listed(stream, "purge")
-    assert (len(purge["tags"]), purge["more"]) == (20, 4_980)
-    stream.go_away()
-    await stream.answer()
+    async with inspected.watching() as stream:
+        await inspected.shop.cache.invalidate(*(f"tag:{number}" for number in range(5_000)))
+        await until(lambda: listed(stream, "purge"), "the purge")
+        (purge,) = listed(stream, "purge")
+        assert (len(purge["tags"]), purge["more"]) == (20, 4_980)
 
 
 async def test_what_does_not_fit_is_counted() -> None:
     """A flood between two looks is bounded: the newest are listed, and the page is told how many were not."""
     inspected = Inspected()
-    stream = inspected.watch()
-    await until(lambda: events_of(stream), "the state")
-    for number in range(MOST_EVENTS + 30):
-        inspected.inspector._stream._feed.tell({"kind": "purge", "number": number})
-    await until(lambda: listed(stream, "purge"), "the flood")
-    (feed,) = [data for name, data in events_of(stream) if name == "feed"]
-    assert [each["number"] for each in feed["events"]] == list(range(30, MOST_EVENTS + 30))
-    assert feed["dropped"] == 30
-    stream.go_away()
-    await stream.answer()
+    async with inspected.watching() as stream:
+        for number in range(MOST_EVENTS + 30):
+            inspected.inspector._stream._feed.tell({"kind": "purge", "number": number})
+        await until(lambda: listed(stream, "purge"), "the flood")
+        (feed,) = [data for name, data in events_of(stream) if name == "feed"]
+        assert [each["number"] for each in feed["events"]] == list(range(30, MOST_EVENTS + 30))
+        assert feed["dropped"] == 30
 
 
 async def test_hostile_names_stay_one_line_of_json() -> None:
     """Line breaks, quotes and what no UTF-8 has do not end an event or begin another."""
     inspected = Inspected()
-    stream = inspected.watch()
-    await until(lambda: events_of(stream), "the state")
-    hostile = "</script>\n\ndata: x\r\nevent: y\u2028\ud800\"'"
-    inspected.inspector._stream._feed.tell({"kind": "purge", "tags": [hostile]})
-    await until(lambda: listed(stream, "purge"), "the event")
-    assert listed(stream, "purge")[0]["tags"] == [hostile]
-    stream.go_away()
-    await stream.answer()
+    async with inspected.watching() as stream:
+        hostile = "</script>\n\ndata: x\r\nevent: y\u2028\ud800\"'"
+        inspected.inspector._stream._feed.tell({"kind": "purge", "tags": [hostile]})
+        await until(lambda: listed(stream, "purge"), "the event")
+        assert listed(stream, "purge")[0]["tags"] == [hostile]
 
 
 async def test_a_client_that_goes_leaves_nothing() -> None:

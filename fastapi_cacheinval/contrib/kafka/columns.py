@@ -111,9 +111,9 @@ def _guessed(value: object, column: str) -> tuple[object, ...] | Unreadable:
             return (decimal_of(digits, scale),)
         case bool():
             return (value,)
-        case int() if _OF_TIME.search(column) or _OF_TIME.search(column.lower()):
+        case int() if _is_like(_OF_TIME, column):
             return _NUMBER_OR_TIME
-        case int() if _OF_NAMES.search(column) or _OF_NAMES.search(column.lower()):
+        case int() if _is_like(_OF_NAMES, column):
             return (value,)
         case int():
             return (value, *times_of(value))
@@ -123,6 +123,10 @@ def _guessed(value: object, column: str) -> tuple[object, ...] | Unreadable:
             return (value, *_uuids(value), *_moments(value), *_decimals(value))
         case _:
             return readings(value, column)
+
+
+def _is_like(names: re.Pattern[str], column: str) -> bool:
+    return names.search(column) is not None or names.search(column.lower()) is not None
 
 
 def _of_json(text: str) -> tuple[object, ...] | Unreadable:

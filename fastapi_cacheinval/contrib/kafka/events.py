@@ -131,8 +131,8 @@ def _physical(key: Half) -> Iterator[str]:
 
 def _deleted(topic: str, key: Half, tables: Tables) -> RowChange | None:
     """A tombstone: where deletes are not told otherwise, it is all there is of one, and the key all that is left."""
-    named = tuple(_physical(key))
-    if not named and (key.row or key.broken) and tables.may_be_of(topic):
+    named, row = tuple(_physical(key)), key.row
+    if not named and (row or key.broken) and tables.may_be_of(topic):
         raise PoisonRecord(
             f"A tombstone on the topic {topic!r} names no table, and nothing maps that topic: let "
             "ByLogicalTableRouter add its key.field.name, or have deletes told by an event of their own."
@@ -140,10 +140,10 @@ def _deleted(topic: str, key: Half, tables: Tables) -> RowChange | None:
     table = tables.find(named, topic)
     if table is None:
         return None
-    if not key.row:
+    if not row:
         raise PoisonRecord("A tombstone without a key that is an object tells nothing.")
     # Whose it is nobody says: a document's key is named otherwise.
-    return RowChange(table, (key.row, key_of(key.fields)) if set(key.row) == {"id"} else (key.row,))
+    return RowChange(table, (row, key_of(key.fields)) if set(row) == {"id"} else (row,))
 
 
 def _enveloped(topic: str, key: Half, value: Half, tables: Tables) -> RowChange | None:
@@ -195,6 +195,7 @@ def _flattened(topic: str, key: Half, value: Half, tables: Tables) -> RowChange 
     op = event.get("__op")
     if op == "t":
         return RowChange(table, truncated=True)
-    row = {**key.row, **value.row}
+    key_row = key.row
+    row = {**key_row, **value.row}
     gone = op == "d" or str(event.get("__deleted")).lower() == "true"
-    return RowChange(table, (row, key.row) if key.row else (row,), None if gone else row)
+    return RowChange(table, (row, key_row) if key_row else (row,), None if gone else row)

@@ -65,12 +65,12 @@ class Gathering:
         """Add a record with what was read in it, or why that could not be."""
         self.records += 1
         self._reached[record.topic, record.partition] = Reached(record.offset + 1, epoch)
-        if isinstance(found, Exception):
-            self._refused.append((record, found))
-            self._bytes += record.size
         if not isinstance(found, Exception):
             self._name(found)
-        elif isinstance(found, UnreadableEvent):
+            return
+        self._refused.append((record, found))
+        self._bytes += record.size
+        if isinstance(found, UnreadableEvent):
             self._name(found.readable)
 
     def lose(self, place: Place, reached: Reached, wide: Change) -> None:

@@ -98,7 +98,7 @@ class Bulk:
         # Classes of another hierarchy, or on a join with this table: which of their rows are met nobody looks up.
         users = self._book.users(table)
         others = [each for each in users if mapper is None or each.base_mapper is not mapper.base_mapper]
-        tags = self._watch.any_row(others, "a statement on a table that it shares with another class", alone=True)
+        tags = self._book.any_row(others, "a statement on a table that it shares with another class", alone=True)
         if mapper is None:
             result = self._links.run(state, top, cast("Table", table))
         elif isinstance(top, Insert):

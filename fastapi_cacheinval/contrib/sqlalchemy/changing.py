@@ -160,11 +160,10 @@ class Changes:
                 found = reader.identities(query, state.parameters)
             else:
                 found = reader.present(mapper, asked, gone=job.deletes)
-            self._watch.ledger.add(session, [*self._book.of(mapper).wide, *reader.tags(mapper, found, lock=True)])
+            tags = reader.tags(mapper, found, lock=True, met=None if job.deletes else again)
+            self._watch.ledger.add(session, [*self._book.of(mapper).wide, *tags])
             if job.deletes:
                 self._watch.flushes.along(session, reader, mapper, found, again)
-            else:
-                again.update(reader.beside(mapper, found))
         ran = run(state, job.dml, job.columns, telling=job.told)
         if not (self._agrees(job, ran, found) if asked is None else self._asked_agrees(job, ran, found, asked)):
             self._watch.ledger.add_everything(session)

@@ -136,14 +136,13 @@ class Flushes:
         if not fresh or not (self._book.concerns(mapper) if gone else self._book.tagged(mapper)):
             return
         with reading(connection, self._book) as reader:
-            self._ledger.add(session, list(reader.tags(mapper, fresh, lock=lock)))
+            met = None if gone else flush.later(connection)
+            self._ledger.add(session, list(reader.tags(mapper, fresh, lock=lock, met=met)))
             if gone:
                 if any(self._book.tagged(each) for each in self._book.along(mapper)):
                     # Nobody may add to what goes along with them.
                     reader.present(mapper, fresh, gone=True)
                 self.along(session, reader, mapper, fresh, flush.later(connection))
-            else:
-                flush.later(connection).update(reader.beside(mapper, fresh))
 
     def along(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy import Connection, Insert, Result
@@ -38,6 +39,32 @@ from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 __all__ = ["Inserts"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One INSERT into one class; `of` is the class that each row which it writes is surely of."""
+
+    state: ORMExecuteState
+    dml: Any
+    mapper: Mapper[Any]
+    of: Mapper[Any]
+
+    @property
+    def bulk(self) -> bool:
+        """Whether SQLAlchemy takes the parameters for rows of the class."""
+        return is_bulk(self.state, self.dml)
+
+    @property
+    def returns(self) -> bool:
+        """Whether the app has asked for columns of the rows."""
+        return bool(self.dml._returning)  # noqa: SLF001
+
+    @property
+    def one_row(self) -> bool:
+        """Whether there is one row, which SQLAlchemy itself asks for its key."""
+        several = self.state.is_executemany or self.dml._multi_values or self.dml.select is not None  # noqa: SLF001
+        return not (several or self.returns or self.bulk)
+
+
 class Inserts:
     """An INSERT of rows of one class."""
 
@@ -47,110 +74,100 @@ class Inserts:
 
     def run(self, state: ORMExecuteState, dml: Insert, mapper: Mapper[Any]) -> Result[Any] | None:
         """Run an INSERT and read the tags of its rows; None where they have none."""
-        of = _written_as(state, dml, mapper)
-        if removes(dml) and self._book.concerns(of):
-            along = [one for each in self._book.along(of) for one in each.self_and_descendants]
+        job = _Job(state, dml, mapper, _written_as(state, dml, mapper))
+        if removes(dml) and self._book.concerns(job.of):
+            along = [one for each in self._book.along(job.of) for one in each.self_and_descendants]
             what = "an INSERT that may replace rows"
-            return self._watch.widely(state, [*of.self_and_descendants, *along], what)
-        if not self._book.tagged(of):
+            return self._watch.widely(state, [*job.of.self_and_descendants, *along], what)
+        if not self._book.tagged(job.of):
             return None
-        if self._book.whole(of):
-            return self._unknown(state, of, "")
+        if self._book.whole(job.of):
+            return self._unknown(job, "")
         if replaces(dml):
-            if self._may_lose(dml, of):
-                return self._unknown(state, of, "an INSERT that may replace rows")
+            if self._may_lose(job):
+                return self._unknown(job, "an INSERT that may replace rows")
         else:
             given = [key_of_row(row, mapper) for row in rows_given(dml, state.parameters)]
             if given and None not in given:
                 result = state.invoke_statement()
-                self._read(state, dml, mapper, [each for each in given if each is not None], where_of(result))
+                self._read(job, [each for each in given if each is not None], where_of(result))
                 return result
-        return self._by_database(state, dml, mapper)
+        return self._by_database(job)
 
-    def _unknown(self, state: ORMExecuteState, mapper: Mapper[Any], what: str) -> Result[Any]:
-        return self._watch.widely(state, mapper.self_and_descendants, what)
+    def _unknown(self, job: _Job, what: str) -> Result[Any]:
+        return self._watch.widely(job.state, job.of.self_and_descendants, what)
 
-    def _may_lose(self, dml: Insert, mapper: Mapper[Any]) -> bool:
+    def _may_lose(self, job: _Job) -> bool:
         """Whether the old tags of a row that is there already may be others than its new ones."""
-        names = on_conflict(dml)
+        names = on_conflict(job.dml)
         if not names:
             return names is None
-        for each in self._book.family(mapper):
+        for each in self._book.family(job.of):
             rules = self._book.of(each)
             if rules.looked or sets(names, each, rules.keys | set(key_of(each)) | decides_class(each)):
                 return True
         return False
 
-    def _by_database(self, state: ORMExecuteState, dml: Any, mapper: Mapper[Any]) -> Result[Any]:
+    def _by_database(self, job: _Job) -> Result[Any]:
+        state, dml, mapper, bulk = job.state, job.dml, job.mapper, job.bulk
         table: Any = target_of(dml)
-        own = key_columns(mapper, table)
-        bulk = is_bulk(state, dml)
-        if bulk and len(mapper.tables) > 1 and not dml._returning:  # noqa: SLF001
+        if bulk and len(mapper.tables) > 1 and not job.returns:
             result, rows = insert_for_keys(state)
             found = [each for each in (key_of_row(row, mapper) for row in rows) if each is not None]
-            self._read(state, dml, mapper, found if len(found) == len(rows) else None, where_of(result))
+            self._read(job, found if len(found) == len(rows) else None, where_of(result))
             return result
         # SQLAlchemy writes all of the class's tables in its bulk INSERT, and the base's key comes first.
-        columns = list(mapper.primary_key) if bulk else own
+        columns = list(mapper.primary_key) if bulk else key_columns(mapper, table)
         if columns is None:
-            return self._unknown(state, mapper, "an INSERT into a table without the primary key")
-        if dml._returning and not shows(dml, columns):  # noqa: SLF001
-            return self._unknown(state, mapper, "an INSERT that returns no primary keys")
-        if not dml._returning and not replaces(dml) and not bulk and _is_one_row(state, dml):  # noqa: SLF001
+            return self._unknown(job, "an INSERT into a table without the primary key")
+        if job.returns and not shows(dml, columns):
+            return self._unknown(job, "an INSERT that returns no primary keys")
+        if job.one_row and not replaces(dml):
             result = state.invoke_statement()
-            self._read(state, dml, mapper, _given_by_database(result, columns), where_of(result))
+            self._read(job, _given_by_database(result, columns), where_of(result))
             return result
         dialect = connection_for(state, mapper if bulk else None).dialect
         able = dialect.insert_returning and table.implicit_returning
         if state.is_executemany or bulk:
             able = able and dialect.insert_executemany_returning
-        if not dml._returning and not able:  # noqa: SLF001
-            return self._unknown(state, mapper, "an INSERT without its primary keys")
-        one, number = not dml._returning and not bulk and _is_one_row(state, dml), False  # noqa: SLF001
-        if one:
+        if not job.returns and not able:
+            return self._unknown(job, "an INSERT without its primary keys")
+        number = False
+        if job.one_row:
             # What SQLAlchemy makes of it says how the app's result gets its key.
             names = list(cast("Mapping[str, Any]", state.parameters or {}))
             written: Any = dml.compile(dialect=dialect, column_keys=names or None)
             if written.implicit_returning:
-                return self._says_itself(state, dml, mapper, columns, written)
+                return self._says_itself(job, columns, written)
             number = bool(written.postfetch_lastrowid)
-        asked = keys(mapper) if state.is_orm_statement else columns
-        ran = run_inserting(state, dml, columns, asked)
-        if not dml._returning and not bulk and dialect.is_async:  # noqa: SLF001
+        ran = run_inserting(state, dml, columns, keys(mapper) if state.is_orm_statement else columns)
+        if not job.returns and not bulk and dialect.is_async:
             restore_number(ran.result)
         if number:
             restore_key(ran.result)
-        self._read(state, dml, mapper, ran.rows, ran.connection)
+        self._read(job, ran.rows, ran.connection)
         return ran.result
 
-    def _says_itself(
-        self, state: ORMExecuteState, dml: Any, mapper: Mapper[Any], columns: list[Any], written: Any
-    ) -> Result[Any]:
+    def _says_itself(self, job: _Job, columns: list[Any], written: Any) -> Result[Any]:
         """Run an upsert of one row for which SQLAlchemy itself asks the database for the key, if for all of it."""
         returned = [column.name for column in written.implicit_returning]
         if not {column.name for column in columns} <= set(returned):
-            return self._unknown(state, mapper, "an upsert that is given a part of its primary key")
-        result = state.invoke_statement()
+            return self._unknown(job, "an upsert that is given a part of its primary key")
+        result = job.state.invoke_statement()
         rows = returned_by_default(result)
         places = [returned.index(column.name) for column in columns]
-        found = None if rows is None else [tuple(row[place] for place in places) for row in rows]
-        self._read(state, dml, mapper, found, where_of(result))
+        self._read(
+            job, None if rows is None else [tuple(row[place] for place in places) for row in rows], where_of(result)
+        )
         return result
 
-    def _read(
-        self,
-        state: ORMExecuteState,
-        dml: Any,
-        mapper: Mapper[Any],
-        found: list[Identity] | None,
-        connection: Connection | None,
-    ) -> None:
+    def _read(self, job: _Job, found: list[Identity] | None, connection: Connection | None) -> None:
+        state = job.state
         if found is None:
             self._watch.ledger.add_everything(state.session)
             return
-        where = connection or connection_for(state, mapper if is_bulk(state, dml) else None)
-        of = _written_as(state, dml, mapper)
-        places = {(of, tuple(each)) for each in found}
+        where = connection or connection_for(state, job.mapper if job.bulk else None)
+        places = {(job.of, tuple(each)) for each in found}
         self._watch.flushes.read_again(state.session, places, where, options_of(state))
 
 
@@ -167,10 +184,6 @@ def _written_as(state: ORMExecuteState, dml: Any, mapper: Mapper[Any]) -> Mapper
     if replaces(dml) or (deciding and (by_default or dml.select is not None or sets(given, mapper, deciding))):
         return whole_of(mapper)
     return mapper
-
-
-def _is_one_row(state: ORMExecuteState, dml: Any) -> bool:
-    return not state.is_executemany and not dml._multi_values and dml.select is None  # noqa: SLF001
 
 
 def _given_by_database(result: Any, columns: list[Any]) -> list[Identity] | None:

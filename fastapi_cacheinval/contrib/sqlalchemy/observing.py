@@ -9,7 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
 from fastapi_cacheinval.contrib.sqlalchemy.collector import collectors
-from fastapi_cacheinval.contrib.sqlalchemy.states import is_changed, state_of
+from fastapi_cacheinval.contrib.sqlalchemy.states import identity_of, is_changed, state_of
 
 __all__ = ["observe_rows"]
 
@@ -66,11 +66,11 @@ def _name(mapper: Mapper[Any]) -> str:
 def _told(target: Any) -> tuple[str, Key, tuple[str, ...] | None]:
     state = state_of(target)
     mapper = state.mapper
-    key = state.identity or tuple(mapper.primary_key_from_instance(target))
+    key = identity_of(state) or tuple(mapper.primary_key_from_instance(target))
     tags: dict[str, None] = {}
     for collector in collectors():
         known = collector.tags_of(target)
         if known is None:
-            return _name(mapper), tuple(key), None
+            return _name(mapper), key, None
         tags.update(dict.fromkeys(known))
-    return _name(mapper), tuple(key), tuple(tags)
+    return _name(mapper), key, tuple(tags)

@@ -82,7 +82,7 @@ class Older:
         with self._settled(session, [of]):
             call(of, rows, return_defaults=asked, render_nulls=render_nulls)
             if whole:
-                self._ledger.add(session, self._watch.any_row([of], ""))
+                self._ledger.add(session, self._book.any_row([of], ""))
             if self._book.tagged(of) and not whole:
                 found = [key_of_row(row, of) for row in rows]
                 if None in found:

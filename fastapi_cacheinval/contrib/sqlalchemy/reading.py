@@ -106,14 +106,26 @@ class Reader:
             found += self.identities(_locked(query, mapper, gone=gone))
         return found
 
-    def tags(self, mapper: Mapper[Any], identities: Iterable[Identity], *, lock: bool) -> Iterator[str]:
-        """The tags of these rows as they stand; nothing for rows that are not there."""
+    def tags(
+        self,
+        mapper: Mapper[Any],
+        identities: Iterable[Identity],
+        *,
+        lock: bool,
+        met: set[tuple[Mapper[Any], Identity]] | None = None,
+    ) -> Iterator[str]:
+        """The tags of these rows as they stand; nothing for rows that are not there.
+
+        The rows `beside` them, whose tags are among these, are added to `met`.
+        """
         for part in _parts(identities):
             beside: dict[Mapper[Any], list[Identity]] = {}
             for each in self._book.family(mapper):
                 yield from self._tags(each, self._book.of(each), part, known=each is mapper, lock=lock)
             for other, identity in self.beside(mapper, part):
                 beside.setdefault(other, []).append(identity)
+                if met is not None:
+                    met.add((other, identity))
             for other, those in beside.items():
                 for these in _parts(those):
                     for each in self._book.family(other):

@@ -41,6 +41,7 @@ class _Mapped:
 
     rules: dict[Mapper[Any], Rules] = field(default_factory=dict[Mapper[Any], Rules])
     dependents: dict[Any, list[Dependent]] = field(default_factory=dict[Any, list[Dependent]])
+    along: dict[Any, list[Mapper[Any]]] = field(default_factory=dict[Any, list[Mapper[Any]]])
     links: list[Link] | None = None
     on: dict[Any, list[Side]] = field(default_factory=dict[Any, list[Side]])
     updated_later: set[Mapper[Any]] | None = None
@@ -256,6 +257,13 @@ class RuleBook:
 
     def along(self, kind: Mapper[Any] | Table) -> list[Mapper[Any]]:
         """The classes whose rows may go or change along with a row that goes: by its links, or by foreign keys."""
+        mapped = self._mapped
+        found = mapped.along.get(kind)
+        if found is None:
+            found = mapped.along[kind] = self._along(kind)
+        return found
+
+    def _along(self, kind: Mapper[Any] | Table) -> list[Mapper[Any]]:
         seen: dict[Mapper[Any], None] = {}
         gone: set[Any] = {kind}
         ahead: list[Mapper[Any] | Table] = [kind]

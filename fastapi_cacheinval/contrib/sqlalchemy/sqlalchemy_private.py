@@ -168,10 +168,15 @@ def hide_rows(result: Any) -> None:
     result._reset_memoizations()  # noqa: SLF001
 
 
+def _context_of(result: Any) -> Any:
+    """How the statement of a driver's result was run; None for any other result."""
+    is_one = isinstance(result, CursorResult)
+    return cast("Any", result).context if is_one else None
+
+
 def returned_by_default(result: Any) -> list[Any] | None:
     """The rows of the `RETURNING` that SQLAlchemy itself adds to an INSERT; None where it has not added one."""
-    is_one = isinstance(result, CursorResult)
-    context: Any = cast("Any", result).context if is_one else None
+    context = _context_of(result)
     if context is None or not context._is_implicit_returning:  # noqa: SLF001
         return None
     return list(context.returned_default_rows or ())
@@ -179,8 +184,7 @@ def returned_by_default(result: Any) -> list[Any] | None:
 
 def restore_number(result: Any) -> None:
     """Give the result of an INSERT the last row's number, where a driver does not say it because rows are returned."""
-    is_one = isinstance(result, CursorResult)
-    context: Any = cast("Any", result).context if is_one else None
+    context = _context_of(result)
     if context is None or context.dialect.name != "sqlite":
         return
     number = context.get_lastrowid()
@@ -191,9 +195,8 @@ def restore_number(result: Any) -> None:
 
 def restore_key(result: Any) -> None:
     """Give the result of an INSERT of one row the key that it has without `RETURNING`: by the last row's number."""
-    is_one = isinstance(result, CursorResult)
-    if not is_one:
+    context = _context_of(result)
+    if context is None:
         return
-    context: Any = cast("Any", result).context
     get = context.compiled._inserted_primary_key_from_lastrowid_getter  # noqa: SLF001
     context.inserted_primary_key_rows = [get(context.get_lastrowid(), context.compiled_parameters[0])]

@@ -43,8 +43,8 @@ def changes_class(state: InstanceState[Any]) -> bool:
     deciding = decides_class(mapper)
     if not deciding:
         return False
-    if len(deciding) > 1 or mapper.polymorphic_on is not mapper.columns.get(next(iter(deciding))):
+    key, *more = deciding
+    if more or mapper.polymorphic_on is not mapper.columns.get(key):
         # An expression over columns.
         return True
-    key = next(iter(deciding))
     return key in state.dict and state.dict[key] != mapper.polymorphic_identity

@@ -26,16 +26,9 @@ class Watch:
     flushes: Flushes
     settle: Callable[[Session, Connection | None], None]
 
-    def any_row(self, mappers: Iterable[Mapper[Any]], what: str, *, alone: bool = False) -> tuple[str, ...]:
-        """The tags that stand for any row of these classes; raises `UnknownRows` where one has none.
-
-        Those of their sides are among them, unless `alone`.
-        """
-        return self.book.any_row(mappers, what, alone=alone)
-
     def widely(self, state: ORMExecuteState, mappers: Iterable[Mapper[Any]], what: str) -> Result[Any]:
         """Run a statement exactly as it is written, and purge what stands for any row of these classes."""
-        tags = self.any_row(mappers, what)
+        tags = self.book.any_row(mappers, what)
         result = state.invoke_statement()
         self.ledger.add(state.session, tags)
         return result

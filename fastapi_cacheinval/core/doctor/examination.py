@@ -25,7 +25,6 @@ class Server:
     policy: str | None = None
     max_memory: int | None = None
     used_memory: int | None = None
-    evicted_keys: int | None = None
     min_replicas: int | None = None
     replicas: int | None = None
     write_errors: str | None = None

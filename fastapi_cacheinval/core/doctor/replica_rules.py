@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from fastapi_cacheinval.core.doctor.examination import Examination
 from fastapi_cacheinval.core.doctor.finding import Finding, Level
+from fastapi_cacheinval.core.fleet import summaries_of
 from fastapi_cacheinval.core.summary import ReplicaSummary
+from fastapi_cacheinval.core.words import few, in_unit
 
 __all__ = ["bounds", "lag", "leases", "log", "packages", "queues", "resets", "switches"]
 
 _MOST_NAMED = 5
 _MANY_RESETS = 3
 _FEW_LINES = 5
+_NOBODY = "There is no replica in touch."
 
 
 def log(seen: Examination) -> Finding:
@@ -25,9 +26,9 @@ def log(seen: Examination) -> Finding:
             f"The namespace {seen.fleet.namespace!r} has no purge log here: no replica of it has ever started.",
             "Give the namespace and the database that the app uses: --namespace, and the number at the end of --url.",
         )
-    age = max(0.0, seen.fleet.now - found.opened)
+    age, unit = in_unit(max(0.0, seen.fleet.now - found.opened))
     return Finding(
-        "log", Level.OK, f"Term {found.term} began {_ago(age)} ago, and its last purge is number {found.seq}."
+        "log", Level.OK, f"Term {found.term} began {age:.0f} {unit} ago, and its last purge is number {found.seq}."
     )
 
 
@@ -55,17 +56,12 @@ def leases(seen: Examination) -> Finding:
 
 def lag(seen: Examination) -> Finding:
     """Every replica that is in touch has read the log."""
-    found = seen.fleet.log
-    live = [each for each in seen.fleet.live if each.acknowledged is not None]
-    if found is None or not live:
-        return Finding("lag", Level.UNKNOWN, "There is no replica in touch.")
-    behind = [
-        (each, found.seq - each.acknowledged.applied)
-        for each in live
-        if each.acknowledged is not None and 0 <= each.acknowledged.applied < found.seq - _FEW_LINES
-    ]
-    if behind:
-        told = [f"{each.name} by {lines}" for each, lines in behind]
+    fleet = seen.fleet
+    if fleet.log is None or not fleet.live:
+        return Finding("lag", Level.UNKNOWN, _NOBODY)
+    behind = [(each.name, fleet.behind(each) or 0) for each in fleet.live]
+    told = [f"{name} by {lines}" for name, lines in behind if lines > _FEW_LINES]
+    if told:
         return Finding(
             "lag",
             Level.WARNING,
@@ -102,7 +98,7 @@ def bounds(seen: Examination) -> Finding:
             f"Replicas differ in staleness_bound: {', '.join(f'{each:g} s' for each in found)}. The longest holds.",
             "Give all replicas the same: CACHEINVAL_STALENESS_BOUND.",
         )
-    return Finding("staleness_bound", Level.OK, f"{found[0]:g} s." if found else "There is no replica in touch.")
+    return Finding("staleness_bound", Level.OK, f"{found[0]:g} s." if found else _NOBODY)
 
 
 def packages(seen: Examination) -> Finding:
@@ -149,7 +145,7 @@ def resets(seen: Examination) -> Finding:
 
 
 def _summaries(seen: Examination) -> list[ReplicaSummary]:
-    return [each.summary for each in seen.fleet.replicas if each.summary is not None]
+    return summaries_of(seen.fleet.replicas)
 
 
 def _told(seen: Examination, check: str, well: str) -> Finding:
@@ -162,17 +158,8 @@ def _told(seen: Examination, check: str, well: str) -> Finding:
             f"{_named(silent)} left no summary.",
             "They have just started, run an earlier release, or may not SET {namespace}:replica:*.",
         )
-    return Finding(check, Level.OK, well or "There is no replica in touch.")
+    return Finding(check, Level.OK, well or _NOBODY)
 
 
-def _named(names: Iterable[str]) -> str:
-    told = list(names)
-    more = f" and {len(told) - _MOST_NAMED} more" if len(told) > _MOST_NAMED else ""
-    return ", ".join(told[:_MOST_NAMED]) + more
-
-
-def _ago(seconds: float) -> str:
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
+def _named(names: list[str]) -> str:
+    return few(names, _MOST_NAMED)

@@ -14,14 +14,13 @@ _SLOW = 0.005
 _SKEW = 1.0
 _SAME = 0.1
 _MIB = 1024 * 1024
-_INFO = "Allow the user +info."
 
 
 def version(seen: Examination) -> Finding:
     """The server knows the commands."""
     server = seen.server
     if server.version is None:
-        return Finding("version", Level.UNKNOWN, "The server does not tell its version.", _INFO)
+        return _untold("version", "its version")
     written = f"{server.kind.capitalize()} {'.'.join(map(str, server.version))}"
     oldest = _OLDEST.get(server.kind, (6, 2))
     if server.version < oldest:
@@ -36,7 +35,7 @@ def role(seen: Examination) -> Finding:
     """Purges are written here."""
     match seen.server.role:
         case None:
-            return Finding("role", Level.UNKNOWN, "The server does not tell whether it is a primary.", _INFO)
+            return _untold("role", "whether it is a primary")
         case "slave":
             return Finding(
                 "role",
@@ -52,7 +51,7 @@ def eviction(seen: Examination) -> Finding:
     """The log must not be evicted while stored responses could be."""
     server = seen.server
     if server.policy is None:
-        return Finding("eviction", Level.UNKNOWN, "The server does not tell its maxmemory-policy.", _INFO)
+        return _untold("eviction", "its maxmemory-policy")
     if not server.max_memory:
         return Finding("eviction", Level.OK, f"Nothing is evicted: maxmemory is not set ({server.policy}).")
     if server.policy.startswith("allkeys"):
@@ -77,7 +76,7 @@ def memory(seen: Examination) -> Finding:
     """There is room."""
     server = seen.server
     if server.used_memory is None or server.max_memory is None:
-        return Finding("memory", Level.UNKNOWN, "The server does not tell how full it is.", _INFO)
+        return _untold("memory", "how full it is")
     used = f"{server.used_memory / _MIB:,.0f} MiB"
     if not server.max_memory:
         return Finding(
@@ -97,12 +96,7 @@ def persistence(seen: Examination) -> Finding:
     """It is not needed; a server that loads old data is noticed by its replication id."""
     match seen.server.persistent:
         case None:
-            return Finding(
-                "persistence",
-                Level.UNKNOWN,
-                "The server does not tell whether it keeps its data.",
-                _INFO,
-            )
+            return _untold("persistence", "whether it keeps its data")
         case True:
             if seen.server.write_errors:
                 return Finding(
@@ -120,7 +114,7 @@ def write_safety(seen: Examination) -> Finding:
     """A primary that is cut off from its replicas must not take purges that the others never see."""
     server = seen.server
     if server.replicas is None:
-        return Finding("failover", Level.UNKNOWN, "The server does not tell of its replicas.", _INFO)
+        return _untold("failover", "of its replicas")
     if not server.replicas:
         return Finding(
             "failover", Level.OK, "The server has no replicas: there is no failover that could lose a purge."
@@ -203,3 +197,8 @@ def clock(seen: Examination) -> Finding:
             "Run NTP on both machines.",
         )
     return Finding("clock", Level.OK, found)
+
+
+def _untold(check: str, what: str) -> Finding:
+    """What the server would say to a user who may ask for INFO."""
+    return Finding(check, Level.UNKNOWN, f"The server does not tell {what}.", "Allow the user +info.")

@@ -84,11 +84,6 @@ class Asking:
         return cls(asked, app_context, core.runtime, plan, costs)
 
     @property
-    def changes(self) -> object:
-        """Another value for each purge."""
-        return self._app_context.engine.replica.changes
-
-    @property
     def line(self) -> str:
         """What the route's signature says has to be written; empty where it says nothing."""
         scope = self.asked.scope
@@ -123,12 +118,15 @@ class Asking:
             return None
         return answer_of(heard)
 
-    async def steady(self, caller: Caller, first: Answer) -> bool:
-        """Whether the app says the same once more."""
+    async def instead(self, caller: Caller, handed: Answer) -> Answer | None:
+        """What the app says to a caller instead of this, twice; None where it says this, fails, or is unsteady."""
+        said = await self.app(caller)
+        if said is None or said.says_the_same(handed):
+            return None
         again = await self.app(caller)
-        same = again is not None and again.says_the_same(first)
-        self._costs.unsteady += not same
-        return same
+        steady = again is not None and again.says_the_same(said)
+        self._costs.unsteady += not steady
+        return said if steady else None
 
     def _again(self, caller: Caller) -> dict[str, Any]:
         engine = self._app_context.engine

@@ -43,8 +43,8 @@ async def outdated(asking: Asking, handed: Heard, *, quiet: Callable[[], bool]) 
     if handed.status in _PARTIAL or not handed.complete:
         return None
     caller, answer = asking.asked.caller, answer_of(handed)
-    said = await asking.app(caller)
-    if said is None or said.says_the_same(answer) or not await asking.steady(caller, said) or not quiet():
+    said = await asking.instead(caller, answer)
+    if said is None or not quiet():
         return None
     stored = await asking.stored(caller)
     return _outdated(asking, caller, answer, said, () if stored is None else stored.stored.tags)
@@ -53,8 +53,8 @@ async def outdated(asking: Asking, handed: Heard, *, quiet: Callable[[], bool]) 
 async def _fault(
     asking: Asking, caller: Caller, stored: InStore, known: Iterable[Caller], quiet: Callable[[], bool]
 ) -> Finding | None:
-    said = await asking.app(caller)
-    if said is None or said.says_the_same(stored.answer) or not await asking.steady(caller, said):
+    said = await asking.instead(caller, stored.answer)
+    if said is None:
         return None
     made_for = None
     for each in known:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from fastapi_cacheinval.core.events import shown_tags
 from fastapi_cacheinval.core.tags import normalise_tag
+from fastapi_cacheinval.core.words import few
 from fastapi_cacheinval.engine.request_tags import is_answering
-from fastapi_cacheinval.testing.searches.asking import Asking, InStore
+from fastapi_cacheinval.testing.searches.asking import Answer, Asking, InStore
 from fastapi_cacheinval.testing.searches.findings import Costs, Finding
 
 __all__ = ["Notes", "Pages", "Row", "missing_tags", "note_changed", "note_read", "noting"]
@@ -74,12 +75,6 @@ def note_changed(row: Row) -> None:
         notes.changed[row] = None
 
 
-def _named(rows: Iterable[object]) -> str:
-    named = [str(each) for each in rows]
-    more = len(named) - _MOST_NAMED
-    return ", ".join(named[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
 def missing_tags(asking: Asking, stored: InStore, read: Iterable[Row], costs: Costs) -> Finding | None:
     """The rows that a stored response was made of and that no tag of it names."""
     has = frozenset(stored.stored.tags)
@@ -95,10 +90,10 @@ def missing_tags(asking: Asking, stored: InStore, read: Iterable[Row], costs: Co
     wanted = list(dict.fromkeys(row.tags[0] for row in lacking if row.tags))
     text = (
         f"{asking.asked.target} was made of rows that none of its tags names: a change of them leaves it standing.\n"
-        f"  rows:     {_named(lacking)}\n"
+        f"  rows:     {few(lacking, _MOST_NAMED)}\n"
         f"  its tags: {', '.join(shown_tags(stored.stored.tags)) or 'none'}\n"
         f"  write, at {route} ({asking.plan.endpoint}): a parameter tags: CacheTags, and "
-        f"tags.add({_named(map(repr, wanted))}); or the tag in cached(..., tags=[...])."
+        f"tags.add({few(wanted, _MOST_NAMED, repr)}); or the tag in cached(..., tags=[...])."
     )
     return Finding("missing-tags", (route, *sorted({row.model for row in lacking})), text)
 
@@ -106,7 +101,6 @@ def missing_tags(asking: Asking, stored: InStore, read: Iterable[Row], costs: Co
 @dataclass(slots=True)
 class _Page:
     asking: Asking
-    stored: object
     rows: dict[Row, None]
 
 
@@ -122,13 +116,11 @@ class Pages:
         known = self._pages.pop(place, None)
         rows = {**({} if known is None else known.rows), **read}
         if rows:
-            self._pages[place] = _Page(asking, stored.stored, rows)
+            self._pages[place] = _Page(asking, rows)
         if len(self._pages) > _MOST_PAGES:
             del self._pages[next(iter(self._pages))]
 
-    async def unpurged(
-        self, mutation: str, changed: dict[Row, None], costs: Costs, *, quiet: Callable[[], bool]
-    ) -> list[Finding]:
+    async def unpurged(self, mutation: str, changed: dict[Row, None], *, quiet: Callable[[], bool]) -> list[Finding]:
         """The pages that read what a mutation changed, are still handed out, and differ from what the app says now."""
         found: list[Finding] = []
         for page in [*self._pages.values()]:
@@ -139,27 +131,25 @@ class Pages:
             stored = await asking.stored(caller)
             if stored is None or stored.stale:
                 continue
-            said = await asking.app(caller)
-            if said is None or said.says_the_same(stored.answer) or not await asking.steady(caller, said):
-                continue
-            if quiet() and asking.usable(stored.stored):
-                found.append(_survivor(asking, stored, rows, mutation, f"{said}"))
+            said = await asking.instead(caller, stored.answer)
+            if said is not None and quiet() and asking.usable(stored.stored):
+                found.append(_survivor(asking, stored, rows, mutation, said))
         return found
 
 
-def _survivor(asking: Asking, stored: InStore, rows: list[Row], mutation: str, said: str) -> Finding:
+def _survivor(asking: Asking, stored: InStore, rows: list[Row], mutation: str, said: Answer) -> Finding:
     route, tags = asking.plan.get_label, shown_tags(stored.stored.tags)
     purged = list(dict.fromkeys(tag for row in rows for tag in row.tags or ()))
     lines: list[str] = []
     if purged:
-        lines.append(f"at {route}, tags.add({_named(map(repr, purged[:1]))}), which the change of the row purges")
+        lines.append(f"at {route}, tags.add({purged[0]!r}), which the change of the row purges")
     if tags:
-        lines.append(f"at {mutation}, dependencies=[invalidates({_named(map(repr, tags[:1]))})]")
+        lines.append(f"at {mutation}, dependencies=[invalidates({tags[0]!r})]")
     if not lines:
         lines.append(f"at {route}, cached(..., tags=[...]), and the same tag at {mutation}, invalidates(...)")
     text = (
         f"{mutation} changed a row that {asking.asked.target} had read, and left the page standing.\n"
-        f"  rows:              {_named(rows)}\n"
+        f"  rows:              {few(rows, _MOST_NAMED)}\n"
         f"  tags of the page:  {', '.join(tags) or 'none'}\n"
         f"  with the cache:    {stored.answer}\n"
         f"  without the cache: {said}\n"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Scope, Send
 
 from fastapi_cacheinval.cache import internals_of
 from fastapi_cacheinval.framework.asking_again import Heard
@@ -23,7 +24,8 @@ from fastapi_cacheinval.testing.searches.rows import Notes, Pages, missing_tags,
 
 __all__ = ["Search", "Wanted"]
 
-Call: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Call: TypeAlias = Callable[[Send], Awaitable[None]]
+"""A request that is let through, as far as where its answer goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,37 +72,42 @@ class Search:
         """Look for more in the rest of this test."""
         self.wanted = replace(self.wanted, **more)
 
-    async def around(
-        self,
-        call: Call,
-        middleware: CacheMiddleware,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        *,
-        at: object,
-    ) -> None:
+    async def around(self, call: Call, middleware: CacheMiddleware, scope: Scope, send: Send, *, at: object) -> None:
         """Let a request through, and look at what came of it before its client goes on.
 
         `at` is the middleware as the app has it, where `middleware` stands in for that.
         """
         if scope["method"] == "GET":
-            await self._get(call, Asked.of(middleware, at, scope), scope, receive, send)
+            await self._get(call, Asked.of(middleware, at, scope), send)
         elif scope["method"] in SAFE_METHODS:
-            await call(scope, receive, send)
+            await call(send)
         else:
-            await self._mutate(call, middleware, scope, receive, send)
+            await self._mutate(call, middleware, scope, send)
+
+    @contextmanager
+    def _waited_for(self) -> Generator[None]:
+        """Count how long a test waits for the block."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.costs.seconds += time.perf_counter() - began
+
+    def _quiet(self, middleware: CacheMiddleware) -> Callable[[], bool]:
+        """Gives whether no mutation has come, and no purge was obeyed, since this was called."""
+        replica = internals_of(middleware.cache).engine.replica
+        before = self._mutations, replica.changes
+
+        def quiet() -> bool:
+            same = (self._mutations, replica.changes) == before
+            self.costs.overtaken += not same
+            return same
+
+        return quiet
 
     # -- reads ----------------------------------------------------------------------------------
 
-    async def _get(
-        self,
-        call: Call,
-        asked: Asked,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    async def _get(self, call: Call, asked: Asked, send: Send) -> None:
         answer = Heard(asked.middleware.cache.settings.max_body_bytes)
 
         async def heard(message: Message) -> None:
@@ -108,19 +115,18 @@ class Search:
             await send(message)
 
         with noting() as notes:
-            await call(scope, receive, heard)
-        began = time.perf_counter()
-        await self._look_at(asked, notes, answer)
-        self.costs.seconds += time.perf_counter() - began
+            await call(heard)
+        with self._waited_for():
+            await self._look_at(asked, notes, answer)
 
     async def _look_at(self, asked: Asked, notes: Notes, answer: Heard) -> None:
-        wanted, mutations = self.wanted, self._mutations
+        wanted = self.wanted
         drawn = self.share >= 1 or self._random.random() < self.share
         asking = Asking.of(asked, self.costs) if wanted and (drawn or wanted.never_stale) else None
         if asking is None or self._under_way:
             return
         self.costs.checked += 1
-        quiet, own_hit = self._quiet(asking, mutations), not made_by_the_app(answer.headers)
+        quiet, own_hit = self._quiet(asked.middleware), not made_by_the_app(answer.headers)
         if wanted.never_stale and own_hit:
             self._note(await outdated(asking, answer, quiet=quiet))
         if wanted.leaks and drawn:
@@ -135,51 +141,26 @@ class Search:
                     self._note(missing_tags(asking, stored, notes.read, self.costs))
                 self._pages.keep(asking, stored, notes.read)
 
-    def _quiet(self, asking: Asking, mutations: int) -> Callable[[], bool]:
-        changes = asking.changes
-
-        def quiet() -> bool:
-            same = self._mutations == mutations and asking.changes == changes
-            self.costs.overtaken += not same
-            return same
-
-        return quiet
-
     # -- writes ---------------------------------------------------------------------------------
 
-    async def _mutate(
-        self,
-        call: Call,
-        middleware: CacheMiddleware,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    async def _mutate(self, call: Call, middleware: CacheMiddleware, scope: Scope, send: Send) -> None:
         self._mutations += 1
         self._under_way += 1
         method, path, before = scope["method"], scope["path"], dict(scope)
         try:
             with noting() as notes:
-                await call(scope, receive, send)
+                await call(send)
         finally:
             self._under_way -= 1
         if not self.wanted.unpurged or not notes.changed or self._under_way:
             return
-        began, mutations = time.perf_counter(), self._mutations
-        table = middleware._app_context.table  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what it knows
-        plan = table.match(method, path, before)
-        label = f"{method} {path if plan is None else plan.path}"
-        replica = internals_of(middleware.cache).engine.replica
-        changes = replica.changes
-        self.costs.checked += 1
-        for finding in await self._pages.unpurged(
-            label,
-            notes.changed,
-            self.costs,
-            quiet=lambda: self._mutations == mutations and replica.changes == changes,
-        ):
-            self._note(finding)
-        self.costs.seconds += time.perf_counter() - began
+        with self._waited_for():
+            table = middleware._app_context.table  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what it knows
+            plan = table.match(method, path, before)
+            label = f"{method} {path if plan is None else plan.path}"
+            self.costs.checked += 1
+            for finding in await self._pages.unpurged(label, notes.changed, quiet=self._quiet(middleware)):
+                self._note(finding)
 
     def _note(self, finding: Finding | None) -> None:
         if finding is not None and (finding.kind, *finding.where) not in self._found:

@@ -49,7 +49,7 @@ def stand_around(search: Search) -> Callable[[], None]:
         if scope["type"] != "http" or SCOPE_KEY in scope or not search.wanted:
             await call(middleware, scope, receive, send)
             return
-        await search.around(partial(call, middleware), middleware, scope, receive, send, at=self)
+        await search.around(partial(call, middleware, scope, receive), middleware, scope, send, at=self)
 
     replaced: Any = CacheMiddleware
     replaced.__call__ = around

@@ -186,6 +186,17 @@ def test_an_upsert_may_meet_any_row_of_the_hierarchy(engine: Engine, tags: str, 
         assert purged >= needed
 
 
+def test_an_insert_that_tells_no_key_is_of_a_row_of_the_class_that_it_says(engine: Engine) -> None:
+    """Its discriminator names that, and neither the statement nor its result names the row."""
+    rows = _rows_with(TAGS["of one"])
+    statement = insert(Lamp).values(kind="chair", name="n").returning(Lamp.name)
+    with pytest.raises(UnknownRows, match="Chair"):
+        Compare(TAGS["of one"], rows)(engine, lambda session: session.execute(statement).all())
+    wide = Compare(TAGS["of one"], rows, wide={Chair: "chairs"})
+    purged, _ = wide(engine, lambda session: session.execute(statement).all())
+    assert purged == {"chairs"}
+
+
 def test_a_class_with_a_table_of_its_own_is_written_as_without_a_watch(engine: Engine) -> None:
     """SQLAlchemy has no history of what it inherits, so that nobody can ask whether it was modified."""
     compare = Compare({Tree: ["tree:{id}"]}, lambda connection: iter(()))
