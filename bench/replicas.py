@@ -1,4 +1,4 @@
-"""What replicas cost: a hit in L2, a cold burst, purges and heartbeats in the server, memory."""
+"""The cost of replicas: a hit in L2, a cold burst, purges and heartbeats in the server, memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HANDLER_SECONDS = 0.1
 
 
 class _Shop:
-    """Replicas of one app on one event loop, each with its own cache, and how often their handler ran."""
+    """Replicas of one app on one event loop, each with its own cache; `calls` counts the calls of their handler."""
 
     def __init__(
         self, url: str, count: int, *, first: str = "succeeds", seconds: float = 0.0, size: int = 1024
@@ -75,7 +75,7 @@ class _Shop:
 
 
 async def _far_hits(server: Valkey, rounds: int) -> tuple[list[float], list[float], float]:
-    """Microseconds of a request that is answered from L2 and of a bare GET, in turn; commands per hit."""
+    """Microseconds of a request that L2 answers and of a bare `GET`, in turn; and the commands per hit."""
     shop = _Shop(server.url, 2)
     client: Any = Redis.from_url(server.url)
     await client.set("bare", b"x" * 1024)
@@ -111,7 +111,7 @@ def _far_table(server: Valkey, options: Options) -> Table:
     return Table(
         "A hit in L2, beside a bare GET",
         f"{rounds:,} requests for one response of 1 KiB that only L2 has, in turn with a bare `GET` of "
-        "1 KiB by redis-py; wall time in process: middleware, routing, one round trip, decoding, keeping it near.",
+        "1 KiB by redis-py; wall time in process: middleware, routing, one round trip, decoding, storing it in L1.",
         ("", "median µs", "reads per hit", "ratio", "reached"),
         [
             ("hit in L2", f"{median(hits):.0f}", f"{reads:.2f}", f"{ratio:.1f}", reached(reads == 1.0)),
@@ -136,7 +136,7 @@ async def _burst(server: Valkey, first: str, clients: int) -> tuple[int, Counter
         tasks = [asyncio.create_task(client(number)) for number in range(clients)]
         if first == "is cancelled":
             await shop.entered.wait()
-            # The one whose forward runs: it was the first to be asked.
+            # The forward of this request runs, because it was the first.
             tasks[0].cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await tasks[0]
@@ -157,7 +157,7 @@ def _burst_table(server: Valkey, options: Options) -> Table:
         rows.append((f"the first {first}", str(calls), answers, f"{seconds * 1000:.0f}", f"{most}", reached(good)))
     return Table(
         "Cold burst over four replicas",
-        f"{clients} requests at the same moment for one URL that nobody has stored, a quarter of them to each replica; "
+        f"{clients} requests at the same moment for one URL that is not stored, a quarter of them to each replica; "
         f"the handler takes {_HANDLER_SECONDS * 1000:.0f} ms.",
         ("burst", "handler calls", "answers", "ms", "target", "reached"),
         rows,
@@ -178,7 +178,7 @@ async def _stored_bytes(server: Valkey, size: int) -> int:
 
 
 def _replica_bytes(tags: int) -> float:
-    """What a replica keeps for each purged tag that it knows, in bytes."""
+    """The bytes of a replica for each purged tag that it knows."""
     term = Term(1, "t")
     replica = Replica(staleness_bound=2.0, most_cells=2 * tags)
     replica.apply_reply(Reset(term, 0, ""), 0.0, 0.0)
@@ -200,15 +200,15 @@ def _memory_table(server: Valkey, options: Options) -> Table:
     rows.append(("a purged tag, in a replica", f"{_replica_bytes(tags):.0f}", f"the mean of {tags:,}", ""))
     return Table(
         "Memory of what is stored and purged",
-        "`MEMORY USAGE` of the key of one response with two tags (from 2 KiB on bodies are compressed, and this one, "
-        "which is one letter over and over, far better than any of yours); `tracemalloc` for the replica.",
+        "`MEMORY USAGE` of the key of one response with two tags; `tracemalloc` for the replica. Bodies of 2 KiB and "
+        "more are compressed. This one repeats one letter, so it shrinks far more than yours will.",
         ("what", "bytes", "", "reached"),
         rows,
     )
 
 
 def run(options: Options) -> list[Table]:
-    """All that replicas and their server cost."""
+    """The tables of all these costs."""
     with valkey() as server:
         return [
             _far_table(server, options),
