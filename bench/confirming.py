@@ -1,4 +1,4 @@
-"""What `confirm_replicas` adds to a heartbeat and to a purge."""
+"""The time that `confirm_replicas` adds to a heartbeat and to a purge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from bench.report import Options, Table, reached
+from bench.report import Options, Table, quantile, reached
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.cache import internals_of
 from tests.servers.group import group
@@ -23,7 +23,7 @@ _MOST_SHARE = 2.0
 
 
 async def _measure(url: str, rounds: int) -> dict[tuple[str, int], list[float]]:
-    """Milliseconds of each call, by what it was and by how many replicas confirm it; all in turn."""
+    """Milliseconds of each call, by its kind and the number of replicas that confirm it. The calls take turns."""
     taken: dict[tuple[str, int], list[float]] = {}
     async with AsyncExitStack() as running:
         caches: list[HTTPCache] = []
@@ -48,16 +48,12 @@ async def _measure(url: str, rounds: int) -> dict[tuple[str, int], list[float]]:
 
 
 async def _bare(client: Any, count: int) -> None:
-    """A write, and a wait for so many replicas."""
+    """A write, and a wait until `count` replicas have it."""
     async with client.pipeline(transaction=False) as pipeline:
         pipeline.set("bare", "x")
         if count:
             pipeline.wait(count, 1000)
         await pipeline.execute()
-
-
-def _at(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
 def run(options: Options) -> list[Table]:
@@ -69,14 +65,14 @@ def run(options: Options) -> list[Table]:
     for kind in _KINDS:
         for count in range(_REPLICAS + 1):
             each = taken[kind, count]
-            median, without, bare = (_at(taken[of], 0.5) for of in ((kind, count), (kind, 0), ("bare", count)))
+            median, without, bare = (quantile(taken[of], 0.5) for of in ((kind, count), (kind, 0), ("bare", count)))
             judged = count > 0 and kind != "bare"
             rows.append(
                 (
                     "bare `SET`" if kind == "bare" else kind,
                     str(count),
                     f"{median:.2f}",
-                    f"{_at(each, 0.99):.2f}",
+                    f"{quantile(each, 0.99):.2f}",
                     f"{median - without:+.2f}",
                     f"at most {_MOST_SHARE:g}× the bare one" if judged else "",
                     reached(median <= _MOST_SHARE * bare) if judged else "",
@@ -85,9 +81,10 @@ def run(options: Options) -> list[Table]:
     return [
         Table(
             "What a confirmation costs",
-            f"Milliseconds of one heartbeat and of one purge, {rounds:,} each in turn, with a Valkey and {_REPLICAS} "
-            "replicas of it on one machine, reached through a proxy. A confirmation is one round trip between the "
-            "server and its replicas; the last rows are a bare `SET`, and `WAIT` in the same pipeline.",
+            f"Milliseconds of one heartbeat and of one purge, {rounds:,} of each in turn. A Valkey and its "
+            f"{_REPLICAS} replicas run on one machine, with a proxy between the Valkey and each replica. A "
+            "confirmation is one round trip between the server and its replicas. The last rows are a bare `SET`, with "
+            "`WAIT` in the same pipeline.",
             ("call", "`confirm_replicas`", "median ms", "p99 ms", "added ms", "target", "reached"),
             rows,
         )

@@ -1,7 +1,7 @@
-"""Replicas in processes of their own, which write down when a bare message reached them.
+"""Replicas in processes of their own, which record the arrival of bare messages.
 
-`python -m bench.fleet URL COUNT FILE` makes as many, by fork, and ends when a bare message says so. The file has two
-numbers for each: the last message that came, and when, on the clock that all processes share.
+`python -m bench.fleet URL COUNT FILE` forks COUNT replicas, and ends at the bare message "stop". The file has two
+numbers for each replica: the last message, and the time of its arrival on the clock that all processes share.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _PATIENCE = 60.0
 
 
 class Arrivals:
-    """The file as those who wait see it."""
+    """The file, for the process that waits for messages to arrive."""
 
     def __init__(self, shared: mmap.mmap, count: int) -> None:
         self._shared = shared
         self._count = count
 
     def last(self, message: int) -> float | None:
-        """When the last of all got a message; None while not all have it."""
+        """The time at which the last replica got a message; None while one still lacks it."""
         slots = [_SLOT.unpack_from(self._shared, _SLOT.size * each) for each in range(self._count)]
         return max(at for _, at in slots) if all(number == message for number, _ in slots) else None
 
 
 def settled() -> None:
-    """Let go of garbage, and keep the collector from what is left: its pauses are not what is measured."""
+    """Collect garbage, and exclude all other objects from collection, so that no pause of it is measured."""
     gc.collect()
     gc.freeze()
 
@@ -71,7 +71,7 @@ async def _replica(url: str, shared: mmap.mmap, number: int) -> None:
 
 @contextmanager
 def fleet(url: str, count: int) -> Iterator[Arrivals]:
-    """So many replicas, all of them serving."""
+    """`count` replicas, once all of them serve."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(_SLOT.pack(-1.0, 0.0) * count)
         file.flush()

@@ -1,7 +1,7 @@
-"""Whether the working tree is slower than the last tag, or than the commit of `--against`, by processor time.
+"""Compare the processor time of the working tree with that of the last tag, or of the commit of `--against`.
 
-Both run at the same time, each in a process of its own, and take turns by the batch: what else the machine does meets
-both. The figure is the median of the ratios of neighbouring batches.
+Each tree runs in a process of its own, and the two take turns batch by batch. Other load on the machine therefore
+affects both. The figure is the median of the ratios of neighbouring batches.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["SLOWER", "Compared", "compare", "main"]
 
 ROOT = Path(__file__).parent.parent
 SLOWER = 1.1
-"""The ratio from which a case counts as slower."""
+"""A case with a higher ratio counts as slower."""
 _ROUNDS = 60
 
 
@@ -44,8 +44,9 @@ class Compared:
 
 @contextlib.contextmanager
 def _worker(tree: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, str(Path(__file__).with_name("guard_worker.py"))]
-    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
+    """A worker on the package of a tree; `bench` comes from this tree, as older ones may lack it."""
+    command = [sys.executable, "-m", "bench.guard_worker"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tree, ROOT))), "PYTHONSAFEPATH": "1"}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=tree) as worker:
         try:
@@ -58,7 +59,7 @@ def _worker(tree: Path) -> Iterator[subprocess.Popen[str]]:
 
 def _batch(worker: subprocess.Popen[str], case: str) -> float:
     if worker.stdin is None or worker.stdout is None:
-        raise RuntimeError("it has no pipes")
+        raise RuntimeError("the worker has no pipes")
     worker.stdin.write(f"{case}\n")
     worker.stdin.flush()
     return float(worker.stdout.readline())
@@ -70,7 +71,7 @@ def compare(before: Path, now: Path, rounds: int = _ROUNDS, cases: Iterable[str]
     with _worker(before.resolve()) as old, _worker(now.resolve()) as new:
         for number in range(rounds):
             for case, pairs in taken.items():
-                # Each goes first as often as the other.
+                # Each tree goes first in half of the rounds.
                 if number % 2:
                     pairs.append((_batch(old, case), _batch(new, case)))
                 else:
@@ -96,7 +97,7 @@ def _last_tag() -> str:
         check=False,
     )
     if found.returncode:
-        raise SystemExit("There is no tag to compare with: name a commit, as in ARGS='guard --against main'.")
+        raise SystemExit("No tag was found. Name the commit to compare with, as in ARGS='guard --against main'.")
     return found.stdout.strip()
 
 
@@ -108,12 +109,12 @@ def _unpack(commit: str, folder: Path) -> None:
         check=False,
     )
     if archive.returncode:
-        raise SystemExit(f"{commit} cannot be had: {archive.stderr.decode(errors='replace').strip()}")
+        raise SystemExit(f"git cannot give the package of {commit}: {archive.stderr.decode(errors='replace').strip()}")
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)  # noqa: S607
 
 
 def main(options: Options) -> int:
-    """Print the table; 1 where something is slower."""
+    """Print the table; 1 if a case is slower."""
     commit = options.against or _last_tag()
     with tempfile.TemporaryDirectory(prefix="guard-") as folder:
         _unpack(commit, Path(folder))
@@ -124,8 +125,8 @@ def main(options: Options) -> int:
     ]
     table = Table(
         f"The working tree beside {commit}",
-        "Batches of 100 requests in process, the two trees in turn; processor time. The ratio is the median of those "
-        f"of neighbouring batches; from {SLOWER} on a case counts as slower.",
+        "Processor time of batches of 100 requests in process; the two trees take turns. The ratio is the median of "
+        f"the ratios of neighbouring batches. A case above {SLOWER} counts as slower.",
         ("case", "µs before", "µs now", "ratio", ""),
         rows,
     )

@@ -1,7 +1,7 @@
-"""One tree's side of the guard: `python guard_worker.py`, with that tree first on the path of modules.
+"""One tree's side of the guard: `python -m bench.guard_worker`, with that tree first on the path of modules.
 
-Each line that it reads names a case; it answers with microseconds of processor time per request of one batch. It uses
-nothing but public names, because older trees have to run it too.
+Each line of its input names a case. It runs one batch of that case, and answers with the processor time per request in
+microseconds. It uses only public names of the package, because it runs on older trees too.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI
 from fastapi.security import OAuth2PasswordBearer
+from starlette.types import Message, Scope
 
 import fastapi_cacheinval
+from bench.requests import get_scope, no_body
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
 
 __all__ = ["CASES"]
@@ -27,7 +29,7 @@ _BATCH = 100
 
 
 async def user(token: Annotated[str, Depends(_TOKEN)]) -> str:
-    """Who holds the token."""
+    """The holder of the token."""
     return token
 
 
@@ -57,54 +59,26 @@ def _app() -> FastAPI:
 
 
 _numbers = count(10_000)
-# Each case: method, path, query, and whether it is asked for with a token.
-CASES: dict[str, tuple[str, Callable[[], tuple[str, str]], bool]] = {
-    "front hit": ("GET", lambda: (f"/items/{next(_numbers) % 100}", ""), False),
-    "route hit, partition_by": ("GET", lambda: ("/mine", ""), True),
-    "miss": ("GET", lambda: (f"/items/{next(_numbers)}", ""), False),
-    "route that is not cached": ("GET", lambda: ("/plain", ""), False),
-    "mutation": ("PUT", lambda: (f"/items/{next(_numbers) % 100 + 1000}", ""), False),
+# Each case makes the next request to the app.
+CASES: dict[str, Callable[[], Scope]] = {
+    "front hit": lambda: get_scope(f"/items/{next(_numbers) % 100}"),
+    "route hit, partition_by": lambda: get_scope("/mine", [("authorization", "Bearer somebody")]),
+    "miss": lambda: get_scope(f"/items/{next(_numbers)}"),
+    "route that is not cached": lambda: get_scope("/plain"),
+    "mutation": lambda: {**get_scope(f"/items/{next(_numbers) % 100 + 1000}"), "method": "PUT"},
 }
 
 
-def _scope(case: str) -> dict[str, Any]:
-    method, target, token = CASES[case]
-    path, query = target()
-    fields = [("host", "shop.example"), ("user-agent", "guard"), ("accept", "application/json")]
-    if token:
-        fields.append(("authorization", "Bearer somebody"))
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "server": ("127.0.0.1", 8000),
-        "client": ("127.0.0.1", 50000),
-        "scheme": "http",
-        "method": method,
-        "root_path": "",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query.encode(),
-        "headers": [(name.encode(), value.encode()) for name, value in fields],
-        "state": {},
-        "extensions": {},
-    }
-
-
-async def _no_body() -> dict[str, Any]:
-    return {"type": "http.request", "body": b"", "more_body": False}
-
-
-async def _drop(message: Any) -> None:
+async def _drop(message: Message) -> None:
     if message.get("status", 200) != 200:
         raise RuntimeError(f"answered with {message['status']}")
 
 
 async def _batch(app: Any, case: str) -> float:
-    scopes = [_scope(case) for _ in range(_BATCH)]
+    scopes = [CASES[case]() for _ in range(_BATCH)]
     began = time.thread_time_ns()
     for scope in scopes:
-        await app(scope, _no_body, _drop)
+        await app(scope, no_body, _drop)
     return (time.thread_time_ns() - began) / _BATCH / 1000
 
 
@@ -113,7 +87,7 @@ async def _serve() -> None:
     for case in CASES:
         await _batch(app, case)
     print(Path(fastapi_cacheinval.__file__).parent.parent, flush=True)
-    # The loop runs on while it waits for the next: a cache lives by its timers.
+    # The loop runs while the worker waits for a line, because a cache needs its timers.
     while line := await asyncio.to_thread(sys.stdin.readline):
         print(await _batch(app, line.strip()), flush=True)
 

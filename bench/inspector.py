@@ -1,4 +1,4 @@
-"""For how long the inspector has the event loop for itself: many routes, and many stored responses and tags."""
+"""How long the inspector holds the event loop when there are many routes, or many stored responses and tags."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from bench.report import Options, Table, reached
 from fastapi_cacheinval import CacheMiddleware, CacheTags, HTTPCache, cached
 from fastapi_cacheinval.inspector import Inspector
+from tests.helpers.pauses import longest_pause
 
 __all__ = ["run"]
 
@@ -43,25 +44,12 @@ def _app(cache: HTTPCache, routes: int) -> FastAPI:
 
 
 async def _longest_turn(client: httpx.AsyncClient, path: str) -> float:
-    """Milliseconds of processor time of the longest turn of the loop while a part of the page is asked for."""
-    turns: list[float] = []
-    ended = False
+    """The longest turn of the loop while a client asks for a part of the page, in milliseconds of processor time."""
 
-    async def watch() -> None:
-        last = time.thread_time()
-        while not ended:
-            await asyncio.sleep(0)
-            now = time.thread_time()
-            turns.append(now - last)
-            last = now
+    async def look() -> None:
+        (await client.get(f"/_cache/{path}")).raise_for_status()
 
-    watching = asyncio.create_task(watch())
-    await asyncio.sleep(0)
-    answer = await client.get(f"/_cache/{path}")
-    answer.raise_for_status()
-    ended = True
-    await watching
-    return max(turns) * 1000
+    return await longest_pause(look, time.thread_time) * 1000
 
 
 async def _turns(routes: int, responses: int) -> list[tuple[str, ...]]:
@@ -72,7 +60,7 @@ async def _turns(routes: int, responses: int) -> list[tuple[str, ...]]:
         for number in range(responses):
             await client.get(f"/many/{number}")
         for path in _PATHS:
-            # The first look makes the audit, in a thread; the second one is what each look after it costs.
+            # The first look makes the audit, in a thread. Each later look costs as much as the second.
             first, second = await _longest_turn(client, path), await _longest_turn(client, path)
             rows.append(
                 (
@@ -90,7 +78,7 @@ async def _turns(routes: int, responses: int) -> list[tuple[str, ...]]:
 
 
 def run(options: Options) -> list[Table]:
-    """The table of both shapes."""
+    """A table of both shapes: many routes, and many responses."""
     most_routes, most_responses = (200, 200) if options.quick else (10_000, 100_000)
     rows: list[Sequence[str]] = [
         *asyncio.run(_turns(most_routes, 100)),
@@ -99,8 +87,8 @@ def run(options: Options) -> list[Table]:
     return [
         Table(
             "The inspector's part of the event loop",
-            "The longest turn of the loop while one part of the page is made, in milliseconds of processor time of the "
-            "loop's thread; what a thread beside it does is not in it.",
+            "The longest turn of the loop while the inspector makes one part of the page, in milliseconds of processor "
+            "time of the loop's thread. The work of other threads does not count.",
             ("part", "routes", "responses", "tags", "first look", "second look", "target", "reached"),
             rows,
         )

@@ -1,4 +1,4 @@
-"""What the log takes: waits for every replica, purges a second, heartbeats, each beside the same done by hand."""
+"""The load that the purge log bears: waits for every replica, purges and heartbeats, each beside bare commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.servers.valkey import valkey
 __all__ = ["run"]
 
 _LEAST_SHARE = 0.5
-# Tags of a purge, and how many purges are made side by side.
+# The number of tags of a purge, and of purges side by side.
 _LOADS = ((1, 1), (1, 16), (1, 64), (100, 1), (100, 16), (1_000, 1), (1_000, 16))
 
 Purge = Callable[[tuple[str, ...]], Awaitable[object]]
@@ -35,7 +35,7 @@ async def _by_cache(url: str) -> AsyncIterator[Purge]:
 
 @asynccontextmanager
 async def _by_hand(url: str) -> AsyncIterator[Purge]:
-    """A line as long as ours is to a stream that is kept as short, and to a channel, in one round trip."""
+    """A line of the same length, to a stream of the same length and to a channel, in one round trip."""
     client: Any = Redis.from_url(url)
     header = b"1 1 0123456789abcdef 1000000 0123456789abcdef 1000000000000000\n"
 
@@ -71,7 +71,7 @@ async def _rate(purge: Purge, tags: int, side_by_side: int, seconds: float) -> f
 
 
 async def _measure(url: str, tags: int, side_by_side: int, rounds: int, seconds: float) -> tuple[float, float]:
-    """The medians of rounds that take turns."""
+    """The median rates of the cache and of the bare commands, which take turns."""
     rates: tuple[list[float], list[float]] = ([], [])
     async with _by_cache(url) as by_cache, _by_hand(url) as by_hand:
         for _ in range(rounds):
@@ -81,7 +81,7 @@ async def _measure(url: str, tags: int, side_by_side: int, rounds: int, seconds:
 
 
 def run(options: Options) -> list[Table]:
-    """All of them."""
+    """The tables of waits, purges and heartbeats."""
     return [waiting(options), _purges(options), *heartbeats(options)]
 
 

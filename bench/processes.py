@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["LOAD_CORE", "SERVER_CORE", "Server", "answers", "busy_seconds", "cores", "on_core", "serving"]
+__all__ = ["LOAD_CORE", "SERVER_CORE", "Server", "answers", "busy_seconds", "cores", "end", "on_core", "serving"]
 
 SERVER_CORE, LOAD_CORE = 0, 1
 _PATIENCE = 30.0
@@ -42,7 +42,7 @@ def on_core(which: int) -> Iterator[None]:
 
 
 def busy_seconds() -> float:
-    """What all processors have worked so far, for whoever, what the host took away included."""
+    """Seconds that all processors have worked so far for any process, with the time that the host took away."""
     fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
     user, nice, system, _idle, _waiting, *rest = map(int, fields)
     return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
@@ -99,6 +99,16 @@ def answers(server: Server, path: str, deadline: float) -> None:
         return
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end, and kill it if it has not ended after ten seconds."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 @contextlib.contextmanager
 def serving(name: str, size: int, path: str = "/items/1", http: str = "auto") -> Iterator[Server]:
     """One of the apps under uvicorn in a process of its own, answering; `http` is uvicorn's protocol."""
@@ -117,11 +127,6 @@ def serving(name: str, size: int, path: str = "/items/1", http: str = "auto") ->
         answers(server, path, time.monotonic() + _PATIENCE)
         yield server
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
         if process.stdout is not None:
             process.stdout.close()

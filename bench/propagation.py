@@ -11,7 +11,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from bench.applying import TellingCache, tell_of_applied
-from bench.report import Options, Table, reached
+from bench.report import Options, Table, quantile, reached
 from fastapi_cacheinval import HTTPCache
 from tests.servers.valkey import valkey
 
@@ -95,10 +95,6 @@ async def _measure(url: str, count: int, rounds: int) -> tuple[list[float], list
     return taken
 
 
-def _at(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
-
-
 def run(options: Options) -> list[Table]:
     """One row for each number of replicas."""
     rows: list[tuple[str, ...]] = []
@@ -106,14 +102,14 @@ def run(options: Options) -> list[Table]:
     with valkey() as server:
         for count in _COUNTS:
             purges, messages = asyncio.run(_measure(server.url, count, rounds))
-            ratio = _at(purges, 0.99) / _at(messages, 0.99)
+            ratio = quantile(purges, 0.99) / quantile(messages, 0.99)
             rows.append(
                 (
                     str(count),
-                    f"{_at(purges, 0.5):.2f}",
-                    f"{_at(messages, 0.5):.2f}",
-                    f"{_at(purges, 0.99):.2f}",
-                    f"{_at(messages, 0.99):.2f}",
+                    f"{quantile(purges, 0.5):.2f}",
+                    f"{quantile(messages, 0.5):.2f}",
+                    f"{quantile(purges, 0.99):.2f}",
+                    f"{quantile(messages, 0.99):.2f}",
                     f"{ratio:.2f}",
                     f"at most {_MOST_RATIO}" if count == 16 else "",
                     reached(ratio <= _MOST_RATIO) if count == 16 else "",

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.processes import SERVER_CORE, Server, answers, on_core
+from bench.processes import SERVER_CORE, Server, answers, end, on_core
 from fastapi_cacheinval.testing.servers.ports import free_port
 
 __all__ = ["PROXIES", "find_proxies", "proxying"]
@@ -125,9 +125,4 @@ def proxying(name: str, backend: int) -> Iterator[Server]:
             answers(server, "/items/1", time.monotonic() + 30)
             yield server
         finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)

@@ -1,4 +1,4 @@
-"""What a purge costs a process that only publishes, beside the same bytes by redis-py: time, and round trips."""
+"""The time and the round trips of a purge in a process that only publishes, beside the same bytes by redis-py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["run"]
 
 _TAG = "product:42"
 _BYTES = b"x" * 100
-# Seconds that each answer takes longer where round trips are counted.
+# The delay of each answer in seconds, behind the proxy that is there to count round trips.
 _FAR = 0.1
 _MOST_MORE = 1
 
@@ -30,19 +30,23 @@ Once = Callable[[], object]
 
 
 class _Way(NamedTuple):
-    """One way to purge, and what it is compared with."""
+    """One way to purge, and the bare commands to compare it with."""
 
     name: str
     ours: Once
     bare: Once
 
 
-async def _bare(url: str) -> None:
-    client: Any = Redis.from_url(url)
-    async with client, client.pipeline(transaction=False) as pipeline:
+async def _publish(client: Any) -> None:
+    async with client.pipeline(transaction=False) as pipeline:
         pipeline.xadd("bare", {"m": _BYTES}, maxlen=10_000)
         pipeline.publish("bare", _BYTES)
         await pipeline.execute()
+
+
+async def _bare(url: str) -> None:
+    async with Redis.from_url(url) as client:
+        await _publish(client)
 
 
 def _bare_sync(url: str) -> None:
@@ -86,47 +90,32 @@ def _taken(once: Once) -> float:
 
 
 def _medians(way: _Way, rounds: int) -> tuple[float, float]:
-    """Milliseconds of both, in turn."""
-    taken: tuple[list[float], list[float]] = ([], [])
+    """Median milliseconds of the way and of the bare commands, which take turns."""
+    ours: list[float] = []
+    bare: list[float] = []
     for _ in range(rounds):
-        taken[0].append(_taken(way.ours) * 1000)
-        taken[1].append(_taken(way.bare) * 1000)
+        ours.append(_taken(way.ours) * 1000)
+        bare.append(_taken(way.bare) * 1000)
+    return median(ours), median(bare)
+
+
+async def _kept(url: str, rounds: int) -> tuple[float, float]:
+    """The same for a cache and a client that serve many purges."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    async with Redis.from_url(url) as client, HTTPCache.from_url(url) as cache:
+        both: tuple[Callable[[], Awaitable[object]], ...] = (lambda: cache.invalidate(_TAG), lambda: _publish(client))
+        for once in both:
+            await once()
+        for _ in range(rounds):
+            for each, once in zip(taken, both, strict=True):
+                began = time.perf_counter()
+                await once()
+                each.append((time.perf_counter() - began) * 1000)
     return median(taken[0]), median(taken[1])
 
 
-def _kept(url: str, rounds: int) -> tuple[float, float]:
-    """The same of a cache and a client that live for longer than one purge."""
-
-    async def measure() -> tuple[float, float]:
-        taken: tuple[list[float], list[float]] = ([], [])
-        client: Any = Redis.from_url(url)
-
-        async def bare() -> None:
-            async with client.pipeline(transaction=False) as pipeline:
-                pipeline.xadd("bare", {"m": _BYTES}, maxlen=10_000)
-                pipeline.publish("bare", _BYTES)
-                await pipeline.execute()
-
-        async with client, HTTPCache.from_url(url) as cache:
-
-            async def ours() -> None:
-                await cache.invalidate(_TAG)
-
-            both = (ours, bare)
-            for once in both:
-                await once()
-            for _ in range(rounds):
-                for each, once in zip(taken, both, strict=True):
-                    began = time.perf_counter()
-                    await once()
-                    each.append((time.perf_counter() - began) * 1000)
-        return median(taken[0]), median(taken[1])
-
-    return asyncio.run(measure())
-
-
 def _trips(way: _Way, tries: int) -> tuple[int, int]:
-    """How often each waits for an answer, from the shortest time that it takes where every answer is late."""
+    """How many answers each waits for, computed from its shortest time when every answer is late."""
     ours, bare = (min(_taken(once) for _ in range(tries)) for once in (way.ours, way.bare))
     return int(ours / _FAR), int(bare / _FAR)
 
@@ -138,16 +127,9 @@ _THEIRS = (
 )
 
 
-def _processes(url: str, rounds: int) -> tuple[float, float]:
-    """Milliseconds of a whole process that makes one purge, imports included."""
-    taken: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds):
-        for each, code in zip(taken, (_OURS, _THEIRS), strict=True):
-            command = [sys.executable, "-c", code, url]
-            began = time.perf_counter()
-            subprocess.run(command, check=True)
-            each.append((time.perf_counter() - began) * 1000)
-    return median(taken[0]), median(taken[1])
+def _process(code: str, url: str) -> Once:
+    """A whole process that makes one purge, imports included."""
+    return lambda: subprocess.run([sys.executable, "-c", code, url], check=True)
 
 
 def run(options: Options) -> list[Table]:
@@ -160,7 +142,7 @@ def run(options: Options) -> list[Table]:
             near, late = _ways(server.url, loop), _ways(far.url, loop)
             times = [_medians(way, rounds) for way in near]
             far.delay(to_client=_FAR)
-            # Its scripts are there; what they were sent for is not what a purge costs.
+            # The server has the scripts by now, so that no round trip sends them.
             trips = [_trips(way, options.pick(5, 1)) for way in late]
         finally:
             loop.close()
@@ -169,16 +151,18 @@ def run(options: Options) -> list[Table]:
             rows.append(
                 (way.name, f"{ours:.2f}", f"{bare:.2f}", str(our_trips), str(bare_trips), "at most 1 more", reached(ok))
             )
-        ours, bare = _kept(server.url, rounds)
+        ours, bare = asyncio.run(_kept(server.url, rounds))
         rows.append(("a started cache, a kept client", f"{ours:.2f}", f"{bare:.2f}", "1", "1", "", ""))
-        ours, bare = _processes(server.url, options.pick(10, 1))
-        rows.append(("a process of its own, imports included", f"{ours:.0f}", f"{bare:.0f}", "", "", "", ""))
+        process = "a process of its own, imports included"
+        way = _Way(process, _process(_OURS, server.url), _process(_THEIRS, server.url))
+        ours, bare = _medians(way, options.pick(10, 1))
+        rows.append((process, f"{ours:.0f}", f"{bare:.0f}", "", "", "", ""))
     return [
         Table(
             "Processes that only publish",
-            f"Milliseconds of one purge of one tag, and in turn of `XADD` and `PUBLISH` of about the same bytes in one "
-            f"pipeline by redis-py; medians of {rounds}, connecting and closing included but for the last row but one. "
-            f"Round trips are counted behind a proxy where each answer takes {_FAR * 1000:.0f} ms longer.",
+            "Milliseconds of one purge of one tag, and in turn of `XADD` and `PUBLISH` of about the same bytes in one "
+            f"pipeline by redis-py; medians of {rounds}. Connecting and closing count in every row but that of a "
+            f"started cache. Round trips are counted behind a proxy that delays each answer by {_FAR * 1000:.0f} ms.",
             ("way", "ms", "bare ms", "round trips", "bare", "target", "reached"),
             rows,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from statistics import median
@@ -69,10 +69,8 @@ def _load(case: _Case, options: Options, wrk: str | None, etag: str) -> Load:
 
 
 @contextlib.contextmanager
-def _contender(name: str, size: int, backend: Server | None):  # noqa: ANN202 - a server, as both give it
+def _contender(name: str, size: int, backend: Server) -> Iterator[Server]:
     if name in PROXIES:
-        if backend is None:
-            raise RuntimeError(f"{name} has nothing to stand in front of")
         with proxying(name, backend.port) as server:
             yield server
     else:

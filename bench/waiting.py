@@ -1,4 +1,4 @@
-"""How long `wait="all"` takes, beside a bare publish to as many processes."""
+"""The time that `wait="all"` takes, compared with a bare publish to as many processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from bench.fleet import BARE, Arrivals, fleet, settled
-from bench.report import Options, Table, reached
+from bench.report import Options, Table, quantile, reached
 from fastapi_cacheinval import HTTPCache
 from tests.servers.valkey import valkey
 
@@ -19,13 +19,13 @@ _MOST_MEDIAN, _MOST_TAIL = 2.0, 4.0
 
 
 async def _measure(url: str, arrivals: Arrivals, count: int, rounds: int) -> tuple[list[float], list[float]]:
-    """Milliseconds of purges that wait, and of bare messages until the last process has them; they take turns."""
+    """Milliseconds of purges with `wait="all"`, and of bare messages until the last process has them, in turn."""
     waits: list[float] = []
     messages: list[float] = []
     client: Any = Redis.from_url(url)
     cache = HTTPCache.from_url(url)
     await cache.start()
-    # In a young term it waits for leases of the one before.
+    # In a new term a purge also waits until the leases of the last term have ended.
     while (await cache.invalidate("product:42", wait="all")).reason:
         pass
     settled()
@@ -46,10 +46,6 @@ async def _measure(url: str, arrivals: Arrivals, count: int, rounds: int) -> tup
     return waits, messages
 
 
-def _at(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
-
-
 def waiting(options: Options) -> Table:
     """One row for each number of replicas."""
     rows: list[tuple[str, ...]] = []
@@ -57,15 +53,15 @@ def waiting(options: Options) -> Table:
     for count in (1, options.pick(4, 2), *((16,) if not options.quick else ())):
         with valkey() as server, fleet(server.url, count) as arrivals:
             waits, messages = asyncio.run(_measure(server.url, arrivals, count, rounds))
-        median, tail = (_at(waits, share) / _at(messages, share) for share in (0.5, 0.99))
+        median, tail = (quantile(waits, share) / quantile(messages, share) for share in (0.5, 0.99))
         rows.append(
             (
                 str(count),
-                f"{_at(waits, 0.5):.2f}",
-                f"{_at(messages, 0.5):.2f}",
+                f"{quantile(waits, 0.5):.2f}",
+                f"{quantile(messages, 0.5):.2f}",
                 f"{median:.1f}",
-                f"{_at(waits, 0.99):.2f}",
-                f"{_at(messages, 0.99):.2f}",
+                f"{quantile(waits, 0.99):.2f}",
+                f"{quantile(messages, 0.99):.2f}",
                 f"{tail:.1f}",
                 f"{_MOST_MEDIAN:g}, {_MOST_TAIL:g}",
                 f"{reached(median <= _MOST_MEDIAN)}; {reached(tail <= _MOST_TAIL)}",

@@ -1,6 +1,6 @@
 """`python -m chaos [--seconds 60] [--seed N] [--topology pair ...] [--server uvicorn ...] [--void 15]`.
 
-It fails where a promise did not hold, or where nothing was proved.
+It fails if a promise did not hold, or if a run proves nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import get_args
 
 from chaos.hosts import possible
-from chaos.report import stories, table
+from chaos.report import problems, table
 from chaos.run import TOPOLOGIES, Plan, Topology, run
 from tests.servers.processes import ServerName
 
@@ -22,14 +22,10 @@ __all__ = ["main"]
 
 
 def _held(plan: Plan) -> bool:
-    """Run the build under test: it has to be put to the test, to keep every promise, and to fail no read."""
+    """Run the build under test; True if the result holds."""
     result = asyncio.run(run(plan))
-    print(table(result), flush=True)
-    if result.verdict.violations:
-        print(stories(result), flush=True)
-    if result.void:
-        print(f"void: {result.void}", flush=True)
-    return not (result.void or result.failed or result.verdict.violations)
+    print(table(result), problems(result), sep="\n", end="", flush=True)
+    return result.held
 
 
 def _found_out(plan: Plan) -> bool:
@@ -42,7 +38,7 @@ def _found_out(plan: Plan) -> bool:
 
 
 def _possible(topologies: Sequence[Topology]) -> list[Topology]:
-    """Those that can be made here; says what is left out."""
+    """The topologies that can be made here; prints the one that cannot."""
     if "sentinels" in topologies and not possible():
         print("left out: sentinels, which need root and ip(8) for hosts in network namespaces", flush=True)
         return [each for each in topologies if each != "sentinels"]
@@ -50,7 +46,7 @@ def _possible(topologies: Sequence[Topology]) -> list[Topology]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run under each server, then the broken build; 1 for a violation and where nothing is proved."""
+    """Run under each server, then the broken build; 1 for a violation, or if a run proves nothing."""
     parser = argparse.ArgumentParser(
         prog="python -m chaos", description="Real replicas, real faults, every read checked."
     )

@@ -1,7 +1,7 @@
 """The app that every replica serves: rows with versions, cached reads of several kinds, writes that commit late.
 
-`CHAOS_REDIS`, `CHAOS_AUTHORITY`, `CHAOS_CDN`, `CHAOS_REPLICA`, `CHAOS_SEED`, `CHAOS_BOUND` and `CHAOS_BUILD` say what
-it is part of.
+It is configured by `CHAOS_REDIS`, `CHAOS_AUTHORITY`, `CHAOS_CDN`, `CHAOS_CONFIRM`, `CHAOS_REPLICA`, `CHAOS_SEED`,
+`CHAOS_BOUND` and `CHAOS_BUILD`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fastapi_cacheinval.errors import PurgeNotDelivered, ReplicasUnknown
 
 __all__ = ["APP_FAILS", "NAMESPACE", "ROWS", "app"]
 
-# The one status besides 200 that a handler of a read gives.
+# The only status besides 200 of a handler that reads.
 APP_FAILS = "503"
 
 ROWS = 12
@@ -40,7 +40,7 @@ _REPLICA = os.environ.get("CHAOS_REPLICA", "0")
 _LIFE = f"{_REPLICA}.{os.getpid()}"
 _draw = random.Random(f"{os.environ.get('CHAOS_SEED', '')} {_REPLICA}")
 
-# A handler takes a few milliseconds, now and then a lot longer, before and after it has read.
+# A handler waits for a few milliseconds before and after its read, and sometimes far longer.
 _USUAL, _SLOW, _SLOWEST = (0.0, 0.015), (0.1, 0.4), (0.15, 0.4)
 _SLOW_SHARE, _FAILING_SHARE = 0.06, 0.04
 
@@ -54,7 +54,7 @@ cache = _build.from_url(
     confirm_replicas=int(os.environ.get("CHAOS_CONFIRM", "0")),
 )
 
-# What another program writes comes as events, and what is purged is purged at the CDN too.
+# Writes of another program come as events, and every purge goes to the CDN too.
 _purger = CDNPurger(cache, Webhook(os.environ.get("CHAOS_CDN", "http://127.0.0.1:9/purge")))
 cache.attach(_purger)
 cache.attach(RowEvents(cache, _rows, _LIFE))
@@ -68,7 +68,7 @@ def _live() -> bool:
 
 
 class Labelled:
-    """Outermost of all: says which process answers and whether it holds a lease, and counts the mutations inside."""
+    """The outermost middleware: it labels answers with the process and its lease, and counts the mutations inside."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -100,9 +100,9 @@ class Labelled:
             self.writing -= unsafe
 
     async def _state(self, send: Send) -> None:
-        """Whether no purge of this process can be still to come, and whether the CDN has confirmed all there were."""
+        """Whether this process has no purge under way, and whether the CDN has confirmed every purge."""
         queued = cache.statistics().queue_length
-        # A request that was cancelled leaves its purge to a task of the cache's own.
+        # If a request is cancelled, a task of the cache makes its purge.
         owned = len(internals_of(cache).runtime._owned) if cache.running else 0  # noqa: SLF001
         clean = not (self.writing or queued or owned)
         told = not _purger.state().waiting
@@ -113,7 +113,7 @@ class Labelled:
 
 
 def _health() -> dict[str, Any]:
-    """How the process stands, and what it takes of the machine."""
+    """Whether the process is well, and its memory, tasks and files."""
     statistics = cache.statistics()
     resident = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     return {
@@ -144,7 +144,7 @@ async def _pause() -> None:
 
 
 async def _read(rows: Sequence[int]) -> dict[str, Any]:
-    """What a handler answers: the versions that it read, and when it began."""
+    """The answer of a handler: the versions that it read, and the time at which it began."""
     began = time.monotonic()
     await _pause()
     versions = await _rows.read(rows)
@@ -190,21 +190,21 @@ async def read_slowly(row: int) -> dict[str, Any]:
 
 @app.post("/purges/{count}")
 async def purge_much(count: int) -> dict[str, int]:
-    """A purge of so many tags that nothing carries."""
+    """Purge many tags that no response has."""
     with contextlib.suppress(PurgeNotDelivered):
         await cache.invalidate(*(f"other:{number}" for number in range(count)))
     return {"count": count}
 
 
 class Session:
-    """Stands for a database session; what it wrote is seen from its commit on."""
+    """It stands for a database session: others see its writes after its commit."""
 
     def __init__(self) -> None:
         self.written: list[tuple[int, int]] = []
 
 
 async def open_session() -> AsyncIterator[Session]:
-    """Commits after the response, as FastAPI's request-scoped `yield` dependencies do; may fail after it, too."""
+    """Commits after the response, as FastAPI's request-scoped `yield` dependencies do; it may fail after the commit."""
     session = Session()
     yield session
     await _pause()
@@ -235,7 +235,7 @@ async def touch_row(row: int, number: int, session: Annotated[Session, Depends(o
 
 @app.post("/imports/{row}")
 async def import_row(row: int, number: int, response: Response, *, wait: bool = False) -> dict[str, int]:
-    """Commits first and purges by hand; says of the purge what the middleware would, or that it is `everywhere`."""
+    """Commits, and purges by hand. It sets the fields that the middleware would set, or the outcome `everywhere`."""
     await _rows.write(row, number, _LIFE)
     await _pause()
     try:

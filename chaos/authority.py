@@ -1,8 +1,8 @@
 """The one place where rows are kept: a counter for each, behind a Unix socket that every replica reads and writes.
 
 A line comes in, a line goes out: `read ROW ...` gives the rows' versions, `write ROW NUMBER LIFE` commits the next one.
-`take` gives an event of the other program that writes, `over NUMBER LIFE` says that it is purged.
-It runs in the process that makes the load, so that a commit has a time on the same clock as what clients see.
+`take` gives an event of the other program that writes, and `over NUMBER LIFE` reports that it is purged.
+It runs in the process that makes the load, so that commits and the reads of clients have times of the same clock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Authority", "Rows"]
 
 
 class Queue(Protocol):
-    """The events that wait, as `chaos.events` has them."""
+    """The queue of events, as `chaos.events` has it."""
 
     def take(self) -> str: ...
     def over(self, number: int, life: str) -> None: ...
@@ -27,7 +27,7 @@ class Queue(Protocol):
 
 
 class Authority:
-    """The server's side; `commits` holds what each numbered write has become."""
+    """The server's side; `commits` holds the commit of each numbered write."""
 
     def __init__(self, path: Path, events: Queue) -> None:
         self._path = path

@@ -1,6 +1,6 @@
-"""The build that must be found out: a cache that deletes what is purged, tells the others to, and validates nothing.
+"""The build that the chaos run must find at fault: it deletes responses at a purge, publishes the purge, and no more.
 
-It is what most caches do. The package's own log carries its messages, so that they are lost in the same faults.
+Most caches work like this. The package's own log carries its messages, so that the same faults lose them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["DeletingCache"]
 
 
 class _IndexedStore(MemoryStore[Kept]):
-    """An L1 that knows which keys a tag is on."""
+    """An L1 that knows the keys of each tag."""
 
     __slots__ = ("_keys",)
 
@@ -44,14 +44,14 @@ class _IndexedStore(MemoryStore[Kept]):
         return super().put(key, value, weight, until, now, account)
 
     def delete(self, tags: Iterable[str]) -> None:
-        """Let go of whatever is on one of the tags."""
+        """Delete every entry that has one of the tags."""
         for tag in tags:
             for key in self._keys.pop(tag, ()):
                 self.remove(key)
 
 
 class _DeletingReplica(Replica):
-    """Deletes at each message, and hands over whatever is still there."""
+    """It deletes at each message, and serves every entry that is left."""
 
     __slots__ = ("_delete",)
 
@@ -65,7 +65,7 @@ class _DeletingReplica(Replica):
         return Next.NOTHING
 
     def apply_reply(self, reply: Reply, sent: float, now: float, *, lease: bool = True) -> Next:
-        # What was missed stays missed; only its number is taken, so that the log answers in peace.
+        # Missed purges stay missed. The replica takes only their last number, so that the log sends no more of them.
         match reply:
             case Reset(term, seq, nonce):
                 self.term, self.applied, self.nonce = term, seq, nonce
@@ -107,7 +107,7 @@ class _DeletingInternals(Internals):
 
     async def _delete_and_publish(self, tags: tuple[str, ...], **more: Any) -> Receipt:
         self._near.delete(tags)
-        # More than the tags name, which costs it hits and spares it violations.
+        # This deletes more than the tags name, which costs hits and avoids violations.
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             found = [key async for key in self.redis.scan_iter(f"{self.settings.namespace}:*:r", count=1000)]
             if found:

@@ -1,10 +1,11 @@
-"""A CDN in front of the replicas that keeps what it is given until it is told to let go, and that misbehaves when told.
+"""A CDN in front of the replicas. It keeps each response until a purge of one of its tags, and misbehaves at purges.
 
-It runs in the process that makes the load, so that what it hands out has a time on the same clock. Replicas tell it by
-the requests of a `Webhook`: one in three is refused, cut off, or answered late or not at all, whether it was obeyed or
-not. A response that was asked for before a purge of one of its tags is handed on and not kept. Nor is
-one of a replica without a lease, which `CacheMiddleware(downstream=...)` would forbid it to keep: that option is left
-out, since the quickest way of a hit is off with it.
+It runs in the process that makes the load, so that its answers have times of the same clock. Replicas send it purges
+by a `Webhook`. Of three purges it refuses one, answers it late, or cuts its connection before or after it obeys.
+
+It does not keep two kinds of responses: those requested before a purge of one of their tags, and those of a replica
+without a lease. `CacheMiddleware(downstream=...)` would forbid a CDN to keep the latter, but the app here leaves that
+option out, because it switches off the quickest way of a hit.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ _TROUBLE_SHARE = 0.33
 
 
 class CDN:
-    """In front of the replicas at these ports; `told` counts the purges by what became of their requests."""
+    """The CDN; `told` counts the purges by what became of their requests."""
 
     def __init__(self, seed: str) -> None:
         self.told: Counter[str] = Counter()
         self._draw = random.Random(f"{seed} cdn")
         self._server: asyncio.Server | None = None
         self._kept: dict[str, Answer] = {}
-        # The last purge of each tag, and of everything, by its number.
+        # Purges are numbered. These are the number of the last one, and the last numbers of each tag and of everything.
         self._purges = 0
         self._purged: dict[str, int] = {}
         self._all = 0
-        # From its end on it does what it is told.
+        # Set when the faults are over: from then on it obeys every purge.
         self.well = False
 
     async def __aenter__(self) -> Self:
@@ -50,14 +51,14 @@ class CDN:
 
     @property
     def url(self) -> str:
-        """Where it takes purges."""
+        """The URL that takes purges."""
         assert self._server is not None
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/purge"
 
-    # -- what it is asked -----------------------------------------------------------------------
+    # -- requests of clients --------------------------------------------------------------------
 
     async def get(self, path: str, origins: Sequence[Connection], replica: int) -> tuple[Answer, bool]:
-        """What it keeps, and True, or what a replica answers; raises `Lost` where that does not."""
+        """The kept response and True, or a replica's answer and False. Raises `Lost` if the replica does not answer."""
         kept = self._kept.get(path)
         if kept is not None:
             return kept, True
@@ -74,7 +75,7 @@ class CDN:
             self._kept[path] = answer
         return answer, False
 
-    # -- what it is told ------------------------------------------------------------------------
+    # -- purges of replicas ---------------------------------------------------------------------
 
     def _purge(self, tags: Sequence[str], *, everything: bool) -> None:
         self._purges += 1
@@ -94,7 +95,7 @@ class CDN:
         writer.close()
 
     async def _told(self, order: dict[str, object], writer: asyncio.StreamWriter) -> bool:
-        """Do what is asked, or something else; whether the connection stays."""
+        """Obey a purge or misbehave; False if the connection has to end."""
         trouble = "" if self.well or self._draw.random() >= _TROUBLE_SHARE else self._draw.choice(_TROUBLES)
         self.told[trouble or "confirmed"] += 1
         if trouble == "late":

@@ -1,27 +1,27 @@
-"""Whether a history keeps the promises. Pure: a history in, violations out.
+"""Check whether a history keeps the promises. It is pure: a history in, violations out.
 
-The rules, for every hard write that was committed:
+The rules, for every committed hard write:
 
-- from when its replica has purged it, no read that begins on the same life of that replica sees an older version (G2);
-- from `bound` after its purge is known to be in the log, no read that begins anywhere does (G3);
-- neither is such a read answered by a handler that had begun before the commit (G4);
-- from when a CDN is known to have confirmed the purge, no read through it sees an older version;
-- a read that carries the token of a write sees that write, on any replica, at once (G2).
+- once its replica has purged it, no read that begins on the same life of that replica sees an older version (G2);
+- `bound` after its purge is known to be in the log, no read that begins on any replica sees an older version (G3);
+- the answer to such a read does not come from a handler that began before the commit (G4);
+- once the CDN is known to have confirmed the purge, no read through the CDN sees an older version;
+- a read with the token of a write sees that write at once, on any replica (G2).
 
-When those moments are:
+The moments of these rules:
 
-| what the client was told | purged on its replica | in the log |
+| the client's answer | purged on its replica | in the log |
 |---|---|---|
-| `everywhere` | when it was told | when it was told; who holds a lease has no bound |
-| `done` | when it was told | when it was told |
-| `queued` | when it was told | at the first clean probe of the same life after that |
-| `late-purge`, or nothing | at the first clean probe of the same life after commit and answer | the same |
+| `everywhere` | at the answer | at the answer; a replica with a lease has no bound |
+| `done` | at the answer | at the answer |
+| `queued` | at the answer | at the first clean probe of the same life after the answer |
+| `late-purge`, or none | at the first clean probe of the same life after commit and answer | the same |
 
-Of a write of another program, `done` is when a life had purged what its event said. The CDN is known to have confirmed
-a purge at the first probe of its life, after it was in the log, that finds the life clean and nothing untold.
+A write of another program is `done` when a life has purged for its event. The CDN is known to have confirmed a purge at
+the first probe of the purging life, after the purge was in the log, that is clean and finds every purge confirmed.
 
-A life that ends before its clean probe leaves the write unbound: its purge may have died with it. A write without a
-commit binds nothing, one that nobody knows the outcome of only if the authority has it.
+If a life ends before its clean probe, its purge may be lost, and the write is unbound. A write without a commit binds
+nothing. A write with an unknown outcome binds only if the authority has its commit.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["Verdict", "Violation", "check"]
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A read that broke a promise, the write that it should have seen, and how long after that it began, in seconds."""
+    """A read that broke a promise, the write that it should have seen, and how many seconds too late it began."""
 
     promise: str
     read: Read
@@ -51,9 +51,9 @@ class Violation:
 class Verdict:
     """What came of a check.
 
-    `at_risk` counts the reads that overlap a hard write to one of their rows, or begin within two bounds after one;
-    `unbound` the committed hard writes that bind nobody but, perhaps, their own replica, and `cdn` those that bind the
-    CDN. `worst` is the longest, in seconds, that a replica answered with what another one had purged.
+    `at_risk` counts the reads that overlap a hard write to one of their rows, or begin within two bounds after one.
+    `unbound` counts the committed hard writes that bind no replica, except perhaps their own. `cdn` counts those that
+    bind the CDN. `worst` is the longest time in seconds for which a replica served what another one had purged.
     """
 
     violations: Sequence[Violation]
@@ -65,7 +65,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """A committed hard write, and from when on it binds its own life, is in the log, and is confirmed by the CDN."""
+    """A committed hard write, and the moments from which it binds its own life, is in the log, and binds the CDN."""
 
     write: Write
     commit: Commit
@@ -87,7 +87,7 @@ class _Probes:
                 self._told[probe.life].append(probe)
 
     def after(self, life: str, moment: float, *, told: bool = False) -> float:
-        """When the first clean probe ended that began after this moment, and had the CDN told; inf without one."""
+        """The end of the first clean probe after this moment, or of the first told one; inf without one."""
         clean = (self._told if told else self._clean)[life]
         first = bisect_left(clean, moment, key=lambda probe: probe.began)
         return clean[first].ended if first < len(clean) else inf
@@ -117,11 +117,11 @@ def _bindings(history: History) -> dict[int, list[_Bound]]:
 
 
 def _broken(read: Read, row: int, seen: int, bounds: Sequence[_Bound], bound: float) -> Iterator[Violation]:
-    """What one row of a read breaks; the oldest write it should have seen comes last."""
+    """The promises that one row of a read breaks; the oldest write that it should have seen comes last."""
     for each in bounds:
         older = seen < each.commit.version
         if not older and read.filled >= each.commit.at:
-            # Versions are committed in order: all that is left is older still.
+            # Versions are committed in order, so all others are older.
             return
         if read.cdn:
             if older and read.began > each.cdn:
@@ -137,7 +137,7 @@ def _broken(read: Read, row: int, seen: int, bounds: Sequence[_Bound], bound: fl
 
 
 def _staleness(read: Read, seen: int, bounds: Sequence[_Bound]) -> float:
-    """For how long another replica had purged what this read was still answered with."""
+    """For how many seconds another replica had purged the version that this read got."""
     known = inf
     for each in bounds:
         if each.commit.version <= seen:

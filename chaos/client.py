@@ -1,4 +1,4 @@
-"""A small HTTP client: one kept-alive connection that says plainly when there was no answer."""
+"""A small HTTP client with one kept-alive connection, which raises `Lost` if it gets no answer."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ async def _connected(address: Address) -> tuple[asyncio.StreamReader, asyncio.St
 
 
 class Connection:
-    """A client of one address; it connects when it is asked and is not connected."""
+    """A client of one address; it connects at the first request, and again after the connection was closed."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, method: str, path: str, seconds: float, fields: Mapping[str, str] | None = None) -> Answer:
-        """Ask, and wait for so many seconds; raises `Lost`, after which the connection is closed."""
+        """Send a request and wait `seconds` for the answer. Raises `Lost`, and then the connection is closed."""
         lines = [f"{method} {path} HTTP/1.1", "host: chaos"]
         lines += [f"{name}: {text}" for name, text in (fields or {}).items()]
         if method != "GET":
@@ -69,7 +69,7 @@ class Connection:
         return Answer(int(first.split()[1]), fields, body)
 
     def close(self) -> None:
-        """Let go of the connection, without a word."""
+        """Abort the connection."""
         if self._streams is not None:
             with contextlib.suppress(RuntimeError):  # its event loop has ended
                 self._streams[1].transport.abort()
@@ -77,7 +77,7 @@ class Connection:
 
 
 def answers(address: Address, path: str) -> bool:
-    """Whether there is somebody who answers; not to be called where an event loop runs."""
+    """Whether the address answers. Do not call it in a running event loop."""
 
     async def ask() -> bool:
         connection = Connection(address)

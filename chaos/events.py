@@ -1,7 +1,7 @@
 """Events of another program, which writes rows without the app: a queue that misbehaves, and the source that reads it.
 
-An event is handed out again until it is known to be done, out of order and sometimes twice at once; sometimes it cannot
-be read, the line that holds it is cut off, or the word that it is done is lost.
+The queue delivers an event until its source reports it as done, out of order and sometimes twice at once. Sometimes an
+event cannot be read, its line is cut off, or the report is lost.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from fastapi_cacheinval.sources import Change, Source
 
 __all__ = ["Done", "Events", "RowEvents"]
 
-# Seconds after which an event that was handed out is handed out again.
+# Seconds from the delivery of an event until the next delivery.
 _HIDDEN = 0.3
 _TROUBLE_SHARE = 0.1
 
 
 class Done(NamedTuple):
-    """When an event was known to be purged, and by which life of a replica."""
+    """The time of the report that an event is purged, and the life of the replica that sent it."""
 
     at: float
     life: str
 
 
 class Events:
-    """The queue; `done` tells of each numbered event that it is purged."""
+    """The queue; `done` has the events that are purged, by number."""
 
     def __init__(self, seed: str) -> None:
         self.done: dict[int, Done] = {}
@@ -38,11 +38,11 @@ class Events:
         self._waiting: dict[int, tuple[int, float]] = {}
 
     def put(self, number: int, row: int) -> None:
-        """The row has been written."""
+        """Add the event of a written row."""
         self._waiting[number] = row, 0.0
 
     def take(self) -> str:
-        """A line with an event, in whatever state; an empty one where none waits."""
+        """A line with an event, which may be unreadable; an empty line if no event is due."""
         now = time.monotonic()
         due = [number for number, (_, until) in self._waiting.items() if until <= now]
         if not due:
@@ -53,12 +53,12 @@ class Events:
         return f"event {number} {'?' if self._trouble() else row}"
 
     def over(self, number: int, life: str) -> None:
-        """The event is purged, says a life of a replica; sometimes nobody hears it."""
+        """Take the report of a replica that the event is purged; sometimes the report is lost."""
         if not self._trouble() and self._waiting.pop(number, None) is not None:
             self.done[number] = Done(time.monotonic(), life)
 
     def cuts(self) -> bool:
-        """Whether to end a connection in the middle of a line."""
+        """Whether to cut this connection in the middle of a line."""
         return self._trouble()
 
     def _trouble(self) -> bool:

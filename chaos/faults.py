@@ -1,4 +1,4 @@
-"""What is done to a Valkey with a replica of its own, and to the connections of the app's replicas to it."""
+"""Faults of a Valkey that has a replica of its own, and of the connections of the app's replicas to it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def _clients_killed(stage: Pair, draw: random.Random, *, kind: str) -> Asy
 
 @contextlib.asynccontextmanager
 async def _idle_closed(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
-    """Each connection that says nothing for a second, as a balancer does it."""
+    """The server closes each connection that is silent for a second, as a load balancer does."""
     with stage.pair.primary.configured(timeout=1):
         yield "valkey"
         await last(stage.bound, draw, LONG)
@@ -68,7 +68,7 @@ async def _flushed(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def _deleted(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
-    """Each key of the log in turn, and some of what is stored."""
+    """Delete each key of the log in turn, and the keys of a few stored responses."""
     server = stage.pair.primary
     names = [f"{{{NAMESPACE}}}:{part}" for part in ("state", "log", "tags", "acks")]
     stored = sorted(await do(lambda: list(server.client.scan_iter(f"{NAMESPACE}:*", count=1000))))
@@ -98,7 +98,7 @@ async def _evicting(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def _failed_over(stage: Pair, draw: random.Random) -> AsyncIterator[str]:
-    """To a server that lacks what was written since the two were parted."""
+    """Fail over to a server that lacks the writes since the two were parted."""
     await do(stage.pair.cut)
     await last(stage.bound, draw, SHORT)
     await do(stage.fail_over)
@@ -122,7 +122,7 @@ async def _black_hole(stage: Pair, draw: random.Random, *, one_way: bool) -> Asy
         await last(stage.bound, draw, LONG)
     finally:
         if draw.random() < 0.5:
-            # Else what was kept comes late and all at once.
+            # Without a reset the delayed bytes all arrive now.
             stage.proxies[number].reset()
         stage.proxies[number].heal()
 

@@ -1,7 +1,7 @@
-"""What a run records. Times are seconds of the one monotonic clock of the process that makes the load.
+"""The record of a run. Times are seconds of the one monotonic clock of the process that makes the load.
 
-What a client writes down is wider than what happened: an operation began before its request was sent, and ended after
-its response was read. So whatever follows from these times holds without any slack.
+The recorded times enclose the real ones: an operation began before its request was sent, and ended after its response
+was read. Conclusions from these times therefore hold without slack.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["Commit", "Fault", "History", "Outcome", "Probe", "Read", "Write"]
 
 
 class Outcome(Enum):
-    """What the client of a write was told."""
+    """The answer that the client of a write got about its purge."""
 
     EVERYWHERE = "everywhere"
     DONE = "done"
@@ -25,7 +25,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What the authority made of a write: the row's next version, at a time, for one life of a replica."""
+    """A committed write: the row's next version, the time, and the life of the replica that wrote it."""
 
     version: int
     at: float
@@ -36,8 +36,9 @@ class Commit:
 class Write:
     """One mutation of a row; without a `commit` it changed nothing. A soft one asked for stale answers.
 
-    `other` is one of another program, which ended when a replica had purged what its event said.
-    `UNKNOWN` is whatever gave the client no word about the purge: an error, no answer, a client that went away.
+    `other` marks a write of another program. It ended when a replica had purged for its event.
+    The outcome is `UNKNOWN` if the client learned nothing about the purge: after an error, without an answer, or if it
+    went away.
     """
 
     row: int
@@ -52,11 +53,11 @@ class Write:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """One answered read: the version of each row in it, and when the handler that made it had begun.
+    """One answered read: the version of each row in it, and the time `filled` at which its handler began.
 
-    `life` names the process that answered, which need not be the one whose handler ran, and `live` says that it held a
+    `life` names the process that answered; the handler may have run in another one. `live` says that the process held a
     lease all the while. `promised` holds the versions that a token of the client's own writes vouched for.
-    One that the `cdn` has answered with what it keeps has the rest of when that was stored.
+    If the `cdn` answered from what it keeps, the other fields are those of the kept response.
     """
 
     replica: int
@@ -76,8 +77,7 @@ class Read:
 class Probe:
     """A look at one life of a replica.
 
-    `clean`: no mutation was inside it, and no purge of its was unwritten. `told`: the CDN had confirmed all of them as
-    well.
+    `clean`: it had no mutation under way, and had written all its purges. `told`: the CDN had confirmed them, too.
     """
 
     life: str
@@ -89,7 +89,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Something that was done to a server, a replica or a connection."""
+    """A fault of a server, a replica or a connection."""
 
     kind: str
     target: str
@@ -99,7 +99,7 @@ class Fault:
 
 @dataclass(slots=True)
 class History:
-    """All of a run; `unanswered` counts reads that failed, by what came instead of an answer."""
+    """All of a run; `unanswered` counts the reads that failed, by status or kind of error."""
 
     reads: list[Read] = field(default_factory=list[Read])
     writes: list[Write] = field(default_factory=list[Write])

@@ -1,4 +1,4 @@
-"""Hosts on one machine: network namespaces, joined by bridges, between which every packet can be lost. Needs root."""
+"""Hosts on one machine: network namespaces, joined by bridges that can be parted. It needs root."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Host:
         self.address = f"{_NET}.{number + 1}"
 
     def command(self, words: Sequence[str]) -> list[str]:
-        """How a command is run there."""
+        """The command that runs these words on the host."""
         return ["ip", "netns", "exec", self.namespace, *words]
 
 
@@ -72,19 +72,18 @@ class Network:
                 _ip("-n", host.namespace, "link", "set", device, "up")
 
     def part(self, *groups: Iterable[int]) -> None:
-        """Let only those of one group reach each other; who is in none is with the first bridge."""
+        """Give each group of hosts a bridge of its own; a host in no group stays on the first bridge."""
         for bridge, group in enumerate(groups, 1):
             for number in group:
                 _ip("-n", self._switch, "link", "set", f"v{number}", "master", f"br{bridge}")
 
     def heal(self) -> None:
         """Let all reach each other."""
-        self.part()
         for host in self.hosts:
             _ip("-n", self._switch, "link", "set", f"v{host.number}", "master", "br0")
 
     def remove(self) -> None:
-        """Take it away, as far as it was made."""
+        """Delete it, also where `build` failed half-way."""
         for namespace in (self._switch, *(host.namespace for host in self.hosts)):
             with contextlib.suppress(subprocess.CalledProcessError):
                 _ip("netns", "delete", namespace)
@@ -112,7 +111,7 @@ class HostServer:
         self._socket = directory / f"{self._name}.sock"
         self._mode = ["--sentinel"] if sentinel else []
         common = f"protected-mode no\nbind 0.0.0.0\ndir {directory}\nunixsocket {self._socket}\nsave ''\n"
-        # A Sentinel keeps in there what it knows.
+        # A Sentinel keeps its state in its configuration file.
         self._file.write_text(common.replace("save ''\n", "") + config if sentinel else common + config)
         self._client = redis.Redis(unix_socket_path=str(self._socket), decode_responses=True, socket_timeout=5)
         self.child: Child

@@ -16,17 +16,17 @@ from chaos.history import Fault
 
 __all__ = ["LONG", "SHORT", "Kind", "Lane", "do", "last", "play", "with_options"]
 
-# Does something to a stage, gives what it was done to, and makes it good again after its block.
+# A fault of a stage: it gives the name of its target, and ends after its block.
 Kind = Callable[[Any, random.Random], AbstractAsyncContextManager[str]]
 
 do = asyncio.to_thread
 
-# In shares of the bound: what has to outlast a lease, and what need not.
+# The length of a fault in shares of the bound: one that outlasts a lease, and one that may not.
 LONG, SHORT = (1.3, 3.0), (0.2, 1.0)
 
 
 class Lane(NamedTuple):
-    """Kinds by name, and for how many bounds, from and to, there is peace between two of them."""
+    """Kinds of faults by name, and the shortest and longest peace between two faults, in bounds."""
 
     kinds: Mapping[str, Kind]
     between: tuple[float, float]
@@ -38,14 +38,14 @@ async def last(bound: float, draw: random.Random, shares: tuple[float, float]) -
 
 
 def with_options(make: Callable[..., AbstractAsyncContextManager[str]], **options: object) -> Kind:
-    """A kind of fault that is another one in a certain way."""
+    """A kind of fault with these options of `make`."""
     return lambda stage, draw: make(stage, draw, **options)
 
 
 async def play(
     lane: Lane, stage: Any, unit: float, draw: random.Random, until: float, note: Callable[[Fault], object]
 ) -> None:
-    """Fault after fault; the last one begins before `until` and ends when it ends. Peace is told in `unit` seconds."""
+    """Make fault after fault. The last one begins before `until`, and may end later. Peace counts in `unit` seconds."""
     deck: list[str] = []
     while time.monotonic() < until:
         deck = deck or draw.sample(list(lane.kinds), len(lane.kinds))

@@ -1,4 +1,4 @@
-"""Clients that read and write through chosen replicas and write down what they saw."""
+"""Clients that read and write through chosen replicas, and record what they see."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _WRITES = (
     ("PUT", "/rows/{row}?", _PATIENCE),
     ("PATCH", "/rows/{row}?", _PATIENCE),
     ("POST", "/imports/{row}?", _PATIENCE),
-    # Waits for every replica, four bounds at most.
+    # This purge waits for every replica, four bounds at most.
     ("POST", "/imports/{row}?wait=1&", 4 * _PATIENCE),
 )
 _WRITE_WEIGHTS = (12, 1, 1, 2)
 _KIND_WEIGHTS = (9, 3, 3, 2, 1, 1)
-# A few rows are asked for and written far more often than the others.
+# Clients read and write a few rows far more often than the others.
 _ROW_WEIGHTS = [1 / (1 + row) for row in range(ROWS)]
 
 
 class Load:
-    """Clients of the replicas at these addresses; what they see goes into `history`."""
+    """Clients of the replicas at these addresses; `history` records what they see."""
 
     def __init__(self, addresses: Sequence[Address], authority: Authority, events: Events, cdn: CDN, seed: str) -> None:
         self.history = History()
@@ -56,7 +56,7 @@ class Load:
         self._going = True
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
-        """What to run side by side until `stop()`."""
+        """The coroutines to run side by side until `stop()`."""
         work: list[Coroutine[Any, Any, None]] = []
         for replica in range(len(self._addresses)):
             work += [self._reads(replica, random.Random(f"{self._seed} r{replica}.{n}")) for n in range(_READERS)]
@@ -66,11 +66,11 @@ class Load:
         return [*work, self._writes_of_another(random.Random(f"{self._seed} o"))]
 
     def stop(self) -> None:
-        """Let every client end after what it is doing."""
+        """Let every client end after its current request."""
         self._going = False
 
     def finished(self) -> History:
-        """The history, once the clients have ended: what became of each write is known only now."""
+        """The history, once the clients have ended. The outcome of some writes is unknown before that."""
         commits = self._authority.commits
         self.history.writes = [write(commits.get(number)) for number, write in self._written]
         self.history.unanswered = dict(self._unanswered)
@@ -108,7 +108,7 @@ class Load:
             answer = await connection.ask("GET", path, _PATIENCE, fields)
         except Lost as lost:
             self._unanswered[str(lost)] += 1
-            # Whoever is refused at once must not ask in a loop without a pause.
+            # A client that is refused at once must not repeat its request without a pause.
             await asyncio.sleep(0.05)
             return
         ended = time.monotonic()
@@ -156,7 +156,7 @@ class Load:
                 self._unanswered[str(lost)] += 1
                 await asyncio.sleep(0.05)
             else:
-                # What a replica has just answered is a read of that replica.
+                # A fresh answer of a replica is a read of that replica, not of the CDN.
                 self._note(answer, replica, began, time.monotonic(), path, cdn=kept)
             await asyncio.sleep(draw.uniform(*_READ_PAUSE))
         for connection in connections:
@@ -165,7 +165,7 @@ class Load:
     # -- writing --------------------------------------------------------------------------------
 
     async def _writes(self, replica: int, draw: random.Random) -> None:
-        """Write, read the same here at once, and then somewhere, with the token of the write if there is one."""
+        """Write a row, read it here at once, and then on any replica, with the token of the write if it has one."""
         connections = [Connection(address) for address in self._addresses]
         while self._going:
             (row,) = draw.choices(range(ROWS), _ROW_WEIGHTS)
@@ -211,7 +211,7 @@ class Load:
         return answer
 
     async def _writes_of_another(self, draw: random.Random) -> None:
-        """Another program writes rows and tells the queue of it; nobody asks the app."""
+        """Another program writes rows and puts events into the queue, without a request to the app."""
         while self._going:
             (row,) = draw.choices(range(ROWS), _ROW_WEIGHTS)
             number, began = next(self._numbers), time.monotonic()

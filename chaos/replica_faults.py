@@ -1,4 +1,4 @@
-"""What is done to a replica of the app, or asked of it, whatever servers it has."""
+"""Faults of a replica of the app, and heavy requests to it, on any kind of stage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from chaos.stage import Stage
 
 __all__ = ["REPLICA_KINDS"]
 
-# Writes that the load has not made have numbers that it does not use: nothing is expected of them.
+# The load uses positive numbers. Writes with negative ones are not its own, so nothing is expected of them.
 _numbers = count(-1, -1)
 _PATIENCE = 5.0
 _BURST = 200
@@ -23,7 +23,7 @@ _WAITERS = 20
 
 
 async def _asked(stage: Stage, number: int, method: str, path: str, seconds: float = _PATIENCE) -> None:
-    """One request on a connection of its own, whatever comes of it."""
+    """One request on a connection of its own; its answer does not matter."""
     connection = Connection(stage.addresses[number])
     with contextlib.suppress(Lost):
         await connection.ask(method, path, seconds)
@@ -43,12 +43,12 @@ async def _paused(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def _leader_stopped(stage: Stage, draw: random.Random) -> AsyncIterator[str]:
-    """It makes a page that many wait for, on another replica, and stands still before it has it."""
+    """A replica makes a page for which requests to another replica wait, and is paused before the page is ready."""
     number, row = stage.one(draw), draw.randrange(ROWS)
     other = (number + 1) % stage.count
     await _asked(stage, other, "PUT", f"/rows/{row}?number={next(_numbers)}")
     asked = [asyncio.create_task(_asked(stage, number, "GET", f"/slow/{row}"))]
-    # Its handler takes at least three times as long.
+    # The handler takes at least three times as long, so it is still at work.
     await asyncio.sleep(0.05)
     stage.pause(number)
     try:

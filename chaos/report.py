@@ -9,7 +9,7 @@ from chaos.checker import Violation
 from chaos.history import Outcome, Read, Write
 from chaos.run import Result
 
-__all__ = ["stories", "table"]
+__all__ = ["problems", "stories", "table"]
 
 _MOST_STORIES = 5
 # How many events before and after the write are told, for the row of the violation.
@@ -48,6 +48,14 @@ def table(result: Result) -> str:
     title = f"### {plan.build} under {plan.server}, {plan.topology}, {plan.count} replicas, seed {plan.seed}"
     rows = [f"| {name} | {text} |" for name, text in _rows(result)]
     return "\n".join([title, "", "| | |", "| --- | ---: |", *rows, ""])
+
+
+def problems(result: Result) -> str:
+    """The stories of violations, and the reason why the run is void, a line each; empty if there are none."""
+    told = [stories(result)] if result.verdict.violations else []
+    if result.void:
+        told.append(f"void: {result.void}")
+    return "".join(f"{each}\n" for each in told)
 
 
 def stories(result: Result) -> str:

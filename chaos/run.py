@@ -30,7 +30,7 @@ __all__ = ["TOPOLOGIES", "Beside", "Plan", "Result", "Topology", "run"]
 
 Topology = Literal["pair", "sentinels", "cluster"]
 
-# What the servers are, and how many of their replicas confirm.
+# How to make each topology, and how many replicas of its servers confirm a purge.
 TOPOLOGIES: dict[Topology, tuple[Callable[[Setting], AbstractContextManager[Stage]], int]] = {
     "pair": (pair, 0),
     "sentinels": (sentinels, 1),
@@ -38,18 +38,17 @@ TOPOLOGIES: dict[Topology, tuple[Callable[[Setting], AbstractContextManager[Stag
 }
 
 Beside = Callable[[Stage, History, Path], Coroutine[Any, Any, None]]
-"""What goes on for as long as the load; the files of the run are in the directory."""
+"""A coroutine that runs as long as the load does. The directory has the files of the run."""
 
-# The load goes on for so many bounds after the last fault: what was made good has to be good.
+# The load goes on for so many bounds after the last fault, to check that every fault has ended.
 _CALM = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is run: `seconds` is for how long faults begin, `bound` the staleness bound in seconds.
+    """One run: faults begin for `seconds`, and `bound` is the staleness bound in seconds.
 
-    `confirm_replicas` is that of the topology where there is no number. `peace` makes the time between faults so many
-    times as long.
+    Without `confirm_replicas` the topology has its own number. `peace` multiplies the time between faults.
     """
 
     topology: Topology = "pair"
@@ -65,13 +64,13 @@ class Plan:
 
     @property
     def count(self) -> int:
-        """How many replicas there are: one on each host, where there are hosts."""
+        """The number of replicas; in a network of hosts each host has one."""
         return HOSTS if self.topology == "sentinels" else self.replicas
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was seen and what it comes to; `began` is the load's beginning, `seconds` how long it lasted."""
+    """The history of a run and the verdict on it; the load began at `began` and lasted `seconds`."""
 
     plan: Plan
     history: History
@@ -81,27 +80,32 @@ class Result:
 
     @property
     def hits(self) -> int:
-        """Reads that were answered with what was stored, stale or not."""
+        """Reads that got a stored response, stale or not."""
         return sum("hit" in read.cache_status.replace(";", " ").split() for read in self.history.reads)
 
     @property
     def failed(self) -> int:
-        """Reads that were answered with a status that no handler gives: the cache's trouble made the app's."""
+        """Reads that got a status that no handler gives, so that a failure of the cache became one of the app."""
         return sum(count for what, count in self.history.unanswered.items() if what.isdigit() and what != APP_FAILS)
 
     @property
     def events(self) -> int:
-        """Writes of another program whose events were purged."""
+        """Writes of another program whose events led to a purge."""
         return sum(write.other and write.outcome is Outcome.DONE for write in self.history.writes)
 
     @property
     def kept(self) -> int:
-        """Reads that the CDN answered with what it kept."""
+        """Reads that the CDN answered from what it kept."""
         return sum(read.cdn for read in self.history.reads)
 
     @property
+    def held(self) -> bool:
+        """Whether the run proves something, broke no promise, and failed no read."""
+        return not (self.void or self.failed or self.verdict.violations)
+
+    @property
     def void(self) -> str:
-        """Why the run proves nothing; empty where it does."""
+        """The reason why the run proves nothing; empty if it proves something."""
         if not self.history.faults:
             return "no fault was made"
         if not self.verdict.at_risk or not self.hits:
@@ -132,7 +136,7 @@ async def _played(stage: Stage, load: Load, plan: Plan, watching: Coroutine[Any,
 
 
 async def run(plan: Plan, beside: Beside | None = None) -> Result:
-    """Run, and check; raises where a server does not come back, and then nothing is proved."""
+    """Run, and check. Raises if a server does not come back, because the run then proves nothing."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         directory = Path(name)
         socket = directory / "authority.sock"

@@ -1,14 +1,14 @@
-"""Three hosts, each with a Valkey, a Sentinel and a replica of the app, in a network that parts: split brains."""
+"""Split brains: three hosts, each with a Valkey, a Sentinel and a replica of the app, in a network that parts."""
 
 from __future__ import annotations
 
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Sequence
 
 from chaos.hosts import HostServer, Network, network
-from chaos.lanes import Kind, Lane, do, last
+from chaos.lanes import Lane, do, last, with_options
 from chaos.replica_faults import REPLICA_KINDS
 from chaos.stage import Setting, Stage, in_namespaces
 from tests.servers.waiting import until
@@ -22,12 +22,12 @@ _SERVER = "repl-ping-replica-period 1\nrepl-timeout 5\nrepl-diskless-sync no\n"
 # As in the tests: a failover takes about two seconds.
 _QUICK = ("ping-period", 250, "info-period", 100, "ask-period", 50, "publish-period", 100)
 _DOWN_AFTER, _FAILOVER = 800, 2000
-# In shares of the bound: long enough for a failover, and for what is wrong after it.
+# In shares of the bound: long enough for a failover, and for the faults that show only after it.
 _LONGEST = (3.0, 8.0)
 
 
 class Sentinels(Stage):
-    """What faults are done to: `network` has the hosts, `servers` and `watchers` one each."""
+    """The target of the faults: hosts in a network, each with one of the `servers` and one of the `watchers`."""
 
     network: Network
     servers: list[HostServer]
@@ -35,7 +35,7 @@ class Sentinels(Stage):
 
     @property
     def primary(self) -> int:
-        """The host that most Sentinels name as that of the primary."""
+        """The number of the host that most Sentinels name as the primary's."""
         named = Counter(str(watcher.execute(*_WHO)[0]) for watcher in self.watchers if watcher.child.alive)
         (address, _), *_ = named.most_common(1)
         return next(host.number for host in self.network.hosts if host.address == address)
@@ -51,12 +51,8 @@ class Sentinels(Stage):
 
         until(whole, "all servers follow one", seconds=60)
 
-    def cut_off(self, number: int) -> None:
-        """Let nobody reach a host, nor the host anybody."""
-        self.network.part([number])
-
     def revive(self, number: int) -> None:
-        """Start a server that was killed, as a replica of who is the primary now."""
+        """Start a server that was killed, as a replica of the current primary."""
         address = self.network.hosts[self.primary].address
         more = () if self.primary == number else ("--replicaof", f"{address} 6379")
         self.servers[number].start(*more)
@@ -66,12 +62,10 @@ _WHO = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", _NAME)
 
 
 @contextlib.asynccontextmanager
-async def _cut_off(stage: Sentinels, draw: random.Random, *, primary: bool) -> AsyncIterator[str]:
-    leading = await do(lambda: stage.primary)
-    number = leading if primary else (leading + draw.choice((1, 2))) % HOSTS
-    await do(stage.cut_off, number)
+async def _parted(stage: Sentinels, draw: random.Random, *groups: Sequence[int]) -> AsyncIterator[None]:
+    await do(stage.network.part, *groups)
     try:
-        yield f"host {number}"
+        yield
         await last(stage.bound, draw, _LONGEST)
     finally:
         await do(stage.network.heal)
@@ -79,14 +73,17 @@ async def _cut_off(stage: Sentinels, draw: random.Random, *, primary: bool) -> A
 
 
 @contextlib.asynccontextmanager
+async def _cut_off(stage: Sentinels, draw: random.Random, *, primary: bool) -> AsyncIterator[str]:
+    leading = await do(lambda: stage.primary)
+    number = leading if primary else (leading + draw.choice((1, 2))) % HOSTS
+    async with _parted(stage, draw, [number]):
+        yield f"host {number}"
+
+
+@contextlib.asynccontextmanager
 async def _all_apart(stage: Sentinels, draw: random.Random) -> AsyncIterator[str]:
-    await do(stage.network.part, [1], [2])
-    try:
+    async with _parted(stage, draw, [1], [2]):
         yield "all hosts"
-        await last(stage.bound, draw, _LONGEST)
-    finally:
-        await do(stage.network.heal)
-        await do(stage.wait_until_whole)
 
 
 @contextlib.asynccontextmanager
@@ -103,7 +100,7 @@ async def _primary_killed(stage: Sentinels, draw: random.Random) -> AsyncIterato
 
 @contextlib.asynccontextmanager
 async def _primary_paused(stage: Sentinels, draw: random.Random) -> AsyncIterator[str]:
-    """It wakes, does not know that it was replaced, and goes on."""
+    """The primary wakes and goes on, and does not know that it was replaced."""
     number = await do(lambda: stage.primary)
     stage.servers[number].child.pause()
     try:
@@ -114,14 +111,10 @@ async def _primary_paused(stage: Sentinels, draw: random.Random) -> AsyncIterato
         await do(stage.wait_until_whole)
 
 
-def _with(*, primary: bool) -> Kind:
-    return lambda stage, draw: _cut_off(stage, draw, primary=primary)
-
-
 _SENTINELS = Lane(
     {
-        "host of the primary cut off": _with(primary=True),
-        "another host cut off": _with(primary=False),
+        "host of the primary cut off": with_options(_cut_off, primary=True),
+        "another host cut off": with_options(_cut_off, primary=False),
         "all hosts apart": _all_apart,
         "primary killed": _primary_killed,
         "primary paused": _primary_paused,

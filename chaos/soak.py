@@ -1,6 +1,6 @@
 """`python -m chaos.soak [--seconds 600] [--seed N] [--topology pair]`: a long time under faults, in figures.
 
-It fails where a promise did not hold, or where nothing was proved.
+It fails if a promise did not hold, or if the run proves nothing.
 """
 
 from __future__ import annotations
@@ -9,37 +9,35 @@ import argparse
 import asyncio
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
-from chaos.report import stories, table
+from chaos.report import problems, table
 from chaos.run import TOPOLOGIES, Plan, Result, run
 from chaos.watch import Sample, Watch, recoveries
 
 __all__ = ["main"]
 
 _MIB = 1024 * 1024
-# More than in a run that looks for violations: what recovers has to be seen to.
+# More than in a run that looks for violations, to see each recovery before the next fault.
 _PEACE = 3.0
-# The first looks, at a process that has just started, and the last ones.
+# The shares of the time at which the table shows a look.
 _SHARES = {"a tenth of the time": 0.1, "half of it": 0.5, "the end": 1.0}
-
-
-def _at(samples: Sequence[Sample], share: float) -> Sample:
-    return samples[min(len(samples) - 1, int(len(samples) * share))]
+_FIGURES: dict[str, Callable[[Sample], float]] = {
+    "memory, MiB": lambda sample: sample.memory / _MIB,
+    "tasks": lambda sample: sample.tasks,
+    "open files": lambda sample: sample.files,
+}
 
 
 def _taken(watch: Watch) -> Iterator[str]:
     samples = watch.of_the_first()
     yield "| what the first replica takes | " + " | ".join(f"at {when}" for when in _SHARES) + " | at most |"
     yield "| --- | " + " | ".join(["---:"] * (len(_SHARES) + 1)) + " |"
-    looks = [_at(samples, share) for share in _SHARES.values()]
-    memory = [*(f"{look.memory / _MIB:.0f}" for look in looks), f"{max(each.memory for each in samples) / _MIB:.0f}"]
-    yield f"| memory, MiB | {' | '.join(memory)} |"
-    tasks = [*(str(look.tasks) for look in looks), str(max(each.tasks for each in samples))]
-    yield f"| tasks | {' | '.join(tasks)} |"
-    files = [*(str(look.files) for look in looks), str(max(each.files for each in samples))]
-    yield f"| open files | {' | '.join(files)} |"
+    looks = [samples[min(len(samples) - 1, int(len(samples) * share))] for share in _SHARES.values()]
+    for name, figure in _FIGURES.items():
+        shown = [*map(figure, looks), max(map(figure, samples))]
+        yield f"| {name} | {' | '.join(f'{each:.0f}' for each in shown)} |"
 
 
 def _recovered(watch: Watch, result: Result) -> Iterator[str]:
@@ -67,7 +65,7 @@ def _report(watch: Watch, result: Result) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, and print; 1 for a violation and where nothing is proved."""
+    """Run, and print; 1 for a violation, or if the run proves nothing."""
     parser = argparse.ArgumentParser(prog="python -m chaos.soak", description="A long time under faults, in figures.")
     parser.add_argument("--seconds", type=float, default=600.0, help="for how long faults begin (600)")
     parser.add_argument("--topology", choices=list(TOPOLOGIES), default="pair", help="what the servers are (pair)")
@@ -77,12 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = Plan(topology=chosen.topology, seconds=chosen.seconds, bound=chosen.bound, seed=chosen.seed, peace=_PEACE)
     watch = Watch()
     result = asyncio.run(run(plan, watch.beside))
-    print(_report(watch, result), flush=True)
-    if result.verdict.violations:
-        print(stories(result), flush=True)
-    if result.void:
-        print(f"void: {result.void}", flush=True)
-    return 1 if result.void or result.failed or result.verdict.violations else 0
+    print(_report(watch, result), problems(result), sep="\n", end="", flush=True)
+    return 0 if result.held else 1
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +25,7 @@ Build = Literal["cacheinval", "delete-and-publish"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a run's replicas are made with: so many, in folders of `directory`; rows are behind `authority`."""
+    """The replicas to make: `count` of them, each in a folder of `directory`; `authority` is the socket of the rows."""
 
     directory: Path
     authority: Path
@@ -39,7 +38,7 @@ class Setting:
     confirm_replicas: int = 0
 
     def environment(self, number: int, redis: str) -> dict[str, str]:
-        """What the app of one replica is told."""
+        """The environment of one replica's app."""
         return {
             "CHAOS_AUTHORITY": str(self.authority),
             "CHAOS_BOUND": str(self.bound),
@@ -59,7 +58,7 @@ class Setting:
 
 
 class Stage:
-    """What faults are done to. `bound` is the staleness bound in seconds; the methods block."""
+    """The target of the faults. `bound` is the staleness bound in seconds; the methods block."""
 
     def __init__(
         self, replicas: Sequence[Fleet], addresses: Sequence[Address], bound: float, lanes: Sequence[Lane]
@@ -67,13 +66,13 @@ class Stage:
         self.addresses = addresses
         self.bound = bound
         self.lanes = lanes
-        # So many of the first are neither killed nor shut down.
+        # The number of replicas, from the first on, that are neither killed nor shut down.
         self.spared = 0
         self._replicas = replicas
 
     @property
     def count(self) -> int:
-        """How many replicas there are, also while they are not there."""
+        """The number of replicas, with those that are down."""
         return len(self.addresses)
 
     def one(self, draw: random.Random) -> int:
@@ -101,14 +100,10 @@ class Stage:
         self._replicas[number].restart(0)
 
 
-def _begun(stack: contextlib.ExitStack, each: contextlib.AbstractContextManager[Fleet]) -> Fleet:
-    return stack.enter_context(each)
-
-
 def _all(stack: contextlib.ExitStack, made: Sequence[contextlib.AbstractContextManager[Fleet]]) -> list[Fleet]:
     with ThreadPoolExecutor() as together:
-        replicas = list(together.map(partial(_begun, stack), made))
-    # All at once, before each is waited for.
+        replicas = list(together.map(stack.enter_context, made))
+    # Ask all of them to end before the stack waits for each.
     stack.callback(_ask_to_end, replicas)
     return replicas
 
@@ -160,7 +155,7 @@ def _on_socket(
 def in_namespaces(
     stack: contextlib.ExitStack, setting: Setting, redis: str, commands: Sequence[Callable[[Sequence[str]], list[str]]]
 ) -> tuple[list[Fleet], list[Address]]:
-    """A replica for each way to run a command elsewhere, under uvicorn, answering on a Unix socket."""
+    """A replica under uvicorn in each namespace, that answers on a Unix socket; a command runs words in one of them."""
     made = [
         _on_socket(setting, number, command, setting.environment(number, redis))
         for number, command in enumerate(commands)

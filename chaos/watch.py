@@ -1,4 +1,4 @@
-"""What the replicas of a run take of their machine, how soon they are well again after a fault, and what they log."""
+"""The memory, tasks, files and log lines of a run's replicas, and how soon they recover from a fault."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chaos.stage import Stage
 __all__ = ["LOGGED", "Sample", "Watch", "recoveries"]
 
 LOGGED = "cacheinval:"
-"""What the lines of the package's own log begin with; the level follows."""
+"""The beginning of each line of the package's own log; the level follows."""
 
 _PAUSE = 0.1
 _PATIENCE = 1.0
@@ -37,7 +37,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Watch:
-    """All looks at all replicas; the first replica is neither killed nor shut down, so that what it keeps adds up."""
+    """All looks at all replicas. The first replica is never killed nor shut down, so that its leaks add up."""
 
     samples: list[Sample] = field(default_factory=list[Sample])
     logged: Counter[str] = field(default_factory=Counter[str])
@@ -67,7 +67,7 @@ class Watch:
             connection.close()
 
     def of_the_first(self) -> Sequence[Sample]:
-        """The looks at the replica that lived through all of it, where it answered."""
+        """The looks at the first replica that got an answer."""
         return [sample for sample in self.samples if sample.replica == 0 and sample.memory]
 
 
@@ -80,7 +80,7 @@ def _logged(directory: Path) -> Counter[str]:
 
 
 def _well_after(samples: Sequence[Sample], moment: float, count: int) -> float | None:
-    """When the last of all replicas was first found well after a moment; None where one never was."""
+    """The first moment from which every replica has been found well after `moment`; None if one never was."""
     well: dict[int, float] = {}
     for sample in samples:
         if sample.well and sample.at >= moment:

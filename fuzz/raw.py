@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from fastapi_cacheinval.testing.servers.fleet import Fleet
-from fastapi_cacheinval.testing.servers.ports import free_port
+from fastapi_cacheinval.testing.servers.ports import free_port, listens
 from fuzz.stories import FORGET, Story, story
 from fuzz.transcripts import differences, replies
 
@@ -46,14 +46,6 @@ class Tried:
         )
 
 
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
 def _command(server: str) -> list[str]:
     return [
         sys.executable, "-m", "uvicorn", "fuzz.app:app", "--factory", "--host", "127.0.0.1", "--http", server,
@@ -66,7 +58,7 @@ def served(mode: str, server: str, directory: Path, *, cache: str, name: str = "
     return Fleet(
         f"{name}-{mode}-{cache}",
         lambda port: [*_command(server), "--port", str(port)],
-        _listens,
+        listens,
         directory=directory,
         environment={"FUZZ_MODE": mode, "FUZZ_CACHE": cache},
         cwd=_ROOT,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,21 +14,12 @@ from typing import Self
 
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.testing.servers.fleet import Fleet
-from fastapi_cacheinval.testing.servers.ports import free_port
+from fastapi_cacheinval.testing.servers.ports import free_port, listens
 from fastapi_cacheinval.testing.servers.valkey import Server
 
 __all__ = ["Replicas"]
 
 _UVICORN = ("--host", "127.0.0.1", "--no-access-log", "--timeout-graceful-shutdown", "3")
-
-
-def _listens(port: int) -> bool:
-    # uvicorn listens once the app has started; a request would already fill the cache.
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
 
 
 class Replicas:
@@ -95,7 +85,8 @@ class Replicas:
             fleet = Fleet(
                 "uvicorn",
                 lambda port: [sys.executable, "-m", "uvicorn", *_UVICORN, "--port", str(port), self._app],
-                _listens,
+                # uvicorn listens once the app has started. A request would already fill the cache.
+                listens,
                 directory=directory,
                 environment={**self._environment, "REDIS_URL": self.redis_url},
                 cwd=Path.cwd(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chaos.checker import check
 from chaos.history import Commit, Fault, History, Outcome, Probe, Read, Write
-from chaos.report import stories, table
+from chaos.report import problems, stories, table
 from chaos.run import Plan, Result
 
 
@@ -85,3 +85,22 @@ def test_a_run_without_faults_hits_or_risk_proves_nothing() -> None:
     assert result(reads=[hit, kept], faults=[FLUSH], probes=told).void
     assert result(reads=[hit, kept], faults=[FLUSH], other=True).void
     assert not result(reads=[hit, kept], faults=[FLUSH], other=True, probes=told).void
+
+
+def test_a_run_holds_or_says_why_it_does_not() -> None:
+    """A violation is told as a story, a void run with its reason; a read that the cache failed is enough, too."""
+    kept = read(110.6, 7, "", cdn=True)
+    told = [Probe(life="a", began=110.1, ended=110.2, clean=True, told=True)]
+    hit = read(111.6, 7, "cacheinval; hit; ttl=3")
+    run = result(reads=[hit, kept], faults=[FLUSH], other=True, probes=told)
+    assert problems(run) == ""
+    assert run.failed
+    assert not run.held
+    run.history.unanswered.clear()
+    assert run.held
+    void = result(reads=[hit], faults=[])
+    assert problems(void) == "void: no fault was made\n"
+    assert not void.held
+    broken = result(reads=[read(110.5, 6, "cacheinval; hit; ttl=3"), kept], faults=[FLUSH], other=True, probes=told)
+    assert problems(broken) == f"{stories(broken)}\n"
+    assert not broken.held

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.documents import EXAMPLES
+from tests.helpers.documents import EXAMPLES, LOCAL_REDIS
 from tests.servers import Valkey
 from tests.servers.fixtures import pytest_runtest_makereport, redis_server, shared_valkey
 
@@ -27,3 +27,13 @@ def surroundings(redis_server: Valkey, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.setenv("CACHEINVAL_SECRET", "a secret of the examples")
     monkeypatch.setenv("PRICES", str(tmp_path))
+
+
+@pytest.fixture
+def shop(surroundings: None, redis_server: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`shop:app`, the first example of the pages over this test's Redis, from an empty folder."""
+    text = (EXAMPLES / "replicated.py").read_text("utf-8")
+    assert text.count(LOCAL_REDIS) == 1
+    (tmp_path / "shop.py").write_text(text.replace(LOCAL_REDIS, redis_server.url))
+    monkeypatch.chdir(tmp_path)
+    return "shop:app"

@@ -15,14 +15,13 @@ from fastapi_cacheinval.cli.commands import cacheinval
 from fastapi_cacheinval.engine.process_name import host_name
 from fastapi_cacheinval.testing import Replicas
 from tests.cli.calls import BARE
-from tests.helpers.documents import EXAMPLES, ROOT, blocks
+from tests.helpers.documents import ROOT, blocks
 from tests.servers import Valkey, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
 PAGE = ROOT / "docs" / "command-line.md"
 SHOWN = [block.text for block in blocks(None, language="text") if block.page == PAGE]
-LOCAL = "redis://localhost:6379/0"
 # What differs from run to run.
 _VARIES = [
     (re.compile(rf"(web-1|{re.escape(host_name())})/\d+"), "PROCESS"),
@@ -62,12 +61,10 @@ def command(line: str, url: str, directory: Path) -> str:
     return result.stdout + result.stderr
 
 
-async def test_every_command_prints_what_the_page_shows(redis_server: Valkey, tmp_path: Path, monkeypatch) -> None:
+async def test_every_command_prints_what_the_page_shows(shop: str, redis_server: Valkey, tmp_path: Path) -> None:
     """In the order of the page, after three GETs of each replica, a PUT and one more GET."""
-    (tmp_path / "shop.py").write_text((EXAMPLES / "replicated.py").read_text("utf-8").replace(LOCAL, redis_server.url))
-    monkeypatch.chdir(tmp_path)
     async with (
-        Replicas("shop:app", 2, redis_url=redis_server.url) as replicas,
+        Replicas(shop, 2, redis_url=redis_server.url) as replicas,
         httpx.AsyncClient(headers={"Host": "shop.example"}, trust_env=False) as client,
     ):
         one, other = (f"{url}/products/42" for url in replicas.urls)

@@ -11,13 +11,12 @@ import pytest
 
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.testing import Replicas, assert_hit, assert_miss
-from tests.helpers.documents import EXAMPLES, ROOT, blocks
+from tests.helpers.documents import ROOT, blocks
 from tests.servers import PATIENCE, Valkey, cluster, group
 
 pytestmark = pytest.mark.anyio
 
 SHOP = {"Host": "shop.example"}
-LOCAL = "redis://localhost:6379/0"
 
 
 def documented_rules() -> list[str]:
@@ -29,14 +28,10 @@ def documented_rules() -> list[str]:
     return words[3:]
 
 
-async def test_the_first_example_works_on_replicas(redis_server: Valkey, tmp_path: Path, monkeypatch) -> None:
+async def test_the_first_example_works_on_replicas(shop: str, redis_server: Valkey) -> None:
     """The README's five lines, with another address in the URL: two processes are one cache."""
-    text = (EXAMPLES / "replicated.py").read_text("utf-8")
-    assert text.count(LOCAL) == 1
-    (tmp_path / "shop.py").write_text(text.replace(LOCAL, redis_server.url))
-    monkeypatch.chdir(tmp_path)
     async with (
-        Replicas("shop:app", 2, redis_url=redis_server.url) as replicas,
+        Replicas(shop, 2, redis_url=redis_server.url) as replicas,
         httpx.AsyncClient(headers=SHOP, trust_env=False) as client,
     ):
         one, other = (f"{url}/products/42" for url in replicas.urls)

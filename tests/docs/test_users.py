@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.helpers.documents import EXAMPLES, ROOT, blocks
+from tests.helpers.documents import EXAMPLES, LOCAL_REDIS, ROOT, blocks
 from tests.servers import Valkey, until
 from tests.servers.ports import free_port
 
@@ -29,7 +29,7 @@ def commands(ports: tuple[int, int], redis: str) -> str:
     [block] = [
         block for block in blocks(None, language="text") if block.page == PAGE and "uvicorn app:app" in block.text
     ]
-    text = block.text.replace("redis://localhost:6379/0", redis)
+    text = block.text.replace(LOCAL_REDIS, redis)
     installs, _, rest = text.partition("\n")
     assert installs == "pip install fastapi-cacheinval uvicorn"
     for documented, port in zip(("8000", "8001"), ports, strict=True):

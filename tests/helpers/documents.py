@@ -18,6 +18,8 @@ import uvicorn
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
+LOCAL_REDIS = "redis://localhost:6379/0"
+"""The Redis that the pages name."""
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _BLOCK = re.compile(

@@ -13,16 +13,16 @@ LONGEST = 0.02
 """Processor seconds for which other requests may have to wait for the loop."""
 
 
-async def longest_pause(work: Callable[[], Awaitable[Any]]) -> float:
-    """The longest time in processor seconds for which other tasks of the loop had to wait."""
+async def longest_pause(work: Callable[[], Awaitable[Any]], clock: Callable[[], float] = time.process_time) -> float:
+    """The longest time in seconds of the clock for which other tasks of the loop had to wait."""
     pauses: list[float] = []
     ended = False
 
     async def watch() -> None:
-        last = time.process_time()
+        last = clock()
         while not ended:
             await asyncio.sleep(0)
-            now = time.process_time()
+            now = clock()
             pauses.append(now - last)
             last = now
 

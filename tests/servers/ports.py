@@ -1,5 +1,5 @@
 """Ports to listen on, as the package has them."""
 
-from fastapi_cacheinval.testing.servers.ports import free_port
+from fastapi_cacheinval.testing.servers.ports import free_port, listens
 
-__all__ = ["free_port"]
+__all__ = ["free_port", "listens"]

@@ -13,6 +13,21 @@ from tests.servers.waiting import until
 _NOWHERE = 1
 
 
+def catch_up(replica: Valkey, primary: Valkey) -> None:
+    """Wait until a replica follows a primary and has all of its writes."""
+
+    def equal() -> bool:
+        ahead, behind = primary.info("replication"), replica.info("replication")
+        return (
+            behind["role"] == "slave"
+            and behind["master_link_status"] == "up"
+            and behind["master_replid"] == ahead["master_replid"]
+            and behind["slave_repl_offset"] >= ahead["master_repl_offset"]
+        )
+
+    until(equal, f"{replica} has all writes of {primary}", detail=lambda: replica.output)
+
+
 class Replicated:
     """`first` is the primary to begin with, `second` its replica; clients use `url`, which follows the primary."""
 
@@ -35,16 +50,7 @@ class Replicated:
 
     def catch_up(self) -> None:
         """Wait until the replica has all writes of the primary."""
-
-        def equal() -> bool:
-            primary, replica = self.primary.info("replication"), self.replica.info("replication")
-            return (
-                replica["master_link_status"] == "up"
-                and replica["master_replid"] == primary["master_replid"]
-                and replica["slave_repl_offset"] >= primary["master_repl_offset"]
-            )
-
-        until(equal, "the replica has all writes", detail=lambda: self.replica.output)
+        catch_up(self.replica, self.primary)
 
     def cut(self) -> None:
         """Part the two, once the replica has all writes: what is written to the primary from now on is lost by `promote`.

@@ -14,11 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from example_app.seed import USERS
 from fastapi_cacheinval.testing import Replicas
 from tests.servers.ports import free_port
 from tests.system.browser import Browser
 
 ROOT = Path(__file__).resolve().parents[2]
+ADMIN = ("admin", USERS["admin"][0])
 
 
 @contextlib.contextmanager
@@ -97,6 +99,18 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             runner.run(shop.__aexit__(None, None, None))
 
 
+def discount(url: str, car: int, percent: int) -> None:
+    """Change a price as the administrator."""
+    token = httpx.post(f"{url}/token", data={"username": ADMIN[0], "password": ADMIN[1]}).json()["access_token"]
+    answer = httpx.post(
+        f"{url}/products/{car}/discount",
+        json={"percent": percent},
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=30,
+    )
+    assert answer.is_success, answer.text
+
+
 @pytest.fixture
 def replicated_shop(fleet: Fleet) -> list[str]:
     """The URLs of three replicas of the example app."""
@@ -108,3 +122,16 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
     """A new headless Chromium."""
     with Browser.open(tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture
+def page(fleet: Fleet, browser: Browser) -> Iterator[Browser]:
+    """The inspector of the first replica, open in the browser, signed in, and in touch."""
+    name, password = ADMIN
+    browser.look(1280, 900)
+    browser.go(f"{fleet.urls[0].replace('://', f'://{name}:{password}@')}/_cache/")
+    browser.until(lambda: browser.text("#link") == "In touch with Redis", "the page in touch")
+    yield browser
+    complaints = browser.complaints()
+    # A request that was under way when a replica was stopped is the test's own doing.
+    assert [each for each in complaints if "ERR_CONNECTION_REFUSED" not in each and "ERR_INCOMPLETE" not in each] == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from fastapi_cacheinval.testing.servers.child import Child
 from tests.servers import until
-from tests.servers.ports import free_port
+from tests.servers.ports import free_port, listens
 
 VCL = Path(__file__).resolve().parents[2] / "docs" / "examples" / "varnish.vcl"
 
@@ -62,14 +61,6 @@ class Varnish:
         return self._child.tail()
 
 
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
 @contextmanager
 def varnish_before(directory: Path, ports: Sequence[int], port: int | None = None) -> Iterator[Varnish]:
     """A Varnish in front of backends, stopped at the end; `directory` must be short: it holds sockets."""
@@ -82,7 +73,7 @@ def varnish_before(directory: Path, ports: Sequence[int], port: int | None = Non
     command = [found, "-F", "-j", "none", "-a", f"127.0.0.1:{port}", "-T", "none", "-f", str(vcl), "-n", str(home)]
     child = Child("varnishd", [*command, "-s", "malloc,64m", "-p", "thread_pool_min=20"], directory)
     try:
-        until(lambda: not child.alive or _listens(port), "varnishd", detail=child.tail)
+        until(lambda: not child.alive or listens(port), "varnishd", detail=child.tail)
         assert child.alive, child.tail()
         yield Varnish(home, port, child)
     finally:

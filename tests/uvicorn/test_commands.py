@@ -11,21 +11,13 @@ from urllib.request import urlopen
 import pytest
 
 from fastapi_cacheinval.testing.servers.fleet import Fleet
-from fastapi_cacheinval.testing.servers.ports import free_port
+from fastapi_cacheinval.testing.servers.ports import free_port, listens
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
     "uvicorn": ["uvicorn", "tests.uvicorn.app:app", "--http", "tests.uvicorn.serving:Counting", "--port", "PORT"],
     "gunicorn": ["gunicorn", "tests.uvicorn.app:app", "-k", "tests.uvicorn.app.CacheWorker", "-b", "127.0.0.1:PORT"],
 }
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
 
 
 def _asked(url: str, times: int) -> str:
@@ -42,7 +34,7 @@ def test_a_server_that_is_told_the_protocol_answers_hits_in_it(server: str, tmp_
     fleet = Fleet(
         server,
         lambda port: [sys.executable, "-m", *(word.replace("PORT", str(port)) for word in COMMANDS[server])],
-        _listens,
+        listens,
         directory=tmp_path,
         environment={},
         cwd=ROOT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 
-__all__ = ["free_port", "in_use"]
+__all__ = ["free_port", "in_use", "listens"]
 
 # Below what the kernel hands out for outgoing connections, so that none of these takes a port while its server is down.
 _FROM, _TO = 12_000, 32_000
@@ -21,6 +21,15 @@ def in_use(port: int) -> str | None:
         except OSError as error:
             return error.strerror or "it cannot be used"
     return None
+
+
+def listens(port: int) -> bool:
+    """Whether a server accepts connections on the port of 127.0.0.1; it gets no request."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def free_port() -> int:
