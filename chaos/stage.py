@@ -102,7 +102,7 @@ class Stage:
 
 def _all(stack: contextlib.ExitStack, made: Sequence[contextlib.AbstractContextManager[Fleet]]) -> list[Fleet]:
     with ThreadPoolExecutor() as together:
-        replicas = list(together.map(stack.enter_context, made))
+        replicas: list[Fleet] = list(together.map(stack.enter_context, made))
     # Ask all of them to end before the stack waits for each.
     stack.callback(_ask_to_end, replicas)
     return replicas

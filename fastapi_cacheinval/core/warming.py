@@ -121,7 +121,8 @@ def page_at(url: str, base_url: str | None, root_path: str = "") -> Page:
 def any_fields(headers: Mapping[str, str] | None) -> tuple[tuple[bytes, bytes], ...]:
     """Request header fields as ASGI has them, credentials too; raises `ConfigurationError` for what is none."""
     fields: list[tuple[bytes, bytes]] = []
-    for given, value in ({} if headers is None else headers).items():
+    named: Mapping[str, str] = {} if headers is None else headers
+    for given, value in named.items():
         name, text = str(given).lower(), str(value)
         if not _TOKEN.fullmatch(name) or not text.isprintable():
             raise ConfigurationError(f"headers holds request header fields, and {given!r} is none, or its value.")
