@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.types import Scope, Send
 
+from fastapi_cacheinval.core.hit_fields import AGES
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.app_context import AppContext
@@ -23,27 +24,18 @@ def watch(app_context: AppContext, scope: Scope, stored: StoredResponse) -> Seen
     return tracing.hit(scope["headers"]) if tracing.on else None
 
 
+# Written as the middleware's own hit is: what nobody asks for is not made.
 async def send_observed_hit(
     app_context: AppContext, scope: Scope, send: Send, stored: StoredResponse, now: float
 ) -> None:
     """Answer with a fresh response that nothing can concern; the middleware does it inline where nobody is told."""
-    age, ttl = now - stored.created, int(stored.fresh_until - now)
     app_context.counters.front_hit(stored)
     seen = watch(app_context, scope, stored) if app_context.observed else None
-    told = app_context.cache.feed.on
-    if told or seen is not None or app_context.downstream is not None:
-        outcome = Outcome(Result.HIT, "l1", None, age, ttl)
-        if told:
-            tell_decision(app_context.cache, scope, outcome, began=now, route=stored.route, stored=stored)
-        if seen is not None:
-            seen.answered(outcome, stored.trace, stored.route)
-        cdn_fields = cdn_fields_of(app_context, scope, send)
-        if cdn_fields is not None:
-            cdn_fields.answered(outcome, stored, None)
-            send = cdn_fields
-    fields = [*stored.headers, (b"age", b"%d" % age)]
+    if seen is not None or app_context.cache.feed.on or app_context.downstream is not None:
+        send = _tell(app_context, scope, send, stored, now, seen)
+    fields = [*stored.headers, AGES[int(now - stored.created)]]
     if app_context.emit_cache_status:
-        fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % ttl))
+        fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % (stored.fresh_until - now)))
     try:
         await send({"type": "http.response.start", "status": stored.status, "headers": fields})
         await send({"type": "http.response.body", "body": stored.body})
@@ -51,3 +43,19 @@ async def send_observed_hit(
         if seen is not None:
             seen.left()
     app_context.shadow(scope, scope["headers"], stored)
+
+
+def _tell(
+    app_context: AppContext, scope: Scope, send: Send, stored: StoredResponse, now: float, seen: Seen | None
+) -> Send:
+    """Tell the feed, the span and the CDN of a hit; where its answer is sent."""
+    outcome = Outcome(Result.HIT, "l1", None, now - stored.created, int(stored.fresh_until - now))
+    if app_context.cache.feed.on:
+        tell_decision(app_context.cache, scope, outcome, began=now, route=stored.route, stored=stored)
+    if seen is not None:
+        seen.answered(outcome, stored.trace, stored.route)
+    cdn_fields = cdn_fields_of(app_context, scope, send)
+    if cdn_fields is None:
+        return send
+    cdn_fields.answered(outcome, stored, None)
+    return cdn_fields
