@@ -16,6 +16,7 @@ from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.errors import CacheinvalError, ConfigurationError
+from fastapi_cacheinval.framework.answering import send_response
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.dispatch import Dispatcher
 from fastapi_cacheinval.framework.front import answered_at_front
@@ -181,11 +182,11 @@ class CacheMiddleware:
                 ) or self._at_as_sent(scope, host)
                 if stored is not None and self._front_open(now := self._now()):
                     if (
-                        plain
-                        and isinstance(stored, StoredResponse)
+                        isinstance(stored, StoredResponse)
                         and now < stored.early_refresh_from
                         and stored.verified == self._replica.changes
                         and now < self._replica.lease_until
+                        and (plain or not self._watched)
                     ):
                         # What decide() would say, for nothing but comparisons.
                         if self._watched:
@@ -195,6 +196,9 @@ class CacheMiddleware:
                         fields = [*stored.headers, AGES[int(now - stored.created)]]
                         if self._emit_cache_status:
                             fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % (stored.fresh_until - now)))
+                        if not plain:
+                            await send_response(send, self._app_context, stored, scope["headers"], fields)
+                            return
                         await send({"type": "http.response.start", "status": stored.status, "headers": fields})
                         await send({"type": "http.response.body", "body": stored.body})
                         return
