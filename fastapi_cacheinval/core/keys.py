@@ -14,6 +14,7 @@ from typing import NamedTuple, cast
 from urllib.parse import parse_qsl
 from uuid import UUID
 
+from fastapi_cacheinval.core.plain_values import exactly
 from fastapi_cacheinval.errors import CacheinvalError
 
 __all__ = [
@@ -203,7 +204,8 @@ def typed(value: object) -> bytes:
     """A value with its type, as bytes: values that differ never give the same.
 
     Raises `PartitionTypeError` for a value without a stable identity, and for one that cannot be encoded: a subclass of
-    `str` may do anything, a tuple may be too deep, a number too long.
+    `str` may do anything, a tuple may be too deep, a number too long. A subclass counts with its name, if what it
+    inherits is all that tells two of its values apart.
     """
     try:
         return _typed(value)
@@ -226,6 +228,10 @@ def _typed(value: object) -> bytes:
                 raise
             inner = b""
         return b"E" + encode((as_bytes(f"{kind.__module__}.{kind.__qualname__}"), as_bytes(name or ""), inner))
+    plain = exactly(value)
+    if plain is not value:
+        # The handler may ask a value for its class.
+        return b"C" + encode((as_bytes(f"{type(value).__module__}.{type(value).__qualname__}"), _typed(plain)))
     # bool before int: True and 1 are two partitions.
     match value:
         case None:
