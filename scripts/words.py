@@ -1,6 +1,6 @@
 """Count the words of the README and of each page of the documentation: `python -m scripts.words`.
 
-Words inside of blocks of code do not count.
+What a reader does not read does not count: blocks of code, comments, and where links lead.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from pathlib import Path
 __all__ = ["main", "words"]
 
 _ROOT = Path(__file__).parents[1]
-_BLOCK = re.compile(r"^```.*?^```\s*$", re.MULTILINE | re.DOTALL)
+_UNREAD = re.compile(r"^```.*?^```\s*$|<!--.*?-->|(?<=\])\([^)]*\)", re.MULTILINE | re.DOTALL)
 _WORD = re.compile(r"[A-Za-z0-9][\w'\u2019.-]*")
 
 
 def words(text: str) -> int:
-    """How many words a page has outside of its blocks of code; a name in code and the target of a link are words."""
-    return len(_WORD.findall(_BLOCK.sub("", text)))
+    """How many words of a page are read; a name in code is a word."""
+    return len(_WORD.findall(_UNREAD.sub("", text)))
 
 
 def main() -> None:

@@ -14,13 +14,14 @@ from tests.helpers.documents import PAGES, ROOT
         ("", 0),
         ("A page's *first* line.\n", 4),
         ("| `ttl` | 5 s |\n|---|---|\n", 3),
-        ("See [Tags](tags.md).\n", 3),
+        ("See [Tags](tags.md).\n", 2),
+        ("<!-- part of: docs/examples/app.py -->\nafter\n", 1),
         ("before\n\n```python\ncache = HTTPCache()\n```\n\nafter\n", 2),
         ("```text\none\n```\nbetween\n```text\ntwo\n```\n", 1),
     ],
 )
-def test_words_outside_of_code_count(text: str, count: int) -> None:
-    """Prose, tables and link targets count, fenced blocks and punctuation do not."""
+def test_words_that_are_read_count(text: str, count: int) -> None:
+    """Prose and tables do; blocks of code, comments, the targets of links and punctuation do not."""
     assert words(text) == count
 
 
