@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 
 from fastapi_cacheinval.core.client_lifetime import counts_from_now
-from fastapi_cacheinval.core.freshness import early_refresh_from, jittered
+from fastapi_cacheinval.core.decide import early_refresh_from, jittered
 from fastapi_cacheinval.core.keys import variant_key
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.selecting import Selector, for_fill, select, selectors

@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from fastapi_cacheinval.core.decide import Bypass, Decision, Forward, Reason, Serve, ServeStale
-from fastapi_cacheinval.core.outcome import Result
+from fastapi_cacheinval.core.decide import Bypass, Decision, Forward, Serve, ServeStale
+from fastapi_cacheinval.core.outcome import Reason, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.fill_locks import Answered, Granted, Refused, Unavailable

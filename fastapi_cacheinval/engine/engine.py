@@ -6,10 +6,9 @@ import random
 from collections.abc import Callable
 from math import inf
 
-from fastapi_cacheinval.core.decide import Decision, Reason, decide, usable_on_error
-from fastapi_cacheinval.core.freshness import whole_seconds
+from fastapi_cacheinval.core.decide import Decision, decide, usable_on_error, whole_seconds
 from fastapi_cacheinval.core.joined import joined_of
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.route_counts import RouteBook
 from fastapi_cacheinval.core.selecting import Selector, VaryRecord

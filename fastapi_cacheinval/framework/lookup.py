@@ -8,9 +8,9 @@ from typing import assert_never
 
 from starlette.requests import Request
 
-from fastapi_cacheinval.core.decide import Decision, Reason
+from fastapi_cacheinval.core.decide import Decision
 from fastapi_cacheinval.core.keys import PartitionTypeError
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed

@@ -22,9 +22,8 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from fastapi_cacheinval.core.checks import Wait
-from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.extent import Extent
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.dependencies import Cached

@@ -11,8 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
 from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.framework.answering import nowhere

@@ -13,8 +13,7 @@ from typing import Protocol
 
 from starlette.types import Message, Send
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.answering import send_stored, status_fields
 from fastapi_cacheinval.framework.exchange import Exchange

@@ -7,8 +7,7 @@ from functools import partial
 
 from starlette.types import Message, Send
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Go

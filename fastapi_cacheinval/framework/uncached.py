@@ -8,8 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.dependencies import Cached, Invalidates, Tags
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.routes.table import RouteTable

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome
+from fastapi_cacheinval.core.outcome import Outcome, Reason
 from fastapi_cacheinval.core.route_counts import RouteBook
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.ports.telemetry import Telemetry

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi_cacheinval.core.decide import Forward, Reason, Serve, ServeStale
+from fastapi_cacheinval.core.decide import Forward, Serve, ServeStale
+from fastapi_cacheinval.core.outcome import Reason
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 

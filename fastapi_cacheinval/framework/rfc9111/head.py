@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from starlette.types import Message
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.building import freshened, judge, make
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse

@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.rfc9111.asking import Asked, fields_forwarded, read_request
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
