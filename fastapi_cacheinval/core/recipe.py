@@ -11,11 +11,10 @@ from fastapi_cacheinval.core.decide import early_refresh_from, jittered
 from fastapi_cacheinval.core.keys import variant_key
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.selecting import Selector, for_fill, select, selectors
-from fastapi_cacheinval.core.stored import Stamp, StoredResponse
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share
 from fastapi_cacheinval.core.storing import age_of, lifetime, response_directives
 from fastapi_cacheinval.core.tag_limits import surrogate_tags
 from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag
-from fastapi_cacheinval.core.weight import share
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import make_etag, parse_etag
 from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, values, without

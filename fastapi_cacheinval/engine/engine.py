@@ -12,8 +12,7 @@ from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.route_counts import RouteBook
 from fastapi_cacheinval.core.selecting import Selector, VaryRecord
-from fastapi_cacheinval.core.stored import Stamp, StoredResponse
-from fastapi_cacheinval.core.weight import weigh
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse, weigh
 from fastapi_cacheinval.engine.apps import Apps
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.grammar.fields import RawHeaders

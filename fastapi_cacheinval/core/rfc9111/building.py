@@ -16,10 +16,9 @@ from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.rfc9111.storing import refused_because, shareable
 from fastapi_cacheinval.core.rfc9111.targeted import Steering, passed_on, steering, withheld
 from fastapi_cacheinval.core.selecting import Selector, for_fill, select
-from fastapi_cacheinval.core.stored import Stamp
+from fastapi_cacheinval.core.stored import Stamp, share
 from fastapi_cacheinval.core.tag_limits import too_many_tags
 from fastapi_cacheinval.core.tags import ALL, path_tag
-from fastapi_cacheinval.core.weight import share
 from fastapi_cacheinval.grammar.cache_control import CacheControl
 from fastapi_cacheinval.grammar.dates import format_date, parse_date
 from fastapi_cacheinval.grammar.entity_tags import parse_etag
