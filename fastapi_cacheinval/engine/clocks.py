@@ -1,4 +1,4 @@
-"""The real clock, and waiting on any clock."""
+"""The real clock, waiting on any clock, and the pauses between attempts that fail."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.ports.clock import Alarm, Clock
 
-__all__ = ["SystemClock", "checked_clock", "ended", "paused", "within"]
+__all__ = ["DoublingPause", "SystemClock", "checked_clock", "ended", "paused", "within"]
 
 # Real seconds after which a task that has been cancelled is cancelled again.
 _AGAIN = 0.25
@@ -79,3 +79,27 @@ async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
             if not task.cancelled():
                 # Looked at, so that nothing complains that nobody has.
                 task.exception()
+
+
+class DoublingPause:
+    """Pauses between attempts that fail, each twice as long as the last.
+
+    They go from `first` to `longest` seconds, and from `first` again after `reset`. It waits for nothing itself.
+    """
+
+    __slots__ = ("_first", "_longest", "_next")
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first = first
+        self._longest = longest
+        self._next = first
+
+    def take(self) -> float:
+        """The pause after one more failure, in seconds."""
+        pause = self._next
+        self._next = min(pause * 2, self._longest)
+        return pause
+
+    def reset(self) -> None:
+        """An attempt has gone well."""
+        self._next = self._first

@@ -13,8 +13,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from fastapi_cacheinval.core.log_types import AppliedByAll, LogEntry, Missed
-from fastapi_cacheinval.core.pauses import DoublingPause
-from fastapi_cacheinval.engine.clocks import ended, within
+from fastapi_cacheinval.engine.clocks import DoublingPause, ended, within
 from fastapi_cacheinval.engine.log_groups import LogGroups
 from fastapi_cacheinval.engine.log_observer import Applies
 from fastapi_cacheinval.engine.log_pages import Pages
