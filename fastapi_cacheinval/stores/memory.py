@@ -11,13 +11,10 @@ from itertools import islice
 from math import inf
 from sys import getsizeof
 from threading import Lock
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from fastapi_cacheinval.ports.store import Account, StoreStatistics, Target
-from fastapi_cacheinval.stores.deadlines import Deadlines
-from fastapi_cacheinval.stores.queues import SMALL_SHARE, Queues
-from fastapi_cacheinval.stores.rings import Node
-from fastapi_cacheinval.stores.targets import bytes_of, shared
+from fastapi_cacheinval.stores.order import SMALL_SHARE, Deadlines, Node, Queues
 
 __all__ = ["MAX_ALIASES", "NODE_BYTES", "MemoryStore"]
 
@@ -31,6 +28,28 @@ NODE_BYTES = getsizeof(Node(b"", None, 0, inf)) + getsizeof(1 << 30) + getsizeof
 
 _MOST_RECLAIMS = 8  # by one put that needs no room
 _EMPTY = 4096  # the store itself and its empty tables
+# Parts of nearly every target of the front lookup: one object each, counted as nothing.
+_WORDS = {word: word for word in ("", "GET", "HEAD", "http", "https")}
+
+
+def _shared(target: Target) -> Target:
+    """The same target with one object for each common word in it."""
+    return tuple([_WORDS.get(part, part) if isinstance(part, str) else part for part in target])
+
+
+def _part(part: object) -> int:
+    if isinstance(part, tuple):
+        parts = cast("tuple[object, ...]", part)
+        return getsizeof(parts) + sum(map(_part, parts))
+    if isinstance(part, str):
+        return 0 if _WORDS.get(part) is part else getsizeof(part)
+    # One object serves all empty bytes, and the numbers in a target are small.
+    return getsizeof(part) if isinstance(part, bytes) and part else 0
+
+
+def _bytes_of(targets: tuple[Target, ...]) -> int:
+    """Bytes that a node's targets take, without their slots in the table of aliases."""
+    return _part(targets) if targets else 0
 
 
 def _worn(table: dict[Any, Any]) -> bool:
@@ -137,7 +156,7 @@ class MemoryStore(Generic[Value]):
                 _unbook(node)
                 # The table keeps the first of two equal keys; the new value holds the other.
                 second = 0 if key is node.key else getsizeof(key)
-                node.queue.recost(node, cost + second + bytes_of(node.targets))
+                node.queue.recost(node, cost + second + _bytes_of(node.targets))
                 _book(node, account)
                 node.value = value
                 node.until = until
@@ -152,8 +171,8 @@ class MemoryStore(Generic[Value]):
         At most eight do, and the oldest makes room. A target that alone takes more than a twentieth
         of the store is not kept.
         """
-        target = shared(target)
-        if bytes_of((target,)) * SMALL_SHARE > self._max_bytes:
+        target = _shared(target)
+        if _bytes_of((target,)) * SMALL_SHARE > self._max_bytes:
             return
         with self._lock:
             node = self._nodes.get(key)
@@ -218,7 +237,7 @@ class MemoryStore(Generic[Value]):
         return _EMPTY + tables + self._queues.size_bytes + self._deadlines.size_bytes + beside
 
     def _lead(self, node: Node[Value], targets: tuple[Target, ...]) -> None:
-        more = bytes_of(targets) - bytes_of(node.targets)
+        more = _bytes_of(targets) - _bytes_of(node.targets)
         node.queue.recost(node, node.cost + more)
         if node.account is not None:
             node.account.size_bytes += more
