@@ -18,11 +18,10 @@ from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.errors import CacheinvalError, ConfigurationError
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.dispatch import Dispatcher
-from fastapi_cacheinval.framework.front import answered_at_front
+from fastapi_cacheinval.framework.front import answered_at_front, send_observed_hit
 from fastapi_cacheinval.framework.guards import TOKEN_FIELD
 from fastapi_cacheinval.framework.lifespan import Lifespan
 from fastapi_cacheinval.framework.modes import mode_of
-from fastapi_cacheinval.framework.observed_hit import send_observed_hit
 from fastapi_cacheinval.framework.raw_hits import RawHits
 from fastapi_cacheinval.framework.route_target import raw_target
 from fastapi_cacheinval.framework.served import Served
