@@ -16,8 +16,7 @@ from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
 from fastapi_cacheinval.framework.deciding import tell_decision
-from fastapi_cacheinval.framework.notices import Notices
-from fastapi_cacheinval.framework.start_log import say_at_start, unshared_partitions
+from fastapi_cacheinval.framework.notices import Notices, say_at_start, unshared_partitions
 from fastapi_cacheinval.framework.uncached import Uncached
 from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.ports.store import Target
