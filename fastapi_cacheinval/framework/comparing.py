@@ -9,11 +9,11 @@ from starlette.types import Message, Send
 from fastapi_cacheinval.core.client_lifetime import is_made_of
 from fastapi_cacheinval.core.conditional import not_modified, not_modified_fields
 from fastapi_cacheinval.core.policy import CachePolicy
-from fastapi_cacheinval.framework.answering import RawField, nowhere
 from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.responding import nowhere
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import make_etag, parse_etag
-from fastapi_cacheinval.grammar.fields import first, lower_names
+from fastapi_cacheinval.grammar.fields import RawField, first, lower_names
 
 __all__ = ["Compared", "Spoken"]
 

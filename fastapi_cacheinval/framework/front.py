@@ -12,12 +12,12 @@ from fastapi_cacheinval.core.decide import Serve, ServeStale
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.engine import Kept
-from fastapi_cacheinval.framework.answering import send_stored
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import cdn_fields_of
 from fastapi_cacheinval.framework.deciding import tell_decision
 from fastapi_cacheinval.framework.incoming import Entered
 from fastapi_cacheinval.framework.refresh import order_refresh
+from fastapi_cacheinval.framework.responding import send_stored
 from fastapi_cacheinval.framework.server_spans import name_hit
 from fastapi_cacheinval.ports.tracing import Seen
 

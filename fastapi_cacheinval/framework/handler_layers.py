@@ -17,8 +17,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.dependencies import SCOPE_KEY
-from fastapi_cacheinval.framework.answering import RawField
 from fastapi_cacheinval.framework.short_circuit import Served, sent_without_the_request
+from fastapi_cacheinval.grammar.fields import RawField
 from fastapi_cacheinval.routes.handler_hook import Handler
 
 __all__ = ["answered_behind", "as_its_scope_says"]

@@ -28,10 +28,10 @@ from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.errors import PurgeNotDelivered, ReplicasUnknown
-from fastapi_cacheinval.framework.answering import status_fields
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.framework.purging import Purge, Purging
+from fastapi_cacheinval.framework.responding import status_fields
 from fastapi_cacheinval.grammar.fields import first, lower_names
 
 __all__ = ["Mutation"]

@@ -7,10 +7,10 @@ from starlette.requests import Request
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.engine.coalescing import Go
-from fastapi_cacheinval.framework.answering import hide_what_bypasses
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.policy_rules import PolicyRules
+from fastapi_cacheinval.framework.responding import hide_what_bypasses
 from fastapi_cacheinval.framework.route_target import Wanted
 from fastapi_cacheinval.framework.short_circuit import answers_by_the_error_alone, sent_without_the_request
 from fastapi_cacheinval.routes.plan import Sharing

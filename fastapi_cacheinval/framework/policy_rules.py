@@ -9,10 +9,10 @@ from fastapi_cacheinval.core.should_store import is_to_be_stored
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import refusal
 from fastapi_cacheinval.core.tag_limits import too_many_tags
-from fastapi_cacheinval.framework.answering import RawField, send_response
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Cover, Form, Keep, Made, Refuse, Verdict
-from fastapi_cacheinval.grammar.fields import RawHeaders
+from fastapi_cacheinval.framework.responding import send_response
+from fastapi_cacheinval.grammar.fields import RawField, RawHeaders
 from fastapi_cacheinval.ports.store import Target
 
 __all__ = ["PolicyRules"]

@@ -14,7 +14,6 @@ from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
 from fastapi_cacheinval.engine.request_tags import Answering
-from fastapi_cacheinval.framework.answering import nowhere
 from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, run_app
 from fastapi_cacheinval.framework.filling import Fill
@@ -23,8 +22,7 @@ from fastapi_cacheinval.framework.handler_layers import answered_behind, as_its_
 from fastapi_cacheinval.framework.incoming import Entered, Incoming
 from fastapi_cacheinval.framework.lookup import look_up
 from fastapi_cacheinval.framework.mutation import Mutation
-from fastapi_cacheinval.framework.private_answers import PrivateAnswers
-from fastapi_cacheinval.framework.responding import Annotated, Direct, Responder, bypassed
+from fastapi_cacheinval.framework.responding import Annotated, Direct, PrivateAnswers, Responder, bypassed, nowhere
 from fastapi_cacheinval.framework.short_circuit import short_circuit
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.handler_hook import Handler

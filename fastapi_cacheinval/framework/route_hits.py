@@ -13,8 +13,8 @@ from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.private_answers import made_private
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.framework.ahead import MOMENT
-from fastapi_cacheinval.framework.answering import send_response
 from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.responding import send_response
 from fastapi_cacheinval.framework.route_target import key_parts_of
 from fastapi_cacheinval.grammar.fields import lower_names
 from fastapi_cacheinval.routes.fastapi_solver import Handed

@@ -11,10 +11,9 @@ from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Go
-from fastapi_cacheinval.framework.answering import send_stored, status_fields
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
-from fastapi_cacheinval.framework.responding import Responder
+from fastapi_cacheinval.framework.responding import Responder, send_stored, status_fields
 
 __all__ = ["SLOW", "timed"]
 

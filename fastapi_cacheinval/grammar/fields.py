@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 __all__ = [
     "HOP_BY_HOP",
     "OWS",
+    "RawField",
     "RawHeaders",
     "combined",
     "end_to_end",
@@ -24,6 +25,8 @@ __all__ = [
     "values",
     "without",
 ]
+
+RawField: TypeAlias = tuple[bytes, bytes]
 
 RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 

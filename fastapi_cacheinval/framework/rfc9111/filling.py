@@ -18,12 +18,11 @@ from fastapi_cacheinval.core.rfc9111.validating import confirms
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.tag_limits import too_many_tags
 from fastapi_cacheinval.core.tags import ALL
-from fastapi_cacheinval.framework.answering import RawField
 from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, Form, Freshen, Keep, Made, Refuse, Verdict
 from fastapi_cacheinval.framework.rfc9111.answering import send_cut
 from fastapi_cacheinval.framework.rfc9111.resource import Resource
 from fastapi_cacheinval.grammar.dates import parse_date
-from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first
+from fastapi_cacheinval.grammar.fields import RawField, RawHeaders, end_to_end, first
 
 __all__ = ["HeaderRules"]
 

@@ -15,9 +15,9 @@ from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST
 from fastapi_cacheinval.core.rfc9111.targeted import passed_on
 from fastapi_cacheinval.core.rfc9111.validating import HeadSays, head_says
 from fastapi_cacheinval.core.tags import ALL
-from fastapi_cacheinval.framework.answering import RawField, status_fields
+from fastapi_cacheinval.framework.responding import status_fields
 from fastapi_cacheinval.framework.rfc9111.resource import Resource
-from fastapi_cacheinval.grammar.fields import lower_names
+from fastapi_cacheinval.grammar.fields import RawField, lower_names
 
 __all__ = ["HeadUpdate"]
 

@@ -13,10 +13,10 @@ from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
 from fastapi_cacheinval.engine.request_tags import Answering
-from fastapi_cacheinval.framework.answering import status_fields, without_body
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.incoming import Entered, Incoming
 from fastapi_cacheinval.framework.refresh import lead_in_background
+from fastapi_cacheinval.framework.responding import status_fields, without_body
 from fastapi_cacheinval.framework.rfc9111.answering import send_kept
 from fastapi_cacheinval.framework.rfc9111.asker import HeaderAsker
 from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
