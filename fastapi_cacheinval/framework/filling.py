@@ -19,9 +19,8 @@ from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, FillRules, Form, Freshen, Keep, Refuse
 from fastapi_cacheinval.framework.keeping import INCOMPLETE, RAISED, Keeping
-from fastapi_cacheinval.framework.pump import Pump
 from fastapi_cacheinval.framework.responding import SENT_PAST, nowhere, send_304, status_fields, stored_fields
-from fastapi_cacheinval.framework.unannounced import UnannouncedEnd
+from fastapi_cacheinval.framework.streaming import Pump, UnannouncedEnd
 from fastapi_cacheinval.grammar.fields import RawField, RawHeaders, lower_names
 
 __all__ = ["Fill"]
