@@ -14,12 +14,11 @@ from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
 from fastapi_cacheinval.engine.request_tags import Answering
-from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, run_app
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.guards import refused
-from fastapi_cacheinval.framework.handler_layers import answered_behind, as_its_scope_says
 from fastapi_cacheinval.framework.incoming import Entered, Incoming
+from fastapi_cacheinval.framework.layers import Compared, Spoken, answered_behind, as_its_scope_says
 from fastapi_cacheinval.framework.lookup import look_up
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.responding import Annotated, Direct, PrivateAnswers, Responder, bypassed, nowhere
