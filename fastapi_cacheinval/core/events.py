@@ -1,24 +1,27 @@
 """What a cache tells as it happens: how each request was answered, purges, resets, and the log's coming and going.
 
-Nothing in here holds a body, a credential or the value of a partition.
+Nothing in here holds a body, a credential or the value of a partition. The last purges are remembered, so that somebody
+may ask which of them hit a response.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import filterfalse
 from urllib.parse import quote
 
 from fastapi_cacheinval.core.log_types import LogEntry
 from fastapi_cacheinval.core.receipt import receipt_of
-from fastapi_cacheinval.core.tags import is_reserved
+from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag
 
 __all__ = [
     "ConnectionEvent",
     "Decision",
     "Event",
     "PurgeEvent",
+    "RecentPurges",
     "ResetEvent",
     "digest_of",
     "purge_event",
@@ -145,3 +148,41 @@ def purge_event(line: LogEntry, time: float, *, own: bool, by: str = "", delay: 
         line.traceparent,
         delay,
     )
+
+
+_MOST_PURGES = 1000
+_MOST_TAGS = 50_000
+
+
+class RecentPurges:
+    """Bounded in purges and in their tags: the oldest make room."""
+
+    __slots__ = ("_kept", "_tags")
+
+    def __init__(self) -> None:
+        self._kept: deque[PurgeEvent] = deque()
+        self._tags = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[PurgeEvent]:
+        # A copy is made in one step; another thread may be adding one.
+        return iter(list(self._kept))
+
+    def add(self, purge: PurgeEvent) -> None:
+        """Remember one more."""
+        self._kept.append(purge)
+        self._tags += len(purge.tags) + len(purge.paths)
+        while len(self._kept) > _MOST_PURGES or (self._tags > _MOST_TAGS and len(self._kept) > 1):
+            gone = self._kept.popleft()
+            self._tags -= len(gone.tags) + len(gone.paths)
+
+    def last_of(self, tags: Iterable[str]) -> PurgeEvent | None:
+        """The last remembered purge of any of these tags, reserved ones included; None where there is none."""
+        wanted = frozenset(tags)
+        for purge in reversed(list(self._kept)):
+            everything = purge.everything and ALL in wanted
+            if everything or not wanted.isdisjoint(purge.tags) or any(path_tag(each) in wanted for each in purge.paths):
+                return purge
+        return None

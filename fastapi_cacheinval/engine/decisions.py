@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi_cacheinval.core.checks import called
-from fastapi_cacheinval.core.events import ConnectionEvent, Decision, Event, ResetEvent, purge_event
+from fastapi_cacheinval.core.events import ConnectionEvent, Decision, Event, RecentPurges, ResetEvent, purge_event
 from fastapi_cacheinval.core.log_types import LogEntry
-from fastapi_cacheinval.core.recent_purges import RecentPurges
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.ports.clock import Clock
 
