@@ -30,11 +30,9 @@ from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.body_budget import BodyBudget
 from fastapi_cacheinval.engine.clocks import SystemClock, checked_clock
-from fastapi_cacheinval.engine.decisions import Feed
 from fastapi_cacheinval.engine.engine import Engine, Kept
 from fastapi_cacheinval.engine.lifecycle import Lifecycle
-from fastapi_cacheinval.engine.listeners import Listeners
-from fastapi_cacheinval.engine.log_recorder import LogRecorder
+from fastapi_cacheinval.engine.listeners import Feed, Listeners, LogRecorder
 from fastapi_cacheinval.engine.neighbours import Neighbour
 from fastapi_cacheinval.engine.purger import Purger
 from fastapi_cacheinval.engine.reporting import report
