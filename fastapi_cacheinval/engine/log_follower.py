@@ -16,9 +16,8 @@ from fastapi_cacheinval.core.log_types import AppliedByAll, LogEntry, Missed
 from fastapi_cacheinval.engine.clocks import DoublingPause, ended, within
 from fastapi_cacheinval.engine.log_groups import LogGroups
 from fastapi_cacheinval.engine.log_observer import Applies
-from fastapi_cacheinval.engine.log_pages import Pages
 from fastapi_cacheinval.engine.log_queue import LogQueue
-from fastapi_cacheinval.engine.log_reader import LogReader
+from fastapi_cacheinval.engine.log_reader import LogReader, Pages
 from fastapi_cacheinval.engine.log_touch import FIRST_PAUSE, LONGEST_PAUSE, Touch
 from fastapi_cacheinval.engine.log_waits import Waits
 from fastapi_cacheinval.engine.log_writer import LogWriter, Shared
