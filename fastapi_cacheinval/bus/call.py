@@ -1,16 +1,19 @@
-"""The keys of the purge log, the arguments of its script and its reply, typed."""
+"""The keys of the purge log, the arguments of its script, its reply, typed, and the one error for whatever goes wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgpack
 
 from fastapi_cacheinval.bus.script import PAGE_BYTES
+from fastapi_cacheinval.connections.client import Away
+from fastapi_cacheinval.errors import LogUnavailable, TierUnavailable
 
-__all__ = ["Call", "LogKeys", "Said", "log_keys"]
+__all__ = ["Call", "LogKeys", "Said", "log_keys", "raising"]
 
 
 class LogKeys(NamedTuple):
@@ -108,3 +111,18 @@ class Said(NamedTuple):
         head, missed = (reply, ()) if isinstance(reply, bytes) else reply
         verdict, term, term_nonce, seq, nonce, at, more, pending = head.decode("ascii").split(" ")
         return cls(int(verdict), int(term), term_nonce, int(seq), nonce, int(at), more != "0", int(pending), missed)
+
+
+@contextmanager
+def raising(kind: type[LogUnavailable | TierUnavailable]) -> Generator[None]:
+    """A block that asks the server and reads its answers.
+
+    The server may be away, or refuse. It may also hold something else under the log's keys, so that its answers cannot
+    be read.
+    """
+    try:
+        yield
+    except Away as away:
+        raise kind(away.reason) from away
+    except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        raise kind(f"it answers as no log does ({error})") from error
