@@ -1,4 +1,4 @@
-"""The keys of the purge log, the arguments of its script, its reply, typed, and the one error for whatever goes wrong."""
+"""The keys of the purge log, the arguments of its script and its reply, typed, and the one error that a port raises."""
 
 from __future__ import annotations
 

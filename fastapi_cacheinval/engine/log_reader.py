@@ -118,7 +118,10 @@ class LogReader:
 
 
 class Pages:
-    """One follower's reading of what was purged before it joined; `synced` reads all that is in the log now. `task` is the reading, once begun."""
+    """One follower's reading of what was purged before it joined; `synced` reads all that is in the log now.
+
+    `task` is the reading, once begun.
+    """
 
     def __init__(
         self, log: SharedLog, shared: Shared, clock: Clock, synced: Callable[[], Awaitable[bool]], context: Context
