@@ -10,10 +10,9 @@ from typing import Any
 from starlette.routing import BaseRoute, Match
 
 from fastapi_cacheinval.routes.analysis import Analysis
-from fastapi_cacheinval.routes.changes import Watched
 from fastapi_cacheinval.routes.endpoint_calls import declared_call
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
-from fastapi_cacheinval.routes.place import Place
+from fastapi_cacheinval.routes.place import Place, Watched
 from fastapi_cacheinval.routes.route_hook import replaced
 
 __all__ = [
