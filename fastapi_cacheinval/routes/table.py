@@ -21,8 +21,7 @@ from fastapi_cacheinval.routes.route_hook import hook
 from fastapi_cacheinval.routes.route_sets import OverrideSets, starts_of
 from fastapi_cacheinval.routes.route_tree import Known, Survey
 from fastapi_cacheinval.routes.strays import Strays
-from fastapi_cacheinval.routes.summary import summary
-from fastapi_cacheinval.routes.unmatched_tags import unmatched_tags
+from fastapi_cacheinval.routes.summary import summary, unmatched_tags
 
 __all__ = ["RouteTable"]
 

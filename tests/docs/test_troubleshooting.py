@@ -29,7 +29,7 @@ MADE_BY = {
         ("framework/notices.py", "unshared_partitions"),
         ("routes/audit.py", "notes_of"),
         ("routes/audit.py", "warnings_of"),
-        ("routes/unmatched_tags.py", "unmatched_tags"),
+        ("routes/summary.py", "unmatched_tags"),
     ],
     "framework/exchange.py": [],  # the first argument of `log_trouble`
     "framework/mutation.py": [("errors.py", "ReplicasUnknown")],
