@@ -1,7 +1,7 @@
 """What an operator sees of the routes at the start.
 
-In two lines what is cached, how, and what turned the front lookup off; and the tags that a mutation purges and no cached
-route declares: `product:` here, `products:` there.
+In two lines what is cached, how, and what turned the front lookup off; and the tags that a mutation purges and no
+cached route declares: `product:` here, `products:` there.
 """
 
 from __future__ import annotations

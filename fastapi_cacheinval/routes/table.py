@@ -18,9 +18,8 @@ from fastapi_cacheinval.routes.named_routes import NamedRoute
 from fastapi_cacheinval.routes.place import Place, Rounds
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 from fastapi_cacheinval.routes.route_hook import hook
-from fastapi_cacheinval.routes.route_sets import OverrideSets, starts_of
+from fastapi_cacheinval.routes.route_sets import OverrideSets, Strays, starts_of
 from fastapi_cacheinval.routes.route_tree import Known, Survey
-from fastapi_cacheinval.routes.strays import Strays
 from fastapi_cacheinval.routes.summary import summary, unmatched_tags
 
 __all__ = ["RouteTable"]
