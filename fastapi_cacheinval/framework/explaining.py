@@ -21,8 +21,7 @@ from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.deciding import shown_request
 from fastapi_cacheinval.framework.route_target import wanted_of
 from fastapi_cacheinval.grammar.fields import first
-from fastapi_cacheinval.routes.asked import path_params_of, tags_of
-from fastapi_cacheinval.routes.auditing import cover_name, key_parts_of, shared_by_of
+from fastapi_cacheinval.routes.auditing import cover_name, key_parts_of, path_params_of, shared_by_of, tags_of
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 
 __all__ = ["Explaining"]

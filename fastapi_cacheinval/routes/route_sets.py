@@ -1,4 +1,4 @@
-"""Sets of plans beside the tree at rest: those under overrides, those of strays, and what all cached paths begin with."""
+"""Sets of plans beside the tree at rest: under overrides, of strays, and what the paths of all cached ones begin with."""
 
 from __future__ import annotations
 
