@@ -21,6 +21,7 @@ __all__ = [
     "KeyParts",
     "PartitionTypeError",
     "as_bytes",
+    "below",
     "cache_key",
     "encode",
     "framed_key",
@@ -52,6 +53,13 @@ class PartitionTypeError(CacheinvalError):
 def as_bytes(text: str) -> bytes:
     """A text as a part of a key, lone surrogates included."""
     return text.encode("utf-8", "surrogatepass")
+
+
+def below(root: str, path: str) -> str:
+    """A path without the root path, as routes see it: a slash at the end of the root path is a part of it."""
+    if root and (path == root or path.startswith(root + "/")):
+        return path[len(root) :] or "/"
+    return path
 
 
 def encode(parts: Iterable[bytes]) -> bytes:

@@ -8,9 +8,8 @@ from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Scope
 
-from fastapi_cacheinval.core.keys import KeyParts, as_bytes, encode
+from fastapi_cacheinval.core.keys import KeyParts, as_bytes, below, encode
 from fastapi_cacheinval.core.outcome import Outcome
-from fastapi_cacheinval.core.root_paths import below
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.log_once import LogOnce
@@ -249,7 +248,6 @@ class AppContext:
                 self._roots.add(root)
             self.cache.root_paths.add(root)
 
-    @staticmethod
-    def below(root: str, path: str) -> str:
-        """A path without the root path, as routes see it: a slash at the end of the root path is a part of it."""
-        return below(root, path)
+    def below_root(self, scope: Scope, path: str) -> str:
+        """A path without the root path of a request, as routes see it."""
+        return below(self.root_of(scope), path)

@@ -131,7 +131,7 @@ class Explaining:
                 for name in map(cover_name, policy.guards)
             ),
         )
-        path = self._app_context.below(self._app_context.root_of(self._scope), self._scope["path"])
+        path = self._app_context.below_root(self._scope, self._scope["path"])
         request = Request({**self._scope, "path_params": path_params_of(plan, path)})
         tags = tags_of(plan, request)
         reserved = (path_tag(path), ALL)
@@ -173,7 +173,7 @@ class Explaining:
         )
         if not self._app_context.cache.enabled:
             return self._bypassed(told, "disabled", "The cache is switched off.")
-        path = self._app_context.below(self._app_context.root_of(self._scope), self._scope["path"])
+        path = self._app_context.below_root(self._scope, self._scope["path"])
         told = replace(told, last_purge=self._last_purge((path_tag(path), ALL)))
         keys = self._app_context.mode.keys_of(self._asks)
         return await self._looked_up(told, keys, self._asks.client_headers, valid=True)

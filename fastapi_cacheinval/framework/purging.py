@@ -217,7 +217,7 @@ class Purging(Exchange):
         path = self.arrived["path"]
         if not self._purges_paths() or not self._has_cached_get(path):
             return []
-        return [path_tag(self.app_context.below(self.app_context.root_of(self.arrived), path))]
+        return [path_tag(self.app_context.below_root(self.arrived, path))]
 
     def _path_tags(self) -> list[str]:
         """The target paths and their parent collections, with and without the slash, where a cached GET is there."""
@@ -233,12 +233,11 @@ class Purging(Exchange):
         return tags
 
     def _tags_of_path(self, path: str) -> list[str]:
-        root = self.app_context.root_of(self.arrived)
         trimmed = path.rstrip("/")
         parent = trimmed.rpartition("/")[0]
         named = (path,) if self._reach == "target" else (trimmed, trimmed + "/", parent, parent + "/")
         return [
-            path_tag(self.app_context.below(root, spelling))
+            path_tag(self.app_context.below_root(self.arrived, spelling))
             for spelling in named
             if spelling and self._has_cached_get(spelling)
         ]

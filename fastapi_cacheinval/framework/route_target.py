@@ -10,6 +10,7 @@ from starlette.types import Scope
 from fastapi_cacheinval.core.keys import (
     KeyParts,
     as_bytes,
+    below,
     cache_key,
     encode,
     kept_query,
@@ -83,7 +84,7 @@ def key_parts_of(app_context: AppContext, arrived: Scope, scope: Scope, plan: Ro
     """The parts of the key of a request at its route, but the partition; `arrived` is what it was when it came."""
     # What other middleware outside ours set as the root path is no part of what a route sees.
     root_path = app_context.root_of(arrived)
-    path = app_context.below(root_path, scope["path"])
+    path = below(root_path, scope["path"])
     origin = scope.get("scheme", "http"), combined(scope["headers"], b"host") or b""
     return app_context.key_parts("policy", origin, root_path, path)._replace(
         sent=_target_as_sent(plan, scope),

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.keys import as_bytes, cache_key, encode, sent_host, sent_path, variant_key
+from fastapi_cacheinval.core.keys import as_bytes, below, cache_key, encode, sent_host, sent_path, variant_key
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.building import Received
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
@@ -72,7 +72,7 @@ class Resource:
         self._rules = rules
         origin, root_path = origin_of(scope), app_context.root_of(scope)
         self.origin = f"{origin[0]}://{origin[1].decode('latin-1')}"
-        self.path = app_context.below(root_path, scope["path"])
+        self.path = below(root_path, scope["path"])
         self._query: bytes = scope.get("query_string", b"")
         # The app may see how the host was spelled, whatever it is.
         hosts = sent_host(values(scope["headers"], b"host"), scope.get("server"))
