@@ -62,7 +62,7 @@ def _keep(cache: HTTPCache, number: int) -> None:
     stored, chosen = stored_response(recipe, 200, fields, body, (), now=now, wall_now=0.0, draw=0.0)
     if not engine.keep(key, stored, chosen, now):
         raise RuntimeError(f"there is no room for response {number}")
-    engine.remember_target(raw_target(scope, host), key)
+    engine.store.alias(raw_target(scope, host), key)
 
 
 def grow(cache: HTTPCache, first: int, last: int) -> None:

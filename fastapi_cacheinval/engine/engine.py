@@ -17,7 +17,7 @@ from fastapi_cacheinval.engine.apps import Apps
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.clock import Clock
-from fastapi_cacheinval.ports.store import LocalStore, Target
+from fastapi_cacheinval.ports.store import LocalStore
 
 __all__ = ["Engine", "Kept"]
 
@@ -215,7 +215,3 @@ class Engine:
     def _drop(self, keys: tuple[bytes, ...]) -> None:
         for key in keys:
             self.store.remove(key)
-
-    def remember_target(self, target: Target, key: bytes) -> None:
-        """Let the front lookup find this key by a raw target from now on."""
-        self.store.alias(target, key)

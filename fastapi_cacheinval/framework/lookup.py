@@ -51,7 +51,7 @@ async def look_up(
     except PartitionTypeError as error:
         exchange.app_context.notices.note_partition(plan, partition, error)
         return Verdict(bypassed(exchange, "partition"))
-    exchange.key = wanted.key
+    exchange.key, exchange.target = wanted.key, wanted.target
     return await Lookup(exchange, wanted).run()
 
 
@@ -172,7 +172,7 @@ class Lookup:
         stored = answer.stored
         if answer.refresh:
             order_refresh(self.exchange.app_context, self.exchange.runtime, self.exchange.entered, stored)
-        self.exchange.leads(self.wanted.target, self.wanted.key)
+        self.exchange.leads()
         now = self.engine.now()
         outcome = self.engine.outcome(stored, answer.result, answer.reason, now, answer.fwd_status, answer.tier)
         return Verdict(Stored(self.exchange, stored, outcome), unwind=stored.status)

@@ -43,7 +43,7 @@ def begin_fill(exchange: Exchange, wanted: Wanted, tags: tuple[str, ...], go: Go
         trace=exchange.entered.trace,
     )
     app_context.counters.forwarded(go.reason, route)
-    rules = PolicyRules(exchange, recipe, wanted.target)
+    rules = PolicyRules(exchange, recipe)
     if plan.sharing is not Sharing.DECLARED:
         _watch(exchange, wanted.request, rules)
     _normalise(wanted)

@@ -13,19 +13,17 @@ from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Cover, Form, Keep, Made, Refuse, Verdict
 from fastapi_cacheinval.framework.responding import send_response
 from fastapi_cacheinval.grammar.fields import RawField, RawHeaders
-from fastapi_cacheinval.ports.store import Target
 
 __all__ = ["PolicyRules"]
 
 
 class PolicyRules:
-    """One fill's rules. `target` is the raw target that may lead to the response."""
+    """One fill's rules."""
 
-    def __init__(self, exchange: Exchange, recipe: Recipe, target: Target | None) -> None:
+    def __init__(self, exchange: Exchange, recipe: Recipe) -> None:
         self._exchange = exchange
         self._engine = exchange.app_context.engine
         self._recipe = recipe
-        self._target = target
         self._unshared: str | None = None
 
     def seen_by(self, what: str) -> None:
@@ -111,7 +109,7 @@ class PolicyRules:
 
     def kept(self, stored: StoredResponse) -> None:
         """The response has been stored: the front lookup may find it from now on."""
-        self._exchange.leads(self._target, self._recipe.key)
+        self._exchange.leads()
 
     def fields(self, form: Form, headers: list[RawField]) -> list[RawField]:
         """The fields that the client sees of a response that is not sent from what is stored."""

@@ -18,7 +18,7 @@ from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.grammar.fields import combined, first, lower_names
 from fastapi_cacheinval.routes.arrival import Arrival
-from fastapi_cacheinval.routes.bindings import InvalidParameter
+from fastapi_cacheinval.routes.bindings import InvalidParameter, rendered
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 
 __all__ = ["Purge", "Purging"]
@@ -136,11 +136,13 @@ class Purging(Exchange):
             return
         for template in invalidates.templates:
             try:
-                tag = self.rendered(template, plan, request)
+                tag = rendered(template, {} if plan is None else plan.bindings, request)
             except InvalidParameter:
                 # The framework answers 422, and nothing happens that would have to be purged.
                 continue
-            if tag is not None:
+            if tag is None:
+                self.app_context.counters.dropped_tag()
+            else:
                 (self._declared_soft if invalidates.soft else self._declared_hard)[tag] = None
 
     def _wanted(self) -> list[Purge]:

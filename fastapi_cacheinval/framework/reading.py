@@ -23,7 +23,6 @@ from fastapi_cacheinval.framework.lookup import look_up
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.responding import Annotated, Direct, PrivateAnswers, Responder, bypassed, nowhere
 from fastapi_cacheinval.framework.short_circuit import short_circuit
-from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.handler_hook import Handler
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 
@@ -280,9 +279,9 @@ class AtRoute(Read):
         """Where an answer of the cache's own goes: into the layers, which are compared with it at their far end."""
         return self._spoken.ours
 
-    def leads(self, target: Target | None, key: bytes) -> None:
+    def leads(self) -> None:
         """Only an answer that the layers leave as it is may be given without asking them."""
-        self._spoken.when_untouched(lambda: super(AtRoute, self).leads(target, key))
+        self._spoken.when_untouched(super().leads)
 
     @property
     def _at_route(self) -> bool:

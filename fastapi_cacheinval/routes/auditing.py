@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from fastapi_cacheinval.core.audit import Audit, MutationAudit, RouteAudit, SharedBy
 from fastapi_cacheinval.errors import ConfigurationError, RefusedRoutes
+from fastapi_cacheinval.routes.bindings import rendered
 from fastapi_cacheinval.routes.layer_kinds import name_of
 from fastapi_cacheinval.routes.path_shapes import IN_PATH
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
@@ -185,8 +186,7 @@ def tags_of(plan: RoutePlan, request: Request) -> tuple[str, ...] | None:
     tags: dict[str, None] = {}
     for template in () if plan.policy is None else plan.policy.templates:
         try:
-            bound: Mapping[str, object] = {name: plan.bindings[name].value(request) for name in template.names}
-            tag = template.render(bound)
+            tag = rendered(template, plan.bindings, request)
         except Exception:  # noqa: BLE001  # a validator of the author's may raise anything
             return None
         if tag is not None:
