@@ -100,6 +100,15 @@ class Exchange:
         if self.target is not None and self.key is not None:
             self.app_context.engine.store.alias(self.target, self.key)
 
+    def is_answered_here(self) -> None:
+        """Let code without the request at hand find it from here on in this context, until `is_answered`."""
+        self.answering = Answering(self)
+
+    def is_answered(self) -> None:
+        """The request is over for that code; harmless twice."""
+        if self.answering is not None:
+            self.answering.end()
+
     def overtaken(self) -> bool:
         """Whether something was purged since the request entered."""
         return self.stamp[:3] != self.app_context.engine.replica.mark
@@ -207,12 +216,11 @@ class _Runs(Protocol):
     def app_context(self) -> AppContext: ...
 
     @property
-    def answering(self) -> Answering | None: ...
-
-    @property
     def receive(self) -> Receiving: ...
 
     def send(self, message: Message) -> Awaitable[None]: ...
+
+    def is_answered(self) -> None: ...
 
     async def ended(self) -> None: ...
 
@@ -235,6 +243,5 @@ async def run_app(exchange: _Runs, scope: Scope, app: ASGIApp | None = None) -> 
     finally:
         del scope[SCOPE_KEY]
         exchange.receive.end()
-        if exchange.answering is not None:
-            exchange.answering.end()
+        exchange.is_answered()
         exchange.over()

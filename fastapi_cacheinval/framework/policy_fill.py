@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.recipe import Recipe
 from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.policy_rules import PolicyRules
-from fastapi_cacheinval.framework.responding import hide_what_bypasses
+from fastapi_cacheinval.framework.responding import hide_what_bypasses, without_conditions
 from fastapi_cacheinval.framework.route_target import Wanted
 from fastapi_cacheinval.framework.short_circuit import answers_by_the_error_alone, sent_without_the_request
 from fastapi_cacheinval.routes.plan import Sharing
@@ -67,8 +66,9 @@ def _watch(exchange: Exchange, request: Request, rules: PolicyRules) -> None:
 def _normalise(wanted: Wanted) -> None:
     """Make the handler see a plain GET for the whole response."""
     request, headers = wanted.request, wanted.headers
-    if any(name in CONDITIONAL_FIELDS for name, _ in headers):
-        request.scope["headers"] = [pair for pair in headers if pair[0] not in CONDITIONAL_FIELDS]
+    plain = without_conditions(headers)
+    if len(plain) < len(headers):
+        request.scope["headers"] = plain
         # The request keeps what it has parsed of them.
         request.__dict__.pop("_headers", None)
     hide_what_bypasses(request.scope)

@@ -10,10 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
-from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.framework.exchange import Exchange, run_app
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.guards import refused
@@ -21,8 +19,15 @@ from fastapi_cacheinval.framework.incoming import Entered, Incoming
 from fastapi_cacheinval.framework.layers import Compared, Spoken, answered_behind, as_its_scope_says
 from fastapi_cacheinval.framework.lookup import look_up
 from fastapi_cacheinval.framework.mutation import Mutation
-from fastapi_cacheinval.framework.responding import Annotated, Direct, PrivateAnswers, Responder, bypassed, nowhere
-from fastapi_cacheinval.framework.short_circuit import short_circuit
+from fastapi_cacheinval.framework.responding import (
+    Annotated,
+    Direct,
+    PrivateAnswers,
+    Responder,
+    bypassed,
+    nowhere,
+    without_conditions,
+)
 from fastapi_cacheinval.routes.handler_hook import Handler
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 
@@ -154,13 +159,13 @@ class Read(Exchange):
         mutation = self._as_mutation(scope)
         if await refused(mutation, send):
             return
-        answering = Answering(mutation)
+        mutation.is_answered_here()
         scope[SCOPE_KEY] = mutation
         try:
             await mutation.enter(handle, scope, receive, send)
         finally:
             scope[SCOPE_KEY] = self
-            answering.end()
+            mutation.is_answered()
 
     def _as_mutation(self, scope: Scope) -> Mutation:
         """Let a mutation take the app's response from here on."""
@@ -198,13 +203,12 @@ class Read(Exchange):
                 self._responder = bypassed(self, detail)
                 return
             self.looks_up()
-            verdict = await look_up(self, request, plan, plan.policy, partition)
+            verdict = await look_up(self, request, partition)
             self._responder, self._fill = verdict.responder, verdict.fill
             if verdict.unwind is not None:
-                raise short_circuit(request, verdict.unwind)
+                raise verdict.unwind
             self._hides = verdict.fill is not None
-            # For code without the request at hand, from here on in this context.
-            self.answering = Answering(self)
+            self.is_answered_here()
 
     def _plan_at(self, scope: Scope) -> RoutePlan | None:
         return self.app_context.table.plan_for(scope, self.arrived)
@@ -255,10 +259,9 @@ class AtRoute(Read):
 
     def __init__(self, around: Read, scope: Scope, receive: Receive, spoken: Spoken) -> None:
         # Its conditions are about what comes out of the layers.
-        headers = [pair for pair in around.client_headers if pair[0] not in CONDITIONAL_FIELDS]
         super().__init__(
             around.incoming._replace(scope=scope, receive=receive, send=spoken),
-            around.entered._replace(headers=headers),
+            around.entered._replace(headers=without_conditions(around.client_headers)),
         )
         self._spoken = spoken
         self._entered: Scope = {key: scope[key] for key in _HIDDEN if key in scope}

@@ -14,7 +14,7 @@ from typing import Protocol
 from starlette.types import Message, Scope, Send
 
 from fastapi_cacheinval.core.client_lifetime import client_fields
-from fastapi_cacheinval.core.conditional import not_modified, not_modified_fields
+from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS, not_modified, not_modified_fields
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result, cache_status
 from fastapi_cacheinval.core.private_answers import made_private, says_shared
 from fastapi_cacheinval.core.stored import StoredResponse
@@ -40,6 +40,7 @@ __all__ = [
     "status_fields",
     "stored_fields",
     "without_body",
+    "without_conditions",
 ]
 
 # Messages, and the extensions of the same names, by which a server sends a file whose bytes never pass `send`.
@@ -229,6 +230,11 @@ async def send_response(
         return
     await send({"type": "http.response.start", "status": stored.status, "headers": fields})
     await send({"type": "http.response.body", "body": stored.body})
+
+
+def without_conditions(headers: RawHeaders) -> list[RawField]:
+    """The fields of a request without its conditions and ranges, which are answered from what is stored."""
+    return [pair for pair in headers if pair[0] not in CONDITIONAL_FIELDS]
 
 
 def hide_what_bypasses(scope: Scope) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from starlette.requests import Request
@@ -9,6 +10,7 @@ from starlette.types import Scope
 
 from fastapi_cacheinval.core.keys import (
     KeyParts,
+    PartitionTypeError,
     as_bytes,
     below,
     cache_key,
@@ -20,11 +22,13 @@ from fastapi_cacheinval.core.keys import (
 )
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.grammar.cache_control import parse
 from fastapi_cacheinval.grammar.fields import combined, first, values
 from fastapi_cacheinval.ports.store import Target
+from fastapi_cacheinval.routes.bindings import InvalidParameter, rendered
 from fastapi_cacheinval.routes.plan import RoutePlan
 
-__all__ = ["Asks", "Wanted", "key_parts_of", "raw_target", "wanted_of"]
+__all__ = ["Asks", "Wanted", "key_parts_of", "raw_target", "tags_of", "wanted_of"]
 
 
 def raw_target(scope: Scope, host: bytes | None) -> Target:
@@ -55,6 +59,17 @@ class Wanted(NamedTuple):
     split: bool
     target: Target | None
 
+    @property
+    def only_if_cached(self) -> bool:
+        """Whether the client wants nothing but what is stored (RFC 9111 section 5.2.1.7)."""
+        asked = values(self.headers, b"cache-control")
+        return bool(asked) and parse(asked).only_if_cached
+
+    @property
+    def for_part(self) -> bool:
+        """Whether the client asks for a part of the response."""
+        return first(self.headers, b"range") is not None
+
 
 class Asks(Protocol):
     """Whoever asks: an exchange, or somebody who only wants to know."""
@@ -71,13 +86,34 @@ class Asks(Protocol):
 
 def wanted_of(
     exchange: Asks, request: Request, plan: RoutePlan, policy: CachePolicy, partition: tuple[object, ...]
-) -> Wanted:
-    """What a request asks of its route; raises `PartitionTypeError` for a partition that is no part of a key."""
+) -> Wanted | PartitionTypeError:
+    """What a request asks of its route; why it asks for nothing, where its partition is no part of a key."""
     app_context, scope = exchange.app_context, request.scope
     parts = key_parts_of(app_context, exchange.arrived, scope, plan)
-    digest = partition_digest(partition, app_context.cache.secret) if partition else b""
+    try:
+        digest = partition_digest(partition, app_context.cache.secret) if partition else b""
+    except PartitionTypeError as error:
+        return error
     key, target = cache_key(parts._replace(partition=digest)), _front_target(exchange, scope, plan)
     return Wanted(request, plan, policy, parts.path, [*scope["headers"]], key, bool(parts.query), target)
+
+
+def tags_of(wanted: Wanted, dropped: Callable[[], None]) -> tuple[str, ...] | None:
+    """The policy's tags for the validated parameters; None where these are not valid.
+
+    `dropped` is told of each that nothing is left of.
+    """
+    tags: list[str] = []
+    for template in wanted.policy.templates:
+        try:
+            tag = rendered(template, wanted.plan.bindings, wanted.request)
+        except InvalidParameter:
+            return None
+        if tag is None:
+            dropped()
+        else:
+            tags.append(tag)
+    return tuple(tags)
 
 
 def key_parts_of(app_context: AppContext, arrived: Scope, scope: Scope, plan: RoutePlan) -> KeyParts:

@@ -12,7 +12,6 @@ from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
-from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.incoming import Entered, Incoming
 from fastapi_cacheinval.framework.refresh import lead_in_background
@@ -194,11 +193,11 @@ class HeaderLookup:
         # The request's own outcome is this one's: the other answer was of no use.
         lookup.exchange.looks_up()
         self.exchange = lookup.exchange
-        answering = Answering(lookup.exchange)
+        lookup.exchange.is_answered_here()
         try:
             await lookup._forward(go, whole=True)
         finally:
-            answering.end()
+            lookup.exchange.is_answered()
 
     async def _forward_head(self, stored: SharedResponse | None, reason: Reason) -> None:
         """Forward as HEAD: its fields may freshen what is stored, or show that it is outdated (section 4.3.5)."""
