@@ -9,12 +9,10 @@ from typing import Any, Protocol
 from starlette.types import ASGIApp, Scope
 
 from fastapi_cacheinval.core.keys import KeyParts, as_bytes, below, encode
-from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
-from fastapi_cacheinval.framework.deciding import tell_decision
 from fastapi_cacheinval.framework.notices import Notices, say_at_start, unshared_partitions
 from fastapi_cacheinval.framework.uncached import Uncached
 from fastapi_cacheinval.ports.downstream import Downstream
@@ -167,7 +165,7 @@ class AppContext:
         self.providers = table.providers
         self._table = table
         self.shortcuts = Shortcuts(self.app, table)
-        self.uncached = Uncached(table, self.counters, self.face, self._tell)
+        self.uncached = Uncached(table, self.cache, self.face)
         say_at_start(table.summary(by_headers=self.mode.by_headers))
         for line in table.describe():
             logger.debug("%s", line)
@@ -176,11 +174,6 @@ class AppContext:
         unshared = None if self.cache.shares_partitions else unshared_partitions(table.plans)
         for line in (*table.warnings(), *filter(None, (unshared,))):
             logger.warning("%s", line)
-
-    def _tell(self, scope: Scope, outcome: Outcome) -> None:
-        """Tell the feed, if anybody listens, of a request that nothing else is known of."""
-        if self.cache.feed.on:
-            tell_decision(self.cache, scope, outcome, began=self.engine.now(), route=None)
 
     def _claim(self, table: RouteTable, scope: Scope) -> None:
         """Have the other apps of the cache know what this one answers, also where it is never asked."""
