@@ -22,7 +22,7 @@ __all__ = [
     "BoundedTags",
     "bounded_tags",
     "cost_of",
-    "fits",
+    "for_one_purge",
     "size_of",
     "surrogate_tags",
     "too_many_tags",
@@ -113,9 +113,9 @@ def surrogate_tags(headers: RawHeaders) -> tuple[str, ...]:
     return bounded_tags(parse_surrogate_key(lines))
 
 
-def fits(tags: Sequence[str]) -> bool:
-    """Whether tags in normal form are few enough for one purge."""
-    return len(tags) <= MOST_PURGE_TAGS and size_of(tags) <= MOST_PURGE_BYTES
+def for_one_purge(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Tags in normal form as they are, where they are few enough for one purge; else the one of everything."""
+    return tags if len(tags) <= MOST_PURGE_TAGS and size_of(tags) <= MOST_PURGE_BYTES else (ALL,)
 
 
 def size_of(tags: Iterable[str]) -> int:

@@ -114,7 +114,6 @@ class Internals:
             self.bus,
             self.runtimes,
             self.listeners,
-            self.counters,
             self.tracing,
             local.attach if self._tiers is None else None,
         )

@@ -67,6 +67,10 @@ class Listeners:
         self._feed.purged(line, own=True, by=by)
         return receipt_of(line)
 
+    def queued(self, tags: tuple[str, ...], *, soft: bool) -> None:
+        """Count a purge of this replica that has to wait for its number."""
+        self._telemetry.purged("queued", len(tags), soft=soft)
+
     async def tell(self, receipt: Receipt) -> None:
         """Tell all; where the cache runs on this loop, the listeners are told in a task."""
         self._observed(receipt)
