@@ -13,7 +13,7 @@ from bench.requests import ask, get_scope
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.cache import internals_of
 from fastapi_cacheinval.core.keys import KeyParts, cache_key
-from fastapi_cacheinval.core.recipe import Recipe, stored_response
+from fastapi_cacheinval.core.storing import Recipe, stored_response
 from fastapi_cacheinval.core.tags import normalise_tags
 from fastapi_cacheinval.framework.route_target import raw_target
 

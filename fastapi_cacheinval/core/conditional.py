@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fastapi_cacheinval.grammar.dates import parse_date
-from fastapi_cacheinval.grammar.entity_tags import none_match_fails
+from fastapi_cacheinval.grammar.entity_tags import none_match_fails, parse_etag
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
 
-__all__ = ["CONDITIONAL_FIELDS", "OF_ONE_REQUEST", "not_modified", "not_modified_fields"]
+__all__ = ["CONDITIONAL_FIELDS", "OF_ONE_REQUEST", "not_modified", "not_modified_fields", "validators"]
 
 CONDITIONAL_FIELDS = frozenset(
     {b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"range"}
@@ -41,6 +41,15 @@ def not_modified(
         return False
     parsed = parse_date(since, wall_now)
     return parsed is not None and last_modified <= parsed
+
+
+def validators(fields: RawHeaders, wall_now: float) -> tuple[bytes | None, float | None]:
+    """The `ETag` and the `Last-Modified` of a response, in seconds since the epoch; None for what is none."""
+    etag, modified = first(fields, b"etag"), first(fields, b"last-modified")
+    return (
+        etag if etag is not None and parse_etag(etag) is not None else None,
+        None if modified is None else parse_date(modified, wall_now),
+    )
 
 
 def not_modified_fields(headers: RawHeaders) -> list[tuple[bytes, bytes]]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fastapi_cacheinval.core.tags import ALL, are_normal, normalise_tag, not_a_tag
+from fastapi_cacheinval.core.tags import ALL, are_normal, is_reserved, normalise_tag, not_a_tag, path_tag
 from fastapi_cacheinval.grammar.fields import RawHeaders, values
-from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key
+from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key, serialise_surrogate_key
 
 __all__ = [
     "MOST_PURGE_BYTES",
@@ -24,8 +24,10 @@ __all__ = [
     "cost_of",
     "for_one_purge",
     "size_of",
+    "surrogate_key",
     "surrogate_tags",
     "too_many_tags",
+    "with_reserved",
 ]
 
 MOST_TAGS = 8_000
@@ -107,10 +109,22 @@ class BoundedTags:
 
 def surrogate_tags(headers: RawHeaders) -> tuple[str, ...]:
     """The tags of a response's `Surrogate-Key` lines, bounded."""
-    lines = list(values(headers, b"surrogate-key"))
+    lines = values(headers, b"surrogate-key")
+    if not lines:
+        return ()
     if sum(map(len, lines)) > MOST_TAG_BYTES:
         return (ALL,)
     return bounded_tags(parse_surrogate_key(lines))
+
+
+def surrogate_key(tags: Iterable[str]) -> bytes | None:
+    """The `Surrogate-Key` by which a response names its tags, without reserved ones; None where none is left."""
+    return serialise_surrogate_key([tag for tag in tags if not is_reserved(tag)])
+
+
+def with_reserved(tags: Iterable[str], path: str) -> tuple[str, ...]:
+    """The tags of a stored response, with the one of its path and the one of everything."""
+    return (*tags, path_tag(path), ALL)
 
 
 def for_one_purge(tags: tuple[str, ...]) -> tuple[str, ...]:

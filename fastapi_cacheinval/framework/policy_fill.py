@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from fastapi_cacheinval.core.recipe import Recipe
+from fastapi_cacheinval.core.storing import Recipe
 from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from starlette.types import Send
 
-from fastapi_cacheinval.core.recipe import Recipe, downstream_fields, stored_response, streamed_fields
 from fastapi_cacheinval.core.should_store import is_to_be_stored
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.storing import refusal
+from fastapi_cacheinval.core.storing import Recipe, downstream_fields, refusal, stored_response, streamed_fields
 from fastapi_cacheinval.core.tag_limits import too_many_tags
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Cover, Form, Keep, Made, Refuse, Verdict
