@@ -7,8 +7,7 @@ from collections.abc import Callable
 from fastapi_cacheinval.core.decide import Decision, Serve, ServeStale
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.ranges import holds
-from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.core.rfc9111.serving import answers, stands_in
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse, answers, stands_in
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.framework.rfc9111.resource import Resource

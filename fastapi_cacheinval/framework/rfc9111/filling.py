@@ -8,13 +8,12 @@ from starlette.types import Send
 
 from fastapi_cacheinval.core.conditional import not_modified
 from fastapi_cacheinval.core.rfc9111.asking import Asked
-from fastapi_cacheinval.core.rfc9111.building import Judged, Received, freshened, judge, make
+from fastapi_cacheinval.core.rfc9111.building import make
+from fastapi_cacheinval.core.rfc9111.freshness import passed_on
 from fastapi_cacheinval.core.rfc9111.ranges import part_of
-from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.core.rfc9111.serving import outlasts, stands_in
-from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST
-from fastapi_cacheinval.core.rfc9111.targeted import passed_on
-from fastapi_cacheinval.core.rfc9111.validating import confirms
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse, outlasts, stands_in
+from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST, Judged, Received, judge
+from fastapi_cacheinval.core.rfc9111.validating import confirms, freshened
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.tag_limits import too_many_tags
 from fastapi_cacheinval.core.tags import ALL

@@ -9,11 +9,11 @@ from starlette.types import Message
 
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.rfc9111.asking import Asked
-from fastapi_cacheinval.core.rfc9111.building import freshened, judge, make
+from fastapi_cacheinval.core.rfc9111.building import make
+from fastapi_cacheinval.core.rfc9111.freshness import passed_on
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST
-from fastapi_cacheinval.core.rfc9111.targeted import passed_on
-from fastapi_cacheinval.core.rfc9111.validating import HeadSays, head_says
+from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST, judge
+from fastapi_cacheinval.core.rfc9111.validating import HeadSays, freshened, head_says
 from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.framework.responding import status_fields
 from fastapi_cacheinval.framework.rfc9111.resource import Resource

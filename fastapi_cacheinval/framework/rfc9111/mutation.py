@@ -9,9 +9,10 @@ from urllib.parse import urljoin
 from starlette.types import Message
 
 from fastapi_cacheinval.core.rfc9111.asking import read_request
-from fastapi_cacheinval.core.rfc9111.building import judge, make
+from fastapi_cacheinval.core.rfc9111.building import make
 from fastapi_cacheinval.core.rfc9111.cache_groups import invalidated_groups, named_tags
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.core.rfc9111.storing import judge
 from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.framework.exchange import Exchange

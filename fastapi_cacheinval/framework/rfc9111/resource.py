@@ -8,8 +8,8 @@ from starlette.types import Scope
 
 from fastapi_cacheinval.core.keys import as_bytes, below, cache_key, encode, sent_host, sent_path, variant_key
 from fastapi_cacheinval.core.rfc9111.asking import Asked
-from fastapi_cacheinval.core.rfc9111.building import Received
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.core.rfc9111.storing import Received
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, values
 from fastapi_cacheinval.grammar.no_vary_search import (
