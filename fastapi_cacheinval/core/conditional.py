@@ -6,7 +6,7 @@ from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import none_match_fails, parse_etag
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
 
-__all__ = ["CONDITIONAL_FIELDS", "OF_ONE_REQUEST", "not_modified", "not_modified_fields", "validators"]
+__all__ = ["CONDITIONAL_FIELDS", "OF_ONE_REQUEST", "not_modified", "not_modified_fields", "stands_for", "validators"]
 
 CONDITIONAL_FIELDS = frozenset(
     {b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"range"}
@@ -50,6 +50,13 @@ def validators(fields: RawHeaders, wall_now: float) -> tuple[bytes | None, float
         etag if etag is not None and parse_etag(etag) is not None else None,
         None if modified is None else parse_date(modified, wall_now),
     )
+
+
+def stands_for(request: RawHeaders, status: int, fields: RawHeaders, wall_now: float) -> bool:
+    """Whether a 304 stands for a response with this status and these fields, as `not_modified` has it."""
+    modified = first(fields, b"last-modified")
+    moment = None if modified is None else parse_date(modified, wall_now)
+    return not_modified(request, status, first(fields, b"etag"), moment, wall_now)
 
 
 def not_modified_fields(headers: RawHeaders) -> list[tuple[bytes, bytes]]:

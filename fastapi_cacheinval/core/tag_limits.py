@@ -28,6 +28,7 @@ __all__ = [
     "surrogate_tags",
     "too_many_tags",
     "with_reserved",
+    "without_everything",
 ]
 
 MOST_TAGS = 8_000
@@ -125,6 +126,11 @@ def surrogate_key(tags: Iterable[str]) -> bytes | None:
 def with_reserved(tags: Iterable[str], path: str) -> tuple[str, ...]:
     """The tags of a stored response, with the one of its path and the one of everything."""
     return (*tags, path_tag(path), ALL)
+
+
+def without_everything(tags: Iterable[str]) -> tuple[str, ...]:
+    """The tags of a stored response without the one of everything."""
+    return tuple([tag for tag in tags if tag != ALL])
 
 
 def for_one_purge(tags: tuple[str, ...]) -> tuple[str, ...]:
