@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from math import inf
 
-from fastapi_cacheinval.core.decide import Decision, decide, usable_on_error, whole_seconds
+from fastapi_cacheinval.core.decide import Decision, Serve, decide, usable_on_error, whole_seconds
 from fastapi_cacheinval.core.joined import joined_of
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.replica import Replica
@@ -111,6 +111,10 @@ class Engine:
         if stored is None:
             return decide(None, None, now, 0.0)
         return decide(stored, self.stale_from(stored, now, entered), now, self.draw())
+
+    def serves(self, stored: StoredResponse, now: float) -> bool:
+        """Whether a stored response answers a request now, fresh."""
+        return isinstance(self.decide(stored, now), Serve)
 
     def remaining(self, stored: StoredResponse, now: float) -> int:
         """The remaining freshness in whole seconds; at most -1 where it is stale, or a soft purge has made it so."""

@@ -11,7 +11,6 @@ from starlette.types import Scope
 
 from fastapi_cacheinval.core.back_off import COULD_NOT_RENEW, NOBODY
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
-from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.engine.fill_locks import Answered, Granted, Refused, Unavailable
@@ -141,7 +140,7 @@ async def _found_in_l2(
 
     def wanted(stored: StoredResponse) -> bool:
         newer = newer_than is None or stored.created > newer_than.created + _SAME
-        return newer and isinstance(engine.decide(stored, engine.now()), Serve)
+        return newer and engine.serves(stored, engine.now())
 
     deadline = engine.now() + engine.settings.refresh_timeout
     match await l2.lead_flight(flight, flight.key, (), deadline, wanted):
