@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import none_match_fails, parse_etag
-from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
+from fastapi_cacheinval.grammar.fields import RawHeaders, first
 
 __all__ = ["CONDITIONAL_FIELDS", "OF_ONE_REQUEST", "not_modified", "not_modified_fields", "stands_for", "validators"]
 
@@ -33,10 +33,16 @@ def not_modified(
     """
     if not 200 <= status < 300:
         return False
-    tags = values(request, b"if-none-match")
+    tags: list[bytes] = []
+    since: bytes | None = None
+    # One look at the fields: nearly all requests have neither.
+    for name, value in request:
+        if name == b"if-none-match":
+            tags.append(value)
+        elif name == b"if-modified-since" and since is None:
+            since = value
     if tags:
         return none_match_fails(etag, tags)
-    since = first(request, b"if-modified-since")
     if since is None or last_modified is None:
         return False
     parsed = parse_date(since, wall_now)

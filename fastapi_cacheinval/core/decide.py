@@ -9,6 +9,7 @@ from fastapi_cacheinval.core.outcome import Reason
 from fastapi_cacheinval.core.stored import StoredResponse
 
 __all__ = [
+    "MISSED",
     "Bypass",
     "Decision",
     "Forward",
@@ -50,7 +51,9 @@ class Bypass(NamedTuple):
 
 Decision = Serve | ServeStale | Forward | Bypass
 
-_URI_MISS = Forward(Reason.URI_MISS)
+MISSED = Forward(Reason.URI_MISS)
+"""The decision where nothing is stored that may be used."""
+
 _STALE = Forward(Reason.STALE)
 
 
@@ -61,7 +64,7 @@ def decide(stored: StoredResponse | None, stale_from: float | None, now: float, 
     when on a soft purge makes it stale. `draw` is uniform in [0, 1).
     """
     if stored is None or stale_from is None:
-        return _URI_MISS
+        return MISSED
     fresh_until = min(stored.fresh_until, stale_from)
     if now < fresh_until:
         due = now >= stored.early_refresh_from and early_refresh_due(

@@ -223,7 +223,10 @@ def weigh(stored: StoredResponse) -> int:
     common, the policy's numbers, the log's, the route's template. A tag that other responses carry too counts for each.
     """
     body, etag, tags, stamp = stored.body, stored.etag, stored.tags, stored.stamp
-    size = getsizeof(stored) + getsizeof(body) + _lines(stored.headers) + _lines(stored.vary) + _lines(stored.aside)
+    size = getsizeof(stored) + getsizeof(body) + _lines(stored.headers)
+    for lines in (stored.vary, stored.aside):
+        if lines:
+            size += _lines(lines)
     if etag is not None and not any(value is etag for _, value in stored.headers):
         size += getsizeof(etag)
     size += getsizeof(tags) + sum(getsizeof(tag) for tag in tags if tag is not ALL)

@@ -39,8 +39,7 @@ _NOTHING_SAID = CacheControl()
 
 def response_directives(headers: RawHeaders) -> CacheControl:
     """The response's `Cache-Control`."""
-    lines = values(headers, b"cache-control")
-    return parse(lines) if lines else _NOTHING_SAID
+    return _NOTHING_SAID if first(headers, b"cache-control") is None else parse(values(headers, b"cache-control"))
 
 
 def content_length(headers: RawHeaders) -> int | None:
@@ -51,8 +50,9 @@ def content_length(headers: RawHeaders) -> int | None:
 
 def age_of(headers: RawHeaders) -> int:
     """The `Age` that a handler passes on; one that is no number, or none that a response can have, is ignored."""
-    lines = values(headers, b"age")
-    age = parse_age(lines) if lines else 0
+    if first(headers, b"age") is None:
+        return 0
+    age = parse_age(values(headers, b"age"))
     return age if age < MAX_SECONDS else 0
 
 
@@ -150,7 +150,8 @@ def streamed_fields(recipe: Recipe, headers: RawHeaders, added: Iterable[str]) -
 
 
 def _tags(recipe: Recipe, headers: RawHeaders, added: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*recipe.tags, *added, *surrogate_tags(headers))))
+    named = surrogate_tags(headers) if first(headers, b"surrogate-key") is not None else ()
+    return tuple(dict.fromkeys((*recipe.tags, *added, *named)))
 
 
 def _downstream_ttl(policy: CachePolicy, status: int) -> float | None:
@@ -161,10 +162,9 @@ def _downstream_ttl(policy: CachePolicy, status: int) -> float | None:
 
 def _variant(recipe: Recipe, fields: RawHeaders) -> tuple[bytes, tuple[tuple[bytes, bytes], ...], tuple[Selector, ...]]:
     """The key of the variant that a request has filled, and what selects it."""
-    lines = values(fields, b"vary")
-    if not lines:
+    if first(fields, b"vary") is None:
         return recipe.key, (), ()
-    vary = parse_vary(lines)
+    vary = parse_vary(values(fields, b"vary"))
     chosen = for_fill(selectors(recipe.declared, () if vary is ANY_FIELD else vary), recipe.request_headers)
     return (*variant_of(recipe.key, recipe.request_headers, chosen), chosen)
 

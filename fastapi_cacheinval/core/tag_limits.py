@@ -111,8 +111,6 @@ class BoundedTags:
 def surrogate_tags(headers: RawHeaders) -> tuple[str, ...]:
     """The tags of a response's `Surrogate-Key` lines, bounded."""
     lines = values(headers, b"surrogate-key")
-    if not lines:
-        return ()
     if sum(map(len, lines)) > MOST_TAG_BYTES:
         return (ALL,)
     return bounded_tags(parse_surrogate_key(lines))
@@ -153,5 +151,7 @@ def too_many_tags(added: Sequence[str], headers: RawHeaders) -> bool:
         # Where they were collected they were too many.
         return True
     lines = [value for name, value in headers if name in _NAMING]
+    if not lines:
+        return len(added) > MOST_TAGS
     size, count = sum(map(len, lines)), sum(1 + value.count(b" ") + value.count(b",") for value in lines)
     return size > MOST_TAG_BYTES or len(added) + count > MOST_TAGS

@@ -11,10 +11,12 @@ from typing import Any
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.ports.clock import Alarm, Clock
 
-__all__ = ["DoublingPause", "SystemClock", "checked_clock", "ended", "paused", "within"]
+__all__ = ["ClockEstimate", "DoublingPause", "SystemClock", "checked_clock", "ended", "paused", "within"]
 
 # Real seconds after which a task that has been cancelled is cancelled again.
 _AGAIN = 0.25
+# Seconds for which an estimate of another clock is taken for good, whatever came since.
+_LONGEST_TRUST = 60.0
 
 
 class SystemClock:
@@ -103,3 +105,34 @@ class DoublingPause:
     def reset(self) -> None:
         """An attempt has gone well."""
         self._next = self._first
+
+
+class ClockEstimate:
+    """How far a server's clock is from ours, from the round trips that bound it best.
+
+    No purge is decided by it: it only shows how long ago something was written to that server.
+    """
+
+    __slots__ = ("_offset", "_taken", "_trip")
+
+    def __init__(self) -> None:
+        self._offset: float | None = None
+        self._trip = self._taken = 0.0
+
+    def learn(self, at: float, sent: float, received: float) -> None:
+        """The server's time was `at` between two of ours; the estimate is off by half of that at most."""
+        trip = received - sent
+        if self._offset is None or trip <= self._trip or received - self._taken > _LONGEST_TRUST:
+            self._offset, self._trip, self._taken = at - (sent + received) / 2, trip, received
+
+    def forget(self) -> None:
+        """Another server may answer from now on."""
+        self._offset = None
+
+    def server_time(self, now: float) -> float | None:
+        """The server's time at one of ours, in seconds since the epoch; None where nothing was learned."""
+        return None if self._offset is None else now + self._offset
+
+    def since(self, at: float, now: float) -> float | None:
+        """The seconds from the server's time `at` to ours; None where nothing was learned."""
+        return None if self._offset is None else max(0.0, now + self._offset - at)

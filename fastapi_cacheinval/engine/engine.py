@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from math import inf
 
-from fastapi_cacheinval.core.decide import Decision, Serve, decide, usable_on_error, whole_seconds
+from fastapi_cacheinval.core.decide import MISSED, Decision, Serve, decide, usable_on_error, whole_seconds
 from fastapi_cacheinval.core.joined import joined_of
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.replica import Replica
@@ -23,6 +23,7 @@ __all__ = ["Engine", "Kept"]
 
 Kept = StoredResponse | VaryRecord
 
+_LEAST_LIFE = 60.0
 # A response that was not asked for since it went stale is let go of this long after its last use, at the latest.
 _GRACE = 1.0
 
@@ -49,6 +50,12 @@ class Engine:
         self.routes = RouteBook()
         # Whether a server answers front hits itself, and has their fields joined beforehand.
         self.joins = False
+        # What was purged longer ago than anything stored lives may be forgotten by the log.
+        self.longest_life = _LEAST_LIFE
+
+    def lives(self, seconds: float) -> None:
+        """Something that others may take is stored for so many seconds."""
+        self.longest_life = max(self.longest_life, seconds)
 
     def find(self, key: bytes, headers: RawHeaders) -> tuple[StoredResponse | None, bytes]:
         """The stored response that a request selects, and the key under which its forward collapses."""
@@ -109,7 +116,7 @@ class Engine:
     def decide(self, stored: StoredResponse | None, now: float, entered: float | None = None) -> Decision:
         """What a lookup that found `stored` does; `entered` as in `stale_from`."""
         if stored is None:
-            return decide(None, None, now, 0.0)
+            return MISSED
         return decide(stored, self.stale_from(stored, now, entered), now, self.draw())
 
     def serves(self, stored: StoredResponse, now: float) -> bool:
@@ -159,8 +166,10 @@ class Engine:
         One that took long without a lease is stored too: those who wait for it may have it, and each later request asks
         for itself.
         """
-        if self.overtaken(stored, now):
-            return False
+        return not self.overtaken(stored, now) and self.hold(key, stored, chosen, now)
+
+    def hold(self, key: bytes, stored: StoredResponse, chosen: tuple[Selector, ...], now: float) -> bool:
+        """Store what a fill of a key gave that nothing has overtaken; False where it is larger than the tier takes."""
         if not self._put(stored.key, stored, self._weight(stored), stored.usable_until, now):
             return False
         kept = self.store.get(key)

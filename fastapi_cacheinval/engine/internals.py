@@ -132,7 +132,9 @@ class Internals:
             # With those, they take half of the tier at the most; a small tier knows few responses that they concern.
             most_cells=max(_FEWEST_CELLS, min(_MOST_CELLS, settings.l1_max_bytes // 2 // _CELL_BYTES)),
         )
-        store: MemoryStore[Kept] = MemoryStore(settings.l1_max_bytes, beside=lambda: len(replica.cells) * _CELL_BYTES)
+        store: MemoryStore[Kept] = MemoryStore(
+            settings.l1_max_bytes, beside=replica.cells.__len__, beside_bytes=_CELL_BYTES
+        )
         return Engine(settings, self.clock, store, replica)
 
     # -- life -----------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
 from fastapi_cacheinval.core.log_types import LogEntry, Reply
 from fastapi_cacheinval.core.replica import Replica
-from fastapi_cacheinval.engine.log_observer import Applies, ClockEstimate, LogObserver
+from fastapi_cacheinval.engine.clocks import ClockEstimate
+from fastapi_cacheinval.engine.log_observer import Applies, LogObserver
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.log import Answer, Proposal

@@ -204,21 +204,18 @@ class AppContext:
             mode = f"{mode} untagged"
         return KeyParts(mode, settings.namespace, settings.version, *origin, root_path, path)
 
-    def local_part(self, place: tuple[bytes, ...], *own: int) -> bytes:
+    def local_part(self, place: tuple[bytes, ...], *own: int, number: int | None = None) -> bytes:
         """What makes a key of a route this process's own: empty where names alone tell its place from every other.
 
         `own` are numbers of this process's that the place has; all zero where it needs none.
         """
-        return self._local(self.number, place, *own)
+        if not any(own) and self.engine.apps.alone(place, self.number if number is None else number):
+            return b""
+        return encode(b"%d" % each for each in (self.number if number is None else number, *own))
 
     def headers_local_part(self, place: tuple[bytes, ...]) -> bytes:
         """The same for what is answered by headers, which layers that nobody knows have had in their hands."""
-        return self._local(self._answers_as, place)
-
-    def _local(self, number: int, place: tuple[bytes, ...], *own: int) -> bytes:
-        if not any(own) and self.engine.apps.alone(place, number):
-            return b""
-        return encode(b"%d" % each for each in (number, *own))
+        return self.local_part(place, number=self._answers_as)
 
     def front_target(self, target: Target, spelling: Target = ()) -> Target:
         """A raw target as this app's front lookup asks for it; `spelling` has the path as sent, where that counts."""
@@ -243,4 +240,5 @@ class AppContext:
 
     def below_root(self, scope: Scope, path: str) -> str:
         """A path without the root path of a request, as routes see it."""
-        return below(self.root_of(scope), path)
+        root = self.root_of(scope)
+        return below(root, path) if root else path

@@ -23,11 +23,12 @@ from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.responding import nowhere
-from fastapi_cacheinval.framework.short_circuit import Served, sent_without_the_request
+from fastapi_cacheinval.framework.short_circuit import Served
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import make_etag, parse_etag
 from fastapi_cacheinval.grammar.fields import RawField, first, lower_names
 from fastapi_cacheinval.routes.handler_hook import Handler
+from fastapi_cacheinval.routes.own_code import sent_without_the_request
 
 __all__ = ["Compared", "Spoken", "answered_behind", "as_its_scope_says"]
 

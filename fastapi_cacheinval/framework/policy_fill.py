@@ -11,7 +11,7 @@ from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.policy_rules import PolicyRules
 from fastapi_cacheinval.framework.responding import hide_what_bypasses, without_conditions
 from fastapi_cacheinval.framework.route_target import Wanted
-from fastapi_cacheinval.framework.short_circuit import answers_by_the_error_alone, sent_without_the_request
+from fastapi_cacheinval.routes.own_code import answers_by_the_error_alone, sent_without_the_request
 from fastapi_cacheinval.routes.plan import Sharing
 
 __all__ = ["begin_fill"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from starlette.types import Send
 
-from fastapi_cacheinval.core.should_store import is_to_be_stored
+from fastapi_cacheinval.core.should_store import ShouldStore, is_to_be_stored
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.storing import Recipe, downstream_fields, refusal, stored_response, streamed_fields
 from fastapi_cacheinval.core.tag_limits import too_many_tags
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Cover, Form, Keep, Made, Refuse, Verdict
 from fastapi_cacheinval.framework.responding import send_response
-from fastapi_cacheinval.grammar.fields import RawField, RawHeaders
+from fastapi_cacheinval.grammar.fields import RawField
 
 __all__ = ["PolicyRules"]
 
@@ -23,36 +23,20 @@ class PolicyRules:
         self._exchange = exchange
         self._engine = exchange.app_context.engine
         self._recipe = recipe
+        # The key of the resource, and the request fields that select a variant.
+        self.key = recipe.key
+        self.asked_headers = recipe.request_headers
+        # When the forward began, on the cache's clock.
+        self.began = recipe.began
+        # Whether clients choose by their query which keys there are.
+        self.split = recipe.split
+        # What is stored is for the same callers as the answer: all, or those of a partition.
+        self.for_others = True
         self._unshared: str | None = None
 
     def seen_by(self, what: str) -> None:
         """Something of the app's that is handed the request makes the response: it is that caller's alone."""
         self._unshared = what
-
-    @property
-    def key(self) -> bytes:
-        """The key of the resource."""
-        return self._recipe.key
-
-    @property
-    def asked_headers(self) -> RawHeaders:
-        """The request fields that select a variant."""
-        return self._recipe.request_headers
-
-    @property
-    def began(self) -> float:
-        """When the forward began, on the cache's clock."""
-        return self._recipe.began
-
-    @property
-    def split(self) -> bool:
-        """Whether clients choose by their query which keys there are."""
-        return self._recipe.split
-
-    @property
-    def for_others(self) -> bool:
-        """What is stored is for the same callers as the answer: all, or those of a partition."""
-        return True
 
     def accept(self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None) -> Verdict:
         """What becomes of a response that begins so."""
@@ -76,7 +60,8 @@ class PolicyRules:
         added = self._added
         if too_many_tags((*self._recipe.tags, *added), headers):
             return Refuse("too-many-tags", failed=False, outdated=True)
-        reason = self._declined(status, headers, body)
+        predicate = self._recipe.policy.should_store
+        reason = None if predicate is None else self._declined(predicate, status, headers, body)
         if reason is not None:
             return Refuse(reason, failed=False, outdated=status in (404, 410) or status < 400)
         stored, chosen = stored_response(
@@ -91,11 +76,8 @@ class PolicyRules:
         )
         return Made(self._recipe.key, stored, chosen)
 
-    def _declined(self, status: int, headers: list[RawField], body: bytes) -> str | None:
+    def _declined(self, predicate: ShouldStore, status: int, headers: list[RawField], body: bytes) -> str | None:
         """Why the policy's own function has the response not stored; None where it has."""
-        predicate = self._recipe.policy.should_store
-        if predicate is None:
-            return None
         try:
             return None if is_to_be_stored(predicate, status, headers, body) else "should-store"
         except Exception as error:  # noqa: BLE001  # the author's function, which the answer can do without

@@ -23,12 +23,15 @@ from fastapi_cacheinval.core.keys import (
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.grammar.cache_control import parse
-from fastapi_cacheinval.grammar.fields import combined, first, values
+from fastapi_cacheinval.grammar.fields import first, values
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.bindings import InvalidParameter, rendered
 from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = ["Asks", "Wanted", "key_parts_of", "raw_target", "tags_of", "wanted_of"]
+
+# The parts of a raw target, which no layer may have rewritten.
+_SENT = ("path", "raw_path", "query_string", "scheme")
 
 
 def raw_target(scope: Scope, host: bytes | None) -> Target:
@@ -62,8 +65,9 @@ class Wanted(NamedTuple):
     @property
     def only_if_cached(self) -> bool:
         """Whether the client wants nothing but what is stored (RFC 9111 section 5.2.1.7)."""
-        asked = values(self.headers, b"cache-control")
-        return bool(asked) and parse(asked).only_if_cached
+        if first(self.headers, b"cache-control") is None:
+            return False
+        return parse(values(self.headers, b"cache-control")).only_if_cached
 
     @property
     def for_part(self) -> bool:
@@ -120,12 +124,12 @@ def key_parts_of(app_context: AppContext, arrived: Scope, scope: Scope, plan: Ro
     """The parts of the key of a request at its route, but the partition; `arrived` is what it was when it came."""
     # What other middleware outside ours set as the root path is no part of what a route sees.
     root_path = app_context.root_of(arrived)
-    path = below(root_path, scope["path"])
-    origin = scope.get("scheme", "http"), combined(scope["headers"], b"host") or b""
+    path = below(root_path, scope["path"]) if root_path else scope["path"]
+    origin = scope.get("scheme", "http"), b", ".join(values(scope["headers"], b"host"))
     return app_context.key_parts("policy", origin, root_path, path)._replace(
-        sent=_target_as_sent(plan, scope),
+        sent=_target_as_sent(scope) if plan.sees_request else b"",
         route=plan.identity,
-        given=_given_of_path(plan, scope),
+        given=_given_of_path(plan, scope) if plan.elsewhere else (),
         query=kept_query(scope.get("query_string", b""), plan.query),
         partition_of=plan.partition_of,
         local=app_context.local_part(plan.identity, plan.ordinal, plan.epoch, plan.nameless),
@@ -141,13 +145,19 @@ def _front_target(exchange: Asks, scope: Scope, plan: RoutePlan) -> Target | Non
     arrived = exchange.arrived
     if not plan.front or plan.epoch or exchange.client_headers != scope["headers"]:
         return None
-    if any(scope.get(part) != arrived.get(part) for part in ("path", "raw_path", "query_string", "scheme")):
-        return None
-    hosts = values(exchange.client_headers, b"host")
-    if len(hosts) != 1 or first(exchange.client_headers, b"authorization") is not None:
+    for part in _SENT:
+        if scope.get(part) != arrived.get(part):
+            return None
+    host: bytes | None = None
+    for name, value in exchange.client_headers:
+        if name == b"authorization" or (name == b"host" and host is not None):
+            return None
+        if name == b"host":
+            host = value
+    if host is None:
         return None
     spelling = (arrived.get("raw_path"),) if plan.sees_request else ()
-    return exchange.app_context.front_target(raw_target(arrived, hosts[0]), spelling)
+    return exchange.app_context.front_target(raw_target(arrived, host), spelling)
 
 
 def _given_of_path(plan: RoutePlan, scope: Scope) -> tuple[bytes, ...]:
@@ -156,10 +166,8 @@ def _given_of_path(plan: RoutePlan, scope: Scope) -> tuple[bytes, ...]:
     return tuple([b"+" + as_bytes(str(given[name])) if name in given else b"" for name in plan.elsewhere])
 
 
-def _target_as_sent(plan: RoutePlan, scope: Scope) -> bytes:
+def _target_as_sent(scope: Scope) -> bytes:
     """The path and the host as the raw request has them, where the route is handed that: it tells spellings apart."""
-    if not plan.sees_request:
-        return b""
     seen = (str(scope.get("root_path", "")), scope["path"])
     path = (*map(as_bytes, seen), sent_path(scope.get("raw_path"), b""))
     return encode((*path, *sent_host(values(scope["headers"], b"host"), scope.get("server"))))

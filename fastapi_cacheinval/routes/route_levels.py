@@ -10,10 +10,9 @@ from typing import Any
 from starlette.routing import BaseRoute, Match
 
 from fastapi_cacheinval.routes.analysis import Analysis
-from fastapi_cacheinval.routes.endpoint_calls import declared_call
+from fastapi_cacheinval.routes.endpoint_calls import declared_call, replaced
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
 from fastapi_cacheinval.routes.place import Place, Watched
-from fastapi_cacheinval.routes.route_hook import replaced
 
 __all__ = [
     "Branch",
@@ -106,7 +105,7 @@ def _matches(route: BaseRoute, scope: dict[str, Any]) -> bool:
 
 def answering_in(level: Level, root_path: str, scope: dict[str, Any]) -> Leaf | Foreign | None:
     """What of a level, or of those below it, answers a request; None where nothing does."""
-    path = route_path(scope["path"], root_path)
+    path = route_path(scope["path"], root_path) if root_path else scope["path"]
     for entry in level.entries:
         if isinstance(entry, Leaf):
             if (entry.methods is None or scope["method"] in entry.methods) and entry.pattern.match(path):

@@ -11,13 +11,13 @@ from starlette.routing import BaseRoute, Route
 
 from fastapi_cacheinval.errors import RefusedRoutes
 from fastapi_cacheinval.routes.analysis import analyse
+from fastapi_cacheinval.routes.endpoint_calls import hook
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at
 from fastapi_cacheinval.routes.hooks import hook_known
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
 from fastapi_cacheinval.routes.named_routes import NamedRoute
 from fastapi_cacheinval.routes.place import Place, Rounds
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
-from fastapi_cacheinval.routes.route_hook import hook
 from fastapi_cacheinval.routes.route_sets import OverrideSets, Strays, starts_of
 from fastapi_cacheinval.routes.route_tree import Known, Survey
 from fastapi_cacheinval.routes.summary import summary, unmatched_tags

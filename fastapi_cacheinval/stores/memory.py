@@ -11,7 +11,7 @@ from itertools import islice
 from math import inf
 from sys import getsizeof
 from threading import Lock
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from fastapi_cacheinval.ports.store import Account, StoreStatistics, Target
 from fastapi_cacheinval.stores.order import SMALL_SHARE, Deadlines, Node, Queues
@@ -37,19 +37,18 @@ def _shared(target: Target) -> Target:
     return tuple([_WORDS.get(part, part) if isinstance(part, str) else part for part in target])
 
 
-def _part(part: object) -> int:
-    if isinstance(part, tuple):
-        parts = cast("tuple[object, ...]", part)
-        return getsizeof(parts) + sum(map(_part, parts))
-    if isinstance(part, str):
-        return 0 if _WORDS.get(part) is part else getsizeof(part)
-    # One object serves all empty bytes, and the numbers in a target are small.
-    return getsizeof(part) if isinstance(part, bytes) and part else 0
-
-
 def _bytes_of(targets: tuple[Target, ...]) -> int:
     """Bytes that a node's targets take, without their slots in the table of aliases."""
-    return _part(targets) if targets else 0
+    if not targets:
+        return 0
+    size = getsizeof(targets)
+    for target in targets:
+        size += getsizeof(target)
+        for part in target:
+            # One object serves all empty bytes, and the numbers in a target are small.
+            if (isinstance(part, bytes) and part) or (isinstance(part, str) and _WORDS.get(part) is not part):
+                size += getsizeof(part)
+    return size
 
 
 def _worn(table: dict[Any, Any]) -> bool:
@@ -75,13 +74,14 @@ class MemoryStore(Generic[Value]):
     """A `LocalStore` that holds at most `max_bytes`, its own bookkeeping included.
 
     The caller's `weight` is what the value takes without its cache key, which the store keeps and
-    counts. `beside` gives the bytes that belong to the same limit and are kept elsewhere: they take its room, up to
-    half of it. Raises `ValueError` for a limit under 16 KiB.
+    counts. `beside` gives how many things of `beside_bytes` each belong to the same limit and are kept elsewhere: they
+    take its room, up to half of it. Raises `ValueError` for a limit under 16 KiB.
     """
 
     __slots__ = (
         "_aliases",
         "_beside",
+        "_beside_bytes",
         "_deadlines",
         "_evicted",
         "_lock",
@@ -91,11 +91,12 @@ class MemoryStore(Generic[Value]):
         "_reclaimed",
     )
 
-    def __init__(self, max_bytes: int, *, beside: Callable[[], int] | None = None) -> None:
+    def __init__(self, max_bytes: int, *, beside: Callable[[], int] | None = None, beside_bytes: int = 1) -> None:
         if max_bytes < 4 * _EMPTY:
             raise ValueError(f"max_bytes must be at least {4 * _EMPTY}, not {max_bytes}.")
         self._max_bytes = max_bytes
         self._beside = beside
+        self._beside_bytes = beside_bytes
         self._lock = Lock()
         self._nodes: dict[bytes, Node[Value]] = {}
         self._aliases: dict[Target, Node[Value]] = {}
@@ -233,7 +234,7 @@ class MemoryStore(Generic[Value]):
 
     def _overhead(self) -> int:
         tables = getsizeof(self._nodes) + getsizeof(self._aliases)
-        beside = 0 if self._beside is None else min(self._beside(), self._max_bytes // 2)
+        beside = 0 if self._beside is None else min(self._beside() * self._beside_bytes, self._max_bytes // 2)
         return _EMPTY + tables + self._queues.size_bytes + self._deadlines.size_bytes + beside
 
     def _lead(self, node: Node[Value], targets: tuple[Target, ...]) -> None:
