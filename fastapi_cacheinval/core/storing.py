@@ -12,7 +12,7 @@ from fastapi_cacheinval.core.decide import early_refresh_from, jittered
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.selecting import Selector, for_fill, selectors, variant_of
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share
-from fastapi_cacheinval.core.tag_limits import surrogate_key, surrogate_tags, with_reserved
+from fastapi_cacheinval.core.tag_limits import surrogate_key, surrogate_tags, too_many_tags, with_reserved
 from fastapi_cacheinval.grammar.age import parse_age
 from fastapi_cacheinval.grammar.cache_control import MAX_SECONDS, CacheControl, parse
 from fastapi_cacheinval.grammar.entity_tags import make_etag
@@ -24,6 +24,7 @@ __all__ = [
     "age_of",
     "content_length",
     "downstream_fields",
+    "has_too_many_tags",
     "lifetime",
     "refusal",
     "response_directives",
@@ -152,6 +153,11 @@ def streamed_fields(recipe: Recipe, headers: RawHeaders, added: Iterable[str]) -
 def _tags(recipe: Recipe, headers: RawHeaders, added: Iterable[str]) -> tuple[str, ...]:
     named = surrogate_tags(headers) if first(headers, b"surrogate-key") is not None else ()
     return tuple(dict.fromkeys((*recipe.tags, *added, *named)))
+
+
+def has_too_many_tags(recipe: Recipe, headers: RawHeaders, added: tuple[str, ...]) -> bool:
+    """Whether a response has more tags than one may have, `added` those that were collected while answering."""
+    return too_many_tags((*recipe.tags, *added), headers)
 
 
 def _downstream_ttl(policy: CachePolicy, status: int) -> float | None:

@@ -14,7 +14,7 @@ from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
-from fastapi_cacheinval.framework.policy_fill import begin_fill
+from fastapi_cacheinval.framework.policy_rules import begin_fill
 from fastapi_cacheinval.framework.refresh import lead_in_background, order_refresh
 from fastapi_cacheinval.framework.responding import Annotated, Responder, Stored, bypassed
 from fastapi_cacheinval.framework.route_target import Wanted, tags_of, wanted_of

@@ -1,19 +1,31 @@
-"""The rules of a fill for a route with `cached()`: its policy says what is kept, and for how long."""
+"""Where a route lookup goes forward: the handler runs, and its response is a fill by the rules of its policy."""
 
 from __future__ import annotations
 
+from starlette.requests import Request
 from starlette.types import Send
 
 from fastapi_cacheinval.core.should_store import ShouldStore, is_to_be_stored
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.storing import Recipe, downstream_fields, refusal, stored_response, streamed_fields
-from fastapi_cacheinval.core.tag_limits import too_many_tags
+from fastapi_cacheinval.core.storing import (
+    Recipe,
+    downstream_fields,
+    has_too_many_tags,
+    refusal,
+    stored_response,
+    streamed_fields,
+)
+from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Cover, Form, Keep, Made, Refuse, Verdict
-from fastapi_cacheinval.framework.responding import send_response
+from fastapi_cacheinval.framework.filling import Fill
+from fastapi_cacheinval.framework.responding import hide_what_bypasses, send_response, without_conditions
+from fastapi_cacheinval.framework.route_target import Wanted
 from fastapi_cacheinval.grammar.fields import RawField
+from fastapi_cacheinval.routes.own_code import answers_by_the_error_alone, sent_without_the_request
+from fastapi_cacheinval.routes.plan import Sharing
 
-__all__ = ["PolicyRules"]
+__all__ = ["PolicyRules", "begin_fill"]
 
 
 class PolicyRules:
@@ -58,7 +70,7 @@ class PolicyRules:
     def make(self, status: int, headers: list[RawField], body: bytes) -> Made | Refuse:
         """The complete response as it would be kept; or why it is not."""
         added = self._added
-        if too_many_tags((*self._recipe.tags, *added), headers):
+        if has_too_many_tags(self._recipe, headers, added):
             return Refuse("too-many-tags", failed=False, outdated=True)
         predicate = self._recipe.policy.should_store
         reason = None if predicate is None else self._declined(predicate, status, headers, body)
@@ -119,3 +131,60 @@ class PolicyRules:
     def stands_in(self, stored: StoredResponse) -> bool:
         """Whether a stale response may stand in for a failure, now."""
         return self._engine.fallback(stored, self._engine.now()) is not None
+
+
+def begin_fill(exchange: Exchange, wanted: Wanted, tags: tuple[str, ...], go: Go) -> Fill:
+    """See what the handler answers as a fill of what is wanted, tagged with the policy's `tags`."""
+    app_context, plan, policy, route = exchange.app_context, wanted.plan, wanted.policy, exchange.route
+    # Made before any thread of the handler can: two that made one each would lose the tags of one.
+    exchange.request_tags()
+    # A refresh may be nobody's if no middleware on the way could ask who it is. Where the author has decided about the
+    # front lookup, it says nothing of what is on the way.
+    anonymous = plan.sharing is Sharing.PROVED and plan.front and app_context.front is None
+    recipe = Recipe(
+        key=wanted.key,
+        policy=policy,
+        tags=tags,
+        declared=plan.headers,
+        request_headers=wanted.headers,
+        path=wanted.path,
+        private=bool(policy.partition or policy.guards),
+        front=anonymous,
+        stamp=exchange.stamp,
+        began=app_context.engine.now(),
+        emit_surrogate_key=app_context.emit_surrogate_key,
+        split=wanted.split,
+        route=route,
+        trace=exchange.entered.trace,
+    )
+    app_context.counters.forwarded(go.reason, route)
+    rules = PolicyRules(exchange, recipe)
+    if plan.sharing is not Sharing.DECLARED:
+        _watch(exchange, wanted.request, rules)
+    _normalise(wanted)
+    return Fill(exchange, rules, go)
+
+
+def _watch(exchange: Exchange, request: Request, rules: PolicyRules) -> None:
+    """No signature says what is read by those who are handed the request after the handler."""
+
+    def raised(error: BaseException) -> None:
+        if not answers_by_the_error_alone(request.scope, error):
+            rules.seen_by("exception-handler")
+
+    def made(response: object) -> None:
+        if not sent_without_the_request(response):
+            rules.seen_by("own-response")
+
+    exchange.on_end(request.scope, raised, made)
+
+
+def _normalise(wanted: Wanted) -> None:
+    """Make the handler see a plain GET for the whole response."""
+    request, headers = wanted.request, wanted.headers
+    plain = without_conditions(headers)
+    if len(plain) < len(headers):
+        request.scope["headers"] = plain
+        # The request keeps what it has parsed of them.
+        request.__dict__.pop("_headers", None)
+    hide_what_bypasses(request.scope)
