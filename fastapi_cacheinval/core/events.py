@@ -13,7 +13,7 @@ from itertools import filterfalse
 from urllib.parse import quote
 
 from fastapi_cacheinval.core.log_types import LogEntry
-from fastapi_cacheinval.core.receipt import receipt_of
+from fastapi_cacheinval.core.receipt import Receipt, receipt_of
 from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag
 
 __all__ = [
@@ -132,9 +132,17 @@ def shown_target(path: str, query: Sequence[tuple[str, str]], secret: Sequence[s
     return target if len(target) <= _MOST_SHOWN else f"{target[:_MOST_SHOWN]}..."
 
 
-def purge_event(line: LogEntry, time: float, *, own: bool, by: str = "", delay: float | None = None) -> PurgeEvent:
-    """What is told of a line of the log."""
-    receipt = receipt_of(line)
+def purge_event(
+    line: LogEntry,
+    time: float,
+    *,
+    own: bool,
+    by: str = "",
+    delay: float | None = None,
+    receipt: Receipt | None = None,
+) -> PurgeEvent:
+    """What is told of a line of the log; its receipt is made where there is none."""
+    receipt = receipt_of(line) if receipt is None else receipt
     return PurgeEvent(
         time,
         receipt.term,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import filterfalse
 
 from fastapi_cacheinval.core.replica import LogEntry
-from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag, reserved_in
+from fastapi_cacheinval.core.tags import ALL, path_tag, reserved_in, unreserved_in
 
 __all__ = ["Receipt", "receipt_of"]
 
@@ -40,8 +39,8 @@ def receipt_of(line: LogEntry) -> Receipt:
     return Receipt(
         term=line.term.number,
         seq=line.seq,
-        tags=tuple(filterfalse(is_reserved, line.tags)) if reserved else line.tags,
+        tags=unreserved_in(line.tags) if reserved else line.tags,
         soft=line.soft,
-        paths=tuple(tag[len(_PATH) :] for tag in reserved if tag.startswith(_PATH)),
+        paths=tuple([tag[len(_PATH) :] for tag in reserved if tag.startswith(_PATH)]),
         everything=ALL in reserved,
     )

@@ -64,8 +64,9 @@ class Listeners:
     def published(self, line: LogEntry, by: str = "") -> Receipt:
         """Count a purge of this replica that has its number, and tell the feed who made it; its receipt."""
         self._telemetry.purged("published", len(line.tags), soft=line.soft)
-        self._feed.purged(line, own=True, by=by)
-        return receipt_of(line)
+        receipt = receipt_of(line)
+        self._feed.purged(line, own=True, by=by, receipt=receipt)
+        return receipt
 
     def queued(self, tags: tuple[str, ...], *, soft: bool) -> None:
         """Count a purge of this replica that has to wait for its number."""
@@ -172,9 +173,11 @@ class Feed:
             _log(decision)
         self._tell(decision)
 
-    def purged(self, line: LogEntry, *, own: bool, by: str = "", delay: float | None = None) -> None:
+    def purged(
+        self, line: LogEntry, *, own: bool, by: str = "", delay: float | None = None, receipt: Receipt | None = None
+    ) -> None:
         """A purge is obeyed from now on."""
-        event = purge_event(line, self._clock.wall(), own=own, by=by, delay=delay)
+        event = purge_event(line, self._clock.wall(), own=own, by=by, delay=delay, receipt=receipt)
         self.purges.add(event)
         self._tell(event)
 

@@ -232,7 +232,8 @@ class Follower:
             self._touch.lost(away.reason)
             raise
         self._touch.found()
-        self.waits.paid(applied)
+        if applied:
+            self.waits.paid(applied)
         if answer.line is not None and answer.pending is not None:
             self.waits.expect(answer.line, answer.pending)
         return answer, sent

@@ -9,7 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
+from functools import lru_cache, partial
 from types import CodeType, FunctionType
 from typing import Any, Protocol, cast
 
@@ -145,6 +145,7 @@ def template_in(scope: Any) -> str | None:
     return known if isinstance(known, str) else None
 
 
+@lru_cache(maxsize=16)
 def _code_within(function: Any) -> CodeType | None:
     """The code of the `app` that one of FastAPI's functions makes; None where the function is not FastAPI's."""
     function = beneath(function)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -203,6 +203,16 @@ class RouteTable:
         """
         known = self.known(method, path, scope)
         return None if known is None else self._current(known)
+
+    def cached_of(self, paths: Iterable[str], scope: Mapping[str, Any]) -> list[str]:
+        """Those of some paths that a cached GET would answer, as `match` finds it."""
+        self._refresh()
+        asked, found = dict(scope), list[str]()
+        for path in paths:
+            known = self._survey.find("GET", path, asked)
+            if known is not None and self._current(known).policy is not None:
+                found.append(path)
+        return found
 
     def known(self, method: str, path: str, scope: Mapping[str, Any]) -> Known | None:
         """The route as `match` finds it, without the overrides of now."""
