@@ -1,7 +1,8 @@
-"""What a cache tells as it happens: how each request was answered, purges, resets, and the log's coming and going.
+"""What a cache tells as it happens, and what an invalidation gives back.
 
-Nothing in here holds a body, a credential or the value of a partition. The last purges are remembered, so that somebody
-may ask which of them hit a response.
+How each request was answered, purges, resets, and the log's coming and going. Nothing in here holds a body, a
+credential or the value of a partition. The last purges are remembered, so that somebody may ask which of them hit a
+response.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ from itertools import filterfalse
 from urllib.parse import quote
 
 from fastapi_cacheinval.core.log_types import LogEntry
-from fastapi_cacheinval.core.receipt import Receipt, receipt_of
-from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag
+from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag, reserved_in, unreserved_in
 
 __all__ = [
     "ConnectionEvent",
     "Decision",
     "Event",
     "PurgeEvent",
+    "Receipt",
     "RecentPurges",
     "ResetEvent",
     "digest_of",
     "purge_event",
+    "receipt_of",
     "shown_tags",
     "shown_target",
 ]
@@ -153,7 +155,7 @@ def purge_event(
         receipt.everything,
         own,
         by or ("" if own else line.origin),
-        line.traceparent,
+        line.traceparent if line.trace else "",
         delay,
     )
 
@@ -194,3 +196,40 @@ class RecentPurges:
             if everything or not wanted.isdisjoint(purge.tags) or any(path_tag(each) in wanted for each in purge.paths):
                 return purge
         return None
+
+
+_PATH = path_tag("")
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One purge as it stands in the log.
+
+    `term` and `seq` are its number; `tags` are in normal form, `paths` the target paths it names,
+    `everything` is True for a `clear()`. `replicas` and `seconds` are set where the call waited for
+    every replica: how many applied it, and how long that took. `reason` is "new-term" where the log
+    had just begun anew: the call waited until leases of the term before had ended.
+    """
+
+    term: int
+    seq: int
+    tags: tuple[str, ...]
+    soft: bool
+    paths: tuple[str, ...] = ()
+    everything: bool = False
+    replicas: int | None = None
+    seconds: float | None = None
+    reason: str | None = None
+
+
+def receipt_of(line: LogEntry) -> Receipt:
+    """The receipt of a purge that stands in the log."""
+    reserved = reserved_in(line.tags)
+    return Receipt(
+        term=line.term.number,
+        seq=line.seq,
+        tags=unreserved_in(line.tags) if reserved else line.tags,
+        soft=line.soft,
+        paths=tuple([tag[len(_PATH) :] for tag in reserved if tag.startswith(_PATH)]),
+        everything=ALL in reserved,
+    )

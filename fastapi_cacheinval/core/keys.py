@@ -83,6 +83,10 @@ def kept_query(query: bytes, names: Collection[str] | None) -> tuple[bytes, ...]
     return tuple(as_bytes(text) for pair in kept for text in pair)
 
 
+# How a key ends that every replica composes alike.
+_EVERYWHERE = encode((b"",))
+
+
 class KeyParts(NamedTuple):
     """All that tells one stored response from another, as named parts.
 
@@ -158,7 +162,9 @@ def key_frame(parts: KeyParts) -> KeyFrame:
             encode(parts.query) if parts.query else b"",
         )
     )
-    return KeyFrame(before, encode((parts.local,)), _LOCAL_MARK if parts.local else b"")
+    if not parts.local:
+        return KeyFrame(before, _EVERYWHERE, b"")
+    return KeyFrame(before, encode((parts.local,)), _LOCAL_MARK)
 
 
 @lru_cache(maxsize=4096)

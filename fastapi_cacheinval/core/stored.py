@@ -227,9 +227,16 @@ def weigh(stored: StoredResponse) -> int:
     for lines in (stored.vary, stored.aside):
         if lines:
             size += _lines(lines)
-    if etag is not None and not any(value is etag for _, value in stored.headers):
+    own_etag = etag is not None
+    for _, value in stored.headers:
+        if value is etag:
+            own_etag = False
+    if own_etag:
         size += getsizeof(etag)
-    size += getsizeof(tags) + sum(getsizeof(tag) for tag in tags if tag is not ALL)
+    size += getsizeof(tags)
+    for tag in tags:
+        if tag is not ALL:
+            size += getsizeof(tag)
     size += getsizeof(stamp) + _TUPLE_SUBCLASS
     if stored.joined is not None:
         size += getsizeof(stored.joined) + sum(map(getsizeof, stored.joined))

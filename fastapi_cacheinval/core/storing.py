@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import inf
+from math import inf, log
 
 from fastapi_cacheinval.core.client_lifetime import counts_from_now
 from fastapi_cacheinval.core.conditional import validators
-from fastapi_cacheinval.core.decide import early_refresh_from, jittered
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.selecting import Selector, for_fill, selectors, variant_of
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share
@@ -24,7 +23,9 @@ __all__ = [
     "age_of",
     "content_length",
     "downstream_fields",
+    "early_refresh_from",
     "has_too_many_tags",
+    "jittered",
     "lifetime",
     "refusal",
     "response_directives",
@@ -36,6 +37,8 @@ __all__ = [
 _OURS = frozenset({b"age", b"surrogate-key"})
 # What a response says that has no `Cache-Control`.
 _NOTHING_SAID = CacheControl()
+# The largest -ln(u) that a draw u from (0, 1] with 53 random bits can give.
+_LARGEST_DRAW = 53 * log(2)
 
 
 def response_directives(headers: RawHeaders) -> CacheControl:
@@ -65,6 +68,19 @@ def lifetime(status: int, headers: RawHeaders, policy: CachePolicy) -> float:
     directives = response_directives(headers)
     stated = directives.max_age if directives.s_maxage is None else directives.s_maxage
     return own if stated is None else min(own, max(0.0, stated - age_of(headers)))
+
+
+def jittered(ttl: float, jitter: float, draw: float) -> float:
+    """The freshness lifetime: `ttl` times a value from [1 - jitter, 1], so that it is only ever shortened.
+
+    `draw` is uniform in [0, 1).
+    """
+    return ttl * (1.0 - jitter * draw)
+
+
+def early_refresh_from(fresh_until: float, fill_seconds: float, beta: float) -> float:
+    """The moment before which no draw can make an early refresh due."""
+    return fresh_until - fill_seconds * beta * _LARGEST_DRAW
 
 
 def refusal(status: int, headers: RawHeaders, policy: CachePolicy, *, partitioned: bool, most_bytes: int) -> str | None:

@@ -14,8 +14,8 @@ from contextvars import Context
 from fastapi_cacheinval.bus.local import LocalBus
 from fastapi_cacheinval.connections.urls import Connect
 from fastapi_cacheinval.core.checks import Wait
+from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.core.fleet import Fleet
-from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.root_paths import RootPaths
 from fastapi_cacheinval.core.statistics import Statistics

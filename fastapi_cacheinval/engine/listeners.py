@@ -16,9 +16,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi_cacheinval.core.checks import called
-from fastapi_cacheinval.core.events import ConnectionEvent, Decision, Event, RecentPurges, ResetEvent, purge_event
+from fastapi_cacheinval.core.events import (
+    ConnectionEvent,
+    Decision,
+    Event,
+    Receipt,
+    RecentPurges,
+    ResetEvent,
+    purge_event,
+    receipt_of,
+)
 from fastapi_cacheinval.core.log_types import LogEntry
-from fastapi_cacheinval.core.receipt import Receipt, receipt_of
 from fastapi_cacheinval.core.summary import MOST_APPLIED, AppliedPurge
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.engine.runtime import Runtimes

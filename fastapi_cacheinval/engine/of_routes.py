@@ -9,8 +9,8 @@ from typing import Any
 
 from fastapi_cacheinval.core.audit import Audit
 from fastapi_cacheinval.core.checks import Wait, flag
+from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.core.explanation import Explanation
-from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.tag_limits import for_one_purge
 from fastapi_cacheinval.core.warming import Page, WarmReport, WarmResult, any_fields, page_at, request_fields
 from fastapi_cacheinval.engine.internals import Internals

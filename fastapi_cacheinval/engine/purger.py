@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from fastapi_cacheinval.core.checks import Wait, seconds, waits
-from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.core.replica import LogEntry, Replica
 from fastapi_cacheinval.core.tag_limits import for_one_purge
 from fastapi_cacheinval.engine.clocks import paused

@@ -177,7 +177,7 @@ class Fill:
             await self._ours({"type": "http.response.body", "body": body})
             return
         exchange.told(outcome, filled=stored)
-        self._forget_body()
+        self._body = bytearray()
         fields = [*self._rules.first_fields(start["headers"], stored), *status_fields(exchange.app_context, outcome)]
         await self._rules.reply(self._ours, stored, fields)
 

@@ -35,6 +35,8 @@ class PolicyRules:
         self._exchange = exchange
         self._engine = exchange.app_context.engine
         self._recipe = recipe
+        # Made before any thread of the handler can: two that made one each would lose the tags of one.
+        self._collected = exchange.request_tags()
         # The key of the resource, and the request fields that select a variant.
         self.key = recipe.key
         self.asked_headers = recipe.request_headers
@@ -98,7 +100,7 @@ class PolicyRules:
 
     @property
     def _added(self) -> tuple[str, ...]:
-        return self._exchange.request_tags().snapshot()
+        return self._collected.snapshot()
 
     def kept(self, stored: StoredResponse) -> None:
         """The response has been stored: the front lookup may find it from now on."""
@@ -136,8 +138,6 @@ class PolicyRules:
 def begin_fill(exchange: Exchange, wanted: Wanted, tags: tuple[str, ...], go: Go) -> Fill:
     """See what the handler answers as a fill of what is wanted, tagged with the policy's `tags`."""
     app_context, plan, policy, route = exchange.app_context, wanted.plan, wanted.policy, exchange.route
-    # Made before any thread of the handler can: two that made one each would lose the tags of one.
-    exchange.request_tags()
     # A refresh may be nobody's if no middleware on the way could ask who it is. Where the author has decided about the
     # front lookup, it says nothing of what is on the way.
     anonymous = plan.sharing is Sharing.PROVED and plan.front and app_context.front is None
@@ -155,7 +155,7 @@ def begin_fill(exchange: Exchange, wanted: Wanted, tags: tuple[str, ...], go: Go
         emit_surrogate_key=app_context.emit_surrogate_key,
         split=wanted.split,
         route=route,
-        trace=exchange.entered.trace,
+        trace="" if exchange.seen is None else exchange.seen.trace,
     )
     app_context.counters.forwarded(go.reason, route)
     rules = PolicyRules(exchange, recipe)
@@ -187,4 +187,5 @@ def _normalise(wanted: Wanted) -> None:
         request.scope["headers"] = plain
         # The request keeps what it has parsed of them.
         request.__dict__.pop("_headers", None)
-    hide_what_bypasses(request.scope)
+    if request.scope.get("extensions"):
+        hide_what_bypasses(request.scope)

@@ -37,6 +37,8 @@ __all__ = ["AtRoute", "Read"]
 _REFUSED = 300
 # What a fill changes in the scope of a request.
 _HIDDEN = ("headers", "extensions")
+# What says under which root path it came.
+_ROOTS = ("root_path", "app_root_path")
 
 
 class Read(Exchange):
@@ -51,19 +53,18 @@ class Read(Exchange):
     _came_to_route: bool = False
     # The plan of a route that puts something around its handler: the cache works behind that.
     _awaited: RoutePlan | None = None
+    # Whether what it sends leaves this cache, for a client if there is one.
+    _leaves: bool = True
     # Whether the app is shown another request than the layers outside ours.
     _hides: bool = False
 
     def __init__(self, incoming: Incoming, entered: Entered | None = None) -> None:
         super().__init__(incoming, entered)
-        if self._leaves:
+        # What the request was when it came here.
+        self._given: Scope = self.arrived
+        if self._leaves and self.refresh is None:
             self.outer = PrivateAnswers(incoming.app_context, incoming.send, self._come_to, self._answering)
         self._responder: Responder = Direct(self.outer)
-
-    @property
-    def _leaves(self) -> bool:
-        """Whether what it sends goes to the client."""
-        return self.refresh is None
 
     def _come_to(self) -> RoutePlan | None:
         """The plan of the route that the request has come to, where that is known."""
@@ -190,8 +191,10 @@ class Read(Exchange):
         if self._settled or scope["method"] != "GET":
             return
         app_context = self.app_context
-        # Layers may have written another root path.
-        app_context.note_root(scope)
+        for name in _ROOTS:
+            if scope.get(name) != self.arrived.get(name):
+                # Layers have written another root path.
+                app_context.note_root(scope)
         plan = self._plan_at(scope)
         if plan is None:
             self._responder = bypassed(self, "unknown-route")
@@ -245,17 +248,14 @@ class Read(Exchange):
                 if key in given:
                     self.scope[key] = given[key]
 
-    @property
-    def _given(self) -> Scope:
-        """What the request was when it came here."""
-        return self.arrived
-
 
 class AtRoute(Read):
     """A safe request at its route, behind layers that may answer each caller in their own way.
 
     What is stored is what the route said; each answer, stored or not, passes through the layers.
     """
+
+    _leaves = False
 
     def __init__(self, around: Read, scope: Scope, receive: Receive, spoken: Spoken) -> None:
         # Its conditions are about what comes out of the layers.
@@ -264,7 +264,7 @@ class AtRoute(Read):
             around.entered._replace(headers=without_conditions(around.client_headers)),
         )
         self._spoken = spoken
-        self._entered: Scope = {key: scope[key] for key in _HIDDEN if key in scope}
+        self._given = {key: scope[key] for key in _HIDDEN if key in scope}
 
     def keep_nothing(self) -> Outcome | None:
         """Let the response go another way than through here; the outcome, or None where the cache was not asked."""
@@ -289,11 +289,3 @@ class AtRoute(Read):
     @property
     def _at_route(self) -> bool:
         return True
-
-    @property
-    def _leaves(self) -> bool:
-        return False
-
-    @property
-    def _given(self) -> Scope:
-        return self._entered

@@ -65,9 +65,10 @@ class Wanted(NamedTuple):
     @property
     def only_if_cached(self) -> bool:
         """Whether the client wants nothing but what is stored (RFC 9111 section 5.2.1.7)."""
-        if first(self.headers, b"cache-control") is None:
-            return False
-        return parse(values(self.headers, b"cache-control")).only_if_cached
+        for name, _ in self.headers:
+            if name == b"cache-control":
+                return parse(values(self.headers, name)).only_if_cached
+        return False
 
     @property
     def for_part(self) -> bool:

@@ -21,6 +21,7 @@ from fastapi_cacheinval.routes.fastapi_private import (
     EffectiveRoute,
     app_of,
     effective_route_at,
+    is_fastapis,
     original_of,
 )
 from fastapi_cacheinval.routes.middleware_stack import leads_to_fastapi
@@ -72,7 +73,9 @@ def _is_noted(dependant: Dependant) -> bool:
 def declared_call(dependant: Dependant) -> Any:
     """What a dependant was made to call, noted or not."""
     call: Any = dependant.call
-    return call.__wrapped__ if _is_noted(dependant) else call
+    # As `_is_noted` has it: this is asked whenever the plan of a route is looked up.
+    noted: Any = getattr(call, _NOTED, None)
+    return noted.__wrapped__ if noted is not None and noted is call else call
 
 
 def _noting(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -128,7 +131,8 @@ def _watched(route: EffectiveRoute) -> bool:
     if not _is_noted(route.dependant) or "get_route_handler" in vars(original):
         return False
     kind: Any = type(original)
-    return _hands_on(kind) and leads_to_fastapi(app_of(route))
+    app = app_of(route)
+    return _hands_on(kind) and (is_fastapis(app) or leads_to_fastapi(app))
 
 
 @cache

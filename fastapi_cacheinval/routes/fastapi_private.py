@@ -45,6 +45,7 @@ __all__ = [
     "handler_places",
     "hook_handler",
     "included_routers",
+    "is_fastapis",
     "is_late",
     "is_of_dependencies",
     "on_end",
@@ -162,9 +163,14 @@ def _held(made: Any, name: str) -> Any:
     return cells[name].cell_contents if name in cells else None
 
 
+def is_fastapis(app: Any) -> bool:
+    """Whether an ASGI app for a route is FastAPI's own."""
+    return type(app) is FunctionType and app.__code__ is _code_within(fastapi_routing.request_response)
+
+
 def handler_of(app: Any) -> Any:
     """What FastAPI's own ASGI app for a route calls with the request; None where the app is not FastAPI's."""
-    if type(app) is not FunctionType or app.__code__ is not _code_within(fastapi_routing.request_response):
+    if not is_fastapis(app):
         return None
     return beneath(beneath_hook(_held(app, "f")))
 

@@ -135,13 +135,10 @@ def watched_of(route: EffectiveRoute) -> Watched:
     watched.attributes(route, "app", "dependant", "dependency_overrides_provider")
     original = original_of(route)
     watched.members(original, "get_route_handler", "matches")
-    # Our hook comes later, and is no change.
-    before = replaced(original, "handle")
-    watched.asked(lambda: replaced(original, "handle") is not before)
+    # Our hook comes later, and is no change; so is the note of its calls.
     root = route.dependant
-    # So is the note of its calls.
-    call = declared_call(root)
-    watched.asked(lambda: declared_call(root) is not call)
+    before, call = replaced(original, "handle"), declared_call(root)
+    watched.asked(lambda: replaced(original, "handle") is not before or declared_call(root) is not call)
     nodes = [root]
     for node in nodes:
         if node is not root:

@@ -171,7 +171,7 @@ class RouteTable:
         if self._survey.changed:
             self._look_again()
         known = self._survey.taken(route, scope, arrived)
-        if known is not None and known.changed:
+        if known is not None and known.place.watched.changed:
             self._look_again()
             known = self._survey.taken(route, scope, arrived)
         if known is None:

@@ -14,12 +14,11 @@ from fastapi_cacheinval.core.decide import (
     ServeStale,
     decide,
     early_refresh_due,
-    early_refresh_from,
-    jittered,
     usable_on_error,
 )
 from fastapi_cacheinval.core.outcome import Reason
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
+from fastapi_cacheinval.core.storing import early_refresh_from, jittered
 
 TIMES = st.floats(0, 1e6)
 DRAWS = st.floats(0, 1, exclude_max=True)
