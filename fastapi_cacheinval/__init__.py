@@ -1,4 +1,7 @@
-"""An HTTP cache inside a FastAPI app: tagged responses, and mutations that invalidate them by themselves."""
+"""An HTTP cache inside a FastAPI app: tagged responses, and mutations that invalidate them by themselves.
+
+This file is the composition root of the public names: it has nothing of its own.
+"""
 
 from __future__ import annotations
 

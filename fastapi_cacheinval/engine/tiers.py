@@ -1,4 +1,4 @@
-"""What an `HTTPCache` shares with other replicas, put together: the log and L2 over one Redis."""
+"""The composition root of what an `HTTPCache` shares with other replicas: the log and L2 over one Redis."""
 
 from __future__ import annotations
 

@@ -79,12 +79,7 @@ def lead_in_background(
         with cache.tracing.span("cacheinval.refresh", link=cause) as span:
             try:
                 if not await _found_in_l2(app_context, runtime, flight, order, newer_than):
-                    closed = None if cache.enabled else "disabled"
-                    incoming = Incoming(app_context, runtime, scope, nobody, order.hear, closed=closed, order=order)
-                    try:
-                        await forward(incoming)
-                    finally:
-                        order.let_go()
+                    await _forwarded(app_context, runtime, scope, order, forward)
             except Exception:
                 # A refresh has no client to tell; the stored response stays in use.
                 order.came("failed")
@@ -107,6 +102,22 @@ def lead_in_background(
 
     runtime.refresh(key, refresh, ended, order.cut)
     return True
+
+
+async def _forwarded(
+    app_context: AppContext,
+    runtime: Runtime,
+    scope: Scope,
+    order: RefreshOrder,
+    forward: Callable[[Incoming], Awaitable[None]],
+) -> None:
+    """Give a request of the cache's own to the app, whatever is stored."""
+    closed = None if app_context.cache.enabled else "disabled"
+    incoming = Incoming(app_context, runtime, scope, nobody, order.hear, closed=closed, order=order)
+    try:
+        await forward(incoming)
+    finally:
+        order.let_go()
 
 
 def made_again(entered: Entered, dropped: frozenset[bytes]) -> Scope:
