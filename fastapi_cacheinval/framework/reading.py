@@ -223,8 +223,10 @@ class Read(Exchange):
         if plan.sharing is Sharing.UNPROVED:
             self.app_context.notices.note_uncached(plan)
             return "caller-dependent"
+        # Most routes have nothing around them.
+        around = not self._at_route and bool(plan.layers or plan.around)
         # It came another way than through the route's tap, or a second time.
-        return "unseen-inside" if plan.layered and not self._at_route else None
+        return "unseen-inside" if around and plan.layered else None
 
     @property
     def _at_route(self) -> bool:

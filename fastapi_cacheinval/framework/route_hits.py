@@ -42,7 +42,9 @@ class RouteHits:
         """What is known of a GET's route before the app has it; None where somebody else has to see it on its way."""
         app_context = self._app_context
         shortcuts, cache = app_context.shortcuts, app_context.cache
-        if shortcuts is None or app_context.observed or app_context.downstream is not None:
+        if shortcuts is None or (scope["path"], scope.get("root_path", "")) not in shortcuts.paths:
+            return None
+        if app_context.observed or app_context.downstream is not None:
             return None
         if not cache.enabled or cache.feed.on or cache.shadow.on or self._counters.also is not None:
             return None
