@@ -7,7 +7,7 @@ from collections.abc import Callable
 from math import inf
 
 from fastapi_cacheinval.core.decide import MISSED, Decision, Serve, decide, usable_on_error, whole_seconds
-from fastapi_cacheinval.core.joined import joined_of
+from fastapi_cacheinval.core.hit_fields import joined_of
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.route_counts import RouteBook

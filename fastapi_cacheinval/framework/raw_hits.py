@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from starlette.types import Scope
 
 from fastapi_cacheinval.core.conditional import not_modified
-from fastapi_cacheinval.core.joined import UNJOINABLE
+from fastapi_cacheinval.core.hit_fields import UNJOINABLE
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.guards import TOKEN_FIELD
