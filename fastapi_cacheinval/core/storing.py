@@ -167,8 +167,7 @@ def streamed_fields(recipe: Recipe, headers: RawHeaders, added: Iterable[str]) -
 
 
 def _tags(recipe: Recipe, headers: RawHeaders, added: Iterable[str]) -> tuple[str, ...]:
-    named = surrogate_tags(headers) if first(headers, b"surrogate-key") is not None else ()
-    return tuple(dict.fromkeys((*recipe.tags, *added, *named)))
+    return tuple(dict.fromkeys((*recipe.tags, *added, *surrogate_tags(headers))))
 
 
 def has_too_many_tags(recipe: Recipe, headers: RawHeaders, added: tuple[str, ...]) -> bool:

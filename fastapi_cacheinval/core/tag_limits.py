@@ -111,6 +111,8 @@ class BoundedTags:
 def surrogate_tags(headers: RawHeaders) -> tuple[str, ...]:
     """The tags of a response's `Surrogate-Key` lines, bounded."""
     lines = values(headers, b"surrogate-key")
+    if not lines:
+        return ()
     if sum(map(len, lines)) > MOST_TAG_BYTES:
         return (ALL,)
     return bounded_tags(parse_surrogate_key(lines))

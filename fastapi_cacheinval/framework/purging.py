@@ -274,8 +274,7 @@ class Purging(Exchange):
 
     def _note_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
         """What the response names: `Surrogate-Key` tags, and same-origin `Location` and `Content-Location`."""
-        if first(headers, b"surrogate-key") is not None:
-            self._added.take(surrogate_tags(headers))
+        self._added.take(surrogate_tags(headers))
         for name in (b"location", b"content-location"):
             value = first(headers, name)
             if value is not None:

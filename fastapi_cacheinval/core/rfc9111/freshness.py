@@ -153,7 +153,8 @@ def withheld(headers: RawHeaders, hidden: Collection[bytes] = ()) -> tuple[tuple
     else keep by `Cache-Control` what no CDN was to keep.
     """
     names = {b"surrogate-control", *hidden}
-    directives = parse_cdn_cache_control(values(headers, b"cdn-cache-control"))
+    lines = values(headers, b"cdn-cache-control")
+    directives = parse_cdn_cache_control(lines) if lines else None
     if directives is None or not (directives.no_store or directives.private or directives.no_cache):
         names.add(b"cdn-cache-control")
     return tuple(line for line in headers if line[0] in names)

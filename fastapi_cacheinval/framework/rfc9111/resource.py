@@ -57,6 +57,11 @@ def origin_of(scope: Scope) -> tuple[str, bytes]:
     return str(scope.get("scheme", "http")), (combined(scope["headers"], b"host") or b"").lower()
 
 
+def _rule_in(headers: RawHeaders) -> NoVarySearch:
+    lines = values(headers, b"no-vary-search")
+    return parse_no_vary_search(lines) if lines else EVERYTHING_COUNTS
+
+
 class Resource:
     """One request's resource.
 
@@ -111,13 +116,13 @@ class Resource:
 
     def learn(self, headers: RawHeaders) -> None:
         """Take note of what a stored response says of queries."""
-        rule = parse_no_vary_search(values(headers, b"no-vary-search"))
+        rule = _rule_in(headers)
         if self._rules or rule != EVERYTHING_COUNTS:
             self._rules.learn(self._base, rule)
 
     def key_for(self, headers: RawHeaders) -> bytes:
         """The key under which a response is kept: the resource's own, or that of all equivalent queries."""
-        rule = parse_no_vary_search(values(headers, b"no-vary-search"))
+        rule = _rule_in(headers)
         return self.key if rule == EVERYTHING_COUNTS else self._folded(rule)
 
     def received(
