@@ -1,4 +1,4 @@
-"""Sets of plans beside the tree at rest: under overrides, of strays, and what the paths of all cached ones begin with."""
+"""Plans beside the tree at rest: under overrides, of strays; and what the paths of all cached routes begin with."""
 
 from __future__ import annotations
 
