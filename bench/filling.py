@@ -12,10 +12,9 @@ from bench.apps import POLICY, cached_app
 from bench.requests import ask, get_scope
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.cache import internals_of
-from fastapi_cacheinval.core.keys import KeyParts, cache_key
+from fastapi_cacheinval.core.keys import KeyParts, cache_key, raw_target
 from fastapi_cacheinval.core.storing import Recipe, stored_response
 from fastapi_cacheinval.core.tags import normalise_tags
-from fastapi_cacheinval.framework.route_target import raw_target
 
 __all__ = ["big_cache", "filled", "grow"]
 

@@ -66,7 +66,8 @@ class HTTPCache(OfRoutes, OfWatchers):
 
         `memory://` keeps everything in this process; `redis://`, `rediss://`, `valkey://`, `unix://`,
         `redis+cluster://host:port,host:port` and `redis+sentinel://host:port,host:port/service/db` name a Redis or
-        Valkey. It need not be there yet. Raises `ConfigurationError` for anything else.
+        Valkey. User and password in a Sentinel URL are the servers'; options that begin with `sentinel_` are the
+        Sentinels'. It need not be there yet. Raises `ConfigurationError` for anything else.
         """
         cache = cls(clock=clock, enabled=enabled, **options)
         if str(url).partition("://")[0] != "memory":
@@ -80,7 +81,8 @@ class HTTPCache(OfRoutes, OfWatchers):
         """A cache over the settings of a `redis.asyncio` client of yours, Sentinel's and Cluster's included.
 
         The cache makes clients like it, one for each event loop that it is used on, and closes those. Yours is neither
-        used nor closed. Raises `ConfigurationError` for anything else, and for one with `decode_responses=True`.
+        used nor closed. Timeouts and retries are the cache's, and the size of a pool counts for each client. Raises
+        `ConfigurationError` for anything else, and for one with `decode_responses=True`.
         """
         cache = cls(clock=clock, enabled=enabled, **options)
         cache._make(by_client(client, *cache.settings.of_calls), cache.clock, cache.settings, enabled=enabled)

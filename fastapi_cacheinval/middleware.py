@@ -16,7 +16,7 @@ from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.framework.front import answered_at_front, send_observed_hit
 from fastapi_cacheinval.framework.parts import Parts
-from fastapi_cacheinval.framework.route_target import raw_target
+from fastapi_cacheinval.framework.responding import send_response
 from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.routes.layer_kinds import passes_through
 
@@ -161,14 +161,14 @@ class CacheMiddleware:
                 get = scope.get
                 stored = self._at(
                     (host, scope["path"], get("query_string", b""), get("scheme", "http"), get("root_path", ""))
-                ) or self._at_as_sent(scope, host)
+                ) or self._app_context.at_as_sent(scope, host)
                 if stored is not None and self._front_open(now := self._now()):
                     if (
-                        plain
-                        and isinstance(stored, StoredResponse)
+                        isinstance(stored, StoredResponse)
                         and now < stored.early_refresh_from
                         and stored.verified == self._replica.changes
                         and now < self._replica.lease_until
+                        and (plain or not self._watched)
                     ):
                         # What decide() would say, for nothing but comparisons.
                         if self._watched:
@@ -178,18 +178,15 @@ class CacheMiddleware:
                         fields = [*stored.headers, AGES[int(now - stored.created)]]
                         if self._emit_cache_status:
                             fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % (stored.fresh_until - now)))
+                        if not plain:
+                            await send_response(send, self._app_context, stored, scope["headers"], fields)
+                            return
                         await send({"type": "http.response.start", "status": stored.status, "headers": fields})
                         await send({"type": "http.response.body", "body": stored.body})
                         return
                     if await answered_at_front(self._app_context, scope, send, stored, now):
                         return
         await self._dispatch(scope, receive, send)
-
-    def _at_as_sent(self, scope: Scope, host: bytes | None) -> Any:
-        """What the front lookup finds by the path as it was sent, for routes that may tell spellings of it apart."""
-        if not self._app_context.spelled:
-            return None
-        return self._at((*raw_target(scope, host), scope.get("raw_path")))
 
     def at_front(self, scope: Scope) -> StoredResponse | None:
         """What the front lookup would answer a plain GET with, fresh, without answering it: for searches in tests."""

@@ -15,7 +15,7 @@ class Answer(NamedTuple):
     """The script's reply: 0 nothing new, 1 the missed messages, of which there are `more`, 2 start anew from `seq`.
 
     The caller's own line is not among them. `pending` others have a lease and are to apply that; -1 where it is not
-    known who they are, or nobody waits.
+    known who they are, or nobody waits. `widest` is the longest bound of a lease that is known of, in microseconds.
     """
 
     verdict: int
@@ -27,6 +27,7 @@ class Answer(NamedTuple):
     missed: tuple[Any, ...]
     more: bool
     pending: int
+    widest: int
 
 
 class PageAnswer(NamedTuple):
@@ -67,3 +68,5 @@ class State:
     # The last lines of full eighths, and the size of what is in the next one.
     eighths: tuple[int, ...] = ()
     filled: int = 0
+    # The longest bound of a lease that anybody knows of, in microseconds.
+    widest: int = 0

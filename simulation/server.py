@@ -94,6 +94,7 @@ class LogServer:
         nonce: str,
         fresh: str,
         bound: int,
+        widest: int = 0,
         most_lines: int,
         most_bytes: int,
         page_bytes: int,
@@ -111,6 +112,7 @@ class LogServer:
         before = self.state
         pruned = now if before is None else before.pruned
         longest = 0 if before is None else before.life
+        widest = max(widest, bound if replica else 0, 0 if before is None else before.widest)
         if self._broken(term, term_nonce, seq, nonce):
             state = self._open(now, max(term, 0 if before is None else before.term) + 1, fresh, life)
         else:
@@ -118,6 +120,7 @@ class LogServer:
             state = before
             if self.run and not state.run:
                 state.run = self.run
+        state.widest = widest
         ours = state.term == term and state.term_nonce == term_nonce
 
         behind = max(0, state.seq - seq) if ours else 0
@@ -142,7 +145,7 @@ class LogServer:
 
         verdict = 2 if not ours or not complete or (more and not missed) else int(bool(missed))
         given = tuple(missed) if verdict == 1 else ()
-        return Answer(verdict, state.term, state.term_nonce, state.seq, state.nonce, now, given, more, left)
+        return Answer(verdict, state.term, state.term_nonce, state.seq, state.nonce, now, given, more, left, widest)
 
     def _missed(self, seq: int, behind: int, page_bytes: int) -> tuple[bool, list[Any]]:
         """Whether the log still has all of so many messages after a number, and a page of them."""
@@ -156,7 +159,7 @@ class LogServer:
         return complete, missed
 
     def _await(self, state: State, now: int, bound: int, replica: str, name: Any) -> int:
-        if now <= state.opened + bound and not self.trusts_young:
+        if now <= state.opened + max(bound, state.widest) and not self.trusts_young:
             return -1
         live = {other for other, (_, seen, length) in self.acks.items() if other != replica and now <= seen + length}
         if live:
@@ -257,7 +260,7 @@ class LogServer:
         if state is None or self.acks_of != state.term_nonce or (self.run and state.run and self.run != state.run):
             return 1, 0
         same = state.term == term and state.term_nonce == term_nonce
-        behind, there = int(now <= state.opened + bound), 0
+        behind, there = int(now <= state.opened + max(bound, state.widest)), 0
         for read, seen, length in self.acks.values():
             if now <= seen + length:
                 if same and read < seq:

@@ -46,8 +46,9 @@ class Call:
 
     `replica` is the caller's id, empty for one that only publishes and takes no lease; `term` to `nonce` are what it
     has read; `fresh` is a nonce that nobody has used, for the line or the term that the call makes; `bound` seconds of
-    a lease; `life` seconds that something stored may live. The log keeps `most_lines` and `most_bytes`, and a reply has
-    `page_bytes` of what was missed. A line has a `payload` and its `tags`, a heartbeat neither.
+    a lease, `widest` the longest bound of others that it has been told of, in microseconds; `life` seconds that
+    something stored may live. The log keeps `most_lines` and `most_bytes`, and a reply has `page_bytes` of what was
+    missed. A line has a `payload` and its `tags`, a heartbeat neither.
     `pending` names sets of replicas that still have to apply a line. A line that somebody waits for names its own set,
     which the call fills. A heartbeat names the sets that the caller leaves, because it has applied their lines.
     """
@@ -59,6 +60,7 @@ class Call:
     nonce: str
     fresh: str
     bound: float
+    widest: int = 0
     channel: bytes
     most_lines: int = 10_000
     most_bytes: int = 8_388_608
@@ -75,7 +77,7 @@ class Call:
         head = (self.replica, self.term, self.term_nonce, self.seq, self.nonce, self.fresh)
         # A few arguments in place of many, which take a client long to write.
         arguments: list[bytes | str | int] = [
-            " ".join(map(str, (*head, int(self.bound * 1_000_000), int(self.life)))),
+            " ".join(map(str, (*head, int(self.bound * 1_000_000), self.widest, int(self.life)))),
             f"{self.most_lines} {self.most_bytes} {self.page_bytes} {self.most_tags}",
         ]
         if not self.payload:
@@ -92,7 +94,8 @@ class Said(NamedTuple):
 
     `verdict` is 0 where the caller has read everything, 1 where lines were `missed`, 2 where it has to start anew from
     `seq`; `at` is microseconds of the server's clock; `more` says that more than `missed` was. `pending` is how many
-    others are to say that they have applied the line, -1 where it is not known who they are.
+    others are to say that they have applied the line, -1 where it is not known who they are. `widest` is the longest
+    bound of a lease that the log knows of, in microseconds.
     """
 
     verdict: int
@@ -103,14 +106,16 @@ class Said(NamedTuple):
     at: int
     more: bool
     pending: int
+    widest: int
     missed: Sequence[bytes] = ()
 
     @classmethod
     def read(cls, reply: Any) -> Said:
         """Raises `ValueError` for what is no reply of this script."""
         head, missed = (reply, ()) if isinstance(reply, bytes) else reply
-        verdict, term, term_nonce, seq, nonce, at, more, pending = head.decode("ascii").split(" ")
-        return cls(int(verdict), int(term), term_nonce, int(seq), nonce, int(at), more != "0", int(pending), missed)
+        verdict, term, term_nonce, seq, nonce, at, more, *counts = head.decode("ascii").split(" ")
+        pending, widest = map(int, counts)
+        return cls(int(verdict), int(term), term_nonce, int(seq), nonce, int(at), more != "0", pending, widest, missed)
 
 
 @contextmanager

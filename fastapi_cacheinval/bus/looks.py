@@ -21,12 +21,14 @@ WAIT_LUA = """
 local state, acks, term, tnonce, seq, bound = KEYS[1], KEYS[2], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local s = redis.call('HMGET', state, 'term', 'tnonce', 'opened', 'run')
+local s = redis.call('HMGET', state, 'term', 'tnonce', 'opened', 'run', 'widest')
+-- A lease of the term before may last as long as any that is known of.
+bound = math.max(bound, tonumber(s[5] or 0))
 -- Acknowledgements may be missing: who gave them may hold a lease all the same.
-if not s[1] or not s[2] or redis.call('HGET', acks, '!') ~= s[2] then return {1, 0, 0} end
+if not s[1] or not s[2] or redis.call('HGET', acks, '!') ~= s[2] then return {1, 0, 0, bound} end
 local info = redis.pcall('INFO', 'replication')
 local run = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
-if run ~= '' and s[4] and s[4] ~= '' and run ~= s[4] then return {1, 0, 0} end
+if run ~= '' and s[4] and s[4] ~= '' and run ~= s[4] then return {1, 0, 0, bound} end
 -- A later term has made everything unusable that any replica had read: then only leases of the earlier one can matter.
 local same = s[1] == term and s[2] == tnonce
 local opened = tonumber(s[3] or 0)
@@ -39,5 +41,5 @@ for i = 1, #all, 2 do
     if same and tonumber(read) < seq then behind = behind + 1 else there = there + 1 end
   end
 end
-return {behind, there, young}
+return {behind, there, young, bound}
 """

@@ -34,13 +34,20 @@ _RUN, _PAGE, _WAIT, _SIGHT = Script(LUA), Script(PAGE_LUA), Script(WAIT_LUA), Sc
 _SETTLE, _REPLICAS = Script(SETTLE_LUA), Script(REPLICAS_LUA)
 # The larger one holds the tags of any one line.
 _PAGE_SIZES = (1_000, MOST_TAGS + 1)
+# Microseconds: nobody waits longer for what anyone may write into the log.
+_WIDEST = 3_600_000_000
 
 
 class Sight:
-    """Whether the log's server has been looked at for what it lacks; once for all event loops."""
+    """What all event loops share: whether the log's server has been looked at for what it lacks.
+
+    `widest` is the longest bound of a lease that it has told of, in microseconds. When the log is lost, those who
+    remember it tell the next one.
+    """
 
     def __init__(self) -> None:
         self.looked = False
+        self.widest = 0
 
 
 class RedisLog:
@@ -96,6 +103,7 @@ class RedisLog:
             nonce=ask.nonce,
             fresh=fresh,
             bound=self._bound,
+            widest=self._sight.widest,
             channel=self._keys.channel,
             page_bytes=PAGE_BYTES if lines else 0,
             life=self._life(),
@@ -108,7 +116,9 @@ class RedisLog:
         confirm = self._confirm if replica or payload else 0
         with raising(LogUnavailable):
             reply = await self._client.script(_RUN, self._keys[:4], call.arguments(), confirm_replicas=confirm)
-            answer = await _answer(Said.read(reply), purge, waiter, self._origin, lines=lines)
+            said = Said.read(reply)
+            self._sight.widest = max(self._sight.widest, min(said.widest, _WIDEST))
+            answer = await _answer(said, purge, waiter, self._origin, lines=lines)
             if confirm and await self._settled_now(answer.reply.term):
                 # The server counted the leases that it knew. An earlier primary may have granted others until now.
                 answer = answer._replace(pending=None)
@@ -176,10 +186,12 @@ class RedisLog:
         return None
 
     async def behind(self, line: LogEntry) -> Standing:
-        arguments = (line.term.number, line.term.nonce, line.seq, int(self._bound * 1_000_000))
+        bound = max(int(self._bound * 1_000_000), self._sight.widest)
+        arguments = (line.term.number, line.term.nonce, line.seq, bound)
         with raising(LogUnavailable):
-            behind, there, young = await self._client.script(_WAIT, (self._keys.state, self._keys.acks), arguments)
-            return Standing(int(behind), int(there), bool(young))
+            found = await self._client.script(_WAIT, (self._keys.state, self._keys.acks), arguments)
+            behind, there, young, bound = map(int, found)
+            return Standing(behind, there, bool(young), min(bound, _WIDEST) / 1_000_000)
 
     async def leave(self, replica: str) -> None:
         with raising(LogUnavailable):

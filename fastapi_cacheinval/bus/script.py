@@ -19,8 +19,8 @@ The state's fields: `term`, `tnonce`, the term and the nonce that opened it; `se
 server's replication id; `floor`, what was purged by this line and earlier ones is forgotten; `mark`, `marked`, `life`,
 how that goes on: lines up to `mark` were written before `marked`, and nothing stored lives longer than `life`;
 `opened`, `pruned`, when the term began and when silent replicas were last let go of; `eighths`, `filled`, the last line
-of each eighth of the log's bytes that is full, and how many bytes are in the one that is being filled. `settled` is of
-`bus.replication`.
+of each eighth of the log's bytes that is full, and how many bytes are in the one that is being filled; `widest`, the
+longest bound of a lease that anybody knows of, also of terms before. `settled` is of `bus.replication`.
 
 No call takes long: it gives at most `page_bytes` of what was missed, in whole lines and at least one, writes one line,
 and forgets at most a thousand tags and an eighth of the log.
@@ -38,18 +38,20 @@ PAGE_BYTES = 131_072
 
 LUA = """
 local state, log, tags, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local id, a_term, a_tnonce, a_seq, a_nonce, fresh, bound, life =
-  string.match(ARGV[1], '^(%S*) (%d+) (%S*) (%d+) (%S*) (%S*) (%d+) (%d+)$')
-bound, life = tonumber(bound), tonumber(life)
+local id, a_term, a_tnonce, a_seq, a_nonce, fresh, bound, a_widest, life =
+  string.match(ARGV[1], '^(%S*) (%d+) (%S*) (%d+) (%S*) (%S*) (%d+) (%d+) (%d+)$')
+bound, a_widest, life = tonumber(bound), tonumber(a_widest), tonumber(life)
+-- Who only publishes holds no lease.
+if id ~= '' then a_widest = math.max(a_widest, bound) end
 local payload = ARGV[3] or ''
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local at = string.format('%.0f', now)
 
-local s = redis.call('HMGET', state, 'term', 'tnonce', 'seq', 'nonce', 'run', 'marked', 'life', 'pruned')
+local s = redis.call('HMGET', state, 'term', 'tnonce', 'seq', 'nonce', 'run', 'marked', 'life', 'pruned', 'widest')
 local tnonce, nonce, kept_run, marked = s[2] or '', s[4] or '', s[5] or '', tonumber(s[6] or 0)
-local longest, pruned = tonumber(s[7] or 0), tonumber(s[8] or at)
+local longest, pruned, widest = tonumber(s[7] or 0), tonumber(s[8] or at), tonumber(s[9] or 0)
 
 -- Who may not ask for it does without the comparison.
 local run, info = '', redis.pcall('INFO', 'replication')
@@ -75,11 +77,11 @@ end
 
 -- The most of all calls: a heartbeat of who has read everything, and nothing else is due.
 if payload == '' and whole and a_term == s[1] and a_tnonce == tnonce and a_seq == s[3] and a_nonce == nonce
-  and life <= longest and now < marked + longest * 1000000 and now < pruned + 10 * bound
+  and life <= longest and a_widest <= widest and now < marked + longest * 1000000 and now < pruned + 10 * bound
   and (run == '' or kept_run ~= '') then
   if id ~= '' then redis.call('HSET', acks, id, string.format('%s %s %.0f', a_seq, at, bound)) end
   tell_applied()
-  return table.concat({'0', a_term, tnonce, a_seq, nonce, at, '0 -1'}, ' ')
+  return table.concat({'0', a_term, tnonce, a_seq, nonce, at, '0 -1', string.format('%.0f', widest)}, ' ')
 end
 
 a_term, a_seq = tonumber(a_term), tonumber(a_seq)
@@ -119,6 +121,8 @@ local function opened()
   return string.format('%.0f', math.min(now, (started + 1) * 1000000))
 end
 
+local told_wider = a_widest > widest
+widest = math.max(widest, a_widest)
 if broken() then
   local since = opened()
   term, tnonce, seq, nonce, floor, mark, marked = math.max(term, a_term) + 1, fresh, 0, fresh, 0, 0, now
@@ -127,12 +131,13 @@ if broken() then
   redis.call('DEL', state)
   redis.call('HSET', state, 'term', string.format('%.0f', term), 'tnonce', tnonce, 'seq', '0', 'nonce', nonce,
     'run', run, 'floor', '0', 'mark', '0', 'marked', at, 'life', string.format('%.0f', life),
-    'opened', since, 'pruned', at, 'eighths', '', 'filled', '0')
+    'opened', since, 'pruned', at, 'eighths', '', 'filled', '0', 'widest', string.format('%.0f', widest))
   redis.call('ZADD', tags, 'inf', '!' .. tnonce)
   redis.call('HSET', acks, '!', tnonce)
 elseif run ~= '' and kept_run == '' then
   redis.call('HSET', state, 'run', run)
 end
+if told_wider then redis.call('HSET', state, 'widest', string.format('%.0f', widest)) end
 
 -- What the caller has missed, a page of it.
 local missed, size, complete, next_line = {}, 0, true, a_seq + 1
@@ -170,9 +175,10 @@ if payload ~= '' then
   redis.pcall('PUBLISH', channel, message)
 end
 
--- Whoever else holds a lease now is to say that it has applied the line. In a young term not all of them are known.
-local pending = -1
-if payload ~= '' and waited and now > tonumber(redis.call('HGET', state, 'opened') or 0) + bound then
+-- Whoever else holds a lease now is to say that it has applied the line. In a young term not all of them are known:
+-- those of the term before may last as long as any.
+local pending, long = -1, math.max(bound, widest)
+if payload ~= '' and waited and now > tonumber(redis.call('HGET', state, 'opened') or 0) + long then
   local all, live = redis.call('HGETALL', acks), {}
   for i = 1, #all, 2 do
     local seen, length = string.match(all[i + 1], '^%-?%d+ (%d+) (%d+)$')
@@ -183,7 +189,7 @@ if payload ~= '' and waited and now > tonumber(redis.call('HGET', state, 'opened
     local added = redis.pcall('SADD', waited, unpack(live, i, math.min(i + 999, #live)))
     if type(added) ~= 'number' then pending = -1 end
   end
-  if #live > 0 then redis.pcall('PEXPIRE', waited, string.format('%.0f', bound / 250)) end
+  if #live > 0 then redis.pcall('PEXPIRE', waited, string.format('%.0f', long / 250)) end
 end
 
 if id ~= '' then
@@ -224,7 +230,8 @@ end
 local verdict = 0
 if not ours or not complete or (more == 1 and #missed == 0) then verdict = 2 elseif #missed > 0 then verdict = 1 end
 if verdict ~= 1 then missed = {} end
-local head = string.format('%d %.0f %s %.0f %s %s %d %d', verdict, term, tnonce, seq, nonce, at, more, pending)
+local head =
+  string.format('%d %.0f %s %.0f %s %s %d %d %.0f', verdict, term, tnonce, seq, nonce, at, more, pending, widest)
 if #missed > 0 then return {head, missed} end
 return head
 """

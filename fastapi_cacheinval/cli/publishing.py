@@ -34,7 +34,8 @@ async def published(
     fleet = await fleet_in_use(target)
     # Their leases say for how long a replica may have to be waited for.
     bound = fleet.bound or _BOUND
-    settings = Settings.of({"namespace": target.namespace, "staleness_bound": bound})
+    confirm = fleet.confirm_replicas
+    settings = Settings.of({"namespace": target.namespace, "staleness_bound": bound, "confirm_replicas": confirm})
     # Not `HTTPCache`: its calls may take a third of a lease at most, and here a person waits.
     core = Internals(settings, None, by_url(target.url, target.timeout, settings.of_calls[1]), enabled=True)
     hints = _Hints()

@@ -105,6 +105,11 @@ class Fleet:
         """The longest lease of any of them, in seconds; None where nobody has acknowledged anything."""
         return max((each.acknowledged.bound for each in self.replicas if each.acknowledged is not None), default=None)
 
+    @property
+    def confirm_replicas(self) -> int:
+        """How many replicas of the server have to acknowledge a purge: the most that any of them asks for."""
+        return max((each.confirm_replicas for each in summaries_of(self.replicas)), default=0)
+
     def behind(self, replica: SeenReplica) -> int | None:
         """How many lines of the log a replica has not read; None where that is not known."""
         return None if self.log is None or replica.applied is None else max(0, self.log.seq - replica.applied)

@@ -7,13 +7,14 @@ the same app, except `local`, which marks a key that must not leave its process.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qsl
 from uuid import UUID
 
+from fastapi_cacheinval.core.plain_values import exactly
 from fastapi_cacheinval.errors import CacheinvalError
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "kept_query",
     "key_frame",
     "partition_digest",
+    "raw_target",
     "sent_host",
     "sent_path",
     "typed",
@@ -205,6 +207,17 @@ def sent_host(lines: Sequence[bytes], server: Sequence[object] | None = None) ->
     return () if len(lines) == 1 and lines[0] == lines[0].lower() else (b"host", *lines)
 
 
+def raw_target(scope: Mapping[str, Any], host: bytes | None) -> tuple[object, ...]:
+    """What the front lookup finds a stored response by, as the server gave it."""
+    return (
+        host,
+        scope["path"],
+        scope.get("query_string", b""),
+        scope.get("scheme", "http"),
+        scope.get("root_path", ""),
+    )
+
+
 def variant_key(key: bytes, selected: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The key of one variant: the resource's, and the names and values that selected it (RFC 9111 section 4.1).
 
@@ -217,7 +230,8 @@ def typed(value: object) -> bytes:
     """A value with its type, as bytes: values that differ never give the same.
 
     Raises `PartitionTypeError` for a value without a stable identity, and for one that cannot be encoded: a subclass of
-    `str` may do anything, a tuple may be too deep, a number too long.
+    `str` may do anything, a tuple may be too deep, a number too long. A subclass counts with its name, if what it
+    inherits is all that tells two of its values apart.
     """
     try:
         return _typed(value)
@@ -240,6 +254,10 @@ def _typed(value: object) -> bytes:
                 raise
             inner = b""
         return b"E" + encode((as_bytes(f"{kind.__module__}.{kind.__qualname__}"), as_bytes(name or ""), inner))
+    plain = exactly(value)
+    if plain is not value:
+        # The handler may ask a value for its class.
+        return b"C" + encode((as_bytes(f"{type(value).__module__}.{type(value).__qualname__}"), _typed(plain)))
     # bool before int: True and 1 are two partitions.
     match value:
         case None:

@@ -47,10 +47,11 @@ class ReplicaSummary:
 
     `replica` is its id in the log, `host` and `pid` its process, `package` the version of this package, `release` the
     `version` setting, `apps` the titles of the apps that it serves. `uptime` is since its cache was started,
-    `every` the time between two summaries, `bound` its `staleness_bound`, all in seconds. `statistics` has its names
-    cut to `MOST_NAMES`, and the busiest `MOST_ROUTES` routes. `rates` are their requests per second since the last
-    summary, `routes_left_out` is how many routes it counts beside those. `applied` are the purges of others that it
-    applied last, the newest last.
+    `every` the time between two summaries, `bound` its `staleness_bound`, all in seconds.
+    `confirm_replicas` is how many replicas of the server have to acknowledge what it writes to the log. `statistics`
+    has its names cut to `MOST_NAMES`, and the busiest `MOST_ROUTES` routes. `rates` are their requests per second since
+    the last summary, `routes_left_out` is how many routes it counts beside those. `applied` are the purges of others
+    that it applied last, the newest last.
     """
 
     replica: str
@@ -62,6 +63,7 @@ class ReplicaSummary:
     uptime: float = 0.0
     every: float = 0.0
     bound: float = 0.0
+    confirm_replicas: int = 0
     statistics: Statistics
     rates: Mapping[str, float] = field(default_factory=dict[str, float])
     routes_left_out: int = 0

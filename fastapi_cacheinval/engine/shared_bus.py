@@ -162,10 +162,10 @@ class SharedBus:
 
     async def _looked(self, log: SharedLog, line: LogEntry) -> tuple[Standing, str | None]:
         """Look until nobody is behind, but not for ever; the last look, and what took longer than the replicas."""
-        look, deadline, reason = _FIRST_LOOK, self._clock.now() + _MOST_BOUNDS * self._bound, None
+        look, began, reason = _FIRST_LOOK, self._clock.now(), None
         while True:
             standing = await log.behind(line)
-            if not standing.behind or self._clock.now() >= deadline:
+            if not standing.behind or self._clock.now() >= began + _MOST_BOUNDS * standing.bound:
                 return standing, reason
             reason = "new-term" if standing.young else reason
             await asyncio.sleep(look)

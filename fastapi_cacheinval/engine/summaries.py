@@ -85,6 +85,7 @@ class SummaryFacts:
             uptime=now - self._since,
             every=self.pause,
             bound=self._settings.staleness_bound,
+            confirm_replicas=self._settings.confirm_replicas,
             statistics=statistics,
             rates=found,
             applied=self._applied(),

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Scope
 
-from fastapi_cacheinval.core.keys import KeyParts, as_bytes, below, encode
+from fastapi_cacheinval.core.keys import KeyParts, as_bytes, below, encode, raw_target
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.log_once import LogOnce
@@ -229,6 +229,10 @@ class AppContext:
             return at
         number = self.own_number
         return lambda target: at((*target, number))
+
+    def at_as_sent(self, scope: Scope, host: bytes | None) -> Any:
+        """What the front lookup finds by the path as it was sent, for routes that may tell spellings of it apart."""
+        return self.at()((*raw_target(scope, host), scope.get("raw_path"))) if self.spelled else None
 
     def note_root(self, scope: Scope) -> None:
         """Have the cache know under which root path this request came, for URLs that are to be invalidated."""

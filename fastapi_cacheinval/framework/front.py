@@ -9,14 +9,14 @@ from __future__ import annotations
 from starlette.types import Scope, Send
 
 from fastapi_cacheinval.core.decide import Serve, ServeStale
+from fastapi_cacheinval.core.hit_fields import AGES
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.engine import Kept
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import cdn_fields_of
 from fastapi_cacheinval.framework.deciding import tell_decision
-from fastapi_cacheinval.framework.incoming import Entered
-from fastapi_cacheinval.framework.refresh import order_refresh
+from fastapi_cacheinval.framework.refresh import order_refresh_at_front
 from fastapi_cacheinval.framework.responding import send_stored
 from fastapi_cacheinval.framework.server_spans import name_hit
 from fastapi_cacheinval.ports.tracing import Seen
@@ -32,27 +32,18 @@ def _watch(app_context: AppContext, scope: Scope, stored: StoredResponse) -> See
     return tracing.hit(scope["headers"]) if tracing.on else None
 
 
+# Written as the middleware's own hit is: what nobody asks for is not made.
 async def send_observed_hit(
     app_context: AppContext, scope: Scope, send: Send, stored: StoredResponse, now: float
 ) -> None:
     """Answer with a fresh response that nothing can concern; the middleware does it inline where nobody is told."""
-    age, ttl = now - stored.created, int(stored.fresh_until - now)
     app_context.counters.front_hit(stored)
     seen = _watch(app_context, scope, stored) if app_context.observed else None
-    told = app_context.cache.feed.on
-    if told or seen is not None or app_context.downstream is not None:
-        outcome = Outcome(Result.HIT, "l1", None, age, ttl)
-        if told:
-            tell_decision(app_context.cache, scope, outcome, began=now, route=stored.route, stored=stored)
-        if seen is not None:
-            seen.answered(outcome, stored.trace, stored.route)
-        cdn_fields = cdn_fields_of(app_context, scope, send)
-        if cdn_fields is not None:
-            cdn_fields.answered(outcome, stored, None)
-            send = cdn_fields
-    fields = [*stored.headers, (b"age", b"%d" % age)]
+    if seen is not None or app_context.cache.feed.on or app_context.downstream is not None:
+        send = _tell(app_context, scope, send, stored, now, seen)
+    fields = [*stored.headers, AGES[int(now - stored.created)]]
     if app_context.emit_cache_status:
-        fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % ttl))
+        fields.append((b"cache-status", b"cacheinval; hit; ttl=%d" % (stored.fresh_until - now)))
     try:
         await send({"type": "http.response.start", "status": stored.status, "headers": fields})
         await send({"type": "http.response.body", "body": stored.body})
@@ -60,6 +51,22 @@ async def send_observed_hit(
         if seen is not None:
             seen.left()
     app_context.shadow(scope, scope["headers"], stored)
+
+
+def _tell(
+    app_context: AppContext, scope: Scope, send: Send, stored: StoredResponse, now: float, seen: Seen | None
+) -> Send:
+    """Tell the feed, the span and the CDN of a hit; where its answer is sent."""
+    outcome = Outcome(Result.HIT, "l1", None, now - stored.created, int(stored.fresh_until - now))
+    if app_context.cache.feed.on:
+        tell_decision(app_context.cache, scope, outcome, began=now, route=stored.route, stored=stored)
+    if seen is not None:
+        seen.answered(outcome, stored.trace, stored.route)
+    cdn_fields = cdn_fields_of(app_context, scope, send)
+    if cdn_fields is None:
+        return send
+    cdn_fields.answered(outcome, stored, None)
+    return cdn_fields
 
 
 async def answered_at_front(app_context: AppContext, scope: Scope, send: Send, kept: Kept, now: float) -> bool:
@@ -81,8 +88,7 @@ async def answered_at_front(app_context: AppContext, scope: Scope, send: Send, k
     if seen is not None:
         seen.answered(outcome, stored.trace, stored.route)
     if refresh:
-        entered = Entered(scope, [*scope["headers"]], engine.replica.stamp(now), seen, None)
-        order_refresh(app_context, cache.runtime, entered, stored)
+        order_refresh_at_front(app_context, scope, seen, stored, now)
     app_context.counters.answered(outcome, stored.route)
     if cache.feed.on:
         tell_decision(cache, scope, outcome, began=now, route=stored.route, stored=stored)

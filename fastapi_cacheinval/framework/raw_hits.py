@@ -10,10 +10,10 @@ from starlette.types import Scope
 
 from fastapi_cacheinval.core.conditional import not_modified
 from fastapi_cacheinval.core.hit_fields import UNJOINABLE
+from fastapi_cacheinval.core.keys import raw_target
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.guards import TOKEN_FIELD
-from fastapi_cacheinval.framework.route_target import raw_target
 from fastapi_cacheinval.grammar.request_head import RequestHead
 from fastapi_cacheinval.ports.store import Target
 
@@ -97,10 +97,8 @@ class RawHits:
                 return None
             if name == b"host" and host is None:
                 host = value
-        target, now = raw_target(scope, host), self._now()
-        stored = self._at(target)
-        if stored is None and self._app_context.spelled:
-            stored = self._at((*target, scope.get("raw_path")))
+        now = self._now()
+        stored = self._at(raw_target(scope, host)) or self._app_context.at_as_sent(scope, host)
         if not isinstance(stored, StoredResponse) or not self._front_open(now):
             return None
         return stored if self._engine.serves(stored, now) else None

@@ -19,10 +19,11 @@ from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.incoming import Entered, Incoming, RefreshOrder
 from fastapi_cacheinval.framework.receiving import nobody
+from fastapi_cacheinval.ports.tracing import Seen
 
 logger = logging.getLogger("fastapi_cacheinval.refresh")
 
-__all__ = ["lead_in_background", "made_again", "order_refresh"]
+__all__ = ["lead_in_background", "made_again", "order_refresh", "order_refresh_at_front"]
 
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 _RENEWED = frozenset({"stored", "found"})
@@ -44,6 +45,14 @@ def order_refresh(app_context: AppContext, runtime: Runtime, entered: Entered, s
         dropped = dropped | (_CREDENTIALS - {name for name, _ in stored.vary})
     again = app_context.mode.read_by_policy
     lead_in_background(app_context, runtime, entered, again, stored.key, dropped=dropped, newer_than=stored)
+
+
+def order_refresh_at_front(
+    app_context: AppContext, scope: Scope, seen: Seen | None, stored: StoredResponse, now: float
+) -> None:
+    """The same for a request that the front lookup has answered."""
+    entered = Entered(scope, [*scope["headers"]], app_context.engine.replica.stamp(now), seen, None)
+    order_refresh(app_context, app_context.cache.runtime, entered, stored)
 
 
 def lead_in_background(

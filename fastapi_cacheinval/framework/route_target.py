@@ -17,6 +17,7 @@ from fastapi_cacheinval.core.keys import (
     encode,
     kept_query,
     partition_digest,
+    raw_target,
     sent_host,
     sent_path,
 )
@@ -28,21 +29,10 @@ from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.bindings import InvalidParameter, rendered
 from fastapi_cacheinval.routes.plan import RoutePlan
 
-__all__ = ["Asks", "Wanted", "key_parts_of", "raw_target", "tags_of", "wanted_of"]
+__all__ = ["Asks", "Wanted", "key_parts_of", "tags_of", "wanted_of"]
 
 # The parts of a raw target, which no layer may have rewritten.
 _SENT = ("path", "raw_path", "query_string", "scheme")
-
-
-def raw_target(scope: Scope, host: bytes | None) -> Target:
-    """What the front lookup finds a stored response by, as the server gave it."""
-    return (
-        host,
-        scope["path"],
-        scope.get("query_string", b""),
-        scope.get("scheme", "http"),
-        scope.get("root_path", ""),
-    )
 
 
 class Wanted(NamedTuple):

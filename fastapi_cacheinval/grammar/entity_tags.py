@@ -103,6 +103,9 @@ def none_match_fails(etag: bytes | None, values: Sequence[bytes]) -> bool:
     """
     if not values:
         return False
+    if etag is not None and len(values) == 1 and values[0] == etag and _ENTITY_TAG.fullmatch(etag):
+        # A browser sends back what it was given.
+        return True
     wanted = parse_if_none_match(values)
     if wanted is ANY:
         return True

@@ -34,7 +34,7 @@ class Inspector:
 
     - `guard` is asked before every request, the page's own files included. It is a function of the `Request`, or any
       FastAPI dependency, such as the one that a route names in `guarded_by`; plain or `async`. It refuses by raising,
-      as with `HTTPException`, or by returning something false that is not None.
+      as with `HTTPException`, or by returning something false that is not None. With `yield` it ends before the answer.
     - `debug=True` lets it do without a guard, on a developer's machine: then only requests from this machine, to a
       loopback address and by a name such as `localhost`, are answered, and none that a proxy has passed on.
 

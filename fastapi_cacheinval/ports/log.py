@@ -46,11 +46,13 @@ class Standing(NamedTuple):
     """How many replicas with a live lease have not applied a line, and how many have.
 
     `young` says that the term has just begun: somebody may hold a lease of the term before, and counts as behind.
+    `bound` is the longest of all leases that are known of, in seconds.
     """
 
     behind: int
     there: int
     young: bool
+    bound: float
 
 
 class SharedLog(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.covers import Covers, Uncovered, reached
@@ -13,6 +14,7 @@ from fastapi_cacheinval.routes.moves import Moves, moves
 from fastapi_cacheinval.routes.names import Names
 from fastapi_cacheinval.routes.partition_types import (
     fields_of,
+    inherited_by,
     is_a_mapping,
     kind_of,
     may_be_none,
@@ -130,6 +132,12 @@ def keyed(node: Node, root: Node, names: Names) -> str:
 def _key_for(kind: Any) -> str:
     if says_something(kind) and not unfit(kind):
         return "str"
+    inherited = inherited_by(kind)
+    if inherited is not None:
+        base, parts = inherited
+        plain = "*value" if base is tuple else "value.int" if base is UUID else f"{base.__name__}(value)"
+        key = f"({', '.join([plain, *(f'value.{name}' for name in parts)])})"
+        return f"lambda value: value and {key}" if may_be_none(kind) else f"lambda value: {key}"
     fields = fields_of(kind)
     field = next((name for name in _IDENTIFYING if name in fields), "sub" if is_a_mapping(kind) else "id")
 
@@ -144,7 +152,7 @@ def _key_for(kind: Any) -> str:
 def _instead_of_guess(node: Node, root: Node) -> str:
     kind = kind_of(node, root)
     fields, name = fields_of(kind), unfit(kind)
-    if name is None or any(field in fields for field in _IDENTIFYING):
+    if name is None or inherited_by(kind) is not None or any(field in fields for field in _IDENTIFYING):
         return ""
     guess = "'sub'" if is_a_mapping(kind) else "id"
     has = f": {name} has {', '.join(sorted(fields))}" if fields else f" in a {name}"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.own_code import is_decorated, never_uses, only_reads, reads_names
-from fastapi_cacheinval.routes.parameters import CREDENTIALS, raw_request
+from fastapi_cacheinval.routes.parameter_text import MovedParameter, moved_parameter
+from fastapi_cacheinval.routes.parameters import CREDENTIALS, may_read_all, raw_request
 
 __all__ = ["Moves", "moves"]
 
@@ -37,19 +38,24 @@ class Moves:
 
 def moves(root: Node, cached: Cached, helpless: Sequence[str]) -> Moves:
     """What to change for what no cover helps against; `helpless` has each as `where: what`."""
-    name, sentences, partitions = root.label, list[str](), list[str]()
+    name, sentences, moved = root.label, list[str](), dict[str, MovedParameter]()
     raw = raw_request(root)
     of_request = Moves() if raw is None or cached.policy.request_is_shared else _of_request(root, raw)
     sentences += of_request.sentences
     open_ = of_request.open
     for field in root.declares.cookie_params:
-        sentences.append(_moved(name, field.name, "Cookie", field.alias))
-        partitions.append(f"{field.name}_of_caller")
+        if may_read_all(field):
+            open_ = True
+            sentences.append(f"Take the single cookies that {name} needs in place of a model that may read all.")
+            continue
+        moved[field.name] = moved_parameter(field, "Cookie", field.alias)
+        sentences.append(_moved(name, field.name, moved[field.name]))
     for line in helpless:
         header = re.match(r"the handler .*?: Header\(\) '(\w+)' \((\S+?)( looks like a credential)?\)$", line)
-        if header is not None and header[1] not in {each.removesuffix("_of_caller") for each in partitions}:
-            sentences.append(_moved(name, header[1], "Header", header[2]))
-            partitions.append(f"{header[1]}_of_caller")
+        if header is not None and header[1] not in moved:
+            field = next(each for each in root.declares.header_params if each.name == header[1])
+            moved[field.name] = moved_parameter(field, "Header", header[2])
+            sentences.append(_moved(name, field.name, moved[field.name]))
             if header[2] not in CREDENTIALS:
                 sentences.append(
                     f"If {header[2]} holds no credential, leave it where it is and say so: cached(..., "
@@ -67,7 +73,8 @@ def moves(root: Node, cached: Cached, helpless: Sequence[str]) -> Moves:
         elif line.startswith("the route: "):
             open_ = True
             sentences.append(_ROUTE_READS)
-    return Moves(tuple(dict.fromkeys(sentences)), tuple(partitions), of_request.shared, of_request.unless, open_)
+    partitions = tuple(each.partition for each in moved.values())
+    return Moves(tuple(dict.fromkeys(sentences)), partitions, of_request.shared, of_request.unless, open_)
 
 
 def _of_request(root: Node, raw: str) -> Moves:
@@ -98,13 +105,10 @@ def _of_request(root: Node, raw: str) -> Moves:
     return Moves((told,), shared=True, unless=unless)
 
 
-def _moved(handler: str, parameter: str, kind: str, alias: str) -> str:
-    made = f"{parameter}_of_caller"
+def _moved(handler: str, parameter: str, moved: MovedParameter) -> str:
     return (
-        f"No dependency covers what {handler} reads itself. Move {parameter!r} into one: "
-        f"def {made}({parameter}: Annotated[str | None, {kind}(alias={alias!r})] = None) -> str | None: return "
-        f"{parameter}. In {handler} take {parameter}: Annotated[str | None, Depends({made})]. A hit skips what "
-        f"{handler} checks of it: let {made} check that."
+        f"No dependency covers what {handler} reads itself. Move {parameter!r} into one: {moved.definition}. "
+        f"In {handler} take {moved.parameter}. A hit skips what {handler} checks of it: let {moved.name} check that."
     )
 
 

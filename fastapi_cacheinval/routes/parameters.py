@@ -18,6 +18,7 @@ __all__ = [
     "CREDENTIALS",
     "caller_reads",
     "handler_headers",
+    "may_read_all",
     "model_of",
     "path_names",
     "query_names",
@@ -55,6 +56,12 @@ def _takes_only_its_fields(field: Field, model: type[BaseModel]) -> bool:
         # A validator beside the annotation runs on the whole mapping.
         and not field.field_info.metadata
     )
+
+
+def may_read_all(field: Field) -> bool:
+    """Whether a field is a model that is handed more of the request than the fields that it declares."""
+    model = model_of(field)
+    return model is not None and not _takes_only_its_fields(field, model)
 
 
 def request_names(name: str, info: Any) -> set[str]:

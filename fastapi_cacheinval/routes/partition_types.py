@@ -9,12 +9,22 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from enum import Enum
 from functools import partial
 from inspect import unwrap
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
+from fastapi_cacheinval.core.plain_values import PLAIN
 from fastapi_cacheinval.routes.dependency_tree import Node
 
-__all__ = ["fields_of", "is_a_mapping", "kind_of", "may_be_none", "says_something", "unfit", "unfit_for_a_key"]
+__all__ = [
+    "fields_of",
+    "inherited_by",
+    "is_a_mapping",
+    "kind_of",
+    "may_be_none",
+    "says_something",
+    "unfit",
+    "unfit_for_a_key",
+]
 
 _FIT = (str, bytes, int, UUID, Enum, type(None))
 
@@ -62,11 +72,51 @@ def fields_of(kind: Any) -> frozenset[str]:
         for base in each.__mro__:
             found |= {*getattr(base, "__annotations__", {}), *getattr(base, "__slots__", ())}
             found |= {name for name, value in vars(base).items() if isinstance(value, property)}
-            made = vars(base).get("__init__")
-            if inspect.isfunction(made):
-                found |= {each.argval for each in dis.get_instructions(made) if each.opname == "STORE_ATTR"}
+            found |= _set_in(vars(base).get("__init__"))
     # Pydantic's own are no parts of a value.
     return frozenset(name for name in found if not name.startswith(("_", "model_")))
+
+
+def inherited_by(kind: Any) -> tuple[type, tuple[str, ...]] | None:
+    """What a value is beside what it keeps itself: `str`, `int`, `bytes`, `tuple` or `UUID`, and the names of that.
+
+    None for any other type, and for a subclass that keeps no more than it inherits.
+    """
+    classes: list[type[Any]] = _classes(kind)
+    for each in classes:
+        base = next((plain for plain in PLAIN if issubclass(each, plain)), None)
+        parts = () if base is None or issubclass(each, Enum) else _own_parts(each, base)
+        if base is not None and parts:
+            return base, parts
+    return None
+
+
+def _own_parts(kind: type, base: type) -> tuple[str, ...]:
+    found: set[str] = set()
+    for each in kind.__mro__:
+        if not issubclass(base, each):
+            own = vars(each)
+            slots = own.get("__slots__", ())
+            found |= {slots} if isinstance(slots, str) else {*slots}
+            found |= {name for name, said in own.get("__annotations__", {}).items() if not _is_of_the_class(said)}
+            found |= {name for method in ("__init__", "__new__") for name in _set_in(own.get(method))}
+    # What a named tuple names is what it inherits.
+    found -= {*getattr(kind, "_fields", ())}
+    return tuple(sorted(name for name in found if not name.startswith("__")))
+
+
+def _is_of_the_class(annotation: Any) -> bool:
+    if isinstance(annotation, str):
+        return "ClassVar" in annotation
+    return annotation is ClassVar or get_origin(annotation) is ClassVar
+
+
+def _set_in(method: Any) -> set[str]:
+    """The attributes that a function sets."""
+    function = getattr(method, "__func__", method)
+    if not inspect.isfunction(function):
+        return set()
+    return {each.argval for each in dis.get_instructions(function) if each.opname == "STORE_ATTR"}
 
 
 def _classes(annotation: Any) -> list[type]:
@@ -114,6 +164,8 @@ def unfit(annotation: Any) -> str | None:
         return None if kind is annotation else unfit(kind)
     if issubclass(kind, tuple) and origin is tuple:
         return next((found for member in get_args(annotation) if member is not ... and (found := unfit(member))), None)
+    if inherited_by(kind):
+        return kind.__qualname__
     if issubclass(kind, (*_FIT, tuple)) or getattr(kind, "_is_protocol", False) or inspect.isabstract(kind):
         return None
     return kind.__qualname__

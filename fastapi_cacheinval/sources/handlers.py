@@ -23,7 +23,9 @@ class Unread(Enum):
 
 
 KEEP: Final = Unread.KEEP
+"""An answer about an event that cannot be read: keep it, and try it again."""
 DROP: Final = Unread.DROP
+"""An answer about an event that cannot be read: drop it, and lose its change."""
 
 Then: TypeAlias = Callable[[Receipt], Awaitable[None]]
 """What is awaited with the receipt of each purge before its event is forgotten."""

@@ -87,8 +87,9 @@ class Spans:
         tracer = self._tracer
         if tracer is None:
             return None
-        span = trace.get_current_span()
-        if span is not trace.INVALID_SPAN:
+        current = contexts.get_current()
+        if current:
+            span = trace.get_current_span(current)
             if span.is_recording():
                 return Served(span)
             if span.get_span_context().is_valid:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from fastapi_cacheinval.core.tag_limits import MOST_PURGE_TAGS
-from tests.cli.fleets import watched
+from tests.cli.fleets import told, watched
 from tests.helpers.fleet import Node, eventually
-from tests.servers import Valkey
+from tests.servers import Valkey, group
 
 pytestmark = pytest.mark.anyio
 
@@ -127,3 +128,17 @@ async def test_a_replica_that_does_not_obey_in_time_has_its_own_exit_code(redis_
         assert shown.code == 5
         assert "is written (term 1, number 1)" in shown.err
         assert (await cli("purge", "item:a", "--no-wait")).code == 0
+
+
+async def test_a_purge_is_confirmed_as_the_replicas_have_theirs_confirmed(cli: Any) -> None:
+    """They say so in their summaries: where no replica of the server acknowledges it, the purge is not said to be done."""
+    with group(1) as servers:
+        primary = servers.servers[0]
+        async with watched(primary, 1, confirm_replicas=1) as (node,):
+            await told(primary, node)
+            done = await cli("purge", "item:a", url=primary.url)
+            assert done.out.startswith("Purged: item:a (term 1, number 1).")
+            await asyncio.to_thread(servers.part, 1)
+            lost = await cli("purge", "item:b", "--no-wait", "--timeout", "0.5", url=primary.url)
+            assert (lost.code, lost.out) == (3, "")
+            assert "0 of 1 replica(s) of the server have acknowledged it" in lost.err

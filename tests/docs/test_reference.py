@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import runpy
+import textwrap
+from collections.abc import Iterator
+from functools import cached_property
 from importlib import import_module
 from typing import Any
 
@@ -14,7 +18,9 @@ from tests.helpers.documents import PAGES, ROOT
 
 DOCS = ROOT / "docs"
 REFERENCE = (DOCS / "reference.rst").read_text("utf-8")
-sections = runpy.run_path(str(DOCS / "conf.py"))["sections"]
+CONF = runpy.run_path(str(DOCS / "conf.py"))
+sections = CONF["sections"]
+FIRST = (DOCS / "names-0.1.0.txt").read_text("utf-8").split()
 
 
 def entries() -> dict[str, dict[str, str]]:
@@ -29,11 +35,62 @@ def entries() -> dict[str, dict[str, str]]:
     return found
 
 
-def directive_of(thing: Any) -> str:
+def section_of(module: str) -> str:
+    """The text of the reference on a module."""
+    [text] = re.findall(
+        rf"^\.\. py:module:: {module}\n(.*?)(?=^\.\. py:module|\Z)", REFERENCE, re.MULTILINE | re.DOTALL
+    )
+    return str(text)
+
+
+def directive_of(name: str, thing: Any) -> str:
     """The directive that shows a thing with all that can be said of its kind."""
-    if inspect.isclass(thing):
+    if inspect.isclass(thing) and thing.__name__ == name:
         return "autoexception" if issubclass(thing, BaseException) else "autoclass"
-    return "autofunction" if inspect.isroutine(thing) else "autodata"
+    # A fixture is an object around its function.
+    function = inspect.isroutine(thing) or inspect.isroutine(getattr(thing, "__wrapped__", None))
+    return "autofunction" if function else "autodata"
+
+
+def is_method(held: Any) -> bool:
+    """Whether a class holds a method or a property, and not a field."""
+    return inspect.isroutine(held) or isinstance(held, property | cached_property)
+
+
+def members(thing: Any) -> Iterator[tuple[str, Any]]:
+    """What a class of ours has that is public: methods, properties and fields, those of its bases of ours included."""
+    found: dict[str, Any] = {}
+    for kind in thing.__mro__ if inspect.isclass(thing) else ():
+        if kind.__module__.startswith("fastapi_cacheinval"):
+            fields = inspect.get_annotations(kind)
+            for name, held in {**dict.fromkeys(fields), **vars(kind)}.items():
+                if not name.startswith("_") and (name in fields or is_method(held)):
+                    found.setdefault(name, held)
+    yield from found.items()
+
+
+def documented(module: str) -> Iterator[tuple[str, str]]:
+    """Each public name of a module with its documentation, members as `module.Class.member`."""
+    there = import_module(module)
+    for name in entries()[module]:
+        thing = getattr(there, name)
+        if entries()[module][name] == "autodata":
+            yield f"{module}.{name}", CONF["text_of"](module, name)
+            continue
+        yield f"{module}.{name}", inspect.getdoc(thing) or ""
+        for member, held in members(thing):
+            said = inspect.getdoc(held) if is_method(held) else text_of_field(thing, member)
+            yield f"{module}.{name}.{member}", said or ""
+
+
+def text_of_field(thing: type, name: str) -> str:
+    """The text below a field, in the class that declares it."""
+    for kind in thing.__mro__:
+        if name in inspect.get_annotations(kind):
+            [tree] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+            assert isinstance(tree, ast.ClassDef)
+            return str(CONF["text_below"](tree.body, name))
+    return ""
 
 
 def public_modules() -> set[str]:
@@ -55,25 +112,72 @@ def test_every_module_that_the_pages_import_from_is_in_the_reference() -> None:
 def test_every_public_name_has_an_entry(module: str) -> None:
     """Each name of `__all__` has one entry of its kind, and the reference names nothing else."""
     there = import_module(module)
-    wanted = {name: directive_of(getattr(there, name)) for name in there.__all__ if not name.startswith("__")}
+    wanted = {name: directive_of(name, getattr(there, name)) for name in there.__all__ if not name.startswith("__")}
     assert entries()[module] == wanted
 
 
 @pytest.mark.parametrize("module", sorted(entries()))
 def test_every_entry_says_something(module: str) -> None:
-    """Each class, function and public method has a docstring: an entry is more than a signature."""
+    """Each name and each public method has a docstring: an entry is more than a signature."""
     silent = []
     for name in entries()[module]:
         thing = getattr(import_module(module), name)
-        if not (inspect.isclass(thing) or inspect.isroutine(thing)):
-            continue
-        if not inspect.getdoc(thing):
+        value = entries()[module][name] == "autodata"
+        if not (CONF["text_of"](module, name) if value else inspect.getdoc(thing)):
             silent.append(name)
-        for member in vars(thing) if inspect.isclass(thing) else ():
-            held = getattr(thing, member)
-            if not member.startswith("_") and inspect.isroutine(held) and not inspect.getdoc(held):
+        for member, held in members(thing) if not value else ():
+            if inspect.isroutine(held) and not inspect.getdoc(held):
                 silent.append(f"{name}.{member}")
     assert silent == []
+
+
+@pytest.mark.parametrize("module", sorted(entries()))
+def test_the_members_of_a_base_are_shown(module: str) -> None:
+    """A class shows what it has of a base of ours, unless that base has an entry of its own."""
+    entered = {getattr(import_module(module), name) for module, names in entries().items() for name in names}
+    for name in entries()[module]:
+        thing = getattr(import_module(module), name)
+        bases = thing.__mro__[1:] if entries()[module][name] == "autoclass" else ()
+        hidden = {member for base in bases if base not in entered for member, _ in members(base)} - set(
+            getattr(thing, "__dict__", ())
+        )
+        [options] = re.findall(rf"^\.\. auto\w+:: {name}\n((?:   :.*\n)*)", section_of(module), re.MULTILINE)
+        assert not hidden or ":inherited-members:" in options, (name, hidden)
+
+
+def test_the_names_of_the_first_release_are_public_names() -> None:
+    """The list has each name once, in order."""
+    assert sorted(set(FIRST)) == FIRST
+
+
+@pytest.mark.parametrize("module", sorted(entries()))
+def test_a_name_that_is_newer_than_the_first_release_says_its_version(module: str) -> None:
+    """A name that is not in the list has `versionadded` in its docstring, and a name in it has not."""
+    wrong = []
+    for name, documentation in documented(module):
+        said = re.search(r"^\s*\.\. versionadded:: \d+\.\d+", documentation, re.MULTILINE) is not None
+        if said == (name in FIRST):
+            wrong.append(name)
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "shown"),
+    [
+        ("class", "fastapi_cacheinval.HTTPCache", True),
+        ("function", "fastapi_cacheinval.cached", True),
+        ("exception", "fastapi_cacheinval.ConfigurationError", True),
+        ("data", "fastapi_cacheinval.CacheTags", True),
+        ("method", "fastapi_cacheinval.HTTPCache.invalidate", False),
+        ("class", "fastapi_cacheinval.NewInAnother", False),
+    ],
+)
+def test_the_site_says_the_version_of_the_first_names(what: str, name: str, *, shown: bool) -> None:
+    """Once at each class, function and value of the list; members came with their class."""
+    text = ["What it is."] if what != "data" else CONF["text_of"](*name.rsplit(".", 1)).splitlines()
+    lines = ["What it is."]
+    CONF["_complete"](None, what, name, None, None, lines)
+    assert lines == [*text, *(["", ".. versionadded:: 0.1.0", ""] if shown else [])]
 
 
 def test_the_navigation_has_every_page_once() -> None:

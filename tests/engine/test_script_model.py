@@ -118,6 +118,7 @@ class Pair:
             nonce=nonce,
             fresh=next(self.fresh),
             bound=pick((2.0, 0.5)),
+            widest=pick((0, 0, 1_000_000, 7_000_000)),
             most_lines=pick((1, 2, 4, 100)),
             most_bytes=pick((1, 500, 3_000, 100_000)),
             page_bytes=pick((0, 1, 100, 500, 100_000)),
@@ -144,6 +145,7 @@ class Pair:
             nonce=call.nonce,
             fresh=call.fresh,
             bound=int(call.bound * 1_000_000),
+            widest=call.widest,
             most_lines=call.most_lines,
             most_bytes=call.most_bytes,
             page_bytes=call.page_bytes,
@@ -154,7 +156,7 @@ class Pair:
             tags=call.tags,
             pending=call.pending,
         )
-        assert Answer(*said[:6], tuple(said.missed), said.more, said.pending) == expected
+        assert Answer(*said[:6], tuple(said.missed), said.more, said.pending, said.widest) == expected
         if call.payload:
             for key in call.pending:
                 # It goes by itself, but not before this walk is over.
@@ -204,7 +206,8 @@ class Pair:
         after = self._time()
         # It does not say when it looked; between two looks of ours it had one of these answers.
         expected = {tuple(self.model.wait(now, term, nonce, seq, bound)) for now in (before, after)}
-        behind, there, young = map(int, real)
+        behind, there, young, long = map(int, real)
+        assert long == max(bound, 0 if state is None else state.widest)
         assert (behind, there) in expected
         assert young <= behind
 

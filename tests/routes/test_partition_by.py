@@ -3,11 +3,12 @@
 # No postponed annotations: the handlers name classes and callables of their own test.
 
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 from uuid import UUID
 
 import pytest
@@ -238,6 +239,27 @@ class Name(str):
     __slots__ = ()
 
 
+class Kept(str):  # noqa: SLOT000 - it keeps more
+    role: str
+
+    def __new__(cls, name: str, role: str) -> Self:
+        made = super().__new__(cls, name)
+        made.role = role
+        return made
+
+
+class KeptNumber(int):
+    __slots__ = ()
+
+    def __init__(self, _value: int) -> None:
+        self.role = "admin"  # type: ignore[misc]
+
+
+class Pair(NamedTuple):
+    tenant: int
+    user: str
+
+
 def gives(annotation: Any) -> Any:
     def dependency(x_user: Annotated[str, Header()]) -> annotation:  # pyright: ignore[reportInvalidTypeForm]
         return x_user
@@ -265,8 +287,19 @@ def as_instance(annotation: Any) -> Any:
 
 
 SHAPES = [gives, yields, partially, as_instance]
-FIT = [str, bytes, int, bool, UUID, Colour, None, Any, object, Name, str | None, tuple[str, int], tuple[str, ...]]
-UNFIT = [User, dict[str, str], list, float, set[int], User | None, tuple[str, User], Annotated[User, "x"]]
+FIT = [str, bytes, int, bool, UUID, Colour, None, Any, object, Name, Pair, str | None, tuple[str, int], tuple[str, ...]]
+UNFIT = [
+    User,
+    dict[str, str],
+    list,
+    float,
+    set[int],
+    User | None,
+    tuple[str, User],
+    Annotated[User, "x"],
+    Kept,
+    KeptNumber,
+]
 
 
 def audit(policy: Any, endpoint: Any = lambda: "") -> None:
@@ -294,6 +327,31 @@ def test_an_annotation_that_no_key_can_hold_fails_the_start(shape: Any, annotati
         with pytest.raises(ConfigurationError, match="its key"):
             audit(cached(ttl=60, partition_by=PartitionBy(shape(User), key=shape(annotation))))
         audit(cached(ttl=60, partition_by=PartitionBy(shape(annotation), key=str)))
+
+
+def test_the_line_for_a_text_that_keeps_more_has_all_of_it() -> None:
+    """A part of it alone would give one caller what belongs to another."""
+    with pytest.raises(ConfigurationError, match=re.escape("key=lambda value: (str(value), value.role)")):
+        audit(cached(ttl=60, partition_by=gives(Kept)))
+
+
+async def test_values_of_two_classes_are_two_callers() -> None:
+    """They are equal, and the handler tells them apart."""
+    shop = Shop()
+
+    class Unsaid:
+        def __call__(self, x_user: Annotated[str, Header()]):  # type: ignore[no-untyped-def]
+            return Name("alice") if x_user == "guest" else "alice"
+
+    who = Unsaid()
+
+    @shop.app.get("/it", dependencies=[cached(ttl=60, partition_by=who)])
+    async def it(caller: Annotated[Any, Depends(who)]) -> str:
+        return type(caller).__name__
+
+    said = [(await shop.ask("/it", headers=by(name))).body for name in ("admin", "guest", "admin", "guest")]
+    assert said == [b'"str"', b'"Name"', b'"str"', b'"Name"']
+    assert shop.cache.statistics().hits == 2
 
 
 def test_schemes_say_what_they_give() -> None:

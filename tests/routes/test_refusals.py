@@ -2,16 +2,18 @@
 
 # No postponed annotations: the handlers name classes and callables of their own test.
 
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, NamedTuple, TypedDict
 from uuid import UUID
 
 import pytest
 from fastapi import APIRouter, Cookie, Depends, FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.security import OAuth2PasswordBearer
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel, ConfigDict, SecretStr
 
 from fastapi_cacheinval import (
     CacheMiddleware,
@@ -24,6 +26,7 @@ from fastapi_cacheinval import (
     cached,
     invalidates,
 )
+from fastapi_cacheinval.routes.parameters import request_names
 from fastapi_cacheinval.testing import assert_hit
 from tests.helpers.http import ask
 
@@ -406,6 +409,82 @@ def test_a_credential_that_the_handler_reads_is_moved_by_the_lines_of_the_messag
     mended = FastAPI(openapi_url=None)
     mended.get("/it", dependencies=[eval(f"cached(ttl=60, {line})", made)])(made["handler"])
     table(mended).audit()
+
+
+class SessionCookies(BaseModel):
+    session: str = ""
+
+
+class AllCookies(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    session: str = ""
+
+
+class TokenHeaders(BaseModel):
+    x_token: str = ""
+
+
+DECLARED: dict[str, tuple[Any, str, Any]] = {
+    "a text": (Annotated[str, Cookie()], "Cookie", inspect.Parameter.empty),
+    "a number": (Annotated[int, Cookie()], "Cookie", 0),
+    "an optional text": (Annotated[str | None, Cookie()], "Cookie", None),
+    "a model of cookies": (Annotated[SessionCookies, Cookie()], "Cookie", inspect.Parameter.empty),
+    "a model of headers": (Annotated[TokenHeaders, Header()], "Header", inspect.Parameter.empty),
+    "names to choose from": (
+        Annotated[str, Header(validation_alias=AliasChoices("X-Lang", "X-Token"))],
+        "Header",
+        inspect.Parameter.empty,
+    ),
+    "a list": (Annotated[list[str], Header(alias="x-token")], "Header", inspect.Parameter.empty),
+    "a moment": (Annotated[datetime, Header(alias="x-token")], "Header", inspect.Parameter.empty),
+    "a secret": (Annotated[SecretStr, Header(alias="x-token")], "Header", inspect.Parameter.empty),
+    "what no key can hold": (Annotated[dict[str, str], Header(alias="x-token")], "Header", None),
+}
+
+
+@pytest.mark.parametrize("kind", DECLARED)
+def test_a_parameter_is_moved_as_it_is_declared(table, kind) -> None:
+    """The dependency reads, checks and converts what the handler did; the lines of the message are code, and start."""
+    annotation, marker, default = DECLARED[kind]
+
+    def handler(who: Any) -> str:
+        return str(who)
+
+    handler.__annotations__["who"] = annotation
+    if default is not inspect.Parameter.empty:
+        handler.__defaults__ = (default,)
+    app = FastAPI(openapi_url=None)
+    app.get("/it", dependencies=[cached(ttl=60)])(handler)
+    advice = refused(table, app).advice
+    (definition,) = re.findall(r"(def who_of_caller\(.*?: return who)\.", advice)
+    (parameter,) = re.findall(r"take (who: .*?, Depends\(who_of_caller\)\])\.", advice)
+    (line,) = re.findall(r"cached\(\.\.\., (partition_by=.*)\)\.$", advice)
+    made: dict[str, Any] = dict(globals())
+    exec(f"{definition}\ndef handler({parameter}) -> str:\n    return str(who)\n", made)
+    mended = FastAPI(openapi_url=None)
+    mended.get("/it", dependencies=[eval(f"cached(ttl=60, {line})", made)])(made["handler"])
+    table(mended).audit()
+    routes: list[Any] = [app.routes[-1], mended.routes[-1]]
+    before, after = routes[0].dependant, routes[1].dependant.dependencies[-1]
+    fields = {"Cookie": "cookie_params", "Header": "header_params"}[marker]
+    (old,), (new,) = getattr(before, fields), getattr(after, fields)
+    assert request_names(new.name, new.field_info) == request_names(old.name, old.field_info)
+    if kind != "what no key can hold":
+        assert new.field_info.annotation == old.field_info.annotation
+        assert new.field_info.default == old.field_info.default
+
+
+def test_a_model_that_is_handed_all_cookies_is_not_moved(table) -> None:
+    """Its key would have a part of what it may read."""
+
+    def handler(who: Annotated[AllCookies, Cookie()]) -> str:
+        return who.session
+
+    app = FastAPI(openapi_url=None)
+    app.get("/it", dependencies=[cached(ttl=60)])(handler)
+    advice = refused(table, app).advice
+    assert "Take the single cookies" in advice
+    assert "This line works" not in advice
 
 
 def test_a_cover_that_writes_the_response_is_told_where_else_to(table) -> None:

@@ -264,6 +264,7 @@ async def test_a_purge_is_waited_for_in_the_new_term_too(cluster: Make) -> None:
         play.stage.free("B.beat.ask")
         await play.settled()
         line = next(answer.line for answer in play["B"].log.answers if answer.line is not None)
-        assert (await play["B"].log.behind(line), writing.done()) == ((1, 1, True), False)
+        standing = await play["B"].log.behind(line)
+        assert (standing.behind, standing.there, standing.young, writing.done()) == (1, 1, True, False)
         play.opened_long_ago()
         assert (await writing).replicas == 1

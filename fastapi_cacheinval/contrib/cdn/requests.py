@@ -71,6 +71,7 @@ class Refused:
 
 
 Verdict = Done | Retry | Refused
+"""What an answer of a CDN means for the request."""
 
 
 @dataclass(frozen=True, slots=True)

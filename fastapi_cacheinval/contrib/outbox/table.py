@@ -147,6 +147,7 @@ class Outbox:
         `tags` are templates with names of columns in braces, such as `product:{id}`: each change purges those of the
         row as it was and as it is; a template with a column that is NULL is left out. `dialect` is `postgresql` or
         `sqlite`. A `TRUNCATE`, which PostgreSQL has, purges the tags `truncate`, and everything where that is None.
+        After a trigger, PostgreSQL's `lastval()` gives the number of the row in the outbox.
         Raises `ConfigurationError` for a template, an operation or a name that cannot work.
         """
         name, inside = (table.name, table.schema) if isinstance(table, Table) else (table, schema)

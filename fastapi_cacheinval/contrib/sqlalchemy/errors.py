@@ -35,7 +35,9 @@ class CommittedNotPurged(PurgeNotDelivered):
 class UnknownRows(CacheinvalError):
     """A statement whose rows cannot be told, on a class without a `wide` tag.
 
-    Raised before it is run: it has changed nothing.
+    Raised before it is run: it has changed nothing. A write inside the SQL expression of an attribute raises it at the
+    flush. It is also raised for an `INSERT ... SELECT` into an association table, and for a statement on a table that a
+    class has only as a part of a join.
     """
 
     def __init__(self, name: str, what: str) -> None:
