@@ -8,7 +8,7 @@ from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.cache import internals_of
 from fastapi_cacheinval.core.replica import LogEntry
 from fastapi_cacheinval.engine.internals import Internals
-from fastapi_cacheinval.engine.log_recorder import LogRecorder
+from fastapi_cacheinval.engine.listeners import LogRecorder
 
 __all__ = ["TellingCache", "tell_of_applied"]
 

@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 from bench.report import Options, Table, reached
 from fastapi_cacheinval.core.replica import Term
-from fastapi_cacheinval.core.stored import Stamp, StoredResponse
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share
 from fastapi_cacheinval.core.tags import ALL
-from fastapi_cacheinval.core.weight import share
 from fastapi_cacheinval.stores.codec import COMPRESS_FROM, Codec
 
 __all__ = ["run"]

@@ -12,10 +12,9 @@ from bench.apps import POLICY, cached_app
 from bench.requests import ask, get_scope
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.cache import internals_of
-from fastapi_cacheinval.core.keys import KeyParts, cache_key
-from fastapi_cacheinval.core.recipe import Recipe, stored_response
+from fastapi_cacheinval.core.keys import KeyParts, cache_key, raw_target
+from fastapi_cacheinval.core.storing import Recipe, stored_response
 from fastapi_cacheinval.core.tags import normalise_tags
-from fastapi_cacheinval.framework.route_target import raw_target
 
 __all__ = ["big_cache", "filled", "grow"]
 
@@ -62,7 +61,7 @@ def _keep(cache: HTTPCache, number: int) -> None:
     stored, chosen = stored_response(recipe, 200, fields, body, (), now=now, wall_now=0.0, draw=0.0)
     if not engine.keep(key, stored, chosen, now):
         raise RuntimeError(f"there is no room for response {number}")
-    engine.remember_target(raw_target(scope, host), key)
+    engine.store.alias(raw_target(scope, host), key)
 
 
 def grow(cache: HTTPCache, first: int, last: int) -> None:

@@ -21,9 +21,8 @@ from itertools import accumulate
 from math import inf
 from typing import Any, NamedTuple
 
-from fastapi_cacheinval.core.stored import Stamp, StoredResponse
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share, weigh
 from fastapi_cacheinval.core.tags import ALL
-from fastapi_cacheinval.core.weight import share, weigh
 from fastapi_cacheinval.stores.memory import NODE_BYTES, MemoryStore
 
 KEYS, ROOM, REQUESTS, SEED = 100_000, 1000, 1_000_000, 20_240_901

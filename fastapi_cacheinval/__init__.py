@@ -1,15 +1,17 @@
-"""An HTTP cache inside a FastAPI app: tagged responses, and mutations that invalidate them by themselves."""
+"""An HTTP cache inside a FastAPI app: tagged responses, and mutations that invalidate them by themselves.
+
+This file is the composition root of the public names: it has nothing of its own.
+"""
 
 from __future__ import annotations
 
 from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.audit import Audit, MutationAudit, RouteAudit, TagHole
 from fastapi_cacheinval.core.downstream import KeepFor
-from fastapi_cacheinval.core.events import ConnectionEvent, Decision, Event, PurgeEvent, ResetEvent
+from fastapi_cacheinval.core.events import ConnectionEvent, Decision, Event, PurgeEvent, Receipt, ResetEvent
 from fastapi_cacheinval.core.explanation import Explanation, StoredCopy
 from fastapi_cacheinval.core.partition_by import PartitionBy
 from fastapi_cacheinval.core.policy import CachePolicy
-from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions, HeaderRule
 from fastapi_cacheinval.core.shadowing import ShadowStatistics
 from fastapi_cacheinval.core.should_store import ResponseToStore

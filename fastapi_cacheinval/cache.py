@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from fastapi_cacheinval.connections.urls import Connect, by_client, by_url
 from fastapi_cacheinval.core.checks import Wait, flag, flag_of_environment, refuse_to_set
-from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.engine.environment import settings_of_environment
 from fastapi_cacheinval.engine.internals import Internals

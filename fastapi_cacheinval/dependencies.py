@@ -122,7 +122,7 @@ class Cached:
                     connection.url.path,
                 )
             return
-        await exchange.look_up(connection, self, self.partition(covers))
+        await exchange.look_up(connection, self, self.partition(covers) if self.policy.partition else ())
 
     def partition(self, covers: Mapping[str, Any]) -> tuple[Any, ...]:
         """What the values of the covers put into the cache key."""

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache, internals_of
 from fastapi_cacheinval.core.checks import flag
-from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.hit_fields import AGES
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
-from fastapi_cacheinval.errors import CacheinvalError, ConfigurationError
-from fastapi_cacheinval.framework.answering import send_response
-from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.dispatch import Dispatcher
-from fastapi_cacheinval.framework.front import answered_at_front
-from fastapi_cacheinval.framework.guards import TOKEN_FIELD
-from fastapi_cacheinval.framework.lifespan import Lifespan
-from fastapi_cacheinval.framework.modes import mode_of
-from fastapi_cacheinval.framework.observed_hit import send_observed_hit
-from fastapi_cacheinval.framework.raw_hits import RawHits
-from fastapi_cacheinval.framework.route_target import raw_target
-from fastapi_cacheinval.framework.served import Served
-from fastapi_cacheinval.framework.shadowing import order_shadow
+from fastapi_cacheinval.errors import ConfigurationError
+from fastapi_cacheinval.framework.front import answered_at_front, send_observed_hit
+from fastapi_cacheinval.framework.parts import Parts
+from fastapi_cacheinval.framework.responding import send_response
 from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.routes.layer_kinds import passes_through
 
@@ -35,8 +24,6 @@ __all__ = ["CacheMiddleware"]
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
-# The only request fields that the front lookup looks at.
-_LOOKED_AT = frozenset({b"host", b"authorization", b"if-none-match", b"if-modified-since"})
 # A look at the routes takes a microsecond or two for each: the next one comes this many times later.
 _LOOK_SHARE = 100
 
@@ -74,28 +61,28 @@ class CacheMiddleware:
             flag(front, "front, where it is given,")
         flag(emit_surrogate_key, "emit_surrogate_key")
         flag(emit_cache_status, "emit_cache_status")
-        self.cache = HTTPCache() if cache is None else cache
-        # A cache that nobody else knows is purged by nobody.
-        self._own_cache = cache is None
         self._honour_headers = honour_headers
-        self._core = core = internals_of(self.cache)
-        # The caches of middlewares that requests have come through before.
-        self._outer: list[HTTPCache] = []
-        self._app_context = AppContext(
+        self._parts = parts = Parts(
             app,
-            core,
-            face=self.cache,
-            mode=mode_of(honour_headers),
+            cache,
+            honour_headers=honour_headers,
             front=front,
             emit_surrogate_key=emit_surrogate_key,
             emit_cache_status=emit_cache_status,
             downstream=downstream,
+            watch=self._watch,
+            front_open=self._front_open,
+            recorded=lambda: self._watched,
         )
-        if core.shadow.on:
-            self._app_context.shadow = partial(order_shadow, self._app_context)
-        self._dispatch = Dispatcher(self._app_context, self._prepare)
+        self.cache = parts.cache
+        self.raw_hits = parts.raw_hits
+        self._core = parts.core
+        # The caches of middlewares that requests have come through before.
+        self._outer: list[HTTPCache] = []
+        self._app_context = parts.app_context
+        self._dispatch = parts.dispatch
         self._passing = self._dispatch.passing
-        engine = core.engine
+        engine = parts.core.engine
         self._replica = engine.replica
         self._at = self._app_context.at()
         self._now = engine.now
@@ -103,14 +90,9 @@ class CacheMiddleware:
         # While nobody records telemetry, hears the feed or is a CDN in front, the common hit is answered on the spot.
         self._watched = True
         self._watch()
-        core.feed.watch(self._watch)
         # When the routes were last looked at, and how long a front hit may trust that.
         self._looked = self._look_every = 0.0
-        # The same for a server that answers before it makes a task.
-        self.raw_hits = RawHits(self._app_context, front_open=self._front_open, recorded=lambda: self._watched)
-        # Kept here: the cache knows it as long as the middleware lives.
-        self._served: Served | None = None
-        self._looked_at = _LOOKED_AT | {TOKEN_FIELD} if engine.settings.read_your_writes else _LOOKED_AT
+        self._looked_at = parts.looked_at
 
     @property
     def app(self) -> ASGIApp:
@@ -179,7 +161,7 @@ class CacheMiddleware:
                 get = scope.get
                 stored = self._at(
                     (host, scope["path"], get("query_string", b""), get("scheme", "http"), get("root_path", ""))
-                ) or self._at_as_sent(scope, host)
+                ) or self._app_context.at_as_sent(scope, host)
                 if stored is not None and self._front_open(now := self._now()):
                     if (
                         isinstance(stored, StoredResponse)
@@ -206,25 +188,9 @@ class CacheMiddleware:
                         return
         await self._dispatch(scope, receive, send)
 
-    def _at_as_sent(self, scope: Scope, host: bytes | None) -> Any:
-        """What the front lookup finds by the path as it was sent, for routes that may tell spellings of it apart."""
-        if not self._app_context.spelled:
-            return None
-        return self._at((*raw_target(scope, host), scope.get("raw_path")))
-
     def at_front(self, scope: Scope) -> StoredResponse | None:
         """What the front lookup would answer a plain GET with, fresh, without answering it: for searches in tests."""
-        host = None
-        for name, value in scope["headers"]:
-            if name in (b"authorization", TOKEN_FIELD):
-                return None
-            if name == b"host" and host is None:
-                host = value
-        stored = self._at((*raw_target(scope, host),)) or self._at_as_sent(scope, host)
-        now = self._now()
-        if not isinstance(stored, StoredResponse) or not self._front_open(now):
-            return None
-        return stored if isinstance(self._core.engine.decide(stored, now), Serve) else None
+        return self.raw_hits.fresh_at(scope)
 
     def _front_open(self, now: float) -> bool:
         """Whether the front lookup may answer now: the cache is on, nothing is overridden, and the app is the same."""
@@ -255,29 +221,12 @@ class CacheMiddleware:
         told = app_context.observed or app_context.downstream is not None
         self._watched = told or core.feed.on or core.shadow.on
 
-    def _prepare(self, scope: Scope) -> CacheinvalError | None:
-        app_context = self._app_context
-        # Here and not before: an app may set its providers while it starts.
-        app_context.observed = self._core.observe()
-        self._watch()
-        if not app_context.prepared:
-            app_context.prepare(scope)
-            if self._own_cache:
-                self._core.neighbour.made_for_an_app()
-            if app_context.error is None:
-                self._served = Served(app_context, scope)
-                self._core.engine.apps.open(self._served)
-            elif scope["type"] != "lifespan":
-                # To a lifespan the server says it.
-                logger.error("%s", app_context.error)
-        return app_context.error
-
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" and SCOPE_KEY not in scope:
             scope[SCOPE_KEY] = self
-            await Lifespan(self.cache, self._prepare, receive, send).run(self.app, scope)
+            await self._parts.live(scope, receive, send)
             return
-        if scope["type"] == "websocket" and (self._app_context.ready or self._prepare(scope) is None):
+        if scope["type"] == "websocket" and (self._app_context.ready or self._parts.prepare(scope) is None):
             self._app_context.table.meet_websocket()
         if SCOPE_KEY in scope:
             self._within(scope[SCOPE_KEY])
@@ -290,7 +239,7 @@ class CacheMiddleware:
             return
         self._outer.append(cache)
         self._core.purger.pass_on_to(internals_of(cache).purger)
-        if not self._own_cache:
+        if not self._parts.own_cache:
             logger.warning(
                 "The app of the HTTPCache of namespace %r is also behind the CacheMiddleware of another HTTPCache, of "
                 "namespace %r, which keeps what is answered there. Purges that this process makes with the first are "

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.testing import FakeClock, capture_invalidations
 from fastapi_cacheinval.testing.searches.findings import Costs, Finding
 from fastapi_cacheinval.testing.searches.rows import Row, note_changed, note_read

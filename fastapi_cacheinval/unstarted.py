@@ -14,10 +14,10 @@ from fastapi_cacheinval.core.audit import Audit
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.middleware import CacheMiddleware
 from fastapi_cacheinval.routes.auditing import Around, audit_table
-from fastapi_cacheinval.routes.changes import Watched
 from fastapi_cacheinval.routes.layer_kinds import is_harmless, name_of, replaced
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
 from fastapi_cacheinval.routes.outer_stack import outer_stack_of
+from fastapi_cacheinval.routes.place import Watched
 from fastapi_cacheinval.routes.table import RouteTable
 
 __all__ = ["audit_app"]

@@ -26,7 +26,7 @@ except ImportError as error:  # pragma: no cover
 
 from starlette.middleware.cors import CORSMiddleware
 
-from fastapi_cacheinval.core.joined import join
+from fastapi_cacheinval.core.hit_fields import join
 from fastapi_cacheinval.framework.raw_hits import RawHit, RawHits
 from fastapi_cacheinval.grammar.request_head import RequestHead, parse_request_head
 from fastapi_cacheinval.middleware import CacheMiddleware

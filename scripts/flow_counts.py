@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -33,9 +33,12 @@ _SETTLE_SECONDS = 0.002
 # No heartbeat falls into a flow.
 _BOUND = 300
 _BRIEF = 0.05
+_TRIES = 4
+_HITS = 20
 _KEY = APIKeyHeader(name="x-api-key", auto_error=False)
 
 Serve = Callable[..., Awaitable[int]]
+Before = Callable[[int], Awaitable[object]]
 
 
 @dataclass(slots=True)
@@ -134,22 +137,41 @@ async def _ask(app: Any, method: str, path: str, **headers: str) -> int:
     return status
 
 
+async def _nothing(number: int) -> None:
+    """Nothing comes before it."""
+
+
 async def _settled() -> None:
     """Let what runs beside the request come to its end: writes to Valkey, messages, a refresh."""
     for _ in range(_QUIET_ROUNDS):
         await asyncio.sleep(_SETTLE_SECONDS)
 
 
-@contextmanager
-def _followed(name: str, found: list[Flow]) -> Iterator[None]:
-    flow = Flow(name)
-    sys.setprofile(flow.note)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
-        flow.done()
-        found.append(flow)
+async def _followed(
+    name: str, act: Before, before: Before = _nothing, *, tries: int = _TRIES, quiet: bool = True
+) -> Flow:
+    """The shortest of a few, each after what comes `before` it; both are given its number.
+
+    It has all that runs beside it, where it begins in `quiet`.
+
+    One in some looks whether routes were changed, and one may meet what another has left to do.
+    """
+    tried: list[Flow] = []
+    for number in range(1, 1 + tries):
+        await before(number)
+        if quiet:
+            await _settled()
+        flow = Flow(name)
+        sys.setprofile(flow.note)
+        try:
+            await act(number)
+            if quiet:
+                await _settled()
+        finally:
+            sys.setprofile(None)
+            flow.done()
+        tried.append(flow)
+    return min(tried, key=lambda each: each.calls)
 
 
 @asynccontextmanager
@@ -178,36 +200,38 @@ async def _count(url: str) -> list[Flow]:
             await _ask(app, "GET", "/items/0")
             await _ask(app, "GET", "/mine/0")
             await _ask(app, "PUT", "/items/0")
-        await _settled()
-        with _followed("miss, fill, L2", found):
-            await _ask(first, "GET", "/items/1")
-            await _settled()
-        await _ask(other, "GET", "/items/1")
-        hits: list[Flow] = []
-        # One in some looks whether routes were changed; those between are the rule.
-        for _ in range(20):
-            with _followed("front hit", hits):
-                await _ask(first, "GET", "/items/1")
-        found.append(min(hits, key=lambda hit: hit.calls))
-        await _ask(first, "GET", "/mine/1", **{"x-api-key": "a"})
-        with _followed("route hit behind a key", found):
-            await _ask(first, "GET", "/mine/1", **{"x-api-key": "a"})
-        with _followed("PUT, and its apply on another replica", found):
-            await _ask(first, "PUT", "/items/1")
-            await _settled()
-        await _ask(first, "GET", "/brief/1")
-        await _settled()
-        with _followed("stale, and its refresh", found):
-            await _ask(first, "GET", "/brief/1")
-            await _settled()
+
+        async def item(number: int) -> None:
+            await _ask(first, "GET", f"/items/{number}")
+
+        async def on_both(number: int) -> None:
+            await _ask(first, "GET", f"/items/{number}")
+            await _ask(other, "GET", f"/items/{number}")
+
+        async def mine(number: int) -> None:
+            await _ask(first, "GET", f"/mine/{number}", **{"x-api-key": "a"})
+
+        async def put(number: int) -> None:
+            await _ask(first, "PUT", f"/items/{number}")
+
+        async def brief(number: int) -> None:
+            await _ask(first, "GET", f"/brief/{number}")
+
+        found.append(await _followed("miss, fill, L2", item))
+        await on_both(0)
+        found.append(await _followed("front hit", lambda _: item(0), tries=_HITS, quiet=False))
+        found.append(await _followed("route hit behind a key", mine, mine))
+        found.append(await _followed("PUT, and its apply on another replica", put, on_both))
+        found.append(await _followed("stale, and its refresh", brief, brief))
     async with _replicas(url, "headers", _header_app, 1) as apps:
-        await _ask(apps[0], "GET", "/items/0")
-        await _settled()
-        with _followed("by headers: miss", found):
-            await _ask(apps[0], "GET", "/items/1")
-            await _settled()
-        with _followed("by headers: hit", found):
-            await _ask(apps[0], "GET", "/items/1")
+        only = apps[0]
+
+        async def by_headers(number: int) -> None:
+            await _ask(only, "GET", f"/items/{number}")
+
+        await by_headers(0)
+        found.append(await _followed("by headers: miss", by_headers))
+        found.append(await _followed("by headers: hit", by_headers, by_headers))
     return found
 
 

@@ -1,16 +1,19 @@
-"""The keys of the purge log, the arguments of its script and its reply, typed."""
+"""The keys of the purge log, the arguments of its script and its reply, typed, and the one error that a port raises."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgpack
 
 from fastapi_cacheinval.bus.script import PAGE_BYTES
+from fastapi_cacheinval.connections.client import Away
+from fastapi_cacheinval.errors import LogUnavailable, TierUnavailable
 
-__all__ = ["Call", "LogKeys", "Said", "log_keys"]
+__all__ = ["Call", "LogKeys", "Said", "log_keys", "raising"]
 
 
 class LogKeys(NamedTuple):
@@ -43,9 +46,9 @@ class Call:
 
     `replica` is the caller's id, empty for one that only publishes and takes no lease; `term` to `nonce` are what it
     has read; `fresh` is a nonce that nobody has used, for the line or the term that the call makes; `bound` seconds of
-    a lease, `widest` the longest bound of others that it has been told of, in microseconds; `life` seconds that something
-    stored may live. The log keeps `most_lines` and `most_bytes`, and a reply has
-    `page_bytes` of what was missed. A line has a `payload` and its `tags`, a heartbeat neither.
+    a lease, `widest` the longest bound of others that it has been told of, in microseconds; `life` seconds that
+    something stored may live. The log keeps `most_lines` and `most_bytes`, and a reply has `page_bytes` of what was
+    missed. A line has a `payload` and its `tags`, a heartbeat neither.
     `pending` names sets of replicas that still have to apply a line. A line that somebody waits for names its own set,
     which the call fills. A heartbeat names the sets that the caller leaves, because it has applied their lines.
     """
@@ -91,8 +94,8 @@ class Said(NamedTuple):
 
     `verdict` is 0 where the caller has read everything, 1 where lines were `missed`, 2 where it has to start anew from
     `seq`; `at` is microseconds of the server's clock; `more` says that more than `missed` was. `pending` is how many
-    others are to say that they have applied the line, -1 where it is not known who they are. `widest` is the longest bound
-    of a lease that the log knows of, in microseconds.
+    others are to say that they have applied the line, -1 where it is not known who they are. `widest` is the longest
+    bound of a lease that the log knows of, in microseconds.
     """
 
     verdict: int
@@ -113,3 +116,18 @@ class Said(NamedTuple):
         verdict, term, term_nonce, seq, nonce, at, more, *counts = head.decode("ascii").split(" ")
         pending, widest = map(int, counts)
         return cls(int(verdict), int(term), term_nonce, int(seq), nonce, int(at), more != "0", pending, widest, missed)
+
+
+@contextmanager
+def raising(kind: type[LogUnavailable | TierUnavailable]) -> Generator[None]:
+    """A block that asks the server and reads its answers.
+
+    The server may be away, or refuse. It may also hold something else under the log's keys, so that its answers cannot
+    be read.
+    """
+    try:
+        yield
+    except Away as away:
+        raise kind(away.reason) from away
+    except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        raise kind(f"it answers as no log does ({error})") from error

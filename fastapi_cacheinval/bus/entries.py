@@ -8,7 +8,7 @@ two releases can share one log. A release that does not know of pieces takes eac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -21,11 +21,13 @@ from fastapi_cacheinval.core.tags import ALL, MAX_TAG_BYTES
 __all__ = [
     "MOST_LINE_BYTES",
     "LineError",
+    "by_name",
     "decode_line",
     "decode_lines",
     "decode_page",
     "encode_payload",
     "encode_tags",
+    "lines_of",
 ]
 
 _FORMAT = 1
@@ -170,3 +172,25 @@ def decode_page(term: Term, seq: int, up_to: int, limit: int, floor: int, member
     if last == purged[0][1]:
         return None
     return Page(term, seq, up_to, last, tuple(purge for purge in purged if purge[1] > last))
+
+
+def by_name(fields: Any) -> Mapping[Any, Any]:
+    """The fields of a hash, or of an entry of a stream: names and values in turn, or a map of them already."""
+    return fields if _is_map(fields) else dict(zip(fields[::2], fields[1::2], strict=False))
+
+
+def _is_map(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def lines_of(reply: Any) -> list[LogEntry]:
+    """The lines in a range of the log's stream, in the reply's order, without what cannot be read."""
+    entries: Iterable[Any] = reply
+    found: list[LogEntry] = []
+    for _, fields in entries:
+        try:
+            found.append(decode_line(by_name(fields)[b"m"]))
+        except (LineError, KeyError):
+            # Of a later release, or of somebody else.
+            continue
+    return found

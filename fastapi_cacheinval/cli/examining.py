@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi_cacheinval.bus.call import LogKeys
-from fastapi_cacheinval.bus.stream import by_name
+from fastapi_cacheinval.bus.entries import by_name
 from fastapi_cacheinval.cli.exits import CliError
 from fastapi_cacheinval.cli.link import Link
 from fastapi_cacheinval.connections.client import Away

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi_cacheinval.bus.call import LogKeys
-from fastapi_cacheinval.bus.entries import encode_tags
-from fastapi_cacheinval.bus.stream import lines_of
+from fastapi_cacheinval.bus.entries import encode_tags, lines_of
 from fastapi_cacheinval.cli.link import Link
 from fastapi_cacheinval.connections.client import Client
 from fastapi_cacheinval.core.log_types import LogEntry

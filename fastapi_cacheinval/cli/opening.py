@@ -28,7 +28,7 @@ async def opened(app: Any, name: str) -> AsyncGenerator[tuple[HTTPCache, Interna
     incoming: asyncio.Queue[Message] = asyncio.Queue()
     outgoing: asyncio.Queue[Message] = asyncio.Queue()
     scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}, "app": application}
-    prepare = middleware._prepare  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what its own lifespan calls
+    prepare = middleware._parts.prepare  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what its own lifespan calls
     lifespan = Lifespan(middleware.cache, prepare, incoming.get, outgoing.put)
     running = asyncio.ensure_future(lifespan.run(_nothing, scope))
     try:

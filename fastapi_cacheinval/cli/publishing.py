@@ -11,7 +11,7 @@ from fastapi_cacheinval.cli.link import fleet_in_use, unreachable
 from fastapi_cacheinval.cli.target import Target
 from fastapi_cacheinval.connections.urls import by_url
 from fastapi_cacheinval.core.checks import Wait
-from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.core.tags import path_tag
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.settings import Settings

@@ -11,8 +11,8 @@ from rich.text import Text
 from fastapi_cacheinval.cli.console import output
 from fastapi_cacheinval.cli.numbers import duration, moment
 from fastapi_cacheinval.cli.safe import as_json, cut, plain
+from fastapi_cacheinval.core.events import Receipt, receipt_of
 from fastapi_cacheinval.core.log_types import LogEntry
-from fastapi_cacheinval.core.receipt import Receipt, receipt_of
 from fastapi_cacheinval.core.words import few
 
 __all__ = ["Obeyed", "Printer", "what_of"]

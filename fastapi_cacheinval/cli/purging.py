@@ -17,8 +17,8 @@ from fastapi_cacheinval.cli.purge_lines import what_of
 from fastapi_cacheinval.cli.safe import as_json
 from fastapi_cacheinval.cli.target import Target, json_option, target_options
 from fastapi_cacheinval.core.checks import Wait
+from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.core.fleet import summaries_of
-from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.tag_limits import MOST_PURGE_BYTES, MOST_PURGE_TAGS, BoundedTags
 
 __all__ = ["clear", "purge"]

@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator
 
 import click
 
-from fastapi_cacheinval.bus.entries import LineError, decode_line
-from fastapi_cacheinval.bus.stream import lines_of
+from fastapi_cacheinval.bus.entries import LineError, decode_line, lines_of
 from fastapi_cacheinval.cli.console import note
 from fastapi_cacheinval.cli.delays import Delays
 from fastapi_cacheinval.cli.link import Link, linked, run

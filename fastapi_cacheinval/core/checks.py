@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
+from datetime import timedelta
 from difflib import get_close_matches
 from typing import Literal, TypeVar
 
 from fastapi_cacheinval.errors import ConfigurationError, SettingIsFixed
 
-__all__ = ["Wait", "called", "flag", "flag_of_environment", "refuse_to_set", "waits"]
+__all__ = ["Wait", "called", "flag", "flag_of_environment", "refuse_to_set", "seconds", "waits"]
 
 Wait = Literal["all"] | None
 """What a purge waits for, besides its number: nothing, or every replica."""
 
 _Call = TypeVar("_Call", bound=Callable[..., object])
 
+# Far beyond any use, and small enough to stay an exact float and a legal delta-seconds.
+_LONGEST = 10 * 365 * 86_400.0
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -23,6 +27,17 @@ def flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} is True or False, not {value!r}.")
     return value
+
+
+def seconds(value: object, name: str) -> float:
+    """A duration as float seconds; raises `ConfigurationError` unless it is a number or timedelta in [0, 10 years]."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(f"{name} is seconds or a timedelta, not {value!r}.")
+    if not 0 <= value <= _LONGEST or math.isnan(value):
+        raise ConfigurationError(f"{name} must lie between 0 and ten years, not {value!r} s.")
+    return float(value)
 
 
 def waits(wait: object) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fastapi_cacheinval.grammar.dates import parse_date
-from fastapi_cacheinval.grammar.entity_tags import none_match_fails
-from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
+from fastapi_cacheinval.grammar.entity_tags import none_match_fails, parse_etag
+from fastapi_cacheinval.grammar.fields import RawHeaders, first
 
-__all__ = ["CONDITIONAL_FIELDS", "OF_ONE_REQUEST", "not_modified", "not_modified_fields"]
+__all__ = ["CONDITIONAL_FIELDS", "OF_ONE_REQUEST", "not_modified", "not_modified_fields", "stands_for", "validators"]
 
 CONDITIONAL_FIELDS = frozenset(
     {b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"range"}
@@ -33,14 +33,36 @@ def not_modified(
     """
     if not 200 <= status < 300:
         return False
-    tags = values(request, b"if-none-match")
+    tags: list[bytes] = []
+    since: bytes | None = None
+    # One look at the fields: nearly all requests have neither.
+    for name, value in request:
+        if name == b"if-none-match":
+            tags.append(value)
+        elif name == b"if-modified-since" and since is None:
+            since = value
     if tags:
         return none_match_fails(etag, tags)
-    since = first(request, b"if-modified-since")
     if since is None or last_modified is None:
         return False
     parsed = parse_date(since, wall_now)
     return parsed is not None and last_modified <= parsed
+
+
+def validators(fields: RawHeaders, wall_now: float) -> tuple[bytes | None, float | None]:
+    """The `ETag` and the `Last-Modified` of a response, in seconds since the epoch; None for what is none."""
+    etag, modified = first(fields, b"etag"), first(fields, b"last-modified")
+    return (
+        etag if etag is not None and parse_etag(etag) is not None else None,
+        None if modified is None else parse_date(modified, wall_now),
+    )
+
+
+def stands_for(request: RawHeaders, status: int, fields: RawHeaders, wall_now: float) -> bool:
+    """Whether a 304 stands for a response with this status and these fields, as `not_modified` has it."""
+    modified = first(fields, b"last-modified")
+    moment = None if modified is None else parse_date(modified, wall_now)
+    return not_modified(request, status, first(fields, b"etag"), moment, wall_now)
 
 
 def not_modified_fields(headers: RawHeaders) -> list[tuple[bytes, bytes]]:

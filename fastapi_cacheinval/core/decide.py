@@ -1,27 +1,25 @@
-"""The one decision of a lookup: what is served, and whether the request goes on to the app."""
+"""The one decision of a lookup: what is served, how fresh it is, and whether the request goes on to the app."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+from math import log
 from typing import NamedTuple
 
-from fastapi_cacheinval.core.freshness import early_refresh_due
+from fastapi_cacheinval.core.outcome import Reason
 from fastapi_cacheinval.core.stored import StoredResponse
 
-__all__ = ["Bypass", "Decision", "Forward", "Reason", "Serve", "ServeStale", "decide", "usable_on_error"]
-
-
-class Reason(StrEnum):
-    """Why a request goes forward (RFC 9211 section 2.2)."""
-
-    BYPASS = "bypass"
-    METHOD = "method"
-    URI_MISS = "uri-miss"
-    VARY_MISS = "vary-miss"
-    MISS = "miss"
-    REQUEST = "request"
-    STALE = "stale"
-    PARTIAL = "partial"
+__all__ = [
+    "MISSED",
+    "Bypass",
+    "Decision",
+    "Forward",
+    "Serve",
+    "ServeStale",
+    "decide",
+    "early_refresh_due",
+    "usable_on_error",
+    "whole_seconds",
+]
 
 
 class Serve(NamedTuple):
@@ -51,7 +49,9 @@ class Bypass(NamedTuple):
 
 Decision = Serve | ServeStale | Forward | Bypass
 
-_URI_MISS = Forward(Reason.URI_MISS)
+MISSED = Forward(Reason.URI_MISS)
+"""The decision where nothing is stored that may be used."""
+
 _STALE = Forward(Reason.STALE)
 
 
@@ -62,7 +62,7 @@ def decide(stored: StoredResponse | None, stale_from: float | None, now: float, 
     when on a soft purge makes it stale. `draw` is uniform in [0, 1).
     """
     if stored is None or stale_from is None:
-        return _URI_MISS
+        return MISSED
     fresh_until = min(stored.fresh_until, stale_from)
     if now < fresh_until:
         due = now >= stored.early_refresh_from and early_refresh_due(
@@ -80,3 +80,20 @@ def usable_on_error(stored: StoredResponse, stale_from: float | None, now: float
         return False
     fresh_until = min(stored.fresh_until, stale_from)
     return now < fresh_until or (not stored.must_revalidate and now < fresh_until + stored.stale_if_error)
+
+
+# -- freshness (RFC 9111 section 4.2) -----------------------------------------------------------
+
+
+def early_refresh_due(now: float, fresh_until: float, fill_seconds: float, beta: float, draw: float) -> bool:
+    """XFetch (Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede Prevention, 2015).
+
+    True where a fresh response should be refreshed now, the likelier the nearer its end and the
+    dearer its fill. `draw` is uniform in [0, 1); `beta` 0 switches it off.
+    """
+    return beta > 0 and now - fill_seconds * beta * log(1.0 - draw) >= fresh_until
+
+
+def whole_seconds(left: float) -> int:
+    """What is left of a response's freshness, in whole seconds; -1 or less where nothing is left."""
+    return int(left) if left > 0 else min(-1, int(left))

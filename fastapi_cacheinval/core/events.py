@@ -1,27 +1,32 @@
-"""What a cache tells as it happens: how each request was answered, purges, resets, and the log's coming and going.
+"""What a cache tells as it happens, and what an invalidation gives back.
 
-Nothing in here holds a body, a credential or the value of a partition.
+How each request was answered, purges, resets, and the log's coming and going. Nothing in here holds a body, a
+credential or the value of a partition. The last purges are remembered, so that somebody may ask which of them hit a
+response.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import filterfalse
 from urllib.parse import quote
 
 from fastapi_cacheinval.core.log_types import LogEntry
-from fastapi_cacheinval.core.receipt import receipt_of
-from fastapi_cacheinval.core.tags import is_reserved
+from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag, reserved_in, unreserved_in
 
 __all__ = [
     "ConnectionEvent",
     "Decision",
     "Event",
     "PurgeEvent",
+    "Receipt",
+    "RecentPurges",
     "ResetEvent",
     "digest_of",
     "purge_event",
+    "receipt_of",
     "shown_tags",
     "shown_target",
 ]
@@ -129,9 +134,17 @@ def shown_target(path: str, query: Sequence[tuple[str, str]], secret: Sequence[s
     return target if len(target) <= _MOST_SHOWN else f"{target[:_MOST_SHOWN]}..."
 
 
-def purge_event(line: LogEntry, time: float, *, own: bool, by: str = "", delay: float | None = None) -> PurgeEvent:
-    """What is told of a line of the log."""
-    receipt = receipt_of(line)
+def purge_event(
+    line: LogEntry,
+    time: float,
+    *,
+    own: bool,
+    by: str = "",
+    delay: float | None = None,
+    receipt: Receipt | None = None,
+) -> PurgeEvent:
+    """What is told of a line of the log; its receipt is made where there is none."""
+    receipt = receipt_of(line) if receipt is None else receipt
     return PurgeEvent(
         time,
         receipt.term,
@@ -142,6 +155,81 @@ def purge_event(line: LogEntry, time: float, *, own: bool, by: str = "", delay: 
         receipt.everything,
         own,
         by or ("" if own else line.origin),
-        line.traceparent,
+        line.traceparent if line.trace else "",
         delay,
+    )
+
+
+_MOST_PURGES = 1000
+_MOST_TAGS = 50_000
+
+
+class RecentPurges:
+    """Bounded in purges and in their tags: the oldest make room."""
+
+    __slots__ = ("_kept", "_tags")
+
+    def __init__(self) -> None:
+        self._kept: deque[PurgeEvent] = deque()
+        self._tags = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[PurgeEvent]:
+        # A copy is made in one step; another thread may be adding one.
+        return iter(list(self._kept))
+
+    def add(self, purge: PurgeEvent) -> None:
+        """Remember one more."""
+        self._kept.append(purge)
+        self._tags += len(purge.tags) + len(purge.paths)
+        while len(self._kept) > _MOST_PURGES or (self._tags > _MOST_TAGS and len(self._kept) > 1):
+            gone = self._kept.popleft()
+            self._tags -= len(gone.tags) + len(gone.paths)
+
+    def last_of(self, tags: Iterable[str]) -> PurgeEvent | None:
+        """The last remembered purge of any of these tags, reserved ones included; None where there is none."""
+        wanted = frozenset(tags)
+        for purge in reversed(list(self._kept)):
+            everything = purge.everything and ALL in wanted
+            if everything or not wanted.isdisjoint(purge.tags) or any(path_tag(each) in wanted for each in purge.paths):
+                return purge
+        return None
+
+
+_PATH = path_tag("")
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One purge as it stands in the log.
+
+    `term` and `seq` are its number; `tags` are in normal form, `paths` the target paths it names,
+    `everything` is True for a `clear()`. `replicas` and `seconds` are set where the call waited for
+    every replica: how many applied it, and how long that took. `reason` is "new-term" where the log
+    had just begun anew: the call waited until leases of the term before had ended.
+    """
+
+    term: int
+    seq: int
+    tags: tuple[str, ...]
+    soft: bool
+    paths: tuple[str, ...] = ()
+    everything: bool = False
+    replicas: int | None = None
+    seconds: float | None = None
+    reason: str | None = None
+
+
+def receipt_of(line: LogEntry) -> Receipt:
+    """The receipt of a purge that stands in the log."""
+    reserved = reserved_in(line.tags)
+    return Receipt(
+        term=line.term.number,
+        seq=line.seq,
+        tags=unreserved_in(line.tags) if reserved else line.tags,
+        soft=line.soft,
+        paths=tuple([tag[len(_PATH) :] for tag in reserved if tag.startswith(_PATH)]),
+        everything=ALL in reserved,
     )

@@ -7,10 +7,10 @@ the same app, except `local`, which marks a key that must not leave its process.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -22,6 +22,7 @@ __all__ = [
     "KeyParts",
     "PartitionTypeError",
     "as_bytes",
+    "below",
     "cache_key",
     "encode",
     "framed_key",
@@ -29,6 +30,7 @@ __all__ = [
     "kept_query",
     "key_frame",
     "partition_digest",
+    "raw_target",
     "sent_host",
     "sent_path",
     "typed",
@@ -55,6 +57,13 @@ def as_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+def below(root: str, path: str) -> str:
+    """A path without the root path, as routes see it: a slash at the end of the root path is a part of it."""
+    if root and (path == root or path.startswith(root + "/")):
+        return path[len(root) :] or "/"
+    return path
+
+
 def encode(parts: Iterable[bytes]) -> bytes:
     """Parts joined as netstrings: the join of two different sequences is never the same."""
     return b"".join([b"%d:%b" % (len(part), part) for part in parts])
@@ -74,6 +83,10 @@ def kept_query(query: bytes, names: Collection[str] | None) -> tuple[bytes, ...]
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     kept = sorted((pair for pair in pairs if pair[0] in names), key=lambda pair: pair[0])
     return tuple(as_bytes(text) for pair in kept for text in pair)
+
+
+# How a key ends that every replica composes alike.
+_EVERYWHERE = encode((b"",))
 
 
 class KeyParts(NamedTuple):
@@ -151,7 +164,9 @@ def key_frame(parts: KeyParts) -> KeyFrame:
             encode(parts.query) if parts.query else b"",
         )
     )
-    return KeyFrame(before, encode((parts.local,)), _LOCAL_MARK if parts.local else b"")
+    if not parts.local:
+        return KeyFrame(before, _EVERYWHERE, b"")
+    return KeyFrame(before, encode((parts.local,)), _LOCAL_MARK)
 
 
 @lru_cache(maxsize=4096)
@@ -190,6 +205,17 @@ def sent_host(lines: Sequence[bytes], server: Sequence[object] | None = None) ->
     if not lines and server:
         return (b"server", *(as_bytes(str(part)) for part in server))
     return () if len(lines) == 1 and lines[0] == lines[0].lower() else (b"host", *lines)
+
+
+def raw_target(scope: Mapping[str, Any], host: bytes | None) -> tuple[object, ...]:
+    """What the front lookup finds a stored response by, as the server gave it."""
+    return (
+        host,
+        scope["path"],
+        scope.get("query_string", b""),
+        scope.get("scheme", "http"),
+        scope.get("root_path", ""),
+    )
 
 
 def variant_key(key: bytes, selected: Iterable[tuple[bytes, bytes]]) -> bytes:

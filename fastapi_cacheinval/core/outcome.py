@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import NamedTuple
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.result import Result
 from fastapi_cacheinval.grammar.cache_status import CacheStatus, serialise_cache_status
 
-__all__ = ["Outcome", "Result", "cache_status"]
+__all__ = ["Outcome", "Reason", "Result", "cache_status"]
+
+
+class Result(StrEnum):
+    """The kind of answer to a cacheable request."""
+
+    HIT = "hit"
+    STALE = "stale"
+    MISS = "miss"
+    COLLAPSED = "collapsed"
+    BYPASS = "bypass"
+
+
+class Reason(StrEnum):
+    """Why a request goes forward (RFC 9211 section 2.2)."""
+
+    BYPASS = "bypass"
+    METHOD = "method"
+    URI_MISS = "uri-miss"
+    VARY_MISS = "vary-miss"
+    MISS = "miss"
+    REQUEST = "request"
+    STALE = "stale"
+    PARTIAL = "partial"
 
 
 class Outcome(NamedTuple):

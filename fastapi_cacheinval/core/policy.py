@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -10,28 +9,14 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, TypedDict
 
-from fastapi_cacheinval.core.checks import flag
+from fastapi_cacheinval.core.checks import flag, seconds
 from fastapi_cacheinval.core.conditional import OF_ONE_REQUEST
 from fastapi_cacheinval.core.partition_by import PartitionBy, unaliased
 from fastapi_cacheinval.core.should_store import ShouldStore, checked_predicate
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.errors import ConfigurationError
 
-__all__ = ["CachePolicy", "PolicyFields", "seconds"]
-
-# Far beyond any use, and small enough to stay an exact float and a legal delta-seconds.
-_LONGEST = 10 * 365 * 86_400.0
-
-
-def seconds(value: object, name: str) -> float:
-    """A duration as float seconds; raises `ConfigurationError` unless it is a number or timedelta in [0, 10 years]."""
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigurationError(f"{name} is seconds or a timedelta, not {value!r}.")
-    if not 0 <= value <= _LONGEST or math.isnan(value):
-        raise ConfigurationError(f"{name} must lie between 0 and ten years, not {value!r} s.")
-    return float(value)
+__all__ = ["CachePolicy", "PolicyFields"]
 
 
 def _unit(value: object, name: str, most: float) -> float:

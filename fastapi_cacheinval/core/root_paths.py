@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from fastapi_cacheinval.core.keys import below
 from fastapi_cacheinval.core.tags import has_host, url_paths
 
-__all__ = ["RootPaths", "below"]
+__all__ = ["RootPaths"]
 
 # A proxy's header may name them, so that a client could.
 _MOST = 64
 # Of the suffixes that are tried where no root path is known.
 _MOST_SUFFIXES = 8
-
-
-def below(root: str, path: str) -> str:
-    """A path without the root path, as routes see it: a slash at the end of the root path is a part of it."""
-    if root and (path == root or path.startswith(root + "/")):
-        return path[len(root) :] or "/"
-    return path
 
 
 class RootPaths:

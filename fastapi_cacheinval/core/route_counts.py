@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fastapi_cacheinval.core.result import Result
+from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.statistics import RouteStatistics, route_label
 
 __all__ = ["MOST_ROUTES", "UNCOUNTED", "RouteBook", "RouteCounts"]

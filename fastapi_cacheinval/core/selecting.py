@@ -10,7 +10,7 @@ from fastapi_cacheinval.grammar.accept_encoding import normalise_accept_encoding
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, values
 from fastapi_cacheinval.grammar.listed import normalise_list, usual_list
 
-__all__ = ["Selector", "VaryRecord", "for_fill", "select", "selectors"]
+__all__ = ["Selector", "VaryRecord", "for_fill", "select", "selectors", "variant_of"]
 
 # A field name and whether it is compared raw. With policies only `Accept-Encoding` is not, unless a handler reads it.
 Selector = tuple[bytes, bool]
@@ -62,6 +62,14 @@ def _value(headers: RawHeaders, selector: Selector) -> bytes:
 def select(headers: RawHeaders, chosen: Sequence[Selector]) -> tuple[tuple[bytes, bytes], ...]:
     """The names and values by which a request selects its variant, of bounded size."""
     return tuple((selector[0], _value(headers, selector)) for selector in chosen)
+
+
+def variant_of(
+    key: bytes, headers: RawHeaders, chosen: tuple[Selector, ...]
+) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
+    """The key of the variant that a request selects, and the names and values by which it does."""
+    selected = select(headers, chosen)
+    return (variant_key(key, selected) if chosen else key), selected
 
 
 def _arranged(sets: Iterable[tuple[Selector, ...]]) -> tuple[tuple[Selector, ...], ...]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fastapi_cacheinval.core.tags import ALL, are_normal, normalise_tag, not_a_tag
+from fastapi_cacheinval.core.tags import ALL, are_normal, is_reserved, normalise_tag, not_a_tag, path_tag
 from fastapi_cacheinval.grammar.fields import RawHeaders, values
-from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key
+from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key, serialise_surrogate_key
 
 __all__ = [
     "MOST_PURGE_BYTES",
@@ -22,10 +22,13 @@ __all__ = [
     "BoundedTags",
     "bounded_tags",
     "cost_of",
-    "fits",
+    "for_one_purge",
     "size_of",
+    "surrogate_key",
     "surrogate_tags",
     "too_many_tags",
+    "with_reserved",
+    "without_everything",
 ]
 
 MOST_TAGS = 8_000
@@ -107,15 +110,32 @@ class BoundedTags:
 
 def surrogate_tags(headers: RawHeaders) -> tuple[str, ...]:
     """The tags of a response's `Surrogate-Key` lines, bounded."""
-    lines = list(values(headers, b"surrogate-key"))
+    lines = values(headers, b"surrogate-key")
+    if not lines:
+        return ()
     if sum(map(len, lines)) > MOST_TAG_BYTES:
         return (ALL,)
     return bounded_tags(parse_surrogate_key(lines))
 
 
-def fits(tags: Sequence[str]) -> bool:
-    """Whether tags in normal form are few enough for one purge."""
-    return len(tags) <= MOST_PURGE_TAGS and size_of(tags) <= MOST_PURGE_BYTES
+def surrogate_key(tags: Iterable[str]) -> bytes | None:
+    """The `Surrogate-Key` by which a response names its tags, without reserved ones; None where none is left."""
+    return serialise_surrogate_key([tag for tag in tags if not is_reserved(tag)])
+
+
+def with_reserved(tags: Iterable[str], path: str) -> tuple[str, ...]:
+    """The tags of a stored response, with the one of its path and the one of everything."""
+    return (*tags, path_tag(path), ALL)
+
+
+def without_everything(tags: Iterable[str]) -> tuple[str, ...]:
+    """The tags of a stored response without the one of everything."""
+    return tuple([tag for tag in tags if tag != ALL])
+
+
+def for_one_purge(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Tags in normal form as they are, where they are few enough for one purge; else the one of everything."""
+    return tags if len(tags) <= MOST_PURGE_TAGS and size_of(tags) <= MOST_PURGE_BYTES else (ALL,)
 
 
 def size_of(tags: Iterable[str]) -> int:
@@ -133,5 +153,7 @@ def too_many_tags(added: Sequence[str], headers: RawHeaders) -> bool:
         # Where they were collected they were too many.
         return True
     lines = [value for name, value in headers if name in _NAMING]
+    if not lines:
+        return len(added) > MOST_TAGS
     size, count = sum(map(len, lines)), sum(1 + value.count(b" ") + value.count(b",") for value in lines)
     return size > MOST_TAG_BYTES or len(added) + count > MOST_TAGS

@@ -34,6 +34,7 @@ __all__ = [
     "path_tag",
     "render_value",
     "reserved_in",
+    "unreserved_in",
     "url_paths",
 ]
 
@@ -63,7 +64,12 @@ def is_reserved(tag: str) -> bool:
 
 def reserved_in(tags: tuple[str, ...]) -> tuple[str, ...]:
     """The reserved ones of them; where there are none, as in very large purges, each need not be looked at."""
-    return tuple(filter(is_reserved, tags)) if _RESERVED in "".join(tags) else ()
+    return tuple([tag for tag in tags if tag[:1] == _RESERVED]) if _RESERVED in "".join(tags) else ()
+
+
+def unreserved_in(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of them that are none of the cache's own."""
+    return tuple([tag for tag in tags if tag[:1] != _RESERVED])
 
 
 def path_tag(path: str) -> str:

@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from fastapi_cacheinval.core.decide import Bypass, Decision, Forward, Reason, Serve, ServeStale
-from fastapi_cacheinval.core.outcome import Result
+from fastapi_cacheinval.core.decide import Bypass, Decision, Forward, Serve, ServeStale
+from fastapi_cacheinval.core.outcome import Reason, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.fill_locks import Answered, Granted, Refused, Unavailable
@@ -135,7 +135,7 @@ class Coalescing:
     def look(self) -> Answer | Missed:
         """Look once at what is stored here."""
         stored, key, vary_miss = self._asker.find()
-        found = self._usable(stored)
+        found = Reason.URI_MISS if stored is None else self._usable(stored)
         if isinstance(found, Answer):
             return found
         return Missed(stored, key, Reason.VARY_MISS if vary_miss else found)

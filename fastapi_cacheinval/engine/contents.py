@@ -14,7 +14,7 @@ from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.tags import is_reserved, path_of
 from fastapi_cacheinval.engine.engine import Engine, Kept
 from fastapi_cacheinval.stores.memory import MemoryStore
-from fastapi_cacheinval.stores.rings import Node
+from fastapi_cacheinval.stores.order import Node
 
 __all__ = ["Contents", "Found", "HotTag", "Page", "find", "look_through"]
 

@@ -6,25 +6,24 @@ import random
 from collections.abc import Callable
 from math import inf
 
-from fastapi_cacheinval.core.decide import Decision, Reason, decide, usable_on_error
-from fastapi_cacheinval.core.freshness import whole_seconds
-from fastapi_cacheinval.core.joined import joined_of
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.decide import MISSED, Decision, Serve, decide, usable_on_error, whole_seconds
+from fastapi_cacheinval.core.hit_fields import joined_of
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.route_counts import RouteBook
 from fastapi_cacheinval.core.selecting import Selector, VaryRecord
-from fastapi_cacheinval.core.stored import Stamp, StoredResponse
-from fastapi_cacheinval.core.weight import weigh
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse, weigh
 from fastapi_cacheinval.engine.apps import Apps
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.clock import Clock
-from fastapi_cacheinval.ports.store import LocalStore, Target
+from fastapi_cacheinval.ports.store import LocalStore
 
 __all__ = ["Engine", "Kept"]
 
 Kept = StoredResponse | VaryRecord
 
+_LEAST_LIFE = 60.0
 # A response that was not asked for since it went stale is let go of this long after its last use, at the latest.
 _GRACE = 1.0
 
@@ -51,6 +50,12 @@ class Engine:
         self.routes = RouteBook()
         # Whether a server answers front hits itself, and has their fields joined beforehand.
         self.joins = False
+        # What was purged longer ago than anything stored lives may be forgotten by the log.
+        self.longest_life = _LEAST_LIFE
+
+    def lives(self, seconds: float) -> None:
+        """Something that others may take is stored for so many seconds."""
+        self.longest_life = max(self.longest_life, seconds)
 
     def find(self, key: bytes, headers: RawHeaders) -> tuple[StoredResponse | None, bytes]:
         """The stored response that a request selects, and the key under which its forward collapses."""
@@ -111,8 +116,12 @@ class Engine:
     def decide(self, stored: StoredResponse | None, now: float, entered: float | None = None) -> Decision:
         """What a lookup that found `stored` does; `entered` as in `stale_from`."""
         if stored is None:
-            return decide(None, None, now, 0.0)
+            return MISSED
         return decide(stored, self.stale_from(stored, now, entered), now, self.draw())
+
+    def serves(self, stored: StoredResponse, now: float) -> bool:
+        """Whether a stored response answers a request now, fresh."""
+        return isinstance(self.decide(stored, now), Serve)
 
     def remaining(self, stored: StoredResponse, now: float) -> int:
         """The remaining freshness in whole seconds; at most -1 where it is stale, or a soft purge has made it so."""
@@ -157,8 +166,10 @@ class Engine:
         One that took long without a lease is stored too: those who wait for it may have it, and each later request asks
         for itself.
         """
-        if self.overtaken(stored, now):
-            return False
+        return not self.overtaken(stored, now) and self.hold(key, stored, chosen, now)
+
+    def hold(self, key: bytes, stored: StoredResponse, chosen: tuple[Selector, ...], now: float) -> bool:
+        """Store what a fill of a key gave that nothing has overtaken; False where it is larger than the tier takes."""
         if not self._put(stored.key, stored, self._weight(stored), stored.usable_until, now):
             return False
         kept = self.store.get(key)
@@ -217,7 +228,3 @@ class Engine:
     def _drop(self, keys: tuple[bytes, ...]) -> None:
         for key in keys:
             self.store.remove(key)
-
-    def remember_target(self, target: Target, key: bytes) -> None:
-        """Let the front lookup find this key by a raw target from now on."""
-        self.store.alias(target, key)

@@ -16,9 +16,8 @@ from contextvars import Context
 from itertools import count
 from typing import NamedTuple
 
-from fastapi_cacheinval.core.pauses import DoublingPause
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.engine.clocks import ended, within
+from fastapi_cacheinval.engine.clocks import DoublingPause, ended, within
 from fastapi_cacheinval.engine.fill_lock import FillLock, Own
 from fastapi_cacheinval.errors import TierUnavailable
 from fastapi_cacheinval.ports.clock import Clock

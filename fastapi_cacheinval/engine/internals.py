@@ -14,8 +14,8 @@ from contextvars import Context
 from fastapi_cacheinval.bus.local import LocalBus
 from fastapi_cacheinval.connections.urls import Connect
 from fastapi_cacheinval.core.checks import Wait
+from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.core.fleet import Fleet
-from fastapi_cacheinval.core.receipt import Receipt
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.root_paths import RootPaths
 from fastapi_cacheinval.core.statistics import Statistics
@@ -30,11 +30,9 @@ from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.body_budget import BodyBudget
 from fastapi_cacheinval.engine.clocks import SystemClock, checked_clock
-from fastapi_cacheinval.engine.decisions import Feed
 from fastapi_cacheinval.engine.engine import Engine, Kept
 from fastapi_cacheinval.engine.lifecycle import Lifecycle
-from fastapi_cacheinval.engine.listeners import Listeners
-from fastapi_cacheinval.engine.log_recorder import LogRecorder
+from fastapi_cacheinval.engine.listeners import Feed, Listeners, LogRecorder
 from fastapi_cacheinval.engine.neighbours import Neighbour
 from fastapi_cacheinval.engine.purger import Purger
 from fastapi_cacheinval.engine.reporting import report
@@ -116,7 +114,6 @@ class Internals:
             self.bus,
             self.runtimes,
             self.listeners,
-            self.counters,
             self.tracing,
             local.attach if self._tiers is None else None,
         )
@@ -135,7 +132,9 @@ class Internals:
             # With those, they take half of the tier at the most; a small tier knows few responses that they concern.
             most_cells=max(_FEWEST_CELLS, min(_MOST_CELLS, settings.l1_max_bytes // 2 // _CELL_BYTES)),
         )
-        store: MemoryStore[Kept] = MemoryStore(settings.l1_max_bytes, beside=lambda: len(replica.cells) * _CELL_BYTES)
+        store: MemoryStore[Kept] = MemoryStore(
+            settings.l1_max_bytes, beside=replica.cells.__len__, beside_bytes=_CELL_BYTES
+        )
         return Engine(settings, self.clock, store, replica)
 
     # -- life -----------------------------------------------------------------------------------

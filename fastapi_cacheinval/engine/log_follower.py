@@ -13,13 +13,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 from fastapi_cacheinval.core.log_types import AppliedByAll, LogEntry, Missed
-from fastapi_cacheinval.core.pauses import DoublingPause
-from fastapi_cacheinval.engine.clocks import ended, within
+from fastapi_cacheinval.engine.clocks import DoublingPause, ended, within
 from fastapi_cacheinval.engine.log_groups import LogGroups
 from fastapi_cacheinval.engine.log_observer import Applies
-from fastapi_cacheinval.engine.log_pages import Pages
 from fastapi_cacheinval.engine.log_queue import LogQueue
-from fastapi_cacheinval.engine.log_reader import LogReader
+from fastapi_cacheinval.engine.log_reader import LogReader, Pages
 from fastapi_cacheinval.engine.log_touch import FIRST_PAUSE, LONGEST_PAUSE, Touch
 from fastapi_cacheinval.engine.log_waits import Waits
 from fastapi_cacheinval.engine.log_writer import LogWriter, Shared
@@ -234,7 +232,8 @@ class Follower:
             self._touch.lost(away.reason)
             raise
         self._touch.found()
-        self.waits.paid(applied)
+        if applied:
+            self.waits.paid(applied)
         if answer.line is not None and answer.pending is not None:
             self.waits.expect(answer.line, answer.pending)
         return answer, sent

@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from fastapi_cacheinval.core.replica import LogEntry, Term
+from fastapi_cacheinval.engine.clocks import ClockEstimate
 
-__all__ = ["MEANT", "Applies", "ClockEstimate", "LogObserver", "Outage", "cause_of"]
+__all__ = ["MEANT", "Applies", "LogObserver", "Outage", "cause_of"]
 
 logger = logging.getLogger("fastapi_cacheinval.bus")
-
-# Seconds for which an estimate is taken for good, whatever came since.
-_LONGEST_TRUST = 60.0
 
 
 class LogObserver(Protocol):
@@ -84,37 +82,6 @@ def cause_of(before: Term, said: Term) -> str:
     if said.number > before.number:
         return "new-term"
     return "behind" if said == before else "conflict"
-
-
-class ClockEstimate:
-    """How far a server's clock is from ours, from the round trips that bound it best.
-
-    No purge is decided by it: it only shows how long ago something was written to that server.
-    """
-
-    __slots__ = ("_offset", "_taken", "_trip")
-
-    def __init__(self) -> None:
-        self._offset: float | None = None
-        self._trip = self._taken = 0.0
-
-    def learn(self, at: float, sent: float, received: float) -> None:
-        """The server's time was `at` between two of ours; the estimate is off by half of that at most."""
-        trip = received - sent
-        if self._offset is None or trip <= self._trip or received - self._taken > _LONGEST_TRUST:
-            self._offset, self._trip, self._taken = at - (sent + received) / 2, trip, received
-
-    def forget(self) -> None:
-        """Another server may answer from now on."""
-        self._offset = None
-
-    def server_time(self, now: float) -> float | None:
-        """The server's time at one of ours, in seconds since the epoch; None where nothing was learned."""
-        return None if self._offset is None else now + self._offset
-
-    def since(self, at: float, now: float) -> float | None:
-        """The seconds from the server's time `at` to ours; None where nothing was learned."""
-        return None if self._offset is None else max(0.0, now + self._offset - at)
 
 
 class Applies:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 
 from fastapi_cacheinval.core.log_types import LogEntry
-from fastapi_cacheinval.core.pauses import DoublingPause
+from fastapi_cacheinval.engine.clocks import DoublingPause
 from fastapi_cacheinval.engine.log_touch import FIRST_PAUSE, LONGEST_PAUSE, Touch
 from fastapi_cacheinval.engine.log_writer import Shared
 from fastapi_cacheinval.errors import LogUnavailable

@@ -1,18 +1,27 @@
-"""Applying what a shared log says to the process's replica: replies, in slices, and messages, one by one."""
+"""Applying what a shared log says to the process's replica.
+
+Replies in slices, messages one by one, and page by page, the newest first, what was purged before this replica joined.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
+from contextvars import Context
 
 from fastapi_cacheinval.core.log_types import LogEntry, Missed, Next, Reply
 from fastapi_cacheinval.core.pieces import in_slices
 from fastapi_cacheinval.engine.log_observer import Applies, cause_of
 from fastapi_cacheinval.engine.log_touch import Touch
 from fastapi_cacheinval.engine.log_writer import Shared
+from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
+from fastapi_cacheinval.ports.log import SharedLog
 
-__all__ = ["LogReader"]
+__all__ = ["LogReader", "Pages"]
+
+logger = logging.getLogger("fastapi_cacheinval.bus")
 
 
 class LogReader:
@@ -46,7 +55,8 @@ class LogReader:
 
     async def take(self, reply: Reply, sent: float, own: LogEntry | None) -> bool:
         """Apply a reply, while others have their turn in between; whether there is nothing more to ask for."""
-        first, *others = in_slices(reply)
+        short = not isinstance(reply, Missed) or len(reply.lines) <= 1
+        first, *others = (reply,) if short else in_slices(reply)
         settled = self._apply(first, sent, own)
         for part in others:
             await asyncio.sleep(0)
@@ -106,3 +116,42 @@ class LogReader:
             self._owe(line)
         else:
             self._want()
+
+
+class Pages:
+    """One follower's reading of what was purged before it joined; `synced` reads all that is in the log now.
+
+    `task` is the reading, once begun.
+    """
+
+    def __init__(
+        self, log: SharedLog, shared: Shared, clock: Clock, synced: Callable[[], Awaitable[bool]], context: Context
+    ) -> None:
+        self._log = log
+        self._shared = shared
+        self._clock = clock
+        self._synced = synced
+        self._context = context
+        self.task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Read them from the newest on, once more where that was under way."""
+        if self.task is not None:
+            self.task.cancel()
+        self.task = asyncio.get_running_loop().create_task(self._read(), context=self._context.copy())
+
+    async def _read(self) -> None:
+        replica = self._shared.replica
+        useful = True
+        while useful:
+            try:
+                page = await self._log.page(replica.term, replica.floor)
+            except LogUnavailable as away:
+                # What others have stored from before stays unusable here, which costs forwards and nothing else.
+                logger.debug("what was purged before this replica joined could not be read: %s", away.reason)
+                return
+            if page is not None and page.seq > replica.applied:
+                # What the log had by then is read first: a page is of use only to who knows it.
+                await self._synced()
+            with self._shared.lock:
+                useful = page is not None and replica.apply_page(page, self._clock.now())

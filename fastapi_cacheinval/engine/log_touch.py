@@ -6,7 +6,7 @@ import logging
 from math import inf
 
 from fastapi_cacheinval.core.log_types import Term
-from fastapi_cacheinval.core.pauses import DoublingPause
+from fastapi_cacheinval.engine.clocks import DoublingPause
 from fastapi_cacheinval.engine.log_observer import MEANT, LogObserver, Outage
 from fastapi_cacheinval.engine.log_once import Seldom
 from fastapi_cacheinval.ports.clock import Clock

@@ -14,8 +14,7 @@ from contextlib import suppress
 from contextvars import Context
 
 from fastapi_cacheinval.core.log_types import AppliedByAll, LogEntry
-from fastapi_cacheinval.core.pauses import DoublingPause
-from fastapi_cacheinval.engine.clocks import ended
+from fastapi_cacheinval.engine.clocks import DoublingPause, ended
 from fastapi_cacheinval.engine.log_touch import FIRST_PAUSE, LONGEST_PAUSE
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.log import SharedLog

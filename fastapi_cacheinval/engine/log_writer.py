@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
 from fastapi_cacheinval.core.log_types import LogEntry, Reply
 from fastapi_cacheinval.core.replica import Replica
-from fastapi_cacheinval.engine.log_observer import Applies, ClockEstimate, LogObserver
+from fastapi_cacheinval.engine.clocks import ClockEstimate
+from fastapi_cacheinval.engine.log_observer import Applies, LogObserver
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.log import Answer, Proposal
@@ -21,6 +22,8 @@ from fastapi_cacheinval.ports.log import Answer, Proposal
 __all__ = ["LogWriter", "Shared", "in_one_term"]
 
 _MOST_WRITES = 3
+# So many tags fit one line, however long they are.
+_FEW = 16
 _MOST_CAUSES = 1_000
 _MOST_LINKED = 16
 
@@ -68,7 +71,7 @@ async def in_one_term(claim: Proposal, put: Callable[[Proposal], Awaitable[LogEn
     None where the lines do not stand in one term: what the server of the first has numbered, another may not have.
     """
     line: LogEntry | None = None
-    for piece in claim.lines():
+    for piece in (claim,) if len(claim.tags) <= _FEW else claim.lines():
         term = None if line is None else line.term
         line = await put(piece)
         if term not in (None, line.term):

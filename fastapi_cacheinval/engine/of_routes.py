@@ -9,10 +9,9 @@ from typing import Any
 
 from fastapi_cacheinval.core.audit import Audit
 from fastapi_cacheinval.core.checks import Wait, flag
+from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.core.explanation import Explanation
-from fastapi_cacheinval.core.receipt import Receipt
-from fastapi_cacheinval.core.tag_limits import fits
-from fastapi_cacheinval.core.tags import ALL
+from fastapi_cacheinval.core.tag_limits import for_one_purge
 from fastapi_cacheinval.core.warming import Page, WarmReport, WarmResult, any_fields, page_at, request_fields
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError, UnknownRoute
@@ -52,7 +51,7 @@ class OfRoutes:
         flag(soft, "soft")
         given = {**(parameters or {}), **more}
         tags = dict.fromkeys(tag for app in self._of_name(name, given) for tag in app.tags_of(name, given))
-        return await self._core.purge(tuple(tags) if fits(tuple(tags)) else (ALL,), soft=soft, wait=wait)
+        return await self._core.purge(for_one_purge(tuple(tags)), soft=soft, wait=wait)
 
     async def warm(
         self,

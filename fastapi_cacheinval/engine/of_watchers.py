@@ -7,9 +7,8 @@ from contextlib import AbstractContextManager
 
 from fastapi_cacheinval.core.checks import called
 from fastapi_cacheinval.core.statistics import Statistics
-from fastapi_cacheinval.engine.decisions import Subscriber
 from fastapi_cacheinval.engine.internals import Internals
-from fastapi_cacheinval.engine.listeners import Listener, Observer
+from fastapi_cacheinval.engine.listeners import Listener, Observer, Subscriber
 from fastapi_cacheinval.ports.tracing import OpenSpan
 
 __all__ = ["OfWatchers"]

@@ -9,12 +9,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from fastapi_cacheinval.core.checks import Wait, waits
-from fastapi_cacheinval.core.policy import seconds
-from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.checks import Wait, seconds, waits
+from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.core.replica import LogEntry, Replica
-from fastapi_cacheinval.core.tag_limits import fits
-from fastapi_cacheinval.core.tags import ALL
+from fastapi_cacheinval.core.tag_limits import for_one_purge
 from fastapi_cacheinval.engine.clocks import paused
 from fastapi_cacheinval.engine.listeners import Listeners
 from fastapi_cacheinval.engine.runtime import Runtimes, runtime_here
@@ -22,7 +20,6 @@ from fastapi_cacheinval.errors import CacheNotRunning, PurgeNotDelivered
 from fastapi_cacheinval.ports.bus import Bus
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.log import Proposal
-from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.ports.tracing import Carrier, Tracing
 
 __all__ = ["Purger"]
@@ -45,7 +42,6 @@ class Purger:
         bus: Bus,
         runtimes: Runtimes,
         listeners: Listeners,
-        telemetry: Telemetry,
         tracing: Tracing,
         attach: Callable[[Replica], None] | None,
     ) -> None:
@@ -54,7 +50,6 @@ class Purger:
         self._bus = bus
         self._runtimes = runtimes
         self._listeners = listeners
-        self._telemetry = telemetry
         self._tracing = tracing
         self._attach = attach
         # Whether each purge asks every replica to say at once that it has applied it.
@@ -87,8 +82,8 @@ class Purger:
     async def _purge(
         self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = (), by: str = ""
     ) -> Receipt:
-        for_all = waits(wait)
-        tags = tags if fits(tags) else (ALL,)
+        for_all = wait is not None and waits(wait)
+        tags = for_one_purge(tags)
         began = self._clock.now()
         if not tags:
             return Receipt(self._replica.term.number, self._replica.applied, (), soft)
@@ -102,7 +97,7 @@ class Purger:
                 span.note("cacheinval.seq", line.seq)
                 span.note("cacheinval.term", line.term.number)
         except PurgeNotDelivered:
-            self._telemetry.purged("queued", len(tags), soft=soft)
+            self._listeners.queued(tags, soft=soft)
             raise
         receipt = self._listeners.published(line, by)
         try:

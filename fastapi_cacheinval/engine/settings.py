@@ -11,8 +11,7 @@ from typing import Any, Literal, TypedDict
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from fastapi_cacheinval.core.checks import flag
-from fastapi_cacheinval.core.policy import seconds
+from fastapi_cacheinval.core.checks import flag, seconds
 from fastapi_cacheinval.errors import ConfigurationError
 
 __all__ = ["Options", "Settings"]

@@ -11,8 +11,9 @@ from contextvars import Context
 
 from fastapi_cacheinval.core.log_types import LogEntry
 from fastapi_cacheinval.core.replica import Replica
+from fastapi_cacheinval.engine.clocks import ClockEstimate
 from fastapi_cacheinval.engine.log_follower import Follower
-from fastapi_cacheinval.engine.log_observer import ClockEstimate, LogObserver
+from fastapi_cacheinval.engine.log_observer import LogObserver
 from fastapi_cacheinval.engine.log_writer import Shared, in_one_term
 from fastapi_cacheinval.errors import LogUnavailable, PurgeNotDelivered, ReplicasUnknown
 from fastapi_cacheinval.ports.bus import Applied, BusState

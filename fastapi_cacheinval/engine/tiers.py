@@ -1,8 +1,9 @@
-"""What an `HTTPCache` shares with other replicas, put together: the log and L2 over one Redis."""
+"""The composition root of what an `HTTPCache` shares with other replicas: the log and L2 over one Redis."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import quote
 
 from fastapi_cacheinval.bus.call import log_keys
@@ -11,10 +12,11 @@ from fastapi_cacheinval.bus.redis import RedisLog, Sight
 from fastapi_cacheinval.bus.summaries import RedisSummaries
 from fastapi_cacheinval.connections.urls import Connect
 from fastapi_cacheinval.core.fleet import Fleet
+from fastapi_cacheinval.engine.clocks import ClockEstimate
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.l2 import L2Tier, Own
 from fastapi_cacheinval.engine.l2_values import L2Values
-from fastapi_cacheinval.engine.log_observer import ClockEstimate, LogObserver
+from fastapi_cacheinval.engine.log_observer import LogObserver
 from fastapi_cacheinval.engine.process_name import process_name
 from fastapi_cacheinval.engine.roll_call import RollCall
 from fastapi_cacheinval.engine.settings import Settings
@@ -28,7 +30,6 @@ from fastapi_cacheinval.stores.roll import RedisRoll
 
 __all__ = ["SharedTiers", "key_prefix"]
 
-_LEAST_LIFE = 60.0
 # Seconds for which requests do without L2 after it was out of reach; the log is asked all the time.
 _L2_REST = 1.0
 
@@ -49,14 +50,9 @@ class SharedTiers:
         # the log, and what stands beside it, is under a prefix that has no version.
         self._shared_prefix = key_prefix(settings.namespace, "")
         self._prefix = key_prefix(settings.namespace, settings.version)
-        # What was purged longer ago than anything stored lives may be forgotten.
-        self._longest_life = _LEAST_LIFE
         self._sight = Sight()
         # What heartbeats tell of the log's clock: stored responses are sealed with its time, whoever wrote them.
         self._server_clock = ClockEstimate()
-
-    def _lives(self, seconds: float) -> None:
-        self._longest_life = max(self._longest_life, seconds)
 
     def bus(self, observer: LogObserver) -> SharedBus:
         """The purge log."""
@@ -66,7 +62,7 @@ class SharedTiers:
                 self._connect(),
                 keys,
                 bound=settings.staleness_bound,
-                life=lambda: self._longest_life,
+                life=partial(getattr, self._engine, "longest_life"),
                 sight=self._sight,
                 origin=process_name(),
                 confirm_replicas=settings.confirm_replicas,
@@ -97,7 +93,7 @@ class SharedTiers:
         )
         values = L2Values(store, codec, self._engine, telemetry, self._server_clock.server_time)
         summaries = SummaryWriter(RedisSummaries(client, self._shared_prefix), facts, identity)
-        return L2Tier(values, self._engine, telemetry, tracing, own, self._lives, (roll_call, summaries))
+        return L2Tier(values, self._engine, telemetry, tracing, own, self._engine.lives, (roll_call, summaries))
 
     async def fleet(self) -> Fleet:
         """All replicas of the namespace as Redis tells of them; raises `TierUnavailable`."""

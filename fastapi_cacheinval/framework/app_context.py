@@ -8,16 +8,12 @@ from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Scope
 
-from fastapi_cacheinval.core.keys import KeyParts, as_bytes, encode
-from fastapi_cacheinval.core.outcome import Outcome
-from fastapi_cacheinval.core.root_paths import below
+from fastapi_cacheinval.core.keys import KeyParts, as_bytes, below, encode, raw_target
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheinvalError, CacheNotRunning
-from fastapi_cacheinval.framework.deciding import tell_decision
-from fastapi_cacheinval.framework.notices import Notices
-from fastapi_cacheinval.framework.start_log import say_at_start, unshared_partitions
+from fastapi_cacheinval.framework.notices import Notices, say_at_start, unshared_partitions
 from fastapi_cacheinval.framework.uncached import Uncached
 from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.ports.store import Target
@@ -169,7 +165,7 @@ class AppContext:
         self.providers = table.providers
         self._table = table
         self.shortcuts = Shortcuts(self.app, table)
-        self.uncached = Uncached(table, self.counters, self.face, self._tell)
+        self.uncached = Uncached(table, self.cache, self.face)
         say_at_start(table.summary(by_headers=self.mode.by_headers))
         for line in table.describe():
             logger.debug("%s", line)
@@ -178,11 +174,6 @@ class AppContext:
         unshared = None if self.cache.shares_partitions else unshared_partitions(table.plans)
         for line in (*table.warnings(), *filter(None, (unshared,))):
             logger.warning("%s", line)
-
-    def _tell(self, scope: Scope, outcome: Outcome) -> None:
-        """Tell the feed, if anybody listens, of a request that nothing else is known of."""
-        if self.cache.feed.on:
-            tell_decision(self.cache, scope, outcome, began=self.engine.now(), route=None)
 
     def _claim(self, table: RouteTable, scope: Scope) -> None:
         """Have the other apps of the cache know what this one answers, also where it is never asked."""
@@ -213,21 +204,18 @@ class AppContext:
             mode = f"{mode} untagged"
         return KeyParts(mode, settings.namespace, settings.version, *origin, root_path, path)
 
-    def local_part(self, place: tuple[bytes, ...], *own: int) -> bytes:
+    def local_part(self, place: tuple[bytes, ...], *own: int, number: int | None = None) -> bytes:
         """What makes a key of a route this process's own: empty where names alone tell its place from every other.
 
         `own` are numbers of this process's that the place has; all zero where it needs none.
         """
-        return self._local(self.number, place, *own)
+        if not any(own) and self.engine.apps.alone(place, self.number if number is None else number):
+            return b""
+        return encode(b"%d" % each for each in (self.number if number is None else number, *own))
 
     def headers_local_part(self, place: tuple[bytes, ...]) -> bytes:
         """The same for what is answered by headers, which layers that nobody knows have had in their hands."""
-        return self._local(self._answers_as, place)
-
-    def _local(self, number: int, place: tuple[bytes, ...], *own: int) -> bytes:
-        if not any(own) and self.engine.apps.alone(place, number):
-            return b""
-        return encode(b"%d" % each for each in (number, *own))
+        return self.local_part(place, number=self._answers_as)
 
     def front_target(self, target: Target, spelling: Target = ()) -> Target:
         """A raw target as this app's front lookup asks for it; `spelling` has the path as sent, where that counts."""
@@ -242,6 +230,10 @@ class AppContext:
         number = self.own_number
         return lambda target: at((*target, number))
 
+    def at_as_sent(self, scope: Scope, host: bytes | None) -> Any:
+        """What the front lookup finds by the path as it was sent, for routes that may tell spellings of it apart."""
+        return self.at()((*raw_target(scope, host), scope.get("raw_path"))) if self.spelled else None
+
     def note_root(self, scope: Scope) -> None:
         """Have the cache know under which root path this request came, for URLs that are to be invalidated."""
         root = str(scope.get("app_root_path", scope.get("root_path", "")))
@@ -250,7 +242,7 @@ class AppContext:
                 self._roots.add(root)
             self.cache.root_paths.add(root)
 
-    @staticmethod
-    def below(root: str, path: str) -> str:
-        """A path without the root path, as routes see it: a slash at the end of the root path is a part of it."""
-        return below(root, path)
+    def below_root(self, scope: Scope, path: str) -> str:
+        """A path without the root path of a request, as routes see it."""
+        root = self.root_of(scope)
+        return below(root, path) if root else path

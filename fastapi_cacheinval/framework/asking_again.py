@@ -1,10 +1,12 @@
-"""A request made again beside a client's: by the app as if the cache were off, or by what is stored alone.
+"""Making a hit again in the background, and comparing what the app answers with what is stored.
 
-Neither takes a lock, stores anything, purges anything, or is counted as a request.
+Such a request is made beside a client's: by the app as if the cache were off, or by what is stored alone. It takes no
+lock, stores nothing, purges nothing and is counted as no request. It carries its caller's own fields.
 """
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -12,7 +14,9 @@ from typing import Any, Protocol
 from starlette.types import Message, Scope
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
-from fastapi_cacheinval.core.stored import Stamp
+from fastapi_cacheinval.core.events import digest_of
+from fastapi_cacheinval.core.statistics import route_label
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.engine.clocks import within
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
@@ -21,7 +25,9 @@ from fastapi_cacheinval.framework.receiving import nobody
 from fastapi_cacheinval.framework.refresh import made_again
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, lower_names
 
-__all__ = ["Answered", "Heard", "answer_of_app", "answer_stored", "plain_again", "says_the_same"]
+__all__ = ["Answered", "Heard", "answer_of_app", "answer_stored", "order_shadow", "plain_again", "says_the_same"]
+
+logger = logging.getLogger("fastapi_cacheinval.shadow")
 
 _DROPPED = CONDITIONAL_FIELDS | {b"range", b"if-range"}
 # What says how a body is to be read; the rest may tell the time, or who answered.
@@ -124,3 +130,37 @@ def _unzipped(body: bytes | bytearray) -> bytes | None:
     except zlib.error:
         return None
     return text if reader.eof else None
+
+
+def order_shadow(
+    app_context: AppContext, scope: Scope, headers: list[tuple[bytes, bytes]], stored: StoredResponse
+) -> None:
+    """Make a request again in the background that was answered with this response, if it is drawn."""
+    cache, engine = app_context.cache, app_context.engine
+    if not cache.running or not cache.shadow.begins():
+        return
+    shadow, runtime = cache.shadow, cache.runtime
+    changes = engine.replica.changes
+    again = plain_again(scope, headers, engine.replica.stamp(engine.now()))
+
+    async def run() -> None:
+        outcome = "failed"
+        try:
+            answer = await answer_of_app(app_context, runtime, again)
+            if engine.replica.changes != changes or not cache.enabled:
+                # It may read what has been written meanwhile.
+                outcome = "skipped"
+            elif answer is not None and answer.status < 500:
+                outcome = "equal" if says_the_same(stored, answer) else "different"
+        except Exception:  # what the app raises, it raises to nobody
+            logger.debug("a hit could not be made again", exc_info=True)
+        finally:
+            if shadow.ended(outcome, stored.route):
+                logger.warning(
+                    "%s answers otherwise than what is stored of it (key %s): it may depend on the caller or the time, "
+                    "or has changed without a purge. Said once for each route.",
+                    route_label(stored.route),
+                    digest_of(stored.key),
+                )
+
+    runtime.own(run())

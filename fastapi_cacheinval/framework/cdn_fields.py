@@ -17,9 +17,8 @@ from fastapi_cacheinval.core.downstream import (
 )
 from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.framework.answering import RawField
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.grammar.fields import lower_names
+from fastapi_cacheinval.grammar.fields import RawField, lower_names
 from fastapi_cacheinval.ports.downstream import Downstream
 from fastapi_cacheinval.routes.plan import RoutePlan
 

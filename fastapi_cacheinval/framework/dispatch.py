@@ -13,9 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from fastapi_cacheinval.dependencies import SCOPE_KEY
-from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.engine.runtime import Runtime
-from fastapi_cacheinval.errors import CacheinvalError
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields, cdn_fields_of
 from fastapi_cacheinval.framework.exchange import run_app
@@ -36,7 +34,7 @@ _LOOKED_UP = frozenset({"GET", "HEAD"})
 class Dispatcher:
     """Takes what the front lookup has not answered. `prepare` looks at the app, and gives what is wrong with it."""
 
-    def __init__(self, app_context: AppContext, prepare: Callable[[Scope], CacheinvalError | None]) -> None:
+    def __init__(self, app_context: AppContext, prepare: Callable[[Scope], Exception | None]) -> None:
         self._app_context = app_context
         self._prepare = prepare
         self._runtimes = app_context.cache.runtimes
@@ -135,11 +133,8 @@ class Dispatcher:
             incoming = passed
         try:
             if mutation is not None:
-                answering = Answering(mutation)
-                try:
-                    await run_app(mutation, scope)
-                finally:
-                    answering.end()
+                mutation.is_answered_here()
+                await run_app(mutation, scope)
             elif incoming.scope["method"] in _LOOKED_UP:
                 await mode.read(incoming)
             else:

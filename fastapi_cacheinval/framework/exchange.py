@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Scope, Send
 
 from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.engine.request_tags import Answering, Changes, RequestTags
 from fastapi_cacheinval.framework.app_context import AppContext
@@ -22,8 +20,6 @@ from fastapi_cacheinval.framework.incoming import Entered, Incoming
 from fastapi_cacheinval.framework.receiving import Receiving
 from fastapi_cacheinval.framework.server_spans import name_route
 from fastapi_cacheinval.grammar.fields import RawHeaders
-from fastapi_cacheinval.ports.store import Target
-from fastapi_cacheinval.routes.bindings import Binding
 from fastapi_cacheinval.routes.fastapi_private import on_end
 from fastapi_cacheinval.routes.plan import RoutePlan
 
@@ -42,8 +38,10 @@ class Exchange:
     plan: RoutePlan | None = None
     # What code without the request at hand finds it by.
     answering: Answering | None = None
-    # Of a lookup: the key that it asked for, and the tags that are known before the app answers.
+    # Of a lookup: the key that it asked for, the raw target that may lead to what is stored under it, and the tags that
+    # are known before the app answers.
     key: bytes | None = None
+    target: tuple[object, ...] | None = None
     declared_tags: tuple[str, ...] = ()
     # Whether the cache was asked, and whether it has been said what came of that.
     _asked: bool = False
@@ -97,22 +95,19 @@ class Exchange:
         """The route's template, once known."""
         return None if self.plan is None else self.plan.path
 
-    def leads(self, target: Target | None, key: bytes) -> None:
+    def leads(self) -> None:
         """Let the front lookup find by the raw target, where there is one, what is stored under the key."""
-        if target is not None:
-            self.app_context.engine.remember_target(target, key)
+        if self.target is not None and self.key is not None:
+            self.app_context.engine.store.alias(self.target, self.key)
 
-    def rendered(self, template: TagTemplate, plan: RoutePlan | None, request: Request) -> str | None:
-        """A tag for the validated parameters, None where nothing is left of it; raises `InvalidParameter`."""
-        bindings: Mapping[str, Binding] = {} if plan is None else plan.bindings
-        bound: dict[str, object] = {
-            name: bindings[name].value(request) if name in bindings else request.path_params.get(name)
-            for name in template.names
-        }
-        tag = template.render(bound)
-        if tag is None:
-            self.app_context.counters.dropped_tag()
-        return tag
+    def is_answered_here(self) -> None:
+        """Let code without the request at hand find it from here on in this context, until `is_answered`."""
+        self.answering = Answering(self)
+
+    def is_answered(self) -> None:
+        """The request is over for that code; harmless twice."""
+        if self.answering is not None:
+            self.answering.end()
 
     def overtaken(self) -> bool:
         """Whether something was purged since the request entered."""
@@ -221,12 +216,11 @@ class _Runs(Protocol):
     def app_context(self) -> AppContext: ...
 
     @property
-    def answering(self) -> Answering | None: ...
-
-    @property
     def receive(self) -> Receiving: ...
 
     def send(self, message: Message) -> Awaitable[None]: ...
+
+    def is_answered(self) -> None: ...
 
     async def ended(self) -> None: ...
 
@@ -249,6 +243,5 @@ async def run_app(exchange: _Runs, scope: Scope, app: ASGIApp | None = None) -> 
     finally:
         del scope[SCOPE_KEY]
         exchange.receive.end()
-        if exchange.answering is not None:
-            exchange.answering.end()
+        exchange.is_answered()
         exchange.over()

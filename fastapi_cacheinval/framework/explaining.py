@@ -9,20 +9,17 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.decide import Reason, Serve, ServeStale, decide
+from fastapi_cacheinval.core.decide import Serve, ServeStale, decide
 from fastapi_cacheinval.core.events import PurgeEvent, digest_of, shown_tags
 from fastapi_cacheinval.core.explanation import Explanation, Tier, copy_of, forwarded_because
-from fastapi_cacheinval.core.keys import PartitionTypeError
-from fastapi_cacheinval.core.outcome import Outcome, Result, cache_status
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result, cache_status
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.errors import ConfigurationError, TierUnavailable
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.deciding import shown_request
-from fastapi_cacheinval.framework.route_target import wanted_of
-from fastapi_cacheinval.grammar.fields import first
-from fastapi_cacheinval.routes.asked import path_params_of, tags_of
-from fastapi_cacheinval.routes.auditing import cover_name, key_parts_of, shared_by_of
+from fastapi_cacheinval.framework.route_target import Wanted, wanted_of
+from fastapi_cacheinval.routes.auditing import cover_name, key_parts_of, path_params_of, shared_by_of, tags_of
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 
 __all__ = ["Explaining"]
@@ -117,7 +114,7 @@ class Explaining:
         policy = plan.policy
         assert policy is not None
         shared_by, why = shared_by_of(plan)
-        authorized = first(self._scope["headers"], b"authorization") is not None
+        authorized = any(name == b"authorization" for name, _ in self._scope["headers"])
         front_off = "the request has Authorization" if plan.front and authorized else plan.front_off
         told = replace(
             told,
@@ -132,7 +129,7 @@ class Explaining:
                 for name in map(cover_name, policy.guards)
             ),
         )
-        path = self._app_context.below(self._app_context.root_of(self._scope), self._scope["path"])
+        path = self._app_context.below_root(self._scope, self._scope["path"])
         request = Request({**self._scope, "path_params": path_params_of(plan, path)})
         tags = tags_of(plan, request)
         reserved = (path_tag(path), ALL)
@@ -144,10 +141,9 @@ class Explaining:
         if lacks:
             because = "What is stored depends on the caller, and the caller is not known."
             return replace(told, result="unknown", because=because, unknown=(*told.unknown, *lacks))
-        try:
-            wanted = wanted_of(self._asks, request, plan, policy, self._partition or ())
-        except PartitionTypeError as error:
-            return self._bypassed(told, "partition", f"The partition is no part of a key: {error}.")
+        wanted = wanted_of(self._asks, request, plan, policy, self._partition or ())
+        if not isinstance(wanted, Wanted):
+            return self._bypassed(told, "partition", f"The partition is no part of a key: {wanted}.")
         return await self._looked_up(told, (wanted.key,), wanted.headers, valid=tags is not None)
 
     def _lacks(self, plan: RoutePlan) -> list[str]:
@@ -174,7 +170,7 @@ class Explaining:
         )
         if not self._app_context.cache.enabled:
             return self._bypassed(told, "disabled", "The cache is switched off.")
-        path = self._app_context.below(self._app_context.root_of(self._scope), self._scope["path"])
+        path = self._app_context.below_root(self._scope, self._scope["path"])
         told = replace(told, last_purge=self._last_purge((path_tag(path), ALL)))
         keys = self._app_context.mode.keys_of(self._asks)
         return await self._looked_up(told, keys, self._asks.client_headers, valid=True)

@@ -10,8 +10,7 @@ from starlette.types import Send
 
 from fastapi_cacheinval.core.selecting import Selector
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.framework.answering import RawField
-from fastapi_cacheinval.grammar.fields import RawHeaders
+from fastapi_cacheinval.grammar.fields import RawField, RawHeaders
 
 __all__ = ["Contradict", "Cover", "FillRules", "Form", "Freshen", "Keep", "Made", "Refuse", "Verdict"]
 

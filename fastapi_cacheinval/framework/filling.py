@@ -12,18 +12,16 @@ from functools import partial
 
 from starlette.types import Message, Send
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.body_budget import Reservation
 from fastapi_cacheinval.engine.coalescing import Go
-from fastapi_cacheinval.framework.answering import SENT_PAST, RawField, nowhere, send_304, status_fields, stored_fields
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, FillRules, Form, Freshen, Keep, Refuse
 from fastapi_cacheinval.framework.keeping import INCOMPLETE, RAISED, Keeping
-from fastapi_cacheinval.framework.pump import Pump
-from fastapi_cacheinval.framework.unannounced import UnannouncedEnd
-from fastapi_cacheinval.grammar.fields import RawHeaders, lower_names
+from fastapi_cacheinval.framework.responding import SENT_PAST, nowhere, send_304, status_fields, stored_fields
+from fastapi_cacheinval.framework.streaming import Pump, UnannouncedEnd
+from fastapi_cacheinval.grammar.fields import RawField, RawHeaders, lower_names
 
 __all__ = ["Fill"]
 
@@ -45,11 +43,11 @@ class Fill:
         # Where answers go: the cache's own, and the app's; nowhere once something else has answered the client.
         self._out = self._ours = exchange.ours
         self._outer = exchange.outer
-        # Of a stream: what is buffered, and what waits for its client.
-        self._held = Reservation(exchange.app_context.bodies)
+        # Of a stream: what is buffered, and what waits for its client; and its end, if nobody has announced that.
+        self._held: Reservation | None = None
+        self._end: UnannouncedEnd | None = None
         self._stood_in = False
         self._contradicted = False
-        self._end = UnannouncedEnd(exchange.runtime.loop)
         # What takes the messages once nothing more is to be kept.
         self._rest: Send | None = None
         exchange.receive.hold(self._keeping)
@@ -142,17 +140,24 @@ class Fill:
             await self._let_through(start, message, "too-large")
         elif self._pump is None and complete and (self._body or self._keeping.length is not None):
             await self._completed_at_once(start)
-        elif not self._held.grow(2 * len(body)):
+        else:
+            await self._stream(start, message, complete=complete)
+
+    async def _stream(self, start: Message, message: Message, *, complete: bool) -> None:
+        """Pass one piece of a stream on, and keep the whole once it is `complete`."""
+        held = self._held = self._held or Reservation(self._exchange.app_context.bodies)
+        end = self._end = self._end or UnannouncedEnd(self._exchange.runtime.loop)
+        if not held.grow(2 * len(message.get("body", b""))):
             await self._let_through(start, message, "in-flight")
         elif self._pump is None:
-            await self._begin_stream(start, message)
+            await self._begin_stream(start, message, held)
             if complete and self._keeping.open:
-                self._end.begin(partial(self._keep_whole, start))
+                end.begin(partial(self._keep_whole, start))
         else:
             if complete and self._keeping.length is not None:
                 self._keep_whole(start)
             elif complete and self._keeping.open:
-                self._end.begin(partial(self._keep_whole, start))
+                end.begin(partial(self._keep_whole, start))
             await self._pump.put(message)
 
     def _keep_whole(self, start: Message) -> None:
@@ -172,16 +177,16 @@ class Fill:
             await self._ours({"type": "http.response.body", "body": body})
             return
         exchange.told(outcome, filled=stored)
-        self._forget_body()
+        self._body = bytearray()
         fields = [*self._rules.first_fields(start["headers"], stored), *status_fields(exchange.app_context, outcome)]
         await self._rules.reply(self._ours, stored, fields)
 
-    async def _begin_stream(self, start: Message, message: Message) -> None:
+    async def _begin_stream(self, start: Message, message: Message, held: Reservation) -> None:
         fields = self._passed_on(Form.STREAMED, start["headers"], self._keeping.outcome(self._detail))
         if self._rules.has_it(start["status"], start["headers"]):
             await send_304(self._outer, fields)
             self._out = nowhere
-        self._pump = Pump(self._out, self._held)
+        self._pump = Pump(self._out, held)
         await self._pump.put({**start, "headers": fields}, message)
 
     async def _let_through(self, start: Message, message: Message, reason: str) -> None:
@@ -199,7 +204,8 @@ class Fill:
 
     def _forget_body(self) -> None:
         """What is stored, or will not be, needs no buffer: what is left of a stream waits for its client."""
-        self._held.shrink(len(self._body))
+        if self._held is not None:
+            self._held.shrink(len(self._body))
         self._body = bytearray()
 
     # -- another answer than the app's ----------------------------------------------------------
@@ -220,7 +226,8 @@ class Fill:
     def abandon(self) -> None:
         """Keep nothing, and let nobody wait: the response has another owner."""
         self._keeping.refuse()
-        self._held.close()
+        if self._held is not None:
+            self._held.close()
 
     def route_raised(self) -> None:
         """The route has raised; what a layer makes of its body is no whole response, unless its length says so."""
@@ -240,24 +247,27 @@ class Fill:
 
     async def ended(self) -> None:
         """The app returned: a fill that is not complete by now never will be."""
-        self._end.returned()
+        if self._end is not None:
+            self._end.returned()
         self._keeping.lose()
         try:
             if self._pump is not None:
                 await self._pump.drained()
         finally:
-            self._held.close()
+            if self._held is not None:
+                self._held.close()
 
     async def failed(self, error: BaseException) -> bool:
         """The app raised; True where a stale response stood in for it."""
         try:
             return await self._failed(error)
         finally:
-            self._held.close()
+            if self._held is not None:
+                self._held.close()
 
     async def _failed(self, error: BaseException) -> bool:
         exchange = self._exchange
-        if self._end.raised() and isinstance(error, Exception):
+        if self._end is not None and self._end.raised() and isinstance(error, Exception):
             # A background task, or the end of a body that was none: what is kept may be half of it.
             self._keeping.take_back()
         self._keeping.lose(500 if isinstance(error, Exception) else None)

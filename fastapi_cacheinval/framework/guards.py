@@ -7,12 +7,11 @@ from math import ceil
 
 from starlette.types import Send
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.token import parse_token
-from fastapi_cacheinval.framework.answering import status_fields, without_body
 from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.framework.mutation import Mutation
+from fastapi_cacheinval.framework.responding import status_fields, without_body
 from fastapi_cacheinval.grammar.fields import first
 
 __all__ = ["GUARDS", "TOKEN_FIELD", "Guard", "refused"]

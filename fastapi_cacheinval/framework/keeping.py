@@ -81,7 +81,7 @@ class Keeping:
             if flight is not None:
                 flight.supersede()
             return self.outcome("superseded")
-        if not engine.keep(made.key, stored, made.chosen, now):
+        if not engine.hold(made.key, stored, made.chosen, now):
             self.refuse()
             return self.outcome("too-large")
         self._rules.kept(stored)
@@ -143,7 +143,7 @@ class Keeping:
         exchange, app_context = self._exchange, self._exchange.app_context
         route = exchange.route
         app_context.counters.filled(self._engine.now() - self._rules.began, route, outcome)
-        if outcome == "stored":
+        if outcome == "stored" and app_context.log_once.now:
             app_context.log_once.well((RAISED, route))
         if exchange.refresh is not None:
             exchange.refresh.came(outcome)

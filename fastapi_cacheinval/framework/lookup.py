@@ -8,23 +8,18 @@ from typing import assert_never
 
 from starlette.requests import Request
 
-from fastapi_cacheinval.core.decide import Decision, Reason
-from fastapi_cacheinval.core.keys import PartitionTypeError
-from fastapi_cacheinval.core.outcome import Outcome, Result
-from fastapi_cacheinval.core.policy import CachePolicy
+from fastapi_cacheinval.core.decide import Decision
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
-from fastapi_cacheinval.framework.policy_fill import begin_fill
+from fastapi_cacheinval.framework.policy_rules import begin_fill
 from fastapi_cacheinval.framework.refresh import lead_in_background, order_refresh
 from fastapi_cacheinval.framework.responding import Annotated, Responder, Stored, bypassed
-from fastapi_cacheinval.framework.route_target import Wanted, wanted_of
-from fastapi_cacheinval.framework.timeouts import SLOW, timed
-from fastapi_cacheinval.grammar.cache_control import parse
-from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
-from fastapi_cacheinval.routes.bindings import InvalidParameter
-from fastapi_cacheinval.routes.plan import RoutePlan
+from fastapi_cacheinval.framework.route_target import Wanted, tags_of, wanted_of
+from fastapi_cacheinval.framework.short_circuit import short_circuit
+from fastapi_cacheinval.framework.timeouts import SLOW, Timed
 
 __all__ = ["Verdict", "look_up"]
 
@@ -33,25 +28,28 @@ __all__ = ["Verdict", "look_up"]
 class Verdict:
     """What a route lookup has come to: what takes the response from here on.
 
-    `unwind` is the status to unwind the request with, None where the handler runs; `fill` is that
-    responder where the response is seen as a fill.
+    `unwind` is to be raised to unwind the request, None where the handler runs; `fill` is that responder where the
+    response is seen as a fill.
     """
 
     responder: Responder
-    unwind: int | None = None
+    unwind: Exception | None = None
     fill: Fill | None = None
 
 
-async def look_up(
-    exchange: Exchange, request: Request, plan: RoutePlan, policy: CachePolicy, partition: tuple[object, ...]
-) -> Verdict:
-    """Look up what a request asks of its route; `partition` is what the policy's partition gives for it."""
-    try:
-        wanted = wanted_of(exchange, request, plan, policy, partition)
-    except PartitionTypeError as error:
-        exchange.app_context.notices.note_partition(plan, partition, error)
+async def look_up(exchange: Exchange, request: Request, partition: tuple[object, ...]) -> Verdict:
+    """Look up what a request asks of its route, whose plan is the exchange's.
+
+    `partition` is what the policy's partition gives for it.
+    """
+    plan = exchange.plan
+    assert plan is not None
+    assert plan.policy is not None
+    wanted = wanted_of(exchange, request, plan, plan.policy, partition)
+    if not isinstance(wanted, Wanted):
+        exchange.app_context.notices.note_partition(plan, partition, wanted)
         return Verdict(bypassed(exchange, "partition"))
-    exchange.key = wanted.key
+    exchange.key, exchange.target = wanted.key, wanted.target
     return await Lookup(exchange, wanted).run()
 
 
@@ -65,6 +63,11 @@ class Lookup:
         self.tags: tuple[str, ...] = ()
         self.entered = exchange.stamp.began
         self.deadline = self.entered + self.engine.settings.collapse_timeout
+        # The key under which L2 is asked, and the request fields that select a variant.
+        self.l2_key = wanted.key
+        self.asked_headers = wanted.headers
+        # Whether clients are not to wait for as long as they are.
+        self._timed = wanted.policy.soft_seconds is not None or wanted.policy.hard_seconds is not None
 
     async def run(self) -> Verdict:
         """Say what takes the response, and whether the handler runs."""
@@ -76,36 +79,31 @@ class Lookup:
         coalescing = Coalescing(self.engine, exchange.runtime, self)
         found: Answer | Missed | Go = coalescing.look()
         if isinstance(found, Missed):
-            if self._only_if_cached():
+            if self.wanted.only_if_cached:
                 # RFC 9111 section 5.2.1.7: the client would rather have a 504 than wait for the app.
                 outcome = Outcome(Result.MISS, reason=found.reason, detail="only-if-cached")
-                return Verdict(Annotated(exchange, outcome), unwind=504)
+                return Verdict(Annotated(exchange, outcome), unwind=self._unwound(504))
             if not self._bind_tags():
                 return self._bypass("invalid")
-            self.deadline = exchange.stamp.began + self._patience(found.stored)
+            if self._timed:
+                self.deadline = self.entered + self._patience(found.stored)
             with exchange.current():
                 found = await coalescing.run(found)
         match found:
             case Answer():
                 return self._answer(found)
-            case Go(hit_for_miss=True) if first(self.wanted.headers, b"range") is not None:
+            case Go(hit_for_miss=True) if self.wanted.for_part:
                 return self._bypass("range")
             case Go():
-                return self._late(found) or self._forward(found)
+                late = self._late(found) if self._timed and found.flight is None else None
+                return late or self._forward(found)
             case _:
                 assert_never(found)
 
+    def _unwound(self, status: int) -> Exception:
+        return short_circuit(self.wanted.request, status)
+
     # -- what the loop asks ---------------------------------------------------------------------
-
-    @property
-    def l2_key(self) -> bytes:
-        """The key under which L2 is asked."""
-        return self.wanted.key
-
-    @property
-    def asked_headers(self) -> RawHeaders:
-        """The request fields that select a variant."""
-        return self.wanted.headers
 
     def find(self) -> tuple[StoredResponse | None, bytes, bool]:
         """What is stored for the request, the key of its forward, and whether only `Vary` missed."""
@@ -152,18 +150,16 @@ class Lookup:
     def _late(self, go: Go) -> Verdict | None:
         """The answer in a forward's place, where another's has been too slow for a request that leads none."""
         policy, now = self.wanted.policy, self.engine.now()
-        if go.flight is not None or (policy.soft_seconds is None and policy.hard_seconds is None):
-            return None
         flight = self.exchange.runtime.flights.under_way(self.find()[1])
         waited = now - self.exchange.stamp.began
         behind = waited if flight is None else max(waited, now - flight.began)
         stale = self.engine.fallback(go.stale, now)
         if stale is not None and behind >= min(policy.soft_seconds or inf, policy.hard_seconds or inf):
-            outcome = self.engine.outcome(stale, Result.STALE, Reason.STALE, now)
-            return Verdict(Stored(self.exchange, stale, outcome._replace(detail=SLOW)), unwind=stale.status)
+            outcome = self.engine.outcome(stale, Result.STALE, Reason.STALE, now)._replace(detail=SLOW)
+            return Verdict(Stored(self.exchange, stale, outcome), unwind=self._unwound(stale.status))
         if waited >= (policy.hard_seconds or inf):
             outcome = Outcome(Result.MISS, reason=go.reason, detail=SLOW)
-            return Verdict(Annotated(self.exchange, outcome), unwind=504)
+            return Verdict(Annotated(self.exchange, outcome), unwind=self._unwound(504))
         return None
 
     # -- answers --------------------------------------------------------------------------------
@@ -172,29 +168,25 @@ class Lookup:
         stored = answer.stored
         if answer.refresh:
             order_refresh(self.exchange.app_context, self.exchange.runtime, self.exchange.entered, stored)
-        self.exchange.leads(self.wanted.target, self.wanted.key)
+        self.exchange.leads()
         now = self.engine.now()
         outcome = self.engine.outcome(stored, answer.result, answer.reason, now, answer.fwd_status, answer.tier)
-        return Verdict(Stored(self.exchange, stored, outcome), unwind=stored.status)
+        return Verdict(Stored(self.exchange, stored, outcome), unwind=self._unwound(stored.status))
 
     def _bypass(self, detail: str) -> Verdict:
         return Verdict(bypassed(self.exchange, detail))
 
-    def _only_if_cached(self) -> bool:
-        asked = values(self.wanted.headers, b"cache-control")
-        return bool(asked) and parse(asked).only_if_cached
-
     def _bind_tags(self) -> bool:
         """Render the policy's tags for the validated parameters; False where they are not valid: the app says so."""
-        wanted = self.wanted
-        try:
-            tags = [self.exchange.rendered(each, wanted.plan, wanted.request) for each in wanted.policy.templates]
-        except InvalidParameter:
+        tags = tags_of(self.wanted, self.exchange.app_context.counters.dropped_tag)
+        if tags is None:
             return False
-        self.tags = self.exchange.declared_tags = tuple([tag for tag in tags if tag is not None])
+        self.tags = self.exchange.declared_tags = tags
         return True
 
     def _forward(self, go: Go) -> Verdict:
-        """Let the handler run, and see its response as a fill."""
+        """Let the handler run, and see its response as a fill; a refresh has a bound of its own, and no client."""
         fill = begin_fill(self.exchange, self.wanted, self.tags, go)
-        return Verdict(timed(self.exchange, fill, self.wanted.policy, go), fill=fill)
+        if not self._timed or self.exchange.refresh is not None:
+            return Verdict(fill, fill=fill)
+        return Verdict(Timed(self.exchange, fill, self.wanted.policy, go), fill=fill)

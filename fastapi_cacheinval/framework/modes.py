@@ -6,7 +6,6 @@ from collections.abc import Awaitable
 from typing import cast
 
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
-from fastapi_cacheinval.engine.request_tags import Answering
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.framework.ahead import ReadAhead
 from fastapi_cacheinval.framework.app_context import Mode
@@ -61,12 +60,12 @@ class ByHeaders(ByPolicy):
     async def read(self, incoming: Incoming) -> None:
         """Take a GET or HEAD."""
         lookup = HeaderLookup(incoming, self._options, self._rules)
-        answering = Answering(lookup.exchange)
+        lookup.exchange.is_answered_here()
         try:
             if await lookup.run():
                 return
         finally:
-            answering.end()
+            lookup.exchange.is_answered()
         # The lookup may have heard the beginning of the content.
         await self.read_by_policy(incoming._replace(receive=lookup.exchange.receive))
 

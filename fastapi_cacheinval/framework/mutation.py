@@ -22,17 +22,16 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from fastapi_cacheinval.core.checks import Wait
-from fastapi_cacheinval.core.decide import Reason
 from fastapi_cacheinval.core.extent import Extent
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.errors import PurgeNotDelivered, ReplicasUnknown
-from fastapi_cacheinval.framework.answering import status_fields
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.framework.purging import Purge, Purging
+from fastapi_cacheinval.framework.responding import status_fields
 from fastapi_cacheinval.grammar.fields import first, lower_names
 
 __all__ = ["Mutation"]
@@ -108,16 +107,15 @@ class Mutation(Purging):
         self._goes_on = True
 
     async def _started(self, message: Message) -> None:
-        # Servers take names in any case, and so do we.
-        headers = lower_names(message.get("headers", ()))
         status: int = message["status"]
         self._status = status
-        if status < 400:
-            self._note_headers(headers)
-        if self._extent() is Extent.ALL:
+        # Servers take names in any case, and so do we.
+        headers = self._headers_of(message) if status < 400 else lower_names(message.get("headers", ()))
+        extent = self._extent()
+        if extent is Extent.ALL:
             # A route class that answers by itself has passed them by.
             self._declare_all()
-        known = bool(self._due())
+        known = bool(self._due(extent))
         late = self._can_still_commit()
         if late and (known or self.app_context.cache.expects_changes) and self._holdable(status, headers):
             self._state = _State.HELD
@@ -125,12 +123,12 @@ class Mutation(Purging):
             self._alarm = self.app_context.cache.clock.call_later(
                 self.app_context.engine.settings.hold_timeout, self._release_late
             )
-        elif late and known and self._extent() is not Extent.FACTS:
+        elif late and known and extent is not Extent.FACTS:
             await self._go_early()
             await self.outer(self._said(message, late=True))
         else:
             self._state = _State.GONE
-            await self._written(self._taken())
+            await self._written(self._taken(extent))
             await self.outer(self._said(message, late=False))
 
     def _holdable(self, status: int, headers: list[tuple[bytes, bytes]]) -> bool:
@@ -185,13 +183,13 @@ class Mutation(Purging):
             raise
 
     async def _write(self, purges: list[Purge], *fences: int | None) -> None:
-        for_all = self._waits_for_all or self.changes.waits
+        for_all = self._waits_for_all or self._changes.waits
         for tags, soft in purges:
             # A replica that has applied the last line has applied those before it.
             wait: Wait = "all" if for_all and (tags, soft) == purges[-1] else None
             try:
                 with self.current():
-                    receipt = await self.app_context.cache.purge(tags, soft=soft, wait=wait, by=self._named())
+                    receipt = await self.app_context.cache.purger.purge(tags, soft=soft, wait=wait, by=self._named())
             except ReplicasUnknown as error:
                 self._numbers.append(error.seq)
                 self._became = self._became if self._became == "queued" else "unconfirmed"
@@ -210,8 +208,8 @@ class Mutation(Purging):
         """The answer goes before the commit: purge, and fence until the app returns."""
         self._state = _State.EARLY
         # What is committed from now on is purged by who commits it: background tasks may still be in front of the end.
-        self.changes.close()
-        purges = self._due()
+        self._changes.close()
+        purges = self._due(self._extent())
         self._fence = self._fenced(purges)
         # Not noted as purged: the commit is still to come, and all of it is purged once more then.
         await self._written(purges)
@@ -243,7 +241,7 @@ class Mutation(Purging):
         if held:
             self._state = _State.GONE
         fence, self._fence = self._fence, None
-        self.changes.close()
+        self._changes.close()
         return held, fence
 
     async def ended(self) -> None:
@@ -252,7 +250,7 @@ class Mutation(Purging):
         self._tell_of_ignored_tags()
         if self._goes_on:
             self._purged.clear()
-        due = self._due()
+        due = self._due(self._extent())
         self._await_handler(due)
         # Before waiting for a client that may be slow to take what was released early.
         await self._written(due, fence)
@@ -269,7 +267,7 @@ class Mutation(Purging):
 
         def purge() -> None:
             self._purged.clear()
-            self.runtime.own(self._write(self._due(), fence))
+            self.runtime.own(self._write(self._due(self._extent()), fence))
 
         def ended() -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and with it this replica
@@ -285,7 +283,7 @@ class Mutation(Purging):
         self._purged.clear()
         self._status = None
         self._declare_all()
-        purges = self._due()
+        purges = self._due(self._extent())
         self._await_handler(purges)
         # Fenced as well, because a cancelled request cannot wait for the purge.
         purging = self.runtime.own(self._write(purges, fence, self._fenced(purges)))

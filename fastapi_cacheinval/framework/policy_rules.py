@@ -1,61 +1,56 @@
-"""The rules of a fill for a route with `cached()`: its policy says what is kept, and for how long."""
+"""Where a route lookup goes forward: the handler runs, and its response is a fill by the rules of its policy."""
 
 from __future__ import annotations
 
+from starlette.requests import Request
 from starlette.types import Send
 
-from fastapi_cacheinval.core.recipe import Recipe, downstream_fields, stored_response, streamed_fields
-from fastapi_cacheinval.core.should_store import is_to_be_stored
+from fastapi_cacheinval.core.should_store import ShouldStore, is_to_be_stored
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.storing import refusal
-from fastapi_cacheinval.core.tag_limits import too_many_tags
-from fastapi_cacheinval.framework.answering import RawField, send_response
+from fastapi_cacheinval.core.storing import (
+    Recipe,
+    downstream_fields,
+    has_too_many_tags,
+    refusal,
+    stored_response,
+    streamed_fields,
+)
+from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Cover, Form, Keep, Made, Refuse, Verdict
-from fastapi_cacheinval.grammar.fields import RawHeaders
-from fastapi_cacheinval.ports.store import Target
+from fastapi_cacheinval.framework.filling import Fill
+from fastapi_cacheinval.framework.responding import hide_what_bypasses, send_response, without_conditions
+from fastapi_cacheinval.framework.route_target import Wanted
+from fastapi_cacheinval.grammar.fields import RawField
+from fastapi_cacheinval.routes.own_code import answers_by_the_error_alone, sent_without_the_request
+from fastapi_cacheinval.routes.plan import Sharing
 
-__all__ = ["PolicyRules"]
+__all__ = ["PolicyRules", "begin_fill"]
 
 
 class PolicyRules:
-    """One fill's rules. `target` is the raw target that may lead to the response."""
+    """One fill's rules."""
 
-    def __init__(self, exchange: Exchange, recipe: Recipe, target: Target | None) -> None:
+    def __init__(self, exchange: Exchange, recipe: Recipe) -> None:
         self._exchange = exchange
         self._engine = exchange.app_context.engine
         self._recipe = recipe
-        self._target = target
+        # Made before any thread of the handler can: two that made one each would lose the tags of one.
+        self._collected = exchange.request_tags()
+        # The key of the resource, and the request fields that select a variant.
+        self.key = recipe.key
+        self.asked_headers = recipe.request_headers
+        # When the forward began, on the cache's clock.
+        self.began = recipe.began
+        # Whether clients choose by their query which keys there are.
+        self.split = recipe.split
+        # What is stored is for the same callers as the answer: all, or those of a partition.
+        self.for_others = True
         self._unshared: str | None = None
 
     def seen_by(self, what: str) -> None:
         """Something of the app's that is handed the request makes the response: it is that caller's alone."""
         self._unshared = what
-
-    @property
-    def key(self) -> bytes:
-        """The key of the resource."""
-        return self._recipe.key
-
-    @property
-    def asked_headers(self) -> RawHeaders:
-        """The request fields that select a variant."""
-        return self._recipe.request_headers
-
-    @property
-    def began(self) -> float:
-        """When the forward began, on the cache's clock."""
-        return self._recipe.began
-
-    @property
-    def split(self) -> bool:
-        """Whether clients choose by their query which keys there are."""
-        return self._recipe.split
-
-    @property
-    def for_others(self) -> bool:
-        """What is stored is for the same callers as the answer: all, or those of a partition."""
-        return True
 
     def accept(self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None) -> Verdict:
         """What becomes of a response that begins so."""
@@ -77,9 +72,10 @@ class PolicyRules:
     def make(self, status: int, headers: list[RawField], body: bytes) -> Made | Refuse:
         """The complete response as it would be kept; or why it is not."""
         added = self._added
-        if too_many_tags((*self._recipe.tags, *added), headers):
+        if has_too_many_tags(self._recipe, headers, added):
             return Refuse("too-many-tags", failed=False, outdated=True)
-        reason = self._declined(status, headers, body)
+        predicate = self._recipe.policy.should_store
+        reason = None if predicate is None else self._declined(predicate, status, headers, body)
         if reason is not None:
             return Refuse(reason, failed=False, outdated=status in (404, 410) or status < 400)
         stored, chosen = stored_response(
@@ -94,11 +90,8 @@ class PolicyRules:
         )
         return Made(self._recipe.key, stored, chosen)
 
-    def _declined(self, status: int, headers: list[RawField], body: bytes) -> str | None:
+    def _declined(self, predicate: ShouldStore, status: int, headers: list[RawField], body: bytes) -> str | None:
         """Why the policy's own function has the response not stored; None where it has."""
-        predicate = self._recipe.policy.should_store
-        if predicate is None:
-            return None
         try:
             return None if is_to_be_stored(predicate, status, headers, body) else "should-store"
         except Exception as error:  # noqa: BLE001  # the author's function, which the answer can do without
@@ -107,11 +100,11 @@ class PolicyRules:
 
     @property
     def _added(self) -> tuple[str, ...]:
-        return self._exchange.request_tags().snapshot()
+        return self._collected.snapshot()
 
     def kept(self, stored: StoredResponse) -> None:
         """The response has been stored: the front lookup may find it from now on."""
-        self._exchange.leads(self._target, self._recipe.key)
+        self._exchange.leads()
 
     def fields(self, form: Form, headers: list[RawField]) -> list[RawField]:
         """The fields that the client sees of a response that is not sent from what is stored."""
@@ -140,3 +133,59 @@ class PolicyRules:
     def stands_in(self, stored: StoredResponse) -> bool:
         """Whether a stale response may stand in for a failure, now."""
         return self._engine.fallback(stored, self._engine.now()) is not None
+
+
+def begin_fill(exchange: Exchange, wanted: Wanted, tags: tuple[str, ...], go: Go) -> Fill:
+    """See what the handler answers as a fill of what is wanted, tagged with the policy's `tags`."""
+    app_context, plan, policy, route = exchange.app_context, wanted.plan, wanted.policy, exchange.route
+    # A refresh may be nobody's if no middleware on the way could ask who it is. Where the author has decided about the
+    # front lookup, it says nothing of what is on the way.
+    anonymous = plan.sharing is Sharing.PROVED and plan.front and app_context.front is None
+    recipe = Recipe(
+        key=wanted.key,
+        policy=policy,
+        tags=tags,
+        declared=plan.headers,
+        request_headers=wanted.headers,
+        path=wanted.path,
+        private=bool(policy.partition or policy.guards),
+        front=anonymous,
+        stamp=exchange.stamp,
+        began=app_context.engine.now(),
+        emit_surrogate_key=app_context.emit_surrogate_key,
+        split=wanted.split,
+        route=route,
+        trace="" if exchange.seen is None else exchange.seen.trace,
+    )
+    app_context.counters.forwarded(go.reason, route)
+    rules = PolicyRules(exchange, recipe)
+    if plan.sharing is not Sharing.DECLARED:
+        _watch(exchange, wanted.request, rules)
+    _normalise(wanted)
+    return Fill(exchange, rules, go)
+
+
+def _watch(exchange: Exchange, request: Request, rules: PolicyRules) -> None:
+    """No signature says what is read by those who are handed the request after the handler."""
+
+    def raised(error: BaseException) -> None:
+        if not answers_by_the_error_alone(request.scope, error):
+            rules.seen_by("exception-handler")
+
+    def made(response: object) -> None:
+        if not sent_without_the_request(response):
+            rules.seen_by("own-response")
+
+    exchange.on_end(request.scope, raised, made)
+
+
+def _normalise(wanted: Wanted) -> None:
+    """Make the handler see a plain GET for the whole response."""
+    request, headers = wanted.request, wanted.headers
+    plain = without_conditions(headers)
+    if len(plain) < len(headers):
+        request.scope["headers"] = plain
+        # The request keeps what it has parsed of them.
+        request.__dict__.pop("_headers", None)
+    if request.scope.get("extensions"):
+        hide_what_bypasses(request.scope)

@@ -18,7 +18,7 @@ from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.grammar.fields import combined, first, lower_names
 from fastapi_cacheinval.routes.arrival import Arrival
-from fastapi_cacheinval.routes.bindings import InvalidParameter
+from fastapi_cacheinval.routes.bindings import InvalidParameter, rendered
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 
 __all__ = ["Purge", "Purging"]
@@ -54,8 +54,13 @@ class Purging(Exchange):
         self._tags_of_paths: dict[str, list[str]] = {}
         # Before any thread of the request can: two that made one each would lose the tags of one. Dependencies may have
         # added some before it came to light that the request is unsafe.
-        self._bag = (self if before is None else before).request_tags()
+        self._bag = self._added = (self if before is None else before).request_tags()
         self._changes = Changes(self.app_context.face)
+        # What is wanted, as long as nothing that it is made of changes.
+        self._made_of: tuple[object, ...] = ()
+        self._last_wanted: list[Purge] = []
+        # The start of an answer whose fields have been noted, and these in lower-case names.
+        self._noted: tuple[Message, list[tuple[bytes, bytes]]] | None = None
         self._purged: set[str] = set()
         # The count of the bag at the last purge.
         self._purged_to = 0
@@ -74,14 +79,14 @@ class Purging(Exchange):
 
     async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """The request has come to a route, by the method and path that the layers on the way have left."""
-        self._routed = scope
+        self._routed, self._made_of = scope, ()
         self.app_context.note_root(scope)
         self._named_paths[scope["path"]] = None
 
         async def said(message: Message) -> None:
             # What the route names counts, whatever a layer makes of its answer.
             if message["type"] == "http.response.start" and message["status"] < 400:
-                self._note_headers(lower_names(message.get("headers", ())))
+                self._headers_of(message)
             await send(message)
 
         await self._arrival.follow(handle, scope, receive, said)
@@ -136,21 +141,31 @@ class Purging(Exchange):
             return
         for template in invalidates.templates:
             try:
-                tag = self.rendered(template, plan, request)
+                tag = rendered(template, {} if plan is None else plan.bindings, request)
             except InvalidParameter:
                 # The framework answers 422, and nothing happens that would have to be purged.
                 continue
-            if tag is not None:
+            if tag is None:
+                self.app_context.counters.dropped_tag()
+            else:
                 (self._declared_soft if invalidates.soft else self._declared_hard)[tag] = None
 
     def _wanted(self) -> list[Purge]:
-        """All that is to be purged and has not been since it was named, hard before soft.
+        """All that is to be purged and has not been since it was named, hard before soft."""
+        made_of = self._made_of_now()
+        if made_of != self._made_of:
+            self._last_wanted, self._made_of = self._wanted_now(), made_of
+        return self._last_wanted
 
-        What no `invalidates()` names is purged softly only where all that is declared is soft.
-        """
-        request_tags = self.request_tags()
-        again = request_tags.since(self._purged_to)
-        unnamed = dict.fromkeys((*request_tags.snapshot(), *self.changes.snapshot(), *self._path_tags()))
+    def _made_of_now(self) -> tuple[object, ...]:
+        """What is wanted changes with these."""
+        named = len(self._declared_hard), len(self._declared_soft), len(self._named_paths), self.scope["path"]
+        return (self._added.count, self._changes.count, *named, len(self._purged), self._purged_to)
+
+    def _wanted_now(self) -> list[Purge]:
+        """What no `invalidates()` names is purged softly only where all that is declared is soft."""
+        again = self._added.since(self._purged_to)
+        unnamed = dict.fromkeys((*self._added.snapshot(), *self._changes.snapshot(), *self._path_tags()))
         hard, soft = dict(self._declared_hard), dict(self._declared_soft)
         (soft if soft and not hard else hard).update(unnamed)
         purges: list[Purge] = []
@@ -160,22 +175,25 @@ class Purging(Exchange):
                 purges.append((due, softly))
         return purges
 
-    def _due(self) -> list[Purge]:
-        """What is to be purged as things stand and has not been."""
-        extent = self._extent()
+    def _due(self, extent: Extent) -> list[Purge]:
+        """What is to be purged to this extent and has not been."""
         if extent is Extent.ALL:
             return self._wanted()
         targets = self._target_tags() if extent is Extent.TARGET else []
-        due = tuple(tag for tag in (*targets, *self.changes.snapshot()) if tag not in self._purged)
+        due = tuple(tag for tag in (*targets, *self._changes.snapshot()) if tag not in self._purged)
         return [(due, False)] if due else []
 
-    def _taken(self) -> list[Purge]:
+    def _taken(self, extent: Extent) -> list[Purge]:
         """What is due, noted as purged; what is committed from now on is purged by who commits it."""
-        self.changes.close()
-        count = self.request_tags().count
-        purges = self._due()
+        self._changes.close()
+        count = self._added.count
+        purges = self._due(extent)
         self._purged_to = count
-        self._purged.update(tag for tags, _ in purges for tag in tags)
+        for tags, _ in purges:
+            self._purged.update(tags)
+        if purges is self._last_wanted and self._added.count == count:
+            # Nothing more is wanted, until more is named.
+            self._last_wanted, self._made_of = [], self._made_of_now()
         return purges
 
     def _fenced(self, purges: list[Purge]) -> int | None:
@@ -186,7 +204,7 @@ class Purging(Exchange):
     def _tell_of_ignored_tags(self) -> None:
         """Say once of a route that its `tags.add()` does nothing: the declaration may stand on a router far away."""
         plan = self._plan()
-        if plan is None or not plan.only_reads or not self.request_tags().count:
+        if plan is None or not plan.only_reads or not self._added.count:
             return
         if self.app_context.log_once.level(("ignored tags", plan.path)) > logging.DEBUG:
             logger.info("%s adds tags, and invalidates_nothing() applies: they are not purged", plan.path)
@@ -215,9 +233,9 @@ class Purging(Exchange):
     def _target_tags(self) -> list[str]:
         """The exact target path, where a cached GET is there; what RFC 9111 section 4.4 asks for."""
         path = self.arrived["path"]
-        if not self._purges_paths() or not self._has_cached_get(path):
+        if not self._purges_paths() or not self.app_context.table.cached_of((path,), self.arrived):
             return []
-        return [path_tag(self.app_context.below(self.app_context.root_of(self.arrived), path))]
+        return [path_tag(self.app_context.below_root(self.arrived, path))]
 
     def _path_tags(self) -> list[str]:
         """The target paths and their parent collections, with and without the slash, where a cached GET is there."""
@@ -233,15 +251,11 @@ class Purging(Exchange):
         return tags
 
     def _tags_of_path(self, path: str) -> list[str]:
-        root = self.app_context.root_of(self.arrived)
         trimmed = path.rstrip("/")
         parent = trimmed.rpartition("/")[0]
         named = (path,) if self._reach == "target" else (trimmed, trimmed + "/", parent, parent + "/")
-        return [
-            path_tag(self.app_context.below(root, spelling))
-            for spelling in named
-            if spelling and self._has_cached_get(spelling)
-        ]
+        cached = self.app_context.table.cached_of(filter(None, named), self.arrived)
+        return [path_tag(self.app_context.below_root(self.arrived, spelling)) for spelling in cached]
 
     def purges_something(self) -> bool:
         """Whether it is known before the app is asked that a success purges."""
@@ -250,23 +264,30 @@ class Purging(Exchange):
             return bool(self._path_tags())
         return bool(plan.invalidations) or (plan.purges_paths and bool(self._path_tags()))
 
-    def _has_cached_get(self, path: str) -> bool:
-        plan = self.app_context.table.match("GET", path, self.arrived)
-        return plan is not None and plan.policy is not None
+    def _headers_of(self, start: Message) -> list[tuple[bytes, bytes]]:
+        """The fields of an answer that changes something, in lower-case names, and noted."""
+        if self._noted is None or self._noted[0] is not start:
+            headers = lower_names(start.get("headers", ()))
+            self._noted, self._made_of = (start, headers), ()
+            self._note_headers(headers)
+        return self._noted[1]
 
     def _note_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
         """What the response names: `Surrogate-Key` tags, and same-origin `Location` and `Content-Location`."""
-        self.request_tags().take(surrogate_tags(headers))
+        self._added.take(surrogate_tags(headers))
+        for name in (b"location", b"content-location"):
+            value = first(headers, name)
+            if value is not None:
+                self._note_path(value)
+
+    def _note_path(self, value: bytes) -> None:
+        """A response names a path by a URL, which counts if it is of the same origin."""
         scheme = self.arrived.get("scheme", "http")
         host = (combined(self.client_headers, b"host") or b"").decode("latin-1")
         base = f"{scheme}://{host}{quote(self.arrived['path'], errors='surrogatepass')}"
-        for name in (b"location", b"content-location"):
-            value = first(headers, name)
-            if value is None:
-                continue
-            try:
-                target = urlsplit(urljoin(base, value.decode("latin-1")))
-            except ValueError:
-                continue
-            if _authority(target.scheme, target.netloc) == _authority(scheme, host):
-                self._named_paths[unquote(target.path) or "/"] = None
+        try:
+            target = urlsplit(urljoin(base, value.decode("latin-1")))
+        except ValueError:
+            return
+        if _authority(target.scheme, target.netloc) == _authority(scheme, host):
+            self._named_paths[unquote(target.path) or "/"] = None

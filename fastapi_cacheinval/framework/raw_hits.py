@@ -6,10 +6,14 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, NamedTuple
 
+from starlette.types import Scope
+
 from fastapi_cacheinval.core.conditional import not_modified
-from fastapi_cacheinval.core.joined import UNJOINABLE
+from fastapi_cacheinval.core.hit_fields import UNJOINABLE
+from fastapi_cacheinval.core.keys import raw_target
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.guards import TOKEN_FIELD
 from fastapi_cacheinval.grammar.request_head import RequestHead
 from fastapi_cacheinval.ports.store import Target
 
@@ -84,6 +88,20 @@ class RawHits:
         ):
             return RawHit(304, joined[1] + added, b"")
         return RawHit(stored.status, joined[0] + added, b"" if head.method == "HEAD" else stored.body)
+
+    def fresh_at(self, scope: Scope) -> StoredResponse | None:
+        """What the front lookup would answer a plain GET with, fresh, without answering it: for searches in tests."""
+        host = None
+        for name, value in scope["headers"]:
+            if name in (b"authorization", TOKEN_FIELD):
+                return None
+            if name == b"host" and host is None:
+                host = value
+        now = self._now()
+        stored = self._at(raw_target(scope, host)) or self._app_context.at_as_sent(scope, host)
+        if not isinstance(stored, StoredResponse) or not self._front_open(now):
+            return None
+        return stored if self._engine.serves(stored, now) else None
 
     def _is_head_of_get(self, target: Target) -> bool:
         """Whether HEAD of a target is its GET without the content."""

@@ -10,24 +10,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
-from fastapi_cacheinval.engine.request_tags import Answering
-from fastapi_cacheinval.framework.answering import nowhere
-from fastapi_cacheinval.framework.comparing import Compared, Spoken
 from fastapi_cacheinval.framework.exchange import Exchange, run_app
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.guards import refused
-from fastapi_cacheinval.framework.handler_layers import answered_behind, as_its_scope_says
 from fastapi_cacheinval.framework.incoming import Entered, Incoming
+from fastapi_cacheinval.framework.layers import Compared, Spoken, answered_behind, as_its_scope_says
 from fastapi_cacheinval.framework.lookup import look_up
 from fastapi_cacheinval.framework.mutation import Mutation
-from fastapi_cacheinval.framework.private_answers import PrivateAnswers
-from fastapi_cacheinval.framework.responding import Annotated, Direct, Responder, bypassed
-from fastapi_cacheinval.framework.short_circuit import short_circuit
-from fastapi_cacheinval.ports.store import Target
+from fastapi_cacheinval.framework.responding import (
+    Annotated,
+    Direct,
+    PrivateAnswers,
+    Responder,
+    bypassed,
+    nowhere,
+    without_conditions,
+)
 from fastapi_cacheinval.routes.handler_hook import Handler
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 
@@ -37,6 +37,8 @@ __all__ = ["AtRoute", "Read"]
 _REFUSED = 300
 # What a fill changes in the scope of a request.
 _HIDDEN = ("headers", "extensions")
+# What says under which root path it came.
+_ROOTS = ("root_path", "app_root_path")
 
 
 class Read(Exchange):
@@ -51,19 +53,18 @@ class Read(Exchange):
     _came_to_route: bool = False
     # The plan of a route that puts something around its handler: the cache works behind that.
     _awaited: RoutePlan | None = None
+    # Whether what it sends leaves this cache, for a client if there is one.
+    _leaves: bool = True
     # Whether the app is shown another request than the layers outside ours.
     _hides: bool = False
 
     def __init__(self, incoming: Incoming, entered: Entered | None = None) -> None:
         super().__init__(incoming, entered)
-        if self._leaves:
+        # What the request was when it came here.
+        self._given: Scope = self.arrived
+        if self._leaves and self.refresh is None:
             self.outer = PrivateAnswers(incoming.app_context, incoming.send, self._come_to, self._answering)
         self._responder: Responder = Direct(self.outer)
-
-    @property
-    def _leaves(self) -> bool:
-        """Whether what it sends goes to the client."""
-        return self.refresh is None
 
     def _come_to(self) -> RoutePlan | None:
         """The plan of the route that the request has come to, where that is known."""
@@ -159,13 +160,13 @@ class Read(Exchange):
         mutation = self._as_mutation(scope)
         if await refused(mutation, send):
             return
-        answering = Answering(mutation)
+        mutation.is_answered_here()
         scope[SCOPE_KEY] = mutation
         try:
             await mutation.enter(handle, scope, receive, send)
         finally:
             scope[SCOPE_KEY] = self
-            answering.end()
+            mutation.is_answered()
 
     def _as_mutation(self, scope: Scope) -> Mutation:
         """Let a mutation take the app's response from here on."""
@@ -190,8 +191,10 @@ class Read(Exchange):
         if self._settled or scope["method"] != "GET":
             return
         app_context = self.app_context
-        # Layers may have written another root path.
-        app_context.note_root(scope)
+        for name in _ROOTS:
+            if scope.get(name) != self.arrived.get(name):
+                # Layers have written another root path.
+                app_context.note_root(scope)
         plan = self._plan_at(scope)
         if plan is None:
             self._responder = bypassed(self, "unknown-route")
@@ -203,13 +206,12 @@ class Read(Exchange):
                 self._responder = bypassed(self, detail)
                 return
             self.looks_up()
-            verdict = await look_up(self, request, plan, plan.policy, partition)
+            verdict = await look_up(self, request, partition)
             self._responder, self._fill = verdict.responder, verdict.fill
             if verdict.unwind is not None:
-                raise short_circuit(request, verdict.unwind)
+                raise verdict.unwind
             self._hides = verdict.fill is not None
-            # For code without the request at hand, from here on in this context.
-            self.answering = Answering(self)
+            self.is_answered_here()
 
     def _plan_at(self, scope: Scope) -> RoutePlan | None:
         return self.app_context.table.plan_for(scope, self.arrived)
@@ -221,8 +223,10 @@ class Read(Exchange):
         if plan.sharing is Sharing.UNPROVED:
             self.app_context.notices.note_uncached(plan)
             return "caller-dependent"
+        # Most routes have nothing around them.
+        around = not self._at_route and bool(plan.layers or plan.around)
         # It came another way than through the route's tap, or a second time.
-        return "unseen-inside" if plan.layered and not self._at_route else None
+        return "unseen-inside" if around and plan.layered else None
 
     @property
     def _at_route(self) -> bool:
@@ -246,11 +250,6 @@ class Read(Exchange):
                 if key in given:
                     self.scope[key] = given[key]
 
-    @property
-    def _given(self) -> Scope:
-        """What the request was when it came here."""
-        return self.arrived
-
 
 class AtRoute(Read):
     """A safe request at its route, behind layers that may answer each caller in their own way.
@@ -258,15 +257,16 @@ class AtRoute(Read):
     What is stored is what the route said; each answer, stored or not, passes through the layers.
     """
 
+    _leaves = False
+
     def __init__(self, around: Read, scope: Scope, receive: Receive, spoken: Spoken) -> None:
         # Its conditions are about what comes out of the layers.
-        headers = [pair for pair in around.client_headers if pair[0] not in CONDITIONAL_FIELDS]
         super().__init__(
             around.incoming._replace(scope=scope, receive=receive, send=spoken),
-            around.entered._replace(headers=headers),
+            around.entered._replace(headers=without_conditions(around.client_headers)),
         )
         self._spoken = spoken
-        self._entered: Scope = {key: scope[key] for key in _HIDDEN if key in scope}
+        self._given = {key: scope[key] for key in _HIDDEN if key in scope}
 
     def keep_nothing(self) -> Outcome | None:
         """Let the response go another way than through here; the outcome, or None where the cache was not asked."""
@@ -284,18 +284,10 @@ class AtRoute(Read):
         """Where an answer of the cache's own goes: into the layers, which are compared with it at their far end."""
         return self._spoken.ours
 
-    def leads(self, target: Target | None, key: bytes) -> None:
+    def leads(self) -> None:
         """Only an answer that the layers leave as it is may be given without asking them."""
-        self._spoken.when_untouched(lambda: super(AtRoute, self).leads(target, key))
+        self._spoken.when_untouched(super().leads)
 
     @property
     def _at_route(self) -> bool:
         return True
-
-    @property
-    def _leaves(self) -> bool:
-        return False
-
-    @property
-    def _given(self) -> Scope:
-        return self._entered

@@ -11,7 +11,6 @@ from starlette.types import Scope
 
 from fastapi_cacheinval.core.back_off import COULD_NOT_RENEW, NOBODY
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
-from fastapi_cacheinval.core.decide import Serve
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.engine.fill_locks import Answered, Granted, Refused, Unavailable
@@ -20,10 +19,11 @@ from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.incoming import Entered, Incoming, RefreshOrder
 from fastapi_cacheinval.framework.receiving import nobody
+from fastapi_cacheinval.ports.tracing import Seen
 
 logger = logging.getLogger("fastapi_cacheinval.refresh")
 
-__all__ = ["lead_in_background", "made_again", "order_refresh"]
+__all__ = ["lead_in_background", "made_again", "order_refresh", "order_refresh_at_front"]
 
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 _RENEWED = frozenset({"stored", "found"})
@@ -45,6 +45,14 @@ def order_refresh(app_context: AppContext, runtime: Runtime, entered: Entered, s
         dropped = dropped | (_CREDENTIALS - {name for name, _ in stored.vary})
     again = app_context.mode.read_by_policy
     lead_in_background(app_context, runtime, entered, again, stored.key, dropped=dropped, newer_than=stored)
+
+
+def order_refresh_at_front(
+    app_context: AppContext, scope: Scope, seen: Seen | None, stored: StoredResponse, now: float
+) -> None:
+    """The same for a request that the front lookup has answered."""
+    entered = Entered(scope, [*scope["headers"]], app_context.engine.replica.stamp(now), seen, None)
+    order_refresh(app_context, app_context.cache.runtime, entered, stored)
 
 
 def lead_in_background(
@@ -80,12 +88,7 @@ def lead_in_background(
         with cache.tracing.span("cacheinval.refresh", link=cause) as span:
             try:
                 if not await _found_in_l2(app_context, runtime, flight, order, newer_than):
-                    closed = None if cache.enabled else "disabled"
-                    incoming = Incoming(app_context, runtime, scope, nobody, order.hear, closed=closed, order=order)
-                    try:
-                        await forward(incoming)
-                    finally:
-                        order.let_go()
+                    await _forwarded(app_context, runtime, scope, order, forward)
             except Exception:
                 # A refresh has no client to tell; the stored response stays in use.
                 order.came("failed")
@@ -108,6 +111,22 @@ def lead_in_background(
 
     runtime.refresh(key, refresh, ended, order.cut)
     return True
+
+
+async def _forwarded(
+    app_context: AppContext,
+    runtime: Runtime,
+    scope: Scope,
+    order: RefreshOrder,
+    forward: Callable[[Incoming], Awaitable[None]],
+) -> None:
+    """Give a request of the cache's own to the app, whatever is stored."""
+    closed = None if app_context.cache.enabled else "disabled"
+    incoming = Incoming(app_context, runtime, scope, nobody, order.hear, closed=closed, order=order)
+    try:
+        await forward(incoming)
+    finally:
+        order.let_go()
 
 
 def made_again(entered: Entered, dropped: frozenset[bytes]) -> Scope:
@@ -141,7 +160,7 @@ async def _found_in_l2(
 
     def wanted(stored: StoredResponse) -> bool:
         newer = newer_than is None or stored.created > newer_than.created + _SAME
-        return newer and isinstance(engine.decide(stored, engine.now()), Serve)
+        return newer and engine.serves(stored, engine.now())
 
     deadline = engine.now() + engine.settings.refresh_timeout
     match await l2.lead_flight(flight, flight.key, (), deadline, wanted):

@@ -13,8 +13,8 @@ from fastapi_cacheinval.core.outcome import Outcome, Result
 from fastapi_cacheinval.core.private_answers import made_private
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.framework.ahead import MOMENT
-from fastapi_cacheinval.framework.answering import send_response
 from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.responding import send_response
 from fastapi_cacheinval.framework.route_target import key_parts_of
 from fastapi_cacheinval.grammar.fields import lower_names
 from fastapi_cacheinval.routes.fastapi_solver import Handed
@@ -42,7 +42,9 @@ class RouteHits:
         """What is known of a GET's route before the app has it; None where somebody else has to see it on its way."""
         app_context = self._app_context
         shortcuts, cache = app_context.shortcuts, app_context.cache
-        if shortcuts is None or app_context.observed or app_context.downstream is not None:
+        if shortcuts is None or (scope["path"], scope.get("root_path", "")) not in shortcuts.paths:
+            return None
+        if app_context.observed or app_context.downstream is not None:
             return None
         if not cache.enabled or cache.feed.on or cache.shadow.on or self._counters.also is not None:
             return None

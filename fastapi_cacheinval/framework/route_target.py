@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from starlette.requests import Request
@@ -9,32 +10,29 @@ from starlette.types import Scope
 
 from fastapi_cacheinval.core.keys import (
     KeyParts,
+    PartitionTypeError,
     as_bytes,
+    below,
     cache_key,
     encode,
     kept_query,
     partition_digest,
+    raw_target,
     sent_host,
     sent_path,
 )
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.grammar.fields import combined, first, values
+from fastapi_cacheinval.grammar.cache_control import parse
+from fastapi_cacheinval.grammar.fields import first, values
 from fastapi_cacheinval.ports.store import Target
+from fastapi_cacheinval.routes.bindings import InvalidParameter, rendered
 from fastapi_cacheinval.routes.plan import RoutePlan
 
-__all__ = ["Asks", "Wanted", "key_parts_of", "raw_target", "wanted_of"]
+__all__ = ["Asks", "Wanted", "key_parts_of", "tags_of", "wanted_of"]
 
-
-def raw_target(scope: Scope, host: bytes | None) -> Target:
-    """What the front lookup finds a stored response by, as the server gave it."""
-    return (
-        host,
-        scope["path"],
-        scope.get("query_string", b""),
-        scope.get("scheme", "http"),
-        scope.get("root_path", ""),
-    )
+# The parts of a raw target, which no layer may have rewritten.
+_SENT = ("path", "raw_path", "query_string", "scheme")
 
 
 class Wanted(NamedTuple):
@@ -54,6 +52,19 @@ class Wanted(NamedTuple):
     split: bool
     target: Target | None
 
+    @property
+    def only_if_cached(self) -> bool:
+        """Whether the client wants nothing but what is stored (RFC 9111 section 5.2.1.7)."""
+        for name, _ in self.headers:
+            if name == b"cache-control":
+                return parse(values(self.headers, name)).only_if_cached
+        return False
+
+    @property
+    def for_part(self) -> bool:
+        """Whether the client asks for a part of the response."""
+        return first(self.headers, b"range") is not None
+
 
 class Asks(Protocol):
     """Whoever asks: an exchange, or somebody who only wants to know."""
@@ -70,25 +81,46 @@ class Asks(Protocol):
 
 def wanted_of(
     exchange: Asks, request: Request, plan: RoutePlan, policy: CachePolicy, partition: tuple[object, ...]
-) -> Wanted:
-    """What a request asks of its route; raises `PartitionTypeError` for a partition that is no part of a key."""
+) -> Wanted | PartitionTypeError:
+    """What a request asks of its route; why it asks for nothing, where its partition is no part of a key."""
     app_context, scope = exchange.app_context, request.scope
     parts = key_parts_of(app_context, exchange.arrived, scope, plan)
-    digest = partition_digest(partition, app_context.cache.secret) if partition else b""
+    try:
+        digest = partition_digest(partition, app_context.cache.secret) if partition else b""
+    except PartitionTypeError as error:
+        return error
     key, target = cache_key(parts._replace(partition=digest)), _front_target(exchange, scope, plan)
     return Wanted(request, plan, policy, parts.path, [*scope["headers"]], key, bool(parts.query), target)
+
+
+def tags_of(wanted: Wanted, dropped: Callable[[], None]) -> tuple[str, ...] | None:
+    """The policy's tags for the validated parameters; None where these are not valid.
+
+    `dropped` is told of each that nothing is left of.
+    """
+    tags: list[str] = []
+    for template in wanted.policy.templates:
+        try:
+            tag = rendered(template, wanted.plan.bindings, wanted.request)
+        except InvalidParameter:
+            return None
+        if tag is None:
+            dropped()
+        else:
+            tags.append(tag)
+    return tuple(tags)
 
 
 def key_parts_of(app_context: AppContext, arrived: Scope, scope: Scope, plan: RoutePlan) -> KeyParts:
     """The parts of the key of a request at its route, but the partition; `arrived` is what it was when it came."""
     # What other middleware outside ours set as the root path is no part of what a route sees.
     root_path = app_context.root_of(arrived)
-    path = app_context.below(root_path, scope["path"])
-    origin = scope.get("scheme", "http"), combined(scope["headers"], b"host") or b""
+    path = below(root_path, scope["path"]) if root_path else scope["path"]
+    origin = scope.get("scheme", "http"), b", ".join(values(scope["headers"], b"host"))
     return app_context.key_parts("policy", origin, root_path, path)._replace(
-        sent=_target_as_sent(plan, scope),
+        sent=_target_as_sent(scope) if plan.sees_request else b"",
         route=plan.identity,
-        given=_given_of_path(plan, scope),
+        given=_given_of_path(plan, scope) if plan.elsewhere else (),
         query=kept_query(scope.get("query_string", b""), plan.query),
         partition_of=plan.partition_of,
         local=app_context.local_part(plan.identity, plan.ordinal, plan.epoch, plan.nameless),
@@ -104,13 +136,19 @@ def _front_target(exchange: Asks, scope: Scope, plan: RoutePlan) -> Target | Non
     arrived = exchange.arrived
     if not plan.front or plan.epoch or exchange.client_headers != scope["headers"]:
         return None
-    if any(scope.get(part) != arrived.get(part) for part in ("path", "raw_path", "query_string", "scheme")):
-        return None
-    hosts = values(exchange.client_headers, b"host")
-    if len(hosts) != 1 or first(exchange.client_headers, b"authorization") is not None:
+    for part in _SENT:
+        if scope.get(part) != arrived.get(part):
+            return None
+    host: bytes | None = None
+    for name, value in exchange.client_headers:
+        if name == b"authorization" or (name == b"host" and host is not None):
+            return None
+        if name == b"host":
+            host = value
+    if host is None:
         return None
     spelling = (arrived.get("raw_path"),) if plan.sees_request else ()
-    return exchange.app_context.front_target(raw_target(arrived, hosts[0]), spelling)
+    return exchange.app_context.front_target(raw_target(arrived, host), spelling)
 
 
 def _given_of_path(plan: RoutePlan, scope: Scope) -> tuple[bytes, ...]:
@@ -119,10 +157,8 @@ def _given_of_path(plan: RoutePlan, scope: Scope) -> tuple[bytes, ...]:
     return tuple([b"+" + as_bytes(str(given[name])) if name in given else b"" for name in plan.elsewhere])
 
 
-def _target_as_sent(plan: RoutePlan, scope: Scope) -> bytes:
+def _target_as_sent(scope: Scope) -> bytes:
     """The path and the host as the raw request has them, where the route is handed that: it tells spellings apart."""
-    if not plan.sees_request:
-        return b""
     seen = (str(scope.get("root_path", "")), scope["path"])
     path = (*map(as_bytes, seen), sent_path(scope.get("raw_path"), b""))
     return encode((*path, *sent_host(values(scope["headers"], b"host"), scope.get("server"))))

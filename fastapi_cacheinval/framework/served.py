@@ -23,7 +23,6 @@ from fastapi_cacheinval.framework.receiving import nobody
 from fastapi_cacheinval.ports.served import Parameters
 from fastapi_cacheinval.routes.auditing import Around, audit_table
 from fastapi_cacheinval.routes.named_routes import NamedRoute
-from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = ["Served"]
 
@@ -39,7 +38,7 @@ class Served:
     def __init__(self, app_context: AppContext, scope: Scope) -> None:
         self._app_context = app_context
         self._app = scope.get("app")
-        self._audited: tuple[tuple[RoutePlan, ...], Audit] = (), Audit()
+        self._audited: tuple[tuple[object, ...], Audit] = (), Audit()
         # The same mapping: an app may fill it while it starts.
         self._state: Any = scope.get("state", {})
 

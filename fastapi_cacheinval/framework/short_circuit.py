@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import HTTPException
-from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from fastapi_cacheinval.routes.own_code import home_of, is_frameworks
-
-__all__ = ["Served", "answers_by_the_error_alone", "sent_without_the_request", "short_circuit"]
+__all__ = ["Served", "short_circuit"]
 
 
 class _NoStatus(int):
@@ -62,24 +59,3 @@ def short_circuit(request: Request, status: int) -> Served:
     if handlers is not None:
         handlers[0].setdefault(Served, _respond)
     return Served(status)
-
-
-def sent_without_the_request(response: object) -> bool:
-    """Whether a response object is sent by the framework's own method; one of the app's is given the scope."""
-    return response is None or is_frameworks(type(response).__call__)
-
-
-# Their handlers are given the request, and look at nothing but the error.
-_STOCK = frozenset({"fastapi.exception_handlers", "starlette.middleware.exceptions"})
-
-
-def answers_by_the_error_alone(scope: Scope, error: BaseException) -> bool:
-    """Whether the framework's own handler answers for an error; one of the app's may answer each caller differently."""
-    handlers: Any = scope.get("starlette.exception_handlers")
-    if handlers is None:
-        return False
-    by_class, by_status = handlers
-    found = by_status.get(error.status_code) if isinstance(error, StarletteHTTPException) else None
-    for kind in type(error).__mro__:
-        found = found or by_class.get(kind)
-    return home_of(found) in _STOCK

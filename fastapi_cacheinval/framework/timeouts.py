@@ -7,31 +7,22 @@ from functools import partial
 
 from starlette.types import Message, Send
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Go
-from fastapi_cacheinval.framework.answering import send_stored, status_fields
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
-from fastapi_cacheinval.framework.responding import Responder
+from fastapi_cacheinval.framework.responding import send_stored, status_fields
 
-__all__ = ["SLOW", "timed"]
+__all__ = ["SLOW", "Timed"]
 
 SLOW = "slow"
 """The detail of an answer that was given in place of a handler that took too long."""
 
 
-def timed(exchange: Exchange, fill: Fill, policy: CachePolicy, go: Go) -> Responder:
-    """A fill under its policy's timeouts; a refresh has a bound of its own, and no client."""
-    if exchange.refresh is not None or (policy.soft_seconds is None and policy.hard_seconds is None):
-        return fill
-    return _Timed(exchange, fill, policy, go)
-
-
-class _Timed:
-    """A fill whose client is answered while the app has not begun to."""
+class Timed:
+    """A fill under its policy's timeouts: its client is answered while the app has not begun to."""
 
     def __init__(self, exchange: Exchange, fill: Fill, policy: CachePolicy, go: Go) -> None:
         self._exchange = exchange

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.dependencies import Cached, Invalidates, Tags
-from fastapi_cacheinval.ports.telemetry import Telemetry
+from fastapi_cacheinval.engine.internals import Internals
+from fastapi_cacheinval.framework.deciding import tell_decision
 from fastapi_cacheinval.routes.table import RouteTable
 
 __all__ = ["Uncached"]
@@ -33,25 +32,19 @@ class Uncached:
     not kept, and from then on no path is taken for one without.
     """
 
-    def __init__(
-        self,
-        table: RouteTable,
-        telemetry: Telemetry,
-        face: object,
-        tell: Callable[[Scope, Outcome], None],
-    ) -> None:
+    def __init__(self, table: RouteTable, cache: Internals, face: object) -> None:
         self.table = table
-        self._tell = tell
+        self._cache = cache
         # The cache of the middleware that the request has passed.
         self.face = face
-        self._telemetry = telemetry
         self.tags: Tags = _Unheard()
 
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """The path has a cached route."""
         self.table.doubt()
-        self._telemetry.answered(_UNKNOWN, None)
-        self._tell(request.scope, _UNKNOWN)
+        self._cache.counters.answered(_UNKNOWN, None)
+        if self._cache.feed.on:
+            tell_decision(self._cache, request.scope, _UNKNOWN, began=self._cache.engine.now(), route=None)
 
     def declare(self, request: Request, invalidates: Invalidates) -> None:
         """`invalidates()` is inert on a safe method."""

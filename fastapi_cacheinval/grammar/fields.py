@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 __all__ = [
     "HOP_BY_HOP",
     "OWS",
+    "RawField",
     "RawHeaders",
     "combined",
     "end_to_end",
@@ -24,6 +25,8 @@ __all__ = [
     "values",
     "without",
 ]
+
+RawField: TypeAlias = tuple[bytes, bytes]
 
 RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 
@@ -88,7 +91,7 @@ def end_to_end(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     """The lines that are neither hop-by-hop nor named by `Connection` (RFC 9110 §7.6.1)."""
     connection = values(headers, b"connection")
     if not connection:
-        return without(headers, HOP_BY_HOP)
+        return [line for line in headers if line[0] not in HOP_BY_HOP]
     named = {member.lower() for value in connection for member in split_list(value)}
     return without(headers, HOP_BY_HOP | named)
 

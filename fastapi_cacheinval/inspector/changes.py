@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.errors import CacheinvalError, PurgeNotDelivered, ReplicasUnknown
 from fastapi_cacheinval.inspector.events import purge_told
 from fastapi_cacheinval.inspector.origin import why_foreign

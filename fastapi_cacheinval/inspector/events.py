@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.core.events import ConnectionEvent, Decision, Event, PurgeEvent
-from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.events import ConnectionEvent, Decision, Event, PurgeEvent, Receipt
 from fastapi_cacheinval.core.words import cut
 from fastapi_cacheinval.inspector.feed import Listening
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome
+from fastapi_cacheinval.core.outcome import Outcome, Reason
 
 __all__ = ["Telemetry"]
 

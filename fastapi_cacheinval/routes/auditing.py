@@ -1,19 +1,33 @@
-"""The audit of an app: made of what its table of routes says, and of the plans alone."""
+"""What an app's plans say: the audit, made of what its table of routes says, and of a request that is not made."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from starlette.requests import Request
+
 from fastapi_cacheinval.core.audit import Audit, MutationAudit, RouteAudit, SharedBy
 from fastapi_cacheinval.errors import ConfigurationError, RefusedRoutes
+from fastapi_cacheinval.routes.bindings import rendered
 from fastapi_cacheinval.routes.layer_kinds import name_of
+from fastapi_cacheinval.routes.path_shapes import IN_PATH
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 from fastapi_cacheinval.routes.purge_map import PurgeMap
 from fastapi_cacheinval.routes.table import RouteTable
 
-__all__ = ["Around", "audit_of", "audit_table", "cover_name", "key_parts_of", "shared_by_of"]
+__all__ = [
+    "Around",
+    "audit_of",
+    "audit_table",
+    "cover_name",
+    "key_parts_of",
+    "path_params_of",
+    "shared_by_of",
+    "tags_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,3 +169,26 @@ def _with_holes(audit: Audit, purges: PurgeMap) -> Audit:
         purging_nothing=tuple(dict.fromkeys(each.route for each in purging_nothing)) if audit.routes else (),
         lonely_tags=tuple(purges.lonely_tags(purged_too=by_tag, declared_too=routes_add)),
     )
+
+
+def path_params_of(plan: RoutePlan, path: str) -> dict[str, str]:
+    """The parameters in a path that the route answers, as far as its template says; `path` is without the root path."""
+    # What is between the parameters, and their names, by turns.
+    parts = IN_PATH.split(plan.path)
+    literal, names = [*map(re.escape, parts[::2])], parts[1::2]
+    # A parameter with slashes in it has a convertor, which the template does not show.
+    found = re.fullmatch("([^/]+)".join(literal), path) or re.fullmatch("(.+?)".join(literal), path, re.DOTALL)
+    return {} if found is None else dict(zip(names, found.groups(), strict=True))
+
+
+def tags_of(plan: RoutePlan, request: Request) -> tuple[str, ...] | None:
+    """What the route's templates give for a request; None where a parameter is not valid."""
+    tags: dict[str, None] = {}
+    for template in () if plan.policy is None else plan.policy.templates:
+        try:
+            tag = rendered(template, plan.bindings, request)
+        except Exception:  # noqa: BLE001  # a validator of the author's may raise anything
+            return None
+        if tag is not None:
+            tags[tag] = None
+    return tuple(tags)

@@ -10,12 +10,13 @@ from typing import Annotated, Any, Protocol, Union, get_args, get_origin, is_typ
 from pydantic import BaseModel
 from starlette.requests import Request
 
+from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.errors import CacheinvalError
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import Field, solve_fields
 from fastapi_cacheinval.routes.parameters import model_of, request_names
 
-__all__ = ["Binding", "InvalidParameter", "StructuredParameter", "UnknownParameter", "bind"]
+__all__ = ["Binding", "InvalidParameter", "StructuredParameter", "UnknownParameter", "bind", "rendered"]
 
 
 class InvalidParameter(CacheinvalError):
@@ -174,3 +175,13 @@ def bind(
             wrong.append(UnknownParameter(name))
         bindings[name] = _Never(name)
     return bindings, wrong
+
+
+def rendered(template: TagTemplate, bindings: Mapping[str, Binding], request: Request) -> str | None:
+    """A tag for the validated parameters, None where nothing is left of it; raises `InvalidParameter`."""
+    return template.render(
+        {
+            name: bindings[name].value(request) if name in bindings else request.path_params.get(name)
+            for name in template.names
+        }
+    )

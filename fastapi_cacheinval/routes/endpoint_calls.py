@@ -1,4 +1,4 @@
-"""Noting that a request has come to a route, and each call of the route's endpoint."""
+"""Where a request enters its route, behind everything that stands before it, and each call of the route's endpoint."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import cache, wraps
-from typing import Any
+from types import MethodType
+from typing import Any, Protocol, cast
 
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.core.extent import Handler
+from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.routes.arrival import Visit, current_visit
 from fastapi_cacheinval.routes.fastapi_private import (
     Dependant,
     EffectiveRoute,
     app_of,
     effective_route_at,
+    is_fastapis,
     original_of,
 )
 from fastapi_cacheinval.routes.middleware_stack import leads_to_fastapi
 
-__all__ = ["arrive", "declared_call", "note_calls"]
+__all__ = ["RouteHook", "arrive", "declared_call", "hook", "note_calls", "replaced"]
 
 _NOTED = "__cacheinval_noted__"
 _STOCK = (Route.handle, APIRoute.handle)
@@ -69,7 +73,9 @@ def _is_noted(dependant: Dependant) -> bool:
 def declared_call(dependant: Dependant) -> Any:
     """What a dependant was made to call, noted or not."""
     call: Any = dependant.call
-    return call.__wrapped__ if _is_noted(dependant) else call
+    # As `_is_noted` has it: this is asked whenever the plan of a route is looked up.
+    noted: Any = getattr(call, _NOTED, None)
+    return noted.__wrapped__ if noted is not None and noted is call else call
 
 
 def _noting(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -125,7 +131,8 @@ def _watched(route: EffectiveRoute) -> bool:
     if not _is_noted(route.dependant) or "get_route_handler" in vars(original):
         return False
     kind: Any = type(original)
-    return _hands_on(kind) and leads_to_fastapi(app_of(route))
+    app = app_of(route)
+    return _hands_on(kind) and (is_fastapis(app) or leads_to_fastapi(app))
 
 
 @cache
@@ -145,3 +152,55 @@ def _hands_on(kind: type[Any]) -> bool:
             if name in vars(base) and (code is None or name not in code.co_names):
                 return False
     return True
+
+
+class _Entering(Protocol):
+    async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
+class RouteHook:
+    """Stands in place of a route's `handle`, and lets the exchange at hand, if there is one, take it from there."""
+
+    __slots__ = ("_route", "handle")
+
+    def __init__(self, route: BaseRoute) -> None:
+        self._route = route
+        self.handle: ASGIApp = route.handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request that has come to its route."""
+        exchange = cast("_Entering | None", scope.get(SCOPE_KEY))
+        if exchange is None:
+            await self.handle(scope, receive, send)
+        else:
+            await exchange.enter(self._enter, scope, receive, send)
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+        arrive(self._route, scope)
+        await self.handle(scope, receive, send)
+
+
+def hook(route: BaseRoute) -> bool:
+    """Hook a route, once; False where its `handle` cannot be replaced.
+
+    A route that is included twice is one object, and caches of several apps may share it.
+    """
+    try:
+        own = vars(route)
+    except TypeError:
+        return False
+    if type(own.get("handle")) is not RouteHook:
+        own["handle"] = RouteHook(route)
+    return True
+
+
+def replaced(thing: object, name: str) -> object | None:
+    """What has been put in place of a method on an object itself; not our hook, but what that wraps may be."""
+    found: object = getattr(thing, "__dict__", {}).get(name)
+    if type(found) is not RouteHook:
+        return found
+    wrapped: object = found.handle
+    stock = (
+        isinstance(wrapped, MethodType) and wrapped.__self__ is thing and wrapped.__func__ is getattr(type(thing), name)
+    )
+    return None if stock else wrapped

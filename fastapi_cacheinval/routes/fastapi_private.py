@@ -9,7 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
+from functools import lru_cache, partial
 from types import CodeType, FunctionType
 from typing import Any, Protocol, cast
 
@@ -45,6 +45,7 @@ __all__ = [
     "handler_places",
     "hook_handler",
     "included_routers",
+    "is_fastapis",
     "is_late",
     "is_of_dependencies",
     "on_end",
@@ -145,6 +146,7 @@ def template_in(scope: Any) -> str | None:
     return known if isinstance(known, str) else None
 
 
+@lru_cache(maxsize=16)
 def _code_within(function: Any) -> CodeType | None:
     """The code of the `app` that one of FastAPI's functions makes; None where the function is not FastAPI's."""
     function = beneath(function)
@@ -161,9 +163,14 @@ def _held(made: Any, name: str) -> Any:
     return cells[name].cell_contents if name in cells else None
 
 
+def is_fastapis(app: Any) -> bool:
+    """Whether an ASGI app for a route is FastAPI's own."""
+    return type(app) is FunctionType and app.__code__ is _code_within(fastapi_routing.request_response)
+
+
 def handler_of(app: Any) -> Any:
     """What FastAPI's own ASGI app for a route calls with the request; None where the app is not FastAPI's."""
-    if type(app) is not FunctionType or app.__code__ is not _code_within(fastapi_routing.request_response):
+    if not is_fastapis(app):
         return None
     return beneath(beneath_hook(_held(app, "f")))
 

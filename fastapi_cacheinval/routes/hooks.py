@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi_cacheinval.routes.endpoint_calls import note_calls
+from fastapi_cacheinval.routes.endpoint_calls import hook, note_calls
 from fastapi_cacheinval.routes.fastapi_private import hook_handler, original_of
 from fastapi_cacheinval.routes.plan import SAFE_METHODS
-from fastapi_cacheinval.routes.route_hook import hook
 from fastapi_cacheinval.routes.route_levels import Known
 
 __all__ = ["hook_known"]

@@ -13,10 +13,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
 
 from fastapi_cacheinval.core.keys import as_bytes, encode
-from fastapi_cacheinval.routes.changes import Watched
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, app_of, dependant_of, handler_of
 from fastapi_cacheinval.routes.held_objects import KEY, ROUTE, plain_fields
 from fastapi_cacheinval.routes.layer_kinds import WRITING, is_harmless, kind_of, name_of, replaced
+from fastapi_cacheinval.routes.place import Watched
 
 __all__ = [
     "MiddlewareStack",

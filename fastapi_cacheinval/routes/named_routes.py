@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from starlette.requests import Request
 
 from fastapi_cacheinval.core.tags import path_tag, render_value
-from fastapi_cacheinval.routes.bindings import InvalidParameter
+from fastapi_cacheinval.routes.bindings import InvalidParameter, rendered
 from fastapi_cacheinval.routes.path_shapes import IN_PATH
 from fastapi_cacheinval.routes.plan import RoutePlan
 
@@ -75,7 +75,7 @@ class NamedRoute:
             if not parameters.keys() & template.names:
                 continue
             try:
-                tag = template.render({name: bindings[name].value(request) for name in template.names})
+                tag = rendered(template, bindings, request)
             except InvalidParameter:
                 # Nothing is stored for a value that the route refuses.
                 continue

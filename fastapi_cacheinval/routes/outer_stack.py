@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Router
 
-from fastapi_cacheinval.routes.changes import Watched
 from fastapi_cacheinval.routes.layer_kinds import is_transparent, kind_of, name_of, replaced
+from fastapi_cacheinval.routes.place import Watched
 
 __all__ = ["OuterStack", "outer_stack_of"]
 

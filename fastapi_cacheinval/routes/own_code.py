@@ -9,10 +9,15 @@ from __future__ import annotations
 import dis
 import inspect
 import sys
+from functools import lru_cache
 from types import FunctionType, MethodType
 from typing import Any
 
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import Scope
+
 __all__ = [
+    "answers_by_the_error_alone",
     "beneath",
     "home_of",
     "is_decorated",
@@ -22,6 +27,7 @@ __all__ = [
     "never_uses",
     "only_reads",
     "reads_names",
+    "sent_without_the_request",
 ]
 
 _FRAMEWORK = frozenset({"fastapi", "starlette"})
@@ -135,3 +141,30 @@ def reads_names(function: Any, names: frozenset[str]) -> bool:
     """Whether the code of a function names one of these attributes or globals; True where that cannot be seen."""
     bare: Any = inspect.unwrap(function.__func__ if type(function) is MethodType else function)
     return type(bare) is not FunctionType or not names.isdisjoint(bare.__code__.co_names)
+
+
+@lru_cache(maxsize=256)
+def _is_frameworks(function: Any) -> bool:
+    """The same, asked for each response that is stored."""
+    return is_frameworks(function)
+
+
+def sent_without_the_request(response: object) -> bool:
+    """Whether a response object is sent by the framework's own method; one of the app's is given the scope."""
+    return response is None or _is_frameworks(type(response).__call__)
+
+
+# Their handlers are given the request, and look at nothing but the error.
+_STOCK = frozenset({"fastapi.exception_handlers", "starlette.middleware.exceptions"})
+
+
+def answers_by_the_error_alone(scope: Scope, error: BaseException) -> bool:
+    """Whether the framework's own handler answers for an error; one of the app's may answer each caller differently."""
+    handlers: Any = scope.get("starlette.exception_handlers")
+    if handlers is None:
+        return False
+    by_class, by_status = handlers
+    found = by_status.get(error.status_code) if isinstance(error, StarletteHTTPException) else None
+    for kind in type(error).__mro__:
+        found = found or by_class.get(kind)
+    return home_of(found) in _STOCK

@@ -10,11 +10,9 @@ from typing import Any
 from starlette.routing import BaseRoute, Match
 
 from fastapi_cacheinval.routes.analysis import Analysis
-from fastapi_cacheinval.routes.changes import Watched
-from fastapi_cacheinval.routes.endpoint_calls import declared_call
+from fastapi_cacheinval.routes.endpoint_calls import declared_call, replaced
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
-from fastapi_cacheinval.routes.place import Place
-from fastapi_cacheinval.routes.route_hook import replaced
+from fastapi_cacheinval.routes.place import Place, Watched
 
 __all__ = [
     "Branch",
@@ -107,7 +105,7 @@ def _matches(route: BaseRoute, scope: dict[str, Any]) -> bool:
 
 def answering_in(level: Level, root_path: str, scope: dict[str, Any]) -> Leaf | Foreign | None:
     """What of a level, or of those below it, answers a request; None where nothing does."""
-    path = route_path(scope["path"], root_path)
+    path = route_path(scope["path"], root_path) if root_path else scope["path"]
     for entry in level.entries:
         if isinstance(entry, Leaf):
             if (entry.methods is None or scope["method"] in entry.methods) and entry.pattern.match(path):
@@ -137,13 +135,10 @@ def watched_of(route: EffectiveRoute) -> Watched:
     watched.attributes(route, "app", "dependant", "dependency_overrides_provider")
     original = original_of(route)
     watched.members(original, "get_route_handler", "matches")
-    # Our hook comes later, and is no change.
-    before = replaced(original, "handle")
-    watched.asked(lambda: replaced(original, "handle") is not before)
+    # Our hook comes later, and is no change; so is the note of its calls.
     root = route.dependant
-    # So is the note of its calls.
-    call = declared_call(root)
-    watched.asked(lambda: declared_call(root) is not call)
+    before, call = replaced(original, "handle"), declared_call(root)
+    watched.asked(lambda: replaced(original, "handle") is not before or declared_call(root) is not call)
     nodes = [root]
     for node in nodes:
         if node is not root:

@@ -23,10 +23,9 @@ from starlette.routing import BaseRoute
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing
 from fastapi_cacheinval.routes.analysis import analyse
-from fastapi_cacheinval.routes.changes import Watched
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of, routes_visibly
-from fastapi_cacheinval.routes.place import Place, own_number
+from fastapi_cacheinval.routes.place import Place, Watched, own_number
 from fastapi_cacheinval.routes.route_levels import (
     Branch,
     Entry,

@@ -73,14 +73,15 @@ class Shortcuts:
         self._table = table
         self._app = app
         self._survey: Survey = table.survey
-        self._paths: dict[tuple[str, str], Shortcut | None] = {}
+        # By path and root path; None where a request has to take the ordinary way.
+        self.paths: dict[tuple[str, str], Shortcut | None] = {}
         self._solvers: dict[int, CoverSolver | None] = {}
         # Whether a path alone says what routes are given of it; asked once for each survey.
         self._fixed: bool | None = None
 
     def of(self, scope: Scope) -> Shortcut | None:
         """What is known of the path of a GET; None where the request has to take the ordinary way."""
-        found = self._paths.get((scope["path"], scope.get("root_path", "")))
+        found = self.paths.get((scope["path"], scope.get("root_path", "")))
         if found is None or not self.holds(found) or not _WRITTEN.isdisjoint(scope):
             return None
         for name, _ in scope["headers"]:
@@ -104,13 +105,13 @@ class Shortcuts:
         survey = self._table.survey
         if survey is not self._survey:
             self._survey = survey
-            self._paths, self._solvers, self._fixed = {}, {}, None
+            self.paths, self._solvers, self._fixed = {}, {}, None
         asked = (arrived["path"], arrived.get("root_path", ""))
-        if asked in self._paths or len(asked[0]) > _LONGEST_PATH or scope["method"] != "GET":
+        if asked in self.paths or len(asked[0]) > _LONGEST_PATH or scope["method"] != "GET":
             return
-        if len(self._paths) >= _MOST_PATHS:
-            self._paths = {}
-        self._paths[asked] = self._learned(survey, scope, arrived, handler)
+        if len(self.paths) >= _MOST_PATHS:
+            self.paths = {}
+        self.paths[asked] = self._learned(survey, scope, arrived, handler)
 
     def _learned(self, survey: Survey, scope: Scope, arrived: Mapping[str, Any], handler: Handler) -> Shortcut | None:
         route = effective_route_at(scope)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,19 +11,16 @@ from starlette.routing import BaseRoute, Route
 
 from fastapi_cacheinval.errors import RefusedRoutes
 from fastapi_cacheinval.routes.analysis import analyse
-from fastapi_cacheinval.routes.changes import Rounds
+from fastapi_cacheinval.routes.endpoint_calls import hook
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at
 from fastapi_cacheinval.routes.hooks import hook_known
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
 from fastapi_cacheinval.routes.named_routes import NamedRoute
-from fastapi_cacheinval.routes.place import Place
+from fastapi_cacheinval.routes.place import Place, Rounds
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
-from fastapi_cacheinval.routes.route_hook import hook
-from fastapi_cacheinval.routes.route_sets import OverrideSets, starts_of
+from fastapi_cacheinval.routes.route_sets import OverrideSets, Strays, starts_of
 from fastapi_cacheinval.routes.route_tree import Known, Survey
-from fastapi_cacheinval.routes.strays import Strays
-from fastapi_cacheinval.routes.summary import summary
-from fastapi_cacheinval.routes.unmatched_tags import unmatched_tags
+from fastapi_cacheinval.routes.summary import summary, unmatched_tags
 
 __all__ = ["RouteTable"]
 
@@ -174,7 +171,7 @@ class RouteTable:
         if self._survey.changed:
             self._look_again()
         known = self._survey.taken(route, scope, arrived)
-        if known is not None and known.changed:
+        if known is not None and known.place.watched.changed:
             self._look_again()
             known = self._survey.taken(route, scope, arrived)
         if known is None:
@@ -206,6 +203,16 @@ class RouteTable:
         """
         known = self.known(method, path, scope)
         return None if known is None else self._current(known)
+
+    def cached_of(self, paths: Iterable[str], scope: Mapping[str, Any]) -> list[str]:
+        """Those of some paths that a cached GET would answer, as `match` finds it."""
+        self._refresh()
+        asked, found = dict(scope), list[str]()
+        for path in paths:
+            known = self._survey.find("GET", path, asked)
+            if known is not None and self._current(known).policy is not None:
+                found.append(path)
+        return found
 
     def known(self, method: str, path: str, scope: Mapping[str, Any]) -> Known | None:
         """The route as `match` finds it, without the overrides of now."""

@@ -12,13 +12,13 @@ from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.advice import advice
 from fastapi_cacheinval.routes.covers import Uncovered, uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node
+from fastapi_cacheinval.routes.endpoint_calls import replaced
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, handler_places, original_of
 from fastapi_cacheinval.routes.middleware_stack import AROUND, INSTEAD, around
 from fastapi_cacheinval.routes.own_code import is_frameworks
 from fastapi_cacheinval.routes.parameters import caller_reads, sees_request
 from fastapi_cacheinval.routes.place import Place
 from fastapi_cacheinval.routes.plan import Sharing
-from fastapi_cacheinval.routes.route_hook import replaced
 
 __all__ = ["Verdict", "front_off", "goes_on_after_the_answer", "judge", "own_methods"]
 

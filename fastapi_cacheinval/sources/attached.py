@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.core.pauses import DoublingPause
 from fastapi_cacheinval.core.statistics import SourceState
+from fastapi_cacheinval.engine.clocks import DoublingPause
 from fastapi_cacheinval.errors import CacheNotRunning, ConfigurationError
 from fastapi_cacheinval.sources.seldom import OnceAMinute
 from fastapi_cacheinval.sources.waiting import ended

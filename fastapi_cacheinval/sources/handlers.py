@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, Final, TypeAlias, cast
 
-from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.sources.changes import Change
 

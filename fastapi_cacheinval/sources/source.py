@@ -7,8 +7,8 @@ from enum import Enum
 from typing import TypeVar
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.core.pauses import DoublingPause
-from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.events import Receipt
+from fastapi_cacheinval.engine.clocks import DoublingPause
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.sources.attached import FIRST_PAUSE, LONGEST_PAUSE, Attached
 from fastapi_cacheinval.sources.changes import Change, UnreadableEvent, in_few, read_by

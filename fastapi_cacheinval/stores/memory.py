@@ -14,10 +14,7 @@ from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from fastapi_cacheinval.ports.store import Account, StoreStatistics, Target
-from fastapi_cacheinval.stores.deadlines import Deadlines
-from fastapi_cacheinval.stores.queues import SMALL_SHARE, Queues
-from fastapi_cacheinval.stores.rings import Node
-from fastapi_cacheinval.stores.targets import bytes_of, shared
+from fastapi_cacheinval.stores.order import SMALL_SHARE, Deadlines, Node, Queues
 
 __all__ = ["MAX_ALIASES", "NODE_BYTES", "MemoryStore"]
 
@@ -31,6 +28,27 @@ NODE_BYTES = getsizeof(Node(b"", None, 0, inf)) + getsizeof(1 << 30) + getsizeof
 
 _MOST_RECLAIMS = 8  # by one put that needs no room
 _EMPTY = 4096  # the store itself and its empty tables
+# Parts of nearly every target of the front lookup: one object each, counted as nothing.
+_WORDS = {word: word for word in ("", "GET", "HEAD", "http", "https")}
+
+
+def _shared(target: Target) -> Target:
+    """The same target with one object for each common word in it."""
+    return tuple([_WORDS.get(part, part) if isinstance(part, str) else part for part in target])
+
+
+def _bytes_of(targets: tuple[Target, ...]) -> int:
+    """Bytes that a node's targets take, without their slots in the table of aliases."""
+    if not targets:
+        return 0
+    size = getsizeof(targets)
+    for target in targets:
+        size += getsizeof(target)
+        for part in target:
+            # One object serves all empty bytes, and the numbers in a target are small.
+            if (isinstance(part, bytes) and part) or (isinstance(part, str) and _WORDS.get(part) is not part):
+                size += getsizeof(part)
+    return size
 
 
 def _worn(table: dict[Any, Any]) -> bool:
@@ -56,13 +74,14 @@ class MemoryStore(Generic[Value]):
     """A `LocalStore` that holds at most `max_bytes`, its own bookkeeping included.
 
     The caller's `weight` is what the value takes without its cache key, which the store keeps and
-    counts. `beside` gives the bytes that belong to the same limit and are kept elsewhere: they take its room, up to
-    half of it. Raises `ValueError` for a limit under 16 KiB.
+    counts. `beside` gives how many things of `beside_bytes` each belong to the same limit and are kept elsewhere: they
+    take its room, up to half of it. Raises `ValueError` for a limit under 16 KiB.
     """
 
     __slots__ = (
         "_aliases",
         "_beside",
+        "_beside_bytes",
         "_deadlines",
         "_evicted",
         "_lock",
@@ -72,11 +91,12 @@ class MemoryStore(Generic[Value]):
         "_reclaimed",
     )
 
-    def __init__(self, max_bytes: int, *, beside: Callable[[], int] | None = None) -> None:
+    def __init__(self, max_bytes: int, *, beside: Callable[[], int] | None = None, beside_bytes: int = 1) -> None:
         if max_bytes < 4 * _EMPTY:
             raise ValueError(f"max_bytes must be at least {4 * _EMPTY}, not {max_bytes}.")
         self._max_bytes = max_bytes
         self._beside = beside
+        self._beside_bytes = beside_bytes
         self._lock = Lock()
         self._nodes: dict[bytes, Node[Value]] = {}
         self._aliases: dict[Target, Node[Value]] = {}
@@ -137,7 +157,7 @@ class MemoryStore(Generic[Value]):
                 _unbook(node)
                 # The table keeps the first of two equal keys; the new value holds the other.
                 second = 0 if key is node.key else getsizeof(key)
-                node.queue.recost(node, cost + second + bytes_of(node.targets))
+                node.queue.recost(node, cost + second + _bytes_of(node.targets))
                 _book(node, account)
                 node.value = value
                 node.until = until
@@ -152,8 +172,8 @@ class MemoryStore(Generic[Value]):
         At most eight do, and the oldest makes room. A target that alone takes more than a twentieth
         of the store is not kept.
         """
-        target = shared(target)
-        if bytes_of((target,)) * SMALL_SHARE > self._max_bytes:
+        target = _shared(target)
+        if _bytes_of((target,)) * SMALL_SHARE > self._max_bytes:
             return
         with self._lock:
             node = self._nodes.get(key)
@@ -214,11 +234,11 @@ class MemoryStore(Generic[Value]):
 
     def _overhead(self) -> int:
         tables = getsizeof(self._nodes) + getsizeof(self._aliases)
-        beside = 0 if self._beside is None else min(self._beside(), self._max_bytes // 2)
+        beside = 0 if self._beside is None else min(self._beside() * self._beside_bytes, self._max_bytes // 2)
         return _EMPTY + tables + self._queues.size_bytes + self._deadlines.size_bytes + beside
 
     def _lead(self, node: Node[Value], targets: tuple[Target, ...]) -> None:
-        more = bytes_of(targets) - bytes_of(node.targets)
+        more = _bytes_of(targets) - _bytes_of(node.targets)
         node.queue.recost(node, node.cost + more)
         if node.account is not None:
             node.account.size_bytes += more

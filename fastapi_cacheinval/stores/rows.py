@@ -14,9 +14,8 @@ from typing import Any, cast
 
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.selecting import Selector, VaryRecord
-from fastapi_cacheinval.core.stored import Stamp, StoredResponse
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share
 from fastapi_cacheinval.core.tags import ALL
-from fastapi_cacheinval.core.weight import share
 from fastapi_cacheinval.grammar.fields import RawHeaders, first
 from fastapi_cacheinval.grammar.ranges import ContentRange
 

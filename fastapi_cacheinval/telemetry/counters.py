@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome
+from fastapi_cacheinval.core.outcome import Outcome, Reason
 from fastapi_cacheinval.core.route_counts import RouteBook
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.telemetry.instruments import Instruments, Requests
 
 __all__ = ["Counters"]
+
+
+def _nobody() -> object:
+    return None
 
 
 class Counters:
@@ -27,8 +30,11 @@ class Counters:
         "downstream",
         "dropped_tags",
         "fills",
+        "find_meters",
+        "find_tracers",
         "l2_events",
         "look",
+        "meters",
         "mutations",
         "provider",
         "purges",
@@ -36,6 +42,7 @@ class Counters:
         "requests",
         "resets",
         "routes",
+        "tracers",
     )
 
     def __init__(self) -> None:
@@ -54,8 +61,12 @@ class Counters:
         # Where that counts requests, for the front lookup, and whose it is.
         self.requests: Requests | None = None
         self.provider: object = None
-        # What looks for somebody to tell, while there is nobody.
+        # What looks for somebody to tell who has come late, and what there was when it looked last.
         self.look: Callable[[], None] | None = None
+        self.find_tracers: Callable[[], object] = _nobody
+        self.find_meters: Callable[[], object] = _nobody
+        self.tracers: object = None
+        self.meters: object = None
 
     def report_to(self, instruments: Instruments, provider: object) -> None:
         """Pass on what is counted from now on to the instruments of a provider."""
@@ -84,7 +95,7 @@ class Counters:
             self.also.answered(outcome, route)
 
     def forwarded(self, reason: Reason, route: str | None) -> None:
-        if self.look is not None:
+        if self.look is not None and (self.find_tracers() is not self.tracers or self.find_meters() is not self.meters):
             self.look()
         if self.also is not None:
             self.also.forwarded(reason, route)

@@ -11,8 +11,7 @@ from collections import Counter
 
 from opentelemetry.metrics import Histogram, Meter
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.telemetry.attributes import EVENT, OPERATION, OUTCOME, REASON, ROUTE, SOFT
 from fastapi_cacheinval.telemetry.tallies import Tally
 

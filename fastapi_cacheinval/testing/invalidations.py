@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from fastapi_cacheinval.cache import HTTPCache
-from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.errors import ConfigurationError
 
 __all__ = ["capture_invalidations"]

@@ -19,7 +19,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 
 from fastapi_cacheinval import CacheMiddleware, CacheTags, HTTPCache, add_tags, cached, invalidates
 from fastapi_cacheinval.engine.body_budget import BodyBudget, Reservation
-from fastapi_cacheinval.framework import unannounced
+from fastapi_cacheinval.framework import streaming
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.keeping import Keeping
@@ -203,7 +203,7 @@ class Slow:
 async def test_streams_of_slow_clients_hold_no_more_than_the_sum(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past `max_in_flight_bytes` a stream goes at its client's pace and is not stored; all clients get every byte."""
     # On a busy machine the first streams would be whole, and give back their room, before the last have begun.
-    monkeypatch.setattr(unannounced, "_TAKEN_FOR_WHOLE", 60.0)
+    monkeypatch.setattr(streaming, "_TAKEN_FOR_WHOLE", 60.0)
     most = 5 * SIZE
     cache = HTTPCache(max_in_flight_bytes=most)
     app = app_of(kind, cache)

@@ -8,9 +8,17 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_cacheinval.core.decide import Forward, Reason, Serve, ServeStale, decide, usable_on_error
-from fastapi_cacheinval.core.freshness import early_refresh_due, early_refresh_from, jittered
+from fastapi_cacheinval.core.decide import (
+    Forward,
+    Serve,
+    ServeStale,
+    decide,
+    early_refresh_due,
+    usable_on_error,
+)
+from fastapi_cacheinval.core.outcome import Reason
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
+from fastapi_cacheinval.core.storing import early_refresh_from, jittered
 
 TIMES = st.floats(0, 1e6)
 DRAWS = st.floats(0, 1, exclude_max=True)

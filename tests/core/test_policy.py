@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_cacheinval import CachePolicy, ConfigurationError
-from fastapi_cacheinval.core.policy import seconds
+from fastapi_cacheinval.core.checks import seconds
 
 DURATIONS = ("ttl", "stale_while_revalidate", "stale_if_error")
 

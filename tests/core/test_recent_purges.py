@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi_cacheinval.core.events import PurgeEvent, shown_target
-from fastapi_cacheinval.core.recent_purges import RecentPurges
+from fastapi_cacheinval.core.events import PurgeEvent, RecentPurges, shown_target
 from fastapi_cacheinval.core.tags import ALL, path_tag
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_cacheinval.core.root_paths import RootPaths, below
+from fastapi_cacheinval.core.keys import below
+from fastapi_cacheinval.core.root_paths import RootPaths
 
 
 def _known(*roots: str) -> RootPaths:

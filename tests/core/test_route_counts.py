@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi_cacheinval.core.result import Result
+from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.route_counts import MOST_ROUTES, RouteBook
 
 

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_cacheinval import CachePolicy
-from fastapi_cacheinval.core.recipe import Recipe, stored_response, streamed_fields
 from fastapi_cacheinval.core.stored import Stamp
-from fastapi_cacheinval.core.storing import content_length, refusal
+from fastapi_cacheinval.core.storing import Recipe, content_length, refusal, stored_response, streamed_fields
 from fastapi_cacheinval.core.tags import ALL, path_tag
 
 POLICY = CachePolicy(60, statuses={200, 404})

@@ -26,10 +26,10 @@ MADE_BY = {
     "engine/neighbours.py": [("engine/neighbours.py", "made_for_an_app"), ("engine/neighbours.py", "purges")],
     "engine/purger.py": [("errors.py", "PurgeNotDelivered")],
     "framework/app_context.py": [
-        ("framework/start_log.py", "unshared_partitions"),
+        ("framework/notices.py", "unshared_partitions"),
         ("routes/audit.py", "notes_of"),
         ("routes/audit.py", "warnings_of"),
-        ("routes/unmatched_tags.py", "unmatched_tags"),
+        ("routes/summary.py", "unmatched_tags"),
     ],
     "framework/exchange.py": [],  # the first argument of `log_trouble`
     "framework/mutation.py": [("errors.py", "ReplicasUnknown")],

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.selecting import VaryRecord
-from fastapi_cacheinval.core.stored import Stamp, StoredResponse
-from fastapi_cacheinval.core.weight import share
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share
 from fastapi_cacheinval.grammar.ranges import ContentRange
 from fastapi_cacheinval.stores.codec import Codec, Unreadable
 

@@ -15,7 +15,7 @@ from fastapi import Depends, FastAPI
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
 from fastapi_cacheinval.bus.call import log_keys
 from fastapi_cacheinval.bus.entries import encode_payload
-from fastapi_cacheinval.core.receipt import Receipt
+from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.mutations import Call, http_scope

@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from fastapi_cacheinval.core.stored import Stamp, StoredResponse
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share
 from fastapi_cacheinval.core.tags import ALL
-from fastapi_cacheinval.core.weight import share
 
 MakeResponse = Callable[..., StoredResponse]
 

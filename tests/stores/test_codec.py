@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from fastapi_cacheinval.core.replica import Current, Replica
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.selecting import VaryRecord
-from fastapi_cacheinval.core.stored import Stamp, StoredResponse
-from fastapi_cacheinval.core.weight import share, weigh
+from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share, weigh
 from fastapi_cacheinval.grammar.ranges import ContentRange
 from fastapi_cacheinval.stores.codec import Codec
 from tests.helpers.l2 import (

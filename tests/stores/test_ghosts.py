@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_cacheinval.stores.ghosts import Ghosts
+from fastapi_cacheinval.stores.order import Ghosts
 
 
 @given(st.integers(1, 400), st.integers(1, 400))

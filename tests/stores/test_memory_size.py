@@ -10,8 +10,7 @@ from math import inf
 import pytest
 
 from fastapi_cacheinval.core.selecting import VaryRecord
-from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.weight import weigh
+from fastapi_cacheinval.core.stored import StoredResponse, weigh
 from fastapi_cacheinval.stores.memory import MemoryStore
 
 MIB = 1 << 20

@@ -7,8 +7,7 @@ from sys import getsizeof
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.weight import share, weigh
+from fastapi_cacheinval.core.stored import StoredResponse, share, weigh
 
 FIELD = st.tuples(
     st.sampled_from([b"content-type", b"etag", b"x-own", b"vary"]),

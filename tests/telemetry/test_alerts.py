@@ -16,8 +16,7 @@ import pytest
 from opentelemetry.sdk.metrics.export import NumberDataPoint
 
 from fastapi_cacheinval import HTTPCache
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.statistics import SourceState, Statistics
 from fastapi_cacheinval.telemetry.gauges import watch
 from fastapi_cacheinval.telemetry.instruments import Instruments

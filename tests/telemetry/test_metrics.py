@@ -14,8 +14,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from fastapi_cacheinval import CachePolicy, HTTPCache, SourceState, cached, invalidates
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.telemetry.instruments import Instruments
 from tests.helpers.http import Shop, until
 from tests.helpers.telemetry import Recorded, Watched

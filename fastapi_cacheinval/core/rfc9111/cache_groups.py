@@ -26,8 +26,9 @@ def named_tags(headers: RawHeaders, origin: str) -> Iterator[str]:
     """What a stored response is tagged with by its own fields, in normal form."""
     yield from surrogate_tags(headers)
     for name in _LISTED:
-        listed = (tag.strip(b" \t").decode("latin-1") for value in values(headers, name) for tag in value.split(b","))
-        yield from bounded_tags(listed)
+        lines = values(headers, name)
+        if lines:
+            yield from bounded_tags(tag.strip(b" \t").decode("latin-1") for value in lines for tag in value.split(b","))
     for group in parse_cache_groups(values(headers, b"cache-groups")):
         yield group_tag(origin, group)
 

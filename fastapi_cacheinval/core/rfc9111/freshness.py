@@ -1,23 +1,33 @@
-"""Freshness lifetime and age (RFC 9111 section 4.2); times are seconds, those of dates since the epoch."""
+"""Which of a response's fields steer this cache (RFC 9213), and how long it is fresh by them (RFC 9111 section 4.2).
+
+Times are seconds, those of dates since the epoch. Some of these fields the cache keeps to itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions, HeaderRule
-from fastapi_cacheinval.core.rfc9111.targeted import Steering
 from fastapi_cacheinval.grammar.age import parse_age
+from fastapi_cacheinval.grammar.cache_control import CacheControl, parse
 from fastapi_cacheinval.grammar.dates import parse_date
-from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
+from fastapi_cacheinval.grammar.fields import RawHeaders, first, values, without
+from fastapi_cacheinval.grammar.targeted import parse_cdn_cache_control, parse_surrogate_control
 
 __all__ = [
     "HEURISTIC_STATUSES",
+    "TARGETED",
     "Lifetime",
+    "Steering",
     "explicit_lifetime",
     "heuristic_lifetime",
     "initial_age",
     "lifetime",
     "overrides",
+    "passed_on",
+    "steering",
+    "withheld",
 ]
 
 # RFC 9110 section 15.1.
@@ -114,3 +124,42 @@ def initial_age(headers: RawHeaders, delay: float, received: float) -> float:
     if apparent < 1:
         apparent = 0.0
     return max(apparent, stated + max(0.0, delay))
+
+
+TARGETED = frozenset({b"surrogate-control", b"cdn-cache-control"})
+
+
+class Steering(NamedTuple):
+    """The directives that hold; where they are `targeted`, `Cache-Control` and `Expires` say nothing here."""
+
+    directives: CacheControl
+    targeted: bool
+
+
+def steering(headers: RawHeaders) -> Steering:
+    """What holds: `Surrogate-Control`, else `CDN-Cache-Control`, else `Cache-Control` (RFC 9213 section 2.2)."""
+    targeted = parse_surrogate_control(values(headers, b"surrogate-control"))
+    if targeted is None:
+        targeted = parse_cdn_cache_control(values(headers, b"cdn-cache-control"))
+    if targeted is not None:
+        return Steering(targeted, targeted=True)
+    return Steering(parse(values(headers, b"cache-control")), targeted=False)
+
+
+def withheld(headers: RawHeaders, hidden: Collection[bytes] = ()) -> tuple[tuple[bytes, bytes], ...]:
+    """The targeted fields that end here, and those of the names that are `hidden`.
+
+    `CDN-Cache-Control` is passed on where it forbids something: a CDN in front of this cache would
+    else keep by `Cache-Control` what no CDN was to keep.
+    """
+    names = {b"surrogate-control", *hidden}
+    lines = values(headers, b"cdn-cache-control")
+    directives = parse_cdn_cache_control(lines) if lines else None
+    if directives is None or not (directives.no_store or directives.private or directives.no_cache):
+        names.add(b"cdn-cache-control")
+    return tuple(line for line in headers if line[0] in names)
+
+
+def passed_on(headers: RawHeaders, hidden: Collection[bytes] = ()) -> list[tuple[bytes, bytes]]:
+    """The lines that clients see, in order, bytes untouched."""
+    return without(headers, {name for name, _ in withheld(headers, hidden)})

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from fastapi_cacheinval.core.checks import flag
-from fastapi_cacheinval.core.policy import seconds
+from fastapi_cacheinval.core.checks import flag, seconds
 from fastapi_cacheinval.errors import ConfigurationError
 
 __all__ = ["HeaderOptions", "HeaderRule"]

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 from fastapi_cacheinval.core.conditional import OF_ONE_REQUEST
 from fastapi_cacheinval.core.rfc9111.asking import Asked
-from fastapi_cacheinval.core.rfc9111.freshness import HEURISTIC_STATUSES, Lifetime
+from fastapi_cacheinval.core.rfc9111.freshness import (
+    HEURISTIC_STATUSES,
+    Lifetime,
+    Steering,
+    lifetime,
+    overrides,
+    steering,
+)
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
-from fastapi_cacheinval.core.rfc9111.targeted import Steering
+from fastapi_cacheinval.core.stored import Stamp
 from fastapi_cacheinval.core.storing import content_length
+from fastapi_cacheinval.core.tag_limits import too_many_tags
+from fastapi_cacheinval.grammar.cache_control import CacheControl
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
 from fastapi_cacheinval.grammar.vary import ANY_FIELD, parse_vary
 
-__all__ = ["OF_THE_REQUEST", "UNDERSTOOD", "refused_because", "shareable"]
+__all__ = ["OF_THE_REQUEST", "UNDERSTOOD", "Judged", "Received", "judge", "refused_because", "shareable"]
 
 # The final statuses whose caching this cache knows (section 5.2.2.3).
 UNDERSTOOD = HEURISTIC_STATUSES | frozenset({302, 303, 307, 400, 401, 403, 406, 409, 421, 429, 500, 502, 503, 504})
@@ -88,3 +100,61 @@ def refused_because(
     if life.seconds <= 0 and not validator and not stale:
         return "not-fresh"
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A response as it came, and what was known when it was asked for.
+
+    `path` is decoded; `origin` is scheme and authority; `added` are tags in normal form that were
+    collected while it was answered; `hidden` are names of fields that clients do not see; `now` is the
+    cache's clock, `wall` seconds since the epoch; `route` and `trace` are as in a `StoredResponse`; `ranged` says
+    that the request's `Range` was forwarded.
+    """
+
+    asked: Asked
+    key: bytes
+    path: str
+    origin: str
+    stamp: Stamp
+    began: float
+    status: int
+    headers: RawHeaders
+    added: tuple[str, ...]
+    now: float
+    wall: float
+    hidden: frozenset[bytes] = frozenset()
+    route: str | None = None
+    trace: str = ""
+    ranged: bool = False
+
+
+class Judged(NamedTuple):
+    """What steers a received response, how long it is fresh, and why it is not stored, None where it is."""
+
+    steered: Steering
+    life: Lifetime
+    refusal: str | None
+
+
+def judge(received: Received, options: HeaderOptions, most_bytes: int) -> Judged:
+    """Decide whether a received response is stored."""
+    rule = options.rule_for(received.path)
+    steered = steering(received.headers)
+    if rule is not None and overrides(rule, received.status):
+        # Nothing of what the response says holds.
+        steered = Steering(CacheControl(no_store=not rule.lifetime), targeted=True)
+    life = lifetime(received.status, received.headers, steered, options, received.wall, rule)
+    refusal = refused_because(
+        received.asked,
+        received.status,
+        received.headers,
+        steered,
+        life,
+        options,
+        most_bytes=most_bytes,
+        ranged=received.ranged,
+    )
+    if refusal is None and too_many_tags(received.added, received.headers):
+        refusal = "too-many-tags"
+    return Judged(steered, life, refusal)

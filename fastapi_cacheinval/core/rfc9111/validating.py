@@ -1,17 +1,19 @@
-"""What a 304, or the answer to a HEAD, says of a stored response (RFC 9111 sections 4.3.4 and 4.3.5)."""
+"""What a 304, or the answer to a HEAD, says of a stored response, and what it makes of it (RFC 9111 section 4.3)."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.grammar.dates import parse_date
+from fastapi_cacheinval.grammar.dates import format_date, parse_date
 from fastapi_cacheinval.grammar.entity_tags import parse_etag, strong_match, weak_match
-from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
+from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, values, without
 
-__all__ = ["HeadSays", "confirms", "head_says"]
+__all__ = ["HeadSays", "confirms", "freshened", "head_says"]
 
 _ETAG, _MODIFIED = b"etag", b"last-modified"
+# RFC 9111 section 3.2: what describes the stored content stays with it.
+_NOT_UPDATED = frozenset({b"content-encoding", b"content-length", b"content-md5", b"content-range", b"etag", b"age"})
 # Statuses below 400 that answer the conditions or the range of one request.
 _OF_ONE_REQUEST = frozenset({206, 304})
 _GONE = frozenset({404, 410})
@@ -82,3 +84,27 @@ def head_says(stored: SharedResponse, status: int, headers: RawHeaders) -> HeadS
     if any(own is not None and own != said for own, said in both):
         return HeadSays.CHANGED
     return HeadSays.THE_SAME if both and all(own is not None for own, _ in both) else HeadSays.UNKNOWN
+
+
+def freshened(old: SharedResponse, update: RawHeaders, wall: float) -> list[tuple[bytes, bytes]]:
+    """The fields of a stored response after a 304 or a HEAD (RFC 9111 section 3.2), those withheld included.
+
+    A field of the update replaces all lines of the same name where the first of them stood. An update without a `Date`
+    is of the moment when it came (RFC 9110 section 6.6.1), `wall` seconds since the epoch: the stored one would make it
+    as old as what it renews.
+    """
+    fresh = without(end_to_end(update), _NOT_UPDATED)
+    if first(update, b"date") is None and first(old.headers, b"date") is not None:
+        fresh = [*fresh, (b"date", format_date(wall))]
+    renewed = {name for name, _ in fresh}
+    fields: list[tuple[bytes, bytes]] = []
+    placed: set[bytes] = set()
+    for name, value in (*old.headers, *old.withheld):
+        if name not in renewed:
+            fields.append((name, value))
+        elif name not in placed:
+            placed.add(name)
+            fields += [line for line in fresh if line[0] == name]
+    fields += [line for line in fresh if line[0] not in placed]
+    age = first(update, b"age")
+    return fields if age is None else [*fields, (b"age", age)]

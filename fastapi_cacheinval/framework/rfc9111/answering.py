@@ -9,8 +9,9 @@ from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.ranges import cut
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.framework.answering import RawField, stored_fields
 from fastapi_cacheinval.framework.app_context import AppContext
+from fastapi_cacheinval.framework.responding import stored_fields
+from fastapi_cacheinval.grammar.fields import RawField
 
 __all__ = ["send_cut", "send_kept"]
 

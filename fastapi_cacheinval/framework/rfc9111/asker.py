@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Decision, Serve, ServeStale
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.ranges import holds
-from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.core.rfc9111.serving import answers, stands_in
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse, answers, stands_in
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.tags import ALL, path_tag
+from fastapi_cacheinval.framework.incoming import Incoming
+from fastapi_cacheinval.framework.refresh import lead_in_background
 from fastapi_cacheinval.framework.rfc9111.resource import Resource
 from fastapi_cacheinval.grammar.fields import RawHeaders
 
 __all__ = ["HeaderAsker"]
 
+_OF_THE_CLIENT = frozenset({b"cache-control", b"pragma"})
+
 
 class HeaderAsker:
-    """One GET or HEAD; `order_forward` has it forwarded once more in the background."""
+    """One GET or HEAD; `forward` forwards it, made again, as the leader of a key."""
 
-    def __init__(self, resource: Resource, asked: Asked, order_forward: Callable[[bytes], bool]) -> None:
+    def __init__(self, resource: Resource, asked: Asked, forward: Callable[[Incoming], Awaitable[None]]) -> None:
         self._resource = resource
         self._asked = asked
-        self._order_forward = order_forward
+        self._forward = forward
         self._exchange = resource.exchange
         self._engine = resource.exchange.app_context.engine
 
@@ -98,4 +102,11 @@ class HeaderAsker:
 
     def order_forward(self, key: bytes) -> bool:
         """Have the request forwarded once more in the background."""
-        return self._order_forward(key)
+        return self.order(key, None)
+
+    def order(self, key: bytes, stored: StoredResponse | None) -> bool:
+        """Forward once more in the background, leading the key; False where somebody is at it or there is no room."""
+        varied = frozenset(name for name, _ in stored.vary) if stored is not None else frozenset[bytes]()
+        dropped = CONDITIONAL_FIELDS | (_OF_THE_CLIENT - varied)
+        app_context, runtime, entered = self._exchange.app_context, self._exchange.runtime, self._exchange.entered
+        return lead_in_background(app_context, runtime, entered, self._forward, key, dropped=dropped, newer_than=stored)

@@ -8,12 +8,12 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from fastapi_cacheinval.dependencies import Cached
-from fastapi_cacheinval.framework.answering import RawField, hide_what_bypasses
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.exchange import run_app
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.reading import Read
-from fastapi_cacheinval.framework.responding import Direct, Responder, bypassed
+from fastapi_cacheinval.framework.responding import Direct, Responder, bypassed, hide_what_bypasses
+from fastapi_cacheinval.grammar.fields import RawField
 from fastapi_cacheinval.grammar.targeted import CAPABILITY
 from fastapi_cacheinval.routes.fastapi_private import template_in
 

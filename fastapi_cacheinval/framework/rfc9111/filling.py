@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from starlette.types import Send
 
-from fastapi_cacheinval.core.conditional import not_modified
+from fastapi_cacheinval.core.conditional import stands_for
 from fastapi_cacheinval.core.rfc9111.asking import Asked
-from fastapi_cacheinval.core.rfc9111.building import Judged, Received, freshened, judge, make
-from fastapi_cacheinval.core.rfc9111.ranges import part_of
-from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.core.rfc9111.serving import outlasts, stands_in
-from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST
-from fastapi_cacheinval.core.rfc9111.targeted import passed_on
+from fastapi_cacheinval.core.rfc9111.freshness import passed_on
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse, outlasts, stands_in
+from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST, Judged, Received
 from fastapi_cacheinval.core.rfc9111.validating import confirms
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.tag_limits import too_many_tags
-from fastapi_cacheinval.core.tags import ALL
-from fastapi_cacheinval.framework.answering import RawField
 from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, Form, Freshen, Keep, Made, Refuse, Verdict
 from fastapi_cacheinval.framework.rfc9111.answering import send_cut
+from fastapi_cacheinval.framework.rfc9111.making import freshened_as, judged_as, made_as
 from fastapi_cacheinval.framework.rfc9111.resource import Resource
-from fastapi_cacheinval.grammar.dates import parse_date
-from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first
+from fastapi_cacheinval.grammar.fields import RawField, RawHeaders, end_to_end
 
 __all__ = ["HeaderRules"]
 
@@ -100,7 +92,7 @@ class HeaderRules:
         if status in _ERRORS and self._exchange.refresh is not None and self._stays():
             # Nobody is there to be answered, and what is stored stays.
             return Refuse("status", failed=True, outdated=False)
-        self._judged = self._judge(self._received(status, headers))
+        self._judged = judged_as(self._resource, self._received(status, headers))
         reason = "trailers" if trailers else self._judged.refusal
         if reason is None:
             return Keep()
@@ -114,34 +106,18 @@ class HeaderRules:
             # For this client, and none of what is stored.
             cookies = [line for line in update if line[0] == b"set-cookie"]
             update = [line for line in update if line[0] != b"set-cookie"]
-        merged = freshened(old, update, self._exchange.app_context.cache.clock.wall())
-        received = replace(self._received(old.status, merged), added=tuple(tag for tag in old.tags if tag != ALL))
-        judged = self._judge(received)
-        stored, chosen = make(received, judged, old.body, self._resource.options)
-        outdated = judged.refusal not in OF_THE_REQUEST
-        return Freshen(Made(received.key, stored, chosen), judged.refusal, outdated, cookies)
+        made, refused = freshened_as(self._resource, self._asked, old, update, ranged=self._part_key is not None)
+        return Freshen(made, refused, refused not in OF_THE_REQUEST, cookies)
 
     def make(self, status: int, headers: list[RawField], body: bytes) -> Made | Refuse:
         """The complete response as it would be kept; or why it is not."""
         received = self._received(status, headers)
-        judged = self._judged or self._judge(received)
-        if too_many_tags(received.added, received.headers):
-            return Refuse("too-many-tags", failed=False, outdated=True)
-        part = None
-        if status == 206:
-            part = part_of(headers, body)
-            if part is None or self._part_key is None:
-                return Refuse("partial", failed=False, outdated=False)
-            received = replace(received, key=self._part_key)
-        stored, chosen = make(received, judged, body, self._resource.options, part)
-        return Made(received.key, stored, chosen)
+        judged = self._judged or judged_as(self._resource, received)
+        return made_as(self._resource, received, judged, body, self._part_key)
 
     def _received(self, status: int, headers: list[RawField]) -> Received:
         added = self._exchange.request_tags().snapshot()
         return self._resource.received(self._asked, status, headers, added, ranged=self._part_key is not None)
-
-    def _judge(self, received: Received) -> Judged:
-        return judge(received, self._resource.options, self._engine.settings.max_body_bytes)
 
     def kept(self, stored: StoredResponse) -> None:
         """The response has been stored: what it says of queries holds from now on."""
@@ -178,9 +154,7 @@ class HeaderRules:
     def has_it(self, status: int, headers: list[RawField]) -> bool:
         """Whether the client's condition, which the app has not seen, asks for a 304 in the response's place."""
         wall = self._exchange.app_context.cache.clock.wall()
-        modified = first(headers, b"last-modified")
-        moment = None if modified is None else parse_date(modified, wall)
-        return not_modified(self._asked.headers, status, first(headers, b"etag"), moment, wall)
+        return stands_for(self._asked.headers, status, headers, wall)
 
     async def reply(self, send: Send, stored: StoredResponse, fields: list[RawField]) -> None:
         """Send a complete response with these fields, or the 304 or the ranges that stand for it."""

@@ -7,18 +7,16 @@ from dataclasses import replace
 
 from starlette.types import Message
 
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.rfc9111.asking import Asked
-from fastapi_cacheinval.core.rfc9111.building import freshened, judge, make
+from fastapi_cacheinval.core.rfc9111.freshness import passed_on
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST
-from fastapi_cacheinval.core.rfc9111.targeted import passed_on
 from fastapi_cacheinval.core.rfc9111.validating import HeadSays, head_says
-from fastapi_cacheinval.core.tags import ALL
-from fastapi_cacheinval.framework.answering import RawField, status_fields
+from fastapi_cacheinval.framework.responding import status_fields
+from fastapi_cacheinval.framework.rfc9111.making import freshened_as
 from fastapi_cacheinval.framework.rfc9111.resource import Resource
-from fastapi_cacheinval.grammar.fields import lower_names
+from fastapi_cacheinval.grammar.fields import RawField, lower_names
 
 __all__ = ["HeadUpdate"]
 
@@ -91,17 +89,10 @@ class HeadUpdate:
             exchange.outdate(self._resource.key, exchange.client_headers)
 
     def _renewed(self, old: SharedResponse, headers: list[RawField]) -> bool:
-        app_context = self._resource.exchange.app_context
-        engine = app_context.engine
-        merged, tags = (
-            freshened(old, headers, app_context.cache.clock.wall()),
-            tuple(tag for tag in old.tags if tag != ALL),
-        )
-        received = self._resource.received(replace(self._asked, method="GET"), old.status, merged, tags)
-        judged = judge(received, self._resource.options, engine.settings.max_body_bytes)
-        if judged.refusal is not None:
-            if judged.refusal not in OF_THE_REQUEST:
+        engine = self._resource.exchange.app_context.engine
+        made, refused = freshened_as(self._resource, replace(self._asked, method="GET"), old, headers)
+        if refused is not None:
+            if refused not in OF_THE_REQUEST:
                 self._outdate()
             return False
-        stored, chosen = make(received, judged, old.body, self._resource.options)
-        return engine.keep(received.key, stored, chosen, engine.now())
+        return engine.keep(made.key, made.stored, made.chosen, engine.now())

@@ -2,59 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
 
-from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
-from fastapi_cacheinval.core.decide import Reason
-from fastapi_cacheinval.core.outcome import Outcome, Result
-from fastapi_cacheinval.core.rfc9111.asking import Asked, fields_forwarded, read_request
+from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
-from fastapi_cacheinval.engine.request_tags import Answering
-from fastapi_cacheinval.framework.answering import status_fields, without_body
-from fastapi_cacheinval.framework.filling import Fill
-from fastapi_cacheinval.framework.incoming import Entered, Incoming
-from fastapi_cacheinval.framework.refresh import lead_in_background
+from fastapi_cacheinval.framework.incoming import Incoming
+from fastapi_cacheinval.framework.responding import status_fields, without_body
 from fastapi_cacheinval.framework.rfc9111.answering import send_kept
 from fastapi_cacheinval.framework.rfc9111.asker import HeaderAsker
 from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
-from fastapi_cacheinval.framework.rfc9111.filling import HeaderRules
-from fastapi_cacheinval.framework.rfc9111.head import HeadUpdate
-from fastapi_cacheinval.framework.rfc9111.resource import Resource, SearchRules
-from fastapi_cacheinval.grammar.fields import first
+from fastapi_cacheinval.framework.rfc9111.forwarding import Forwarding
+from fastapi_cacheinval.framework.rfc9111.resource import SearchRules
 
 __all__ = ["HeaderLookup"]
-
-_OF_THE_CLIENT = frozenset({b"cache-control", b"pragma"})
-
-
-def _announces_content(asked: Asked) -> bool:
-    length = first(asked.headers, b"content-length")
-    return first(asked.headers, b"transfer-encoding") is not None or (length is not None and length.strip() != b"0")
 
 
 class HeaderLookup:
     """One GET or HEAD: answered from what is stored, or forwarded and stored by what comes back."""
 
-    def __init__(
-        self, incoming: Incoming, options: HeaderOptions, rules: SearchRules, entered: Entered | None = None
-    ) -> None:
-        scope, send = incoming.scope, incoming.send
+    def __init__(self, incoming: Incoming, options: HeaderOptions, rules: SearchRules) -> None:
         self.incoming = incoming
         self.app_context = incoming.app_context
         self.engine = self.app_context.engine
-        self.scope = scope
-        self.options = options
-        self.rules = rules
-        self.exchange = HeaderRead(incoming, entered)
-        self.asked = read_request(scope["method"], self.exchange.client_headers, options)
-        self.resource = Resource(self.exchange, options, rules)
-        self.exchange.key = self.resource.key
-        self.send = without_body(send) if scope["method"] == "HEAD" else send
-        self.asker = HeaderAsker(self.resource, self.asked, lambda key: self._order(key, None))
+        self._forwarding = Forwarding(incoming, options, rules)
+        self.asked = self._forwarding.asked
+        self.send = without_body(incoming.send) if self.asked.method == "HEAD" else incoming.send
+
+        async def refresh(incoming: Incoming) -> None:
+            await HeaderLookup(incoming, options, rules).refresh()
+
+        self.asker = HeaderAsker(self._forwarding.resource, self.asked, refresh)
+
+    @property
+    def exchange(self) -> HeaderRead:
+        """The request as it is on its way now."""
+        return self._forwarding.exchange
 
     # -- the request ----------------------------------------------------------------------------
 
@@ -87,7 +71,7 @@ class HeaderLookup:
                 await self._refuse(found.reason)
                 return True
             if self.asked.method == "HEAD":
-                await self._forward_head(self._whole(found.stored), found.reason)
+                await self._forwarding.forward_head(found.stored, found.reason)
                 return True
             if await self.exchange.receive.has_content():
                 return await self._plainly("content")
@@ -97,18 +81,14 @@ class HeaderLookup:
             case Answer():
                 await self._answer(found)
             case Go():
-                await self._forward(found)
+                await self._forwarding.forward(found)
             case _:
                 assert_never(found)
         return True
 
-    @staticmethod
-    def _whole(stored: StoredResponse | None) -> SharedResponse | None:
-        return stored if isinstance(stored, SharedResponse) else None
-
     def _has_policy(self) -> bool:
         """Whether the route's own policy is asked instead; if not, this is the lookup."""
-        if has_policy(self.app_context, self.scope):
+        if has_policy(self.app_context, self.incoming.scope):
             return True
         self.exchange.looks_up()
         return False
@@ -120,8 +100,8 @@ class HeaderLookup:
         if self.asked.for_origin:
             return "precondition"
         # HTTP/1 announces content by a field (RFC 9112 section 6.3), later versions need none.
-        silent = not str(self.scope.get("http_version", "")).startswith("1")
-        has_content = _announces_content(self.asked) or (silent and await self.exchange.receive.has_content())
+        silent = not str(self.incoming.scope.get("http_version", "")).startswith("1")
+        has_content = self.asked.announces_content or (silent and await self.exchange.receive.has_content())
         return "content" if has_content else None
 
     async def _refuse(self, reason: Reason) -> None:
@@ -136,7 +116,7 @@ class HeaderLookup:
         stored = answer.stored
         assert isinstance(stored, SharedResponse)
         if answer.refresh:
-            self._order(stored.key, stored)
+            self.asker.order(stored.key, stored)
         now = self.engine.now()
         outcome = self.engine.outcome(stored, answer.result, answer.reason, now, answer.fwd_status, answer.tier)
         self.exchange.told(outcome, stored)
@@ -151,80 +131,9 @@ class HeaderLookup:
         await self.exchange.forward_plainly(detail)
         return True
 
-    async def _forward(self, go: Go, *, whole: bool = False) -> None:
-        """Forward as a fill; with the stored response's validators where it has some (RFC 9111 section 4.3.1).
-
-        `whole` asks without any condition, because a 304 to the validators spoke of another response.
-        """
-        exchange, stored, refreshing = self.exchange, self._whole(go.stale), self.exchange.refresh is not None
-        usable = stored is not None and self.engine.stale_from(stored, self.engine.now()) is not None
-        kept = stored if usable and not (self.asked.authorized and stored is not None and not stored.for_all) else None
-        # Those who wait for a flight want the whole.
-        for_part = self.asked.ranges is not None and kept is None and go.flight is None and not whole
-        as_it_came = for_part or (go.flight is None and kept is None and not refreshing and not whole)
-        condition = [] if kept is None or whole else kept.validators
-        rules = HeaderRules(
-            self.resource,
-            self.asked,
-            stale=kept,
-            validating=kept if condition else None,
-            unconfirmed=kept if whole and not refreshing else None,
-            part_key=self.resource.part_key if for_part else None,
-        )
-        fill = Fill(exchange, rules, replace(go, stale=kept))
-        self.app_context.counters.forwarded(go.reason, None)
-        try:
-            await exchange.forward(
-                fill, fields_forwarded(self.asked, None if as_it_came else condition, ranged=for_part)
-            )
-        except BaseException:
-            if fill.contradicted and go.flight is not None:
-                go.flight.fail()
-            raise
-        if fill.contradicted:
-            await self._forward_again(go)
-
-    async def _forward_again(self, go: Go) -> None:
-        """Ask for the whole, as a request of its own, within the same request of the client."""
-        before = self.exchange
-        scope = {**before.arrived, "headers": [*before.client_headers]}
-        if "state" in scope:
-            scope["state"] = dict(scope["state"])
-        incoming = self.incoming._replace(scope=scope, receive=before.receive)
-        lookup = HeaderLookup(incoming, self.options, self.rules, incoming.entered(before.entered))
-        # The request's own outcome is this one's: the other answer was of no use.
-        lookup.exchange.looks_up()
-        self.exchange = lookup.exchange
-        answering = Answering(lookup.exchange)
-        try:
-            await lookup._forward(go, whole=True)
-        finally:
-            answering.end()
-
-    async def _forward_head(self, stored: SharedResponse | None, reason: Reason) -> None:
-        """Forward as HEAD: its fields may freshen what is stored, or show that it is outdated (section 4.3.5)."""
-        self.app_context.counters.forwarded(reason, None)
-        update = HeadUpdate(self.resource, self.asked, stored, reason)
-        await self.exchange.forward_head(update, fields_forwarded(self.asked, None, ranged=False))
-
-    # -- in the background ----------------------------------------------------------------------
-
-    def _order(self, key: bytes, stored: StoredResponse | None) -> bool:
-        """Forward once more in the background, leading the key; False where somebody is at it or there is no room."""
-        varied = frozenset(name for name, _ in stored.vary) if stored is not None else frozenset[bytes]()
-        dropped = CONDITIONAL_FIELDS | (_OF_THE_CLIENT - varied)
-
-        async def forward(incoming: Incoming) -> None:
-            await HeaderLookup(incoming, self.options, self.rules).refresh()
-
-        exchange = self.exchange
-        return lead_in_background(
-            exchange.app_context, exchange.runtime, exchange.entered, forward, key, dropped=dropped, newer_than=stored
-        )
-
     async def refresh(self) -> None:
         """Forward as the leader of the flight that this was ordered for."""
         order = self.exchange.refresh
         assert order is not None
         stored, _, _ = self.asker.find_whole()
-        await self._forward(Go(order.take(), stored, Reason.STALE))
+        await self._forwarding.forward(Go(order.take(), stored, Reason.STALE))

@@ -9,9 +9,10 @@ from urllib.parse import urljoin
 from starlette.types import Message
 
 from fastapi_cacheinval.core.rfc9111.asking import read_request
-from fastapi_cacheinval.core.rfc9111.building import judge, make
+from fastapi_cacheinval.core.rfc9111.building import make
 from fastapi_cacheinval.core.rfc9111.cache_groups import invalidated_groups, named_tags
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.core.rfc9111.storing import judge
 from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.framework.exchange import Exchange
@@ -54,7 +55,7 @@ class HeaderMutation(Mutation):
     # -- what is purged -------------------------------------------------------------------------
 
     def _tags_of_path(self, path: str) -> list[str]:
-        own = path_tag(self.app_context.below(self.app_context.root_of(self.arrived), path))
+        own = path_tag(self.app_context.below_root(self.arrived, path))
         return [own, *(tag for tag in super()._tags_of_path(path) if tag != own)]
 
     def _path_tags(self) -> list[str]:
@@ -62,7 +63,7 @@ class HeaderMutation(Mutation):
 
     def _target_tags(self) -> list[str]:
         # What a response names in so many words it names whatever has made it.
-        path = self.app_context.below(self.app_context.root_of(self.arrived), self.arrived["path"])
+        path = self.app_context.below_root(self.arrived, self.arrived["path"])
         return [*([path_tag(path)] if self._purges_paths() else []), *self._groups]
 
     def _note_headers(self, headers: list[tuple[bytes, bytes]]) -> None:

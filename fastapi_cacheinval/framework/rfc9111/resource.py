@@ -6,10 +6,10 @@ from collections import OrderedDict
 
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.keys import as_bytes, cache_key, encode, sent_host, sent_path, variant_key
+from fastapi_cacheinval.core.keys import as_bytes, below, cache_key, encode, sent_host, sent_path, variant_key
 from fastapi_cacheinval.core.rfc9111.asking import Asked
-from fastapi_cacheinval.core.rfc9111.building import Received
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.core.rfc9111.storing import Received
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, values
 from fastapi_cacheinval.grammar.no_vary_search import (
@@ -57,6 +57,11 @@ def origin_of(scope: Scope) -> tuple[str, bytes]:
     return str(scope.get("scheme", "http")), (combined(scope["headers"], b"host") or b"").lower()
 
 
+def _rule_in(headers: RawHeaders) -> NoVarySearch:
+    lines = values(headers, b"no-vary-search")
+    return parse_no_vary_search(lines) if lines else EVERYTHING_COUNTS
+
+
 class Resource:
     """One request's resource.
 
@@ -72,7 +77,7 @@ class Resource:
         self._rules = rules
         origin, root_path = origin_of(scope), app_context.root_of(scope)
         self.origin = f"{origin[0]}://{origin[1].decode('latin-1')}"
-        self.path = app_context.below(root_path, scope["path"])
+        self.path = below(root_path, scope["path"])
         self._query: bytes = scope.get("query_string", b"")
         # The app may see how the host was spelled, whatever it is.
         hosts = sent_host(values(scope["headers"], b"host"), scope.get("server"))
@@ -111,13 +116,13 @@ class Resource:
 
     def learn(self, headers: RawHeaders) -> None:
         """Take note of what a stored response says of queries."""
-        rule = parse_no_vary_search(values(headers, b"no-vary-search"))
+        rule = _rule_in(headers)
         if self._rules or rule != EVERYTHING_COUNTS:
             self._rules.learn(self._base, rule)
 
     def key_for(self, headers: RawHeaders) -> bytes:
         """The key under which a response is kept: the resource's own, or that of all equivalent queries."""
-        rule = parse_no_vary_search(values(headers, b"no-vary-search"))
+        rule = _rule_in(headers)
         return self.key if rule == EVERYTHING_COUNTS else self._folded(rule)
 
     def received(

@@ -10,8 +10,8 @@ import pytest
 
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.cache import internals_of
-from fastapi_cacheinval.core.decide import Decision, Forward, Reason, Serve, ServeStale
-from fastapi_cacheinval.core.outcome import Result
+from fastapi_cacheinval.core.decide import Decision, Forward, Serve, ServeStale
+from fastapi_cacheinval.core.outcome import Reason, Result
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
 from fastapi_cacheinval.engine.runtime import Runtime

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_cacheinval import cached
-from fastapi_cacheinval.core.freshness import early_refresh_due, jittered
+from fastapi_cacheinval.core.decide import early_refresh_due
+from fastapi_cacheinval.core.storing import jittered
 from fastapi_cacheinval.testing import assert_hit
 from tests.helpers.http import Shop, settle
 

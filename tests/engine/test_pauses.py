@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi_cacheinval.core.pauses import DoublingPause
+from fastapi_cacheinval.engine.clocks import DoublingPause
 
 
 def test_each_pause_is_twice_the_last_up_to_the_longest() -> None:

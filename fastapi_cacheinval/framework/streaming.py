@@ -1,15 +1,21 @@
-"""Sending to a client beside the work that makes what is sent."""
+"""Bodies that come in pieces: sent beside the fill that keeps them, and kept when they have come to their end."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from contextvars import Context
 
 from starlette.types import Message, Send
 
 from fastapi_cacheinval.engine.body_budget import Reservation
 
-__all__ = ["Pump"]
+__all__ = ["Pump", "UnannouncedEnd"]
+
+# Real seconds after which a body whose length nobody has announced is taken for whole although the app goes on, with a
+# background task.
+_TAKEN_FOR_WHOLE = 0.1
 
 
 class Pump:
@@ -64,3 +70,41 @@ class Pump:
 
 async def _to_nobody(message: Message) -> None:
     """Where messages go for a client that is gone."""
+
+
+class UnannouncedEnd:
+    """Waits for the app to return, or to go on for a while, before a body of unknown length is taken for whole.
+
+    Until then the app may raise: what it has ended was then half of the body.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        # What is called when the body is whole; None before its end, and once that is settled.
+        self._keep: Callable[[], None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def begin(self, keep: Callable[[], None]) -> None:
+        """The app has sent its last message; `keep` is called when the body is whole. Only the first call counts."""
+        if self._alarm is None:
+            self._keep = keep
+            self._alarm = self._loop.call_later(_TAKEN_FOR_WHOLE, self._take_for_whole, context=Context())
+
+    def returned(self) -> None:
+        """The app has returned: what it has ended is whole."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._take_for_whole()
+
+    def raised(self) -> bool:
+        """The app has raised; whether the body had been taken for whole by then."""
+        if self._alarm is None:
+            return False
+        self._alarm.cancel()
+        keep, self._keep = self._keep, None
+        return keep is None
+
+    def _take_for_whole(self) -> None:
+        keep, self._keep = self._keep, None
+        if keep is not None:
+            keep()
