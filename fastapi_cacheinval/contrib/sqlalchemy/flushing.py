@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
@@ -12,7 +12,8 @@ from sqlalchemy import ClauseElement, Connection, Delete, Table
 from sqlalchemy.orm import Mapper, Session, object_session
 
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
-from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, connection_of, reading
+from fastapi_cacheinval.contrib.sqlalchemy.looking import Looks, Places
+from fastapi_cacheinval.contrib.sqlalchemy.reading import connection_of, reading
 from fastapi_cacheinval.contrib.sqlalchemy.relating import Related, related
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, removes_rows, whole_of
@@ -29,7 +30,6 @@ from fastapi_cacheinval.contrib.sqlalchemy.states import (
 __all__ = ["Flushes"]
 
 Targets: TypeAlias = dict[Mapper[Any], list[Any]]
-Places: TypeAlias = set[tuple[Mapper[Any], Identity]]
 
 
 @dataclass(slots=True)
@@ -52,9 +52,10 @@ class _Flush:
 class Flushes:
     """Listens to flushes of the sessions that are watched."""
 
-    def __init__(self, book: RuleBook, ledger: Ledger) -> None:
+    def __init__(self, book: RuleBook, ledger: Ledger, looks: Looks) -> None:
         self._book = book
         self._ledger = ledger
+        self._looks = looks
         self._running: WeakKeyDictionary[Session, _Flush] = WeakKeyDictionary()
         self._finished: WeakKeyDictionary[Session, list[Connection]] = WeakKeyDictionary()
 
@@ -90,7 +91,7 @@ class Flushes:
                 connection = connection_of(session, change.link.other)
                 with reading(connection, self._book) as reader:
                     rows, table = change.ending(reader), cast("Table", change.link.secondary)
-                    self.along(session, reader, table, rows, flush.later(connection))
+                    self._looks.along(session, reader, table, rows, flush.later(connection))
         # New ones are written, and looked at then.
         self._read_beside(session, flush, both_sides)
 
@@ -142,34 +143,7 @@ class Flushes:
                 if any(self._book.tagged(each) for each in self._book.along(mapper)):
                     # Nobody may add to what goes along with them.
                     reader.present(mapper, fresh, gone=True)
-                self.along(session, reader, mapper, fresh, flush.later(connection))
-
-    def along(
-        self,
-        session: Session,
-        reader: Reader,
-        kind: Mapper[Any] | Table,
-        identities: list[Identity],
-        again: Places,
-    ) -> None:
-        """Note what goes or changes along with rows that are about to be deleted; what stays is read again after it."""
-        fallen: dict[Mapper[Any], list[Identity]] = {}
-        stays: dict[Mapper[Any], list[Identity]] = {}
-        beside: dict[Mapper[Any], list[Identity]] = {}
-        for other, identity, goes in list(reader.fallen(kind, identities)):
-            place = beside if goes is None else fallen if goes else stays
-            place.setdefault(other, []).append(identity)
-        own = {kind: identities} if isinstance(kind, Mapper) else {}
-        for other, these in (*own.items(), *fallen.items()):
-            for neighbour, identity in [*reader.neighbours(other, these), *reader.beside(other, these)]:
-                beside.setdefault(neighbour, []).append(identity)
-        for other, these in (*stays.items(), *beside.items()):
-            again.update((other, each) for each in these)
-        for other, these in (*fallen.items(), *stays.items()):
-            self._ledger.add(session, list(reader.tags(other, these, lock=True)))
-        for other, these in beside.items():
-            # Nothing is written in these rows: who links them waits for nobody without a watch, and with one neither.
-            self._ledger.add(session, list(reader.tags(other, these, lock=False)))
+                self._looks.along(session, reader, mapper, fresh, flush.later(connection))
 
     # -- while it runs --------------------------------------------------------------------------
 
@@ -251,7 +225,7 @@ class Flushes:
             with reading(connection, self._book) as reader:
                 flush.later(connection).update(reader.mapped(change.link.secondary, change.made(reader)))
         for connection, places in flush.again.items():
-            self.read_again(session, places, connection)
+            self._looks.read_again(session, places, connection)
         for connection in flush.connections:
             self._finished.setdefault(session, []).append(connection)
 
@@ -272,21 +246,3 @@ class Flushes:
         """The connections on which a flush that has failed had written rows with tags: what it wrote is not known."""
         flush = self._running.pop(session, None)
         return [*self._finished.pop(session, []), *(flush.connections if flush is not None else ())]
-
-    def read_again(
-        self,
-        session: Session,
-        places: Places,
-        connection: Connection,
-        options: Mapping[str, Any] | None = None,
-        *,
-        lock: bool = False,
-    ) -> None:
-        """Note the tags of rows as they stand."""
-        rows: dict[Mapper[Any], list[Identity]] = {}
-        for mapper, identity in places:
-            if self._book.tagged(mapper):
-                rows.setdefault(mapper, []).append(identity)
-        for mapper, identities in rows.items():
-            with reading(connection, self._book, options) as reader:
-                self._ledger.add(session, list(reader.tags(mapper, identities, lock=lock)))

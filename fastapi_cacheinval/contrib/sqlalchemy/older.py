@@ -12,8 +12,8 @@ from sqlalchemy.orm import Mapper
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
-from fastapi_cacheinval.contrib.sqlalchemy.flushing import Places
 from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row
+from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
 from fastapi_cacheinval.contrib.sqlalchemy.reading import connection_of
 from fastapi_cacheinval.contrib.sqlalchemy.schema import whole_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
@@ -107,7 +107,7 @@ class Older:
         for mapper in {mapper for mapper, _ in places}:
             connection = connection_of(session, mapper)
             these = {each for each in places if each[0] is mapper}
-            self._watch.flushes.read_again(session, these, connection, lock=lock)
+            self._watch.looks.read_again(session, these, connection, lock=lock)
 
     @contextmanager
     def _settled(self, session: Any, mappers: list[Mapper[Any]]) -> Generator[None]:
