@@ -34,13 +34,17 @@ Targets: TypeAlias = dict[Mapper[Any], list[Any]]
 
 @dataclass(slots=True)
 class _Flush:
-    """One flush: the rows whose tags have been read, those to be read again after it and where, the objects written."""
+    """One flush: the rows whose tags have been read, those to be read again after it and where, the objects written.
+
+    `rows` are those of the objects written that their tags are not known without.
+    """
 
     read: set[tuple[Connection, Mapper[Any], Identity]] = field(
         default_factory=set[tuple[Connection, Mapper[Any], Identity]]
     )
     again: dict[Connection, Places] = field(default_factory=dict[Connection, Places])
     written: list[tuple[Connection, Any]] = field(default_factory=list[tuple[Connection, Any]])
+    rows: dict[Connection, Places] = field(default_factory=dict[Connection, Places])
     related: list[Related] = field(default_factory=list[Related])
     connections: dict[Connection, None] = field(default_factory=dict[Connection, None])
 
@@ -217,15 +221,18 @@ class Flushes:
                 continue
             if moved or rules.looked or not all(is_plain_in(state, key) for key in rules.keys):
                 identity = tuple(state.mapper.primary_key_from_instance(target))
-                flush.later(connection).add((whole_of(state.mapper) if moved else state.mapper, identity))
+                place = (whole_of(state.mapper) if moved else state.mapper, identity)
+                flush.rows.setdefault(connection, set()).add(place)
             else:
                 self._ledger.add(session, rules.rendered(state.dict))
         for change in flush.related:
             connection = connection_of(session, change.link.other)
             with reading(connection, self._book) as reader:
                 flush.later(connection).update(reader.mapped(change.link.secondary, change.made(reader)))
+        for connection, places in flush.rows.items():
+            self._looks.read_again(session, places, connection, written=True)
         for connection, places in flush.again.items():
-            self._looks.read_again(session, places, connection)
+            self._looks.read_again(session, places - flush.rows.get(connection, set()), connection)
         for connection in flush.connections:
             self._finished.setdefault(session, []).append(connection)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Delete, Insert, Result, Table, Update, select
+from sqlalchemy import Connection, Delete, Insert, Result, Table, Update, select
 from sqlalchemy.orm import ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.given import identity_in, on_conflict, removes, rows_given
@@ -61,7 +61,8 @@ class Links:
         connection, options = connection_for(state, None), options_of(state)
         self._watch.looks.read_again(state.session, places, connection, options)
         result = state.invoke_statement()
-        self._watch.looks.read_again(state.session, places, connection, options)
+        there = _are_there(connection, target_of(dml), [name for link in named for name in link.named or ()])
+        self._watch.looks.read_again(state.session, places, connection, options, written=there)
         return result
 
     def _delete(self, state: ORMExecuteState, dml: Any, table: Table, named: list[Link]) -> Result[Any]:
@@ -103,3 +104,11 @@ class Links:
                 places.add((link.other, tuple(row[begin : begin + size])))
                 begin += size
         return places
+
+
+def _are_there(connection: Connection, table: Table, names: list[str]) -> bool:
+    """Whether foreign keys see to it that the rows which these columns of a new row name are there."""
+    if connection.dialect.name == "sqlite":
+        # It keeps them only if it is asked to.
+        return False
+    return all(any(not key.deferrable for key in table.c[name].foreign_keys) for name in names)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Table
 from sqlalchemy.orm import Mapper, Session
 
+from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, reading
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity
 
 __all__ = ["Looks", "Places"]
+
+logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 
 Places: TypeAlias = set[tuple[Mapper[Any], Identity]]
 
@@ -60,12 +64,27 @@ class Looks:
         options: Mapping[str, Any] | None = None,
         *,
         lock: bool = False,
+        written: bool = False,
     ) -> None:
-        """Note the tags of rows as they stand."""
+        """Note the tags of rows as they stand; `written` where they must be there, since they have just been written.
+
+        Of one that its key does not find, which the database has changed on its way in or hides, nobody knows the tags.
+        """
         rows: dict[Mapper[Any], list[Identity]] = {}
         for mapper, identity in places:
             if self._book.tagged(mapper):
                 rows.setdefault(mapper, []).append(identity)
         for mapper, identities in rows.items():
+            lost: list[Identity] | None = [] if written else None
             with reading(connection, self._book, options) as reader:
-                self._ledger.add(session, list(reader.tags(mapper, identities, lock=lock)))
+                self._ledger.add(session, list(reader.tags(mapper, identities, lock=lock, lost=lost)))
+            if lost:
+                self._lose(session, mapper)
+
+    def _lose(self, session: Session, mapper: Mapper[Any]) -> None:
+        name = mapper.class_.__name__
+        try:
+            self._ledger.add(session, self._book.any_row(mapper.self_and_descendants, "a row that is not found again"))
+        except UnknownRows:
+            logger.warning("a row of %s is written, and its key does not find it again: give %s wide tags", name, name)
+            self._ledger.add_everything(session)
