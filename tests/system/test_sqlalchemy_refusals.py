@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Column, Engine, ForeignKey, Numeric, Table, create_engine, insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
 
 from fastapi_cacheinval import HTTPCache
@@ -73,14 +75,18 @@ class Database:
     def __init__(self, server: PostgreSQL) -> None:
         self._server = server
         self._name = server.database()
-        self.engine = create_engine(server.url(self._name, "psycopg"))
+        self.engine = create_engine(self.url())
         Base.metadata.create_all(self.engine)
         with Session(self.engine) as session:
             session.add_all(Shop(id=number, name=f"shop-{number}") for number in (1, 2, 3))
             session.flush()
             session.add_all(Till(id=number, shop_id=number, name=f"till-{number}") for number in (1, 2, 3))
             session.commit()
-        self.clerk = create_engine(server.url(self._name, "psycopg").replace("postgres@", "clerk@"))
+        self.clerk = create_engine(self.url().replace("postgres@", "clerk@"))
+
+    def url(self, driver: str = "psycopg") -> str:
+        """Where its owner finds it."""
+        return self._server.url(self._name, driver)
 
     def run(self, script: str) -> str:
         """What the owner does."""
@@ -158,3 +164,21 @@ def test_a_link_to_a_row_that_its_role_may_not_see_purges_everything(database: D
     assert "everything" in purged_by(
         database.clerk, lambda session: session.execute(link, {"shop_id": 3, "till_id": 3})
     )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_a_flush_that_fails_purges_nothing(database: Database, driver: str) -> None:
+    """A client that is turned away purges nothing, whatever the driver says of a transaction that is rolled back."""
+    database.run("CREATE UNIQUE INDEX one_name ON shop (name)")
+    engine = create_async_engine(database.url(driver))
+    cache, sessions = HTTPCache(), async_sessionmaker(engine)
+    collector = collect_changes(sessions, cache, TAGS)
+    with capture_invalidations(cache) as receipts:
+        async with sessions() as session:
+            (await session.get_one(Shop, 1)).name = "shop-2"
+            with pytest.raises(IntegrityError):
+                await session.commit()
+    collector.stop()
+    await engine.dispose()
+    assert receipts == []

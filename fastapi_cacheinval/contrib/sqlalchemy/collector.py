@@ -203,10 +203,9 @@ class Collector:
 
     def _rolled_back(self, session: Session, _: SessionTransaction) -> None:
         """What a flush wrote in autocommit before it failed stands, and nobody knows how far it came."""
-        for connection in self._flushes.failed(session):
-            if session.in_transaction() and not connection.closed and stands(connection):
-                self._ledger.add_everything(session)
-                self._ledger.frame(session).standing = True
+        if self._flushes.failed(session) and session.in_transaction():
+            self._ledger.add_everything(session)
+            self._ledger.frame(session).standing = True
 
     def _flushed(self, session: Session, _: object) -> None:
         for connection in self._flushes.finished(session):

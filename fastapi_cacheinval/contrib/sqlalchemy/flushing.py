@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import ClauseElement, Connection, Delete, Table
 from sqlalchemy.orm import Mapper, Session, object_session
 
+from fastapi_cacheinval.contrib.sqlalchemy.autocommit import stands, will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Looks, Places
 from fastapi_cacheinval.contrib.sqlalchemy.reading import connection_of, reading
@@ -36,7 +37,8 @@ Targets: TypeAlias = dict[Mapper[Any], list[Any]]
 class _Flush:
     """One flush: the rows whose tags have been read, those to be read again after it and where, the objects written.
 
-    `rows` are those of the objects written that their tags are not known without.
+    `rows` are those of the objects written that their tags are not known without. `connections` are those that are
+    written on, and whether what is written stands at once.
     """
 
     read: set[tuple[Connection, Mapper[Any], Identity]] = field(
@@ -46,11 +48,16 @@ class _Flush:
     written: list[tuple[Connection, Any]] = field(default_factory=list[tuple[Connection, Any]])
     rows: dict[Connection, Places] = field(default_factory=dict[Connection, Places])
     related: list[Related] = field(default_factory=list[Related])
-    connections: dict[Connection, None] = field(default_factory=dict[Connection, None])
+    connections: dict[Connection, bool] = field(default_factory=dict[Connection, bool])
 
     def later(self, connection: Connection) -> Places:
         """The rows to be read again on a connection."""
         return self.again.setdefault(connection, set())
+
+    def about_to_write(self, connection: Connection) -> None:
+        """Note, before a write, whether it will stand at once: when it has failed, the transaction may be gone."""
+        if connection not in self.connections:
+            self.connections[connection] = will_stand(connection)
 
 
 class Flushes:
@@ -61,7 +68,7 @@ class Flushes:
         self._ledger = ledger
         self._looks = looks
         self._running: WeakKeyDictionary[Session, _Flush] = WeakKeyDictionary()
-        self._finished: WeakKeyDictionary[Session, list[Connection]] = WeakKeyDictionary()
+        self._finished: WeakKeyDictionary[Session, dict[Connection, bool]] = WeakKeyDictionary()
 
     # -- before it ------------------------------------------------------------------------------
 
@@ -178,7 +185,7 @@ class Flushes:
         flush = None if session is None else self._running.get(session)
         if flush is not None and self._book.tagged(whole_of(mapper)):
             # An association row may be all that is written for it.
-            flush.connections[connection] = None
+            flush.about_to_write(connection)
         # It is called for what was only touched, too.
         if session is not None and is_changed(session, target):
             state = state_of(target)
@@ -192,7 +199,7 @@ class Flushes:
         session = object_session(target)
         flush = None if session is None else self._running.get(session)
         if flush is not None and self._book.concerns(mapper):
-            flush.connections[connection] = None
+            flush.about_to_write(connection)
 
     def after_write(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
         """A row is inserted or updated; its tags are known when the flush is over."""
@@ -202,8 +209,8 @@ class Flushes:
             return
         state = state_of(target)
         identity = identity_of(state)
-        if self._book.tagged(whole_of(state.mapper)):
-            flush.connections[connection] = None
+        if self._book.tagged(whole_of(state.mapper)) and connection not in flush.connections:
+            flush.connections[connection] = stands(connection)
         if identity is None or (connection, state.mapper, identity) in flush.read:
             flush.written.append((connection, target))
 
@@ -233,23 +240,23 @@ class Flushes:
             self._looks.read_again(session, places, connection, written=True)
         for connection, places in flush.again.items():
             self._looks.read_again(session, places - flush.rows.get(connection, set()), connection)
-        for connection in flush.connections:
-            self._finished.setdefault(session, []).append(connection)
+        self._finished.setdefault(session, {}).update(flush.connections)
 
     def finished(self, session: Session) -> list[Connection]:
         """The connections on which flushes since the last call have written rows with tags; once each flush is over."""
-        return self._finished.pop(session, [])
+        return list(self._finished.pop(session, {}))
 
     @contextmanager
     def writing(self, session: Session, connections: Iterable[Connection]) -> Generator[None]:
         """Around rows with tags that are written in autocommit without a flush: where that fails, as in a flush."""
-        self._finished.setdefault(session, []).extend(connections)
+        self._finished.setdefault(session, {}).update(dict.fromkeys(connections, True))
         try:
             yield
         finally:
             self._finished.pop(session, None)
 
-    def failed(self, session: Session) -> list[Connection]:
-        """The connections on which a flush that has failed had written rows with tags: what it wrote is not known."""
+    def failed(self, session: Session) -> bool:
+        """Whether a flush has failed that may have written rows with tags which stand: which ones is not known."""
         flush = self._running.pop(session, None)
-        return [*self._finished.pop(session, []), *(flush.connections if flush is not None else ())]
+        written = self._finished.pop(session, {})
+        return any(written.values()) or (flush is not None and any(flush.connections.values()))
