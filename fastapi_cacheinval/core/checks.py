@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from fastapi_cacheinval.errors import ConfigurationError, SettingIsFixed
 
-__all__ = ["Wait", "called", "flag", "flag_of_environment", "refuse_to_set", "waits"]
+__all__ = ["Wait", "called", "flag", "flag_of_environment", "refuse_to_set", "unknown", "waits"]
 
 Wait = Literal["all"] | None
 """What a purge waits for, besides its number: nothing, or every replica."""
@@ -23,6 +23,13 @@ def flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} is True or False, not {value!r}.")
     return value
+
+
+def unknown(what: str, name: str, known: Collection[str]) -> ConfigurationError:
+    """What to raise for a name that is not one of the known ones: the nearest of these first, then all of them."""
+    near = get_close_matches(name, known, 1)
+    meant = f". Did you mean {near[0]!r}? It has " if near else "; it has "
+    return ConfigurationError(f"{what} {name!r}{meant}{', '.join(sorted(known))}.")
 
 
 def waits(wait: object) -> bool:
