@@ -16,6 +16,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from fastapi_cacheinval.connections.client import Client
 from fastapi_cacheinval.connections.copies import copy_of, sentinels_of
 from fastapi_cacheinval.connections.lane import MOST_CONNECTIONS
+from fastapi_cacheinval.connections.pools import keep_whole
 from fastapi_cacheinval.connections.replies import bounded
 from fastapi_cacheinval.connections.topology import Clustered, Single
 from fastapi_cacheinval.errors import ConfigurationError
@@ -62,8 +63,7 @@ def _single_client(
     pool = client.connection_pool
     pool.connection_class = bounded(pool.connection_class, most_bytes)
     most = min(MOST_CONNECTIONS, pool.max_connections)
-    # The lane keeps the number; the pool has to have one more for a subscription.
-    pool.max_connections = most + _SPARE
+    keep_whole(pool)
     return Client(client, Single(client, watchers), timeout, most=most, rest=rest)
 
 
