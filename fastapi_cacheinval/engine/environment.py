@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
@@ -80,7 +80,7 @@ def _value(variable: str, name: str, text: str) -> object:
 
 
 @contextmanager
-def _blamed_on(variable: str) -> Iterator[None]:
+def _blamed_on(variable: str) -> Generator[None]:
     """Name the variable in what is raised about its value."""
     try:
         yield
