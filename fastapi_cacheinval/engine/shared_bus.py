@@ -124,20 +124,22 @@ class SharedBus:
         """For who has not started: nothing is left behind, so nothing can be queued."""
         log = self._connect()
         ask = Replica(staleness_bound=self._bound).ask()
+        with self._shared.obeying(claim, self._clock) as written:
 
-        async def put(piece: Proposal) -> LogEntry:
-            line = (await log.run(ask, "", piece, lines=False)).line
-            assert line is not None
-            return line
+            async def put(piece: Proposal) -> LogEntry:
+                line = (await log.run(ask, "", piece, lines=False)).line
+                assert line is not None
+                written(line)
+                return line
 
-        try:
-            line = await in_one_term(claim, put)
-        except LogUnavailable as away:
-            raise PurgeNotDelivered(claim.tags, away.reason, queued=False) from away
-        finally:
-            await log.close()
-        if line is None:
-            raise PurgeNotDelivered(claim.tags, "its term changed while the purge was written", queued=False)
+            try:
+                line = await in_one_term(claim, put)
+            except LogUnavailable as away:
+                raise PurgeNotDelivered(claim.tags, away.reason, queued=False) from away
+            finally:
+                await log.close()
+            if line is None:
+                raise PurgeNotDelivered(claim.tags, "its term changed while the purge was written", queued=False)
         return line
 
     async def applied_by_all(self, line: LogEntry) -> Applied:
