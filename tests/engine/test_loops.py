@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -412,3 +413,43 @@ def test_a_fork_of_a_running_cache_starts_anew(redis_server: Valkey) -> None:
         until(lambda: cache.statistics().applied == 1, "the child's purge")
         assert_miss(client.get("/it"))
         assert ours <= acks(redis_server)
+
+
+@pytest.mark.parametrize(
+    "purge",
+    [lambda cache: cache.invalidate_sync("it"), lambda cache: asyncio.run(cache.invalidate("it"))],
+    ids=["a plain function", "a loop of its own"],
+)
+@pytest.mark.parametrize("from_loop", [True, False])
+def test_a_fork_of_a_running_cache_purges_by_itself(
+    redis_server: Valkey, from_loop: bool, purge: Callable[[HTTPCache], Any]
+) -> None:
+    """The loops that it has copies of run in its parent: it waits for none of them, and its parent hears of the purge."""
+    cache = over(redis_server)
+    app, _ = counting_app(cache)
+
+    def work() -> None:
+        assert cache.loops == ()
+        assert not cache.statistics().connected
+        assert purge(cache).seq == 1
+
+    @app.post("/job")
+    async def job() -> None:
+        in_child(lambda: in_a_thread(work))
+
+    with TestClient(app) as client:
+        assert_miss(client.get("/it"))
+        assert_hit(client.get("/it"))
+        if from_loop:
+            client.post("/job")
+        else:
+            in_child(work)
+        until(lambda: cache.statistics().applied == 1, "the child's purge")
+        assert_miss(client.get("/it"))
+        assert cache.loops
+
+
+def in_a_thread(work: Callable[[], None]) -> None:
+    """Run a function in a thread, which has no loop; it fails with its error."""
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(work).result(20)
