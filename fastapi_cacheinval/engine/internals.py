@@ -36,7 +36,7 @@ from fastapi_cacheinval.engine.listeners import Feed, Listeners, LogRecorder
 from fastapi_cacheinval.engine.neighbours import Neighbour
 from fastapi_cacheinval.engine.purger import Purger
 from fastapi_cacheinval.engine.reporting import report
-from fastapi_cacheinval.engine.runtime import Runtime, runtime_here
+from fastapi_cacheinval.engine.runtime import Runtime, Runtimes, runtime_here
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.engine.shadow import Shadow
 from fastapi_cacheinval.engine.shared_bus import SharedBus
@@ -80,7 +80,7 @@ class Internals:
         # Under which the apps of this cache are served, as far as they have been asked.
         self.root_paths = RootPaths()
         # One for each event loop that it has been started on; the middleware looks here on every forward.
-        self.runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
+        self.runtimes = Runtimes()
         self.bodies = BodyBudget(settings.max_in_flight_bytes)
         self.engine = self._engine()
         self.engine.routes = self.counters.routes

@@ -67,7 +67,6 @@ class Follower:
             ask=self._asked,
             take=self._reader.take,
             settle=self._settled,
-            serving=lambda: self._serving,
         )
         self._groups = LogGroups(self._writer.write, context)
         self._queue = LogQueue(shared, self._touch, write=self._writer.write, want=self.want, context=context)
@@ -92,6 +91,7 @@ class Follower:
         if serving and not self._serving:
             self._serving = True
             self._shared.serving.add(self)
+            self._shared.served = True
             self._task(self._listen())
         if serving and not self._greeted:
             with contextlib.suppress(TimeoutError):

@@ -68,6 +68,7 @@ class LogReader:
         with self._shared.lock:
             generation, applied, term = replica.generation, replica.applied, replica.term
             following = replica.apply_reply(reply, sent, self._clock.now(), lease=serving)
+            self._shared.lift_read()
             reset = replica.generation != generation
             reached = replica.applied
             if term.number and replica.term != term:
@@ -96,6 +97,7 @@ class LogReader:
         with self._shared.lock:
             before, generation = replica.applied, replica.generation
             following = replica.apply_message(line, self._clock.now())
+            self._shared.lift_read()
             applied = replica.applied == line.seq != before
             # By this message, or before it by what another loop of this process has read.
             has = following is Next.NOTHING and replica.term == line.term and replica.applied >= line.seq

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
 from fastapi_cacheinval.core.log_types import LogEntry, Reply
 from fastapi_cacheinval.core.replica import Replica
+from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.engine.clocks import ClockEstimate
 from fastapi_cacheinval.engine.log_observer import Applies, LogObserver
 from fastapi_cacheinval.errors import LogUnavailable
@@ -26,6 +28,7 @@ _MOST_WRITES = 3
 _FEW = 16
 _MOST_CAUSES = 1_000
 _MOST_LINKED = 16
+_MOST_UNREAD = 256
 
 
 class Shared:
@@ -42,12 +45,63 @@ class Shared:
         self.recent = Recent()
         # The trace context of each queued purge, by its entry.
         self._causes: dict[int, tuple[tuple[str, str], ...]] = {}
-        # Those who hold up its lease.
+        # Those who hold up its lease, and whether anybody ever has: without a lease young responses are of use.
         self.serving: set[object] = set()
+        self.served = False
         # Whether a follower without a lease has written a purge that waits for all, and so for this replica too.
         self.waits_for_itself = False
+        # Fences for purges that were written past all followers, each with the line until which it stands.
+        self._unread: dict[int, LogEntry] = {}
         # Several event loops, each in a thread of its own, may follow for one replica.
         self.lock = threading.Lock()
+
+    @contextmanager
+    def obeying(self, claim: Proposal, clock: Clock) -> Generator[Callable[[LogEntry], None]]:
+        """Have what this process serves obey a purge that no follower writes; each of its lines is to be given.
+
+        A follower may be on a loop that does not run, and none reads for it. What the lines do not follow on is fenced
+        until one has read as far. A purge that fails leaves nothing behind.
+        """
+        last: LogEntry | None = None
+
+        def written(line: LogEntry) -> None:
+            nonlocal last
+            with self.lock:
+                self.replica.apply_message(line, clock.now())
+            last = line
+
+        with self.lock:
+            fence = self.replica.fence(claim.tags) if self.served and not claim.soft else None
+        try:
+            yield written
+        except BaseException:
+            last = None
+            raise
+        finally:
+            with self.lock:
+                if last is not None and self.served and not self._has_read(last):
+                    self._until_read(last, self.replica.fence(claim.tags))
+                if fence is not None:
+                    self.replica.lift(fence)
+
+    def _until_read(self, line: LogEntry, fence: int) -> None:
+        self._unread[fence] = line
+        if len(self._unread) > _MOST_UNREAD:
+            every = self.replica.fence((ALL,))
+            for each in self._unread:
+                self.replica.lift(each)
+            self._unread = {every: line}
+
+    def _has_read(self, line: LogEntry) -> bool:
+        replica = self.replica
+        return line.term.number < replica.term.number or (line.term == replica.term and line.seq <= replica.applied)
+
+    def lift_read(self) -> None:
+        """End the fences for lines that have been read by now; under the lock."""
+        for fence, line in [*self._unread.items()]:
+            if self._has_read(line):
+                del self._unread[fence]
+                self.replica.lift(fence)
 
     def queue(self, tags: tuple[str, ...], *, soft: bool, now: float, trace: tuple[tuple[str, str], ...] = ()) -> None:
         """Have a purge written when the log can be reached; until then its tags are fenced; under the lock."""
@@ -83,8 +137,7 @@ class LogWriter:
     """Writes purges by way of one follower.
 
     `ask` has the log asked and written to, and gives when that was sent; `take` applies what it says; `settle` asks and
-    applies until there is nothing more, and tells whether that went well; `serving` tells whether the follower holds a
-    lease.
+    applies until there is nothing more, and tells whether that went well.
     """
 
     def __init__(
@@ -96,7 +149,6 @@ class LogWriter:
         ask: Callable[[Proposal | None], Awaitable[tuple[Answer, float]]],
         take: Callable[[Reply, float, LogEntry | None], Awaitable[bool]],
         settle: Callable[[], Awaitable[bool]],
-        serving: Callable[[], bool],
     ) -> None:
         self._shared = shared
         self._applies = applies
@@ -104,7 +156,6 @@ class LogWriter:
         self._ask = ask
         self._take = take
         self._settle = settle
-        self._serving = serving
         # Those who wait for lines that they have written read what was before them together.
         self._reading = asyncio.Lock()
         # One for each purge that is being written.
@@ -125,7 +176,8 @@ class LogWriter:
         for _ in range(_MOST_WRITES):
             began = self._clock.now()
             line = await in_one_term(claim, self._put)
-            if line is not None and (not self._serving() or await self._applied(line)):
+            # Another loop of this process may serve, and not run now.
+            if line is not None and (not self._shared.serving or await self._applied(line)):
                 with self._shared.lock:
                     self._shared.recent.add(claim.tags, soft=claim.soft, now=began)
                 return line

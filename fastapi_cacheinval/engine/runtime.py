@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
+from weakref import WeakValueDictionary
 
 from fastapi_cacheinval.core.back_off import NOBODY, BackOff, backed_off, may_try
 from fastapi_cacheinval.core.stored import StoredResponse
@@ -183,8 +185,36 @@ class Runtime:
         return len(owned)
 
 
-Runtimes = MutableMapping[asyncio.AbstractEventLoop, Runtime]
-"""The loop-bound half of a cache for each loop on which it has been started, or is about to be."""
+class Runtimes(dict[asyncio.AbstractEventLoop, Runtime]):
+    """The loop-bound half of a cache for each loop on which it has been started, or is about to be.
+
+    A process that is forked has none of them: their threads are the parent's, and what they are handed waits for ever.
+    """
+
+    __slots__ = ("__weakref__", "_of_the_parent")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._of_the_parent: list[Runtime] = []
+        _all[id(self)] = self
+
+    def leave_to_the_parent(self) -> None:
+        """Forget them, and keep what they hold from being closed."""
+        self._of_the_parent += self.values()
+        self.clear()
+
+
+# Those of all caches, as long as these live.
+_all: WeakValueDictionary[int, Runtimes] = WeakValueDictionary()
+
+
+def _forked() -> None:
+    for runtimes in [*_all.values()]:
+        runtimes.leave_to_the_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def runtime_here(runtimes: Runtimes) -> Runtime:

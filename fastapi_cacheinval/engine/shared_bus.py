@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import secrets
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import Context
 
 from fastapi_cacheinval.core.log_types import LogEntry
@@ -69,6 +71,8 @@ class SharedBus:
             self._shared.identity = secrets.token_hex(8)
             self._followers.clear()
             self._shared.serving.clear()
+            # Another thread of the parent may have held it at that moment.
+            self._shared.lock = threading.Lock()
         loop = asyncio.get_running_loop()
         for other in list(self._followers):
             if other.is_closed():
@@ -125,20 +129,25 @@ class SharedBus:
         """For who has not started: nothing is left behind, so nothing can be queued."""
         log = self._connect()
         ask = Replica(staleness_bound=self._bound).ask()
+        # A process that was forked from one that serves has nothing that would have to obey.
+        served = self._owner == os.getpid()
+        with self._shared.obeying(claim, self._clock) if served else nullcontext() as written:
 
-        async def put(piece: Proposal) -> LogEntry:
-            line = (await log.run(ask, "", piece, lines=False)).line
-            assert line is not None
-            return line
+            async def put(piece: Proposal) -> LogEntry:
+                line = (await log.run(ask, "", piece, lines=False)).line
+                assert line is not None
+                if written is not None:
+                    written(line)
+                return line
 
-        try:
-            line = await in_one_term(claim, put)
-        except LogUnavailable as away:
-            raise PurgeNotDelivered(claim.tags, away.reason, queued=False) from away
-        finally:
-            await log.close()
-        if line is None:
-            raise PurgeNotDelivered(claim.tags, "its term changed while the purge was written", queued=False)
+            try:
+                line = await in_one_term(claim, put)
+            except LogUnavailable as away:
+                raise PurgeNotDelivered(claim.tags, away.reason, queued=False) from away
+            finally:
+                await log.close()
+            if line is None:
+                raise PurgeNotDelivered(claim.tags, "its term changed while the purge was written", queued=False)
         return line
 
     async def applied_by_all(self, line: LogEntry) -> Applied:
@@ -182,6 +191,9 @@ class SharedBus:
             return False
 
     def state(self) -> BusState:
+        if self._owner != os.getpid():
+            # Not started, or that of the process which this one was forked from.
+            return BusState(connected=False, queue_length=0, oldest=None)
         connected = any(follower.connected for follower in self._followers.values())
         with self._shared.lock:
             backlog = self._shared.backlog

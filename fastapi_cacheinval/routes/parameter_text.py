@@ -47,7 +47,8 @@ def moved_parameter(field: Field, kind: str, alias: str) -> MovedParameter:
     if model is not None:
         # Without one, each of its fields has its own.
         default = default or ""
-        key = f"lambda value: ({', '.join(f'value.{part}' for part in model.model_fields)},)"
+        parts = [_part(f"value.{name}", part.annotation) for name, part in model.model_fields.items()]
+        key = f"lambda value: ({', '.join(parts)},)"
     elif unfit(annotation):
         key = _key(annotation)
     if key is None or default is None:
@@ -97,6 +98,19 @@ def _key(annotation: Any) -> str | None:
     if get_origin(annotation) is list and not any(map(unfit, get_args(annotation))):
         return "tuple"
     return None
+
+
+def _part(value: str, annotation: Any) -> str:
+    """What of a model's field stands in a key; one that nothing is sure to tell apart is in none, and is not stored."""
+    members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    named = [member for member in members if member is not types.NoneType]
+    key = _key(named[0]) if unfit(annotation) and len(named) == 1 else None
+    if key is None:
+        return value
+    if key == "repr":
+        return f"repr({value})"
+    made = f"tuple({value})" if key == "tuple" else f"{value}.get_secret_value()"
+    return made if len(members) == 1 else f"None if {value} is None else {made}"
 
 
 def type_text(annotation: Any) -> str:

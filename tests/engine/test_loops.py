@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import threading
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import redis
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from starlette.testclient import TestClient
 
 from fastapi_cacheinval import HTTPCache, PurgeNotDelivered
@@ -235,6 +238,108 @@ def test_a_test_client_beside_another_replica(redis_server: Valkey) -> None:
     assert cache.statistics().purges["missed"] == 1
 
 
+def purge_in_websocket(cache: HTTPCache, app: FastAPI) -> None:
+    """The handler of a WebSocket is on a loop that serves no request."""
+
+    @app.websocket("/ws")
+    async def purge(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await cache.invalidate("it")
+        await websocket.close()
+
+    with TestClient(app).websocket_connect("/ws") as session, contextlib.suppress(WebSocketDisconnect):
+        session.receive_text()
+
+
+def in_a_block(cache: HTTPCache) -> Any:
+    async def purge() -> None:
+        async with cache:
+            await cache.invalidate("it")
+
+    return asyncio.run(purge())
+
+
+PURGES: dict[str, Callable[[HTTPCache, FastAPI], Any]] = {
+    "a loop of its own": lambda cache, _: asyncio.run(cache.invalidate("it")),
+    "softly": lambda cache, _: asyncio.run(cache.invalidate("it", soft=True)),
+    "in pieces": lambda cache, _: asyncio.run(cache.invalidate("it", *(f"{number:0>100}" for number in range(20_000)))),
+    "a path": lambda cache, _: asyncio.run(cache.invalidate_url("/it")),
+    "everything": lambda cache, _: asyncio.run(cache.clear()),
+    "a plain function": lambda cache, _: cache.invalidate_sync("it"),
+    "a WebSocket": purge_in_websocket,
+    "a block": lambda cache, _: in_a_block(cache),
+}
+
+
+@pytest.mark.parametrize("others", [0, 1, 300])
+@pytest.mark.parametrize("way", PURGES)
+@pytest.mark.parametrize("kept", [True, False], ids=["paused", "ended"])
+def test_a_purge_by_hand_is_obeyed_though_no_loop_runs(redis_server: Valkey, kept: bool, way: str, others: int) -> None:
+    """The purge is on a loop that serves nothing, and between requests no loop hears of it, nor of what others purge."""
+    cache, other = over(redis_server), over(redis_server)
+    app, counted = counting_app(cache)
+    runner = asyncio.Runner()
+    client = TestClient(app)
+
+    def get() -> Any:
+        return runner.run(ask(app, "/it")) if kept else client.get("/it")
+
+    with runner:
+        for _ in range(2):
+            get()
+            assert_hit(get())
+            asyncio.run(purge_of_others(other, others))
+            calls = counted.calls
+            PURGES[way](cache, app)
+            get()
+            assert counted.calls == calls + 1
+            # All fences have ended, so that what others store is of use again.
+            runner.run(ask(app, "/it", method="PUT"))
+            assert cache.statistics().fences == 0
+        runner.run(cache.stop())
+
+
+async def purge_of_others(cache: HTTPCache, count: int) -> None:
+    """Another replica purges tags that nothing here carries; many of them are more than one page of the log."""
+    async with cache:
+        for number in range(count):
+            await cache.invalidate(*(f"other:{number}:{piece:0>200}" for piece in range(10)))
+
+
+def test_many_purges_by_hand_leave_no_more_than_a_few_fences(redis_server: Valkey) -> None:
+    """While nobody reads, each of them follows on what is not known here."""
+    cache, other = over(redis_server), over(redis_server)
+    app, _ = counting_app(cache)
+    client = TestClient(app)
+    assert_miss(client.get("/it"))
+
+    async def purge() -> None:
+        async with other:
+            await other.invalidate("other")
+        for number in range(600):
+            await cache.invalidate(f"it:{number}")
+
+    asyncio.run(purge())
+    assert 0 < cache.statistics().fences < 300
+    client.put("/it")
+    assert cache.statistics().fences == 0
+
+
+def test_a_purge_by_hand_that_fails_is_none(redis_server: Valkey) -> None:
+    """Nothing is queued for it, and its author hears so: what is stored stays of use."""
+    with tcp_proxy(redis_server.port) as proxy:
+        cache = HTTPCache.from_url(proxy.url, secret=SECRET, **CALM)
+        app, _ = counting_app(cache)
+        client = TestClient(app)
+        assert_miss(client.get("/it"))
+        proxy.refuse()
+        with pytest.raises(PurgeNotDelivered) as caught:
+            cache.invalidate_sync("it")
+        assert not caught.value.queued
+        assert cache.statistics().fences == 0
+        assert_hit(client.get("/it"))
+
+
 # -- forks --------------------------------------------------------------------------------------------
 
 
@@ -308,3 +413,43 @@ def test_a_fork_of_a_running_cache_starts_anew(redis_server: Valkey) -> None:
         until(lambda: cache.statistics().applied == 1, "the child's purge")
         assert_miss(client.get("/it"))
         assert ours <= acks(redis_server)
+
+
+@pytest.mark.parametrize(
+    "purge",
+    [lambda cache: cache.invalidate_sync("it"), lambda cache: asyncio.run(cache.invalidate("it"))],
+    ids=["a plain function", "a loop of its own"],
+)
+@pytest.mark.parametrize("from_loop", [True, False])
+def test_a_fork_of_a_running_cache_purges_by_itself(
+    redis_server: Valkey, from_loop: bool, purge: Callable[[HTTPCache], Any]
+) -> None:
+    """The loops that it has copies of run in its parent: it waits for none of them, and its parent hears of the purge."""
+    cache = over(redis_server)
+    app, _ = counting_app(cache)
+
+    def work() -> None:
+        assert cache.loops == ()
+        assert not cache.statistics().connected
+        assert purge(cache).seq == 1
+
+    @app.post("/job")
+    async def job() -> None:
+        in_child(lambda: in_a_thread(work))
+
+    with TestClient(app) as client:
+        assert_miss(client.get("/it"))
+        assert_hit(client.get("/it"))
+        if from_loop:
+            client.post("/job")
+        else:
+            in_child(work)
+        until(lambda: cache.statistics().applied == 1, "the child's purge")
+        assert_miss(client.get("/it"))
+        assert cache.loops
+
+
+def in_a_thread(work: Callable[[], None]) -> None:
+    """Run a function in a thread, which has no loop; it fails with its error."""
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(work).result(20)

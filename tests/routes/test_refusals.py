@@ -424,12 +424,21 @@ class TokenHeaders(BaseModel):
     x_token: str = ""
 
 
+class ManyHeaders(BaseModel):
+    x_token: list[str] = []
+    since: datetime | None = None
+    share: float = 0
+    pin: SecretStr | None = None
+    names: list[str] | None = None
+
+
 DECLARED: dict[str, tuple[Any, str, Any]] = {
     "a text": (Annotated[str, Cookie()], "Cookie", inspect.Parameter.empty),
     "a number": (Annotated[int, Cookie()], "Cookie", 0),
     "an optional text": (Annotated[str | None, Cookie()], "Cookie", None),
     "a model of cookies": (Annotated[SessionCookies, Cookie()], "Cookie", inspect.Parameter.empty),
     "a model of headers": (Annotated[TokenHeaders, Header()], "Header", inspect.Parameter.empty),
+    "a model of many kinds": (Annotated[ManyHeaders, Header()], "Header", inspect.Parameter.empty),
     "names to choose from": (
         Annotated[str, Header(validation_alias=AliasChoices("X-Lang", "X-Token"))],
         "Header",
@@ -472,6 +481,43 @@ def test_a_parameter_is_moved_as_it_is_declared(table, kind) -> None:
     if kind != "what no key can hold":
         assert new.field_info.annotation == old.field_info.annotation
         assert new.field_info.default == old.field_info.default
+
+
+async def test_the_parts_of_a_model_keep_callers_apart(table) -> None:
+    """Lists, moments, fractions and secrets are none of a key themselves; what is made of them is, with or without."""
+
+    def handler(who: Annotated[ManyHeaders, Header()]) -> str:
+        return str(who)
+
+    app = FastAPI(openapi_url=None)
+    app.get("/it", dependencies=[cached(ttl=60)])(handler)
+    (line,) = re.findall(r"cached\(\.\.\., (partition_by=.*)\)\.$", refused(table, app).advice)
+
+    def who_of_caller(who: Annotated[ManyHeaders, Header()]) -> ManyHeaders:
+        return who
+
+    mended = FastAPI(openapi_url=None)
+    policy = eval(f"cached(ttl=60, {line})", {**globals(), "who_of_caller": who_of_caller})
+
+    @mended.get("/it", dependencies=[policy])
+    def it(who: Annotated[ManyHeaders, Depends(who_of_caller)]) -> str:
+        return f"{who} {who.pin and who.pin.get_secret_value()}"
+
+    mended.add_middleware(CacheMiddleware, cache=HTTPCache())
+    callers: list[list[tuple[str, str]]] = [
+        [],
+        *([(name, value)] for name in ("x-token", "pin", "names") for value in ("a", "b")),
+        [("x-token", "a"), ("x-token", "b")],
+        [("since", "2026-01-01T00:00:00")],
+        [("since", "2026-01-02T00:00:00")],
+        [("share", "0.5")],
+    ]
+    answers = [(await ask(mended, "/it", headers=headers)) for headers in callers]
+    assert len({answer.body for answer in answers}) == len(callers)
+    for headers, before in zip(callers, answers, strict=True):
+        again = await ask(mended, "/it", headers=headers)
+        assert_hit(again)
+        assert again.body == before.body
 
 
 def test_a_model_that_is_handed_all_cookies_is_not_moved(table) -> None:

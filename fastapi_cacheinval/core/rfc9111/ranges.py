@@ -100,10 +100,12 @@ def _wanted_of(asked: Asked, part: ContentRange) -> tuple[int, int] | None:
     return ranges[0] if ranges else None
 
 
-def holds(asked: Asked, stored: SharedResponse) -> bool:
-    """Whether a stored part has all that is asked for."""
+def holds(asked: Asked, stored: SharedResponse, wall: float) -> bool:
+    """Whether a stored part has all that is asked for, which is the whole where `If-Range` names other bytes."""
     if stored.part is None:
         return True
+    if not _if_range_holds(asked.headers, stored, wall):
+        return False
     wanted = _wanted_of(asked, stored.part)
     return wanted is not None and stored.part.first <= wanted[0] and wanted[1] <= stored.part.last
 

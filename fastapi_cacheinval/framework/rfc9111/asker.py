@@ -46,7 +46,12 @@ class HeaderAsker:
         found = self.find_whole()
         if self._asked.ranges is not None and not isinstance(self.judge(found[0]), Serve | ServeStale):
             part, _ = self._engine.find(self._resource.part_key, self._asked.headers)
-            if isinstance(part, SharedResponse) and holds(self._asked, part) and isinstance(self.judge(part), Serve):
+            wall = self._exchange.app_context.cache.clock.wall()
+            if (
+                isinstance(part, SharedResponse)
+                and holds(self._asked, part, wall)
+                and isinstance(self.judge(part), Serve)
+            ):
                 return part, found[1], False
         return found
 

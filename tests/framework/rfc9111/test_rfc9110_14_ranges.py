@@ -152,6 +152,33 @@ async def test_3_4_a_part_that_does_not_say_rightly_what_it_is_is_left_alone(ran
     assert origin.forwards == 2
 
 
+@pytest.mark.parametrize("asked", ["bytes=4-8", "bytes=5-6"])
+@pytest.mark.parametrize(
+    ("condition", "hit"),
+    [
+        (['"1"'], True),
+        (["Wed, 01 Jan 2020 00:00:00 GMT"], True),
+        (['"2"'], False),
+        (['W/"1"'], False),
+        (["Wed, 01 Jan 2020 00:00:01 GMT"], False),
+        (["nonsense"], False),
+        ([""], False),
+        (['"1"', '"1"'], False),
+    ],
+)
+async def test_13_1_5_a_part_is_for_who_has_the_rest_of_it(asked: str, condition: list[str], hit: bool) -> None:
+    """To who has other bytes the whole is the answer, which a part is not: the origin gives it, and it is stored."""
+    origin = Origin()
+    fields = {"cache-control": "max-age=60", "etag": '"1"', "last-modified": "Wed, 01 Jan 2020 00:00:00 GMT"}
+    origin.says({**fields, "content-range": "bytes 4-8/10"}, b"45678", status=206)
+    origin.says(fields, WHOLE)
+    await origin.get(headers={"range": "bytes=4-8"})
+    answer = await origin.get(headers=[("range", asked), *(("if-range", each) for each in condition)])
+    assert (answer.status_code, origin.forwards) == ((206, 1) if hit else (200, 2))
+    assert hit or answer.body == WHOLE
+    assert hit or (await origin.get()).cache.hit
+
+
 async def test_3_4_a_part_goes_stale_and_is_purged_like_the_whole() -> None:
     """Its lifetime and its tags are its own."""
     origin = Origin()
