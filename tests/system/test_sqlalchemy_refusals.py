@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Engine, ForeignKey, Numeric, Table, create_engine, insert
+from sqlalchemy import Column, Engine, ForeignKey, Numeric, Table, create_engine, delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
@@ -182,3 +182,75 @@ async def test_a_flush_that_fails_purges_nothing(database: Database, driver: str
     collector.stop()
     await engine.dispose()
     assert receipts == []
+
+
+def _delete_an_object(session: Session) -> None:
+    session.delete(session.get_one(Shop, 1))
+
+
+DELETES: dict[str, Callable[[Session], Any]] = {
+    "flush": _delete_an_object,
+    "key": lambda session: session.execute(delete(Shop).where(Shop.id == 1)),
+    "condition": lambda session: session.execute(delete(Shop).where(Shop.name == "shop-1")),
+}
+
+
+@pytest.mark.parametrize("rights", ["SELECT, DELETE ON shop, till", "ALL ON shop TO clerk; GRANT SELECT ON till"])
+@pytest.mark.parametrize("name", DELETES)
+def test_a_role_that_may_lock_no_rows_deletes_as_without_a_watch(
+    database: Database, name: str, rights: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lock takes the right to UPDATE, on what goes along too: the look does without, and a warning says so."""
+    database.run(f"GRANT {rights} TO clerk; GRANT SELECT ON shop_till TO clerk")
+    expected = {"shop:1", "named:shop-1", "till:1", "named:till-1"}
+    assert purged_by(database.clerk, DELETES[name]) == expected
+    assert database.run("SELECT count(*) FROM shop; SELECT count(*) FROM till") == "2\n2"
+    assert "lock no rows of Till" in caplog.text
+    caplog.clear()
+    assert purged_by(database.clerk, lambda session: session.execute(delete(Shop))) >= {"named:till-2", "named:till-3"}
+    assert "lock no rows" not in caplog.text
+
+
+def test_a_role_that_may_lock_no_rows_in_autocommit(database: Database) -> None:
+    """There is no transaction that the refusal would end, and none to stand in."""
+    database.run("GRANT SELECT, DELETE ON shop, till TO clerk; GRANT SELECT ON shop_till TO clerk")
+    at_once = database.clerk.execution_options(isolation_level="AUTOCOMMIT")
+    assert purged_by(at_once, DELETES["key"]) == {"shop:1", "named:shop-1", "till:1", "named:till-1"}
+
+
+def test_rows_are_locked_where_they_may_be(database: Database) -> None:
+    """The first look of a class, which stands in a savepoint, keeps its locks, as those after it do."""
+    for number in (1, 2):
+        tried: list[Any] = []
+
+        def interfere(_: Any, __: Any, target: Shop, tried: list[Any] = tried) -> None:
+            query = select(Shop.id).where(Shop.id == target.id).with_for_update(skip_locked=True)
+            with Session(database.engine) as other:
+                tried.append(other.scalars(query).all())
+
+        event.listen(Shop, "before_update", interfere)
+        try:
+            changed = purged_by(database.engine, lambda session: setattr(session.get(Shop, number), "name", "new"))  # noqa: B023
+        finally:
+            event.remove(Shop, "before_update", interfere)
+        assert changed == {f"shop:{number}", f"named:shop-{number}", "named:new"}
+        assert tried == [[]]
+
+
+def test_a_view_whose_rows_cannot_be_locked(database: Database) -> None:
+    """Its rows are grouped, and a trigger writes for it."""
+    database.run(
+        """
+        ALTER TABLE shop RENAME TO shops;
+        CREATE VIEW shop AS SELECT id, min(name) AS name FROM shops GROUP BY id;
+        CREATE FUNCTION write_shop() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN UPDATE shops SET name = new.name WHERE id = old.id; RETURN new; END $$;
+        CREATE TRIGGER writing INSTEAD OF UPDATE ON shop FOR EACH ROW EXECUTE FUNCTION write_shop();
+        """
+    )
+    flushed = purged_by(database.engine, lambda session: setattr(session.get(Shop, 1), "name", "new"))
+    assert flushed == {"shop:1", "named:shop-1", "named:new"}
+    renaming = update(Shop).where(Shop.id == 2).values(name="newer")
+    assert purged_by(database.engine, lambda session: session.execute(renaming)) == {
+        "shop:2", "named:shop-2", "named:newer",
+    }  # fmt: skip

@@ -155,9 +155,9 @@ class Changes:
         again: Places = set()
         with reading(job.connection, self._book, options_of(state)) as reader:
             if asked is None:
-                query: Any = select(*keys(mapper)).with_for_update(key_share=not job.deletes, of=keys(mapper)[0])
-                query = query.where(*job.dml._where_criteria).options(*criteria_of(job.dml))  # noqa: SLF001
-                found = reader.identities(query, state.parameters)
+                query: Any = select(*keys(mapper)).where(*job.dml._where_criteria)  # noqa: SLF001
+                query = query.options(*criteria_of(job.dml))
+                found = reader.locked(mapper, query, state.parameters, gone=job.deletes, of=keys(mapper)[0])
             else:
                 found = reader.present(mapper, asked, gone=job.deletes)
             tags = reader.tags(mapper, found, lock=True, met=None if job.deletes else again)
