@@ -7,8 +7,23 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Engine, ForeignKey, Numeric, Table, create_engine, delete, event, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import (
+    Column,
+    Engine,
+    ForeignKey,
+    Numeric,
+    Table,
+    bindparam,
+    create_engine,
+    delete,
+    event,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
 
@@ -254,3 +269,70 @@ def test_a_view_whose_rows_cannot_be_locked(database: Database) -> None:
     assert purged_by(database.engine, lambda session: session.execute(renaming)) == {
         "shop:2", "named:shop-2", "named:newer",
     }  # fmt: skip
+
+
+_TABLE: Any = Shop.__table__
+_TWICE = [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}, {"id": 7, "name": "c"}]
+RESULTS: dict[str, tuple[Any, Any, set[str]]] = {
+    "one set of parameters": (insert(_TABLE), [{"name": "a"}], {"shop:51", "named:a"}),
+    "a list of no parameters": (insert(Shop).values(name="a"), [], {"shop:51", "named:a"}),
+    "defaults": (
+        insert(_TABLE).return_defaults(_TABLE.c.name), [{"name": "a"}, {"name": "b"}],
+        {"shop:51", "named:a", "shop:52", "named:b"},
+    ),
+    "an update with one set": (
+        update(_TABLE).where(_TABLE.c.id == bindparam("key")).values(name=bindparam("new")), [{"key": 1, "new": "a"}],
+        {"shop:1", "named:shop-1", "named:a"},
+    ),
+    "a delete with one set": (delete(_TABLE).where(_TABLE.c.id == bindparam("key")), [{"key": 1}], {"shop:1", "named:shop-1"}),
+}  # fmt: skip
+_ASKED = ("rowcount", "returns_rows", "inserted_primary_key_rows", "returned_defaults_rows", "keys", "all")
+
+
+def _said(result: Any) -> list[str]:
+    """All that a result says, or the kind of the error that it raises instead."""
+    said: list[str] = []
+    for name in _ASKED:
+        try:
+            value = getattr(result, name)
+            said.append(f"{name}: {list(value()) if callable(value) else value}")
+        except SQLAlchemyError as error:
+            said.append(f"{name}: {type(error).__name__}")
+    return said
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_lists_of_parameters_give_the_result_that_they_give_without_a_watch(database: Database, name: str) -> None:
+    """A list of one set, or of none, is one run; `return_defaults()` is the app's own."""
+    statement, parameters, expected = RESULTS[name]
+    database.run("ALTER TABLE till DROP CONSTRAINT till_shop_id_fkey")
+    said: list[list[str]] = []
+    with Session(database.engine) as session:
+        session.execute(text("SELECT setval('shop_id_seq', 50)"))
+        said.append(_said(session.execute(statement, parameters)))
+        session.rollback()
+        session.execute(text("SELECT setval('shop_id_seq', 50)"))
+        session.commit()
+    tags = {Shop: TAGS[Shop]}
+    assert (
+        purged_by(database.engine, lambda session: said.append(_said(session.execute(statement, parameters))), tags)
+        == expected
+    )
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("into", [Shop, _TABLE])
+def test_an_upsert_is_run_for_each_set_of_parameters(database: Database, into: Any) -> None:
+    """Two sets may meet the same row, which one statement with both may not; triggers fire for each, too."""
+    statement = upsert(into)
+    statement = statement.on_conflict_do_update(index_elements=["id"], set_={"name": statement.excluded.name})
+    database.run(
+        """
+        CREATE TABLE fired (n int);
+        CREATE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO fired VALUES (1); RETURN NULL; END $$;
+        CREATE TRIGGER fires AFTER INSERT ON shop FOR EACH STATEMENT EXECUTE FUNCTION fire();
+        """
+    )
+    tags = {Shop: ["shop:{id}"]}
+    assert purged_by(database.engine, lambda session: session.execute(statement, _TWICE), tags) == {"shop:1", "shop:7"}
+    assert database.run("SELECT name FROM shop WHERE id = 1; SELECT count(*) FROM fired") == "b\n3"
