@@ -25,6 +25,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.schema import (
     key_of,
     keys,
     lineage,
+    of_class,
     row_key,
 )
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import QuietSession, as_flushing
@@ -177,7 +178,8 @@ class Reader:
             if lock:
                 self.present(mapper, part)
             # Read anew: what this session has seen before may have changed since.
-            query = select(mapper.class_).where(among(mapper, part)).execution_options(populate_existing=True)
+            query = select(mapper.class_).where(among(mapper, part), of_class(mapper))
+            query = query.execution_options(populate_existing=True)
             for target in self._session.scalars(query).unique():
                 yield from rules.told(target)
                 found.add(tuple(mapper.primary_key_from_instance(target)))
