@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.declarative import ConcreteBase
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
 
 from fastapi_cacheinval import HTTPCache
@@ -58,6 +59,22 @@ class Till(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     shop_id: Mapped[int | None] = mapped_column(ForeignKey("shop.id", ondelete="CASCADE"))
     name: Mapped[str] = mapped_column(default="")
+
+
+class Stall(ConcreteBase, Base):
+    """It is read from a UNION with the classes below it."""
+
+    __tablename__ = "stall"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(default="")
+    __mapper_args__ = {"polymorphic_identity": "stall", "concrete": True}  # noqa: RUF012
+
+
+class Kiosk(Stall):
+    __tablename__ = "kiosk"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(default="")
+    __mapper_args__ = {"polymorphic_identity": "kiosk", "concrete": True}  # noqa: RUF012
 
 
 places = Table(
@@ -336,3 +353,34 @@ def test_an_upsert_is_run_for_each_set_of_parameters(database: Database, into: A
     tags = {Shop: ["shop:{id}"]}
     assert purged_by(database.engine, lambda session: session.execute(statement, _TWICE), tags) == {"shop:1", "shop:7"}
     assert database.run("SELECT name FROM shop WHERE id = 1; SELECT count(*) FROM fired") == "b\n3"
+
+
+UNITED: dict[str, Callable[[Session, Any], Any]] = {
+    "flush": lambda session, cls: setattr(session.get_one(cls, 1), "name", "new"),
+    "statement on the table": lambda session, cls: session.execute(update(cls.__table__).values(name="new")),
+    "mappings": lambda session, cls: session.bulk_update_mappings(cls, [{"id": 1, "name": "new"}]),
+}
+
+
+@pytest.mark.parametrize("cls", [Stall, Kiosk])
+@pytest.mark.parametrize("name", UNITED)
+def test_rows_of_a_concrete_class_are_locked_in_its_own_table(database: Database, name: str, cls: Any) -> None:
+    """PostgreSQL locks no rows of a UNION, nor of a table that stands inside it."""
+    with Session(database.engine) as session:
+        session.add(cls(id=1, name="old"))
+        session.commit()
+    tried: list[Any] = []
+
+    def interfere(_: Any, __: Any, statement: str, *___: object) -> None:
+        if statement.startswith("UPDATE"):
+            table = cls.__table__
+            with Session(database.clerk) as other:
+                tried.append(other.execute(select(table.c.id).with_for_update(skip_locked=True)).all())
+
+    database.run("GRANT ALL ON stall, kiosk TO clerk")
+    event.listen(database.engine, "before_cursor_execute", interfere)
+    tags = {Stall: ["stall:{id}", "named:{name}"]}
+    assert purged_by(database.engine, lambda session: UNITED[name](session, cls), tags) == {
+        "stall:1", "named:old", "named:new",
+    }  # fmt: skip
+    assert tried == [[]]

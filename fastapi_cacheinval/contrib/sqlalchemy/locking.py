@@ -11,13 +11,14 @@ from collections.abc import Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.sql.selectable import AliasedReturnsRows
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 
-__all__ = ["locked", "look"]
+__all__ = ["is_united", "locked", "look"]
 
 logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 
@@ -25,6 +26,11 @@ logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 _LOCKABLE: WeakKeyDictionary[Any, dict[Mapper[Any], bool]] = WeakKeyDictionary()
 # "Insufficient privilege" and "feature not supported".
 _REFUSALS = frozenset({"42501", "0A000"})
+
+
+def is_united(mapper: Mapper[Any]) -> bool:
+    """Whether a class with a table of its own is read from a UNION of its table with those of classes below it."""
+    return isinstance(mapper.local_table, Table) and isinstance(mapper.selectable, AliasedReturnsRows)
 
 
 def locked(query: Any, mapper: Mapper[Any], *, gone: bool = False, of: Any = None) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, Table, event, inspect, select
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
-from fastapi_cacheinval.contrib.sqlalchemy.locking import locked, look
+from fastapi_cacheinval.contrib.sqlalchemy.locking import is_united, locked, look
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
 from fastapi_cacheinval.contrib.sqlalchemy.schema import (
     Identity,
@@ -112,6 +112,13 @@ class Reader:
 
         `of` is a column of the table whose rows are locked alone.
         """
+        if is_united(mapper):
+            # No database locks rows of a UNION: those of the class's own table are locked, and then looked at.
+            table, size = cast("Table", mapper.local_table), len(mapper.primary_key)
+            for part in _parts(row[:size] for row in self.identities(query, parameters)):
+                rows = select(*row_key(table)).where(among(table, part))
+                list(look(self._session, mapper, rows, rows.with_for_update(key_share=not gone)))
+            return self.identities(query, parameters)
         locking = locked(query, mapper, gone=gone, of=of)
         return [tuple(row) for each in _sets(parameters) for row in look(self._session, mapper, query, locking, each)]
 
