@@ -15,7 +15,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.given import removes
 from fastapi_cacheinval.contrib.sqlalchemy.inserting import Inserts
 from fastapi_cacheinval.contrib.sqlalchemy.linking import Links
-from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, is_bulk, where_of
+from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, is_bulk, is_several, where_of
 from fastapi_cacheinval.contrib.sqlalchemy.statements import (
     called_once,
     entity_of,
@@ -127,7 +127,7 @@ class Bulk:
         session = state.session
         if not session.in_transaction():
             return
-        partly = state.is_executemany or any(getattr(one, "_prefixes", ()) for one in found)
+        partly = is_several(state) or any(getattr(one, "_prefixes", ()) for one in found)
         mappers = [mapper for one in found for mapper in self._affected(one)]
         if partly and any(self._book.of(mapper) for mapper in mappers):
             self._watch.ledger.add_everything(session)

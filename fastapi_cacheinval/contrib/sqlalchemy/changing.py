@@ -18,7 +18,15 @@ from fastapi_cacheinval.contrib.sqlalchemy.given import (
 )
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
 from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
-from fastapi_cacheinval.contrib.sqlalchemy.running import Ran, connection_for, is_bulk, options_of, run, tells
+from fastapi_cacheinval.contrib.sqlalchemy.running import (
+    Ran,
+    connection_for,
+    is_bulk,
+    is_several,
+    options_of,
+    run,
+    tells,
+)
 from fastapi_cacheinval.contrib.sqlalchemy.schema import (
     Identity,
     decides_class,
@@ -155,9 +163,9 @@ class Changes:
         again: Places = set()
         with reading(job.connection, self._book, options_of(state)) as reader:
             if asked is None:
-                query: Any = select(*keys(mapper)).with_for_update(key_share=not job.deletes, of=keys(mapper)[0])
-                query = query.where(*job.dml._where_criteria).options(*criteria_of(job.dml))  # noqa: SLF001
-                found = reader.identities(query, state.parameters)
+                query: Any = select(*keys(mapper)).where(*job.dml._where_criteria)  # noqa: SLF001
+                query = query.options(*criteria_of(job.dml))
+                found = reader.locked(mapper, query, state.parameters, gone=job.deletes, of=keys(mapper)[0])
             else:
                 found = reader.present(mapper, asked, gone=job.deletes)
             tags = reader.tags(mapper, found, lock=True, met=None if job.deletes else again)
@@ -177,7 +185,7 @@ class Changes:
 
     def _is_certain(self, job: _Job) -> bool:
         """Whether the rows that are looked up are those that are changed if only their number is the same."""
-        dialect, several = job.connection.dialect, job.state.is_executemany
+        dialect, several = job.connection.dialect, is_several(job.state)
         counts = dialect.supports_sane_multi_rowcount if several else dialect.supports_sane_rowcount
         return counts and is_own(job.dml, frozenset(job.names) if several else frozenset())
 

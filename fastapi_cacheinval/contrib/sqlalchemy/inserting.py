@@ -14,6 +14,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row, on_conflict,
 from fastapi_cacheinval.contrib.sqlalchemy.running import (
     connection_for,
     is_bulk,
+    is_several,
     options_of,
     run_inserting,
     shows,
@@ -61,7 +62,7 @@ class _Job:
     @property
     def one_row(self) -> bool:
         """Whether there is one row, which SQLAlchemy itself asks for its key."""
-        several = self.state.is_executemany or self.dml._multi_values or self.dml.select is not None  # noqa: SLF001
+        several = is_several(self.state) or self.dml._multi_values or self.dml.select is not None  # noqa: SLF001
         return not (several or self.returns or self.bulk)
 
 
@@ -128,14 +129,17 @@ class Inserts:
             return result
         dialect = connection_for(state, mapper if bulk else None).dialect
         able = dialect.insert_returning and table.implicit_returning
-        if state.is_executemany or bulk:
+        if is_several(state) or bulk:
             able = able and dialect.insert_executemany_returning
         if not job.returns and not able:
             return self._unknown(job, "an INSERT without its primary keys")
+        if dml._return_defaults and not job.returns and not job.one_row:  # noqa: SLF001
+            return self._with_defaults(job, columns)
         number = False
         if job.one_row:
             # What SQLAlchemy makes of it says how the app's result gets its key.
-            names = list(cast("Mapping[str, Any]", state.parameters or {}))
+            given: Any = state.parameters or {}
+            names = list(cast("Mapping[str, Any]", given[0] if isinstance(given, list) else given))
             written: Any = dml.compile(dialect=dialect, column_keys=names or None)
             if written.implicit_returning:
                 return self._says_itself(job, columns, written)
@@ -147,6 +151,14 @@ class Inserts:
             restore_key(ran.result)
         self._read(job, ran.rows, ran.connection)
         return ran.result
+
+    def _with_defaults(self, job: _Job, columns: list[Any]) -> Result[Any]:
+        """Run an INSERT whose rows the app has SQLAlchemy ask for by `return_defaults()`."""
+        if job.bulk or replaces(job.dml) or not is_several(job.state):
+            return self._unknown(job, "an INSERT of several rows at once with return_defaults()")
+        result = job.state.invoke_statement()
+        self._read(job, _given_by_database(result, columns), where_of(result))
+        return result
 
     def _says_itself(self, job: _Job, columns: list[Any], written: Any) -> Result[Any]:
         """Run an upsert of one row for which SQLAlchemy itself asks the database for the key, if for all of it."""
@@ -187,9 +199,11 @@ def _written_as(state: ORMExecuteState, dml: Any, mapper: Mapper[Any]) -> Mapper
 
 
 def _given_by_database(result: Any, columns: list[Any]) -> list[Identity] | None:
-    """The key that SQLAlchemy fetches for every INSERT of one row; None where it has not."""
+    """The key that SQLAlchemy fetches for every INSERT of one row, or those that it is asked for; None without one."""
     if not isinstance(result, CursorResult):
         return None
-    keyed = dict(zip(columns[0].table.primary_key, result.inserted_primary_key or (), strict=False))
-    key = tuple(keyed.get(column) for column in columns)
-    return None if None in key else [key]
+    rows = [
+        dict(zip(columns[0].table.primary_key, row or (), strict=False)) for row in result.inserted_primary_key_rows
+    ]
+    found = [tuple(row.get(column) for column in columns) for row in rows]
+    return None if not found or any(None in each for each in found) else found

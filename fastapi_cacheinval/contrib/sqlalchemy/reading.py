@@ -14,6 +14,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, Table, event, inspect, select
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
+from fastapi_cacheinval.contrib.sqlalchemy.locking import is_united, locked, look
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
 from fastapi_cacheinval.contrib.sqlalchemy.schema import (
     Identity,
@@ -24,6 +25,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.schema import (
     key_of,
     keys,
     lineage,
+    of_class,
     row_key,
 )
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import QuietSession, as_flushing
@@ -79,10 +81,9 @@ def _are_plain(mapper: Mapper[Any], identities: list[Identity]) -> bool:
     return all(is_plain(kind, value) for each in identities for kind, value in zip(kinds, each, strict=True))
 
 
-def _locked(query: Any, mapper: Mapper[Any], *, gone: bool = False) -> Any:
-    # A class that loads its subclasses inline stands in an outer join, whose other side no database locks.
-    inline = list(mapper.tables) if mapper.with_polymorphic_mappers else None
-    return query.with_for_update(key_share=not gone, of=inline)
+def _sets(parameters: Any) -> list[Any]:
+    sets: list[Any] = list(cast("Any", parameters)) if isinstance(parameters, list | tuple) else [parameters]
+    return [each or {} for each in sets]
 
 
 class Reader:
@@ -95,16 +96,31 @@ class Reader:
 
     def identities(self, query: Any, parameters: Any = None) -> list[Identity]:
         """The keys that a query finds."""
-        sets: list[Any] = list(cast("Any", parameters)) if isinstance(parameters, list | tuple) else [parameters]
-        return [tuple(row) for each in sets for row in self._session.execute(query, each or {})]
+        return [tuple(row) for each in _sets(parameters) for row in self._session.execute(query, each)]
 
     def present(self, mapper: Mapper[Any], identities: Iterable[Identity], *, gone: bool = False) -> list[Identity]:
         """Those of the rows that are there, locked; `gone` where they are about to be deleted."""
         found: list[Identity] = []
         for part in _parts(identities):
-            query = select(*keys(mapper)).where(among(mapper, part))
-            found += self.identities(_locked(query, mapper, gone=gone))
+            found += self.locked(mapper, select(*keys(mapper)).where(among(mapper, part)), gone=gone)
         return found
+
+    def locked(
+        self, mapper: Mapper[Any], query: Any, parameters: Any = None, *, gone: bool = False, of: Any = None
+    ) -> list[Identity]:
+        """What a query over a class finds, its rows locked; `gone` where they are about to be deleted.
+
+        `of` is a column of the table whose rows are locked alone.
+        """
+        if is_united(mapper):
+            # No database locks rows of a UNION: those of the class's own table are locked, and then looked at.
+            table, size = cast("Table", mapper.local_table), len(mapper.primary_key)
+            for part in _parts(row[:size] for row in self.identities(query, parameters)):
+                rows = select(*row_key(table)).where(among(table, part))
+                list(look(self._session, mapper, rows, rows.with_for_update(key_share=not gone)))
+            return self.identities(query, parameters)
+        locking = locked(query, mapper, gone=gone, of=of)
+        return [tuple(row) for each in _sets(parameters) for row in look(self._session, mapper, query, locking, each)]
 
     def tags(
         self,
@@ -162,14 +178,15 @@ class Reader:
         elif rules.templates or (rules.wide and not rules.functions):
             wanted = list(dict.fromkeys((*names, *sorted(rules.keys))))
             query = select(*(getattr(mapper.class_, key) for key in wanted)).where(among(mapper, part))
-            for row in self._session.execute(_locked(query, mapper) if lock else query):
+            for row in self.locked(mapper, query) if lock else self.identities(query):
                 yield from rules.rendered(dict(zip(wanted, row, strict=True)))
                 found.add(tuple(row[: len(names)]))
         if rules.functions:
             if lock:
-                self._session.execute(_locked(select(*keys(mapper)).where(among(mapper, part)), mapper)).all()
+                self.present(mapper, part)
             # Read anew: what this session has seen before may have changed since.
-            query = select(mapper.class_).where(among(mapper, part)).execution_options(populate_existing=True)
+            query = select(mapper.class_).where(among(mapper, part), of_class(mapper))
+            query = query.execution_options(populate_existing=True)
             for target in self._session.scalars(query).unique():
                 yield from rules.told(target)
                 found.add(tuple(mapper.primary_key_from_instance(target)))

@@ -13,10 +13,22 @@ from sqlalchemy import Connection, Delete, TextClause, Update
 from sqlalchemy.engine import CursorResult, Result
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
+from fastapi_cacheinval.contrib.sqlalchemy.given import replaces
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import hide_rows, no_rows, prebuffer
 from fastapi_cacheinval.contrib.sqlalchemy.statements import entity_of, reads_other_tables, target_of
 
-__all__ = ["Ran", "connection_for", "is_bulk", "options_of", "run", "run_inserting", "shows", "tells", "where_of"]
+__all__ = [
+    "Ran",
+    "connection_for",
+    "is_bulk",
+    "is_several",
+    "options_of",
+    "run",
+    "run_inserting",
+    "shows",
+    "tells",
+    "where_of",
+]
 
 # What says how a statement is run or its result handled, and not which rows it means.
 _OF_THE_RUN = frozenset(
@@ -58,6 +70,11 @@ def is_bulk(state: ORMExecuteState, dml: Any) -> bool:
     return state.execution_options.get("dml_strategy", "auto") in ("auto", "bulk")
 
 
+def is_several(state: ORMExecuteState) -> bool:
+    """Whether a statement is run for several sets of parameters; a list of one set, or of none, is one run."""
+    return isinstance(state.parameters, list) and len(state.parameters) > 1
+
+
 def options_of(state: ORMExecuteState, *, of_statement: bool = False) -> dict[str, Any]:
     """The execution options that a look at the same rows needs: the map of schemas, and those of the app's own.
 
@@ -95,7 +112,7 @@ def tells(state: ORMExecuteState, dml: Any, connection: Connection, columns: Seq
     if dml._returning and (shows(dml, columns) or dml is not state.statement):  # noqa: SLF001
         return shows(dml, columns)
     table, dialect, given = target_of(dml), connection.dialect, bool(dml._return_defaults)  # noqa: SLF001
-    if dml is not state.statement or state.is_executemany or given or table is None:
+    if dml is not state.statement or is_several(state) or given or table is None:
         return False
     if _takes_no_more(dml):
         return False
@@ -142,7 +159,9 @@ def run_inserting(state: ORMExecuteState, dml: Any, columns: Sequence[Any], keys
     """Run an INSERT for the keys of its rows: from the app's own `RETURNING`, or from one that the app does not see."""
     if dml._returning:  # noqa: SLF001
         return run(state, dml, columns, telling=True)
-    result, rows = _looked_at(state, dml.returning(*keys), columns)
+    # An upsert is run for each set of parameters: of one statement with all their rows none may meet another.
+    apart = {"insertmanyvalues_page_size": 1} if is_several(state) and replaces(dml) else {}
+    result, rows = _looked_at(state, dml.returning(*keys), columns, **apart)
     connection = where_of(result)
     if is_bulk(state, dml):
         # SQLAlchemy gives an empty result for it.
@@ -152,6 +171,9 @@ def run_inserting(state: ORMExecuteState, dml: Any, columns: Sequence[Any], keys
         if rows is not None and cursor.context.dialect.name == "sqlite":
             # Its driver counts rows as they are fetched; others have no count of an INSERT, or the same.
             cursor.context._rowcount = len(rows)  # noqa: SLF001
+            if is_several(state):
+                # And it says no number of several rows.
+                cursor.context.get_lastrowid = lambda: None
         hide_rows(cursor)
         return Ran(cursor, rows, connection)
     return Ran(result, rows, connection)
@@ -186,13 +208,15 @@ def _reader(cursor: Any, columns: Sequence[Any]) -> Any:
         return None
 
 
-def _looked_at(state: ORMExecuteState, statement: Any, columns: Sequence[Any]) -> tuple[Any, list[Any] | None]:
+def _looked_at(
+    state: ORMExecuteState, statement: Any, columns: Sequence[Any], **options: Any
+) -> tuple[Any, list[Any] | None]:
     """Run a statement with a `RETURNING`: its result, and these columns of its rows.
 
     Asynchronous sessions have the rows loaded as objects at once; here that comes after they have been looked at.
     """
     at_once = state.execution_options.get("prebuffer_rows", False)
-    result: Any = state.invoke_statement(statement=statement, execution_options={"prebuffer_rows": False})
+    result: Any = state.invoke_statement(statement=statement, execution_options={**options, "prebuffer_rows": False})
     rows = _seen(result, columns)
     if at_once:
         prebuffer(result)

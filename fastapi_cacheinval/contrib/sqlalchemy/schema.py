@@ -20,6 +20,7 @@ from sqlalchemy import (
     false,
     or_,
     select,
+    true,
 )
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.orm import Mapper
@@ -38,6 +39,7 @@ __all__ = [
     "keys",
     "lineage",
     "links",
+    "of_class",
     "removes_rows",
     "row_key",
     "whole_of",
@@ -93,6 +95,18 @@ def decides_class(mapper: Mapper[Any]) -> set[str]:
         return set()
     columns: set[Any] = {one for one in iterate(on) if isinstance(one, Column)}
     return {each.key for each in mapper.column_attrs if not columns.isdisjoint(each.columns)}
+
+
+def of_class(mapper: Mapper[Any]) -> ColumnElement[bool]:
+    """Whether a row can be loaded as an object of a class: its discriminator names that, one below it, or none.
+
+    A row may stand in the table of a class of which it is no longer.
+    """
+    on: Any = mapper.polymorphic_on
+    if on is None or mapper.concrete:
+        return true()
+    named = [each.polymorphic_identity for each in mapper.self_and_descendants if each.polymorphic_identity is not None]
+    return or_(on.in_(named), on.is_(None))
 
 
 def key_columns(mapper: Mapper[Any], table: Any) -> list[Any] | None:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
-from fastapi_cacheinval.contrib.sqlalchemy.reading import _locked
+from fastapi_cacheinval.contrib.sqlalchemy.locking import locked
 from fastapi_cacheinval.testing import capture_invalidations
 from tests.contrib.sqlalchemy.store import tags_of
 
@@ -91,7 +91,7 @@ def test_its_rows_are_found(sessions: sessionmaker[Session], cls: Any, kind: str
 
 
 @pytest.mark.parametrize("cls", [Staff, Crew])
-def test_only_its_own_table_is_locked(cls: Any) -> None:
+def test_only_its_own_table_islocked(cls: Any) -> None:
     """PostgreSQL refuses to lock the other side of an outer join."""
-    query = str(_locked(select(cls.id), cls.__mapper__).compile(dialect=postgresql.dialect()))
+    query = str(locked(select(cls.id), cls.__mapper__).compile(dialect=postgresql.dialect()))
     assert query.endswith(f"FOR NO KEY UPDATE OF {cls.__tablename__}")

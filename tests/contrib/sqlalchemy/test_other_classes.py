@@ -167,6 +167,26 @@ def test_a_row_has_the_tags_of_every_class_that_it_was_and_is_of(engine: Engine,
     assert purged >= needed
 
 
+LEAVING: dict[str, tuple[Callable[[Session], Any], set[str]]] = {
+    "an object": (lambda s: _set(s, Desk, 4, kind="thing", name="n"), {"named:", "named:n"}),
+    "an object that becomes another": (lambda s: _set(s, Desk, 4, kind="chair"), {"named:"}),
+    "an object merged as its base": (lambda s: s.merge(Thing(id=4, name="n")), {"named:", "named:n"}),
+    "a statement": (lambda s: s.execute(_change(Thing, 4, kind="lamp")), {"named:"}),
+    "a statement by key": (lambda s: s.execute(update(Thing), [{"id": 4, "kind": "thing"}]), {"named:"}),
+    "a statement that names no class": (lambda s: s.execute(_change(Thing, 4, kind="nothing")), {"named:"}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Flushing object .* with incompatible polymorphic identity")
+@pytest.mark.parametrize("work", list(LEAVING))
+def test_a_row_that_stays_in_the_table_of_a_class_that_it_has_left(engine: Engine, work: str) -> None:
+    """Nothing can load it as an object of that class any more, and the functions of that class do not get it."""
+    tags = {Thing: lambda thing: [f"named:{thing.name}"], Desk: ["desk:{wide}"]}
+    change, named = LEAVING[work]
+    purged, _ = Compare(tags, lambda connection: iter(()))(engine, change)
+    assert purged == {"desk:0", *named}
+
+
 UPSERTS: dict[str, Any] = {
     "another's row": upsert(Lamp).values(id=3, kind="lamp", name="n"),
     "a row that becomes another": upsert(Thing).values(id=3, kind="lamp", name="n"),

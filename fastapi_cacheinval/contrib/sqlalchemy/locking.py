@@ -1,0 +1,86 @@
+"""Locks of the rows that are looked at before they change, where the database lets the app's role take them.
+
+PostgreSQL asks for the right to UPDATE for that. A role that only deletes may not have it, nor one whose deletes take
+rows of other tables along, and some views have no rows to lock. The look is the same without a lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Table
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.sql.selectable import AliasedReturnsRows
+
+from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
+
+__all__ = ["is_united", "locked", "look"]
+
+logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
+
+# Whether rows of a class are to be locked, for each pool of connections.
+_LOCKABLE: WeakKeyDictionary[Any, dict[Mapper[Any], bool]] = WeakKeyDictionary()
+# "Insufficient privilege" and "feature not supported".
+_REFUSALS = frozenset({"42501", "0A000"})
+
+
+def is_united(mapper: Mapper[Any]) -> bool:
+    """Whether a class with a table of its own is read from a UNION of its table with those of classes below it."""
+    return isinstance(mapper.local_table, Table) and isinstance(mapper.selectable, AliasedReturnsRows)
+
+
+def locked(query: Any, mapper: Mapper[Any], *, gone: bool = False, of: Any = None) -> Any:
+    """A query over a class, its rows locked; `gone` where they are about to be deleted, `of` what alone is locked."""
+    if of is None and mapper.with_polymorphic_mappers:
+        # It loads its subclasses inline, and stands in an outer join, whose other side no database locks.
+        of = list(mapper.tables)
+    return query.with_for_update(key_share=not gone, of=of)
+
+
+def look(session: Session, mapper: Mapper[Any], query: Any, locking: Any, parameters: Any = None) -> Iterable[Any]:
+    """The rows of a query that locks rows of a class, or of the one without the lock if the database refuses that.
+
+    The first look of a class stands in a savepoint, which an error in the middle of a transaction needs.
+    """
+    connection = session.connection()
+    known = _LOCKABLE.setdefault(connection.engine.pool, {})
+    lockable = known.get(mapper)
+    if lockable is None and connection.dialect.name != "sqlite":
+        try:
+            rows = _tried(session, connection, locking, parameters)
+        except DBAPIError as error:
+            if not _is_refusal(error):
+                raise
+            rows = session.execute(query, parameters).all()
+            known[mapper] = False
+            logger.warning(
+                "the database lets this role lock no rows of %s: tags may be missed where others change a row in "
+                "between. The role needs the right to UPDATE.",
+                mapper.class_.__name__,
+            )
+        else:
+            known[mapper] = True
+        return rows
+    try:
+        return session.execute(query if lockable is False else locking, parameters)
+    except DBAPIError as error:
+        if _is_refusal(error):
+            # The rights have changed, or the role: the next look finds out.
+            known.pop(mapper, None)
+        raise
+
+
+def _tried(session: Session, connection: Connection, query: Any, parameters: Any) -> Iterable[Any]:
+    if will_stand(connection):
+        return session.execute(query, parameters).all()
+    with connection.begin_nested():
+        return session.execute(query, parameters).all()
+
+
+def _is_refusal(error: DBAPIError) -> bool:
+    driver: Any = error.orig
+    return (getattr(driver, "sqlstate", None) or getattr(driver, "pgcode", None)) in _REFUSALS
