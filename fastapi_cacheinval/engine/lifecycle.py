@@ -77,6 +77,8 @@ class Lifecycle:
         # How many purges have been said to be lost.
         self._lost = 0
         self._starts: dict[asyncio.AbstractEventLoop, _Start] = {}
+        # How many `async with` blocks are open on each loop; a stop inside one leaves it open.
+        self._blocks: dict[asyncio.AbstractEventLoop, int] = {}
 
     async def start(self, context: Context, *, serving: bool) -> Runtime:
         """Start on the running loop, where that has not been done; background work runs in copies of the context.
@@ -132,7 +134,7 @@ class Lifecycle:
 
     def _forget_closed(self) -> None:
         # Other threads may start and stop on their own loops meanwhile.
-        for table in (self._runtimes, self._starts):
+        for table in (self._runtimes, self._starts, self._blocks):
             for other in list(table):
                 if other.is_closed():
                     table.pop(other, None)
@@ -184,16 +186,26 @@ class Lifecycle:
         if lost > told:
             self._tell_lost(lost)
 
+    async def serve(self, context: Context) -> Runtime:
+        """Start for requests on the running loop, until `stop`, or until the last of the blocks that are open there."""
+        runtime = await self.start(context, serving=True)
+        if not self._blocks.get(runtime.loop):
+            runtime.pinned = True
+        return runtime
+
     async def enter(self, context: Context) -> None:
         """One more `async with` block that needs it on the running loop."""
-        (await self.start(context, serving=False)).users += 1
+        runtime = await self.start(context, serving=False)
+        self._blocks[runtime.loop] = self._blocks.get(runtime.loop, 0) + 1
 
     async def leave(self) -> None:
-        """One block less; the last one stops it, unless an app runs on it."""
+        """One block less; the last one stops it, unless it ran before them or an app's lifespan began inside."""
         loop = asyncio.get_running_loop()
+        left = self._blocks.pop(loop, 0) - 1
+        if left > 0:
+            self._blocks[loop] = left
+            return
         runtime = self._runtimes.get(loop)
-        if runtime is not None:
-            runtime.users -= 1
-            # A block inside an app that runs, or that starts, must not take the cache from under it.
-            if runtime.users <= 0 and not runtime.pinned and loop not in self._starts:
-                await self.stop()
+        # A block inside an app that runs, or that starts, must not take the cache from under it.
+        if runtime is not None and not runtime.pinned and loop not in self._starts:
+            await self.stop()
