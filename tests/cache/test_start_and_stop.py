@@ -395,6 +395,35 @@ async def test_a_source_that_fails_at_its_end_does_not_keep_the_cache() -> None:
     assert notes == ["one up", "one down"]
 
 
+async def test_a_block_that_begins_while_sources_are_left_waits_and_enters_them_again() -> None:
+    """Another block's end is under way: the new one has a cache, and sources, of its own, and its end is the end."""
+    notes: list[str] = []
+    leaving, go = asyncio.Event(), asyncio.Event()
+    cache = HTTPCache()
+
+    class Slow(Source):
+        async def __aexit__(self, *error: object) -> None:
+            leaving.set()
+            await go.wait()
+            await super().__aexit__(*error)
+
+    cache.attach(Slow(notes))
+
+    async def block() -> None:
+        async with cache:
+            notes.append("running")
+            await cache.deliver("a")
+
+    first = asyncio.create_task(block())
+    await leaving.wait()
+    second = asyncio.create_task(block())
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(first, second)
+    assert notes == ["source up", "running", "source down"] * 2
+    assert not cache.running
+
+
 @pytest.mark.parametrize("names", [["a", "a", "a"], ["a-1", "a", "a"], ["a", "a-1", "a-2", "a", "a"]])
 def test_sources_of_one_name_are_told_apart(names: list[str]) -> None:
     """However they are called, statistics lose none of them."""
