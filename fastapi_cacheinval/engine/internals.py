@@ -181,11 +181,14 @@ class Internals:
         )
 
     async def started(self, context: Context | None = None) -> Runtime:
-        """The loop-bound half for the running loop, started where it is not, until `stop`.
+        """The loop-bound half for the running loop, started where it is not.
 
-        Without a context background work has an empty one: a request's is its own.
+        With a context it runs until `stop`, and background work in copies of that. A request has none: background work
+        is not its own, and `async with` blocks that are open already end the cache.
         """
-        runtime = await self.lifecycle.start(Context() if context is None else context, serving=True)
+        if context is None:
+            return await self.lifecycle.serve(Context())
+        runtime = await self.lifecycle.start(context, serving=True)
         runtime.pinned = True
         return runtime
 

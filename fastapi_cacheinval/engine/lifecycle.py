@@ -22,8 +22,8 @@ __all__ = ["Lifecycle"]
 logger = logging.getLogger("fastapi_cacheinval.cache")
 
 
-class _Start:
-    """A start under way: who leads it, and its end."""
+class _Step:
+    """A start or an end under way: who leads it, and when it is over."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._leader = asyncio.current_task()
@@ -32,7 +32,7 @@ class _Start:
 
     @property
     def mine(self) -> bool:
-        """Whether it waits for the caller itself, as for a source that uses the cache when it is entered."""
+        """Whether it waits for the caller itself, as for a source that uses the cache when it is entered or left."""
         return self._leader is asyncio.current_task()
 
     def end(self, error: BaseException | None) -> None:
@@ -40,9 +40,9 @@ class _Start:
         if not self._ended.done():
             self._ended.set_result(None)
 
-    async def wait(self) -> None:
-        """Wait for the end; raises what the start raised, and nothing where its leader was cancelled."""
-        await asyncio.wait((self._ended,))
+    async def wait(self, patience: float | None = None) -> None:
+        """Wait until it is over; raises what it raised, and nothing where its leader was cancelled."""
+        await asyncio.wait((self._ended,), timeout=patience)
         if self._error is not None:
             raise self._error
 
@@ -76,7 +76,11 @@ class Lifecycle:
         self._patience = patience
         # How many purges have been said to be lost.
         self._lost = 0
-        self._starts: dict[asyncio.AbstractEventLoop, _Start] = {}
+        self._starts: dict[asyncio.AbstractEventLoop, _Step] = {}
+        # How many `async with` blocks are open on each loop; a stop inside one leaves it open.
+        self._blocks: dict[asyncio.AbstractEventLoop, int] = {}
+        # Where sources are being left.
+        self._leaving: dict[asyncio.AbstractEventLoop, _Step] = {}
 
     async def start(self, context: Context, *, serving: bool) -> Runtime:
         """Start on the running loop, where that has not been done; background work runs in copies of the context.
@@ -85,6 +89,10 @@ class Lifecycle:
         what an attached source raises.
         """
         loop = asyncio.get_running_loop()
+        leaving = self._leaving.get(loop)
+        if leaving is not None and not leaving.mine:
+            # What runs there is about to end. Not for ever: a source may wait for the very task that asks.
+            await leaving.wait(self._patience)
         while True:
             runtime, under_way = self._runtimes.get(loop), self._starts.get(loop)
             if runtime is not None and (runtime.serving or not serving):
@@ -99,7 +107,7 @@ class Lifecycle:
         self, loop: asyncio.AbstractEventLoop, runtime: Runtime | None, context: Context, *, serving: bool
     ) -> Runtime:
         # In the caller's own task: sources may be entered in none but that which leaves them.
-        start = self._starts[loop] = _Start(loop)
+        start = self._starts[loop] = _Step(loop)
         error: BaseException | None = None
         try:
             return await self._begin(loop, runtime, context, serving=serving)
@@ -132,7 +140,7 @@ class Lifecycle:
 
     def _forget_closed(self) -> None:
         # Other threads may start and stop on their own loops meanwhile.
-        for table in (self._runtimes, self._starts):
+        for table in (self._runtimes, self._starts, self._blocks, self._leaving):
             for other in list(table):
                 if other.is_closed():
                     table.pop(other, None)
@@ -164,12 +172,16 @@ class Lifecycle:
         loop = asyncio.get_running_loop()
         if loop not in self._runtimes:
             return
+        leaving = self._leaving.setdefault(loop, _Step(loop))
         try:
             # Before the rest: what they still have in hand they purge through it.
             await self._sources.leave()
         finally:
             # Whatever a source raises, and whoever gives up waiting for it.
-            await self._end(self._runtimes.pop(loop, None))
+            runtime = self._runtimes.pop(loop, None)
+            self._leaving.pop(loop, None)
+            leaving.end(None)
+            await self._end(runtime)
 
     async def _end(self, runtime: Runtime | None) -> None:
         if runtime is None:
@@ -177,23 +189,35 @@ class Lifecycle:
         undone = await runtime.close(self._patience)
         if undone:
             logger.error("stopped with %d purge(s) or listener(s) unfinished", undone)
-        lost = await self._bus.stop()
+        # Who has started anew meanwhile goes on with the same link to the log.
+        begun = runtime.loop in self._runtimes
+        lost = 0 if begun else await self._bus.stop()
         await self._listeners.told()
         # Said already, unless more has come since.
         told, self._lost = self._lost, 0
         if lost > told:
             self._tell_lost(lost)
 
+    async def serve(self, context: Context) -> Runtime:
+        """Start for requests on the running loop, until `stop`, or until the last of the blocks that are open there."""
+        runtime = await self.start(context, serving=True)
+        if not self._blocks.get(runtime.loop):
+            runtime.pinned = True
+        return runtime
+
     async def enter(self, context: Context) -> None:
         """One more `async with` block that needs it on the running loop."""
-        (await self.start(context, serving=False)).users += 1
+        runtime = await self.start(context, serving=False)
+        self._blocks[runtime.loop] = self._blocks.get(runtime.loop, 0) + 1
 
     async def leave(self) -> None:
-        """One block less; the last one stops it, unless an app runs on it."""
+        """One block less; the last one stops it, unless it ran before them or an app's lifespan began inside."""
         loop = asyncio.get_running_loop()
+        left = self._blocks.pop(loop, 0) - 1
+        if left > 0:
+            self._blocks[loop] = left
+            return
         runtime = self._runtimes.get(loop)
-        if runtime is not None:
-            runtime.users -= 1
-            # A block inside an app that runs, or that starts, must not take the cache from under it.
-            if runtime.users <= 0 and not runtime.pinned and loop not in self._starts:
-                await self.stop()
+        # A block inside an app that runs, or that starts, must not take the cache from under it.
+        if runtime is not None and not runtime.pinned and loop not in self._starts:
+            await self.stop()

@@ -57,9 +57,8 @@ class Runtime:
         self.closing = False
         # Whether its start is over, and it may answer requests.
         self.serving = False
-        # Who keeps it running: `start()`, or so many `async with` blocks.
+        # Whether it runs until `stop()`, whatever `async with` blocks end.
         self.pinned = False
-        self.users = 0
 
     @property
     def waiting(self) -> int:

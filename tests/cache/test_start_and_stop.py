@@ -20,7 +20,7 @@ from fastapi_cacheinval import (
     cached,
     invalidates,
 )
-from fastapi_cacheinval.testing import FakeClock, assert_hit, assert_stale
+from fastapi_cacheinval.testing import FakeClock, assert_hit, assert_miss, assert_stale
 from tests.helpers.http import until
 from tests.helpers.life import Counted, LifespanByHand, client_of, counting_app
 
@@ -81,6 +81,93 @@ async def test_nested_blocks_stop_the_cache_with_the_last_one() -> None:
     assert cache.running
     ends[1].set()
     await tasks[1]
+    assert not cache.running
+
+
+async def test_a_block_ends_a_cache_whose_app_was_asked_inside_it() -> None:
+    """An app without a lifespan is asked in a block, also after a stop, in a second block, or with one that is done: the block ends the cache."""
+    cache = HTTPCache()
+    app, _ = counting_app(cache)
+    async with client_of(app) as client:
+        async with cache:
+            assert_miss(await client.get("/it"))
+            assert_hit(await client.get("/it"))
+        assert not cache.running
+        async with cache:
+            await cache.stop()
+            await client.put("/it")
+            assert cache.running
+        assert not cache.running
+        async with cache:
+            async with cache:
+                await client.get("/it")
+            assert cache.running
+            await client.get("/it")
+        assert not cache.running
+
+
+async def test_a_block_leaves_a_cache_that_began_before_it_or_for_an_app_inside_it() -> None:
+    """Begun by a request, by `start()`, or inside the block by a lifespan: blocks end, and the cache runs on until its stop."""
+    cache = HTTPCache()
+    app, _ = counting_app(cache)
+    async with client_of(app) as client:
+        await client.get("/it")
+        async with cache:
+            await client.get("/it")
+        assert cache.running
+        await cache.stop()
+    async with cache:
+        await cache.start()
+    assert cache.running
+    await cache.stop()
+    lifespan = LifespanByHand(app)
+    async with cache:
+        await lifespan.tell("startup")
+    assert cache.running
+    await lifespan.tell("shutdown")
+    await lifespan.ended()
+    assert not cache.running
+
+
+async def test_a_request_under_way_at_the_end_of_its_block_is_answered() -> None:
+    """The block ends while a handler runs: its client gets the response, and the cache stays stopped."""
+    cache = HTTPCache()
+    app = FastAPI()
+    app.add_middleware(CacheMiddleware, cache=cache)
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    @app.get("/", dependencies=[cached(ttl=60)])
+    async def read() -> str:
+        begun.set()
+        await go.wait()
+        return "whole"
+
+    async with client_of(app) as client:
+        async with cache:
+            asked = asyncio.create_task(client.get("/"))
+            await begun.wait()
+        assert not cache.running
+        go.set()
+        assert (await asked).json() == "whole"
+        assert not cache.running
+
+
+async def test_a_block_that_a_stop_ended_early_takes_no_other_with_it() -> None:
+    """Stopped inside one block, started by another: the end of the first leaves the second its cache."""
+    cache = HTTPCache()
+    end = asyncio.Event()
+
+    async def block() -> None:
+        async with cache:
+            await end.wait()
+
+    first = asyncio.create_task(block())
+    await until(lambda: cache.running)
+    await cache.stop()
+    async with cache:
+        end.set()
+        await first
+        assert cache.running
     assert not cache.running
 
 
@@ -306,6 +393,35 @@ async def test_a_source_that_fails_at_its_end_does_not_keep_the_cache() -> None:
         await cache.stop()
     assert not cache.running
     assert notes == ["one up", "one down"]
+
+
+async def test_a_block_that_begins_while_sources_are_left_waits_and_enters_them_again() -> None:
+    """Another block's end is under way: the new one has a cache, and sources, of its own, and its end is the end."""
+    notes: list[str] = []
+    leaving, go = asyncio.Event(), asyncio.Event()
+    cache = HTTPCache()
+
+    class Slow(Source):
+        async def __aexit__(self, *error: object) -> None:
+            leaving.set()
+            await go.wait()
+            await super().__aexit__(*error)
+
+    cache.attach(Slow(notes))
+
+    async def block() -> None:
+        async with cache:
+            notes.append("running")
+            await cache.deliver("a")
+
+    first = asyncio.create_task(block())
+    await leaving.wait()
+    second = asyncio.create_task(block())
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(first, second)
+    assert notes == ["source up", "running", "source down"] * 2
+    assert not cache.running
 
 
 @pytest.mark.parametrize("names", [["a", "a", "a"], ["a-1", "a", "a"], ["a", "a-1", "a-2", "a", "a"]])

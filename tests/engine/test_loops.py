@@ -152,6 +152,27 @@ async def test_a_stop_waits_for_the_purges_that_are_being_written(redis_server: 
         number = max(seqs)
 
 
+@pytest.mark.anyio
+async def test_a_block_that_begins_while_another_ends_has_its_link_to_the_log(redis_server: Valkey) -> None:
+    """The last block waits for work that it owns, and another begins on that loop: its purges get their numbers, and it leaves nothing."""
+    cache = over(redis_server)
+    go = asyncio.Event()
+
+    async def ended_late() -> None:
+        async with cache:
+            await cache.invalidate("a")
+            cache._core.runtime.own(go.wait())
+
+    ending = asyncio.create_task(ended_late())
+    await eventually(lambda: bool(redis_server.execute("EXISTS", "{cacheinval}:log")) and not cache.running, "its end")
+    async with cache:
+        go.set()
+        await ending
+        assert (await cache.deliver("b")).seq == 2
+        assert cache.statistics().connected
+    await eventually(lambda: clients(redis_server) == 0, "the end of its connections")
+
+
 @pytest.fixture
 def in_thread() -> Any:
     """Makes event loops in threads of their own, as functions that run a coroutine there."""

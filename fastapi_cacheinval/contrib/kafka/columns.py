@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from fastapi_cacheinval.contrib.kafka.logical import (
@@ -19,12 +19,11 @@ from fastapi_cacheinval.contrib.kafka.logical import (
     decimal_of,
     decimals_of,
     naive,
+    stands_for_unstored,
     times_of,
 )
 
-__all__ = ["UNSTORED", "Guessed", "is_base64", "is_unstored", "of_bytes", "readings"]
-
-UNSTORED = "__debezium_unavailable_value"
+__all__ = ["Guessed", "is_base64", "is_unstored", "of_bytes", "readings"]
 
 _LIST = Unreadable("is a list or an object")
 _TEXT_OR_BYTES = Unreadable(
@@ -64,10 +63,13 @@ class Guessed:
 
 def is_unstored(value: object) -> bool:
     """Whether it stands for a large value that was not written down again."""
-    bare = value.value if isinstance(value, Guessed) else value
-    if isinstance(bare, list):
-        return UNSTORED in cast("list[object]", bare)
-    return bare in (UNSTORED, UNSTORED.encode(), base64.b64encode(UNSTORED.encode()).decode())
+    match value:
+        case Guessed():
+            return stands_for_unstored(value.value)
+        case Json():
+            return stands_for_unstored(value.text.strip('" '))
+        case _:
+            return stands_for_unstored(value)
 
 
 def is_base64(text: str) -> bool:
@@ -120,7 +122,7 @@ def _guessed(value: object, column: str) -> tuple[object, ...] | Unreadable:
         case str() if value.endswith("=") and is_base64(value):
             return _TEXT_OR_BYTES
         case str():
-            return (value, *_uuids(value), *_moments(value), *_decimals(value))
+            return (value, *_uuids(value), *_moments(value), *_decimals(value), *_texts_of_json(value))
         case _:
             return readings(value, column)
 
@@ -132,9 +134,18 @@ def _is_like(names: re.Pattern[str], column: str) -> bool:
 def _of_json(text: str) -> tuple[object, ...] | Unreadable:
     try:
         found: Any = json.loads(text)
-    except (ValueError, RecursionError):
-        return (text,)
+    except RecursionError:
+        # Nothing else is as deep.
+        return _LIST
+    except ValueError:
+        return Unreadable("is JSON that cannot be read")
     return _LIST if isinstance(found, list | dict) else (found,)
+
+
+def _texts_of_json(text: str) -> tuple[object, ...]:
+    """What a text stands for in a column of JSON."""
+    found = _of_json(text) if text[:1] == '"' or text in ("true", "false") else ()
+    return () if isinstance(found, Unreadable) else found
 
 
 def of_bytes(text: str) -> Iterator[object]:

@@ -15,7 +15,21 @@ from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
 
-__all__ = ["Json", "OneOf", "Unreadable", "decimal_of", "decimals_of", "naive", "times_of", "typed"]
+__all__ = [
+    "Json",
+    "OneOf",
+    "Unreadable",
+    "decimal_of",
+    "decimals_of",
+    "naive",
+    "stands_for_unstored",
+    "times_of",
+    "typed",
+]
+
+# What Debezium writes in place of a large value that was not told, and how, by its `binary.handling.mode`.
+_UNSTORED = "__debezium_unavailable_value"
+_AS_BASE64, _AS_HEX = base64.b64encode(_UNSTORED.encode()).decode(), _UNSTORED.encode().hex()
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # columns without a time zone are meant
 _DAY = timedelta(days=1)
@@ -45,6 +59,23 @@ class Json:
     """A JSON document, as text."""
 
     text: str
+
+
+def stands_for_unstored(value: object) -> bool:
+    """Whether a value as it was written, of whatever type, stands for a large one that was not told."""
+    match value:
+        case str():
+            return len(value) <= len(_AS_HEX) and (
+                value in (_UNSTORED, _AS_BASE64, _AS_BASE64.rstrip("=")) or value.lower() == _AS_HEX
+            )
+        case bytes() | bytearray() | memoryview():
+            return bytes(value) == _UNSTORED.encode()
+        case list():
+            return _UNSTORED in cast("list[object]", value)
+        case {"scale": _, "value": inner, **others} if not others:
+            return stands_for_unstored(inner)
+        case _:
+            return False
 
 
 _Reader = Callable[[Any, Mapping[str, Any]], Any]
@@ -200,6 +231,9 @@ def typed(value: Any, schema: Any) -> Any:
     known = cast("Mapping[str, Any]", schema)
     name, kind = str(known.get("name")), str(known.get("type"))
     read = _BY_NAME.get(name) or _BY_KIND.get(kind)
+    # Of a plain struct its columns may.
+    if (read is not None or kind != "struct") and stands_for_unstored(value):
+        return _UNSTORED
     if read is not None:
         try:
             return read(value, known)

@@ -102,6 +102,10 @@ READ: dict[str, tuple[dict[str, Any], Any, tuple[object, ...]]] = {
 
 REFUSED: dict[str, tuple[dict[str, Any], Any]] = {
     "JSON": (of(DATA + "Json", "string"), '{"a": 1}'),
+    "JSON, deep": (of(DATA + "Json", "string"), "[" * 100_000 + "]" * 100_000),
+    "JSON, not whole": (of(DATA + "Json", "string"), "[1"),
+    "JSON, empty": (of(DATA + "Json", "string"), ""),
+    "JSON, a number of too many digits": (of(DATA + "Json", "string"), "9" * 5_000),
     "SET": (of(DATA + "EnumSet", "string", allowed="a,b"), "a,b"),
     "TSVECTOR": (of(DATA + "TsVector", "string"), "'a':1"),
     "GEOMETRY": ({**of(DATA + "geometry.Geometry", "struct"), "fields": []}, {"wkb": "AQE=", "srid": None}),
@@ -166,7 +170,7 @@ def test_a_value_that_has_no_one_text_refuses_its_template_and_no_other(
         with pytest.raises(PoisonRecord, match=r"The column 'thing.value' ") as refused:
             read(event(schema, value))
         assert refused.value.readable.tags == ("thing:1", "things")
-        assert str(value) not in str(refused.value)
+        assert not value or str(value) not in str(refused.value)
     assert caplog.text.count("cannot make a tag of a column") == 1
     assert list(read.explain().refused) == ["thing.value"]
     assert set(debezium({"thing": ["thing:{id}", "things"]})(event(schema, value)) or ()) == {"thing:1", "things"}
@@ -297,6 +301,9 @@ GUESSED: dict[str, tuple[Any, tuple[object, ...]]] = {
     "TIME, isostring": ("03:04:05Z", ("03:04:05Z", time(3, 4, 5), time.fromisoformat("03:04:05+00:00"))),
     "no such day": ("2026-13-02Z", ("2026-13-02Z",)),
     "BOOLEAN": (True, (True,)),
+    "JSON, text": ('"a"', ('"a"', "a")),
+    "JSON, a truth": ("false", ("false", False)),
+    "text with a quotation mark": ('"a', ('"a',)),
     "null": (None, ()),
 }
 
@@ -307,18 +314,51 @@ def test_without_a_schema_every_reading_of_a_value_is_purged(value: Any, values:
     assert set(debezium({"thing": ["v:{value}"]})(event(None, value)) or ()) == tags(values)
 
 
-def test_what_was_not_stored_again_is_refused_where_nobody_tells_it() -> None:
+PLACEHOLDER = "__debezium_unavailable_value"
+HEX, BASE64 = PLACEHOLDER.encode().hex(), b64(PLACEHOLDER.encode())
+UNTOLD: dict[str, tuple[dict[str, Any] | None, Any]] = {
+    "text": ({"type": "string"}, PLACEHOLDER),
+    "text, no schema": (None, PLACEHOLDER),
+    "bytes": ({"type": "bytes"}, BASE64),
+    "bytes, no schema": (None, BASE64),
+    "bytes, base64 for URLs": ({"type": "string"}, BASE64.rstrip("=")),
+    "bytes, hex": ({"type": "string"}, HEX),
+    "bytes, hex, no schema": (None, HEX),
+    "bytes, hex in capitals, no schema": (None, HEX.upper()),
+    "JSON": (of(DATA + "Json", "string"), PLACEHOLDER),
+    "JSON, as a text in it": (of(DATA + "Json", "string"), json.dumps(PLACEHOLDER)),
+    "XML": (of(DATA + "Xml", "string"), PLACEHOLDER),
+    "LTREE": (of(DATA + "Ltree", "string"), PLACEHOLDER),
+    "NUMERIC": (scaled(2), BASE64),
+    "NUMERIC without a scale": (VARIABLE, {"scale": 0, "value": BASE64}),
+    "NUMERIC without a scale, no schema": (None, {"scale": 0, "value": BASE64}),
+    "BIT VARYING": (of(DATA + "Bits", "bytes", length="2147483647"), BASE64),
+    "TEXT[]": ({"type": "array", "items": {"type": "string"}}, [PLACEHOLDER]),
+    "TEXT[], no schema": (None, [PLACEHOLDER]),
+}
+
+
+@pytest.mark.parametrize(("schema", "told"), UNTOLD.values(), ids=UNTOLD)
+def test_what_was_not_stored_again_is_refused_where_nobody_tells_it(schema: dict[str, Any] | None, told: Any) -> None:
     """A large value that an update did not touch: the old row has it, or the template that names it is refused."""
-    placeholder = "__debezium_unavailable_value"
-    for told in (placeholder, b64(placeholder.encode()), [placeholder]):
-        new = {"id": 1, "value": told}
+    for row in (event(schema, told), event(schema, told, envelope=False)):
         read = debezium({"thing": ["thing:{id}", "v:{value}"]})
         with pytest.raises(PoisonRecord, match="REPLICA IDENTITY FULL") as refused:
-            read(Record("thing", 0, 0, None, json.dumps({"op": "u", "before": None, "after": new}).encode()))
+            read(row)
         assert refused.value.readable.tags == ("thing:1",)
-        old = {"id": 1, "value": "x"}
-        known = read(Record("thing", 0, 0, None, json.dumps({"op": "u", "before": old, "after": new}).encode()))
+
+
+def test_what_was_not_stored_again_is_told_by_the_old_row() -> None:
+    """With all columns in it, the page's tag is known, and the placeholder is none; a row of its own columns is read as ever."""
+    for told in (PLACEHOLDER, BASE64, HEX, [PLACEHOLDER]):
+        change = {"op": "u", "before": {"id": 1, "value": "x"}, "after": {"id": 1, "value": told}}
+        known = debezium({"thing": ["thing:{id}", "v:{value}"]})(
+            Record("thing", 0, 0, None, json.dumps(change).encode())
+        )
         assert set(known or ()) == {"thing:1", "v:x"}
+    columns = {"type": "struct", "fields": [{"type": "int32", "field": "scale"}, {"type": "string", "field": "value"}]}
+    row = {"schema": columns, "payload": {"scale": 7, "value": PLACEHOLDER}}
+    assert debezium({"thing": ["s:{scale}"]})(Record("thing", 0, 0, None, json.dumps(row).encode())) == ("s:7",)
 
 
 @pytest.mark.parametrize("plain", ["thing.value", ["value"], ["things.value"], ["thing.id"]])
