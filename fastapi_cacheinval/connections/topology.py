@@ -12,6 +12,7 @@ from redis.asyncio.cluster import PipelineCommand
 from redis.exceptions import AskError, MovedError, RedisClusterException, TryAgainError
 
 from fastapi_cacheinval.connections.away import Unconfirmed
+from fastapi_cacheinval.connections.releasing import Releases
 
 __all__ = ["Clustered", "Confirm", "Single", "Topology"]
 
@@ -81,6 +82,7 @@ class Single:
     def __init__(self, client: Any, watchers: list[Any] | None = None) -> None:
         self._client = client
         self._watchers = [] if watchers is None else watchers
+        self._releases = [Releases(each.connection_pool) for each in (client, *self._watchers)]
 
     @property
     def known(self) -> bool:
@@ -116,7 +118,11 @@ class Single:
         return self._client
 
     async def close(self) -> None:
-        await _closed((self._client, *self._watchers))
+        try:
+            await _closed((self._client, *self._watchers))
+        finally:
+            for releases in self._releases:
+                await releases.ended()
 
 
 class Clustered:
