@@ -16,7 +16,6 @@ from redis.exceptions import RedisClusterException, RedisError
 from fastapi_cacheinval.connections.client import Client
 from fastapi_cacheinval.connections.copies import copy_of, sentinels_of
 from fastapi_cacheinval.connections.lane import MOST_CONNECTIONS
-from fastapi_cacheinval.connections.pools import keep_whole
 from fastapi_cacheinval.connections.replies import bounded
 from fastapi_cacheinval.connections.topology import Clustered, Single
 from fastapi_cacheinval.errors import ConfigurationError
@@ -36,6 +35,7 @@ class Connect(Protocol):
 _SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
 _KINDS = ("cluster", "sentinel")
 _SPARE = 2
+_UNBOUNDED = 1 << 31
 _FORMS = (
     "memory://, redis://host:6379/0, rediss://… (TLS), unix:///path/to/socket, valkey://…, "
     "redis+cluster://host:7000,host:7001, redis+sentinel://host:26379,host:26379/service/0"
@@ -63,7 +63,8 @@ def _single_client(
     pool = client.connection_pool
     pool.connection_class = bounded(pool.connection_class, most_bytes)
     most = min(MOST_CONNECTIONS, pool.max_connections)
-    keep_whole(pool)
+    # The lane keeps the number. A connection that is lost takes nobody's place.
+    pool.max_connections = _UNBOUNDED
     return Client(client, Single(client, watchers), timeout, most=most, rest=rest)
 
 
