@@ -231,7 +231,7 @@ class AppContext:
         return lambda target: at((*target, number))
 
     def at_as_sent(self, scope: Scope, host: bytes | None) -> Any:
-        """What the front lookup finds by the path as it was sent; where it is `spelled`, routes may tell these apart."""
+        """What the front lookup finds by the path as it was sent, for routes that tell spellings of it apart."""
         return self.at()((*raw_target(scope, host), scope.get("raw_path")))
 
     def note_root(self, scope: Scope) -> None:
