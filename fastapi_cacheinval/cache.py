@@ -70,8 +70,9 @@ class HTTPCache(OfRoutes, OfWatchers):
         Sentinels'. It need not be there yet. Raises `ConfigurationError` for anything else.
         """
         cache = cls(clock=clock, enabled=enabled, **options)
-        if str(url).partition("://")[0] != "memory":
-            cache._make(by_url(url, *cache.settings.of_calls), cache.clock, cache.settings, enabled=enabled)
+        connect = _way_to(url, cache.settings)
+        if connect is not None:
+            cache._make(connect, cache.clock, cache.settings, enabled=enabled)
         return cache
 
     @classmethod
@@ -95,7 +96,7 @@ class HTTPCache(OfRoutes, OfWatchers):
         Without a URL everything is kept in this process. `options` are the app's own; a variable that is set wins.
         Raises one `ConfigurationError` that names every variable that is unknown or cannot work.
         """
-        url, found = settings_of_environment(os.environ if environ is None else environ)
+        url, found = settings_of_environment(os.environ if environ is None else environ, _way_to)
         return cls.from_url(url, **{**options, **found})  # type: ignore[arg-type]  # checked as they are read
 
     def _make(self, connect: Connect | None, clock: Clock | None, settings: Settings, *, enabled: bool) -> None:
@@ -273,3 +274,10 @@ class HTTPCache(OfRoutes, OfWatchers):
 def internals_of(cache: HTTPCache) -> Internals:
     """What a cache is made of, for the middleware; users have no need of it."""
     return cache._core  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the one way in
+
+
+def _way_to(url: str, settings: Settings | None = None) -> Connect | None:
+    """How to reach the server that a URL names, by the defaults without `settings`; None for `memory://`."""
+    if str(url).partition("://")[0] == "memory":
+        return None
+    return by_url(url, *(settings or Settings()).of_calls)

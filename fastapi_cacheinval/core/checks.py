@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 from fastapi_cacheinval.errors import ConfigurationError, SettingIsFixed
 
-__all__ = ["Wait", "called", "flag", "flag_of_environment", "refuse_to_set", "seconds", "waits"]
+__all__ = ["Wait", "called", "flag", "flag_of_environment", "refuse_to_set", "seconds", "unknown", "waits"]
 
 Wait = Literal["all"] | None
 """What a purge waits for, besides its number: nothing, or every replica."""
@@ -38,6 +38,13 @@ def seconds(value: object, name: str) -> float:
     if not 0 <= value <= _LONGEST or math.isnan(value):
         raise ConfigurationError(f"{name} must lie between 0 and ten years, not {value!r} s.")
     return float(value)
+
+
+def unknown(what: str, name: str, known: Collection[str]) -> ConfigurationError:
+    """What to raise for a name that is not one of the known ones: the nearest of these first, then all of them."""
+    near = get_close_matches(name, known, 1)
+    meant = f". Did you mean {near[0]!r}? It has " if near else "; it has "
+    return ConfigurationError(f"{what} {name!r}{meant}{', '.join(sorted(known))}.")
 
 
 def waits(wait: object) -> bool:

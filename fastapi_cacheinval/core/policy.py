@@ -9,7 +9,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, TypedDict
 
-from fastapi_cacheinval.core.checks import flag, seconds
+from fastapi_cacheinval.core.checks import flag, seconds, unknown
 from fastapi_cacheinval.core.conditional import OF_ONE_REQUEST
 from fastapi_cacheinval.core.partition_by import PartitionBy, unaliased
 from fastapi_cacheinval.core.should_store import ShouldStore, checked_predicate
@@ -260,7 +260,7 @@ class CachePolicy:
         known = {item.name for item in fields(cls) if item.init}
         for name in changes:
             if name not in known:
-                raise ConfigurationError(f"CachePolicy has no field {name!r}; it has {', '.join(sorted(known))}.")
+                raise unknown("CachePolicy has no field", name, known)
         if policy is None:
             if "ttl" not in changes:
                 raise ConfigurationError("cached() needs a CachePolicy or a ttl.")

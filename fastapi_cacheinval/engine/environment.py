@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
 
@@ -27,25 +28,29 @@ _DEFAULTS: Mapping[str, object] = {
 }
 
 
-def settings_of_environment(environ: Mapping[str, str]) -> tuple[str, dict[str, object]]:
+def settings_of_environment(
+    environ: Mapping[str, str], check_url: Callable[[str], object]
+) -> tuple[str, dict[str, object]]:
     """The URL, which is `memory://` where none is given, and the settings that variables name.
 
     A variable is `CACHEINVAL_` and the setting's name in upper case; one that is empty counts as not set. Durations are
-    seconds; sizes are bytes, or a number with `KiB`, `MiB` or `GiB`. Raises one `ConfigurationError` with every
-    variable that is unknown or cannot work.
+    seconds; sizes are bytes, or a number with `KiB`, `MiB` or `GiB`. `check_url` raises `ConfigurationError` for a URL
+    that names no server. Raises one `ConfigurationError` with every variable that is unknown or cannot work.
     """
     url, options, faults = "memory://", dict[str, object](), list[str]()
     for variable, text in environ.items():
         if not variable.startswith(PREFIX) or not text.strip() or _FOREIGN.fullmatch(variable):
             continue
         name = variable.removeprefix(PREFIX).lower()
-        if variable == _URL:
-            url = text.strip()
-        elif variable not in _OWN:
-            try:
+        try:
+            if variable == _URL:
+                url = text.strip()
+                with _blamed_on(variable):
+                    check_url(url)
+            elif variable not in _OWN:
                 options[name] = _value(variable, name, text)
-            except ConfigurationError as error:
-                faults.append(str(error))
+        except ConfigurationError as error:
+            faults.append(str(error))
     if faults:
         raise ConfigurationError("\n".join(faults))
     return url, options
@@ -69,11 +74,18 @@ def _value(variable: str, name: str, text: str) -> object:
         value = _seconds(variable, text)
     else:
         value = text.strip()
-    try:
+    with _blamed_on(variable):
         Settings.of({name: value})
+    return value
+
+
+@contextmanager
+def _blamed_on(variable: str) -> Iterator[None]:
+    """Name the variable in what is raised about its value."""
+    try:
+        yield
     except ConfigurationError as error:
         raise ConfigurationError(f"The environment variable {variable} cannot work: {error}") from error
-    return value
 
 
 def _whole(variable: str, text: str) -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import Any, Literal, TypedDict
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from fastapi_cacheinval.core.checks import flag, seconds
+from fastapi_cacheinval.core.checks import flag, seconds, unknown
 from fastapi_cacheinval.errors import ConfigurationError
 
 __all__ = ["Options", "Settings"]
@@ -145,12 +144,7 @@ class Settings:
                     raise ConfigurationError(
                         f"HTTPCache has no setting {name!r}: a URL is no setting. Write HTTPCache.from_url(...)."
                     )
-                near = get_close_matches(name, known, 1)
-                raise ConfigurationError(
-                    f"HTTPCache has no setting {name!r}"
-                    + (f". Did you mean {near[0]!r}? It has " if near else "; it has ")
-                    + f"{', '.join(sorted(known))}."
-                )
+                raise unknown("HTTPCache has no setting", name, known)
         durations = {name: seconds(options[name], name) for name in _DURATIONS if name in options}
         return cls(**{**options, **durations})  # type: ignore[arg-type]  # checked in __post_init__
 

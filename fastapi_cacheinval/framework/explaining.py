@@ -94,9 +94,8 @@ class Explaining:
 
     def _uncached(self, told: Explanation, plan: RoutePlan | None) -> Explanation:
         if plan is not None:
-            off = " that is on: cached(ttl=0), or one that is switched off" if plan.cached is not None else ""
-            because = f"The route declares no cached(){off}, so the app answers each request."
-            return replace(told, route=plan.get_label, because=because)
+            why = "Its cached() is switched off (ttl=0)" if plan.switched_off else "The route declares no cached()"
+            return replace(told, route=plan.get_label, because=f"{why}, so the app answers each request.")
         if self._app_context.table.answers("GET", self._scope["path"], self._scope):
             return replace(told, because="What answers here is no FastAPI route, and has no policy.")
         return replace(told, because=f"No route of this app answers {self._method} here.")

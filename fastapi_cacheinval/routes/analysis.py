@@ -72,6 +72,7 @@ def analyse(
         ordinal=place.ordinal,
         partition_of=partition.names,
         private=declared is not None and bool(declared.policy.partition or declared.policy.guards),
+        switched_off=cached is None and declared is not None and "GET" in methods,
         nameless=0 if partition.complete else own_number(),
         sees_request=bool(verdict.around or verdict.layers) or sees_request(root),
         elsewhere=tuple(sorted(elsewhere)),

@@ -33,7 +33,7 @@ def errors_of(
         yield RefusedRoute(
             route,
             f"A tag template of it cannot be rendered: {error}.",
-            "Name a path or a declared query parameter of the route.",
+            "Name a path or a declared query parameter of the route, or add the tag in the handler with CacheTags.",
         )
     own = [node.call for node in root.walk() if id(node.call) not in inherited]
     declared = [call for call in own if isinstance(call, Invalidates)]

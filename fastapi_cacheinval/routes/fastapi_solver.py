@@ -200,23 +200,29 @@ class Handed:
                 # The frame is in the error's traceback.
                 del error
         given["dependency_cache"] = self.solver.cache_of(self.values)
-        # What was not valid is said again, with what else is not.
-        return await solve_dependencies(dependant=dependant if self.covers is None else self.solver.rest, **given)
+        if self.covers is None:
+            # What was not valid is said again, with what else is not.
+            return await solve_dependencies(dependant=dependant, **given)
+        solved = await solve_dependencies(dependant=self.solver.rest, **given)
+        solved.values.update(self.solver.given)
+        return solved
 
 
 class CoverSolver:
     """The covers of one route's `cached()`, which is the first of its dependencies.
 
-    `handler` is FastAPI's own, `rest` all that is solved after the covers.
+    `handler` is FastAPI's own, `rest` all that is solved after the covers. `given` is what the endpoint is handed for
+    the `cached()` itself, which a parameter may declare.
     """
 
-    __slots__ = ("_covers", "_steps", "handler", "rest")
+    __slots__ = ("_covers", "_steps", "given", "handler", "rest")
 
     def __init__(self, handler: Handler, dependant: Dependant) -> None:
         node, *others = dependant.dependencies
         self.handler = handler
         self.rest = copy(dependant)
         self.rest.dependencies = others
+        self.given: Mapping[str, None] = {} if node.name is None else {node.name: None}
         steps: list[_Step] = []
         slots: dict[Any, int] = {}
         for each in _nodes(node):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.endpoint_calls import hook, note_calls
-from fastapi_cacheinval.routes.fastapi_private import hook_handler, original_of
+from fastapi_cacheinval.routes.fastapi_private import Dependant, exit_of, hook_handler, original_of, scopes_of
 from fastapi_cacheinval.routes.plan import SAFE_METHODS
 from fastapi_cacheinval.routes.route_levels import Known
 
@@ -21,3 +25,30 @@ def hook_known(known: Known, *, always: bool = False) -> None:
         hook_handler(known.route)
     if unsafe:
         note_calls(known.route)
+    _limit_covers(known.route.dependant)
+
+
+def _limit_covers(dependant: Dependant) -> None:
+    """Give covers the `max_concurrency` that the route declares for the same dependencies.
+
+    FastAPI solves a cover first and then hands out its value: the limit would never be asked.
+    """
+    limits: dict[Any, Any] = {}
+    first: dict[Any, tuple[Dependant, bool]] = {}
+    for node, in_cover in _in_order(dependant, in_cover=False):
+        key = node.call, scopes_of(node), exit_of(node)
+        first.setdefault(key, (node, in_cover))
+        if not in_cover and node.use_cache:
+            # Those after it are handed its value.
+            limits.setdefault(key, getattr(node, "concurrency", None))
+    for key, (node, in_cover) in first.items():
+        limit = limits.get(key)
+        if in_cover and limit is not None and node.concurrency is None:
+            node.concurrency = limit
+
+
+def _in_order(dependant: Dependant, *, in_cover: bool) -> Iterator[tuple[Dependant, bool]]:
+    """The nodes below one as FastAPI solves them, each with whether it is below a `cached()`."""
+    for child in dependant.dependencies:
+        yield from _in_order(child, in_cover=in_cover or isinstance(child.call, Cached))
+        yield child, in_cover

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from inspect import isclass, isroutine, unwrap
+from itertools import takewhile
 from types import ModuleType
 from typing import Any
 
@@ -28,6 +29,8 @@ class Names:
         handler: Any = unwrap(root.call)
         self._root: Any = getattr(handler, "__func__", handler)
         self._globals: dict[str, Any] = getattr(self._root, "__globals__", {})
+        # Where something may have been added after the route was made: a parameter's dependency comes after the lists.
+        self._last = [*takewhile(lambda child: not child.bound, reversed(root.children))]
         self._names: dict[int, str] = {}
         self._makings: dict[str, str] = {}
         unnamed: list[Any] = []
@@ -65,12 +68,24 @@ class Names:
             return (
                 "Some dependencies have no name that the cache could find, and what is made twice is two. Make each "
                 f"once, before the route: {', '.join(makings)}. Write these names where they stand now."
+                f"{self._if_added(nodes)}"
             )
         name, _, making = makings[0].partition(" = ")
         return (
             f"{making} has no name that the cache could find. Make it once, before the route: {makings[0]}. Write "
-            f"{name} where it stands now."
+            f"{name} where it stands now.{self._if_added(nodes)}"
         )
+
+    def _if_added(self, nodes: Sequence[Node]) -> str:
+        """What to write if a library has added one of these to the route, which then never has a name."""
+        listed = {id(child.identity[0]) for child in self._last}
+        made = [node.identity[0] for node in nodes if self._names.get(id(node.identity[0])) in self._makings]
+        calls = [call for call in made if id(call) in listed and isroutine(call)]
+        own = _first(getattr(self._root, "__module__", ""))
+        for library in dict.fromkeys(_first(call.__module__) for call in calls):
+            if library != own:
+                return f" If {library} adds it to the route by itself, keep it from that: no line names what it adds."
+        return ""
 
     def _known(self, call: Any) -> Iterator[str]:
         """The names that a callable has where the route is written, or in a module that holds it; the best first."""

@@ -51,6 +51,7 @@ class RoutePlan:
       another release may partition by something else under the same names.
     - `private`: whether its answers are for some callers alone: its innermost `cached()` has a partition or a guard,
       be it switched off or not.
+    - `switched_off`: whether GET is answered and its innermost `cached()` stores nothing, as with `ttl=0`.
     - `sees_request`: whether the handler, or what stands around it, is handed the raw request, and with it the path as
       it was sent.
     - `elsewhere`: the `Path()` parameters, by their names in the request, that the path does not hold: a layer
@@ -83,6 +84,7 @@ class RoutePlan:
     partition_of: tuple[bytes, ...]
     nameless: int
     private: bool
+    switched_off: bool
     sees_request: bool
     elsewhere: tuple[str, ...]
     front: bool

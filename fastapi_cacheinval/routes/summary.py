@@ -49,6 +49,9 @@ def summary(plans: Sequence[RoutePlan], off: str | None, plain: int) -> list[str
             "CacheMiddleware(..., honour_headers=True) caches by what their responses say."
         )
     if not cached:
+        off_by_policy = [plan.path for plan in plans if plan.switched_off]
+        if off_by_policy:
+            return [f"{first} cached() is switched off (ttl=0) for {few(off_by_policy, _NAMED)}."]
         return [f"{first} Declare it: @app.get(..., dependencies=[cached(ttl=60)])." if plans else first]
     if off is not None:
         return [first, f"The front lookup is off for the whole app: {off}."]

@@ -101,18 +101,19 @@ WRONG = {
     "CACHEINVAL_MUTATIONS_WHEN_DISCONNECTED": ("drop", "'queue' or 'refuse'"),
     "CACHEINVAL_PATH_PURGES": ("parents", "true"),
     "CACHEINVAL_SECRET": ("short", "at least 16"),
+    "CACHEINVAL_URL": ("redis://:pass/word@host:6379", "cannot work: "),
 }
 
 
 @pytest.mark.parametrize("variable", WRONG)
 def test_a_variable_that_cannot_work_is_named(variable: str) -> None:
-    """With what it takes; a secret's own text is not in the message."""
+    """With what it takes; the text of a secret or of a URL is not in the message."""
     text, said = WRONG[variable]
     with pytest.raises(ConfigurationError) as caught:
         HTTPCache.from_env({variable: text})
     assert variable in str(caught.value)
     assert said in str(caught.value)
-    assert variable != "CACHEINVAL_SECRET" or text not in str(caught.value)
+    assert variable not in {"CACHEINVAL_SECRET", "CACHEINVAL_URL"} or text not in str(caught.value)
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

@@ -212,5 +212,7 @@ def test_building_without_a_lifetime_or_from_something_else_is_refused() -> None
         CachePolicy.build(None, {"tags": ["a"]})
     with pytest.raises(ConfigurationError, match="name the fields: ttl=60"):
         CachePolicy.build(60, {})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ConfigurationError, match="no field 'tll'; it has cache_control, downstream_ttl"):
+    with pytest.raises(ConfigurationError, match=r"no field 'tll'. Did you mean 'ttl'\? It has cache_control, down"):
         CachePolicy.build(None, {"tll": 60})
+    with pytest.raises(ConfigurationError, match="no field 'x'; it has cache_control, downstream_ttl"):
+        CachePolicy.build(None, {"x": 60})

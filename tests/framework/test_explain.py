@@ -63,6 +63,9 @@ def shop_of(**options: Any) -> Shop:
     @shop.app.get("/plain")
     async def plain() -> None: ...
 
+    @shop.app.get("/off", dependencies=[cached(ttl=0)])
+    async def switched_off() -> None: ...
+
     return shop
 
 
@@ -193,11 +196,12 @@ async def test_a_guard_is_named() -> None:
 
 
 async def test_what_is_not_looked_up_says_why() -> None:
-    """No route, a route without a policy, other methods, the kill switch, a parameter that is not valid."""
+    """No route, a route without a policy or with ttl=0, other methods, the kill switch, an invalid parameter."""
     shop = shop_of()
     async with lifespan_of(shop.app):
         nowhere = await explained(shop, "/nowhere")
         plain = await explained(shop, "/plain")
+        switched_off = await explained(shop, "/off")
         write = await explained(shop, "/products/42", method="put")
         search = await explained(shop, "/search", method="POST")
         delete = await explained(shop, "/products/42", method="DELETE")
@@ -208,6 +212,9 @@ async def test_what_is_not_looked_up_says_why() -> None:
     assert (nowhere.route, nowhere.result) == (None, "bypass")
     assert "No route" in nowhere.because
     assert (plain.route, plain.result) == ("GET /plain", "bypass")
+    assert "declares no cached()" in plain.because
+    assert (switched_off.route, switched_off.result) == ("GET /off", "bypass")
+    assert "Its cached() is switched off (ttl=0)" in switched_off.because
     assert (write.route, write.reason, write.tags) == ("PUT /products/{number}", "method", ("product:{number}",))
     assert "purge nothing" in search.because
     assert "No route" in delete.because

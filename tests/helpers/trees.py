@@ -241,8 +241,10 @@ def _check(node: Node, handed: Mapping[str, Any], text: str) -> None:
 
 
 def _work(number: int, node: Node) -> Callable[..., str]:
-    def work(it: Any = None, **handed: Any) -> str:
+    def work(it: Any = "", **handed: Any) -> str:
         seen = {name: _text(value) for name, value in sorted(handed.items()) if not isinstance(value, Response)}
+        # Where its signature declares the policy, a handler is handed None.
+        seen["it"] = it
         text = json.dumps(seen)
         _check(node, handed, text)
         response = handed.get("response")

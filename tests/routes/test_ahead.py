@@ -245,6 +245,49 @@ async def test_a_context_variable_that_a_cover_sets_is_the_handlers(ahead: Hits)
     assert answer.body == b'"alice"'
 
 
+@pytest.mark.parametrize("cover", ["partition_by", "guarded_by", None])
+@pytest.mark.parametrize("spelled", ["annotated", "default", "keyword", "method"])
+async def test_a_parameter_may_declare_the_policy(spelled: str, cover: str | None, ahead: Hits) -> None:
+    """It stands before the parameters that the covers feed, and the handler is handed None for it each time."""
+    covers: dict[str, Any] = {} if cover is None else {cover: bearer}
+    declared = cached(ttl=60, **covers)
+    given: list[object] = []
+
+    def annotated(policy: Annotated[object, declared], q: str = "") -> str:
+        given.append(policy)
+        return q
+
+    def default(policy: object = declared, q: str = "") -> str:
+        given.append(policy)
+        return q
+
+    def keyword(*, policy: Annotated[object, declared], q: str = "") -> str:
+        given.append(policy)
+        return q
+
+    class Pages:
+        def read(self, policy: Annotated[object, declared], q: str = "") -> str:
+            given.append(policy)
+            return q
+
+    handlers: dict[str, Any] = {
+        "annotated": annotated,
+        "default": default,
+        "keyword": keyword,
+        "method": Pages().read,
+    }
+    app = FastAPI()
+    app.add_middleware(CacheMiddleware, cache=HTTPCache())
+    app.get("/it")(handlers[spelled])
+    for q in "abc":
+        answer = await ask(app, f"/it?q={q}", headers=BOB)
+        assert answer.body == f'"{q}"'.encode()
+        assert_miss(answer)
+        assert_hit(await ask(app, f"/it?q={q}", headers=BOB))
+    assert given == [None] * 3
+    assert ahead.paths == ([] if cover is None else ["/it"] * 3)
+
+
 @pytest.mark.parametrize("kept", ["scope", "request"])
 async def test_a_cover_that_finds_the_request_by_itself_sees_its_route(kept: str, ahead: Hits) -> None:
     """A layer outside may keep the request for everybody: a check that goes by the route refuses on each hit too."""

@@ -43,8 +43,10 @@ def first_of_all(rng: Random, spec: Spec) -> Spec:
         edges = tuple(replace(edge, reused=True) for edge in node.children)
         return replace(node, reads=reads, children=edges, style=styles.get(node.style, node.style), writes=None)
 
-    nodes = tuple(map(plainer, spec.nodes))
-    return replace(spec, nodes=nodes, policy_at="app", policy_first=True, inert=rng.random() < 0.05, layers=())
+    spec = replace(spec, nodes=tuple(map(plainer, spec.nodes)), policy_first=True, layers=())
+    if rng.random() < 0.2:
+        return replace(spec, policy_at="handler", lists={}, inert=False)
+    return replace(spec, policy_at="app", inert=rng.random() < 0.05)
 
 
 @dataclass

@@ -208,6 +208,25 @@ def test_a_new_name_is_none_that_the_module_has(table, monkeypatch) -> None:
     assert "http_permission_2 = HTTPPermission(...)" in advice
 
 
+@pytest.mark.parametrize(
+    ("of", "taken", "told"),
+    [
+        ("paging.api", None, True),
+        (__name__, None, False),
+        ("paging.api", role("other"), True),
+        ("paging.api", ..., False),
+    ],
+    ids=["a library's", "one's own", "after others", "taken by a parameter"],
+)
+def test_what_a_library_may_have_added_is_said(table, of: str, taken: Any, told: bool) -> None:
+    """It is made at the start, and the line that names it would be refused again: only its author can leave it out."""
+    made = role("any")
+    made.__module__ = of
+    app = page(cached(ttl=60), [made], taken) if taken is not ... else page(cached(ttl=60), [], made)
+    advice = advice_of(table, app)
+    assert ("If paging adds it to the route by itself, keep it from that" in advice) is (told and taken is None)
+
+
 def test_a_partition_of_a_wrong_type_that_is_made_in_place_is_named_first(table) -> None:
     """The line that it is told names the object too."""
 

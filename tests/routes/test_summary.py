@@ -82,6 +82,15 @@ def test_an_app_that_caches_nothing_is_told_how_to(table) -> None:
     ]
 
 
+def test_an_app_whose_caching_is_switched_off_is_told_so(table) -> None:
+    """By its routes; it is not told to declare what it has."""
+    app = app_of()
+    app.get("/off", dependencies=[cached(ttl=0)])(page)
+    app.get("/too", dependencies=[cached(ttl=60, statuses={200: 0})])(page)
+    app.post("/by-post", dependencies=[cached(ttl=0)])(page)
+    assert table(app).summary() == ["0 of 5 routes cached. cached() is switched off (ttl=0) for /off, /too."]
+
+
 @pytest.mark.parametrize("by_headers", [True, False])
 def test_routes_of_starlettes_own_are_told_of_their_mode(table, by_headers) -> None:
     """Unless it is on."""

@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import Connection, Delete, Result, false, select
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
-from fastapi_cacheinval.contrib.sqlalchemy.flushing import Places
 from fastapi_cacheinval.contrib.sqlalchemy.given import (
     key_of_row,
     keys_asked,
@@ -17,6 +16,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.given import (
     rows_given,
     sets,
 )
+from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
 from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
 from fastapi_cacheinval.contrib.sqlalchemy.running import Ran, connection_for, is_bulk, options_of, run, tells
 from fastapi_cacheinval.contrib.sqlalchemy.schema import (
@@ -131,12 +131,12 @@ class Changes:
                 values = dict(zip(names, row, strict=True))
                 self._watch.ledger.add(session, self._book.of(job.mapper).rendered(values))
         else:
-            self._read_again(job, ran, {(job.mapper, tuple(row)) for row in ran.rows})
+            self._read_again(job, ran, {(job.mapper, tuple(row)) for row in ran.rows}, written=True)
         return ran.result
 
-    def _read_again(self, job: _Job, ran: Ran, places: Places) -> None:
-        connection = ran.connection or job.connection
-        self._watch.flushes.read_again(job.state.session, places, connection, options_of(job.state))
+    def _read_again(self, job: _Job, ran: Ran, places: Places, *, written: bool = False) -> None:
+        connection, options = ran.connection or job.connection, options_of(job.state)
+        self._watch.looks.read_again(job.state.session, places, connection, options, written=written)
 
     # -- rows that are looked up -------------------------------------------------------------------
 
@@ -163,14 +163,16 @@ class Changes:
             tags = reader.tags(mapper, found, lock=True, met=None if job.deletes else again)
             self._watch.ledger.add(session, [*self._book.of(mapper).wide, *tags])
             if job.deletes:
-                self._watch.flushes.along(session, reader, mapper, found, again)
+                self._watch.looks.along(session, reader, mapper, found, again)
         ran = run(state, job.dml, job.columns, telling=job.told)
         if not (self._agrees(job, ran, found) if asked is None else self._asked_agrees(job, ran, found, asked)):
             self._watch.ledger.add_everything(session)
+        changed: Places = set()
         if not job.deletes:
-            changed = found if ran.rows is None else [row[: len(mapper.primary_key)] for row in ran.rows]
-            again.update((job.whole, each) for each in changed)
-        self._read_again(job, ran, again)
+            rows = found if ran.rows is None else [row[: len(mapper.primary_key)] for row in ran.rows]
+            changed.update((job.whole, tuple(each)) for each in rows)
+        self._read_again(job, ran, again - changed)
+        self._read_again(job, ran, changed, written=True)
         return ran.result
 
     def _is_certain(self, job: _Job) -> bool:

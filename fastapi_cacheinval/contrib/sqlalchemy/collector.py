@@ -16,6 +16,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.bulk import Bulk
 from fastapi_cacheinval.contrib.sqlalchemy.delivery import purge, refuse_without_log
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Frame, Ledger
+from fastapi_cacheinval.contrib.sqlalchemy.looking import Looks
 from fastapi_cacheinval.contrib.sqlalchemy.older import Older
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Tags, Wide
 from fastapi_cacheinval.contrib.sqlalchemy.sessions import Sessions, event_target
@@ -84,8 +85,9 @@ class Collector:
         self._outbox = outbox
         self._wait: Literal["all"] | None = wait
         self._ledger = Ledger()
-        self._flushes = Flushes(book, self._ledger)
-        watch = Watch(book, self._ledger, self._flushes, self._settle)
+        looks = Looks(book, self._ledger)
+        self._flushes = Flushes(book, self._ledger, looks)
+        watch = Watch(book, self._ledger, self._flushes, looks, self._settle)
         self._bulk = Bulk(watch)
         self._older = Older(watch)
         self._book = book
@@ -201,10 +203,9 @@ class Collector:
 
     def _rolled_back(self, session: Session, _: SessionTransaction) -> None:
         """What a flush wrote in autocommit before it failed stands, and nobody knows how far it came."""
-        for connection in self._flushes.failed(session):
-            if session.in_transaction() and not connection.closed and stands(connection):
-                self._ledger.add_everything(session)
-                self._ledger.frame(session).standing = True
+        if self._flushes.failed(session) and session.in_transaction():
+            self._ledger.add_everything(session)
+            self._ledger.frame(session).standing = True
 
     def _flushed(self, session: Session, _: object) -> None:
         for connection in self._flushes.finished(session):

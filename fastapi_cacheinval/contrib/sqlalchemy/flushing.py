@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
@@ -11,8 +11,10 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import ClauseElement, Connection, Delete, Table
 from sqlalchemy.orm import Mapper, Session, object_session
 
+from fastapi_cacheinval.contrib.sqlalchemy.autocommit import stands, will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
-from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, connection_of, reading
+from fastapi_cacheinval.contrib.sqlalchemy.looking import Looks, Places
+from fastapi_cacheinval.contrib.sqlalchemy.reading import connection_of, reading
 from fastapi_cacheinval.contrib.sqlalchemy.relating import Related, related
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, removes_rows, whole_of
@@ -29,34 +31,44 @@ from fastapi_cacheinval.contrib.sqlalchemy.states import (
 __all__ = ["Flushes"]
 
 Targets: TypeAlias = dict[Mapper[Any], list[Any]]
-Places: TypeAlias = set[tuple[Mapper[Any], Identity]]
 
 
 @dataclass(slots=True)
 class _Flush:
-    """One flush: the rows whose tags have been read, those to be read again after it and where, the objects written."""
+    """One flush: the rows whose tags have been read, those to be read again after it and where, the objects written.
+
+    `rows` are those of the objects written that their tags are not known without. `connections` are those that are
+    written on, and whether what is written stands at once.
+    """
 
     read: set[tuple[Connection, Mapper[Any], Identity]] = field(
         default_factory=set[tuple[Connection, Mapper[Any], Identity]]
     )
     again: dict[Connection, Places] = field(default_factory=dict[Connection, Places])
     written: list[tuple[Connection, Any]] = field(default_factory=list[tuple[Connection, Any]])
+    rows: dict[Connection, Places] = field(default_factory=dict[Connection, Places])
     related: list[Related] = field(default_factory=list[Related])
-    connections: dict[Connection, None] = field(default_factory=dict[Connection, None])
+    connections: dict[Connection, bool] = field(default_factory=dict[Connection, bool])
 
     def later(self, connection: Connection) -> Places:
         """The rows to be read again on a connection."""
         return self.again.setdefault(connection, set())
 
+    def about_to_write(self, connection: Connection) -> None:
+        """Note, before a write, whether it will stand at once: when it has failed, the transaction may be gone."""
+        if connection not in self.connections:
+            self.connections[connection] = will_stand(connection)
+
 
 class Flushes:
     """Listens to flushes of the sessions that are watched."""
 
-    def __init__(self, book: RuleBook, ledger: Ledger) -> None:
+    def __init__(self, book: RuleBook, ledger: Ledger, looks: Looks) -> None:
         self._book = book
         self._ledger = ledger
+        self._looks = looks
         self._running: WeakKeyDictionary[Session, _Flush] = WeakKeyDictionary()
-        self._finished: WeakKeyDictionary[Session, list[Connection]] = WeakKeyDictionary()
+        self._finished: WeakKeyDictionary[Session, dict[Connection, bool]] = WeakKeyDictionary()
 
     # -- before it ------------------------------------------------------------------------------
 
@@ -90,7 +102,7 @@ class Flushes:
                 connection = connection_of(session, change.link.other)
                 with reading(connection, self._book) as reader:
                     rows, table = change.ending(reader), cast("Table", change.link.secondary)
-                    self.along(session, reader, table, rows, flush.later(connection))
+                    self._looks.along(session, reader, table, rows, flush.later(connection))
         # New ones are written, and looked at then.
         self._read_beside(session, flush, both_sides)
 
@@ -142,34 +154,7 @@ class Flushes:
                 if any(self._book.tagged(each) for each in self._book.along(mapper)):
                     # Nobody may add to what goes along with them.
                     reader.present(mapper, fresh, gone=True)
-                self.along(session, reader, mapper, fresh, flush.later(connection))
-
-    def along(
-        self,
-        session: Session,
-        reader: Reader,
-        kind: Mapper[Any] | Table,
-        identities: list[Identity],
-        again: Places,
-    ) -> None:
-        """Note what goes or changes along with rows that are about to be deleted; what stays is read again after it."""
-        fallen: dict[Mapper[Any], list[Identity]] = {}
-        stays: dict[Mapper[Any], list[Identity]] = {}
-        beside: dict[Mapper[Any], list[Identity]] = {}
-        for other, identity, goes in list(reader.fallen(kind, identities)):
-            place = beside if goes is None else fallen if goes else stays
-            place.setdefault(other, []).append(identity)
-        own = {kind: identities} if isinstance(kind, Mapper) else {}
-        for other, these in (*own.items(), *fallen.items()):
-            for neighbour, identity in [*reader.neighbours(other, these), *reader.beside(other, these)]:
-                beside.setdefault(neighbour, []).append(identity)
-        for other, these in (*stays.items(), *beside.items()):
-            again.update((other, each) for each in these)
-        for other, these in (*fallen.items(), *stays.items()):
-            self._ledger.add(session, list(reader.tags(other, these, lock=True)))
-        for other, these in beside.items():
-            # Nothing is written in these rows: who links them waits for nobody without a watch, and with one neither.
-            self._ledger.add(session, list(reader.tags(other, these, lock=False)))
+                self._looks.along(session, reader, mapper, fresh, flush.later(connection))
 
     # -- while it runs --------------------------------------------------------------------------
 
@@ -200,7 +185,7 @@ class Flushes:
         flush = None if session is None else self._running.get(session)
         if flush is not None and self._book.tagged(whole_of(mapper)):
             # An association row may be all that is written for it.
-            flush.connections[connection] = None
+            flush.about_to_write(connection)
         # It is called for what was only touched, too.
         if session is not None and is_changed(session, target):
             state = state_of(target)
@@ -214,7 +199,7 @@ class Flushes:
         session = object_session(target)
         flush = None if session is None else self._running.get(session)
         if flush is not None and self._book.concerns(mapper):
-            flush.connections[connection] = None
+            flush.about_to_write(connection)
 
     def after_write(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
         """A row is inserted or updated; its tags are known when the flush is over."""
@@ -224,8 +209,8 @@ class Flushes:
             return
         state = state_of(target)
         identity = identity_of(state)
-        if self._book.tagged(whole_of(state.mapper)):
-            flush.connections[connection] = None
+        if self._book.tagged(whole_of(state.mapper)) and connection not in flush.connections:
+            flush.connections[connection] = stands(connection)
         if identity is None or (connection, state.mapper, identity) in flush.read:
             flush.written.append((connection, target))
 
@@ -243,50 +228,35 @@ class Flushes:
                 continue
             if moved or rules.looked or not all(is_plain_in(state, key) for key in rules.keys):
                 identity = tuple(state.mapper.primary_key_from_instance(target))
-                flush.later(connection).add((whole_of(state.mapper) if moved else state.mapper, identity))
+                place = (whole_of(state.mapper) if moved else state.mapper, identity)
+                flush.rows.setdefault(connection, set()).add(place)
             else:
                 self._ledger.add(session, rules.rendered(state.dict))
         for change in flush.related:
             connection = connection_of(session, change.link.other)
             with reading(connection, self._book) as reader:
                 flush.later(connection).update(reader.mapped(change.link.secondary, change.made(reader)))
+        for connection, places in flush.rows.items():
+            self._looks.read_again(session, places, connection, written=True)
         for connection, places in flush.again.items():
-            self.read_again(session, places, connection)
-        for connection in flush.connections:
-            self._finished.setdefault(session, []).append(connection)
+            self._looks.read_again(session, places - flush.rows.get(connection, set()), connection)
+        self._finished.setdefault(session, {}).update(flush.connections)
 
     def finished(self, session: Session) -> list[Connection]:
         """The connections on which flushes since the last call have written rows with tags; once each flush is over."""
-        return self._finished.pop(session, [])
+        return list(self._finished.pop(session, {}))
 
     @contextmanager
     def writing(self, session: Session, connections: Iterable[Connection]) -> Generator[None]:
         """Around rows with tags that are written in autocommit without a flush: where that fails, as in a flush."""
-        self._finished.setdefault(session, []).extend(connections)
+        self._finished.setdefault(session, {}).update(dict.fromkeys(connections, True))
         try:
             yield
         finally:
             self._finished.pop(session, None)
 
-    def failed(self, session: Session) -> list[Connection]:
-        """The connections on which a flush that has failed had written rows with tags: what it wrote is not known."""
+    def failed(self, session: Session) -> bool:
+        """Whether a flush has failed that may have written rows with tags which stand: which ones is not known."""
         flush = self._running.pop(session, None)
-        return [*self._finished.pop(session, []), *(flush.connections if flush is not None else ())]
-
-    def read_again(
-        self,
-        session: Session,
-        places: Places,
-        connection: Connection,
-        options: Mapping[str, Any] | None = None,
-        *,
-        lock: bool = False,
-    ) -> None:
-        """Note the tags of rows as they stand."""
-        rows: dict[Mapper[Any], list[Identity]] = {}
-        for mapper, identity in places:
-            if self._book.tagged(mapper):
-                rows.setdefault(mapper, []).append(identity)
-        for mapper, identities in rows.items():
-            with reading(connection, self._book, options) as reader:
-                self._ledger.add(session, list(reader.tags(mapper, identities, lock=lock)))
+        written = self._finished.pop(session, {})
+        return any(written.values()) or (flush is not None and any(flush.connections.values()))

@@ -168,7 +168,7 @@ class Inserts:
             return
         where = connection or connection_for(state, job.mapper if job.bulk else None)
         places = {(job.of, tuple(each)) for each in found}
-        self._watch.flushes.read_again(state.session, places, where, options_of(state))
+        self._watch.looks.read_again(state.session, places, where, options_of(state), written=True)
 
 
 def _written_as(state: ORMExecuteState, dml: Any, mapper: Mapper[Any]) -> Mapper[Any]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Delete, Insert, Result, Table, Update, select
+from sqlalchemy import Connection, Delete, Insert, Result, Table, Update, select
 from sqlalchemy.orm import ORMExecuteState
 
-from fastapi_cacheinval.contrib.sqlalchemy.flushing import Places
 from fastapi_cacheinval.contrib.sqlalchemy.given import identity_in, on_conflict, removes, rows_given
+from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
 from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
 from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, options_of, run, tells
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Link, row_key
@@ -59,9 +59,10 @@ class Links:
                 return self._unknown(state, target_of(dml), "an INSERT of links without their keys", ends=False)
             places.update((link.other, each) for each in found if each is not None)
         connection, options = connection_for(state, None), options_of(state)
-        self._watch.flushes.read_again(state.session, places, connection, options)
+        self._watch.looks.read_again(state.session, places, connection, options)
         result = state.invoke_statement()
-        self._watch.flushes.read_again(state.session, places, connection, options)
+        there = _are_there(connection, target_of(dml), [name for link in named for name in link.named or ()])
+        self._watch.looks.read_again(state.session, places, connection, options, written=there)
         return result
 
     def _delete(self, state: ORMExecuteState, dml: Any, table: Table, named: list[Link]) -> Result[Any]:
@@ -78,8 +79,8 @@ class Links:
                 places.update((link.other, each) for each in reader.identities(query, state.parameters))
             rows = reader.identities(select(*own).where(*dml._where_criteria), state.parameters)  # noqa: SLF001
             if self._book.carries(table):
-                self._watch.flushes.along(session, reader, table, rows, places)
-        self._watch.flushes.read_again(session, places, connection, options)
+                self._watch.looks.along(session, reader, table, rows, places)
+        self._watch.looks.read_again(session, places, connection, options)
         ran = run(state, dml, columns, telling=told)
         if not told:
             agrees = ran.count == len(rows)
@@ -90,7 +91,7 @@ class Links:
             places |= deleted
         if not agrees:
             self._watch.ledger.add_everything(session)
-        self._watch.flushes.read_again(session, places, ran.connection or connection, options)
+        self._watch.looks.read_again(session, places, ran.connection or connection, options)
         return ran.result
 
     @staticmethod
@@ -103,3 +104,11 @@ class Links:
                 places.add((link.other, tuple(row[begin : begin + size])))
                 begin += size
         return places
+
+
+def _are_there(connection: Connection, table: Table, names: list[str]) -> bool:
+    """Whether foreign keys see to it that the rows which these columns of a new row name are there."""
+    if connection.dialect.name == "sqlite":
+        # It keeps them only if it is asked to.
+        return False
+    return all(any(not key.deferrable for key in table.c[name].foreign_keys) for name in names)

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Mapper
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
-from fastapi_cacheinval.contrib.sqlalchemy.flushing import Places
 from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row
+from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
 from fastapi_cacheinval.contrib.sqlalchemy.reading import connection_of
 from fastapi_cacheinval.contrib.sqlalchemy.schema import whole_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
@@ -88,7 +88,7 @@ class Older:
                 if None in found:
                     # The rows are written: an error would come too late.
                     self._ledger.add_everything(session)
-                self._read(session, {(of, each) for each in found if each is not None})
+                self._read(session, {(of, each) for each in found if each is not None}, written=True)
 
     def bulk_update_mappings(
         self, session: Any, call: Callable[..., None], mapper: Any, mappings: Iterable[Any]
@@ -103,11 +103,11 @@ class Older:
             call(of, rows)
             self._read(session, places)
 
-    def _read(self, session: Any, places: Places, *, lock: bool = False) -> None:
+    def _read(self, session: Any, places: Places, *, lock: bool = False, written: bool = False) -> None:
         for mapper in {mapper for mapper, _ in places}:
             connection = connection_of(session, mapper)
             these = {each for each in places if each[0] is mapper}
-            self._watch.flushes.read_again(session, these, connection, lock=lock)
+            self._watch.looks.read_again(session, these, connection, lock=lock, written=written)
 
     @contextmanager
     def _settled(self, session: Any, mappers: list[Mapper[Any]]) -> Generator[None]:
@@ -151,7 +151,8 @@ class Older:
                 for state, target in zip(states, targets, strict=True)
                 if self._book.tagged(state.mapper)
             }
-            self._read(session, there | written)
+            self._read(session, there - written)
+            self._read(session, written, written=True)
         for state, names in unasked:
             # A second call is to insert them once more, as it does without us.
             state.key = None

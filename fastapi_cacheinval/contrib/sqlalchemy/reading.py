@@ -113,15 +113,20 @@ class Reader:
         *,
         lock: bool,
         met: set[tuple[Mapper[Any], Identity]] | None = None,
+        lost: list[Identity] | None = None,
     ) -> Iterator[str]:
         """The tags of these rows as they stand; nothing for rows that are not there.
 
-        The rows `beside` them, whose tags are among these, are added to `met`.
+        The rows `beside` them, whose tags are among these, are added to `met`. Where fewer rows are found by their keys
+        than are looked for, these keys are added to `lost`.
         """
         for part in _parts(identities):
             beside: dict[Mapper[Any], list[Identity]] = {}
+            found: set[Identity] = set()
             for each in self._book.family(mapper):
-                yield from self._tags(each, self._book.of(each), part, known=each is mapper, lock=lock)
+                yield from self._tags(each, self._book.of(each), part, found, known=each is mapper, lock=lock)
+            if lost is not None and len(found) < len(part) and self._are_lost(mapper, part, found):
+                lost += part
             for other, identity in self.beside(mapper, part):
                 beside.setdefault(other, []).append(identity)
                 if met is not None:
@@ -130,20 +135,36 @@ class Reader:
                 for these in _parts(those):
                     for each in self._book.family(other):
                         # Nothing is written there, so that a lock would be one that the app does not take.
-                        yield from self._tags(each, self._book.own(each), these, known=each is other, lock=False)
+                        yield from self._tags(each, self._book.own(each), these, set(), known=each is other, lock=False)
+
+    def _are_lost(self, mapper: Mapper[Any], part: list[Identity], found: set[Identity]) -> bool:
+        """Whether some of these rows are not there, if what their tags are was looked for; `found` were met then."""
+        rules = self._book.of(mapper)
+        in_keys = not rules.looked and rules.keys <= set(key_of(mapper)) and _are_plain(mapper, part)
+        if in_keys and len(self._book.family(mapper)) == 1:
+            return False
+        return len(found.union(self.identities(select(*keys(mapper)).where(among(mapper, part))))) < len(part)
 
     def _tags(
-        self, mapper: Mapper[Any], rules: Rules, part: list[Identity], *, known: bool, lock: bool
+        self,
+        mapper: Mapper[Any],
+        rules: Rules,
+        part: list[Identity],
+        found: set[Identity],
+        *,
+        known: bool,
+        lock: bool,
     ) -> Iterator[str]:
-        names, wanted = key_of(mapper), sorted(rules.keys)
+        names = key_of(mapper)
         if known and rules.keys <= set(names) and _are_plain(mapper, part):
             for identity in part:
                 yield from rules.rendered(dict(zip(names, identity, strict=True)))
-        elif rules.templates:
-            columns = [getattr(mapper.class_, key) for key in wanted] or keys(mapper)
-            query = select(*columns).where(among(mapper, part))
+        elif rules.templates or (rules.wide and not rules.functions):
+            wanted = list(dict.fromkeys((*names, *sorted(rules.keys))))
+            query = select(*(getattr(mapper.class_, key) for key in wanted)).where(among(mapper, part))
             for row in self._session.execute(_locked(query, mapper) if lock else query):
-                yield from rules.rendered(dict(zip(wanted, row, strict=False)))
+                yield from rules.rendered(dict(zip(wanted, row, strict=True)))
+                found.add(tuple(row[: len(names)]))
         if rules.functions:
             if lock:
                 self._session.execute(_locked(select(*keys(mapper)).where(among(mapper, part)), mapper)).all()
@@ -151,6 +172,7 @@ class Reader:
             query = select(mapper.class_).where(among(mapper, part)).execution_options(populate_existing=True)
             for target in self._session.scalars(query).unique():
                 yield from rules.told(target)
+                found.add(tuple(mapper.primary_key_from_instance(target)))
 
     def neighbours(self, mapper: Mapper[Any], identities: Iterable[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
         """The rows that association rows relate to these, of classes that have tags."""

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
+from fastapi_cacheinval.contrib.sqlalchemy.looking import Looks
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import FLUSHES_BEFORE_TABLES, autoflush
 
@@ -24,6 +25,7 @@ class Watch:
     book: RuleBook
     ledger: Ledger
     flushes: Flushes
+    looks: Looks
     settle: Callable[[Session, Connection | None], None]
 
     def widely(self, state: ORMExecuteState, mappers: Iterable[Mapper[Any]], what: str) -> Result[Any]:

@@ -1,0 +1,90 @@
+"""What is read around a change, and noted: rows as they stand after it, and what goes along with rows that go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Table
+from sqlalchemy.orm import Mapper, Session
+
+from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
+from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
+from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, reading
+from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity
+
+__all__ = ["Looks", "Places"]
+
+logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
+
+Places: TypeAlias = set[tuple[Mapper[Any], Identity]]
+
+
+class Looks:
+    """Reads the tags of rows for the flushes and the statements of the sessions that are watched."""
+
+    def __init__(self, book: RuleBook, ledger: Ledger) -> None:
+        self._book = book
+        self._ledger = ledger
+
+    def along(
+        self,
+        session: Session,
+        reader: Reader,
+        kind: Mapper[Any] | Table,
+        identities: list[Identity],
+        again: Places,
+    ) -> None:
+        """Note what goes or changes along with rows that are about to be deleted; what stays is read again after it."""
+        fallen: dict[Mapper[Any], list[Identity]] = {}
+        stays: dict[Mapper[Any], list[Identity]] = {}
+        beside: dict[Mapper[Any], list[Identity]] = {}
+        for other, identity, goes in list(reader.fallen(kind, identities)):
+            place = beside if goes is None else fallen if goes else stays
+            place.setdefault(other, []).append(identity)
+        own = {kind: identities} if isinstance(kind, Mapper) else {}
+        for other, these in (*own.items(), *fallen.items()):
+            for neighbour, identity in [*reader.neighbours(other, these), *reader.beside(other, these)]:
+                beside.setdefault(neighbour, []).append(identity)
+        for other, these in (*stays.items(), *beside.items()):
+            again.update((other, each) for each in these)
+        for other, these in (*fallen.items(), *stays.items()):
+            self._ledger.add(session, list(reader.tags(other, these, lock=True)))
+        for other, these in beside.items():
+            # Nothing is written in these rows: who links them waits for nobody without a watch, and with one neither.
+            self._ledger.add(session, list(reader.tags(other, these, lock=False)))
+
+    def read_again(
+        self,
+        session: Session,
+        places: Places,
+        connection: Connection,
+        options: Mapping[str, Any] | None = None,
+        *,
+        lock: bool = False,
+        written: bool = False,
+    ) -> None:
+        """Note the tags of rows as they stand; `written` where they must be there, since they have just been written.
+
+        Of one that its key does not find, which the database has changed on its way in or hides, nobody knows the tags.
+        """
+        rows: dict[Mapper[Any], list[Identity]] = {}
+        for mapper, identity in places:
+            if self._book.tagged(mapper):
+                rows.setdefault(mapper, []).append(identity)
+        for mapper, identities in rows.items():
+            lost: list[Identity] | None = [] if written else None
+            with reading(connection, self._book, options) as reader:
+                self._ledger.add(session, list(reader.tags(mapper, identities, lock=lock, lost=lost)))
+            if lost:
+                self._lose(session, mapper)
+
+    def _lose(self, session: Session, mapper: Mapper[Any]) -> None:
+        name = mapper.class_.__name__
+        try:
+            self._ledger.add(session, self._book.any_row(mapper.self_and_descendants, "a row that is not found again"))
+        except UnknownRows:
+            logger.warning("a row of %s is written, and its key does not find it again: give %s wide tags", name, name)
+            self._ledger.add_everything(session)
