@@ -135,7 +135,7 @@ class Queues(Generic[Value]):
     @property
     def size_bytes(self) -> int:
         """Bytes of what is remembered of those who left."""
-        return getsizeof(self._ghosts.slots)
+        return self._ghosts.size_bytes
 
     def admit(self, node: Node[Value], kept: int) -> None:
         """Let a new node queue; `kept` is how many there are."""
@@ -239,14 +239,19 @@ class Ghosts:
     stranger for one (once in 2**32 / slots), costs a place in the wrong queue and nothing else.
     """
 
-    __slots__ = ("_count", "_mask", "slots")
+    __slots__ = ("_count", "_mask", "_slots")
 
     def __init__(self) -> None:
         self.clear()
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the table."""
+        return getsizeof(self._slots)
+
     def clear(self) -> None:
         """Forget all."""
-        self.slots = array("Q", bytes(8 * _FEWEST))
+        self._slots = array("Q", bytes(8 * _FEWEST))
         self._mask = _FEWEST - 1
         self._count = 0
 
@@ -258,7 +263,7 @@ class Ghosts:
 
     def _place(self, slot: int) -> None:
         # In the older of two neighbours: with one place for each, keys used in turn would lose the same ones each time.
-        slots, place, count = self.slots, slot >> 32 & self._mask, self._count
+        slots, place, count = self._slots, slot >> 32 & self._mask, self._count
         if (count - slots[place]) & _LOW < (count - slots[place ^ 1]) & _LOW:
             place ^= 1
         slots[place] = slot
@@ -267,24 +272,24 @@ class Ghosts:
         """Whether a key is among the last `reach` that were let go of; it is forgotten with the answer."""
         mark = hash(key) & _LOW
         place = mark & self._mask
-        if self.slots[place] >> 32 != mark:
+        if self._slots[place] >> 32 != mark:
             place ^= 1
-        slot = self.slots[place]
+        slot = self._slots[place]
         if slot >> 32 != mark or not slot:
             return False
-        self.slots[place] = 0
+        self._slots[place] = 0
         return (self._count - slot) & _LOW < reach
 
     def hold(self, kept: int) -> None:
         """Make the table large enough for what goes with `kept` responses; amortised, it costs nothing."""
         if kept <= self._mask:
             return
-        old = self.slots
+        old = self._slots
         slots = 2 * len(old)
         while slots <= kept:
             slots *= 2
         self._mask = slots - 1
-        self.slots = array("Q", bytes(8 * slots))
+        self._slots = array("Q", bytes(8 * slots))
         for slot in old:
             if slot:
                 self._place(slot)
