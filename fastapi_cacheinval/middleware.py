@@ -161,7 +161,7 @@ class CacheMiddleware:
                 get = scope.get
                 stored = self._at(
                     (host, scope["path"], get("query_string", b""), get("scheme", "http"), get("root_path", ""))
-                ) or self._app_context.at_as_sent(scope, host)
+                ) or (self._app_context.at_as_sent(scope, host) if self._app_context.spelled else None)
                 if stored is not None and self._front_open(now := self._now()):
                     if (
                         isinstance(stored, StoredResponse)

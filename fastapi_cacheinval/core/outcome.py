@@ -57,8 +57,11 @@ def cache_status(outcome: Outcome) -> bytes:
     """The `Cache-Status` member for an outcome (RFC 9211)."""
     hit = outcome.reason is None and outcome.result in (Result.HIT, Result.STALE)
     if hit and outcome.ttl is not None and outcome.detail is None:
-        # What the general form gives for nearly every answer, at a tenth of its cost.
+        # What the general form gives for nearly every answer, here and below, at a tenth of its cost.
         return b"cacheinval; hit; ttl=%d" % outcome.ttl
+    plain = outcome.stored and outcome.fwd_status is None and outcome.detail is None and outcome.ttl is not None
+    if plain and outcome.result is Result.MISS and outcome.reason is not None:
+        return b"cacheinval; fwd=%b; ttl=%d; stored" % (outcome.reason.value.encode(), outcome.ttl or 0)
     return serialise_cache_status(
         CacheStatus(
             hit=hit,

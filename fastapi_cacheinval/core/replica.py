@@ -249,7 +249,7 @@ class Replica:
 
     def fenced(self, tags: Iterable[str]) -> bool:
         """Whether any of the tags is fenced: then nothing from elsewhere, and no one else's fill, is taken."""
-        return self._fences.any_of(tags)
+        return bool(self._fences.last) and self._fences.any_of(tags)
 
     # -- what may be handed over ----------------------------------------------------------------
 

@@ -160,15 +160,15 @@ class Engine:
             return None
         return stored
 
-    def keep(self, key: bytes, stored: StoredResponse, chosen: tuple[Selector, ...], now: float) -> bool:
-        """Store what a fill of a key gave; False where it was purged meanwhile, or is larger than the tier takes.
+    def offer(self, key: bytes, stored: StoredResponse, chosen: tuple[Selector, ...], now: float) -> bool:
+        """Store what a request gave for a key; False where it was purged meanwhile, or is larger than the tier takes.
 
         One that took long without a lease is stored too: those who wait for it may have it, and each later request asks
         for itself.
         """
-        return not self.overtaken(stored, now) and self.hold(key, stored, chosen, now)
+        return not self.overtaken(stored, now) and self.keep(key, stored, chosen, now)
 
-    def hold(self, key: bytes, stored: StoredResponse, chosen: tuple[Selector, ...], now: float) -> bool:
+    def keep(self, key: bytes, stored: StoredResponse, chosen: tuple[Selector, ...], now: float) -> bool:
         """Store what a fill of a key gave that nothing has overtaken; False where it is larger than the tier takes."""
         if not self._put(stored.key, stored, self._weight(stored), stored.usable_until, now):
             return False

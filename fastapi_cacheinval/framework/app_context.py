@@ -231,8 +231,8 @@ class AppContext:
         return lambda target: at((*target, number))
 
     def at_as_sent(self, scope: Scope, host: bytes | None) -> Any:
-        """What the front lookup finds by the path as it was sent, for routes that may tell spellings of it apart."""
-        return self.at()((*raw_target(scope, host), scope.get("raw_path"))) if self.spelled else None
+        """What the front lookup finds by the path as it was sent, for routes that tell spellings of it apart."""
+        return self.at()((*raw_target(scope, host), scope.get("raw_path")))
 
     def note_root(self, scope: Scope) -> None:
         """Have the cache know under which root path this request came, for URLs that are to be invalidated."""

@@ -18,7 +18,7 @@ from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.deciding import tell_decision
 from fastapi_cacheinval.framework.incoming import Entered, Incoming
 from fastapi_cacheinval.framework.receiving import Receiving
-from fastapi_cacheinval.framework.server_spans import name_route
+from fastapi_cacheinval.framework.server_spans import contrib_outside, name_route
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.routes.fastapi_private import on_end
 from fastapi_cacheinval.routes.plan import RoutePlan
@@ -51,7 +51,7 @@ class Exchange:
     def __init__(self, incoming: Incoming, entered: Entered | None = None) -> None:
         self.incoming = incoming
         # What it was when it came, where that was before: what follows may be another stage of the same request.
-        self.entered = entered = incoming.entered() if entered is None else entered
+        self.entered = entered = _as_it_came(incoming) if entered is None else entered
         self.arrived, self.client_headers, self.stamp, self.seen, self.contrib = entered
         self.app_context = incoming.app_context
         self.runtime = incoming.runtime
@@ -108,6 +108,10 @@ class Exchange:
         """The request is over for that code; harmless twice."""
         if self.answering is not None:
             self.answering.end()
+
+    def came_again(self, incoming: Incoming) -> Entered:
+        """What is known of the same request as it is now; telemetry knows it already."""
+        return _as_it_came(incoming, self.entered)
 
     def overtaken(self) -> bool:
         """Whether something was purged since the request entered."""
@@ -207,6 +211,21 @@ class Exchange:
         """Say the outcome of the request's span."""
         if self.seen is not None:
             self.seen.answered(outcome, "" if stored is None else stored.trace, route)
+
+
+def _as_it_came(incoming: Incoming, before: Entered | None = None) -> Entered:
+    """What is known of the request now, before any dependency runs; telemetry may know it from `before`."""
+    app_context, scope = incoming.app_context, incoming.scope
+    arrived = dict(scope)
+    if scope.get("state"):
+        arrived["state"] = dict(scope["state"])
+    headers = [*scope["headers"]]
+    engine, tracing = app_context.engine, app_context.cache.tracing
+    stamp = engine.replica.stamp(engine.now()) if incoming.ahead is None else incoming.ahead.stamp
+    if before is not None:
+        return Entered(arrived, headers, stamp, before.seen, before.contrib)
+    seen = tracing.enter(headers) if tracing.on else None
+    return Entered(arrived, headers, stamp, seen, contrib_outside(scope) if app_context.observed else None)
 
 
 class _Runs(Protocol):

@@ -15,7 +15,7 @@ from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.cdn_fields import CDNFields
-from fastapi_cacheinval.framework.server_spans import Contrib, contrib_outside
+from fastapi_cacheinval.framework.server_spans import Contrib
 from fastapi_cacheinval.grammar.fields import lower_names, values
 from fastapi_cacheinval.grammar.retry_after import parse_retry_after
 from fastapi_cacheinval.ports.tracing import Seen
@@ -100,20 +100,6 @@ class Incoming(NamedTuple):
     closed: str | None = None
     order: RefreshOrder | None = None
     ahead: Ahead | None = None
-
-    def entered(self, before: Entered | None = None) -> Entered:
-        """What is known of the request now, before any dependency runs; telemetry may know it from `before`."""
-        app_context, scope = self.app_context, self.scope
-        arrived = dict(scope)
-        if scope.get("state"):
-            arrived["state"] = dict(scope["state"])
-        headers = [*scope["headers"]]
-        engine, tracing = app_context.engine, app_context.cache.tracing
-        stamp = engine.replica.stamp(engine.now()) if self.ahead is None else self.ahead.stamp
-        if before is not None:
-            return Entered(arrived, headers, stamp, before.seen, before.contrib)
-        seen = tracing.enter(headers) if tracing.on else None
-        return Entered(arrived, headers, stamp, seen, contrib_outside(scope) if app_context.observed else None)
 
 
 class Entered(NamedTuple):

@@ -81,7 +81,7 @@ class Keeping:
             if flight is not None:
                 flight.supersede()
             return self.outcome("superseded")
-        if not engine.hold(made.key, stored, made.chosen, now):
+        if not engine.keep(made.key, stored, made.chosen, now):
             self.refuse()
             return self.outcome("too-large")
         self._rules.kept(stored)

@@ -98,7 +98,9 @@ class RawHits:
             if name == b"host" and host is None:
                 host = value
         now = self._now()
-        stored = self._at(raw_target(scope, host)) or self._app_context.at_as_sent(scope, host)
+        stored = self._at(raw_target(scope, host))
+        if stored is None and self._app_context.spelled:
+            stored = self._app_context.at_as_sent(scope, host)
         if not isinstance(stored, StoredResponse) or not self._front_open(now):
             return None
         return stored if self._engine.serves(stored, now) else None

@@ -33,7 +33,7 @@ MADE_BY = {
     ],
     "framework/exchange.py": [],  # the first argument of `log_trouble`
     "framework/mutation.py": [("errors.py", "ReplicasUnknown")],
-    "middleware.py": [],  # an error of the start
+    "framework/parts.py": [],  # an error of the start
     "routes/table.py": [("routes/websockets.py", "without_cached")],
     "sources/seldom.py": [],  # the first argument of `refuse`
     "uvicorn.py": [("uvicorn.py", "_find")],

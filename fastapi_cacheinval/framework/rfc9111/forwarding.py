@@ -80,7 +80,7 @@ class Forwarding:
         if "state" in scope:
             scope["state"] = dict(scope["state"])
         incoming = self.incoming._replace(scope=scope, receive=before.receive)
-        again = Forwarding(incoming, self._options, self._rules, incoming.entered(before.entered))
+        again = Forwarding(incoming, self._options, self._rules, before.came_again(incoming))
         # The request's own outcome is this one's: the other answer was of no use.
         again.exchange.looks_up()
         self.exchange = again.exchange

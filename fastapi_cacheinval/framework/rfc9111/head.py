@@ -95,4 +95,4 @@ class HeadUpdate:
             if refused not in OF_THE_REQUEST:
                 self._outdate()
             return False
-        return engine.keep(made.key, made.stored, made.chosen, engine.now())
+        return engine.offer(made.key, made.stored, made.chosen, engine.now())

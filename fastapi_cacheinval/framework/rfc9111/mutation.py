@@ -151,4 +151,4 @@ class HeaderMutation(Mutation):
         judged = judge(received, self._options, engine.settings.max_body_bytes)
         if judged.refusal is None and judged.life.explicit:
             stored, chosen = make(received, judged, bytes(self._content), self._options)
-            engine.keep(received.key, stored, chosen, engine.now())
+            engine.offer(received.key, stored, chosen, engine.now())
