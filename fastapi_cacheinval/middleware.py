@@ -24,8 +24,8 @@ __all__ = ["CacheMiddleware"]
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
-# A look at the routes takes a microsecond or two for each: the next one comes this many times later.
-_LOOK_SHARE = 100
+# A look takes microseconds, and the next one comes this many times later; so many seconds after one that was held up.
+_LOOK_SHARE, _LONGEST_TRUST = 100, 0.02
 
 
 class CacheMiddleware:
@@ -206,13 +206,13 @@ class CacheMiddleware:
         return True
 
     def _look(self, now: float) -> bool:
-        """Look whether routes or layers were changed; the looks take a hundredth of the time at the most."""
+        """Look whether routes or layers were changed; the looks take about a hundredth of the time."""
         # A second middleware of the app may find what the first has filled before it has looked at the app itself.
         changed = not self._app_context.ready or self._app_context.table.look()
         # The feed's logger may have been switched on or off.
         self._watch()
         self._looked = after = self._now()
-        self._look_every = _LOOK_SHARE * (after - now)
+        self._look_every = min(_LOOK_SHARE * (after - now), _LONGEST_TRUST)
         return changed
 
     def _watch(self) -> None:

@@ -307,6 +307,33 @@ async def test_front_hits_look_at_every_route_of_many() -> None:
         routes[changed].app = stock
 
 
+async def test_a_look_that_took_long_is_followed_by_another_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look at everything again takes its time, and so may a machine that is busy: the next change is found in time."""
+    app = FastAPI()
+    app.get("/it", dependencies=[cached(ttl=60)])(lambda: "page")
+    clock = FakeClock()
+    asgi = CacheMiddleware(app, HTTPCache(clock=clock))
+    (route,) = (route for route in app.routes if isinstance(route, APIRoute))
+    look = RouteTable.look
+
+    def slowly(table: RouteTable) -> bool:
+        clock.tick(0.005)
+        return look(table)
+
+    monkeypatch.setattr(RouteTable, "look", slowly)
+    for _ in range(3):
+        for _ in range(2):
+            answer = await ask(asgi, "/it")
+        assert_hit(answer)
+        clock.tick(0.001)
+        stock = route.app
+        route.app = NeedsKey(stock)
+        clock.tick(0.02)
+        assert (await ask(asgi, "/it")).status_code == 401
+        route.app = stock
+        clock.tick(0.02)
+
+
 @pytest.mark.parametrize("wrap", [NeedsKey, in_a_closure])
 @pytest.mark.parametrize("put", [put_in_place, put_in_front, put_in_a_new_list])
 async def test_a_mount_put_before_a_warm_page_ends_its_front_hits(put: Any, wrap: Any) -> None:
