@@ -384,12 +384,3 @@ def test_rows_of_a_concrete_class_are_locked_in_its_own_table(database: Database
         "stall:1", "named:old", "named:new",
     }  # fmt: skip
     assert tried == [[]]
-
-
-def test_wide_tags_leave_a_delete_as_it_is_written(database: Database) -> None:
-    """A rule of the table stands in its place, which `RETURNING` does not go with; what goes along has wide tags too."""
-    database.run("CREATE RULE keep AS ON DELETE TO shop DO INSTEAD UPDATE shop SET name = 'gone' WHERE id = old.id")
-    wide = {Shop: "shops", Till: "tills"}
-    everything = purged_by(database.engine, lambda session: session.execute(delete(Shop)), wide=wide)
-    assert everything == {"shops", "tills"}
-    assert database.run("SELECT DISTINCT name FROM shop") == "gone"

@@ -82,10 +82,9 @@ class Changes:
             return None
         if not deletes and removes(dml):
             return self._unknown(state, whole, deletes=True, what="an UPDATE that may replace rows")
-        reached = [each for each in self._book.along(mapper) if self._book.tagged(each)] if deletes else []
-        reaches = bool(reached)
-        if all(self._book.whole(each) for each in (whole, *reached)):
-            return self._unknown(state, whole, deletes=deletes, what="")
+        reaches = deletes and any(self._book.tagged(each) for each in self._book.along(mapper))
+        if self._book.whole(whole) and not reaches:
+            return self._watch.widely(state, whole.self_and_descendants, "")
         if not deletes and not bulk and sets(names, mapper, key_of(mapper), doubt=False):
             return self._unknown(state, whole, deletes=False, what="an UPDATE of a primary key")
         self._watch.flush(state)
