@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
-from sqlalchemy import Connection, Table, event, inspect, select
+from sqlalchemy import ColumnElement, Connection, Table, event, inspect, or_, select, true
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
 from fastapi_cacheinval.contrib.sqlalchemy.locking import is_united, locked, look
@@ -25,7 +25,6 @@ from fastapi_cacheinval.contrib.sqlalchemy.schema import (
     key_of,
     keys,
     lineage,
-    of_class,
     row_key,
 )
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import QuietSession, as_flushing
@@ -79,6 +78,18 @@ def _are_plain(mapper: Mapper[Any], identities: list[Identity]) -> bool:
     """Whether keys, which an app may have given, surely stand in the rows as they stand here."""
     kinds = [column.type for column in mapper.primary_key]
     return all(is_plain(kind, value) for each in identities for kind, value in zip(kinds, each, strict=True))
+
+
+def _of_class(mapper: Mapper[Any]) -> ColumnElement[bool]:
+    """Whether a row can be loaded as an object of a class: its discriminator names that, one below it, or none.
+
+    A row may stand in the table of a class of which it is no longer.
+    """
+    on: Any = mapper.polymorphic_on
+    if on is None or mapper.concrete:
+        return true()
+    named = [each.polymorphic_identity for each in mapper.self_and_descendants if each.polymorphic_identity is not None]
+    return or_(on.in_(named), on.is_(None))
 
 
 def _sets(parameters: Any) -> list[Any]:
@@ -185,7 +196,7 @@ class Reader:
             if lock:
                 self.present(mapper, part)
             # Read anew: what this session has seen before may have changed since.
-            query = select(mapper.class_).where(among(mapper, part), of_class(mapper))
+            query = select(mapper.class_).where(among(mapper, part), _of_class(mapper))
             query = query.execution_options(populate_existing=True)
             for target in self._session.scalars(query).unique():
                 yield from rules.told(target)

@@ -20,7 +20,6 @@ from sqlalchemy import (
     false,
     or_,
     select,
-    true,
 )
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.orm import Mapper
@@ -39,7 +38,6 @@ __all__ = [
     "keys",
     "lineage",
     "links",
-    "of_class",
     "removes_rows",
     "row_key",
     "whole_of",
@@ -97,18 +95,6 @@ def decides_class(mapper: Mapper[Any]) -> set[str]:
     return {each.key for each in mapper.column_attrs if not columns.isdisjoint(each.columns)}
 
 
-def of_class(mapper: Mapper[Any]) -> ColumnElement[bool]:
-    """Whether a row can be loaded as an object of a class: its discriminator names that, one below it, or none.
-
-    A row may stand in the table of a class of which it is no longer.
-    """
-    on: Any = mapper.polymorphic_on
-    if on is None or mapper.concrete:
-        return true()
-    named = [each.polymorphic_identity for each in mapper.self_and_descendants if each.polymorphic_identity is not None]
-    return or_(on.in_(named), on.is_(None))
-
-
 def key_columns(mapper: Mapper[Any], table: Any) -> list[Any] | None:
     """The columns of a table of the class that hold its primary key, in its order; None where the table has not all."""
     found: list[Any] = []
@@ -152,7 +138,13 @@ def _matching(columns: Sequence[Any], identities: list[Identity]) -> ColumnEleme
     if len(columns) == 1:
         found: ColumnElement[bool] = columns[0].in_([identity[0] for identity in identities])
         return found
-    return or_(*(and_(*(column == value for column, value in zip(columns, each, strict=True))) for each in identities))
+    # By the column with the fewest values: a condition for each row would take long to make and to compile.
+    place = min(range(len(columns)), key=lambda at: len({each[at] for each in identities}))
+    groups: dict[Any, list[Identity]] = {}
+    for each in identities:
+        groups.setdefault(each[place], []).append((*each[:place], *each[place + 1 :]))
+    others = [*columns[:place], *columns[place + 1 :]]
+    return or_(*(and_(columns[place] == value, _matching(others, rest)) for value, rest in groups.items()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
