@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from fastapi_cacheinval.errors import ConfigurationError, SettingIsFixed
 
-__all__ = ["Wait", "called", "flag", "flag_of_environment", "refuse_to_set", "waits"]
+__all__ = ["Wait", "called", "flag", "flag_of_environment", "is_utf8", "refuse_to_set", "waits"]
 
 Wait = Literal["all"] | None
 """What a purge waits for, besides its number: nothing, or every replica."""
@@ -23,6 +23,15 @@ def flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} is True or False, not {value!r}.")
     return value
+
+
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 can write it; not so half of a surrogate pair, as which bytes of the environment may come."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def waits(wait: object) -> bool:
