@@ -32,13 +32,14 @@ from fastapi_cacheinval.engine.body_budget import BodyBudget
 from fastapi_cacheinval.engine.clocks import SystemClock, checked_clock
 from fastapi_cacheinval.engine.decisions import Feed
 from fastapi_cacheinval.engine.engine import Engine, Kept
+from fastapi_cacheinval.engine.forks import forget_after_fork
 from fastapi_cacheinval.engine.lifecycle import Lifecycle
 from fastapi_cacheinval.engine.listeners import Listeners
 from fastapi_cacheinval.engine.log_recorder import LogRecorder
 from fastapi_cacheinval.engine.neighbours import Neighbour
 from fastapi_cacheinval.engine.purger import Purger
 from fastapi_cacheinval.engine.reporting import report
-from fastapi_cacheinval.engine.runtime import Runtime, runtime_here
+from fastapi_cacheinval.engine.runtime import Runtime, loop_here, runtime_here
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.engine.shadow import Shadow
 from fastapi_cacheinval.engine.shared_bus import SharedBus
@@ -121,6 +122,15 @@ class Internals:
             local.attach if self._tiers is None else None,
         )
 
+        self._local_bus = local
+        forget_after_fork(self)
+
+    def forked(self) -> object:
+        """Forget what is the parent's, in a process that was forked; what may not be collected."""
+        self.bodies.forked()
+        self._local_bus.forked()
+        return self.lifecycle.forked(), None if self._shared_bus is None else self._shared_bus.forked()
+
     def _counters(self) -> Counters:
         return Counters()
 
@@ -200,8 +210,8 @@ class Internals:
 
     @property
     def running(self) -> bool:
-        """Whether it has been started on the running loop."""
-        return asyncio.get_running_loop() in self.runtimes
+        """Whether it has been started on the running loop; not so where none runs."""
+        return loop_here() in self.runtimes
 
     @property
     def shares_partitions(self) -> bool:

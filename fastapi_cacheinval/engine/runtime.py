@@ -17,7 +17,7 @@ from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheNotRunning
 from fastapi_cacheinval.ports.clock import Clock
 
-__all__ = ["Runtime", "Runtimes", "runtime_here"]
+__all__ = ["Runtime", "Runtimes", "loop_here", "runtime_here"]
 
 _MOST_PAUSES = 10_000
 # Pauses of clients' forwards are others than those of refreshes, which a refusal begins as well.
@@ -186,9 +186,18 @@ Runtimes = MutableMapping[asyncio.AbstractEventLoop, Runtime]
 """The loop-bound half of a cache for each loop on which it has been started, or is about to be."""
 
 
+def loop_here() -> asyncio.AbstractEventLoop | None:
+    """The running loop; None where none runs in this thread."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def runtime_here(runtimes: Runtimes) -> Runtime:
     """The loop-bound half for the running loop; raises `CacheNotRunning` where there is none."""
-    runtime = runtimes.get(asyncio.get_running_loop())
+    loop = loop_here()
+    runtime = None if loop is None else runtimes.get(loop)
     if runtime is None:
         raise CacheNotRunning(
             "The cache has not been started on this event loop: use `async with cache:` or the middleware."

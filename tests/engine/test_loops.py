@@ -1,18 +1,15 @@
-"""One cache over Redis in scripts, in several event loops, under Starlette's test client, and after a fork."""
+"""One cache over Redis in scripts, in several event loops, and under Starlette's test client."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis
 from starlette.testclient import TestClient
 
 from fastapi_cacheinval import HTTPCache, PurgeNotDelivered
@@ -254,78 +251,3 @@ def test_a_test_client_beside_another_replica(redis_server: Valkey) -> None:
     assert_miss(client.get("/it"))
     assert counted.calls == 2
     assert cache.statistics().purges["missed"] == 1
-
-
-# -- forks --------------------------------------------------------------------------------------------
-
-
-def in_child(work: Callable[[], Any]) -> None:
-    """Run a function in a fork of this process; it fails with the child's error."""
-    read, write = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads, which is the point
-        pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-            os._exit(0)
-        except BaseException as error:  # noqa: BLE001  # whatever it is, the parent is told
-            os.write(write, repr(error).encode()[:4000])
-            os._exit(1)
-    os.close(write)
-    said = b""
-    while chunk := os.read(read, 4000):
-        said += chunk
-    os.close(read)
-    _, status = os.waitpid(pid, 0)
-    assert status == 0, said.decode()
-
-
-def acks(server: Valkey) -> set[str]:
-    """The ids under which replicas have read the log."""
-    with redis.Redis(port=server.port, decode_responses=True) as client:
-        found: Any = client.hgetall("{cacheinval}:acks")
-    return set(found) - {"!"}
-
-
-def test_a_fork_after_construction_is_a_replica_of_its_own(redis_server: Valkey) -> None:
-    """A preloaded app is forked before it starts: each child has its own id, and what one has stored the next finds."""
-    cache = over(redis_server)
-    app, _ = counting_app(cache)
-
-    def serves(result: Callable[[Any], None]) -> Callable[[], None]:
-        def work() -> None:
-            with TestClient(app) as client:
-                result(client.get("/it"))
-                deadline = time.monotonic() + 20
-                while not cache.statistics().l2.get("write") and not cache.statistics().l2.get("hit"):
-                    assert time.monotonic() < deadline
-                    time.sleep(0.005)
-                assert len(acks(redis_server)) == 1
-
-        return work
-
-    in_child(serves(assert_miss))
-    in_child(serves(assert_hit))
-    with TestClient(app) as client:
-        assert_hit(client.get("/it"))
-
-
-def test_a_fork_of_a_running_cache_starts_anew(redis_server: Valkey) -> None:
-    """A child of a process that serves takes another id, and its parent's connections are left alone."""
-    cache = over(redis_server)
-    app, _ = counting_app(cache)
-    with TestClient(app) as client:
-        assert_miss(client.get("/it"))
-        until(lambda: cache.statistics().l2.get("write"), "the write")
-        ours = acks(redis_server)
-
-        def work() -> None:
-            with TestClient(app) as other:
-                other.put("/it")
-                assert len(acks(redis_server)) == 2
-
-        in_child(work)
-        until(lambda: cache.statistics().applied == 1, "the child's purge")
-        assert_miss(client.get("/it"))
-        assert ours <= acks(redis_server)
