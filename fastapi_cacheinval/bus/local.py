@@ -29,6 +29,10 @@ class LocalBus:
         self._term = Term(0, "")
         self._seq = 0
 
+    def forked(self) -> None:
+        """Begin with a free lock, in a process that was forked: whoever had it is not there."""
+        self._lock = threading.Lock()
+
     async def start(self, replica: Replica, *, serving: bool) -> None:
         self.attach(replica)
 

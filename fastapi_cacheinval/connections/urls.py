@@ -18,6 +18,7 @@ from fastapi_cacheinval.connections.copies import copy_of, sentinels_of
 from fastapi_cacheinval.connections.lane import MOST_CONNECTIONS
 from fastapi_cacheinval.connections.replies import bounded
 from fastapi_cacheinval.connections.topology import Clustered, Single
+from fastapi_cacheinval.core.checks import is_utf8
 from fastapi_cacheinval.errors import ConfigurationError
 
 __all__ = ["Connect", "by_client", "by_url"]
@@ -93,6 +94,9 @@ def by_url(url: str, timeout: float, most_bytes: int) -> Connect:
         raise ConfigurationError(f"HTTPCache.from_url takes a URL with its scheme: {_FORMS}.")
     if plain is None or (kind and (kind not in _KINDS or plain == "unix")):
         raise ConfigurationError(f"HTTPCache.from_url does not know {scheme}://; it takes {_FORMS}.")
+    if plain != "unix" and not is_utf8(rest):
+        # What was written may hold a password.
+        raise ConfigurationError("HTTPCache.from_url cannot read the URL: it has characters that UTF-8 cannot write.")
     if not rest:
         raise ConfigurationError(f"{scheme}:// names no server; HTTPCache.from_url takes {_FORMS}.")
     _readable(rest)

@@ -10,7 +10,17 @@ from typing import Literal, TypeVar
 
 from fastapi_cacheinval.errors import ConfigurationError, SettingIsFixed
 
-__all__ = ["Wait", "called", "flag", "flag_of_environment", "refuse_to_set", "seconds", "unknown", "waits"]
+__all__ = [
+    "Wait",
+    "called",
+    "flag",
+    "flag_of_environment",
+    "is_utf8",
+    "refuse_to_set",
+    "seconds",
+    "unknown",
+    "waits",
+]
 
 Wait = Literal["all"] | None
 """What a purge waits for, besides its number: nothing, or every replica."""
@@ -45,6 +55,15 @@ def unknown(what: str, name: str, known: Collection[str]) -> ConfigurationError:
     near = get_close_matches(name, known, 1)
     meant = f". Did you mean {near[0]!r}? It has " if near else "; it has "
     return ConfigurationError(f"{what} {name!r}{meant}{', '.join(sorted(known))}.")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 can write it; not so half of a surrogate pair, as which bytes of the environment may come."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def waits(wait: object) -> bool:

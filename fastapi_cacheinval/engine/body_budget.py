@@ -19,6 +19,11 @@ class BodyBudget:
         self.held_bytes = 0
         self._lock = threading.Lock()
 
+    def forked(self) -> None:
+        """Hold nothing, in a process that was forked: the streams are its parent's."""
+        self.held_bytes = 0
+        self._lock = threading.Lock()
+
     def take(self, size: int) -> bool:
         """Hold so many bytes more, where there is room."""
         with self._lock:

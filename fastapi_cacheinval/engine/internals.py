@@ -31,12 +31,13 @@ from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.engine.body_budget import BodyBudget
 from fastapi_cacheinval.engine.clocks import SystemClock, checked_clock
 from fastapi_cacheinval.engine.engine import Engine, Kept
+from fastapi_cacheinval.engine.forks import forget_after_fork
 from fastapi_cacheinval.engine.lifecycle import Lifecycle
 from fastapi_cacheinval.engine.listeners import Feed, Listeners, LogRecorder
 from fastapi_cacheinval.engine.neighbours import Neighbour
 from fastapi_cacheinval.engine.purger import Purger
 from fastapi_cacheinval.engine.reporting import report
-from fastapi_cacheinval.engine.runtime import Runtime, Runtimes, runtime_here
+from fastapi_cacheinval.engine.runtime import Runtime, loop_here, runtime_here
 from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.engine.shadow import Shadow
 from fastapi_cacheinval.engine.shared_bus import SharedBus
@@ -80,7 +81,7 @@ class Internals:
         # Under which the apps of this cache are served, as far as they have been asked.
         self.root_paths = RootPaths()
         # One for each event loop that it has been started on; the middleware looks here on every forward.
-        self.runtimes = Runtimes()
+        self.runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
         self.bodies = BodyBudget(settings.max_in_flight_bytes)
         self.engine = self._engine()
         self.engine.routes = self.counters.routes
@@ -117,6 +118,15 @@ class Internals:
             self.tracing,
             local.attach if self._tiers is None else None,
         )
+
+        self._local_bus = local
+        forget_after_fork(self)
+
+    def forked(self) -> object:
+        """Forget what is the parent's, in a process that was forked; what may not be collected."""
+        self.bodies.forked()
+        self._local_bus.forked()
+        return self.lifecycle.forked(), None if self._shared_bus is None else self._shared_bus.forked()
 
     def _counters(self) -> Counters:
         return Counters()
@@ -199,8 +209,8 @@ class Internals:
 
     @property
     def running(self) -> bool:
-        """Whether it has been started on the running loop."""
-        return asyncio.get_running_loop() in self.runtimes
+        """Whether it has been started on the running loop; not so where none runs."""
+        return loop_here() in self.runtimes
 
     @property
     def shares_partitions(self) -> bool:

@@ -145,6 +145,14 @@ class Lifecycle:
                 if other.is_closed():
                     table.pop(other, None)
 
+    def forked(self) -> object:
+        """Forget the loops of the parent, in a process that was forked; what may not be collected."""
+        tables = (self._runtimes, self._starts, self._blocks, self._leaving)
+        kept = [dict(table) for table in tables]
+        for table in tables:
+            table.clear()
+        return kept
+
     async def wind_down(self) -> None:
         """Do on the running loop what can be done before the end, while those who record it are still there.
 

@@ -103,6 +103,10 @@ class Shared:
                 del self._unread[fence]
                 self.replica.lift(fence)
 
+    def anew(self) -> Shared:
+        """The same for another process, without what is this one's."""
+        return Shared(self.replica, self.observer, "", self.server_clock)
+
     def queue(self, tags: tuple[str, ...], *, soft: bool, now: float, trace: tuple[tuple[str, str], ...] = ()) -> None:
         """Have a purge written when the log can be reached; until then its tags are fenced; under the lock."""
         # A soft purge asks for stale answers; nothing has to be refused for it.

@@ -12,6 +12,7 @@ from typing import Protocol
 from fastapi_cacheinval.core.checks import Wait, waits
 from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, MOST_TAGS, bounded_tags, cost_of
 from fastapi_cacheinval.core.tags import ALL, normalise_tag, not_a_tag, render_value
+from fastapi_cacheinval.engine.forks import forget_after_fork
 
 __all__ = ["Answering", "Changes", "HasRequestTags", "RequestTags", "add_tags", "is_answering", "purge_with_request"]
 
@@ -140,6 +141,19 @@ class Answering:
 
 
 _current: ContextVar[Answering | None] = ContextVar("fastapi_cacheinval_tags", default=None)
+
+
+class _AtFork:
+    """A process that is forked from a handler has its context: the request is answered by the parent alone."""
+
+    def forked(self) -> object:
+        answering = _current.get()
+        _current.set(None)
+        return answering
+
+
+_at_fork = _AtFork()
+forget_after_fork(_at_fork)
 
 
 def _request_at_hand() -> HasRequestTags | None:

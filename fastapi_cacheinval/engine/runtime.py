@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, MutableMapping
 from contextvars import Context
 from typing import Any
-from weakref import WeakValueDictionary
 
 from fastapi_cacheinval.core.back_off import NOBODY, BackOff, backed_off, may_try
 from fastapi_cacheinval.core.stored import StoredResponse
@@ -19,7 +17,7 @@ from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheNotRunning
 from fastapi_cacheinval.ports.clock import Clock
 
-__all__ = ["Runtime", "Runtimes", "runtime_here"]
+__all__ = ["Runtime", "Runtimes", "loop_here", "runtime_here"]
 
 _MOST_PAUSES = 10_000
 # Pauses of clients' forwards are others than those of refreshes, which a refusal begins as well.
@@ -184,41 +182,22 @@ class Runtime:
         return len(owned)
 
 
-class Runtimes(dict[asyncio.AbstractEventLoop, Runtime]):
-    """The loop-bound half of a cache for each loop on which it has been started, or is about to be.
-
-    A process that is forked has none of them: their threads are the parent's, and what they are handed waits for ever.
-    """
-
-    __slots__ = ("__weakref__", "_of_the_parent")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._of_the_parent: list[Runtime] = []
-        _all[id(self)] = self
-
-    def leave_to_the_parent(self) -> None:
-        """Forget them, and keep what they hold from being closed."""
-        self._of_the_parent += self.values()
-        self.clear()
+Runtimes = MutableMapping[asyncio.AbstractEventLoop, Runtime]
+"""The loop-bound half of a cache for each loop on which it has been started, or is about to be."""
 
 
-# Those of all caches, as long as these live.
-_all: WeakValueDictionary[int, Runtimes] = WeakValueDictionary()
-
-
-def _forked() -> None:
-    for runtimes in [*_all.values()]:
-        runtimes.leave_to_the_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+def loop_here() -> asyncio.AbstractEventLoop | None:
+    """The running loop; None where none runs in this thread."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def runtime_here(runtimes: Runtimes) -> Runtime:
     """The loop-bound half for the running loop; raises `CacheNotRunning` where there is none."""
-    runtime = runtimes.get(asyncio.get_running_loop())
+    loop = loop_here()
+    runtime = None if loop is None else runtimes.get(loop)
     if runtime is None:
         raise CacheNotRunning(
             "The cache has not been started on this event loop: use `async with cache:` or the middleware."

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from fastapi_cacheinval.core.checks import flag, seconds, unknown
+from fastapi_cacheinval.core.checks import flag, is_utf8, seconds, unknown
 from fastapi_cacheinval.errors import ConfigurationError
 
 __all__ = ["Options", "Settings"]
@@ -156,11 +156,7 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigurationError(f"{name} is a whole number of at least {least}, not {value!r}.")
-        for name in ("namespace", "version"):
-            if not isinstance(getattr(self, name), str):
-                raise ConfigurationError(f"{name} is a str, not {getattr(self, name)!r}.")
-        if not self.namespace:
-            raise ConfigurationError("namespace must not be empty.")
+        self._check_texts()
         if self.mutations_when_disconnected not in ("queue", "refuse"):
             raise ConfigurationError(
                 f"mutations_when_disconnected is 'queue' or 'refuse', not {self.mutations_when_disconnected!r}."
@@ -172,8 +168,19 @@ class Settings:
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
             raise ConfigurationError(f"shadow is a share of hits from 0 to 1, such as 0.001, not {share!r}.")
         flag(self.read_your_writes, "read_your_writes")
+
+    def _check_texts(self) -> None:
+        for name in ("namespace", "version"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigurationError(f"{name} is a str, not {getattr(self, name)!r}.")
+            if not is_utf8(getattr(self, name)):
+                raise ConfigurationError(f"{name} is text that UTF-8 can write, not {getattr(self, name)!r}.")
+        if not self.namespace:
+            raise ConfigurationError("namespace must not be empty.")
         if self.secret is not None and (not isinstance(self.secret, str | bytes) or len(self.secret) < 16):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError("secret is a str or bytes of at least 16 characters.")
+        if isinstance(self.secret, str) and not is_utf8(self.secret):
+            raise ConfigurationError("secret is text that UTF-8 can write, or bytes.")
 
     def _check_providers(self) -> None:
         for name, kind in (("tracer_provider", TracerProvider), ("meter_provider", MeterProvider)):

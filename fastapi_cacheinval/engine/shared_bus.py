@@ -64,6 +64,14 @@ class SharedBus:
         """The id of this replica in the log; empty before the start."""
         return self._shared.identity
 
+    def forked(self) -> object:
+        """Forget the links of the parent, which writes what it has queued itself; what may not be collected."""
+        kept = (self._shared, dict(self._followers))
+        self._followers.clear()
+        self._shared = self._shared.anew()
+        self._shared.replica.let_go()
+        return kept
+
     async def start(self, replica: Replica, *, serving: bool) -> None:
         if self._owner != os.getpid():
             # Made here, not in __init__: a process that was forked after it must not share it.

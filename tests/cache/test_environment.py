@@ -102,6 +102,8 @@ WRONG = {
     "CACHEINVAL_PATH_PURGES": ("parents", "true"),
     "CACHEINVAL_SECRET": ("short", "at least 16"),
     "CACHEINVAL_URL": ("redis://:pass/word@host:6379", "cannot work: "),
+    "CACHEINVAL_NAMESPACE": ("shop\udcff", "namespace is text that UTF-8 can write"),
+    "CACHEINVAL_VERSION": ("1\ud800", "version is text that UTF-8 can write"),
 }
 
 
@@ -114,6 +116,16 @@ def test_a_variable_that_cannot_work_is_named(variable: str) -> None:
     assert variable in str(caught.value)
     assert said in str(caught.value)
     assert variable not in {"CACHEINVAL_SECRET", "CACHEINVAL_URL"} or text not in str(caught.value)
+
+
+def test_a_secret_or_a_url_that_has_no_bytes_is_refused_without_its_text() -> None:
+    """A byte of the environment that is no UTF-8 comes as half of a surrogate pair."""
+    for name, text in (("SECRET", "hunter2\udcff" * 3), ("URL", "redis://:hunter2\udcff@localhost")):
+        with pytest.raises(ConfigurationError, match="UTF-8") as caught:
+            HTTPCache.from_env({f"CACHEINVAL_{name}": text})
+        assert "hunter2" not in str(caught.value)
+    # Paths of files may have such bytes.
+    assert HTTPCache.from_url("unix:///tmp/\udcff").settings.namespace == "cacheinval"
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

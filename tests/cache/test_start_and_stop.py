@@ -65,6 +65,14 @@ async def test_a_cache_works_without_any_middleware() -> None:
     assert not cache.running
 
 
+def test_without_a_loop_a_cache_does_not_run() -> None:
+    """In a plain script: a purge that needs the loop says what is missing, and nothing runs."""
+    cache = HTTPCache()
+    assert not cache.running
+    with pytest.raises(CacheNotRunning, match="async with cache"):
+        cache.invalidate_soon("a")
+
+
 async def test_nested_blocks_stop_the_cache_with_the_last_one() -> None:
     """Two blocks at once on one loop, ended in either order: the cache runs until both have ended."""
     cache = HTTPCache()

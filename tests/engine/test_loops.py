@@ -1,20 +1,16 @@
-"""One cache over Redis in scripts, in several event loops, under Starlette's test client, and after a fork."""
+"""One cache over Redis in scripts, in several event loops, and under Starlette's test client."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
-import os
 import threading
-import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-import redis
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from starlette.testclient import TestClient
 
@@ -359,118 +355,3 @@ def test_a_purge_by_hand_that_fails_is_none(redis_server: Valkey) -> None:
         assert not caught.value.queued
         assert cache.statistics().fences == 0
         assert_hit(client.get("/it"))
-
-
-# -- forks --------------------------------------------------------------------------------------------
-
-
-def in_child(work: Callable[[], Any]) -> None:
-    """Run a function in a fork of this process; it fails with the child's error."""
-    read, write = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads, which is the point
-        pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-            os._exit(0)
-        except BaseException as error:  # noqa: BLE001  # whatever it is, the parent is told
-            os.write(write, repr(error).encode()[:4000])
-            os._exit(1)
-    os.close(write)
-    said = b""
-    while chunk := os.read(read, 4000):
-        said += chunk
-    os.close(read)
-    _, status = os.waitpid(pid, 0)
-    assert status == 0, said.decode()
-
-
-def acks(server: Valkey) -> set[str]:
-    """The ids under which replicas have read the log."""
-    with redis.Redis(port=server.port, decode_responses=True) as client:
-        found: Any = client.hgetall("{cacheinval}:acks")
-    return set(found) - {"!"}
-
-
-def test_a_fork_after_construction_is_a_replica_of_its_own(redis_server: Valkey) -> None:
-    """A preloaded app is forked before it starts: each child has its own id, and what one has stored the next finds."""
-    cache = over(redis_server)
-    app, _ = counting_app(cache)
-
-    def serves(result: Callable[[Any], None]) -> Callable[[], None]:
-        def work() -> None:
-            with TestClient(app) as client:
-                result(client.get("/it"))
-                deadline = time.monotonic() + 20
-                while not cache.statistics().l2.get("write") and not cache.statistics().l2.get("hit"):
-                    assert time.monotonic() < deadline
-                    time.sleep(0.005)
-                assert len(acks(redis_server)) == 1
-
-        return work
-
-    in_child(serves(assert_miss))
-    in_child(serves(assert_hit))
-    with TestClient(app) as client:
-        assert_hit(client.get("/it"))
-
-
-def test_a_fork_of_a_running_cache_starts_anew(redis_server: Valkey) -> None:
-    """A child of a process that serves takes another id, and its parent's connections are left alone."""
-    cache = over(redis_server)
-    app, _ = counting_app(cache)
-    with TestClient(app) as client:
-        assert_miss(client.get("/it"))
-        until(lambda: cache.statistics().l2.get("write"), "the write")
-        ours = acks(redis_server)
-
-        def work() -> None:
-            with TestClient(app) as other:
-                other.put("/it")
-                assert len(acks(redis_server)) == 2
-
-        in_child(work)
-        until(lambda: cache.statistics().applied == 1, "the child's purge")
-        assert_miss(client.get("/it"))
-        assert ours <= acks(redis_server)
-
-
-@pytest.mark.parametrize(
-    "purge",
-    [lambda cache: cache.invalidate_sync("it"), lambda cache: asyncio.run(cache.invalidate("it"))],
-    ids=["a plain function", "a loop of its own"],
-)
-@pytest.mark.parametrize("from_loop", [True, False])
-def test_a_fork_of_a_running_cache_purges_by_itself(
-    redis_server: Valkey, from_loop: bool, purge: Callable[[HTTPCache], Any]
-) -> None:
-    """The loops that it has copies of run in its parent: it waits for none of them, and its parent hears of the purge."""
-    cache = over(redis_server)
-    app, _ = counting_app(cache)
-
-    def work() -> None:
-        assert cache.loops == ()
-        assert not cache.statistics().connected
-        assert purge(cache).seq == 1
-
-    @app.post("/job")
-    async def job() -> None:
-        in_child(lambda: in_a_thread(work))
-
-    with TestClient(app) as client:
-        assert_miss(client.get("/it"))
-        assert_hit(client.get("/it"))
-        if from_loop:
-            client.post("/job")
-        else:
-            in_child(work)
-        until(lambda: cache.statistics().applied == 1, "the child's purge")
-        assert_miss(client.get("/it"))
-        assert cache.loops
-
-
-def in_a_thread(work: Callable[[], None]) -> None:
-    """Run a function in a thread, which has no loop; it fails with its error."""
-    with ThreadPoolExecutor(1) as threads:
-        threads.submit(work).result(20)

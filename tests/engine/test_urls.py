@@ -57,6 +57,10 @@ BAD: list[tuple[Any, str]] = [
     ("redis+cluster://127.0.0.1:1/3", "db"),
     ("redis+cluster://127.0.0.1:1?decode_responses=true", "decode_responses"),
     ("redis+sentinel://one:1", "names its service"),
+    ("redis://local\ud800host", "UTF-8"),
+    ("redis://localhost/0?password=\ud800", "UTF-8"),
+    ("redis+sentinel://one:1/serv\ud800ice", "UTF-8"),
+    ("redis+cluster://127.0.0.1:1,\ud800:2", "UTF-8"),
     ("redis+sentinel://one:1/service/first", "no number of a database"),
     ("redis+sentinel://one:1/service?nonsense=1", "nonsense"),
     ("redis+sentinel://one:1/service?sentinel_nonsense=1", "nonsense"),
@@ -89,6 +93,7 @@ def test_a_url_that_cannot_work_is_a_configuration_error(url: Any, says: str) ->
         "redis://us:12/hunter2@localhost:6379/0",
         "redis+cluster://us:[hunter2]@localhost,other",
         "redis+sentinel://us:12/service/hunter2@localhost",
+        "redis://us:hunter2\ud800@localhost",
     ],
 )
 def test_no_error_repeats_a_password(url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
@@ -31,9 +32,11 @@ def told_to_wait(answer: Answer) -> float | None:
 
 
 def seconds_to(answer: Answer, epoch: float) -> float | None:
-    """From the answer's `Date` to a time that it names: both are the server's, so that no other clock matters."""
+    """From the answer's `Date`, by the server's own clock, to a time that it names; without one, from now."""
+    if not math.isfinite(epoch):
+        return None
     sent = _epoch(answer.headers.get("date", ""))
-    return None if sent is None or not math.isfinite(epoch) else max(0.0, epoch - sent)
+    return max(0.0, epoch - (time.time() if sent is None else sent))
 
 
 def _epoch(text: str) -> float | None:

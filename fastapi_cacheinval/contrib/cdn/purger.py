@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
@@ -79,6 +80,8 @@ class CDNPurger(Attached):
         self._callers: dict[Order, asyncio.Future[None]] = {}
         self._listening = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        # In a process that was forked from the one that runs it nobody does.
+        self._process = 0
         self._arrived = asyncio.Event()
         # Set but while it runs.
         self._closing = asyncio.Event()
@@ -103,7 +106,7 @@ class CDNPurger(Attached):
         for lane in self._lanes:
             lane.begin()
         await super().__aenter__()
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._process = asyncio.get_running_loop(), os.getpid()
         if not self._listening:
             # For good: what is purged after this is left is told at once.
             self.cache.add_listener(self.heard)
@@ -155,7 +158,12 @@ class CDNPurger(Attached):
         """Take a purge of the cache; it is told to the CDN later, or at once where this does not run any more."""
         loop = self._loop
         if loop is None or loop.is_closed():
-            await self._tell_at_once(receipt)
+            await self._tell_at_once(receipt, self._closing)
+        elif self._process != os.getpid():
+            # The event that is set at its end is of the parent's loop.
+            forked = asyncio.Event()
+            forked.set()
+            await self._tell_at_once(receipt, forked)
         elif loop is asyncio.get_running_loop():
             self._accept(receipt, None)
         else:
@@ -218,20 +226,20 @@ class CDNPurger(Attached):
             for lane in self._lanes:
                 lane.add(settled.entries)
 
-    async def _tell_at_once(self, receipt: Receipt) -> None:
-        """One attempt, for what is purged when this does not run any more."""
+    async def _tell_at_once(self, receipt: Receipt, closing: asyncio.Event) -> None:
+        """One attempt, for what is purged when this does not run any more, or not in this process."""
         requests = [(lane.cdn, request) for lane in self._lanes for request in lane.cdn.requests(purge_of(receipt))]
         undone = len(requests)
         try:
             async with asyncio.timeout(self._bound), self._client() as client:
-                await everywhere(self.cache, receipt, self._closing)
+                await everywhere(self.cache, receipt, closing)
                 for cdn, request in requests:
                     verdict = cdn.judge(request, await client.ask(request))
                     undone -= isinstance(verdict, Done)
         except (TimeoutError, Unreachable) as error:
             logger.debug("%s could not be told at once: %s", self.name, error)
         if undone:
-            logger.error("%s had stopped: %d purge request(s) were not confirmed by the CDN", self.name, undone)
+            logger.error("%s does not run here: %d purge request(s) were not confirmed by the CDN", self.name, undone)
 
     # -- what lanes tell ------------------------------------------------------------------------
 

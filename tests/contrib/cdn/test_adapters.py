@@ -195,6 +195,23 @@ def test_what_an_answer_means(cdn: CDN, answer: Answer, verdict: Any) -> None:
             assert isinstance(found, Retry)
 
 
+@pytest.mark.parametrize("date", [{}, {"date": "yesterday"}])
+def test_a_date_to_wait_for_is_obeyed_without_a_date_of_the_answer(date: dict[str, str]) -> None:
+    """`Retry-After` and Fastly's reset, in an answer that does not tell its server's time: this machine's has to do."""
+    then = time.time() + 600
+    told = {"retry-after": formatdate(then, usegmt=True), **date}
+    answers = [(cdn, Answer(503, told)) for cdn in (CLOUDFLARE, FASTLY, WEBHOOK)]
+    for cdn, answer in [*answers, (FASTLY, Answer(429, {"fastly-ratelimit-reset": str(int(then)), **date}))]:
+        (request,) = cdn.requests(PURGE)
+        found = cdn.judge(request, answer)
+        assert isinstance(found, Retry)
+        assert found.after is not None
+        assert 300 < found.after <= 600
+        past = cdn.judge(request, Answer(503, {"retry-after": formatdate(time.time() - 600, usegmt=True), **date}))
+        assert isinstance(past, Retry)
+        assert past.after == 0.0
+
+
 @ADAPTERS
 @given(
     status=st.integers(100, 599),

@@ -18,6 +18,7 @@ from fastapi_cacheinval.testing import FakeClock
 from tests.contrib.cdn.fakes import FakeFastly, Purged, serving
 from tests.contrib.cdn.purging import FAST, fastly, purging, state_of, ticking
 from tests.helpers.fleet import eventually
+from tests.helpers.forks import in_child
 from tests.helpers.http import settle
 from tests.helpers.telemetry import Recorded
 
@@ -88,6 +89,16 @@ async def test_what_is_purged_after_it_was_left_is_told_at_once() -> None:
         assert fake.purged == [Purged(("late",))]
 
 
+async def test_what_is_purged_in_a_fork_is_told_at_once_there() -> None:
+    """The purger runs in the parent, which does not tell what others purge: the child does, and the parent goes on."""
+    with serving(FakeFastly()) as fake:
+        async with purging(fastly(fake)) as (cache, purger):
+            await asyncio.to_thread(in_child, lambda: cache.invalidate_sync("forked"))
+            assert fake.purged == [Purged(("forked",))]
+            await purger.purge(await cache.invalidate("a"))
+            assert fake.purged[1:] == [Purged(("a",))]
+
+
 @pytest.mark.parametrize("fault", ["hang", "503"])
 async def test_what_cannot_be_told_at_once_is_an_error(fault: str, caplog: Any) -> None:
     """It is not silently lost."""
@@ -96,7 +107,7 @@ async def test_what_cannot_be_told_at_once_is_an_error(fault: str, caplog: Any) 
             pass
         fake.always = fault
         await cache.invalidate("late")
-        assert errors(caplog) == ["cdn had stopped: 1 purge request(s) were not confirmed by the CDN"]
+        assert errors(caplog) == ["cdn does not run here: 1 purge request(s) were not confirmed by the CDN"]
 
 
 async def test_who_waits_for_a_purge_is_told_that_it_stops() -> None:
