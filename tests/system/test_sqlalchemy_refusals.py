@@ -306,13 +306,18 @@ RESULTS: dict[str, tuple[Any, Any, set[str]]] = {
 _ASKED = ("rowcount", "returns_rows", "inserted_primary_key_rows", "returned_defaults_rows", "keys", "all")
 
 
+def _told(value: Any) -> Any:
+    call: Any = value
+    return list(call()) if callable(value) else value
+
+
 def _said(result: Any) -> list[str]:
     """All that a result says, or the kind of the error that it raises instead."""
     said: list[str] = []
     for name in _ASKED:
         try:
-            value = getattr(result, name)
-            said.append(f"{name}: {list(value()) if callable(value) else value}")
+            value: Any = getattr(result, name)
+            said.append(f"{name}: {_told(value)}")
         except SQLAlchemyError as error:
             said.append(f"{name}: {type(error).__name__}")
     return said

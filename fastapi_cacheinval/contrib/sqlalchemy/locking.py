@@ -66,12 +66,14 @@ def look(session: Session, mapper: Mapper[Any], query: Any, locking: Any, parame
             known[mapper] = True
         return rows
     try:
-        return session.execute(query if lockable is False else locking, parameters)
+        result: Any = session.execute(query if lockable is False else locking, parameters)
+        found: list[Any] = result.all()
     except DBAPIError as error:
         if _is_refusal(error):
             # The rights have changed, or the role: the next look finds out.
             known.pop(mapper, None)
         raise
+    return found
 
 
 def _tried(session: Session, connection: Connection, query: Any, parameters: Any) -> Iterable[Any]:

@@ -38,13 +38,18 @@ _ASKED = (
 )  # fmt: skip
 
 
+def _told(value: Any) -> Any:
+    call: Any = value
+    return list(call()) if callable(value) else value
+
+
 def _said(result: Any) -> list[str]:
     """All that a result says, or the kind of the error that it raises instead."""
     said: list[str] = []
     for name in _ASKED:
         try:
-            value = getattr(result, name)
-            said.append(f"{name}: {list(value()) if callable(value) else value}")
+            value: Any = getattr(result, name)
+            said.append(f"{name}: {_told(value)}")
         except (SQLAlchemyError, AttributeError) as error:
             said.append(f"{name}: {type(error).__name__}")
     return said
