@@ -80,7 +80,6 @@ class CDNPurger(Attached):
         self._callers: dict[Order, asyncio.Future[None]] = {}
         self._listening = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        # In a process that was forked from the one that runs it nobody does.
         self._process = 0
         self._arrived = asyncio.Event()
         # Set but while it runs.

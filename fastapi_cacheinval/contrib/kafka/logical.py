@@ -69,11 +69,13 @@ def stands_for_unstored(value: object) -> bool:
                 value in (_UNSTORED, _AS_BASE64, _AS_BASE64.rstrip("=")) or value.lower() == _AS_HEX
             )
         case bytes() | bytearray() | memoryview():
-            return bytes(value) == _UNSTORED.encode()
+            return bytes(cast("bytes", value)) == _UNSTORED.encode()
         case list():
             return _UNSTORED in cast("list[object]", value)
-        case {"scale": _, "value": inner, **others} if not others:
-            return stands_for_unstored(inner)
+        case dict():
+            # Of a decimal whose scale differs from row to row.
+            given = cast("dict[object, object]", value)
+            return given.keys() == {"scale", "value"} and stands_for_unstored(given["value"])
         case _:
             return False
 
