@@ -243,7 +243,7 @@ class HTTPCache(OfRoutes, OfWatchers):
         """`invalidate`, or `clear` for `everything`, that returns only once the purge has its number, however long.
 
         For event consumers: acknowledge the event, commit the offset or delete the message after it. Raises
-        `CacheNotRunning` where the cache has not been started on this loop.
+        `CacheNotRunning` where the cache has not been started on this loop, or stops meanwhile.
         """
         flag(soft, "soft")
         named = await self._core.named(tags, everything=flag(everything, "everything"))

@@ -1,4 +1,4 @@
-"""Connections that read no more of one reply than any replica writes.
+"""How connections read replies and write commands: no more of one reply than any replica writes, and bytes.
 
 `redis-py` gathers each string of a reply as a whole, and copies it several times. Anybody who can write to the server
 could stop the event loop for seconds by a single message. Here a string over the bound is passed over, piece by piece.
@@ -8,11 +8,13 @@ Only its first eight bytes are left: they are no line and no value, and still te
 from __future__ import annotations
 
 from functools import cache
+from string import printable
 from typing import Any
 
+from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ConnectionError as ServerGone
 
-__all__ = ["bounded"]
+__all__ = ["bounded", "decodes", "writes_ascii"]
 
 _PIECE = 65_536
 _LEFT = 8
@@ -68,3 +70,21 @@ class _Reading:
         begun, self._begun, self._left = self._begun[:_LEFT], b"", 0
         parser._pos += whole  # noqa: SLF001
         return begun
+
+
+def _settings_of(client: Any) -> Any:
+    return client.connection_kwargs if isinstance(client, RedisCluster) else client.connection_pool.connection_kwargs
+
+
+def decodes(client: Any) -> bool:
+    """Whether a client gives text for what is answered."""
+    return bool(_settings_of(client).get("decode_responses"))
+
+
+def writes_ascii(client: Any) -> bool:
+    """Whether a server understands the commands that it writes."""
+    encoding = _settings_of(client).get("encoding") or "utf-8"
+    try:
+        return printable.encode(encoding) == printable.encode()
+    except (LookupError, UnicodeError, TypeError):
+        return False

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from redis.asyncio import Connection, Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -16,7 +17,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from fastapi_cacheinval.connections.client import Client
 from fastapi_cacheinval.connections.copies import copy_of, sentinels_of
 from fastapi_cacheinval.connections.lane import MOST_CONNECTIONS
-from fastapi_cacheinval.connections.replies import bounded
+from fastapi_cacheinval.connections.replies import bounded, decodes, writes_ascii
 from fastapi_cacheinval.connections.topology import Clustered, Single
 from fastapi_cacheinval.core.checks import is_utf8
 from fastapi_cacheinval.errors import ConfigurationError
@@ -126,19 +127,14 @@ def _readable(rest: str) -> None:
 def _checked(connect: Connect) -> Connect:
     """Make a client and a connection that are not used, so that what is wrong with them is said at start-up."""
     client = connect().client
-    if _decodes(client):
+    if decodes(client):
         raise ConfigurationError("The URL has decode_responses, and stored responses are bytes: leave it out.")
+    if not writes_ascii(client):
+        raise ConfigurationError("The URL has an encoding that does not write commands in ASCII: leave it out.")
     pool = getattr(client, "connection_pool", None)
     if pool is not None:
         pool.make_connection()
     return connect
-
-
-def _decodes(client: Any) -> bool:
-    settings = (
-        client.connection_kwargs if isinstance(client, RedisCluster) else client.connection_pool.connection_kwargs
-    )
-    return bool(settings.get("decode_responses"))
 
 
 def _from_url(url: str, **options: Any) -> Any:
@@ -265,15 +261,19 @@ def by_client(client: Any, timeout: float, most_bytes: int) -> Connect:
     Strings of a reply that have more than `most_bytes` are not read.
     Raises `ConfigurationError` for anything else.
     """
-    if not isinstance(client, Redis | RedisCluster):
+    if not isinstance(client, Redis | RedisCluster) or isinstance(client, Pipeline):
         raise ConfigurationError(
             f"HTTPCache.from_client takes a redis.asyncio client (Redis, RedisCluster or one of a Sentinel), "
             f"not {type(client).__module__}.{type(client).__qualname__}."
         )
-    if _decodes(client):
+    if decodes(client):
         raise ConfigurationError(
             "The client decodes what it is answered (decode_responses=True), and stored responses are bytes: "
             "give the cache a client of its own without it."
+        )
+    if not writes_ascii(client):
+        raise ConfigurationError(
+            "The client's encoding does not write commands in ASCII: give the cache a client of its own without it."
         )
 
     def connect(*, rest: float = 0.0) -> Client:

@@ -154,10 +154,11 @@ class Coalescing:
             if flight is None and overtaken and asker.order_forward(missed.key):
                 flight = flights.under_way(missed.key)
             if flight is None:
-                return await self._lead(flights.lead(missed.key, asker.entered), missed)
-            waited = await self._wait(flight, missed)
-            if waited is not None:
-                return waited
+                found = await self._lead(flights.lead(missed.key, asker.entered), missed, gives_back=not overtaken)
+            else:
+                found = await self._wait(flight, missed)
+            if found is not None:
+                return found
             # A fill of this request's own would count as begun before a purge that came meanwhile: good for
             # nobody else. One that begins now serves all who still wait, instead of each leading in turn.
             overtaken = asker.overtaken()
@@ -200,8 +201,11 @@ class Coalescing:
         """Whether a stale response stands in without a forward, because one failed a moment ago."""
         return self._runtime.forwards_pause(stored) and self._asker.stands_in(stored)
 
-    async def _lead(self, flight: Flight | None, missed: Missed) -> Answer | Go:
-        """Before a forward that leads: answer with what another replica has, or be the one to forward."""
+    async def _lead(self, flight: Flight | None, missed: Missed, *, gives_back: bool = False) -> Answer | Go | None:
+        """Before a forward that leads: answer with what another replica has, or be the one to forward.
+
+        None to look again, where it `gives_back` the right to forward, for a purge has come while it waited for that.
+        """
         asker, l2, stale, reason = self._asker, self._l2, missed.stored, missed.reason
         if flight is None or l2 is None:
             return Go(flight, stale, reason)
@@ -213,6 +217,9 @@ class Coalescing:
             case Answered(stored, waited):
                 answer = self._usable(stored, collapsed=reason if waited else None, tier="l2")
                 return answer if isinstance(answer, Answer) else Go(flight, stale, reason)
+            case Granted(waited=True) if gives_back and asker.overtaken() and not asker.fenced():
+                flight.supersede()
+                return None
             case Granted(_, other) | Refused(other):
                 return Go(flight, stale or other, reason)
             case Unavailable(other, away):

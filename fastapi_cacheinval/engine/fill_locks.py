@@ -47,10 +47,14 @@ class Answered(NamedTuple):
 
 
 class Granted(NamedTuple):
-    """The right to forward in the cluster; `stale` is what was found and is not good enough."""
+    """The right to forward in the cluster; `stale` is what was found and is not good enough.
+
+    `waited` says that another replica's forward was waited for.
+    """
 
     fill_lock: FillLock
     stale: StoredResponse | None
+    waited: bool = False
 
 
 class Refused(NamedTuple):
@@ -164,7 +168,7 @@ class FillLocks:
                 with self._expecting(key) as waking:
                     match await self._claimed(key, owner, seen):
                         case Lock.GOT:
-                            return Granted(self._got(key, owner), stored)
+                            return Granted(self._got(key, owner), stored, waited)
                         case Lock.REFUSED:
                             return Refused(stored)
                         case Lock.HELD:

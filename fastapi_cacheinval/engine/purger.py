@@ -109,15 +109,16 @@ class Purger:
         return receipt
 
     async def deliver(self, tags: tuple[str, ...], *, soft: bool, causes: Carrier) -> Receipt:
-        """`purge` that returns only with a number; raises `CacheNotRunning` on a loop without a start."""
-        runtime_here(self._runtimes)
+        """`purge` that returns only with a number; raises `CacheNotRunning` without a start, or once it stops."""
         while True:
+            runtime_here(self._runtimes)
             try:
                 return await self.purge(tags, soft=soft, causes=causes)
             except PurgeNotDelivered:
                 # It is fenced here and queued; what is queued has no receipt, and is purged once more for one.
                 await paused(self._clock, _LOOK_AGAIN)
                 while not self._bus.state().connected:
+                    runtime_here(self._runtimes)
                     await paused(self._clock, _LOOK_AGAIN)
 
     async def applied_everywhere(self, receipt: Receipt) -> Receipt:

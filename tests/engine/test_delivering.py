@@ -64,6 +64,27 @@ async def test_it_outlasts_an_outage_where_nothing_is_served(redis_server: Valke
             await eventually(lambda: not cache.statistics().queue_length, "the end of the queue")
 
 
+@pytest.mark.parametrize("queued", [True, False], ids=["queued", "being written"])
+@pytest.mark.parametrize("serving", [True, False])
+async def test_a_cache_that_stops_during_an_outage_ends_a_delivery(
+    redis_server: Valkey, *, queued: bool, serving: bool
+) -> None:
+    """Nobody would write it any more: the consumer is told so, and does not acknowledge its event."""
+    with tcp_proxy(redis_server.port) as proxy:
+        cache = HTTPCache.from_url(proxy.url, secret=SECRET, **QUICK)
+        async with cache:
+            if serving:
+                await cache.start()
+            await cache.invalidate("b")
+            proxy.black_hole()
+            delivery = asyncio.ensure_future(cache.deliver("item:a"))
+            if queued:
+                await eventually(lambda: cache.statistics().queue_length == 1, "the queued purge")
+        await cache.stop()
+        with pytest.raises(CacheNotRunning):
+            await asyncio.wait_for(delivery, 20)
+
+
 async def test_a_cache_that_is_not_started_delivers_nothing() -> None:
     """It says so at once: nothing would try again."""
     with pytest.raises(CacheNotRunning):

@@ -210,6 +210,25 @@ async def test_waiters_look_by_themselves_when_the_message_is_lost(redis_server:
         assert a.data.forwards == 1
 
 
+async def test_a_purge_in_the_middle_of_a_burst_costs_one_more_forward(redis_server: Valkey) -> None:
+    """Whoever waited from before it on another replica does not forward for nothing: one that begins after it serves all."""
+    async with fleet(redis_server.url, 4, **PATIENT) as nodes:
+        data = nodes[0].data
+        data.gate = asyncio.Event()
+        calls = burst(nodes, "/items/hot", 40)
+        await eventually(lambda: data.forwards == 1, "the leader")
+        await eventually(lambda: sum(node.statistics.forwards_under_way for node in nodes) == 4, "a flight on each")
+        data.versions["hot"] = 1
+        receipt = await nodes[1].cache.invalidate("item:hot")
+        await eventually(lambda: all(node.statistics.applied == receipt.seq for node in nodes), "the purge")
+        data.gate.set()
+        answers = await answered(calls)
+        assert data.forwards == 2
+        assert sum(b'"version":1' in answer.body for answer in answers) >= 39
+        for node in nodes:
+            assert_hit(await node.ask("/items/hot"))
+
+
 async def test_a_waiter_does_not_take_what_was_purged_while_it_waited(redis_server: Valkey) -> None:
     """The result of another replica's forward passes this replica's own check: a purge since then refuses it."""
     async with fleet(redis_server.url, 2) as (a, b):

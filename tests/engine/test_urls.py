@@ -18,6 +18,7 @@ GOOD = [
     "redis:///0",
     "redis://localhost:6379/3",
     "redis://localhost/0?protocol=3",
+    "redis://localhost/0?encoding=latin-1",
     "redis://user:p%2Fss@localhost:6379",
     "redis://[::1]:6379/0",
     "valkey://localhost",
@@ -49,6 +50,9 @@ BAD: list[tuple[Any, str]] = [
     ("redis://localhost/0?protocol=9", "protocol"),
     ("redis://localhost/0?socket_timeout=long", "socket_timeout"),
     ("redis://localhost/0?decode_responses=true", "decode_responses"),
+    ("redis://localhost/0?encoding=utf-16", "encoding"),
+    ("redis+sentinel://one:1/service?encoding=utf-32", "encoding"),
+    ("redis+cluster://127.0.0.1:1?encoding=utf-16", "encoding"),
     ("rediss://localhost/0?ssl_cert_reqs=perhaps", "SSL"),
     ("unix://relative/path", "whole path"),
     ("unix:///", "whole path"),
@@ -112,11 +116,15 @@ def test_no_error_repeats_a_password(url: str) -> None:
         ("redis://localhost", "builtins.str"),
         (Sentinel([("127.0.0.1", 1)]), "Sentinel"),
         (Redis(decode_responses=True), "decode_responses"),
+        (Redis().pipeline(), "client.Pipeline"),
+        (Redis(encoding="utf-16"), "encoding"),
+        (Redis(encoding="klingon"), "encoding"),
+        (RedisCluster(host="127.0.0.1", encoding="utf-16"), "encoding"),
         (RedisCluster(host="127.0.0.1", decode_responses=True), "decode_responses"),
         (Sentinel([("127.0.0.1", 1)], decode_responses=True).master_for("x"), "decode_responses"),
     ],
 )
 def test_a_client_that_cannot_work_is_a_configuration_error(client: Any, says: str) -> None:
-    """A synchronous one, something else, a Sentinel itself, one that decodes replies."""
+    """A synchronous one, something else, a Sentinel itself, one that decodes replies, one that writes what no server reads."""
     with pytest.raises(ConfigurationError, match=says):
         HTTPCache.from_client(client)

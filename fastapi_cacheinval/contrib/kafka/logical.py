@@ -61,23 +61,20 @@ class Json:
     text: str
 
 
-def stands_for_unstored(value: object) -> bool:
+def stands_for_unstored(value: Any) -> bool:
     """Whether a value as it was written, of whatever type, stands for a large one that was not told."""
-    match value:
-        case str():
-            return len(value) <= len(_AS_HEX) and (
-                value in (_UNSTORED, _AS_BASE64, _AS_BASE64.rstrip("=")) or value.lower() == _AS_HEX
-            )
-        case bytes() | bytearray() | memoryview():
-            return bytes(cast("bytes", value)) == _UNSTORED.encode()
-        case list():
-            return _UNSTORED in cast("list[object]", value)
-        case dict():
-            # Of a decimal whose scale differs from row to row.
-            given = cast("dict[object, object]", value)
-            return given.keys() == {"scale", "value"} and stands_for_unstored(given["value"])
-        case _:
-            return False
+    if isinstance(value, str):
+        return len(value) <= len(_AS_HEX) and (
+            value in (_UNSTORED, _AS_BASE64, _AS_BASE64.rstrip("=")) or value.lower() == _AS_HEX
+        )
+    if isinstance(value, bytes | bytearray):
+        return value == _UNSTORED.encode()
+    if isinstance(value, list):
+        return _UNSTORED in cast("list[object]", value)
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return fields.keys() == {"scale", "value"} and stands_for_unstored(fields["value"])
+    return False
 
 
 _Reader = Callable[[Any, Mapping[str, Any]], Any]
