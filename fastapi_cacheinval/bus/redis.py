@@ -190,8 +190,8 @@ class RedisLog:
         arguments = (line.term.number, line.term.nonce, line.seq, bound)
         with raising(LogUnavailable):
             found = await self._client.script(_WAIT, (self._keys.state, self._keys.acks), arguments)
-            behind, there, young, bound = map(int, found)
-            return Standing(behind, there, bool(young), min(bound, _WIDEST) / 1_000_000)
+            behind, there, young, bound, least = map(int, found)
+            return Standing(behind, there, bool(young), min(bound, _WIDEST) / 1_000_000, least)
 
     async def leave(self, replica: str) -> None:
         with raising(LogUnavailable):

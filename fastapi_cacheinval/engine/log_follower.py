@@ -19,7 +19,7 @@ from fastapi_cacheinval.engine.log_observer import Applies
 from fastapi_cacheinval.engine.log_queue import LogQueue
 from fastapi_cacheinval.engine.log_reader import LogReader, Pages
 from fastapi_cacheinval.engine.log_touch import FIRST_PAUSE, LONGEST_PAUSE, Touch
-from fastapi_cacheinval.engine.log_waits import Waits
+from fastapi_cacheinval.engine.log_waits import Looks, Waits
 from fastapi_cacheinval.engine.log_writer import LogWriter, Shared
 from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
@@ -50,6 +50,7 @@ class Follower:
         self._applies = Applies(shared.observer, shared.server_clock)
         self._pages = Pages(log, shared, clock, self.synced, context)
         self.waits = Waits(log, self._told, context)
+        self.looks = Looks(log, clock)
         self._reader = LogReader(
             shared,
             self._applies,
@@ -120,6 +121,7 @@ class Follower:
         await self.flush(patience)
         await self._groups.close()
         await self.waits.close()
+        await self.looks.close()
         if self.forget():
             with contextlib.suppress(LogUnavailable):
                 await self.log.leave(self._shared.identity)

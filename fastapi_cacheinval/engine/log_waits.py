@@ -2,7 +2,8 @@
 
 The rules: the writer of such a line is told how many others hold a lease, and gets a message once all of them have
 applied it. A replica that has applied such a line says so at once, with a heartbeat beside the regular ones. If no
-message comes, the writer looks at the log, which knows how far each replica has read.
+message comes, the writer looks at the log, which knows how far each replica has read. At most one look is under way,
+however many wait: a look for the newest line answers for those before it.
 """
 
 from __future__ import annotations
@@ -12,18 +13,25 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
+from dataclasses import dataclass
 
 from fastapi_cacheinval.core.log_types import AppliedByAll, LogEntry
+from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.engine.clocks import DoublingPause, ended
 from fastapi_cacheinval.engine.log_touch import FIRST_PAUSE, LONGEST_PAUSE
 from fastapi_cacheinval.errors import LogUnavailable
-from fastapi_cacheinval.ports.log import SharedLog
+from fastapi_cacheinval.ports.clock import Clock
+from fastapi_cacheinval.ports.log import SharedLog, Standing
 
-__all__ = ["Waits"]
+__all__ = ["Looks", "Waits"]
 
 # Lines that are waited for at once; for more of them the writer looks at the log.
 _MOST = 1_000
 _MOST_OWED = 64
+_FIRST_LOOK = 0.0005
+_LONGEST_LOOK = 0.05
+# A lease that is not renewed has lapsed after one, a term's first after two.
+_MOST_BOUNDS = 4
 
 
 class Waits:
@@ -122,3 +130,88 @@ class Waits:
     async def close(self) -> None:
         """End what is under way; never raises."""
         await ended([task for task in (self._paying, self._hearing) if task is not None])
+
+
+Looked = tuple[Standing, str | None]
+"""The last look for a line, and what took longer than the replicas."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    line: LogEntry
+    began: float
+    done: asyncio.Future[Looked]
+    reason: str | None = None
+
+
+class Looks:
+    """Looks at one log, with pauses that grow while nobody is answered."""
+
+    def __init__(self, log: SharedLog, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self._waiting: list[_Waiter] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def until_applied(self, line: LogEntry) -> Looked:
+        """Look until nobody is behind a line, but not for ever; raises `LogUnavailable`."""
+        waiter = _Waiter(line, self._clock.now(), asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
+        return await waiter.done
+
+    async def close(self) -> None:
+        """End; who waits is told so."""
+        if self._task is not None:
+            await ended((self._task,))
+
+    async def _run(self) -> None:
+        pause = _FIRST_LOOK
+        try:
+            while self._waiting:
+                progress = await self._round()
+                pause = _FIRST_LOOK if progress else min(pause * 1.25, _LONGEST_LOOK)
+                if self._waiting:
+                    await asyncio.sleep(pause)
+        finally:
+            self._task = None
+            self._fail(self._waiting, LogUnavailable("it has been closed"))
+
+    async def _round(self) -> bool:
+        """One look for each term that somebody waits in; whether it has answered anybody."""
+        waiting = self._waiting = [each for each in self._waiting if not each.done.done()]
+        newest: dict[Term, LogEntry] = {}
+        for each in waiting:
+            found = newest.setdefault(each.line.term, each.line)
+            if each.line.seq > found.seq:
+                newest[each.line.term] = each.line
+        count = len(self._waiting)
+        for term, line in newest.items():
+            mine = [each for each in waiting if each.line.term == term]
+            try:
+                standing = await self._log.behind(line)
+            except LogUnavailable as away:
+                self._fail(mine, away)
+            else:
+                self._answer(mine, standing)
+        # Some may have come meanwhile.
+        self._waiting = [each for each in self._waiting if not each.done.done()]
+        return len(self._waiting) < count
+
+    def _answer(self, waiting: list[_Waiter], found: Standing) -> None:
+        now = self._clock.now()
+        for each in waiting:
+            standing = found.of(each.line.seq)
+            if each.done.done():
+                continue
+            if not standing.behind or now >= each.began + _MOST_BOUNDS * standing.bound:
+                each.done.set_result((standing, each.reason))
+            elif standing.young:
+                each.reason = "new-term"
+
+    @staticmethod
+    def _fail(waiting: list[_Waiter], error: LogUnavailable) -> None:
+        for each in waiting:
+            if not each.done.done():
+                each.done.set_exception(LogUnavailable(error.reason))

@@ -16,11 +16,12 @@ from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.engine.clocks import ClockEstimate
 from fastapi_cacheinval.engine.log_follower import Follower
 from fastapi_cacheinval.engine.log_observer import LogObserver
+from fastapi_cacheinval.engine.log_waits import Looks
 from fastapi_cacheinval.engine.log_writer import Shared, in_one_term
 from fastapi_cacheinval.errors import LogUnavailable, PurgeNotDelivered, ReplicasUnknown
 from fastapi_cacheinval.ports.bus import Applied, BusState
 from fastapi_cacheinval.ports.clock import Clock
-from fastapi_cacheinval.ports.log import Proposal, SharedLog, Standing
+from fastapi_cacheinval.ports.log import Proposal, SharedLog
 
 __all__ = ["SharedBus"]
 
@@ -28,10 +29,6 @@ logger = logging.getLogger("fastapi_cacheinval.bus")
 
 # Seconds to wait for the word of the others, before a look at the log.
 _SOON = 0.05
-_FIRST_LOOK = 0.0005
-_LONGEST_LOOK = 0.05
-# A lease that is not renewed has lapsed after one, a term's first after two.
-_MOST_BOUNDS = 4
 
 
 class SharedBus:
@@ -166,27 +163,18 @@ class SharedBus:
                 return Applied(others + follower.serving)
             follower.want()
         log = self._connect() if follower is None else follower.log
+        looks = Looks(log, self._clock) if follower is None else follower.looks
         try:
-            standing, reason = await self._looked(log, line)
+            standing, reason = await looks.until_applied(line)
         except LogUnavailable as away:
             raise ReplicasUnknown(line.term.number, line.seq, away.reason) from away
         finally:
             if follower is None:
+                await looks.close()
                 await log.close()
         if standing.behind:
             raise ReplicasUnknown(line.term.number, line.seq, f"{standing.behind} ask the log and do not get as far")
         return Applied(standing.there, reason)
-
-    async def _looked(self, log: SharedLog, line: LogEntry) -> tuple[Standing, str | None]:
-        """Look until nobody is behind, but not for ever; the last look, and what took longer than the replicas."""
-        look, began, reason = _FIRST_LOOK, self._clock.now(), None
-        while True:
-            standing = await log.behind(line)
-            if not standing.behind or self._clock.now() >= began + _MOST_BOUNDS * standing.bound:
-                return standing, reason
-            reason = "new-term" if standing.young else reason
-            await asyncio.sleep(look)
-            look = min(look * 1.25, _LONGEST_LOOK)
 
     async def catch_up(self) -> bool:
         follower = self._followers.get(asyncio.get_running_loop())

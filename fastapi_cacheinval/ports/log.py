@@ -46,13 +46,21 @@ class Standing(NamedTuple):
     """How many replicas with a live lease have not applied a line, and how many have.
 
     `young` says that the term has just begun: somebody may hold a lease of the term before, and counts as behind.
-    `bound` is the longest of all leases that are known of, in seconds.
+    `bound` is the longest of all leases that are known of, in seconds. `least` is how far the last of the replicas has
+    read, at most to the line itself; -1 where that is not known.
     """
 
     behind: int
     there: int
     young: bool
     bound: float
+    least: int
+
+    def of(self, seq: int) -> Standing:
+        """What this says of the same line, or of one before it in the same term."""
+        if self.young or not self.behind or self.least < seq:
+            return self
+        return self._replace(behind=0, there=self.there + self.behind)
 
 
 class SharedLog(Protocol):

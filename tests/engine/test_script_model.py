@@ -206,7 +206,11 @@ class Pair:
         after = self._time()
         # It does not say when it looked; between two looks of ours it had one of these answers.
         expected = {tuple(self.model.wait(now, term, nonce, seq, bound)) for now in (before, after)}
-        behind, there, young, long = map(int, real)
+        behind, there, young, long, least = map(int, real)
+        assert least <= seq
+        if not young and least >= 0 and least < seq:
+            # A look for the last line that all have read finds nobody behind it.
+            assert self.model.wait(after, term, nonce, least, bound)[0] == 0
         assert long == max(bound, 0 if state is None else state.widest)
         assert (behind, there) in expected
         assert young <= behind
