@@ -84,6 +84,7 @@ def prepared(folder: Path) -> Engine:
     store.collector.stop()
     with store.sessions.begin() as session:
         session.get_one(Label, 2).text = "two"
+        session.flush()
         session.execute(text("CREATE UNIQUE INDEX one_text ON label (text)"))
     return store.engine
 
