@@ -198,7 +198,8 @@ def test_a_client_whose_pool_has_connections_of_a_loop_that_is_gone(redis_server
         warnings.simplefilter("ignore", ResourceWarning)
         for connection in client.connection_pool._available_connections:
             # Some releases close it as it is freed, which needs its loop.
-            transport: Any = connection._writer.transport
+            writer: Any = connection._writer
+            transport = writer.transport
             connection._reader = connection._writer = None
             transport._sock.close()
             transport._sock, transport._closing = None, True
