@@ -163,8 +163,12 @@ class Looks:
 
     async def close(self) -> None:
         """End, and tell all who wait so."""
-        if self._task is not None:
-            await ended((self._task,))
+        task = self._task
+        if task is not None:
+            await ended((task,))
+            if self._task is task:
+                # It was cancelled before its first step, and has told nobody.
+                self._end()
 
     async def _run(self) -> None:
         pause = _FIRST_LOOK
@@ -175,8 +179,11 @@ class Looks:
                 if self._waiting:
                     await asyncio.sleep(pause)
         finally:
-            self._task = None
-            self._fail(self._waiting, LogUnavailable("it has been closed"))
+            self._end()
+
+    def _end(self) -> None:
+        self._task = None
+        self._fail(self._waiting, LogUnavailable("it has been closed"))
 
     async def _round(self) -> bool:
         """One look for each term that somebody waits in; whether it has answered anybody."""
