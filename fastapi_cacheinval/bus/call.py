@@ -1,19 +1,16 @@
-"""The keys of the purge log, the arguments of its script and its reply, typed, and the one error that a port raises."""
+"""The keys of the purge log, the arguments of its script and its reply, typed."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgpack
 
 from fastapi_cacheinval.bus.script import PAGE_BYTES
-from fastapi_cacheinval.connections.client import Away
-from fastapi_cacheinval.errors import LogUnavailable, TierUnavailable
 
-__all__ = ["Call", "LogKeys", "Said", "log_keys", "raising"]
+__all__ = ["Call", "LogKeys", "Said", "log_keys"]
 
 
 class LogKeys(NamedTuple):
@@ -116,18 +113,3 @@ class Said(NamedTuple):
         verdict, term, term_nonce, seq, nonce, at, more, *counts = head.decode("ascii").split(" ")
         pending, widest = map(int, counts)
         return cls(int(verdict), int(term), term_nonce, int(seq), nonce, int(at), more != "0", pending, widest, missed)
-
-
-@contextmanager
-def raising(kind: type[LogUnavailable | TierUnavailable]) -> Generator[None]:
-    """A block that asks the server and reads its answers.
-
-    The server may be away, or refuse. It may also hold something else under the log's keys, so that its answers cannot
-    be read.
-    """
-    try:
-        yield
-    except Away as away:
-        raise kind(away.reason) from away
-    except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
-        raise kind(f"it answers as no log does ({error})") from error

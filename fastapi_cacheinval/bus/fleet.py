@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi_cacheinval.bus.call import log_keys, raising
+from fastapi_cacheinval.bus.call import log_keys
 from fastapi_cacheinval.bus.entries import by_name
 from fastapi_cacheinval.bus.summaries import summary_key
 from fastapi_cacheinval.bus.summary_codec import decode_summary
-from fastapi_cacheinval.connections.client import Client
+from fastapi_cacheinval.connections.client import Client, raising
 from fastapi_cacheinval.core.fleet import Fleet, LogState, SeenReplica, acknowledgement_of
 from fastapi_cacheinval.errors import TierUnavailable
 

@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from fastapi_cacheinval.bus.call import Call, LogKeys, Said, raising
+from fastapi_cacheinval.bus.call import Call, LogKeys, Said
 from fastapi_cacheinval.bus.entries import (
     LineError,
     decode_line,
@@ -19,7 +19,7 @@ from fastapi_cacheinval.bus.entries import (
 from fastapi_cacheinval.bus.looks import PAGE_LUA, SIGHT_LUA, WAIT_LUA
 from fastapi_cacheinval.bus.replication import REPLICAS_LUA, SETTLE_LUA
 from fastapi_cacheinval.bus.script import LUA, PAGE_BYTES
-from fastapi_cacheinval.connections.client import Away, Client, Script
+from fastapi_cacheinval.connections.client import Away, Client, Script, raising
 from fastapi_cacheinval.core.confirming import doubt_about
 from fastapi_cacheinval.core.log_types import AppliedByAll, Ask, Current, LogEntry, Missed, Page, Reply, Reset, Term
 from fastapi_cacheinval.core.tag_limits import MOST_TAGS

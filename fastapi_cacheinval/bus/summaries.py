@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi_cacheinval.bus.call import raising
 from fastapi_cacheinval.bus.summary_codec import encode_summary
-from fastapi_cacheinval.connections.client import Client
+from fastapi_cacheinval.connections.client import Client, raising
 from fastapi_cacheinval.core.summary import ReplicaSummary
 from fastapi_cacheinval.errors import TierUnavailable
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from opentelemetry import context as contexts
@@ -19,8 +19,9 @@ from redis.exceptions import NoScriptError
 from fastapi_cacheinval.connections.away import Away, is_final, reason_of
 from fastapi_cacheinval.connections.lane import MOST_CONNECTIONS, Lane
 from fastapi_cacheinval.connections.topology import Confirm, Topology
+from fastapi_cacheinval.errors import LogUnavailable, TierUnavailable
 
-__all__ = ["Away", "Client", "Script"]
+__all__ = ["Away", "Client", "Script", "raising"]
 
 # What instrumentations ask for, in the context of what is running.
 _UNTRACED = "suppress_instrumentation"
@@ -244,3 +245,18 @@ async def _quietly(close: Callable[[], Any]) -> None:
     except Exception:  # noqa: BLE001 - as in `Client`
         # It is gone already, which is what was wanted.
         return
+
+
+@contextmanager
+def raising(kind: type[LogUnavailable | TierUnavailable]) -> Generator[None]:
+    """A block that asks the server and reads its answers; all that goes wrong in it is raised as `kind`.
+
+    The server may be away, or refuse. It may also hold something else under the keys, so that its answers cannot be
+    read.
+    """
+    try:
+        yield
+    except Away as away:
+        raise kind(away.reason) from away
+    except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        raise kind(f"its answer cannot be read ({error})") from error

@@ -135,7 +135,7 @@ class Coalescing:
     def look(self) -> Answer | Missed:
         """Look once at what is stored here."""
         stored, key, vary_miss = self._asker.find()
-        found = Reason.URI_MISS if stored is None else self._usable(stored)
+        found = self._usable(stored)
         if isinstance(found, Answer):
             return found
         return Missed(stored, key, Reason.VARY_MISS if vary_miss else found)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from contextvars import Context
+from typing import Any
 
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.engine.listeners import Listeners
@@ -79,8 +80,14 @@ class Lifecycle:
         self._starts: dict[asyncio.AbstractEventLoop, _Step] = {}
         # How many `async with` blocks are open on each loop; a stop inside one leaves it open.
         self._blocks: dict[asyncio.AbstractEventLoop, int] = {}
-        # Where sources are being left.
+        # The loops whose sources are being left.
         self._leaving: dict[asyncio.AbstractEventLoop, _Step] = {}
+        self._by_loop: tuple[MutableMapping[asyncio.AbstractEventLoop, Any], ...] = (
+            self._runtimes,
+            self._starts,
+            self._blocks,
+            self._leaving,
+        )
 
     async def start(self, context: Context, *, serving: bool) -> Runtime:
         """Start on the running loop, where that has not been done; background work runs in copies of the context.
@@ -140,16 +147,15 @@ class Lifecycle:
 
     def _forget_closed(self) -> None:
         # Other threads may start and stop on their own loops meanwhile.
-        for table in (self._runtimes, self._starts, self._blocks, self._leaving):
+        for table in self._by_loop:
             for other in list(table):
                 if other.is_closed():
                     table.pop(other, None)
 
     def forked(self) -> object:
-        """Forget the loops of the parent, in a process that was forked; what may not be collected."""
-        tables = (self._runtimes, self._starts, self._blocks, self._leaving)
-        kept = [dict(table) for table in tables]
-        for table in tables:
+        """Forget the parent's loops, in a forked process; returns what must not be collected."""
+        kept = [dict(table) for table in self._by_loop]
+        for table in self._by_loop:
             table.clear()
         return kept
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import Context
+from functools import partial
 
 from fastapi_cacheinval.core.log_types import LogEntry
 from fastapi_cacheinval.core.pieces import LINE_TAG_BYTES, LINE_TAGS
@@ -102,7 +103,7 @@ class LogGroups:
             self._under_way += 1
             task = asyncio.get_running_loop().create_task(self._together(group), context=self._context.copy())
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._ended, group))
 
     async def _together(self, group: _Group) -> None:
         try:
@@ -110,12 +111,15 @@ class LogGroups:
             group.written.set_result(line)
         except LogUnavailable as away:
             group.written.set_exception(away)
-        finally:
-            if not group.written.done():
-                group.written.set_exception(LogUnavailable("the cache has stopped"))
-            # Where nobody waits any more, nobody is to be told of it later.
-            group.written.exception()
-            self._returned()
+
+    def _ended(self, group: _Group, task: asyncio.Task[None]) -> None:
+        """A task is over, perhaps cancelled before its first step."""
+        self._tasks.discard(task)
+        if not group.written.done():
+            group.written.set_exception(LogUnavailable("the cache has stopped"))
+        # Where nobody waits any more, nobody is to be told of it later.
+        group.written.exception()
+        self._returned()
 
     async def close(self) -> None:
         """End what is under way; never raises."""

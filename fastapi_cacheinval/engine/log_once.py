@@ -14,19 +14,18 @@ class LogOnce:
     """What is in trouble now: the level to log at is ERROR for the first time and DEBUG until it is well again."""
 
     def __init__(self) -> None:
-        # What is in trouble now.
-        self.now: set[Hashable] = set()
+        self._now: set[Hashable] = set()
 
     def level(self, what: Hashable) -> int:
         """Take note that something has failed."""
-        if what in self.now or len(self.now) >= _MOST:
+        if what in self._now or len(self._now) >= _MOST:
             return logging.DEBUG
-        self.now.add(what)
+        self._now.add(what)
         return logging.ERROR
 
     def well(self, what: Hashable) -> None:
         """Take note that it has not."""
-        self.now.discard(what)
+        self._now.discard(what)
 
 
 class Seldom:

@@ -55,8 +55,7 @@ class LogReader:
 
     async def take(self, reply: Reply, sent: float, own: LogEntry | None) -> bool:
         """Apply a reply, while others have their turn in between; whether there is nothing more to ask for."""
-        short = not isinstance(reply, Missed) or len(reply.lines) <= 1
-        first, *others = (reply,) if short else in_slices(reply)
+        first, *others = in_slices(reply)
         settled = self._apply(first, sent, own)
         for part in others:
             await asyncio.sleep(0)

@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
+from operator import attrgetter
 
 from fastapi_cacheinval.core.log_types import AppliedByAll, LogEntry
-from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.engine.clocks import DoublingPause, ended
 from fastapi_cacheinval.engine.log_touch import FIRST_PAUSE, LONGEST_PAUSE
 from fastapi_cacheinval.errors import LogUnavailable
@@ -162,42 +162,44 @@ class Looks:
         return await waiter.done
 
     async def close(self) -> None:
-        """End; who waits is told so."""
-        if self._task is not None:
-            await ended((self._task,))
+        """End, and tell all who wait so."""
+        task = self._task
+        if task is not None:
+            await ended((task,))
+            if self._task is task:
+                # It was cancelled before its first step, and has told nobody.
+                self._end()
 
     async def _run(self) -> None:
         pause = _FIRST_LOOK
         try:
             while self._waiting:
-                progress = await self._round()
-                pause = _FIRST_LOOK if progress else min(pause * 1.25, _LONGEST_LOOK)
+                answered = await self._round()
+                pause = _FIRST_LOOK if answered else min(pause * 1.25, _LONGEST_LOOK)
                 if self._waiting:
                     await asyncio.sleep(pause)
         finally:
-            self._task = None
-            self._fail(self._waiting, LogUnavailable("it has been closed"))
+            self._end()
+
+    def _end(self) -> None:
+        self._task = None
+        self._fail(self._waiting, LogUnavailable("it has been closed"))
 
     async def _round(self) -> bool:
         """One look for each term that somebody waits in; whether it has answered anybody."""
         waiting = self._waiting = [each for each in self._waiting if not each.done.done()]
-        newest: dict[Term, LogEntry] = {}
-        for each in waiting:
-            found = newest.setdefault(each.line.term, each.line)
-            if each.line.seq > found.seq:
-                newest[each.line.term] = each.line
-        count = len(self._waiting)
-        for term, line in newest.items():
+        for term in dict.fromkeys(each.line.term for each in waiting):
             mine = [each for each in waiting if each.line.term == term]
+            newest = max((each.line for each in mine), key=attrgetter("seq"))
             try:
-                standing = await self._log.behind(line)
+                standing = await self._log.behind(newest)
             except LogUnavailable as away:
                 self._fail(mine, away)
             else:
                 self._answer(mine, standing)
         # Some may have come meanwhile.
         self._waiting = [each for each in self._waiting if not each.done.done()]
-        return len(self._waiting) < count
+        return any(each.done.done() for each in waiting)
 
     def _answer(self, waiting: list[_Waiter], found: Standing) -> None:
         now = self._clock.now()

@@ -24,8 +24,6 @@ from fastapi_cacheinval.ports.log import Answer, Proposal
 __all__ = ["LogWriter", "Shared", "in_one_term"]
 
 _MOST_WRITES = 3
-# So many tags fit one line, however long they are.
-_FEW = 16
 _MOST_CAUSES = 1_000
 _MOST_LINKED = 16
 _MOST_UNREAD = 256
@@ -129,7 +127,7 @@ async def in_one_term(claim: Proposal, put: Callable[[Proposal], Awaitable[LogEn
     None where the lines do not stand in one term: what the server of the first has numbered, another may not have.
     """
     line: LogEntry | None = None
-    for piece in (claim,) if len(claim.tags) <= _FEW else claim.lines():
+    for piece in claim.lines():
         term = None if line is None else line.term
         line = await put(piece)
         if term not in (None, line.term):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
-import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from contextvars import Context
 
 from fastapi_cacheinval.core.log_types import LogEntry
@@ -53,7 +50,6 @@ class SharedBus:
         self._bound = bound
         self._timeout = timeout
         self._shared = Shared(replica, observer, "", server_clock)
-        self._owner: int | None = None
         self._followers: dict[asyncio.AbstractEventLoop, Follower] = {}
 
     @property
@@ -70,14 +66,9 @@ class SharedBus:
         return kept
 
     async def start(self, replica: Replica, *, serving: bool) -> None:
-        if self._owner != os.getpid():
-            # Made here, not in __init__: a process that was forked after it must not share it.
-            self._owner = os.getpid()
+        if not self._shared.identity:
+            # Made here, not in __init__: a process that is forked before the start has one of its own.
             self._shared.identity = secrets.token_hex(8)
-            self._followers.clear()
-            self._shared.serving.clear()
-            # Another thread of the parent may have held it at that moment.
-            self._shared.lock = threading.Lock()
         loop = asyncio.get_running_loop()
         for other in list(self._followers):
             if other.is_closed():
@@ -134,15 +125,12 @@ class SharedBus:
         """For who has not started: nothing is left behind, so nothing can be queued."""
         log = self._connect()
         ask = Replica(staleness_bound=self._bound).ask()
-        # A process that was forked from one that serves has nothing that would have to obey.
-        served = self._owner == os.getpid()
-        with self._shared.obeying(claim, self._clock) if served else nullcontext() as written:
+        with self._shared.obeying(claim, self._clock) as written:
 
             async def put(piece: Proposal) -> LogEntry:
                 line = (await log.run(ask, "", piece, lines=False)).line
                 assert line is not None
-                if written is not None:
-                    written(line)
+                written(line)
                 return line
 
             try:
@@ -187,9 +175,6 @@ class SharedBus:
             return False
 
     def state(self) -> BusState:
-        if self._owner != os.getpid():
-            # Not started, or that of the process which this one was forked from.
-            return BusState(connected=False, queue_length=0, oldest=None)
         connected = any(follower.connected for follower in self._followers.values())
         with self._shared.lock:
             backlog = self._shared.backlog

@@ -143,7 +143,7 @@ class Keeping:
         exchange, app_context = self._exchange, self._exchange.app_context
         route = exchange.route
         app_context.counters.filled(self._engine.now() - self._rules.began, route, outcome)
-        if outcome == "stored" and app_context.log_once.now:
+        if outcome == "stored":
             app_context.log_once.well((RAISED, route))
         if exchange.refresh is not None:
             exchange.refresh.came(outcome)

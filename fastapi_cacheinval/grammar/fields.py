@@ -91,7 +91,7 @@ def end_to_end(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     """The lines that are neither hop-by-hop nor named by `Connection` (RFC 9110 §7.6.1)."""
     connection = values(headers, b"connection")
     if not connection:
-        return [line for line in headers if line[0] not in HOP_BY_HOP]
+        return without(headers, HOP_BY_HOP)
     named = {member.lower() for value in connection for member in split_list(value)}
     return without(headers, HOP_BY_HOP | named)
 

@@ -10,7 +10,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error
 from collections.abc import AsyncIterator
 
-from fastapi_cacheinval.connections.client import Away, Client, Script
+from fastapi_cacheinval.connections.client import Away, Client, Script, raising
 from fastapi_cacheinval.errors import TierUnavailable
 from fastapi_cacheinval.ports.l2_store import ID_BYTES, Found, Lock
 
@@ -66,42 +66,34 @@ class RedisStore:
         return f"{stem}r".encode(), f"{stem}f".encode(), f"{stem}w".encode()
 
     async def read(self, key: bytes) -> Found | None:
-        try:
+        with raising(TierUnavailable):
             data, pttl = await self._client.script(_READ, self._keys(key)[:1], ())
-        except Away as away:
-            raise TierUnavailable(away.reason) from away
-        return None if data is None else Found(data, int(pttl))
+            return None if data is None else Found(data, int(pttl))
 
     async def write(self, key: bytes, data: bytes, life_ms: int) -> None:
         name = self._keys(key)[0]
-        try:
+        with raising(TierUnavailable):
             if data:
                 await self._client.command("SET", name, data, "PX", life_ms)
             else:
                 await self._client.command("UNLINK", name)
-        except Away as away:
-            raise TierUnavailable(away.reason) from away
 
     async def claim(self, key: bytes, owner: str, seconds: float, seen: bytes) -> Found | Lock:
-        try:
+        with raising(TierUnavailable):
             word, *found = await self._client.script(_CLAIM, self._keys(key), (owner, int(seconds * 1000), seen))
-        except Away as away:
-            raise TierUnavailable(away.reason) from away
-        if found:
-            return Found(found[0], int(found[1]))
-        return {b"got": Lock.GOT, b"refused": Lock.REFUSED}.get(word, Lock.HELD)
+            if found:
+                return Found(found[0], int(found[1]))
+            return {b"got": Lock.GOT, b"refused": Lock.REFUSED}.get(word, Lock.HELD)
 
     async def renew(self, key: bytes, owner: str, seconds: float) -> bool:
-        try:
+        with raising(TierUnavailable):
             return bool(await self._client.script(_RENEW, self._keys(key), (owner, int(seconds * 1000))))
-        except Away as away:
-            raise TierUnavailable(away.reason) from away
 
     async def release(
         self, key: bytes, owner: str, *, data: bytes = b"", life_ms: int = 0, refused_ms: int = 0
     ) -> None:
         arguments = (owner, self._channel, _name(key), refused_ms)
-        try:
+        with raising(TierUnavailable):
             try:
                 await self._client.script(_RELEASE, self._keys(key), (*arguments, life_ms, data))
             except Away:
@@ -110,11 +102,9 @@ class RedisStore:
                 # A full server takes nothing, but lets go of the lock.
                 await self._client.script(_RELEASE, self._keys(key), (*arguments, 0, b""))
                 raise
-        except Away as away:
-            raise TierUnavailable(away.reason) from away
 
     async def woken(self) -> AsyncIterator[bytes]:
-        try:
+        with raising(TierUnavailable):
             async for message in self._client.messages(self._channel, quiet=self._quiet):
                 if message is not None:
                     name = message[1]
@@ -122,8 +112,6 @@ class RedisStore:
                         yield urlsafe_b64decode(name + b"=" * (-len(name) % 4))
                     except Error:
                         continue
-        except Away as away:
-            raise TierUnavailable(away.reason) from away
 
     async def close(self) -> None:
         await self._client.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fastapi_cacheinval.connections.client import Away, Client, Script
+from fastapi_cacheinval.connections.client import Client, Script, raising
 from fastapi_cacheinval.errors import TierUnavailable
 
 __all__ = ["RedisRoll"]
@@ -46,8 +46,6 @@ class RedisRoll:
 
     async def answer(self, name: bytes, data: bytes) -> Mapping[bytes, bytes]:
         arguments = (name, data, _LIFE_MS, _MOST_SETS, _LONGEST)
-        try:
+        with raising(TierUnavailable):
             found = await self._client.script(_ANSWER, (self._key,), arguments)
-        except Away as away:
-            raise TierUnavailable(away.reason) from away
-        return dict(zip(found[::2], found[1::2], strict=True))
+            return dict(zip(found[::2], found[1::2], strict=True))

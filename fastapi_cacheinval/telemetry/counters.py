@@ -14,10 +14,6 @@ from fastapi_cacheinval.telemetry.instruments import Instruments, Requests
 __all__ = ["Counters"]
 
 
-def _nobody() -> object:
-    return None
-
-
 class Counters:
     """Counts in memory what the telemetry port hears, and passes it on to `also`, where there is somebody.
 
@@ -30,11 +26,8 @@ class Counters:
         "downstream",
         "dropped_tags",
         "fills",
-        "find_meters",
-        "find_tracers",
         "l2_events",
         "look",
-        "meters",
         "mutations",
         "provider",
         "purges",
@@ -42,7 +35,6 @@ class Counters:
         "requests",
         "resets",
         "routes",
-        "tracers",
     )
 
     def __init__(self) -> None:
@@ -61,12 +53,8 @@ class Counters:
         # Where that counts requests, for the front lookup, and whose it is.
         self.requests: Requests | None = None
         self.provider: object = None
-        # What looks for somebody to tell who has come late, and what there was when it looked last.
+        # What looks for somebody to tell who has come late.
         self.look: Callable[[], None] | None = None
-        self.find_tracers: Callable[[], object] = _nobody
-        self.find_meters: Callable[[], object] = _nobody
-        self.tracers: object = None
-        self.meters: object = None
 
     def report_to(self, instruments: Instruments, provider: object) -> None:
         """Pass on what is counted from now on to the instruments of a provider."""
@@ -95,7 +83,7 @@ class Counters:
             self.also.answered(outcome, route)
 
     def forwarded(self, reason: Reason, route: str | None) -> None:
-        if self.look is not None and (self.find_tracers() is not self.tracers or self.find_meters() is not self.meters):
+        if self.look is not None:
             self.look()
         if self.also is not None:
             self.also.forwarded(reason, route)

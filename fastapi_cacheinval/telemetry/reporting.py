@@ -43,22 +43,16 @@ def join(
             unwatch(counters.provider, cache)
         counters.report_to(instruments := Instruments(meter), meters)
         watch(meters, meter, cache, instruments.requests)
-    counters.find_tracers = get_tracer_provider if tracer_provider is None else partial(_given, tracer_provider)
-    counters.find_meters = get_meter_provider if meter_provider is None else partial(_given, meter_provider)
-    # Looked at once more on the next forward, whatever there is.
-    counters.tracers = counters.meters = None
-    counters.look = partial(_look, tracing, counters)
+    counters.look = partial(_look, tracing, counters, tracer_provider, meter_provider)
     return tracing.on or counters.also is not None
 
 
-def _given(provider: object) -> object:
-    return provider
-
-
-def _look(tracing: Spans, counters: Counters) -> None:
+def _look(
+    tracing: Spans, counters: Counters, tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None
+) -> None:
     """Say once that a provider of the process has come too late, or has taken the place of one."""
-    tracers = counters.tracers = counters.find_tracers()
-    meters = counters.meters = counters.find_meters()
+    tracers = tracer_provider or get_tracer_provider()
+    meters = meter_provider or get_meter_provider()
     if tracers is tracing.provider and meters is counters.provider:
         return
     late = [

@@ -9,6 +9,8 @@ import pytest
 
 from fastapi_cacheinval import PurgeNotDelivered
 from fastapi_cacheinval.bus.redis import RedisLog
+from fastapi_cacheinval.errors import LogUnavailable
+from fastapi_cacheinval.ports.log import Proposal
 from fastapi_cacheinval.testing import assert_hit, assert_miss, capture_invalidations
 from tests.helpers.fleet import eventually, fleet
 from tests.helpers.trouble import agreed, never_stale, two
@@ -135,6 +137,25 @@ async def test_a_caller_that_goes_away_takes_no_other_along(
         ]
         await eventually(lambda: not a.statistics.queue_length, "the queue")
         assert redis_server.execute("ZCARD", "{cacheinval}:tags") == 11
+
+
+async def test_who_shares_a_line_is_told_when_the_writing_ends_before_its_first_step(
+    redis_server: Valkey, hanging: asyncio.Event
+) -> None:
+    """A task that is cancelled before it has begun runs no line of its own: the purge fails all the same."""
+    async with fleet(redis_server.url, 1) as (a,):
+        bus = a.cache._core._shared_bus
+        assert bus is not None
+        groups = bus._followers[asyncio.get_running_loop()]._groups
+        first = asyncio.ensure_future(groups.write(Proposal(("hangs",), soft=False)))
+        second = asyncio.ensure_future(groups.write(Proposal(("item:a",), soft=False)))
+        await asyncio.sleep(0)
+        groups._flush()
+        await groups.close()
+        with pytest.raises(LogUnavailable):
+            await asyncio.wait_for(second, 10)
+        hanging.set()
+        assert (await first).seq == 1
 
 
 async def test_a_purge_of_its_own_is_a_heartbeat(redis_server: Valkey) -> None:

@@ -11,6 +11,7 @@ import pytest
 from fastapi_cacheinval import HTTPCache, PurgeNotDelivered, ReplicasUnknown
 from fastapi_cacheinval.bus.redis import RedisLog
 from fastapi_cacheinval.core.log_types import LogEntry
+from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.log import Standing
 from tests.helpers.fleet import PATIENT, SECRET, eventually, fleet, joining, of_age
 from tests.helpers.trouble import QUICK, TIMEOUT, agreed, filled_everywhere, never_stale
@@ -211,4 +212,18 @@ async def test_who_waits_when_the_cache_stops_is_told_so(redis_server: Valkey, m
         await asyncio.wait_for(looked.wait(), 10)
         await a.cache.stop()
         with pytest.raises((ReplicasUnknown, PurgeNotDelivered)):
+            await asyncio.wait_for(waiting, 10)
+
+
+async def test_who_waits_is_told_so_if_the_looking_ends_before_its_first_step(redis_server: Valkey) -> None:
+    """A task that is cancelled before it has begun runs no line of its own, not the one that tells who waits either."""
+    async with fleet(redis_server.url, 1, **PATIENT) as (a,):
+        bus = a.cache._core._shared_bus
+        assert bus is not None
+        looks = bus._followers[asyncio.get_running_loop()].looks
+        line = LogEntry(a.cache._core.engine.replica.term, 1, "nonce", ("item:a",), soft=False, at=0.0)
+        waiting = asyncio.ensure_future(looks.until_applied(line))
+        await asyncio.sleep(0)
+        await looks.close()
+        with pytest.raises(LogUnavailable):
             await asyncio.wait_for(waiting, 10)
