@@ -88,7 +88,6 @@ class CacheMiddleware:
         self._now = engine.now
         self._emit_cache_status = emit_cache_status
         # While nobody records telemetry, hears the feed or is a CDN in front, the common hit is answered on the spot.
-        self._watched = True
         self._watch()
         # When the routes were last looked at, and how long a front hit may trust that.
         self._looked = self._look_every = 0.0

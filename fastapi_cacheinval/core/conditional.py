@@ -60,9 +60,7 @@ def validators(fields: RawHeaders, wall_now: float) -> tuple[bytes | None, float
 
 def stands_for(request: RawHeaders, status: int, fields: RawHeaders, wall_now: float) -> bool:
     """Whether a 304 stands for a response with this status and these fields, as `not_modified` has it."""
-    modified = first(fields, b"last-modified")
-    moment = None if modified is None else parse_date(modified, wall_now)
-    return not_modified(request, status, first(fields, b"etag"), moment, wall_now)
+    return not_modified(request, status, *validators(fields, wall_now), wall_now)
 
 
 def not_modified_fields(headers: RawHeaders) -> list[tuple[bytes, bytes]]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fastapi_cacheinval.core.outcome import Outcome
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.tags import is_reserved, path_of
+from fastapi_cacheinval.core.tags import path_of, shown_tags
 from fastapi_cacheinval.grammar.age import parse_age
 from fastapi_cacheinval.grammar.fields import RawHeaders, values
 
@@ -59,7 +59,7 @@ def keep_for(stored: StoredResponse, outcome: Outcome, age: int) -> KeepFor | No
 def named(stored: StoredResponse) -> tuple[tuple[str, ...], str]:
     """The tags of a stored response that are anybody's business, and the path that it is of."""
     path = next((known for tag in stored.tags if (known := path_of(tag)) is not None), "")
-    return tuple(tag for tag in stored.tags if not is_reserved(tag)), path
+    return shown_tags(stored.tags), path
 
 
 def forbidden_by_fields(stored: StoredResponse, fields: RawHeaders) -> bool:

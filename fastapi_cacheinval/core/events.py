@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import filterfalse
 from urllib.parse import quote
 
 from fastapi_cacheinval.core.log_types import LogEntry
-from fastapi_cacheinval.core.tags import ALL, is_reserved, path_tag, reserved_in, unreserved_in
+from fastapi_cacheinval.core.tags import ALL, path_tag, reserved_in, shown_tags
 
 __all__ = [
     "ConnectionEvent",
@@ -27,7 +26,6 @@ __all__ = [
     "digest_of",
     "purge_event",
     "receipt_of",
-    "shown_tags",
     "shown_target",
 ]
 
@@ -113,11 +111,6 @@ Event = Decision | PurgeEvent | ResetEvent | ConnectionEvent
 def digest_of(key: bytes | None) -> str:
     """What is shown of a cache key; it tells keys apart, and nothing of what is in them."""
     return "" if key is None else key[:_DIGEST_BYTES].hex()
-
-
-def shown_tags(tags: Sequence[str]) -> tuple[str, ...]:
-    """Tags without the cache's own."""
-    return tuple(filterfalse(is_reserved, tags))
 
 
 def shown_target(path: str, query: Sequence[tuple[str, str]], secret: Sequence[str]) -> str:
@@ -228,7 +221,7 @@ def receipt_of(line: LogEntry) -> Receipt:
     return Receipt(
         term=line.term.number,
         seq=line.seq,
-        tags=unreserved_in(line.tags) if reserved else line.tags,
+        tags=shown_tags(line.tags) if reserved else line.tags,
         soft=line.soft,
         paths=tuple([tag[len(_PATH) :] for tag in reserved if tag.startswith(_PATH)]),
         everything=ALL in reserved,

@@ -7,9 +7,10 @@ from typing import Literal
 
 from fastapi_cacheinval.core.audit import SharedBy
 from fastapi_cacheinval.core.decide import whole_seconds
-from fastapi_cacheinval.core.events import PurgeEvent, digest_of, shown_tags
+from fastapi_cacheinval.core.events import PurgeEvent, digest_of
 from fastapi_cacheinval.core.outcome import Reason
 from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.core.tags import shown_tags
 
 __all__ = ["Explanation", "StoredCopy", "copy_of", "forwarded_because"]
 

@@ -253,11 +253,11 @@ def _typed(value: object) -> bytes:
             if name is None:
                 raise
             inner = b""
-        return b"E" + encode((as_bytes(f"{kind.__module__}.{kind.__qualname__}"), as_bytes(name or ""), inner))
+        return b"E" + encode((_name_of(kind), as_bytes(name or ""), inner))
     plain = exactly(value)
     if plain is not value:
         # The handler may ask a value for its class.
-        return b"C" + encode((as_bytes(f"{type(value).__module__}.{type(value).__qualname__}"), _typed(plain)))
+        return b"C" + encode((_name_of(type(value)), _typed(plain)))
     # bool before int: True and 1 are two partitions.
     match value:
         case None:
@@ -276,6 +276,11 @@ def _typed(value: object) -> bytes:
             return b"T" + encode(_typed(item) for item in cast("tuple[object, ...]", value))
         case _:
             raise PartitionTypeError(value)
+
+
+def _name_of(kind: type) -> bytes:
+    """A class by its module and its name in it."""
+    return as_bytes(f"{kind.__module__}.{kind.__qualname__}")
 
 
 def partition_digest(values: Sequence[object], secret: bytes) -> bytes:

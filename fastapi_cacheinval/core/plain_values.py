@@ -13,7 +13,7 @@ from types import MemberDescriptorType
 from typing import Any, cast
 from uuid import UUID
 
-__all__ = ["PLAIN", "exactly"]
+__all__ = ["PLAIN", "exactly", "inherited_type"]
 
 PLAIN: tuple[type, ...] = (str, int, bytes, tuple, UUID)
 """The types whose subclasses may be parts of a cache key."""
@@ -30,7 +30,7 @@ def exactly(value: object) -> object:
     kind: type[Any] = type(value)
     if kind in _EXACT:
         return value
-    base = next((each for each in PLAIN if issubclass(kind, each)), None)
+    base = inherited_type(kind)
     if base is None:
         return value
     if not _is_found(cast("Hashable", kind)) or _keeps_more(value, base):
@@ -40,6 +40,11 @@ def exactly(value: object) -> object:
     if not (plain == value and value == plain and hash(plain) == hash(value)):
         raise ValueError("it is not equal to what it inherits")
     return plain
+
+
+def inherited_type(kind: type) -> type | None:
+    """The type of `PLAIN` that a class is or inherits from; None for other classes."""
+    return next((each for each in PLAIN if issubclass(kind, each)), None)
 
 
 def _as(base: type, value: Any) -> object:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fastapi_cacheinval.core.tags import ALL, are_normal, is_reserved, normalise_tag, not_a_tag, path_tag
+from fastapi_cacheinval.core.tags import ALL, are_normal, normalise_tag, not_a_tag, path_tag, shown_tags
 from fastapi_cacheinval.grammar.fields import RawHeaders, values
 from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key, serialise_surrogate_key
 
@@ -120,7 +120,7 @@ def surrogate_tags(headers: RawHeaders) -> tuple[str, ...]:
 
 def surrogate_key(tags: Iterable[str]) -> bytes | None:
     """The `Surrogate-Key` by which a response names its tags, without reserved ones; None where none is left."""
-    return serialise_surrogate_key([tag for tag in tags if not is_reserved(tag)])
+    return serialise_surrogate_key(shown_tags(tags))
 
 
 def with_reserved(tags: Iterable[str], path: str) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ __all__ = [
     "path_tag",
     "render_value",
     "reserved_in",
-    "unreserved_in",
+    "shown_tags",
     "url_paths",
 ]
 
@@ -67,8 +67,8 @@ def reserved_in(tags: tuple[str, ...]) -> tuple[str, ...]:
     return tuple([tag for tag in tags if tag[:1] == _RESERVED]) if _RESERVED in "".join(tags) else ()
 
 
-def unreserved_in(tags: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of them that are none of the cache's own."""
+def shown_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """Tags without the cache's own."""
     return tuple([tag for tag in tags if tag[:1] != _RESERVED])
 
 

@@ -71,7 +71,7 @@ class Changes:
     `cache` is the one that the request's purge is made by.
     """
 
-    __slots__ = ("_lock", "_open", "_tags", "cache", "count", "waits")
+    __slots__ = ("_lock", "_open", "_tags", "cache", "waits")
 
     def __init__(self, cache: object) -> None:
         self.cache = cache
@@ -80,15 +80,12 @@ class Changes:
         self._lock = threading.Lock()
         # Whether the answer waits until every replica has applied the purge.
         self.waits = False
-        # How often something was added.
-        self.count = 0
 
     def add(self, tags: tuple[str, ...], *, for_all: bool = False) -> bool:
         """Have tags purged with the request's own; False where that purge is made."""
         with self._lock:
             if self._open:
                 self.waits = self.waits or for_all
-                self.count += 1
                 self._tags.update(dict.fromkeys(tags))
                 if len(self._tags) > MOST_TAGS:
                     self._tags = {ALL: None}

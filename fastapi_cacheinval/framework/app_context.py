@@ -207,11 +207,13 @@ class AppContext:
     def local_part(self, place: tuple[bytes, ...], *own: int, number: int | None = None) -> bytes:
         """What makes a key of a route this process's own: empty where names alone tell its place from every other.
 
-        `own` are numbers of this process's that the place has; all zero where it needs none.
+        `own` are numbers of this process's that the place has; all zero where it needs none. `number` is the app's
+        own, if none is given.
         """
-        if not any(own) and self.engine.apps.alone(place, self.number if number is None else number):
+        number = self.number if number is None else number
+        if not any(own) and self.engine.apps.alone(place, number):
             return b""
-        return encode(b"%d" % each for each in (self.number if number is None else number, *own))
+        return encode(b"%d" % each for each in (number, *own))
 
     def headers_local_part(self, place: tuple[bytes, ...]) -> bytes:
         """The same for what is answered by headers, which layers that nobody knows have had in their hands."""

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from fastapi_cacheinval.core.decide import Serve, ServeStale, decide
-from fastapi_cacheinval.core.events import PurgeEvent, digest_of, shown_tags
+from fastapi_cacheinval.core.events import PurgeEvent, digest_of
 from fastapi_cacheinval.core.explanation import Explanation, Tier, copy_of, forwarded_because
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result, cache_status
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.tags import ALL, path_tag
+from fastapi_cacheinval.core.tags import ALL, path_tag, shown_tags
 from fastapi_cacheinval.errors import ConfigurationError, TierUnavailable
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.deciding import shown_request

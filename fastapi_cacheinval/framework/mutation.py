@@ -115,8 +115,8 @@ class Mutation(Purging):
         if extent is Extent.ALL:
             # A route class that answers by itself has passed them by.
             self._declare_all()
-        known = bool(self._due(extent))
         late = self._can_still_commit()
+        known = late and bool(self._due(extent))
         if late and (known or self.app_context.cache.expects_changes) and self._holdable(status, headers):
             self._state = _State.HELD
             self._held.append(message)

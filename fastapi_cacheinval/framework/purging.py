@@ -56,9 +56,6 @@ class Purging(Exchange):
         # added some before it came to light that the request is unsafe.
         self._bag = self._added = (self if before is None else before).request_tags()
         self._changes = Changes(self.app_context.face)
-        # What is wanted, as long as nothing that it is made of changes.
-        self._made_of: tuple[object, ...] = ()
-        self._last_wanted: list[Purge] = []
         # The start of an answer whose fields have been noted, and these in lower-case names.
         self._noted: tuple[Message, list[tuple[bytes, bytes]]] | None = None
         self._purged: set[str] = set()
@@ -79,7 +76,7 @@ class Purging(Exchange):
 
     async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """The request has come to a route, by the method and path that the layers on the way have left."""
-        self._routed, self._made_of = scope, ()
+        self._routed = scope
         self.app_context.note_root(scope)
         self._named_paths[scope["path"]] = None
 
@@ -151,19 +148,10 @@ class Purging(Exchange):
                 (self._declared_soft if invalidates.soft else self._declared_hard)[tag] = None
 
     def _wanted(self) -> list[Purge]:
-        """All that is to be purged and has not been since it was named, hard before soft."""
-        made_of = self._made_of_now()
-        if made_of != self._made_of:
-            self._last_wanted, self._made_of = self._wanted_now(), made_of
-        return self._last_wanted
+        """All that is to be purged and has not been since it was named, hard before soft.
 
-    def _made_of_now(self) -> tuple[object, ...]:
-        """What is wanted changes with these."""
-        named = len(self._declared_hard), len(self._declared_soft), len(self._named_paths), self.scope["path"]
-        return (self._added.count, self._changes.count, *named, len(self._purged), self._purged_to)
-
-    def _wanted_now(self) -> list[Purge]:
-        """What no `invalidates()` names is purged softly only where all that is declared is soft."""
+        What no `invalidates()` names is purged softly only where all that is declared is soft.
+        """
         again = self._added.since(self._purged_to)
         unnamed = dict.fromkeys((*self._added.snapshot(), *self._changes.snapshot(), *self._path_tags()))
         hard, soft = dict(self._declared_hard), dict(self._declared_soft)
@@ -191,9 +179,6 @@ class Purging(Exchange):
         self._purged_to = count
         for tags, _ in purges:
             self._purged.update(tags)
-        if purges is self._last_wanted and self._added.count == count:
-            # Nothing more is wanted, until more is named.
-            self._last_wanted, self._made_of = [], self._made_of_now()
         return purges
 
     def _fenced(self, purges: list[Purge]) -> int | None:
@@ -268,7 +253,7 @@ class Purging(Exchange):
         """The fields of an answer that changes something, in lower-case names, and noted."""
         if self._noted is None or self._noted[0] is not start:
             headers = lower_names(start.get("headers", ()))
-            self._noted, self._made_of = (start, headers), ()
+            self._noted = start, headers
             self._note_headers(headers)
         return self._noted[1]
 

@@ -55,10 +55,8 @@ class Wanted(NamedTuple):
     @property
     def only_if_cached(self) -> bool:
         """Whether the client wants nothing but what is stored (RFC 9111 section 5.2.1.7)."""
-        for name, _ in self.headers:
-            if name == b"cache-control":
-                return parse(values(self.headers, name)).only_if_cached
-        return False
+        asked = values(self.headers, b"cache-control")
+        return bool(asked) and parse(asked).only_if_cached
 
     @property
     def for_part(self) -> bool:
@@ -136,19 +134,13 @@ def _front_target(exchange: Asks, scope: Scope, plan: RoutePlan) -> Target | Non
     arrived = exchange.arrived
     if not plan.front or plan.epoch or exchange.client_headers != scope["headers"]:
         return None
-    for part in _SENT:
-        if scope.get(part) != arrived.get(part):
-            return None
-    host: bytes | None = None
-    for name, value in exchange.client_headers:
-        if name == b"authorization" or (name == b"host" and host is not None):
-            return None
-        if name == b"host":
-            host = value
-    if host is None:
+    if any(scope.get(part) != arrived.get(part) for part in _SENT):
+        return None
+    hosts = values(exchange.client_headers, b"host")
+    if len(hosts) != 1 or first(exchange.client_headers, b"authorization") is not None:
         return None
     spelling = (arrived.get("raw_path"),) if plan.sees_request else ()
-    return exchange.app_context.front_target(raw_target(arrived, host), spelling)
+    return exchange.app_context.front_target(raw_target(arrived, hosts[0]), spelling)
 
 
 def _given_of_path(plan: RoutePlan, scope: Scope) -> tuple[bytes, ...]:

@@ -11,7 +11,7 @@ from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNoth
 from fastapi_cacheinval.routes.endpoint_calls import declared_call
 from fastapi_cacheinval.routes.fastapi_private import Dependant, exit_of, is_late, replacement, scopes_of
 
-__all__ = ["Node", "Overrides", "tree_of"]
+__all__ = ["Node", "Overrides", "identity_of", "tree_of"]
 
 Overrides = Mapping[Any, Callable[..., Any]]
 
@@ -20,8 +20,8 @@ Overrides = Mapping[Any, Callable[..., Any]]
 class Node:
     """One call in the tree.
 
-    `identity` is the declared callable with its effective security scopes and the time of its exit: FastAPI
-    solves nodes of equal identity once. `declares` is what runs, which differs from it under overrides.
+    `identity` is the declared callable's, see `identity_of`. `declares` is what runs, which differs from it under
+    overrides.
     `bound` is false where the value goes nowhere, as in `dependencies=[...]`. `late` is a `yield` dependency
     whose exit, and so its commit, comes after the response.
     """
@@ -61,6 +61,11 @@ class Node:
             yield from child.walk()
 
 
+def identity_of(declared: Dependant) -> tuple[Any, frozenset[str], str]:
+    """A callable with its effective security scopes and the time of its exit: FastAPI solves equal ones once."""
+    return declared.call, scopes_of(declared), exit_of(declared)
+
+
 def tree_of(dependant: Dependant, overrides: Overrides) -> Node:
     """The tree of a route's own dependant; its root, the handler, is never overridden."""
     return _node(dependant, dependant, overrides)
@@ -72,7 +77,7 @@ def _node(declared: Dependant, used: Dependant, overrides: Overrides) -> Node:
         solved = replacement(child, overrides.get(child.call, child.call)) if overrides and child.call else child
         children.append(_node(child, solved, overrides))
     return Node(
-        identity=(declared.call, scopes_of(declared), exit_of(declared)),
+        identity=identity_of(declared),
         declares=used,
         bound=declared.name is not None,
         reused=declared.use_cache,

@@ -73,9 +73,7 @@ def _is_noted(dependant: Dependant) -> bool:
 def declared_call(dependant: Dependant) -> Any:
     """What a dependant was made to call, noted or not."""
     call: Any = dependant.call
-    # As `_is_noted` has it: this is asked whenever the plan of a route is looked up.
-    noted: Any = getattr(call, _NOTED, None)
-    return noted.__wrapped__ if noted is not None and noted is call else call
+    return call.__wrapped__ if _is_noted(dependant) else call
 
 
 def _noting(call: Callable[..., Any]) -> Callable[..., Any]:

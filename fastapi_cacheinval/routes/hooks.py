@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached
+from fastapi_cacheinval.routes.dependency_tree import identity_of
 from fastapi_cacheinval.routes.endpoint_calls import hook, note_calls
-from fastapi_cacheinval.routes.fastapi_private import Dependant, exit_of, hook_handler, original_of, scopes_of
+from fastapi_cacheinval.routes.fastapi_private import Dependant, hook_handler, original_of
 from fastapi_cacheinval.routes.plan import SAFE_METHODS
 from fastapi_cacheinval.routes.route_levels import Known
 
@@ -36,7 +37,7 @@ def _limit_covers(dependant: Dependant) -> None:
     limits: dict[Any, Any] = {}
     first: dict[Any, tuple[Dependant, bool]] = {}
     for node, in_cover in _in_order(dependant, in_cover=False):
-        key = node.call, scopes_of(node), exit_of(node)
+        key = identity_of(node)
         first.setdefault(key, (node, in_cover))
         if not in_cover and node.use_cache:
             # Those after it are handed its value.

@@ -13,7 +13,7 @@ from typing import Any
 
 from fastapi_cacheinval.routes.dependency_tree import Node
 
-__all__ = ["Names"]
+__all__ = ["Names", "bare_name"]
 
 _LOCALS = ".<locals>."
 
@@ -134,21 +134,22 @@ def _made(call: Any) -> tuple[str, str]:
     """A name for what has none, and the expression that its author knows it by."""
     if isinstance(call, partial):
         func: Any = call.func  # pyright: ignore[reportUnknownMemberType]
-        inner = _made(func) if isinstance(func, partial) else (_bare(func), _bare(func))
+        inner = _made(func) if isinstance(func, partial) else (bare_name(func), bare_name(func))
         return _word(inner[0]), f"partial({inner[1]}, ...)"
     owner = getattr(call, "__self__", None)
     if owner is not None and isroutine(call):
-        held = _bare(owner) if isclass(owner) else _made(owner)[1]
+        held = bare_name(owner) if isclass(owner) else _made(owner)[1]
         return _word(call.__name__), f"{held}.{call.__name__}"
     if not (isclass(call) or isroutine(call)):
         return _word(type(call).__name__), f"{type(call).__name__}(...)"
     if call.__name__ == "<lambda>":
         return "dependency", "lambda ...: ..."
     factory = str(call.__qualname__).rpartition(_LOCALS)[0].rpartition(_LOCALS)[2]
-    return _word(call.__name__), f"{factory}(...)" if factory else _bare(call)
+    return _word(call.__name__), f"{factory}(...)" if factory else bare_name(call)
 
 
-def _bare(call: Any) -> str:
+def bare_name(call: Any) -> str:
+    """What a class or function is called where it is written; the name of its class for any other object."""
     return str(getattr(call, "__qualname__", None) or type(call).__name__).rpartition(_LOCALS)[2]
 
 

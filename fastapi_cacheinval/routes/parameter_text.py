@@ -13,6 +13,7 @@ from pydantic import AliasChoices, AliasPath, SecretBytes, SecretStr
 from pydantic_core import PydanticUndefined
 
 from fastapi_cacheinval.routes.fastapi_private import Field
+from fastapi_cacheinval.routes.names import bare_name
 from fastapi_cacheinval.routes.parameters import model_of
 from fastapi_cacheinval.routes.partition_types import unfit
 
@@ -53,7 +54,7 @@ def moved_parameter(field: Field, kind: str, alias: str) -> MovedParameter:
         key = _key(annotation)
     if key is None or default is None:
         annotation, default, key = str | None, " = None", ""
-    said = type_text(annotation)
+    said = _type_text(annotation)
     arguments = _arguments(info, alias, model=model is not None)
     return MovedParameter(
         name,
@@ -113,20 +114,20 @@ def _part(value: str, annotation: Any) -> str:
     return made if len(members) == 1 else f"None if {value} is None else {made}"
 
 
-def type_text(annotation: Any) -> str:
+def _type_text(annotation: Any) -> str:
     """A type as it is written where its name is imported."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is None or annotation is types.NoneType:
         return "None"
     if origin is Annotated:
-        return type_text(arguments[0])
+        return _type_text(arguments[0])
     if origin in (Union, types.UnionType):
-        return " | ".join(map(type_text, arguments))
+        return " | ".join(map(_type_text, arguments))
     if origin is Literal:
         return f"Literal[{', '.join(map(repr, arguments))}]"
     if arguments:
-        said = ", ".join("..." if each is ... else type_text(each) for each in arguments)
-        return f"{type_text(origin)}[{said}]"
+        said = ", ".join("..." if each is ... else _type_text(each) for each in arguments)
+        return f"{_type_text(origin)}[{said}]"
     if inspect.isclass(annotation):
-        return annotation.__qualname__.rpartition(".<locals>.")[2]
+        return bare_name(annotation)
     return str(annotation).rpartition(".")[2]

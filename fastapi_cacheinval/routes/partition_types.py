@@ -10,9 +10,8 @@ from enum import Enum
 from functools import partial
 from inspect import unwrap
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
-from uuid import UUID
 
-from fastapi_cacheinval.core.plain_values import PLAIN
+from fastapi_cacheinval.core.plain_values import PLAIN, inherited_type
 from fastapi_cacheinval.routes.dependency_tree import Node
 
 __all__ = [
@@ -26,7 +25,7 @@ __all__ = [
     "unfit_for_a_key",
 ]
 
-_FIT = (str, bytes, int, UUID, Enum, type(None))
+_FIT = (*PLAIN, Enum, type(None))
 
 
 def unfit_for_a_key(call: Any) -> str | None:
@@ -84,7 +83,7 @@ def inherited_by(kind: Any) -> tuple[type, tuple[str, ...]] | None:
     """
     classes: list[type[Any]] = _classes(kind)
     for each in classes:
-        base = next((plain for plain in PLAIN if issubclass(each, plain)), None)
+        base = inherited_type(each)
         parts = () if base is None or issubclass(each, Enum) else _own_parts(each, base)
         if base is not None and parts:
             return base, parts
@@ -166,6 +165,6 @@ def unfit(annotation: Any) -> str | None:
         return next((found for member in get_args(annotation) if member is not ... and (found := unfit(member))), None)
     if inherited_by(kind):
         return kind.__qualname__
-    if issubclass(kind, (*_FIT, tuple)) or getattr(kind, "_is_protocol", False) or inspect.isabstract(kind):
+    if issubclass(kind, _FIT) or getattr(kind, "_is_protocol", False) or inspect.isabstract(kind):
         return None
     return kind.__qualname__

@@ -388,6 +388,20 @@ def test_a_handler_that_may_ask_the_request_who_it_is_gets_no_such_line(table, n
     assert "in a dependency that you name in partition_by or guarded_by" in advice
 
 
+def moved(table: Any, app: FastAPI, parameter: str) -> FastAPI:
+    """An app whose handler takes the parameter as the lines of the message say, which are code, and start."""
+    advice = refused(table, app).advice
+    (definition,) = re.findall(rf"(def {parameter}_of_caller\(.*?: return {parameter})\.", advice)
+    (taken,) = re.findall(rf"take ({parameter}: .*?, Depends\({parameter}_of_caller\)\])\.", advice)
+    (line,) = re.findall(r"cached\(\.\.\., (partition_by=.*)\)\.$", advice)
+    made: dict[str, Any] = dict(globals())
+    exec(f"{definition}\ndef handler({taken}) -> str:\n    return str({parameter})\n", made)
+    mended = FastAPI(openapi_url=None)
+    mended.get("/it", dependencies=[eval(f"cached(ttl=60, {line})", made)])(made["handler"])
+    table(mended).audit()
+    return mended
+
+
 @pytest.mark.parametrize("kind", ["cookie", "header"])
 def test_a_credential_that_the_handler_reads_is_moved_by_the_lines_of_the_message(table, kind) -> None:
     """The dependency, the parameter and the policy that it says are code, and start."""
@@ -400,15 +414,7 @@ def test_a_credential_that_the_handler_reads_is_moved_by_the_lines_of_the_messag
 
     app = FastAPI(openapi_url=None)
     app.get("/it", dependencies=[cached(ttl=60)])(by_cookie if kind == "cookie" else by_header)
-    advice = refused(table, app).advice
-    (definition,) = re.findall(r"(def session_of_caller\(.*?: return session)\.", advice)
-    (parameter,) = re.findall(r"take (session: .*?\])\.", advice)
-    (line,) = re.findall(r"cached\(\.\.\., (.*?)\)\.$", advice)
-    made: dict[str, Any] = dict(globals())
-    exec(f"{definition}\ndef handler({parameter}) -> str:\n    return session\n", made)
-    mended = FastAPI(openapi_url=None)
-    mended.get("/it", dependencies=[eval(f"cached(ttl=60, {line})", made)])(made["handler"])
-    table(mended).audit()
+    moved(table, app, "session")
 
 
 class SessionCookies(BaseModel):
@@ -464,15 +470,7 @@ def test_a_parameter_is_moved_as_it_is_declared(table, kind) -> None:
         handler.__defaults__ = (default,)
     app = FastAPI(openapi_url=None)
     app.get("/it", dependencies=[cached(ttl=60)])(handler)
-    advice = refused(table, app).advice
-    (definition,) = re.findall(r"(def who_of_caller\(.*?: return who)\.", advice)
-    (parameter,) = re.findall(r"take (who: .*?, Depends\(who_of_caller\)\])\.", advice)
-    (line,) = re.findall(r"cached\(\.\.\., (partition_by=.*)\)\.$", advice)
-    made: dict[str, Any] = dict(globals())
-    exec(f"{definition}\ndef handler({parameter}) -> str:\n    return str(who)\n", made)
-    mended = FastAPI(openapi_url=None)
-    mended.get("/it", dependencies=[eval(f"cached(ttl=60, {line})", made)])(made["handler"])
-    table(mended).audit()
+    mended = moved(table, app, "who")
     routes: list[Any] = [app.routes[-1], mended.routes[-1]]
     before, after = routes[0].dependant, routes[1].dependant.dependencies[-1]
     fields = {"Cookie": "cookie_params", "Header": "header_params"}[marker]

@@ -17,7 +17,6 @@ from fastapi_cacheinval.grammar.targeted import parse_cdn_cache_control, parse_s
 
 __all__ = [
     "HEURISTIC_STATUSES",
-    "TARGETED",
     "Lifetime",
     "Steering",
     "explicit_lifetime",
@@ -124,9 +123,6 @@ def initial_age(headers: RawHeaders, delay: float, received: float) -> float:
     if apparent < 1:
         apparent = 0.0
     return max(apparent, stated + max(0.0, delay))
-
-
-TARGETED = frozenset({b"surrogate-control", b"cdn-cache-control"})
 
 
 class Steering(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi_cacheinval.core.decide import Forward, Serve, ServeStale
+from fastapi_cacheinval.core.decide import MISSED, Forward, Serve, ServeStale
 from fastapi_cacheinval.core.outcome import Reason
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.stored import StoredResponse
@@ -67,7 +67,6 @@ class SharedResponse(StoredResponse):
         return self.fresh_until + max(self.stale_while_revalidate, self.stale_if_error, kept)
 
 
-_URI_MISS = Forward(Reason.URI_MISS)
 _REQUEST = Forward(Reason.REQUEST)
 _STALE = Forward(Reason.STALE)
 
@@ -81,7 +80,7 @@ def answers(
     on a soft purge makes it stale.
     """
     if stored is None or stale_from is None:
-        return _URI_MISS
+        return MISSED
     wanted = asked.directives
     if wanted.no_cache or (asked.authorized and not stored.for_all):
         return _REQUEST

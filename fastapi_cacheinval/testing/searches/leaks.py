@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from fastapi_cacheinval.core.events import shown_tags
+from fastapi_cacheinval.core.tags import shown_tags
 from fastapi_cacheinval.framework.asking_again import Heard
 from fastapi_cacheinval.testing.searches.asking import Answer, Asking, InStore, answer_of
 from fastapi_cacheinval.testing.searches.callers import Caller

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from fastapi_cacheinval.core.events import shown_tags
-from fastapi_cacheinval.core.tags import normalise_tag
+from fastapi_cacheinval.core.tags import normalise_tag, shown_tags
 from fastapi_cacheinval.core.words import few
 from fastapi_cacheinval.engine.request_tags import is_answering
 from fastapi_cacheinval.testing.searches.asking import Answer, Asking, InStore
