@@ -6,11 +6,12 @@ from collections.abc import Generator
 
 import pytest
 
+from tests.engine.looks import looks
 from tests.helpers.fleet import nothing_is_left_for_ever
 from tests.servers import Valkey
 from tests.servers.fixtures import pytest_runtest_makereport, redis_server, shared_valkey
 
-__all__ = ["permanent_prefixes", "pytest_runtest_makereport", "redis_server", "shared_valkey"]
+__all__ = ["looks", "permanent_prefixes", "pytest_runtest_makereport", "redis_server", "shared_valkey"]
 
 
 @pytest.fixture

@@ -9,18 +9,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pytest
 
 from fastapi_cacheinval import PurgeNotDelivered
-from fastapi_cacheinval.bus.call import log_keys
-from fastapi_cacheinval.bus.redis import RedisLog, Sight
-from fastapi_cacheinval.connections.urls import by_url
-from fastapi_cacheinval.core.log_types import Ask, Reset
-from fastapi_cacheinval.core.replica import Replica
-from fastapi_cacheinval.ports.log import Proposal
+from tests.engine.asking import Asking
 from tests.helpers.fleet import CALM, PATIENCE, Data, Node, eventually, fleet, joining, of_age
 from tests.helpers.trouble import QUICK
 from tests.servers import Group, Proxy, Valkey, cluster, group, tcp_proxy
@@ -187,23 +181,18 @@ async def test_a_wait_for_all_waits_for_leases_that_the_old_primary_could_still_
 async def test_the_first_confirmed_answer_promises_no_word_of_the_others() -> None:
     """An earlier primary may have granted leases that this server does not know: who waits has to look at the log."""
     with group(1) as servers:
-        primary, keys = servers.servers[0], log_keys("cacheinval")
-        client = by_url(primary.url, PATIENCE, 2**20)()
-
-        def log(confirm_replicas: int) -> RedisLog:
-            life = partial(float, 60)
-            return RedisLog(client, keys, bound=60.0, life=life, sight=Sight(), confirm_replicas=confirm_replicas)
-
+        primary = servers.servers[0]
+        before, confirmed = Asking(primary, 60.0), Asking(primary, 60.0, confirm_replicas=1)
         # The term has begun, and no answer in it has been confirmed.
-        reset = (await log(0).run(Replica(staleness_bound=60.0).ask(), "other")).reply
-        assert isinstance(reset, Reset)
-        ask, purge = Ask(reset.term, reset.seq, reset.nonce), Proposal(("a",), soft=False, prompt=True)
-        confirmed = log(1)
+        await before.heartbeat("other")
+        confirmed.ask = before.ask
+        assert confirmed.ask.term.number == 1
         pending: list[int | None] = []
         for _ in range(2):
             of_age(primary)
-            pending.append((await confirmed.run(ask, "writer", purge, waiter="writer")).pending)
-        await client.close()
+            pending.append((await confirmed.purge("writer")).pending)
+        for each in (before, confirmed):
+            await each.close()
     assert pending == [None, 1]
 
 

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from fastapi_cacheinval.connections.lane import MOST_CONNECTIONS
-from fastapi_cacheinval.connections.urls import by_client, by_url
 from tests.engine.calls import all_is_well, connections, details, mutated, read
 from tests.helpers.fleet import CALM, PATIENT, eventually, fleet
 from tests.servers import Valkey, tcp_proxy
@@ -115,29 +113,3 @@ async def test_a_server_that_is_gone_is_told_to_all_who_wait(redis_server: Valke
             assert time.monotonic() - began < 4
             proxy.heal()
             await eventually(lambda: not node.statistics.queue_length, "all numbers")
-
-
-@pytest.mark.parametrize("kind", ["url", "client", "blocking"])
-async def test_calls_that_are_cut_off_give_their_connections_back(redis_server: Valkey, kind: str) -> None:
-    """Cancelled at any step after the connections were dropped, above all as theirs comes back: others find room, time after time."""
-    source = SOURCES[kind](redis_server)
-    connect = (by_url if isinstance(source, str) else by_client)(source, 5.0, 1 << 20)
-    client = connect()
-
-    async def ask() -> Any:
-        return await client.command("GET", b"it")
-
-    for steps in range(60):
-        await asyncio.gather(*(ask() for _ in range(MOST_CONNECTIONS)))
-        calls = [asyncio.create_task(ask()) for _ in range(MOST_CONNECTIONS)]
-        for _ in range(steps // 10):
-            await asyncio.sleep(0)
-        await client._topology.renew("")
-        for _ in range(steps % 10):
-            await asyncio.sleep(0)
-        for call in calls:
-            call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
-    assert await asyncio.gather(*(ask() for _ in range(64))) == [None] * 64
-    await client.close()
-    await eventually(lambda: connections(redis_server) == 0, "the end of all connections")

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import Any
 
 import pytest
 
-from fastapi_cacheinval.bus.call import log_keys
-from fastapi_cacheinval.bus.redis import RedisLog, Sight
-from fastapi_cacheinval.connections.urls import by_url
-from fastapi_cacheinval.core.log_types import Ask, Reset
-from fastapi_cacheinval.core.replica import Replica
-from fastapi_cacheinval.ports.log import Proposal
-from tests.helpers.fleet import PATIENCE, Node, fleet, joining, of_age
+from tests.engine.asking import Asking
+from tests.helpers.fleet import Node, fleet, joining, of_age
 from tests.servers import Valkey, tcp_proxy
 
 pytestmark = pytest.mark.anyio
@@ -47,26 +41,11 @@ async def test_after_the_log_was_lost_the_longest_lease_is_waited_for(redis_serv
             assert receipt.reason == "new-term"
 
 
-class Asking:
-    """Replicas as the log sees them, each with what it remembers."""
-
-    def __init__(self, server: Valkey, bound: float) -> None:
-        self.client = by_url(server.url, PATIENCE, 2**20)()
-        life = partial(float, 60)
-        self.log = RedisLog(self.client, log_keys("cacheinval"), bound=bound, life=life, sight=Sight())
-        self.bound = bound
-        self.ask = Replica(staleness_bound=bound).ask()
-
-    async def heartbeat(self, name: str) -> None:
-        reply = (await self.log.run(self.ask, name)).reply
-        if isinstance(reply, Reset):
-            self.ask = Ask(reply.term, reply.seq, reply.nonce)
-
-    async def purge(self, name: str) -> tuple[int | None, bool]:
-        """How many others it is to hear of, and whether the term counts as young."""
-        answer = await self.log.run(self.ask, name, Proposal(("a",), soft=False, prompt=True), waiter="writer")
-        assert answer.line is not None
-        return answer.pending, (await self.log.behind(answer.line)).young
+async def purged(asking: Asking, name: str) -> tuple[int | None, bool]:
+    """How many others a purge is to hear of, and whether the term counts as young."""
+    answer = await asking.purge(name)
+    assert answer.line is not None
+    return answer.pending, (await asking.log.behind(answer.line)).young
 
 
 @pytest.mark.parametrize("writer", ["short", ""], ids=["a replica", "a publisher"])
@@ -81,12 +60,12 @@ async def test_a_term_is_young_for_as_long_as_any_lease_that_was_heard_of(redis_
         await short.heartbeat("short")
         opened = int(redis_server.execute("HGET", "{cacheinval}:state", "opened"))
         redis_server.execute("HSET", "{cacheinval}:state", "opened", opened - 10_000_000)
-        assert await other.purge(writer) == (None, True)
+        assert await purged(other, writer) == (None, True)
         redis_server.execute("HSET", "{cacheinval}:state", "opened", opened - 61_000_000)
-        assert (await other.purge(writer))[1] is False
+        assert (await purged(other, writer))[1] is False
     finally:
         for each in (long, short, other):
-            await each.client.close()
+            await each.close()
 
 
 async def test_what_is_written_into_the_log_holds_nobody_for_ever(redis_server: Valkey) -> None:
@@ -96,8 +75,8 @@ async def test_what_is_written_into_the_log_holds_nobody_for_ever(redis_server: 
         await asking.heartbeat("a")
         of_age(redis_server)
         redis_server.execute("HSET", "{cacheinval}:state", "widest", "3155760000000000")
-        line = (await asking.log.run(asking.ask, "a", Proposal(("a",), soft=False, prompt=True), waiter="a")).line
+        line = (await asking.purge("a")).line
         assert line is not None
         assert (await asking.log.behind(line)).bound == 3_600
     finally:
-        await asking.client.close()
+        await asking.close()

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from fastapi_cacheinval import HTTPCache, PurgeNotDelivered, ReplicasUnknown
-from fastapi_cacheinval.bus.redis import RedisLog
 from fastapi_cacheinval.core.log_types import LogEntry
 from fastapi_cacheinval.errors import LogUnavailable
-from fastapi_cacheinval.ports.log import Standing
+from tests.engine.looks import Looks
 from tests.helpers.fleet import PATIENT, SECRET, eventually, fleet, joining, of_age
 from tests.helpers.trouble import QUICK, TIMEOUT, agreed, filled_everywhere, never_stale
 from tests.servers import Valkey, tcp_proxy
@@ -166,50 +165,27 @@ async def test_if_the_log_is_lost_while_waiting_nobody_pretends(redis_server: Va
             assert a.statistics.queue_length == 0
 
 
-async def test_however_many_wait_there_is_one_look_at_a_time(
-    redis_server: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_however_many_wait_there_is_one_look_at_a_time(redis_server: Valkey, looks: Looks) -> None:
     """Without the word of the others each would look for itself, and heartbeats would wait behind all of them."""
-    under_way, most, looks = 0, 0, 0
-    genuine = RedisLog.behind
-
-    async def behind(self: RedisLog, line: LogEntry) -> Standing:
-        nonlocal under_way, most, looks
-        under_way, looks = under_way + 1, looks + 1
-        most = max(most, under_way)
-        try:
-            return await genuine(self, line)
-        finally:
-            under_way -= 1
-
-    monkeypatch.setattr(RedisLog, "behind", behind)
-    monkeypatch.setattr("fastapi_cacheinval.engine.shared_bus._SOON", 0.0)
+    looks.begin_after(0.0)
     async with fleet(redis_server.url, 2, **PATIENT) as (a, b):
         of_age(redis_server)
         waiting = [a.cache.invalidate(f"item:{number}", wait="all") for number in range(300)]
         receipts = await asyncio.gather(*waiting)
         assert {receipt.replicas for receipt in receipts} == {2}
         assert b.statistics.applied == a.statistics.applied
-    assert most == 1
-    assert looks < 300
+    assert looks.most == 1
+    assert len(looks.lines) < 300
 
 
-async def test_who_waits_when_the_cache_stops_is_told_so(redis_server: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_waits_when_the_cache_stops_is_told_so(redis_server: Valkey, looks: Looks) -> None:
     """A replica that reads nothing keeps it waiting; nobody is left to look."""
-    looked = asyncio.Event()
-    genuine = RedisLog.behind
-
-    async def behind(self: RedisLog, line: LogEntry) -> Standing:
-        looked.set()
-        return await genuine(self, line)
-
-    monkeypatch.setattr(RedisLog, "behind", behind)
     async with fleet(redis_server.url, 1, **PATIENT) as (a,):
         of_age(redis_server)
         later = int(redis_server.execute("TIME")[0]) + 3600
         redis_server.execute("HSET", "{cacheinval}:acks", "deaf", f"0 {later * 1_000_000} 30000000")
         waiting = asyncio.ensure_future(a.cache.invalidate("item:a", wait="all"))
-        await asyncio.wait_for(looked.wait(), 10)
+        await eventually(lambda: looks.lines, "a look")
         await a.cache.stop()
         with pytest.raises((ReplicasUnknown, PurgeNotDelivered)):
             await asyncio.wait_for(waiting, 10)

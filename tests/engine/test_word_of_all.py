@@ -10,10 +10,9 @@ import pytest
 
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.bus.call import Call, log_keys
-from fastapi_cacheinval.bus.redis import RedisLog
 from fastapi_cacheinval.bus.script import LUA
 from fastapi_cacheinval.core.log_types import LogEntry
-from fastapi_cacheinval.ports.log import Standing
+from tests.engine.looks import Looks
 from tests.helpers.fleet import PATIENT, SECRET, eventually, fleet, of_age
 from tests.servers import Valkey
 
@@ -25,22 +24,13 @@ CALM: dict[str, Any] = {"staleness_bound": 60.0, "redis_timeout": 10.0}
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[LogEntry]:
-    """The lines for which somebody looked at the log."""
-    seen: list[LogEntry] = []
-    genuine = RedisLog.behind
-
-    async def behind(self: RedisLog, line: LogEntry) -> Standing:
-        seen.append(line)
-        return await genuine(self, line)
-
-    monkeypatch.setattr(RedisLog, "behind", behind)
-    # Whoever waits for the word does so for as long as it takes on a busy machine.
-    monkeypatch.setattr("fastapi_cacheinval.engine.shared_bus._SOON", 10.0)
-    return seen
+def looked(looks: Looks) -> list[LogEntry]:
+    """The lines for which somebody looked at the log, though the word had as long as it takes on a busy machine."""
+    looks.begin_after(10.0)
+    return looks.lines
 
 
-async def test_who_serves_is_told_and_need_not_look(redis_server: Valkey, looks: list[LogEntry]) -> None:
+async def test_who_serves_is_told_and_need_not_look(redis_server: Valkey, looked: list[LogEntry]) -> None:
     """Each of four replicas in turn purges, and all have applied it when it returns."""
     async with fleet(redis_server.url, 4, **CALM) as nodes:
         of_age(redis_server)
@@ -48,10 +38,10 @@ async def test_who_serves_is_told_and_need_not_look(redis_server: Valkey, looks:
             receipt = await nodes[number % 4].cache.invalidate("item:a", wait="all")
             assert {node.statistics.applied for node in nodes} == {number}
             assert receipt.replicas == 4
-    assert looks == []
+    assert looked == []
 
 
-async def test_who_only_publishes_is_told_too(redis_server: Valkey, looks: list[LogEntry]) -> None:
+async def test_who_only_publishes_is_told_too(redis_server: Valkey, looked: list[LogEntry]) -> None:
     """It listens for the word from its first such purge on, and to nothing else."""
     async with fleet(redis_server.url, 2, **CALM) as nodes:
         of_age(redis_server)
@@ -63,11 +53,11 @@ async def test_who_only_publishes_is_told_too(redis_server: Valkey, looks: list[
                 assert (await script.invalidate("item:a", wait="all")).replicas == 2
                 assert {node.statistics.applied for node in nodes} == {number}
             assert redis_server.execute("PUBSUB", "NUMSUB", KEYS.channel)[1] == 2
-    assert looks == []
+    assert looked == []
 
 
 async def test_who_publishes_beside_a_replica_of_its_own_process_is_told_too(
-    redis_server: Valkey, looks: list[LogEntry]
+    redis_server: Valkey, looked: list[LogEntry]
 ) -> None:
     """The process's own replica is one of those that its other loop waits for, and says so at once."""
     async with fleet(redis_server.url, 2, **CALM) as (a, b):
@@ -79,10 +69,10 @@ async def test_who_publishes_beside_a_replica_of_its_own_process_is_told_too(
 
         assert await asyncio.to_thread(asyncio.run, beside()) == [2, 2, 2]
         assert a.statistics.applied == b.statistics.applied == 3
-    assert looks == []
+    assert looked == []
 
 
-async def test_many_that_wait_at_once_are_told_each(redis_server: Valkey, looks: list[LogEntry]) -> None:
+async def test_many_that_wait_at_once_are_told_each(redis_server: Valkey, looked: list[LogEntry]) -> None:
     """Those that share a line, those in lines of their own, and those of another replica."""
     async with fleet(redis_server.url, 3, **PATIENT) as nodes:
         of_age(redis_server)
@@ -91,15 +81,15 @@ async def test_many_that_wait_at_once_are_told_each(redis_server: Valkey, looks:
         )
         assert {receipt.replicas for receipt in receipts} == {3}
         assert {node.statistics.applied for node in nodes} == {max(receipt.seq for receipt in receipts)}
-    assert looks == []
+    assert looked == []
 
 
-async def test_alone_nobody_is_waited_for(redis_server: Valkey, looks: list[LogEntry]) -> None:
+async def test_alone_nobody_is_waited_for(redis_server: Valkey, looked: list[LogEntry]) -> None:
     """The only replica knows from the reply that there is no other."""
     async with fleet(redis_server.url, 1, **CALM) as (alone,):
         of_age(redis_server)
         assert (await alone.cache.invalidate("item:a", wait="all")).replicas == 1
-    assert looks == []
+    assert looked == []
 
 
 async def test_a_line_that_was_missed_is_told_of_when_it_is_read(redis_server: Valkey) -> None:

@@ -16,8 +16,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
 
 from fastapi_cacheinval import CacheMiddleware, ConfigurationError, HTTPCache
 from fastapi_cacheinval.framework.ahead import ReadAhead
@@ -27,7 +25,7 @@ from fastapi_cacheinval.testing import FakeClock
 from tests.helpers import trees
 from tests.helpers.http import ask, until
 from tests.helpers.trees import Spec, build
-from tests.routes.test_random_apps import Step, random_case
+from tests.routes.test_random_apps import Step, for_seeds, random_case
 
 APPS = int(os.environ.get("AHEAD_EXAMPLES", "250"))
 LONG = "AHEAD_EXAMPLES" in os.environ
@@ -140,9 +138,6 @@ def test_random_apps_answer_and_call_the_same(
         assert mine == calls
         assert these.statistics == those.statistics
 
-    # An app has hundreds of choices, most of them rare: drawn one by one they come out lopsided.
-    @settings(max_examples=APPS, phases=(Phase.generate,), derandomize=not LONG, deadline=None)
-    @given(seed=st.integers(0, 2**64 - 1))
     def run(seed: int) -> None:
         spec, story = random_case(seed, ["any", "any", "admin"], [""], 0)
         spec = first_of_all(Random(seed), spec)
@@ -150,7 +145,7 @@ def test_random_apps_answer_and_call_the_same(
         with contextlib.suppress(ConfigurationError):
             asyncio.run(both(spec, (*story, *story)))
 
-    run()
+    for_seeds(APPS, run, other=LONG)
     assert taken["hit"] > APPS // 4
     assert taken["went on"] > APPS // 4
     assert taken["refused"] > APPS // 10

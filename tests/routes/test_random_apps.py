@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +24,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
 
 from fastapi_cacheinval import CacheMiddleware, ConfigurationError, HTTPCache
 from fastapi_cacheinval.framework import route_target
@@ -382,14 +381,18 @@ def look(
     layers: float = 0.3,
 ) -> None:
     """Judge so many random apps; the seed in a failure's report is enough to have its app again."""
+    for_seeds(count, lambda seed: judge(*random_case(seed, kinds, mistakes, layers)), other=LONG)
 
-    # An app has hundreds of choices, most of them rare: drawn one by one they come out lopsided.
-    @settings(max_examples=count, phases=(Phase.generate,), derandomize=not LONG, deadline=None)
-    @given(seed=st.integers(0, 2**64 - 1))
-    def run(seed: int) -> None:
-        judge(*random_case(seed, kinds, mistakes, layers))
 
-    run()
+def for_seeds(count: int, run: Callable[[int], None], *, other: bool) -> None:
+    """Run for so many seeds, the same ones at each call or `other` ones; a failure's report has its seed."""
+    start = secrets.randbits(64) if other else 0
+    for seed in range(start, start + count):
+        try:
+            run(seed)
+        except BaseException as error:
+            error.add_note(f"with the seed {seed}")
+            raise
 
 
 def smaller(case: Case) -> Iterator[Case]:

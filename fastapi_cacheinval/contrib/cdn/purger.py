@@ -154,15 +154,10 @@ class CDNPurger(Attached):
     # -- what comes -----------------------------------------------------------------------------
 
     async def heard(self, receipt: Receipt) -> None:
-        """Take a purge of the cache; it is told to the CDN later, or at once where this does not run any more."""
+        """Take a purge of the cache, and tell the CDN later, or at once where this does not run (any more)."""
         loop = self._loop
-        if loop is None or loop.is_closed():
-            await self._tell_at_once(receipt, self._closing)
-        elif self._process != os.getpid():
-            # The event that is set at its end is of the parent's loop.
-            forked = asyncio.Event()
-            forked.set()
-            await self._tell_at_once(receipt, forked)
+        if loop is None or loop.is_closed() or self._process != os.getpid():
+            await self._tell_at_once(receipt)
         elif loop is asyncio.get_running_loop():
             self._accept(receipt, None)
         else:
@@ -225,8 +220,11 @@ class CDNPurger(Attached):
             for lane in self._lanes:
                 lane.add(settled.entries)
 
-    async def _tell_at_once(self, receipt: Receipt, closing: asyncio.Event) -> None:
-        """One attempt, for what is purged when this does not run any more, or not in this process."""
+    async def _tell_at_once(self, receipt: Receipt) -> None:
+        """Make one attempt, and wait for the replicas no longer than at an end."""
+        # Its own event may be that of a loop that is gone, or of the parent process.
+        closing = asyncio.Event()
+        closing.set()
         requests = [(lane.cdn, request) for lane in self._lanes for request in lane.cdn.requests(purge_of(receipt))]
         undone = len(requests)
         try:

@@ -63,13 +63,7 @@ class Guessed:
 
 def is_unstored(value: object) -> bool:
     """Whether it stands for a large value that was not written down again."""
-    match value:
-        case Guessed():
-            return stands_for_unstored(value.value)
-        case Json():
-            return stands_for_unstored(value.text.strip('" '))
-        case _:
-            return stands_for_unstored(value)
+    return stands_for_unstored(value.value if isinstance(value, Guessed) else value)
 
 
 def is_base64(text: str) -> bool:
@@ -135,7 +129,7 @@ def _of_json(text: str) -> tuple[object, ...] | Unreadable:
     try:
         found: Any = json.loads(text)
     except RecursionError:
-        # Nothing else is as deep.
+        # Only a list or an object is so deep.
         return _LIST
     except ValueError:
         return Unreadable("is JSON that cannot be read")

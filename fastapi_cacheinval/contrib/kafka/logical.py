@@ -27,7 +27,7 @@ __all__ = [
     "typed",
 ]
 
-# What Debezium writes in place of a large value that was not told, and how, by its `binary.handling.mode`.
+# Debezium writes it in place of a large value that it leaves out; of bytes in the form of `binary.handling.mode`.
 _UNSTORED = "__debezium_unavailable_value"
 _AS_BASE64, _AS_HEX = base64.b64encode(_UNSTORED.encode()).decode(), _UNSTORED.encode().hex()
 
@@ -62,10 +62,12 @@ class Json:
 
 
 def stands_for_unstored(value: Any) -> bool:
-    """Whether a value as it was written, of whatever type, stands for a large one that was not told."""
+    """Whether a value of any type, as Debezium has written it, stands for a large one that it has left out."""
     if isinstance(value, str):
-        return len(value) <= len(_AS_HEX) and (
-            value in (_UNSTORED, _AS_BASE64, _AS_BASE64.rstrip("=")) or value.lower() == _AS_HEX
+        # As it is, or as JSON.
+        text = value.strip('" ')
+        return text in (_UNSTORED, _AS_BASE64, _AS_BASE64.rstrip("=")) or (
+            len(text) == len(_AS_HEX) and text.lower() == _AS_HEX
         )
     if isinstance(value, bytes | bytearray):
         return value == _UNSTORED.encode()
@@ -230,7 +232,7 @@ def typed(value: Any, schema: Any) -> Any:
     known = cast("Mapping[str, Any]", schema)
     name, kind = str(known.get("name")), str(known.get("type"))
     read = _BY_NAME.get(name) or _BY_KIND.get(kind)
-    # Of a plain struct its columns may.
+    # A plain struct is a row: its columns may be left out, and not the row.
     if (read is not None or kind != "struct") and stands_for_unstored(value):
         return _UNSTORED
     if read is not None:

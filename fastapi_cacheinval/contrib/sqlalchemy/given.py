@@ -12,7 +12,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.operators import and_, eq
 
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of, removes_rows
-from fastapi_cacheinval.contrib.sqlalchemy.statements import elements, target_of
+from fastapi_cacheinval.contrib.sqlalchemy.statements import elements, parameter_sets, target_of
 
 __all__ = [
     "identity_in",
@@ -41,10 +41,8 @@ def rows_given(statement: Any, parameters: Any) -> list[dict[str, Any]]:
     """The rows of an INSERT as far as they stand in its values or its parameters, by column or attribute."""
     common = _named(getattr(statement, "_values", None) or {})
     several = [_named(row) for rows in getattr(statement, "_multi_values", ()) for row in rows]
-    if isinstance(parameters, Mapping):
-        several = [dict(cast("Mapping[str, Any]", parameters))]
-    elif parameters:
-        several = [dict(each) for each in parameters]
+    if parameters:
+        several = [dict(each) for each in parameter_sets(parameters)]
     return [{**common, **row} for row in several] or ([common] if common else [])
 
 
@@ -75,10 +73,10 @@ def keys_asked(statement: Any, parameters: Any, mapper: Mapper[Any]) -> list[Ide
     columns = key_columns(mapper, target_of(statement))
     if columns is None or not set(columns) <= set(wanted):
         return None
-    rows: list[Any] = [parameters or {}]
-    if isinstance(parameters, list):
-        rows = list(cast("Any", parameters))
-    asked = [tuple(row.get(wanted[column].key, wanted[column].value) for column in columns) for row in rows]
+    asked = [
+        tuple(row.get(wanted[column].key, wanted[column].value) for column in columns)
+        for row in parameter_sets(parameters)
+    ]
     return None if any(None in each for each in asked) else asked
 
 
@@ -94,8 +92,7 @@ def names_set(statement: Any, parameters: Any) -> set[str]:
     """What an UPDATE sets, by column or attribute: in its values, or by parameters that it does not name itself."""
     pairs: Any = getattr(statement, "_ordered_values", None) or ()
     names = {*_named(getattr(statement, "_values", None) or {}), *_named(dict(pairs))}
-    sets: Any = [parameters] if isinstance(parameters, Mapping) else parameters or ()
-    given = {name for each in sets for name in each}
+    given = {name for each in parameter_sets(parameters) for name in each}
     return names | (given - _binds(statement) if given else given)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import Connection, Insert, Result
 from sqlalchemy.engine import CursorResult
@@ -34,7 +33,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import (
     restore_number,
     returned_by_default,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.statements import target_of
+from fastapi_cacheinval.contrib.sqlalchemy.statements import parameter_sets, target_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
 __all__ = ["Inserts"]
@@ -138,8 +137,7 @@ class Inserts:
         number = False
         if job.one_row:
             # What SQLAlchemy makes of it says how the app's result gets its key.
-            given: Any = state.parameters or {}
-            names = list(cast("Mapping[str, Any]", given[0] if isinstance(given, list) else given))
+            names = list(parameter_sets(state.parameters)[0])
             written: Any = dml.compile(dialect=dialect, column_keys=names or None)
             if written.implicit_returning:
                 return self._says_itself(job, columns, written)

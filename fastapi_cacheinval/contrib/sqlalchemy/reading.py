@@ -28,6 +28,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.schema import (
     row_key,
 )
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import QuietSession, as_flushing
+from fastapi_cacheinval.contrib.sqlalchemy.statements import parameter_sets
 
 __all__ = ["Reader", "connection_of", "mapper_of", "reading"]
 
@@ -92,11 +93,6 @@ def _of_class(mapper: Mapper[Any]) -> ColumnElement[bool]:
     return or_(on.in_(named), on.is_(None))
 
 
-def _sets(parameters: Any) -> list[Any]:
-    sets: list[Any] = list(cast("Any", parameters)) if isinstance(parameters, list | tuple) else [parameters]
-    return [each or {} for each in sets]
-
-
 class Reader:
     """What rows of the watched transaction are tagged with, by their keys."""
 
@@ -107,7 +103,7 @@ class Reader:
 
     def identities(self, query: Any, parameters: Any = None) -> list[Identity]:
         """The keys that a query finds."""
-        return [tuple(row) for each in _sets(parameters) for row in self._session.execute(query, each)]
+        return [tuple(row) for each in parameter_sets(parameters) for row in self._session.execute(query, each)]
 
     def present(self, mapper: Mapper[Any], identities: Iterable[Identity], *, gone: bool = False) -> list[Identity]:
         """Those of the rows that are there, locked; `gone` where they are about to be deleted."""
@@ -131,7 +127,11 @@ class Reader:
                 list(look(self._session, mapper, rows, rows.with_for_update(key_share=not gone)))
             return self.identities(query, parameters)
         locking = locked(query, mapper, gone=gone, of=of)
-        return [tuple(row) for each in _sets(parameters) for row in look(self._session, mapper, query, locking, each)]
+        return [
+            tuple(row)
+            for each in parameter_sets(parameters)
+            for row in look(self._session, mapper, query, locking, each)
+        ]
 
     def tags(
         self,

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.given import replaces
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import hide_rows, no_rows, prebuffer
-from fastapi_cacheinval.contrib.sqlalchemy.statements import entity_of, reads_other_tables, target_of
+from fastapi_cacheinval.contrib.sqlalchemy.statements import entity_of, parameter_sets, reads_other_tables, target_of
 
 __all__ = [
     "Ran",
@@ -72,7 +72,7 @@ def is_bulk(state: ORMExecuteState, dml: Any) -> bool:
 
 def is_several(state: ORMExecuteState) -> bool:
     """Whether a statement is run for several sets of parameters; a list of one set, or of none, is one run."""
-    return isinstance(state.parameters, list) and len(state.parameters) > 1
+    return len(parameter_sets(state.parameters)) > 1
 
 
 def options_of(state: ORMExecuteState, *, of_statement: bool = False) -> dict[str, Any]:

@@ -42,6 +42,7 @@ __all__ = [
     "extra_tables",
     "is_own",
     "is_wild",
+    "parameter_sets",
     "reads_other_tables",
     "target_of",
     "top_of",
@@ -112,12 +113,18 @@ def _expressions(values: Iterable[Any]) -> Iterator[Any]:
     return (value for value in values if isinstance(value, ClauseElement))
 
 
+def parameter_sets(parameters: Any) -> list[Mapping[str, Any]]:
+    """The sets of parameters that a statement is run for, each once: one without a name if there are none."""
+    if not parameters:
+        return [{}]
+    return [parameters] if isinstance(parameters, Mapping) else list(parameters)
+
+
 def writes(statement: Any, parameters: Any = None) -> list[Any]:
     """Every INSERT, UPDATE and DELETE in a statement, and in expressions among its parameters."""
     found = [one for one in elements(statement) if isinstance(one, Insert | Update | Delete)]
     if found and parameters:
-        sets: Any = [parameters] if isinstance(parameters, Mapping) else parameters
-        given = [one for each in sets for one in _expressions(cast("Mapping[str, Any]", each).values())]
+        given = [one for each in parameter_sets(parameters) for one in _expressions(each.values())]
         found += [one for one in elements(*given) if isinstance(one, Insert | Update | Delete)]
     return found
 
@@ -210,8 +217,7 @@ def called_once(dml: Any, parameters: Any) -> Any:
         return dml
     if any(isinstance(one, FromClause) and not isinstance(one, Table) for one in every):
         return dml
-    sets: Any = [parameters or {}] if isinstance(parameters, Mapping | None) else parameters
-    given = {name for each in sets for name in each}
+    given = {name for each in parameter_sets(parameters) for name in each}
     values: dict[str, Any] = {}
 
     def call(bind: Any) -> None:

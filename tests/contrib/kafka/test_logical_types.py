@@ -327,6 +327,7 @@ UNTOLD: dict[str, tuple[dict[str, Any] | None, Any]] = {
     "bytes, hex in capitals, no schema": (None, HEX.upper()),
     "JSON": (of(DATA + "Json", "string"), PLACEHOLDER),
     "JSON, as a text in it": (of(DATA + "Json", "string"), json.dumps(PLACEHOLDER)),
+    "JSON, as a text in it, no schema": (None, json.dumps(PLACEHOLDER)),
     "XML": (of(DATA + "Xml", "string"), PLACEHOLDER),
     "LTREE": (of(DATA + "Ltree", "string"), PLACEHOLDER),
     "NUMERIC": (scaled(2), BASE64),
