@@ -124,7 +124,7 @@ def _classes(annotation: Any) -> list[type]:
         return _classes(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
         return [kind for member in get_args(annotation) for kind in _classes(member)]
-    kind: Any = origin or getattr(annotation, "__value__", None) or annotation
+    kind = origin or getattr(annotation, "__value__", None) or annotation
     if kind is not annotation and not inspect.isclass(kind):
         return _classes(kind)
     return [kind] if inspect.isclass(kind) and kind not in (type(None), inspect.Parameter.empty, object) else []
@@ -158,13 +158,12 @@ def unfit(annotation: Any) -> str | None:
         return next((found for member in get_args(annotation) if (found := unfit(member))), None)
     if origin is Literal or annotation in (inspect.Parameter.empty, Any, None, object):
         return None
-    kind: Any = origin or getattr(annotation, "__value__", None) or annotation
+    kind = origin or getattr(annotation, "__value__", None) or annotation
     if not inspect.isclass(kind):
         return None if kind is annotation else unfit(kind)
-    if issubclass(kind, tuple) and origin is tuple:
+    if origin is tuple:
         return next((found for member in get_args(annotation) if member is not ... and (found := unfit(member))), None)
     if inherited_by(kind):
         return kind.__qualname__
-    if getattr(kind, "_is_protocol", False) or inspect.isabstract(kind) or issubclass(kind, _FIT):
-        return None
-    return kind.__qualname__
+    fit = inspect.isabstract(kind) or getattr(kind, "_is_protocol", False) or issubclass(kind, _FIT)
+    return None if fit else kind.__qualname__
