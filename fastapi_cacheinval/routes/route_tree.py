@@ -36,7 +36,6 @@ from fastapi_cacheinval.routes.route_levels import (
     Way,
     answering_in,
     root_paths_in,
-    watched_of,
 )
 from fastapi_cacheinval.routes.verdict import own_methods
 from fastapi_cacheinval.routes.websockets import without_cached
@@ -251,10 +250,8 @@ class Survey:
 
     def _entry(self, original: BaseRoute, effective: Any, place: Place, above: tuple[int, ...]) -> Iterator[Entry]:
         if isinstance(original, APIRoute):
-            leaf = Leaf(effective.path_regex, frozenset(effective.methods) or None)
-            place = replace(place, watched=place.watched.joined([watched_of(effective)]))
-            self._found.append(Way(effective, place, leaf, above))
-            yield leaf
+            self._found.append(Way.to(effective, place, above))
+            yield self._found[-1].leaf
         elif isinstance(effective, routing.Mount):
             yield Branch(effective, effective.path_regex, self._mounted(effective, place, above))
         elif isinstance(effective, routing.Host):
