@@ -237,3 +237,41 @@ def test_a_partition_of_a_wrong_type_that_is_made_in_place_is_named_first(table)
     app = page(cached(ttl=60, partition_by=Row()), [], None)
     with pytest.raises(RefusedRoute, match=r"PartitionBy\(row, key=.*before the route: row = Row\(\.\.\.\)"):
         table(app).audit()
+
+
+permission = HTTPPermission("a")
+
+
+class Same(HTTPPermission):
+    """All with one name are equal, as frozen dataclasses are."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+same = Same("a")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name"),
+    [
+        (lambda: permission.ask, lambda: permission.ask, "permission.ask"),
+        (lambda: HTTPPermission.by_class, lambda: permission.by_class, "HTTPPermission.by_class"),
+        (lambda: Same("a"), lambda: same, "same"),
+        (lambda: same, lambda: Same("a"), "same"),
+    ],
+)
+def test_what_fastapi_takes_for_one_dependency_has_one_name(table, first: Any, second: Any, name: str) -> None:
+    """Wherever it stands, and whether or not both are the same object."""
+
+    def it(who: Annotated[str, Depends(second())]) -> str:
+        return who
+
+    app = FastAPI(openapi_url=None)
+    app.get("/it", dependencies=[cached(ttl=60), Depends(first())])(it)
+    with pytest.raises(CallerDependentRoute) as refused:
+        table(app).audit()
+    assert refused.value.advice == f"This line works: cached(..., partition_by={name})."
