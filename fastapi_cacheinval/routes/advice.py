@@ -29,20 +29,20 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helple
     reasons = [_reason(names, covers, each) for each in found] if covers.partitions or covers.guards else []
     unsolved = [each for each in found if not each.node.reused]
     if unsolved:
-        written = ", ".join(names.spelled(each.node) for each in unsolved)
-        return " ".join(
-            [*reasons, f"Declare {written} without use_cache=False, so that it is solved once per request."]
-        )
+        solved = ", ".join(names.spelled(each.node) for each in unsolved)
+        return " ".join([*reasons, f"Declare {solved} without use_cache=False, so that it is solved once per request."])
     moved = moves(root, cached, helpless)
     first = names.to_be_made([*covers.partitions, *covers.guards, *(each.node for each in found)])
-    parts = [key_text(kind_of(each.node, root)).told for each in found if each.unkeyed and each.taken]
+    written = _line(root, names, covers, cached, found, moved)
+    keys = [key_text(kind_of(each.node, root)) for each in found if each.unkeyed and each.taken]
+    parts = [key.told for key in keys if key.text in written]
     unchecked = [each.node for each in found if each.unkeyed and each.taken and security_scheme(each.node.call)]
     told = [_unchecked(names.spelled(node), root.label) for node in unchecked]
     conditions = [moved.unless] if moved.unless else []
     conditions += [f"{root.label} checks nothing of it"] if unchecked else []
     works = f"If {' and '.join(conditions)}, this line works" if conditions else "This line works"
     works += " with that" if any(parts) else ""
-    line = [] if moved.open else [f"{works}: cached(..., {_line(root, names, covers, cached, found, moved)})."]
+    line = [] if moved.open else [f"{works}: cached(..., {written})."]
     if not moved.open and not found and not moved.partitions and not moved.shared:
         # Nothing has to be added to the policy.
         line = []
