@@ -104,8 +104,9 @@ def warnings_of(plan: RoutePlan, root: Node, declared: Cached | None, inherited:
         )
     added = _added_by_others(root, plan.cached)
     if added:
-        spelled = [*map(Names(root).spelled, added)]
-        lines = ", ".join(f"Depends({name})" for name in spelled)
+        all_names = Names(root)
+        spelled = [*map(all_names.spelled, added)]
+        lines = ", ".join(map(all_names.listed, added))
         yield (
             f"{route} runs {' and '.join(spelled)}, which only a cached() names that does nothing else there: it may "
             "answer in place of the route, and is in its OpenAPI. If that is meant, declare it: "

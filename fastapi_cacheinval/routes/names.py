@@ -60,6 +60,11 @@ class Names:
         asked += [] if node.reused else ["use_cache=False"]
         return f"{'Security' if scopes else 'Depends'}({', '.join([name, *asked])})" if asked else name
 
+    def listed(self, node: Node) -> str:
+        """A dependency as it stands in a list of dependencies."""
+        spelled = self.spelled(node)
+        return spelled if spelled.startswith(("Depends(", "Security(")) else f"Depends({spelled})"
+
     def to_be_made(self, nodes: Sequence[Node]) -> str:
         """What to write for those of the nodes that have no name yet, before a line can name them."""
         names = dict.fromkeys(self._names.get(node.identity[0], "") for node in nodes)

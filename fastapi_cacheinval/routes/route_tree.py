@@ -25,6 +25,7 @@ from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNoth
 from fastapi_cacheinval.routes.analysis import analyse
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of, routes_visibly
+from fastapi_cacheinval.routes.other_ways import mind_others
 from fastapi_cacheinval.routes.place import Place, Watched, own_number
 from fastapi_cacheinval.routes.route_levels import (
     Branch,
@@ -165,6 +166,7 @@ class Survey:
         for ways in together.values():
             self._worst_of(ways)
         self._number_twins()
+        mind_others(self._found)
         return {key: tuple(way.leaf.known for way in ways if way.leaf.known) for key, ways in together.items()}
 
     def _worst_of(self, ways: list[Way]) -> None:
