@@ -107,6 +107,9 @@ class Cached:
             ]
         )
 
+    def __deepcopy__(self, memo: object) -> Cached:
+        return self
+
     def __repr__(self) -> str:
         return f"cached({self.policy!r})"
 
