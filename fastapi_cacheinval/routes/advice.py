@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import isclass, unwrap
 from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached
@@ -46,7 +47,19 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helple
     if not moved.open and not found and not moved.partitions and not moved.shared:
         # Nothing has to be added to the policy.
         line = []
-    return " ".join(filter(None, [*reasons, first, *moved.sentences, *told, *parts, *line]))
+    place = [_outside(names, each.node, root) for each in found] if line else []
+    return " ".join(filter(None, [*reasons, first, *moved.sentences, *told, *parts, *dict.fromkeys(place), *line]))
+
+
+def _outside(names: Names, node: Node, root: Node) -> str:
+    """Where a line stands that names the class in whose body the route is: there its name is not known yet."""
+    call, handler = node.identity[0], unwrap(root.call)
+    if not isclass(call) or not str(getattr(handler, "__qualname__", "")).startswith(f"{call.__qualname__}."):
+        return ""
+    return (
+        f"{root.label} is declared inside of {names.spelled(node)}, where that name is not known yet: take its "
+        "cached() away, and give include_router() of its router this one, in dependencies=[...]."
+    )
 
 
 def _unchecked(scheme: str, handler: str) -> str:
