@@ -14,7 +14,7 @@ from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached, CachedInOrder
 from fastapi_cacheinval.routes.dependency_tree import identity_of
-from fastapi_cacheinval.routes.fastapi_private import Dependant
+from fastapi_cacheinval.routes.fastapi_private import Dependant, exit_of
 
 __all__ = ["order_covers"]
 
@@ -33,6 +33,8 @@ def order_covers(dependant: Dependant) -> None:
     solved before it, under no name.
     """
     places = [*_places(dependant)]
+    if not any(place.dependencies for _, place in places):
+        return
     tree = _Tree(dependant, [cover for _, place in places for cover in _covers(place)])
     children: _Children = {id(place): tree.in_order(_covers(place)) for _, place in places}
     if tree.runs(children) != tree.wanted:
@@ -79,7 +81,7 @@ def _run(node: Dependant) -> _Run:
     scopes = dict.fromkeys((*(node.parent_oauth_scopes or ()), *(node.own_oauth_scopes or ())))
     # Each look at a bound method makes another object.
     call: Any = getattr(node.call, "__func__", node.call)
-    return id(call), id(getattr(node.call, "__self__", None)), tuple(scopes), identity_of(node)[2]
+    return id(call), id(getattr(node.call, "__self__", None)), tuple(scopes), exit_of(node)
 
 
 def _named_run(node: Dependant) -> tuple[str | None, _Run]:
@@ -91,6 +93,9 @@ class _Tree:
 
     def __init__(self, root: Dependant, covers: Sequence[Dependant]) -> None:
         self._root = root
+        # By the ids of nodes, which the root keeps: to look for scopes below each takes most of the time.
+        self._keys: dict[int, _Key] = {}
+        self._leads: list[Dependant] = []
         # The nodes as FastAPI comes to them, and as it is done with the first of each.
         self._met: dict[_Key, int] = {}
         self._done: dict[_Key, Dependant] = {}
@@ -98,10 +103,16 @@ class _Tree:
         self._needed = self._needs(covers)
         self.wanted = [_run(node) for key, node in self._done.items() if key in self._needed]
 
+    def _key(self, node: Dependant) -> _Key:
+        key = self._keys.get(id(node))
+        if key is None:
+            key = self._keys[id(node)] = identity_of(node)
+        return key
+
     def _walk(self, node: Dependant) -> None:
         for child in node.dependencies:
             if not isinstance(child.call, Cached):
-                key = identity_of(child)
+                key = self._key(child)
                 self._met.setdefault(key, len(self._met))
                 self._walk(child)
                 self._done.setdefault(key, child)
@@ -116,7 +127,7 @@ class _Tree:
             looked_at.add(id(node))
             todo += node.dependencies
             if node.use_cache:
-                key = identity_of(node)
+                key = self._key(node)
                 found.add(key)
                 todo += [self._done[key]] if key in self._done else []
         return found
@@ -125,7 +136,7 @@ class _Tree:
         """The covers of one `cached()` as the tree comes to them."""
 
         def place(cover: Dependant) -> tuple[int, int]:
-            key = identity_of(cover)
+            key = self._key(cover)
             if key in self._met:
                 return 1, self._met[key]
             return (0, 0) if self._met.keys().isdisjoint(self._needs([cover])) else (2, 0)
@@ -137,18 +148,25 @@ class _Tree:
         own = self._needs(covers)
         until = max((index for index, key in enumerate(self._done) if key in own), default=-1)
         leads = [
-            replace(node, name=None, use_cache=True)
+            self._lead(key, node)
             for index, (key, node) in enumerate(self._done.items())
             if index <= until and key in self._needed
         ]
         first = sum(self._met.keys().isdisjoint(self._needs([cover])) for cover in covers)
         return [*covers[:first], *leads, *covers[first:]]
 
+    def _lead(self, key: _Key, node: Dependant) -> Dependant:
+        lead = replace(node, name=None, use_cache=True)
+        self._leads.append(lead)
+        self._keys[id(lead)] = key
+        return lead
+
     def without_needless(self, children: _Children) -> dict[int, Sequence[Dependant]]:
         """The same without the leads that change nothing."""
         kept: dict[int, Sequence[Dependant]] = {**children}
         for place, nodes in children.items():
-            for lead in nodes:
+            # The last first: what comes before it may be there for it alone.
+            for lead in reversed(nodes):
                 fewer = [node for node in kept[place] if node is not lead]
                 if lead.name is None and self.runs({**kept, place: fewer}) == self.wanted:
                     kept[place] = fewer
@@ -161,7 +179,7 @@ class _Tree:
         def solve(nodes: Sequence[Dependant]) -> None:
             for node in nodes:
                 solve(children.get(id(node), node.dependencies))
-                done.setdefault(identity_of(node), node)
+                done.setdefault(self._key(node), node)
 
         solve(self._root.dependencies)
         return [_run(node) for key, node in done.items() if key in self._needed and key in self._done]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, SecurityScopes
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
@@ -314,3 +315,33 @@ async def test_covers_of_random_trees_run_as_they_would_alone(seed: int) -> None
     assert [*dict.fromkeys(together)] == together
     assert [name for name in hit if name in alone] == [name for name in alone if name in hit]
     assert [name for name in together if name in alone and name in hit] == [name for name in alone if name in hit]
+
+
+def test_a_second_look_changes_nothing(table: Any) -> None:
+    """Another middleware of the same app, and the audit before the start, find what the first has put in order."""
+    door = Door()
+
+    async def greeting(given: Annotated[str, Depends(key)]) -> str:
+        return "hello"
+
+    app = FastAPI(openapi_url=None)
+    policy = cached(ttl=60, shared=True, guarded_by=(door.who, door.brake))
+
+    @app.get("/it", dependencies=[policy, Depends(greeting), Depends(door.brake)])
+    async def it(name: Annotated[str, Depends(door.who)]) -> str:
+        return name
+
+    def covers() -> list[Any]:
+        (route,) = app.routes
+        assert isinstance(route, APIRoute)
+        place = route.dependant.dependencies[0]
+        return [place, *place.dependencies]
+
+    before = covers()
+    first = table(app)
+    ordered = covers()
+    assert [node.name for node in before[1:]] == ["guard_0", "guard_1"]
+    assert [node.name for node in ordered[1:]] == [None, "guard_1", "guard_0"]
+    table(app)
+    assert [*map(id, covers())] == [*map(id, ordered)]
+    assert not first.survey.known[0].changed
