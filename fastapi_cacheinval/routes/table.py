@@ -97,13 +97,12 @@ class RouteTable:
 
     def passes(self, path: str) -> bool:
         """Whether no cached route can have this path, which is one without a root path."""
-        starts = self._starts
-        if starts is None or path.startswith(starts):
-            return False
         if self._survey.outdated:
+            # Before the app has the request: the covers of a new route are to run in its order.
             self._refresh()
             return False
-        return True
+        starts = self._starts
+        return starts is not None and not path.startswith(starts)
 
     def doubt(self) -> None:
         """A cached route had a path that none could have: paths do not tell any longer."""

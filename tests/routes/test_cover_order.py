@@ -345,3 +345,20 @@ def test_a_second_look_changes_nothing(table: Any) -> None:
     table(app)
     assert [*map(id, covers())] == [*map(id, ordered)]
     assert not first.survey.known[0].changed
+
+
+@pytest.mark.parametrize("before", ["/other", "/i"])
+async def test_a_route_that_came_after_the_start_is_in_order_at_once(before: str) -> None:
+    """Also where no caller passes, and the routes are looked at for nobody's lookup."""
+    door = Door()
+    app = behind_a_cache(FastAPI())
+    app.get(before, dependencies=[cached(ttl=60)])(lambda: "")
+    assert (await ask(app, before)).status_code == 200
+    policy = cached(ttl=60, partition_by=door.who, guarded_by=door.brake)
+
+    @app.get("/it", dependencies=[policy, Depends(door.brake)])
+    async def it(name: Annotated[str, Depends(door.who)]) -> str:
+        return name
+
+    refused = await answers(app, [{"x-key": f"guess{n}"} for n in range(5)])
+    assert [status for status, _ in refused] == [403] * 3 + [429] * 2
