@@ -19,7 +19,7 @@ from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, FillRules, Form, Freshen, Keep, Refuse
 from fastapi_cacheinval.framework.keeping import INCOMPLETE, RAISED, Keeping
-from fastapi_cacheinval.framework.messages import MessageOrder, past_the_length
+from fastapi_cacheinval.framework.messages import MessageOrder, own_copy, past_the_length
 from fastapi_cacheinval.framework.responding import nowhere, send_304, status_fields, stored_fields
 from fastapi_cacheinval.framework.streaming import Pump, UnannouncedEnd
 from fastapi_cacheinval.grammar.fields import RawField, RawHeaders, lower_names
@@ -153,7 +153,7 @@ class Fill:
         elif self._pump is None and complete and (self._body or self._keeping.length is not None):
             await self._completed_at_once(start)
         else:
-            await self._stream(start, message, complete=complete)
+            await self._stream(start, own_copy(message), complete=complete)
 
     async def _stream(self, start: Message, message: Message, *, complete: bool) -> None:
         """Pass one piece of a stream on, and keep the whole once it is `complete`."""

@@ -1,4 +1,4 @@
-"""The messages of a response: which may come next."""
+"""The messages of a response: which may come next, and copies that the app cannot change any more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 from starlette.types import Message, Send
 
-__all__ = ["SENT_PAST", "MessageOrder", "past_the_length"]
+__all__ = ["SENT_PAST", "MessageOrder", "own_copy", "past_the_length"]
 
 # Messages, and the extensions of the same names, by which a server sends a file whose bytes never pass `send`.
 SENT_PAST = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
@@ -47,6 +47,19 @@ class MessageOrder:
             return following is _Next.TRAILERS
         # An extension, such as a push or an early hint.
         return following is not _Next.NOTHING
+
+
+def own_copy(message: Message) -> Message:
+    """The message as it is now: an app may fill its buffer, its list or its dict anew once `send` has returned.
+
+    Raises TypeError for a body that is no bytes.
+    """
+    copied = {**message}
+    if "body" in copied and type(copied["body"]) is not bytes:
+        copied["body"] = bytes(memoryview(copied["body"]))
+    if "headers" in copied:
+        copied["headers"] = [*copied["headers"]]
+    return copied
 
 
 def past_the_length(send: Send) -> Send:

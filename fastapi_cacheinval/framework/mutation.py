@@ -29,7 +29,7 @@ from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.errors import PurgeNotDelivered, ReplicasUnknown
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.incoming import Incoming
-from fastapi_cacheinval.framework.messages import SENT_PAST, MessageOrder
+from fastapi_cacheinval.framework.messages import SENT_PAST, MessageOrder, own_copy
 from fastapi_cacheinval.framework.purging import Purge, Purging
 from fastapi_cacheinval.framework.responding import status_fields
 
@@ -82,7 +82,7 @@ class Mutation(Purging):
         if self._releasing is not None:
             await asyncio.shield(self._releasing)
         if self._state is _State.HELD:
-            await self._hold(message, in_place=in_place)
+            await self._hold(own_copy(message), in_place=in_place)
         elif message["type"] == "http.response.start" and self._state is _State.WAITING:
             await self._started(message)
         else:
@@ -120,7 +120,7 @@ class Mutation(Purging):
         small = is_small(status, headers, self.app_context.engine.settings.hold_max_bytes)
         if late and small and (known or self.app_context.cache.expects_changes):
             self._state = _State.HELD
-            self._held.append(message)
+            self._held.append(own_copy(message))
             self._alarm = self.app_context.cache.clock.call_later(
                 self.app_context.engine.settings.hold_timeout, self._release_late
             )

@@ -101,7 +101,7 @@ class HeaderMutation(Mutation):
 
     def _heard(self, message: Message) -> None:
         if message["type"] == "http.response.start" and self._is_for_get(message):
-            self._start = message
+            self._start = {**message, "headers": _lower(message)}
         elif message["type"] == "http.response.body" and self._start is not None:
             self._content += message.get("body", b"")
             self._complete = not message.get("more_body", False)
