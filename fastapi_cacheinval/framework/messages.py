@@ -6,6 +6,8 @@ from enum import Enum
 
 from starlette.types import Message, Send
 
+from fastapi_cacheinval.grammar.fields import own_lines
+
 __all__ = ["SENT_PAST", "MessageOrder", "own_copy", "past_the_length"]
 
 # Messages, and the extensions of the same names, by which a server sends a file whose bytes never pass `send`.
@@ -58,7 +60,7 @@ def own_copy(message: Message) -> Message:
     if "body" in copied and type(copied["body"]) is not bytes:
         copied["body"] = bytes(memoryview(copied["body"]))
     if "headers" in copied:
-        copied["headers"] = [*copied["headers"]]
+        copied["headers"] = own_lines(copied["headers"])
     return copied
 
 

@@ -11,7 +11,7 @@ from fastapi import Depends, FastAPI, Response
 
 from fastapi_cacheinval import CacheMiddleware, CachePolicy, HTTPCache, cached, invalidates
 from fastapi_cacheinval.testing import assert_hit
-from tests.helpers.http import Call, scope_of, until
+from tests.helpers.http import Answer, Call, scope_of, until
 from tests.helpers.messages import Passes, Sends
 
 pytestmark = pytest.mark.anyio
@@ -26,9 +26,14 @@ class Reuses:
         self.body, self.fields, self.by_piece = body, fields, by_piece
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        fields, pieces = [*self.fields], PIECES if self.by_piece else (b"".join(PIECES),)
+        pieces = PIECES if self.by_piece else (b"".join(PIECES),)
+        name, value = bytearray(b"X-Kept"), bytearray(b"kept")
+        line: list[Any] = [name, value]
+        fields: list[Any] = [*self.fields, line, (b"x-view", memoryview(value))]
         message: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": fields}
         await send(message)
+        name[:], value[:] = b"X-Else", b"else"
+        line[1] = b"else"
         fields[:] = [(b"x-else", b"1")]
         message.clear()
         buffer = bytearray(len(pieces[0]))
@@ -84,7 +89,15 @@ class Slow(Call):
         taken = {**message}
         if "body" in taken:
             taken["body"] = bytes(taken["body"])
+        if "headers" in taken:
+            taken["headers"] = [(bytes(name), bytes(value)) for name, value in taken["headers"]]
         await super()._send(taken)
+
+
+def assert_is_what_was_sent(answer: Answer) -> None:
+    """The body and the fields are those of the moment at which they were sent."""
+    assert answer.body == b"".join(PIECES)
+    assert (answer.headers["x-kept"], answer.headers["x-view"], "x-else" in answer.headers) == ("kept", "kept", False)
 
 
 def slowly(app: Any, **more: Any) -> Call:
@@ -104,8 +117,7 @@ async def test_a_page_is_what_was_sent(
     answers = [await call.answer() for call in [slowly(app), slowly(app)]]
     hit = await Call(app, scope_of("/")).answer()
     for answer in [*answers, hit]:
-        assert answer.body == b"".join(PIECES)
-        assert "x-else" not in answer.headers
+        assert_is_what_was_sent(answer)
     assert_hit(hit)
 
 
@@ -130,8 +142,7 @@ async def test_a_held_answer_is_what_was_sent(body: str, *, by_piece: bool) -> N
     await asyncio.sleep(0)
     commit.set()
     answer = await call.answer()
-    assert answer.body == b"".join(PIECES)
-    assert "x-else" not in answer.headers
+    assert_is_what_was_sent(answer)
     assert answer.headers["cacheinval-purge"] == "done"
 
 
@@ -139,10 +150,10 @@ async def test_the_answer_to_a_post_is_stored_as_it_was_sent() -> None:
     """By headers it may be stored for GET; its fields are those of its start."""
     located = [*FRESH, (b"content-location", b"/")]
     app = CacheMiddleware(Reuses(memoryview, located, by_piece=True), cache=HTTPCache(), honour_headers=True)
-    assert (await slowly(app, method="POST").answer()).body == b"".join(PIECES)
+    assert_is_what_was_sent(await slowly(app, method="POST").answer())
     hit = await Call(app, scope_of("/")).answer()
     assert_hit(hit)
-    assert (hit.body, "x-else" in hit.headers) == (b"".join(PIECES), False)
+    assert_is_what_was_sent(hit)
 
 
 @pytest.mark.parametrize("wrong", ["text", None, 5], ids=["text", "nothing", "a number"])
@@ -156,3 +167,21 @@ async def test_what_is_no_bytes_is_an_error_of_the_app(wrong: Any) -> None:
     call = Call(_by_headers(site), scope_of("/"))
     await until(call.task.done)
     assert isinstance(call.task.exception(), TypeError)
+
+
+@pytest.mark.parametrize("control", ["max-age=60", "no-store", "private"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+async def test_fields_may_come_in_what_servers_take_for_bytes(kind: Any, method: str, control: str) -> None:
+    """Any field, of any answer: what a server sends without a cache is no error with one."""
+    lines = {b"cache-control": control.encode(), b"vary": b"accept", b"etag": b'"1"', b"content-length": b"16"}
+
+    async def site(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(kind(name) if kind is bytearray else name, kind(value)) for name, value in lines.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else b"".join(PIECES)})
+
+    app = CacheMiddleware(site, cache=HTTPCache(), honour_headers=True)
+    for _ in range(2):
+        answer = await slowly(app, method=method).answer()
+        assert {name: answer.fields(name.decode()) for name in lines} == {name: [lines[name]] for name in lines}
