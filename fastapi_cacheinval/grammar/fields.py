@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 __all__ = [
     "HOP_BY_HOP",
@@ -78,9 +78,11 @@ def own_lines(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes
     ]
 
 
-def _fixed(text: bytes) -> bytes:
+def _fixed(text: Any) -> bytes:
     """Bytes that nobody can change, of what servers take in their place."""
-    return bytes(text) if isinstance(text, bytes | bytearray | memoryview) else text
+    if isinstance(text, memoryview):
+        return text.tobytes()
+    return bytes(text) if isinstance(text, bytes | bytearray) else text
 
 
 def values(headers: RawHeaders, name: bytes) -> list[bytes]:
