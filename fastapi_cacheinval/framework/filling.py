@@ -48,8 +48,7 @@ class Fill:
         # Of a stream: what is buffered, and what waits for its client; and its end, if nobody has announced that.
         self._held: Reservation | None = None
         self._end: UnannouncedEnd | None = None
-        self._stood_in = False
-        self._contradicted = False
+        self._stood_in = self._contradicted = False
         # What takes the messages once nothing more is to be kept.
         self._rest: Send | None = None
         exchange.receive.hold(self._keeping)
@@ -198,12 +197,13 @@ class Fill:
         if self._rules.has_it(start["status"], start["headers"]):
             await send_304(self._outer, fields)
             self._out = nowhere
+        self._keeping.head_gone = True
         self._pump = Pump(self._out, held)
         await self._pump.put({**start, "headers": fields}, message)
 
     async def _let_through(self, start: Message, message: Message | None, reason: str) -> None:
         """What cannot be kept after all: from here on the client sets the pace again."""
-        self._keeping.refuse(outdated=True)
+        self._keeping.refuse(detail=reason, outdated=True)
         self._rest = self._out
         if self._pump is None:
             fields = self._passed_on(Form.UNKEPT, start["headers"], self._keeping.outcome(reason))
