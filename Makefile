@@ -89,9 +89,9 @@ prose: $(STAMP) ## look for sentences in the documentation that are hard to read
 docs-serve: docs ## show the site on 127.0.0.1 (PORT=8080)
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site $(or $(PORT),8080)
 
-release: $(STAMP) ## build the distributions and check them; uploads nothing
+release: $(STAMP) ## build the distributions and check them (URL= of the public repository); uploads nothing
 	@$(INSTALL) --group release
-	@scripts/build-release $(BIN)
+	@scripts/build-release $(BIN) $(URL)
 
 bench: $(STAMP) ## measure, and print Markdown tables
 	@$(INSTALL) --group bench

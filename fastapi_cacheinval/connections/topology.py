@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from redis.asyncio.cluster import PipelineCommand
@@ -119,7 +120,7 @@ class Single:
 
     async def close(self) -> None:
         try:
-            await _closed((self._client, *self._watchers))
+            await _closed(*(client.aclose for client in (self._client, *self._watchers)))
         finally:
             for releases in self._releases:
                 await releases.ended()
@@ -195,14 +196,16 @@ class Clustered:
         return self._one_node(nodes[self._next % len(nodes)])
 
     async def close(self) -> None:
-        await _closed((self._client,))
+        nodes = self._client.nodes_manager
+        # The client itself closes nothing before its first look at the cluster has succeeded.
+        await _closed(self._client.aclose, nodes.aclose, partial(nodes.aclose, "startup_nodes"))
 
 
-async def _closed(clients: Iterable[Any]) -> None:
+async def _closed(*closing: Callable[[], Awaitable[Any]]) -> None:
     failed: Exception | None = None
-    for client in clients:
+    for close in closing:
         try:
-            await client.aclose()
+            await close()
         except Exception as error:  # noqa: BLE001 - the others are closed all the same
             failed = error
     if failed is not None:

@@ -234,7 +234,7 @@ class AppContext:
 
     def at_as_sent(self, scope: Scope, host: bytes | None) -> Any:
         """What the front lookup finds by the path as it was sent, for routes that tell spellings of it apart."""
-        return self.at()((*raw_target(scope, host), scope.get("raw_path")))
+        return self.at()((*raw_target(scope, host), scope.get("raw_path"), scope.get("http_version")))
 
     def note_root(self, scope: Scope) -> None:
         """Have the cache know under which root path this request came, for URLs that are to be invalidated."""

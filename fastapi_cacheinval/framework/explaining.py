@@ -69,7 +69,7 @@ class Explaining:
         if self._method not in _LOOKED_UP:
             return self._of_mutation(told, plan)
         if plan is None or plan.policy is None:
-            if self._app_context.mode.by_headers and (plan is None or plan.cached is None):
+            if self._app_context.mode.by_headers and (plan is None or not plan.decides):
                 return await self._by_headers(replace(told, route=None if plan is None else plan.get_label))
             return self._uncached(told, plan)
         return await self._by_policy(told, plan)

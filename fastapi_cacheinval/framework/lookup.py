@@ -45,6 +45,9 @@ async def look_up(exchange: Exchange, request: Request, partition: tuple[object,
     plan = exchange.plan
     assert plan is not None
     assert plan.policy is not None
+    # Only who is handed the request can answer by its content; who announces some may be refused for its length.
+    if await exchange.receive.has_content(request.scope, unannounced=plan.sees_request):
+        return Verdict(bypassed(exchange, "content"))
     wanted = wanted_of(exchange, request, plan, plan.policy, partition)
     if not isinstance(wanted, Wanted):
         exchange.app_context.notices.note_partition(plan, partition, wanted)

@@ -29,7 +29,9 @@ __all__ = ["Parts"]
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
 # The only request fields that the front lookup looks at.
-_LOOKED_AT = frozenset({b"host", b"authorization", b"if-none-match", b"if-modified-since"})
+_LOOKED_AT = frozenset(
+    {b"host", b"authorization", b"content-length", b"transfer-encoding", b"if-none-match", b"if-modified-since"}
+)
 
 
 class Parts:

@@ -7,9 +7,10 @@ from collections import deque
 from enum import Enum
 from typing import Protocol
 
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from fastapi_cacheinval.engine.clocks import within
+from fastapi_cacheinval.grammar.fields import announces_content, head_tells_of_content
 from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["Keeper", "Receiving", "nobody"]
@@ -48,15 +49,16 @@ class Receiving:
     A background refresh has no client: the app hears an empty request, and a disconnect after `release`.
     """
 
-    __slots__ = ("_ahead", "_client", "_content", "_keeper", "_known", "_left", "_listening", "_released")
+    __slots__ = ("_ahead", "_client", "_content", "_found", "_keeper", "_known", "_left", "_listening", "_released")
 
     def __init__(self, client: Receive | None) -> None:
         self._client = client
         self._content = _Content.UNHEARD
         # Messages of the client that were read before the app asked for them.
         self._ahead: deque[Message] = deque()
-        # Whether enough of them were read to know if there is content.
-        self._known = False
+        # Whether enough was read to know if there is content, and whether there is some.
+        self._known = client is None
+        self._found = False
         # The client's disconnect, once it is known.
         self._left: Message | None = None
         # Done while nothing is withheld; None before a fill begins.
@@ -86,17 +88,27 @@ class Receiving:
     def _held(self) -> bool:
         return self._released is not None and not self._released.done()
 
-    async def has_content(self) -> bool:
-        """Whether the request has content, announced or not (HTTP/2 needs no field for it).
+    async def has_content(self, scope: Scope, *, unannounced: bool = True) -> bool:
+        """Whether the request has content. Its head tells of it; after HTTP/1 it need not, and only its bytes do."""
+        if announces_content(scope["headers"]):
+            return True
+        return unannounced and not head_tells_of_content(scope.get("http_version")) and await self.has_bytes()
+
+    async def has_bytes(self) -> bool:
+        """Whether the request has content, whatever its head tells.
 
         It waits for the client's first bytes, or for the end of the request. The app hears all of it later.
         """
         while self._client is not None and not self._known:
             message = await self._client()
             self._ahead.append(message)
-            more = message["type"] == "http.request" and message.get("more_body", False)
-            self._known = bool(message.get("body")) or not more
-        return any(message.get("body") for message in self._ahead)
+            self._look_at(message)
+        return self._found
+
+    def _look_at(self, message: Message) -> None:
+        more = message["type"] == "http.request" and message.get("more_body", False)
+        self._found = self._found or bool(message.get("body"))
+        self._known = self._known or self._found or not more
 
     async def __call__(self) -> Message:
         """The next message for the app."""
@@ -107,6 +119,7 @@ class Receiving:
                 self._content = _Content.HEARD
                 return {"type": "http.request", "body": b"", "more_body": False}
             message = await self._next()
+            self._look_at(message)
             if message["type"] != "http.request":
                 self._left = message
                 if self._held and self._content is not _Content.PARTLY and not self._let_go():

@@ -16,7 +16,7 @@ from fastapi_cacheinval.framework.ahead import MOMENT
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.responding import send_response
 from fastapi_cacheinval.framework.route_target import key_parts_of
-from fastapi_cacheinval.grammar.fields import lower_names
+from fastapi_cacheinval.grammar.fields import head_tells_of_content, lower_names
 from fastapi_cacheinval.routes.fastapi_solver import Handed
 from fastapi_cacheinval.routes.shortcuts import Shortcut
 
@@ -64,6 +64,8 @@ class RouteHits:
             return False
         engine = self._engine
         handed.partition = partition = shortcut.cached.partition(handed.covers)
+        if shortcut.plan.sees_request and not head_tells_of_content(scope.get("http_version")):
+            return False
         now = engine.now()
         if not 0 < now - stamp.began < MOMENT and not self._holds(shortcut):
             # The covers took so long that anything may have changed.

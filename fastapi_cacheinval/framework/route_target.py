@@ -24,7 +24,7 @@ from fastapi_cacheinval.core.keys import (
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.grammar.cache_control import parse
-from fastapi_cacheinval.grammar.fields import first, values
+from fastapi_cacheinval.grammar.fields import first, head_tells_of_content, values
 from fastapi_cacheinval.ports.store import Target
 from fastapi_cacheinval.routes.bindings import InvalidParameter, rendered
 from fastapi_cacheinval.routes.plan import RoutePlan
@@ -139,7 +139,10 @@ def _front_target(exchange: Asks, scope: Scope, plan: RoutePlan) -> Target | Non
     hosts = values(exchange.client_headers, b"host")
     if len(hosts) != 1 or first(exchange.client_headers, b"authorization") is not None:
         return None
-    spelling = (arrived.get("raw_path"),) if plan.sees_request else ()
+    spelling = (arrived.get("raw_path"), arrived.get("http_version")) if plan.sees_request else ()
+    if spelling and not head_tells_of_content(scope.get("http_version")):
+        # The route may answer by the content, and only what the client sends next tells whether there is some.
+        return None
     return exchange.app_context.front_target(raw_target(arrived, hosts[0]), spelling)
 
 

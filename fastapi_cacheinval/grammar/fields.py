@@ -14,9 +14,11 @@ __all__ = [
     "OWS",
     "RawField",
     "RawHeaders",
+    "announces_content",
     "combined",
     "end_to_end",
     "first",
+    "head_tells_of_content",
     "is_token",
     "lower_names",
     "own_lines",
@@ -174,3 +176,16 @@ def _closing_quote(value: bytes, position: int) -> int:
             return found.start()
         position = found.start() + 2
     return -1
+
+
+def announces_content(headers: RawHeaders) -> bool:
+    """Whether a field of a request announces content (RFC 9112 §6.3)."""
+    for name, value in headers:
+        if name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0"):
+            return True
+    return False
+
+
+def head_tells_of_content(http_version: object) -> bool:
+    """Whether the fields of a request tell if there is content: after HTTP/1 none is needed (RFC 9113 §8.1)."""
+    return str(http_version).startswith("1")

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.covers import Covers, Uncovered, reached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import security_scheme
+from fastapi_cacheinval.routes.key_texts import key_text
 from fastapi_cacheinval.routes.moves import Moves, moves
 from fastapi_cacheinval.routes.names import Names
-from fastapi_cacheinval.routes.partition_types import (
-    fields_of,
-    inherited_by,
-    is_a_mapping,
-    kind_of,
-    may_be_none,
-    says_something,
-    unfit,
-)
+from fastapi_cacheinval.routes.partition_types import kind_of, says_something, unfit
 
 __all__ = ["advice", "keyed"]
 
@@ -43,7 +35,7 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helple
         )
     moved = moves(root, cached, helpless)
     first = names.to_be_made([*covers.partitions, *covers.guards, *(each.node for each in found)])
-    parts = [_instead_of_guess(each.node, root) for each in found if each.unkeyed and each.taken]
+    parts = [key_text(kind_of(each.node, root)).told for each in found if each.unkeyed and each.taken]
     unchecked = [each.node for each in found if each.unkeyed and each.taken and security_scheme(each.node.call)]
     told = [_unchecked(names.spelled(node), root.label) for node in unchecked]
     conditions = [moved.unless] if moved.unless else []
@@ -120,43 +112,9 @@ def _named_key(key: Any) -> str:
     return "..." if "<" in name else name
 
 
-# What tells one user, tenant or account from another, the likeliest first.
-_IDENTIFYING = ("id", "uuid", "pk", "user_id", "sub", "username", "login", "email", "credentials", "name")
-
-
 def keyed(node: Node, root: Node, names: Names) -> str:
     """A `PartitionBy` of a dependency, with a key that fits what it gives, as far as an annotation says that."""
-    return f"PartitionBy({names.spelled(node)}, key={_key_for(kind_of(node, root))})"
-
-
-def _key_for(kind: Any) -> str:
-    if says_something(kind) and not unfit(kind):
-        return "str"
-    inherited = inherited_by(kind)
-    if inherited is not None:
-        base, parts = inherited
-        plain = "*value" if base is tuple else "value.int" if base is UUID else f"{base.__name__}(value)"
-        key = f"({', '.join([plain, *(f'value.{name}' for name in parts)])})"
-        return f"lambda value: value and {key}" if may_be_none(kind) else f"lambda value: {key}"
-    fields = fields_of(kind)
-    field = next((name for name in _IDENTIFYING if name in fields), "sub" if is_a_mapping(kind) else "id")
-
-    def part(name: str) -> str:
-        return f"value[{name!r}]" if is_a_mapping(kind) else f"value.{name}"
-
-    # A name alone would give whoever says it what belongs to the password.
-    key = f"({part(field)}, {part('password')})" if field == "username" and "password" in fields else part(field)
-    return f"lambda value: value and {key}" if may_be_none(kind) else f"lambda value: {key}"
-
-
-def _instead_of_guess(node: Node, root: Node) -> str:
-    kind = kind_of(node, root)
-    fields, name = fields_of(kind), unfit(kind)
-    if name is None or inherited_by(kind) is not None or any(field in fields for field in _IDENTIFYING):
-        return ""
-    guess = "'sub'" if is_a_mapping(kind) else "id"
-    has = f": {name} has {', '.join(sorted(fields))}" if fields else f" in a {name}"
-    return f"In place of {guess} write what tells callers apart{has}."
+    return f"PartitionBy({names.spelled(node)}, key={key_text(kind_of(node, root)).text})"
 
 
 def _fields(partitions: Sequence[str], guards: Sequence[str]) -> str:

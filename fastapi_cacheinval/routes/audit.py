@@ -102,6 +102,15 @@ def warnings_of(plan: RoutePlan, root: Node, declared: Cached | None, inherited:
             f"{route} declares cached(), which does nothing there: only GET is answered from the cache, and HEAD with "
             "it. Remove it, or declare the route with @app.get."
         )
+    added = _added_by_others(root, plan.cached)
+    if added:
+        spelled = [*map(Names(root).spelled, added)]
+        lines = ", ".join(f"Depends({name})" for name in spelled)
+        yield (
+            f"{route} runs {' and '.join(spelled)}, which only a cached() names that does nothing else there: it may "
+            "answer in place of the route, and is in its OpenAPI. If that is meant, declare it: "
+            f"dependencies=[{lines}]. If not, declare that cached() on its GET routes, in place of their router or app."
+        )
     late = late_in(root)
     if late and not plan.only_reads and not plan.methods <= SAFE_METHODS:
         tasks = next((node for node in root.walk() if node.declares.background_tasks_param_name is not None), None)
@@ -113,6 +122,21 @@ def warnings_of(plan: RoutePlan, root: Node, declared: Cached | None, inherited:
                 f"the tasks run before its commit. Declare it as {lines} to commit before the response is sent. If the "
                 "route changes nothing, say so: dependencies=[invalidates_nothing()]."
             )
+
+
+def _added_by_others(root: Node, cached: Cached | None) -> list[Node]:
+    """The covers of each `cached()` that does not count, and that are nowhere else in the tree."""
+    asked: dict[object, Node] = {}
+    others: set[object] = set()
+    waiting = [*root.children]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node.call, Cached) and node.call is not cached:
+            asked |= {cover.identity: cover for cover in node.children}
+        else:
+            others.add(node.identity)
+            waiting += node.children
+    return [cover for identity, cover in asked.items() if identity not in others]
 
 
 def _is_own(root: Node, inherited: frozenset[int]) -> bool:

@@ -5,22 +5,19 @@ from __future__ import annotations
 import inspect
 import types
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AliasChoices, AliasPath, SecretBytes, SecretStr
+from pydantic import AliasChoices, AliasPath
 from pydantic_core import PydanticUndefined
 
 from fastapi_cacheinval.routes.fastapi_private import Field
+from fastapi_cacheinval.routes.key_texts import key_of_text, part_text
 from fastapi_cacheinval.routes.names import bare_name
 from fastapi_cacheinval.routes.parameters import model_of
 from fastapi_cacheinval.routes.partition_types import unfit
 
 __all__ = ["MovedParameter", "moved_parameter"]
 
-# Their texts tell all values apart.
-_BY_TEXT = frozenset({float, Decimal, datetime, date, time, timedelta})
 _SIMPLE = (str, bytes, int, float, bool, type(None))
 
 
@@ -48,10 +45,12 @@ def moved_parameter(field: Field, kind: str, alias: str) -> MovedParameter:
     if model is not None:
         # Without one, each of its fields has its own.
         default = default or ""
-        parts = [_part(f"value.{name}", part.annotation) for name, part in model.model_fields.items()]
+        # A field that nothing is sure to tell apart is no part of a key, so that the response is not stored.
+        fields = {f"value.{name}": part.annotation for name, part in model.model_fields.items()}
+        parts = [part_text(value, annotation) or value for value, annotation in fields.items()]
         key = f"lambda value: ({', '.join(parts)},)"
     elif unfit(annotation):
-        key = _key(annotation)
+        key = key_of_text(annotation)
     if key is None or default is None:
         annotation, default, key = str | None, " = None", ""
     said = _type_text(annotation)
@@ -88,30 +87,6 @@ def _default(info: Any) -> str | None:
     if info.default is PydanticUndefined or info.default is ...:
         return ""
     return f" = {info.default!r}" if type(info.default) in _SIMPLE else None
-
-
-def _key(annotation: Any) -> str | None:
-    """The key by which a partition tells the values of a type apart; None where nothing is sure to."""
-    if annotation in _BY_TEXT:
-        return "repr"
-    if annotation in (SecretStr, SecretBytes):
-        return "lambda value: value.get_secret_value()"
-    if get_origin(annotation) is list and not any(map(unfit, get_args(annotation))):
-        return "tuple"
-    return None
-
-
-def _part(value: str, annotation: Any) -> str:
-    """What of a model's field stands in a key; one that nothing is sure to tell apart is in none, and is not stored."""
-    members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    named = [member for member in members if member is not types.NoneType]
-    key = _key(named[0]) if unfit(annotation) and len(named) == 1 else None
-    if key is None:
-        return value
-    if key == "repr":
-        return f"repr({value})"
-    made = f"tuple({value})" if key == "tuple" else f"{value}.get_secret_value()"
-    return made if len(members) == 1 else f"None if {value} is None else {made}"
 
 
 def _type_text(annotation: Any) -> str:

@@ -19,8 +19,11 @@ __all__ = [
     "inherited_by",
     "is_a_mapping",
     "kind_of",
+    "made_of_fields",
+    "may_be_missing",
     "may_be_none",
     "says_something",
+    "typed_fields_of",
     "unfit",
     "unfit_for_a_key",
 ]
@@ -69,11 +72,43 @@ def fields_of(kind: Any) -> frozenset[str]:
     found: set[str] = set()
     for each in _classes(kind):
         for base in each.__mro__:
-            found |= {*getattr(base, "__annotations__", {}), *getattr(base, "__slots__", ())}
+            said = getattr(base, "__annotations__", {})
+            found |= {name for name, each in said.items() if not _is_of_the_class(each)}
+            slots = getattr(base, "__slots__", ())
+            found |= {slots} if isinstance(slots, str) else {*slots}
             found |= {name for name, value in vars(base).items() if isinstance(value, property)}
             found |= _set_in(vars(base).get("__init__"))
     # Pydantic's own are no parts of a value.
     return frozenset(name for name in found if not name.startswith(("_", "model_")))
+
+
+def made_of_fields(kind: Any) -> frozenset[str]:
+    """The names of the parts that are properties: a value is told apart by the others."""
+    bases = [base for each in _classes(kind) for base in each.__mro__]
+    return frozenset(name for base in bases for name, value in vars(base).items() if isinstance(value, property))
+
+
+def typed_fields_of(kind: Any) -> dict[str, Any]:
+    """The parts that a value has by its annotation with their types, as declared; without those of unknown types."""
+    classes = _classes(kind)
+    if len(classes) != 1:
+        return {}
+    try:
+        found = get_type_hints(classes[0])
+    except (TypeError, NameError, AttributeError, SyntaxError):
+        return {}
+    parts = fields_of(kind)
+    return {name: said for name, said in found.items() if name in parts}
+
+
+def may_be_missing(kind: Any, name: str) -> bool:
+    """Whether a typed mapping may come without an item."""
+    for each in _classes(kind):
+        # With annotations that are texts, the class itself does not know.
+        said = str(getattr(each, "__annotations__", {}).get(name, ""))
+        if name in getattr(each, "__optional_keys__", ()) or "NotRequired[" in said:
+            return True
+    return False
 
 
 def inherited_by(kind: Any) -> tuple[type, tuple[str, ...]] | None:

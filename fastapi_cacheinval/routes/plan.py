@@ -100,6 +100,11 @@ class RoutePlan:
     provider: Any
 
     @property
+    def decides(self) -> bool:
+        """Whether a `cached()`, be it switched off, decides what becomes of its GETs, and not their headers."""
+        return self.cached is not None or self.switched_off
+
+    @property
     def get_label(self) -> str:
         """What its GET is called wherever one is told of."""
         return route_label(self.path)

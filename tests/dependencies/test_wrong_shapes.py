@@ -215,6 +215,31 @@ def test_cached_on_a_mutation_says_that_it_does_nothing(table, method) -> None:
     assert "@app.get" in line
 
 
+def require_caller(x_user: Annotated[str, Header()]) -> str:
+    """Refuses who says no name."""
+    return x_user
+
+
+@pytest.mark.parametrize("field", ["partition_by", "guarded_by"])
+@pytest.mark.parametrize("level", ["app", "router", "include"])
+def test_a_cover_that_a_router_brings_to_other_methods_is_said_to_run_there(table, level: str, field: str) -> None:
+    """A login below a router that is cached by user can be used by nobody; who declares the cover hears nothing."""
+    covers: dict[str, Any] = {field: require_caller}
+    policy = cached(ttl=60, **covers)
+    app = FastAPI(openapi_url=None, dependencies=[policy] if level == "app" else [])
+    router = APIRouter(dependencies=[policy] if level == "router" else [])
+    router.get("/mine")(page)
+    router.post("/login")(page)
+    router.get("/live", dependencies=[cached(ttl=0)])(page)
+    router.put("/mine", dependencies=[Depends(require_caller)])(page)
+    router.get("/inner", dependencies=[cached(ttl=5, guarded_by=require_caller)])(page)
+    app.include_router(router, dependencies=[policy] if level == "include" else [])
+    lines = table(app).warnings()
+    assert [line.partition(" runs ")[0] for line in lines] == ["POST /login", "GET /live"]
+    for line in lines:
+        assert "declare it: dependencies=[Depends(require_caller)]" in line
+
+
 async def test_without_the_middleware_both_say_the_line(caplog) -> None:
     """`invalidates()` refuses, because a purge would be lost; `cached()` warns once."""
     app = FastAPI()

@@ -17,9 +17,12 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.sentinel import Sentinel
 
 from fastapi_cacheinval import HTTPCache
+from fastapi_cacheinval.connections.away import Away
+from fastapi_cacheinval.connections.urls import by_client, by_url
 from fastapi_cacheinval.core.replica import LogEntry
 from fastapi_cacheinval.testing import assert_hit, assert_miss
-from tests.helpers.fleet import QUICK, Node, eventually, fleet, joining, nothing_is_left_for_ever
+from tests.engine.calls import connections
+from tests.helpers.fleet import PATIENT, QUICK, Node, eventually, fleet, joining, nothing_is_left_for_ever
 from tests.helpers.trouble import (
     agreed,
     filled_everywhere,
@@ -72,7 +75,7 @@ async def promised(a: Node, b: Node, source: Any, **options: Any) -> None:
 
 async def on_other_loops(client: Any) -> None:
     """A cache over a client of this loop purges on two loops of other threads, one after the other."""
-    cache = HTTPCache.from_client(client, namespace="loops")
+    cache = HTTPCache.from_client(client, namespace="loops", **PATIENT)
     for number in (1, 2):
         receipt = await asyncio.to_thread(lambda: asyncio.run(cache.invalidate("it")))
         assert receipt.seq == number
@@ -380,6 +383,34 @@ async def test_a_cluster_by_a_client_of_ones_own(clean: Cluster) -> None:
         await on_other_loops(client)
     finally:
         await client.aclose()
+
+
+@pytest.mark.parametrize("given", ["url", "client"])
+async def test_a_cluster_that_was_slow_to_describe_itself_is_left_without_a_connection(
+    clean: Cluster, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look takes too long and is cancelled, the next call goes through, and closing closes all."""
+    theirs = RedisCluster(host="127.0.0.1", port=clean.nodes[0].port)
+    parser: Any = type(theirs.commands_parser)
+    genuine, slow = parser.initialize, asyncio.Event()
+
+    async def initialize(self: Any, *arguments: Any, **options: Any) -> None:
+        if not slow.is_set():
+            slow.set()
+            await asyncio.Event().wait()
+        await genuine(self, *arguments, **options)
+
+    monkeypatch.setattr(parser, "initialize", initialize)
+    connect = by_url(cluster_url(clean), 1.0, 2**20) if given == "url" else by_client(theirs, 1.0, 2**20)
+    client = connect()
+    try:
+        with pytest.raises(Away):
+            await client.command("SET", b"it", b"value", "EX", 60)
+        assert slow.is_set()
+        assert await client.command("SET", b"it", b"value", "EX", 60)
+    finally:
+        await client.close()
+    await eventually(lambda: sum(map(connections, clean.nodes)) == 0, "the end of all connections")
 
 
 @pytest.mark.parametrize("atomically", [False, True])

@@ -372,7 +372,10 @@ def test_a_handler_that_only_renders_with_the_request_is_told_the_word_for_it(ta
 
     advice = refused(table, build(cached(ttl=60))).advice
     (line,) = re.findall(r"cached\(\.\.\., (.*?)\)\.$", advice)
-    assert line == "partition_by=PartitionBy(get_current_user, key=lambda value: value.id), request_is_shared=True"
+    assert (
+        line
+        == "partition_by=PartitionBy(get_current_user, key=lambda value: (value.id, value.role)), request_is_shared=True"
+    )
     table(build(eval(f"cached(ttl=60, {line})"))).audit()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.grammar.cache_control import CacheControl, parse
-from fastapi_cacheinval.grammar.fields import RawHeaders, first, split_list, values, without
+from fastapi_cacheinval.grammar.fields import RawHeaders, split_list, values, without
 from fastapi_cacheinval.grammar.ranges import Span, parse_range
 
 __all__ = ["Asked", "fields_forwarded", "read_request"]
@@ -32,12 +32,6 @@ class Asked:
     with_cookie: bool
     ranges: tuple[Span, ...] | None
     for_origin: bool
-
-    @property
-    def announces_content(self) -> bool:
-        """Whether a field of the request announces content (RFC 9112 section 6.3)."""
-        length = first(self.headers, b"content-length")
-        return first(self.headers, b"transfer-encoding") is not None or (length is not None and length.strip() != b"0")
 
 
 def _directives(headers: RawHeaders, options: HeaderOptions) -> CacheControl:

@@ -25,7 +25,7 @@ _CAPABILITY = (b"surrogate-capability", CAPABILITY + b'="Surrogate/1.0"')
 def has_policy(app_context: AppContext, scope: Any) -> bool:
     """Whether the route that would answer has a `cached()` of its own, which is asked then instead of its headers."""
     plan = app_context.table.match("GET", scope["path"], scope)
-    return plan is not None and plan.cached is not None
+    return plan is not None and plan.decides
 
 
 class HeaderRead(Read):

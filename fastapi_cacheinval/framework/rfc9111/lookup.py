@@ -73,7 +73,7 @@ class HeaderLookup:
             if self.asked.method == "HEAD":
                 await self._forwarding.forward_head(found.stored, found.reason)
                 return True
-            if await self.exchange.receive.has_content():
+            if await self.exchange.receive.has_bytes():
                 return await self._plainly("content")
             with self.exchange.current():
                 found = await coalescing.run(found)
@@ -99,10 +99,7 @@ class HeaderLookup:
             return self.incoming.closed
         if self.asked.for_origin:
             return "precondition"
-        # HTTP/1 announces content by a field (RFC 9112 section 6.3), later versions need none.
-        silent = not str(self.incoming.scope.get("http_version", "")).startswith("1")
-        has_content = self.asked.announces_content or (silent and await self.exchange.receive.has_content())
-        return "content" if has_content else None
+        return "content" if await self.exchange.receive.has_content(self.incoming.scope) else None
 
     async def _refuse(self, reason: Reason) -> None:
         """RFC 9111 section 5.2.1.7: a 504 for who wants nothing but what is stored."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi.responses import PlainTextResponse
+from fastapi.routing import APIRoute
 
 from fastapi_cacheinval import (
     CacheMiddleware,
@@ -77,6 +79,68 @@ async def test_a_route_that_switched_caching_off_is_not_cached_by_its_headers() 
     await both.get("/off")
     await both.get("/off")
     assert both.calls == {"off": 2}
+
+
+class _Banning:
+    """A middleware inside that answers some callers itself."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if (b"x-user", b"banned") in scope["headers"]:
+            await PlainTextResponse("banned", 403, {"cache-control": "max-age=60"})(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+class _BanningRoute(APIRoute):
+    """The same as a class of routes."""
+
+    def get_route_handler(self) -> Any:
+        handler = super().get_route_handler()
+
+        async def banning(request: Request) -> Response:
+            if request.headers.get("x-user") == "banned":
+                return PlainTextResponse("banned", 403, {"cache-control": "max-age=60"})
+            return await handler(request)
+
+        return banning
+
+
+def _ban(x_user: Annotated[str, Header()] = "") -> None:
+    if x_user == "banned":
+        raise HTTPException(403, "banned", headers={"cache-control": "max-age=60"})
+
+
+@pytest.mark.parametrize("policy", [{"ttl": 0}, {"ttl": 60, "statuses": {200: 0}}], ids=["ttl=0", "a status of 0"])
+@pytest.mark.parametrize("where", ["app", "router", "before", "behind", "class", "layer", "mounted"])
+async def test_what_answers_in_front_of_a_route_that_is_switched_off_is_not_cached_by_its_headers(
+    where: str, policy: dict[str, Any]
+) -> None:
+    """Whether its `cached()` comes to run or not, the route decides."""
+    ban, off = Depends(_ban), cached(**policy)
+    inner = FastAPI(dependencies=[ban] if where == "app" else [])
+    if where in ("layer", "mounted"):
+        inner.add_middleware(_Banning)
+    kind = _BanningRoute if where == "class" else APIRoute
+    router = APIRouter(dependencies=[ban] if where == "router" else [], route_class=kind)
+    dependencies = {"before": [ban, off], "behind": [off, ban]}.get(where, [off])
+
+    @router.get("/off", dependencies=dependencies)
+    def answer() -> str:
+        return "for you"
+
+    inner.include_router(router)
+    app = inner
+    if where == "mounted":
+        app = FastAPI()
+        app.mount("/at", inner)
+    app.add_middleware(CacheMiddleware, cache=HTTPCache(clock=FakeClock()), honour_headers=True)
+    path = "/at/off" if where == "mounted" else "/off"
+    for _ in range(2):
+        assert (await ask(app, path, headers={"x-user": "banned"})).status_code == 403
+        assert (await ask(app, path)).body == b'"for you"'
 
 
 async def test_a_route_without_a_policy_follows_its_headers() -> None:

@@ -1,0 +1,185 @@
+"""The key that a refusal proposes tells values apart by all that they have, or says what it leaves out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, make_dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any, ClassVar, NamedTuple, NotRequired, TypedDict
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel, SecretStr
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from fastapi_cacheinval.core.keys import partition_digest
+from fastapi_cacheinval.routes.key_texts import key_text
+
+
+class Role(Enum):
+    """What a caller may do."""
+
+    USER = "user"
+    ADMIN = "admin"
+
+
+class Model(BaseModel):
+    """What most dependencies give."""
+
+    id: int
+    tenant: str
+    role: Role = Role.USER
+    scopes: list[str] = []
+    since: datetime | None = None
+    secret: SecretStr = SecretStr("")
+    limit: Decimal = Decimal(1)
+    kind: ClassVar[str] = "model"
+
+    @property
+    def shown(self) -> str:
+        """Made of the others."""
+        return f"{self.tenant}/{self.id}"
+
+
+@dataclass
+class Data:
+    """The identifying field is not the first."""
+
+    tenant_id: int
+    id: int
+    scopes: str = ""
+
+
+class Plain:
+    """Types are not known."""
+
+    def __init__(self, number: int, tenant: str) -> None:
+        self.id = number
+        self.tenant = tenant
+
+
+class Claims(TypedDict):
+    """A decoded token."""
+
+    sub: str
+    tenant: str
+    act: NotRequired[str]
+
+
+class Row(NamedTuple):
+    """A key as it is, but for its list."""
+
+    id: int
+    roles: list[str]
+
+
+class Nested(BaseModel):
+    """With a part that is no key."""
+
+    id: int
+    role: str
+    home: Model | None = None
+
+
+class Base(DeclarativeBase):
+    """Of the mapped class."""
+
+
+class Account(Base):
+    """A row of a database."""
+
+    __tablename__ = "callers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+
+
+Many = make_dataclass("Many", [(f"part_{number}", str, field(default="")) for number in range(20)] + [("id", int, 0)])
+
+_MODEL: dict[str, Any] = {"id": 7, "tenant": "acme"}
+
+# A type, values of it that differ in one part each, by that part's name.
+KINDS: dict[str, tuple[Any, dict[str, tuple[Any, Any]]]] = {
+    "a model": (
+        Model,
+        {
+            name: (Model(**_MODEL), Model(**_MODEL | {name: value}))
+            for name, value in {
+                "id": 8,
+                "tenant": "bolt",
+                "role": Role.ADMIN,
+                "scopes": ["all"],
+                "since": datetime(2026, 1, 1, tzinfo=UTC),
+                "secret": SecretStr("x"),
+                "limit": Decimal(2),
+            }.items()
+        },
+    ),
+    "a model or None": (
+        Model | None,
+        {"id": (None, Model(**_MODEL)), "tenant": (Model(id=7, tenant="bolt"), Model(**_MODEL))},
+    ),
+    "a dataclass": (
+        Data,
+        {
+            "tenant_id": (Data(1, 7), Data(2, 7)),
+            "id": (Data(1, 7), Data(1, 8)),
+            "scopes": (Data(1, 7), Data(1, 7, "all")),
+        },
+    ),
+    "a class": (Plain, {"id": (Plain(7, "acme"), Plain(8, "acme")), "tenant": (Plain(7, "acme"), Plain(7, "bolt"))}),
+    "a typed mapping": (
+        Claims,
+        {
+            "sub": (Claims(sub="7", tenant="acme"), Claims(sub="8", tenant="acme")),
+            "tenant": (Claims(sub="7", tenant="acme"), Claims(sub="7", tenant="bolt")),
+            "act": (Claims(sub="7", tenant="acme"), Claims(sub="7", tenant="acme", act="8")),
+        },
+    ),
+    "nested": (
+        Nested,
+        {
+            "role": (Nested(id=7, role="user"), Nested(id=7, role="admin")),
+            "home": (Nested(id=7, role="user"), Nested(id=7, role="user", home=Model(**_MODEL))),
+        },
+    ),
+    "a mapped class": (
+        Account,
+        {
+            "id": (Account(id=7, tenant="acme"), Account(id=8, tenant="acme")),
+            "tenant": (Account(id=7, tenant="acme"), Account(id=7, tenant="bolt")),
+        },
+    ),
+    "many parts": (Many, {"id": (Many(id=7), Many(id=8)), "part_3": (Many(id=7), Many(id=7, part_3="x"))}),
+    "one of two": (Data | Plain, {"id": (Data(1, 7), Data(1, 8)), "tenant": (Plain(7, "acme"), Plain(7, "bolt"))}),
+}
+
+CASES = [(name, part) for name, (_, parts) in KINDS.items() for part in parts]
+
+
+@pytest.mark.parametrize(("name", "part"), CASES, ids=[f"{name}: {part}" for name, part in CASES])
+def test_values_that_differ_in_a_part_have_two_keys_or_the_part_is_named(name: str, part: str) -> None:
+    """Nobody who writes the line down shares a page by a part that the message was silent about."""
+    kind, parts = KINDS[name]
+    made = key_text(kind)
+    key = eval(made.text)
+    one, two = (partition_digest((key(value),), b"secret") for value in parts[part])
+    assert one != two or part in made.told.replace(",", " ").replace(".", " ").split() or "…" in made.told
+
+
+def test_the_line_is_as_short_as_its_type_allows() -> None:
+    """All parts in their order, those of the class and properties left out; one part stands alone."""
+    assert key_text(Data).text == "lambda value: (value.tenant_id, value.id, value.scopes)"
+    assert key_text(Data).told == ""
+    assert key_text(Model).told == ""
+    assert "shown" not in key_text(Model).text
+    assert key_text(make_dataclass("One", [("it", str)])).text == "lambda value: value.it"
+    assert key_text(Claims).text == "lambda value: (value['sub'], value['tenant'], value.get('act'))"
+
+
+def test_what_is_left_out_is_said() -> None:
+    """In words that name the type and its parts."""
+    assert key_text(Nested).told == "The key has id, role of Nested: add what else a page may depend on, of home."
+    assert key_text(Plain).told == "The key has id of Plain: add what else a page may depend on, of tenant."
+    assert key_text(Any).told == "In place of id write what tells callers apart."
+    assert key_text(UUID).text == "str"
