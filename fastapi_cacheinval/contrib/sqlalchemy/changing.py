@@ -16,6 +16,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.given import (
     rows_given,
     sets,
 )
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, key_columns, key_of, keys
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
 from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
 from fastapi_cacheinval.contrib.sqlalchemy.running import (
@@ -27,14 +28,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.running import (
     run,
     tells,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.schema import (
-    Identity,
-    decides_class,
-    key_columns,
-    key_of,
-    keys,
-    whole_of,
-)
+from fastapi_cacheinval.contrib.sqlalchemy.schema import decides_class, whole_of
 from fastapi_cacheinval.contrib.sqlalchemy.statements import criteria_of, is_own, is_wild, target_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 

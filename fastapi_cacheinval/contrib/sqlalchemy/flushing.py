@@ -12,12 +12,13 @@ from sqlalchemy import ClauseElement, Connection, Delete, Table
 from sqlalchemy.orm import Mapper, Session, object_session
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import stands, will_stand
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Looks, Places
 from fastapi_cacheinval.contrib.sqlalchemy.reading import connection_of, reading
 from fastapi_cacheinval.contrib.sqlalchemy.relating import Related, related
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, removes_rows, whole_of
+from fastapi_cacheinval.contrib.sqlalchemy.schema import removes_rows, whole_of
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import when_planned
 from fastapi_cacheinval.contrib.sqlalchemy.statements import extra_tables, writes
 from fastapi_cacheinval.contrib.sqlalchemy.states import (

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.operators import and_, eq
 
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of, removes_rows
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, key_columns, key_of
+from fastapi_cacheinval.contrib.sqlalchemy.schema import removes_rows
 from fastapi_cacheinval.contrib.sqlalchemy.statements import elements, parameter_sets, target_of
 
 __all__ = [

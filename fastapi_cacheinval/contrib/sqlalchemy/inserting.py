@@ -10,6 +10,7 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row, on_conflict, removes, replaces, rows_given, sets
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, key_columns, key_of, keys
 from fastapi_cacheinval.contrib.sqlalchemy.running import (
     connection_for,
     is_bulk,
@@ -19,14 +20,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.running import (
     shows,
     where_of,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.schema import (
-    Identity,
-    decides_class,
-    key_columns,
-    key_of,
-    keys,
-    whole_of,
-)
+from fastapi_cacheinval.contrib.sqlalchemy.schema import decides_class, whole_of
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import (
     insert_for_keys,
     restore_key,

@@ -11,10 +11,11 @@ from sqlalchemy import Connection, Delete, Insert, Result, Table, Update, select
 from sqlalchemy.orm import ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.given import identity_in, on_conflict, removes, rows_given
+from fastapi_cacheinval.contrib.sqlalchemy.keys import row_key
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
 from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
 from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, options_of, run, tells
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Link, row_key
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Link
 from fastapi_cacheinval.contrib.sqlalchemy.statements import is_own, is_wild, target_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 

@@ -10,10 +10,10 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.orm import Mapper, Session
 
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, reading
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity
 
 __all__ = ["Looks", "Places"]
 

@@ -14,19 +14,10 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Connection, Table, event, inspect, or_, select, true
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, among, is_plain, key_columns, key_of, keys, row_key
 from fastapi_cacheinval.contrib.sqlalchemy.locking import is_united, locked, look
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
-from fastapi_cacheinval.contrib.sqlalchemy.schema import (
-    Identity,
-    Link,
-    among,
-    is_plain,
-    key_columns,
-    key_of,
-    keys,
-    lineage,
-    row_key,
-)
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Link, lineage
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import QuietSession, as_flushing
 from fastapi_cacheinval.contrib.sqlalchemy.statements import parameter_sets
 

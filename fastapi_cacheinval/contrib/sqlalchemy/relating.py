@@ -10,8 +10,9 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import PassiveFlag
 from sqlalchemy.orm.attributes import get_history
 
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, Link
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Link
 
 __all__ = ["Related", "related"]
 

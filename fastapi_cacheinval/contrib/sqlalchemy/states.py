@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState, Session
 
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, decides_class, is_plain
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, is_plain
+from fastapi_cacheinval.contrib.sqlalchemy.schema import decides_class
 
 __all__ = ["changes_class", "identity_of", "is_changed", "is_plain_in", "state_of"]
 
