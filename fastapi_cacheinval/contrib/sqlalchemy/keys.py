@@ -13,7 +13,7 @@ import sqlalchemy as types
 from sqlalchemy import ColumnElement, Table, TypeDecorator, and_, bindparam, false, or_
 from sqlalchemy.orm import Mapper
 
-__all__ = ["Identity", "among", "fits", "is_plain", "key_columns", "key_of", "keys", "kinds_of", "row_key"]
+__all__ = ["Identity", "among", "fits", "is_plain", "key_columns", "key_of", "keys", "kinds_of", "matching", "row_key"]
 
 # Of these alone, and of no type below them, every value has one spelling.
 _PLAIN: dict[Any, type] = {
@@ -124,8 +124,15 @@ def among(
     The values are given as those of the columns, like those that SQLAlchemy itself gives to find a row, or as of these
     types. By its own guess it would compare an INTEGER with a text.
     """
-    columns = row_key(of) if isinstance(of, Table) else keys(of)
-    return _matching(list(zip(columns, kinds or kinds_of(of), strict=True)), [Identity(each) for each in identities])
+    return matching(row_key(of) if isinstance(of, Table) else keys(of), identities, kinds or kinds_of(of))
+
+
+def matching(
+    columns: Sequence[Any], identities: Iterable[Sequence[Any]], kinds: Sequence[Any] | None = None
+) -> ColumnElement[bool]:
+    """Whether these columns have the values of one of these keys."""
+    given = kinds or [column.type for column in columns]
+    return _matching(list(zip(columns, given, strict=True)), [Identity(each) for each in identities])
 
 
 def _matching(columns: Sequence[tuple[Any, Any]], identities: list[Identity]) -> ColumnElement[bool]:

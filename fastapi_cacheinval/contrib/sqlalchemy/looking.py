@@ -50,7 +50,7 @@ class Looks:
         asked = list(given)
         careful = not all(_fit(mapper, identities) for mapper, identities in asked)
         kept = connection.begin_nested if careful and _ends_with_an_error(connection) else nullcontext
-        lost: dict[Mapper[Any], None] = {}
+        lost: dict[Mapper[Any], bool] = {}
         try:
             with kept(), reading(connection, self._book, options) as reader:
                 yield reader
@@ -58,11 +58,11 @@ class Looks:
         except SQLAlchemyError:
             if not careful:
                 raise
-            lost = {mapper: None for mapper, _ in asked}
+            lost = {mapper: True for mapper, _ in asked}
         for mapper in list(lost) if gone else ():
-            lost.update(dict.fromkeys(self._book.along(mapper)))
-        for mapper in lost:
-            self._lose(session, mapper)
+            lost.update(dict.fromkeys(self._book.along(mapper), True))
+        for mapper, sides in lost.items():
+            self._lose(session, mapper, alone=not sides)
 
     def along(
         self,
@@ -113,10 +113,12 @@ class Looks:
             with self.reading(session, connection, options, given=[(mapper, identities)]) as reader:
                 self._ledger.add(session, list(reader.tags(mapper, identities, lock=lock, written=written)))
 
-    def _lose(self, session: Session, mapper: Mapper[Any]) -> None:
+    def _lose(self, session: Session, mapper: Mapper[Any], *, alone: bool) -> None:
         name = mapper.class_.__name__
         try:
-            self._ledger.add(session, self._book.any_row(mapper.self_and_descendants, "a row that is not found again"))
+            self._ledger.add(
+                session, self._book.any_row(mapper.self_and_descendants, "a row that is not found again", alone=alone)
+            )
         except UnknownRows:
             logger.warning("a row of %s is written, and its key does not find it again: give %s wide tags", name, name)
             self._ledger.add_everything(session)

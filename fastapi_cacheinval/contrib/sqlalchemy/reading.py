@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Connection, Table, event, or_, select, true
+from sqlalchemy import Connection, Table, event, select
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
 from fastapi_cacheinval.contrib.sqlalchemy.keys import (
@@ -26,7 +26,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.keys import (
 )
 from fastapi_cacheinval.contrib.sqlalchemy.locking import is_united, locked, look
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Link, lineage
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Link, Side, lineage, of_class, shown_key
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import QuietSession
 from fastapi_cacheinval.contrib.sqlalchemy.statements import parameter_sets
 
@@ -59,22 +59,11 @@ def _parts(identities: Iterable[Identity]) -> Iterator[list[Identity]]:
         yield every[begin : begin + _MOST]
 
 
-def _of_class(mapper: Mapper[Any]) -> ColumnElement[bool]:
-    """Whether a row can be loaded as an object of a class: its discriminator names that, one below it, or none.
-
-    A row may stand in the table of a class of which it is no longer.
-    """
-    on: Any = mapper.polymorphic_on
-    if on is None or mapper.concrete:
-        return true()
-    named = [each.polymorphic_identity for each in mapper.self_and_descendants if each.polymorphic_identity is not None]
-    return or_(on.in_(named), on.is_(None))
-
-
 class Reader:
     """What rows of the watched transaction are tagged with, by their keys.
 
-    `lost` are the classes with rows that must be there, and that their keys do not find again.
+    `lost` are the classes with rows that must be there, and that their keys do not find again, and whether
+    what those rows are in other classes is not known either.
     """
 
     def __init__(self, session: Session, book: RuleBook, *, twins: bool = True) -> None:
@@ -82,7 +71,7 @@ class Reader:
         self._twins = twins
         self._book = book
         self._by_letter = session.connection().dialect.name in _BY_LETTER
-        self.lost: dict[Mapper[Any], None] = {}
+        self.lost: dict[Mapper[Any], bool] = {}
 
     def are_plain(self, of: Mapper[Any] | Table, identities: Iterable[Identity]) -> bool:
         """Whether keys, which an app may have given, surely stand in the rows as they stand here."""
@@ -149,7 +138,7 @@ class Reader:
             for each in self._book.family(mapper):
                 yield from self._tags(each, self._book.of(each), part, found, known=each is mapper, lock=lock)
             if (written or (there and not self.are_plain(mapper, part))) and self._are_lost(mapper, part, found):
-                self.lost[mapper] = None
+                self.lost[mapper] = True
             for other, identity in self.beside(mapper, part):
                 beside.setdefault(other, []).append(identity)
                 if met is not None:
@@ -162,7 +151,7 @@ class Reader:
                         own = self._book.own(each)
                         yield from self._tags(each, own, these, met_there, known=each is other, lock=False)
                     if not self.are_plain(other, these) and self._are_lost(other, these, met_there):
-                        self.lost[other] = None
+                        self.lost.setdefault(other, False)
 
     def _are_lost(self, mapper: Mapper[Any], part: list[Identity], found: set[Identity]) -> bool:
         """Whether some of these rows are not there, if what their tags are was looked for; `found` were met then."""
@@ -198,7 +187,7 @@ class Reader:
             if lock:
                 self.present(mapper, part)
             # Read anew: what this session has seen before may have changed since.
-            query = select(mapper.class_).where(among(mapper, part), _of_class(mapper))
+            query = select(mapper.class_).where(among(mapper, part), of_class(mapper))
             query = query.execution_options(populate_existing=True)
             for target in self._session.scalars(query).unique():
                 yield from rules.told(target)
@@ -246,7 +235,7 @@ class Reader:
             own = row_key(kind) if isinstance(kind, Table) else keys(kind)
             found = [one for part in _parts(these) for one in self.identities(select(*own).where(among(kind, part)))]
             if len(set(found)) < len(these):
-                self.lost.update(dict.fromkeys(self._book.along(kind)))
+                self.lost.update(dict.fromkeys(self._book.along(kind), True))
 
     def _after(self, of: Mapper[Any] | Table, these: list[Identity]) -> Iterator[tuple[Any, bool, list[Identity]]]:
         """What goes or changes next: by the foreign keys of others, and the association rows that go with their row."""
@@ -267,7 +256,7 @@ class Reader:
         """The rows of classes with tags that are these rows of a table."""
         for side in self._book.on(table):
             for part in _parts(these):
-                yield from ((side.other, one) for one in self.identities(side.rows(part)))
+                yield from ((side.other, one) for one in self._on(side, part))
 
     def _related(self, table: Any, these: list[Identity]) -> Iterator[tuple[Mapper[Any], Identity, bool | None]]:
         """The rows of classes that are these rows of a table, and those on both sides of them."""
@@ -292,6 +281,16 @@ class Reader:
                 if own is not None and set(own) == set(wanted):
                     these = [Identity(identity[own.index(column)] for column in wanted) for identity in part]
                 else:
-                    query = select(*wanted).select_from(each.class_).where(among(each, part))
-                    these = self.identities(query)
-                yield from ((side.other, found) for found in self.identities(side.rows(these)))
+                    shown = shown_key(each, side.table)
+                    if shown is None:
+                        self.lost.setdefault(side.other, False)
+                        continue
+                    these = self.identities(select(*shown).select_from(each.class_).where(among(each, part)))
+                yield from ((side.other, found) for found in self._on(side, these))
+
+    def _on(self, side: Side, these: list[Identity]) -> list[Identity]:
+        query = side.rows(these)
+        if query is None:
+            self.lost.setdefault(side.other, False)
+            return []
+        return self.identities(query)

@@ -7,19 +7,12 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    ForeignKey,
-    FromClause,
-    Table,
-    select,
-)
+from sqlalchemy import Column, ColumnElement, ForeignKey, FromClause, Table, or_, select, true
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.visitors import iterate
 
-from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, among, keys, row_key
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, among, keys, matching, row_key
 
 __all__ = [
     "Dependent",
@@ -29,7 +22,9 @@ __all__ = [
     "dependents",
     "lineage",
     "links",
+    "of_class",
     "removes_rows",
+    "shown_key",
     "whole_of",
 ]
 
@@ -47,6 +42,18 @@ def whole_of(mapper: Mapper[Any]) -> Mapper[Any]:
     while mapper.inherits is not None and not mapper.concrete:
         mapper = mapper.inherits
     return mapper
+
+
+def of_class(mapper: Mapper[Any]) -> ColumnElement[bool]:
+    """Whether a row can be loaded as an object of a class: its discriminator names that, one below it, or none.
+
+    A row may stand in the table of a class of which it is no longer.
+    """
+    on: Any = mapper.polymorphic_on
+    if on is None or mapper.concrete:
+        return true()
+    named = [each.polymorphic_identity for each in mapper.self_and_descendants if each.polymorphic_identity is not None]
+    return or_(on.in_(named), on.is_(None))
 
 
 def decides_class(mapper: Mapper[Any]) -> set[str]:
@@ -128,6 +135,12 @@ def links(mappers: Iterable[Mapper[Any]]) -> Iterator[Link]:
                 yield Link(each.secondary, each.mapper, there, mapper, here, near)
 
 
+def shown_key(mapper: Mapper[Any], table: Table) -> list[Any] | None:
+    """What tells the rows of a table apart, as a class shows it that may be mapped to a query over the table."""
+    shown = [mapper.persist_selectable.corresponding_column(column) for column in row_key(table)]
+    return None if any(column is None for column in shown) else shown
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """Rows of another class that change with the rows of a table.
@@ -140,11 +153,16 @@ class Side:
     link: Link | None = None
 
     def rows(self, these: list[Identity]) -> Any:
-        """The keys of the other class's rows for rows of the table, by the keys of that."""
-        where = among(self.table, these)
+        """The keys of the other class's rows for rows of the table, by the keys of that; None where nothing tells them.
+
+        A class may be mapped to a query over the table, which has the key of its rows, or has not.
+        """
         if self.link is not None:
-            return self.link.of_rows(where)
-        return select(*keys(self.other)).select_from(self.other.class_).where(where)
+            return self.link.of_rows(among(self.table, these))
+        columns = shown_key(self.other, self.table)
+        if columns is None:
+            return None
+        return select(*keys(self.other)).select_from(self.other.class_).where(matching(columns, these))
 
 
 Kind: TypeAlias = "Mapper[Any] | Table"
