@@ -28,7 +28,8 @@ class HeaderRules:
 
     `stale` is what is stored; `validating` is that too, where the app is sent its validators; `unconfirmed` is what a
     304 has not spoken of, so that the whole is asked for. `part_key` is where a part is kept, None where the whole was
-    asked for.
+    asked for. `for_others` is False where the app tells a caller with credentials what it may tell nobody else: that
+    says nothing of what strangers share.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class HeaderRules:
         validating: SharedResponse | None,
         unconfirmed: SharedResponse | None,
         part_key: bytes | None,
+        for_others: bool,
     ) -> None:
         self._resource = resource
         self._exchange = resource.exchange
@@ -49,6 +51,7 @@ class HeaderRules:
         self._validating = validating
         self._unconfirmed = unconfirmed
         self._part_key = part_key
+        self.for_others = for_others
         self._judged: Judged | None = None
 
     @property
@@ -70,11 +73,6 @@ class HeaderRules:
     def split(self) -> bool:
         """Whether clients choose by their query which keys there are."""
         return self._resource.split
-
-    @property
-    def for_others(self) -> bool:
-        """What the app tells a caller with `Authorization`, and nobody else, says nothing of what strangers share."""
-        return not self._asked.authorized
 
     # -- what becomes of it ---------------------------------------------------------------------
 
