@@ -40,9 +40,9 @@ def extent_of(status: int | None, handler: Handler, *, by_headers: bool) -> Exte
 
     A handler that ran purges all, whatever a middleware makes of its answer; so does one that raised, unless the app
     answers that with a 4xx of its own. Otherwise a status of 400 or more changes nothing. Where no handler ran,
-    RFC 9111 section 4.4 still has the target invalidated; `by_headers` keeps to that but for 307 and 308. Routes with
-    policies are stricter: a redirect that no handler made, and any answer of a route's dependencies, purges nothing,
-    or anybody could keep a page cold.
+    RFC 9111 section 4.4 still has the target invalidated; `by_headers` keeps to that but for 307 and 308, also where
+    the status alone tells. Routes with policies are stricter: a redirect that no handler made, and any answer of a
+    route's dependencies, purges nothing, or anybody could keep a page cold.
     """
     if handler is Handler.RAN:
         return Extent.ALL
@@ -51,10 +51,10 @@ def extent_of(status: int | None, handler: Handler, *, by_headers: bool) -> Exte
         return Extent.FACTS if handler <= Handler.STOPPED else Extent.ALL
     if status >= 400:
         return Extent.ALL if handler is Handler.FAILED and status >= 500 else Extent.FACTS
+    if status in _ELSEWHERE and handler <= (Handler.GIVEN if by_headers else Handler.REFUSED):
+        return Extent.FACTS
     if handler >= Handler.GIVEN:
         return Extent.ALL
-    if status in _ELSEWHERE:
-        return Extent.FACTS
     if by_headers or (handler is Handler.UNREACHED and status < 300):
         return Extent.TARGET
     return Extent.FACTS

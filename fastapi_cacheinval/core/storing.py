@@ -15,7 +15,7 @@ from fastapi_cacheinval.core.tag_limits import surrogate_key, surrogate_tags, to
 from fastapi_cacheinval.grammar.age import parse_age
 from fastapi_cacheinval.grammar.cache_control import MAX_SECONDS, CacheControl, parse
 from fastapi_cacheinval.grammar.entity_tags import make_etag
-from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, values, without
+from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, lower_names, values, without
 from fastapi_cacheinval.grammar.vary import ANY_FIELD, add_vary, parse_vary
 
 __all__ = [
@@ -50,6 +50,16 @@ def content_length(headers: RawHeaders) -> int | None:
     """The declared length in bytes; None where there is none or it is not a number."""
     text = first(headers, b"content-length")
     return int(text) if text is not None and text.isdigit() and len(text) < 19 else None
+
+
+def is_small(status: int, headers: RawHeaders, most_bytes: int) -> bool:
+    """Whether a response says that its body has at most so many bytes, and that it is no event stream."""
+    # Servers take names in any case, and so do we.
+    headers = lower_names(headers)
+    if (first(headers, b"content-type") or b"").lower().startswith(b"text/event-stream"):
+        return False
+    length = 0 if status in (204, 205) else content_length(headers)
+    return length is not None and length <= most_bytes
 
 
 def age_of(headers: RawHeaders) -> int:

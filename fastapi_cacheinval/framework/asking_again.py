@@ -21,6 +21,7 @@ from fastapi_cacheinval.engine.clocks import within
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.incoming import Entered, Incoming, RefreshOrder
+from fastapi_cacheinval.framework.messages import MessageOrder
 from fastapi_cacheinval.framework.receiving import nobody
 from fastapi_cacheinval.framework.refresh import made_again
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, lower_names
@@ -40,6 +41,7 @@ class Heard:
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._order = MessageOrder()
         self.status = 0
         self.headers: RawHeaders = []
         self.body = bytearray()
@@ -47,12 +49,14 @@ class Heard:
 
     async def __call__(self, message: Message) -> None:
         """Take one message of the app's."""
+        if not self._order.take(message):
+            return
         if message["type"] == "http.response.start":
             self.status, self.headers = message["status"], lower_names(message.get("headers", ()))
         elif message["type"] == "http.response.body":
             if len(self.body) <= self._most:
                 self.body += message.get("body", b"")
-            self.complete = not message.get("more_body", False)
+            self.complete = self._order.body_ended
 
 
 def plain_again(scope: Mapping[str, Any], headers: list[tuple[bytes, bytes]], stamp: Stamp) -> Scope:

@@ -19,7 +19,8 @@ from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, FillRules, Form, Freshen, Keep, Refuse
 from fastapi_cacheinval.framework.keeping import INCOMPLETE, RAISED, Keeping
-from fastapi_cacheinval.framework.responding import SENT_PAST, nowhere, send_304, status_fields, stored_fields
+from fastapi_cacheinval.framework.messages import MessageOrder, own_copy, past_the_length
+from fastapi_cacheinval.framework.responding import nowhere, send_304, status_fields, stored_fields
 from fastapi_cacheinval.framework.streaming import Pump, UnannouncedEnd
 from fastapi_cacheinval.grammar.fields import RawField, RawHeaders, lower_names
 
@@ -37,6 +38,7 @@ class Fill:
         self._rules = rules
         self._keeping = Keeping(exchange, rules, go)
         self._detail = go.detail
+        self._order = MessageOrder()
         self._start: Message | None = None
         self._body = bytearray()
         self._pump: Pump | None = None
@@ -46,8 +48,7 @@ class Fill:
         # Of a stream: what is buffered, and what waits for its client; and its end, if nobody has announced that.
         self._held: Reservation | None = None
         self._end: UnannouncedEnd | None = None
-        self._stood_in = False
-        self._contradicted = False
+        self._stood_in = self._contradicted = False
         # What takes the messages once nothing more is to be kept.
         self._rest: Send | None = None
         exchange.receive.hold(self._keeping)
@@ -56,20 +57,30 @@ class Fill:
 
     async def __call__(self, message: Message) -> None:
         """Take one message of the app's."""
-        kind = message["type"]
-        if kind == "http.response.body" and not message.get("more_body", False):
+        if not self._order.take(message):
+            await self._out_of_place(message)
+            return
+        if self._order.body_ended:
             # All has been said: whether the client is still there cuts nothing off any more.
             self._exchange.receive.release()
         if self._rest is not None:
             await self._rest(message)
-        elif kind == "http.response.start":
+        elif message["type"] == "http.response.start":
             await self._started(message)
-        elif kind == "http.response.body" and self._start is not None:
-            await self._chunk(self._start, message)
-        elif kind in SENT_PAST and self._start is not None:
-            await self._let_through(self._start, message, "extension")
-        else:
+        elif self._start is None:
             await self._outer(message)
+        elif message["type"] == "http.response.body":
+            await self._chunk(self._start, message)
+        else:
+            await self._let_through(self._start, message, "extension")
+
+    async def _out_of_place(self, message: Message) -> None:
+        """What is no part of the response comes after all that is: the server says what it would without a cache."""
+        if self._start is not None and self._rest is None and not self._order.body_ended:
+            await self._let_through(self._start, None, "incomplete")
+        if self._pump is not None:
+            await self._pump.drained()
+        await self._outer(message)
 
     async def _started(self, message: Message) -> None:
         status, headers = message["status"], lower_names(message.get("headers", ()))
@@ -89,7 +100,7 @@ class Fill:
             case Contradict():
                 self._contradicted = True
                 self._keeping.leave_open()
-                self._rest = nowhere
+                self._rest = self._outer = nowhere
             case Freshen() as freshen:
                 await self._freshen(freshen)
             case Refuse() as refuse:
@@ -141,7 +152,7 @@ class Fill:
         elif self._pump is None and complete and (self._body or self._keeping.length is not None):
             await self._completed_at_once(start)
         else:
-            await self._stream(start, message, complete=complete)
+            await self._stream(start, own_copy(message), complete=complete)
 
     async def _stream(self, start: Message, message: Message, *, complete: bool) -> None:
         """Pass one piece of a stream on, and keep the whole once it is `complete`."""
@@ -170,7 +181,7 @@ class Fill:
         exchange = self._exchange
         body = bytes(self._body)
         stored, outcome = self._keeping.keep(start, body)
-        self._rest = nowhere
+        self._rest = past_the_length(self._outer)
         if stored is None:
             fields = self._passed_on(Form.UNKEPT, start["headers"], outcome)
             await self._ours({**start, "headers": fields})
@@ -186,12 +197,13 @@ class Fill:
         if self._rules.has_it(start["status"], start["headers"]):
             await send_304(self._outer, fields)
             self._out = nowhere
+        self._keeping.head_gone = True
         self._pump = Pump(self._out, held)
         await self._pump.put({**start, "headers": fields}, message)
 
-    async def _let_through(self, start: Message, message: Message, reason: str) -> None:
+    async def _let_through(self, start: Message, message: Message | None, reason: str) -> None:
         """What cannot be kept after all: from here on the client sets the pace again."""
-        self._keeping.refuse(outdated=True)
+        self._keeping.refuse(detail=reason, outdated=True)
         self._rest = self._out
         if self._pump is None:
             fields = self._passed_on(Form.UNKEPT, start["headers"], self._keeping.outcome(reason))
@@ -200,7 +212,8 @@ class Fill:
             self._forget_body()
             await self._pump.drained()
         self._body = bytearray()
-        await self._out(message)
+        if message is not None:
+            await self._out(message)
 
     def _forget_body(self) -> None:
         """What is stored, or will not be, needs no buffer: what is left of a stream waits for its client."""
@@ -242,8 +255,6 @@ class Fill:
         outcome = engine.outcome(stale, Result.STALE, Reason.STALE, engine.now(), status)
         exchange.told(outcome, stale)
         await self._rules.reply(self._ours, stale, stored_fields(exchange.app_context, stale, outcome))
-
-    # -- the app's end --------------------------------------------------------------------------
 
     async def ended(self) -> None:
         """The app returned: a fill that is not complete by now never will be."""

@@ -61,7 +61,7 @@ class RefreshOrder:
 
     async def hear(self, message: Message) -> None:
         """Take what the app says, in place of a client: only its status and how long it asks to be left alone."""
-        if message["type"] == "http.response.start":
+        if message["type"] == "http.response.start" and self.status is None:
             self.status = message["status"]
             self._answered = lower_names(message.get("headers", ()))
 

@@ -48,6 +48,8 @@ class Keeping:
         self.given_up = False
         # Whether the client has had another answer, so that its leaving says nothing.
         self.goes_on = False
+        # Whether the head has gone to the client, so that its fields cannot say any more why nothing is kept.
+        self.head_gone = False
         # Whether the route has raised: a layer may end its response as if it were whole.
         self.broken = False
 
@@ -70,19 +72,19 @@ class Keeping:
             made = self._rules.make(start["status"], start["headers"], body)
         if isinstance(made, Made):
             return made.stored, self.store(made, now)
-        self.refuse(outdated=made.outdated)
+        self.refuse(detail=made.detail, outdated=made.outdated)
         return None, self.outcome(made.detail)
 
     def store(self, made: Made, now: float) -> Outcome:
         """Keep what was made at a moment; a later reading of the clock would take a second off its lifetime."""
         engine, flight, stored = self._engine, self._flight, made.stored
         if engine.overtaken(stored, now):
-            self._close("superseded")
+            self._close("superseded", "superseded")
             if flight is not None:
                 flight.supersede()
             return self.outcome("superseded")
         if not engine.keep(made.key, stored, made.chosen, now):
-            self.refuse()
+            self.refuse(detail="too-large")
             return self.outcome("too-large")
         self._rules.kept(stored)
         fresh = stored.fresh_until > now
@@ -96,6 +98,7 @@ class Keeping:
             flight.refuse()
         if engine.stale_from(stored, now) is None:
             # Without a lease it took too long for those who come from now on.
+            self._note("disconnected")
             return self.outcome("disconnected")
         ttl = int(stored.fresh_until - now)
         return self.outcome(self._go.detail)._replace(ttl=ttl, stored=True)
@@ -110,11 +113,11 @@ class Keeping:
 
     # -- not kept -------------------------------------------------------------------------------
 
-    def refuse(self, *, outdated: bool = False) -> None:
-        """Keep nothing, and let nobody wait; `outdated` lets go of what is stored as well."""
+    def refuse(self, *, detail: str | None = None, outdated: bool = False) -> None:
+        """Keep nothing, for the reason `detail`, and let nobody wait; `outdated` lets go of what is stored as well."""
         self._exchange.receive.release()
         if self.open:
-            self._close("refused")
+            self._close("refused", detail)
             if self._flight is not None:
                 self._flight.refuse()
         # The app's newer word may be meant for this caller alone.
@@ -129,7 +132,7 @@ class Keeping:
         """The forward has failed: one more of those who wait may lead."""
         self._exchange.receive.release()
         if self.open:
-            self._close("failed")
+            self._close("failed", INCOMPLETE.detail)
             if self._flight is not None:
                 self._flight.fail(status)
 
@@ -138,8 +141,10 @@ class Keeping:
         self.open = False
         self._exchange.receive.release()
 
-    def _close(self, outcome: str) -> None:
+    def _close(self, outcome: str, detail: str | None = None) -> None:
         self.open = False
+        if detail is not None:
+            self._note(detail)
         exchange, app_context = self._exchange, self._exchange.app_context
         route = exchange.route
         app_context.counters.filled(self._engine.now() - self._rules.began, route, outcome)
@@ -147,6 +152,11 @@ class Keeping:
             app_context.log_once.well((RAISED, route))
         if exchange.refresh is not None:
             exchange.refresh.came(outcome)
+
+    def _note(self, detail: str) -> None:
+        """Count why nothing is kept, where the answer has not said it."""
+        if self.head_gone and self._exchange.refresh is None:
+            self._exchange.app_context.counters.details[detail] += 1
 
     def stand_in(self) -> StoredResponse | None:
         """What may stand in for this forward, should it fail."""

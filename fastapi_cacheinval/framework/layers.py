@@ -22,7 +22,6 @@ from fastapi_cacheinval.core.conditional import about_another, not_modified, not
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.framework.exchange import Exchange
-from fastapi_cacheinval.framework.responding import nowhere
 from fastapi_cacheinval.framework.short_circuit import Served
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import make_etag, parse_etag
@@ -70,7 +69,7 @@ class Spoken:
 
     async def __call__(self, message: Message) -> None:
         """One message on its way to the layers."""
-        if message["type"] == "http.response.start":
+        if message["type"] == "http.response.start" and self.status is None:
             # A copy: layers write into the list that they are given.
             self.status, self.headers = message["status"], lower_names(message.get("headers", ()))
             if self.at_once:
@@ -98,7 +97,7 @@ class Compared:
         self._changed = changed
         self._start: Message | None = None
         self._body = b""
-        # What takes the messages from here on: all of them, or none.
+        # What takes the messages from here on.
         self._rest: Send | None = None
 
     async def __call__(self, message: Message) -> None:
@@ -106,15 +105,14 @@ class Compared:
         if self._rest is not None:
             await self._rest(message)
             return
-        kind = message["type"]
-        if kind == "http.response.start":
+        kind, start = message["type"], self._start
+        if start is None and kind == "http.response.start":
             await self._started(message)
-        elif self._start is None:
-            await self._exchange.outer(message)
-        elif kind == "http.response.body":
-            await self._chunk(self._start, message)
+        elif start is not None and kind == "http.response.body":
+            await self._chunk(start, message)
         else:
-            await self._give_up(self._start)
+            if start is not None:
+                await self._give_up(start)
             await self._exchange.outer(message)
 
     async def _started(self, message: Message) -> None:
@@ -155,7 +153,8 @@ class Compared:
 
     async def _completed(self, start: Message, body: bytes) -> None:
         exchange, spoken = self._exchange, self._spoken
-        self._rest = nowhere
+        # What follows is no part of the response: the server says what it would without a cache.
+        self._rest = exchange.outer
         status, fields, same = start["status"], start["headers"], body == spoken.body
         if same and status == spoken.status and fields == spoken.headers:
             spoken.came_through()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable
 from enum import Enum
 from typing import Any
 
@@ -24,22 +23,19 @@ from starlette.types import Message
 from fastapi_cacheinval.core.checks import Wait
 from fastapi_cacheinval.core.extent import Extent
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
-from fastapi_cacheinval.core.storing import content_length
+from fastapi_cacheinval.core.storing import is_small
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.errors import PurgeNotDelivered, ReplicasUnknown
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.incoming import Incoming
+from fastapi_cacheinval.framework.messages import SENT_PAST, MessageOrder, own_copy
 from fastapi_cacheinval.framework.purging import Purge, Purging
 from fastapi_cacheinval.framework.responding import status_fields
-from fastapi_cacheinval.grammar.fields import first, lower_names
 
 __all__ = ["Mutation"]
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
-
-# What names a file by its path or its descriptor, which may be gone once the app has returned.
-_BY_REFERENCE = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
 class _State(Enum):
@@ -54,6 +50,7 @@ class Mutation(Purging):
 
     def __init__(self, incoming: Incoming, before: Exchange | None = None) -> None:
         super().__init__(incoming, before)
+        self._order = MessageOrder()
         self._held: list[Message] = []
         self._held_bytes = 0
         self._state = _State.WAITING
@@ -71,10 +68,6 @@ class Mutation(Purging):
     async def look_up(self, request: Request, cached: Cached, partition: tuple[Any, ...]) -> None:
         """`cached()` is inert on an unsafe method."""
 
-    def send(self, message: Message) -> Awaitable[None]:
-        """Take one message of the app's."""
-        return self(message)
-
     def _can_still_commit(self) -> bool:
         plan = self._plan()
         return plan is None or plan.commits_late
@@ -83,16 +76,24 @@ class Mutation(Purging):
 
     async def __call__(self, message: Message) -> None:
         """Take one message of the app's: a mutation is its own responder, since its response may be held."""
+        in_place = self._order.take(message)
+        if in_place:
+            self._heard(message)
         if self._releasing is not None:
             await asyncio.shield(self._releasing)
         if self._state is _State.HELD:
-            await self._hold(message)
+            await self._hold(own_copy(message), in_place=in_place)
         elif message["type"] == "http.response.start" and self._state is _State.WAITING:
             await self._started(message)
         else:
             await self.outer(message)
             if self._state is _State.GONE and not self._goes_on:
                 self._look_on(message)
+
+    send = __call__
+
+    def _heard(self, message: Message) -> None:
+        """Hear one message of the response, before it goes on."""
 
     def _look_on(self, message: Message) -> None:
         """Find out whether the app goes on after what it has just sent."""
@@ -109,17 +110,17 @@ class Mutation(Purging):
     async def _started(self, message: Message) -> None:
         status: int = message["status"]
         self._status = status
-        # Servers take names in any case, and so do we.
-        headers = self._headers_of(message) if status < 400 else lower_names(message.get("headers", ()))
+        headers = self._headers_of(message) if status < 400 else message.get("headers", ())
         extent = self._extent()
         if extent is Extent.ALL:
             # A route class that answers by itself has passed them by.
             self._declare_all()
         late = self._can_still_commit()
         known = late and bool(self._due(extent))
-        if late and (known or self.app_context.cache.expects_changes) and self._holdable(status, headers):
+        small = is_small(status, headers, self.app_context.engine.settings.hold_max_bytes)
+        if late and small and (known or self.app_context.cache.expects_changes):
             self._state = _State.HELD
-            self._held.append(message)
+            self._held.append(own_copy(message))
             self._alarm = self.app_context.cache.clock.call_later(
                 self.app_context.engine.settings.hold_timeout, self._release_late
             )
@@ -131,21 +132,20 @@ class Mutation(Purging):
             await self._written(self._taken(extent))
             await self.outer(self._said(message, late=False))
 
-    def _holdable(self, status: int, headers: list[tuple[bytes, bytes]]) -> bool:
-        if (first(headers, b"content-type") or b"").lower().startswith(b"text/event-stream"):
-            return False
-        if status in (204, 205):
-            return True
-        length = content_length(headers)
-        return length is not None and length <= self.app_context.engine.settings.hold_max_bytes
-
-    async def _hold(self, message: Message) -> None:
-        self._held.append(message)
-        self._held_bytes += len(message.get("body", b""))
-        if self._held_bytes > self.app_context.engine.settings.hold_max_bytes or message["type"] in _BY_REFERENCE:
-            self._release_late()
-            if self._releasing is not None:
-                await asyncio.shield(self._releasing)
+    async def _hold(self, message: Message, *, in_place: bool) -> None:
+        if in_place:
+            self._held.append(message)
+            self._held_bytes += len(message.get("body", b""))
+            small = self._held_bytes <= self.app_context.engine.settings.hold_max_bytes
+            # A file by its path or its descriptor may be gone once the app has returned.
+            if small and message["type"] not in SENT_PAST:
+                return
+        self._release_late()
+        if self._releasing is not None:
+            await asyncio.shield(self._releasing)
+        if not in_place:
+            # No part of the response: the server says what it would without a cache.
+            await self.outer(message)
 
     def _said(self, message: Message, *, late: bool) -> Message:
         """The start of the answer with what has become of the purge; `late` says that the commit is still to come."""

@@ -20,12 +20,12 @@ from fastapi_cacheinval.core.private_answers import made_private, says_shared
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.messages import SENT_PAST, MessageOrder
 from fastapi_cacheinval.grammar.age import serialise_age
 from fastapi_cacheinval.grammar.fields import RawField, RawHeaders, lower_names
 from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = [
-    "SENT_PAST",
     "Annotated",
     "Direct",
     "PrivateAnswers",
@@ -42,9 +42,6 @@ __all__ = [
     "without_body",
     "without_conditions",
 ]
-
-# Messages, and the extensions of the same names, by which a server sends a file whose bytes never pass `send`.
-SENT_PAST = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
 class Responder(Protocol):
@@ -110,19 +107,26 @@ def bypassed(exchange: Exchange, detail: str) -> Annotated:
 
 
 class Stored:
-    """Sends exactly the stored response when the unwinding's own answer begins, and drops what the app sends."""
+    """Sends exactly the stored response when the unwinding's own answer begins, and drops what the app sends.
 
-    __slots__ = ("_exchange", "_outcome", "_sent", "_stored")
+    What is no part of that answer goes to the server, which says of it what it would without a cache.
+    """
+
+    __slots__ = ("_exchange", "_order", "_outcome", "_sent", "_stored")
 
     def __init__(self, exchange: Exchange, stored: StoredResponse, outcome: Outcome) -> None:
         self._exchange = exchange
         self._stored = stored
         self._outcome = outcome
+        self._order = MessageOrder()
         self._sent = False
 
     async def __call__(self, message: Message) -> None:
         """Take one message of the app's."""
-        if message["type"] == "http.response.start" and not self._sent:
+        if not self._order.take(message):
+            if self._sent:
+                await self._exchange.outer(message)
+        elif message["type"] == "http.response.start" and not self._sent:
             await self._send()
 
     async def _send(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 __all__ = [
     "HOP_BY_HOP",
@@ -21,6 +21,7 @@ __all__ = [
     "head_tells_of_content",
     "is_token",
     "lower_names",
+    "own_lines",
     "split_list",
     "split_parameters",
     "unquote",
@@ -61,8 +62,29 @@ _QUOTED_PAIR: Final = re.compile(rb"\\(.)", re.DOTALL)
 
 
 def lower_names(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The lines with their names in lower case, as all functions here expect them: servers take any case."""
-    return [(name.lower(), value) for name, value in headers]
+    """The lines with their names in lower case, as all functions here expect them: servers take any case.
+
+    They are the caller's own, and stay as they are.
+    """
+    return [
+        ((name if type(name) is bytes else _fixed(name)).lower(), value if type(value) is bytes else _fixed(value))
+        for name, value in headers
+    ]
+
+
+def own_lines(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The lines as they are now, whatever becomes of the list, its pairs or their bytes."""
+    return [
+        (name if type(name) is bytes else _fixed(name), value if type(value) is bytes else _fixed(value))
+        for name, value in headers
+    ]
+
+
+def _fixed(text: Any) -> bytes:
+    """Bytes that nobody can change, of what servers take in their place."""
+    if isinstance(text, memoryview):
+        return text.tobytes()
+    return bytes(text) if isinstance(text, bytes | bytearray) else text
 
 
 def values(headers: RawHeaders, name: bytes) -> list[bytes]:

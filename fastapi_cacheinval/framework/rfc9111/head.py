@@ -29,11 +29,13 @@ class HeadUpdate:
         self._asked = asked
         self._stored = stored
         self._reason = reason
+        self._begun = False
 
     async def __call__(self, message: Message) -> None:
         """Take one message of the app's."""
         exchange = self._resource.exchange
-        if message["type"] == "http.response.start":
+        if message["type"] == "http.response.start" and not self._begun:
+            self._begun = True
             headers = lower_names(message.get("headers", ()))
             renewed = self._stored is not None and self._update(self._stored, message["status"], headers)
             outcome = Outcome(Result.MISS, reason=self._reason, stored=renewed)

@@ -99,16 +99,14 @@ class HeaderMutation(Mutation):
 
     # -- what is stored -------------------------------------------------------------------------
 
-    async def __call__(self, message: Message) -> None:
-        """Take one message of the app's."""
+    def _heard(self, message: Message) -> None:
         if message["type"] == "http.response.start" and self._is_for_get(message):
-            self._start = message
+            self._start = {**message, "headers": _lower(message)}
         elif message["type"] == "http.response.body" and self._start is not None:
             self._content += message.get("body", b"")
             self._complete = not message.get("more_body", False)
             if len(self._content) > self.app_context.engine.settings.max_body_bytes:
                 self._start = None
-        await super().__call__(message)
 
     def _is_for_get(self, start: Message) -> bool:
         if self.scope["method"] != "POST" or start["status"] != 200:

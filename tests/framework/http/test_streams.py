@@ -11,7 +11,7 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 from starlette.background import BackgroundTask
 
-from fastapi_cacheinval import cached
+from fastapi_cacheinval import CachePolicy, cached
 from fastapi_cacheinval.testing import assert_hit
 from tests.helpers.http import Call, Shop, scope_of, settle, until
 
@@ -273,3 +273,40 @@ async def test_a_stream_behind_a_middleware_that_rewraps_it_is_stored() -> None:
     assert_hit(hit)
     assert (hit.body, hit.headers["x-inside"]) == (b"onetwothree", "1")
     assert len(hit.fields("x-inside")) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "policy", "why"),
+    [
+        ({"max_body_bytes": 5}, {}, "too-large"),
+        ({"max_in_flight_bytes": 8}, {}, "in-flight"),
+        ({}, {"should_store": lambda response: False}, "should-store"),
+        ({}, {}, "incomplete"),
+        ({}, {}, "superseded"),
+    ],
+)
+async def test_why_a_stream_is_not_kept_is_counted_although_its_head_has_gone(
+    options: dict[str, Any], policy: dict[str, Any], why: str
+) -> None:
+    """Once for each stream: the head can say it of none, and says it of all else."""
+    shop = Shop(**options)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"one"
+        if why == "superseded":
+            await shop.cache.invalidate("it")
+        yield b"two"
+        if why == "incomplete":
+            raise ConnectionError
+
+    @shop.app.get("/", dependencies=[cached(CachePolicy(ttl=60, tags=["it"], **policy))])
+    async def read() -> StreamingResponse:
+        shop.count()
+        return StreamingResponse(chunks())
+
+    call = shop.call()
+    await until(call.task.done)
+    assert call.body == b"onetwo"
+    call.task.exception()
+    assert dict(shop.cache.statistics().refused) == {why: 1}
+    assert "detail" not in str(call.messages[0])

@@ -32,9 +32,12 @@ async def is_stored(origin: Origin, path: str, **more: str) -> bool:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "M-SEARCH"])
-@pytest.mark.parametrize(("status", "kept"), [(200, False), (204, False), (303, False), (404, True), (500, True)])
+@pytest.mark.parametrize(
+    ("status", "kept"),
+    [*((each, False) for each in (200, 204, 301, 303)), *((each, True) for each in (307, 308, 404, 500))],
+)
 async def test_4_4_unsafe_methods_that_succeed_invalidate_their_target(method: str, status: int, kept: bool) -> None:
-    """All queries of the target go; an error that the app chose invalidates nothing."""
+    """All queries of the target go; an error that the app chose, and a redirect of the request itself, do nothing."""
     origin = await stored_at("/a", "/a?x=1", "/b")
     origin.forget("/a")
     origin.says({}, b"", status=status, path="/a")
@@ -77,6 +80,16 @@ async def test_4_4_location_and_content_location_of_the_same_origin(name: str, t
     origin.says({name: target}, b"", status=201, path="/do")
     await origin.get("/do", method="POST")
     assert await is_stored(origin, "/other") is kept
+
+
+@pytest.mark.parametrize("status", [307, 308])
+async def test_4_4_a_request_that_is_to_be_made_elsewhere_invalidates_nothing(status: int) -> None:
+    """Neither the page that its `Location` names nor a group: nothing has been done."""
+    origin = await stored_at("/login", "/b", **{"cache-groups": '"g"'})
+    origin.says({"location": "/login", "cache-group-invalidation": '"g"'}, b"", status=status, path="/x")
+    await origin.get("/x", method="POST")
+    assert await is_stored(origin, "/login")
+    assert await is_stored(origin, "/b")
 
 
 async def test_4_4_an_exception_has_an_unknown_outcome_and_invalidates() -> None:

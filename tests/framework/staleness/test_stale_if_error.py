@@ -197,8 +197,8 @@ async def test_waiters_behind_failing_leaders_get_the_stale_response_too(failure
     assert shop.calls == 3
 
 
-async def test_a_failure_after_the_first_chunk_cannot_be_hidden() -> None:
-    """The client has part of the new answer: the error goes on, nothing of the old one is mixed in."""
+def shop_with_streams(*begin: bytes) -> Shop:
+    """The same with streams: those after the first page fail after they have begun so."""
     shop = Shop()
 
     @shop.app.get("/", dependencies=[cached(ttl=60, stale_if_error=100)])
@@ -207,17 +207,36 @@ async def test_a_failure_after_the_first_chunk_cannot_be_hidden() -> None:
             return Response(b"good")
 
         async def chunks() -> AsyncIterator[bytes]:
-            yield b"new"
+            # What it reads takes its time.
+            await settle()
+            for chunk in begin:
+                yield chunk
             raise RuntimeError("down")
 
         return StreamingResponse(chunks())
 
+    return shop
+
+
+async def test_a_failure_after_the_first_chunk_cannot_be_hidden() -> None:
+    """The client has part of the new answer: the error goes on, nothing of the old one is mixed in."""
+    shop = shop_with_streams(b"new")
     await shop.ask()
     shop.clock.tick(61)
     call = shop.call()
     with pytest.raises(RuntimeError):
         await call.answer()
     assert call.body == b"new"
+
+
+async def test_the_head_of_a_stream_waits_for_its_first_chunk() -> None:
+    """A stream that fails before has said nothing to the client, and the stale response stands in for it."""
+    shop = shop_with_streams()
+    await shop.ask()
+    shop.clock.tick(61)
+    answer = await shop.ask()
+    assert (answer.status_code, answer.body) == (200, b"good")
+    assert_stale(answer)
 
 
 async def test_it_works_around_the_whole_app_too() -> None:
