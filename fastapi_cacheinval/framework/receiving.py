@@ -105,6 +105,23 @@ class Receiving:
             self._look_at(message)
         return self._found
 
+    async def client_left(self) -> bool:
+        """Whether the client is known to have left: nothing is waited for. The app hears later what this has read."""
+        while self._client is not None and self._left is None and not self._found:
+            ended = self._known
+            try:
+                async with asyncio.timeout(0):
+                    message = await self._client()
+            except TimeoutError:
+                return False
+            self._ahead.append(message)
+            self._look_at(message)
+            if message["type"] != "http.request":
+                self._left = message
+            elif ended:
+                return False
+        return self._left is not None
+
     def _look_at(self, message: Message) -> None:
         more = message["type"] == "http.request" and message.get("more_body", False)
         self._found = self._found or bool(message.get("body"))

@@ -100,6 +100,10 @@ class HeaderAsker:
         """Whether something was purged since the request entered."""
         return self._exchange.overtaken()
 
+    async def client_left(self) -> bool:
+        """Whether the client is known to have left."""
+        return await self._exchange.receive.client_left()
+
     def stands_in(self, stored: StoredResponse) -> bool:
         """Whether a stored response may stand in for a forward that failed."""
         now = self._engine.now()
