@@ -136,7 +136,7 @@ class Lookup:
 
     async def client_left(self) -> bool:
         """Whether the client is known to have left."""
-        return await self.exchange.receive.client_left()
+        return await self.exchange.receive.client_left(self.exchange.arrived)
 
     def stands_in(self, stored: StoredResponse) -> bool:
         """Whether a stored response may stand in for a forward that failed."""

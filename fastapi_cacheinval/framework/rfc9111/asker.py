@@ -102,7 +102,7 @@ class HeaderAsker:
 
     async def client_left(self) -> bool:
         """Whether the client is known to have left."""
-        return await self._exchange.receive.client_left()
+        return await self._exchange.receive.client_left(self._exchange.arrived)
 
     def stands_in(self, stored: StoredResponse) -> bool:
         """Whether a stored response may stand in for a forward that failed."""

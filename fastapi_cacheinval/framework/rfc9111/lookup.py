@@ -73,7 +73,7 @@ class HeaderLookup:
             if self.asked.method == "HEAD":
                 await self._forwarding.forward_head(found.stored, found.reason)
                 return True
-            if await self.exchange.receive.has_bytes():
+            if await self.exchange.receive.has_bytes(self.incoming.scope):
                 return await self._plainly("content")
             with self.exchange.current():
                 found = await coalescing.run(found)
