@@ -14,6 +14,7 @@ from fastapi_cacheinval.core.checks import Wait, flag, waits
 from fastapi_cacheinval.core.partition_by import UnusableKey
 from fastapi_cacheinval.core.policy import CachePolicy, PolicyFields
 from fastapi_cacheinval.core.tags import TagTemplate
+from fastapi_cacheinval.core.unchanging import Unchanging
 from fastapi_cacheinval.errors import ConfigurationError, MiddlewareMissing
 
 __all__ = [
@@ -79,7 +80,7 @@ def _key_of(key: Callable[[Any], object] | None, value: object) -> object:
     return found
 
 
-class Cached:
+class Cached(Unchanging):
     """The dependency that `cached()` declares: its sub-dependencies are the covers, its call is the route lookup.
 
     It is inert on a WebSocket, which inherits what an app or a router declares. That is why it takes an

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = [
     "CacheNotRunning",
@@ -23,7 +24,15 @@ __all__ = [
 
 
 class CacheinvalError(Exception):
-    """The root of every error that this package raises."""
+    """The root of every error that this package raises; it can be copied and pickled, as task queues do."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (type(self), self.args), self.__dict__
+
+
+def _made_again(kind: type[CacheinvalError], args: tuple[object, ...]) -> CacheinvalError:
+    # Past its own `__init__`, which takes what the message is made of.
+    return kind.__new__(kind, *args)
 
 
 class ConfigurationError(CacheinvalError):

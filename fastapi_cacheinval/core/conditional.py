@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from fastapi_cacheinval.grammar.dates import parse_date
-from fastapi_cacheinval.grammar.entity_tags import none_match_fails, parse_etag
-from fastapi_cacheinval.grammar.fields import RawHeaders, first
+from fastapi_cacheinval.grammar.entity_tags import make_etag, none_match_fails, parse_etag, weak_match
+from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
 
-__all__ = ["CONDITIONAL_FIELDS", "OF_ONE_REQUEST", "not_modified", "not_modified_fields", "stands_for", "validators"]
+__all__ = [
+    "CONDITIONAL_FIELDS",
+    "OF_ONE_REQUEST",
+    "about_another",
+    "not_modified",
+    "not_modified_fields",
+    "stands_for",
+    "validators",
+]
 
 CONDITIONAL_FIELDS = frozenset(
     {b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"range"}
@@ -18,6 +26,7 @@ OF_ONE_REQUEST = frozenset({304, 412, 416, 417, 428, 429, 431, 511})
 They are about its condition, `Range` or `Expect` (RFC 9110), or about its sender, and RFC 6585 forbids to store them.
 """
 
+_VALIDATORS = frozenset({b"etag", b"last-modified"})
 # RFC 9110 section 15.4.5: what describes the content stays with the content.
 _CONTENT_FIELDS = frozenset(
     {b"content-length", b"content-type", b"content-encoding", b"content-language", b"content-range"}
@@ -66,3 +75,31 @@ def stands_for(request: RawHeaders, status: int, fields: RawHeaders, wall_now: f
 def not_modified_fields(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     """The fields of a response that its 304 carries."""
     return [pair for pair in headers if pair[0] not in _CONTENT_FIELDS]
+
+
+def about_another(
+    fields: RawHeaders, spoken: RawHeaders, spoken_body: bytes | None, body: bytes | None
+) -> list[tuple[bytes, bytes]]:
+    """The fields of an answer whose body is another than the one that was `spoken` of, in what they say of that.
+
+    An `ETag` and a length of the spoken one are made anew of `body`, and left out where that is not known; a
+    `Last-Modified` is left out. A client that asks with one of those would be told that it has the spoken one.
+    """
+    now = {} if body is None else {b"etag": make_etag(body), b"content-length": b"%d" % len(body)}
+    about: list[tuple[bytes, bytes]] = []
+    for name, value in fields:
+        if name == b"content-length":
+            said = spoken_body is not None and value == b"%d" % len(spoken_body)
+        else:
+            said = name in _VALIDATORS and any(_same_validator(value, each) for each in values(spoken, name))
+        if not said:
+            about.append((name, value))
+        elif name in now:
+            about.append((name, now[name]))
+    return about
+
+
+def _same_validator(one: bytes, other: bytes) -> bool:
+    """Whether a condition with one would be met by the other: also where it was made a weak one."""
+    tag, spoken = parse_etag(one), parse_etag(other)
+    return one == other if tag is None or spoken is None else weak_match(tag, spoken)

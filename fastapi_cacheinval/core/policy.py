@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Any, TypedDict
 
 from fastapi_cacheinval.core.checks import flag, seconds, unknown
@@ -14,6 +13,7 @@ from fastapi_cacheinval.core.conditional import OF_ONE_REQUEST
 from fastapi_cacheinval.core.partition_by import PartitionBy, unaliased
 from fastapi_cacheinval.core.should_store import ShouldStore, checked_predicate
 from fastapi_cacheinval.core.tags import TagTemplate
+from fastapi_cacheinval.core.unchanging import FrozenMapping, Unchanging
 from fastapi_cacheinval.errors import ConfigurationError
 
 __all__ = ["CachePolicy", "PolicyFields"]
@@ -30,7 +30,7 @@ def _copied(value: Any) -> Any:
     # Kept as Any beside the narrowing: what is in it is checked later.
     given: Any = value
     if isinstance(value, Mapping):
-        return MappingProxyType(dict(given))
+        return FrozenMapping(dict(given))
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         return tuple(given)
     raise ConfigurationError(f"statuses is a set, or a mapping of status to ttl, not {value!r}.")
@@ -46,8 +46,8 @@ def _lifetimes(given: Any, ttl: float) -> Mapping[int, float]:
         raise ConfigurationError("statuses must name at least one status.")
     table: Any = given
     if isinstance(given, Mapping):
-        return MappingProxyType({code: seconds(life, f"statuses[{code!r}]") for code, life in table.items()})
-    return MappingProxyType(dict.fromkeys(table, ttl))
+        return FrozenMapping({code: seconds(life, f"statuses[{code!r}]") for code, life in table.items()})
+    return FrozenMapping(dict.fromkeys(table, ttl))
 
 
 def _tags(value: Any) -> tuple[Any, ...]:
@@ -129,7 +129,7 @@ class PolicyFields(TypedDict, total=False):
 
 
 @dataclass(frozen=True, kw_only=False)
-class CachePolicy:
+class CachePolicy(Unchanging):
     """What is kept of a route and for how long; frozen, checked when made.
 
     Durations are seconds as a number, or a `timedelta`, from 0 to ten years.

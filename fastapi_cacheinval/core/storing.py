@@ -155,7 +155,8 @@ def downstream_fields(headers: RawHeaders, policy: CachePolicy, *, private: bool
 
 
 def _fields(recipe: Recipe, headers: RawHeaders, tags: Iterable[str], body: bytes | None) -> list[tuple[bytes, bytes]]:
-    fields = [pair for pair in end_to_end(headers) if pair[0] not in _OURS]
+    # What is for this connection alone leaves with the app's own answer, and is not kept.
+    fields = [pair for pair in (headers if body is None else end_to_end(headers)) if pair[0] not in _OURS]
     fields += downstream_fields(fields, recipe.policy, private=recipe.private)
     if recipe.declared:
         fields = add_vary(fields, recipe.declared)

@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 from fastapi_cacheinval.core.replica import Replica, Term
 
-__all__ = ["Token", "parse_token"]
+__all__ = ["TOKEN_FIELD", "Token", "parse_token"]
+
+TOKEN_FIELD = b"cacheinval-token"
+"""The request field by which a client says how far it has read (`read_your_writes`)."""
 
 _TOKEN = re.compile(rb"([0-9]{1,15})\.([0-9a-f]{1,32})\.([0-9]{1,15})\Z")
 

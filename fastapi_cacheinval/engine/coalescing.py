@@ -7,6 +7,7 @@ The loop is the same for every kind of request; an `Asker` says what is particul
 - A request leads at most one flight, and asks the tier that replicas share before it forwards.
 - A forward that began so long before the request came that its result could not be used is not waited for: the request
   leads the next one. So, without a lease too, there is one forward for each key and bound.
+- A request whose client has left while it waited goes nowhere.
 - A waiter that a purge has overtaken does not lead: a new forward in the background serves all who still wait.
 """
 
@@ -24,7 +25,10 @@ from fastapi_cacheinval.engine.flights import Flight, Signal
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.grammar.fields import RawHeaders
 
-__all__ = ["Answer", "Asker", "Coalescing", "Go", "Missed"]
+__all__ = ["Answer", "Asker", "Coalescing", "Go", "Gone", "Missed"]
+
+# Seconds that another replica's forward was waited for, after which it is looked whether the client is still there.
+_LONG_WAIT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,13 @@ class Go:
     hit_for_miss: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The client has left while the request waited: nobody is to be answered. `reason` is as in `Missed`."""
+
+    reason: Reason
+
+
 class Asker(Protocol):
     """A request, as the loop sees it. All of its methods answer at once."""
 
@@ -113,6 +124,10 @@ class Asker(Protocol):
         """Whether something was purged since the request entered."""
         ...
 
+    async def client_left(self) -> bool:
+        """Whether the client is known to have left. A refresh has none, and none leaves."""
+        ...
+
     def stands_in(self, stored: StoredResponse) -> bool:
         """Whether a stored response may stand in for a forward that failed."""
         ...
@@ -140,9 +155,10 @@ class Coalescing:
             return found
         return Missed(stored, key, Reason.VARY_MISS if vary_miss else found)
 
-    async def run(self, missed: Missed) -> Answer | Go:
+    async def run(self, missed: Missed) -> Answer | Go | Gone:
         """Wait for another's forward, or find that this request has to go forward."""
-        asker, flights, overtaken = self._asker, self._flights, False
+        asker, flights, overtaken, waited = self._asker, self._flights, False, False
+        began = self._engine.now()
         while True:
             if flights.hit_for_miss(missed.key):
                 return Go(None, missed.stored, missed.reason, hit_for_miss=True)
@@ -157,6 +173,9 @@ class Coalescing:
                 found = await self._lead(flights.lead(missed.key, asker.entered), missed, gives_back=not overtaken)
             else:
                 found = await self._wait(flight, missed)
+            waited = waited or flight is not None or self._engine.now() - began >= _LONG_WAIT
+            if waited and not isinstance(found, Answer) and await self._nobody_waits(found):
+                return Gone(missed.reason)
             if found is not None:
                 return found
             # A fill of this request's own would count as begun before a purge that came meanwhile: good for
@@ -166,6 +185,19 @@ class Coalescing:
             if isinstance(looked, Answer):
                 return looked
             missed = looked
+
+    async def _nobody_waits(self, go: Go | None) -> bool:
+        """Whether the client has left; then the flight that the request was to lead is another's."""
+        flight = None if go is None else go.flight
+        try:
+            left = await self._asker.client_left()
+        except BaseException:
+            if flight is not None:
+                flight.pass_on()
+            raise
+        if left and flight is not None:
+            flight.pass_on()
+        return left
 
     def _too_old(self, flight: Flight) -> bool:
         """Whether what a forward gives would be too old for this request, because no lease vouches for it."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from fastapi_cacheinval.core.outcome import Result
 from fastapi_cacheinval.core.shadowing import ShadowStatistics
 from fastapi_cacheinval.core.statistics import Statistics
+from fastapi_cacheinval.core.unchanging import FrozenMapping
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.engine.sources import Sources
@@ -72,5 +72,5 @@ def report(
         reset_causes=dict(counters.resets),
         mutations=dict(counters.mutations),
         shadow=shadow,
-        routes=MappingProxyType(routes.statistics() if by_route else {}),
+        routes=FrozenMapping(routes.statistics() if by_route else {}),
     )

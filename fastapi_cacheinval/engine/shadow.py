@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from types import MappingProxyType
 
 from fastapi_cacheinval.core.shadowing import ShadowStatistics
 from fastapi_cacheinval.core.statistics import route_label
+from fastapi_cacheinval.core.unchanging import FrozenMapping
 
 __all__ = ["Shadow"]
 
@@ -57,5 +57,5 @@ class Shadow:
             different=counts["different"],
             failed=counts["failed"],
             skipped=counts["skipped"],
-            different_by_route=MappingProxyType(dict(self._different)),
+            different_by_route=FrozenMapping(dict(self._different)),
         )

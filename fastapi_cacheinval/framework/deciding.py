@@ -7,13 +7,13 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Scope
 
+from fastapi_cacheinval.core.credential_names import is_credential
 from fastapi_cacheinval.core.events import Decision, digest_of, shown_target
 from fastapi_cacheinval.core.outcome import Outcome, cache_status
 from fastapi_cacheinval.core.statistics import route_label
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.tags import shown_tags
 from fastapi_cacheinval.engine.internals import Internals
-from fastapi_cacheinval.routes.credential_names import is_credential
 from fastapi_cacheinval.routes.path_shapes import IN_PATH
 
 __all__ = ["shown_request", "tell_decision"]

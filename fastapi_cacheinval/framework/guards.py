@@ -8,16 +8,13 @@ from math import ceil
 from starlette.types import Send
 
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
-from fastapi_cacheinval.core.token import parse_token
+from fastapi_cacheinval.core.token import TOKEN_FIELD, parse_token
 from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.responding import status_fields, without_body
 from fastapi_cacheinval.grammar.fields import first
 
-__all__ = ["GUARDS", "TOKEN_FIELD", "Guard", "refused"]
-
-TOKEN_FIELD = b"cacheinval-token"
-"""The request field by which a client says how far it has read (`read_your_writes`)."""
+__all__ = ["GUARDS", "Guard", "refused"]
 
 _REFUSED = b"The cache's log is out of reach, and nothing is changed that could not be invalidated."
 _LOOKED_UP = frozenset({"GET", "HEAD"})

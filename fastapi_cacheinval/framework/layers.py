@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.client_lifetime import is_made_of
-from fastapi_cacheinval.core.conditional import not_modified, not_modified_fields
+from fastapi_cacheinval.core.conditional import about_another, not_modified, not_modified_fields
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.framework.exchange import Exchange
@@ -87,8 +87,8 @@ class Compared:
     """Takes the response at the far end of the layers, which may answer each caller in their own way.
 
     What they left as it was is the cache's own: conditions are answered, the raw target may lead to it.
-    What they changed is its caller's: no downstream cache may share it, and an `ETag` that the cache
-    made is made anew of the body that the caller gets.
+    What they changed is its caller's: no downstream cache may share it, and it keeps no validator of what is stored,
+    which the cache would answer with a 304. An `ETag` is made anew of the body that the caller gets.
     """
 
     def __init__(self, exchange: Exchange, spoken: Spoken, changed: Callable[[], None]) -> None:
@@ -147,9 +147,7 @@ class Compared:
         exchange = self._exchange
         self._rest = exchange.outer
         fields = self._private(start["headers"])
-        if self._spoken.body is not None:
-            fields = self._about(fields, None)
-        await exchange.outer({**start, "headers": fields})
+        await exchange.outer({**start, "headers": self._about(fields, None)})
         if self._body:
             await exchange.outer({"type": "http.response.body", "body": self._body, "more_body": True})
 
@@ -174,12 +172,7 @@ class Compared:
 
     def _about(self, fields: list[RawField], body: bytes | None) -> list[RawField]:
         """The fields with what the cache said of its body said of this one, or, where that is not known, left out."""
-        spoken = self._spoken.body or b""
-        said = {(b"etag", make_etag(spoken)), (b"content-length", b"%d" % len(spoken))}
-        if body is None:
-            return [pair for pair in fields if pair not in said]
-        now = {b"etag": make_etag(body), b"content-length": b"%d" % len(body)}
-        return [(name, now[name]) if (name, value) in said else (name, value) for name, value in fields]
+        return about_another(fields, self._spoken.headers, self._spoken.body, body)
 
     def _client_has_it(self, status: int, fields: list[RawField], body: bytes) -> bool:
         exchange = self._exchange

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from fastapi_cacheinval.core.decide import Decision
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
+from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Gone, Missed
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.policy_rules import begin_fill
@@ -80,12 +80,11 @@ class Lookup:
                 return self._bypass("invalid")
             return self._forward(Go(order.take(), None, Reason.STALE))
         coalescing = Coalescing(self.engine, exchange.runtime, self)
-        found: Answer | Missed | Go = coalescing.look()
+        found: Answer | Missed | Go | Gone = coalescing.look()
         if isinstance(found, Missed):
             if self.wanted.only_if_cached:
                 # RFC 9111 section 5.2.1.7: the client would rather have a 504 than wait for the app.
-                outcome = Outcome(Result.MISS, reason=found.reason, detail="only-if-cached")
-                return Verdict(Annotated(exchange, outcome), unwind=self._unwound(504))
+                return self._gives_up(found.reason, "only-if-cached")
             if not self._bind_tags():
                 return self._bypass("invalid")
             if self._timed:
@@ -95,6 +94,8 @@ class Lookup:
         match found:
             case Answer():
                 return self._answer(found)
+            case Gone(reason):
+                return self._gives_up(reason, "cancelled")
             case Go(hit_for_miss=True) if self.wanted.for_part:
                 return self._bypass("range")
             case Go():
@@ -102,6 +103,10 @@ class Lookup:
                 return late or self._forward(found)
             case _:
                 assert_never(found)
+
+    def _gives_up(self, reason: Reason, detail: str) -> Verdict:
+        outcome = Outcome(Result.MISS, reason=reason, detail=detail)
+        return Verdict(Annotated(self.exchange, outcome), unwind=self._unwound(504))
 
     def _unwound(self, status: int) -> Exception:
         return short_circuit(self.wanted.request, status)
@@ -128,6 +133,10 @@ class Lookup:
     def overtaken(self) -> bool:
         """Whether something was purged since the request entered."""
         return self.exchange.overtaken()
+
+    async def client_left(self) -> bool:
+        """Whether the client is known to have left."""
+        return await self.exchange.receive.client_left(self.exchange.arrived)
 
     def stands_in(self, stored: StoredResponse) -> bool:
         """Whether a stored response may stand in for a forward that failed."""

@@ -29,7 +29,7 @@ from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.errors import PurgeNotDelivered, ReplicasUnknown
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.incoming import Incoming
-from fastapi_cacheinval.framework.messages import SENT_PAST, MessageOrder, own_copy
+from fastapi_cacheinval.framework.messages import SENT_PAST, MessageOrder, can_be_read_again, own_copy
 from fastapi_cacheinval.framework.purging import Purge, Purging
 from fastapi_cacheinval.framework.responding import status_fields
 
@@ -76,6 +76,7 @@ class Mutation(Purging):
 
     async def __call__(self, message: Message) -> None:
         """Take one message of the app's: a mutation is its own responder, since its response may be held."""
+        message = can_be_read_again(message)
         in_place = self._order.take(message)
         if in_place:
             self._heard(message)

@@ -13,11 +13,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.cache import HTTPCache, internals_of
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.core.token import TOKEN_FIELD
 from fastapi_cacheinval.errors import CacheinvalError
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.asking_again import order_shadow
 from fastapi_cacheinval.framework.dispatch import Dispatcher
-from fastapi_cacheinval.framework.guards import TOKEN_FIELD
 from fastapi_cacheinval.framework.lifespan import Lifespan
 from fastapi_cacheinval.framework.modes import mode_of
 from fastapi_cacheinval.framework.raw_hits import RawHits

@@ -21,7 +21,7 @@ from fastapi_cacheinval.framework.fill_rules import Cover, Form, Keep, Made, Ref
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.responding import hide_what_bypasses, send_response, without_conditions
 from fastapi_cacheinval.framework.route_target import Wanted
-from fastapi_cacheinval.grammar.fields import RawField
+from fastapi_cacheinval.grammar.fields import RawField, of_the_connection
 from fastapi_cacheinval.routes.own_code import answers_by_the_error_alone, sent_without_the_request
 from fastapi_cacheinval.routes.plan import Sharing
 
@@ -118,8 +118,8 @@ class PolicyRules:
                 return streamed_fields(self._recipe, headers, self._added)
 
     def first_fields(self, headers: list[RawField], stored: StoredResponse) -> list[RawField]:
-        """The fields of the answer that a response is stored from: what is stored."""
-        return [*stored.headers]
+        """The fields of the answer that a response is stored from: what is stored, and those of its connection."""
+        return [*stored.headers, *of_the_connection(headers, stored.headers)]
 
     def has_it(self, status: int, headers: list[RawField]) -> bool:
         """Conditions are answered from what is stored alone."""

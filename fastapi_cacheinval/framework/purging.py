@@ -16,6 +16,7 @@ from fastapi_cacheinval.dependencies import Invalidates
 from fastapi_cacheinval.engine.request_tags import Changes
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.incoming import Incoming
+from fastapi_cacheinval.framework.messages import can_be_read_again
 from fastapi_cacheinval.grammar.fields import combined, first, lower_names
 from fastapi_cacheinval.routes.arrival import Arrival
 from fastapi_cacheinval.routes.bindings import InvalidParameter, rendered
@@ -81,6 +82,7 @@ class Purging(Exchange):
         self._named_paths[scope["path"]] = None
 
         async def said(message: Message) -> None:
+            message = can_be_read_again(message)
             # What the route names counts, whatever a layer makes of its answer.
             if message["type"] == "http.response.start" and message["status"] < 400:
                 self._headers_of(message)

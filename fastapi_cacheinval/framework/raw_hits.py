@@ -12,8 +12,8 @@ from fastapi_cacheinval.core.conditional import not_modified
 from fastapi_cacheinval.core.hit_fields import UNJOINABLE
 from fastapi_cacheinval.core.keys import raw_target
 from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.core.token import TOKEN_FIELD
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.guards import TOKEN_FIELD
 from fastapi_cacheinval.grammar.request_head import RequestHead
 from fastapi_cacheinval.ports.store import Target
 

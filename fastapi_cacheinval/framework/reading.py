@@ -18,6 +18,7 @@ from fastapi_cacheinval.framework.guards import refused
 from fastapi_cacheinval.framework.incoming import Entered, Incoming
 from fastapi_cacheinval.framework.layers import Compared, Spoken, answered_behind, as_its_scope_says
 from fastapi_cacheinval.framework.lookup import look_up
+from fastapi_cacheinval.framework.messages import can_be_read_again
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.responding import (
     Annotated,
@@ -82,6 +83,8 @@ class Read(Exchange):
     def send(self, message: Message) -> Awaitable[None]:
         """Take one message of the app's."""
         responder = self._responder
+        if message["type"] == "http.response.start" and type(message.get("headers")) is not list:
+            message = can_be_read_again(message)
         if type(responder) is Direct and not self._asked and message.get("status", 0) >= _REFUSED:
             # The server's span may end with the response.
             self.unanswered("refused")

@@ -10,7 +10,7 @@ from typing import Protocol
 from starlette.types import Message, Receive, Scope
 
 from fastapi_cacheinval.engine.clocks import within
-from fastapi_cacheinval.grammar.fields import announces_content, head_tells_of_content
+from fastapi_cacheinval.grammar.fields import announces_content, first, head_tells_of_content
 from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["Keeper", "Receiving", "nobody"]
@@ -92,18 +92,37 @@ class Receiving:
         """Whether the request has content. Its head tells of it; after HTTP/1 it need not, and only its bytes do."""
         if announces_content(scope["headers"]):
             return True
-        return unannounced and not head_tells_of_content(scope.get("http_version")) and await self.has_bytes()
+        return unannounced and not head_tells_of_content(scope.get("http_version")) and await self.has_bytes(scope)
 
-    async def has_bytes(self) -> bool:
+    async def has_bytes(self, scope: Scope) -> bool:
         """Whether the request has content, whatever its head tells.
 
         It waits for the client's first bytes, or for the end of the request. The app hears all of it later.
         """
+        if _has_server_ask(scope):
+            return False
         while self._client is not None and not self._known:
             message = await self._client()
             self._ahead.append(message)
             self._look_at(message)
         return self._found
+
+    async def client_left(self, scope: Scope) -> bool:
+        """Whether the client is known to have left: nothing is waited for. The app hears later what this has read."""
+        while not _has_server_ask(scope) and self._client is not None and self._left is None and not self._found:
+            ended = self._known
+            try:
+                async with asyncio.timeout(0):
+                    message = await self._client()
+            except TimeoutError:
+                return False
+            self._ahead.append(message)
+            self._look_at(message)
+            if message["type"] != "http.request":
+                self._left = message
+            elif ended:
+                return False
+        return self._left is not None
 
     def _look_at(self, message: Message) -> None:
         more = message["type"] == "http.request" and message.get("more_body", False)
@@ -172,6 +191,11 @@ class Receiving:
         while message["type"] == "http.request":
             message = self._ahead.popleft() if self._ahead else await client()
         self._left = message
+
+
+def _has_server_ask(scope: Scope) -> bool:
+    """Whether a server that is asked for content says `100 Continue`, here to a request that announces none."""
+    return head_tells_of_content(scope.get("http_version")) and first(scope["headers"], b"expect") is not None
 
 
 def _future() -> asyncio.Future[None]:

@@ -21,6 +21,7 @@ __all__ = [
     "head_tells_of_content",
     "is_token",
     "lower_names",
+    "of_the_connection",
     "own_lines",
     "split_list",
     "split_parameters",
@@ -35,6 +36,7 @@ RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 OWS: Final = b" \t"
 
+_FRAMING: Final = frozenset({b"content-length", b"trailer", b"transfer-encoding"})
 HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
@@ -113,11 +115,23 @@ def without(headers: RawHeaders, names: Collection[bytes]) -> list[tuple[bytes, 
 
 def end_to_end(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     """The lines that are neither hop-by-hop nor named by `Connection` (RFC 9110 §7.6.1)."""
+    return without(headers, _of_one_connection(headers))
+
+
+def of_the_connection(headers: RawHeaders, beside: RawHeaders) -> list[tuple[bytes, bytes]]:
+    """The other lines, but for those that frame the content, and those of the names that are in the fields `beside`."""
+    names = _of_one_connection(headers)
+    if not any(name in names for name, _ in headers):
+        return []
+    others = _FRAMING.union([name for name, _ in beside])
+    return [line for line in headers if line[0] in names and line[0] not in others]
+
+
+def _of_one_connection(headers: RawHeaders) -> frozenset[bytes]:
     connection = values(headers, b"connection")
     if not connection:
-        return without(headers, HOP_BY_HOP)
-    named = {member.lower() for value in connection for member in split_list(value)}
-    return without(headers, HOP_BY_HOP | named)
+        return HOP_BY_HOP
+    return HOP_BY_HOP.union([member.lower() for value in connection for member in split_list(value)])
 
 
 def is_token(value: bytes) -> bool:

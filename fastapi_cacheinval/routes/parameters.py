@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from fastapi.security import APIKeyQuery
 from pydantic import AliasChoices, AliasPath, BaseModel
 
-from fastapi_cacheinval.routes.credential_names import is_credential, is_headers_credential
+from fastapi_cacheinval.core.credential_names import is_credential, is_headers_credential
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import Field, security_scheme
 from fastapi_cacheinval.routes.own_code import is_frameworks_class, never_uses

@@ -110,7 +110,7 @@ def response_row(stored: StoredResponse, now: float) -> tuple[Any, ...]:
     _bounded(headers, stored.tags, vary, withheld)
     steering = None
     if isinstance(stored, SharedResponse):
-        steering = (withheld, stored.for_all, stored.only_fresh, stored.part)
+        steering = (withheld, stored.for_all, stored.only_fresh, stored.part, stored.guessed)
     return (
         stored.status,
         headers,
@@ -211,7 +211,9 @@ def _shared_of(steering: tuple[Any, ...], made: dict[str, Any]) -> SharedRespons
             raise ValueError("a range that is none")
         part = ContentRange(begin, end, complete)
     lines = tuple(pairs_of(withheld, b""))
-    return SharedResponse(withheld=lines, for_all=for_all, only_fresh=only_fresh, part=part, **made)
+    # An earlier release did not say: then it may be.
+    guessed = _flag(steering[4] if len(steering) > 4 else True)
+    return SharedResponse(withheld=lines, for_all=for_all, guessed=guessed, only_fresh=only_fresh, part=part, **made)
 
 
 def record_row(record: VaryRecord, now: float) -> tuple[Any, ...]:

@@ -72,6 +72,7 @@ def responses(draw: Any, now: float) -> StoredResponse:
     return SharedResponse(
         withheld=tuple(draw(_LINES)),
         for_all=draw(st.booleans()),
+        guessed=draw(st.booleans()),
         only_fresh=draw(st.booleans()),
         part=draw(_PARTS),
         **fields,

@@ -406,6 +406,51 @@ async def test_a_handlers_own_validator_does_not_speak_for_a_body_that_was_chang
         assert untouched.status_code == 304
 
 
+class ChangesTheBody(Asgi):
+    """Writes for a caller into the body, and, asked by `W/`, a weak validator in the place of the strong one."""
+
+    def changes(self, message: Any, who: bytes) -> Any:
+        if message["type"] == "http.response.body":
+            return {**message, "body": message.get("body", b"") + b" for " + who}
+        fields = [(name, value) for name, value in message["headers"] if name != b"content-length"]
+        if who == b"weak":
+            fields = [(name, b"W/" + value if name == b"etag" else value) for name, value in fields]
+        return {**message, "headers": fields}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("who", ["alice", "weak"])
+async def test_a_changed_answer_has_no_validator_that_the_cache_answers_for_the_stored_one(
+    who: str, streamed: bool
+) -> None:
+    """Who has one caller's page, and asks as another with all that it said, is sent that other's page."""
+
+    def build(it: Twin) -> FastAPI:
+        router = APIRouter()
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"hel"
+            yield b"lo"
+
+        @router.get("/it", dependencies=[cached(ttl=60)])
+        async def read() -> Response:
+            said = {"etag": '"own"', "last-modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
+            return StreamingResponse(pieces(), headers=said) if streamed else PlainTextResponse("hello", headers=said)
+
+        return _in_app(router, ChangesTheBody)
+
+    it = Twin(build)
+    for _ in range(2):
+        own = await ask(it.app, "/it", headers=by(who))
+        assert b" for " in own.body
+        for asked, said in (("if-none-match", "etag"), ("if-modified-since", "last-modified")):
+            value = own.headers.get(said)
+            stranger = await ask(it.app, "/it", headers={asked: value} if value else {})
+            assert (stranger.status_code, stranger.body) == (200, b"hello")
+    tag = own.headers["etag"]
+    assert (await ask(it.app, "/it", headers=by(who, **{"if-none-match": tag}))).status_code == 304
+
+
 async def test_a_policys_word_for_downstream_does_not_hold_for_what_is_one_callers_own() -> None:
     """`public` is said of what the route answers, not of what a layer makes of it; the handler's own word stands."""
     it = twin(Names, policy=cached(ttl=60, cache_control="public, max-age=60"))

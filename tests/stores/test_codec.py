@@ -85,7 +85,9 @@ def _shared(stored: StoredResponse) -> SharedResponse:
         if name not in ("counts", "joined", "private", "verified")
     }
     withheld = ((bytes(bytearray(b"surrogate-control")), bytes(bytearray(b"max-age=60"))),)
-    return SharedResponse(withheld=withheld, for_all=True, only_fresh=False, part=ContentRange(0, 9, None), **kept)
+    return SharedResponse(
+        withheld=withheld, for_all=True, guessed=True, only_fresh=False, part=ContentRange(0, 9, None), **kept
+    )
 
 
 @pytest.mark.parametrize("variant", [False, True], ids=["plain", "variant"])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
+from fastapi_cacheinval.core.credential_names import is_headers_credential
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.core.token import TOKEN_FIELD
 from fastapi_cacheinval.grammar.cache_control import CacheControl, parse
 from fastapi_cacheinval.grammar.fields import RawHeaders, split_list, values, without
 from fastapi_cacheinval.grammar.ranges import Span, parse_range
@@ -14,6 +17,7 @@ from fastapi_cacheinval.grammar.ranges import Span, parse_range
 __all__ = ["Asked", "fields_forwarded", "read_request"]
 
 _OF_A_RANGE = frozenset({b"range", b"if-range"})
+_LONGEST_NAME = 64
 _ORIGIN_ONLY = frozenset({b"if-match", b"if-unmodified-since"})
 
 
@@ -32,6 +36,25 @@ class Asked:
     with_cookie: bool
     ranges: tuple[Span, ...] | None
     for_origin: bool
+
+    @property
+    def credential(self) -> str | None:
+        """What of the request says who asks, as a token for `Cache-Status`: such a caller's page may be its own."""
+        if self.authorized:
+            return "authorization"
+        if self.with_cookie:
+            return "cookie"
+        return "credential" if any(_names_caller(name) for name, _ in self.headers) else None
+
+
+@lru_cache(maxsize=1024)
+def _is_known_credential(name: bytes) -> bool:
+    return name != TOKEN_FIELD and is_headers_credential(name.decode("latin-1"))
+
+
+def _names_caller(name: bytes) -> bool:
+    # No name that clients make up fills the table: a long one is a credential that nobody has looked at.
+    return len(name) > _LONGEST_NAME or _is_known_credential(bytes(name))
 
 
 def _directives(headers: RawHeaders, options: HeaderOptions) -> CacheControl:

@@ -15,7 +15,7 @@ from fastapi_cacheinval.core.rfc9111.freshness import (
 )
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.core.rfc9111.storing import Judged, Received, shareable
+from fastapi_cacheinval.core.rfc9111.storing import Judged, Received, guessed, shareable
 from fastapi_cacheinval.core.selecting import Selector, for_fill, variant_of
 from fastapi_cacheinval.core.stored import share
 from fastapi_cacheinval.core.tag_limits import with_reserved
@@ -87,6 +87,7 @@ def make(
         trace=received.trace,
         withheld=withheld(received.headers, received.hidden),
         for_all=shareable(steered),
+        guessed=guessed(steered, life),
         only_fresh=directives.s_maxage is not None,
         part=part,
     )

@@ -53,7 +53,7 @@ class HeaderOptions:
       `min-fresh`, `max-stale`, `stale-if-error`; section 5.2.1). `no-store` and `only-if-cached` count always.
 
     - `default_ttl` (seconds): the lifetime of a successful response or redirect that states none, in place of what
-      `heuristic` gives. As with that, a request with `Cookie` or `Authorization` needs the response's own word.
+      `heuristic` gives. As with that, a request with a cookie or another credential needs the response's own word.
     - `rules`: pairs of a path, in which `*` stands for any text, and a lifetime or a `HeaderRule`; the first that fits
       holds, in place of `default_ttl`. Paths are decoded, and without the root path.
 

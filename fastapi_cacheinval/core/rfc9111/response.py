@@ -10,7 +10,7 @@ from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.grammar.ranges import ContentRange
 
-__all__ = ["SharedResponse", "answers", "outlasts", "stands_in"]
+__all__ = ["SharedResponse", "answers", "is_for", "outlasts", "stands_in"]
 
 # For how long past its freshness a response is kept to be validated, or to be served to who asks for stale ones.
 _KEPT_WITH_VALIDATOR = 86_400.0
@@ -21,17 +21,19 @@ class SharedResponse(StoredResponse):
     """A stored response with what RFC 9111 needs beside: see `StoredResponse` for the rest.
 
     `withheld` are fields that steer this cache and that clients do not see; `for_all` says that it may
-    answer requests with `Authorization` (section 3.5); `only_fresh` that nobody's wish makes it usable when
+    answer requests with `Authorization` (section 3.5); `guessed` that it does not say itself that it may be reused, so
+    that it is for requests without credentials; `only_fresh` that nobody's wish makes it usable when
     stale (`s-maxage`, section 5.2.2.10); `part` is the range that it is of, None for a whole one.
     """
 
-    __slots__ = ("for_all", "only_fresh", "part", "withheld")
+    __slots__ = ("for_all", "guessed", "only_fresh", "part", "withheld")
 
     def __init__(
         self,
         *,
         withheld: tuple[tuple[bytes, bytes], ...],
         for_all: bool,
+        guessed: bool,
         only_fresh: bool,
         part: ContentRange | None,
         **kept: Any,
@@ -39,6 +41,7 @@ class SharedResponse(StoredResponse):
         super().__init__(**kept)
         self.withheld = withheld
         self.for_all = for_all
+        self.guessed = guessed
         self.only_fresh = only_fresh
         self.part = part
 
@@ -71,6 +74,16 @@ _REQUEST = Forward(Reason.REQUEST)
 _STALE = Forward(Reason.STALE)
 
 
+def is_for(asked: Asked, stored: SharedResponse) -> bool:
+    """Whether a response may answer a request with its credentials, whatever its age, or be validated for it.
+
+    A 304 is no word either: an app may tell its pages apart by a `Last-Modified` that all callers' pages share.
+    """
+    if asked.authorized and not stored.for_all:
+        return False
+    return not stored.guessed or asked.credential is None
+
+
 def answers(
     asked: Asked, stored: SharedResponse | None, stale_from: float | None, now: float
 ) -> Serve | ServeStale | Forward:
@@ -82,7 +95,7 @@ def answers(
     if stored is None or stale_from is None:
         return MISSED
     wanted = asked.directives
-    if wanted.no_cache or (asked.authorized and not stored.for_all):
+    if wanted.no_cache or not is_for(asked, stored):
         return _REQUEST
     fresh_until = min(stored.fresh_until, stale_from)
     age, left = now - stored.created, fresh_until - now
@@ -107,7 +120,7 @@ def stands_in(asked: Asked, stored: SharedResponse, stale_from: float | None, no
 
     It may for as long as the response says, or the request, unless the response forbids stale answers.
     """
-    if stale_from is None or (asked.authorized and not stored.for_all):
+    if stale_from is None or not is_for(asked, stored):
         return False
     fresh_until = min(stored.fresh_until, stale_from)
     if stored.must_revalidate:

@@ -23,13 +23,13 @@ from fastapi_cacheinval.grammar.cache_control import CacheControl
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
 from fastapi_cacheinval.grammar.vary import ANY_FIELD, parse_vary
 
-__all__ = ["OF_THE_REQUEST", "UNDERSTOOD", "Judged", "Received", "judge", "refused_because", "shareable"]
+__all__ = ["OF_THE_REQUEST", "UNDERSTOOD", "Judged", "Received", "guessed", "judge", "refused_because", "shareable"]
 
 # The final statuses whose caching this cache knows (section 5.2.2.3).
 UNDERSTOOD = HEURISTIC_STATUSES | frozenset({302, 303, 307, 400, 401, 403, 406, 409, 421, 429, 500, 502, 503, 504})
 
 
-OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie", "partial", "range"})
+OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie", "credential", "partial", "range"})
 """The reasons of `refused_because` that lie in the request: they say nothing of what is stored for others."""
 
 
@@ -37,6 +37,14 @@ def shareable(steered: Steering) -> bool:
     """Whether a response says that it is for all, whoever asked (section 3.5)."""
     directives = steered.directives
     return directives.public or directives.s_maxage is not None or directives.must_revalidate
+
+
+def guessed(steered: Steering, life: Lifetime) -> bool:
+    """Whether nothing that a response says lets it be reused: what nobody called public may be one caller's own.
+
+    `no-cache` has the app asked each time; where it names fields alone, the rest is reused.
+    """
+    return not (life.explicit or steered.directives.public or steered.directives.no_cache is True)
 
 
 def _forbidden(asked: Asked, status: int, steered: Steering) -> str | None:
@@ -70,8 +78,8 @@ def refused_because(
     """Why a response to a GET is not stored, as a token for `Cache-Status`; None where it may be.
 
     What answers the conditions or the `Range` of one request is nobody else's: where a `Range` was forwarded
-    (`ranged`) only the whole (200) and a part (206) are kept. Without it a 206 was not asked for. A heuristic
-    lifetime needs a request without `Cookie`: what nobody called public may be one caller's own.
+    (`ranged`) only the whole (200) and a part (206) are kept. Without it a 206 was not asked for. A guessed
+    lifetime needs a request without credentials.
     """
     if status < 200 or status in OF_ONE_REQUEST:
         return "status"
@@ -93,8 +101,8 @@ def refused_because(
         return "too-large"
     if not (life.explicit or steered.directives.public or status in HEURISTIC_STATUSES):
         return "status"
-    if not life.explicit and asked.with_cookie and not steered.directives.no_cache:
-        return "cookie"
+    if guessed(steered, life) and asked.credential is not None:
+        return asked.credential
     validator = b"etag" in names or b"last-modified" in names
     stale = steered.directives.stale_while_revalidate or steered.directives.stale_if_error
     if life.seconds <= 0 and not validator and not stale:

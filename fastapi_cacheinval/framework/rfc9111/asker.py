@@ -8,7 +8,7 @@ from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.decide import Decision, Serve, ServeStale
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.ranges import holds
-from fastapi_cacheinval.core.rfc9111.response import SharedResponse, answers, stands_in
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse, answers, is_for, stands_in
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.framework.incoming import Incoming
@@ -88,6 +88,8 @@ class HeaderAsker:
         asked = self._asked
         wanted = asked.directives
         own_way = wanted.no_cache or wanted.no_store or wanted.max_age is not None or wanted.min_fresh is not None
+        if isinstance(stored, SharedResponse) and not is_for(asked, stored):
+            return False
         return not (own_way or asked.authorized or (asked.ranges is not None and stored is None))
 
     def fenced(self) -> bool:
@@ -97,6 +99,10 @@ class HeaderAsker:
     def overtaken(self) -> bool:
         """Whether something was purged since the request entered."""
         return self._exchange.overtaken()
+
+    async def client_left(self) -> bool:
+        """Whether the client is known to have left."""
+        return await self._exchange.receive.client_left(self._exchange.arrived)
 
     def stands_in(self, stored: StoredResponse) -> bool:
         """Whether a stored response may stand in for a forward that failed."""

@@ -15,7 +15,7 @@ from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, Form, Fre
 from fastapi_cacheinval.framework.rfc9111.answering import send_cut
 from fastapi_cacheinval.framework.rfc9111.making import freshened_as, judged_as, made_as
 from fastapi_cacheinval.framework.rfc9111.resource import Resource
-from fastapi_cacheinval.grammar.fields import RawField, RawHeaders, end_to_end
+from fastapi_cacheinval.grammar.fields import RawField, RawHeaders, end_to_end, of_the_connection
 
 __all__ = ["HeaderRules"]
 
@@ -28,7 +28,8 @@ class HeaderRules:
 
     `stale` is what is stored; `validating` is that too, where the app is sent its validators; `unconfirmed` is what a
     304 has not spoken of, so that the whole is asked for. `part_key` is where a part is kept, None where the whole was
-    asked for.
+    asked for. `for_others` is False where the app tells a caller with credentials what it may tell nobody else: that
+    says nothing of what strangers share.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class HeaderRules:
         validating: SharedResponse | None,
         unconfirmed: SharedResponse | None,
         part_key: bytes | None,
+        for_others: bool,
     ) -> None:
         self._resource = resource
         self._exchange = resource.exchange
@@ -49,6 +51,7 @@ class HeaderRules:
         self._validating = validating
         self._unconfirmed = unconfirmed
         self._part_key = part_key
+        self.for_others = for_others
         self._judged: Judged | None = None
 
     @property
@@ -70,11 +73,6 @@ class HeaderRules:
     def split(self) -> bool:
         """Whether clients choose by their query which keys there are."""
         return self._resource.split
-
-    @property
-    def for_others(self) -> bool:
-        """What the app tells a caller with `Authorization`, and nobody else, says nothing of what strangers share."""
-        return not self._asked.authorized
 
     # -- what becomes of it ---------------------------------------------------------------------
 
@@ -107,7 +105,8 @@ class HeaderRules:
             cookies = [line for line in update if line[0] == b"set-cookie"]
             update = [line for line in update if line[0] != b"set-cookie"]
         made, refused = freshened_as(self._resource, self._asked, old, update, ranged=self._part_key is not None)
-        return Freshen(made, refused, refused not in OF_THE_REQUEST, cookies)
+        own = [*cookies, *of_the_connection(update, made.stored.headers)]
+        return Freshen(made, refused, refused not in OF_THE_REQUEST, own)
 
     def make(self, status: int, headers: list[RawField], body: bytes) -> Made | Refuse:
         """The complete response as it would be kept; or why it is not."""
@@ -144,12 +143,14 @@ class HeaderRules:
 
     def fields(self, form: Form, headers: list[RawField]) -> list[RawField]:
         """The fields that the client sees of a response that is not sent from what is stored."""
-        return passed_on(end_to_end(headers) if form is Form.STREAMED else headers, self._resource.hidden)
+        return passed_on(headers, self._resource.hidden)
 
     def first_fields(self, headers: list[RawField], stored: StoredResponse) -> list[RawField]:
         """The fields of the answer that a response is stored from; cookies and an upstream's Age are not stored."""
-        whole = not (isinstance(stored, SharedResponse) and stored.part is not None)
-        return passed_on(end_to_end(headers) if whole else headers, self._resource.hidden)
+        if isinstance(stored, SharedResponse) and stored.part is not None:
+            return passed_on(headers, self._resource.hidden)
+        fields = passed_on(end_to_end(headers), self._resource.hidden)
+        return [*fields, *of_the_connection(headers, fields)]
 
     def has_it(self, status: int, headers: list[RawField]) -> bool:
         """Whether the client's condition, which the app has not seen, asks for a 304 in the response's place."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fastapi_cacheinval.core.outcome import Reason
 from fastapi_cacheinval.core.rfc9111.asking import fields_forwarded, read_request
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
-from fastapi_cacheinval.core.rfc9111.response import SharedResponse
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse, is_for
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.filling import Fill
@@ -47,7 +47,8 @@ class Forwarding:
         exchange, stored, refreshing = self.exchange, _whole(go.stale), self.exchange.refresh is not None
         engine = self.app_context.engine
         usable = stored is not None and engine.stale_from(stored, engine.now()) is not None
-        kept = stored if usable and not (self.asked.authorized and stored is not None and not stored.for_all) else None
+        others = stored is not None and not is_for(self.asked, stored)
+        kept = stored if usable and not others else None
         # Those who wait for a flight want the whole.
         for_part = self.asked.ranges is not None and kept is None and go.flight is None and not whole
         as_it_came = for_part or (go.flight is None and kept is None and not refreshing and not whole)
@@ -59,6 +60,7 @@ class Forwarding:
             validating=kept if condition else None,
             unconfirmed=kept if whole and not refreshing else None,
             part_key=self.resource.part_key if for_part else None,
+            for_others=not (self.asked.authorized or others),
         )
         fill = Fill(exchange, rules, replace(go, stale=kept))
         self.app_context.counters.forwarded(go.reason, None)

@@ -10,7 +10,7 @@ from starlette.types import Message
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.freshness import passed_on
-from fastapi_cacheinval.core.rfc9111.response import SharedResponse
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse, is_for
 from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST
 from fastapi_cacheinval.core.rfc9111.validating import HeadSays, head_says
 from fastapi_cacheinval.framework.responding import status_fields
@@ -54,7 +54,7 @@ class HeadUpdate:
     def _update(self, old: SharedResponse, status: int, headers: list[RawField]) -> bool:
         """Freshen the stored response, or let go of what is outdated; whether it was freshened."""
         engine = self._resource.exchange.app_context.engine
-        if self._asked.authorized and not old.for_all:
+        if not is_for(self._asked, old):
             # What one caller is told says nothing of what strangers share.
             return False
         match head_says(old, status, headers):

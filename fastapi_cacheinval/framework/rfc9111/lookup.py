@@ -7,7 +7,7 @@ from typing import assert_never
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
+from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Gone, Missed
 from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.framework.responding import status_fields, without_body
 from fastapi_cacheinval.framework.rfc9111.answering import send_kept
@@ -63,23 +63,25 @@ class HeaderLookup:
             await self.refresh()
             return True
         coalescing = Coalescing(self.engine, self.incoming.runtime, self.asker)
-        found: Answer | Missed | Go = coalescing.look()
+        found: Answer | Missed | Go | Gone = coalescing.look()
         if isinstance(found, Missed):
             if self._has_policy():
                 return False
             if self.asked.directives.only_if_cached:
-                await self._refuse(found.reason)
+                await self._refuse(found.reason, "only-if-cached")
                 return True
             if self.asked.method == "HEAD":
                 await self._forwarding.forward_head(found.stored, found.reason)
                 return True
-            if await self.exchange.receive.has_bytes():
+            if await self.exchange.receive.has_bytes(self.incoming.scope):
                 return await self._plainly("content")
             with self.exchange.current():
                 found = await coalescing.run(found)
         match found:
             case Answer():
                 await self._answer(found)
+            case Gone(reason):
+                await self._refuse(reason, "cancelled")
             case Go():
                 await self._forwarding.forward(found)
             case _:
@@ -101,9 +103,9 @@ class HeaderLookup:
             return "precondition"
         return "content" if await self.exchange.receive.has_content(self.incoming.scope) else None
 
-    async def _refuse(self, reason: Reason) -> None:
-        """RFC 9111 section 5.2.1.7: a 504 for who wants nothing but what is stored."""
-        outcome = Outcome(Result.MISS, reason=reason, detail="only-if-cached")
+    async def _refuse(self, reason: Reason, detail: str) -> None:
+        """A 504, for who wants nothing but what is stored (RFC 9111 section 5.2.1.7) and for who is gone."""
+        outcome = Outcome(Result.MISS, reason=reason, detail=detail)
         self.exchange.told(outcome)
         headers = [(b"content-length", b"0"), *status_fields(self.app_context, outcome)]
         await self.send({"type": "http.response.start", "status": 504, "headers": headers})

@@ -13,7 +13,7 @@ from fastapi_cacheinval.cache import internals_of
 from fastapi_cacheinval.core.decide import Decision, Forward, Serve, ServeStale
 from fastapi_cacheinval.core.outcome import Reason, Result
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
-from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Missed
+from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Gone, Missed
 from fastapi_cacheinval.engine.runtime import Runtime
 from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.http import settle, until
@@ -56,6 +56,8 @@ class Asker:
         self.waits = self.covers = True
         self.behind_a_fence = self.purged = False
         self.ordered = 0
+        self.is_gone = False
+        self.looks = 0
 
     @property
     def entered(self) -> float:
@@ -81,6 +83,10 @@ class Asker:
     def stands_in(self, stored: StoredResponse) -> bool:
         return self.covers
 
+    async def client_left(self) -> bool:
+        self.looks += 1
+        return self.is_gone
+
     def order_forward(self, key: bytes) -> bool:
         self.ordered += 1
         return self.runtime.flights.lead(key) is not None
@@ -97,13 +103,13 @@ class Play:
         self.asker = Asker(self.runtime)
         self.loop = Coalescing(internals_of(self.cache).engine, self.runtime, self.asker)
 
-    def begin(self) -> asyncio.Task[Answer | Go]:
+    def begin(self) -> asyncio.Task[Answer | Go | Gone]:
         """Run the loop for a request that has missed."""
         missed = self.loop.look()
         assert isinstance(missed, Missed)
         return asyncio.get_running_loop().create_task(self.loop.run(missed))
 
-    async def waiting(self) -> tuple[Any, asyncio.Task[Answer | Go]]:
+    async def waiting(self) -> tuple[Any, asyncio.Task[Answer | Go | Gone]]:
         """A request that waits for another's flight."""
         flight = self.flights.lead(KEY)
         assert flight is not None
@@ -158,6 +164,42 @@ async def test_what_lands_is_collapsed_or_a_hit_of_the_shared_tier() -> None:
         flight.land(play.asker.found, l2=l2)
         expected = Answer(play.asker.found, Result.COLLAPSED, Reason.URI_MISS)
         assert await task == (Answer(play.asker.found, Result.HIT, tier="l2") if l2 else expected)
+
+
+@pytest.mark.parametrize("end", ["fail", "refuse", "supersede", "pass_on", "time"])
+async def test_a_waiter_whose_client_has_left_goes_nowhere(end: str) -> None:
+    """However its wait ends; where it was to lead, the next who waits leads, and nobody loses an attempt by it."""
+    play = Play()
+    flight, task = await play.waiting()
+    clock = play.flights.clock
+    assert isinstance(clock, FakeClock)
+    play.asker.is_gone = True
+    going = asyncio.create_task(
+        Coalescing(internals_of(play.cache).engine, play.runtime, Asker(play.runtime)).run(
+            Missed(None, KEY, Reason.STALE)
+        )
+    )
+    await until(lambda: flight.waiting == 2)
+    if end == "time":
+        clock.tick(6.0)
+    else:
+        getattr(flight, end)()
+    assert await task == Gone(Reason.URI_MISS)
+    found = await going
+    assert isinstance(found, Go)
+    assert (found.flight is None) == (end in ("refuse", "time"))
+    if found.flight is not None:
+        found.flight.fail()
+    assert play.flights.under_way(KEY) is (flight if end == "time" else None)
+
+
+async def test_who_has_not_waited_is_not_asked_for() -> None:
+    """A request that leads, or goes alone, at once looks at no client."""
+    play = Play()
+    await play.begin()
+    play.asker.waits = False
+    await play.begin()
+    assert play.asker.looks == 0
 
 
 async def test_what_lands_for_another_variant_is_looked_past() -> None:

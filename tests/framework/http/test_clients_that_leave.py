@@ -245,9 +245,10 @@ class Endless:
 
     def __init__(self, *, listens: bool) -> None:
         self._listens = listens
-        self.pieces = 0
+        self.pieces = self.calls = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.calls += 1
         await receive()
         left = asyncio.ensure_future(receive())
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
@@ -345,3 +346,58 @@ async def test_no_task_is_left_behind(mode: str) -> None:
     await stays.ended()
     await settle()
     assert asyncio.all_tasks() == before
+
+
+@MODES
+async def test_who_left_while_it_waited_is_not_forwarded(mode: str) -> None:
+    """After the time that anybody waits, the app is asked only for those who are still there."""
+    endless = Endless(listens=True)
+    site = Site(mode, endless)
+    first = site.client()
+    await until(lambda: endless.pieces > 10)
+    waiting = [site.client() for _ in range(5)]
+    await settle()
+    for client in (first, *waiting[:-1]):
+        client.leave()
+    await settle()
+    site.clock.tick(TIMEOUT + 0.1)
+    for client in (first, *waiting[:-1]):
+        await client.ended()
+    await until(lambda: endless.calls > 1)
+    await settle()
+    assert endless.calls == 2
+    waiting[-1].leave()
+    await settle()
+    site.clock.tick(TIMEOUT + 0.1)
+    await waiting[-1].ended()
+
+
+@MODES
+async def test_who_left_while_it_waited_does_not_take_the_lead_of_a_failed_forward(mode: str) -> None:
+    """The forward fails: the first of those who are still there leads, and all of them have its answer."""
+    gate = asyncio.Event()
+    calls = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await gate.wait()
+            raise OSError("down")
+        await say(send, b"page")
+
+    site = Site(mode, app)
+    first = site.client()
+    await until(lambda: calls)
+    gone, *stay = [site.client() for _ in range(4)]
+    await settle()
+    gone.leave()
+    await settle()
+    gate.set()
+    with pytest.raises(OSError, match="down"):
+        await first.ended()
+    await gone.ended()
+    for client in stay:
+        await client.ended()
+        assert client.answer.body == b"page"
+    assert calls == 2

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, Header, Request
+from fastapi import Depends, FastAPI, Header, Request
 
-from fastapi_cacheinval import cached
+from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
 from fastapi_cacheinval.testing import assert_hit
-from tests.helpers.http import Answer, Shop, scope_of
+from tests.helpers.http import Answer, Shop, scope_of, settle
 
 pytestmark = pytest.mark.anyio
 
@@ -134,3 +134,40 @@ async def test_a_route_that_cannot_see_content_is_asked_where_it_is_announced(wa
     assert answer.cache is not None
     assert answer.body == (b"2" if WAYS[way][1] else b"1")
     assert_hit(await shop.ask("/page?q=1"))
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("by_headers", [False, True])
+async def test_a_server_is_not_made_to_say_100_continue(by_headers: bool, version: str, method: str) -> None:
+    """RFC 9110 section 10.1.1: asked for content, a server says it to a request with `Expect`; the app did not ask."""
+    asked, gate, sent = 0, asyncio.Event(), []
+
+    async def site(_scope: Any, _receive: Any, send: Any) -> None:
+        await gate.wait()
+        headers = [(b"cache-control", b"max-age=60"), (b"set-cookie", b"a=b")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"page"})
+
+    async def receive() -> Any:
+        nonlocal asked
+        asked += 1
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app = FastAPI()
+    app.mount("/", site)
+    outer = CacheMiddleware(app, cache=HTTPCache(), honour_headers=by_headers)
+
+    async def client() -> None:
+        scope = scope_of("/", method=method, headers={"expect": "100-continue"}, http_version=version)
+        await outer(scope, receive, send)
+
+    # The second one waits for the first, and is forwarded after it.
+    clients = [asyncio.create_task(client()) for _ in range(2)]
+    await settle()
+    gate.set()
+    await asyncio.gather(*clients)
+    assert (asked, len(sent)) == (0, 4)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
-from fastapi import Response
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
-from fastapi_cacheinval import cached
-from tests.helpers.http import Shop, ask
+import pytest
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
+
+from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
+from tests.helpers.http import Call, Shop, ask, scope_of, settle
 
 pytestmark = pytest.mark.anyio
 
@@ -46,6 +51,49 @@ async def test_order_duplicates_and_bytes_survive() -> None:
         assert [pair for pair in answer.raw if pair[0] in names] == LINES
         assert answer.body == b"\x00\xff it"
     assert shop.calls == 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("layered", [False, True])
+@pytest.mark.parametrize("by_headers", [False, True])
+async def test_fields_of_one_connection_stay_on_the_apps_own_answer(
+    by_headers: bool, layered: bool, streamed: bool
+) -> None:
+    """A handler that drains closes its own connection, and nobody else's: those who wait, and hits, keep theirs."""
+    app = FastAPI()
+    gate = asyncio.Event()
+    calls = 0
+    said = {"connection": "close, x-hop", "x-hop": "1", "keep-alive": "timeout=1", "x-end": "1"}
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"pa"
+        yield b"ge"
+
+    @app.get("/", dependencies=[] if by_headers else [cached(ttl=60)])
+    async def read() -> Response:
+        nonlocal calls
+        calls += 1
+        await gate.wait()
+        headers = said | ({"cache-control": "max-age=60"} if by_headers else {})
+        return StreamingResponse(pieces(), headers=headers) if streamed else Response("page", headers=headers)
+
+    async def passes(request: Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+    if layered:
+        app.middleware("http")(passes)
+    outer = CacheMiddleware(app, cache=HTTPCache(), honour_headers=by_headers)
+    own, waiting = Call(outer, scope_of("/")), Call(outer, scope_of("/"))
+    await settle()
+    gate.set()
+    first, second = await own.answer(), await waiting.answer()
+    assert {name: first.headers.get(name) for name in said} == said
+    for answer in (second, await ask(outer, "/")):
+        assert {name: answer.headers.get(name) for name in said} == said | dict.fromkeys(
+            ("connection", "x-hop", "keep-alive")
+        )
+    assert calls == 1
+    assert all(len(answer.fields("content-length")) <= 1 for answer in (first, second))
 
 
 async def test_fields_of_one_connection_are_not_stored() -> None:

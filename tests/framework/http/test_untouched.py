@@ -261,3 +261,69 @@ async def test_a_second_middleware_passes_through() -> None:
     for _ in range(3):
         assert len((await shop.ask()).fields("cache-status")) == 1
     assert shop.calls == 1
+
+
+class Once(Response):
+    """What answers with fields that can be read once, as ASGI lets them: a server reads them once."""
+
+    def __init__(self, status: int, fields: list[tuple[bytes, bytes]], *, whole: bool) -> None:
+        super().__init__()
+        self.status, self.fields, self.whole = status, fields, whole
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": self.status, "headers": iter(self.fields)})
+        if not self.whole:
+            await send({"type": "http.response.body", "body": b"pa", "more_body": True})
+        await send({"type": "http.response.body", "body": b"page" if self.whole else b"ge"})
+
+
+class Filters:
+    """A layer that hands on what a filter leaves of the fields."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def filtered(message: Any) -> None:
+            if "headers" in message:
+                message = {**message, "headers": filter(None, message["headers"])}
+            await send(message)
+
+        await self.app(scope, receive, filtered)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("by_headers", [True, False])
+@pytest.mark.parametrize("place", ["mounted", "bare", "layer", "route", "cached", "behind a layer", "behind the app"])
+@pytest.mark.parametrize("control", [[], [(b"cache-control", b"max-age=60")], [(b"cache-control", b"no-store")]])
+@pytest.mark.parametrize(
+    ("method", "status"), [("GET", 200), ("HEAD", 200), ("POST", 201), ("POST", 422), ("GET", 404)]
+)
+async def test_fields_that_can_be_read_once_reach_the_client(
+    method: str, status: int, control: list[tuple[bytes, bytes]], place: str, by_headers: bool, whole: bool
+) -> None:
+    """Whoever reads them on their way, all of an answer's fields leave with it, in their order."""
+    said = [(b"content-type", b"text/html"), *control, (b"x-a", b"1"), (b"x-a", b"2")]
+    site = Once(status, said, whole=whole)
+    app = FastAPI()
+
+    async def read() -> Response:
+        answer = Response(b"page", status)
+        answer.raw_headers = [(b"content-length", b"4"), *said]
+        return answer if place.startswith("behind") else site
+
+    if place == "mounted":
+        app.mount("/", site)
+    elif place == "layer":
+        app.add_middleware(lambda inner: site)
+    else:
+        dependencies = [cached(ttl=60)] if place in ("cached", "behind a layer") and method == "GET" else []
+        app.add_api_route("/", read, methods=[method], dependencies=dependencies)
+    if place == "behind a layer":
+        app.add_middleware(Filters)
+    inner: Any = {"bare": site, "behind the app": Filters(app)}.get(place, app)
+    outer = CacheMiddleware(inner, cache=HTTPCache(), honour_headers=by_headers)
+    for _ in range(2):
+        answer = await ask(outer, "/", method=method)
+        assert answer.status_code == status
+        assert [line for line in answer.raw if line[0] in (b"content-type", b"x-a")] == [said[0], *said[-2:]]

@@ -1,0 +1,124 @@
+"""A response that is fresh by a guess alone is for requests without credentials, however it is stored and found."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fastapi_cacheinval import HeaderOptions
+from fastapi_cacheinval.core.rfc9111.asking import read_request
+from tests.helpers.http import settle
+from tests.helpers.origin import Origin
+
+pytestmark = pytest.mark.anyio
+
+OPTIONS = [HeaderOptions(default_ttl=60), HeaderOptions(rules=[("/*", 60)]), HeaderOptions(heuristic=0.5), True]
+CALLERS = [
+    {"cookie": "sid=bob"},
+    {"authorization": "Bearer bob"},
+    {"x-api-key": "bob"},
+    {"x-auth-token": "bob"},
+    {"X_API_KEY": "bob"},
+    {"proxy-authorization": "Basic bob"},
+    {"x-forwarded-user": "bob"},
+    {"x-" + 70 * "a": "bob"},
+]
+BOB = {"cookie": "sid=bob"}
+
+
+def guessed(origin: Origin, **more: str) -> dict[str, str]:
+    """The fields of a response that says nothing of a lifetime."""
+    return {"last-modified": origin.date(-100_000), **more}
+
+
+@pytest.mark.parametrize("caller", CALLERS, ids=lambda caller: next(iter(caller))[:20])
+@pytest.mark.parametrize("options", OPTIONS, ids=["default_ttl", "rules", "heuristic", "defaults"])
+async def test_a_page_by_guess_is_not_given_to_a_request_with_credentials(
+    options: HeaderOptions | bool, caller: dict[str, str]
+) -> None:
+    """Whoever asks first: a caller's own page goes to that caller, and strangers keep theirs."""
+    origin = Origin(options)
+    origin.says(guessed(origin), b"of nobody")
+    origin.says(guessed(origin), b"of bob")
+    assert (await origin.get()).cache.stored
+    own = await origin.get(headers=caller)
+    assert (own.body, own.cache.hit) == (b"of bob", False)
+    again = await origin.get()
+    assert (again.body, again.cache.hit, origin.forwards) == (b"of nobody", True, 2)
+    origin.says(guessed(origin), path="/other")
+    assert not (await origin.get("/other", headers=caller)).cache.stored
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_what_one_caller_is_told_takes_nothing_from_strangers(method: str) -> None:
+    """`private`, a 404 and a newer `ETag` for one caller say nothing of the page by guess."""
+    origin = Origin()
+    origin.says(guessed(origin), b"of nobody")
+    await origin.get()
+    for status, fields in ((200, {"cache-control": "private"}), (404, {}), (200, {"etag": '"bob"'})):
+        origin.forget()
+        origin.says(fields, b"" if method == "HEAD" else b"of bob", status=status)
+        assert (await origin.get(method=method, headers=BOB)).status_code == status
+        assert (await origin.get()).body == b"of nobody"
+
+
+async def test_the_app_is_not_asked_whether_a_strangers_page_would_do() -> None:
+    """All callers' pages may share a `Last-Modified`: a 304 to it would be no word on whose page it is."""
+    origin = Origin()
+    origin.says(guessed(origin), b"of nobody")
+    origin.says({}, b"of bob")
+    await origin.get()
+    for seconds in (0, 90_000):
+        origin.clock.tick(seconds)
+        assert (await origin.get(headers=BOB)).body == b"of bob"
+        assert b"if-modified-since" not in dict(origin.asked[-1]["headers"])
+
+
+async def test_stale_pages_by_guess_stand_in_for_strangers_alone() -> None:
+    """Neither while they are refreshed, nor for an error, nor for who would take stale ones."""
+    origin = Origin(HeaderOptions(default_ttl=10, stale_if_error=600))
+    origin.says({"cache-control": "stale-while-revalidate=600"}, b"of nobody")
+    origin.says({}, b"down", status=503)
+    await origin.get()
+    origin.clock.tick(20)
+    for asked in (BOB, {**BOB, "cache-control": "max-stale"}, {**BOB, "cache-control": "stale-if-error=600"}):
+        assert (await origin.get(headers=asked)).status_code == 503
+    assert (await origin.get()).body == b"of nobody"
+
+
+async def test_who_has_credentials_is_not_answered_with_another_forward_by_guess() -> None:
+    """It waits for the page, sees that it is one by guess, and is forwarded."""
+    origin = Origin()
+    origin.says(guessed(origin), b"of nobody")
+    origin.says(guessed(origin), b"of bob")
+    origin.gate = asyncio.Event()
+    calls = [origin.call(headers=headers) for headers in ({}, BOB)]
+    await settle()
+    origin.gate.set()
+    assert [(await call.answer()).body for call in calls] == [b"of nobody", b"of bob"]
+
+
+@pytest.mark.parametrize("control", ["max-age=60", "public", "s-maxage=60"])
+async def test_a_page_that_says_so_itself_is_for_all_with_cookies(control: str) -> None:
+    """A lifetime, or `public`, is the response's own word: one forward serves callers with cookies too."""
+    origin = Origin()
+    origin.says(guessed(origin, **{"cache-control": control}))
+    await origin.get(headers={"cookie": "sid=alice"})
+    assert (await origin.get(headers=BOB)).cache.hit
+    assert (await origin.get()).cache.hit
+
+
+async def test_no_cache_of_some_fields_is_no_word_on_the_rest() -> None:
+    """`no-cache="x-a"` has nobody asked before the rest is reused, so it counts as a guess."""
+    origin = Origin()
+    origin.says(guessed(origin, **{"cache-control": 'no-cache="x-a"'}), b"of bob")
+    assert not (await origin.get(headers=BOB)).cache.stored
+
+
+@pytest.mark.parametrize(
+    "name", ["accept-language", "user-agent", "sec-fetch-user", "cacheinval-token", "x-request-id"]
+)
+async def test_ordinary_fields_are_no_credentials(name: str) -> None:
+    """What every client sends does not keep pages by guess from it."""
+    assert read_request("GET", [(name.encode(), b"x")], HeaderOptions()).credential is None
