@@ -13,7 +13,7 @@ PAGE_LUA = """
 local tags, state, tnonce, up_to, limit = KEYS[1], KEYS[2], ARGV[1], ARGV[2], tonumber(ARGV[3])
 if not redis.call('ZSCORE', tags, '!' .. tnonce) then return false end
 local s = redis.call('HMGET', state, 'floor', 'seq')
-if not s[1] or not s[2] then return false end
+if not tonumber(s[1]) or not tonumber(s[2]) then return false end
 return {s[1], s[2], redis.call('ZREVRANGEBYSCORE', tags, up_to, '(' .. s[1], 'WITHSCORES', 'LIMIT', 0, limit)}
 """
 

@@ -26,7 +26,8 @@ No call takes long: it gives at most `page_bytes` of what was missed, in whole l
 and forgets at most a thousand tags and an eighth of the log.
 
 It opens a new term, which makes everything that is stored unusable, when the state or a sentinel is gone, the
-server's replication id is another, or the caller has read what this server does not have.
+server's replication id is another, or the caller has read what this server does not have. The same when a key or a
+field holds what no caller has written: nothing but a new term would end that.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local at = string.format('%.0f', now)
 
-local s = redis.call('HMGET', state, 'term', 'tnonce', 'seq', 'nonce', 'run', 'marked', 'life', 'pruned', 'widest')
+local s = redis.pcall('HMGET', state, 'term', 'tnonce', 'seq', 'nonce', 'run', 'marked', 'life', 'pruned', 'widest')
 local tnonce, nonce, kept_run, marked = s[2] or '', s[4] or '', s[5] or '', tonumber(s[6] or 0)
 local longest, pruned, widest = tonumber(s[7] or 0), tonumber(s[8] or at), tonumber(s[9] or 0)
 
@@ -63,7 +64,7 @@ if type(info) == 'string' then
   end
 end
 local whole = s[1] and s[2] and s[3] and s[4] and (run == '' or kept_run == '' or run == kept_run)
-  and redis.call('ZSCORE', tags, '!' .. tnonce) and redis.call('HGET', acks, '!') == tnonce
+  and type(redis.pcall('ZSCORE', tags, '!' .. tnonce)) == 'string' and redis.pcall('HGET', acks, '!') == tnonce
 
 -- What the caller has applied and somebody waits for: the last of all tells.
 local function tell_applied()
@@ -77,6 +78,7 @@ end
 
 -- The most of all calls: a heartbeat of who has read everything, and nothing else is due.
 if payload == '' and whole and a_term == s[1] and a_tnonce == tnonce and a_seq == s[3] and a_nonce == nonce
+  and marked and longest and pruned and widest
   and life <= longest and a_widest <= widest and now < marked + longest * 1000000 and now < pruned + 10 * bound
   and (run == '' or kept_run ~= '') then
   if id ~= '' then redis.call('HSET', acks, id, string.format('%s %s %.0f', a_seq, at, bound)) end
@@ -84,16 +86,44 @@ if payload == '' and whole and a_term == s[1] and a_tnonce == tnonce and a_seq =
   return table.concat({'0', a_term, tnonce, a_seq, nonce, at, '0 -1', string.format('%.0f', widest)}, ' ')
 end
 
+-- Something else may have been written under these keys. What is refused for another reason is not about them.
+local sound = true
+local function ask(...)
+  local found = redis.pcall(...)
+  if type(found) ~= 'table' or not found.err then return found end
+  if string.find(found.err, 'WRONGTYPE', 1, true) or string.find(found.err, 'equal or smaller', 1, true) then
+    sound = false
+    return false
+  end
+  return redis.call(...)
+end
+if not whole then
+  ask('HGET', state, 'term')
+  ask('ZSCORE', tags, '!')
+  ask('HGET', acks, '!')
+end
+local rest = ask('HMGET', state, 'floor', 'mark', 'eighths', 'filled') or {}
+local term, seq, floor, mark = tonumber(s[1] or 0), tonumber(s[3] or 0), tonumber(rest[1] or 0), tonumber(rest[2] or 0)
+local eighths, filled = rest[3] or '', tonumber(rest[4] or 0)
+local digits = table.concat({s[1] or '0', s[3] or '0', rest[1] or '0', rest[2] or '0', rest[4] or '0', s[6] or '0',
+  s[7] or '0', s[8] or '0', s[9] or '0'}, ' ')
+-- Digits that a number here is exact for.
+if not string.find(digits, '^%d+ %d+ %d+ %d+ %d+ %d+ %d+ %d+ %d+$')
+  or math.max(term, seq, floor, mark, filled, marked, longest, pruned, widest) >= 9007199254740992 then
+  local known = s[1] and #s[1] <= 15 and string.find(s[1], '^%d+$')
+  sound, term, seq, floor, mark, eighths, filled = false, known and tonumber(s[1]) or 0, 0, 0, 0, '', 0
+  marked, longest, pruned, widest = 0, 0, now, 0
+end
+sound = sound and #nonce <= 64 and string.find(tnonce .. nonce .. kept_run, '^%w*$')
+  and #eighths <= 120 and string.find(eighths, '^[ %d]*$') and not string.find(eighths, string.rep('%d', 17))
+whole = whole and sound
+
 a_term, a_seq = tonumber(a_term), tonumber(a_seq)
-local term, seq = tonumber(s[1] or 0), tonumber(s[3] or 0)
 local ours = a_term == term and a_tnonce == tnonce
 local most_lines, most_bytes, page_bytes, most_tags = string.match(ARGV[2], '^(%d+) (%d+) (%d+) (%d+)$')
 most_lines, most_bytes, page_bytes, most_tags =
   tonumber(most_lines), tonumber(most_bytes), tonumber(page_bytes), tonumber(most_tags)
 local channel, waited = ARGV[4], ARGV[6]
-local rest = redis.call('HMGET', state, 'floor', 'mark', 'eighths', 'filled')
-local floor, mark = tonumber(rest[1] or 0), tonumber(rest[2] or 0)
-local eighths, filled = rest[3] or '', tonumber(rest[4] or 0)
 local met = nil
 local function id_of(number) return string.format('%.0f-0', number) end
 
@@ -102,8 +132,8 @@ local function broken()
   if a_term < term then return false end
   if not ours or a_seq > seq then return true end
   if a_seq == seq then return a_nonce ~= nonce end
-  met = redis.call('XRANGE', log, id_of(a_seq), id_of(a_seq))[1]
-  return met ~= nil and met[2][2] ~= a_nonce
+  met = (ask('XRANGE', log, id_of(a_seq), id_of(a_seq)) or {})[1]
+  return not sound or (met ~= nil and met[2][2] ~= a_nonce)
 end
 
 -- A server whose data nobody has changed since it started has had no log: no lease is younger than the server. A caller
@@ -123,7 +153,7 @@ end
 
 local told_wider = a_widest > widest
 widest = math.max(widest, a_widest)
-if broken() then
+local function open_term()
   local since = opened()
   term, tnonce, seq, nonce, floor, mark, marked = math.max(term, a_term) + 1, fresh, 0, fresh, 0, 0, now
   ours, eighths, filled = false, '', 0
@@ -134,6 +164,9 @@ if broken() then
     'opened', since, 'pruned', at, 'eighths', '', 'filled', '0', 'widest', string.format('%.0f', widest))
   redis.call('ZADD', tags, 'inf', '!' .. tnonce)
   redis.call('HSET', acks, '!', tnonce)
+end
+if broken() then
+  open_term()
 elseif run ~= '' and kept_run == '' then
   redis.call('HSET', state, 'run', run)
 end
@@ -144,28 +177,41 @@ local missed, size, complete, next_line = {}, 0, true, a_seq + 1
 if ours and a_seq < seq then
   complete = a_seq == 0 or met ~= nil
   while complete and next_line <= seq and size < page_bytes do
-    local lines = redis.call('XRANGE', log, id_of(next_line), '+', 'COUNT', 16)
+    local lines = ask('XRANGE', log, id_of(next_line), '+', 'COUNT', 16) or {}
     complete = lines[1] ~= nil and lines[1][1] == id_of(next_line)
     for i = 1, complete and #lines or 0 do
       if size >= page_bytes then break end
-      missed[#missed + 1], size, next_line = lines[i][2][4], size + #lines[i][2][4], next_line + 1
+      local message = lines[i][2][4]
+      -- None that a replica has written is as long.
+      complete = message ~= nil and #message <= 1048576
+      if not complete then break end
+      missed[#missed + 1], size, next_line = message, size + #message, next_line + 1
     end
   end
 end
 local more = ours and next_line <= seq and 1 or 0
 
 if payload ~= '' then
-  seq, nonce = seq + 1, fresh
-  local number = string.format('%.0f', seq)
-  local message = table.concat({'1', string.format('%.0f', term), tnonce, number, nonce, at}, ' ') .. '\\n' .. payload
-  local keep, least = 'MAXLEN', most_lines
-  filled = filled + #message
-  if filled * 8 >= most_bytes then
-    eighths, filled = eighths .. ' ' .. number, 0
-    local oldest, others = string.match(eighths, '^ (%d+)(' .. string.rep(' %d+', 7) .. ')$')
-    if oldest then eighths, keep, least = others, 'MINID', id_of(oldest + 1) end
+  local number, message
+  local function add()
+    seq, nonce = seq + 1, fresh
+    number = string.format('%.0f', seq)
+    message = table.concat({'1', string.format('%.0f', term), tnonce, number, nonce, at}, ' ') .. '\\n' .. payload
+    local keep, least = 'MAXLEN', most_lines
+    filled = filled + #message
+    if filled * 8 >= most_bytes then
+      eighths, filled = eighths .. ' ' .. number, 0
+      local oldest, others = string.match(eighths, '^ (%d+)(' .. string.rep(' %d+', 7) .. ')$')
+      if oldest then eighths, keep, least = others, 'MINID', id_of(oldest + 1) end
+    end
+    return ask('XADD', log, keep, least, number .. '-0', 'n', nonce, 'm', message)
   end
-  redis.call('XADD', log, keep, least, number .. '-0', 'n', nonce, 'm', message)
+  if not add() then
+    -- The log is none, or has a line that no caller has counted.
+    open_term()
+    missed, more = {}, 0
+    if not add() then return redis.error_reply('ERR the log cannot be written') end
+  end
   -- A number and a member in turn; the number is known here alone.
   local members = cmsgpack.unpack(ARGV[5])
   for i = 1, #members, 2 do members[i] = number end
@@ -178,7 +224,7 @@ end
 -- Whoever else holds a lease now is to say that it has applied the line. In a young term not all of them are known:
 -- those of the term before may last as long as any.
 local pending, long = -1, math.max(bound, widest)
-if payload ~= '' and waited and now > tonumber(redis.call('HGET', state, 'opened') or 0) + long then
+if payload ~= '' and waited and now > (tonumber(redis.call('HGET', state, 'opened') or now) or now) + long then
   local all, live = redis.call('HGETALL', acks), {}
   for i = 1, #all, 2 do
     local seen, length = string.match(all[i + 1], '^%-?%d+ (%d+) (%d+)$')

@@ -194,8 +194,10 @@ def _closing_quote(value: bytes, position: int) -> int:
 
 def announces_content(headers: RawHeaders) -> bool:
     """Whether a field of a request announces content (RFC 9112 §6.3)."""
-    length = first(headers, b"content-length")
-    return first(headers, b"transfer-encoding") is not None or (length is not None and length.strip() != b"0")
+    for name, value in headers:
+        if name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0"):
+            return True
+    return False
 
 
 def head_tells_of_content(http_version: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import isclass, unwrap
 from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached
@@ -29,24 +30,36 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helple
     reasons = [_reason(names, covers, each) for each in found] if covers.partitions or covers.guards else []
     unsolved = [each for each in found if not each.node.reused]
     if unsolved:
-        written = ", ".join(names.spelled(each.node) for each in unsolved)
-        return " ".join(
-            [*reasons, f"Declare {written} without use_cache=False, so that it is solved once per request."]
-        )
+        solved = ", ".join(names.spelled(each.node) for each in unsolved)
+        return " ".join([*reasons, f"Declare {solved} without use_cache=False, so that it is solved once per request."])
     moved = moves(root, cached, helpless)
     first = names.to_be_made([*covers.partitions, *covers.guards, *(each.node for each in found)])
-    parts = [key_text(kind_of(each.node, root)).told for each in found if each.unkeyed and each.taken]
+    written = _line(root, names, covers, cached, found, moved)
+    keys = [key_text(kind_of(each.node, root)) for each in found if each.unkeyed and each.taken]
+    parts = [key.told for key in keys if key.text in written]
     unchecked = [each.node for each in found if each.unkeyed and each.taken and security_scheme(each.node.call)]
     told = [_unchecked(names.spelled(node), root.label) for node in unchecked]
     conditions = [moved.unless] if moved.unless else []
     conditions += [f"{root.label} checks nothing of it"] if unchecked else []
     works = f"If {' and '.join(conditions)}, this line works" if conditions else "This line works"
     works += " with that" if any(parts) else ""
-    line = [] if moved.open else [f"{works}: cached(..., {_line(root, names, covers, cached, found, moved)})."]
+    line = [] if moved.open else [f"{works}: cached(..., {written})."]
     if not moved.open and not found and not moved.partitions and not moved.shared:
         # Nothing has to be added to the policy.
         line = []
-    return " ".join(filter(None, [*reasons, first, *moved.sentences, *told, *parts, *line]))
+    place = [_outside(names, each.node, root) for each in found] if line else []
+    return " ".join(filter(None, [*reasons, first, *moved.sentences, *told, *parts, *dict.fromkeys(place), *line]))
+
+
+def _outside(names: Names, node: Node, root: Node) -> str:
+    """Where a line stands that names the class in whose body the route is: there its name is not known yet."""
+    call, handler = node.identity[0], unwrap(root.call)
+    if not isclass(call) or not str(getattr(handler, "__qualname__", "")).startswith(f"{call.__qualname__}."):
+        return ""
+    return (
+        f"{root.label} is declared inside of {names.spelled(node)}, where that name is not known yet: take its "
+        "cached() away, and give include_router() of its router this one, in dependencies=[...]."
+    )
 
 
 def _unchecked(scheme: str, handler: str) -> str:

@@ -104,8 +104,9 @@ def warnings_of(plan: RoutePlan, root: Node, declared: Cached | None, inherited:
         )
     added = _added_by_others(root, plan.cached)
     if added:
-        spelled = [*map(Names(root).spelled, added)]
-        lines = ", ".join(f"Depends({name})" for name in spelled)
+        all_names = Names(root)
+        spelled = [*map(all_names.spelled, added)]
+        lines = ", ".join(map(all_names.listed, added))
         yield (
             f"{route} runs {' and '.join(spelled)}, which only a cached() names that does nothing else there: it may "
             "answer in place of the route, and is in its OpenAPI. If that is meant, declare it: "
@@ -141,7 +142,8 @@ def _added_by_others(root: Node, cached: Cached | None) -> list[Node]:
 
 def _is_own(root: Node, inherited: frozenset[int]) -> bool:
     """Whether a `cached()` is declared on the route itself, and not by an app, a router or an include."""
-    return any(isinstance(node.call, Cached) and id(node.call) not in inherited for node in root.walk())
+    calls = (node.call for node in root.walk())
+    return any(isinstance(call, Cached) and id(getattr(call, "declared", call)) not in inherited for call in calls)
 
 
 def notes_of(plan: RoutePlan, root: Node) -> Iterator[str]:

@@ -102,8 +102,10 @@ class Covers:
         return node.identity in self._running
 
 
-def _named(place: Node, prefix: str) -> Iterator[Node]:
-    return (cover for cover in place.children if (cover.declares.name or "").startswith(prefix))
+def _named(place: Node, prefix: str) -> list[Node]:
+    """The covers of one field in the order of declaration; they run in another, see `order_covers`."""
+    found = [cover for cover in place.children if (cover.declares.name or "").startswith(prefix)]
+    return sorted(found, key=lambda cover: int((cover.declares.name or "").removeprefix(prefix)))
 
 
 def _in_all(sets: list[set[object]]) -> frozenset[object]:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing, collected_tags
+from fastapi_cacheinval.dependencies import Cached, CachedInOrder, Invalidates, InvalidatesNothing, collected_tags
 from fastapi_cacheinval.routes.endpoint_calls import declared_call
 from fastapi_cacheinval.routes.fastapi_private import Dependant, exit_of, is_late, replacement, scopes_of
 
 __all__ = ["Node", "Overrides", "identity_of", "tree_of"]
+
+_OURS = (Cached, CachedInOrder, Invalidates, InvalidatesNothing)
 
 Overrides = Mapping[Any, Callable[..., Any]]
 
@@ -42,7 +44,7 @@ class Node:
     def ours(self) -> bool:
         """Whether it is the cache's own marker, which reads the request without telling callers apart."""
         # By identity: a subclass of ours may do anything with the request.
-        return type(self.call) in (Cached, Invalidates, InvalidatesNothing) or self.call is collected_tags
+        return type(self.call) in _OURS or self.call is collected_tags
 
     @property
     def label(self) -> str:

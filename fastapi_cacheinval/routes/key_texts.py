@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -28,6 +29,12 @@ __all__ = ["KeyText", "key_of_text", "key_text", "part_text"]
 _BY_TEXT = frozenset({float, Decimal, datetime, date, time, timedelta})
 # What tells one user, tenant or account from another, the likeliest first.
 _IDENTIFYING = ("id", "uuid", "pk", "user_id", "sub", "username", "login", "email", "credentials", "name")
+# What may give two callers of one name, or one of them at two times, different pages.
+_DIVIDING = re.compile(
+    "account|admin|company|customer|domain|group|issuer|level|org|password|perm|realm|region|role|scope|staff|super|team|"
+    "tenant|tier|workspace",
+    re.IGNORECASE,
+)
 # So many parts make a line that one reads.
 _MOST_PARTS = 8
 
@@ -54,9 +61,16 @@ def key_text(kind: Any) -> KeyText:
     if not parts or len(parts) > _MOST_PARTS:
         # A name alone would give whoever says it what belongs to the password.
         guess = next((name for name in _IDENTIFYING if name in fields), "sub" if is_a_mapping(kind) else "id")
-        used = [guess, "password"] if guess == "username" and "password" in fields else [guess]
+        used = [guess, *(name for name in sorted(fields) if name != guess and _divides(kind, name))]
         parts = {name: _taken(kind, name) for name in used}
     return KeyText(_whole([*parts.values()], kind), _told(kind, fields, parts))
+
+
+def _divides(kind: Any, name: str) -> bool:
+    members = [member for member in get_args(kind) if member is not types.NoneType]
+    # Of several classes not each may have it.
+    of_one = get_origin(kind) not in (Union, types.UnionType) or len(members) == 1
+    return name == "password" or (of_one and _DIVIDING.search(name) is not None)
 
 
 def _taken(kind: Any, name: str) -> str:

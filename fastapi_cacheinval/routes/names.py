@@ -31,36 +31,43 @@ class Names:
         self._globals: dict[str, Any] = getattr(self._root, "__globals__", {})
         # Where something may have been added after the route was made: a parameter's dependency comes after the lists.
         self._last = [*takewhile(lambda child: not child.bound, reversed(root.children))]
-        self._names: dict[int, str] = {}
+        # By equality, as FastAPI tells them apart: each look at a bound method makes another object.
+        self._names: dict[Any, str] = {}
         self._makings: dict[str, str] = {}
-        unnamed: list[Any] = []
+        unnamed: dict[Any, None] = {}
         for node in root.walk():
             call: Any = node.identity[0]
-            if node is root or node.ours or id(call) in self._names or any(call is other for other in unnamed):
+            if node is root or node.ours or call in self._names:
                 continue
             taken = self._names.values()
             name = next((name for name in self._known(call) if name not in taken), None)
             if name is None:
-                unnamed.append(call)
+                unnamed[call] = None
             else:
-                self._names[id(call)] = name
+                self._names[call] = name
+                unnamed.pop(call, None)
         for call in unnamed:
             base, making = _made(call)
             name = self._free(base)
-            self._names[id(call)] = name
+            self._names[call] = name
             self._makings[name] = making
 
     def spelled(self, node: Node) -> str:
         """A dependency as its author writes it, with the security scopes and the exit that it is asked for."""
         call, scopes, leaves = node.identity
-        name = self._names.get(id(call)) or _made(call)[0]
+        name = self._names.get(call) or _made(call)[0]
         asked = [f"scopes={sorted(scopes)}"] if scopes else ["scope='function'"] if leaves == "function" else []
         asked += [] if node.reused else ["use_cache=False"]
         return f"{'Security' if scopes else 'Depends'}({', '.join([name, *asked])})" if asked else name
 
+    def listed(self, node: Node) -> str:
+        """A dependency as it stands in a list of dependencies."""
+        spelled = self.spelled(node)
+        return spelled if spelled.startswith(("Depends(", "Security(")) else f"Depends({spelled})"
+
     def to_be_made(self, nodes: Sequence[Node]) -> str:
         """What to write for those of the nodes that have no name yet, before a line can name them."""
-        names = dict.fromkeys(self._names.get(id(node.identity[0]), "") for node in nodes)
+        names = dict.fromkeys(self._names.get(node.identity[0], "") for node in nodes)
         makings = [f"{name} = {self._makings[name]}" for name in names if name in self._makings]
         if not makings:
             return ""
@@ -79,7 +86,7 @@ class Names:
     def _if_added(self, nodes: Sequence[Node]) -> str:
         """What to write if a library has added one of these to the route, which then never has a name."""
         listed = {id(child.identity[0]) for child in self._last}
-        made = [node.identity[0] for node in nodes if self._names.get(id(node.identity[0])) in self._makings]
+        made = [node.identity[0] for node in nodes if self._names.get(node.identity[0]) in self._makings]
         calls = [call for call in made if id(call) in listed and isroutine(call)]
         own = _first(getattr(self._root, "__module__", ""))
         for library in dict.fromkeys(_first(call.__module__) for call in calls):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.routing import BaseRoute, Match
 
 from fastapi_cacheinval.routes.analysis import Analysis
+from fastapi_cacheinval.routes.cover_order import order_covers
 from fastapi_cacheinval.routes.endpoint_calls import declared_call, replaced
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
 from fastapi_cacheinval.routes.place import Place, Watched
@@ -60,6 +61,13 @@ class Way:
     place: Place
     leaf: Leaf
     above: tuple[int, ...]
+
+    @classmethod
+    def to(cls, route: EffectiveRoute, place: Place, above: tuple[int, ...]) -> Way:
+        """The way to a route, whose covers are put in order before it is watched."""
+        order_covers(route.dependant)
+        place = replace(place, watched=place.watched.joined([watched_of(route)]))
+        return cls(route, place, Leaf(route.path_regex, frozenset(route.methods) or None), above)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 from fastapi_cacheinval.routes.analysis import analyse
+from fastapi_cacheinval.routes.cover_order import order_covers
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute
 from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.route_levels import Known, watched_of
@@ -95,6 +96,7 @@ class Strays:
             "replicas, because other processes may know another route by its name",
             route.path_format,
         )
+        order_covers(route.dependant)
         place = Place(
             front_off=_STRAY,
             origin=True,

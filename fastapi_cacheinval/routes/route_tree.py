@@ -25,6 +25,7 @@ from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNoth
 from fastapi_cacheinval.routes.analysis import analyse
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of, routes_visibly
+from fastapi_cacheinval.routes.other_ways import mind_others
 from fastapi_cacheinval.routes.place import Place, Watched, own_number
 from fastapi_cacheinval.routes.route_levels import (
     Branch,
@@ -36,7 +37,6 @@ from fastapi_cacheinval.routes.route_levels import (
     Way,
     answering_in,
     root_paths_in,
-    watched_of,
 )
 from fastapi_cacheinval.routes.verdict import own_methods
 from fastapi_cacheinval.routes.websockets import without_cached
@@ -166,6 +166,7 @@ class Survey:
         for ways in together.values():
             self._worst_of(ways)
         self._number_twins()
+        mind_others(self._found)
         return {key: tuple(way.leaf.known for way in ways if way.leaf.known) for key, ways in together.items()}
 
     def _worst_of(self, ways: list[Way]) -> None:
@@ -251,10 +252,8 @@ class Survey:
 
     def _entry(self, original: BaseRoute, effective: Any, place: Place, above: tuple[int, ...]) -> Iterator[Entry]:
         if isinstance(original, APIRoute):
-            leaf = Leaf(effective.path_regex, frozenset(effective.methods) or None)
-            place = replace(place, watched=place.watched.joined([watched_of(effective)]))
-            self._found.append(Way(effective, place, leaf, above))
-            yield leaf
+            self._found.append(Way.to(effective, place, above))
+            yield self._found[-1].leaf
         elif isinstance(effective, routing.Mount):
             yield Branch(effective, effective.path_regex, self._mounted(effective, place, above))
         elif isinstance(effective, routing.Host):

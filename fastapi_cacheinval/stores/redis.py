@@ -18,11 +18,16 @@ __all__ = ["RedisStore"]
 
 _READ = Script("return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}")
 
+_MOST_LOCK_MS = 60_000
+
 _CLAIM = Script(f"""
 local owner, life, seen = ARGV[1], ARGV[2], ARGV[3]
 local data = redis.call('GET', KEYS[1])
 if data and string.sub(data, 1, {ID_BYTES}) ~= seen then return {{'found', data, redis.call('PTTL', KEYS[1])}} end
 local holder = redis.call('GET', KEYS[2])
+local left = holder and redis.call('PTTL', KEYS[2])
+-- No replica has set one that lasts so long: it would delay each of these forwards.
+if holder and (left < 0 or left > math.max(life, {_MOST_LOCK_MS})) then holder = false end
 if holder == '!' then return {{'refused'}} end
 if holder and holder ~= owner then
   redis.call('SET', KEYS[3], '1', 'PX', life)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
+from collections.abc import Callable
 
 from opentelemetry.metrics import MeterProvider, get_meter_provider
 from opentelemetry.trace import TracerProvider, get_tracer_provider
@@ -43,31 +43,38 @@ def join(
             unwatch(counters.provider, cache)
         counters.report_to(instruments := Instruments(meter), meters)
         watch(meters, meter, cache, instruments.requests)
-    counters.look = partial(_look, tracing, counters, tracer_provider, meter_provider)
+    counters.look = _look(tracing, counters, tracer_provider, meter_provider)
     return tracing.on or counters.also is not None
 
 
 def _look(
     tracing: Spans, counters: Counters, tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None
-) -> None:
-    """Say once that a provider of the process has come too late, or has taken the place of one."""
-    tracers = tracer_provider or get_tracer_provider()
-    meters = meter_provider or get_meter_provider()
-    if tracers is tracing.provider and meters is counters.provider:
-        return
-    late = [
-        name
-        for name, found, known in (
-            ("TracerProvider", tracers, tracing.provider),
-            ("MeterProvider", meters, counters.provider),
-        )
-        if found is not known and is_provider(found)
-    ]
-    if late:
-        counters.look = None
-        logger.warning(
-            "The %s of OpenTelemetry was set after the cache had started: the cache reports nothing to it. Set it "
-            "before the app starts, or in the app's own lifespan, or say HTTPCache(tracer_provider=..., "
-            "meter_provider=...).",
-            " and the ".join(late),
-        )
+) -> Callable[[], None]:
+    """What says once that a provider of the process has come too late, or has taken the place of one."""
+    looked_at: tuple[object, object] = (None, None)
+
+    def look() -> None:
+        nonlocal looked_at
+        tracers = tracer_provider or get_tracer_provider()
+        meters = meter_provider or get_meter_provider()
+        if tracers is looked_at[0] and meters is looked_at[1]:
+            return
+        looked_at = (tracers, meters)
+        late = [
+            name
+            for name, found, known in (
+                ("TracerProvider", tracers, tracing.provider),
+                ("MeterProvider", meters, counters.provider),
+            )
+            if found is not known and is_provider(found)
+        ]
+        if late:
+            counters.look = None
+            logger.warning(
+                "The %s of OpenTelemetry was set after the cache had started: the cache reports nothing to it. Set it "
+                "before the app starts, or in the app's own lifespan, or say HTTPCache(tracer_provider=..., "
+                "meter_provider=...).",
+                " and the ".join(late),
+            )
+
+    return look

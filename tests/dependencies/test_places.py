@@ -1,14 +1,15 @@
 """`cached()` on app, router, include, nested router, mounted app, route and parameter; the innermost one wins."""
 
-from __future__ import annotations
+# No postponed annotations: the handlers name callables of their own test.
 
+import copy
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Header
 from fastapi.security import APIKeyHeader
 
-from fastapi_cacheinval import CacheMiddleware, CachePolicy, HTTPCache, cached
+from fastapi_cacheinval import CacheMiddleware, CachePolicy, HTTPCache, PartitionBy, cached
 from fastapi_cacheinval.testing import FakeClock, assert_hit, assert_miss
 from tests.helpers.life import Counted, client_of
 
@@ -87,6 +88,30 @@ async def test_the_innermost_of_all_wins() -> None:
     # The outer ones are inert: neither their lifetime nor their tags count.
     assert await site.tags("/a/own") == ["route"]
     assert await site.tags("/b/plain") == ["include"]
+
+
+async def test_a_copy_of_a_router_has_the_same_policies(table) -> None:
+    """Libraries that make versions of an app copy its routes with all that they declare; covers stay what they are."""
+
+    class Needs:
+        def __call__(self, x_user: Annotated[str, Header()] = "") -> str:
+            return x_user
+
+    needs = Needs()
+    declared: list[Any] = [
+        cached(CachePolicy(ttl=60, statuses={200: 60, 404: 1})),
+        cached(ttl=60, partition_by=PartitionBy(needs, key=str)),
+    ]
+
+    def page(user: Annotated[str, Depends(needs)]) -> str:
+        return user
+
+    copied = copy.deepcopy(declared)
+    assert [each.dependency.policy for each in copied] == [each.dependency.policy for each in declared]
+    app = FastAPI()
+    app.get("/page", dependencies=copied)(page)
+    app.get("/other", dependencies=[copy.copy(each) for each in declared])(page)
+    table(app).audit()
 
 
 async def test_of_two_on_one_route_the_last_wins() -> None:

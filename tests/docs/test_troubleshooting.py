@@ -29,6 +29,7 @@ MADE_BY = {
         ("framework/notices.py", "unshared_partitions"),
         ("routes/audit.py", "notes_of"),
         ("routes/audit.py", "warnings_of"),
+        ("routes/other_ways.py", "_added"),
         ("routes/summary.py", "unmatched_tags"),
     ],
     "framework/exchange.py": [],  # the first argument of `log_trouble`

@@ -283,6 +283,25 @@ async def test_a_lock_of_somebody_who_is_gone_holds_nobody_longer_than_the_bound
         assert a.data.forwards == 2
 
 
+@pytest.mark.parametrize("life", [(), ("PX", 3_600_000)], ids=["for ever", "an hour"])
+async def test_a_lock_that_no_replica_can_have_set_holds_nobody(redis_server: Valkey, life: tuple[Any, ...]) -> None:
+    """Each replica gives its locks seconds; one without an end would delay each forward of its key."""
+    async with fleet(redis_server.url, 1, **PATIENT) as (a,):
+        await a.ask()
+        await a.written()
+        (stored,) = [key for key in redis_server.execute("KEYS", "*") if key.endswith(":r")]
+        lock = stored.removesuffix(":r") + ":f"
+        await a.cache.clear()
+        redis_server.execute("SET", lock, "somebody", *life)
+        began = a.cache._core.engine.now()
+        await a.ask()
+        assert a.data.forwards == 2
+        # It would have waited for this long.
+        assert a.cache._core.engine.now() - began < a.cache.settings.collapse_timeout
+        await a.written()
+        assert redis_server.execute("EXISTS", lock) == 0
+
+
 async def test_a_long_fill_keeps_its_lock(redis_server: Valkey) -> None:
     """The lock is renewed for as long as the handler runs, so that it lasts longer than it was taken for."""
     async with fleet(redis_server.url, 2, staleness_bound=1.5) as (a, b):

@@ -202,3 +202,19 @@ def test_a_key_that_is_guessed_is_said_to_be(table) -> None:
     advice = advice_of(table, claimed)
     assert "In place of 'sub' write what tells callers apart in a dict." in advice
     assert "key=lambda value: value['sub']" in advice
+
+
+def test_a_key_that_the_line_does_not_have_is_not_spoken_of(table) -> None:
+    """The dependency is named as it is, since it stands in a list as well."""
+
+    def untyped(token: Annotated[str, Depends(oauth2)]):  # type: ignore[no-untyped-def]
+        return token
+
+    def page(who: Annotated[Any, Depends(untyped)]) -> str:
+        return str(who)
+
+    app = FastAPI(openapi_url=None)
+    app.get("/it", dependencies=[cached(ttl=60), Depends(untyped)])(page)
+    with pytest.raises(CallerDependentRoute) as refused:
+        table(app).audit()
+    assert refused.value.advice == "This line works: cached(..., partition_by=untyped)."

@@ -180,6 +180,9 @@ def test_the_line_is_as_short_as_its_type_allows() -> None:
 def test_what_is_left_out_is_said() -> None:
     """In words that name the type and its parts."""
     assert key_text(Nested).told == "The key has id, role of Nested: add what else a page may depend on, of home."
-    assert key_text(Plain).told == "The key has id of Plain: add what else a page may depend on, of tenant."
+    assert key_text(Plain) == ("lambda value: (value.id, value.tenant)", "")
+    assert key_text(Many).told.startswith(
+        "The key has id of Many: add what else a page may depend on, of part_0, part_1,"
+    )
     assert key_text(Any).told == "In place of id write what tells callers apart."
     assert key_text(UUID).text == "str"

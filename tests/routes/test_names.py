@@ -2,6 +2,7 @@
 
 # No postponed annotations: the handlers name callables of their own test.
 
+import inspect
 import re
 import sys
 from collections.abc import Callable
@@ -10,10 +11,10 @@ from types import ModuleType
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.security import OAuth2PasswordBearer
 
-from fastapi_cacheinval import CacheMiddleware, CallerDependentRoute, HTTPCache, RefusedRoute, cached
+from fastapi_cacheinval import CacheMiddleware, CallerDependentRoute, HTTPCache, PartitionBy, RefusedRoute, cached
 from fastapi_cacheinval.testing import assert_hit
 from tests.helpers.http import ask
 
@@ -237,3 +238,76 @@ def test_a_partition_of_a_wrong_type_that_is_made_in_place_is_named_first(table)
     app = page(cached(ttl=60, partition_by=Row()), [], None)
     with pytest.raises(RefusedRoute, match=r"PartitionBy\(row, key=.*before the route: row = Row\(\.\.\.\)"):
         table(app).audit()
+
+
+permission = HTTPPermission("a")
+
+
+class Same(HTTPPermission):
+    """All with one name are equal, as frozen dataclasses are."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+same = Same("a")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name"),
+    [
+        (lambda: permission.ask, lambda: permission.ask, "permission.ask"),
+        (lambda: HTTPPermission.by_class, lambda: permission.by_class, "HTTPPermission.by_class"),
+        (lambda: Same("a"), lambda: same, "same"),
+        (lambda: same, lambda: Same("a"), "same"),
+    ],
+)
+def test_what_fastapi_takes_for_one_dependency_has_one_name(table, first: Any, second: Any, name: str) -> None:
+    """Wherever it stands, and whether or not both are the same object."""
+
+    def it(who: Annotated[str, Depends(second())]) -> str:
+        return who
+
+    app = FastAPI(openapi_url=None)
+    app.get("/it", dependencies=[cached(ttl=60), Depends(first())])(it)
+    with pytest.raises(CallerDependentRoute) as refused:
+        table(app).audit()
+    assert refused.value.advice == f"This line works: cached(..., partition_by={name})."
+
+
+def test_a_line_that_names_the_class_around_its_route_is_to_stand_outside(table) -> None:
+    """As libraries for class-based views have it: inside of the class its name is not known yet."""
+
+    def build(*policy: Any) -> APIRouter:
+        router = APIRouter()
+
+        class View:
+            def __init__(self, token: Annotated[str, Depends(oauth2)]) -> None:
+                self.token = token
+
+            def page(self) -> str:
+                return self.token
+
+        # What such a library does once the class is there.
+        parameter = inspect.Parameter("self", inspect.Parameter.KEYWORD_ONLY, default=Depends(View))
+        View.page.__signature__ = inspect.Signature([parameter])  # type: ignore[attr-defined]
+        router.get("/it", dependencies=[*policy])(View.page)
+        views.append(View)
+        return router
+
+    views: list[Any] = []
+    app = FastAPI(openapi_url=None)
+    app.include_router(build(cached(ttl=60, partition_by=oauth2)))
+    with pytest.raises(CallerDependentRoute) as refused:
+        table(app).audit()
+    assert (
+        "View.page is declared inside of View, where that name is not known yet: take its cached() away, and give "
+        "include_router() of its router this one, in dependencies=[...]. "
+    ) in refused.value.advice
+    app, router = FastAPI(openapi_url=None), build()
+    policy = cached(ttl=60, partition_by=(oauth2, PartitionBy(views[-1], key=lambda view: view.token)))
+    app.include_router(router, dependencies=[policy])
+    table(app).audit()

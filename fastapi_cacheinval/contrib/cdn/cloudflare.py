@@ -36,7 +36,10 @@ class Cloudflare:
     `plan` says how fast the account may purge, and `most_tags` how many tags one request may hold, 1 to 100 by
     Cloudflare's documentation (30 in an older one). Cloudflare knows no soft purge: what is soft in the cache is hard
     there. Its purge of everything takes the whole zone; with `all_tag`, a tag that every response of the app carries,
-    that is purged instead. Raises `ConfigurationError` for what cannot work.
+    that is purged instead. Cloudflare documents how many purges an account may make: 5 a minute after 25 (`free`), 5 a
+    second after 25 (`pro`), 10 after 50 (`business`), 50 after 500 (`enterprise`). It is assumed that a tag has at most
+    1,024 characters and is compared without case, and which numbers of errors are about access.
+    Raises `ConfigurationError` for what cannot work.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Delete, Result, false, select
-from sqlalchemy.orm import Mapper, ORMExecuteState
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
 from fastapi_cacheinval.contrib.sqlalchemy.given import (
     key_of_row,
@@ -16,6 +16,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.given import (
     rows_given,
     sets,
 )
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, key_columns, key_of, keys
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
 from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
 from fastapi_cacheinval.contrib.sqlalchemy.running import (
@@ -27,14 +28,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.running import (
     run,
     tells,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.schema import (
-    Identity,
-    decides_class,
-    key_columns,
-    key_of,
-    keys,
-    whole_of,
-)
+from fastapi_cacheinval.contrib.sqlalchemy.schema import decides_class, whole_of
 from fastapi_cacheinval.contrib.sqlalchemy.statements import criteria_of, is_own, is_wild, target_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
@@ -139,7 +133,7 @@ class Changes:
                 values = dict(zip(names, row, strict=True))
                 self._watch.ledger.add(session, self._book.of(job.mapper).rendered(values))
         else:
-            self._read_again(job, ran, {(job.mapper, tuple(row)) for row in ran.rows}, written=True)
+            self._read_again(job, ran, {(job.mapper, Identity(row)) for row in ran.rows}, written=True)
         return ran.result
 
     def _read_again(self, job: _Job, ran: Ran, places: Places, *, written: bool = False) -> None:
@@ -150,7 +144,7 @@ class Changes:
 
     def _look(self, job: _Job) -> Result[Any]:
         state, mapper, session = job.state, job.mapper, job.state.session
-        asked = None if job.told else keys_asked(job.dml, state.parameters, mapper)
+        asked, kinds = (None if job.told else keys_asked(job.dml, state.parameters, mapper)) or (None, None)
         if is_wild(job.dml) and asked is None:
             what = "a condition that picks rows by chance, or calls a function that may do so"
             return self._unknown(state, job.whole, deletes=job.deletes, what=what)
@@ -161,24 +155,24 @@ class Changes:
             # It has no locks of rows: what the statement is about to lock is locked before the look.
             job.connection.execute(target_of(job.dml).delete().where(false()))
         again: Places = set()
-        with reading(job.connection, self._book, options_of(state)) as reader:
+        with self._watch.looks.reading(session, job.connection, options_of(state), gone=job.deletes) as reader:
             if asked is None:
                 query: Any = select(*keys(mapper)).where(*job.dml._where_criteria)  # noqa: SLF001
                 query = query.options(*criteria_of(job.dml))
                 found = reader.locked(mapper, query, state.parameters, gone=job.deletes, of=keys(mapper)[0])
             else:
-                found = reader.present(mapper, asked, gone=job.deletes)
-            tags = reader.tags(mapper, found, lock=True, met=None if job.deletes else again)
+                found = reader.present(mapper, asked, kinds, gone=job.deletes)
+            tags = reader.tags(mapper, found, lock=True, met=None if job.deletes else again, there=True)
             self._watch.ledger.add(session, [*self._book.of(mapper).wide, *tags])
             if job.deletes:
                 self._watch.looks.along(session, reader, mapper, found, again)
         ran = run(state, job.dml, job.columns, telling=job.told)
-        if not (self._agrees(job, ran, found) if asked is None else self._asked_agrees(job, ran, found, asked)):
+        if not (self._agrees(job, ran, found) if asked is None else self._asked_agrees(job, ran, found, asked, kinds)):
             self._watch.ledger.add_everything(session)
         changed: Places = set()
         if not job.deletes:
             rows = found if ran.rows is None else [row[: len(mapper.primary_key)] for row in ran.rows]
-            changed.update((job.whole, tuple(each)) for each in rows)
+            changed.update((job.whole, Identity(each)) for each in rows)
         self._read_again(job, ran, again - changed)
         self._read_again(job, ran, changed, written=True)
         return ran.result
@@ -195,17 +189,17 @@ class Changes:
             return False
         if job.told:
             size = len(job.mapper.primary_key)
-            return ran.rows is not None and {row[:size] for row in ran.rows} <= set(found)
+            return ran.rows is not None and {Identity(row[:size]) for row in ran.rows} <= set(found)
         return ran.count is not None and ran.count <= len(found)
 
-    def _asked_agrees(self, job: _Job, ran: Ran, found: list[Identity], asked: list[Identity]) -> bool:
+    def _asked_agrees(self, job: _Job, ran: Ran, found: list[Identity], asked: list[Identity], kinds: Any) -> bool:
         """Whether no row has come to one of the keys between the look and the statement."""
         if ran.connection is not None and ran.connection is not job.connection:
             return False
         if job.deletes:
             return len(set(found)) == len(set(asked)) or (ran.count is not None and ran.count <= len(found))
         with reading(job.connection, self._book, options_of(job.state)) as reader:
-            return set(reader.present(job.mapper, asked)) <= set(found)
+            return set(reader.present(job.mapper, asked, kinds)) <= set(found)
 
     # -- rows whose keys are given -----------------------------------------------------------------
 
@@ -218,13 +212,28 @@ class Changes:
         found = [each for each in given if each is not None]
         session, connection = state.session, connection_for(state, given_for)
         options = options_of(state, of_statement=True)
-        with reading(connection, self._book, options) as reader:
-            there = reader.present(mapper, found)
-            self._watch.ledger.add(session, reader.tags(mapper, there, lock=True))
+        there = self._as_given(session, connection, options, mapper, found, lock=True)
         result = state.invoke_statement()
-        with reading(connection, self._book, options) as reader:
-            now = reader.present(mapper, found)
-            self._watch.ledger.add(session, reader.tags(mapper, now, lock=False))
-        if not set(now) <= set(there):
+        now = self._as_given(session, connection, options, mapper, found, lock=False)
+        if not now <= there:
             self._watch.ledger.add_everything(session)
         return result
+
+    def _as_given(
+        self,
+        session: Session,
+        connection: Connection,
+        options: dict[str, Any],
+        mapper: Mapper[Any],
+        given: list[Identity],
+        *,
+        lock: bool,
+    ) -> set[Identity]:
+        """Note the tags of the rows that the app's keys find, as SQLAlchemy's statement finds them; which these are."""
+        there: list[Identity] = []
+        with self._watch.looks.reading(session, connection, options, given=[(mapper, given)]) as reader:
+            there = reader.present(mapper, given)
+            # The keys that the database says need not find the row once more: a type may load what it does not take.
+            these = there if reader.are_plain(mapper, there) else given
+            self._watch.ledger.add(session, reader.tags(mapper, these, lock=lock))
+        return set(there)

@@ -14,6 +14,7 @@ from fastapi_cacheinval import ConfigurationError, HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import stands
 from fastapi_cacheinval.contrib.sqlalchemy.bulk import Bulk
 from fastapi_cacheinval.contrib.sqlalchemy.delivery import purge, refuse_without_log
+from fastapi_cacheinval.contrib.sqlalchemy.errors import CommitRefused
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Frame, Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Looks
@@ -144,21 +145,31 @@ class Collector:
     # -- a transaction's end --------------------------------------------------------------------
 
     def _before_commit(self, session: Session) -> None:
-        """All that is known to be changed is written, and its tags are handed over, before the commit begins."""
+        """The tags of what is written are handed over, and those of what is written from here on as they are known.
+
+        The commit itself flushes when its listeners are through: one that comes later finds what the app has changed.
+        """
         if session.get_nested_transaction() is not None:
             frame = self._ledger.frame(session)
             # Told twice, the first time was for the transaction around it, which takes its savepoints along.
             if not frame.asked:
                 frame.asked = True
                 return
-        session.flush()
+        self._ledger.begin_to_end(session)
+        self._hand_over_if_ending(session)
+
+    def _hand_over_if_ending(self, session: Session) -> None:
+        root = self._ledger.root(session)
+        if root is None or not root.ending:
+            return
         tags = self._ledger.unhanded(session)
         if tags:
-            refuse_without_log(self.cache, tags)
+            try:
+                refuse_without_log(self.cache, tags)
+            except CommitRefused:
+                root.ending = False
+                raise
         self._hand_over(session)
-        root = self._ledger.root(session)
-        if root is not None:
-            root.ending = True
 
     def _hand_over(self, session: Session) -> None:
         tags = self._ledger.unhanded(session)
@@ -174,6 +185,8 @@ class Collector:
             if connection is not None:
                 frame.connections.add(connection)
                 self._heed(session, connection)
+            # Another listener has written something after ours was told of the commit.
+            self._hand_over_if_ending(session)
             return
         frame.standing = True
         if not frame:
@@ -203,6 +216,10 @@ class Collector:
 
     def _rolled_back(self, session: Session, _: SessionTransaction) -> None:
         """What a flush wrote in autocommit before it failed stands, and nobody knows how far it came."""
+        whole, root = session.get_transaction(), self._ledger.root(session)
+        if root is not None and whole is not None and not whole.is_active:
+            # It was the flush of the commit that failed: there is no commit.
+            root.ending = False
         if self._flushes.failed(session) and session.in_transaction():
             self._ledger.add_everything(session)
             self._ledger.frame(session).standing = True
@@ -210,10 +227,7 @@ class Collector:
     def _flushed(self, session: Session, _: object) -> None:
         for connection in self._flushes.finished(session):
             self._settle(session, connection)
-        root = self._ledger.root(session)
-        if root is not None and root.ending:
-            # Another listener has changed something after ours was told of the commit.
-            self._hand_over(session)
+        self._hand_over_if_ending(session)
 
     def _after_commit(self, session: Session) -> None:
         """Purge at once: before the transaction's end there may be a cancellation, which nobody would be told of."""

@@ -12,16 +12,17 @@ from sqlalchemy import ClauseElement, Connection, Delete, Table
 from sqlalchemy.orm import Mapper, Session, object_session
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import stands, will_stand
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Looks, Places
-from fastapi_cacheinval.contrib.sqlalchemy.reading import connection_of, reading
 from fastapi_cacheinval.contrib.sqlalchemy.relating import Related, related
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, removes_rows, whole_of
+from fastapi_cacheinval.contrib.sqlalchemy.schema import removes_rows, whole_of
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import when_planned
 from fastapi_cacheinval.contrib.sqlalchemy.statements import extra_tables, writes
 from fastapi_cacheinval.contrib.sqlalchemy.states import (
     changes_class,
+    connection_of,
     identity_of,
     is_changed,
     is_plain_in,
@@ -100,11 +101,16 @@ class Flushes:
             if self._book.carries(change.link.secondary):
                 flush.related.append(change)
                 connection = connection_of(session, change.link.other)
-                with reading(connection, self._book) as reader:
+                with self._looks.reading(session, connection, given=self._asked(change)) as reader:
                     rows, table = change.ending(reader), cast("Table", change.link.secondary)
                     self._looks.along(session, reader, table, rows, flush.later(connection))
         # New ones are written, and looked at then.
         self._read_beside(session, flush, both_sides)
+
+    def _asked(self, change: Related) -> list[tuple[Mapper[Any], list[Identity]]]:
+        """The keys that association rows are looked for by, and the classes that may change with these."""
+        table: Any = change.link.secondary
+        return [*change.given(), *((mapper, []) for mapper in self._book.affected([table], removes=True))]
 
     def _read_beside(self, session: Session, flush: _Flush, targets: Iterable[Any]) -> None:
         """Read the tags of rows that may not be written themselves, now and after the flush; nobody waits for them."""
@@ -147,7 +153,7 @@ class Flushes:
             flush.read.update((connection, mapper, each) for each in fresh)
         if not fresh or not (self._book.concerns(mapper) if gone else self._book.tagged(mapper)):
             return
-        with reading(connection, self._book) as reader:
+        with self._looks.reading(session, connection, given=[(mapper, fresh)], gone=gone) as reader:
             met = None if gone else flush.later(connection)
             self._ledger.add(session, list(reader.tags(mapper, fresh, lock=lock, met=met)))
             if gone:
@@ -227,14 +233,14 @@ class Flushes:
             if not rules and not moved:
                 continue
             if moved or rules.looked or not all(is_plain_in(state, key) for key in rules.keys):
-                identity = tuple(state.mapper.primary_key_from_instance(target))
+                identity = Identity(state.mapper.primary_key_from_instance(target))
                 place = (whole_of(state.mapper) if moved else state.mapper, identity)
                 flush.rows.setdefault(connection, set()).add(place)
             else:
                 self._ledger.add(session, rules.rendered(state.dict))
         for change in flush.related:
             connection = connection_of(session, change.link.other)
-            with reading(connection, self._book) as reader:
+            with self._looks.reading(session, connection, given=self._asked(change)) as reader:
                 flush.later(connection).update(reader.mapped(change.link.secondary, change.made(reader)))
         for connection, places in flush.rows.items():
             self._looks.read_again(session, places, connection, written=True)

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.operators import and_, eq
 
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, key_columns, key_of, removes_rows
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, key_columns, key_of
+from fastapi_cacheinval.contrib.sqlalchemy.schema import removes_rows
 from fastapi_cacheinval.contrib.sqlalchemy.statements import elements, parameter_sets, target_of
 
 __all__ = [
@@ -48,7 +49,7 @@ def rows_given(statement: Any, parameters: Any) -> list[dict[str, Any]]:
 
 def identity_in(row: Row, names: tuple[str, ...]) -> Identity | None:
     """The values of these names in a row; None where one is missing, or is for the database to work out."""
-    values = tuple(row.get(name) for name in names)
+    values = Identity(row.get(name) for name in names)
     return None if any(value is None or isinstance(value, ClauseElement) for value in values) else values
 
 
@@ -62,8 +63,11 @@ def _binds(statement: Any) -> set[str]:
     return {one.key for one in elements(statement) if isinstance(one, BindParameter)}
 
 
-def keys_asked(statement: Any, parameters: Any, mapper: Mapper[Any]) -> list[Identity] | None:
-    """The keys that a condition asks for by `key = value`, whatever it asks besides; None where it does not."""
+def keys_asked(statement: Any, parameters: Any, mapper: Mapper[Any]) -> tuple[list[Identity], list[Any]] | None:
+    """The keys that a condition asks for by `key = value`, whatever it asks besides; None where it does not.
+
+    With them come the types that the condition gives the values as.
+    """
     wanted: dict[Any, BindParameter[Any]] = {}
     for one in _conjuncts(statement._where_criteria):  # noqa: SLF001
         if isinstance(one, BinaryExpression) and one.operator is eq and isinstance(one.right, BindParameter):
@@ -74,10 +78,12 @@ def keys_asked(statement: Any, parameters: Any, mapper: Mapper[Any]) -> list[Ide
     if columns is None or not set(columns) <= set(wanted):
         return None
     asked = [
-        tuple(row.get(wanted[column].key, wanted[column].value) for column in columns)
+        Identity(row.get(wanted[column].key, wanted[column].value) for column in columns)
         for row in parameter_sets(parameters)
     ]
-    return None if any(None in each for each in asked) else asked
+    if any(value is None for each in asked for value in each):
+        return None
+    return asked, [wanted[column].type for column in columns]
 
 
 def _conjuncts(criteria: Iterable[Any]) -> Iterator[Any]:

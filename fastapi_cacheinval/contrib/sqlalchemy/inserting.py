@@ -10,6 +10,7 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row, on_conflict, removes, replaces, rows_given, sets
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, key_columns, key_of, keys
 from fastapi_cacheinval.contrib.sqlalchemy.running import (
     connection_for,
     is_bulk,
@@ -19,14 +20,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.running import (
     shows,
     where_of,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.schema import (
-    Identity,
-    decides_class,
-    key_columns,
-    key_of,
-    keys,
-    whole_of,
-)
+from fastapi_cacheinval.contrib.sqlalchemy.schema import decides_class, whole_of
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import (
     insert_for_keys,
     restore_key,
@@ -147,7 +141,7 @@ class Inserts:
             restore_number(ran.result)
         if number:
             restore_key(ran.result)
-        self._read(job, ran.rows, ran.connection)
+        self._read(job, None if ran.rows is None else [Identity(row) for row in ran.rows], ran.connection)
         return ran.result
 
     def _with_defaults(self, job: _Job, columns: list[Any]) -> Result[Any]:
@@ -167,7 +161,7 @@ class Inserts:
         rows = returned_by_default(result)
         places = [returned.index(column.name) for column in columns]
         self._read(
-            job, None if rows is None else [tuple(row[place] for place in places) for row in rows], where_of(result)
+            job, None if rows is None else [Identity(row[place] for place in places) for row in rows], where_of(result)
         )
         return result
 
@@ -177,7 +171,7 @@ class Inserts:
             self._watch.ledger.add_everything(state.session)
             return
         where = connection or connection_for(state, job.mapper if job.bulk else None)
-        places = {(job.of, tuple(each)) for each in found}
+        places = {(job.of, each) for each in found}
         self._watch.looks.read_again(state.session, places, where, options_of(state), written=True)
 
 
@@ -203,5 +197,5 @@ def _given_by_database(result: Any, columns: list[Any]) -> list[Identity] | None
     rows = [
         dict(zip(columns[0].table.primary_key, row or (), strict=False)) for row in result.inserted_primary_key_rows
     ]
-    found = [tuple(row.get(column) for column in columns) for row in rows]
+    found = [Identity(row.get(column) for column in columns) for row in rows]
     return None if not found or any(None in each for each in found) else found

@@ -84,6 +84,12 @@ class Ledger:
         transaction = session.get_transaction()
         return None if transaction is None else self._frames.get(transaction)
 
+    def begin_to_end(self, session: Session) -> None:
+        """The commit of the transaction is begun."""
+        transaction = session.get_transaction()
+        if transaction is not None:
+            self._frames.setdefault(transaction, Frame()).ending = True
+
     def heeded(self, session: Session) -> dict[Connection, Any] | None:
         """The listeners for commits of the connections of the transaction that is open."""
         transaction = session.get_transaction()

@@ -11,10 +11,11 @@ from sqlalchemy import Connection, Delete, Insert, Result, Table, Update, select
 from sqlalchemy.orm import ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.given import identity_in, on_conflict, removes, rows_given
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, row_key
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
 from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
 from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, options_of, run, tells
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Link, row_key
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Link
 from fastapi_cacheinval.contrib.sqlalchemy.statements import is_own, is_wild, target_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
@@ -86,7 +87,8 @@ class Links:
             agrees = ran.count == len(rows)
         else:
             deleted = self._sides(named, [row[len(own) :] for row in ran.rows or []])
-            known = not self._book.carries(table) or {row[: len(own)] for row in ran.rows or []} <= set(rows)
+            ended = {Identity(row[: len(own)]) for row in ran.rows or []}
+            known = not self._book.carries(table) or ended <= set(rows)
             agrees = ran.rows is not None and known and deleted <= places
             places |= deleted
         if not agrees:
@@ -101,7 +103,7 @@ class Links:
             begin = 0
             for link in named:
                 size = len(link.named or ())
-                places.add((link.other, tuple(row[begin : begin + size])))
+                places.add((link.other, Identity(row[begin : begin + size])))
                 begin += size
         return places
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Table
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapper, Session
 
+from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, fits, kinds_of
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, reading
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity
 
 __all__ = ["Looks", "Places"]
 
@@ -28,6 +31,38 @@ class Looks:
     def __init__(self, book: RuleBook, ledger: Ledger) -> None:
         self._book = book
         self._ledger = ledger
+
+    @contextmanager
+    def reading(
+        self,
+        session: Session,
+        connection: Connection,
+        options: Mapping[str, Any] | None = None,
+        *,
+        given: Iterable[tuple[Mapper[Any], list[Identity]]] = (),
+        gone: bool = False,
+    ) -> Generator[Reader]:
+        """Read on a connection by these keys; `gone` where their rows are about to be deleted.
+
+        A look that the database refuses because of a key that is of another type than its column's must not end the
+        app's transaction. It stands in a savepoint then, and of such rows nobody knows the tags.
+        """
+        asked = list(given)
+        careful = not all(_fit(mapper, identities) for mapper, identities in asked)
+        kept = connection.begin_nested if careful and _ends_with_an_error(connection) else nullcontext
+        lost: dict[Mapper[Any], bool] = {}
+        try:
+            with kept(), reading(connection, self._book, options) as reader:
+                yield reader
+                lost = reader.lost
+        except SQLAlchemyError:
+            if not careful:
+                raise
+            lost = {mapper: True for mapper, _ in asked}
+        for mapper in list(lost) if gone else ():
+            lost.update(dict.fromkeys(self._book.along(mapper), True))
+        for mapper, sides in lost.items():
+            self._lose(session, mapper, alone=not sides)
 
     def along(
         self,
@@ -51,10 +86,10 @@ class Looks:
         for other, these in (*stays.items(), *beside.items()):
             again.update((other, each) for each in these)
         for other, these in (*fallen.items(), *stays.items()):
-            self._ledger.add(session, list(reader.tags(other, these, lock=True)))
+            self._ledger.add(session, list(reader.tags(other, these, lock=True, there=True)))
         for other, these in beside.items():
             # Nothing is written in these rows: who links them waits for nobody without a watch, and with one neither.
-            self._ledger.add(session, list(reader.tags(other, these, lock=False)))
+            self._ledger.add(session, list(reader.tags(other, these, lock=False, there=True)))
 
     def read_again(
         self,
@@ -75,16 +110,25 @@ class Looks:
             if self._book.tagged(mapper):
                 rows.setdefault(mapper, []).append(identity)
         for mapper, identities in rows.items():
-            lost: list[Identity] | None = [] if written else None
-            with reading(connection, self._book, options) as reader:
-                self._ledger.add(session, list(reader.tags(mapper, identities, lock=lock, lost=lost)))
-            if lost:
-                self._lose(session, mapper)
+            with self.reading(session, connection, options, given=[(mapper, identities)]) as reader:
+                self._ledger.add(session, list(reader.tags(mapper, identities, lock=lock, written=written)))
 
-    def _lose(self, session: Session, mapper: Mapper[Any]) -> None:
+    def _lose(self, session: Session, mapper: Mapper[Any], *, alone: bool) -> None:
         name = mapper.class_.__name__
         try:
-            self._ledger.add(session, self._book.any_row(mapper.self_and_descendants, "a row that is not found again"))
+            self._ledger.add(
+                session, self._book.any_row(mapper.self_and_descendants, "a row that is not found again", alone=alone)
+            )
         except UnknownRows:
             logger.warning("a row of %s is written, and its key does not find it again: give %s wide tags", name, name)
             self._ledger.add_everything(session)
+
+
+def _fit(mapper: Mapper[Any], identities: list[Identity]) -> bool:
+    kinds = kinds_of(mapper)
+    return all(fits(kind, value) for each in identities for kind, value in zip(kinds, each, strict=True))
+
+
+def _ends_with_an_error(connection: Connection) -> bool:
+    """Whether an error of one statement is the end of what goes on; SQLite goes on, and a savepoint may commit."""
+    return connection.dialect.name != "sqlite" and not will_stand(connection)

@@ -13,9 +13,10 @@ from sqlalchemy.orm import Mapper
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
-from fastapi_cacheinval.contrib.sqlalchemy.reading import connection_of
 from fastapi_cacheinval.contrib.sqlalchemy.schema import whole_of
+from fastapi_cacheinval.contrib.sqlalchemy.states import connection_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
 __all__ = ["Older"]
@@ -140,14 +141,14 @@ class Older:
         states: list[Any] = [inspect(each) for each in targets]
         tagged = any(self._book.tagged(state.mapper) for state in states)
         unasked = [(state, set(state.dict)) for state in states if state.key is None and not return_defaults]
-        there: Places = {(state.mapper, tuple(state.identity)) for state in states if state.identity is not None}
+        there: Places = {(state.mapper, Identity(state.identity)) for state in states if state.identity is not None}
         for state in states:
             self._watch.flushes.besides(session, state.mapper, state.dict.values())
         self._read(session, there, lock=True)
         with self._settled(session, list(dict.fromkeys(state.mapper for state in states))):
             call(targets, return_defaults or tagged, update_changed_only, preserve_order)
             written: Places = {
-                (state.mapper, tuple(state.mapper.primary_key_from_instance(target)))
+                (state.mapper, Identity(state.mapper.primary_key_from_instance(target)))
                 for state, target in zip(states, targets, strict=True)
                 if self._book.tagged(state.mapper)
             }

@@ -7,51 +7,35 @@ where the database can do that, so that nobody moves them in between.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Connection, Table, event, inspect, or_, select, true
+from sqlalchemy import Connection, Table, event, select
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
-from fastapi_cacheinval.contrib.sqlalchemy.locking import is_united, locked, look
-from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
-from fastapi_cacheinval.contrib.sqlalchemy.schema import (
+from fastapi_cacheinval.contrib.sqlalchemy.keys import (
     Identity,
-    Link,
     among,
     is_plain,
     key_columns,
     key_of,
     keys,
-    lineage,
+    kinds_of,
     row_key,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import QuietSession, as_flushing
+from fastapi_cacheinval.contrib.sqlalchemy.locking import is_united, locked, look
+from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Link, Side, lineage, of_class, shown_key
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import QuietSession
 from fastapi_cacheinval.contrib.sqlalchemy.statements import parameter_sets
 
-__all__ = ["Reader", "connection_of", "mapper_of", "reading"]
+__all__ = ["Reader", "reading"]
 
 # Rows in one query.
 _MOST = 400
-
-
-def connection_of(session: Session, mapper: Mapper[Any], target: Any = None) -> Connection:
-    """The connection that a flush writes a class's rows on, or that of one object where each has its own.
-
-    Sessions that split readers from writers ask whether they are flushing.
-    """
-    if session.connection_callable is not None and target is not None:
-        return session.connection_callable(mapper.base_mapper, target)
-    with as_flushing(session):
-        return session.connection(bind_arguments={"mapper": mapper.base_mapper})
-
-
-def mapper_of(target: Any) -> Mapper[Any]:
-    """The mapper of an object."""
-    state: Any = inspect(target)
-    mapper: Mapper[Any] = state.mapper
-    return mapper
+# A text is equal to itself alone; other databases may take no account of case.
+_BY_LETTER = frozenset({"postgresql", "sqlite"})
 
 
 @contextmanager
@@ -70,46 +54,45 @@ def reading(connection: Connection, book: RuleBook, options: Mapping[str, Any] |
 
 
 def _parts(identities: Iterable[Identity]) -> Iterator[list[Identity]]:
-    every = list(dict.fromkeys(identities))
+    every = list(dict.fromkeys(map(Identity, identities)))
     for begin in range(0, len(every), _MOST):
         yield every[begin : begin + _MOST]
 
 
-def _are_plain(mapper: Mapper[Any], identities: list[Identity]) -> bool:
-    """Whether keys, which an app may have given, surely stand in the rows as they stand here."""
-    kinds = [column.type for column in mapper.primary_key]
-    return all(is_plain(kind, value) for each in identities for kind, value in zip(kinds, each, strict=True))
-
-
-def _of_class(mapper: Mapper[Any]) -> ColumnElement[bool]:
-    """Whether a row can be loaded as an object of a class: its discriminator names that, one below it, or none.
-
-    A row may stand in the table of a class of which it is no longer.
-    """
-    on: Any = mapper.polymorphic_on
-    if on is None or mapper.concrete:
-        return true()
-    named = [each.polymorphic_identity for each in mapper.self_and_descendants if each.polymorphic_identity is not None]
-    return or_(on.in_(named), on.is_(None))
-
-
 class Reader:
-    """What rows of the watched transaction are tagged with, by their keys."""
+    """What rows of the watched transaction are tagged with, by their keys.
+
+    `lost` are the classes with rows that must be there, and that their keys do not find again, and whether
+    what those rows are in other classes is not known either.
+    """
 
     def __init__(self, session: Session, book: RuleBook, *, twins: bool = True) -> None:
         self._session = session
         self._twins = twins
         self._book = book
+        self._by_letter = session.connection().dialect.name in _BY_LETTER
+        self.lost: dict[Mapper[Any], bool] = {}
+
+    def are_plain(self, of: Mapper[Any] | Table, identities: Iterable[Identity]) -> bool:
+        """Whether keys, which an app may have given, surely stand in the rows as they stand here."""
+        kinds = kinds_of(of)
+        return all(
+            is_plain(kind, value) and (self._by_letter or not isinstance(value, str))
+            for each in identities
+            for kind, value in zip(kinds, each, strict=True)
+        )
 
     def identities(self, query: Any, parameters: Any = None) -> list[Identity]:
         """The keys that a query finds."""
-        return [tuple(row) for each in parameter_sets(parameters) for row in self._session.execute(query, each)]
+        return [Identity(row) for each in parameter_sets(parameters) for row in self._session.execute(query, each)]
 
-    def present(self, mapper: Mapper[Any], identities: Iterable[Identity], *, gone: bool = False) -> list[Identity]:
-        """Those of the rows that are there, locked; `gone` where they are about to be deleted."""
+    def present(
+        self, mapper: Mapper[Any], given: Iterable[Identity], kinds: Sequence[Any] | None = None, *, gone: bool = False
+    ) -> list[Identity]:
+        """Those of the rows that are there, locked, by values of these types; `gone` where they will be deleted."""
         found: list[Identity] = []
-        for part in _parts(identities):
-            found += self.locked(mapper, select(*keys(mapper)).where(among(mapper, part)), gone=gone)
+        for part in _parts(given):
+            found += self.locked(mapper, select(*keys(mapper)).where(among(mapper, part, kinds)), gone=gone)
         return found
 
     def locked(
@@ -122,13 +105,13 @@ class Reader:
         if is_united(mapper):
             # No database locks rows of a UNION: those of the class's own table are locked, and then looked at.
             table, size = cast("Table", mapper.local_table), len(mapper.primary_key)
-            for part in _parts(row[:size] for row in self.identities(query, parameters)):
+            for part in _parts(Identity(row[:size]) for row in self.identities(query, parameters)):
                 rows = select(*row_key(table)).where(among(table, part))
                 list(look(self._session, mapper, rows, rows.with_for_update(key_share=not gone)))
             return self.identities(query, parameters)
         locking = locked(query, mapper, gone=gone, of=of)
         return [
-            tuple(row)
+            Identity(row)
             for each in parameter_sets(parameters)
             for row in look(self._session, mapper, query, locking, each)
         ]
@@ -140,34 +123,42 @@ class Reader:
         *,
         lock: bool,
         met: set[tuple[Mapper[Any], Identity]] | None = None,
-        lost: list[Identity] | None = None,
+        there: bool = False,
+        written: bool = False,
     ) -> Iterator[str]:
         """The tags of these rows as they stand; nothing for rows that are not there.
 
-        The rows `beside` them, whose tags are among these, are added to `met`. Where fewer rows are found by their keys
-        than are looked for, these keys are added to `lost`.
+        The rows `beside` them, whose tags are among these, are added to `met`. A class is `lost` where fewer rows are
+        found by their keys than are looked for: `there` says that the database has just named them, `written` that
+        they have just been written.
         """
         for part in _parts(identities):
             beside: dict[Mapper[Any], list[Identity]] = {}
             found: set[Identity] = set()
             for each in self._book.family(mapper):
                 yield from self._tags(each, self._book.of(each), part, found, known=each is mapper, lock=lock)
-            if lost is not None and len(found) < len(part) and self._are_lost(mapper, part, found):
-                lost += part
+            if (written or (there and not self.are_plain(mapper, part))) and self._are_lost(mapper, part, found):
+                self.lost[mapper] = True
             for other, identity in self.beside(mapper, part):
                 beside.setdefault(other, []).append(identity)
                 if met is not None:
                     met.add((other, identity))
             for other, those in beside.items():
                 for these in _parts(those):
+                    met_there: set[Identity] = set()
                     for each in self._book.family(other):
                         # Nothing is written there, so that a lock would be one that the app does not take.
-                        yield from self._tags(each, self._book.own(each), these, set(), known=each is other, lock=False)
+                        own = self._book.own(each)
+                        yield from self._tags(each, own, these, met_there, known=each is other, lock=False)
+                    if not self.are_plain(other, these) and self._are_lost(other, these, met_there):
+                        self.lost.setdefault(other, False)
 
     def _are_lost(self, mapper: Mapper[Any], part: list[Identity], found: set[Identity]) -> bool:
         """Whether some of these rows are not there, if what their tags are was looked for; `found` were met then."""
+        if len(found) >= len(part):
+            return False
         rules = self._book.of(mapper)
-        in_keys = not rules.looked and rules.keys <= set(key_of(mapper)) and _are_plain(mapper, part)
+        in_keys = not rules.looked and rules.keys <= set(key_of(mapper)) and self.are_plain(mapper, part)
         if in_keys and len(self._book.family(mapper)) == 1:
             return False
         return len(found.union(self.identities(select(*keys(mapper)).where(among(mapper, part))))) < len(part)
@@ -183,7 +174,7 @@ class Reader:
         lock: bool,
     ) -> Iterator[str]:
         names = key_of(mapper)
-        if known and rules.keys <= set(names) and _are_plain(mapper, part):
+        if known and rules.keys <= set(names) and self.are_plain(mapper, part):
             for identity in part:
                 yield from rules.rendered(dict(zip(names, identity, strict=True)))
         elif rules.templates or (rules.wide and not rules.functions):
@@ -191,16 +182,16 @@ class Reader:
             query = select(*(getattr(mapper.class_, key) for key in wanted)).where(among(mapper, part))
             for row in self.locked(mapper, query) if lock else self.identities(query):
                 yield from rules.rendered(dict(zip(wanted, row, strict=True)))
-                found.add(tuple(row[: len(names)]))
+                found.add(Identity(row[: len(names)]))
         if rules.functions:
             if lock:
                 self.present(mapper, part)
             # Read anew: what this session has seen before may have changed since.
-            query = select(mapper.class_).where(among(mapper, part), _of_class(mapper))
+            query = select(mapper.class_).where(among(mapper, part), of_class(mapper))
             query = query.execution_options(populate_existing=True)
             for target in self._session.scalars(query).unique():
                 yield from rules.told(target)
-                found.add(tuple(mapper.primary_key_from_instance(target)))
+                found.add(Identity(mapper.primary_key_from_instance(target)))
 
     def neighbours(self, mapper: Mapper[Any], identities: Iterable[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
         """The rows that association rows relate to these, of classes that have tags."""
@@ -235,7 +226,16 @@ class Reader:
                 elif not goes:
                     yield from self._related(other, fresh)
                 if goes and fresh:
+                    self._find_again(other, fresh)
                     ahead.append((other, fresh))
+
+    def _find_again(self, kind: Mapper[Any] | Table, these: list[Identity]) -> None:
+        """What goes along with rows that the database has named is found by their keys, if these find them."""
+        if not self.are_plain(kind, these):
+            own = row_key(kind) if isinstance(kind, Table) else keys(kind)
+            found = [one for part in _parts(these) for one in self.identities(select(*own).where(among(kind, part)))]
+            if len(set(found)) < len(these):
+                self.lost.update(dict.fromkeys(self._book.along(kind), True))
 
     def _after(self, of: Mapper[Any] | Table, these: list[Identity]) -> Iterator[tuple[Any, bool, list[Identity]]]:
         """What goes or changes next: by the foreign keys of others, and the association rows that go with their row."""
@@ -256,7 +256,7 @@ class Reader:
         """The rows of classes with tags that are these rows of a table."""
         for side in self._book.on(table):
             for part in _parts(these):
-                yield from ((side.other, one) for one in self.identities(side.rows(part)))
+                yield from ((side.other, one) for one in self._on(side, part))
 
     def _related(self, table: Any, these: list[Identity]) -> Iterator[tuple[Mapper[Any], Identity, bool | None]]:
         """The rows of classes that are these rows of a table, and those on both sides of them."""
@@ -279,8 +279,18 @@ class Reader:
                 own = key_columns(each, side.table)
                 wanted = row_key(side.table)
                 if own is not None and set(own) == set(wanted):
-                    these = [tuple(identity[own.index(column)] for column in wanted) for identity in part]
+                    these = [Identity(identity[own.index(column)] for column in wanted) for identity in part]
                 else:
-                    query = select(*wanted).select_from(each.class_).where(among(each, part))
-                    these = self.identities(query)
-                yield from ((side.other, found) for found in self.identities(side.rows(these)))
+                    shown = shown_key(each, side.table)
+                    if shown is None:
+                        self.lost.setdefault(side.other, False)
+                        continue
+                    these = self.identities(select(*shown).select_from(each.class_).where(among(each, part)))
+                yield from ((side.other, found) for found in self._on(side, these))
+
+    def _on(self, side: Side, these: list[Identity]) -> list[Identity]:
+        query = side.rows(these)
+        if query is None:
+            self.lost.setdefault(side.other, False)
+            return []
+        return self.identities(query)

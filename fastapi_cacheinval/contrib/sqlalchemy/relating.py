@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import inspect
-from sqlalchemy.orm import PassiveFlag
+from sqlalchemy.orm import Mapper, PassiveFlag
 from sqlalchemy.orm.attributes import get_history
 
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, Link
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Link
 
 __all__ = ["Related", "related"]
 
@@ -25,6 +26,11 @@ class Related:
     added: list[Any] = field(default_factory=list[Any])
     deleted: list[Any] = field(default_factory=list[Any])
 
+    def given(self) -> list[tuple[Mapper[Any], list[Identity]]]:
+        """The keys by which both sides are looked for."""
+        others = [*self.added, *self.deleted]
+        return [(self.link.mapper, list(_keys(self.targets))), (self.link.other, list(_keys(others)))]
+
     def ending(self, reader: Reader) -> list[Identity]:
         """The keys of the association rows that the flush will delete; there may be some of the same rows' besides."""
         return reader.links(self.link, _keys(self.targets), list(_keys(self.deleted)))
@@ -37,7 +43,7 @@ class Related:
 def _keys(targets: Iterable[Any]) -> Iterator[Identity]:
     for target in targets:
         mapper: Any = inspect(target).mapper
-        key = tuple(mapper.primary_key_from_instance(target))
+        key = Identity(mapper.primary_key_from_instance(target))
         if None not in key:
             yield key
 

@@ -14,6 +14,7 @@ from sqlalchemy.engine import CursorResult, Result
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.given import replaces
+from fastapi_cacheinval.contrib.sqlalchemy.returning import is_unseen
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import hide_rows, no_rows, prebuffer
 from fastapi_cacheinval.contrib.sqlalchemy.statements import entity_of, parameter_sets, reads_other_tables, target_of
 
@@ -111,7 +112,8 @@ def tells(state: ORMExecuteState, dml: Any, connection: Connection, columns: Seq
     """Whether the database says these columns of each row that an UPDATE or a DELETE changes."""
     if dml._returning and (shows(dml, columns) or dml is not state.statement):  # noqa: SLF001
         return shows(dml, columns)
-    table, dialect, given = target_of(dml), connection.dialect, bool(dml._return_defaults)  # noqa: SLF001
+    table, dialect = target_of(dml), connection.dialect
+    own, given = bool(dml._returning), bool(dml._return_defaults)  # noqa: SLF001
     if dml is not state.statement or is_several(state) or given or table is None:
         return False
     if _takes_no_more(dml):
@@ -119,7 +121,9 @@ def tells(state: ORMExecuteState, dml: Any, connection: Connection, columns: Seq
     kind = "delete" if isinstance(dml, Delete) else "update"
     if not (table.implicit_returning and getattr(dialect, f"{kind}_returning")):
         return False
-    return getattr(dialect, f"{kind}_returning_multifrom") or not reads_other_tables(dml)
+    if reads_other_tables(dml) and not getattr(dialect, f"{kind}_returning_multifrom"):
+        return False
+    return own or is_unseen(dml, table, connection, state.execution_options)
 
 
 def run(state: ORMExecuteState, dml: Any, columns: Sequence[Any], *, telling: bool) -> Ran:

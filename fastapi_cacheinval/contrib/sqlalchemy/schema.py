@@ -5,73 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
-from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import (
-    CHAR,
-    Column,
-    ColumnElement,
-    ForeignKey,
-    FromClause,
-    Table,
-    TypeDecorator,
-    and_,
-    false,
-    or_,
-    select,
-)
+from sqlalchemy import Column, ColumnElement, ForeignKey, FromClause, Table, or_, select, true
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.visitors import iterate
+
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, among, keys, matching, row_key
 
 __all__ = [
     "Dependent",
     "Link",
     "Side",
-    "among",
     "decides_class",
     "dependents",
-    "is_plain",
-    "key_columns",
-    "key_of",
-    "keys",
     "lineage",
     "links",
+    "of_class",
     "removes_rows",
-    "row_key",
+    "shown_key",
     "whole_of",
 ]
 
-Identity = tuple[Any, ...]
-
 _REMOVING: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 _BY_ITSELF = frozenset({"CASCADE", "SET NULL", "SET DEFAULT"})
-
-
-def key_of(mapper: Mapper[Any]) -> tuple[str, ...]:
-    """The attributes of the primary key, in its order."""
-    return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
-
-
-def keys(mapper: Mapper[Any]) -> list[Any]:
-    """The attributes of a class's primary key, to select."""
-    return [getattr(mapper.class_, key) for key in key_of(mapper)]
-
-
-def is_plain(kind: Any, value: Any) -> bool:
-    """Whether a value is surely in its row what it is here: it is written in one way only."""
-    if isinstance(kind, TypeDecorator | CHAR):
-        return False
-    return value is None or (type(value) in (int, str, UUID) and type(value) is _python_type(kind))
-
-
-def _python_type(kind: Any) -> type | None:
-    try:
-        found: type = kind.python_type
-    except NotImplementedError:
-        return None
-    return found
 
 
 def lineage(mapper: Mapper[Any]) -> set[Mapper[Any]]:
@@ -86,6 +44,18 @@ def whole_of(mapper: Mapper[Any]) -> Mapper[Any]:
     return mapper
 
 
+def of_class(mapper: Mapper[Any]) -> ColumnElement[bool]:
+    """Whether a row can be loaded as an object of a class: its discriminator names that, one below it, or none.
+
+    A row may stand in the table of a class of which it is no longer.
+    """
+    on: Any = mapper.polymorphic_on
+    if on is None or mapper.concrete:
+        return true()
+    named = [each.polymorphic_identity for each in mapper.self_and_descendants if each.polymorphic_identity is not None]
+    return or_(on.in_(named), on.is_(None))
+
+
 def decides_class(mapper: Mapper[Any]) -> set[str]:
     """The attributes by whose values a row is of one class of a hierarchy or of another."""
     on: Any = mapper.polymorphic_on
@@ -93,23 +63,6 @@ def decides_class(mapper: Mapper[Any]) -> set[str]:
         return set()
     columns: set[Any] = {one for one in iterate(on) if isinstance(one, Column)}
     return {each.key for each in mapper.column_attrs if not columns.isdisjoint(each.columns)}
-
-
-def key_columns(mapper: Mapper[Any], table: Any) -> list[Any] | None:
-    """The columns of a table of the class that hold its primary key, in its order; None where the table has not all."""
-    found: list[Any] = []
-    for key in mapper.primary_key:
-        own = mapper.get_property_by_column(key)
-        here = [column for column in own.columns if column.table is table]
-        if not here:
-            return None
-        found.append(here[0])
-    return found
-
-
-def row_key(table: Any) -> tuple[Any, ...]:
-    """The columns that tell the rows of a table apart."""
-    return tuple(table.primary_key) or tuple(table.c)
 
 
 def removes_rows(selectable: Any) -> bool:
@@ -125,26 +78,6 @@ def removes_rows(selectable: Any) -> bool:
         found = any("on_conflict" in name and str(rule).upper() == "REPLACE" for name, rule in options)
         _REMOVING[table] = found
     return found
-
-
-def among(of: Mapper[Any] | Table, identities: list[Identity]) -> ColumnElement[bool]:
-    """Whether a row of a class, or of a table, is one of these."""
-    return _matching(row_key(of) if isinstance(of, Table) else keys(of), identities)
-
-
-def _matching(columns: Sequence[Any], identities: list[Identity]) -> ColumnElement[bool]:
-    if not identities:
-        return false()
-    if len(columns) == 1:
-        found: ColumnElement[bool] = columns[0].in_([identity[0] for identity in identities])
-        return found
-    # By the column with the fewest values: a condition for each row would take long to make and to compile.
-    place = min(range(len(columns)), key=lambda at: len({each[at] for each in identities}))
-    groups: dict[Any, list[Identity]] = {}
-    for each in identities:
-        groups.setdefault(each[place], []).append((*each[:place], *each[place + 1 :]))
-    others = [*columns[:place], *columns[place + 1 :]]
-    return or_(*(and_(columns[place] == value, _matching(others, rest)) for value, rest in groups.items()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,6 +135,12 @@ def links(mappers: Iterable[Mapper[Any]]) -> Iterator[Link]:
                 yield Link(each.secondary, each.mapper, there, mapper, here, near)
 
 
+def shown_key(mapper: Mapper[Any], table: Table) -> list[Any] | None:
+    """What tells the rows of a table apart, as a class shows it that may be mapped to a query over the table."""
+    shown = [mapper.persist_selectable.corresponding_column(column) for column in row_key(table)]
+    return None if any(column is None for column in shown) else shown
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """Rows of another class that change with the rows of a table.
@@ -214,11 +153,16 @@ class Side:
     link: Link | None = None
 
     def rows(self, these: list[Identity]) -> Any:
-        """The keys of the other class's rows for rows of the table, by the keys of that."""
-        where = among(self.table, these)
+        """The keys of the other class's rows for rows of the table, by the keys of that; None where nothing tells them.
+
+        A class may be mapped to a query over the table, which has the key of its rows, or has not.
+        """
         if self.link is not None:
-            return self.link.of_rows(where)
-        return select(*keys(self.other)).select_from(self.other.class_).where(where)
+            return self.link.of_rows(among(self.table, these))
+        columns = shown_key(self.other, self.table)
+        if columns is None:
+            return None
+        return select(*keys(self.other)).select_from(self.other.class_).where(matching(columns, these))
 
 
 Kind: TypeAlias = "Mapper[Any] | Table"

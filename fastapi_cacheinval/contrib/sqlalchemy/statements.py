@@ -43,6 +43,7 @@ __all__ = [
     "is_own",
     "is_wild",
     "parameter_sets",
+    "reads",
     "reads_other_tables",
     "target_of",
     "top_of",
@@ -178,6 +179,15 @@ def reads_other_tables(dml: Any) -> bool:
             if each._deannotate() is not target:  # noqa: SLF001
                 return True
     return False
+
+
+def reads(dml: Any, kind: type[Any]) -> bool:
+    """Whether a part of this kind stands in the condition of an UPDATE or a DELETE, or in the values that it sets."""
+    values: list[Any] = [*(getattr(dml, "_values", None) or {}).values()]
+    values += [value for _, value in getattr(dml, "_ordered_values", None) or ()]
+    options = [getattr(option, "where_criteria", None) for option in criteria_of(dml)]
+    parts = _expressions([*dml._where_criteria, *values, *options])  # noqa: SLF001
+    return any(isinstance(one, kind) for one in elements(*parts))
 
 
 def criteria_of(dml: Any) -> list[Any]:

@@ -1,15 +1,28 @@
-"""What SQLAlchemy knows of an object of a session: its row, whether that changes, and of which class it will be."""
+"""What SQLAlchemy knows of an object of a session: where its row is, whether it changes, and its class after that."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import inspect
-from sqlalchemy.orm import InstanceState, Session
+from sqlalchemy import Connection, inspect
+from sqlalchemy.orm import InstanceState, Mapper, Session
 
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Identity, decides_class, is_plain
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, is_plain
+from fastapi_cacheinval.contrib.sqlalchemy.schema import decides_class
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import as_flushing
 
-__all__ = ["changes_class", "identity_of", "is_changed", "is_plain_in", "state_of"]
+__all__ = ["changes_class", "connection_of", "identity_of", "is_changed", "is_plain_in", "state_of"]
+
+
+def connection_of(session: Session, mapper: Mapper[Any], target: Any = None) -> Connection:
+    """The connection that a flush writes a class's rows on, or that of one object where each has its own.
+
+    Sessions that split readers from writers ask whether they are flushing.
+    """
+    if session.connection_callable is not None and target is not None:
+        return session.connection_callable(mapper.base_mapper, target)
+    with as_flushing(session):
+        return session.connection(bind_arguments={"mapper": mapper.base_mapper})
 
 
 def state_of(target: Any) -> InstanceState[Any]:
@@ -20,7 +33,7 @@ def state_of(target: Any) -> InstanceState[Any]:
 
 def identity_of(state: InstanceState[Any]) -> Identity | None:
     """The key of an object's row; None where it has none yet."""
-    return None if state.identity is None else tuple(state.identity)
+    return None if state.identity is None else Identity(state.identity)
 
 
 def is_plain_in(state: InstanceState[Any], key: str) -> bool:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event, insert, select, update
+from sqlalchemy import delete, event, insert, literal, select, update
 from sqlalchemy.orm import Session, object_session, sessionmaker, with_loader_criteria
 
 from tests.contrib.sqlalchemy.store import Brand, Label, Note, Product, Review, Store, labels
@@ -260,3 +260,29 @@ def test_the_other_side_of_a_link_is_not_locked(
         assert locked == []
     if write is not deleted_by_flush:
         assert tags >= {"label:1", "text:"}
+
+
+class Taken:
+    """An outbox on the session's connection."""
+
+    def add(self, session: Session, tags: tuple[str, ...], /) -> None:
+        session.connection().execute(select(*map(literal, tags)))
+
+
+@pytest.mark.parametrize("outbox", [None, Taken()], ids=["alone", "with an outbox"])
+def test_a_listener_finds_what_a_commit_is_about_to_flush(make_store: Callable[..., Store], outbox: Any) -> None:
+    """It was registered later; the commit itself flushes after it, as an extension that indexes for search expects."""
+    store = make_store(outbox=outbox)
+    found: list[tuple[int, int, int]] = []
+
+    def listen(session: Session) -> None:
+        found.append((len(session.new), len(session.dirty), len(session.deleted)))
+
+    event.listen(store.sessions, "before_commit", listen)
+    with store.purged() as tags, store.sessions.begin() as session:
+        product, label = session.get_one(Product, 1), session.get_one(Label, 2)
+        session.add(Label(id=11))
+        product.price = 9
+        session.delete(label)
+    assert found == [(1, 1, 1)]
+    assert tags == {"label:11", "label:2", "product:1", "brand:1", "products"}

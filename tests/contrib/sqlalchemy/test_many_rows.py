@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine, delete, event, insert, select
 from sqlalchemy.orm import Session
 
-from fastapi_cacheinval.contrib.sqlalchemy.schema import among
+from fastapi_cacheinval.contrib.sqlalchemy.keys import among
 from tests.contrib.sqlalchemy.store import Label, Product, Store, labels
 
 
