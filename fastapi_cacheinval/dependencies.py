@@ -108,9 +108,6 @@ class Cached(Unchanging):
             ]
         )
 
-    def __deepcopy__(self, memo: object) -> Cached:
-        return self
-
     def __repr__(self) -> str:
         return f"cached({self.policy!r})"
 

@@ -249,10 +249,6 @@ class CachePolicy(Unchanging):
         if not isinstance(text, str) or not text.strip() or not (text.isascii() and text.isprintable()):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"cache_control is the text of a Cache-Control field, not {text!r}.")
 
-    def __deepcopy__(self, memo: object) -> CachePolicy:
-        # Frozen, and with the covers that its author has: a copy of a router names the same.
-        return self
-
     @property
     def active(self) -> bool:
         """Whether anything can be stored under it."""

@@ -23,7 +23,7 @@ from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.routes.fastapi_private import on_end
 from fastapi_cacheinval.routes.plan import RoutePlan
 
-__all__ = ["Exchange", "run_app"]
+__all__ = ["Exchange", "can_be_read_again", "run_app"]
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
@@ -226,6 +226,12 @@ def _as_it_came(incoming: Incoming, before: Entered | None = None) -> Entered:
         return Entered(arrived, headers, stamp, before.seen, before.contrib)
     seen = tracing.enter(headers) if tracing.on else None
     return Entered(arrived, headers, stamp, seen, contrib_outside(scope) if app_context.observed else None)
+
+
+def can_be_read_again(message: Message) -> Message:
+    """The message with its fields in a list, if they can be read only once: ASGI lets them be any iterable."""
+    fields = message.get("headers", ())
+    return message if isinstance(fields, list | tuple) else {**message, "headers": [*fields]}
 
 
 class _Runs(Protocol):

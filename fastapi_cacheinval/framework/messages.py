@@ -8,7 +8,7 @@ from starlette.types import Message, Send
 
 from fastapi_cacheinval.grammar.fields import own_lines
 
-__all__ = ["SENT_PAST", "MessageOrder", "can_be_read_again", "own_copy", "past_the_length"]
+__all__ = ["SENT_PAST", "MessageOrder", "own_copy", "past_the_length"]
 
 # Messages, and the extensions of the same names, by which a server sends a file whose bytes never pass `send`.
 SENT_PAST = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
@@ -49,12 +49,6 @@ class MessageOrder:
             return following is _Next.TRAILERS
         # An extension, such as a push or an early hint.
         return following is not _Next.NOTHING
-
-
-def can_be_read_again(message: Message) -> Message:
-    """The message with its fields in a list, if they can be read only once: ASGI lets them be any iterable."""
-    fields = message.get("headers", ())
-    return message if isinstance(fields, list | tuple) else {**message, "headers": [*fields]}
 
 
 def own_copy(message: Message) -> Message:

@@ -27,9 +27,9 @@ from fastapi_cacheinval.core.storing import is_small
 from fastapi_cacheinval.core.token import Token
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.errors import PurgeNotDelivered, ReplicasUnknown
-from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.exchange import Exchange, can_be_read_again
 from fastapi_cacheinval.framework.incoming import Incoming
-from fastapi_cacheinval.framework.messages import SENT_PAST, MessageOrder, can_be_read_again, own_copy
+from fastapi_cacheinval.framework.messages import SENT_PAST, MessageOrder, own_copy
 from fastapi_cacheinval.framework.purging import Purge, Purging
 from fastapi_cacheinval.framework.responding import status_fields
 

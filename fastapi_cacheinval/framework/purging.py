@@ -14,9 +14,8 @@ from fastapi_cacheinval.core.tag_limits import surrogate_tags
 from fastapi_cacheinval.core.tags import path_tag
 from fastapi_cacheinval.dependencies import Invalidates
 from fastapi_cacheinval.engine.request_tags import Changes
-from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.exchange import Exchange, can_be_read_again
 from fastapi_cacheinval.framework.incoming import Incoming
-from fastapi_cacheinval.framework.messages import can_be_read_again
 from fastapi_cacheinval.grammar.fields import combined, first, lower_names
 from fastapi_cacheinval.routes.arrival import Arrival
 from fastapi_cacheinval.routes.bindings import InvalidParameter, rendered

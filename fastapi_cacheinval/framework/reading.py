@@ -12,13 +12,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result
 from fastapi_cacheinval.dependencies import SCOPE_KEY, Cached, Invalidates
-from fastapi_cacheinval.framework.exchange import Exchange, run_app
+from fastapi_cacheinval.framework.exchange import Exchange, can_be_read_again, run_app
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.guards import refused
 from fastapi_cacheinval.framework.incoming import Entered, Incoming
 from fastapi_cacheinval.framework.layers import Compared, Spoken, answered_behind, as_its_scope_says
 from fastapi_cacheinval.framework.lookup import look_up
-from fastapi_cacheinval.framework.messages import can_be_read_again
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.responding import (
     Annotated,

@@ -40,7 +40,18 @@ MADE_BY = {
     "uvicorn.py": [("uvicorn.py", "_find")],
 }
 # Functions that are given the reason why a response is not stored or a request not looked up.
-GIVEN = {"_bypass", "bypassed", "Refuse", "seen_by", "outcome", "_let_through", "unanswered", "_plainly"}
+GIVEN = {
+    "_bypass",
+    "bypassed",
+    "Refuse",
+    "seen_by",
+    "outcome",
+    "_let_through",
+    "unanswered",
+    "_plainly",
+    "_gives_up",
+    "_refuse",
+}
 # Functions that return it.
 ANSWER = {
     "accept",
@@ -52,6 +63,7 @@ ANSWER = {
     "_why_away",
     "_declined",
     "allowing",
+    "credential",
 }
 # Answers to mutations that have another word in `Cache-Status`, or none.
 OTHERWISE_NAMED = {"done", "late", "queued", "refused"}

@@ -13,7 +13,7 @@ from starlette.types import Message, Scope, Send
 
 from fastapi_cacheinval.cache import internals_of
 from fastapi_cacheinval.framework.asking_again import Heard
-from fastapi_cacheinval.framework.messages import can_be_read_again
+from fastapi_cacheinval.framework.exchange import can_be_read_again
 from fastapi_cacheinval.middleware import CacheMiddleware
 from fastapi_cacheinval.routes.plan import SAFE_METHODS
 from fastapi_cacheinval.testing.assertions import made_by_the_app
