@@ -12,6 +12,7 @@ from sqlalchemy.orm import ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.given import identity_in, on_conflict, removes, rows_given
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, row_key
+from fastapi_cacheinval.contrib.sqlalchemy.locking import take_turn
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
 from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
 from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, options_of, run, tells
@@ -42,6 +43,7 @@ class Links:
             return self._unknown(state, table, "an UPDATE of links", ends=replacing)
         if replacing or (isinstance(dml, Insert) and on_conflict(dml) != set()):
             return self._unknown(state, table, "an INSERT that may replace rows", ends=True)
+        take_turn(connection_for(state, None), table, options_of(state))
         if isinstance(dml, Insert):
             return self._insert(state, dml, named)
         if is_wild(dml):
