@@ -29,7 +29,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.running import (
     run,
     tells,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.schema import decides_class, whole_of
+from fastapi_cacheinval.contrib.sqlalchemy.schema import decides_class, spellings, whole_of
 from fastapi_cacheinval.contrib.sqlalchemy.statements import criteria_of, is_own, is_wild, target_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
@@ -131,8 +131,8 @@ class Changes:
         elif job.deletes:
             names = [job.mapper.get_property_by_column(column).key for column in job.columns]
             for row in ran.rows:
-                values = dict(zip(names, row, strict=True))
-                self._watch.ledger.add(session, self._book.of(job.mapper).rendered(values))
+                for values in spellings(job.mapper, dict(zip(names, row, strict=True)), job.connection):
+                    self._watch.ledger.add(session, self._book.of(job.mapper).rendered(values))
         else:
             self._read_again(job, ran, {(job.mapper, Identity(row)) for row in ran.rows}, written=True)
         return ran.result

@@ -52,9 +52,9 @@ class Looks:
         careful = not all(_fit(mapper, identities) for mapper, identities in asked)
         kept = connection.begin_nested if careful and _ends_with_an_error(connection) else nullcontext
         lost: dict[Mapper[Any], bool] = {}
-        tables = [table for mapper, _ in asked for table in mapper.tables if isinstance(table, Table)]
-        for table in tables[:1]:
-            take_turn(connection, table, options or {})
+        written: list[Any] = [table for mapper, _ in asked for table in mapper.tables]
+        if written:
+            take_turn(connection, written[0], options or {})
         try:
             with kept(), reading(connection, self._book, options) as reader:
                 yield reader
