@@ -40,10 +40,8 @@ class Identity(tuple[Any, ...]):
             return hash(repr(self))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, tuple):
-            return False
-        values: tuple[Any, ...] = other
-        return super().__eq__(values) and all(map(_alike, self, values))
+        values: Any = other
+        return isinstance(other, tuple) and super().__eq__(values) and all(map(_alike, self, values))
 
     def __ne__(self, other: object) -> bool:
         return not self == other
