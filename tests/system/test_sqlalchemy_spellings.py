@@ -6,7 +6,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, Boolean, Engine, Integer, Numeric, String, create_engine, insert, select, update
+from sqlalchemy import (
+    CHAR,
+    JSON,
+    Boolean,
+    Engine,
+    Integer,
+    Numeric,
+    String,
+    create_engine,
+    delete,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
@@ -101,3 +114,22 @@ def test_a_bulk_update_by_keys_of_another_type(engine: Engine) -> None:
     assert {tag for each in receipts for tag in each.tags} == {"kept:5", "brand:old", "brand:new"}
     with engine.begin() as connection:
         assert connection.scalars(select(cls.brand)).all() == ["new"]
+
+
+@pytest.mark.parametrize("kind", [CHAR(5), String(5).with_variant(CHAR(5), "postgresql")], ids=["plain", "variant"])
+def test_a_text_that_is_filled_up_with_blanks_purges_both_of_its_spellings(engine: Engine, kind: Any) -> None:
+    """A request names it without them, a trigger of the outbox too, and a loaded object with them."""
+    base, cls = _classes(kind)
+    base.metadata.create_all(engine)
+    cache, sessions = HTTPCache(), sessionmaker(engine)
+    collector = collect_changes(sessions, cache, {cls: ["kept:{id}"]})
+    for work in (
+        lambda session: session.add(cls(id="ab", brand="new")),
+        lambda session: session.execute(update(cls).values(brand="old")),
+        lambda session: session.execute(update(cls), [{"id": "ab", "brand": "new"}]),
+        lambda session: session.execute(delete(cls)),
+    ):
+        with capture_invalidations(cache) as receipts, sessions.begin() as session:
+            work(session)
+        assert {tag for each in receipts for tag in each.tags} == {"kept:ab", "kept:ab%20%20%20"}
+    collector.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Delete, Result, false, select
+from sqlalchemy import Connection, Delete, Result, select
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
 from fastapi_cacheinval.contrib.sqlalchemy.given import (
@@ -17,6 +17,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.given import (
     sets,
 )
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, key_columns, key_of, keys
+from fastapi_cacheinval.contrib.sqlalchemy.locking import take_turn
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
 from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
 from fastapi_cacheinval.contrib.sqlalchemy.running import (
@@ -28,7 +29,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.running import (
     run,
     tells,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.schema import decides_class, whole_of
+from fastapi_cacheinval.contrib.sqlalchemy.schema import decides_class, spellings, whole_of
 from fastapi_cacheinval.contrib.sqlalchemy.statements import criteria_of, is_own, is_wild, target_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
 
@@ -130,8 +131,8 @@ class Changes:
         elif job.deletes:
             names = [job.mapper.get_property_by_column(column).key for column in job.columns]
             for row in ran.rows:
-                values = dict(zip(names, row, strict=True))
-                self._watch.ledger.add(session, self._book.of(job.mapper).rendered(values))
+                for values in spellings(job.mapper, dict(zip(names, row, strict=True)), job.connection):
+                    self._watch.ledger.add(session, self._book.of(job.mapper).rendered(values))
         else:
             self._read_again(job, ran, {(job.mapper, Identity(row)) for row in ran.rows}, written=True)
         return ran.result
@@ -151,9 +152,7 @@ class Changes:
         if not job.told and asked is None and not self._is_certain(job):
             what = "a condition that other writers may change, where the database does not return what was changed"
             return self._unknown(state, job.whole, deletes=job.deletes, what=what)
-        if not job.told and job.connection.dialect.name == "sqlite":
-            # It has no locks of rows: what the statement is about to lock is locked before the look.
-            job.connection.execute(target_of(job.dml).delete().where(false()))
+        take_turn(job.connection, target_of(job.dml), options_of(state), begin=not job.told)
         again: Places = set()
         with self._watch.looks.reading(session, job.connection, options_of(state), gone=job.deletes) as reader:
             if asked is None:

@@ -14,7 +14,6 @@ from fastapi_cacheinval import ConfigurationError, HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import stands
 from fastapi_cacheinval.contrib.sqlalchemy.bulk import Bulk
 from fastapi_cacheinval.contrib.sqlalchemy.delivery import purge, refuse_without_log
-from fastapi_cacheinval.contrib.sqlalchemy.errors import CommitRefused
 from fastapi_cacheinval.contrib.sqlalchemy.flushing import Flushes
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Frame, Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Looks
@@ -166,7 +165,7 @@ class Collector:
         if tags:
             try:
                 refuse_without_log(self.cache, tags)
-            except CommitRefused:
+            except Exception:
                 root.ending = False
                 raise
         self._hand_over(session)

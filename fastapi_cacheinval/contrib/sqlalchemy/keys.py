@@ -16,12 +16,12 @@ from sqlalchemy.orm import Mapper
 __all__ = ["Identity", "among", "fits", "is_plain", "key_columns", "key_of", "keys", "kinds_of", "matching", "row_key"]
 
 # Of these alone, and of no type below them, every value has one spelling.
-_PLAIN: dict[Any, type] = {
+_NAMED: dict[str, type] = {
     **dict.fromkeys(("Integer", "SmallInteger", "BigInteger", "INTEGER", "SMALLINT", "BIGINT"), int),
     **dict.fromkeys(("String", "Text", "Unicode", "UnicodeText", "VARCHAR", "NVARCHAR", "TEXT"), str),
     **dict.fromkeys(("Uuid", "UUID"), UUID),
 }
-_PLAIN = {getattr(types, name): of for name, of in _PLAIN.items()}
+_PLAIN: dict[Any, type] = {getattr(types, name): of for name, of in _NAMED.items()}
 _SCALARS = frozenset({int, str, float, Decimal, bool, date, datetime, time, timedelta, bytes, UUID})
 
 
@@ -35,14 +35,13 @@ class Identity(tuple[Any, ...]):
 
     def __hash__(self) -> int:
         try:
-            return tuple.__hash__(self)
+            return super().__hash__()
         except TypeError:
             return hash(repr(self))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, tuple) or not tuple.__eq__(self, other):
-            return False
-        return all(map(_alike, self, other))
+        values: Any = other
+        return isinstance(other, tuple) and super().__eq__(values) and all(map(_alike, self, values))
 
     def __ne__(self, other: object) -> bool:
         return not self == other

@@ -12,8 +12,8 @@ from sqlalchemy.orm import ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.given import identity_in, on_conflict, removes, rows_given
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, row_key
+from fastapi_cacheinval.contrib.sqlalchemy.locking import take_turn
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
-from fastapi_cacheinval.contrib.sqlalchemy.reading import reading
 from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, options_of, run, tells
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Link
 from fastapi_cacheinval.contrib.sqlalchemy.statements import is_own, is_wild, target_of
@@ -42,6 +42,7 @@ class Links:
             return self._unknown(state, table, "an UPDATE of links", ends=replacing)
         if replacing or (isinstance(dml, Insert) and on_conflict(dml) != set()):
             return self._unknown(state, table, "an INSERT that may replace rows", ends=True)
+        take_turn(connection_for(state, None), table, options_of(state))
         if isinstance(dml, Insert):
             return self._insert(state, dml, named)
         if is_wild(dml):
@@ -74,7 +75,7 @@ class Links:
         if not told and not is_own(dml):
             return self._unknown(state, table, "a DELETE by a condition that other writers may change", ends=True)
         places: Places = set()
-        with reading(connection, self._book, options) as reader:
+        with self._watch.looks.reading(session, connection, options, gone=True) as reader:
             for link in named:
                 query: Any = link.of_rows(None).where(*dml._where_criteria)  # noqa: SLF001
                 places.update((link.other, each) for each in reader.identities(query, state.parameters))

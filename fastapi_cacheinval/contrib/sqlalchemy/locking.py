@@ -7,18 +7,18 @@ rows of other tables along, and some views have no rows to lock. The look is the
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, false
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql.selectable import AliasedReturnsRows
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 
-__all__ = ["is_united", "locked", "look"]
+__all__ = ["is_united", "locked", "look", "take_turn"]
 
 logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 
@@ -81,6 +81,22 @@ def _tried(session: Session, connection: Connection, query: Any, parameters: Any
         return session.execute(query, parameters).all()
     with connection.begin_nested():
         return session.execute(query, parameters).all()
+
+
+def take_turn(connection: Connection, table: Table, options: Mapping[str, Any], *, begin: bool = False) -> None:
+    """Lock what is about to be written, before it is looked at; only SQLite has no locks of rows for that.
+
+    A transaction that has read may write no more there, once another has written. Its driver begins one with the first
+    write, unless the app begins it; `begin` where the look itself needs it. What is no table locks nothing.
+    """
+    if connection.dialect.name == "sqlite":
+        driver: Any = connection.connection.driver_connection
+        if begin or driver.in_transaction:
+            try:
+                connection.execute(table.delete().where(false()), execution_options=dict(options))
+            except DBAPIError as error:
+                if "cannot modify" not in str(error.orig):
+                    raise
 
 
 def _is_refusal(error: DBAPIError) -> bool:

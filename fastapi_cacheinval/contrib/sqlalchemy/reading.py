@@ -26,7 +26,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.keys import (
 )
 from fastapi_cacheinval.contrib.sqlalchemy.locking import is_united, locked, look
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Link, Side, lineage, of_class, shown_key
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Link, Side, lineage, of_class, shown_key, spellings
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import QuietSession
 from fastapi_cacheinval.contrib.sqlalchemy.statements import parameter_sets
 
@@ -181,7 +181,8 @@ class Reader:
             wanted = list(dict.fromkeys((*names, *sorted(rules.keys))))
             query = select(*(getattr(mapper.class_, key) for key in wanted)).where(among(mapper, part))
             for row in self.locked(mapper, query) if lock else self.identities(query):
-                yield from rules.rendered(dict(zip(wanted, row, strict=True)))
+                for values in spellings(mapper, dict(zip(wanted, row, strict=True)), self._session.connection()):
+                    yield from rules.rendered(values)
                 found.add(Identity(row[: len(names)]))
         if rules.functions:
             if lock:

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import ColumnClause, Connection, Table
 
+from fastapi_cacheinval.contrib.sqlalchemy.locking import take_turn
 from fastapi_cacheinval.contrib.sqlalchemy.statements import reads
 
 __all__ = ["is_unseen"]
@@ -48,6 +49,7 @@ def _says(connection: Connection, table: Table, options: Mapping[str, Any], ques
     said, until = known.get(before + table.name, (False, 0.0))
     if monotonic() >= until:
         if connection.dialect.name == "sqlite":
+            take_turn(connection, table, options)
             found = connection.exec_driver_sql(question.format(before), (table.name,))
         else:
             found = connection.exec_driver_sql(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, ColumnElement, ForeignKey, FromClause, Table, or_, select, true
+from sqlalchemy import CHAR, Column, ColumnElement, Connection, ForeignKey, FromClause, Table, or_, select, true
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.visitors import iterate
@@ -25,6 +25,7 @@ __all__ = [
     "of_class",
     "removes_rows",
     "shown_key",
+    "spellings",
     "whole_of",
 ]
 
@@ -63,6 +64,19 @@ def decides_class(mapper: Mapper[Any]) -> set[str]:
         return set()
     columns: set[Any] = {one for one in iterate(on) if isinstance(one, Column)}
     return {each.key for each in mapper.column_attrs if not columns.isdisjoint(each.columns)}
+
+
+def spellings(mapper: Mapper[Any], values: Mapping[str, Any], connection: Connection) -> Iterator[Mapping[str, Any]]:
+    """The values of a row, and those without the blanks that PostgreSQL fills a CHAR up with: a request has none."""
+    yield values
+    cut = {name: value.rstrip(" ") for name, value in values.items() if isinstance(value, str) and value[-1:] == " "}
+    cut = {name: value for name, value in cut.items() if _is_filled(mapper.columns[name].type, connection)}
+    if cut:
+        yield {**values, **cut}
+
+
+def _is_filled(kind: Any, connection: Connection) -> bool:
+    return isinstance(kind._variant_mapping.get(connection.dialect.name, kind), CHAR)  # noqa: SLF001
 
 
 def removes_rows(selectable: Any) -> bool:

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import (
@@ -29,7 +30,15 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.orm import DeclarativeBase, Session, make_transient_to_detached, relationship, sessionmaker
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    make_transient_to_detached,
+    mapped_column,
+    relationship,
+    sessionmaker,
+)
 
 from fastapi_cacheinval import HTTPCache, render_value
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
@@ -232,3 +241,39 @@ def test_links_by_keys_of_another_spelling(engine: Any) -> None:
         session.execute(both.insert(), [{"left": "5", "right": UPPER}])
     collector.stop()
     assert {tag for each in receipts for tag in each.tags} == {"left:5", f"right:{UPPER.lower()}"}
+
+
+class Side(Base):
+    __tablename__ = "side"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    others: Mapped[list[Far]] = relationship(secondary="named")
+
+
+class Far(Base):
+    __tablename__ = "far"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+named = Table(
+    "named",
+    Base.metadata,
+    Column("side", Uuid(as_uuid=False), ForeignKey(Side.id), primary_key=True),
+    Column("far", ForeignKey(Far.id), primary_key=True),
+)
+
+
+@pytest.mark.parametrize("write", [insert(named).values(side=UPPER, far=1), delete(named)], ids=["insert", "delete"])
+def test_links_whose_foreign_key_has_another_type_than_what_it_names(engine: Any, write: Any) -> None:
+    """What the look refuses ends no statement: everything is purged."""
+    with engine.begin() as connection:
+        connection.execute(insert(Side).values(id=UUID(UPPER)))
+        connection.execute(insert(Far).values(id=1))
+        if write.is_delete:
+            connection.execute(insert(named).values(side=UPPER.lower(), far=1))
+    cache, sessions = HTTPCache(), sessionmaker(engine)
+    collector = collect_changes(sessions, cache, {Side: ["side:{id}"], Far: ["far:{id}"]})
+    with capture_invalidations(cache) as receipts, sessions.begin() as session:
+        result: Any = session.execute(write)
+        assert result.rowcount == 1
+    collector.stop()
+    assert any(each.everything for each in receipts)
