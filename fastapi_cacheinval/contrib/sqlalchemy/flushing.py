@@ -167,7 +167,7 @@ class Flushes:
     def before_insert(self, mapper: Mapper[Any], _: Connection, target: Any) -> None:
         """A row that is new: what it writes beside itself."""
         session = object_session(target)
-        if session is not None:
+        if session is not None and session in self._running:
             self.besides(session, mapper, state_of(target).dict.values())
 
     def besides(self, session: Session, mapper: Mapper[Any], values: Iterable[Any]) -> None:
@@ -176,7 +176,7 @@ class Flushes:
         Raises `UnknownRows` before anything is written, where there are no tags for any row of these.
         """
         for table in mapper.tables:
-            if removes_rows(table):
+            if removes_rows(table) and session.get_bind(mapper).dialect.name == "sqlite":
                 replaced = self._book.affected([table], removes=True)
                 self._ledger.add(session, self._book.any_row(replaced, "a row whose table replaces rows"))
         for value in values:
@@ -189,15 +189,18 @@ class Flushes:
         """A row that only the flush itself knows of: a child whose parent has changed."""
         session = object_session(target)
         flush = None if session is None else self._running.get(session)
-        if flush is not None and self._book.tagged(whole_of(mapper)):
+        if session is None or flush is None:
+            # Events of a class come from all sessions, watched or not.
+            return
+        if self._book.tagged(whole_of(mapper)):
             # An association row may be all that is written for it.
             flush.about_to_write(connection)
         # It is called for what was only touched, too.
-        if session is not None and is_changed(session, target):
+        if is_changed(session, target):
             state = state_of(target)
             self.besides(session, mapper, state.dict.values())
             identity = identity_of(state)
-            if flush is not None and identity is not None:
+            if identity is not None:
                 self._read_of(session, connection, flush, state.mapper, [identity], gone=False)
 
     def before_delete(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:

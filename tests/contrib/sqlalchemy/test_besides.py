@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, ForeignKey, UniqueConstraint, delete, event, func, insert, select, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from fastapi_cacheinval import HTTPCache
@@ -98,6 +99,30 @@ def purged_by(engine: Engine, work: Work, tags: Any = TAGS, **options: Any) -> s
     finally:
         collector.stop()
     return set().union(*tags_of(receipts))
+
+
+@pytest.mark.parametrize("kind", list(SLOTS))
+def test_a_session_that_nobody_watches_may_write_what_a_watched_one_is_refused(seats: Engine, kind: str) -> None:
+    """Events of a class come from the sessions of all factories."""
+    watched, others = sessionmaker(seats), sessionmaker(seats)
+    collector = collect_changes(watched, HTTPCache(), TAGS)
+    try:
+        with others.begin() as session:
+            SLOTS[kind](session)
+    finally:
+        collector.stop()
+
+
+@pytest.mark.parametrize("kind", ["an attribute", "add"])
+def test_a_value_that_writes_is_none_of_ours_in_a_session_that_nobody_watches(seats: Engine, kind: str) -> None:
+    """SQLite knows no write in a query, and says so itself."""
+    watched, others = sessionmaker(seats), sessionmaker(seats)
+    collector = collect_changes(watched, HTTPCache(), TAGS)
+    try:
+        with pytest.raises(OperationalError), others.begin() as session:
+            VALUES[kind](session)
+    finally:
+        collector.stop()
 
 
 @pytest.mark.parametrize("kind", list(REPLACING))
