@@ -84,8 +84,9 @@ def asked(node: Dependant, below: Sequence[Dependant], *, earlier: bool) -> Depe
     same = len(below) == len(node.dependencies) and all(map(is_, below, node.dependencies))
     if same and isinstance(node, _TakesEarlier) is earlier:
         return node
-    given = {each.name: getattr(node, each.name) for each in fields(cast("Any", node)) if each.init}
-    return kind(**{**given, "dependencies": [*below], "use_cache": use_cache})
+    kept = {each.name: getattr(node, each.name) for each in fields(cast("Any", node)) if each.init}
+    made: Dependant = cast("Any", kind)(**{**kept, "dependencies": [*below], "use_cache": use_cache})
+    return made
 
 
 def tree_of(dependant: Dependant, overrides: Overrides) -> Node:
