@@ -8,8 +8,9 @@ an identity says who asks, because proxies and gateways hand it on there.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
-__all__ = ["is_credential", "is_headers_credential"]
+__all__ = ["is_callers_header", "is_credential", "is_headers_credential"]
 
 # Each says so as a word of a name: as parts they stand in ordinary ones, such as "author", "aside" and "shopping".
 _WORDS = frozenset(
@@ -47,6 +48,18 @@ _IN_HEADERS = re.compile(
     "client-cert|ssl-client|principal|identity|email|login|bearer|macaroon|impersonat|certificate"
 )
 _WORDS_IN_HEADERS = frozenset({"uid"})
+# What gateways say of somebody beside a name. A handler that declares one of these has it in its key.
+_WORDS_OF_CALLERS = frozenset(
+    {
+        "account", "accounts", "acl", "actor", "admin", "claim", "claims", "company", "consumer", "customer",
+        "customers", "entitlements", "group", "groups", "member", "merchant", "nonce", "org", "organisation",
+        "organization", "orgs", "owner", "permission", "permissions", "perms", "realm", "role", "roles", "scope",
+        "scopes", "staff", "sub", "subject", "subscriber", "team", "teams", "tenant", "tenants", "workspace",
+    }
+)  # fmt: skip
+# Without an id a device is a kind of them, as in `Device-Memory`.
+_WITH_AN_ID = frozenset({"client", "device", "profile", "store", "visitor"})
+_IDS = frozenset({"id", "guid", "uuid"})
 # What software is asking, and whether a click did.
 _OF_SOFTWARE = frozenset({"user-agent", "sec-fetch-user"})
 _ORDINARY_WORDS = re.compile("monkey|donkey|turkey|hockey|whiskey|keyboard|keyword|keynote|keypad")
@@ -80,3 +93,10 @@ def is_headers_credential(name: str) -> bool:
         return False
     words = _words_of(dashed)
     return is_credential(dashed) or _IN_HEADERS.search(dashed) is not None or not _WORDS_IN_HEADERS.isdisjoint(words)
+
+
+def is_callers_header(name: str) -> bool:
+    """Whether a header field's name suggests that a page may be for some callers alone, where nothing else tells."""
+    words = _words_of(name)
+    with_an_id = any(word in _WITH_AN_ID and after in _IDS for word, after in pairwise(words))
+    return with_an_id or not _WORDS_OF_CALLERS.isdisjoint(words) or is_headers_credential(name)

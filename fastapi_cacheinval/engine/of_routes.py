@@ -137,10 +137,7 @@ class OfRoutes:
             return await app.explain(scope, method.upper(), fields, partition)
         if not isinstance(asked, str):
             raise ConfigurationError(f"explain takes a URL, a path or a Request, not {type(asked).__name__}.")
-        try:
-            page = page_at(asked, base_url, apps[0].root_path)
-        except UnicodeError:
-            raise ConfigurationError(f"This is no URL: {asked!r}.") from None
+        page = page_at(asked, base_url, apps[0].root_path)
         return await self._app_for(page).explain(page, method.upper(), fields, partition)
 
     # -- the apps -------------------------------------------------------------------------------

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
+from operator import is_
+from typing import Any, cast
 
 from fastapi_cacheinval.dependencies import Cached, CachedInOrder, Invalidates, InvalidatesNothing, collected_tags
 from fastapi_cacheinval.routes.endpoint_calls import declared_call
 from fastapi_cacheinval.routes.fastapi_private import Dependant, exit_of, is_late, replacement, scopes_of
 
-__all__ = ["Node", "Overrides", "identity_of", "tree_of"]
+__all__ = ["Node", "Overrides", "asked", "identity_of", "is_reused", "tree_of"]
 
 _OURS = (Cached, CachedInOrder, Invalidates, InvalidatesNothing)
 
@@ -68,6 +69,26 @@ def identity_of(declared: Dependant) -> tuple[Any, frozenset[str], str]:
     return declared.call, scopes_of(declared), exit_of(declared)
 
 
+class _TakesEarlier(Dependant):
+    """A node with `use_cache=False` whose own call is made earlier, by a cover: it takes what that call gave."""
+
+
+def is_reused(declared: Dependant) -> bool:
+    """Whether the author lets a node take the value of an earlier one."""
+    return declared.use_cache and not isinstance(declared, _TakesEarlier)
+
+
+def asked(node: Dependant, below: Sequence[Dependant], *, earlier: bool) -> Dependant:
+    """A node with these below it, that takes the value of an `earlier` one or does what its author says."""
+    kind, use_cache = (_TakesEarlier, True) if earlier else (Dependant, is_reused(node))
+    same = len(below) == len(node.dependencies) and all(map(is_, below, node.dependencies))
+    if same and isinstance(node, _TakesEarlier) is earlier:
+        return node
+    kept = {each.name: getattr(node, each.name) for each in fields(cast("Any", node)) if each.init}
+    made: Dependant = cast("Any", kind)(**{**kept, "dependencies": [*below], "use_cache": use_cache})
+    return made
+
+
 def tree_of(dependant: Dependant, overrides: Overrides) -> Node:
     """The tree of a route's own dependant; its root, the handler, is never overridden."""
     return _node(dependant, dependant, overrides)
@@ -82,7 +103,7 @@ def _node(declared: Dependant, used: Dependant, overrides: Overrides) -> Node:
         identity=identity_of(declared),
         declares=used,
         bound=declared.name is not None,
-        reused=declared.use_cache,
+        reused=is_reused(declared),
         late=is_late(used),
         children=tuple(children),
     )

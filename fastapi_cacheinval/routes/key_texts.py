@@ -15,11 +15,12 @@ from fastapi_cacheinval.routes.partition_types import (
     fields_of,
     inherited_by,
     is_a_mapping,
-    made_of_fields,
+    made_of,
     may_be_missing,
     may_be_none,
     says_something,
     typed_fields_of,
+    undeclared_of,
     unfit,
 )
 
@@ -86,7 +87,7 @@ def _whole(parts: list[str], kind: Any) -> str:
 
 def _told(kind: Any, fields: frozenset[str], parts: dict[str, str]) -> str:
     name = unfit(kind)
-    left = sorted(fields - made_of_fields(kind) - parts.keys())
+    left = sorted(fields - made_of(kind, parts.keys()) - parts.keys()) + sorted(undeclared_of(kind))
     if not fields >= parts.keys():
         guess = "'sub'" if is_a_mapping(kind) else "id"
         has = "" if name is None else f": {name} has {', '.join(left)}" if fields else f" in a {name}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 import dis
 import inspect
 import types
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from inspect import unwrap
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -19,15 +20,18 @@ __all__ = [
     "inherited_by",
     "is_a_mapping",
     "kind_of",
-    "made_of_fields",
+    "made_of",
     "may_be_missing",
     "may_be_none",
     "says_something",
     "typed_fields_of",
+    "undeclared_of",
     "unfit",
     "unfit_for_a_key",
 ]
 
+# More than anybody reads about.
+_MOST_SUBCLASSES = 64
 _FIT = (*PLAIN, Enum, type(None))
 
 
@@ -76,16 +80,60 @@ def fields_of(kind: Any) -> frozenset[str]:
             found |= {name for name, each in said.items() if not _is_of_the_class(each)}
             slots = getattr(base, "__slots__", ())
             found |= {slots} if isinstance(slots, str) else {*slots}
-            found |= {name for name, value in vars(base).items() if isinstance(value, property)}
+            found |= _properties_of(base).keys()
             found |= _set_in(vars(base).get("__init__"))
     # Pydantic's own are no parts of a value.
     return frozenset(name for name in found if not name.startswith(("_", "model_")))
 
 
-def made_of_fields(kind: Any) -> frozenset[str]:
-    """The names of the parts that are properties: a value is told apart by the others."""
+def _properties_of(kind: type) -> dict[str, Any]:
+    """The functions behind the properties of one class."""
+    of = {name: getattr(value, "fget", None) for name, value in vars(kind).items() if isinstance(value, property)}
+    return of | {name: value.func for name, value in vars(kind).items() if isinstance(value, cached_property)}
+
+
+def made_of(kind: Any, parts: Collection[str]) -> frozenset[str]:
+    """The names of the properties that are made of these parts and of nothing else, as far as their code says that."""
     bases = [base for each in _classes(kind) for base in each.__mro__]
-    return frozenset(name for base in bases for name, value in vars(base).items() if isinstance(value, property))
+    found = [each for base in bases for each in _properties_of(base).items()]
+    others = {name for name, function in found if not _reads_only(function, parts)}
+    return frozenset(name for name, _ in found) - others
+
+
+def _reads_only(function: Any, parts: Collection[str]) -> bool:
+    if not inspect.isfunction(function) or function.__closure__:
+        return False
+    named = [each for each in dis.get_instructions(function) if each.argval in function.__code__.co_names]
+    attributes = {each.argval for each in named if each.opname != "LOAD_GLOBAL"}
+    others = {each.argval for each in named if each.opname == "LOAD_GLOBAL"}
+    return bool(attributes) and attributes <= {*parts} and all(hasattr(builtins, name) for name in others)
+
+
+def undeclared_of(kind: Any) -> frozenset[str]:
+    """What a value may have beside what its annotation declares: private parts, what subclasses add, anything."""
+    found: set[str] = set()
+    for each in _classes(kind):
+        found |= getattr(each, "__private_attributes__", {}).keys()
+        for below in _below(each):
+            found |= {f"{name} ({below.__qualname__})" for name in fields_of(below) - fields_of(each)}
+        # Pydantic's own gives private parts.
+        made = next((base for base in each.__mro__ if "__getattr__" in vars(base)), None)
+        extra = getattr(each, "model_config", {}).get("extra") == "allow"
+        if extra or (made is not None and made.__module__.partition(".")[0] != "pydantic"):
+            found.add(f"all that {each.__qualname__} does not declare")
+    return frozenset(found)
+
+
+def _below(kind: type) -> list[type]:
+    """The subclasses of a class, as many as are worth a look."""
+    found = [kind]
+    for each in found:
+        # Of `type` itself it is another function.
+        subclasses: list[type] = type.__subclasses__(each)
+        found += [below for below in subclasses[:_MOST_SUBCLASSES] if below not in found]
+        if len(found) > _MOST_SUBCLASSES:
+            break
+    return found[1:]
 
 
 def typed_fields_of(kind: Any) -> dict[str, Any]:

@@ -11,7 +11,10 @@ from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request,
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, SecurityScopes
 
-from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
+from fastapi_cacheinval import CacheMiddleware, CallerDependentRoute, HTTPCache, cached
+from fastapi_cacheinval.routes.cover_order import order_covers
+from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
+from fastapi_cacheinval.routes.table import RouteTable
 from fastapi_cacheinval.testing import assert_hit
 from tests.helpers.http import ask
 
@@ -267,7 +270,8 @@ def noting(calls: list[str], name: str, *needs: Any) -> Any:
         return name
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter(f"n{index}", keyword, default=Depends(need)) for index, need in enumerate(needs)]
+    given = [need if hasattr(need, "dependency") else Depends(need) for need in needs]
+    parameters = [inspect.Parameter(f"n{index}", keyword, default=need) for index, need in enumerate(given)]
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return call
 
@@ -315,6 +319,91 @@ async def test_covers_of_random_trees_run_as_they_would_alone(seed: int) -> None
     assert [*dict.fromkeys(together)] == together
     assert [name for name in hit if name in alone] == [name for name in alone if name in hit]
     assert [name for name in together if name in alone and name in hit] == [name for name in alone if name in hit]
+
+
+def anew(call: Any) -> Any:
+    return Depends(call, use_cache=False)
+
+
+@pytest.mark.parametrize("first", ["check", "policy"])
+async def test_a_number_that_is_used_once_is_taken_once(first: str) -> None:
+    """One place of the route asks for it with `use_cache=False`, another without, and both are covers."""
+    used: list[str] = []
+
+    def nonce(x_nonce: Annotated[str, Header()]) -> str:
+        if x_nonce in used:
+            raise HTTPException(403)
+        used.append(x_nonce)
+        return x_nonce
+
+    def signed(of: Annotated[str, anew(nonce)]) -> None:
+        pass
+
+    check, policy = Depends(signed), cached(ttl=60, guarded_by=(signed, nonce))
+    app = behind_a_cache(FastAPI())
+    listed = [check, policy] if first == "check" else [policy, check]
+    app.get("/it", dependencies=[*listed, Depends(nonce)])(lambda: "it")
+    for number in range(3):
+        asked = {"x-nonce": str(number)}
+        assert [status for status, _ in await answers(app, [asked, asked])] == [200, 403]
+
+
+async def test_a_value_that_is_asked_anew_stays_another_than_the_covers() -> None:
+    """What the audit goes by is what the author says, also once the routes have been looked at."""
+
+    def endpoint(of: Annotated[str, anew(key)]) -> str:
+        return of
+
+    app = FastAPI()
+    app.get("/it", dependencies=[cached(ttl=60, partition_by=key)])(endpoint)
+    for _ in range(2):
+        inside = middleware_stack_of(app)
+        with pytest.raises(CallerDependentRoute, match="without use_cache=False"):
+            RouteTable(inside.app, inside).audit()
+
+
+@pytest.mark.parametrize("seed", range(120))
+async def test_what_is_asked_anew_is_called_as_often_as_alone(seed: int) -> None:
+    """Dependencies of a tree are covers, and some need others with `use_cache=False`: each is called as alone."""
+    rng, calls, made = random.Random(seed), list[str](), list[Any]()
+
+    def some(most: int) -> list[Any]:
+        chosen = rng.sample(made, k=min(len(made), rng.randrange(most)))
+        return [anew(each) if rng.random() < 0.4 else each for each in chosen]
+
+    for number in range(rng.randrange(2, 7)):
+        made.append(noting(calls, str(number), *some(3)))
+    taken = some(3)
+    listed = [Depends(each) for each in rng.choices(made, k=rng.randrange(1, 4))]
+    places = sorted(rng.randrange(len(listed) + 1) for _ in range(rng.choice([1, 1, 1, 2])))
+    runs: list[list[str]] = []
+    kept: list[str] = []
+    for cache in (False, True):
+        app = FastAPI()
+        own = [*listed]
+        for place in reversed(places if cache else []):
+            covers = [each for each in made if f"{made.index(each)}" in runs[0]]
+            covers = rng.sample(covers, k=rng.randrange(1, len(covers) + 1))
+            split = rng.randrange(len(covers) + 1)
+            own.insert(place, cached(ttl=60, partition_by=(*covers[:split],), guarded_by=(*covers[split:],)))
+            kept += [f"{made.index(each)}" for each in covers]
+        app.get("/it", dependencies=own)(noting(calls, "handler", *taken))
+        app = behind_a_cache(app) if cache else app
+        calls.clear()
+        assert (await ask(app, "/it")).body == b'"handler"'
+        runs.append([*calls])
+    route = app.routes[-1]
+    assert isinstance(route, APIRoute)
+    before = [*route.dependant.dependencies]
+    order_covers(route.dependant)
+    assert [*map(id, route.dependant.dependencies)] == [*map(id, before)]
+    assert sorted(runs[1]) == sorted(runs[0])
+    assert [name for name in runs[1] if name in kept] == [name for name in runs[0] if name in kept]
+    for _ in range(2):
+        calls.clear()
+        assert_hit(await ask(app, "/it"))
+        assert {*kept} <= {*calls}
+        assert all(calls.count(name) <= runs[0].count(name) for name in calls)
 
 
 def test_a_second_look_changes_nothing(table: Any) -> None:

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field, make_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, NotRequired, TypedDict
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, ConfigDict, SecretStr
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from starlette.authentication import BaseUser
 
 from fastapi_cacheinval.core.keys import partition_digest
 from fastapi_cacheinval.routes.key_texts import key_text
@@ -186,3 +188,109 @@ def test_what_is_left_out_is_said() -> None:
     )
     assert key_text(Any).told == "In place of id write what tells callers apart."
     assert key_text(UUID).text == "str"
+
+
+class Computed:
+    """Two parts are declared, and others are made of something else."""
+
+    id: int
+    role: str
+
+    def __init__(self, tenant: str) -> None:
+        self._hidden = tenant
+
+    @property
+    def tenant(self) -> str:
+        """Made of what is no part."""
+        return self._hidden
+
+    @cached_property
+    def plan(self) -> str:
+        """Made of what is no part."""
+        return plans[self.id]
+
+    @property
+    def shown(self) -> str:
+        """Made of the parts."""
+        return f"{self.id!s} {self.role}"
+
+
+plans: dict[int, str] = {}
+
+
+class Viewer:
+    """Properties alone."""
+
+    @property
+    def id(self) -> int:
+        """What is likely to tell callers apart."""
+        return 1
+
+    @property
+    def locale(self) -> str:
+        """What else a page may depend on."""
+        return ""
+
+
+class Person(BaseModel):
+    """A dependency may give a subclass."""
+
+    id: int
+
+
+class Member(Person):
+    """One more part."""
+
+    tenant: str
+
+
+class Regular(Member):
+    """Another one."""
+
+    plan: str
+
+
+class Open(BaseModel):
+    """Anything else may come with it."""
+
+    model_config = ConfigDict(extra="allow")
+    id: int
+
+
+class Hidden(BaseModel):
+    """With a private part."""
+
+    id: int
+    _tenant: str = ""
+
+
+class Lazy:
+    """With parts that no declaration names."""
+
+    id: int
+
+    def __getattr__(self, name: str) -> str:
+        return name
+
+
+@pytest.mark.parametrize(
+    ("kind", "left"),
+    [
+        (Computed, "plan, tenant"),
+        (Viewer, "locale"),
+        (Person, "plan (Regular), tenant (Member), tenant (Regular)"),
+        (Person | None, "plan (Regular), tenant (Member), tenant (Regular)"),
+        (Open, "all that Open does not declare"),
+        (Hidden, "_tenant"),
+        (Lazy, "all that Lazy does not declare"),
+    ],
+)
+def test_what_no_field_declares_is_said_to_be_left_out(kind: Any, left: str) -> None:
+    """Properties that are not made of the key's parts, private parts, parts of subclasses, and anything else."""
+    assert key_text(kind).told.endswith(f": add what else a page may depend on, of {left}.")
+
+
+def test_a_type_without_fields_is_told_by_its_properties() -> None:
+    """They are what the author has to choose from."""
+    told = key_text(BaseUser).told
+    assert told.startswith("In place of id write what tells callers apart: BaseUser has display_name, identity, ")

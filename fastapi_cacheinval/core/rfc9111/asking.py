@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
-from fastapi_cacheinval.core.credential_names import is_headers_credential
+from fastapi_cacheinval.core.credential_names import is_callers_header
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.token import TOKEN_FIELD
 from fastapi_cacheinval.grammar.cache_control import CacheControl, parse
@@ -49,7 +49,7 @@ class Asked:
 
 @lru_cache(maxsize=1024)
 def _is_known_credential(name: bytes) -> bool:
-    return name != TOKEN_FIELD and is_headers_credential(name.decode("latin-1"))
+    return name != TOKEN_FIELD and is_callers_header(name.decode("latin-1"))
 
 
 def _names_caller(name: bytes) -> bool:

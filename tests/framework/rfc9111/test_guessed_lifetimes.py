@@ -24,6 +24,14 @@ CALLERS = [
     {"x-forwarded-user": "bob"},
     {"x-" + 70 * "a": "bob"},
 ]
+# What gateways say of a caller beside a name, and what only sounds like it.
+OF_CALLERS = [
+    "x-tenant", "x-tenant-id", "x-account", "x-org-id", "x-customer", "x-actor", "x-subject", "x-role", "x-hasura-role",
+    "x-scope", "x-forwarded-groups", "x-device-id", "x_tenant_id", "x-workspace-uuid", "x-client-id",
+]  # fmt: skip
+ORDINARY = [
+    "device-memory", "x-client-trace-id", "origin", "priority", "x-forwarded-host", "cloudfront-viewer-country-region",
+]  # fmt: skip
 BOB = {"cookie": "sid=bob"}
 
 
@@ -48,6 +56,17 @@ async def test_a_page_by_guess_is_not_given_to_a_request_with_credentials(
     assert (again.body, again.cache.hit, origin.forwards) == (b"of nobody", True, 2)
     origin.says(guessed(origin), path="/other")
     assert not (await origin.get("/other", headers=caller)).cache.stored
+
+
+@pytest.mark.parametrize("name", OF_CALLERS)
+async def test_what_a_gateway_says_of_a_caller_counts_as_a_credential(name: str) -> None:
+    """A page by guess may be that tenant's, role's or device's alone."""
+    origin = Origin()
+    origin.says(guessed(origin), b"of nobody")
+    origin.says(guessed(origin), b"of bob")
+    await origin.get()
+    assert (await origin.get(headers={name: "bob"})).body == b"of bob"
+    assert (await origin.get()).body == b"of nobody"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -117,7 +136,7 @@ async def test_no_cache_of_some_fields_is_no_word_on_the_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["accept-language", "user-agent", "sec-fetch-user", "cacheinval-token", "x-request-id"]
+    "name", ["accept-language", "user-agent", "sec-fetch-user", "cacheinval-token", "x-request-id", *ORDINARY]
 )
 async def test_ordinary_fields_are_no_credentials(name: str) -> None:
     """What every client sends does not keep pages by guess from it."""

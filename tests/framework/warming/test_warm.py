@@ -193,6 +193,10 @@ async def test_headers_choose_the_variant() -> None:
         (["//test/"], {"base_url": BASE}, "http://"),
         (["http://"], {}, "a host"),
         (["http://[::1/"], {}, "no URL"),
+        (["/products/\ud800"], {"base_url": BASE}, "no URL"),
+        (["/products/1?a=\udfff"], {"base_url": BASE}, "no URL"),
+        ([f"{BASE}/products/\ud800"], {}, "no URL"),
+        (["/products/1"], {"base_url": f"{BASE}/\ud800"}, "no URL"),
         (["http://alice:secret@test/"], {}, "credentials: 'test'"),
         (["/"], {"base_url": "test"}, "base_url begins with http://"),
         (["/products/1"], {"base_url": BASE, "concurrency": 0}, "from 1 to 1000"),
@@ -208,6 +212,14 @@ async def test_a_target_that_is_none_is_an_error_before_the_first_request(target
     shop = await _started(_shop())
     with pytest.raises((ConfigurationError, UnknownRoute), match=said):
         await shop.cache.warm(targets, **more)
+    assert not shop.calls
+
+
+async def test_no_page_is_refreshed_at_what_is_no_url() -> None:
+    """The message is that of `warm`."""
+    shop = await _started(_shop())
+    with pytest.raises(ConfigurationError, match="no URL"):
+        await shop.cache.refresh_url(f"{BASE}/products/\ud800")
     assert not shop.calls
 
 
