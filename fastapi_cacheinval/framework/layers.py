@@ -7,11 +7,9 @@ handed to the class as a response object.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Awaitable, Callable
 
 from fastapi.exceptions import RequestValidationError
-from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,17 +20,14 @@ from fastapi_cacheinval.core.conditional import about_another, not_modified, not
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.route_class import Said, as_its_scope_says, is_whole
 from fastapi_cacheinval.framework.short_circuit import Served
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import make_etag, parse_etag
 from fastapi_cacheinval.grammar.fields import RawField, first, lower_names
 from fastapi_cacheinval.routes.handler_hook import Handler
-from fastapi_cacheinval.routes.own_code import sent_without_the_request
 
-__all__ = ["Compared", "Spoken", "answered_behind", "as_its_scope_says"]
-
-# What a handler's parameters are read from.
-_READ = ("cookies", "headers", "path_params", "query_params")
+__all__ = ["Compared", "Spoken", "answered_behind"]
 
 
 class Spoken:
@@ -211,45 +206,6 @@ class Compared:
 # -- what a route's class puts around the handler ------------------------------------------------
 
 
-def as_its_scope_says(request: Request) -> bool:
-    """Whether a route class hands on a request that says what its scope says, of which the cache key is made."""
-    kind, memo = type(request), vars(request)
-    if any(getattr(kind, name, None) is not getattr(Request, name) for name in _READ):
-        return False
-    headers, query = memo.get("_headers"), memo.get("_query_params")
-    return (headers is None or [*headers.raw] == [*request.scope["headers"]]) and (
-        query is None or query == QueryParams(request.scope["query_string"])
-    )
-
-
-class _Said:
-    """A `send` that keeps what the cache says at the handler."""
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.headers: list[RawField] = []
-        self.body = b""
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status, self.headers = message["status"], [*message.get("headers", ())]
-        elif message["type"] == "http.response.body":
-            self.body += message.get("body", b"")
-
-    def response(self, made: Response | None) -> Response:
-        """The response object for the class; of the handler's own kind where the handler has `made` one."""
-        # A copy: the handler may return the same object each time.
-        response = Response() if made is None else copy.copy(made)
-        response.__dict__.pop("_headers", None)
-        response.status_code, response.raw_headers, response.body = self.status, self.headers, self.body
-        return response
-
-
-def _is_whole(response: Response) -> bool:
-    """Whether a response has all of its body, and is sent without a look at the request."""
-    return isinstance(getattr(response, "body", None), bytes | memoryview) and sent_without_the_request(response)
-
-
 async def answered_behind(
     enter: Callable[[ASGIApp, Scope, Receive, Send], Awaitable[None]],
     leave: Callable[[object], None],
@@ -259,9 +215,12 @@ async def answered_behind(
     """Let the cache answer at the handler; the response for the class.
 
     `enter` has the cache take the messages of an app. `leave` has it keep nothing of what the handler makes, and is
-    given the exchange at hand: of a stream, and of an exception that is an answer, such as a 404.
+    given the exchange at hand: of a stream, and of an exception that is an answer, such as a 404. A request that says
+    something else than its scope is the handler's alone.
     """
-    said = _Said()
+    if not as_its_scope_says(request):
+        return await handler(request)
+    said = Said()
     made: Response | None = None
     past: Response | None = None
 
@@ -277,7 +236,7 @@ async def answered_behind(
             if getattr(error, "status_code", 422) < 500:
                 leave(scope[SCOPE_KEY])
             raise
-        if not _is_whole(made):
+        if not is_whole(made):
             past = made
             leave(scope[SCOPE_KEY])
             return
