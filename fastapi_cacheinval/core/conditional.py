@@ -10,6 +10,7 @@ __all__ = [
     "CONDITIONAL_FIELDS",
     "OF_ONE_REQUEST",
     "about_another",
+    "about_the_same",
     "not_modified",
     "not_modified_fields",
     "stands_for",
@@ -27,6 +28,8 @@ They are about its condition, `Range` or `Expect` (RFC 9110), or about its sende
 """
 
 _VALIDATORS = frozenset({b"etag", b"last-modified"})
+# What a layer that makes another body has to change in the head, where there is such a field.
+_OF_THE_BYTES = frozenset({b"content-length", b"content-type", b"content-encoding", b"content-range"})
 # RFC 9110 section 15.4.5: what describes the content stays with the content.
 _CONTENT_FIELDS = frozenset(
     {b"content-length", b"content-type", b"content-encoding", b"content-language", b"content-range"}
@@ -97,6 +100,13 @@ def about_another(
         elif name in now:
             about.append((name, now[name]))
     return about
+
+
+def about_the_same(fields: RawHeaders, spoken: RawHeaders) -> bool:
+    """Whether fields say of a body what those that were `spoken` say of theirs."""
+    return [pair for pair in fields if pair[0] in _OF_THE_BYTES] == [
+        pair for pair in spoken if pair[0] in _OF_THE_BYTES
+    ]
 
 
 def _same_validator(one: bytes, other: bytes) -> bool:

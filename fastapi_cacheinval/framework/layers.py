@@ -16,16 +16,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.client_lifetime import is_made_of
-from fastapi_cacheinval.core.conditional import about_another, not_modified, not_modified_fields
-from fastapi_cacheinval.core.policy import CachePolicy
+from fastapi_cacheinval.core.conditional import about_another, about_the_same, not_modified_fields, stands_for
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.notices import Notices
 from fastapi_cacheinval.framework.route_class import Said, as_its_scope_says, is_whole
 from fastapi_cacheinval.framework.short_circuit import Served
-from fastapi_cacheinval.grammar.dates import parse_date
-from fastapi_cacheinval.grammar.entity_tags import make_etag, parse_etag
+from fastapi_cacheinval.framework.streaming import Pieces
+from fastapi_cacheinval.grammar.entity_tags import make_etag
 from fastapi_cacheinval.grammar.fields import RawField, first, lower_names
 from fastapi_cacheinval.routes.handler_hook import Handler
+from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = ["Compared", "Spoken", "answered_behind"]
 
@@ -34,19 +35,19 @@ class Spoken:
     """A `send` at the route that notes what the cache says there, before any layer has changed it.
 
     `at_once` says that an answer of the cache's own comes: its start comes together with the first of its body, so
-    that it may be held until then. `body` is the whole content where that is known when the layers see the start.
-    `policy` is the route's.
+    that it may be held until then. `body` is the whole content where that is known when the layers see the start;
+    of a stream, `pieces` is what has come so far.
     """
 
-    def __init__(self, send: Send, policy: CachePolicy | None) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
         self._start: Message | None = None
         self._untouched: Callable[[], None] | None = None
-        self.policy = policy
         self.at_once = False
         self.status: int | None = None
         self.headers: list[RawField] = []
         self.body: bytes | None = None
+        self.pieces = Pieces()
 
     def when_untouched(self, then: Callable[[], None]) -> None:
         """Have something done once an answer has come through the layers as it was."""
@@ -74,7 +75,11 @@ class Spoken:
             start, self._start = self._start, None
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 self.body = message.get("body", b"")
+            else:
+                self.pieces.add(message)
             await self._send(start)
+        elif self.at_once and self.body is None:
+            self.pieces.add(message)
         await self._send(message)
 
 
@@ -84,12 +89,17 @@ class Compared:
     What they left as it was is the cache's own: conditions are answered, the raw target may lead to it.
     What they changed is its caller's: no downstream cache may share it, and it keeps no validator of what is stored,
     which the cache would answer with a 304. An `ETag` is made anew of the body that the caller gets.
+
+    A stream is not held back: it is taken for the route's own if its head is, and the first of it. Where its end shows
+    that it was another, the route's validators are not used any more in this process.
     """
 
-    def __init__(self, exchange: Exchange, spoken: Spoken, changed: Callable[[], None]) -> None:
+    def __init__(self, exchange: Exchange, spoken: Spoken, plan: RoutePlan, notices: Notices) -> None:
         self._exchange = exchange
         self._spoken = spoken
-        self._changed = changed
+        self._plan = plan
+        self._notices = notices
+        self._pieces = Pieces()
         self._start: Message | None = None
         self._body = b""
         # What takes the messages from here on.
@@ -118,15 +128,47 @@ class Compared:
             await exchange.outer(message)
             return
         self._start = {**message, "headers": lower_names(message.get("headers", ()))}
-        if spoken.body is None:
+        if spoken.body is None and not self._may_be_the_routes(self._start):
             await self._give_up(self._start)
 
+    def _may_be_the_routes(self, start: Message) -> bool:
+        """Whether the head of a stream is that of the route's own, and has a validator of it to keep."""
+        spoken, fields = self._spoken, start["headers"]
+        if start["status"] != spoken.status or self._notices.changes_late(self._plan):
+            return False
+        return about_the_same(fields, spoken.headers) and self._about(fields, None) != fields
+
     async def _chunk(self, start: Message, message: Message) -> None:
+        if self._spoken.body is None:
+            await self._begun(start, message)
+            return
         self._body += message.get("body", b"")
         if not message.get("more_body", False):
             await self._completed(start, self._body)
         elif len(self._body) > self._exchange.app_context.engine.settings.max_body_bytes:
             await self._give_up(start)
+
+    async def _begun(self, start: Message, message: Message) -> None:
+        """The first of a stream under the head of the route's own."""
+        pieces, spoken, more = self._pieces, self._spoken.pieces, message.get("more_body", False)
+        pieces.add(message)
+        if more and spoken.length and not pieces.length:
+            # It tells nothing yet.
+            return
+        if pieces.may_be(spoken, ended=not more):
+            self._rest = self._as_it_was
+            await self._exchange.outer({**start, "headers": self._private(start["headers"])})
+        else:
+            await self._give_up(start)
+        await self._exchange.outer(message)
+
+    async def _as_it_was(self, message: Message) -> None:
+        """One message of a stream whose head has left with the route's validators."""
+        if message["type"] == "http.response.body":
+            self._pieces.add(message)
+            if not message.get("more_body", False) and not self._pieces.may_be(self._spoken.pieces, ended=True):
+                self._notices.note_changed_late(self._plan)
+        await self._exchange.outer(message)
 
     async def ended(self) -> None:
         """The layers have returned: what they have not completed goes out as it is."""
@@ -154,7 +196,7 @@ class Compared:
         if same and status == spoken.status and fields == spoken.headers:
             spoken.came_through()
         else:
-            self._changed()
+            self._notices.note_changed(self._plan)
             fields = self._private(fields)
             if not same and status != 304:
                 fields = self._about(fields, body if status == spoken.status else None)
@@ -171,25 +213,16 @@ class Compared:
 
     def _client_has_it(self, status: int, fields: list[RawField], body: bytes) -> bool:
         exchange = self._exchange
-        etag, modified = first(fields, b"etag"), first(fields, b"last-modified")
-        if body != self._spoken.body:
-            # A validator of the route's speaks of another body than this.
-            modified = None
-            etag = etag if etag == make_etag(body) else None
-            if etag is None:
+        if body != self._spoken.body or self._notices.changes_late(self._plan):
+            # A validator of the route's speaks of another body than this, or may have left with another.
+            fields = [(b"etag", make_etag(body))] if first(fields, b"etag") == make_etag(body) else []
+            if not fields:
                 return False
-        wall = exchange.app_context.cache.clock.wall()
-        return not_modified(
-            exchange.client_headers,
-            status,
-            etag if etag is not None and parse_etag(etag) is not None else None,
-            None if modified is None else parse_date(modified, wall),
-            wall,
-        )
+        return stands_for(exchange.client_headers, status, fields, exchange.app_context.cache.clock.wall())
 
     def _private(self, fields: list[RawField]) -> list[RawField]:
         """The fields of what is one caller's own: what the cache or the policy said for downstream is taken back."""
-        policy, cdn_fields = self._spoken.policy, self._exchange.cdn_fields
+        policy, cdn_fields = self._plan.policy, self._exchange.cdn_fields
         if cdn_fields is not None:
             cdn_fields.forbid()
         control = None if policy is None or policy.cache_control is None else policy.cache_control.encode()

@@ -149,9 +149,9 @@ class Read(Exchange):
         self._came_to_route = self._hides = self._told = True
         # Whoever waits for what the headers would have said need not: the policy is asked, with the layers' fields.
         Read._leave_fill(self, scope)
-        spoken = Spoken(send, plan.policy)
+        spoken = Spoken(send)
         if self.refresh is None:
-            self._responder = Compared(self, spoken, lambda: self.app_context.notices.note_changed(plan))
+            self._responder = Compared(self, spoken, plan, self.app_context.notices)
         try:
             await run_app(AtRoute(self, scope, receive, spoken), scope, handle)
         finally:
