@@ -16,7 +16,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.client_lifetime import is_made_of
-from fastapi_cacheinval.core.conditional import about_another, about_the_same, not_modified_fields, stands_for
+from fastapi_cacheinval.core.conditional import (
+    about_another,
+    about_the_same,
+    is_gzip_of,
+    not_modified_fields,
+    stands_for,
+)
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.notices import Notices
@@ -209,7 +215,11 @@ class Compared:
 
     def _about(self, fields: list[RawField], body: bytes | None) -> list[RawField]:
         """The fields with what the cache said of its body said of this one, or, where that is not known, left out."""
-        return about_another(fields, self._spoken.headers, self._spoken.body, body)
+        spoken = self._spoken
+        if body is not None and spoken.body is not None and is_gzip_of(body, fields, spoken.body, spoken.headers):
+            # The route's own validators speak of the content, the cache's of its bytes.
+            return about_another(fields, [(b"etag", make_etag(spoken.body))], spoken.body, body)
+        return about_another(fields, spoken.headers, spoken.body, body)
 
     def _client_has_it(self, status: int, fields: list[RawField], body: bytes) -> bool:
         exchange = self._exchange
