@@ -185,7 +185,8 @@ def response_of(
 
 def _in_range(status: int, numbers: tuple[float, ...], calm: float) -> None:
     # A sum is finite only where all that is in it is; and what is not a number is not below anything.
-    if not 100 <= status <= 999 or not isfinite(sum(numbers)) or min(numbers[2:6]) < 0 or not calm < inf:
+    # A 1xx is no final response.
+    if not 200 <= status <= 999 or not isfinite(sum(numbers)) or min(numbers[2:6]) < 0 or not calm < inf:
         raise ValueError("a number out of range")
 
 

@@ -147,6 +147,15 @@ def test_a_line_that_no_server_can_send_is_refused(value, line):
         assert refused(OPEN, sealed(OPEN, fields, body)) == "broken"
 
 
+@pytest.mark.parametrize("value", ["policy", "headers"], indirect=True)
+@pytest.mark.parametrize("status", [100, 101, 103, 199])
+def test_an_interim_response_is_refused(value, status):
+    """No server sends a 1xx as the answer."""
+    fields, body = taken_apart(written(OPEN, value))
+    fields[8][0] = status
+    assert refused(OPEN, sealed(OPEN, fields, body)) == "broken"
+
+
 @pytest.mark.parametrize("left", [-1, -2, LIFE_MS + 1])
 def test_a_life_that_cannot_be_is_refused(value, left):
     """No remaining life, no key, or more life than was given."""
