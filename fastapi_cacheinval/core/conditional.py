@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 from fastapi_cacheinval.grammar.dates import parse_date
 from fastapi_cacheinval.grammar.entity_tags import make_etag, none_match_fails, parse_etag, weak_match
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
@@ -10,6 +12,8 @@ __all__ = [
     "CONDITIONAL_FIELDS",
     "OF_ONE_REQUEST",
     "about_another",
+    "about_the_same",
+    "is_gzip_of",
     "not_modified",
     "not_modified_fields",
     "stands_for",
@@ -27,6 +31,10 @@ They are about its condition, `Range` or `Expect` (RFC 9110), or about its sende
 """
 
 _VALIDATORS = frozenset({b"etag", b"last-modified"})
+# What a layer that makes another body has to change in the head, where there is such a field.
+_OF_THE_BYTES = frozenset({b"content-length", b"content-type", b"content-encoding", b"content-range"})
+# zlib's number for gzip.
+_GZIP = 31
 # RFC 9110 section 15.4.5: what describes the content stays with the content.
 _CONTENT_FIELDS = frozenset(
     {b"content-length", b"content-type", b"content-encoding", b"content-language", b"content-range"}
@@ -97,6 +105,25 @@ def about_another(
         elif name in now:
             about.append((name, now[name]))
     return about
+
+
+def about_the_same(fields: RawHeaders, spoken: RawHeaders) -> bool:
+    """Whether fields say of a body what those that were `spoken` say of theirs."""
+    return [pair for pair in fields if pair[0] in _OF_THE_BYTES] == [
+        pair for pair in spoken if pair[0] in _OF_THE_BYTES
+    ]
+
+
+def is_gzip_of(body: bytes, fields: RawHeaders, spoken_body: bytes, spoken: RawHeaders) -> bool:
+    """Whether a body is the one that was `spoken` of, coded as its fields say and those of that do not."""
+    if values(fields, b"content-encoding") != [b"gzip"] or values(spoken, b"content-encoding"):
+        return False
+    decoder = zlib.decompressobj(_GZIP)
+    try:
+        content = decoder.decompress(body, len(spoken_body) + 1)
+    except zlib.error:
+        return False
+    return content == spoken_body and decoder.eof and not decoder.unused_data
 
 
 def _same_validator(one: bytes, other: bytes) -> bool:

@@ -7,51 +7,53 @@ handed to the class as a response object.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Awaitable, Callable
 
 from fastapi.exceptions import RequestValidationError
-from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.client_lifetime import is_made_of
-from fastapi_cacheinval.core.conditional import about_another, not_modified, not_modified_fields
-from fastapi_cacheinval.core.policy import CachePolicy
+from fastapi_cacheinval.core.conditional import (
+    about_another,
+    about_the_same,
+    is_gzip_of,
+    not_modified_fields,
+    stands_for,
+)
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.notices import Notices
+from fastapi_cacheinval.framework.route_class import Said, as_its_scope_says, is_whole
 from fastapi_cacheinval.framework.short_circuit import Served
-from fastapi_cacheinval.grammar.dates import parse_date
-from fastapi_cacheinval.grammar.entity_tags import make_etag, parse_etag
+from fastapi_cacheinval.framework.streaming import Pieces
+from fastapi_cacheinval.grammar.entity_tags import make_etag
 from fastapi_cacheinval.grammar.fields import RawField, first, lower_names
 from fastapi_cacheinval.routes.handler_hook import Handler
-from fastapi_cacheinval.routes.own_code import sent_without_the_request
+from fastapi_cacheinval.routes.plan import RoutePlan
 
-__all__ = ["Compared", "Spoken", "answered_behind", "as_its_scope_says"]
-
-# What a handler's parameters are read from.
-_READ = ("cookies", "headers", "path_params", "query_params")
+__all__ = ["Compared", "Spoken", "answered_behind"]
 
 
 class Spoken:
     """A `send` at the route that notes what the cache says there, before any layer has changed it.
 
     `at_once` says that an answer of the cache's own comes: its start comes together with the first of its body, so
-    that it may be held until then. `body` is the whole content where that is known when the layers see the start.
-    `policy` is the route's.
+    that it may be held until then. `body` is the whole content where that is known when the layers see the start;
+    of a stream, `pieces` is what has come so far.
     """
 
-    def __init__(self, send: Send, policy: CachePolicy | None) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
         self._start: Message | None = None
         self._untouched: Callable[[], None] | None = None
-        self.policy = policy
         self.at_once = False
         self.status: int | None = None
         self.headers: list[RawField] = []
         self.body: bytes | None = None
+        self.pieces = Pieces()
 
     def when_untouched(self, then: Callable[[], None]) -> None:
         """Have something done once an answer has come through the layers as it was."""
@@ -79,7 +81,11 @@ class Spoken:
             start, self._start = self._start, None
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 self.body = message.get("body", b"")
+            else:
+                self.pieces.add(message)
             await self._send(start)
+        elif self.at_once and self.body is None:
+            self.pieces.add(message)
         await self._send(message)
 
 
@@ -89,12 +95,17 @@ class Compared:
     What they left as it was is the cache's own: conditions are answered, the raw target may lead to it.
     What they changed is its caller's: no downstream cache may share it, and it keeps no validator of what is stored,
     which the cache would answer with a 304. An `ETag` is made anew of the body that the caller gets.
+
+    A stream is not held back: it is taken for the route's own if its head is, and the first of it. Where its end shows
+    that it was another, the route's validators are not used any more in this process.
     """
 
-    def __init__(self, exchange: Exchange, spoken: Spoken, changed: Callable[[], None]) -> None:
+    def __init__(self, exchange: Exchange, spoken: Spoken, plan: RoutePlan, notices: Notices) -> None:
         self._exchange = exchange
         self._spoken = spoken
-        self._changed = changed
+        self._plan = plan
+        self._notices = notices
+        self._pieces = Pieces()
         self._start: Message | None = None
         self._body = b""
         # What takes the messages from here on.
@@ -123,15 +134,47 @@ class Compared:
             await exchange.outer(message)
             return
         self._start = {**message, "headers": lower_names(message.get("headers", ()))}
-        if spoken.body is None:
+        if spoken.body is None and not self._may_be_the_routes(self._start):
             await self._give_up(self._start)
 
+    def _may_be_the_routes(self, start: Message) -> bool:
+        """Whether the head of a stream is that of the route's own, and has a validator of it to keep."""
+        spoken, fields = self._spoken, start["headers"]
+        if start["status"] != spoken.status or self._notices.changes_late(self._plan):
+            return False
+        return about_the_same(fields, spoken.headers) and self._about(fields, None) != fields
+
     async def _chunk(self, start: Message, message: Message) -> None:
+        if self._spoken.body is None:
+            await self._begun(start, message)
+            return
         self._body += message.get("body", b"")
         if not message.get("more_body", False):
             await self._completed(start, self._body)
         elif len(self._body) > self._exchange.app_context.engine.settings.max_body_bytes:
             await self._give_up(start)
+
+    async def _begun(self, start: Message, message: Message) -> None:
+        """The first of a stream under the head of the route's own."""
+        pieces, spoken, more = self._pieces, self._spoken.pieces, message.get("more_body", False)
+        pieces.add(message)
+        if more and spoken.length and not pieces.length:
+            # It tells nothing yet.
+            return
+        if pieces.may_be(spoken, ended=not more):
+            self._rest = self._as_it_was
+            await self._exchange.outer({**start, "headers": self._private(start["headers"])})
+        else:
+            await self._give_up(start)
+        await self._exchange.outer(message)
+
+    async def _as_it_was(self, message: Message) -> None:
+        """One message of a stream whose head has left with the route's validators."""
+        if message["type"] == "http.response.body":
+            self._pieces.add(message)
+            if not message.get("more_body", False) and not self._pieces.may_be(self._spoken.pieces, ended=True):
+                self._notices.note_changed_late(self._plan)
+        await self._exchange.outer(message)
 
     async def ended(self) -> None:
         """The layers have returned: what they have not completed goes out as it is."""
@@ -159,7 +202,7 @@ class Compared:
         if same and status == spoken.status and fields == spoken.headers:
             spoken.came_through()
         else:
-            self._changed()
+            self._notices.note_changed(self._plan)
             fields = self._private(fields)
             if not same and status != 304:
                 fields = self._about(fields, body if status == spoken.status else None)
@@ -172,29 +215,24 @@ class Compared:
 
     def _about(self, fields: list[RawField], body: bytes | None) -> list[RawField]:
         """The fields with what the cache said of its body said of this one, or, where that is not known, left out."""
-        return about_another(fields, self._spoken.headers, self._spoken.body, body)
+        spoken = self._spoken
+        if body is not None and spoken.body is not None and is_gzip_of(body, fields, spoken.body, spoken.headers):
+            # The route's own validators speak of the content, the cache's of its bytes.
+            return about_another(fields, [(b"etag", make_etag(spoken.body))], spoken.body, body)
+        return about_another(fields, spoken.headers, spoken.body, body)
 
     def _client_has_it(self, status: int, fields: list[RawField], body: bytes) -> bool:
         exchange = self._exchange
-        etag, modified = first(fields, b"etag"), first(fields, b"last-modified")
-        if body != self._spoken.body:
-            # A validator of the route's speaks of another body than this.
-            modified = None
-            etag = etag if etag == make_etag(body) else None
-            if etag is None:
+        if body != self._spoken.body or self._notices.changes_late(self._plan):
+            # A validator of the route's speaks of another body than this, or may have left with another.
+            fields = [(b"etag", make_etag(body))] if first(fields, b"etag") == make_etag(body) else []
+            if not fields:
                 return False
-        wall = exchange.app_context.cache.clock.wall()
-        return not_modified(
-            exchange.client_headers,
-            status,
-            etag if etag is not None and parse_etag(etag) is not None else None,
-            None if modified is None else parse_date(modified, wall),
-            wall,
-        )
+        return stands_for(exchange.client_headers, status, fields, exchange.app_context.cache.clock.wall())
 
     def _private(self, fields: list[RawField]) -> list[RawField]:
         """The fields of what is one caller's own: what the cache or the policy said for downstream is taken back."""
-        policy, cdn_fields = self._spoken.policy, self._exchange.cdn_fields
+        policy, cdn_fields = self._plan.policy, self._exchange.cdn_fields
         if cdn_fields is not None:
             cdn_fields.forbid()
         control = None if policy is None or policy.cache_control is None else policy.cache_control.encode()
@@ -211,45 +249,6 @@ class Compared:
 # -- what a route's class puts around the handler ------------------------------------------------
 
 
-def as_its_scope_says(request: Request) -> bool:
-    """Whether a route class hands on a request that says what its scope says, of which the cache key is made."""
-    kind, memo = type(request), vars(request)
-    if any(getattr(kind, name, None) is not getattr(Request, name) for name in _READ):
-        return False
-    headers, query = memo.get("_headers"), memo.get("_query_params")
-    return (headers is None or [*headers.raw] == [*request.scope["headers"]]) and (
-        query is None or query == QueryParams(request.scope["query_string"])
-    )
-
-
-class _Said:
-    """A `send` that keeps what the cache says at the handler."""
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.headers: list[RawField] = []
-        self.body = b""
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status, self.headers = message["status"], [*message.get("headers", ())]
-        elif message["type"] == "http.response.body":
-            self.body += message.get("body", b"")
-
-    def response(self, made: Response | None) -> Response:
-        """The response object for the class; of the handler's own kind where the handler has `made` one."""
-        # A copy: the handler may return the same object each time.
-        response = Response() if made is None else copy.copy(made)
-        response.__dict__.pop("_headers", None)
-        response.status_code, response.raw_headers, response.body = self.status, self.headers, self.body
-        return response
-
-
-def _is_whole(response: Response) -> bool:
-    """Whether a response has all of its body, and is sent without a look at the request."""
-    return isinstance(getattr(response, "body", None), bytes | memoryview) and sent_without_the_request(response)
-
-
 async def answered_behind(
     enter: Callable[[ASGIApp, Scope, Receive, Send], Awaitable[None]],
     leave: Callable[[object], None],
@@ -259,9 +258,12 @@ async def answered_behind(
     """Let the cache answer at the handler; the response for the class.
 
     `enter` has the cache take the messages of an app. `leave` has it keep nothing of what the handler makes, and is
-    given the exchange at hand: of a stream, and of an exception that is an answer, such as a 404.
+    given the exchange at hand: of a stream, and of an exception that is an answer, such as a 404. A request that says
+    something else than its scope is the handler's alone.
     """
-    said = _Said()
+    if not as_its_scope_says(request):
+        return await handler(request)
+    said = Said()
     made: Response | None = None
     past: Response | None = None
 
@@ -277,7 +279,7 @@ async def answered_behind(
             if getattr(error, "status_code", 422) < 500:
                 leave(scope[SCOPE_KEY])
             raise
-        if not _is_whole(made):
+        if not is_whole(made):
             past = made
             leave(scope[SCOPE_KEY])
             return

@@ -27,6 +27,7 @@ class Notices:
         self._log_once = log_once
         self._warned: set[str] = set()
         self._changed: set[str] = set()
+        self._changed_late: set[str] = set()
         self._untold: set[tuple[str | None, str]] = set()
         self._made_private: set[str] = set()
 
@@ -47,6 +48,22 @@ class Notices:
                 ", ".join((*plan.layers, *plan.around)),
                 plan.path,
             )
+
+    def note_changed_late(self, plan: RoutePlan) -> None:
+        """Say once that a stream was changed behind its first piece, so that its validators were another's."""
+        if plan.path not in self._changed_late:
+            self._changed_late.add(plan.path)
+            logger.warning(
+                "%s changes streams of the cached route %s behind their first piece, and leaves its ETag or "
+                "Last-Modified: a client with such a stream may be told by a 304 that it has what the route said. This "
+                "process uses them there no more. Take them away, or set others, in what changes the stream.",
+                ", ".join((*plan.layers, *plan.around)),
+                plan.path,
+            )
+
+    def changes_late(self, plan: RoutePlan) -> bool:
+        """Whether `note_changed_late` was told of the route."""
+        return plan.path in self._changed_late
 
     def note_partition(self, plan: RoutePlan, partition: tuple[object, ...], error: PartitionTypeError) -> None:
         """Say once that a route is not cached because what its partition gives is no part of a key."""

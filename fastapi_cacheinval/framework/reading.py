@@ -16,7 +16,7 @@ from fastapi_cacheinval.framework.exchange import Exchange, can_be_read_again, r
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.guards import refused
 from fastapi_cacheinval.framework.incoming import Entered, Incoming
-from fastapi_cacheinval.framework.layers import Compared, Spoken, answered_behind, as_its_scope_says
+from fastapi_cacheinval.framework.layers import Compared, Spoken, answered_behind
 from fastapi_cacheinval.framework.lookup import look_up
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.responding import (
@@ -133,7 +133,7 @@ class Read(Exchange):
         shortcuts = self.app_context.shortcuts
         if shortcuts is not None and plan is None and self.refresh is None and request.scope is self.scope:
             shortcuts.learn(request.scope, self.arrived, handler)
-        if plan is None or self._settled or not as_its_scope_says(request):
+        if plan is None or self._settled:
             return await handler(request)
         return await answered_behind(partial(self._behind, plan), self._keep_nothing, handler, request)
 
@@ -149,9 +149,9 @@ class Read(Exchange):
         self._came_to_route = self._hides = self._told = True
         # Whoever waits for what the headers would have said need not: the policy is asked, with the layers' fields.
         Read._leave_fill(self, scope)
-        spoken = Spoken(send, plan.policy)
+        spoken = Spoken(send)
         if self.refresh is None:
-            self._responder = Compared(self, spoken, lambda: self.app_context.notices.note_changed(plan))
+            self._responder = Compared(self, spoken, plan, self.app_context.notices)
         try:
             await run_app(AtRoute(self, scope, receive, spoken), scope, handle)
         finally:

@@ -6,12 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
+from zlib import crc32
 
 from starlette.types import Message, Send
 
 from fastapi_cacheinval.engine.body_budget import Reservation
 
-__all__ = ["Pump", "UnannouncedEnd"]
+__all__ = ["Pieces", "Pump", "UnannouncedEnd"]
 
 # Real seconds after which a body whose length nobody has announced is taken for whole although the app goes on, with a
 # background task.
@@ -70,6 +71,29 @@ class Pump:
 
 async def _to_nobody(message: Message) -> None:
     """Where messages go for a client that is gone."""
+
+
+class Pieces:
+    """What is remembered of a stream that nobody keeps: its first piece, its length and its checksum so far."""
+
+    def __init__(self) -> None:
+        self._first = b""
+        self._checksum = 0
+        self.length = 0
+
+    def add(self, message: Message) -> None:
+        """One message of it."""
+        body = message.get("body", b"")
+        self._first = self._first or bytes(body)
+        self._checksum = crc32(body, self._checksum)
+        self.length += len(body)
+
+    def may_be(self, other: Pieces, *, ended: bool) -> bool:
+        """Whether all that can be told is as in the other, which is as far as this one or further."""
+        if ended or self.length >= other.length:
+            return (self.length, self._checksum) == (other.length, other._checksum)
+        known = min(len(self._first), len(other._first))
+        return self._first[:known] == other._first[:known]
 
 
 class UnannouncedEnd:

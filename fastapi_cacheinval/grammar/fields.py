@@ -36,7 +36,7 @@ RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 OWS: Final = b" \t"
 
-_FRAMING: Final = frozenset({b"content-length", b"trailer", b"transfer-encoding"})
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 HOP_BY_HOP: Final = frozenset(
     {
         b"connection",

@@ -7,6 +7,7 @@ moment that the caller names, on whatever clock it has.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import chain
 from math import inf, isfinite
@@ -16,7 +17,7 @@ from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.selecting import Selector, VaryRecord
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share
 from fastapi_cacheinval.core.tags import ALL
-from fastapi_cacheinval.grammar.fields import RawHeaders, first
+from fastapi_cacheinval.grammar.fields import RawHeaders, first, is_token
 from fastapi_cacheinval.grammar.ranges import ContentRange
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
 MOST_PARTS = 8192
 """The longest list in a row: a bound on the memory that a forged one can ask for."""
 
+# What a field's value cannot hold (RFC 9110 §5.5): a server would end the connection over it, or send a line more.
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _SELECTOR = (bytes, bool)
 _RESPONSE = (int, tuple, tuple, tuple, *[float] * 7, bool, bool)
 _STEERING = (tuple, bool, bool)
@@ -94,6 +97,16 @@ def pairs_of(flat: tuple[Any, ...], empty: bytes | str) -> zip[tuple[Any, Any]]:
     return zip(flat[::2], flat[1::2], strict=True)
 
 
+def _lines_of(flat: tuple[Any, ...]) -> zip[tuple[Any, Any]]:
+    """The header lines that were written one after the other; raises for what no server can send."""
+    lines, names = pairs_of(flat, b""), flat[::2]
+    if names and not (all(names) and is_token(b"".join(names))):
+        raise ValueError("a field's name that is no token")
+    if _CONTROL.search(b"".join(flat[1::2])):
+        raise ValueError("a control character in a field's value")
+    return lines
+
+
 def _bounded(*lists: tuple[Any, ...]) -> None:
     if max(map(len, lists)) > MOST_PARTS:
         raise ValueError("a list that no reader would take")
@@ -141,7 +154,7 @@ def response_of(
     _in_range(status, (created, fresh, fill, early, revalidate, error, modified or 0.0), calm)
     if modified is not None:
         have_types((modified,), (float,))
-    headers = share(pairs_of(flat, b""))
+    headers = share(_lines_of(flat))
     "".join(tags)
     made: dict[str, Any] = {
         "key": key,
@@ -172,7 +185,8 @@ def response_of(
 
 def _in_range(status: int, numbers: tuple[float, ...], calm: float) -> None:
     # A sum is finite only where all that is in it is; and what is not a number is not below anything.
-    if not 100 <= status <= 999 or not isfinite(sum(numbers)) or min(numbers[2:6]) < 0 or not calm < inf:
+    # A 1xx is no final response.
+    if not 200 <= status <= 999 or not isfinite(sum(numbers)) or min(numbers[2:6]) < 0 or not calm < inf:
         raise ValueError("a number out of range")
 
 
@@ -210,7 +224,7 @@ def _shared_of(steering: tuple[Any, ...], made: dict[str, Any]) -> SharedRespons
         if not 0 <= begin <= end < known:
             raise ValueError("a range that is none")
         part = ContentRange(begin, end, complete)
-    lines = tuple(pairs_of(withheld, b""))
+    lines = tuple(_lines_of(withheld))
     # An earlier release did not say: then it may be.
     guessed = _flag(steering[4] if len(steering) > 4 else True)
     return SharedResponse(withheld=lines, for_all=for_all, guessed=guessed, only_fresh=only_fresh, part=part, **made)

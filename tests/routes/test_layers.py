@@ -451,6 +451,30 @@ async def test_a_changed_answer_has_no_validator_that_the_cache_answers_for_the_
     assert (await ask(it.app, "/it", headers=by(who, **{"if-none-match": tag}))).status_code == 304
 
 
+@pytest.mark.parametrize("outside", [False, True])
+async def test_gzip_beside_a_layer_leaves_the_routes_own_validators(outside: bool) -> None:
+    """They speak of the content, whatever its coding; not where a layer has changed it as well."""
+    said = {"etag": '"own"', "last-modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
+
+    def build(it: Twin) -> FastAPI:
+        app = FastAPI()
+
+        @app.get("/it", dependencies=[cached(ttl=60)])
+        async def read() -> Response:
+            return PlainTextResponse("hello " * 100, headers=said)
+
+        for layer in (GZipMiddleware, ChangesTheBody) if outside else (ChangesTheBody, GZipMiddleware):
+            app.add_middleware(layer)
+        return app
+
+    it = Twin(build)
+    for who, kept in ((None, True), ("alice", False), (None, True)):
+        answer = await ask(it.app, "/it", headers=by(who, **{"accept-encoding": "gzip"}))
+        assert answer.headers["content-encoding"] == "gzip"
+        assert [answer.headers.get(name) == value for name, value in said.items()] == [kept, kept]
+        assert answer.headers.get("content-length") in (None, str(len(answer.body)))
+
+
 async def test_a_policys_word_for_downstream_does_not_hold_for_what_is_one_callers_own() -> None:
     """`public` is said of what the route answers, not of what a layer makes of it; the handler's own word stands."""
     it = twin(Names, policy=cached(ttl=60, cache_control="public, max-age=60"))

@@ -122,6 +122,40 @@ def test_what_a_later_release_adds_is_ignored(reader, value):
     assert [getattr(more.value, name) for name in kept] == [getattr(plain.value, name) for name in kept]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        [b"etag", b'"a"\r\nX-Evil: 1'],
+        [b"x-a", b"b\nc"],
+        [b"x-a", b"b\x00c"],
+        [b"x-a", b"\x7f"],
+        [b"\xff", b"b"],
+        [b"", b"b"],
+        [b"x-a: b\r\nx-c", b"d"],
+        [b"x a", b"b"],
+    ],
+)
+@pytest.mark.parametrize("value", ["policy", "headers"], indirect=True)
+def test_a_line_that_no_server_can_send_is_refused(value, line):
+    """A name that is no token, or a control character in a value: the page would fail for as long as it lives."""
+    for withheld in (False, True) if isinstance(value, SharedResponse) else (False,):
+        fields, body = taken_apart(written(OPEN, value))
+        lines = fields[8][15][0] if withheld else fields[8][1]
+        lines += [b"x-tab", b"a\tb \xe9"]
+        assert read(OPEN, sealed(OPEN, fields, body)) is not None
+        lines += line
+        assert refused(OPEN, sealed(OPEN, fields, body)) == "broken"
+
+
+@pytest.mark.parametrize("value", ["policy", "headers"], indirect=True)
+@pytest.mark.parametrize("status", [100, 101, 103, 199])
+def test_an_interim_response_is_refused(value, status):
+    """No server sends a 1xx as the answer."""
+    fields, body = taken_apart(written(OPEN, value))
+    fields[8][0] = status
+    assert refused(OPEN, sealed(OPEN, fields, body)) == "broken"
+
+
 @pytest.mark.parametrize("left", [-1, -2, LIFE_MS + 1])
 def test_a_life_that_cannot_be_is_refused(value, left):
     """No remaining life, no key, or more life than was given."""

@@ -63,7 +63,7 @@ async def test_fields_of_one_connection_stay_on_the_apps_own_answer(
     app = FastAPI()
     gate = asyncio.Event()
     calls = 0
-    said = {"connection": "close, x-hop", "x-hop": "1", "keep-alive": "timeout=1", "x-end": "1"}
+    said = {"connection": "close, x-hop", "x-hop": "1", "keep-alive": "timeout=1", "trailer": "x-sum", "x-end": "1"}
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"pa"
@@ -90,7 +90,7 @@ async def test_fields_of_one_connection_stay_on_the_apps_own_answer(
     assert {name: first.headers.get(name) for name in said} == said
     for answer in (second, await ask(outer, "/")):
         assert {name: answer.headers.get(name) for name in said} == said | dict.fromkeys(
-            ("connection", "x-hop", "keep-alive")
+            ("connection", "x-hop", "keep-alive", "trailer")
         )
     assert calls == 1
     assert all(len(answer.fields("content-length")) <= 1 for answer in (first, second))
