@@ -24,6 +24,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.running import (
     Ran,
     connection_for,
     is_bulk,
+    is_replaced,
     is_several,
     options_of,
     run,
@@ -86,6 +87,8 @@ class Changes:
         if bulk:
             return self._by_key(state, mapper)
         connection = connection_for(state, None)
+        if is_replaced(state, dml, connection):
+            return self._unknown(state, whole, deletes=deletes, what="a statement that a rule replaces")
         own = key_columns(mapper, target_of(dml))
         columns = own or []
         if own and deletes:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Insert, Result
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
+from fastapi_cacheinval.contrib.sqlalchemy.catalogues import catalogued
 from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row, on_conflict, removes, replaces, rows_given, sets
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, key_columns, key_of, keys
 from fastapi_cacheinval.contrib.sqlalchemy.running import (
@@ -120,7 +121,13 @@ class Inserts:
             result = state.invoke_statement()
             self._read(job, _given_by_database(result, columns), where_of(result))
             return result
-        dialect = connection_for(state, mapper if bulk else None).dialect
+        return self._by_returning(job, columns, table)
+
+    def _by_returning(self, job: _Job, columns: list[Any], table: Any) -> Result[Any]:
+        """Run an INSERT whose rows the database says by a `RETURNING`, of the app's own or a hidden one."""
+        state, dml, mapper, bulk = job.state, job.dml, job.mapper, job.bulk
+        connection = connection_for(state, mapper if bulk else None)
+        dialect = connection.dialect
         able = dialect.insert_returning and table.implicit_returning
         if is_several(state) or bulk:
             able = able and dialect.insert_executemany_returning
@@ -136,6 +143,10 @@ class Inserts:
             if written.implicit_returning:
                 return self._says_itself(job, columns, written)
             number = bool(written.postfetch_lastrowid)
+        if not job.returns:
+            listed = catalogued(connection, table, options_of(state), anew=True)
+            if listed.hides("insert") or listed.replaces("insert"):
+                return self._unknown(job, "an INSERT without its primary keys, which the database hides")
         ran = run_inserting(state, dml, columns, keys(mapper) if state.is_orm_statement else columns)
         if not job.returns and not bulk and dialect.is_async:
             restore_number(ran.result)

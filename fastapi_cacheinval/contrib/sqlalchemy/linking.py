@@ -14,7 +14,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.given import identity_in, on_conflict
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, row_key
 from fastapi_cacheinval.contrib.sqlalchemy.locking import take_turn
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
-from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, options_of, run, tells
+from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, is_replaced, options_of, run, tells
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Link
 from fastapi_cacheinval.contrib.sqlalchemy.statements import is_own, is_wild, target_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
@@ -47,6 +47,8 @@ class Links:
             return self._insert(state, dml, named)
         if is_wild(dml):
             return self._unknown(state, table, "a DELETE that picks rows by chance", ends=True)
+        if is_replaced(state, dml, connection_for(state, None)):
+            return self._unknown(state, table, "a DELETE that a rule replaces", ends=True)
         return self._delete(state, dml, table, named)
 
     def _unknown(self, state: ORMExecuteState, table: Any, what: str, *, ends: bool) -> Result[Any]:

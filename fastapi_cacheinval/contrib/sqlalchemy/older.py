@@ -11,6 +11,7 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import Mapper
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
+from fastapi_cacheinval.contrib.sqlalchemy.catalogues import catalogued
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity
@@ -78,7 +79,7 @@ class Older:
         of: Mapper[Any] = inspect(mapper).mapper
         rows = list(mappings) if return_defaults else [dict(each) for each in mappings]
         whole = self._book.whole(of)
-        asked = return_defaults or (self._book.tagged(of) and not whole)
+        asked = return_defaults or (self._book.tagged(of) and not whole and self._may_be_asked(session, of))
         self._watch.flushes.besides(session, of, [value for row in rows for value in row.values()])
         with self._settled(session, [of]):
             call(of, rows, return_defaults=asked, render_nulls=render_nulls)
@@ -110,6 +111,13 @@ class Older:
             these = {each for each in places if each[0] is mapper}
             self._watch.looks.read_again(session, these, connection, lock=lock, written=written)
 
+    @staticmethod
+    def _may_be_asked(session: Any, mapper: Mapper[Any]) -> bool:
+        """Whether the keys of new rows may be asked for: a database that hides some of them would refuse these rows."""
+        connection = connection_of(session, mapper)
+        listed = [catalogued(connection, table, anew=True) for table in mapper.tables]
+        return not any(each.hides("insert") or each.replaces("insert") for each in listed)
+
     @contextmanager
     def _settled(self, session: Any, mappers: list[Mapper[Any]]) -> Generator[None]:
         """What is written in autocommit is purged at its end, and everything where it fails in the midst."""
@@ -139,19 +147,25 @@ class Older:
         """New objects get the keys that the database gives them, and lose them again if the app has not asked."""
         targets = list(objects)
         states: list[Any] = [inspect(each) for each in targets]
-        tagged = any(self._book.tagged(state.mapper) for state in states)
+        new = {state.mapper for state in states if state.key is None}
+        asked = any(self._book.tagged(each) for each in new) and all(self._may_be_asked(session, each) for each in new)
         unasked = [(state, set(state.dict)) for state in states if state.key is None and not return_defaults]
         there: Places = {(state.mapper, Identity(state.identity)) for state in states if state.identity is not None}
         for state in states:
             self._watch.flushes.besides(session, state.mapper, state.dict.values())
         self._read(session, there, lock=True)
         with self._settled(session, list(dict.fromkeys(state.mapper for state in states))):
-            call(targets, return_defaults or tagged, update_changed_only, preserve_order)
+            call(targets, return_defaults or asked, update_changed_only, preserve_order)
             written: Places = {
                 (state.mapper, Identity(state.mapper.primary_key_from_instance(target)))
                 for state, target in zip(states, targets, strict=True)
                 if self._book.tagged(state.mapper)
             }
+            unknown = {place for place in written if None in place[1]}
+            if unknown:
+                # The rows are written: an error would come too late.
+                self._ledger.add_everything(session)
+            written -= unknown
             self._read(session, there - written)
             self._read(session, written, written=True)
         for state, names in unasked:

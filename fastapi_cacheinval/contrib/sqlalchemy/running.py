@@ -13,15 +13,22 @@ from sqlalchemy import Connection, Delete, TextClause, Update
 from sqlalchemy.engine import CursorResult, Result
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
+from fastapi_cacheinval.contrib.sqlalchemy.catalogues import catalogued
 from fastapi_cacheinval.contrib.sqlalchemy.given import replaces
-from fastapi_cacheinval.contrib.sqlalchemy.returning import is_unseen
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import hide_rows, no_rows, prebuffer
-from fastapi_cacheinval.contrib.sqlalchemy.statements import entity_of, parameter_sets, reads_other_tables, target_of
+from fastapi_cacheinval.contrib.sqlalchemy.statements import (
+    entity_of,
+    parameter_sets,
+    reads_itself,
+    reads_other_tables,
+    target_of,
+)
 
 __all__ = [
     "Ran",
     "connection_for",
     "is_bulk",
+    "is_replaced",
     "is_several",
     "options_of",
     "run",
@@ -123,7 +130,20 @@ def tells(state: ORMExecuteState, dml: Any, connection: Connection, columns: Seq
         return False
     if reads_other_tables(dml) and not getattr(dialect, f"{kind}_returning_multifrom"):
         return False
-    return own or is_unseen(dml, table, connection, state.execution_options)
+    if own:
+        return True
+    # A statement that reads a column of the row meets anyway only what the policies for SELECT show.
+    reads = connection.dialect.name == "postgresql" and reads_itself(dml)
+    return reads or not catalogued(connection, table, options_of(state), anew=True).hides(kind)
+
+
+def is_replaced(state: ORMExecuteState, dml: Any, connection: Connection) -> bool:
+    """Whether a rule stands for an UPDATE or a DELETE, so that nobody knows which rows change."""
+    # The app's own `RETURNING` shows the rows of the rule.
+    if connection.dialect.name != "postgresql" or dml._returning:  # noqa: SLF001
+        return False
+    kind = "delete" if isinstance(dml, Delete) else "update"
+    return catalogued(connection, target_of(dml), options_of(state)).replaces(kind)
 
 
 def run(state: ORMExecuteState, dml: Any, columns: Sequence[Any], *, telling: bool) -> Ran:

@@ -7,7 +7,20 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import CHAR, Column, ColumnElement, Connection, ForeignKey, FromClause, Table, or_, select, true
+from sqlalchemy import (
+    CHAR,
+    NCHAR,
+    Column,
+    ColumnElement,
+    Connection,
+    ForeignKey,
+    FromClause,
+    Table,
+    TypeDecorator,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.visitors import iterate
@@ -76,7 +89,10 @@ def spellings(mapper: Mapper[Any], values: Mapping[str, Any], connection: Connec
 
 
 def _is_filled(kind: Any, connection: Connection) -> bool:
-    return isinstance(kind._variant_mapping.get(connection.dialect.name, kind), CHAR)  # noqa: SLF001
+    here = kind._variant_mapping.get(connection.dialect.name, kind)  # noqa: SLF001
+    while isinstance(here, TypeDecorator):
+        here = cast("Any", here).load_dialect_impl(connection.dialect)
+    return isinstance(here, CHAR | NCHAR)
 
 
 def removes_rows(selectable: Any) -> bool:

@@ -43,7 +43,7 @@ __all__ = [
     "is_own",
     "is_wild",
     "parameter_sets",
-    "reads",
+    "reads_itself",
     "reads_other_tables",
     "target_of",
     "top_of",
@@ -181,13 +181,20 @@ def reads_other_tables(dml: Any) -> bool:
     return False
 
 
-def reads(dml: Any, kind: type[Any]) -> bool:
-    """Whether a part of this kind stands in the condition of an UPDATE or a DELETE, or in the values that it sets."""
-    values: list[Any] = [*(getattr(dml, "_values", None) or {}).values()]
-    values += [value for _, value in getattr(dml, "_ordered_values", None) or ()]
-    options = [getattr(option, "where_criteria", None) for option in criteria_of(dml)]
-    parts = _expressions([*dml._where_criteria, *values, *options])  # noqa: SLF001
-    return any(isinstance(one, kind) for one in elements(*parts))
+def reads_itself(dml: Any) -> bool:
+    """Whether an UPDATE or a DELETE surely reads a column of the row that it changes: one outside of queries."""
+    target, seen = target_of(dml), set[int]()
+    values: Any = getattr(dml, "_values", None) or {}
+    ahead: list[Any] = [*dml._where_criteria, *_expressions(values.values())]  # noqa: SLF001
+    while ahead:
+        one = ahead.pop()
+        table: Any = one.table if one.__visit_name__ == "column" else None
+        if table is not None and table._deannotate() is target:  # noqa: SLF001
+            return True
+        if id(one) not in seen and not isinstance(one, FromClause):
+            seen.add(id(one))
+            ahead.extend(one.get_children())
+    return False
 
 
 def criteria_of(dml: Any) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -180,3 +181,51 @@ async def test_asynchronous_sessions_have_it_too(sessions: async_sessionmaker[As
         session.add(Product(id=1, brand_id=3))
         await session.commit()
         assert list(await session.scalars(select(Letter.tags))) == ["brand:3 product:1 products"]
+
+
+@pytest.mark.parametrize("outbox", [ByObject(), ByStatement()], ids=["object", "statement"])
+@pytest.mark.parametrize("in_savepoint", [False, True])
+def test_a_statement_of_a_later_listener_has_its_row(
+    make_store: Callable[..., Store], outbox: Any, *, in_savepoint: bool
+) -> None:
+    """Its commit flushes nothing more; what a savepoint took back is in no row."""
+    store = make_store(outbox=outbox)
+
+    def audit(session: Session) -> None:
+        if session.in_nested_transaction():
+            return
+        if not in_savepoint:
+            session.execute(update(Label).where(Label.id == 1).values(text="x"))
+            session.bulk_update_mappings(Label.__mapper__, [{"id": 2, "text": "y"}])
+            return
+        kept = session.begin_nested()
+        session.execute(update(Label).where(Label.id == 1).values(text="x"))
+        kept.commit()
+        gone = session.begin_nested()
+        session.execute(update(Label).where(Label.id == 2).values(text="y"))
+        gone.rollback()
+
+    event.listen(store.sessions, "before_commit", audit)
+    with store.sessions.begin() as session:
+        session.add(Label(id=11))
+    found = {tag for letter in letters(store) for tag in letter.split()}
+    assert found == {"label:11", "label:1"} | (set() if in_savepoint else {"label:2"})
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_flush_that_fails_in_the_commit_purges_nothing(make_store: Callable[..., Store], *, later: bool) -> None:
+    """Nothing of it was sent to be committed, and a second commit has its purge and its row."""
+    store = make_store(outbox=ByObject())
+    if later:
+        event.listen(store.sessions, "before_commit", lambda _: None)
+    with capture_invalidations(store.cache) as receipts, store.sessions() as session:
+        session.execute(update(Label).where(Label.id == 2).values(text="x"))
+        session.add(Label(id=1))
+        with pytest.raises(IntegrityError):
+            session.commit()
+        session.rollback()
+        assert receipts == []
+        session.add(Label(id=12))
+        session.commit()
+    assert tags_of(receipts) == [{"label:12"}]
+    assert letters(store) == ["label:12"]

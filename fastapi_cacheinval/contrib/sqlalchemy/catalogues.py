@@ -1,0 +1,103 @@
+"""What the database's catalogue says of a table: whether a `RETURNING` that the app has not written leaves a write be.
+
+PostgreSQL's row-level security counts a write that returns columns as one that reads them: the policies for SELECT
+then narrow an UPDATE or a DELETE that reads nothing, and refuse new rows that they hide. Its `DO INSTEAD` rules refuse
+a `RETURNING`, and so do SQLite's virtual tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Table, text
+
+from fastapi_cacheinval.contrib.sqlalchemy.locking import take_turn
+
+__all__ = ["Catalogued", "catalogued"]
+
+# What is said of tables, and until when that is believed: for each pool of connections.
+_SAID: WeakKeyDictionary[Any, dict[str, tuple[Catalogued, float]]] = WeakKeyDictionary()
+_SECONDS = 60.0
+# The table, and what views and rules stand for it; `to_regclass` finds it as a statement does. Policies hold for some
+# roles, and below a view for its owner perhaps.
+_ASK = text("""
+WITH RECURSIVE below (oid) AS (
+    SELECT CAST(to_regclass(CAST(:name AS text)) AS oid)
+    UNION
+    SELECT d.refobjid FROM below
+    JOIN pg_catalog.pg_rewrite w ON w.ev_class = below.oid
+    JOIN pg_catalog.pg_depend d ON d.objid = w.oid
+        AND d.classid = CAST('pg_rewrite' AS regclass) AND d.refclassid = CAST('pg_class' AS regclass)
+)
+SELECT 'rule', NULL, CAST(ev_type AS text), NULL, NULL, NULL FROM pg_catalog.pg_rewrite
+WHERE ev_class = CAST(to_regclass(CAST(:name AS text)) AS oid) AND is_instead
+UNION ALL
+SELECT CAST(c.oid AS text), CAST(polpermissive AS text), CAST(polcmd AS text), CAST(polroles AS text),
+    pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)
+FROM below JOIN pg_catalog.pg_class c ON c.oid = below.oid AND CASE
+    WHEN c.oid = CAST(to_regclass(CAST(:name AS text)) AS oid) THEN row_security_active(c.oid) ELSE c.relrowsecurity END
+JOIN pg_catalog.pg_policy p ON p.polrelid = c.oid
+""")
+_RULES = {"update": "2", "insert": "3", "delete": "4"}
+_POLICIES = {"update": "w", "insert": "a", "delete": "d"}
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogued:
+    """What a catalogue says of one table: `kind` of a write is `"insert"`, `"update"` or `"delete"`."""
+
+    rows: tuple[tuple[str | None, ...], ...] = ()
+    virtual: bool = False
+
+    def replaces(self, kind: str) -> bool:
+        """Whether another statement stands for such a write, which may change other rows, and return nothing."""
+        return any(row[0] == "rule" and row[2] == _RULES[kind] for row in self.rows)
+
+    def hides(self, kind: str) -> bool:
+        """Whether such a write may meet rows, or leave rows, that are not to be had by a `RETURNING`."""
+        read = self._conditions("r", 4)
+        met = read if kind == "insert" else self._conditions(_POLICIES[kind], 4)
+        left = read if kind == "delete" else self._conditions(_POLICIES[kind], 5)
+        return self.virtual or met != read or left != read
+
+    def _conditions(self, command: str, place: int) -> set[tuple[str | None, ...]]:
+        """The policies for one command, by what they ask of a row; one without a check asks the same of a new row."""
+        policies = [row for row in self.rows if row[0] != "rule" and row[2] in ("*", command)]
+        return {(row[0], row[1], row[3], row[place] if row[place] is not None else row[4]) for row in policies}
+
+
+def catalogued(
+    connection: Connection, table: Any, options: Mapping[str, Any] | None = None, *, anew: bool = False
+) -> Catalogued:
+    """What the catalogue says of a table, asked once a minute for each pool of connections.
+
+    It is asked `anew` where a wrong answer would be silent, or a role decides.
+    """
+    name = connection.dialect.name
+    if name not in ("postgresql", "sqlite") or not isinstance(table, Table):
+        return Catalogued()
+    target = cast("Any", table)
+    schema, own = _named(connection, target, options or {})
+    known = _SAID.setdefault(connection.engine.pool, {})
+    said, until = known.get(schema + own, (Catalogued(), 0.0))
+    if monotonic() < until and not (anew and name == "postgresql"):
+        return said
+    if name == "sqlite":
+        take_turn(connection, target, options or {})
+        listed = connection.exec_driver_sql(f"PRAGMA {schema}table_list({own})")
+        said = Catalogued(virtual=any(row[2] == "virtual" for row in listed))
+    else:
+        said = Catalogued(tuple(tuple(row) for row in connection.execute(_ASK, {"name": schema + own})))
+    known[schema + own] = said, monotonic() + _SECONDS
+    return said
+
+
+def _named(connection: Connection, table: Table, options: Mapping[str, Any]) -> tuple[str, str]:
+    every: Mapping[str, Any] = {**connection.get_execution_options(), **options}
+    schema = cast("Any", every.get("schema_translate_map") or {}).get(table.schema, table.schema)
+    quoting = connection.dialect.identifier_preparer
+    return f"{quoting.quote_schema(schema)}." if schema else "", quoting.quote(table.name)
