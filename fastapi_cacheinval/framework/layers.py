@@ -206,6 +206,9 @@ class Compared:
             fields = self._private(fields)
             if not same and status != 304:
                 fields = self._about(fields, body if status == spoken.status else None)
+            elif status not in (spoken.status, 304):
+                # A client that keeps it would be told that it still holds.
+                fields = about_another(fields, spoken.headers, None, None)
         if self._client_has_it(status, fields, body):
             await exchange.outer({**start, "status": 304, "headers": not_modified_fields(fields)})
             body = b""

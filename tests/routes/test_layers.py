@@ -475,6 +475,32 @@ async def test_gzip_beside_a_layer_leaves_the_routes_own_validators(outside: boo
         assert answer.headers.get("content-length") in (None, str(len(answer.body)))
 
 
+@pytest.mark.parametrize("own", [False, True])
+async def test_another_status_over_the_same_body_has_no_validator_either(own: bool) -> None:
+    """Who keeps one caller's refusal, and asks again as another, is not told that it still holds."""
+
+    def build(it: Twin) -> FastAPI:
+        router = APIRouter()
+
+        @router.get("/it", dependencies=[cached(ttl=60)])
+        async def read(response: Response) -> int:
+            if own:
+                response.headers["etag"] = '"own"'
+                response.headers["last-modified"] = "Mon, 01 Jan 2024 00:00:00 GMT"
+            return it.page()
+
+        return _in_app(router, Turns)
+
+    it = Twin(build)
+    for _ in range(2):
+        told = await it.same(headers=by("alice"))
+        assert (told.status_code, told.headers["content-length"]) == (203, "1")
+        assert told.headers.get("etag") is told.headers.get("last-modified") is None
+        untouched = await it.same()
+        assert ("last-modified" in untouched.headers, "etag" in untouched.headers) == (own, True)
+    assert it.calls == 1
+
+
 async def test_a_policys_word_for_downstream_does_not_hold_for_what_is_one_callers_own() -> None:
     """`public` is said of what the route answers, not of what a layer makes of it; the handler's own word stands."""
     it = twin(Names, policy=cached(ttl=60, cache_control="public, max-age=60"))
