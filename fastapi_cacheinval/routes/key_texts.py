@@ -6,7 +6,7 @@ import re
 import types
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
 from uuid import UUID
 
 from pydantic import SecretBytes, SecretStr
@@ -61,9 +61,10 @@ def key_text(kind: Any) -> KeyText:
     parts = {name: part for name, part in made.items() if part is not None}
     if not parts or len(parts) > _MOST_PARTS:
         # A name alone would give whoever says it what belongs to the password.
-        guess = next((name for name in _IDENTIFYING if name in fields), "sub" if is_a_mapping(kind) else "id")
-        used = [guess, *(name for name in sorted(fields) if name != guess and _divides(kind, name))]
-        parts = {name: _taken(kind, name) for name in used}
+        known = {name for name in fields if made.get(name, "") is not None}
+        guess = next((name for name in _IDENTIFYING if name in known), "sub" if is_a_mapping(kind) else "id")
+        used = [guess, *(name for name in sorted(known) if name != guess and _divides(kind, name))]
+        parts = {name: made.get(name) or _taken(kind, name) for name in used}
     return KeyText(_whole([*parts.values()], kind), _told(kind, fields, parts))
 
 
@@ -87,7 +88,10 @@ def _whole(parts: list[str], kind: Any) -> str:
 
 def _told(kind: Any, fields: frozenset[str], parts: dict[str, str]) -> str:
     name = unfit(kind)
-    left = sorted(fields - made_of(kind, parts.keys()) - parts.keys()) + sorted(undeclared_of(kind))
+    beside = undeclared_of(kind)
+    left = [*sorted(fields - made_of(kind, parts.keys()) - parts.keys()), *sorted(beside)]
+    if len(left) > _MOST_PARTS:
+        left.sort(key=lambda name: name not in beside and not _DIVIDING.search(name))
     if not fields >= parts.keys():
         guess = "'sub'" if is_a_mapping(kind) else "id"
         has = "" if name is None else f": {name} has {', '.join(left)}" if fields else f" in a {name}"
@@ -111,6 +115,8 @@ def key_of_text(annotation: Any) -> str | None:
 
 def part_text(value: str, annotation: Any) -> str | None:
     """What of a value stands in a key, for one of its fields; None where nothing is sure to tell these apart."""
+    if isinstance(annotation, TypeVar):
+        return None
     if says_something(annotation) and not unfit(annotation):
         return value
     members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)

@@ -146,7 +146,14 @@ def typed_fields_of(kind: Any) -> dict[str, Any]:
     except (TypeError, NameError, AttributeError, SyntaxError):
         return {}
     parts = fields_of(kind)
-    return {name: said for name, said in found.items() if name in parts}
+    return {name: _read(said) for name, said in found.items() if name in parts}
+
+
+def _read(annotation: Any) -> Any:
+    """What an attribute gives of a value: of SQLAlchemy's `Mapped[int]` an `int`."""
+    origin = get_origin(annotation)
+    mapped = str(getattr(origin, "__module__", "")).startswith("sqlalchemy.") and origin.__name__ == "Mapped"
+    return get_args(annotation)[0] if mapped else annotation
 
 
 def may_be_missing(kind: Any, name: str) -> bool:
@@ -207,10 +214,15 @@ def _classes(annotation: Any) -> list[type]:
         return _classes(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
         return [kind for member in get_args(annotation) for kind in _classes(member)]
-    kind = origin or getattr(annotation, "__value__", None) or annotation
+    kind = origin or _named_by(annotation) or annotation
     if kind is not annotation and not inspect.isclass(kind):
         return _classes(kind)
     return [kind] if inspect.isclass(kind) and kind not in (type(None), inspect.Parameter.empty, object) else []
+
+
+def _named_by(annotation: Any) -> Any:
+    """What a `type` alias or a `NewType` stands for."""
+    return getattr(annotation, "__value__", None) or getattr(annotation, "__supertype__", None)
 
 
 def _given(call: Any) -> Any:
@@ -241,12 +253,14 @@ def unfit(annotation: Any) -> str | None:
         return next((found for member in get_args(annotation) if (found := unfit(member))), None)
     if origin is Literal or annotation in (inspect.Parameter.empty, Any, None, object):
         return None
-    kind = origin or getattr(annotation, "__value__", None) or annotation
+    kind = origin or _named_by(annotation) or annotation
     if not inspect.isclass(kind):
         return None if kind is annotation else unfit(kind)
     if origin is tuple:
         return next((found for member in get_args(annotation) if member is not ... and (found := unfit(member))), None)
     if inherited_by(kind):
         return kind.__qualname__
-    fit = inspect.isabstract(kind) or getattr(kind, "_is_protocol", False) or issubclass(kind, _FIT)
+    # Of the others that are abstract a value may be a text, too.
+    open_ = (inspect.isabstract(kind) or getattr(kind, "_is_protocol", False)) and not issubclass(kind, Mapping)
+    fit = open_ or issubclass(kind, _FIT)
     return None if fit else kind.__qualname__

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, NotRequired, TypedDict
+from typing import Any, ClassVar, NamedTuple, NewType, NotRequired, TypedDict
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, ConfigDict, SecretStr
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from pydantic import BaseModel, ConfigDict, RootModel, SecretStr
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from starlette.authentication import BaseUser
 
 from fastapi_cacheinval.core.keys import partition_digest
@@ -294,3 +296,45 @@ def test_a_type_without_fields_is_told_by_its_properties() -> None:
     """They are what the author has to choose from."""
     told = key_text(BaseUser).told
     assert told.startswith("In place of id write what tells callers apart: BaseUser has display_name, identity, ")
+
+
+class Owner(Base):
+    """With a column, and with a row of another table under a name that divides callers."""
+
+    __tablename__ = "owner"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant_id: Mapped[int] = mapped_column(ForeignKey("callers.id"))
+    tenant: Mapped[Account] = relationship()
+
+
+Wide = make_dataclass(
+    "Wide",
+    [
+        ("id", int, 1),
+        ("roles", list[str], field(default_factory=list)),
+        ("scopes", set[str], field(default_factory=set)),
+        *((f"p{n}", int, 0) for n in range(9)),
+    ],
+)
+
+
+class Rooted(RootModel[dict[str, str]]):
+    """A mapping, as a model."""
+
+
+def test_no_part_is_proposed_that_no_key_can_hold() -> None:
+    """Such a line would start, and nothing would ever be stored: the part is named instead."""
+    assert key_text(Owner) == (
+        "lambda value: (value.id, value.tenant_id)",
+        "The key has id, tenant_id of Owner: add what else a page may depend on, of tenant.",
+    )
+    assert key_text(Wide).text == "lambda value: (value.id, tuple(value.roles))"
+    assert "scopes" in key_text(Wide).told
+    assert key_text(Rooted).told == "In place of id write what tells callers apart: Rooted has root."
+
+
+@pytest.mark.parametrize("kind", [Mapping[str, str], NewType("Payload", dict[str, str])])
+def test_a_mapping_is_one_by_any_name(kind: Any) -> None:
+    """No cache key can hold it: the line takes a part of it."""
+    assert key_text(kind).text == "lambda value: value['sub']"
+    assert key_text(NewType("Number", int)).text == "str"
