@@ -198,7 +198,7 @@ class Compared:
         exchange, spoken = self._exchange, self._spoken
         # What follows is no part of the response: the server says what it would without a cache.
         self._rest = exchange.outer
-        status, fields, same = start["status"], start["headers"], body == spoken.body
+        status, fields, same = int(start["status"]), start["headers"], body == spoken.body
         if same and status == spoken.status and fields == spoken.headers:
             spoken.came_through()
         else:
@@ -206,7 +206,7 @@ class Compared:
             fields = self._private(fields)
             if not same and status != 304:
                 fields = self._about(fields, body if status == spoken.status else None)
-            elif status not in (spoken.status, 304):
+            elif status not in {spoken.status, 304}:
                 # A client that keeps it would be told that it still holds.
                 fields = about_another(fields, spoken.headers, None, None)
         if self._client_has_it(status, fields, body):
