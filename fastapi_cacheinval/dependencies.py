@@ -111,6 +111,11 @@ class Cached(Unchanging):
     def __repr__(self) -> str:
         return f"cached({self.policy!r})"
 
+    @property
+    def declared(self) -> Cached:
+        """What the route's author has written: this, or what this stands for."""
+        return self
+
     async def __call__(self, connection: HTTPConnection, **covers: Any) -> None:
         if not isinstance(connection, Request):
             return
@@ -137,13 +142,17 @@ class CachedInOrder(Cached):
 
     def __init__(self, declared: Cached, names: Sequence[str]) -> None:
         super().__init__(declared.policy)
-        self.declared = declared
+        self._declared = declared
         parameters = self.__signature__.parameters
         others = [name for name in parameters if name not in names]
         self.__signature__ = inspect.Signature([parameters[name] for name in (*others, *names)])
 
+    @property
+    def declared(self) -> Cached:
+        return self._declared
+
     def __eq__(self, other: object) -> bool:
-        return self.declared is getattr(other, "declared", other)
+        return isinstance(other, Cached) and self.declared is other.declared
 
     def __hash__(self) -> int:
         return hash(self.declared)

@@ -143,7 +143,7 @@ def _added_by_others(root: Node, cached: Cached | None) -> list[Node]:
 def _is_own(root: Node, inherited: frozenset[int]) -> bool:
     """Whether a `cached()` is declared on the route itself, and not by an app, a router or an include."""
     calls = (node.call for node in root.walk())
-    return any(isinstance(call, Cached) and id(getattr(call, "declared", call)) not in inherited for call in calls)
+    return any(isinstance(call, Cached) and id(call.declared) not in inherited for call in calls)
 
 
 def notes_of(plan: RoutePlan, root: Node) -> Iterator[str]:

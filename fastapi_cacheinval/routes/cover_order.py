@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from fastapi_cacheinval.dependencies import Cached, CachedInOrder
 from fastapi_cacheinval.routes.dependency_tree import asked, identity_of, is_reused
@@ -64,8 +64,8 @@ def _covers_in(nodes: Iterable[Dependant]) -> list[Dependant]:
 
 
 def _declared(place: Dependant) -> Cached:
-    call: Any = place.call
-    return call.declared if isinstance(call, CachedInOrder) else call
+    call: Cached = cast("Any", place.call)
+    return call.declared
 
 
 def _covers(place: Dependant) -> list[Dependant]:

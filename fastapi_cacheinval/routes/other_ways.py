@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.errors import CallerDependentRoute, ConfigurationError
@@ -38,9 +37,9 @@ def mind_others(ways: Iterable[Way]) -> None:
     together: dict[int, list[tuple[Way, Known]]] = {}
     for way in ways:
         known = way.leaf.known
-        if known is not None and known.analysis.plan.cached is not None:
-            declared: Any = getattr(known.analysis.plan.cached, "declared", known.analysis.plan.cached)
-            together.setdefault(id(declared), []).append((way, known))
+        cached = None if known is None else known.analysis.plan.cached
+        if known is not None and cached is not None:
+            together.setdefault(id(cached.declared), []).append((way, known))
     for several in together.values():
         if len(several) > 1:
             uses = [_use(way, known) for way, known in several]
