@@ -8,7 +8,7 @@ from typing import Final
 
 from fastapi_cacheinval.grammar.fields import OWS, RawHeaders, is_token, values
 
-__all__ = ["ANY_FIELD", "AnyField", "add_vary", "parse_vary", "serialise_vary"]
+__all__ = ["ANY_FIELD", "AnyField", "add_vary", "parse_vary", "serialise_vary", "written_names"]
 
 
 class AnyField(Enum):
@@ -59,5 +59,10 @@ def add_vary(headers: RawHeaders, names: Iterable[bytes]) -> list[tuple[bytes, b
     return lines
 
 
+def written_names(lines: Iterable[bytes]) -> list[bytes]:
+    """The members of all lines, as they are written and in their order."""
+    return [member for line in lines for piece in line.split(b",") if (member := piece.strip(OWS))]
+
+
 def _members(lines: Iterable[bytes]) -> set[bytes]:
-    return {member for line in lines for piece in line.split(b",") if (member := piece.strip(OWS).lower())}
+    return {member.lower() for member in written_names(lines)}

@@ -8,10 +8,11 @@ from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.grammar.dates import format_date, parse_date
 from fastapi_cacheinval.grammar.entity_tags import parse_etag, strong_match, weak_match
 from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, values, without
+from fastapi_cacheinval.grammar.vary import add_vary, written_names
 
 __all__ = ["HeadSays", "confirms", "freshened", "head_says"]
 
-_ETAG, _MODIFIED = b"etag", b"last-modified"
+_ETAG, _MODIFIED, _VARY = b"etag", b"last-modified", b"vary"
 # RFC 9111 section 3.2: what describes the stored content stays with it.
 _NOT_UPDATED = frozenset({b"content-encoding", b"content-length", b"content-md5", b"content-range", b"etag", b"age"})
 # Statuses below 400 that answer the conditions or the range of one request.
@@ -92,8 +93,13 @@ def freshened(old: SharedResponse, update: RawHeaders, wall: float) -> list[tupl
     A field of the update replaces all lines of the same name where the first of them stood. An update without a `Date`
     is of the moment when it came (RFC 9110 section 6.6.1), `wall` seconds since the epoch: the stored one would make it
     as old as what it renews.
+
+    `Vary` only gains names. What selected the stored content still does, and layers of an app that add to the `Vary` of
+    a response with content often leave one without content alone.
     """
     fresh = without(end_to_end(update), _NOT_UPDATED)
+    selected = [line for line in old.headers if line[0] == _VARY]
+    fresh = [*without(fresh, {_VARY}), *add_vary(selected, written_names(values(fresh, _VARY)))]
     if first(update, b"date") is None and first(old.headers, b"date") is not None:
         fresh = [*fresh, (b"date", format_date(wall))]
     renewed = {name for name, _ in fresh}

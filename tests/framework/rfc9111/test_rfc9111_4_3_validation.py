@@ -87,6 +87,39 @@ async def test_3_2_fields_of_a_304_replace_those_of_the_same_name(name: str, upd
     assert answer.fields(name) == [(new if updated else old).encode()]
 
 
+@pytest.mark.parametrize(
+    ("stored", "said", "then"),
+    [
+        ("Cookie, Accept-Encoding", "accept-encoding", "Cookie, Accept-Encoding"),
+        ("X-Plan, Accept-Encoding", "x-plan", "X-Plan, Accept-Encoding"),
+        ("accept-language", "Origin", "accept-language, Origin"),
+        ("accept-language", "", "accept-language"),
+        ("accept-language", "*", None),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_what_selected_the_content_still_does_after_an_update(
+    method: str, stored: str, said: str, then: str | None
+) -> None:
+    """`Vary` gains the names of a 304, or of the answer to a HEAD, and loses none of its own: else another gets it."""
+    alice = {"cookie": "user=alice", "accept-encoding": "gzip", "accept-language": "de", "origin": "https://a.example"}
+    bob = {"cookie": "user=bob", "accept-encoding": "identity", "accept-language": "en", "origin": "https://a.example"}
+    origin = Origin()
+    control = {"cache-control": "public, max-age=5", "etag": '"1"'}
+    origin.says({**control, "vary": stored}, b"alice's")
+    await origin.get(headers=alice)
+    origin.forget()
+    origin.clock.tick(10)
+    origin.says({**control, "vary": said}, b"", status=304 if method == "GET" else 200)
+    await origin.get(headers=alice, method=method)
+    origin.forget()
+    origin.says({**control, "vary": stored, "etag": '"2"'}, b"bob's")
+    if then is not None:
+        answer = await origin.get(headers=alice)
+        assert (answer.body, answer.fields("vary")) == (b"alice's", [then.encode()])
+    assert (await origin.get(headers=bob)).body == b"bob's"
+
+
 async def test_3_2_all_lines_of_a_field_are_replaced_in_its_place() -> None:
     """Two new lines stand where the first old one stood, and no old one is left."""
     origin = Origin()
