@@ -69,6 +69,11 @@ class Call:
     tags: tuple[bytes, ...] = ()
     pending: tuple[bytes, ...] = ()
 
+    def answered_by(self, reply: Any) -> bool:
+        """Whether a reply is to this call."""
+        head = reply[0] if isinstance(reply, list) and reply else reply
+        return isinstance(head, bytes) and head.endswith(b" %b" % self.fresh.encode())
+
     def arguments(self) -> list[bytes | str | int]:
         """`ARGV`, in its order."""
         head = (self.replica, self.term, self.term_nonce, self.seq, self.nonce, self.fresh)
@@ -92,7 +97,8 @@ class Said(NamedTuple):
     `verdict` is 0 where the caller has read everything, 1 where lines were `missed`, 2 where it has to start anew from
     `seq`; `at` is microseconds of the server's clock; `more` says that more than `missed` was. `pending` is how many
     others are to say that they have applied the line, -1 where it is not known who they are. `widest` is the longest
-    bound of a lease that the log knows of, in microseconds.
+    bound of a lease that the log knows of, in microseconds. The reply ends with the call's own nonce, which tells it
+    from the reply to another call.
     """
 
     verdict: int
@@ -110,6 +116,6 @@ class Said(NamedTuple):
     def read(cls, reply: Any) -> Said:
         """Raises `ValueError` for what is no reply of this script."""
         head, missed = (reply, ()) if isinstance(reply, bytes) else reply
-        verdict, term, term_nonce, seq, nonce, at, more, *counts = head.decode("ascii").split(" ")
-        pending, widest = map(int, counts)
-        return cls(int(verdict), int(term), term_nonce, int(seq), nonce, int(at), more != "0", pending, widest, missed)
+        verdict, term, term_nonce, seq, nonce, at, more, pending, widest, _ = head.decode("ascii").split(" ")
+        counts = int(pending), int(widest)
+        return cls(int(verdict), int(term), term_nonce, int(seq), nonce, int(at), more != "0", *counts, missed)

@@ -115,7 +115,9 @@ class RedisLog:
         # A call that takes no lease and writes no purge promises nothing.
         confirm = self._confirm if replica or payload else 0
         with raising(LogUnavailable):
-            reply = await self._client.script(_RUN, self._keys[:4], call.arguments(), confirm_replicas=confirm)
+            reply = await self._client.script(
+                _RUN, self._keys[:4], call.arguments(), confirm_replicas=confirm, answered_by=call.answered_by
+            )
             said = Said.read(reply)
             self._sight.widest = max(self._sight.widest, min(said.widest, _WIDEST))
             answer = await _answer(said, purge, waiter, self._origin, lines=lines)

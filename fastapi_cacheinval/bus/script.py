@@ -83,7 +83,7 @@ if payload == '' and whole and a_term == s[1] and a_tnonce == tnonce and a_seq =
   and (run == '' or kept_run ~= '') then
   if id ~= '' then redis.call('HSET', acks, id, string.format('%s %s %.0f', a_seq, at, bound)) end
   tell_applied()
-  return table.concat({'0', a_term, tnonce, a_seq, nonce, at, '0 -1', string.format('%.0f', widest)}, ' ')
+  return table.concat({'0', a_term, tnonce, a_seq, nonce, at, '0 -1', string.format('%.0f', widest), fresh}, ' ')
 end
 
 -- Something else may have been written under these keys. What is refused for another reason is not about them.
@@ -277,7 +277,8 @@ local verdict = 0
 if not ours or not complete or (more == 1 and #missed == 0) then verdict = 2 elseif #missed > 0 then verdict = 1 end
 if verdict ~= 1 then missed = {} end
 local head =
-  string.format('%d %.0f %s %.0f %s %s %d %d %.0f', verdict, term, tnonce, seq, nonce, at, more, pending, widest)
+  string.format('%d %.0f %s %.0f %s %s %d %d %.0f %s', verdict, term, tnonce, seq, nonce, at, more, pending, widest,
+    fresh)
 if #missed > 0 then return {head, missed} end
 return head
 """

@@ -6,11 +6,15 @@ from ssl import SSLError
 
 from redis.exceptions import ClusterDownError, MasterDownError, ReadOnlyError, ResponseError
 
-__all__ = ["Away", "Unconfirmed", "is_final", "reason_of"]
+__all__ = ["Away", "Misplaced", "Unconfirmed", "is_final", "reason_of"]
 
 
 class Unconfirmed(ResponseError):
     """Too few replicas of the server have acknowledged in time what was written to it."""
+
+
+class Misplaced(Exception):
+    """A connection has given the reply to another call, so that nothing it says can be believed."""
 
 
 _ELSEWHERE = (ClusterDownError, MasterDownError, ReadOnlyError, Unconfirmed)

@@ -16,7 +16,7 @@ from typing import Any
 from opentelemetry import context as contexts
 from redis.exceptions import NoScriptError
 
-from fastapi_cacheinval.connections.away import Away, is_final, reason_of
+from fastapi_cacheinval.connections.away import Away, Misplaced, is_final, reason_of
 from fastapi_cacheinval.connections.lane import MOST_CONNECTIONS, Lane
 from fastapi_cacheinval.connections.topology import Confirm, Topology
 from fastapi_cacheinval.errors import LogUnavailable, TierUnavailable
@@ -152,19 +152,30 @@ class Client:
         return await self._exchange(key, lambda: self._topology.send(key, parts))
 
     async def script(
-        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Any], *, confirm_replicas: int = 0
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        arguments: Sequence[Any],
+        *,
+        confirm_replicas: int = 0,
+        answered_by: Callable[[Any], bool] | None = None,
     ) -> Any:
         """One call of a script; the keys are all in one slot.
 
-        It fails unless `confirm_replicas` replicas of the server acknowledge in time what it has written.
+        It fails unless `confirm_replicas` replicas of the server acknowledge in time what it has written. A connection
+        whose reply is not one that the call is `answered_by` is as good as closed.
         """
         parts = (len(keys), *keys, *arguments)
 
         async def send(*command: Any) -> Any:
             if not confirm_replicas:
-                return await self._topology.send(keys[0], command)
-            confirm = Confirm(confirm_replicas, _TO_CONFIRM * self._timeout)
-            return await self._topology.send_confirmed(keys[0], command, confirm)
+                reply = await self._topology.send(keys[0], command)
+            else:
+                confirm = Confirm(confirm_replicas, _TO_CONFIRM * self._timeout)
+                reply = await self._topology.send_confirmed(keys[0], command, confirm)
+            if answered_by is not None and not answered_by(reply):
+                raise Misplaced("the reply is to another call")
+            return reply
 
         async def call() -> Any:
             # A server that does not know the digest waits for replicas all the same. There is no time for two waits.
@@ -258,5 +269,5 @@ def raising(kind: type[LogUnavailable | TierUnavailable]) -> Generator[None]:
         yield
     except Away as away:
         raise kind(away.reason) from away
-    except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise kind(f"its answer cannot be read ({error})") from error

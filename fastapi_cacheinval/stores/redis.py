@@ -53,6 +53,13 @@ return 1
 """)
 
 
+def _found(data: object, pttl: object) -> Found:
+    """A value and its remaining milliseconds; raises `TypeError` for what no script of this module replies."""
+    if not isinstance(data, bytes) or not isinstance(pttl, int):
+        raise TypeError(f"{type(data).__name__} and {type(pttl).__name__} are no value and its life")
+    return Found(data, pttl)
+
+
 def _name(key: bytes) -> str:
     return urlsafe_b64encode(key).decode().rstrip("=")
 
@@ -73,7 +80,7 @@ class RedisStore:
     async def read(self, key: bytes) -> Found | None:
         with raising(TierUnavailable):
             data, pttl = await self._client.script(_READ, self._keys(key)[:1], ())
-            return None if data is None else Found(data, int(pttl))
+            return None if data is None else _found(data, pttl)
 
     async def write(self, key: bytes, data: bytes, life_ms: int) -> None:
         name = self._keys(key)[0]
@@ -87,7 +94,7 @@ class RedisStore:
         with raising(TierUnavailable):
             word, *found = await self._client.script(_CLAIM, self._keys(key), (owner, int(seconds * 1000), seen))
             if found:
-                return Found(found[0], int(found[1]))
+                return _found(*found)
             return {b"got": Lock.GOT, b"refused": Lock.REFUSED}.get(word, Lock.HELD)
 
     async def renew(self, key: bytes, owner: str, seconds: float) -> bool:

@@ -48,4 +48,6 @@ class RedisRoll:
         arguments = (name, data, _LIFE_MS, _MOST_SETS, _LONGEST)
         with raising(TierUnavailable):
             found = await self._client.script(_ANSWER, (self._key,), arguments)
+            if not isinstance(found, list) or not all(isinstance(part, bytes) for part in found):
+                raise ValueError("not names and sets in turn")
             return dict(zip(found[::2], found[1::2], strict=True))
