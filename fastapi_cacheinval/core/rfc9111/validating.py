@@ -7,12 +7,12 @@ from enum import Enum
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.grammar.dates import format_date, parse_date
 from fastapi_cacheinval.grammar.entity_tags import parse_etag, strong_match, weak_match
-from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, first, values, without
+from fastapi_cacheinval.grammar.fields import OWS, RawHeaders, end_to_end, first, values, without
 from fastapi_cacheinval.grammar.vary import add_vary, written_names
 
 __all__ = ["HeadSays", "confirms", "freshened", "head_says"]
 
-_ETAG, _MODIFIED, _VARY = b"etag", b"last-modified", b"vary"
+_ETAG, _MODIFIED, _TYPE, _VARY = b"etag", b"last-modified", b"content-type", b"vary"
 # RFC 9111 section 3.2: what describes the stored content stays with it.
 _NOT_UPDATED = frozenset({b"content-encoding", b"content-length", b"content-md5", b"content-range", b"etag", b"age"})
 # Statuses below 400 that answer the conditions or the range of one request.
@@ -94,10 +94,12 @@ def freshened(old: SharedResponse, update: RawHeaders, wall: float) -> list[tupl
     is of the moment when it came (RFC 9110 section 6.6.1), `wall` seconds since the epoch: the stored one would make it
     as old as what it renews.
 
-    `Vary` only gains names. What selected the stored content still does, and layers of an app that add to the `Vary` of
-    a response with content often leave one without content alone.
+    An app's layers, and FastAPI, say other things of a response without content than of one with it. So `Vary` only
+    gains names: what selected the stored content still does. And `Content-Type` stays, but for its parameters.
     """
     fresh = without(end_to_end(update), _NOT_UPDATED)
+    if _media_type(fresh) != _media_type(old.headers):
+        fresh = without(fresh, {_TYPE})
     selected = [line for line in old.headers if line[0] == _VARY]
     fresh = [*without(fresh, {_VARY}), *add_vary(selected, written_names(values(fresh, _VARY)))]
     if first(update, b"date") is None and first(old.headers, b"date") is not None:
@@ -114,3 +116,8 @@ def freshened(old: SharedResponse, update: RawHeaders, wall: float) -> list[tupl
     fields += [line for line in fresh if line[0] not in placed]
     age = first(update, b"age")
     return fields if age is None else [*fields, (b"age", age)]
+
+
+def _media_type(headers: RawHeaders) -> bytes | None:
+    line = first(headers, _TYPE)
+    return None if line is None else line.partition(b";")[0].strip(OWS).lower()
