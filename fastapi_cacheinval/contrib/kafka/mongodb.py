@@ -59,7 +59,7 @@ def streamed(value: object) -> tuple[dict[str, Any], dict[str, Any]] | None:
         return None
     source, renamed = _source(names), _source(event.get("to"))
     key = _extended(event.get("documentKey"))
-    told = {"id": json.dumps(key["_id"])} if isinstance(key, dict) and "_id" in key else {}
+    told = {"id": json.dumps(key["_id"], default=float)} if isinstance(key, dict) and "_id" in key else {}
     before, after = event.get("fullDocumentBeforeChange"), event.get("fullDocument")
     op = _OPERATIONS.get(operation, "m")
     return {"op": op, "source": source, "to": renamed, "before": before, "after": after}, told

@@ -123,6 +123,14 @@ def test_whole_documents_have_the_text_of_pages() -> None:
     assert {ID, "visits:3", *moments} <= set(read or ())
 
 
+@pytest.mark.parametrize(("told", "text"), [(42.0, "42"), (1.5, "1.5"), ("a", "a"), ({"$numberLong": "7"}, "7")])
+@pytest.mark.parametrize("form", FORMS)
+def test_ids_of_every_type_are_read(told: Any, text: str, form: Any) -> None:
+    """A number with a point, text, and what stands in an object of its own."""
+    value = event("delete") | {"documentKey": {"_id": told}}
+    assert tags_of(form(value), tables={"customers": ["customer:{_id}"]}) == {f"customer:{text}"}
+
+
 @pytest.mark.parametrize(
     "columns", [{"operationType": "insert"}, {"operationType": "insert", "ns": "a"}, {"ns": NAMESPACE}]
 )
