@@ -134,9 +134,14 @@ def _time(units: int) -> _Reader:
     return read
 
 
-def times_of(number: int) -> Iterator[date | datetime | time]:
-    """The dates, the moments without a time zone and the times of a day that are written as a number."""
-    for read in (_date, *map(_moment, _UNITS), *map(_time, _UNITS)):
+def _duration(units: int) -> _Reader:
+    since = _since_epoch(units)
+    return lambda value, _: since(value)
+
+
+def times_of(number: int) -> Iterator[date | datetime | time | timedelta]:
+    """The dates, moments without a time zone, times of a day and intervals that are written as a number."""
+    for read in (_date, *map(_moment, _UNITS), *map(_time, _UNITS), _duration(1_000_000)):
         with contextlib.suppress(OverflowError):
             found = read(number, {})
             if not isinstance(found, Unreadable):
@@ -213,8 +218,8 @@ _BY_NAME: dict[str, _Reader] = {
     f"{_TIME}.IsoTime": _without_z(time.fromisoformat),
     f"{_TIME}.IsoTimestamp": _without_z(datetime.fromisoformat),
     f"{_TIME}.Year": lambda value, _: int(value),
-    f"{_TIME}.MicroDuration": lambda value, _: _since_epoch(1_000_000)(value),
-    f"{_TIME}.NanoDuration": lambda value, _: _since_epoch(1_000_000_000)(value),
+    f"{_TIME}.MicroDuration": _duration(1_000_000),
+    f"{_TIME}.NanoDuration": _duration(1_000_000_000),
     f"{_TIME}.Interval": _interval,
     f"{_DATA}.VariableScaleDecimal": lambda value, _: decimal_of(value["value"], value["scale"]),
     f"{_DATA}.Uuid": _uuid,
