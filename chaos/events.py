@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from typing import NamedTuple
 
 from chaos.authority import Rows
@@ -29,10 +30,11 @@ class Done(NamedTuple):
 
 
 class Events:
-    """The queue; `done` has the events that are purged, by number."""
+    """The queue; `done` has the events that are purged, by number, `told` counts what it did wrong."""
 
     def __init__(self, seed: str) -> None:
         self.done: dict[int, Done] = {}
+        self.told: Counter[str] = Counter()
         self._draw = random.Random(f"{seed} events")
         # By number: the row, and until when it is hidden.
         self._waiting: dict[int, tuple[int, float]] = {}
@@ -49,20 +51,22 @@ class Events:
             return ""
         number = self._draw.choice(due)
         row, _ = self._waiting[number]
-        self._waiting[number] = row, now + (0.0 if self._trouble() else _HIDDEN)
-        return f"event {number} {'?' if self._trouble() else row}"
+        self._waiting[number] = row, now + (0.0 if self._trouble("delivered twice") else _HIDDEN)
+        return f"event {number} {'?' if self._trouble('unreadable') else row}"
 
     def over(self, number: int, life: str) -> None:
         """Take the report of a replica that the event is purged; sometimes the report is lost."""
-        if not self._trouble() and self._waiting.pop(number, None) is not None:
+        if not self._trouble("report lost") and self._waiting.pop(number, None) is not None:
             self.done[number] = Done(time.monotonic(), life)
 
     def cuts(self) -> bool:
         """Whether to cut this connection in the middle of a line."""
-        return self._trouble()
+        return self._trouble("cut off")
 
-    def _trouble(self) -> bool:
-        return self._draw.random() < _TROUBLE_SHARE
+    def _trouble(self, kind: str) -> bool:
+        chosen = self._draw.random() < _TROUBLE_SHARE
+        self.told[kind] += chosen
+        return chosen
 
 
 class RowEvents(Source):

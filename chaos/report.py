@@ -36,6 +36,8 @@ def _rows(result: Result) -> Iterator[tuple[str, str]]:
     yield "reads that the cache failed", f"{result.failed:,}"
     for kind, count in sorted(Counter(fault.kind for fault in history.faults).items()):
         yield f"fault: {kind}", str(count)
+    for kind, count in sorted(result.misdeeds.items()):
+        yield f"fault: {kind}", f"{count:,}"
     yield "worst staleness on another replica", f"{verdict.worst:.2f} s of {plan.bound:g} s"
     kinds = Counter(violation.promise for violation in verdict.violations)
     told = ", ".join(f"{count:,} {promise}" for promise, count in sorted(kinds.items()))

@@ -6,9 +6,9 @@ import asyncio
 import random
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,13 +70,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The history of a run and the verdict on it; the load began at `began` and lasted `seconds`."""
+    """The history of a run and the verdict on it; the load began at `began` and lasted `seconds`.
+
+    `misdeeds` counts what the source of events and the CDN did wrong, by who and what.
+    """
 
     plan: Plan
     history: History
     verdict: Verdict
     began: float
     seconds: float
+    misdeeds: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def hits(self) -> int:
@@ -166,4 +170,9 @@ async def run(plan: Plan, beside: Beside | None = None) -> Result:
             finally:
                 await asyncio.to_thread(stage.__exit__, None, None, None)
             history = load.finished()
-    return Result(plan, history, check(history, plan.bound), began, seconds)
+            told = {"source": events.told, "CDN": cdn.told}
+            misdeeds = {
+                f"{who}, {what}": count for who, counts in told.items() for what, count in counts.items() if count
+            }
+            misdeeds.pop("CDN, confirmed", None)
+    return Result(plan, history, check(history, plan.bound), began, seconds, misdeeds)

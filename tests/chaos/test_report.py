@@ -14,7 +14,8 @@ def result(*, reads: list[Read], faults: list[Fault], other: bool = False, probe
         row=1, replica=0, began=109.0, ended=110.0, outcome=Outcome.DONE, commit=Commit(7, 109.5, "a"), other=other
     )
     history = History(reads=reads, writes=[write], probes=probes or [], faults=faults, unanswered={"503": 2, "500": 1})
-    return Result(Plan(seed="9"), history, check(history, 1.0), began=100.0, seconds=20.0)
+    misdeeds = {"source, unreadable": 3, "CDN, refused": 4}
+    return Result(Plan(seed="9"), history, check(history, 1.0), began=100.0, seconds=20.0, misdeeds=misdeeds)
 
 
 def read(began: float, seen: int, cache_status: str, *, cdn: bool = False) -> Read:
@@ -57,6 +58,7 @@ def test_the_table_counts_operations_faults_and_violations() -> None:
     assert rows["reads without an answer"] == "1 500, 2 503"
     assert rows["reads that the cache failed"] == "1"
     assert rows["fault: FLUSHALL"] == "1"
+    assert (rows["fault: source, unreadable"], rows["fault: CDN, refused"]) == ("3", "4")
     assert rows["**violations**"] == "**1 G2**"
 
 

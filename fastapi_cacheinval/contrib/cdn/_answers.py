@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from fastapi_cacheinval.contrib.cdn.requests import Answer
 
-__all__ = ["about_access", "json_object", "seconds_to", "told_to_wait"]
+__all__ = ["about_access", "as_text", "json_object", "seconds_to", "told_to_wait"]
 
 _ACCESS = re.compile(
     r"authenticat|authori[sz]|credential|permission|forbidden|denied|api[ _-]?token|api[ _-]?key|signature",
@@ -55,6 +55,11 @@ def json_object(answer: Answer) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return cast("dict[str, Any]", found) if isinstance(found, dict) else None
+
+
+def as_text(answer: Answer) -> str:
+    """What it says, whatever it is."""
+    return answer.body.decode("utf-8", "replace")
 
 
 def about_access(text: str, keys: Iterable[str]) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Final, Literal, cast
 
 from fastapi_cacheinval import ConfigurationError
-from fastapi_cacheinval.contrib.cdn._answers import about_access, json_object, told_to_wait
+from fastapi_cacheinval.contrib.cdn._answers import about_access, as_text, json_object, told_to_wait
 from fastapi_cacheinval.contrib.cdn._checks import checked_id, checked_tag, checked_token, checked_url
 from fastapi_cacheinval.contrib.cdn.keys import batches, bounded_key
 from fastapi_cacheinval.contrib.cdn.requests import Answer, Done, Purge, PurgeRequest, Rate, Refused, Retry, Verdict
@@ -25,6 +26,7 @@ _PLANS: Final = {
 }
 
 # Headers that are malformed, unknown keys, tokens that are invalid, expired or may not do it, sessions that have ended.
+_CODE: Final = re.compile(r"[0-9]{1,9}")
 _ACCESS: Final = frozenset({6003, 6004, 9103, 9106, 9107, 9109, 9300, 10000, 10001, *range(6100, 6200)})
 
 Plan = Literal["free", "pro", "business", "enterprise"]
@@ -105,7 +107,9 @@ class Cloudflare:
                 return Retry("Cloudflare answered 408")
             case status if status >= 500:
                 return Retry(f"Cloudflare answered {status}{shown}", told_to_wait(answer))
-            case 200 | 400 | 413 | 422 as status if _ACCESS.isdisjoint(codes) and not _about_access(request, errors):
+            case 200 | 400 | 413 | 422 as status if _ACCESS.isdisjoint(codes) and not _about_access(
+                request, answer, errors
+            ):
                 return Refused(f"Cloudflare answered {status} without success{shown}", by_tag=True)
             case 200 | 400 | 401 | 403 | 413 | 422 as status:
                 return Refused(f"Cloudflare answered {status}{shown}: the token is wrong, or may not purge this zone")
@@ -126,9 +130,10 @@ def _each(errors: object) -> Iterator[dict[str, Any]]:
 
 def _codes(errors: object) -> list[int]:
     """Their numbers; their texts may repeat what was sent."""
-    return [code for error in _each(errors) if isinstance(code := error.get("code"), int)]
+    codes = [error.get("code") for error in _each(errors)]
+    return [int(code) for code in codes if isinstance(code, int) or (isinstance(code, str) and _CODE.fullmatch(code))]
 
 
-def _about_access(request: PurgeRequest, errors: object) -> bool:
-    texts = " ".join(str(error.get("message")) for error in _each(errors))
+def _about_access(request: PurgeRequest, answer: Answer, errors: object) -> bool:
+    texts = " ".join(str(error.get("message")) for error in _each(errors)) if errors else as_text(answer)
     return about_access(texts, json.loads(request.body).get("tags", ()))

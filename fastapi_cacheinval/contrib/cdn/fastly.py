@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, Final
 
-from fastapi_cacheinval.contrib.cdn._answers import about_access, json_object, seconds_to, told_to_wait
+from fastapi_cacheinval.contrib.cdn._answers import about_access, as_text, json_object, seconds_to, told_to_wait
 from fastapi_cacheinval.contrib.cdn._checks import checked_id, checked_tag, checked_token, checked_url
 from fastapi_cacheinval.contrib.cdn.keys import batches, bounded_key
 from fastapi_cacheinval.contrib.cdn.requests import Answer, Done, Purge, PurgeRequest, Rate, Refused, Retry, Verdict
@@ -21,8 +21,8 @@ _LONGEST_KEY: Final = 1_024
 _MOST_BYTES: Final = 8_000
 # 100,000 purges an hour, on an average, is what an account may make.
 _RATE: Final = Rate(20, 200)
-# Of one purge: "108-1391560174-974124".
-_ID: Final = re.compile(r"\S{1,100}")
+# Of one purge, such as "108-1391560174-974124"; a word has no digit.
+_ID: Final = re.compile(r"(?=\D*\d)\S{1,100}")
 
 
 class Fastly:
@@ -119,8 +119,9 @@ def _judged(request: PurgeRequest, said: dict[str, Any] | None) -> Verdict:
 
 
 def _refuses_access(request: PurgeRequest, answer: Answer) -> bool:
-    said = json_object(answer) or {}
-    return about_access(f"{said.get('msg')} {said.get('detail')}", _keys(request))
+    said = json_object(answer)
+    text = as_text(answer) if said is None else f"{said.get('msg')} {said.get('detail')}"
+    return about_access(text, _keys(request))
 
 
 def _until_reset(answer: Answer) -> float | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from fastapi_cacheinval import ConfigurationError
-from fastapi_cacheinval.contrib.cdn._answers import about_access, told_to_wait
+from fastapi_cacheinval.contrib.cdn._answers import about_access, as_text, told_to_wait
 from fastapi_cacheinval.contrib.cdn._checks import checked_headers, checked_token, checked_url, place
 from fastapi_cacheinval.contrib.cdn.keys import batches, bounded_key
 from fastapi_cacheinval.contrib.cdn.requests import Answer, Done, Purge, PurgeRequest, Rate, Refused, Retry, Verdict
@@ -90,9 +90,7 @@ class Webhook:
                 return Done()
             case status if status in (408, 425, 429) or status >= 500:
                 return Retry(f"it answered {status}", told_to_wait(answer))
-            case 400 | 413 | 422 as status if not about_access(
-                answer.body.decode("utf-8", "replace"), map(self.key, request.tags)
-            ):
+            case 400 | 413 | 422 as status if not about_access(as_text(answer), map(self.key, request.tags)):
                 return Refused(f"it answered {status}", by_tag=True)
             case status if 300 <= status < 400:
                 return Refused(f"it answered {status}: redirections are not followed, name the place itself")

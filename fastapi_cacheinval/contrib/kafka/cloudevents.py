@@ -30,7 +30,11 @@ def opened(
     if "ce_specversion" in told:
         return value, _said({name[3:]: text for name, text in told.items() if name.startswith("ce_")})
     structured = told.get("content-type", "").startswith("application/cloudevents")
-    event = cast("Mapping[str, Any]", value if isinstance(value, dict) else {})
+    event = _fields(value)
+    schema: object = None
+    if set(event) == {"schema", "payload"}:
+        # A converter has put its schema around the whole of it.
+        event, schema = _fields(event["payload"]), _of_data(_fields(event["schema"]))
     if not _is_one(event, sure=structured):
         return cast("Any", value), None
     data: Any = event.get("data")
@@ -41,7 +45,18 @@ def opened(
             raise UnreadableEvent("The data of the CloudEvent is not in base64.") from None
     if not isinstance(data, dict):
         raise UnreadableEvent("The data of the CloudEvent is no JSON object: set data.serializer.type=json.")
-    return cast("Any", data), _said(event)
+    return cast("Any", data if schema is None else {"schema": schema, "payload": data}), _said(event)
+
+
+def _fields(value: object) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _of_data(schema: Mapping[str, Any]) -> object:
+    """The schema of the field `data`, in that of an event."""
+    fields: object = schema.get("fields")
+    named = map(_fields, cast("list[object]", fields if isinstance(fields, list) else []))
+    return next((each for each in named if each.get("field") == "data"), None)
 
 
 def _is_one(value: Mapping[str, Any], *, sure: bool) -> bool:

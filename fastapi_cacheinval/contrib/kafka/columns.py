@@ -22,6 +22,7 @@ from fastapi_cacheinval.contrib.kafka.logical import (
     stands_for_unstored,
     times_of,
 )
+from fastapi_cacheinval.contrib.kafka.mongodb import value_of
 
 __all__ = ["Guessed", "is_base64", "is_unstored", "of_bytes", "readings"]
 
@@ -92,7 +93,7 @@ def readings(value: object, column: str) -> tuple[object, ...] | Unreadable:
         case list() | dict():
             return _LIST
         case str():
-            return (value, *_uuids(value), *_decimals(value))
+            return (value, *_unpadded(value), *_uuids(value), *_decimals(value))
         case bytes() if len(value) == 16:
             # How a UUID is kept where the database has no type of its own for it.
             return (value, UUID(bytes=value))
@@ -112,11 +113,14 @@ def _guessed(value: object, column: str) -> tuple[object, ...] | Unreadable:
         case int() if _is_like(_OF_NAMES, column):
             return (value,)
         case int():
-            return (value, *times_of(value))
+            return (value, *times_of(value), *((bool(value),) if value in (0, 1) else ()))
         case str() if value.endswith("=") and is_base64(value):
             return _TEXT_OR_BYTES
         case str():
-            return (value, *_uuids(value), *_moments(value), *_decimals(value), *_texts_of_json(value))
+            known = (*_unpadded(value), *_uuids(value), *_moments(value), *_decimals(value))
+            return (value, *known, *_texts_of_json(value))
+        case dict():
+            return readings(value_of(value), column)
         case _:
             return readings(value, column)
 
@@ -156,7 +160,17 @@ def _decimals(text: str) -> tuple[object, ...]:
     return (Decimal(text),) if _ZEROS.fullmatch(text) is not None else ()
 
 
+def _unpadded(text: str) -> tuple[object, ...]:
+    """A `CHAR(n)` without the blanks that fill it up, which some databases write and others do not."""
+    return (text.rstrip(" "),) if text.endswith(" ") else ()
+
+
 def _uuids(text: str) -> tuple[object, ...]:
+    if len(text) == 24 and text.endswith("=="):
+        # Sixteen bytes, where a connector was told to write base64 as text.
+        plain = text.replace("-", "+").replace("_", "/")
+        data = base64.b64decode(plain) if is_base64(plain) else b""
+        return (data, UUID(bytes=data)) if len(data) == 16 else ()
     if len(text) not in (32, 36) or _UUID.fullmatch(text) is None:
         return ()
     found = UUID(text)

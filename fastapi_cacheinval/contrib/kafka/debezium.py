@@ -108,9 +108,10 @@ def debezium(
     is not JSON; one that needs a second argument is told `"key"` or `"value"`. `plain` names columns, as
     `table.column` with the table as it is mapped, whose values without a schema are text or numbers and nothing else.
 
-    Heartbeats, transaction metadata and schema changes change nothing. A tombstone on a topic that nothing maps cannot
-    be read, unless its key names the table, or events of other tables came on the topic before. Records of other
-    tables are counted in `ignored` of what is returned, and warned of once a table; `explain()` tells all that was met.
+    Events of MongoDB's own connector are read, too. Heartbeats, transaction metadata and schema changes change nothing.
+    A tombstone on a topic that nothing maps cannot be read, unless its key names the table, or events of other tables
+    came on the topic before. Records of other tables are counted in `ignored` of what is returned, and warned of once a
+    table; `explain()` tells all that was met.
 
     Raises `ConfigurationError` when made; the function raises `PoisonRecord`, with what could be `readable` all the
     same, and an `OSError` of `decode`.

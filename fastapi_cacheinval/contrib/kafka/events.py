@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from fastapi_cacheinval.contrib.kafka.columns import Guessed
 from fastapi_cacheinval.contrib.kafka.logical import typed
-from fastapi_cacheinval.contrib.kafka.mongodb import document, key_of
+from fastapi_cacheinval.contrib.kafka.mongodb import document, is_resume_token, key_of, streamed
 from fastapi_cacheinval.contrib.kafka.record import PoisonRecord
 from fastapi_cacheinval.contrib.kafka.tables import Tables, qualified, suffixes
 
@@ -82,6 +82,8 @@ def change_of(topic: str, key: Half, value: Half, tables: Tables, said: Row | No
     """
     if value.value is None:
         return _deleted(topic, key, tables)
+    if (stream := streamed(cast("object", value.value))) is not None:
+        value, key = (Half(each, described=False) for each in stream)
     if not isinstance(value.value, dict):
         raise PoisonRecord(f"A change event is an object, not {type(cast('object', value.value)).__name__}.")
     event = value.fields
@@ -132,7 +134,7 @@ def _physical(key: Half) -> Iterator[str]:
 def _deleted(topic: str, key: Half, tables: Tables) -> RowChange | None:
     """A tombstone: where deletes are not told otherwise, it is all there is of one, and the key all that is left."""
     named, row = tuple(_physical(key)), key.row
-    if not named and (row or key.broken) and tables.may_be_of(topic):
+    if not named and (key.value is not None or key.broken) and tables.may_be_of(topic):
         raise PoisonRecord(
             f"A tombstone on the topic {topic!r} names no table, and nothing maps that topic: let "
             "ByLogicalTableRouter add its key.field.name, or have deletes told by an event of their own."
@@ -149,7 +151,9 @@ def _deleted(topic: str, key: Half, tables: Tables) -> RowChange | None:
 def _enveloped(topic: str, key: Half, value: Half, tables: Tables) -> RowChange | None:
     event = value.fields
     source: Row = event["source"] if isinstance(event.get("source"), dict) else {}
-    table = tables.find(chain(qualified(source), _physical(key)), topic)
+    # What it has been renamed to, of a collection.
+    renamed: Row = event["to"] if isinstance(event.get("to"), dict) else {}
+    table = tables.find(chain(qualified(source), qualified(renamed), _physical(key)), topic)
     if table is None:
         return None
     op = event["op"]
@@ -195,7 +199,7 @@ def _flattened(topic: str, key: Half, value: Half, tables: Tables) -> RowChange 
     op = event.get("__op")
     if op == "t":
         return RowChange(table, truncated=True)
-    key_row = key.row
+    key_row: Row = {} if is_resume_token(key.fields) else key.row
     row = {**key_row, **value.row}
     gone = op == "d" or str(event.get("__deleted")).lower() == "true"
     return RowChange(table, (row, key_row) if key_row else (row,), None if gone else row)

@@ -10,7 +10,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
@@ -134,13 +134,33 @@ def _time(units: int) -> _Reader:
     return read
 
 
-def times_of(number: int) -> Iterator[date | datetime | time]:
-    """The dates, the moments without a time zone and the times of a day that are written as a number."""
-    for read in (_date, *map(_moment, _UNITS), *map(_time, _UNITS)):
+def _duration(units: int) -> _Reader:
+    since = _since_epoch(units)
+    return lambda value, _: since(value)
+
+
+def times_of(number: int) -> Iterator[date | datetime | time | timedelta]:
+    """The dates, moments without a time zone, times of a day and intervals that are written as a number."""
+    for read in (_date, *map(_moment, _UNITS), *map(_time, _UNITS), _duration(1_000_000)):
         with contextlib.suppress(OverflowError):
             found = read(number, {})
             if not isinstance(found, Unreadable):
                 yield found
+
+
+def _small(value: int, _: Mapping[str, Any]) -> OneOf | int:
+    """MySQL and Oracle have no type of their own for what is true or false."""
+    return OneOf((value, bool(value))) if value in (0, 1) else value
+
+
+def _zoned(value: Any, _: Mapping[str, Any]) -> OneOf:
+    """Drivers read a `TIMESTAMP` of MySQL without its time zone."""
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    try:
+        return OneOf((moment, naive(moment.astimezone(UTC))))
+    except OverflowError:
+        # Within a day of the first or the last moment that there is.
+        return OneOf((moment,))
 
 
 def _interval(value: str, _: Mapping[str, Any]) -> timedelta | Unreadable:
@@ -193,13 +213,13 @@ _BY_NAME: dict[str, _Reader] = {
     f"{_TIME}.Timestamp": _moment(1_000),
     f"{_TIME}.MicroTimestamp": _moment(1_000_000),
     f"{_TIME}.NanoTimestamp": _moment(1_000_000_000),
-    f"{_TIME}.ZonedTimestamp": lambda value, _: datetime.fromisoformat(value),
+    f"{_TIME}.ZonedTimestamp": _zoned,
     f"{_TIME}.IsoDate": _without_z(date.fromisoformat),
     f"{_TIME}.IsoTime": _without_z(time.fromisoformat),
     f"{_TIME}.IsoTimestamp": _without_z(datetime.fromisoformat),
     f"{_TIME}.Year": lambda value, _: int(value),
-    f"{_TIME}.MicroDuration": lambda value, _: _since_epoch(1_000_000)(value),
-    f"{_TIME}.NanoDuration": lambda value, _: _since_epoch(1_000_000_000)(value),
+    f"{_TIME}.MicroDuration": _duration(1_000_000),
+    f"{_TIME}.NanoDuration": _duration(1_000_000_000),
     f"{_TIME}.Interval": _interval,
     f"{_DATA}.VariableScaleDecimal": lambda value, _: decimal_of(value["value"], value["scale"]),
     f"{_DATA}.Uuid": _uuid,
@@ -222,7 +242,10 @@ _BY_KIND: dict[str, _Reader] = {
     "bytes": lambda value, _: _bytes(value),
     "double": lambda value, _: float(value),
     "float": lambda value, _: float(value),
+    "int8": _small,
+    "int16": _small,
 }
+_PACKAGES = (f"{_CONNECT}.", f"{_DATA}.", f"{_TIME}.")
 
 
 def typed(value: Any, schema: Any) -> Any:
@@ -231,7 +254,7 @@ def typed(value: Any, schema: Any) -> Any:
         return value
     known = cast("Mapping[str, Any]", schema)
     name, kind = str(known.get("name")), str(known.get("type"))
-    read = _BY_NAME.get(name) or _BY_KIND.get(kind)
+    read = _BY_NAME.get(name) or (None if name.startswith(_PACKAGES) else _BY_KIND.get(kind))
     # A plain struct is a row: its columns may be left out, and not the row.
     if (read is not None or kind != "struct") and stands_for_unstored(value):
         return _UNSTORED
@@ -240,6 +263,8 @@ def typed(value: Any, schema: Any) -> Any:
             return read(value, known)
         except Exception:  # noqa: BLE001  # whatever a value of another type makes the reader raise
             return Unreadable(f"does not fit its type, {name if name in _BY_NAME else kind}")
+    if kind != "struct" and name.startswith(_PACKAGES):
+        return Unreadable("has a type that is newer than this package")
     if kind == "struct" and isinstance(value, dict):
         fields = {each.get("field"): each for each in cast("Iterable[Any]", known.get("fields") or ())}
         row = cast("dict[str, Any]", value)

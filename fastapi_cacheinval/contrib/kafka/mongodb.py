@@ -1,6 +1,7 @@
-"""Documents of MongoDB as Debezium tells them: text in MongoDB's extended JSON. Pure.
+"""Documents of MongoDB as Debezium and MongoDB's own connector tell them, in MongoDB's extended JSON. Pure.
 
 https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/
+https://www.mongodb.com/docs/manual/reference/change-events/
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from uuid import UUID
 from fastapi_cacheinval.contrib.kafka.logical import Json, OneOf, Unreadable, naive
 from fastapi_cacheinval.sources import UnreadableEvent
 
-__all__ = ["document", "key_of"]
+__all__ = ["document", "is_resume_token", "key_of", "streamed", "value_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Of a change stream, as Debezium names them; a collection that is dropped or renamed is empty afterwards.
+_OPERATIONS = {"insert": "c", "update": "u", "replace": "u", "delete": "d", "drop": "t", "rename": "t"}
 
 
 def document(text: object) -> dict[str, Any]:
@@ -26,16 +29,52 @@ def document(text: object) -> dict[str, Any]:
     found = _extended(text)
     if not isinstance(found, dict):
         raise UnreadableEvent("A document of MongoDB is a JSON object, and this one is not.")
-    return {name: _value(value) for name, value in cast("dict[str, Any]", found).items()}
+    return {name: value_of(value) for name, value in cast("dict[str, Any]", found).items()}
 
 
 def key_of(key: Mapping[str, Any]) -> dict[str, Any]:
     """The field `_id` of the key of an event, which holds it as text named `id`; nothing for another key."""
     told = key.get("id")
     try:
-        return {"_id": _value(_extended(told))} if isinstance(told, str) else {}
+        return {"_id": value_of(_extended(told))} if isinstance(told, str) else {}
     except UnreadableEvent:
         return {}
+
+
+def streamed(value: object) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """An event of a change stream as the value and the key that Debezium makes of it; None for anything else.
+
+    MongoDB's own connector writes it as an object or as text. An event of no document has the operation `m`.
+    """
+    try:
+        found = _extended(value)
+    except UnreadableEvent:
+        return None
+    event = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    operation, namespace = event.get("operationType"), event.get("ns")
+    if not isinstance(operation, str) or "_id" not in event:
+        return None
+    names = cast("dict[str, Any]", namespace) if isinstance(namespace, dict) else {}
+    if not (isinstance(names.get("db"), str) or (operation == "invalidate" and "ns" not in event)):
+        return None
+    source, renamed = _source(names), _source(event.get("to"))
+    key = _extended(event.get("documentKey"))
+    told = {"id": json.dumps(key["_id"], default=float)} if isinstance(key, dict) and "_id" in key else {}
+    before, after = event.get("fullDocumentBeforeChange"), event.get("fullDocument")
+    op = _OPERATIONS.get(operation, "m")
+    return {"op": op, "source": source, "to": renamed, "before": before, "after": after}, told
+
+
+def is_resume_token(row: Mapping[str, Any]) -> bool:
+    """Whether a key tells a place in a change stream, and no document."""
+    told: object = row.get("_id")
+    fields = cast("dict[str, Any]", told) if isinstance(told, dict) else {}
+    return len(row) == 1 and ("_data" in fields or "copyingData" in fields)
+
+
+def _source(namespace: object) -> dict[str, Any]:
+    names = cast("dict[str, Any]", namespace) if isinstance(namespace, dict) else {}
+    return {"connector": "mongodb", "db": names.get("db"), "collection": names.get("coll")}
 
 
 def _extended(told: object) -> Any:
@@ -76,7 +115,8 @@ _BY_NAME: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _value(value: Any) -> Any:
+def value_of(value: Any) -> Any:
+    """What a value of extended JSON stands for; `Unreadable` for what does not fit its type."""
     if not isinstance(value, dict):
         return value
     fields = cast("dict[str, Any]", value)

@@ -8,6 +8,7 @@ import json
 import re
 import time
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -317,3 +318,22 @@ def test_what_cannot_work_is_refused_when_it_is_made(make: Any) -> None:
     with pytest.raises(ConfigurationError) as error:
         make()
     assert TOKEN not in str(error.value)
+
+
+def test_the_page_says_what_is_documented_and_what_is_assumed_of_each_vendor() -> None:
+    """With the date on which it was read; the figures are those that the adapters keep to."""
+    page = (Path(__file__).parents[3] / "docs" / "cdn.md").read_text()
+    head, _, *rows = re.findall(r"^\|.*\|$", page[page.index("| vendor |") :], re.MULTILINE)
+    assert re.search(r"\| documented, read on 20\d\d-\d\d-\d\d \| assumed \|", head)
+    documented, assumed = ({row.split("|")[1].strip(): row.split("|")[at] for row in rows} for at in (2, 3))
+    assert set(documented) == {"Fastly", "Cloudflare", "Varnish"}
+    tags = tuple(map(str, range(1_000)))
+    for vendor, cdn in (("Fastly", FASTLY), ("Cloudflare", CLOUDFLARE)):
+        assert f" {len(cdn.requests(Purge(tags))[0].tags)} " in documented[vendor]
+        assert len(cdn.key("x" * 1_024)) == 1_024 > len(cdn.key("x" * 1_025))
+        assert "1,024" in assumed[vendor]
+    assert "8,192" in assumed["Varnish"]
+    assert (
+        max(len(request.headers[0][1]) for request in VARNISH.requests(Purge(tuple(f"t:{'x' * 500}{n}" for n in tags))))
+        < 8_192
+    )

@@ -92,6 +92,19 @@ def test_a_truncated_table_as_a_cloudevent_purges_what_is_wide() -> None:
     assert tags_of(**event, wide=["products"]) == {"products"}
 
 
+def test_a_cloudevent_may_have_a_schema_around_all_of_it() -> None:
+    """By a converter that knows nothing of CloudEvents: the schema of the data is the one by which it is typed."""
+    number = {"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal", "parameters": {"scale": "0"}}
+    row = {"type": "struct", "field": "after", "fields": [{**number, "field": "id"}]}
+    schema = {"type": "struct", "fields": [{"type": "string", "field": "id"},
+        {"type": "struct", "field": "data", "fields": [row]}]}  # fmt: skip
+    value = {**ATTRIBUTES, "data": {"before": None, "after": {"id": "Kg==", "brand_id": 8}}}
+    assert tags_of({"schema": schema, "payload": value}) == BOTH - {"brand:7"}
+    for broken in ({"type": "struct"}, {"type": "struct", "fields": 5}, None):
+        value = {**ATTRIBUTES, "data": {"before": None, "after": {"id": 42, "brand_id": 8}}}
+        assert tags_of({"schema": broken, "payload": value}) == BOTH - {"brand:7"}
+
+
 @pytest.mark.parametrize("data", ["AAECAw==", None, [1]])
 def test_a_cloudevent_with_other_data_is_refused(data: Any) -> None:
     """Avro inside JSON, or nothing: it is not taken for a row."""

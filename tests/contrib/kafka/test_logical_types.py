@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,7 @@ ID = UUID("0a8f7f4e-1111-4222-8333-9bcdef012345")
 MOMENT = datetime.fromisoformat("2026-01-02T03:04:05.678901")
 MICROS = 1_767_323_045_678_901
 UTC = datetime.fromisoformat("2026-01-02T03:04:05+00:00")
+BARE, LAST = UTC.replace(tzinfo=None), datetime.fromisoformat("9999-12-31T23:59:59-01:00")
 
 
 def of(name: str, kind: str = "int64", **parameters: Any) -> dict[str, Any]:
@@ -57,6 +58,9 @@ READ: dict[str, tuple[dict[str, Any], Any, tuple[object, ...]]] = {
     "REAL": ({"type": "float"}, 0.1, (0.1,)),
     "BOOLEAN": ({"type": "boolean"}, True, (True,)),
     "SMALLINT": ({"type": "int16"}, 7, (7,)),
+    "TINYINT(1) of MySQL": ({"type": "int16"}, 1, (1, True)),
+    "NUMBER(1) of Oracle": ({"type": "int8"}, 0, (0, False)),
+    "CHAR(5)": ({"type": "string"}, "ab   ", ("ab   ", "ab")),
     "DATE": (of(TIME + "Date", "int32"), 20_455, (date(2026, 1, 2),)),
     "DATE before 1970": (of(TIME + "Date", "int32"), -1, (date(1969, 12, 31),)),
     "DATE, connect": (of(CONNECT + "Date", "int32"), 20_455, (date(2026, 1, 2),)),
@@ -72,9 +76,10 @@ READ: dict[str, tuple[dict[str, Any], Any, tuple[object, ...]]] = {
     "DATETIME2(7)": (of(TIME + "NanoTimestamp"), MICROS * 1_000 + 200, (MOMENT,)),
     "TIMESTAMP, connect": (of(CONNECT + "Timestamp"), MICROS // 1_000, (MOMENT.replace(microsecond=678_000),)),
     "TIMESTAMP, isostring": (of(TIME + "IsoTimestamp", "string"), MOMENT.isoformat() + "Z", (MOMENT,)),
-    "TIMESTAMPTZ": (of(TIME + "ZonedTimestamp", "string"), "2026-01-02T03:04:05Z", (UTC,)),
-    "TIMESTAMPTZ(6)": (of(TIME + "ZonedTimestamp", "string"), MOMENT.isoformat() + "Z", (MOMENT.replace(tzinfo=UTC.tzinfo),)),
-    "DATETIMEOFFSET": (of(TIME + "ZonedTimestamp", "string"), "2026-01-02T04:04:05.0000000+01:00", (UTC,)),
+    "TIMESTAMPTZ": (of(TIME + "ZonedTimestamp", "string"), "2026-01-02T03:04:05Z", (UTC, BARE)),
+    "TIMESTAMPTZ, the last": (of(TIME + "ZonedTimestamp", "string"), LAST.isoformat(), (LAST,)),
+    "TIMESTAMPTZ(6)": (of(TIME + "ZonedTimestamp", "string"), MOMENT.isoformat() + "Z", (MOMENT.replace(tzinfo=UTC.tzinfo), MOMENT)),
+    "DATETIMEOFFSET": (of(TIME + "ZonedTimestamp", "string"), "2026-01-02T04:04:05.0000000+01:00", (UTC, BARE)),
     "YEAR": (of(TIME + "Year", "int32"), 2026, (2026,)),
     "INTERVAL": (of(TIME + "MicroDuration"), 129_600_000_000, (129_600,)),
     "INTERVAL, nanoseconds": (of(TIME + "NanoDuration"), 1_500_000_000, (Decimal("1.5"),)),
@@ -86,6 +91,10 @@ READ: dict[str, tuple[dict[str, Any], Any, tuple[object, ...]]] = {
     "CHAR(32) of SQLAlchemy": ({"type": "string"}, ID.hex, (ID, ID.hex)),
     "BYTEA": ({"type": "bytes"}, "AP8=", (b"\x00\xff",)),
     "BINARY(16)": ({"type": "bytes"}, b64(ID.bytes), (ID, ID.bytes)),
+    "BINARY(16), base64": ({"type": "string"}, "AAAAAAAAAAAA/wAAAAAAAA==",
+        ("AAAAAAAAAAAA/wAAAAAAAA==", bytes([*[0] * 9, 255, *[0] * 6]), UUID(int=255 << 48))),
+    "BINARY(16), base64-url-safe": ({"type": "string"}, "AAAAAAAAAAAA_wAAAAAAAA==",
+        ("AAAAAAAAAAAA_wAAAAAAAA==", bytes([*[0] * 9, 255, *[0] * 6]), UUID(int=255 << 48))),
     "BINARY, hex": ({"type": "string"}, "00ff", ("00ff",)),
     "BIT(1)": ({"type": "boolean"}, False, (False,)),
     "BIT(10)": (of(DATA + "Bits", "bytes", length="10"), b64(b"\x05\x02"), (517, "1000000101")),
@@ -120,6 +129,9 @@ REFUSED: dict[str, tuple[dict[str, Any], Any]] = {
     "infinity": (of(TIME + "MicroTimestamp"), 9_223_372_036_825_200_000),
     "infinity with a zone": (of(TIME + "ZonedTimestamp", "string"), "infinity"),
     "a DATE before year 1": (of(TIME + "Date", "int32"), -800_000),
+    "a type that is not known": (of(TIME + "PicoTimestamp"), MICROS),
+    "a type of text that is not known": (of(DATA + "Verse", "string"), "Roses"),
+    "a type of Kafka Connect that is not known": (of(CONNECT + "Half", "int16"), 1),
     "no base64": (scaled(2), "?"),
     "no number": (of(TIME + "Date", "int32"), "20455"),
     "no UUID": (of(DATA + "Uuid", "string"), "x"),
@@ -265,13 +277,14 @@ def test_without_a_schema_a_decimal_without_a_sign_of_it_is_purged(number: int, 
         (11_045_000, time(3, 4, 5)),
         (11_045_000_000, time(3, 4, 5)),
         (0, time(0)),
+        (129_600_000_000, timedelta(hours=36)),
     ],
 )
 def test_without_a_schema_a_time_in_a_column_of_any_name_is_purged(column: str, number: int, value: Any) -> None:
     """A number in a column that nobody would take for a time is purged as itself and as every time that it may be."""
     found = set(debezium({"thing": [f"v:{{{column}}}"]})(row_of(column, number)) or ())
     assert tags((number, value)) <= found
-    assert len(found) <= 8
+    assert len(found) <= 9
 
 
 @pytest.mark.parametrize("column", ["id", "ID", "product_id", "productId", "order_no", "number", "pk"])
@@ -301,11 +314,20 @@ GUESSED: dict[str, tuple[Any, tuple[object, ...]]] = {
     "TIME, isostring": ("03:04:05Z", ("03:04:05Z", time(3, 4, 5), time.fromisoformat("03:04:05+00:00"))),
     "no such day": ("2026-13-02Z", ("2026-13-02Z",)),
     "BOOLEAN": (True, (True,)),
+    "CHAR(9)": ("acme-1   ", ("acme-1   ", "acme-1")),
+    "_id of MongoDB": ({"$oid": "596e275826f08b2730779e1f"}, ("596e275826f08b2730779e1f",)),
     "JSON, text": ('"a"', ('"a"', "a")),
     "JSON, a truth": ("false", ("false", False)),
     "text with a quotation mark": ('"a', ('"a',)),
     "null": (None, ()),
 }
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_without_a_schema_a_number_may_be_true_or_false(number: int) -> None:
+    """MySQL has no type of its own for it; a number that names a row is a number."""
+    assert tags((number, bool(number))) <= set(debezium({"thing": ["v:{active}"]})(row_of("active", number)) or ())
+    assert debezium({"thing": ["v:{id}"]})(row_of("id", number)) == (f"v:{number}",)
 
 
 @pytest.mark.parametrize(("value", "values"), GUESSED.values(), ids=GUESSED)

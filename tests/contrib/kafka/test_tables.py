@@ -37,7 +37,7 @@ def change(table: str, op: str = "c", **row: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("topic", ["all", "shop.all", "shop.public.products_all_shards", "shop.public.people"])
-@pytest.mark.parametrize("key", [{"id": 42}, {"schema": {"type": "struct"}, "payload": {"id": 42}}, b"\xff"])
+@pytest.mark.parametrize("key", [{"id": 42}, {"schema": {"type": "struct"}, "payload": {"id": 42}}, b"\xff", 42, [1]])
 def test_a_tombstone_that_names_no_table_is_refused(topic: str, key: Any) -> None:
     """Nobody knows whether it is of a table that is mapped: it cannot be read, and `wide` is purged in its place."""
     with pytest.raises(PoisonRecord, match=r"names no table|cannot be decoded"):

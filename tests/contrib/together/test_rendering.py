@@ -6,6 +6,7 @@ import enum
 import json
 import math
 import sqlite3
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -117,9 +118,11 @@ def test_from_debezium(case: Case, envelope: bool) -> None:
         told = {"schema": {"type": "struct", "fields": fields}, "payload": payload}
     tags = debezium({"thing": [TEMPLATE]})
     record = Record("shop.public.thing", 0, 0, None, json.dumps(told).encode())
-    # A decimal that a connector was told to write as text is no other text than this.
+    # A decimal that a connector was told to write as text is no other text than this; MySQL's drivers read no time zone.
     also = ["v:30.5"] if case.value == "30.50" else []
-    assert tags_of(read_record(record, tags, 10_000)) == [*expected(case), *also]
+    if isinstance(case.value, datetime) and case.value.tzinfo:
+        also = [TagTemplate.parse(TEMPLATE).render({"value": case.value.replace(tzinfo=None)}) or ""]
+    assert tags_of(read_record(record, tags, 10_000)) == [*expected(case), *normalise_tags(also)]
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "text", "whole", "true", "float", "whole float", "tiny float"])
