@@ -22,7 +22,7 @@ class Handler(IntEnum):
     GIVEN = 3
     """Something that may be a handler was given the request, and only the status tells what it did."""
     FAILED = 4
-    """The handler raised an exception that chooses no status, or one of 500 or more."""
+    """The handler raised an exception that chooses no status."""
     RAN = 5
     """The handler returned, or nobody knows what it did: it was cancelled, or it still runs."""
 

@@ -175,6 +175,6 @@ current_visit: ContextVar[Visit | None] = ContextVar("fastapi_cacheinval_arrival
 
 
 def _known_of(error: BaseException) -> Handler:
-    if isinstance(error, HTTPException) and error.status_code < 500:
+    if isinstance(error, HTTPException):
         return Handler.REFUSED if error.status_code >= 400 else Handler.RAN
     return Handler.FAILED if isinstance(error, Exception) else Handler.RAN

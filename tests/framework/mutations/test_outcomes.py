@@ -42,16 +42,8 @@ async def test_an_answer_below_400_purges(status: int) -> None:
     assert_miss(await shop.get("/price"))
 
 
-_REFUSALS = [400, 401, 403, 404, 409, 412, 422, 429]
-
-
-@pytest.mark.parametrize(
-    ("status", "how"),
-    [
-        *((status, how) for status in _REFUSALS for how in ("returned", "raised", "raised by a dependency")),
-        *((status, how) for status in (500, 503) for how in ("returned", "raised by a dependency")),
-    ],
-)
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 412, 422, 429, 500, 503])
+@pytest.mark.parametrize("how", ["returned", "raised", "raised by a dependency"])
 async def test_a_status_of_400_or_more_that_the_app_chose_purges_nothing(status: int, how: str) -> None:
     """Returned or raised as `HTTPException`: nothing was changed, and a 401 must never empty a cache."""
     shop = _shop()

@@ -103,33 +103,6 @@ async def test_a_handler_that_a_layer_gives_up_on_has_an_unknown_outcome(inside:
     assert (await shop.get("/price")).json() == 2
 
 
-@pytest.mark.parametrize("inside", [None, _Around])
-@pytest.mark.parametrize(
-    ("status", "seen"), [(400, None), (409, None), (499, None), (500, "done"), (502, "done"), (503, "done")]
-)
-@pytest.mark.parametrize("in_thread", [False, True])
-async def test_a_handler_that_raises_a_status_of_its_own_may_have_written_before_a_5xx(
-    inside: Any, status: int, seen: str | None, in_thread: bool
-) -> None:
-    """A 4xx says that the request was refused; a 5xx may come from what was to follow the commit."""
-    shop = _shop(inside)
-
-    def write() -> None:
-        if status >= 500:
-            shop.value = 2
-        raise HTTPException(status, "no mail server")
-
-    async def write_here() -> None:
-        write()
-
-    endpoint = write if in_thread else write_here
-    shop.app.add_api_route("/write", endpoint, methods=["PUT"], dependencies=[invalidates("price")])
-    await shop.get("/price")
-    answer = await shop.put("/write")
-    assert (answer.status_code, answer.purge) == (status, seen)
-    assert (await shop.get("/price")).json() == shop.value
-
-
 @pytest.mark.parametrize("status", [202, 408, 504])
 async def test_a_thread_that_goes_on_after_its_request_purges_once_it_is_over(status: int) -> None:
     """A cancellation does not reach the thread of a plain function: nothing old is kept until it has ended."""
