@@ -30,9 +30,16 @@ _NOT_STORED = frozenset({b"age"})
 _COMPARED_RAW = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"user-agent"})
 
 
-def _selectors(headers: RawHeaders) -> tuple[Selector, ...]:
+def _selectors(headers: RawHeaders, *, by_guess: bool) -> tuple[Selector, ...]:
+    """The fields of `Vary`; what is kept `by_guess` alone is also for one `Accept`.
+
+    Apps that negotiate do not always say so, FastAPI's `app.frontend(fallback=...)` among them.
+    """
     vary = parse_vary(values(headers, b"vary"))
-    return () if vary is ANY_FIELD else tuple((name, name in _COMPARED_RAW) for name in vary)
+    if vary is ANY_FIELD:
+        return ()
+    names = sorted({*vary, b"accept"}) if by_guess else vary
+    return tuple((name, name in _COMPARED_RAW) for name in names)
 
 
 def _stored_fields(received: Received, steered: Steering, options: HeaderOptions) -> list[tuple[bytes, bytes]]:
@@ -59,7 +66,8 @@ def make(
     if directives.no_cache is True:
         fresh_until = min(fresh_until, now)
     etag, modified = validators(fields, received.wall)
-    chosen = for_fill(_selectors(received.headers), received.asked.headers)
+    by_guess = guessed(steered, life)
+    chosen = for_fill(_selectors(received.headers, by_guess=by_guess), received.asked.headers)
     key, selected = variant_of(received.key, received.asked.headers, chosen)
     error_seconds: float | None = directives.stale_if_error
     if error_seconds is None:
@@ -87,7 +95,7 @@ def make(
         trace=received.trace,
         withheld=withheld(received.headers, received.hidden),
         for_all=shareable(steered),
-        guessed=guessed(steered, life),
+        guessed=by_guess,
         only_fresh=directives.s_maxage is not None,
         part=part,
     )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import FileResponse
 
-from fastapi_cacheinval import HeaderOptions
+from fastapi_cacheinval import CacheMiddleware, HeaderOptions, HTTPCache
 from fastapi_cacheinval.core.rfc9111.asking import read_request
-from tests.helpers.http import settle
+from tests.helpers.http import ask, settle
 from tests.helpers.origin import Origin
 
 pytestmark = pytest.mark.anyio
@@ -141,3 +146,47 @@ async def test_no_cache_of_some_fields_is_no_word_on_the_rest() -> None:
 async def test_ordinary_fields_are_no_credentials(name: str) -> None:
     """What every client sends does not keep pages by guess from it."""
     assert read_request("GET", [(name.encode(), b"x")], HeaderOptions()).credential is None
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["default_ttl", "rules", "heuristic", "defaults"])
+async def test_a_page_by_guess_is_for_one_accept(options: HeaderOptions | bool) -> None:
+    """Apps that negotiate do not always say so: a browser's page is not given to who asked for JSON."""
+    origin = Origin(options)
+    browser, client = {"accept": "text/html, */*;q=0.1"}, {"accept": "application/json"}
+    origin.says(guessed(origin), b"<html>")
+    assert (await origin.get(headers=browser)).cache.stored
+    origin.forget()
+    origin.says(guessed(origin), b"{}")
+    assert (await origin.get(headers=client)).body == b"{}"
+    assert (await origin.get(headers=browser | {"accept": "text/html,*/*;q=0.1"})).body == b"<html>"
+    assert (await origin.get(headers=client)).cache.hit
+    assert origin.forwards == 2
+    origin.says({"cache-control": "max-age=60"}, b"said", path="/said")
+    await origin.get("/said", headers=browser)
+    assert (await origin.get("/said", headers=client)).cache.hit
+
+
+async def test_a_frontend_of_fastapi_gives_its_page_to_browsers_alone(tmp_path: Path) -> None:
+    """It answers an unknown path by `Accept`, without a `Vary`, and its page has a date to guess by."""
+    frontend: Any = getattr(FastAPI, "frontend", None)
+    (tmp_path / "index.html").write_text("<html>")
+    os.utime(tmp_path / "index.html", (1.6e9, 1.6e9))
+    app = FastAPI()
+    if frontend is None:
+
+        @app.get("/{path:path}")
+        def page(path: str, request: Request) -> Response:
+            if "text/html" not in request.headers["accept"]:
+                raise HTTPException(404)
+            return FileResponse(tmp_path / "index.html")
+
+    else:
+        app.frontend("/", directory=tmp_path, fallback="index.html")
+    app.add_middleware(CacheMiddleware, cache=HTTPCache(), honour_headers=True)
+    for accept, status in [
+        ("application/json", 404),
+        ("text/html", 200),
+        ("application/json", 404),
+        ("text/html", 200),
+    ]:
+        assert (await ask(app, "/jobs/7", headers={"accept": accept})).status_code == status
