@@ -14,7 +14,19 @@ __all__ = ["HeadSays", "confirms", "freshened", "head_says"]
 
 _ETAG, _MODIFIED, _TYPE, _VARY = b"etag", b"last-modified", b"content-type", b"vary"
 # RFC 9111 section 3.2: what describes the stored content stays with it.
-_NOT_UPDATED = frozenset({b"content-encoding", b"content-length", b"content-md5", b"content-range", b"etag", b"age"})
+_NOT_UPDATED = frozenset(
+    {
+        b"age",
+        b"content-digest",
+        b"content-encoding",
+        b"content-length",
+        b"content-md5",
+        b"content-range",
+        b"digest",
+        b"etag",
+        b"repr-digest",
+    }
+)
 # Statuses below 400 that answer the conditions or the range of one request.
 _OF_ONE_REQUEST = frozenset({206, 304})
 _GONE = frozenset({404, 410})
@@ -95,10 +107,11 @@ def freshened(old: SharedResponse, update: RawHeaders, wall: float) -> list[tupl
     as old as what it renews.
 
     An app's layers, and FastAPI, say other things of a response without content than of one with it. So `Vary` only
-    gains names: what selected the stored content still does. And `Content-Type` stays, but for its parameters.
+    gains names: what selected the stored content still does. `Content-Type` stays, but for parameters that are said.
     """
     fresh = without(end_to_end(update), _NOT_UPDATED)
-    if _media_type(fresh) != _media_type(old.headers):
+    said = first(fresh, _TYPE)
+    if said is not None and (b";" not in said or _media_type(said) != _media_type(first(old.headers, _TYPE))):
         fresh = without(fresh, {_TYPE})
     selected = [line for line in old.headers if line[0] == _VARY]
     fresh = [*without(fresh, {_VARY}), *add_vary(selected, written_names(values(fresh, _VARY)))]
@@ -118,6 +131,5 @@ def freshened(old: SharedResponse, update: RawHeaders, wall: float) -> list[tupl
     return fields if age is None else [*fields, (b"age", age)]
 
 
-def _media_type(headers: RawHeaders) -> bytes | None:
-    line = first(headers, _TYPE)
+def _media_type(line: bytes | None) -> bytes | None:
     return None if line is None else line.partition(b";")[0].strip(OWS).lower()
