@@ -93,7 +93,7 @@ def about_another(
     An `ETag` and a length of the spoken one are made anew of `body`, and left out where that is not known; a
     `Last-Modified` is left out. A client that asks with one of those would be told that it has the spoken one.
     """
-    now = {} if body is None else {b"etag": make_etag(body), b"content-length": b"%d" % len(body)}
+    now = {} if body is None else {b"etag": make_etag(body, fields), b"content-length": b"%d" % len(body)}
     about: list[tuple[bytes, bytes]] = []
     for name, value in fields:
         if name == b"content-length":

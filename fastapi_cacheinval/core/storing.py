@@ -162,7 +162,7 @@ def _fields(recipe: Recipe, headers: RawHeaders, tags: Iterable[str], body: byte
         fields = add_vary(fields, recipe.declared)
     if body is not None:
         if first(fields, b"etag") is None:
-            fields.append((b"etag", make_etag(body)))
+            fields.append((b"etag", make_etag(body, fields)))
         if first(fields, b"content-length") is None:
             fields.append((b"content-length", b"%d" % len(body)))
     if recipe.emit_surrogate_key:

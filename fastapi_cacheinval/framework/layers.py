@@ -206,7 +206,10 @@ class Compared:
             fields = self._private(fields)
             if not same and status != 304:
                 fields = self._about(fields, body if status == spoken.status else None)
-            elif status not in {spoken.status, 304}:
+            elif status == spoken.status:
+                # The cache's own tells how the bytes are read.
+                fields = about_another(fields, [(b"etag", make_etag(body, spoken.headers))], None, body)
+            elif status != 304:
                 # A client that keeps it would be told that it still holds.
                 fields = about_another(fields, spoken.headers, None, None)
         if self._client_has_it(status, fields, body):
@@ -221,14 +224,16 @@ class Compared:
         spoken = self._spoken
         if body is not None and spoken.body is not None and is_gzip_of(body, fields, spoken.body, spoken.headers):
             # The route's own validators speak of the content, the cache's of its bytes.
-            return about_another(fields, [(b"etag", make_etag(spoken.body))], spoken.body, body)
+            own = [(b"etag", make_etag(spoken.body, spoken.headers))]
+            return about_another(fields, own, spoken.body, body)
         return about_another(fields, spoken.headers, spoken.body, body)
 
     def _client_has_it(self, status: int, fields: list[RawField], body: bytes) -> bool:
         exchange = self._exchange
         if body != self._spoken.body or self._notices.changes_late(self._plan):
             # A validator of the route's speaks of another body than this, or may have left with another.
-            fields = [(b"etag", make_etag(body))] if first(fields, b"etag") == make_etag(body) else []
+            own = make_etag(body, fields)
+            fields = [(b"etag", own)] if first(fields, b"etag") == own else []
             if not fields:
                 return False
         return stands_for(exchange.client_headers, status, fields, exchange.app_context.cache.clock.wall())

@@ -8,7 +8,7 @@ from enum import Enum
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from fastapi_cacheinval.grammar.fields import OWS
+from fastapi_cacheinval.grammar.fields import OWS, RawHeaders
 
 __all__ = [
     "ANY",
@@ -30,6 +30,7 @@ MAX_MEMBERS: Final = 1_000
 # An entity tag has no escapes: a backslash is a character like any other.
 _ENTITY_TAG: Final = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 _SEPARATORS: Final = re.compile(rb"[ \t,]*")
+_READ_AS: Final = frozenset({b"content-type", b"content-language"})
 _MEMBER_END: Final = re.compile(rb"[ \t]*(?:,|\Z)")
 
 
@@ -90,9 +91,17 @@ def strong_match(a: EntityTag, b: EntityTag) -> bool:
     return not a.weak and not b.weak and a.opaque == b.opaque
 
 
-def make_etag(body: bytes) -> bytes:
-    """A strong entity tag made from the bytes of a body alone: the same in every process."""
-    return b'"%b"' % blake2b(body, digest_size=16).hexdigest().encode("ascii")
+def make_etag(body: bytes, fields: RawHeaders = ()) -> bytes:
+    """A strong entity tag made from the bytes of a body and how its `fields` tell to read them.
+
+    It is the same in every process. A 304 leaves out the media type and the language, so a client that has the same
+    bytes as something else has to be sent them again (RFC 9110 section 8.8.1).
+    """
+    made = blake2b(body, digest_size=16)
+    for name, value in fields:
+        if name in _READ_AS:
+            made.update(b"\0%b\0%b" % (name, value))
+    return b'"%b"' % made.hexdigest().encode("ascii")
 
 
 def none_match_fails(etag: bytes | None, values: Sequence[bytes]) -> bool:

@@ -9,12 +9,12 @@ from typing import Any
 
 import anyio
 import pytest
-from fastapi import Response
+from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
-from fastapi_cacheinval import cached
+from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
 from fastapi_cacheinval.testing import assert_hit, assert_miss
-from tests.helpers.http import Answer, Shop
+from tests.helpers.http import Answer, Shop, ask
 
 pytestmark = pytest.mark.anyio
 
@@ -58,9 +58,53 @@ async def test_an_etag_is_made_from_the_bytes() -> None:
     assert (await other.ask()).fields("etag") != miss.fields("etag")
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"content-type": "text/plain"}, {"content-type": "text/html"}),
+        ({"content-type": "text/plain; charset=utf-8"}, {"content-type": "text/plain; charset=latin-1"}),
+        (
+            {"content-type": "text/html", "content-language": "de"},
+            {"content-type": "text/html", "content-language": "fr"},
+        ),
+        ({"content-type": "text/html"}, {"content-type": "text/html", "content-language": "fr"}),
+    ],
+)
+@pytest.mark.parametrize("layer", [False, True])
+async def test_the_same_bytes_as_something_else_have_another_etag(before: Any, after: Any, layer: bool) -> None:
+    """A 304 leaves out what tells how to read them: after a write the client that has them gets them whole."""
+    now = before
+    app = FastAPI()
+
+    @app.get("/it", dependencies=[cached(ttl=60, tags=["it"])])
+    async def read() -> Response:
+        return Response(CONTENT, headers=before if layer else now)
+
+    @app.middleware("http")
+    async def around(request: Any, call_next: Any) -> Any:
+        answer = await call_next(request)
+        if layer:
+            for name in ("content-type", "content-language"):
+                if name in now:
+                    answer.headers[name] = now[name]
+        return answer
+
+    cache = HTTPCache()
+    app.add_middleware(CacheMiddleware, cache=cache)
+    etag = (await ask(app, "/it")).headers["etag"]
+    assert is_not_modified(await ask(app, "/it", headers={"if-none-match": etag}))
+    now = after
+    await cache.invalidate("it")
+    for _ in range(2):
+        answer = await ask(app, "/it", headers={"if-none-match": etag})
+        assert (answer.status_code, answer.body) == (200, CONTENT)
+        assert answer.headers["content-type"] == after["content-type"]
+
+
 async def test_an_etag_is_the_same_in_another_process() -> None:
     """No seed of this process's goes into it."""
-    code = f"from fastapi_cacheinval.grammar.entity_tags import make_etag; print(make_etag({CONTENT!r}).decode())"
+    fields = [(b"content-type", b"text/plain; charset=utf-8")]
+    code = f"from fastapi_cacheinval.grammar.entity_tags import make_etag; print(make_etag({CONTENT!r}, {fields}).decode())"
     there = (await anyio.run_process([sys.executable, "-c", code])).stdout.decode().strip()
     assert (await shop_with().ask()).headers["etag"] == there
 
