@@ -53,7 +53,7 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helple
         # Nothing has to be added to the policy.
         line = []
     place = [_outside(names, each.node, root) for each in found] if line else []
-    return " ".join(filter(None, [*reasons, first, *moved.sentences, *told, *parts, *dict.fromkeys(place), *line]))
+    return " ".join(filter(None, [first, *reasons, *moved.sentences, *told, *parts, *dict.fromkeys(place), *line]))
 
 
 def _outside(names: Names, node: Node, root: Node) -> str:
@@ -85,7 +85,9 @@ def _reason(names: Names, covers: Covers, each: Uncovered) -> str:
         return f"{given} falls short: {name} {fed}may refuse the caller, and would not run on a hit."
     if each.taken and covers.guards_only(each.node):
         return f"{given} falls short: the value of {name} is used, and the value of a guard is in no cache key."
-    return f"{given} falls short: it does not cover {name}."
+    twin = names.twin_of(each.node, [*covers.partitions, *covers.guards])
+    same = f" If both are to be the same, make it once, and write {twin} in both places." if twin else ""
+    return f"{given} falls short: it does not cover {name}.{same}"
 
 
 def _given(names: Names, covers: Covers) -> str:
