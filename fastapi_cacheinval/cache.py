@@ -46,13 +46,9 @@ class HTTPCache(OfRoutes, OfWatchers):
     if not TYPE_CHECKING:
         # Type checkers refuse it by the signature of `__init__`.
         def __new__(cls, *given: object, **_options: object) -> Self:
-            """Refuse what belongs into `from_url` or `from_client`; a URL is not repeated, for its password."""
+            """Refuse what belongs elsewhere."""
             if given:
-                url = isinstance(given[0], str)
-                raise ConfigurationError(
-                    f"HTTPCache() takes settings by name, not a {'URL' if url else type(given[0]).__name__}. Write "
-                    f"HTTPCache.from_{'url' if url else 'client'}(...)."
-                )
+                raise _misplaced(given[0])
             return super().__new__(cls)
 
     def __init__(self, *, clock: Clock | None = None, enabled: bool = True, **options: Unpack[Options]) -> None:
@@ -96,6 +92,11 @@ class HTTPCache(OfRoutes, OfWatchers):
         Without a URL everything is kept in this process. `options` are the app's own; a variable that is set wins.
         Raises one `ConfigurationError` that names every variable that is unknown or cannot work.
         """
+        if "url" in options or isinstance(environ, str):
+            raise ConfigurationError(
+                "HTTPCache.from_env() reads the URL from the variable CACHEINVAL_URL: set that, or write "
+                "HTTPCache.from_url(...)."
+            )
         url, found = settings_of_environment(os.environ if environ is None else environ, _way_to)
         return cls.from_url(url, **{**options, **found})  # type: ignore[arg-type]  # checked as they are read
 
@@ -281,3 +282,16 @@ def _way_to(url: str, settings: Settings | None = None) -> Connect | None:
     if str(url).partition("://")[0] == "memory":
         return None
     return by_url(url, *(settings or Settings()).of_calls)
+
+
+def _misplaced(given: object) -> ConfigurationError:
+    """The error for what is given by position; a URL is not repeated, for its password."""
+    if isinstance(given, str):
+        what, write = "no URL", "HTTPCache.from_url(...)"
+    elif given is None:
+        what, write = "not None", "HTTPCache.from_url(...), or HTTPCache() to keep everything in this process"
+    elif callable(given):
+        what, write = "no app", "app.add_middleware(CacheMiddleware, cache=cache)"
+    else:
+        what, write = f"no {type(given).__name__}", "HTTPCache.from_client(...)"
+    return ConfigurationError(f"HTTPCache() takes settings by name, {what}. Write {write}.")

@@ -65,8 +65,14 @@ class Neighbour:
         together = "".join(tags)
         for tag in tags if "*" in together or "{" in together else ():
             if "*" in tag and tag.endswith("*"):
+                common = tag.rstrip("*").rstrip(":/.-_")
                 self._hint(
-                    "star", "%r is one tag, and no pattern: give the responses a tag in common and purge that", tag
+                    "star",
+                    "%r is one tag, and no pattern. Give the responses a tag in common, as tags=[%r], and purge that."
+                    if common
+                    else "%r is one tag, and no pattern. To purge everything, call %s.",
+                    tag,
+                    common or "cache.clear()",
                 )
             elif "{" in tag and (found := _TEMPLATE.search(tag)):
                 written = f"{tag[: found.start()]}{found[0]}"
