@@ -18,7 +18,7 @@ from fastapi_cacheinval.engine.environment import settings_of_environment
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.of_routes import OfRoutes
 from fastapi_cacheinval.engine.of_watchers import OfWatchers
-from fastapi_cacheinval.engine.settings import Options, Settings
+from fastapi_cacheinval.engine.settings import Options, Settings, misplaced
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.ports.clock import Clock
 
@@ -48,7 +48,7 @@ class HTTPCache(OfRoutes, OfWatchers):
         def __new__(cls, *given: object, **_options: object) -> Self:
             """Refuse what belongs elsewhere."""
             if given:
-                raise _misplaced(given[0])
+                raise misplaced(given[0])
             return super().__new__(cls)
 
     def __init__(self, *, clock: Clock | None = None, enabled: bool = True, **options: Unpack[Options]) -> None:
@@ -86,7 +86,14 @@ class HTTPCache(OfRoutes, OfWatchers):
         return cache
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, **options: Unpack[Options]) -> HTTPCache:
+    def from_env(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        clock: Clock | None = None,
+        enabled: bool = True,
+        **options: Unpack[Options],
+    ) -> HTTPCache:
         """A cache by environment variables: `CACHEINVAL_URL`, and `CACHEINVAL_` with a setting's name in upper case.
 
         Without a URL everything is kept in this process. `options` are the app's own; a variable that is set wins.
@@ -98,7 +105,8 @@ class HTTPCache(OfRoutes, OfWatchers):
                 "HTTPCache.from_url(...)."
             )
         url, found = settings_of_environment(os.environ if environ is None else environ, _way_to)
-        return cls.from_url(url, **{**options, **found})  # type: ignore[arg-type]  # checked as they are read
+        both: Any = {**options, **found}
+        return cls.from_url(url, clock=clock, enabled=enabled, **both)
 
     def _make(self, connect: Connect | None, clock: Clock | None, settings: Settings, *, enabled: bool) -> None:
         allowed = flag_of_environment(os.environ.get(_ENVIRONMENT), _ENVIRONMENT, default=True)
@@ -282,16 +290,3 @@ def _way_to(url: str, settings: Settings | None = None) -> Connect | None:
     if str(url).partition("://")[0] == "memory":
         return None
     return by_url(url, *(settings or Settings()).of_calls)
-
-
-def _misplaced(given: object) -> ConfigurationError:
-    """The error for what is given by position; a URL is not repeated, for its password."""
-    if isinstance(given, str):
-        what, write = "no URL", "HTTPCache.from_url(...)"
-    elif given is None:
-        what, write = "not None", "HTTPCache.from_url(...), or HTTPCache() to keep everything in this process"
-    elif callable(given):
-        what, write = "no app", "app.add_middleware(CacheMiddleware, cache=cache)"
-    else:
-        what, write = f"no {type(given).__name__}", "HTTPCache.from_client(...)"
-    return ConfigurationError(f"HTTPCache() takes settings by name, {what}. Write {write}.")
