@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from inspect import isclass, unwrap
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.covers import Covers, Uncovered, reached
@@ -12,21 +13,35 @@ from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import security_scheme
 from fastapi_cacheinval.routes.key_texts import key_text
 from fastapi_cacheinval.routes.misread import Misread, misread_in
-from fastapi_cacheinval.routes.moves import Moves, moves
+from fastapi_cacheinval.routes.moves import HANDLER, Moves, moves
 from fastapi_cacheinval.routes.names import Names
 from fastapi_cacheinval.routes.partition_types import kind_of, says_something, unfit, unfit_for_a_key
 
-__all__ = ["advice", "keyed"]
+__all__ = ["Advice", "advice", "keyed"]
 
 
-def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helpless: Sequence[str]) -> str:
+class Advice(NamedTuple):
+    """The same for one handler, by its name, and for several of one cause."""
+
+    text: str = ""
+    of_handlers: str = ""
+
+
+def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helpless: Sequence[str]) -> Advice:
     """Why the covers that are given fall short, and what to write.
 
     `helpless` is what no cover helps against, as `where: what`. The line that works comes last; it is left out where
     more has to be changed than these sentences say. Nothing here skips a check.
     """
     if cached is None or not (found or helpless):
-        return ""
+        return Advice()
+    sentences = _sentences(root, cached, found, helpless)
+    # A sentence may begin with it.
+    general = [re.sub(f"^{HANDLER}", "The handler", each).replace(HANDLER, "the handler") for each in sentences]
+    return Advice(" ".join(sentences).replace(HANDLER, root.label), " ".join(general))
+
+
+def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless: Sequence[str]) -> list[str]:
     covers, names, misread = Covers.of(root, cached), Names(root), misread_in(root, cached)
     reasons = [each.told for each in misread.values()]
     if any(each.identity not in misread for each in (*covers.partitions, *covers.guards)):
@@ -34,7 +49,7 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helple
     unsolved = [each for each in found if not each.node.reused]
     if unsolved:
         solved = ", ".join(names.spelled(each.node) for each in unsolved)
-        return " ".join([*reasons, f"Declare {solved} without use_cache=False, so that it is solved once per request."])
+        return [*reasons, f"Declare {solved} without use_cache=False, so that it is solved once per request."]
     moved = moves(root, cached, helpless)
     kept = [each for each in (*covers.partitions, *covers.guards) if each.identity not in misread]
     first = names.to_be_made([*kept, *(each.node for each in found)])
@@ -43,9 +58,9 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helple
     keys = [key_text(kind_of(node, root)) for node in keyed_anew]
     parts = [*dict.fromkeys(key.told for key in keys if key.text in written)]
     unchecked = [each.node for each in found if each.unkeyed and each.taken and security_scheme(each.node.call)]
-    told = [_unchecked(names.spelled(node), root.label) for node in unchecked]
+    told = [_unchecked(names.spelled(node)) for node in unchecked]
     conditions = [*filter(None, [moved.unless, *(each.unless for each in misread.values())])]
-    conditions += [f"{root.label} checks nothing of it"] if unchecked else []
+    conditions += [f"{HANDLER} checks nothing of it"] if unchecked else []
     works = f"If {' and '.join(conditions)}, this line works" if conditions else "This line works"
     works += " with that" if any(parts) else ""
     line = [] if moved.open else [f"{works}: cached(..., {written})."]
@@ -53,7 +68,7 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helple
         # Nothing has to be added to the policy.
         line = []
     place = [_outside(names, each.node, root) for each in found] if line else []
-    return " ".join(filter(None, [first, *reasons, *moved.sentences, *told, *parts, *dict.fromkeys(place), *line]))
+    return [*filter(None, [first, *reasons, *moved.sentences, *told, *parts, *dict.fromkeys(place), *line])]
 
 
 def _outside(names: Names, node: Node, root: Node) -> str:
@@ -62,14 +77,14 @@ def _outside(names: Names, node: Node, root: Node) -> str:
     if not isclass(call) or not str(getattr(handler, "__qualname__", "")).startswith(f"{call.__qualname__}."):
         return ""
     return (
-        f"{root.label} is declared inside of {names.spelled(node)}, where that name is not known yet: take its "
+        f"{HANDLER} is declared inside of {names.spelled(node)}, where that name is not known yet: take its "
         "cached() away, and give include_router() of its router this one, in dependencies=[...]."
     )
 
 
-def _unchecked(scheme: str, handler: str) -> str:
+def _unchecked(scheme: str) -> str:
     return (
-        f"{handler} is handed what {scheme} reads of the request, and a hit skips what {handler} checks of it: check "
+        f"{HANDLER} is handed what {scheme} reads of the request, and a hit skips what {HANDLER} checks of it: check "
         "it in a dependency that gives who is calling, and name that in partition_by."
     )
 

@@ -29,7 +29,8 @@ def errors_of(
         misread: set[object] = set()
         if plan.sharing is Sharing.UNPROVED:
             told = verdict.advice(root, plan.cached)
-            yield CallerDependentRoute(plan.path, plan.uncovered, told, verdict.trails(root))
+            trails = verdict.trails(root)
+            yield CallerDependentRoute(plan.path, plan.uncovered, told.text, trails, of_handlers=told.of_handlers)
             # What has to go away has no other fault worth telling.
             misread = {*misread_in(root, plan.cached)}
         yield from _unfit_partitions(route, root, plan, misread)
