@@ -445,6 +445,9 @@ def test_a_policy_that_is_none_says_what_to_write() -> None:
     wrong: Any = 60
     with pytest.raises(ConfigurationError, match="ttl=60"):
         cached(wrong)
+    wrong = CachePolicy
+    with pytest.raises(ConfigurationError, match="takes a CachePolicy, not <class"):
+        cached(wrong)
     with pytest.raises(ConfigurationError, match="needs a CachePolicy or a ttl"):
         cached()
     assert cached(CachePolicy(60)).dependency.policy.ttl == 60
