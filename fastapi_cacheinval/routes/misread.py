@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import isclass
+from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.covers import Covers, fed_by, reached
@@ -38,23 +39,25 @@ def misread_in(root: Node, cached: Cached | None) -> dict[object, Misread]:
         return {}
     handed = [node for node, taken in reached(root, cached) if taken and _tells_callers_apart(node)]
     known = {node.identity for node, _ in reached(root, cached)}
-    alone = [
-        cover
+    alone = {
+        cover: key
         for cover, key in zip(covers.partitions, cached.policy.partition_keys, strict=False)
-        if key is None and cover.identity not in known and not cover.children
-    ]
+        if cover.identity not in known and not cover.children
+    }
     if not (handed and alone):
         # To find names takes a look at many modules: most routes need none.
         return {}
     names = Names(root)
-    return {each.cover.identity: each for cover in alone for each in _read(cover, handed, names, root)}
+    return {
+        each.cover.identity: each for cover, key in alone.items() for each in _read(cover, key, handed, names, root)
+    }
 
 
 def _tells_callers_apart(node: Node) -> bool:
     return bool(fed_by(node) or caller_reads(node, handler=False))
 
 
-def _read(cover: Node, handed: list[Node], names: Names, root: Node) -> Iterator[Misread]:
+def _read(cover: Node, key: Any, handed: list[Node], names: Names, root: Node) -> Iterator[Misread]:
     """What a cover was meant to be, if it is misread."""
     call, name = cover.call, names.spelled(cover)
     kinds = [(node, classes_of(kind_of(node, root))) for node in handed]
@@ -62,7 +65,11 @@ def _read(cover: Node, handed: list[Node], names: Names, root: Node) -> Iterator
         of = next((node for node, classes in kinds if call in classes), None)
         if of is not None:
             told = f"partition_by={name} is a dependency of its own, which FastAPI makes of the request: name"
-            yield Misread(cover, of, f"{told} {names.spelled(of)}, which gives the {name}.")
+            own = getattr(key, "__name__", "<")
+            written = "" if "<" in own else f"PartitionBy({names.spelled(of)}, key={own})"
+            yield Misread(cover, of, f"{told} {names.spelled(of)}, which gives the {name}.", written=written)
+        return
+    if key is not None:
         return
     query = [field.name for field in cover.declares.query_params if field.field_info.is_required()]
     if getattr(call, "__name__", "") == "<lambda>" and query:

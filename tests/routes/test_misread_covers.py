@@ -98,6 +98,14 @@ COVERS: dict[str, tuple[Any, str]] = {
         "partition_by=lambda user: ... is a dependency of its own, which takes its 'user' from the query",
     ),
     "a key with a name": (key_of_user, "partition_by=key_of_user is a dependency of its own, which takes its 'user'"),
+    "the type with a key": (
+        PartitionBy(User, key=lambda user: user.id),
+        "partition_by=User is a dependency of its own, which FastAPI makes of the request",
+    ),
+    "the type with a key that has a name": (
+        PartitionBy(User, key=key_of_user),
+        "partition_by=User is a dependency of its own, which FastAPI makes of the request",
+    ),
     "the type": (User, "partition_by=User is a dependency of its own, which FastAPI makes of the request"),
 }
 
@@ -130,9 +138,10 @@ def test_a_lambda_may_be_meant_as_a_dependency(table) -> None:
     assert "If the lambda is meant as a key, this line works: cached(..., partition_by=PartitionBy(" in advice
 
 
-def test_a_key_with_a_name_is_kept(table) -> None:
+@pytest.mark.parametrize("given", [key_of_user, PartitionBy(User, key=key_of_user)])
+def test_a_key_with_a_name_is_kept(table, given: Any) -> None:
     """Its author has written it."""
-    advice = told(table, page(cached(ttl=60, partition_by=key_of_user)))
+    advice = told(table, page(cached(ttl=60, partition_by=given)))
     assert "This line works: cached(..., partition_by=PartitionBy(get_current_user, key=key_of_user))." in advice
 
 
