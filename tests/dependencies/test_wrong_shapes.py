@@ -346,6 +346,19 @@ def test_an_app_that_caches_nothing_is_not_warned_of(table) -> None:
     assert table(app).warnings() == []
 
 
+@pytest.mark.parametrize("path", ["/orders", "https://shop.example/orders?page=2"])
+async def test_a_path_by_hand_is_told_to_be_no_tag(caplog, path: str) -> None:
+    """Said once, with the call that purges a path; a slash elsewhere in a tag says nothing."""
+    cache = HTTPCache()
+    async with cache:
+        await cache.invalidate("orders/7", "mail:a@b/c")
+        assert caplog.records == []
+        for _ in range(2):
+            await cache.invalidate(path)
+    (line,) = said(caplog, "no path")
+    assert f"call cache.invalidate_url({path!r})" in line
+
+
 # -- several caches --------------------------------------------------------------------------------
 
 
