@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from inspect import isclass, unwrap
 from typing import Any, NamedTuple
 
@@ -44,14 +45,15 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helple
 def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless: Sequence[str]) -> list[str]:
     covers, names, misread = Covers.of(root, cached), Names(root), misread_in(root, cached)
     reasons = [each.told for each in misread.values()]
-    if any(each.identity not in misread for each in (*covers.partitions, *covers.guards)):
-        reasons += [_reason(names, covers, each) for each in found]
+    rest = replace(covers, partitions=tuple(each for each in covers.partitions if each.identity not in misread))
+    if rest.partitions or rest.guards:
+        reasons += [_reason(names, rest, each) for each in found]
     unsolved = [each for each in found if not each.node.reused]
     if unsolved:
         solved = ", ".join(names.spelled(each.node) for each in unsolved)
         return [*reasons, f"Declare {solved} without use_cache=False, so that it is solved once per request."]
     moved = moves(root, cached, helpless)
-    kept = [each for each in (*covers.partitions, *covers.guards) if each.identity not in misread]
+    kept = [*rest.partitions, *rest.guards]
     first = names.to_be_made([*kept, *(each.node for each in found)])
     written = _line(root, names, covers, cached, found, moved, misread)
     keyed_anew = [*(each.node for each in found if each.unkeyed and each.taken), *kept]

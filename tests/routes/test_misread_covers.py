@@ -119,6 +119,7 @@ async def test_the_line_has_a_partition_by_in_its_place(table, name: str, depend
     given = (tenant, cover) if beside else cover
     advice = told(table, page(cached(ttl=60, partition_by=given), dependency))
     assert said in advice
+    assert ("partition_by=tenant falls short" in advice) is beside
     assert f"PartitionBy({dependency.__name__}, key=" in advice
     (line,) = re.findall(r"cached\(\.\.\., (.*?)\)\.$", advice)
     assert ("tenant" in line) is beside
