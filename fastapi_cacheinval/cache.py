@@ -18,7 +18,7 @@ from fastapi_cacheinval.engine.environment import settings_of_environment
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.of_routes import OfRoutes
 from fastapi_cacheinval.engine.of_watchers import OfWatchers
-from fastapi_cacheinval.engine.settings import Options, Settings
+from fastapi_cacheinval.engine.settings import Options, Settings, misplaced
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.ports.clock import Clock
 
@@ -46,13 +46,9 @@ class HTTPCache(OfRoutes, OfWatchers):
     if not TYPE_CHECKING:
         # Type checkers refuse it by the signature of `__init__`.
         def __new__(cls, *given: object, **_options: object) -> Self:
-            """Refuse what belongs into `from_url` or `from_client`; a URL is not repeated, for its password."""
+            """Refuse what belongs elsewhere."""
             if given:
-                url = isinstance(given[0], str)
-                raise ConfigurationError(
-                    f"HTTPCache() takes settings by name, not a {'URL' if url else type(given[0]).__name__}. Write "
-                    f"HTTPCache.from_{'url' if url else 'client'}(...)."
-                )
+                raise misplaced(given[0])
             return super().__new__(cls)
 
     def __init__(self, *, clock: Clock | None = None, enabled: bool = True, **options: Unpack[Options]) -> None:
@@ -90,14 +86,27 @@ class HTTPCache(OfRoutes, OfWatchers):
         return cache
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, **options: Unpack[Options]) -> HTTPCache:
+    def from_env(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        clock: Clock | None = None,
+        enabled: bool = True,
+        **options: Unpack[Options],
+    ) -> HTTPCache:
         """A cache by environment variables: `CACHEINVAL_URL`, and `CACHEINVAL_` with a setting's name in upper case.
 
         Without a URL everything is kept in this process. `options` are the app's own; a variable that is set wins.
         Raises one `ConfigurationError` that names every variable that is unknown or cannot work.
         """
+        if "url" in options or isinstance(environ, str):
+            raise ConfigurationError(
+                "HTTPCache.from_env() reads the URL from the variable CACHEINVAL_URL: set that, or write "
+                "HTTPCache.from_url(...)."
+            )
         url, found = settings_of_environment(os.environ if environ is None else environ, _way_to)
-        return cls.from_url(url, **{**options, **found})  # type: ignore[arg-type]  # checked as they are read
+        both: Any = {**options, **found}
+        return cls.from_url(url, clock=clock, enabled=enabled, **both)
 
     def _make(self, connect: Connect | None, clock: Clock | None, settings: Settings, *, enabled: bool) -> None:
         allowed = flag_of_environment(os.environ.get(_ENVIRONMENT), _ENVIRONMENT, default=True)

@@ -219,7 +219,7 @@ class _Declared(params.Depends):
 
 def _refuse_a_function(given: object, name: str) -> None:
     """Refuse the use as a decorator without parentheses."""
-    if inspect.isroutine(given) or inspect.isclass(given):
+    if inspect.isroutine(given) or (inspect.isclass(given) and given is not CachePolicy):
         raise ConfigurationError(
             f"{name} is no decorator. Write it into the route: @app.get(..., dependencies=[{name}(...)])."
         )

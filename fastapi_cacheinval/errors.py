@@ -73,6 +73,7 @@ class RefusedRoute(ConfigurationError):
         super().__init__(f"{route}: {cause} {cure}".rstrip() if told is None else told)
 
 
+_HANDLER = r"^the handler (.*?): "
 _WAYS = (
     "partition_by keeps one stored response per value of a dependency. guarded_by runs a dependency on every request, "
     "and all who pass share the response. With shared=True a hit runs none of them: it is no way out where one of them "
@@ -87,15 +88,25 @@ class CallerDependentRoute(RefusedRoute):
     are given fall short, and which line works. `trails` are the ways from the handler to what reads the caller.
     """
 
-    def __init__(self, route: str, parameters: tuple[str, ...], advice: str = "", trails: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        route: str,
+        parameters: tuple[str, ...],
+        advice: str = "",
+        trails: tuple[str, ...] = (),
+        *,
+        of_handlers: str = "",
+    ) -> None:
+        """`of_handlers` is the advice as it stands for several handlers of one cause: without the name of any."""
         self.parameters = parameters
         self.advice = advice
+        self.of_handlers = of_handlers
         reads = "; ".join(parameters)
         by = f" (by {'; '.join(trails)})" if trails else ""
         super().__init__(
             route,
             # Routes whose handlers read the same have one cause.
-            "; ".join(dict.fromkeys(re.sub(r"^the handler .*?: ", "the handler: ", each) for each in parameters)),
+            "; ".join(dict.fromkeys(re.sub(_HANDLER, "the handler: ", each) for each in parameters)),
             advice,
             trails=trails,
             told=f"The cached route {route} may answer each caller differently: {reads}{by}. {_WAYS} {advice}".rstrip(),
@@ -140,11 +151,19 @@ class _CallerDependentRoutes(RefusedRoutes, CallerDependentRoute):
         self.advice = first.advice
 
 
+def _by(error: RefusedRoute) -> str:
+    """The handler that reads the caller itself, which the cause does not name."""
+    parameters = error.parameters if isinstance(error, CallerDependentRoute) else ()
+    found = next(filter(None, (re.match(_HANDLER, each) for each in parameters)), None)
+    return f": {found[1]}" if found else ""
+
+
 def _grouped(errors: Sequence[ConfigurationError]) -> str:
     """All errors in one text: each cause once, with the routes that have it and the line to write."""
     causes: dict[tuple[str, str], list[ConfigurationError]] = {}
     for error in errors:
-        key = (error.cause, error.cure) if isinstance(error, RefusedRoute) else (str(error), "")
+        in_common = error.of_handlers if isinstance(error, CallerDependentRoute) else ""
+        key = (error.cause, in_common or error.cure) if isinstance(error, RefusedRoute) else (str(error), "")
         causes.setdefault(key, []).append(error)
     routes = {error.route for error in errors if isinstance(error, RefusedRoute)}
     lines = [f"The app does not start: {len(routes)} routes cannot be what they declare, for {len(causes)} cause(s)."]
@@ -154,8 +173,9 @@ def _grouped(errors: Sequence[ConfigurationError]) -> str:
         lines += ["", f"{number}. {cause}"]
         for error in found:
             if isinstance(error, RefusedRoute):
-                lines += [f"   {error.route}: {trail}" for trail in error.trails] or [f"   {error.route}"]
-        lines += [f"   {cure}"] if cure else []
+                lines += [f"   {error.route}: {trail}" for trail in error.trails] or [f"   {error.route}{_by(error)}"]
+        alone = found[0].cure if len(found) == 1 and isinstance(found[0], RefusedRoute) else cure
+        lines += [f"   {alone}"] if alone else []
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import Literal, TypeVar
@@ -73,16 +73,18 @@ def waits(wait: object) -> bool:
     return wait is not None
 
 
-def flag_of_environment(text: str | None, name: str, *, default: bool) -> bool:
+def flag_of_environment(text: str | None, name: str, *, default: bool, beside: Sequence[str] = ()) -> bool:
     """A switch in an environment variable: 1, true, yes, on, 0, false, no or off, in any case.
 
-    It counts as not set where it is empty. Anything else raises `ConfigurationError`.
+    It counts as not set where it is empty. Anything else raises `ConfigurationError`; `beside` are words that the
+    caller has taken itself.
     """
     word = (text or "").strip().lower()
     if not word:
         return default
     if word not in _WORDS:
-        raise ConfigurationError(f"The environment variable {name} is one of {', '.join(_WORDS)}, not {text!r}.")
+        words = ", ".join([*beside, *_WORDS])
+        raise ConfigurationError(f"The environment variable {name} is one of {words}, not {text!r}.")
     return _WORDS[word]
 
 

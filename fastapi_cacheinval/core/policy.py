@@ -68,7 +68,9 @@ def _dependencies(value: Any, name: str) -> tuple[Any, ...]:
     for cover in covers:
         if isinstance(cover, PartitionBy):
             if name != "partition_by":
-                raise ConfigurationError(f"{name} runs {cover.dependency!r} and keeps no value: name it without a key.")
+                call = getattr(cover.dependency, "dependency", cover.dependency)
+                write = f"{name}={getattr(call, '__name__', '...')}"
+                raise ConfigurationError(f"{name} keeps no value, so it takes no PartitionBy: write {write}.")
         elif not callable(getattr(cover, "dependency", cover)):
             raise ConfigurationError(f"{name} takes dependencies (callables or Depends), not {cover!r}.")
     return covers

@@ -111,7 +111,10 @@ def _bounded(text: str) -> str:
 def not_a_tag(given: object) -> ConfigurationError:
     """The error for what stands in a tag's place and is no text; clients' data is text, so it never gets here."""
     if isinstance(given, list | tuple | set | frozenset | dict):
-        return ConfigurationError(f"Tags are given one by one, not as a {type(given).__name__}: write *tags.")  # pyright: ignore[reportUnknownArgumentType]
+        kind = type(given).__name__  # pyright: ignore[reportUnknownArgumentType]
+        return ConfigurationError(
+            f"Tags are given one by one, not as a {kind}: write *tags, or 'a', 'b' in place of ['a', 'b']."
+        )
     return ConfigurationError(f"A tag is a str, not {type(given).__name__}: write f'product:{{product_id}}'.")
 
 

@@ -59,15 +59,18 @@ def settings_of_environment(
 def _value(variable: str, name: str, text: str) -> object:
     if name not in _DEFAULTS or variable != variable.upper():
         known = [*_OWN, *(f"{PREFIX}{each.upper()}" for each in _DEFAULTS)]
-        near = get_close_matches(variable.upper(), known, 1)
-        meant = f" Did you mean {near[0]}?" if near else f" There are {', '.join(sorted(known))}."
+        # By what follows the prefix, which all have.
+        bare = [each.removeprefix(PREFIX) for each in known]
+        near = ["URL"] if name.endswith("url") else get_close_matches(name.upper(), bare, 1)
+        meant = f" Did you mean {PREFIX}{near[0]}?" if near else f" There are {', '.join(sorted(known))}."
         raise ConfigurationError(f"The environment variable {variable} names no setting.{meant}")
     default = _DEFAULTS[name]
     value: object
-    if name == "path_purges" and text.strip().lower() == "target":
-        value = "target"
+    beside = ("target",) if name == "path_purges" else ()
+    if text.strip().lower() in beside:
+        value = text.strip().lower()
     elif isinstance(default, bool):
-        value = flag_of_environment(text, variable, default=default)
+        value = flag_of_environment(text, variable, default=default, beside=beside)
     elif isinstance(default, int):
         value = _whole(variable, text)
     elif isinstance(default, float):

@@ -18,6 +18,7 @@ __all__ = ["Neighbour"]
 
 logger = logging.getLogger("fastapi_cacheinval.cache")
 
+_PATHS = ("/", "http://", "https://")
 _TEMPLATE = re.compile(r"\{[^\W\d]\w*\}")
 
 
@@ -63,10 +64,20 @@ class Neighbour:
     def purges(self, tags: Sequence[str]) -> None:
         """Say once what a purge by hand cannot do: tags that no response carries, and a cache that no app has."""
         together = "".join(tags)
-        for tag in tags if "*" in together or "{" in together else ():
-            if "*" in tag and tag.endswith("*"):
+        for tag in tags if "*" in together or "{" in together or "/" in together else ():
+            if tag.startswith(_PATHS):
                 self._hint(
-                    "star", "%r is one tag, and no pattern: give the responses a tag in common and purge that", tag
+                    "path", "%r is one tag, and no path. If the path is meant, call cache.invalidate_url(%r).", tag, tag
+                )
+            elif "*" in tag and tag.endswith("*"):
+                common = tag.rstrip("*").rstrip(":/.-_")
+                self._hint(
+                    "star",
+                    "%r is one tag, and no pattern. Give the responses a tag in common, as tags=[%r], and purge that."
+                    if common
+                    else "%r is one tag, and no pattern. To purge everything, call %s.",
+                    tag,
+                    common or "cache.clear()",
                 )
             elif "{" in tag and (found := _TEMPLATE.search(tag)):
                 written = f"{tag[: found.start()]}{found[0]}"

@@ -153,6 +153,8 @@ class OfRoutes:
 
     def _of_name(self, name: str, parameters: Parameters) -> list[ServedApp]:
         """The apps that have a route of this name which takes the parameters; raises `UnknownRoute`."""
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise _no_name("invalidate_route() takes the name of a route", name)
         found: list[ServedApp] = []
         wrong: list[UnknownRoute] = []
         for app in self._apps():
@@ -172,9 +174,7 @@ class OfRoutes:
         name, parameters = target if isinstance(target, tuple) and len(target) == 2 else (target, None)  # pyright: ignore[reportUnnecessaryComparison]
         named = parameters is not None
         if not isinstance(name, str) or not (parameters is None or hasattr(parameters, "keys")):
-            raise ConfigurationError(
-                f"A target is a URL, a path, a route's name or (name, parameters), not {target!r}."
-            )
+            raise _no_name("A target is a URL, a path, a route's name or (name, parameters)", target)
         parameters = parameters or {}
         app = self._apps()[0]
         if named or not (name.startswith("/") or "://" in name):
@@ -185,3 +185,9 @@ class OfRoutes:
     def _app_for(self, page: Page) -> ServedApp:
         apps = self._apps()
         return next((app for app in apps if app.answers(page)), apps[0])
+
+
+def _no_name(takes: str, given: Any) -> ConfigurationError:
+    """The error for what stands in the place of a route's name; a handler has one."""
+    name = getattr(given, "__name__", None)
+    return ConfigurationError(f"{takes}, not {given!r}." if name is None else f"{takes}: write {name!r}.")

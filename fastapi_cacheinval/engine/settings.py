@@ -13,7 +13,7 @@ from opentelemetry.trace import TracerProvider
 from fastapi_cacheinval.core.checks import flag, is_utf8, seconds, unknown
 from fastapi_cacheinval.errors import ConfigurationError
 
-__all__ = ["Options", "Settings"]
+__all__ = ["Options", "Settings", "misplaced"]
 
 _KIB = 1024
 _MIB = 1024 * _KIB
@@ -186,3 +186,16 @@ class Settings:
         for name, kind in (("tracer_provider", TracerProvider), ("meter_provider", MeterProvider)):
             if not isinstance(getattr(self, name), kind | None):
                 raise ConfigurationError(f"{name} is an OpenTelemetry {kind.__name__}, not {getattr(self, name)!r}.")
+
+
+def misplaced(given: object) -> ConfigurationError:
+    """The error for what is given by position; a URL is not repeated, for its password."""
+    if isinstance(given, str):
+        what, write = "no URL", "HTTPCache.from_url(...)"
+    elif given is None:
+        what, write = "not None", "HTTPCache.from_url(...), or HTTPCache() to keep everything in this process"
+    elif callable(given):
+        what, write = "no app", "app.add_middleware(CacheMiddleware, cache=cache)"
+    else:
+        what, write = f"no {type(given).__name__}", "HTTPCache.from_client(...)"
+    return ConfigurationError(f"HTTPCache() takes settings by name, {what}. Write {write}.")

@@ -97,12 +97,12 @@ class Notices:
             )
 
 
-def say_at_start(lines: Iterable[str]) -> None:
-    """Say lines at INFO where people look: through the log of the app where it shows them, else through uvicorn's."""
+def say_at_start(lines: Iterable[str], level: int = logging.INFO) -> None:
+    """Say lines where people look: through the log of the app where it shows them, else through uvicorn's."""
     server = logging.getLogger(_SERVER)
-    ours = logger.isEnabledFor(logging.INFO) and logger.hasHandlers()
+    ours = logger.isEnabledFor(level) and logger.hasHandlers()
     for line in lines:
-        (logger if ours or not server.hasHandlers() else server).info("fastapi_cacheinval: %s", line)
+        (logger if ours or not server.hasHandlers() else server).log(level, "fastapi_cacheinval: %s", line)
 
 
 def unshared_partitions(plans: Sequence[RoutePlan]) -> str | None:

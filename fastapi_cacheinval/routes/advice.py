@@ -2,45 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from inspect import isclass, unwrap
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.covers import Covers, Uncovered, reached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import security_scheme
 from fastapi_cacheinval.routes.key_texts import key_text
-from fastapi_cacheinval.routes.moves import Moves, moves
+from fastapi_cacheinval.routes.misread import Misread, misread_in
+from fastapi_cacheinval.routes.moves import HANDLER, Moves, moves
 from fastapi_cacheinval.routes.names import Names
-from fastapi_cacheinval.routes.partition_types import kind_of, says_something, unfit
+from fastapi_cacheinval.routes.partition_types import kind_of, says_something, unfit, unfit_for_a_key
 
-__all__ = ["advice", "keyed"]
+__all__ = ["Advice", "advice", "keyed"]
 
 
-def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helpless: Sequence[str]) -> str:
+class Advice(NamedTuple):
+    """The same for one handler, by its name, and for several of one cause."""
+
+    text: str = ""
+    of_handlers: str = ""
+
+
+def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helpless: Sequence[str]) -> Advice:
     """Why the covers that are given fall short, and what to write.
 
     `helpless` is what no cover helps against, as `where: what`. The line that works comes last; it is left out where
     more has to be changed than these sentences say. Nothing here skips a check.
     """
     if cached is None or not (found or helpless):
-        return ""
-    covers, names = Covers.of(root, cached), Names(root)
-    reasons = [_reason(names, covers, each) for each in found] if covers.partitions or covers.guards else []
+        return Advice()
+    sentences = _sentences(root, cached, found, helpless)
+    # A sentence may begin with it.
+    general = [re.sub(f"^{HANDLER}", "The handler", each).replace(HANDLER, "the handler") for each in sentences]
+    return Advice(" ".join(sentences).replace(HANDLER, root.label), " ".join(general))
+
+
+def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless: Sequence[str]) -> list[str]:
+    covers, names, misread = Covers.of(root, cached), Names(root), misread_in(root, cached)
+    reasons = [each.told for each in misread.values()]
+    rest = replace(covers, partitions=tuple(each for each in covers.partitions if each.identity not in misread))
+    if rest.partitions or rest.guards:
+        reasons += [_reason(names, rest, each) for each in found]
     unsolved = [each for each in found if not each.node.reused]
     if unsolved:
         solved = ", ".join(names.spelled(each.node) for each in unsolved)
-        return " ".join([*reasons, f"Declare {solved} without use_cache=False, so that it is solved once per request."])
+        return [*reasons, f"Declare {solved} without use_cache=False, so that it is solved once per request."]
     moved = moves(root, cached, helpless)
-    first = names.to_be_made([*covers.partitions, *covers.guards, *(each.node for each in found)])
-    written = _line(root, names, covers, cached, found, moved)
-    keys = [key_text(kind_of(each.node, root)) for each in found if each.unkeyed and each.taken]
-    parts = [key.told for key in keys if key.text in written]
+    kept = [*rest.partitions, *rest.guards]
+    first = names.to_be_made([*kept, *(each.node for each in found)])
+    written = _line(root, names, covers, cached, found, moved, misread)
+    keyed_anew = [*(each.node for each in found if each.unkeyed and each.taken), *kept]
+    keys = [key_text(kind_of(node, root)) for node in keyed_anew]
+    parts = [*dict.fromkeys(key.told for key in keys if key.text in written)]
     unchecked = [each.node for each in found if each.unkeyed and each.taken and security_scheme(each.node.call)]
-    told = [_unchecked(names.spelled(node), root.label) for node in unchecked]
-    conditions = [moved.unless] if moved.unless else []
-    conditions += [f"{root.label} checks nothing of it"] if unchecked else []
+    told = [_unchecked(names.spelled(node)) for node in unchecked]
+    conditions = [*filter(None, [moved.unless, *(each.unless for each in misread.values())])]
+    conditions += [f"{HANDLER} checks nothing of it"] if unchecked else []
     works = f"If {' and '.join(conditions)}, this line works" if conditions else "This line works"
     works += " with that" if any(parts) else ""
     line = [] if moved.open else [f"{works}: cached(..., {written})."]
@@ -48,7 +70,7 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helple
         # Nothing has to be added to the policy.
         line = []
     place = [_outside(names, each.node, root) for each in found] if line else []
-    return " ".join(filter(None, [*reasons, first, *moved.sentences, *told, *parts, *dict.fromkeys(place), *line]))
+    return [*filter(None, [first, *reasons, *moved.sentences, *told, *parts, *dict.fromkeys(place), *line])]
 
 
 def _outside(names: Names, node: Node, root: Node) -> str:
@@ -57,14 +79,14 @@ def _outside(names: Names, node: Node, root: Node) -> str:
     if not isclass(call) or not str(getattr(handler, "__qualname__", "")).startswith(f"{call.__qualname__}."):
         return ""
     return (
-        f"{root.label} is declared inside of {names.spelled(node)}, where that name is not known yet: take its "
+        f"{HANDLER} is declared inside of {names.spelled(node)}, where that name is not known yet: take its "
         "cached() away, and give include_router() of its router this one, in dependencies=[...]."
     )
 
 
-def _unchecked(scheme: str, handler: str) -> str:
+def _unchecked(scheme: str) -> str:
     return (
-        f"{handler} is handed what {scheme} reads of the request, and a hit skips what {handler} checks of it: check "
+        f"{HANDLER} is handed what {scheme} reads of the request, and a hit skips what {HANDLER} checks of it: check "
         "it in a dependency that gives who is calling, and name that in partition_by."
     )
 
@@ -80,22 +102,32 @@ def _reason(names: Names, covers: Covers, each: Uncovered) -> str:
         return f"{given} falls short: {name} {fed}may refuse the caller, and would not run on a hit."
     if each.taken and covers.guards_only(each.node):
         return f"{given} falls short: the value of {name} is used, and the value of a guard is in no cache key."
-    return f"{given} falls short: it does not cover {name}."
+    twin = names.twin_of(each.node, [*covers.partitions, *covers.guards])
+    same = f" If both are to be the same, make it once, and write {twin} in both places." if twin else ""
+    return f"{given} falls short: it does not cover {name}.{same}"
 
 
 def _given(names: Names, covers: Covers) -> str:
     return _fields([names.spelled(node) for node in covers.partitions], [names.spelled(node) for node in covers.guards])
 
 
-def _line(root: Node, names: Names, covers: Covers, cached: Cached, found: Sequence[Uncovered], moved: Moves) -> str:
+def _line(
+    root: Node,
+    names: Names,
+    covers: Covers,
+    cached: Cached,
+    found: Sequence[Uncovered],
+    moved: Moves,
+    misread: Mapping[object, Misread],
+) -> str:
     """`partition_by=..., guarded_by=...` with what is missing."""
-    keys = cached.policy.partition_keys
     partitions = [
-        names.spelled(node) if key is None else f"PartitionBy({names.spelled(node)}, key={_named_key(key)})"
-        for node, key in zip(covers.partitions, keys, strict=False)
-        if node.reused
+        _given_partition(node, key, root, names)
+        for node, key in zip(covers.partitions, cached.policy.partition_keys, strict=False)
+        if node.reused and node.identity not in misread
     ]
     given = len(partitions)
+    in_place = {each.of.identity: each.written for each in misread.values() if each.written}
     guards = {node.identity: names.spelled(node) for node in covers.guards}
     other: list[str] = []
     alone = len(found) == 1 and not guards and not any(covers.keeps(node) for node, _ in reached(root, cached))
@@ -104,7 +136,8 @@ def _line(root: Node, names: Names, covers: Covers, cached: Cached, found: Seque
         if each.unkeyed and each.taken:
             guards.pop(each.node.identity, None)
             kind = kind_of(each.node, root)
-            partitions.append(keyed(each.node, root, names) if unfit(kind) else name)
+            own = in_place.get(each.node.identity)
+            partitions.append(own or (keyed(each.node, root, names) if unfit(kind) else name))
             if alone and not unfit(kind) and not says_something(kind):
                 other.append(keyed(each.node, root, names))
         else:
@@ -118,6 +151,13 @@ def _line(root: Node, names: Names, covers: Covers, cached: Cached, found: Seque
     fields = _fields([*partitions, *moved.partitions], [*dict.fromkeys(guards.values())])
     line = ", ".join([*([fields] if fields else []), *word])
     return f"{line}), or with a part of its value: cached(..., partition_by={other[0]}" if other else line
+
+
+def _given_partition(node: Node, key: Any, root: Node, names: Names) -> str:
+    """A partition that is there already, with a key where the start would refuse it without one."""
+    if key is not None:
+        return f"PartitionBy({names.spelled(node)}, key={_named_key(key)})"
+    return keyed(node, root, names) if unfit_for_a_key(node.call) else names.spelled(node)
 
 
 def _named_key(key: Any) -> str:

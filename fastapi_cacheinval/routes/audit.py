@@ -9,9 +9,11 @@ from fastapi_cacheinval.errors import CacheinvalError, CallerDependentRoute, Con
 from fastapi_cacheinval.routes.advice import keyed
 from fastapi_cacheinval.routes.covers import Covers
 from fastapi_cacheinval.routes.dependency_tree import Node
+from fastapi_cacheinval.routes.key_texts import key_text
+from fastapi_cacheinval.routes.misread import misread_in
 from fastapi_cacheinval.routes.names import Names
 from fastapi_cacheinval.routes.parameters import caller_reads, handler_headers
-from fastapi_cacheinval.routes.partition_types import unfit_for_a_key
+from fastapi_cacheinval.routes.partition_types import kind_of, unfit_for_a_key
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 from fastapi_cacheinval.routes.verdict import Verdict
 
@@ -24,11 +26,15 @@ def errors_of(
     """What forbids the route, the caller-dependent verdict first; `inherited` are ids of what stands further out."""
     route = f"{'/'.join(sorted(plan.methods))} {plan.path}"
     if plan.policy is not None:
+        misread: set[object] = set()
         if plan.sharing is Sharing.UNPROVED:
             told = verdict.advice(root, plan.cached)
-            yield CallerDependentRoute(plan.path, plan.uncovered, told, verdict.trails(root))
-        yield from _unfit_partitions(route, root, plan)
-        yield from _unfit_inputs(route, root)
+            trails = verdict.trails(root)
+            yield CallerDependentRoute(plan.path, plan.uncovered, told.text, trails, of_handlers=told.of_handlers)
+            # What has to go away has no other fault worth telling.
+            misread = {*misread_in(root, plan.cached)}
+        yield from _unfit_partitions(route, root, plan, misread)
+        yield from _unfit_inputs(route, root, misread)
     for error in unbound:
         yield RefusedRoute(
             route,
@@ -53,26 +59,30 @@ def errors_of(
                 )
 
 
-def _unfit_partitions(route: str, root: Node, plan: RoutePlan) -> Iterator[ConfigurationError]:
+def _unfit_partitions(
+    route: str, root: Node, plan: RoutePlan, misread: Collection[object]
+) -> Iterator[ConfigurationError]:
     covers = Covers.of(root, plan.cached)
     keys = () if plan.policy is None else plan.policy.partition_keys
     for cover, key in zip(covers.partitions, keys, strict=False):
         unfit = unfit_for_a_key(cover.call if key is None else key)
-        if unfit is not None:
+        if unfit is not None and cover.identity not in misread:
             names = Names(root)
             name = names.spelled(cover)
             gives = f"{name} gives" if key is None else f"its key for {name} gives"
+            line = f"partition_by={keyed(cover, root, names)}."
+            told = (line, names.to_be_made([cover]), key_text(kind_of(cover, root)).told)
             yield RefusedRoute(
                 route,
                 f"Its partition_by cannot be a part of a cache key: {gives} a {unfit}.",
                 "Return what tells callers apart as a str, bytes, int, UUID, Enum, None or a tuple of these: "
-                f"partition_by={keyed(cover, root, names)}. {names.to_be_made([cover])}".rstrip(),
+                f"{' '.join(filter(None, told))}",
             )
 
 
-def _unfit_inputs(route: str, root: Node) -> Iterator[ConfigurationError]:
+def _unfit_inputs(route: str, root: Node, misread: Collection[object]) -> Iterator[ConfigurationError]:
     for node in root.walk():
-        for field in node.declares.body_params:
+        for field in node.declares.body_params if node.identity not in misread else ():
             yield RefusedRoute(
                 route,
                 f"It is cached and declares the body, form or file parameter {field.name!r} (in {node.label}), which "

@@ -12,7 +12,10 @@ from fastapi_cacheinval.routes.own_code import is_decorated, never_uses, only_re
 from fastapi_cacheinval.routes.parameter_text import MovedParameter, moved_parameter
 from fastapi_cacheinval.routes.parameters import CREDENTIALS, FOR_ALL, may_read_all, raw_request
 
-__all__ = ["Moves", "moves"]
+__all__ = ["HANDLER", "Moves", "moves"]
+
+# Stands for the handler's name, so that handlers of one cause have one text.
+HANDLER = "\0"
 
 # A handler that names one of these may ask its request who is calling, or refuse them.
 _ASK_WHO = frozenset({"auth", "client", "cookies", "headers", "session", "state", "user"})
@@ -36,7 +39,7 @@ class Moves:
 
 def moves(root: Node, cached: Cached, helpless: Sequence[str]) -> Moves:
     """What to change for what no cover helps against; `helpless` has each as `where: what`."""
-    name, sentences, moved = root.label, list[str](), dict[str, MovedParameter]()
+    name, sentences, moved = HANDLER, list[str](), dict[str, MovedParameter]()
     raw = raw_request(root)
     of_request = Moves() if raw is None or cached.policy.request_is_shared else _of_request(root, raw)
     sentences += of_request.sentences
@@ -77,7 +80,7 @@ def moves(root: Node, cached: Cached, helpless: Sequence[str]) -> Moves:
 
 def _of_request(root: Node, raw: str) -> Moves:
     """What to change for the request that the handler is handed itself."""
-    name = root.label
+    name = HANDLER
     if never_uses(root.call, raw):
         return Moves((f"{name} never uses {raw!r}: remove the parameter.",))
     if only_reads(root.call, raw, FOR_ALL):

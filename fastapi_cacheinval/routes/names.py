@@ -65,6 +65,12 @@ class Names:
         spelled = self.spelled(node)
         return spelled if spelled.startswith(("Depends(", "Security(")) else f"Depends({spelled})"
 
+    def twin_of(self, node: Node, others: Sequence[Node]) -> str:
+        """The name of one of the others that is made in place in the same way; empty where none is."""
+        making = self._makings.get(self._names.get(node.identity[0], ""))
+        names = (self._names.get(other.identity[0], "") for other in others if making)
+        return next((name for name in names if self._makings.get(name) == making), "")
+
     def to_be_made(self, nodes: Sequence[Node]) -> str:
         """What to write for those of the nodes that have no name yet, before a line can name them."""
         names = dict.fromkeys(self._names.get(node.identity[0], "") for node in nodes)
@@ -146,7 +152,8 @@ def _made(call: Any) -> tuple[str, str]:
     owner = getattr(call, "__self__", None)
     if owner is not None and isroutine(call):
         held = bare_name(owner) if isclass(owner) else _made(owner)[1]
-        return _word(call.__name__), f"{held}.{call.__name__}"
+        called = call.__name__ == "__call__" and not isclass(owner)
+        return _made(owner)[0] if called else _word(call.__name__), f"{held}.{call.__name__}"
     if not (isclass(call) or isroutine(call)):
         return _word(type(call).__name__), f"{type(call).__name__}(...)"
     if call.__name__ == "<lambda>":
@@ -162,7 +169,9 @@ def bare_name(call: Any) -> str:
 
 def _word(name: str) -> str:
     """A class's name as that of a variable, a function's as it is."""
-    word = re.sub(r"\W", "", re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower())
+    # That something is called says nothing that its class does not.
+    plain = re.sub(r"\.?__call__", "", name)
+    word = re.sub(r"\W", "", re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", plain).lower())
     return word if word.isidentifier() else "dependency"
 
 

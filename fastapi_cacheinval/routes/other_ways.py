@@ -90,7 +90,8 @@ def _placed(error: ConfigurationError, use: _Use, uses: Sequence[_Use]) -> Confi
             f"The policy is that of {_paths(others)} too, which does not run {spelled}: give {_paths([use])} one of "
             "its own, in the dependencies=[...] of the route."
         )
-    return CallerDependentRoute(error.route, error.parameters, f"{where} {error.advice}", error.trails)
+    told, of_handlers = f"{where} {error.advice}", f"{where} {error.of_handlers}"
+    return CallerDependentRoute(error.route, error.parameters, told, error.trails, of_handlers=of_handlers)
 
 
 def _added(use: _Use, uses: Sequence[_Use]) -> Iterator[str]:

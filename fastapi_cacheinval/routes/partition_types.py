@@ -16,6 +16,7 @@ from fastapi_cacheinval.core.plain_values import PLAIN, inherited_type
 from fastapi_cacheinval.routes.dependency_tree import Node
 
 __all__ = [
+    "classes_of",
     "fields_of",
     "inherited_by",
     "is_a_mapping",
@@ -67,14 +68,14 @@ def may_be_none(kind: Any) -> bool:
 
 def is_a_mapping(kind: Any) -> bool:
     """Whether an annotation says that a value is a mapping, whose parts are items and no attributes."""
-    found = _classes(kind)
+    found = classes_of(kind)
     return bool(found) and all(issubclass(each, Mapping) for each in found)
 
 
 def fields_of(kind: Any) -> frozenset[str]:
     """The names of the parts that a value has by its annotation; for members of a union, those of any."""
     found: set[str] = set()
-    for each in _classes(kind):
+    for each in classes_of(kind):
         for base in each.__mro__:
             said = getattr(base, "__annotations__", {})
             found |= {name for name, each in said.items() if not _is_of_the_class(each)}
@@ -94,7 +95,7 @@ def _properties_of(kind: type) -> dict[str, Any]:
 
 def made_of(kind: Any, parts: Collection[str]) -> frozenset[str]:
     """The names of the properties that are made of these parts and of nothing else, as far as their code says that."""
-    bases = [base for each in _classes(kind) for base in each.__mro__]
+    bases = [base for each in classes_of(kind) for base in each.__mro__]
     found = [each for base in bases for each in _properties_of(base).items()]
     others = {name for name, function in found if not _reads_only(function, parts)}
     return frozenset(name for name, _ in found) - others
@@ -112,7 +113,7 @@ def _reads_only(function: Any, parts: Collection[str]) -> bool:
 def undeclared_of(kind: Any) -> frozenset[str]:
     """What a value may have beside what its annotation declares: private parts, what subclasses add, anything."""
     found: set[str] = set()
-    for each in _classes(kind):
+    for each in classes_of(kind):
         found |= getattr(each, "__private_attributes__", {}).keys()
         for below in _below(each):
             found |= {f"{name} ({below.__qualname__})" for name in fields_of(below) - fields_of(each)}
@@ -138,7 +139,7 @@ def _below(kind: type) -> list[type]:
 
 def typed_fields_of(kind: Any) -> dict[str, Any]:
     """The parts that a value has by its annotation with their types, as declared; without those of unknown types."""
-    classes = _classes(kind)
+    classes = classes_of(kind)
     if len(classes) != 1:
         return {}
     try:
@@ -158,7 +159,7 @@ def _read(annotation: Any) -> Any:
 
 def may_be_missing(kind: Any, name: str) -> bool:
     """Whether a typed mapping may come without an item."""
-    for each in _classes(kind):
+    for each in classes_of(kind):
         # With annotations that are texts, the class itself does not know.
         said = str(getattr(each, "__annotations__", {}).get(name, ""))
         if name in getattr(each, "__optional_keys__", ()) or "NotRequired[" in said:
@@ -171,7 +172,7 @@ def inherited_by(kind: Any) -> tuple[type, tuple[str, ...]] | None:
 
     None for any other type, and for a subclass that keeps no more than it inherits.
     """
-    classes: list[type[Any]] = _classes(kind)
+    classes: list[type[Any]] = classes_of(kind)
     for each in classes:
         base = inherited_type(each)
         parts = () if base is None or issubclass(each, Enum) else _own_parts(each, base)
@@ -208,15 +209,16 @@ def _set_in(method: Any) -> set[str]:
     return {each.argval for each in dis.get_instructions(function) if each.opname == "STORE_ATTR"}
 
 
-def _classes(annotation: Any) -> list[type]:
+def classes_of(annotation: Any) -> list[type]:
+    """The plain classes that an annotation names; None and `object` are none."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _classes(get_args(annotation)[0])
+        return classes_of(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
-        return [kind for member in get_args(annotation) for kind in _classes(member)]
+        return [kind for member in get_args(annotation) for kind in classes_of(member)]
     kind = origin or _named_by(annotation) or annotation
     if kind is not annotation and not inspect.isclass(kind):
-        return _classes(kind)
+        return classes_of(kind)
     return [kind] if inspect.isclass(kind) and kind not in (type(None), inspect.Parameter.empty, object) else []
 
 

@@ -13,4 +13,4 @@ def stricter(known: Known) -> str:
     """What the covers of a cached route leave uncovered, and the line that works; empty where nothing shows."""
     root = tree_of(known.route.dependant, {})
     cached = known.analysis.plan.cached
-    return "" if cached is None else judge(known.route, root, cached).advice(root, cached)
+    return "" if cached is None else judge(known.route, root, cached).advice(root, cached).text

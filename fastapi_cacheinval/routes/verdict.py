@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.dependencies import Cached
-from fastapi_cacheinval.routes.advice import advice
+from fastapi_cacheinval.routes.advice import Advice, advice
 from fastapi_cacheinval.routes.covers import Uncovered, uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.endpoint_calls import replaced
@@ -54,7 +54,7 @@ class Verdict:
         """The ways from the handler to what reads the caller, by name."""
         return tuple(dict.fromkeys(trail for each in self.lacking for trail in each.trails(root)))
 
-    def advice(self, root: Node, cached: Cached | None) -> str:
+    def advice(self, root: Node, cached: Cached | None) -> Advice:
         """Why the covers that are given fall short, and what to write."""
         return advice(root, cached, self.lacking, (*self.helpless, *self.around))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,18 @@ def test_two_lines_come_through_the_servers_log(tmp_path: Path, head: str, lifes
         for line in LINES:
             (found,) = [each for each in server.output.splitlines() if line in each]
             assert "INFO" in found
+
+
+@pytest.mark.parametrize("head", ["", CONFIGURED], ids=["uvicorn", "own-logging"])
+def test_what_its_author_has_to_mend_comes_there_too(tmp_path: Path, head: str) -> None:
+    """As a warning, once, and with the name of the package."""
+    idle = SOUND + '\n@app.post("/idle", dependencies=[cached(ttl=60)])\ndef idle() -> None: ...\n'
+    with uvicorn(tmp_path, head + idle) as server:
+        httpx.get(f"{server.url}/it")
+        server.process.terminate()
+        server.wait()
+        (found,) = [each for each in server.output.splitlines() if "POST /idle declares cached()" in each]
+        assert re.match(r"WARNING:.*fastapi_cacheinval: POST", found)
 
 
 def test_a_refusal_is_printed_once(tmp_path: Path) -> None:

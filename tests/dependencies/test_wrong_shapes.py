@@ -127,8 +127,38 @@ def test_a_url_belongs_into_from_url(url) -> None:
 def test_a_client_belongs_into_from_client() -> None:
     """Whatever is given by position."""
     make: Any = HTTPCache
-    with pytest.raises(ConfigurationError, match=r"not a object. Write HTTPCache\.from_client\(\.\.\.\)"):
+    with pytest.raises(ConfigurationError, match=r"by name, no object. Write HTTPCache\.from_client\(\.\.\.\)"):
         make(object())
+
+
+def test_a_url_that_is_missing_is_told_of_both_ways() -> None:
+    """`os.environ.get("REDIS_URL")` gives None where it is not set."""
+    make: Any = HTTPCache
+    with pytest.raises(ConfigurationError, match=r"not None.*HTTPCache\.from_url\(\.\.\.\), or HTTPCache\(\)"):
+        make(None)
+
+
+async def test_a_cache_is_no_middleware() -> None:
+    """`add_middleware(HTTPCache)` is told the line."""
+    app = FastAPI()
+    app.get("/it")(page)
+    wrong: Any = HTTPCache
+    app.add_middleware(wrong)
+    with pytest.raises(ConfigurationError, match=r"no app. Write app\.add_middleware\(CacheMiddleware, cache=cache\)"):
+        await ask(app, "/it")
+
+
+@pytest.mark.parametrize("given", ["redis://:hunter2@redis:6379", None])
+def test_a_url_is_none_of_the_environments_arguments(given: str | None) -> None:
+    """`from_env` has it from its variable; by position or by name it belongs into `from_url`."""
+    make: Any = HTTPCache.from_env
+    with pytest.raises(ConfigurationError, match=r"CACHEINVAL_URL.*HTTPCache\.from_url\(\.\.\.\)") as refused:
+        make(url=given)
+    assert "hunter2" not in str(refused.value)
+    if given is not None:
+        with pytest.raises(ConfigurationError, match=r"HTTPCache\.from_url\(\.\.\.\)") as refused:
+            make(given)
+        assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["url", "redis_url", "REDIS_URL"])
@@ -153,7 +183,7 @@ async def test_tags_are_given_one_by_one(given) -> None:
             cache.invalidate_soon(given)
         assert cache.statistics().dropped_tags == 0
         await cache.invalidate(*given)
-    with pytest.raises(ConfigurationError, match=r"write \*tags"):
+    with pytest.raises(ConfigurationError, match=r"write \*tags, or 'a', 'b' in place of \['a', 'b'\]"):
         invalidates(given)
 
 
@@ -200,6 +230,8 @@ async def test_a_star_by_hand_is_told_to_be_no_pattern(caplog, tag) -> None:
             await cache.invalidate(tag, "5*4", "a*b")
     (line,) = said(caplog, "no pattern")
     assert repr(tag) in line
+    common = tag.rstrip(":*")
+    assert (f"as tags=[{common!r}], and purge that." if common else "To purge everything, call cache.clear().") in line
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
@@ -314,6 +346,19 @@ def test_an_app_that_caches_nothing_is_not_warned_of(table) -> None:
     assert table(app).warnings() == []
 
 
+@pytest.mark.parametrize("path", ["/orders", "https://shop.example/orders?page=2"])
+async def test_a_path_by_hand_is_told_to_be_no_tag(caplog, path: str) -> None:
+    """Said once, with the call that purges a path; a slash elsewhere in a tag says nothing."""
+    cache = HTTPCache()
+    async with cache:
+        await cache.invalidate("orders/7", "mail:a@b/c")
+        assert caplog.records == []
+        for _ in range(2):
+            await cache.invalidate(path)
+    (line,) = said(caplog, "no path")
+    assert f"call cache.invalidate_url({path!r})" in line
+
+
 # -- several caches --------------------------------------------------------------------------------
 
 
@@ -412,6 +457,9 @@ def test_a_policy_that_is_none_says_what_to_write() -> None:
     """`cached(60)` is no policy."""
     wrong: Any = 60
     with pytest.raises(ConfigurationError, match="ttl=60"):
+        cached(wrong)
+    wrong = CachePolicy
+    with pytest.raises(ConfigurationError, match="takes a CachePolicy, not <class"):
         cached(wrong)
     with pytest.raises(ConfigurationError, match="needs a CachePolicy or a ttl"):
         cached()

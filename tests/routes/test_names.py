@@ -66,6 +66,7 @@ def with_more(more: str, token: Annotated[str, Depends(oauth2)]) -> str:
 MADE: dict[str, Callable[[], Any]] = {
     "HTTPPermission(...)": lambda: HTTPPermission("a"),
     "HTTPPermission(...).ask": lambda: HTTPPermission("a").ask,
+    "HTTPPermission(...).__call__": lambda: HTTPPermission("a").__call__,
     "role(...)": lambda: role("a"),
     "partial(with_more, ...)": lambda: partial(with_more, "a"),
     "lambda ...: ...": lambda: lambda token=Depends(oauth2): check(token),  # noqa: B008 - what users write
@@ -111,7 +112,7 @@ async def test_what_is_made_in_place_is_named_first(table, making: str, count: i
     names = made_in(advice)
     assert set(names.values()) == {making}
     assert len(names) == count + taken
-    assert all(name.isidentifier() and name not in globals() for name in names)
+    assert all(name.isidentifier() and "__" not in name and name not in globals() for name in names)
     written = dict(zip(names, [*objects, *([handed] if taken else [])], strict=True))
     (line, *_) = re.findall(r"cached\(\.\.\., (.*?)\)(?=, or|\.$)", advice)
     app = page(eval(f"cached(ttl=60, {line})", {**globals(), **written}), objects, handed)
@@ -125,12 +126,21 @@ async def test_what_is_made_in_place_is_named_first(table, making: str, count: i
 
 
 def test_a_cover_that_is_made_in_place_is_another_dependency(table) -> None:
-    """The message says so, and names both."""
+    """The message says so, names both before it speaks of them, and says how one does."""
     app = page(cached(ttl=60, guarded_by=HTTPPermission("a")), [HTTPPermission("a")], None)
     advice = advice_of(table, app)
     assert "guarded_by=http_permission falls short: it does not cover http_permission_2." in advice
+    assert advice.index("http_permission_2 = ") < advice.index("falls short")
+    assert "make it once, and write http_permission in both places" in advice
     assert "what is made twice is two" in advice
     assert "This line works: cached(..., guarded_by=(http_permission, http_permission_2))." in advice
+
+
+def test_what_is_made_in_another_way_is_no_twin(table) -> None:
+    """Nothing speaks for one of the two in place of both."""
+    advice = advice_of(table, page(cached(ttl=60, guarded_by=role("a")), [HTTPPermission("a")], None))
+    assert "falls short" in advice
+    assert "in both places" not in advice
 
 
 @pytest.mark.parametrize(

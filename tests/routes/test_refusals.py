@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from types import FunctionType
 from typing import Annotated, Any, NamedTuple, TypedDict
 from uuid import UUID
 
@@ -234,6 +235,57 @@ def test_a_hundred_routes_of_one_cause_are_one_cause(table) -> None:
     text = str(refused(table, app))
     assert text.count("depends on OAuth2PasswordBearer") == 1
     assert len(text.splitlines()) < 110
+
+
+@pytest.mark.parametrize("kind", ["templates", "unused", "credentials", "cookies", "decorated"])
+def test_a_hundred_handlers_of_one_cause_are_one_cause(table, kind) -> None:
+    """Whatever they are called: the line speaks of the handler, and each is named beside its route."""
+    app = FastAPI(openapi_url=None)
+
+    def render(of: Any) -> str:
+        return ""
+
+    def templates(request: Request) -> str:
+        return render(request)
+
+    def unused(request: Request) -> str:
+        return ""
+
+    def credentials(token: Annotated[str, Depends(oauth2)]) -> str:
+        return token
+
+    def cookies(session: Annotated[str, Cookie()]) -> str:
+        return session
+
+    def decorated(request: Request) -> str:
+        return str(request.headers)
+
+    for number in range(101):
+        named = FunctionType((made := locals()[kind]).__code__, globals(), f"page_{number}", None, made.__closure__)
+        named.__annotations__, named.__qualname__ = made.__annotations__, f"page_{number}"
+        app.get(f"/it/{number}", dependencies=[cached(ttl=60)])(named)
+    error = refused(table, app)
+    text = str(error)
+    assert "101 routes cannot be what they declare, for 1 cause(s)." in text
+    assert len(text.splitlines()) < 110
+    assert re.search(r"(T|t)he handler .*\.", text.splitlines()[-1])
+    assert "page_" not in text.splitlines()[-1]
+    for number in range(101):
+        assert re.search(rf"^   /it/{number}: page_{number}\b", text, re.MULTILINE)
+    # Each by itself has its own name.
+    assert all(f"page_{number} " in each.advice for number, each in enumerate(error.errors))
+
+
+def test_a_handler_with_a_cause_of_its_own_is_told_by_its_name(table) -> None:
+    """Nothing is said in general that holds for one."""
+
+    def unused(request: Request) -> str:
+        return ""
+
+    app = FastAPI(openapi_url=None)
+    app.get("/a", dependencies=[cached(ttl=60)])(unused)
+    app.get("/b", dependencies=[invalidates("x")])(lambda: "")
+    assert "unused never uses 'request': remove the parameter." in str(refused(table, app))
 
 
 # -- the line ------------------------------------------------------------------------------------

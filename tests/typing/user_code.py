@@ -19,6 +19,8 @@ from fastapi_cacheinval import (
     CacheTags,
     CallerDependentRoute,
     ConfigurationError,
+    HeaderOptions,
+    HeaderRule,
     HTTPCache,
     PartitionBy,
     Receipt,
@@ -57,6 +59,21 @@ cache = HTTPCache(
     enabled=True,
 )
 assert_type(HTTPCache.from_url("memory://", namespace="shop"), HTTPCache)
+assert_type(HTTPCache.from_env(), HTTPCache)
+assert_type(HTTPCache.from_env({"CACHEINVAL_URL": "memory://"}, path_purges="target", enabled=False), HTTPCache)
+
+# One lifetime, several kinds of it, and what is computed.
+HEADERS = HeaderOptions(default_ttl=timedelta(minutes=1), rules=[("/static/*", 3600)])
+RULES = HeaderOptions(
+    default_ttl=60,
+    rules=[
+        ("/static/*", 3600),
+        ("/pages/*", timedelta(minutes=5)),
+        ("/api/*", HeaderRule(ttl=0, override=True)),
+    ],
+)
+COMPUTED = HeaderOptions(rules=((f"/{name}/*", 60.0) for name in ("a", "b")))
+assert_type(RULES.default_ttl, float | timedelta | None)
 
 
 async def by_name(cache: HTTPCache) -> None:
@@ -270,6 +287,10 @@ CachePolicy()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 CachePolicy(ttl="300")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 HTTPCache("redis://localhost:6379/0")  # type: ignore[call-arg,arg-type]  # pyright: ignore[reportCallIssue]
 cached(ttl=60, request_is_shared="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+HTTPCache(path_purges="parents")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+HTTPCache.from_env(namspace="shop")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+HeaderOptions(rules=[("/static/*", "1h")])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+HeaderRule()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 HTTPCache(None)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 HTTPCache(mutations_when_disconnected="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 collect_changes(Product, cache)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -10,7 +10,7 @@ import pytest
 from fastapi import APIRouter, FastAPI, Query
 from starlette.responses import PlainTextResponse
 
-from fastapi_cacheinval import CacheMiddleware, CacheNotRunning, HTTPCache, UnknownRoute, cached
+from fastapi_cacheinval import CacheMiddleware, CacheNotRunning, ConfigurationError, HTTPCache, UnknownRoute, cached
 from fastapi_cacheinval.testing import assert_hit, assert_miss, assert_stale, capture_invalidations
 from tests.helpers.http import Shop, ask, lifespan_of
 
@@ -134,6 +134,17 @@ async def test_a_wrong_name_or_parameter_says_what_there_is(name: str, parameter
     assert said in str(caught.value)
     assert caught.value.name == name
     assert not receipts
+
+
+@pytest.mark.parametrize(("given", "said"), [(_shop, "write '_shop'"), (42, "not 42")])
+async def test_a_route_is_named_by_a_text(given: Any, said: str) -> None:
+    """A handler in its place is told its name."""
+    shop = _shop()
+    await shop.ask("/products/1")
+    with pytest.raises(ConfigurationError, match=f"the name of a route.*{said}"):
+        await shop.cache.invalidate_route(given, product_id=1)
+    with pytest.raises(ConfigurationError, match=f"a route's name.*{said}"):
+        await shop.cache.warm([given])
 
 
 async def test_without_an_app_the_error_says_what_else_to_call() -> None:
