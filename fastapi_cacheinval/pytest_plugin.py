@@ -191,6 +191,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         share = "" if run.search.share >= 1 else f" (a share of {run.search.share:g})"
         terminalreporter.section("cacheinval", sep="-")
         terminalreporter.line(f"{run.costs}{share}")
+        if run.always.missing_tags and not run.costs.rows:
+            terminalreporter.line(
+                "missing tags: nothing was compared. No cached route read a row that has tags: name its class in "
+                "collect_changes().",
+                yellow=True,
+            )
 
 
 # -- fixtures -------------------------------------------------------------------------------------
