@@ -131,7 +131,6 @@ def switches(seen: Examination) -> Finding:
 
 def resets(seen: Examination) -> Finding:
     """Replicas keep what they have."""
-
     again = [
         (each.process, {cause: count for cause, count in each.statistics.reset_causes.items() if cause != "start"})
         for each in _summaries(seen)
