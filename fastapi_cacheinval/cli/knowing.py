@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fastapi_cacheinval.bus.call import LogKeys, log_keys
 from fastapi_cacheinval.cli.exits import CliError, Exit
 from fastapi_cacheinval.cli.explained import Known
-from fastapi_cacheinval.cli.last_purge import LastPurge, last_purge
-from fastapi_cacheinval.cli.link import Link, linked, unreachable
+from fastapi_cacheinval.cli.last_purge import last_purge
+from fastapi_cacheinval.cli.link import linked, unreachable
 from fastapi_cacheinval.cli.opening import opened
 from fastapi_cacheinval.cli.target import Target
-from fastapi_cacheinval.connections.client import Away, Client
+from fastapi_cacheinval.connections.client import Away
 from fastapi_cacheinval.core.explanation import Explanation
 from fastapi_cacheinval.core.root_paths import RootPaths
-from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.engine.internals import Internals
-from fastapi_cacheinval.engine.tiers import key_prefix
 from fastapi_cacheinval.errors import CacheinvalError
 
 __all__ = ["known_of_app", "known_of_log"]
@@ -36,8 +33,13 @@ async def known_of_log(target: Target, asked: str) -> Known:
     async with linked(target) as link:
         await link.used()
         # Below which root path the app is served only a process that serves it knows: the whole path comes first.
-        purge = await _purge_of(link, link.keys, (), _served(), asked)
-        return Known(asked, None, purge or await _purge_of(link, link.keys, (), RootPaths(), asked))
+        whole = RootPaths()
+        whole.add("")
+        for roots in (whole, RootPaths()):
+            purge = await last_purge(link, target.namespace, (), roots.paths_of(asked))
+            if purge is not None:
+                break
+        return Known(asked, None, purge)
 
 
 async def known_of_app(
@@ -65,8 +67,7 @@ async def _with_log(told: Explanation, core: Internals, asked: str, name: str) -
     client, fault, purge = core.connect(), None, None
     core.root_paths.add("")
     try:
-        keys = log_keys(key_prefix(core.settings.namespace, ""))
-        purge = await _purge_of(client, keys, told.tags, core.root_paths, asked)
+        purge = await last_purge(client, core.settings.namespace, told.tags, core.root_paths.paths_of(asked))
     except Away as away:
         fault = unreachable(f"The Redis of {name}", away.reason)
     finally:
@@ -85,15 +86,3 @@ def _not_known(told: Explanation, what: str) -> Explanation:
         return told
     because = "Whether it is stored is not known here."
     return replace(told, result="unknown", because=because, reason=None, detail=None, cache_status="")
-
-
-def _served() -> RootPaths:
-    found = RootPaths()
-    found.add("")
-    return found
-
-
-async def _purge_of(
-    log: Link | Client, keys: LogKeys, tags: tuple[str, ...], roots: RootPaths, asked: str
-) -> LastPurge | None:
-    return await last_purge(log, keys, [*tags, *map(path_tag, roots.paths_of(asked)), ALL])
