@@ -131,8 +131,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
     """The searches begin with the fixtures, which may make requests."""
-    item.config.stash[_RUN].begin(item)
+    wrong = ""
+    try:
+        item.config.stash[_RUN].begin(item)
+    except pytest.UsageError as error:
+        wrong = str(error)
     yield
+    if wrong:
+        pytest.fail(wrong, pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
