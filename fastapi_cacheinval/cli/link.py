@@ -41,9 +41,6 @@ _CURES = (
 
 def unreachable(server: str, reason: str) -> CliError:
     """The error for a server that cannot be used, and what to do; `server` is its name in a message."""
-    if "HELLO must be called" in reason:
-        # How a server says it whose client has begun with the newer protocol.
-        reason = "Authentication required"
     cure = next((f" {text}" for sign, text in _CURES if sign in reason), "")
     if "rediss://" in server and "no answer in time" in reason:
         cure += " A server without TLS does not answer rediss:// either."
