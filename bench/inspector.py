@@ -18,7 +18,16 @@ __all__ = ["run"]
 
 _TARGET = 5.0
 _TAGS_EACH = 10
-_PATHS = ("", "api/state", "api/routes", "api/contents")
+# The last route is found last, and so is what no tag contains.
+_PATHS = (
+    "",
+    "api/state",
+    "api/routes",
+    "api/contents",
+    "api/replicas",
+    "api/search?q=nowhere",
+    "api/explain?url=/route/{last}/1",
+)
 
 
 async def _everybody() -> bool:
@@ -59,7 +68,7 @@ async def _turns(routes: int, responses: int) -> list[tuple[str, ...]]:
     async with cache, httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         for number in range(responses):
             await client.get(f"/many/{number}")
-        for path in _PATHS:
+        for path in (each.format(last=routes - 1) for each in _PATHS):
             # The first look makes the audit, in a thread. Each later look costs as much as the second.
             first, second = await _longest_turn(client, path), await _longest_turn(client, path)
             rows.append(

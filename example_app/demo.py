@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -71,15 +73,23 @@ def inspector_at(urls: dict[str, str]) -> str:
     return f"{urls[NAMES[0]]}{INSPECTOR}  (sign in as {OPERATOR}, password {USERS[OPERATOR][0]})"
 
 
+def command() -> str:
+    """Return how a shell here finds `cacheinval`: by its name, or beside the Python that runs this."""
+    found = shutil.which("cacheinval")
+    if found is not None and Path(found).parent == Path(sys.executable).parent:
+        return "cacheinval"
+    beside = Path(sys.executable).with_name("cacheinval")
+    here = Path.cwd()
+    return shlex.quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
+
+
 def to_try(urls: dict[str, str], redis_url: str) -> str:
     """Return what to look at next: the inspector, and three commands that see all replicas."""
     which = f"--url {redis_url} --namespace {NAMESPACE}"
     lines = [
         f"See it run: {inspector_at(urls)}",
         "and in a terminal:",
-        f"  cacheinval stats {which}",
-        f"  cacheinval tail {which}",
-        f"  cacheinval doctor {which}",
+        *(f"  {command()} {name} {which}" for name in ("stats", "tail", "doctor")),
     ]
     return "\n".join(lines)
 

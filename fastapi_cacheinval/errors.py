@@ -229,7 +229,7 @@ class TierUnavailable(CacheinvalError):
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"L2 is out of reach: {reason}.")
+        super().__init__(f"L2 is out of reach: {reason.rstrip('.')}.")
 
 
 class ReplicasUnknown(CacheinvalError):

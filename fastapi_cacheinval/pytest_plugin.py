@@ -131,8 +131,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
     """The searches begin with the fixtures, which may make requests."""
-    item.config.stash[_RUN].begin(item)
+    wrong = ""
+    try:
+        item.config.stash[_RUN].begin(item)
+    except pytest.UsageError as error:
+        wrong = str(error)
     yield
+    if wrong:
+        pytest.fail(wrong, pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -191,6 +197,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         share = "" if run.search.share >= 1 else f" (a share of {run.search.share:g})"
         terminalreporter.section("cacheinval", sep="-")
         terminalreporter.line(f"{run.costs}{share}")
+        if run.always.missing_tags and not run.costs.rows:
+            terminalreporter.line(
+                "missing tags: nothing was compared. No cached route read a row that has tags: name its class in "
+                "collect_changes().",
+                yellow=True,
+            )
 
 
 # -- fixtures -------------------------------------------------------------------------------------

@@ -21,7 +21,14 @@ def agreed(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise CliError(Exit.USAGE, f"{question} Nobody can be asked here: add --yes.")
-    if not click.confirm(plain(question), err=True):
+    try:
+        agreed_to = click.confirm(plain(question), err=True)
+    except click.Abort as abort:
+        click.echo(err=True)
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            raise SystemExit(Exit.INTERRUPTED) from None
+        agreed_to = False
+    if not agreed_to:
         raise CliError(Exit.NO, "Nothing was purged.")
 
 

@@ -10,7 +10,7 @@ from click.shell_completion import get_completion_class
 from fastapi_cacheinval.cli.audit import audit
 from fastapi_cacheinval.cli.doctor import doctor
 from fastapi_cacheinval.cli.explain import explain
-from fastapi_cacheinval.cli.help import NarrowContext
+from fastapi_cacheinval.cli.help import Commands, NarrowContext
 from fastapi_cacheinval.cli.purging import clear, purge
 from fastapi_cacheinval.cli.stats import stats
 from fastapi_cacheinval.cli.tail import tail
@@ -30,7 +30,9 @@ Exit codes:
 """
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="cacheinval")
 def cacheinval() -> None:
     """See what the caches of your replicas do, find out what is wrong, and purge by hand.

@@ -62,6 +62,8 @@ def explain(
         console = output()
         for line in explained_lines(known, console):
             console.print(line, overflow="fold")
+    if known.fault is not None:
+        raise known.fault
     if known.explanation is not None and known.explanation.route is None:
         raise SystemExit(Exit.NO)
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fastapi_cacheinval.cli.console import field
+from fastapi_cacheinval.cli.exits import CliError
 from fastapi_cacheinval.cli.last_purge import LastPurge
 from fastapi_cacheinval.cli.numbers import bytes_of, duration, moment
 from fastapi_cacheinval.cli.safe import cut, plain
@@ -25,11 +26,16 @@ _LONGEST = 80
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a request: by the app, where that was asked, and by the log."""
+    """What is known of a request: by the app, where that was asked, and by the log.
+
+    `purges_known` is whether the log was asked for its last purge, and `fault` why it could not be.
+    """
 
     path: str
     explanation: Explanation | None
     last_purge: LastPurge | None
+    purges_known: bool = True
+    fault: CliError | None = None
 
 
 def explained_lines(known: Known, console: Console) -> Iterator[Text]:
@@ -41,13 +47,14 @@ def explained_lines(known: Known, console: Console) -> Iterator[Text]:
         yield Text("Name the app for its route, its key and what is stored: --app MODULE:APP", style="dim")
         return
     style = _COLOURS.get(told.result, "bold")
-    yield Text.assemble((f"{told.method} ", "bold"), (plain(told.path), "bold"), ": ", (told.result, style))
+    path = cut(told.path, 4 * console.width)
+    yield Text.assemble((f"{told.method} ", "bold"), (path, "bold"), ": ", (told.result, style))
     yield from field("because", Text(plain(told.because)), console)
     for name, value in _facts(told).items():
         yield from field(name, Text(plain(value)), console)
     for copy in told.stored:
         yield from field("stored", Text(plain(_copy(copy))), console)
-    if told.route is not None:
+    if known.purges_known:
         yield from _purged(known.last_purge, console, "never, as far as the log remembers")
     for each in told.unknown:
         yield from field("unknown", Text(plain(each), style="yellow"), console)

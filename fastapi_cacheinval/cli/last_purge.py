@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi_cacheinval.bus.call import LogKeys
+from fastapi_cacheinval.bus.call import log_keys
 from fastapi_cacheinval.bus.entries import encode_tags, lines_of
 from fastapi_cacheinval.cli.link import Link
 from fastapi_cacheinval.connections.client import Client
 from fastapi_cacheinval.core.log_types import LogEntry
-from fastapi_cacheinval.core.tags import ALL, path_of
+from fastapi_cacheinval.core.tags import ALL, path_of, path_tag
+from fastapi_cacheinval.engine.tiers import key_prefix
 
 __all__ = ["LastPurge", "last_purge"]
 
@@ -34,12 +35,14 @@ class LastPurge:
         return self.tag if path is None else f"the path {path}"
 
 
-async def last_purge(log: Link | Client, keys: LogKeys, tags: Iterable[str]) -> LastPurge | None:
-    """The newest purge of any of the tags; None where none is remembered. Raises what `log` raises of a command."""
-    names = tuple(dict.fromkeys(tags))
+async def last_purge(log: Link | Client, namespace: str, tags: Iterable[str], paths: Iterable[str]) -> LastPurge | None:
+    """The newest purge of any of the tags or paths, or of everything; None where none is remembered.
+
+    Raises what `log` raises of a command.
+    """
+    keys = log_keys(key_prefix(namespace, ""))
+    names = tuple(dict.fromkeys((*tags, *map(path_tag, paths), ALL)))
     members = [kind + tag for tag in encode_tags(names) for kind in (b"h", b"s")]
-    if not members:
-        return None
     scores: list[Any] = await log.command("ZMSCORE", keys.tags, *members)
     found = [
         (int(float(score)), names[place // 2], bool(place % 2))

@@ -39,13 +39,12 @@ _CURES = (
 )
 
 
-def unreachable(target: Target, reason: str) -> CliError:
-    """The error for a Redis that cannot be used, and what to do."""
-    if "HELLO must be called" in reason:
-        # How a server says it whose client has begun with the newer protocol.
-        reason = "Authentication required"
+def unreachable(server: str, reason: str) -> CliError:
+    """The error for a server that cannot be used, and what to do; `server` is its name in a message."""
     cure = next((f" {text}" for sign, text in _CURES if sign in reason), "")
-    return CliError(Exit.REDIS, f"Redis at {shown(target.url)} cannot be used: {reason.rstrip('.')}.{cure}")
+    if "rediss://" in server and "no answer in time" in reason:
+        cure += " A server without TLS does not answer rediss:// either."
+    return CliError(Exit.REDIS, f"{server} cannot be used: {reason.rstrip('.')}.{cure}")
 
 
 class Link:
@@ -62,7 +61,7 @@ class Link:
         try:
             return await self._fleet.read()
         except TierUnavailable as error:
-            raise unreachable(self.target, error.reason) from error
+            raise unreachable(self.target.server, error.reason) from error
 
     async def used(self) -> Fleet:
         """The replicas now, of a namespace that is in use; raises `CliError` for another."""
@@ -87,7 +86,7 @@ class Link:
         try:
             return await asked
         except Away as away:
-            raise unreachable(self.target, away.reason) from away
+            raise unreachable(self.target.server, away.reason) from away
 
 
 @asynccontextmanager

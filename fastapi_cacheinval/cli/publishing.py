@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fastapi_cacheinval.cli.console import note
 from fastapi_cacheinval.cli.exits import CliError, Exit
 from fastapi_cacheinval.cli.link import fleet_in_use, unreachable
+from fastapi_cacheinval.cli.safe import cut
 from fastapi_cacheinval.cli.target import Target
 from fastapi_cacheinval.connections.urls import by_url
 from fastapi_cacheinval.core.checks import Wait
@@ -21,6 +22,7 @@ __all__ = ["published"]
 
 # The staleness_bound of replicas that were given none.
 _BOUND = 2.0
+_LONGEST_HINT = 500
 
 
 async def published(
@@ -46,7 +48,7 @@ async def published(
         purges += [tuple(map(path_tag, core.root_paths.paths_of(path))) for path in paths]
         return [await core.purge(each, soft=soft, wait=wait) for each in purges]
     except PurgeNotDelivered as error:
-        raise unreachable(target, error.reason) from error
+        raise unreachable(target.server, error.reason) from error
     except ReplicasUnknown as error:
         raise CliError(
             Exit.UNCONFIRMED,
@@ -64,4 +66,5 @@ class _Hints(logging.Handler):
         super().__init__(logging.WARNING)
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(record.getMessage())
+        # A tag of a file may be of any length.
+        note(cut(record.getMessage(), _LONGEST_HINT))

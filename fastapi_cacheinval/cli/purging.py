@@ -63,6 +63,8 @@ def purge(
         raise CliError(
             Exit.USAGE, "There is nothing to purge: name tags, or --path. To purge everything: cacheinval clear."
         )
+    if not all(map(str.strip, paths)):
+        raise CliError(Exit.USAGE, "A path is empty. Write it as clients do, such as --path /products/42.")
     bounded = BoundedTags(MOST_PURGE_TAGS, MOST_PURGE_BYTES)
     if not bounded.add(tuple(named)):
         agreed(

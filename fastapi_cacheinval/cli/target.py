@@ -36,6 +36,11 @@ class Target:
         """What begins the keys of the log."""
         return key_prefix(self.namespace, "")
 
+    @property
+    def server(self) -> str:
+        """What messages call the server."""
+        return f"Redis at {shown(self.url)}"
+
     def __str__(self) -> str:
         return f"{shown(self.url)}, namespace {self.namespace}"
 

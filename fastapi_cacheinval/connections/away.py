@@ -47,4 +47,7 @@ def reason_of(error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     # What is wrong with a certificate is not always repeated in the client's own error.
     text = str(cause or error).strip().partition("\n")[0]
+    if text.startswith("HELLO must be called"):
+        # How a server says it whose client has begun with the newer protocol.
+        return "Authentication required"
     return text[:200] or type(error).__name__

@@ -71,6 +71,8 @@ class Explaining:
         if plan is None or plan.policy is None:
             if self._app_context.mode.by_headers and (plan is None or not plan.decides):
                 return await self._by_headers(replace(told, route=None if plan is None else plan.get_label))
+            # Where no route answers all of them are looked through again: others have their turn in between.
+            await asyncio.sleep(0)
             return self._uncached(told, plan)
         return await self._by_policy(told, plan)
 

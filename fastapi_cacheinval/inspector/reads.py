@@ -12,6 +12,7 @@ from starlette.responses import Response
 from fastapi_cacheinval.cache import HTTPCache, internals_of
 from fastapi_cacheinval.engine.contents import Contents, find, look_through
 from fastapi_cacheinval.engine.process_name import process_name
+from fastapi_cacheinval.engine.settings import Settings
 from fastapi_cacheinval.inspector.plain import Told, plain
 
 __all__ = ["Reads"]
@@ -53,6 +54,7 @@ class Reads:
             "namespace": settings.namespace,
             "replica": process_name(),
             "staleness_bound": settings.staleness_bound,
+            "while_away": _while_away(settings),
         }
 
     async def show_state(self, request: Request) -> Response:
@@ -76,3 +78,14 @@ class Reads:
         if not 0 < len(text) <= _LONGEST_SEARCH:
             return Told({"error": f"q is a text of 1 to {_LONGEST_SEARCH} characters."}, 400)
         return Told(plain(await find(self._core.engine, text, _MOST_FOUND)))
+
+
+def _while_away(settings: Settings) -> str:
+    """What the page says of purges and of old responses while Redis is away."""
+    purges = "Purges are queued and delivered when it is back."
+    if settings.mutations_when_disconnected == "refuse":
+        purges = "Mutations that purge something are answered 503 until it is back."
+    if not settings.stale_when_disconnected:
+        return f"{purges} Nothing older than the staleness bound is served."
+    longest = settings.staleness_bound + settings.stale_when_disconnected
+    return f"{purges} What is stored may be served for up to {longest:g} s more, purged elsewhere or not."

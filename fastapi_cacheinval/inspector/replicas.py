@@ -39,7 +39,7 @@ class Replicas:
             try:
                 self._fleet, self._why = await self._core.fleet(), None
             except TierUnavailable as error:
-                self._why = str(error)
+                self._why = error.reason
         fleet, rows, more, log = self._fleet, [self._here()], 0, None
         if fleet is not None:
             others = [each for each in fleet.replicas if each.replica != self._core.identity]

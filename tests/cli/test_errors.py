@@ -17,7 +17,8 @@ from tests.servers.ports import free_port
 pytestmark = pytest.mark.anyio
 
 COMMANDS = (
-    ("stats",), ("top", "--once"), ("tail", "--no-follow"), ("purge", "a"), ("clear", "--yes"), ("doctor",),
+    ("stats",), ("top", "--once"), ("tail", "--no-follow"), ("purge", "a"), ("clear", "--yes"), ("explain", "/a"),
+    ("doctor",),
 )  # fmt: skip
 
 
@@ -80,6 +81,22 @@ async def test_a_redis_that_is_silent(redis_server: Valkey, cli: Any) -> None:
     assert shown.code == 3
     assert "no answer in time" in shown.err
     assert "--timeout" in shown.err
+
+
+async def test_tls_is_said_to_be_asked_of_a_server_that_may_have_none(redis_server: Valkey, cli: Any) -> None:
+    """A server without TLS waits for more, so nothing but the scheme tells what is wrong."""
+    shown = await cli("stats", "--timeout", "0.2", url=redis_server.url.replace("redis://", "rediss://"))
+    assert shown.code == 3
+    assert "without TLS" in shown.err
+
+
+async def test_an_empty_path_is_no_path(redis_server: Valkey, cli: Any) -> None:
+    """A variable of a script that is not set does not purge the page at the root."""
+    async with watched(redis_server, 1) as (node,):
+        shown = await cli("purge", "--path", "")
+        assert (shown.code, shown.out) == (2, "")
+        assert "A path is empty" in shown.err
+        assert not node.cache.statistics().applied
 
 
 async def test_a_server_that_is_no_redis(cli: Any) -> None:

@@ -172,6 +172,8 @@ async def test_without_an_app_the_log_is_asked(shop: Shop, cli: Any) -> None:
     data = (await cli("explain", "/items/a", "--json")).json
     assert (data["explanation"], data["last_purge"]["tag"], data["last_purge"]["seq"]) == (None, "everything", 3)
     assert (await cli("explain", "/items/a", "--namespace", "typo")).code == 1
+    empty = await cli("explain", "")
+    assert (empty.code, empty.out) == (2, "")
 
 
 async def test_a_purge_that_the_log_has_forgotten_is_still_a_number(shop: Shop, redis_server: Valkey, cli: Any) -> None:
@@ -182,13 +184,60 @@ async def test_a_purge_that_the_log_has_forgotten_is_still_a_number(shop: Shop, 
 
 
 async def test_an_app_whose_redis_is_away_is_explained_without_it(tmp_path: Path, monkeypatch: Any) -> None:
-    """What is known without it is said, and that it is away."""
+    """Exit code 3: the route is told, nothing is said to be a miss or never purged, and the error is Redis's."""
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     shown = await Shop(tmp_path, f"redis://127.0.0.1:{free_port()}/0").explained(URL)
-    assert shown.code == 0
-    assert "GET /items/{name}" in shown.out
-    assert "disconnected" in shown.out
+    assert shown.code == 3
+    assert shown.out.startswith("GET /items/a: unknown\n")
+    assert "  route         GET /items/{name}\n" in shown.out
+    assert "what is stored, and what was purged" in shown.out
+    assert "last purge" not in shown.out
+    assert "cannot be used" in shown.err
+    assert "whether the server runs" in shown.err
     assert "Traceback" not in shown.err
+
+
+async def test_an_app_whose_redis_needs_a_password_says_so(shop: Shop, redis_server: Valkey) -> None:
+    """Exit code 3, with what to write; to programs it is no miss either."""
+    redis_server.execute("CONFIG", "SET", "requirepass", "secret")
+    try:
+        shown = await shop.explained(URL, "--json")
+    finally:
+        redis_server.client.execute_command("AUTH", "secret")
+        redis_server.execute("CONFIG", "SET", "requirepass", "")
+    assert shown.code == 3
+    assert (shown.json["explanation"]["result"], shown.json["last_purge"]) == ("unknown", None)
+    assert "needs a password" in shown.err
+
+
+async def test_an_app_that_keeps_all_in_its_process_is_not_taken_for_its_replicas(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Another process knows nothing of that memory: no miss, and no word of purges."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    shown = await Shop(tmp_path, "memory://").explained(URL)
+    assert shown.code == 0
+    assert shown.out.startswith("GET /items/a: unknown\n")
+    assert "memory://" in shown.out
+    assert "last purge" not in shown.out
+
+
+async def test_a_purge_of_another_path_is_not_the_last_one(shop: Shop, cli: Any) -> None:
+    """The end of a URL's path is the path of another page, with the app and without it."""
+    await cli("purge", "--path", "/a")
+    await cli("purge", "--path", "/")
+    assert (await shop.explained(URL, "--json")).json["last_purge"] is None
+    await cli("purge", "--path", "/items/a")
+    await cli("purge", "--path", "/")
+    assert (await shop.explained(URL, "--json")).json["last_purge"]["tag"] == "the path /items/a"
+    assert (await cli("explain", URL, "--json")).json["last_purge"]["tag"] == "the path /items/a"
+
+
+async def test_a_long_url_is_cut(shop: Shop) -> None:
+    """What it would get is still to be read."""
+    shown = await shop.explained(f"http://test.example/items/{'x' * 9_000}")
+    assert len(shown.out) < 2_000
+    assert ": miss\n" in shown.out
 
 
 async def test_an_app_that_refuses_to_start_says_why(tmp_path: Path, monkeypatch: Any) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.cells import cell_len
 
+from fastapi_cacheinval.cli.commands import cacheinval
 from tests.cli.calls import BARE, ROOT, Terminal, called
 from tests.cli.fleets import told, watched
 from tests.servers import Valkey
@@ -20,6 +23,11 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 async def ended(terminal: Terminal) -> int:
     """Its exit code."""
     return await asyncio.to_thread(terminal.end)
+
+
+def end_of_input(terminal: Terminal) -> None:
+    """Ctrl-D."""
+    terminal.write("\x04")
 
 
 async def test_colours_are_for_terminals_alone(redis_server: Valkey, cli: Any) -> None:
@@ -66,6 +74,30 @@ async def test_clear_asks_and_no_means_no(redis_server: Valkey) -> None:
             terminal.write("y\n")
             assert await ended(terminal) == 0
         assert node.statistics.applied == 1
+
+
+@pytest.mark.parametrize(("leave", "code"), [(Terminal.interrupt, 130), (end_of_input, 1)])
+async def test_a_question_that_is_left_purges_nothing(
+    redis_server: Valkey, leave: Callable[[Terminal], None], code: int
+) -> None:
+    """Ctrl-C is an interruption, the end of the input is a no."""
+    async with watched(redis_server, 1) as (node,):
+        with Terminal("clear", env={"CACHEINVAL_URL": redis_server.url}) as terminal:
+            await asyncio.to_thread(terminal.shows, "[y/N]")
+            leave(terminal)
+            assert await ended(terminal) == code
+        assert "Traceback" not in terminal.text
+        assert node.statistics.applied == 0
+
+
+async def test_an_import_that_takes_long_can_be_interrupted(tmp_path: Path) -> None:
+    """Ctrl-C ends it with the code of an interruption, wherever it is."""
+    (tmp_path / "slow.py").write_text("import time\nprint('importing')\ntime.sleep(600)\n")
+    with Terminal("audit", "slow:app", "--app-dir", str(tmp_path)) as terminal:
+        await asyncio.to_thread(terminal.shows, "importing")
+        terminal.interrupt()
+        assert await ended(terminal) == 130
+    assert "Traceback" not in terminal.text
 
 
 async def test_tail_follows_until_it_is_interrupted(redis_server: Valkey) -> None:
@@ -119,13 +151,18 @@ def test_a_shell_that_asks_is_told_the_commands() -> None:
     assert result.stdout == "plain,purge\n"
 
 
-@pytest.mark.parametrize("command", ["stats", "top", "tail", "purge", "clear", "doctor", "completion"])
+@pytest.mark.parametrize(
+    "command", ["audit", "stats", "top", "tail", "purge", "clear", "explain", "doctor", "completion"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     """`--help` begins with what the command does, and the list of commands has its first sentence."""
     shown = called(command, "--help")
     assert shown.code == 0
     assert shown.out.startswith(f"Usage: cacheinval {command}") or f" {command} " in shown.out.splitlines()[0]
-    assert command in called("--help").out
+    listed = " ".join(called("--help", env={"COLUMNS": "40"}).out.partition("Commands:")[2].split())
+    sentence = cacheinval.commands[command].get_short_help_str(1_000)
+    assert f"{command} {sentence}" in listed
+    assert "..." not in listed
 
 
 def test_the_exit_codes_are_in_the_help() -> None:

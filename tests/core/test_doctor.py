@@ -139,7 +139,8 @@ CASES: list[tuple[Any, Examination, Level, str]] = [
     (replica_rules.switches, of_replicas(replica(1, enabled=False)), WARNING, "CACHEINVAL_ENABLED"),
     (replica_rules.switches, of_replicas(untold()), UNKNOWN, "left no summary"),
     (replica_rules.resets, of_replicas(replica(1, reset_causes={"start": 9})), OK, "No replica"),
-    (replica_rules.resets, of_replicas(replica(1, reset_causes={"new-term": 4})), WARNING, "web/1 4 times"),
+    (replica_rules.resets, of_replicas(replica(1, reset_causes={"new-term": 4})), WARNING, "web/1 4 times (new-term)"),
+    (replica_rules.resets, of_replicas(replica(1, reset_causes={"start": 1, "behind": 1})), OK, "web/1 once (behind)"),
     (replica_rules.resets, of_replicas(untold()), UNKNOWN, "left no summary"),
 ]  # fmt: skip
 

@@ -102,12 +102,16 @@ def test_the_story_tells(told: subprocess.CompletedProcess[str], fact: str) -> N
 
 
 def test_it_ends_with_what_to_try(told: subprocess.CompletedProcess[str]) -> None:
-    """The last lines are the inspector's address, who may see it, and three commands that see all replicas."""
+    """The last lines are the inspector's address, who may see it, and three commands that a shell finds."""
     lines = told.stdout.rstrip().splitlines()[-5:]
     assert re.fullmatch(
         r"See it run: http://127\.0\.0\.1:\d+/_cache/  \(sign in as admin, password showroom\)", lines[0]
     )
-    assert [line.split()[:2] for line in lines[2:]] == [["cacheinval", name] for name in ("stats", "tail", "doctor")]
+    commands = [line.split() for line in lines[2:]]
+    assert [words[1] for words in commands] == ["stats", "tail", "doctor"]
+    for program in {words[0] for words in commands}:
+        ran = subprocess.run(f"{program} --version", shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert ran.stdout.startswith("cacheinval"), ran
     assert all(re.search(r" --url redis://127\.0\.0\.1:\d+/0 --namespace showroom$", line) for line in lines[2:])
 
 

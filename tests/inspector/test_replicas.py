@@ -67,3 +67,15 @@ async def test_a_redis_that_is_away_is_told(redis_server: Valkey) -> None:
     assert told["why"]
     assert "password" not in told["why"]
     assert [row["here"] for row in told["replicas"]] == [True]
+
+
+async def test_a_redis_that_needs_a_password_is_told_so(redis_server: Valkey) -> None:
+    """Neither the page nor the log of the app repeats what the server says of its protocol."""
+    redis_server.execute("CONFIG", "SET", "requirepass", "secret")
+    try:
+        async with HTTPCache.from_url(redis_server.url, staleness_bound=1) as cache:
+            told = await replicas_of(cache)
+    finally:
+        redis_server.client.execute_command("AUTH", "secret")
+        redis_server.execute("CONFIG", "SET", "requirepass", "")
+    assert told["why"].rstrip(".") == "Authentication required"

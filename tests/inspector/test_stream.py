@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.inspector.feed import MOST_EVENTS, MOST_WATCHERS, Watcher
+from fastapi_cacheinval.inspector.reads import Reads
 from fastapi_cacheinval.inspector.stream import EventStream
 from tests.helpers.http import Call, scope_of, until
 from tests.inspector.inspected import Inspected, events_of, listed
@@ -248,3 +250,17 @@ def test_a_watcher_is_filled_from_any_thread() -> None:
     assert watcher.take() == ([], 0)
     watcher.put({"kind": "purge"})
     assert watcher.take() == ([{"kind": "purge"}], 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "Purges are queued and delivered when it is back. Nothing older than the staleness bound is served."),
+        ({"mutations_when_disconnected": "refuse"}, "Mutations that purge something are answered 503"),
+        ({"stale_when_disconnected": 60, "staleness_bound": 5}, "may be served for up to 65 s more"),
+    ],
+)
+async def test_what_is_said_while_redis_is_away_is_as_the_cache_is_set(options: dict[str, Any], says: str) -> None:
+    """The page does not promise what the cache was told not to keep."""
+    cache = HTTPCache(**options)
+    assert says in Reads(cache).state()["while_away"]

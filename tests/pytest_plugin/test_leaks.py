@@ -185,6 +185,29 @@ def test_a_partition_that_is_too_coarse_is_found_by_the_second_caller(run: Run) 
     assert "made for:          authorization: Bearer ann\n  handed to:         authorization: Bearer amy" in ran.text
 
 
+def test_callers_at_the_same_time_know_of_each_other(run: Run) -> None:
+    """Where all ask at once, one gets another's page: a leak, and no page that is out of date."""
+    ran = run(
+        "leaky",
+        """
+        import asyncio
+        import httpx
+
+        def test_it(http_cache):
+            async def ask():
+                transport = httpx.ASGITransport(app)
+                async with http_cache, httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                    await asyncio.gather(*(client.get("/me", headers=each) for each in (ANN, BOB) * 5))
+
+            asyncio.run(ask())
+        """,
+        "--cacheinval-leaks",
+    )
+    assert ran.counts == {"failed": 1}, ran.text
+    assert "leak: GET /me hands to one caller what was made for another" in ran.text
+    assert "outdated" not in ran.text
+
+
 def test_requests_at_the_same_time_are_no_faults(run: Run) -> None:
     """Reads and writes side by side, through an asynchronous client: what a write overtakes is not compared."""
     ran = run(
@@ -208,3 +231,11 @@ def test_requests_at_the_same_time_are_no_faults(run: Run) -> None:
     )
     assert ran.counts == {"passed": 1}, ran.text
     assert " 0 found" in ran.text
+
+
+def test_an_outdated_page_without_a_tag_is_to_be_given_one(run: Run) -> None:
+    """There is no tag to purge, so the line to write begins with one."""
+    source = 'def test_it(client):\n    client.get("/plain")\n    prices[1] = 77\n    client.get("/plain")\n'
+    ran = run("leaky", f"from leaky import prices\n{source}", "--cacheinval-leaks")
+    assert ran.counts == {"failed": 1}, ran.text
+    assert "write: give GET /plain a tag, cached(..., tags=[...]), and purge it" in ran.text

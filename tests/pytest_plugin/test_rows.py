@@ -75,6 +75,15 @@ def test_a_row_that_is_read_once_more_counts_for_the_page_it_was_read_for(run: R
     assert ran.counts == {"failed": 1}, ran.text
 
 
+def test_a_search_for_missing_tags_that_compares_nothing_says_so(run: Run) -> None:
+    """No fault was found where no class has tags, which is not the same as that there is none."""
+    source = 'def test_it(client):\n    client.get("{}")\n'
+    ran = run("shelves", source.format("/shelves/1"), "--cacheinval-missing-tags")
+    assert ran.counts == {"passed": 1}, ran.text
+    assert "missing tags: nothing was compared" in ran.text
+    assert "nothing was compared" not in run("shelves", source.format("/books/1"), "--cacheinval-missing-tags").text
+
+
 def test_without_the_searches_nothing_is_looked_at(run: Run) -> None:
     """The plugin alone changes no result, and says nothing."""
     source = 'def test_it(client):\n    client.get("/next/1")\n    client.put("/retitle/2?title=new")\n'

@@ -131,11 +131,31 @@ def test_what_is_stored_is_found_and_purged(fleet: Fleet, page: Browser) -> None
     assert "fwd=" in httpx.get(f"{here}/products/13").headers["cache-status"]
 
 
+def test_numbers_go_on_around_the_row_that_has_the_focus(fleet: Fleet, page: Browser) -> None:
+    """Whoever is in a table with the keyboard stays where they are, and sees the same news as everybody."""
+    here = fleet.urls[0]
+    row = "#routes-table tr:has(:focus)"
+    httpx.get(f"{here}/products/21")
+    page.until(lambda: "GET /products/{product_id}" in page.text("#routes-table"), "the route")
+    page.run(
+        "[...document.querySelectorAll('#routes-table .fold')].find(e => e.textContent === 'GET /products/{product_id}').focus()"
+    )
+    before = page.text(f"{row} td:nth-child(2)")
+    httpx.get(f"{here}/products/22")
+    httpx.get(f"{here}/search?q=focus")
+    page.until(lambda: page.text(f"{row} td:nth-child(2)") not in ("", before), "the new number")
+    page.until(lambda: "GET /search" in page.text("#routes-table"), "the other route")
+    assert page.run("return document.activeElement.textContent") == "GET /products/{product_id}"
+    page.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    page.until(lambda: "Purged by" in page.text(f"{row} + tr"), "what the route declares")
+
+
 def test_the_page_says_that_redis_is_away_and_that_it_is_back(fleet: Fleet, page: Browser) -> None:
     """Redis is killed: the page says so, and that a purge is queued; it comes back, and the page says for how long it was gone."""
     fleet.kill_redis()
     page.until(lambda: page.text("#banner-title") == "Redis is away.", "the word that Redis is away")
     assert page.text("#link").startswith("Redis is away since")
+    assert page.text("#banner-text").startswith("Purges are queued and delivered when it is back.")
     assert page.find("#banner").get_attribute("role") == "alert"
     page.until(lambda: any("Redis is away" in row for row in page.texts("#events tr[data-kind='outage']")), "the event")
     page.find("#purge-value").send_keys("product:5", Keys.ENTER)

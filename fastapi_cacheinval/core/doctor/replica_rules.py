@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fastapi_cacheinval.core.doctor.examination import Examination
 from fastapi_cacheinval.core.doctor.finding import Finding, Level
 from fastapi_cacheinval.core.fleet import summaries_of
@@ -129,19 +131,28 @@ def switches(seen: Examination) -> Finding:
 
 def resets(seen: Examination) -> Finding:
     """Replicas keep what they have."""
+    again = [
+        (each.process, {cause: count for cause, count in each.statistics.reset_causes.items() if cause != "start"})
+        for each in _summaries(seen)
+    ]
+    again.sort(key=lambda one: sum(one[1].values()), reverse=True)
+    named = [f"{process} {_times(causes)}" for process, causes in again if causes]
+    if not named:
+        return _told(seen, "resets", "No replica had to give up all that it kept.")
+    found = f"Replicas had to give up all that they kept: {_named(named)}."
+    if sum(again[0][1].values()) < _MANY_RESETS:
+        return Finding("resets", Level.OK, found)
+    return Finding(
+        "resets",
+        Level.WARNING,
+        found,
+        "The server restarts, fails over, or loses the log to an eviction: look at eviction and at its uptime.",
+    )
 
-    def again(summary: ReplicaSummary) -> int:
-        return sum(count for cause, count in summary.statistics.reset_causes.items() if cause != "start")
 
-    often = [f"{each.process} {again(each)} times" for each in _summaries(seen) if again(each) >= _MANY_RESETS]
-    if often:
-        return Finding(
-            "resets",
-            Level.WARNING,
-            f"Replicas had to give up all that they kept: {_named(often)}.",
-            "The server restarts, fails over, or loses the log to an eviction: look at eviction and at its uptime.",
-        )
-    return _told(seen, "resets", "No replica had to give up all that it kept.")
+def _times(causes: Mapping[str, int]) -> str:
+    times = sum(causes.values())
+    return f"{'once' if times == 1 else f'{times} times'} ({', '.join(causes)})"
 
 
 def _summaries(seen: Examination) -> list[ReplicaSummary]:

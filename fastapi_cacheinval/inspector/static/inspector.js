@@ -19,10 +19,16 @@ function make(name, properties = {}, ...children) {
 
 const cell = (text, kind = "") => make("td", { className: kind }, text instanceof Node ? text : String(text));
 const rowOf = (...cells) => make("tr", {}, ...cells);
-// Not while somebody is in the table with the keyboard: the row under the focus must not go.
+// The row under the focus stays, with new numbers: somebody may be there with the keyboard.
 function fill(table, rows) {
-  const body = find(table).tBodies[0];
-  if (!body.contains(document.activeElement)) body.replaceChildren(...rows);
+  const body = find(table).tBodies[0], focus = document.activeElement;
+  if (!body.contains(focus)) { body.replaceChildren(...rows); return; }
+  const kept = focus.closest("tr"), at = rows.findIndex(row => row.cells[0].textContent === kept.cells[0].textContent);
+  for (const row of [...body.rows]) if (row !== kept) row.remove();
+  kept.before(...rows.slice(0, Math.max(at, 0)));
+  kept.after(...rows.slice(at + 1));
+  if (at < 0) return;
+  [...rows[at].cells].forEach((fresh, index) => { if (!kept.cells[index].contains(focus)) kept.cells[index].replaceWith(fresh); });
 }
 const write = (id, text) => { const element = find(id); if (element.textContent !== text) element.textContent = text; };
 
@@ -183,7 +189,7 @@ function showConnection(now) {
   if (!now.connected) {
     if (away === null) {
       away = Date.now();
-      banner("bad", "Redis is away.", "Purges are queued and delivered when it is back. Nothing older than the staleness bound is served.");
+      banner("bad", "Redis is away.", now.while_away);
     }
     pill("bad", `Redis is away since ${clock(away / 1000)}`);
     return;
@@ -381,7 +387,7 @@ async function showRoutes() {
   const holes = told.holes.length + told.more_holes;
   find("holes").hidden = !holes;
   write("holes-title", holes === 1 ? "One hole in what purges what" : `${number(holes)} holes in what purges what`);
-  if (find("holes-list").childElementCount !== told.holes.length) find("holes-list").replaceChildren(...told.holes.map(hole => make("li", {}, hole)));
+  if ([...find("holes-list").children].some((each, at) => each.textContent !== told.holes[at]) || find("holes-list").childElementCount !== told.holes.length) find("holes-list").replaceChildren(...told.holes.map(hole => make("li", {}, hole)));
 }
 
 find("routes-table").tHead.addEventListener("click", pressed => {

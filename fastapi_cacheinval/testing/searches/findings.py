@@ -29,7 +29,8 @@ class Costs:
 
     `checked` are requests that were looked at, `asked` requests that were made again, `found` the faults. `unsteady`
     are pages that the app answers otherwise each time, `failed` are those that it does not answer, `overtaken` those
-    that a mutation came in between; these three were not compared. `undecided` are rows whose tags could not be known.
+    that a mutation came in between; these three were not compared. `undecided` are rows whose tags could not be known,
+    `rows` those whose tags were looked for on a page.
     """
 
     checked: int = 0
@@ -39,6 +40,7 @@ class Costs:
     failed: int = 0
     overtaken: int = 0
     undecided: int = 0
+    rows: int = 0
     seconds: float = 0.0
 
     def add(self, other: Mapping[str, float]) -> None:

@@ -98,13 +98,18 @@ def _line(asking: Asking, said: Answer) -> str:
 
 def _outdated(asking: Asking, caller: Caller, handed: Answer, said: Answer, stored: tuple[str, ...]) -> Finding:
     route = asking.plan.get_label
-    tags = ", ".join(map(repr, shown_tags(stored))) or "no tag"
+    tags = ", ".join(map(repr, shown_tags(stored)))
+    cure = f"give {route} a tag, cached(..., tags=[...]), and purge it where what it says changes: invalidates(...)."
+    if tags:
+        cure = (
+            f"what changed it has to purge {tags}, by invalidates(...) at the mutation or await cache.invalidate(...); "
+            f"or give {route} a tag that is purged: cached(..., tags=[...])."
+        )
     text = (
         f"{asking.asked.target} hands out what the app no longer says.\n"
         f"  caller:            {caller}\n"
         f"  with the cache:    {handed}\n"
         f"  without the cache: {said}\n"
-        f"  write: what changed it has to purge {tags}, by invalidates(...) at the mutation or "
-        f"await cache.invalidate(...); or give {route} a tag that is purged: cached(..., tags=[...])."
+        f"  write: {cure}"
     )
     return Finding("outdated", (route, asking.asked.target), text)

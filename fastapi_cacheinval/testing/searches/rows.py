@@ -81,8 +81,10 @@ def missing_tags(asking: Asking, stored: InStore, read: Iterable[Row], costs: Co
     for row in read:
         if row.tags is None:
             costs.undecided += 1
-        elif row.tags and has.isdisjoint(normalise_tag(tag) or "" for tag in row.tags):
-            lacking.append(row)
+        elif row.tags:
+            costs.rows += 1
+            if has.isdisjoint(normalise_tag(tag) or "" for tag in row.tags):
+                lacking.append(row)
     if not lacking:
         return None
     route = asking.plan.get_label

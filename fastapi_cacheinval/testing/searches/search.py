@@ -132,10 +132,11 @@ class Search:
         if wanted.never_stale and own_hit:
             self._note(await outdated(asking, answer, quiet=quiet))
         if wanted.leaks and drawn:
-            # Those that asked before; whoever asks now is known to the next.
-            for finding in await leaks(asking, self._callers.others(asked.caller), own_hit=own_hit, quiet=quiet):
-                self._note(finding)
+            # Those that asked before; whoever asks now is known to those that ask at the same time.
+            others = [*self._callers.others(asked.caller)]
             self._callers.meet(asked.caller)
+            for finding in await leaks(asking, others, own_hit=own_hit, quiet=quiet):
+                self._note(finding)
         if (wanted.missing_tags or wanted.unpurged) and drawn:
             stored = await asking.stored(asked.caller)
             if stored is not None and quiet():

@@ -79,6 +79,11 @@ async def read_price(product_id: int) -> int:
     return prices[product_id]
 
 
+@app.get("/plain", dependencies=[cached(ttl=60)])
+async def read_plain() -> int:
+    return prices[1]
+
+
 @app.get("/soft", dependencies=[cached(ttl=60, tags=["soft"], stale_while_revalidate=60)])
 async def read_soft() -> int:
     return prices[1]
