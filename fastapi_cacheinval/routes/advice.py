@@ -96,7 +96,7 @@ def _reason(names: Names, covers: Covers, each: Uncovered) -> str:
     given = _given(names, covers)
     if not each.node.reused:
         return f"{given} falls short: {name} is solved once more, and may give another value."
-    if each.skipped and not (each.unkeyed and each.taken):
+    if each.skipped and not each.unkeyed:
         on = [names.spelled(node) for node in each.node.walk() if node is not each.node and covers.keeps(node)]
         fed = f"depends on {', '.join(dict.fromkeys(on))}, " if on else ""
         return f"{given} falls short: {name} {fed}may refuse the caller, and would not run on a hit."

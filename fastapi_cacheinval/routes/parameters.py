@@ -12,11 +12,10 @@ from pydantic import AliasChoices, AliasPath, BaseModel
 from fastapi_cacheinval.core.credential_names import is_credential, is_headers_credential
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import Field, security_scheme
-from fastapi_cacheinval.routes.own_code import is_frameworks_class, never_uses, only_reads
+from fastapi_cacheinval.routes.own_code import is_frameworks_class, never_uses
 
 __all__ = [
     "CREDENTIALS",
-    "FOR_ALL",
     "caller_reads",
     "handler_headers",
     "may_read_all",
@@ -30,9 +29,6 @@ __all__ = [
 ]
 
 CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
-
-FOR_ALL = frozenset({"app", "base_url", "method", "path_params", "query_params", "url", "url_for"})
-"""Attributes of a raw request that say nothing of who is calling, beyond what the key holds."""
 
 
 def model_of(field: Field) -> type[BaseModel] | None:
@@ -216,8 +212,7 @@ def caller_reads(
 ) -> tuple[str, ...]:
     """What a node reads that may tell one caller from another, each as `where: what`.
 
-    With `request_is_shared` the raw request tells no callers apart: a handler's in any case, a dependency's where its
-    code reads nothing of it but what says nothing of them. What a guard makes of the request is not for all.
+    With `request_is_shared` the raw request tells no callers apart.
 
     A handler's own `Header()` is part of the variant. It counts only where its name is that of a credential, or looks
     like one and is not `varied`, because then the handler may check it. A dependency's counts always, because that is
@@ -232,7 +227,7 @@ def caller_reads(
     raw = raw_request(node)
     if scheme is not None:
         what.append(f"security scheme {type(scheme).__name__}")
-    elif raw is not None and not (request_is_shared and (handler or only_reads(node.call, raw, FOR_ALL))):
+    elif raw is not None and not request_is_shared:
         unused = ", which it never uses" if never_uses(node.call, raw) else ""
         what.append(f"the raw request as {raw!r}{unused}")
     what += _listed("Cookie()", declares.cookie_params)

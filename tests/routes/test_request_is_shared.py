@@ -10,7 +10,7 @@ from fastapi import Cookie, Depends, FastAPI, Header, HTTPException, Request, Re
 from fastapi.requests import HTTPConnection
 from fastapi.templating import Jinja2Templates
 
-from fastapi_cacheinval import CacheMiddleware, CallerDependentRoute, ConfigurationError, HTTPCache, PartitionBy, cached
+from fastapi_cacheinval import CacheMiddleware, CallerDependentRoute, ConfigurationError, HTTPCache, cached
 from fastapi_cacheinval.routes.plan import Sharing
 from fastapi_cacheinval.testing import assert_hit, assert_miss
 from tests.helpers.http import ask
@@ -111,7 +111,7 @@ async def test_a_check_by_the_raw_request_is_not_skipped(table) -> None:
 
 @pytest.mark.parametrize("library", [container, links, limited])
 def test_what_a_dependency_makes_of_the_request_may_reach_the_handler(table, library) -> None:
-    """Where its code reads nothing but the URL and the app, its value is for all; so are the fields that it sets."""
+    """Once it runs on every request, its value is as good as the request; so are the fields that it sets."""
 
     def handler(of: Annotated[Any, Depends(library)], who: Annotated[str, Depends(user)]) -> str:
         return f"{of} {who}"
@@ -121,81 +121,6 @@ def test_what_a_dependency_makes_of_the_request_may_reach_the_handler(table, lib
         table(app_of(handler, partition_by=user, guarded_by=library)).audit()
     with pytest.raises(CallerDependentRoute):
         table(app_of(handler, partition_by=user, request_is_shared=True)).audit()
-
-
-def by_cookie(request: Request) -> str:
-    return request.cookies["sid"]
-
-
-def by_state(connection: HTTPConnection) -> Any:
-    return connection.state.user
-
-
-def by_helper(request: Request) -> str:
-    return by_cookie(request)
-
-
-def by_scope(request: Request) -> str:
-    return str(request["headers"])
-
-
-class ByObject:
-    def __init__(self, request: Request) -> None:
-        self.request = request
-
-
-class Called:
-    def __call__(self, request: Request) -> str:
-        return by_cookie(request)
-
-
-def below(name: Annotated[str, Depends(by_cookie)]) -> str:
-    return name.upper()
-
-
-def written(request: Request, response: Response) -> None:
-    response.headers["x-user"] = by_cookie(request)
-
-
-def yields(request: Request, response: Response) -> Any:
-    response.headers["x-user"] = request.headers.get("x-user", "")
-    yield
-
-
-def writes_below(response: Response, name: Annotated[str, Depends(by_cookie)]) -> None:
-    response.headers["content-language"] = name
-
-
-@pytest.mark.parametrize("who", [by_cookie, by_state, by_helper, by_scope, ByObject, Called(), below])
-def test_the_value_of_a_dependency_that_may_know_the_caller_has_to_be_in_the_key(table, who) -> None:
-    """The word is about the handler: to run such a dependency as a guard keeps nobody's page from another."""
-
-    def handler(request: Request, of: Annotated[Any, Depends(who)]) -> str:
-        return f"{request.url_for('it')} {of}"
-
-    with pytest.raises(
-        CallerDependentRoute, match=r"This line works.* partition_by=.*request_is_shared=True"
-    ) as refused:
-        table(app_of(handler, request_is_shared=True)).audit()
-    assert "guarded_by=" not in str(refused.value).partition("This line works")[2]
-    with pytest.raises(CallerDependentRoute, match=r"the value of a guard is in no cache key|does not cover"):
-        table(app_of(handler, guarded_by=who, request_is_shared=True)).audit()
-    key = PartitionBy(who, key=str)
-    table(app_of(handler, partition_by=key, request_is_shared=True)).audit()
-
-
-@pytest.mark.parametrize("guard", [written, yields, writes_below])
-@pytest.mark.parametrize("how", ["guarded_by", "partition_by"])
-def test_no_cover_that_may_know_the_caller_sets_fields_of_the_stored_response(table, guard, how) -> None:
-    """They would be one caller's, for all who share it; a dependency of the author's hands it another response."""
-    app = app_of(page, Depends(guard), request_is_shared=True, **{how: guard})
-    with pytest.raises(CallerDependentRoute, match="must not take the response"):
-        table(app).audit()
-
-    def checked(request: Request) -> None:
-        written(request, Response())
-
-    table(app_of(page, Depends(checked), request_is_shared=True, guarded_by=checked)).audit()
 
 
 def test_other_ways_to_ask_who_it_is_still_count(table) -> None:
