@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing
 from fastapi_cacheinval.errors import CacheinvalError, CallerDependentRoute, ConfigurationError, RefusedRoute
-from fastapi_cacheinval.routes.advice import keyed
+from fastapi_cacheinval.routes.advice import partition_with_key
 from fastapi_cacheinval.routes.covers import Covers
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.names import Names
@@ -66,7 +66,7 @@ def _unfit_partitions(route: str, root: Node, plan: RoutePlan) -> Iterator[Confi
                 route,
                 f"Its partition_by cannot be a part of a cache key: {gives} a {unfit}.",
                 "Return what tells callers apart as a str, bytes, int, UUID, Enum, None or a tuple of these: "
-                f"partition_by={keyed(cover, root, names)}. {names.to_be_made([cover])}".rstrip(),
+                f"{partition_with_key(cover, root, names, covers, keys)}. {names.to_be_made([cover])}".rstrip(),
             )
 
 
