@@ -10,7 +10,7 @@ from fastapi import Cookie, Depends, FastAPI, Header, HTTPException, Request, Re
 from fastapi.requests import HTTPConnection
 from fastapi.templating import Jinja2Templates
 
-from fastapi_cacheinval import CacheMiddleware, CallerDependentRoute, ConfigurationError, HTTPCache, cached
+from fastapi_cacheinval import CacheMiddleware, CallerDependentRoute, ConfigurationError, HTTPCache, PartitionBy, cached
 from fastapi_cacheinval.routes.plan import Sharing
 from fastapi_cacheinval.testing import assert_hit, assert_miss
 from tests.helpers.http import ask
@@ -111,7 +111,7 @@ async def test_a_check_by_the_raw_request_is_not_skipped(table) -> None:
 
 @pytest.mark.parametrize("library", [container, links, limited])
 def test_what_a_dependency_makes_of_the_request_may_reach_the_handler(table, library) -> None:
-    """Once it runs on every request, its value is as good as the request; so are the fields that it sets."""
+    """Once it runs on every request, what it makes of the URL or the app is for all; so are the fields that it sets."""
 
     def handler(of: Annotated[Any, Depends(library)], who: Annotated[str, Depends(user)]) -> str:
         return f"{of} {who}"
@@ -121,6 +121,41 @@ def test_what_a_dependency_makes_of_the_request_may_reach_the_handler(table, lib
         table(app_of(handler, partition_by=user, guarded_by=library)).audit()
     with pytest.raises(CallerDependentRoute):
         table(app_of(handler, partition_by=user, request_is_shared=True)).audit()
+
+
+class Sessions:
+    def name(self, request: HTTPConnection) -> str:
+        return str(request.cookies.get("sid"))
+
+    def __call__(self, request: Request) -> str:
+        return self.name(request)
+
+
+def of_state(request: Request) -> str:
+    return str(request.state.user)
+
+
+def handed_on(request: Request) -> str:
+    return Sessions().name(request)
+
+
+def below(name: Annotated[str, Depends(handed_on)]) -> str:
+    return name.upper()
+
+
+@pytest.mark.parametrize("who", [Sessions(), Sessions().name, of_state, handed_on, below])
+def test_the_value_of_a_dependency_that_may_ask_who_calls_is_in_the_key(table, who) -> None:
+    """The word is for the handler's own request: what is made of another's may be the caller's name."""
+
+    def handler(request: Request, name: Annotated[str, Depends(who)]) -> str:
+        return f"{request.url} {name}"
+
+    for options in ({}, {"guarded_by": who}, {"guarded_by": handed_on}):
+        with pytest.raises(CallerDependentRoute) as refused:
+            table(app_of(handler, request_is_shared=True, **options)).audit()
+        assert "This line works: cached(..., partition_by=" in refused.value.advice
+    table(app_of(handler, partition_by=who, request_is_shared=True)).audit()
+    table(app_of(handler, partition_by=PartitionBy(who, key=lambda _: ""), request_is_shared=True)).audit()
 
 
 def test_other_ways_to_ask_who_it_is_still_count(table) -> None:
