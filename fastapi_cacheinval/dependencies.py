@@ -136,7 +136,7 @@ class Cached(Unchanging):
                 )
             return
         partition = self.partition(covers) if self.policy.partition else ()
-        if response is not None and (response.raw_headers or response.status_code is not None):
+        if response is not None and (response.raw_headers or cast("int | None", response.status_code) is not None):
             partition = (*partition, UnusableKey(None, _WRITTEN))
         await exchange.look_up(connection, self, partition)
 
