@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn, Protocol, Unpack, cast
 
-from fastapi import Depends, Request, params
+from fastapi import Depends, Request, Response, params
 from fastapi.requests import HTTPConnection
 
 from fastapi_cacheinval.core.checks import Wait, flag, waits
@@ -33,6 +33,10 @@ __all__ = [
 logger = logging.getLogger("fastapi_cacheinval.dependencies")
 
 SCOPE_KEY = "fastapi_cacheinval"
+_WRITTEN = (
+    "a dependency that runs before the lookup has set fields of the response. Others would be given them: set them in "
+    "the handler, or in a middleware."
+)
 PARTITION = "partition_"
 GUARD = "guard_"
 
@@ -96,6 +100,8 @@ class Cached(Unchanging):
         self.__signature__ = inspect.Signature(
             [
                 inspect.Parameter("connection", keyword, annotation=HTTPConnection),
+                # Only with this word the audit lets a cover take the response.
+                *([inspect.Parameter("response", keyword, annotation=Response)] * policy.request_is_shared),
                 *(
                     inspect.Parameter(
                         f"{prefix}{index}",
@@ -116,7 +122,7 @@ class Cached(Unchanging):
         """What the route's author has written: this, or what this stands for."""
         return self
 
-    async def __call__(self, connection: HTTPConnection, **covers: Any) -> None:
+    async def __call__(self, connection: HTTPConnection, response: Response | None = None, **covers: Any) -> None:
         if not isinstance(connection, Request):
             return
         exchange = _exchange(connection)
@@ -129,7 +135,10 @@ class Cached(Unchanging):
                     connection.url.path,
                 )
             return
-        await exchange.look_up(connection, self, self.partition(covers) if self.policy.partition else ())
+        partition = self.partition(covers) if self.policy.partition else ()
+        if response is not None and (response.raw_headers or cast("int | None", response.status_code) is not None):
+            partition = (*partition, UnusableKey(None, _WRITTEN))
+        await exchange.look_up(connection, self, partition)
 
     def partition(self, covers: Mapping[str, Any]) -> tuple[Any, ...]:
         """What the values of the covers put into the cache key."""

@@ -75,9 +75,10 @@ class PartitionBy:
 
 
 class UnusableKey:
-    """Stands for the value of a `key` that raised: no cache key can hold it. `error` is what was raised."""
+    """Stands for what no cache key can hold, as the value of a `key` that raised: `error` is what was raised."""
 
-    __slots__ = ("error",)
+    __slots__ = ("error", "why")
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception | None, why: str = "the key of its PartitionBy raised an error") -> None:
         self.error = error
+        self.why = why

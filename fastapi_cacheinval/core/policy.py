@@ -154,9 +154,9 @@ class CachePolicy(Unchanging):
     - `vary`: names of request header fields; one stored response per value (RFC 9111 section 4.1). It is also the
       author's word that a `Header()` of the handler whose name looks like a credential is none, so that a hit may
       skip what the handler does with it.
-    - `request_is_shared`: True is the author's word that what the handler and its dependencies make of the raw
-      `Request` is the same for all who share a stored response. A dependency that takes it still runs on every request,
-      as a cover.
+    - `request_is_shared`: True is the author's word that what the handler makes of the raw `Request` is the same
+      for all who share a stored response. A dependency that takes it still runs on every request, as a cover, and its
+      value is in the key unless it plainly asks for nothing but the URL or the app.
     - `ttl_from_response`: True lets a response shorten its own lifetime by `s-maxage` or `max-age` in its
       `Cache-Control`, less its `Age`; it never lengthens it. With 0 the response is not stored.
     - `should_store`: a plain function of a complete `ResponseToStore`, asked for what may be stored otherwise; False

@@ -67,14 +67,14 @@ class Notices:
 
     def note_partition(self, plan: RoutePlan, partition: tuple[object, ...], error: PartitionTypeError) -> None:
         """Say once that a route is not cached because what its partition gives is no part of a key."""
-        raised = next((each.error for each in partition if isinstance(each, UnusableKey)), None)
+        unusable = next((each for each in partition if isinstance(each, UnusableKey)), None)
         level = self._log_once.level(("partition", plan.path))
         logger.log(
             level,
             "%s is not cached: %s",
             plan.path,
-            error if raised is None else "the key of its PartitionBy raised an error",
-            exc_info=raised,
+            error if unusable is None else unusable.why,
+            exc_info=None if unusable is None else unusable.error,
             extra={"http.route": plan.path},
         )
 

@@ -16,9 +16,10 @@ from fastapi_cacheinval.routes.key_texts import key_text
 from fastapi_cacheinval.routes.misread import Misread, misread_in
 from fastapi_cacheinval.routes.moves import HANDLER, Moves, moves
 from fastapi_cacheinval.routes.names import Names
+from fastapi_cacheinval.routes.parameters import caller_reads
 from fastapi_cacheinval.routes.partition_types import kind_of, says_something, unfit, unfit_for_a_key
 
-__all__ = ["Advice", "advice", "keyed"]
+__all__ = ["Advice", "advice", "keyed", "partition_with_key"]
 
 
 class Advice(NamedTuple):
@@ -121,12 +122,13 @@ def _line(
     misread: Mapping[object, Misread],
 ) -> str:
     """`partition_by=..., guarded_by=...` with what is missing."""
-    partitions = [
-        _given_partition(node, key, root, names)
+    given = [
+        (node, _given_partition(node, key, root, names))
         for node, key in zip(covers.partitions, cached.policy.partition_keys, strict=False)
-        if node.reused and node.identity not in misread
+        # What is solved anew each time is replaced by the same under the same name.
+        if node.identity not in misread and (node.reused or all(node.identity != each.node.identity for each in found))
     ]
-    given = len(partitions)
+    partitions = [text for _, text in given]
     in_place = {each.of.identity: each.written for each in misread.values() if each.written}
     guards = {node.identity: names.spelled(node) for node in covers.guards}
     other: list[str] = []
@@ -144,13 +146,24 @@ def _line(
             guards[each.node.identity] = name
             if each.taken and alone and not moved.sentences:
                 other.append(keyed(each.node, root, names))
-    if len(partitions) == given and any("key=..." in each for each in partitions) and not moved.partitions:
-        # What is there already stays, and a key without a name cannot be written down.
-        partitions = []
     word = ["request_is_shared=True"] if moved.shared or cached.policy.request_is_shared else []
-    fields = _fields([*partitions, *moved.partitions], [*dict.fromkeys(guards.values())])
-    line = ", ".join([*([fields] if fields else []), *word])
-    return f"{line}), or with a part of its value: cached(..., partition_by={other[0]}" if other else line
+
+    def written(partitions: Sequence[str], guards: Sequence[str]) -> str:
+        fields = _fields([*partitions, *moved.partitions], guards)
+        return ", ".join([*([fields] if fields else []), *word])
+
+    line = written(partitions, [*guards.values()])
+    if not other:
+        return line
+    # A part of a value may stand in place of what that is made of, as far as it shows there who is calling.
+    kept = [text for node, text in given if not _stands_for(found[0].node, node)]
+    return f"{line}), or with a part of its value: cached(..., {written([*kept, other[0]], [])}"
+
+
+def _stands_for(node: Node, below: Node) -> bool:
+    if all(each.identity != below.identity for each in node.walk()):
+        return False
+    return any(caller_reads(each, handler=False) for each in below.walk())
 
 
 def _given_partition(node: Node, key: Any, root: Node, names: Names) -> str:
@@ -168,6 +181,15 @@ def _named_key(key: Any) -> str:
 def keyed(node: Node, root: Node, names: Names) -> str:
     """A `PartitionBy` of a dependency, with a key that fits what it gives, as far as an annotation says that."""
     return f"PartitionBy({names.spelled(node)}, key={key_text(kind_of(node, root)).text})"
+
+
+def partition_with_key(cover: Node, root: Node, names: Names, covers: Covers, keys: Sequence[Any]) -> str:
+    """A `partition_by=...` in which this cover has a key that fits, and the others are as they are."""
+    given = [
+        keyed(node, root, names) if node is cover else _given_partition(node, key, root, names)
+        for node, key in zip(covers.partitions, keys, strict=False)
+    ]
+    return _fields(given, [])
 
 
 def _fields(partitions: Sequence[str], guards: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing
 from fastapi_cacheinval.errors import CacheinvalError, CallerDependentRoute, ConfigurationError, RefusedRoute
-from fastapi_cacheinval.routes.advice import keyed
+from fastapi_cacheinval.routes.advice import partition_with_key
 from fastapi_cacheinval.routes.covers import Covers
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.key_texts import key_text
@@ -70,7 +70,7 @@ def _unfit_partitions(
             names = Names(root)
             name = names.spelled(cover)
             gives = f"{name} gives" if key is None else f"its key for {name} gives"
-            line = f"partition_by={keyed(cover, root, names)}."
+            line = f"{partition_with_key(cover, root, names, covers, keys)}."
             told = (line, names.to_be_made([cover]), key_text(kind_of(cover, root)).told)
             yield RefusedRoute(
                 route,

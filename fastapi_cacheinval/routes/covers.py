@@ -24,7 +24,7 @@ from fastapi_cacheinval.dependencies import (
     collected_tags,
 )
 from fastapi_cacheinval.routes.dependency_tree import Node
-from fastapi_cacheinval.routes.parameters import caller_reads
+from fastapi_cacheinval.routes.parameters import caller_reads, reads_for_all
 
 __all__ = ["Covers", "Uncovered", "adds_tags", "fed_by", "innermost", "purges_of", "reached", "uncovered"]
 
@@ -215,7 +215,8 @@ def _is_unkeyed(node: Node, taken: bool, cached: Cached | None, covers: Covers) 
         return False
     if not taken and covers.guards_only(node):
         return False
-    if caller_reads(node, handler=False, request_is_shared=cached is not None and cached.policy.request_is_shared):
+    shared = cached is not None and cached.policy.request_is_shared and (not taken or reads_for_all(node))
+    if caller_reads(node, handler=False, request_is_shared=shared):
         return True
     return any(_is_unkeyed(child, child.bound and not node.ours, cached, covers) for child in node.children)
 

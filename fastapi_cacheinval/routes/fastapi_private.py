@@ -21,7 +21,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.security.base import SecurityBase
 from starlette.routing import BaseRoute
 
-from fastapi_cacheinval.routes.handler_hook import HandlerHook, beneath_hook, places_of
+from fastapi_cacheinval.routes.handler_hook import HandlerHook, Refused, beneath_hook, places_of
 from fastapi_cacheinval.routes.own_code import beneath, is_frameworks
 
 try:
@@ -191,11 +191,11 @@ def handler_places(route: EffectiveRoute) -> Iterator[tuple[Any, Callable[[Any],
         yield from places_of(step, lambda held: dependant_of(held) is route.dependant)
 
 
-def hook_handler(route: EffectiveRoute) -> None:
-    """Put a hook in place of the handler that FastAPI made for a route, once."""
+def hook_handler(route: EffectiveRoute, refused: Refused) -> None:
+    """Put a hook in place of the handler that FastAPI made for a route, once; `refused` is told what is not valid."""
     for held, put in [*handler_places(route)]:
         if type(held) is not HandlerHook:
-            put(HandlerHook(held))
+            put(HandlerHook(held, refused))
 
 
 def original_of(route: EffectiveRoute) -> APIRoute:
@@ -278,10 +278,9 @@ def _is_generator(call: Any) -> bool:
     return any(inspect.isgeneratorfunction(face) or inspect.isasyncgenfunction(face) for face in faces)
 
 
-def solve_fields(fields: Sequence[Field], received: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
-    """The validated values of a node's path or query parameters by name, and whether any of them is invalid."""
-    values, errors = request_params_to_args(cast("Any", fields), received)
-    return values, bool(errors)
+def solve_fields(fields: Sequence[Any], received: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[Any]]:
+    """The validated values of a node's parameters by name, but for those of the content, and what is not valid."""
+    return request_params_to_args(fields, received)
 
 
 def is_of_dependencies(error: BaseException) -> bool:

@@ -11,33 +11,52 @@ from collections.abc import Awaitable, Callable, Iterator
 from types import CellType, FunctionType, MethodType
 from typing import Any, cast
 
+from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.routes.held_objects import attribute_of
 
-__all__ = ["Handler", "HandlerHook", "beneath_hook", "places_of"]
+__all__ = ["Handler", "HandlerHook", "Refused", "beneath_hook", "places_of"]
 
 Handler = Callable[[Request], Awaitable[Response]]
+Refused = Callable[[RequestValidationError, Request], None]
 
 # More than any chain of wrappers has.
 _MOST_STEPS = 200
 
 
 class HandlerHook:
-    """Stands in place of FastAPI's handler, and lets the exchange at hand, if it waits for that, ask it."""
+    """Stands in place of FastAPI's handler, and lets the exchange at hand, if it waits for that, ask it.
 
-    __slots__ = ("handler",)
+    `refused` is told of a request that FastAPI finds not valid, before anybody else is.
+    """
 
-    def __init__(self, handler: Handler) -> None:
+    __slots__ = ("_refused", "handler")
+
+    def __init__(self, handler: Handler, refused: Refused) -> None:
         self.handler = handler
+        self._refused = refused
 
     async def __call__(self, request: Request) -> Response:
         """One request that has come to the handler."""
         answer = cast("Any", getattr(request.scope.get(SCOPE_KEY), "answer", None))
-        response: Response = await (self.handler(request) if answer is None else answer(self.handler, request))
+        try:
+            response: Response = await (self.handler(request) if answer is None else answer(self.handler, request))
+        except RequestValidationError as error:
+            if _raised_in(error, self.handler):
+                self._refused(error, request)
+            raise
         return response
+
+
+def _raised_in(error: BaseException, handler: Any) -> bool:
+    """Whether the handler itself raised an error, and nothing that it calls."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    return step is not None and step.tb_frame.f_code is handler.__code__
 
 
 def beneath_hook(handler: Any) -> Any:

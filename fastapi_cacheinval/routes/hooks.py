@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached
@@ -11,6 +12,7 @@ from fastapi_cacheinval.routes.endpoint_calls import hook, note_calls
 from fastapi_cacheinval.routes.fastapi_private import Dependant, hook_handler, original_of
 from fastapi_cacheinval.routes.plan import SAFE_METHODS
 from fastapi_cacheinval.routes.route_levels import Known
+from fastapi_cacheinval.routes.validation_errors import as_alone
 
 __all__ = ["hook_known"]
 
@@ -22,11 +24,18 @@ def hook_known(known: Known, *, always: bool = False) -> None:
     if always or plan.layered or unsafe:
         hook(original_of(known.route))
     # Where what is stored does not answer, its handler goes on from what its covers gave.
-    if plan.around or (plan.policy is not None and not plan.front):
-        hook_handler(known.route)
+    if plan.around or (plan.policy is not None and not plan.front) or _has_covers(known.route.dependant):
+        hook_handler(known.route, partial(as_alone, known.route))
     if unsafe:
         note_calls(known.route)
     _limit_covers(known.route.dependant)
+
+
+def _has_covers(dependant: Dependant) -> bool:
+    return any(
+        bool(child.dependencies) if isinstance(child.call, Cached) else _has_covers(child)
+        for child in dependant.dependencies
+    )
 
 
 def _limit_covers(dependant: Dependant) -> None:

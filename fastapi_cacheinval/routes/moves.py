@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.dependency_tree import Node
-from fastapi_cacheinval.routes.own_code import is_decorated, never_uses, only_reads, reads_names
+from fastapi_cacheinval.routes.own_code import is_decorated, never_uses, reads_names
 from fastapi_cacheinval.routes.parameter_text import MovedParameter, moved_parameter
-from fastapi_cacheinval.routes.parameters import CREDENTIALS, may_read_all, raw_request
+from fastapi_cacheinval.routes.parameters import CREDENTIALS, may_read_all, raw_request, reads_for_all
 
 __all__ = ["HANDLER", "Moves", "moves"]
 
@@ -19,8 +19,6 @@ HANDLER = "\0"
 
 # A handler that names one of these may ask its request who is calling, or refuse them.
 _ASK_WHO = frozenset({"auth", "client", "cookies", "headers", "session", "state", "user"})
-# These say nothing of who is calling, beyond what the key holds.
-_FOR_ALL = frozenset({"app", "base_url", "method", "path_params", "query_params", "url", "url_for"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ def _of_request(root: Node, raw: str) -> Moves:
     name = HANDLER
     if never_uses(root.call, raw):
         return Moves((f"{name} never uses {raw!r}: remove the parameter.",))
-    if only_reads(root.call, raw, _FOR_ALL):
+    if reads_for_all(root):
         same = (
             f"What {name} makes of {raw!r} has to be the same for all who share a stored response, as its URLs are: "
             "request_is_shared=True says that."

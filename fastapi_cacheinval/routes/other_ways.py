@@ -76,20 +76,21 @@ def _placed(error: ConfigurationError, use: _Use, uses: Sequence[_Use]) -> Confi
     others = [each for each in uses if any(node.identity not in each.own for node in lacking)]
     if not others:
         return error
+    ways = [each for each in others if _is_same(each, use)]
+    shown = ways or others
     names = Names(use.root)
-    spelled = " and ".join(dict.fromkeys(map(names.spelled, lacking)))
-    if any(_is_same(each, use) for each in others):
-        ways = [each for each in others if _is_same(each, use)]
-        where = (
-            f"The policy is that of {_paths(ways)} too, which does not run {spelled}. Take it away where it stands, "
-            "and give each include_router() its own, in dependencies=[...]; it counts for all routes below. What "
-            f"follows is for {_paths([use])}."
+    missing = [node for node in lacking if any(node.identity not in each.own for each in shown)]
+    spelled = " and ".join(dict.fromkeys(map(names.spelled, missing)))
+    all_lack = not any(node.identity in each.own for node in missing for each in shown)
+    run = "which does not run" if all_lack else "not all of which run"
+    where = f"The policy is that of {_paths(shown)} too, {run} {spelled}"
+    if ways:
+        where += (
+            ". Take it away where it stands, and give each include_router() its own, in dependencies=[...]; it counts "
+            f"for all routes below. What follows is for {_paths([use])}."
         )
     else:
-        where = (
-            f"The policy is that of {_paths(others)} too, which does not run {spelled}: give {_paths([use])} one of "
-            "its own, in the dependencies=[...] of the route."
-        )
+        where += f": give {_paths([use])} one of its own, in the dependencies=[...] of the route."
     told, of_handlers = f"{where} {error.advice}", f"{where} {error.of_handlers}"
     return CallerDependentRoute(error.route, error.parameters, told, error.trails, of_handlers=of_handlers)
 

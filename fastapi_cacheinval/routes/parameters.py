@@ -12,7 +12,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel
 from fastapi_cacheinval.core.credential_names import is_credential, is_headers_credential
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import Field, security_scheme
-from fastapi_cacheinval.routes.own_code import is_frameworks_class, never_uses
+from fastapi_cacheinval.routes.own_code import is_frameworks_class, never_uses, only_reads
 
 __all__ = [
     "CREDENTIALS",
@@ -23,12 +23,15 @@ __all__ = [
     "path_names",
     "query_names",
     "raw_request",
+    "reads_for_all",
     "request_names",
     "sees_request",
     "varying_headers",
 ]
 
 CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
+# These say nothing of who is calling, beyond what the key holds.
+_FOR_ALL = frozenset({"app", "base_url", "method", "path_params", "query_params", "url", "url_for"})
 
 
 def model_of(field: Field) -> type[BaseModel] | None:
@@ -205,6 +208,12 @@ def _credentials(kind: str, node: Node, fields: Iterable[Field]) -> Iterator[str
             yield f"{kind} {field.name!r} ({name} looks like a credential)"
         if scoped and not any(map(is_credential, names)):
             yield f"{kind} {field.name!r}, and checks security scopes"
+
+
+def reads_for_all(node: Node) -> bool:
+    """Whether a node's code reads nothing of its raw request but what says nothing of who is calling."""
+    raw = raw_request(node)
+    return raw is None or only_reads(node.call, raw, _FOR_ALL)
 
 
 def caller_reads(

@@ -34,6 +34,10 @@ __all__ = [
 # More than anybody reads about.
 _MOST_SUBCLASSES = 64
 _FIT = (*PLAIN, Enum, type(None))
+_SETTERS = frozenset({"__dict__", "__setattr__", "setattr", "vars"})
+_CLOSED = frozenset({"_collections_abc", "abc", "collections", "enum", "pydantic", "sqlalchemy", "sqlmodel", "typing"})
+# What dataclasses and attrs write sets what is declared.
+_GENERATED = ("<string>", "<attrs")
 
 
 def unfit_for_a_key(call: Any) -> str | None:
@@ -82,7 +86,7 @@ def fields_of(kind: Any) -> frozenset[str]:
             slots = getattr(base, "__slots__", ())
             found |= {slots} if isinstance(slots, str) else {*slots}
             found |= _properties_of(base).keys()
-            found |= _set_in(vars(base).get("__init__"))
+            found |= {name for method in _methods_of(base) for name in _set_in(method)}
     # Pydantic's own are no parts of a value.
     return frozenset(name for name in found if not name.startswith(("_", "model_")))
 
@@ -120,7 +124,8 @@ def undeclared_of(kind: Any) -> frozenset[str]:
         # Pydantic's own gives private parts.
         made = next((base for base in each.__mro__ if "__getattr__" in vars(base)), None)
         extra = getattr(each, "model_config", {}).get("extra") == "allow"
-        if extra or (made is not None and made.__module__.partition(".")[0] != "pydantic"):
+        by_name = any(_sets_by_name(method) for base in each.__mro__ for method in _methods_of(base))
+        if extra or by_name or (made is not None and made.__module__.partition(".")[0] != "pydantic"):
             found.add(f"all that {each.__qualname__} does not declare")
     return frozenset(found)
 
@@ -203,10 +208,29 @@ def _is_of_the_class(annotation: Any) -> bool:
 
 def _set_in(method: Any) -> set[str]:
     """The attributes that a function sets."""
+    codes = _codes_of(method)
+    return {each.argval for code in codes for each in dis.get_instructions(code) if each.opname == "STORE_ATTR"}
+
+
+def _sets_by_name(method: Any) -> bool:
+    """Whether a function may set attributes that it does not name."""
+    return any(not _SETTERS.isdisjoint(code.co_names) for code in _codes_of(method))
+
+
+def _codes_of(method: Any) -> list[types.CodeType]:
+    """The code of a function, and of those that it makes; a library's own keeps to what the class declares."""
     function = getattr(method, "__func__", method)
-    if not inspect.isfunction(function):
-        return set()
-    return {each.argval for each in dis.get_instructions(function) if each.opname == "STORE_ATTR"}
+    if not inspect.isfunction(function) or str(function.__module__).partition(".")[0] in _CLOSED:
+        return []
+    found = [function.__code__]
+    for code in found:
+        found += [each for each in code.co_consts if isinstance(each, types.CodeType)]
+    return [code for code in found if not code.co_filename.startswith(_GENERATED)]
+
+
+def _methods_of(kind: type) -> list[Any]:
+    """All that one class, and its metaclass, may make a value with."""
+    return [each for of in (kind, type(kind)) for each in vars(of).values() if not isinstance(each, property)]
 
 
 def classes_of(annotation: Any) -> list[type]:

@@ -197,12 +197,12 @@ def test_a_replacement_is_solved_in_the_nodes_place(ask, probe) -> None:
 
 
 def test_fields_are_validated_as_fastapi_does() -> None:
-    """Values by name, and whether any is invalid."""
+    """Values by name, and what is not valid."""
 
     def call(number: int, other: int = 3) -> int:
         return number
 
     fields = get_dependant(path="/", call=call).query_params
-    assert fastapi_private.solve_fields(fields, {"number": "07"}) == ({"number": 7, "other": 3}, False)
+    assert fastapi_private.solve_fields(fields, {"number": "07"}) == ({"number": 7, "other": 3}, [])
     assert fastapi_private.solve_fields(fields, {"number": "x"})[1]
     assert fastapi_private.solve_fields(fields, {})[1]

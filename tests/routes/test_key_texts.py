@@ -338,3 +338,88 @@ def test_a_mapping_is_one_by_any_name(kind: Any) -> None:
     """No cache key can hold it: the line takes a part of it."""
     assert key_text(kind).text == "lambda value: value['sub']"
     assert key_text(NewType("Number", int)).text == "str"
+
+
+class ByMethod:
+    def __init__(self, name: str) -> None:
+        self.id = name
+        self._load(name)
+
+    def _load(self, name: str) -> None:
+        self.org = name
+
+
+class ByMixin(ByMethod):
+    def __init__(self, name: str) -> None:
+        self.id = name
+
+
+class ByDict:
+    def __init__(self, **claims: str) -> None:
+        self.id = claims["id"]
+        self.__dict__.update(claims)
+
+
+class BySetting:
+    def __init__(self, **claims: str) -> None:
+        self.id = claims["id"]
+        for name, value in claims.items():
+            setattr(self, name, value)
+
+
+class ByMaking:
+    id: str
+
+    @classmethod
+    def make(cls, name: str) -> ByMaking:
+        made = cls()
+        made.id = made.org = name  # type: ignore[attr-defined]
+        return made
+
+
+class ByInner:
+    def __init__(self, name: str) -> None:
+        self.id = name
+
+        def more(it: Any) -> None:
+            it.org = name
+
+        more(self)
+
+
+@dataclass
+class After:
+    id: int
+
+    def __post_init__(self) -> None:
+        self.org = str(self.id)
+
+
+class Late(BaseModel):
+    id: int
+
+    def model_post_init(self, context: Any) -> None:
+        object.__setattr__(self, "org", "acme")
+
+
+@dataclass(frozen=True)
+class Frozen:
+    id: int
+
+
+class Closed(BaseModel):
+    id: int
+
+
+@pytest.mark.parametrize("kind", [ByMethod, ByMixin, ByDict, BySetting, ByMaking, ByInner, After, Late])
+def test_parts_that_are_set_elsewhere_are_in_the_key_or_said_to_be_left_out(kind: type) -> None:
+    """By another method, of a class above too, by an inner function, or under a name that no code has."""
+    text, told = key_text(kind)
+    left = f"The key has id of {kind.__qualname__}: add what else a page may depend on, of "
+    assert "value.org" in text or (told.startswith(left) and ("org" in told or "all that" in told))
+
+
+@pytest.mark.parametrize("kind", [Frozen, Closed])
+def test_what_a_library_writes_for_a_class_sets_nothing_else(kind: type) -> None:
+    """A key of all that is declared is all."""
+    assert key_text(kind) == ("lambda value: value.id", "")

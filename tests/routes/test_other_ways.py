@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Security
 
-from fastapi_cacheinval import CacheMiddleware, CallerDependentRoute, HTTPCache, cached
+from fastapi_cacheinval import CacheMiddleware, CallerDependentRoute, HTTPCache, RefusedRoutes, cached
 from fastapi_cacheinval.testing import assert_hit
 from tests.helpers.http import ask
 
@@ -51,6 +51,32 @@ def test_the_line_for_one_include_is_to_stand_at_that_include(table, place: str)
         "stands, and give each include_router() its own, in dependencies=[...]; it counts for all routes below. What "
         "follows is for /mine/page. This line works: cached(..., guarded_by=Security(user, scopes=['a']))."
     )
+
+
+def test_only_what_the_others_do_not_run_is_named(table) -> None:
+    """The public page reads who asks as well; the check alone is missing there."""
+
+    def admin(name: Annotated[str, Depends(user)]) -> None: ...
+
+    def member(name: Annotated[str, Depends(user)]) -> None: ...
+
+    def mine(name: Annotated[str, Depends(user)]) -> str:
+        return name
+
+    def told(includes: dict[str, list[Any]]) -> str:
+        app, shelf = FastAPI(openapi_url=None), APIRouter()
+        shelf.get("/page", dependencies=[cached(ttl=60)])(mine)
+        for prefix, checks in includes.items():
+            app.include_router(shelf, prefix=prefix, dependencies=[*map(Depends, checks)])
+        with pytest.raises(RefusedRoutes) as refused:
+            table(app).audit()
+        return str(refused.value)
+
+    first = "The policy is that of /public/page"
+    assert f"{first} too, which does not run admin." in told({"/public": [], "/mine": [admin]})
+    several = told({"/public": [], "/mine": [admin, member], "/club": [member]})
+    assert f"{first} and /club/page too, not all of which run admin and member." in several
+    assert f"{first} too, which does not run member." in several
 
 
 async def test_that_line_changes_nothing_for_the_other_include(table) -> None:

@@ -352,8 +352,8 @@ async def test_the_line_never_skips_a_check(table) -> None:
     assert "falls short: it does not cover require_user" in advice or "would not run on a hit" in advice
     assert "shared=True" not in advice
     (line,) = re.findall(r"cached\(\.\.\., (.*?)\)\.$", advice)
-    assert line == "guarded_by=require_user"
-    app = build(eval(f"cached(ttl=60, {given}, {line})"))
+    assert line == "partition_by=PartitionBy(get_current_user, key=...), guarded_by=require_user"
+    app = build(eval(f"cached(ttl=60, {line.replace('key=...', 'key=lambda user: user.id')})"))
     app.add_middleware(CacheMiddleware, cache=HTTPCache())
     for name in ("alice", "bob"):
         await ask(app, "/mine", headers=bearer(name))
@@ -361,6 +361,64 @@ async def test_the_line_never_skips_a_check(table) -> None:
         assert_hit(answer)
         assert answer.body == f'"{name}"'.encode()
     assert (await ask(app, "/mine", headers=bearer("mallory"))).status_code == 401
+
+
+def tenant() -> str:
+    """Who it is stands in a context variable, where no audit sees it."""
+    return "tenant"
+
+
+TENANTS = {
+    "tenant": tenant,
+    "PartitionBy(tenant, key=...)": PartitionBy(tenant, key=lambda each: each),
+    "PartitionBy(tenant, key=str)": PartitionBy(tenant, key=str),
+    "Depends(tenant, use_cache=False)": Depends(tenant, use_cache=False),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"request_is_shared": True}], ids=["", "shared request"])
+@pytest.mark.parametrize("taken", [get_current_user, read_untyped, None], ids=["typed", "untyped", "checked"])
+@pytest.mark.parametrize("spelled", TENANTS)
+def test_each_line_keeps_the_partition_that_is_there(table, spelled: str, options: Any, taken: Any) -> None:
+    """Also one that the audit sees no need for, in the line and in the one that is offered beside it."""
+    app = FastAPI(openapi_url=None)
+    policy = cached(ttl=60, partition_by=TENANTS[spelled], **options)
+    if taken is not None:
+
+        @app.get("/mine", dependencies=[policy])
+        def mine(user: Annotated[Any, Depends(taken)]) -> str:
+            return str(user)
+
+    else:
+        app.get("/mine", dependencies=[policy, Depends(require_user)])(lambda: "")
+    lines = re.findall(r"cached\(\.\.\., (.*?)\)(?=, or|\.$)", refused(table, app).advice)
+    assert len(lines) == (2 if taken is read_untyped else 1)
+    for line in lines:
+        assert line.startswith((f"partition_by={spelled}, ", f"partition_by=({spelled}, "))
+        assert ("request_is_shared=True" in line) is bool(options)
+
+
+def test_a_part_of_a_value_keeps_what_has_to_be_moved(table) -> None:
+    """Each line has the dependency that the message has the author write."""
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/mine", dependencies=[cached(ttl=60)])
+    def mine(user: Annotated[dict[str, str], Depends(get_current_user)], theme: Annotated[str, Cookie()]) -> str:
+        return theme + str(user)
+
+    lines = re.findall(r"cached\(\.\.\., (.*?)\)(?=, or|\.$)", refused(table, app).advice)
+    assert lines
+    assert all("theme" in line for line in lines)
+
+
+def test_a_key_that_is_proposed_stands_beside_the_partitions_that_are_there(table) -> None:
+    """Written down as it is said, `partition_by` is whole."""
+
+    def rows(token: Annotated[str, Depends(oauth2)]) -> list[str]:
+        return [token]
+
+    text = str(refused(table, page_of(rows, cached(ttl=60, partition_by=(tenant, rows)))))
+    assert "partition_by=(tenant, PartitionBy(rows, key=" in text
 
 
 def test_a_type_without_an_id_is_told_what_it_has(table) -> None:

@@ -10,7 +10,7 @@ from fastapi import Cookie, Depends, FastAPI, Header, HTTPException, Request, Re
 from fastapi.requests import HTTPConnection
 from fastapi.templating import Jinja2Templates
 
-from fastapi_cacheinval import CacheMiddleware, CallerDependentRoute, ConfigurationError, HTTPCache, cached
+from fastapi_cacheinval import CacheMiddleware, CallerDependentRoute, ConfigurationError, HTTPCache, PartitionBy, cached
 from fastapi_cacheinval.routes.plan import Sharing
 from fastapi_cacheinval.testing import assert_hit, assert_miss
 from tests.helpers.http import ask
@@ -109,9 +109,62 @@ async def test_a_check_by_the_raw_request_is_not_skipped(table) -> None:
     assert (await ask(app, "/it", headers={"X-User": "bob"})).status_code == 403
 
 
+def by_header(request: Request, response: Response) -> None:
+    response.headers["x-user"] = request.headers["x-user"]
+
+
+def by_status(request: Request, response: Response) -> None:
+    response.status_code = 203 if request.headers["x-user"] == "alice" else 206
+
+
+def by_cookie(request: HTTPConnection, response: Response) -> Any:
+    response.set_cookie("of", request.headers["x-user"])
+    yield
+
+
+def above(_: Annotated[None, Depends(by_header)]) -> None: ...
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("writes", [by_header, by_status, by_cookie, above])
+async def test_what_a_cover_writes_into_the_response_is_for_its_caller_alone(caplog, writes: Any, order: int) -> None:
+    """Whatever the word says: each caller has their own fields, and the log says why nothing is stored."""
+    covers = [admin_or_bob, writes][::order]
+    alone = FastAPI()
+    alone.get("/it", dependencies=[*map(Depends, covers)], name="it")(page)
+    behind = app_of(page, *map(Depends, covers), guarded_by=covers, request_is_shared=True)
+    behind.add_middleware(CacheMiddleware, cache=HTTPCache())
+    for name in ("alice", "bob", "alice", "bob"):
+        one, two = [await ask(app, "/it", headers={"X-User": name}) for app in (alone, behind)]
+        assert (one.status_code, one.body) == (two.status_code, two.body)
+        assert [two.headers.get(each) for each in ("x-user", "set-cookie")] == [
+            one.headers.get(each) for each in ("x-user", "set-cookie")
+        ]
+        assert two.cache is not None
+        assert two.cache.detail == "partition"
+    assert "has set fields of the response" in caplog.text
+
+
+def admin_or_bob(request: Request) -> None:
+    if request.headers["x-user"] not in ("alice", "bob"):
+        raise HTTPException(403)
+
+
+async def test_a_cover_that_is_handed_the_response_and_sets_nothing_is_no_obstacle() -> None:
+    """As the dependency of a paginator, which keeps the response for its handler."""
+
+    def keeps(request: Request, response: Response) -> None:
+        request.scope["state"]["kept"] = response
+
+    app = app_of(page, Depends(keeps), guarded_by=keeps, request_is_shared=True)
+    app.add_middleware(CacheMiddleware, cache=HTTPCache())
+    assert_miss(await ask(app, "/it"))
+    assert_hit(await ask(app, "/it"))
+
+
 @pytest.mark.parametrize("library", [container, links, limited])
 def test_what_a_dependency_makes_of_the_request_may_reach_the_handler(table, library) -> None:
-    """Once it runs on every request, its value is as good as the request; so are the fields that it sets."""
+    """Once it runs on every request, what it makes of the URL or the app is for all; so are the fields that it sets."""
 
     def handler(of: Annotated[Any, Depends(library)], who: Annotated[str, Depends(user)]) -> str:
         return f"{of} {who}"
@@ -121,6 +174,41 @@ def test_what_a_dependency_makes_of_the_request_may_reach_the_handler(table, lib
         table(app_of(handler, partition_by=user, guarded_by=library)).audit()
     with pytest.raises(CallerDependentRoute):
         table(app_of(handler, partition_by=user, request_is_shared=True)).audit()
+
+
+class Sessions:
+    def name(self, request: HTTPConnection) -> str:
+        return str(request.cookies.get("sid"))
+
+    def __call__(self, request: Request) -> str:
+        return self.name(request)
+
+
+def of_state(request: Request) -> str:
+    return str(request.state.user)
+
+
+def handed_on(request: Request) -> str:
+    return Sessions().name(request)
+
+
+def below(name: Annotated[str, Depends(handed_on)]) -> str:
+    return name.upper()
+
+
+@pytest.mark.parametrize("who", [Sessions(), Sessions().name, of_state, handed_on, below])
+def test_the_value_of_a_dependency_that_may_ask_who_calls_is_in_the_key(table, who) -> None:
+    """The word is for the handler's own request: what is made of another's may be the caller's name."""
+
+    def handler(request: Request, name: Annotated[str, Depends(who)]) -> str:
+        return f"{request.url} {name}"
+
+    for options in ({}, {"guarded_by": who}, {"guarded_by": handed_on}):
+        with pytest.raises(CallerDependentRoute) as refused:
+            table(app_of(handler, request_is_shared=True, **options)).audit()
+        assert "This line works: cached(..., partition_by=" in refused.value.advice
+    table(app_of(handler, partition_by=who, request_is_shared=True)).audit()
+    table(app_of(handler, partition_by=PartitionBy(who, key=lambda _: ""), request_is_shared=True)).audit()
 
 
 def test_other_ways_to_ask_who_it_is_still_count(table) -> None:
