@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Connection, Delete, TextClause, Update
+from sqlalchemy import Connection, Delete, Table, TextClause, Update
 from sqlalchemy.engine import CursorResult, Result
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
@@ -185,7 +185,11 @@ def run_inserting(state: ORMExecuteState, dml: Any, columns: Sequence[Any], keys
         return run(state, dml, columns, telling=True)
     # An upsert is run for each set of parameters: of one statement with all their rows none may meet another.
     apart = {"insertmanyvalues_page_size": 1} if is_several(state) and replaces(dml) else {}
-    result, rows = _looked_at(state, dml.returning(*keys), columns, **apart)
+    asked = dml.returning(*keys)
+    if is_several(state) and not isinstance(dml.table, Table):
+        # Of a class that loads its subclasses inline it names the join, for which SQLAlchemy compiles no `RETURNING`.
+        asked.table = target_of(dml)._annotate(dml.table._annotations)  # noqa: SLF001
+    result, rows = _looked_at(state, asked, columns, **apart)
     connection = where_of(result)
     if is_bulk(state, dml):
         # SQLAlchemy gives an empty result for it.
