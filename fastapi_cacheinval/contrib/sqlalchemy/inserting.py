@@ -126,6 +126,7 @@ class Inserts:
     def _by_returning(self, job: _Job, columns: list[Any], table: Any) -> Result[Any]:
         """Run an INSERT whose rows the database says by a `RETURNING`, of the app's own or a hidden one."""
         state, dml, mapper, bulk = job.state, job.dml, job.mapper, job.bulk
+        self._watch.flush(state)
         connection = connection_for(state, mapper if bulk else None)
         dialect = connection.dialect
         able = dialect.insert_returning and table.implicit_returning

@@ -26,7 +26,9 @@ __all__ = [
     "autoflush",
     "hide_rows",
     "insert_for_keys",
+    "invoke_before",
     "is_set_to_autocommit",
+    "listeners_behind",
     "no_rows",
     "prebuffer",
     "registries",
@@ -132,6 +134,18 @@ def insert_for_keys(state: ORMExecuteState) -> tuple[Result[Any], list[dict[str,
     name = "_sa_orm_insert_options"
     options: Any = state.execution_options[name] + {"_return_defaults": True}
     return state.invoke_statement(execution_options={name: options}), rows
+
+
+def listeners_behind(state: ORMExecuteState) -> list[Any]:
+    """The listeners to a statement that come after the one that asks."""
+    return list(state._remaining_events())  # noqa: SLF001  # as SQLAlchemy's `invoke_statement` finds them
+
+
+def invoke_before(state: ORMExecuteState, last: Any) -> Result[Any]:
+    """Run a statement with the listeners behind the one that asks, and one more behind all of these."""
+    asked: Any = state
+    asked._events_todo = [*asked._events_todo, last]  # noqa: SLF001
+    return state.invoke_statement()
 
 
 def no_rows() -> Result[Any]:
