@@ -145,7 +145,7 @@ class Inserts:
                 return self._says_itself(job, columns, written)
             number = bool(written.postfetch_lastrowid)
         if not job.returns:
-            listed = catalogued(connection, table, options_of(state), anew=True)
+            listed = catalogued(connection, table, options_of(state))
             if listed.hides("insert") or listed.replaces("insert"):
                 return self._unknown(job, "an INSERT without its primary keys, which the database hides")
         ran = run_inserting(state, dml, columns, keys(mapper) if state.is_orm_statement else columns)

@@ -123,7 +123,7 @@ class Older:
     def _may_be_asked(session: Any, mapper: Mapper[Any]) -> bool:
         """Whether the keys of new rows may be asked for: a database that hides some of them would refuse these rows."""
         connection = connection_of(session, mapper)
-        listed = [catalogued(connection, table, anew=True) for table in mapper.tables]
+        listed = [catalogued(connection, table) for table in mapper.tables]
         return not any(each.hides("insert") or each.replaces("insert") for each in listed)
 
     @contextmanager

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Delete, Table, TextClause, Update
 from sqlalchemy.engine import CursorResult, Result
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
-from fastapi_cacheinval.contrib.sqlalchemy.catalogues import catalogued
+from fastapi_cacheinval.contrib.sqlalchemy.catalogues import catalogued, may_be_ruled
 from fastapi_cacheinval.contrib.sqlalchemy.given import replaces
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import hide_rows, no_rows, prebuffer
 from fastapi_cacheinval.contrib.sqlalchemy.statements import (
@@ -134,7 +134,7 @@ def tells(state: ORMExecuteState, dml: Any, connection: Connection, columns: Seq
         return True
     # A statement that reads a column of the row meets anyway only what the policies for SELECT show.
     reads = connection.dialect.name == "postgresql" and reads_itself(dml)
-    return reads or not catalogued(connection, table, options_of(state), anew=True).hides(kind)
+    return reads or not catalogued(connection, table, options_of(state)).hides(kind)
 
 
 def is_replaced(state: ORMExecuteState, dml: Any, connection: Connection) -> bool:
@@ -142,8 +142,10 @@ def is_replaced(state: ORMExecuteState, dml: Any, connection: Connection) -> boo
     # The app's own `RETURNING` shows the rows of the rule.
     if connection.dialect.name != "postgresql" or dml._returning:  # noqa: SLF001
         return False
-    kind = "delete" if isinstance(dml, Delete) else "update"
-    return catalogued(connection, target_of(dml), options_of(state)).replaces(kind)
+    table, kind = target_of(dml), "delete" if isinstance(dml, Delete) else "update"
+    if table is None or not may_be_ruled(connection, table):
+        return False
+    return catalogued(connection, table, options_of(state)).replaces(kind)
 
 
 def run(state: ORMExecuteState, dml: Any, columns: Sequence[Any], *, telling: bool) -> Ran:
