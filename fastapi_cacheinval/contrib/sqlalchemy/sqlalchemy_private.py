@@ -145,7 +145,9 @@ def insert_for_keys(state: ORMExecuteState) -> tuple[Result[Any], list[dict[str,
 
 def listeners_behind(state: ORMExecuteState) -> list[Any]:
     """The listeners to a statement that come after the one that asks."""
-    return list(state._remaining_events())  # noqa: SLF001  # as SQLAlchemy's `invoke_statement` finds them
+    asked: Any = state
+    # As SQLAlchemy's `invoke_statement` finds them.
+    return list(asked._remaining_events())  # noqa: SLF001
 
 
 def invoke_before(state: ORMExecuteState, last: Any) -> Result[Any]:
