@@ -115,12 +115,13 @@ async def _discount(session: AsyncSession) -> None:
 
 def before_updates(watched: Watched, work: Any) -> None:
     """Let another program do something between what is looked up for an UPDATE and the UPDATE itself."""
+    to_come = [work]
 
-    def interfere(state: Any) -> None:
-        if state.is_update:
-            await_only(work())
+    def interfere(_: object, __: object, statement: str, *___: object) -> None:
+        if to_come and statement.startswith("UPDATE"):
+            await_only(to_come.pop()())
 
-    event.listen(watched.sessions.kw["sync_session_class"], "do_orm_execute", interfere)
+    event.listen(watched.sessions.kw["bind"].sync_engine, "before_cursor_execute", interfere)
 
 
 async def rows(watched: Watched, *columns: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -199,6 +200,29 @@ def test_a_row_that_becomes_protected_later_is_met_too(database: PostgreSQL, eng
         assert receipts[0].everything
     finally:
         collector.stop()
+
+
+@pytest.mark.parametrize("order", [("public", "ruled", "public"), ("ruled", "public", "ruled")])
+def test_a_rule_holds_for_the_schema_of_the_search_path_alone(
+    database: PostgreSQL, engine: Engine, order: tuple[str, ...]
+) -> None:
+    """One class, a schema for each tenant: what the catalogue says of one is not taken for the other."""
+    database.psql(
+        "DROP SCHEMA IF EXISTS ruled CASCADE; CREATE SCHEMA ruled; CREATE TABLE ruled.task (LIKE task);"
+        "CREATE RULE keep AS ON DELETE TO ruled.task DO INSTEAD UPDATE ruled.task SET state = 'gone' WHERE id = OLD.id;"
+        "GRANT ALL ON SCHEMA ruled TO clerk; GRANT ALL ON ruled.task TO clerk",
+        str(engine.url.database),
+    )
+    sessions = sessionmaker(engine)
+    collector = collect_changes(sessions, HTTPCache(), {Task: ["task:{id}"]})
+
+    def work(schema: str, session: Session) -> None:
+        session.execute(text(f"SET LOCAL search_path = {schema}"))
+        session.execute(delete(Task).where(Task.id == 1))
+
+    told = [refused_or_done(sessions, partial(work, schema)) for schema in order]
+    collector.stop()
+    assert told == ["refused" if schema == "ruled" else "done" for schema in order]
 
 
 def test_a_statement_that_a_rule_replaces_is_refused_or_purges_the_wide_tags(

@@ -16,6 +16,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.given import removes
 from fastapi_cacheinval.contrib.sqlalchemy.inserting import Inserts
 from fastapi_cacheinval.contrib.sqlalchemy.linking import Links
 from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, is_bulk, is_several, where_of
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import invoke_before, listeners_behind
 from fastapi_cacheinval.contrib.sqlalchemy.statements import (
     called_once,
     entity_of,
@@ -30,6 +31,18 @@ __all__ = ["Bulk"]
 
 # So many forms of queries are remembered to hold no write.
 _FORMS = 1000
+
+
+class _Last:
+    """Listens for a collector behind the app's listeners, which may begin, route or replace what it looks at."""
+
+    def __init__(self, bulk: Bulk) -> None:
+        self._bulk = bulk
+        self.heard = False
+
+    def __call__(self, state: ORMExecuteState) -> Result[Any] | None:
+        self.heard = True
+        return self._bulk.do_orm_execute(state)
 
 
 class Bulk:
@@ -50,6 +63,8 @@ class Bulk:
         found = self._writes(state)
         if not found:
             return None
+        if not all(map(_of_collector, listeners_behind(state))):
+            return self._behind_others(state, found)
         try:
             result = self._run(state, found)
         except UnknownRows:
@@ -59,6 +74,20 @@ class Bulk:
             raise
         if result is not None:
             self._watch.settle(state.session, where_of(result) or self._connection(state))
+        return result
+
+    def _behind_others(self, state: ORMExecuteState, found: list[Any]) -> Result[Any]:
+        last, session = _Last(self), state.session
+        result = invoke_before(state, last)
+        if not last.heard and session.in_transaction():
+            # One of them has given a result of its own, and nobody knows what it has done for that.
+            try:
+                tags = self._book.any_row([one for each in found for one in self._affected(each)], "")
+            except UnknownRows:
+                self._watch.ledger.add_everything(session)
+            else:
+                self._watch.ledger.add(session, tags)
+            self._watch.settle(session, None)
         return result
 
     def _writes(self, state: ORMExecuteState) -> list[Any]:
@@ -136,6 +165,10 @@ class Bulk:
             # The error of the statement is the one to be heard of.
             connection = self._connection(state)
         self._watch.settle(session, connection)
+
+
+def _of_collector(listener: Any) -> bool:
+    return isinstance(listener, _Last) or isinstance(getattr(listener, "__self__", None), Bulk)
 
 
 def _written(state: ORMExecuteState, top: Any) -> set[Any]:

@@ -17,11 +17,17 @@ from sqlalchemy import Connection, Table, text
 
 from fastapi_cacheinval.contrib.sqlalchemy.locking import take_turn
 
-__all__ = ["Catalogued", "catalogued"]
+__all__ = ["Catalogued", "catalogued", "may_be_ruled"]
 
 # What is said of tables, and until when that is believed: for each pool of connections.
 _SAID: WeakKeyDictionary[Any, dict[str, tuple[Catalogued, float]]] = WeakKeyDictionary()
+_RULED: WeakKeyDictionary[Any, dict[str, tuple[bool, float]]] = WeakKeyDictionary()
 _SECONDS = 60.0
+# A table of this name in any schema: which one is meant may change with each transaction's search path.
+_ASK_OF_ALL = text("""
+SELECT count(*) FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class c ON c.oid = w.ev_class
+WHERE c.relname = CAST(:name AS name) AND w.is_instead AND w.ev_type <> '1'
+""")
 # The table, and what views and rules stand for it; `to_regclass` finds it as a statement does. Policies hold for some
 # roles, and below a view for its owner perhaps.
 _ASK = text("""
@@ -70,12 +76,21 @@ class Catalogued:
         return {(row[0], row[1], row[3], row[place] if row[place] is not None else row[4]) for row in policies}
 
 
-def catalogued(
-    connection: Connection, table: Any, options: Mapping[str, Any] | None = None, *, anew: bool = False
-) -> Catalogued:
-    """What the catalogue says of a table, asked once a minute for each pool of connections.
+def may_be_ruled(connection: Connection, table: Any) -> bool:
+    """Whether any table of this name has a rule that replaces writes, asked once a minute for each pool."""
+    name = str(table.name)
+    known = _RULED.setdefault(connection.engine.pool, {})
+    ruled, until = known.get(name, (False, 0.0))
+    if monotonic() >= until:
+        ruled = bool(connection.execute(_ASK_OF_ALL, {"name": name}).scalar())
+        known[name] = ruled, monotonic() + _SECONDS
+    return ruled
 
-    It is asked `anew` where a wrong answer would be silent, or a role decides.
+
+def catalogued(connection: Connection, table: Any, options: Mapping[str, Any] | None = None) -> Catalogued:
+    """What the catalogue says of a table; SQLite's is asked once a minute for each pool of connections.
+
+    PostgreSQL's is asked anew: a role, or a search path, may decide.
     """
     name = connection.dialect.name
     if name not in ("postgresql", "sqlite") or not isinstance(table, Table):
@@ -84,14 +99,13 @@ def catalogued(
     schema, own = _named(connection, target, options or {})
     known = _SAID.setdefault(connection.engine.pool, {})
     said, until = known.get(schema + own, (Catalogued(), 0.0))
-    if monotonic() < until and not (anew and name == "postgresql"):
+    if name == "postgresql":
+        return Catalogued(tuple(tuple(row) for row in connection.execute(_ASK, {"name": schema + own})))
+    if monotonic() < until:
         return said
-    if name == "sqlite":
-        take_turn(connection, target, options or {})
-        listed = connection.exec_driver_sql(f"PRAGMA {schema}table_list({own})")
-        said = Catalogued(virtual=any(row[2] == "virtual" for row in listed))
-    else:
-        said = Catalogued(tuple(tuple(row) for row in connection.execute(_ASK, {"name": schema + own})))
+    take_turn(connection, target, options or {})
+    listed = connection.exec_driver_sql(f"PRAGMA {schema}table_list({own})")
+    said = Catalogued(virtual=any(row[2] == "virtual" for row in listed))
     known[schema + own] = said, monotonic() + _SECONDS
     return said
 

@@ -126,6 +126,7 @@ class Inserts:
     def _by_returning(self, job: _Job, columns: list[Any], table: Any) -> Result[Any]:
         """Run an INSERT whose rows the database says by a `RETURNING`, of the app's own or a hidden one."""
         state, dml, mapper, bulk = job.state, job.dml, job.mapper, job.bulk
+        self._watch.flush(state)
         connection = connection_for(state, mapper if bulk else None)
         dialect = connection.dialect
         able = dialect.insert_returning and table.implicit_returning
@@ -144,7 +145,7 @@ class Inserts:
                 return self._says_itself(job, columns, written)
             number = bool(written.postfetch_lastrowid)
         if not job.returns:
-            listed = catalogued(connection, table, options_of(state), anew=True)
+            listed = catalogued(connection, table, options_of(state))
             if listed.hides("insert") or listed.replaces("insert"):
                 return self._unknown(job, "an INSERT without its primary keys, which the database hides")
         ran = run_inserting(state, dml, columns, keys(mapper) if state.is_orm_statement else columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from functools import partial, wraps
@@ -87,7 +88,7 @@ class Older:
                 self._ledger.add(session, self._book.any_row([of], ""))
             if self._book.tagged(of) and not whole:
                 found = [key_of_row(row, of) for row in rows]
-                if None in found:
+                if None in found or _twice(rows):
                     # The rows are written: an error would come too late.
                     self._ledger.add_everything(session)
                 self._read(session, {(of, each) for each in found if each is not None}, written=True)
@@ -105,8 +106,15 @@ class Older:
             call(of, rows)
             self._read(session, places)
 
-    def _read(self, session: Any, places: Places, *, lock: bool = False, written: bool = False) -> None:
-        for mapper in {mapper for mapper, _ in places}:
+    def _read(
+        self,
+        session: Any,
+        places: Iterable[tuple[Mapper[Any], Identity]],
+        *,
+        lock: bool = False,
+        written: bool = False,
+    ) -> None:
+        for mapper in dict.fromkeys(mapper for mapper, _ in places):
             connection = connection_of(session, mapper)
             these = {each for each in places if each[0] is mapper}
             self._watch.looks.read_again(session, these, connection, lock=lock, written=written)
@@ -115,7 +123,7 @@ class Older:
     def _may_be_asked(session: Any, mapper: Mapper[Any]) -> bool:
         """Whether the keys of new rows may be asked for: a database that hides some of them would refuse these rows."""
         connection = connection_of(session, mapper)
-        listed = [catalogued(connection, table, anew=True) for table in mapper.tables]
+        listed = [catalogued(connection, table) for table in mapper.tables]
         return not any(each.hides("insert") or each.replaces("insert") for each in listed)
 
     @contextmanager
@@ -144,32 +152,56 @@ class Older:
         update_changed_only: bool = True,  # noqa: FBT001, FBT002
         preserve_order: bool = True,  # noqa: FBT001, FBT002
     ) -> None:
-        """New objects get the keys that the database gives them, and lose them again if the app has not asked."""
+        """New objects get the keys that the database gives them, and lose them again if they have none without us."""
         targets = list(objects)
         states: list[Any] = [inspect(each) for each in targets]
-        new = {state.mapper for state in states if state.key is None}
+        fresh = [state for state in states if state.key is None]
+        new = {state.mapper for state in fresh}
+        # An object that is given twice is a row each time, but SQLAlchemy updates the first where its key is asked for.
+        doubled = _twice(fresh)
         asked = any(self._book.tagged(each) for each in new) and all(self._may_be_asked(session, each) for each in new)
-        unasked = [(state, set(state.dict)) for state in states if state.key is None and not return_defaults]
-        there: Places = {(state.mapper, Identity(state.identity)) for state in states if state.identity is not None}
+        there = [(state.mapper, Identity(state.identity)) for state in states if state.identity is not None]
         for state in states:
             self._watch.flushes.besides(session, state.mapper, state.dict.values())
         self._read(session, there, lock=True)
-        with self._settled(session, list(dict.fromkeys(state.mapper for state in states))):
-            call(targets, return_defaults or asked, update_changed_only, preserve_order)
+        with (
+            self._settled(session, list(dict.fromkeys(state.mapper for state in states))),
+            _still_new([] if return_defaults else fresh),
+        ):
+            call(targets, return_defaults or (asked and not doubled), update_changed_only, preserve_order)
             written: Places = {
                 (state.mapper, Identity(state.mapper.primary_key_from_instance(target)))
                 for state, target in zip(states, targets, strict=True)
                 if self._book.tagged(state.mapper)
             }
             unknown = {place for place in written if None in place[1]}
-            if unknown:
+            if unknown or any(self._book.tagged(state.mapper) for state in doubled):
                 # The rows are written: an error would come too late.
                 self._ledger.add_everything(session)
             written -= unknown
-            self._read(session, there - written)
+            self._read(session, set(there) - written)
             self._read(session, written, written=True)
-        for state, names in unasked:
-            # A second call is to insert them once more, as it does without us.
+
+
+def _twice(given: list[Any]) -> list[Any]:
+    """Those that are there more than once, by themselves."""
+    times = Counter(map(id, given))
+    return [each for each in given if times[id(each)] > 1]
+
+
+@contextmanager
+def _still_new(states: list[Any]) -> Generator[None]:
+    """Leave objects as SQLAlchemy leaves them whose keys are not asked for: a second call inserts them once more.
+
+    Those of several tables keep their keys: by these it writes the further tables, and tells them in any case.
+    """
+    before = [(state, dict(state.dict)) for state in states]
+    try:
+        yield
+    finally:
+        for state, values in before:
             state.key = None
-            for name in set(state.dict) - names:
-                del state.dict[name]
+            if len(state.mapper.tables) < 2:
+                for name in set(state.dict) - set(values):
+                    del state.dict[name]
+                state.dict.update(values)

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Connection, Delete, TextClause, Update
+from sqlalchemy import Connection, Delete, Table, TextClause, Update
 from sqlalchemy.engine import CursorResult, Result
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
-from fastapi_cacheinval.contrib.sqlalchemy.catalogues import catalogued
+from fastapi_cacheinval.contrib.sqlalchemy.catalogues import catalogued, may_be_ruled
 from fastapi_cacheinval.contrib.sqlalchemy.given import replaces
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import hide_rows, no_rows, prebuffer
 from fastapi_cacheinval.contrib.sqlalchemy.statements import (
@@ -134,7 +134,7 @@ def tells(state: ORMExecuteState, dml: Any, connection: Connection, columns: Seq
         return True
     # A statement that reads a column of the row meets anyway only what the policies for SELECT show.
     reads = connection.dialect.name == "postgresql" and reads_itself(dml)
-    return reads or not catalogued(connection, table, options_of(state), anew=True).hides(kind)
+    return reads or not catalogued(connection, table, options_of(state)).hides(kind)
 
 
 def is_replaced(state: ORMExecuteState, dml: Any, connection: Connection) -> bool:
@@ -142,8 +142,10 @@ def is_replaced(state: ORMExecuteState, dml: Any, connection: Connection) -> boo
     # The app's own `RETURNING` shows the rows of the rule.
     if connection.dialect.name != "postgresql" or dml._returning:  # noqa: SLF001
         return False
-    kind = "delete" if isinstance(dml, Delete) else "update"
-    return catalogued(connection, target_of(dml), options_of(state)).replaces(kind)
+    table, kind = target_of(dml), "delete" if isinstance(dml, Delete) else "update"
+    if table is None or not may_be_ruled(connection, table):
+        return False
+    return catalogued(connection, table, options_of(state)).replaces(kind)
 
 
 def run(state: ORMExecuteState, dml: Any, columns: Sequence[Any], *, telling: bool) -> Ran:
@@ -185,7 +187,11 @@ def run_inserting(state: ORMExecuteState, dml: Any, columns: Sequence[Any], keys
         return run(state, dml, columns, telling=True)
     # An upsert is run for each set of parameters: of one statement with all their rows none may meet another.
     apart = {"insertmanyvalues_page_size": 1} if is_several(state) and replaces(dml) else {}
-    result, rows = _looked_at(state, dml.returning(*keys), columns, **apart)
+    asked = dml.returning(*keys)
+    if is_several(state) and not isinstance(dml.table, Table):
+        # Of a class that loads its subclasses inline it names the join, for which SQLAlchemy compiles no `RETURNING`.
+        asked.table = target_of(dml)._annotate(dml.table._annotations)  # noqa: SLF001
+    result, rows = _looked_at(state, asked, columns, **apart)
     connection = where_of(result)
     if is_bulk(state, dml):
         # SQLAlchemy gives an empty result for it.

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Result
 from sqlalchemy.engine import ChunkedIteratorResult, CursorResult
 from sqlalchemy.engine import cursor as _cursor
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
+from sqlalchemy.util import topological
 
 __all__ = [
     "FLUSHES_BEFORE_TABLES",
@@ -26,7 +27,9 @@ __all__ = [
     "autoflush",
     "hide_rows",
     "insert_for_keys",
+    "invoke_before",
     "is_set_to_autocommit",
+    "listeners_behind",
     "no_rows",
     "prebuffer",
     "registries",
@@ -83,8 +86,10 @@ def autoflush(session: Session) -> None:
     any_session._autoflush()  # noqa: SLF001
 
 
-def when_planned(flush: Any, tell: Callable[[list[Any], list[Any]], None]) -> None:
+def when_planned(flush: Any, tell: Callable[[list[tuple[bool, list[Any]]]], None]) -> None:
     """Call `tell` once a flush knows every object that it deletes, and every one that it may insert or update.
+
+    It is told of them in the order in which the flush writes, whether it deletes them, and the objects of a hierarchy.
 
     `flush` is what `before_flush` is given. Orphans, and what goes with them, are found after that event, and before
     the flush sends its first statement.
@@ -97,20 +102,24 @@ def when_planned(flush: Any, tell: Callable[[list[Any], list[Any]], None]) -> No
 
     def plan_and_tell() -> Any:
         actions: Any = (of_another or partial(kind._generate_actions, itself()))()  # noqa: SLF001
-        tell(*_planned(itself()))
+        tell(_planned(itself(), actions))
         return actions
 
     flush._generate_actions = plan_and_tell  # noqa: SLF001
 
 
-def _planned(flush: Any) -> tuple[list[Any], list[Any]]:
-    gone: list[Any] = []
-    kept: list[Any] = []
+def _planned(flush: Any, actions: Any) -> list[tuple[bool, list[Any]]]:
+    found: dict[tuple[Any, bool], list[Any]] = {}
+    # As the flush sorts them itself.
+    for action in topological.sort(flush.dependencies, sorted(actions, key=lambda each: each.sort_key)):
+        kind = type(action).__name__.lstrip("_")
+        if kind.startswith(("SaveUpdate", "Delete")):
+            found[action.mapper, kind.startswith("Delete")] = []
     for state, (deletes, is_only_listed) in flush.states.items():
         target = state.obj()
         if target is not None and not is_only_listed:
-            (gone if deletes else kept).append(target)
-    return gone, kept
+            found.setdefault((state.mapper.base_mapper, bool(deletes)), []).append(target)
+    return [(deletes, targets) for (_, deletes), targets in found.items() if targets]
 
 
 def is_set_to_autocommit(connection: Connection) -> bool:
@@ -132,6 +141,20 @@ def insert_for_keys(state: ORMExecuteState) -> tuple[Result[Any], list[dict[str,
     name = "_sa_orm_insert_options"
     options: Any = state.execution_options[name] + {"_return_defaults": True}
     return state.invoke_statement(execution_options={name: options}), rows
+
+
+def listeners_behind(state: ORMExecuteState) -> list[Any]:
+    """The listeners to a statement that come after the one that asks."""
+    asked: Any = state
+    # As SQLAlchemy's `invoke_statement` finds them.
+    return list(asked._remaining_events())  # noqa: SLF001
+
+
+def invoke_before(state: ORMExecuteState, last: Any) -> Result[Any]:
+    """Run a statement with the listeners behind the one that asks, and one more behind all of these."""
+    asked: Any = state
+    asked._events_todo = [*asked._events_todo, last]  # noqa: SLF001
+    return state.invoke_statement()
 
 
 def no_rows() -> Result[Any]:

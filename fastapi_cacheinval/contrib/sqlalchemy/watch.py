@@ -37,7 +37,7 @@ class Watch:
 
     @staticmethod
     def flush(state: ORMExecuteState) -> None:
-        """Flush where the statement itself does that before it is run: its rows are looked for before it."""
+        """Flush where the statement itself does that before it is run, and before it begins."""
         flushes = state.execution_options.get("autoflush", True) if state.is_orm_statement else FLUSHES_BEFORE_TABLES
         if flushes:
             autoflush(state.session)

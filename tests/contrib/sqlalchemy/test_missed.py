@@ -407,21 +407,6 @@ def test_criteria_of_a_statements_options_hold(store: Store) -> None:
     assert tags == {"product:1", "brand:1", "brand:2", "products"}
 
 
-def test_a_listener_that_changes_the_statement_afterwards_is_followed(store: Store) -> None:
-    """It is heard after ours, and makes the app's statement another one: what it changes beyond the look is noticed."""
-
-    def all_of_them(state: Any) -> None:
-        if state.is_update:
-            state.statement = update(Product).values(brand_id=2)
-
-    event.listen(store.sessions, "do_orm_execute", all_of_them)
-    with capture_invalidations(store.cache) as receipts, store.sessions.begin() as session:
-        session.execute(update(Product).where(Product.id == 1).values(brand_id=2))
-    with store.engine.connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM product WHERE brand_id = 2")).scalar() == 3
-    assert any(receipt.everything for receipt in receipts)
-
-
 # -- autocommit --------------------------------------------------------------------------------
 
 
