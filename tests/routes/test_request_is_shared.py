@@ -150,6 +150,24 @@ def admin_or_bob(request: Request) -> None:
         raise HTTPException(403)
 
 
+async def test_a_cover_that_sets_fields_for_some_callers_is_asked_for_each() -> None:
+    """Who is set nothing shares the page; who is set a field gets it, whatever is stored by then."""
+
+    def some(request: Request, response: Response) -> None:
+        if request.headers["x-user"] == "bob":
+            response.headers["x-user"] = "bob"
+
+    app = app_of(page, Depends(some), guarded_by=some, request_is_shared=True)
+    app.add_middleware(CacheMiddleware, cache=HTTPCache())
+    assert_miss(await ask(app, "/it", headers={"X-User": "alice"}))
+    for _ in range(2):
+        assert_hit(await ask(app, "/it", headers={"X-User": "alice"}))
+        bob = await ask(app, "/it", headers={"X-User": "bob"})
+        assert bob.headers["x-user"] == "bob"
+        assert bob.cache is not None
+        assert not bob.cache.hit
+
+
 async def test_a_cover_that_is_handed_the_response_and_sets_nothing_is_no_obstacle() -> None:
     """As the dependency of a paginator, which keeps the response for its handler."""
 
