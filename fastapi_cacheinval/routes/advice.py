@@ -10,11 +10,12 @@ from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.covers import Covers, Uncovered, reached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import security_scheme
-from fastapi_cacheinval.routes.key_texts import key_text
+from fastapi_cacheinval.routes.key_texts import KeyText, key_text
 from fastapi_cacheinval.routes.moves import Moves, moves
 from fastapi_cacheinval.routes.names import Names
 from fastapi_cacheinval.routes.parameters import caller_reads
 from fastapi_cacheinval.routes.partition_types import kind_of, says_something, unfit
+from fastapi_cacheinval.routes.set_attributes import set_by
 
 __all__ = ["advice", "keyed", "partition_with_key"]
 
@@ -36,7 +37,7 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helple
     moved = moves(root, cached, helpless)
     first = names.to_be_made([*covers.partitions, *covers.guards, *(each.node for each in found)])
     written = _line(root, names, covers, cached, found, moved)
-    keys = [key_text(kind_of(each.node, root)) for each in found if each.unkeyed and each.taken]
+    keys = [_key(each.node, root) for each in found if each.unkeyed and each.taken]
     parts = [key.told for key in keys if key.text in written]
     unchecked = [each.node for each in found if each.unkeyed and each.taken and security_scheme(each.node.call)]
     told = [_unchecked(names.spelled(node), root.label) for node in unchecked]
@@ -143,7 +144,11 @@ def _named_key(key: Any) -> str:
 
 def keyed(node: Node, root: Node, names: Names) -> str:
     """A `PartitionBy` of a dependency, with a key that fits what it gives, as far as an annotation says that."""
-    return f"PartitionBy({names.spelled(node)}, key={key_text(kind_of(node, root)).text})"
+    return f"PartitionBy({names.spelled(node)}, key={_key(node, root).text})"
+
+
+def _key(node: Node, root: Node) -> KeyText:
+    return key_text(kind_of(node, root), set_by(node.call))
 
 
 def partition_with_key(cover: Node, root: Node, names: Names, covers: Covers, keys: Sequence[Any]) -> str:

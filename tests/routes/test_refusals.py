@@ -369,6 +369,19 @@ def test_a_key_that_is_proposed_stands_beside_the_partitions_that_are_there(tabl
     assert "partition_by=(tenant, PartitionBy(rows, key=" in text
 
 
+def test_what_a_dependency_adds_to_its_value_is_said_to_be_left_out(table) -> None:
+    """The class knows nothing of it; what is set of the request's state is no part of the value."""
+
+    def claims(request: Request, token: Annotated[str, Depends(oauth2)]) -> User:
+        user = User(token)
+        request.state.seen = user
+        user.org = token  # type: ignore[attr-defined]
+        return user
+
+    advice = refused(table, page_of(claims, cached(ttl=60))).advice
+    assert "of User: add what else a page may depend on, of org." in advice
+
+
 def test_a_type_without_an_id_is_told_what_it_has(table) -> None:
     """No field that the message would have to guess."""
 
