@@ -91,18 +91,22 @@ def _given(names: Names, covers: Covers) -> str:
 
 def _line(root: Node, names: Names, covers: Covers, cached: Cached, found: Sequence[Uncovered], moved: Moves) -> str:
     """`partition_by=..., guarded_by=...` with what is missing."""
+    meant = _Meant(root, cached, found)
     given = [
-        (node, _partition(names, node, key))
+        (meant.by(node), _partition(names, meant.by(node), key))
         for node, key in zip(covers.partitions, cached.policy.partition_keys, strict=False)
         # What is solved anew each time is replaced by the same under the same name.
         if node.reused or all(node.identity != each.node.identity for each in found)
     ]
     partitions = [text for _, text in given]
-    guards = {node.identity: names.spelled(node) for node in covers.guards}
+    kept = {node.identity for node, _ in given} - {node.identity for node in covers.partitions}
+    guards = {meant.by(node).identity: names.spelled(meant.by(node)) for node in covers.guards}
     other: list[str] = []
     alone = len(found) == 1 and not guards and not any(covers.keeps(node) for node, _ in reached(root, cached))
     for each in found:
         name = names.spelled(each.node)
+        if each.node.identity in kept:
+            continue
         if each.unkeyed and each.taken:
             guards.pop(each.node.identity, None)
             kind = kind_of(each.node, root)
@@ -123,8 +127,19 @@ def _line(root: Node, names: Names, covers: Covers, cached: Cached, found: Seque
     if not other:
         return line
     # A part of a value may stand in place of what that is made of, as far as it shows there who is calling.
-    kept = [text for node, text in given if not _stands_for(found[0].node, node)]
-    return f"{line}), or with a part of its value: cached(..., {written([*kept, other[0]], [])}"
+    left = [text for node, text in given if not _stands_for(found[0].node, node)]
+    return f"{line}), or with a part of its value: cached(..., {written([*left, other[0]], [])}"
+
+
+class _Meant:
+    """What an author means by a cover that the route runs in another scope alone: FastAPI would run both."""
+
+    def __init__(self, root: Node, cached: Cached, found: Sequence[Uncovered]) -> None:
+        self._own = {node.identity for each, _ in reached(root, cached) for node in each.walk()}
+        self._found = {each.node.identity[:2]: each.node for each in found if each.node.reused}
+
+    def by(self, cover: Node) -> Node:
+        return cover if cover.identity in self._own else self._found.get(cover.identity[:2], cover)
 
 
 def _stands_for(node: Node, below: Node) -> bool:
