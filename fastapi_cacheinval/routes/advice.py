@@ -12,12 +12,13 @@ from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.covers import Covers, Uncovered, reached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import security_scheme
-from fastapi_cacheinval.routes.key_texts import key_text
+from fastapi_cacheinval.routes.key_texts import KeyText, key_text
 from fastapi_cacheinval.routes.misread import Misread, misread_in
 from fastapi_cacheinval.routes.moves import HANDLER, Moves, moves
 from fastapi_cacheinval.routes.names import Names
 from fastapi_cacheinval.routes.parameters import caller_reads
 from fastapi_cacheinval.routes.partition_types import kind_of, says_something, unfit, unfit_for_a_key
+from fastapi_cacheinval.routes.set_attributes import set_by
 
 __all__ = ["Advice", "advice", "keyed", "partition_with_key"]
 
@@ -58,7 +59,7 @@ def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless:
     first = names.to_be_made([*kept, *(each.node for each in found)])
     written = _line(root, names, covers, cached, found, moved, misread)
     keyed_anew = [*(each.node for each in found if each.unkeyed and each.taken), *kept]
-    keys = [key_text(kind_of(node, root)) for node in keyed_anew]
+    keys = [_key(node, root) for node in keyed_anew]
     parts = [*dict.fromkeys(key.told for key in keys if key.text in written)]
     unchecked = [each.node for each in found if each.unkeyed and each.taken and security_scheme(each.node.call)]
     told = [_unchecked(names.spelled(node)) for node in unchecked]
@@ -122,19 +123,23 @@ def _line(
     misread: Mapping[object, Misread],
 ) -> str:
     """`partition_by=..., guarded_by=...` with what is missing."""
+    meant = _Meant(root, cached, found)
     given = [
-        (node, _given_partition(node, key, root, names))
+        (meant.by(node), _given_partition(meant.by(node), key, root, names))
         for node, key in zip(covers.partitions, cached.policy.partition_keys, strict=False)
         # What is solved anew each time is replaced by the same under the same name.
         if node.identity not in misread and (node.reused or all(node.identity != each.node.identity for each in found))
     ]
     partitions = [text for _, text in given]
     in_place = {each.of.identity: each.written for each in misread.values() if each.written}
-    guards = {node.identity: names.spelled(node) for node in covers.guards}
+    kept = {node.identity for node, _ in given} - {node.identity for node in covers.partitions}
+    guards = {meant.by(node).identity: names.spelled(meant.by(node)) for node in covers.guards}
     other: list[str] = []
     alone = len(found) == 1 and not guards and not any(covers.keeps(node) for node, _ in reached(root, cached))
     for each in found:
         name = names.spelled(each.node)
+        if each.node.identity in kept:
+            continue
         if each.unkeyed and each.taken:
             guards.pop(each.node.identity, None)
             kind = kind_of(each.node, root)
@@ -156,8 +161,19 @@ def _line(
     if not other:
         return line
     # A part of a value may stand in place of what that is made of, as far as it shows there who is calling.
-    kept = [text for node, text in given if not _stands_for(found[0].node, node)]
-    return f"{line}), or with a part of its value: cached(..., {written([*kept, other[0]], [])}"
+    left = [text for node, text in given if not _stands_for(found[0].node, node)]
+    return f"{line}), or with a part of its value: cached(..., {written([*left, other[0]], [])}"
+
+
+class _Meant:
+    """What an author means by a cover that the route runs in another scope alone: FastAPI would run both."""
+
+    def __init__(self, root: Node, cached: Cached, found: Sequence[Uncovered]) -> None:
+        self._own = {node.identity for each, _ in reached(root, cached) for node in each.walk()}
+        self._found = {each.node.identity[:2]: each.node for each in found if each.node.reused}
+
+    def by(self, cover: Node) -> Node:
+        return cover if cover.identity in self._own else self._found.get(cover.identity[:2], cover)
 
 
 def _stands_for(node: Node, below: Node) -> bool:
@@ -180,7 +196,11 @@ def _named_key(key: Any) -> str:
 
 def keyed(node: Node, root: Node, names: Names) -> str:
     """A `PartitionBy` of a dependency, with a key that fits what it gives, as far as an annotation says that."""
-    return f"PartitionBy({names.spelled(node)}, key={key_text(kind_of(node, root)).text})"
+    return f"PartitionBy({names.spelled(node)}, key={_key(node, root).text})"
+
+
+def _key(node: Node, root: Node) -> KeyText:
+    return key_text(kind_of(node, root), set_by(node.call))
 
 
 def partition_with_key(cover: Node, root: Node, names: Names, covers: Covers, keys: Sequence[Any]) -> str:

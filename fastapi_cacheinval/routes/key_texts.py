@@ -47,8 +47,8 @@ class KeyText(NamedTuple):
     told: str = ""
 
 
-def key_text(kind: Any) -> KeyText:
-    """The key for a type: by all that a value has, as far as an annotation says that."""
+def key_text(kind: Any, also: frozenset[str] = frozenset()) -> KeyText:
+    """The key for a type: by all that a value has, as far as annotations say that; it may `also` have these parts."""
     if says_something(kind) and not unfit(kind):
         return KeyText("str")
     inherited = inherited_by(kind)
@@ -65,7 +65,7 @@ def key_text(kind: Any) -> KeyText:
         guess = next((name for name in _IDENTIFYING if name in known), "sub" if is_a_mapping(kind) else "id")
         used = [guess, *(name for name in sorted(known) if name != guess and _divides(kind, name))]
         parts = {name: made.get(name) or _taken(kind, name) for name in used}
-    return KeyText(_whole([*parts.values()], kind), _told(kind, fields, parts))
+    return KeyText(_whole([*parts.values()], kind), _told(kind, fields, parts, also))
 
 
 def _divides(kind: Any, name: str) -> bool:
@@ -86,9 +86,9 @@ def _whole(parts: list[str], kind: Any) -> str:
     return f"lambda value: value and {key}" if may_be_none(kind) else f"lambda value: {key}"
 
 
-def _told(kind: Any, fields: frozenset[str], parts: dict[str, str]) -> str:
+def _told(kind: Any, fields: frozenset[str], parts: dict[str, str], also: frozenset[str]) -> str:
     name = unfit(kind)
-    beside = undeclared_of(kind)
+    beside = undeclared_of(kind) | (also - fields)
     left = [*sorted(fields - made_of(kind, parts.keys()) - parts.keys()), *sorted(beside)]
     if len(left) > _MOST_PARTS:
         left.sort(key=lambda name: name not in beside and not _DIVIDING.search(name))

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 
 from fastapi_cacheinval.core.plain_values import PLAIN, inherited_type
 from fastapi_cacheinval.routes.dependency_tree import Node
+from fastapi_cacheinval.routes.set_attributes import methods_of, set_in, sets_by_name
 
 __all__ = [
     "classes_of",
@@ -34,10 +35,6 @@ __all__ = [
 # More than anybody reads about.
 _MOST_SUBCLASSES = 64
 _FIT = (*PLAIN, Enum, type(None))
-_SETTERS = frozenset({"__dict__", "__setattr__", "setattr", "vars"})
-_CLOSED = frozenset({"_collections_abc", "abc", "collections", "enum", "pydantic", "sqlalchemy", "sqlmodel", "typing"})
-# What dataclasses and attrs write sets what is declared.
-_GENERATED = ("<string>", "<attrs")
 
 
 def unfit_for_a_key(call: Any) -> str | None:
@@ -86,7 +83,7 @@ def fields_of(kind: Any) -> frozenset[str]:
             slots = getattr(base, "__slots__", ())
             found |= {slots} if isinstance(slots, str) else {*slots}
             found |= _properties_of(base).keys()
-            found |= {name for method in _methods_of(base) for name in _set_in(method)}
+            found |= {name for method in methods_of(base) for name in set_in(method)}
     # Pydantic's own are no parts of a value.
     return frozenset(name for name in found if not name.startswith(("_", "model_")))
 
@@ -124,7 +121,7 @@ def undeclared_of(kind: Any) -> frozenset[str]:
         # Pydantic's own gives private parts.
         made = next((base for base in each.__mro__ if "__getattr__" in vars(base)), None)
         extra = getattr(each, "model_config", {}).get("extra") == "allow"
-        by_name = any(_sets_by_name(method) for base in each.__mro__ for method in _methods_of(base))
+        by_name = any(sets_by_name(method) for base in each.__mro__ for method in methods_of(base))
         if extra or by_name or (made is not None and made.__module__.partition(".")[0] != "pydantic"):
             found.add(f"all that {each.__qualname__} does not declare")
     return frozenset(found)
@@ -194,7 +191,7 @@ def _own_parts(kind: type, base: type) -> tuple[str, ...]:
             slots = own.get("__slots__", ())
             found |= {slots} if isinstance(slots, str) else {*slots}
             found |= {name for name, said in own.get("__annotations__", {}).items() if not _is_of_the_class(said)}
-            found |= {name for method in ("__init__", "__new__") for name in _set_in(own.get(method))}
+            found |= {name for method in ("__init__", "__new__") for name in set_in(own.get(method))}
     # What a named tuple names is what it inherits.
     found -= {*getattr(kind, "_fields", ())}
     return tuple(sorted(name for name in found if not name.startswith("__")))
@@ -204,33 +201,6 @@ def _is_of_the_class(annotation: Any) -> bool:
     if isinstance(annotation, str):
         return "ClassVar" in annotation
     return annotation is ClassVar or get_origin(annotation) is ClassVar
-
-
-def _set_in(method: Any) -> set[str]:
-    """The attributes that a function sets."""
-    codes = _codes_of(method)
-    return {each.argval for code in codes for each in dis.get_instructions(code) if each.opname == "STORE_ATTR"}
-
-
-def _sets_by_name(method: Any) -> bool:
-    """Whether a function may set attributes that it does not name."""
-    return any(not _SETTERS.isdisjoint(code.co_names) for code in _codes_of(method))
-
-
-def _codes_of(method: Any) -> list[types.CodeType]:
-    """The code of a function, and of those that it makes; a library's own keeps to what the class declares."""
-    function = getattr(method, "__func__", method)
-    if not inspect.isfunction(function) or str(function.__module__).partition(".")[0] in _CLOSED:
-        return []
-    found = [function.__code__]
-    for code in found:
-        found += [each for each in code.co_consts if isinstance(each, types.CodeType)]
-    return [code for code in found if not code.co_filename.startswith(_GENERATED)]
-
-
-def _methods_of(kind: type) -> list[Any]:
-    """All that one class, and its metaclass, may make a value with."""
-    return [each for of in (kind, type(kind)) for each in vars(of).values() if not isinstance(each, property)]
 
 
 def classes_of(annotation: Any) -> list[type]:

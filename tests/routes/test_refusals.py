@@ -421,6 +421,44 @@ def test_a_key_that_is_proposed_stands_beside_the_partitions_that_are_there(tabl
     assert "partition_by=(tenant, PartitionBy(rows, key=" in text
 
 
+@pytest.mark.parametrize(
+    ("here", "there"), [("function", "request"), ("function", None), ("request", "function"), (None, "function")]
+)
+@pytest.mark.parametrize("field", ["partition_by", "key", "guarded_by"])
+def test_a_cover_in_another_scope_is_replaced_by_that_of_the_route(table, field: str, here: Any, there: Any) -> None:
+    """Both would run, and the dependency twice for each request."""
+    app = FastAPI(openapi_url=None)
+    cover: Any = Depends(yielded_user, scope=there)
+    given = {"partition_by": PartitionBy(cover, key=str)} if field == "key" else {field: cover}
+    taken: Any = Depends(yielded_user, scope=here)
+    if field == "guarded_by":
+        app.get("/mine", dependencies=[cached(ttl=60, **given), taken])(lambda: "")
+    else:
+
+        @app.get("/mine", dependencies=[cached(ttl=60, **given)])
+        def mine(user: Annotated[Any, taken]) -> str:
+            return str(user)
+
+    advice = refused(table, app).advice
+    (line,) = re.findall(r"This line works[^:]*: cached\(\.\.\., (.*?)\)(?=, or|\.$)", advice)
+    assert line.count("yielded_user") == 1
+    assert ("scope='function'" in line) is (here == "function")
+    assert ("key=str" in line) is (field == "key")
+
+
+def test_what_a_dependency_adds_to_its_value_is_said_to_be_left_out(table) -> None:
+    """The class knows nothing of it; what is set of the request's state is no part of the value."""
+
+    def claims(request: Request, token: Annotated[str, Depends(oauth2)]) -> User:
+        user = User(token)
+        request.state.seen = user
+        user.org = token  # type: ignore[attr-defined]
+        return user
+
+    advice = refused(table, page_of(claims, cached(ttl=60))).advice
+    assert "of User: add what else a page may depend on, of org." in advice
+
+
 def test_a_type_without_an_id_is_told_what_it_has(table) -> None:
     """No field that the message would have to guess."""
 
