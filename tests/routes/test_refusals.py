@@ -429,7 +429,7 @@ def test_a_cover_in_another_scope_is_replaced_by_that_of_the_route(table, field:
     """Both would run, and the dependency twice for each request."""
     app = FastAPI(openapi_url=None)
     cover: Any = Depends(yielded_user, scope=there)
-    given = {"partition_by": PartitionBy(cover, key=str)} if field == "key" else {field: cover}
+    given: dict[str, Any] = {"partition_by": PartitionBy(cover, key=str)} if field == "key" else {field: cover}
     taken: Any = Depends(yielded_user, scope=here)
     if field == "guarded_by":
         app.get("/mine", dependencies=[cached(ttl=60, **given), taken])(lambda: "")
