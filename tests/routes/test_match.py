@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from starlette.testclient import TestClient
 from fastapi_cacheinval import CacheMiddleware, HTTPCache
 from fastapi_cacheinval.routes.fastapi_private import effective_route_at
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
-from fastapi_cacheinval.routes.route_levels import route_path
+from fastapi_cacheinval.routes.route_levels import route_path, start_of
 from fastapi_cacheinval.routes.table import RouteTable
 
 SCOPE: dict[str, Any] = {"type": "http", "headers": [(b"host", b"api.example.com")], "path_params": {}}
@@ -237,3 +238,43 @@ def test_the_match_works_from_the_middlewares_own_place() -> None:
     found = RouteTable(None, inside).match("GET", "/it", SCOPE)
     assert found is not None
     assert found.path == "/it"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "start"),
+    [
+        ("^/route/17/(?P<number>[^/]+)$", "/route/17/"),
+        (r"^/v1\.0/it\-s/(?P<name>[^/]+)$", "/v1.0/it-s/"),
+        ("^/it$", "/it"),
+        ("^/(?P<path>.*)$", "/"),
+        ("^/items/?$", "/items"),
+        ("^/items?$", "/item"),
+        ("^/a{0,1}b$", "/"),
+        ("^/a|/b$", ""),
+        ("(?i)^/a$", ""),
+        ("/a", ""),
+        ("^(?:/a)?/b", ""),
+        (r"^/\d+$", "/"),
+        ("^", ""),
+    ],
+)
+def test_the_start_of_a_pattern_begins_all_that_it_matches(pattern: str, start: str) -> None:
+    """Routes that begin otherwise are passed over; where a pattern does not plainly say it, none is."""
+    assert start_of(re.compile(pattern)) == start
+
+
+_PIECES = st.sampled_from(
+    ["/", "a", "b", "-", r"\.", r"\+", "?", "*", "(?P<x>a)", "[ab]", "|", r"\w", "{0,1}", ".", "(?:a)?"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(_PIECES, max_size=6).map("".join), st.text("ab/-.+x", max_size=6))
+def test_no_pattern_matches_what_has_not_its_start(pattern: str, path: str) -> None:
+    """Whatever a route's own pattern is made of."""
+    try:
+        compiled = re.compile(f"^{pattern}$")
+    except re.error:
+        return
+    if compiled.match(path):
+        assert path.startswith(start_of(compiled))
