@@ -51,14 +51,17 @@ _WORDS_IN_HEADERS = frozenset({"uid"})
 # What gateways say of somebody beside a name. A handler that declares one of these has it in its key.
 _WORDS_OF_CALLERS = frozenset(
     {
-        "account", "accounts", "acl", "actor", "admin", "claim", "claims", "company", "consumer", "customer",
-        "customers", "entitlements", "group", "groups", "member", "merchant", "nonce", "org", "organisation",
-        "organization", "orgs", "owner", "permission", "permissions", "perms", "realm", "role", "roles", "scope",
-        "scopes", "staff", "sub", "subject", "subscriber", "team", "teams", "tenant", "tenants", "workspace",
+        "account", "accounts", "acl", "actor", "admin", "basket", "behalf", "branch", "caller", "callers", "cart",
+        "claim", "claims", "clientcert", "clientid", "company", "consumer", "customer", "customers", "department",
+        "dn", "entitlements", "family", "group", "groups", "guest", "holder", "household", "member", "merchant",
+        "msisdn", "nickname", "nonce", "operator", "org", "organisation", "organization", "orgs", "owner", "partner",
+        "permission", "permissions", "perms", "person", "player", "realm", "role", "roles", "scope", "scopes",
+        "seller", "serial", "spiffe", "staff", "sub", "subaccount", "subject", "subscriber", "team", "teams",
+        "tenant", "tenants", "verify", "workspace",
     }
 )  # fmt: skip
 # Without an id a device is a kind of them, as in `Device-Memory`.
-_WITH_AN_ID = frozenset({"client", "device", "profile", "store", "visitor"})
+_WITH_AN_ID = frozenset({"agent", "client", "device", "profile", "store", "visitor"})
 _IDS = frozenset({"id", "guid", "uuid"})
 # What software is asking, and whether a click did.
 _OF_SOFTWARE = frozenset({"user-agent", "sec-fetch-user"})

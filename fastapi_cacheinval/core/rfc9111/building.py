@@ -28,17 +28,32 @@ __all__ = ["make"]
 _NOT_STORED = frozenset({b"age"})
 # Cookies, and free text in which a comma may be no separator, are compared byte for byte.
 _COMPARED_RAW = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"user-agent"})
+# Next to the media type: by what the libraries of browsers ask for a part of a page, or for another form of it.
+_NEGOTIATED = frozenset(
+    {
+        b"accept",
+        b"accept-version",
+        b"api-version",
+        b"hx-request",
+        b"hx-target",
+        b"rsc",
+        b"turbo-frame",
+        b"x-inertia",
+        b"x-pjax",
+        b"x-requested-with",
+    }
+)
 
 
 def _selectors(headers: RawHeaders, *, by_guess: bool) -> tuple[Selector, ...]:
-    """The fields of `Vary`; what is kept `by_guess` alone is also for one `Accept`.
+    """The fields of `Vary`; what is kept `by_guess` alone is also for one `Accept`, and for one kind of fragment.
 
     Apps that negotiate do not always say so, FastAPI's `app.frontend(fallback=...)` among them.
     """
     vary = parse_vary(values(headers, b"vary"))
     if vary is ANY_FIELD:
         return ()
-    names = sorted({*vary, b"accept"}) if by_guess else vary
+    names = sorted({*vary, *_NEGOTIATED}) if by_guess else vary
     return tuple((name, name in _COMPARED_RAW) for name in names)
 
 

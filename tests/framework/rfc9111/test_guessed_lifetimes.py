@@ -33,6 +33,8 @@ CALLERS = [
 OF_CALLERS = [
     "x-tenant", "x-tenant-id", "x-account", "x-org-id", "x-customer", "x-actor", "x-subject", "x-role", "x-hasura-role",
     "x-scope", "x-forwarded-groups", "x-device-id", "x_tenant_id", "x-workspace-uuid", "x-client-id",
+    "x-client-dn", "x-client-verify", "x-arr-clientcert", "x-amzn-mtls-clientcert-serial-number", "x-spiffe-id",
+    "x-on-behalf-of", "x-caller-id", "x-msisdn", "x-cart-id", "x-basket", "x-guest-id", "x-person-id", "x-subaccount",
 ]  # fmt: skip
 ORDINARY = [
     "device-memory", "x-client-trace-id", "origin", "priority", "x-forwarded-host", "cloudfront-viewer-country-region",
@@ -164,6 +166,19 @@ async def test_a_page_by_guess_is_for_one_accept(options: HeaderOptions | bool) 
     origin.says({"cache-control": "max-age=60"}, b"said", path="/said")
     await origin.get("/said", headers=browser)
     assert (await origin.get("/said", headers=client)).cache.hit
+
+
+@pytest.mark.parametrize(
+    "field", ["hx-request", "hx-target", "turbo-frame", "x-pjax", "x-inertia", "x-requested-with", "rsc", "api-version"]
+)
+async def test_a_part_of_a_page_is_not_kept_by_guess_for_the_whole(field: str) -> None:
+    """Whichever came first: apps that answer such requests with a fragment do not always say so in `Vary`."""
+    origin = Origin(HeaderOptions(default_ttl=60))
+    for headers, body in [({field: "true"}, b"<li>"), ({}, b"<html>"), ({field: "true"}, b"<li>"), ({}, b"<html>")]:
+        origin.forget()
+        origin.says(guessed(origin), body)
+        assert (await origin.get(headers=headers)).body == body
+    assert origin.forwards == 2
 
 
 async def test_a_frontend_of_fastapi_gives_its_page_to_browsers_alone(tmp_path: Path) -> None:
