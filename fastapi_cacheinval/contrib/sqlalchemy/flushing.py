@@ -61,10 +61,6 @@ class _Flush:
             self.connections[connection] = will_stand(connection)
 
 
-def _name(mapper: Mapper[Any]) -> str:
-    return f"{mapper.class_.__module__}.{mapper.class_.__qualname__}"
-
-
 class Flushes:
     """Listens to flushes of the sessions that are watched."""
 
@@ -80,15 +76,15 @@ class Flushes:
     def before_flush(self, session: Session, context: Any, _: object) -> None:
         """Wait for the flush's plan."""
         flush = self._running[session] = _Flush()
-        when_planned(context, lambda planned: self._planned(session, flush, planned))
+        when_planned(context, lambda gone, kept: self._planned(session, flush, gone, kept))
 
-    def _planned(self, session: Session, flush: _Flush, planned: list[tuple[bool, list[Any]]]) -> None:
-        """Read what is known to change, many rows at a time, and lock it in the order in which it is written."""
-        kept = [target for deletes, targets in planned if not deletes for target in targets]
+    def _planned(self, session: Session, flush: _Flush, gone: list[Any], kept: list[Any]) -> None:
+        """Read what is known to change, many rows at a time."""
         there = [target for target in kept if state_of(target).key is not None]
-        known = {id(target) for target in there if is_changed(session, target)}
-        for deletes, targets in planned:
-            self._read(session, flush, [each for each in targets if deletes or id(each) in known], gone=deletes)
+        written = [target for target in there if is_changed(session, target)]
+        self._read(session, flush, written, gone=False)
+        self._read(session, flush, gone, gone=True)
+        known = {id(target) for target in written}
         others = [target for target in there if id(target) not in known]
         self._read_beside(session, flush, [one for one in others if self._may_be_written(session, one)])
         self._relate(session, flush, kept)
@@ -129,7 +125,7 @@ class Flushes:
         for target in targets:
             by_class.setdefault(state_of(target).mapper, []).append(target)
         places: dict[tuple[Connection, Mapper[Any]], list[Identity]] = {}
-        for mapper, those in sorted(by_class.items(), key=lambda each: _name(each[0])):
+        for mapper, those in by_class.items():
             if not (self._book.concerns(mapper) if gone else self._book.tagged(mapper)):
                 continue
             for target in those if session.connection_callable is not None else those[:1]:

@@ -7,8 +7,7 @@ rows of other tables along, and some views have no rows to lock. The look is the
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,7 +18,7 @@ from sqlalchemy.sql.selectable import AliasedReturnsRows
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 
-__all__ = ["is_united", "locked", "look", "savepoint", "take_turn"]
+__all__ = ["is_united", "locked", "look", "take_turn"]
 
 logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 
@@ -48,9 +47,6 @@ def look(session: Session, mapper: Mapper[Any], query: Any, locking: Any, parame
     The first look of a class stands in a savepoint, which an error in the middle of a transaction needs.
     """
     connection = session.connection()
-    if connection.dialect.name == "postgresql":
-        # It locks in the order of its plan otherwise, which a scan of the table has from nobody's writes.
-        locking = locking.order_by(*(one["expr"] for one in locking.column_descriptions[: len(mapper.primary_key)]))
     known = _LOCKABLE.setdefault(connection.engine.pool, {})
     lockable = known.get(mapper)
     if lockable is None and connection.dialect.name != "sqlite":
@@ -83,24 +79,8 @@ def look(session: Session, mapper: Mapper[Any], query: Any, locking: Any, parame
 def _tried(session: Session, connection: Connection, query: Any, parameters: Any) -> Iterable[Any]:
     if will_stand(connection):
         return session.execute(query, parameters).all()
-    with savepoint(connection):
+    with connection.begin_nested():
         return session.execute(query, parameters).all()
-
-
-@contextmanager
-def savepoint(connection: Connection) -> Generator[None]:
-    """A savepoint around a look; the error of the look is the one to be heard of.
-
-    A deadlock rolls MariaDB's whole transaction back, and its savepoints are gone.
-    """
-    point = connection.begin_nested()
-    try:
-        yield
-    except BaseException:
-        with suppress(DBAPIError):
-            point.rollback()
-        raise
-    point.commit()
 
 
 def take_turn(connection: Connection, table: Table, options: Mapping[str, Any], *, begin: bool = False) -> None:

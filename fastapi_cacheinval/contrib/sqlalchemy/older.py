@@ -106,15 +106,8 @@ class Older:
             call(of, rows)
             self._read(session, places)
 
-    def _read(
-        self,
-        session: Any,
-        places: Iterable[tuple[Mapper[Any], Identity]],
-        *,
-        lock: bool = False,
-        written: bool = False,
-    ) -> None:
-        for mapper in dict.fromkeys(mapper for mapper, _ in places):
+    def _read(self, session: Any, places: Places, *, lock: bool = False, written: bool = False) -> None:
+        for mapper in {mapper for mapper, _ in places}:
             connection = connection_of(session, mapper)
             these = {each for each in places if each[0] is mapper}
             self._watch.looks.read_again(session, these, connection, lock=lock, written=written)
@@ -160,7 +153,7 @@ class Older:
         # An object that is given twice is a row each time, but SQLAlchemy updates the first where its key is asked for.
         doubled = _twice(fresh)
         asked = any(self._book.tagged(each) for each in new) and all(self._may_be_asked(session, each) for each in new)
-        there = [(state.mapper, Identity(state.identity)) for state in states if state.identity is not None]
+        there: Places = {(state.mapper, Identity(state.identity)) for state in states if state.identity is not None}
         for state in states:
             self._watch.flushes.besides(session, state.mapper, state.dict.values())
         self._read(session, there, lock=True)
@@ -179,7 +172,7 @@ class Older:
                 # The rows are written: an error would come too late.
                 self._ledger.add_everything(session)
             written -= unknown
-            self._read(session, set(there) - written)
+            self._read(session, there - written)
             self._read(session, written, written=True)
 
 

@@ -8,7 +8,7 @@ where the database can do that, so that nobody moves them in between.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, cast
 
 from sqlalchemy import Connection, Table, event, select
@@ -55,9 +55,6 @@ def reading(connection: Connection, book: RuleBook, options: Mapping[str, Any] |
 
 def _parts(identities: Iterable[Identity]) -> Iterator[list[Identity]]:
     every = list(dict.fromkeys(map(Identity, identities)))
-    with suppress(TypeError):
-        # Whoever locks rows does it in one order, which is that of a flush.
-        every.sort()
     for begin in range(0, len(every), _MOST):
         yield every[begin : begin + _MOST]
 

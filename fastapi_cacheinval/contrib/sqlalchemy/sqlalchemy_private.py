@@ -18,7 +18,6 @@ from sqlalchemy import Connection, Result
 from sqlalchemy.engine import ChunkedIteratorResult, CursorResult
 from sqlalchemy.engine import cursor as _cursor
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
-from sqlalchemy.util import topological
 
 __all__ = [
     "FLUSHES_BEFORE_TABLES",
@@ -86,10 +85,8 @@ def autoflush(session: Session) -> None:
     any_session._autoflush()  # noqa: SLF001
 
 
-def when_planned(flush: Any, tell: Callable[[list[tuple[bool, list[Any]]]], None]) -> None:
+def when_planned(flush: Any, tell: Callable[[list[Any], list[Any]], None]) -> None:
     """Call `tell` once a flush knows every object that it deletes, and every one that it may insert or update.
-
-    It is told of them in the order in which the flush writes, whether it deletes them, and the objects of a hierarchy.
 
     `flush` is what `before_flush` is given. Orphans, and what goes with them, are found after that event, and before
     the flush sends its first statement.
@@ -102,24 +99,20 @@ def when_planned(flush: Any, tell: Callable[[list[tuple[bool, list[Any]]]], None
 
     def plan_and_tell() -> Any:
         actions: Any = (of_another or partial(kind._generate_actions, itself()))()  # noqa: SLF001
-        tell(_planned(itself(), actions))
+        tell(*_planned(itself()))
         return actions
 
     flush._generate_actions = plan_and_tell  # noqa: SLF001
 
 
-def _planned(flush: Any, actions: Any) -> list[tuple[bool, list[Any]]]:
-    found: dict[tuple[Any, bool], list[Any]] = {}
-    # As the flush sorts them itself.
-    for action in topological.sort(flush.dependencies, sorted(actions, key=lambda each: each.sort_key)):
-        kind = type(action).__name__.lstrip("_")
-        if kind.startswith(("SaveUpdate", "Delete")):
-            found[action.mapper, kind.startswith("Delete")] = []
+def _planned(flush: Any) -> tuple[list[Any], list[Any]]:
+    gone: list[Any] = []
+    kept: list[Any] = []
     for state, (deletes, is_only_listed) in flush.states.items():
         target = state.obj()
         if target is not None and not is_only_listed:
-            found.setdefault((state.mapper.base_mapper, bool(deletes)), []).append(target)
-    return [(deletes, targets) for (_, deletes), targets in found.items() if targets]
+            (gone if deletes else kept).append(target)
+    return gone, kept
 
 
 def is_set_to_autocommit(connection: Connection) -> bool:
