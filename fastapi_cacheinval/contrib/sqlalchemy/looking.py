@@ -15,7 +15,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, fits, kinds_of
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
-from fastapi_cacheinval.contrib.sqlalchemy.locking import take_turn
+from fastapi_cacheinval.contrib.sqlalchemy.locking import Kept, in_savepoint, take_turn
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, reading
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
 
@@ -50,17 +50,18 @@ class Looks:
         """
         asked = list(given)
         careful = not all(_fit(mapper, identities) for mapper, identities in asked)
-        kept = connection.begin_nested if careful and _ends_with_an_error(connection) else nullcontext
+        kept = Kept()
+        saving = in_savepoint(connection) if careful and _ends_with_an_error(connection) else nullcontext(kept)
         lost: dict[Mapper[Any], bool] = {}
         written: list[Any] = [table for mapper, _ in asked for table in mapper.tables]
         if written:
             take_turn(connection, written[0], options or {})
         try:
-            with kept(), reading(connection, self._book, options) as reader:
+            with saving as kept, reading(connection, self._book, options) as reader:
                 yield reader
                 lost = reader.lost
         except SQLAlchemyError:
-            if not careful:
+            if not (careful and kept.transaction):
                 raise
             lost = {mapper: True for mapper, _ in asked}
         for mapper in list(lost) if gone else ():
