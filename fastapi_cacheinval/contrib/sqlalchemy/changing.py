@@ -163,8 +163,10 @@ class Changes:
                 query = query.options(*criteria_of(job.dml))
                 found = reader.locked(mapper, query, state.parameters, gone=job.deletes, of=keys(mapper)[0])
             else:
-                found = reader.present(mapper, asked, kinds, gone=job.deletes)
-            tags = reader.tags(mapper, found, lock=True, met=None if job.deletes else again, there=True)
+                found = reader.present(mapper, asked, kinds, gone=job.deletes, listed=True)
+            tags = reader.tags(
+                mapper, found, lock=True, gone=job.deletes, met=None if job.deletes else again, there=True
+            )
             self._watch.ledger.add(session, [*self._book.of(mapper).wide, *tags])
             if job.deletes:
                 self._watch.looks.along(session, reader, mapper, found, again)
@@ -234,7 +236,9 @@ class Changes:
         """Note the tags of the rows that the app's keys find, as SQLAlchemy's statement finds them; which these are."""
         there: list[Identity] = []
         with self._watch.looks.reading(session, connection, options, given=[(mapper, given)]) as reader:
-            there = reader.present(mapper, given)
+            if lock:
+                reader.take({mapper: given}, listed=True)
+            there = reader.present(mapper, given, listed=True)
             # The keys that the database says need not find the row once more: a type may load what it does not take.
             these = there if reader.are_plain(mapper, there) else given
             self._watch.ledger.add(session, reader.tags(mapper, these, lock=lock))

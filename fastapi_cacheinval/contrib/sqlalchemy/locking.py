@@ -7,7 +7,9 @@ rows of other tables along, and some views have no rows to lock. The look is the
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,7 +20,7 @@ from sqlalchemy.sql.selectable import AliasedReturnsRows
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 
-__all__ = ["is_united", "locked", "look", "take_turn"]
+__all__ = ["Kept", "in_savepoint", "is_united", "locked", "look", "take_turn"]
 
 logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 
@@ -26,6 +28,31 @@ logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 _LOCKABLE: WeakKeyDictionary[Any, dict[Mapper[Any], bool]] = WeakKeyDictionary()
 # "Insufficient privilege" and "feature not supported".
 _REFUSALS = frozenset({"42501", "0A000"})
+# They refuse no locks in this way, and have no need of a savepoint.
+_REFUSE_NONE = frozenset({"sqlite", "mysql", "mariadb"})
+
+
+@dataclass(slots=True)
+class Kept:
+    """Whether what was there before a savepoint is kept: MariaDB ends the whole transaction at a deadlock."""
+
+    transaction: bool = True
+
+
+@contextmanager
+def in_savepoint(connection: Connection) -> Generator[Kept]:
+    """A savepoint around a look; where it is gone at an error, the error before that is the one to be heard of."""
+    kept = Kept()
+    nested = connection.begin_nested()
+    try:
+        yield kept
+    except BaseException:
+        try:
+            nested.rollback()
+        except DBAPIError:
+            kept.transaction = False
+        raise
+    nested.commit()
 
 
 def is_united(mapper: Mapper[Any]) -> bool:
@@ -49,7 +76,7 @@ def look(session: Session, mapper: Mapper[Any], query: Any, locking: Any, parame
     connection = session.connection()
     known = _LOCKABLE.setdefault(connection.engine.pool, {})
     lockable = known.get(mapper)
-    if lockable is None and connection.dialect.name != "sqlite":
+    if lockable is None and connection.dialect.name not in _REFUSE_NONE:
         try:
             rows = _tried(session, connection, locking, parameters)
         except DBAPIError as error:
@@ -79,7 +106,7 @@ def look(session: Session, mapper: Mapper[Any], query: Any, locking: Any, parame
 def _tried(session: Session, connection: Connection, query: Any, parameters: Any) -> Iterable[Any]:
     if will_stand(connection):
         return session.execute(query, parameters).all()
-    with connection.begin_nested():
+    with in_savepoint(connection):
         return session.execute(query, parameters).all()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
@@ -15,15 +15,16 @@ from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, fits, kinds_of
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
-from fastapi_cacheinval.contrib.sqlalchemy.locking import take_turn
+from fastapi_cacheinval.contrib.sqlalchemy.locking import Kept, in_savepoint, take_turn
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, reading
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
 
-__all__ = ["Looks", "Places"]
+__all__ = ["Looks", "Place", "Places"]
 
 logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 
-Places: TypeAlias = set[tuple[Mapper[Any], Identity]]
+Place: TypeAlias = tuple[Mapper[Any], Identity]
+Places: TypeAlias = set[Place]
 
 
 class Looks:
@@ -50,17 +51,18 @@ class Looks:
         """
         asked = list(given)
         careful = not all(_fit(mapper, identities) for mapper, identities in asked)
-        kept = connection.begin_nested if careful and _ends_with_an_error(connection) else nullcontext
+        kept = Kept()
+        saving = in_savepoint(connection) if careful and _ends_with_an_error(connection) else nullcontext(kept)
         lost: dict[Mapper[Any], bool] = {}
         written: list[Any] = [table for mapper, _ in asked for table in mapper.tables]
         if written:
             take_turn(connection, written[0], options or {})
         try:
-            with kept(), reading(connection, self._book, options) as reader:
+            with saving as kept, reading(connection, self._book, options) as reader:
                 yield reader
                 lost = reader.lost
         except SQLAlchemyError:
-            if not careful:
+            if not (careful and kept.transaction):
                 raise
             lost = {mapper: True for mapper, _ in asked}
         for mapper in list(lost) if gone else ():
@@ -75,6 +77,8 @@ class Looks:
         kind: Mapper[Any] | Table,
         identities: list[Identity],
         again: Places,
+        *,
+        lock: bool = True,
     ) -> None:
         """Note what goes or changes along with rows that are about to be deleted; what stays is read again after it."""
         fallen: dict[Mapper[Any], list[Identity]] = {}
@@ -90,7 +94,8 @@ class Looks:
         for other, these in (*stays.items(), *beside.items()):
             again.update((other, each) for each in these)
         for other, these in (*fallen.items(), *stays.items()):
-            self._ledger.add(session, list(reader.tags(other, these, lock=True, there=True)))
+            goes = other in fallen
+            self._ledger.add(session, list(reader.tags(other, these, lock=lock, gone=goes, there=True)))
         for other, these in beside.items():
             # Nothing is written in these rows: who links them waits for nobody without a watch, and with one neither.
             self._ledger.add(session, list(reader.tags(other, these, lock=False, there=True)))
@@ -98,7 +103,7 @@ class Looks:
     def read_again(
         self,
         session: Session,
-        places: Places,
+        places: Collection[Place],
         connection: Connection,
         options: Mapping[str, Any] | None = None,
         *,
@@ -115,6 +120,8 @@ class Looks:
                 rows.setdefault(mapper, []).append(identity)
         for mapper, identities in rows.items():
             with self.reading(session, connection, options, given=[(mapper, identities)]) as reader:
+                if lock and reader.locks(mapper, identities):
+                    reader.take({mapper: identities}, listed=True)
                 self._ledger.add(session, list(reader.tags(mapper, identities, lock=lock, written=written)))
 
     def _lose(self, session: Session, mapper: Mapper[Any], *, alone: bool) -> None:

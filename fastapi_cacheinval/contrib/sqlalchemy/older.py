@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from functools import partial, wraps
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import inspect
@@ -16,7 +18,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.catalogues import catalogued
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.given import key_of_row
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity
-from fastapi_cacheinval.contrib.sqlalchemy.looking import Places
+from fastapi_cacheinval.contrib.sqlalchemy.looking import Place
 from fastapi_cacheinval.contrib.sqlalchemy.schema import whole_of
 from fastapi_cacheinval.contrib.sqlalchemy.states import connection_of
 from fastapi_cacheinval.contrib.sqlalchemy.watch import Watch
@@ -91,7 +93,7 @@ class Older:
                 if None in found or _twice(rows):
                     # The rows are written: an error would come too late.
                     self._ledger.add_everything(session)
-                self._read(session, {(of, each) for each in found if each is not None}, written=True)
+                self._read(session, [(of, each) for each in found if each is not None], written=True)
 
     def bulk_update_mappings(
         self, session: Any, call: Callable[..., None], mapper: Any, mappings: Iterable[Any]
@@ -99,17 +101,17 @@ class Older:
         """Each mapping has its key."""
         of: Mapper[Any] = inspect(mapper).mapper
         rows = list(mappings)
-        places = self._places(of, rows) if self._book.tagged(whole_of(of)) else set[Any]()
+        places = self._places(of, rows) if self._book.tagged(whole_of(of)) else []
         self._watch.flushes.besides(session, of, [value for row in rows for value in row.values()])
         self._read(session, places, lock=True)
         with self._settled(session, [of]):
             call(of, rows)
             self._read(session, places)
 
-    def _read(self, session: Any, places: Places, *, lock: bool = False, written: bool = False) -> None:
-        for mapper in {mapper for mapper, _ in places}:
+    def _read(self, session: Any, places: Iterable[Place], *, lock: bool = False, written: bool = False) -> None:
+        for mapper, group in groupby(places, itemgetter(0)):
             connection = connection_of(session, mapper)
-            these = {each for each in places if each[0] is mapper}
+            these = list(group)
             self._watch.looks.read_again(session, these, connection, lock=lock, written=written)
 
     @staticmethod
@@ -129,12 +131,12 @@ class Older:
         for connection in connections:
             self._watch.settle(session, connection)
 
-    def _places(self, mapper: Mapper[Any], rows: list[Any]) -> Places:
+    def _places(self, mapper: Mapper[Any], rows: list[Any]) -> list[Place]:
         found = [key_of_row(row, mapper) for row in rows]
         if None in found:
             raise UnknownRows(mapper.class_.__name__, "a bulk method that is given no primary key")
         # A key may be that of a row of another class of the hierarchy, and a discriminator may make it one.
-        return {(whole_of(mapper), each) for each in found if each is not None}
+        return [(whole_of(mapper), each) for each in dict.fromkeys(found) if each is not None]
 
     def bulk_save_objects(
         self,
@@ -153,7 +155,8 @@ class Older:
         # An object that is given twice is a row each time, but SQLAlchemy updates the first where its key is asked for.
         doubled = _twice(fresh)
         asked = any(self._book.tagged(each) for each in new) and all(self._may_be_asked(session, each) for each in new)
-        there: Places = {(state.mapper, Identity(state.identity)) for state in states if state.identity is not None}
+        order = states if preserve_order else sorted(states, key=lambda state: id(state.mapper))
+        there = {(each.mapper, Identity(each.identity)): None for each in order if each.identity is not None}
         for state in states:
             self._watch.flushes.besides(session, state.mapper, state.dict.values())
         self._read(session, there, lock=True)
@@ -162,18 +165,17 @@ class Older:
             _still_new([] if return_defaults else fresh),
         ):
             call(targets, return_defaults or (asked and not doubled), update_changed_only, preserve_order)
-            written: Places = {
-                (state.mapper, Identity(state.mapper.primary_key_from_instance(target)))
+            written = {
+                (state.mapper, Identity(state.mapper.primary_key_from_instance(target))): None
                 for state, target in zip(states, targets, strict=True)
                 if self._book.tagged(state.mapper)
             }
-            unknown = {place for place in written if None in place[1]}
+            unknown = [place for place in written if None in place[1]]
             if unknown or any(self._book.tagged(state.mapper) for state in doubled):
                 # The rows are written: an error would come too late.
                 self._ledger.add_everything(session)
-            written -= unknown
-            self._read(session, there - written)
-            self._read(session, written, written=True)
+            self._read(session, [place for place in there if place not in written])
+            self._read(session, [place for place in written if None not in place[1]], written=True)
 
 
 def _twice(given: list[Any]) -> list[Any]:

@@ -7,7 +7,7 @@ where the database can do that, so that nobody moves them in between.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -24,16 +24,14 @@ from fastapi_cacheinval.contrib.sqlalchemy.keys import (
     kinds_of,
     row_key,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.locking import is_united, locked, look
+from fastapi_cacheinval.contrib.sqlalchemy.ordering import by_key, parts
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Link, Side, lineage, of_class, shown_key, spellings
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import QuietSession
-from fastapi_cacheinval.contrib.sqlalchemy.statements import parameter_sets
+from fastapi_cacheinval.contrib.sqlalchemy.taking import Locker
 
 __all__ = ["Reader", "reading"]
 
-# Rows in one query.
-_MOST = 400
 # A text is equal to itself alone; other databases may take no account of case.
 _BY_LETTER = frozenset({"postgresql", "sqlite"})
 
@@ -53,13 +51,7 @@ def reading(connection: Connection, book: RuleBook, options: Mapping[str, Any] |
         yield Reader(session, book, twins=options is None)
 
 
-def _parts(identities: Iterable[Identity]) -> Iterator[list[Identity]]:
-    every = list(dict.fromkeys(map(Identity, identities)))
-    for begin in range(0, len(every), _MOST):
-        yield every[begin : begin + _MOST]
-
-
-class Reader:
+class Reader(Locker):
     """What rows of the watched transaction are tagged with, by their keys.
 
     `lost` are the classes with rows that must be there, and that their keys do not find again, and whether
@@ -67,7 +59,7 @@ class Reader:
     """
 
     def __init__(self, session: Session, book: RuleBook, *, twins: bool = True) -> None:
-        self._session = session
+        super().__init__(session)
         self._twins = twins
         self._book = book
         self._by_letter = session.connection().dialect.name in _BY_LETTER
@@ -82,46 +74,13 @@ class Reader:
             for kind, value in zip(kinds, each, strict=True)
         )
 
-    def identities(self, query: Any, parameters: Any = None) -> list[Identity]:
-        """The keys that a query finds."""
-        return [Identity(row) for each in parameter_sets(parameters) for row in self._session.execute(query, each)]
-
-    def present(
-        self, mapper: Mapper[Any], given: Iterable[Identity], kinds: Sequence[Any] | None = None, *, gone: bool = False
-    ) -> list[Identity]:
-        """Those of the rows that are there, locked, by values of these types; `gone` where they will be deleted."""
-        found: list[Identity] = []
-        for part in _parts(given):
-            found += self.locked(mapper, select(*keys(mapper)).where(among(mapper, part, kinds)), gone=gone)
-        return found
-
-    def locked(
-        self, mapper: Mapper[Any], query: Any, parameters: Any = None, *, gone: bool = False, of: Any = None
-    ) -> list[Identity]:
-        """What a query over a class finds, its rows locked; `gone` where they are about to be deleted.
-
-        `of` is a column of the table whose rows are locked alone.
-        """
-        if is_united(mapper):
-            # No database locks rows of a UNION: those of the class's own table are locked, and then looked at.
-            table, size = cast("Table", mapper.local_table), len(mapper.primary_key)
-            for part in _parts(Identity(row[:size]) for row in self.identities(query, parameters)):
-                rows = select(*row_key(table)).where(among(table, part))
-                list(look(self._session, mapper, rows, rows.with_for_update(key_share=not gone)))
-            return self.identities(query, parameters)
-        locking = locked(query, mapper, gone=gone, of=of)
-        return [
-            Identity(row)
-            for each in parameter_sets(parameters)
-            for row in look(self._session, mapper, query, locking, each)
-        ]
-
     def tags(
         self,
         mapper: Mapper[Any],
         identities: Iterable[Identity],
         *,
         lock: bool,
+        gone: bool = False,
         met: set[tuple[Mapper[Any], Identity]] | None = None,
         there: bool = False,
         written: bool = False,
@@ -130,13 +89,15 @@ class Reader:
 
         The rows `beside` them, whose tags are among these, are added to `met`. A class is `lost` where fewer rows are
         found by their keys than are looked for: `there` says that the database has just named them, `written` that
-        they have just been written.
+        they have just been written, and `gone` that they will be deleted, for which a lock has to be stronger.
         """
-        for part in _parts(identities):
+        for part in parts(by_key(identities) if lock else identities):
             beside: dict[Mapper[Any], list[Identity]] = {}
             found: set[Identity] = set()
             for each in self._book.family(mapper):
-                yield from self._tags(each, self._book.of(each), part, found, known=each is mapper, lock=lock)
+                yield from self._tags(
+                    each, self._book.of(each), part, found, known=each is mapper, lock=lock, gone=gone
+                )
             if (written or (there and not self.are_plain(mapper, part))) and self._are_lost(mapper, part, found):
                 self.lost[mapper] = True
             for other, identity in self.beside(mapper, part):
@@ -144,7 +105,7 @@ class Reader:
                 if met is not None:
                     met.add((other, identity))
             for other, those in beside.items():
-                for these in _parts(those):
+                for these in parts(those):
                     met_there: set[Identity] = set()
                     for each in self._book.family(other):
                         # Nothing is written there, so that a lock would be one that the app does not take.
@@ -152,6 +113,16 @@ class Reader:
                         yield from self._tags(each, own, these, met_there, known=each is other, lock=False)
                     if not self.are_plain(other, these) and self._are_lost(other, these, met_there):
                         self.lost.setdefault(other, False)
+
+    def locks(self, mapper: Mapper[Any], identities: list[Identity]) -> bool:
+        """Whether the tags of these rows are looked up in them, and not known by their keys."""
+        plain = self.are_plain(mapper, identities)
+        for each in self._book.family(mapper):
+            rules = self._book.of(each)
+            known = each is mapper and plain and rules.keys <= set(key_of(mapper))
+            if rules.functions or (not known and (rules.templates or rules.wide)):
+                return True
+        return False
 
     def _are_lost(self, mapper: Mapper[Any], part: list[Identity], found: set[Identity]) -> bool:
         """Whether some of these rows are not there, if what their tags are was looked for; `found` were met then."""
@@ -172,6 +143,7 @@ class Reader:
         *,
         known: bool,
         lock: bool,
+        gone: bool = False,
     ) -> Iterator[str]:
         names = key_of(mapper)
         if known and rules.keys <= set(names) and self.are_plain(mapper, part):
@@ -179,14 +151,18 @@ class Reader:
                 yield from rules.rendered(dict(zip(names, identity, strict=True)))
         elif rules.templates or (rules.wide and not rules.functions):
             wanted = list(dict.fromkeys((*names, *sorted(rules.keys))))
-            query = select(*(getattr(mapper.class_, key) for key in wanted)).where(among(mapper, part))
-            for row in self.locked(mapper, query) if lock else self.identities(query):
+            query = select(*(getattr(mapper.class_, key) for key in wanted))
+            if lock:
+                rows: Iterable[Identity] = self.in_turn(mapper, query, part, gone=gone)
+            else:
+                rows = self.identities(query.where(among(mapper, part)))
+            for row in rows:
                 for values in spellings(mapper, dict(zip(wanted, row, strict=True)), self._session.connection()):
                     yield from rules.rendered(values)
                 found.add(Identity(row[: len(names)]))
         if rules.functions:
             if lock:
-                self.present(mapper, part)
+                self.present(mapper, part, gone=gone)
             # Read anew: what this session has seen before may have changed since.
             query = select(mapper.class_).where(among(mapper, part), of_class(mapper))
             query = query.execution_options(populate_existing=True)
@@ -199,7 +175,7 @@ class Reader:
         family = lineage(mapper)
         for link in self._book.links:
             if link.mapper in family and self._book.tagged(link.other):
-                for part in _parts(identities):
+                for part in parts(identities):
                     for found in self.identities(link.others(part)):
                         yield link.other, found
 
@@ -234,7 +210,7 @@ class Reader:
         """What goes along with rows that the database has named is found by their keys, if these find them."""
         if not self.are_plain(kind, these):
             own = row_key(kind) if isinstance(kind, Table) else keys(kind)
-            found = [one for part in _parts(these) for one in self.identities(select(*own).where(among(kind, part)))]
+            found = [one for part in parts(these) for one in self.identities(select(*own).where(among(kind, part)))]
             if len(set(found)) < len(these):
                 self.lost.update(dict.fromkeys(self._book.along(kind), True))
 
@@ -242,21 +218,21 @@ class Reader:
         """What goes or changes next: by the foreign keys of others, and the association rows that go with their row."""
         for each in of.self_and_descendants if isinstance(of, Mapper) else (of,):
             for dependent in self._book.dependents(each):
-                found = [one for part in _parts(these) for one in self.identities(dependent.rows(each, part))]
+                found = [one for part in parts(these) for one in self.identities(dependent.rows(each, part))]
                 yield dependent.kind, dependent.goes, found
         for link in self._book.carried(of) if isinstance(of, Mapper) else ():
             yield link.secondary, True, self.links(link, these)
 
     def links(self, link: Link, these: Iterable[Identity], others: list[Identity] | None = None) -> list[Identity]:
         """The keys of the association rows of these, or of those alone that relate them to `others`."""
-        further = [None] if others is None else list(_parts(others))
-        queries = [link.rows(part, each) for part in _parts(these) for each in further]
+        further = [None] if others is None else list(parts(others))
+        queries = [link.rows(part, each) for part in parts(these) for each in further]
         return [one for query in queries for one in self.identities(query)]
 
     def mapped(self, table: Any, these: list[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
         """The rows of classes with tags that are these rows of a table."""
         for side in self._book.on(table):
-            for part in _parts(these):
+            for part in parts(these):
                 yield from ((side.other, one) for one in self._on(side, part))
 
     def _related(self, table: Any, these: list[Identity]) -> Iterator[tuple[Mapper[Any], Identity, bool | None]]:
@@ -264,7 +240,7 @@ class Reader:
         yield from ((other, one, True) for other, one in self.mapped(table, these))
         for link in self._book.links:
             if link.secondary is table and self._book.tagged(link.other):
-                for part in _parts(these):
+                for part in parts(these):
                     found = self.identities(link.of_rows(among(cast("Table", table), part)))
                     yield from ((link.other, one, None) for one in found)
 
@@ -276,7 +252,7 @@ class Reader:
             if side in met or not (self._twins or side.link is not None):
                 continue
             met.add(side)
-            for part in _parts(identities):
+            for part in parts(identities):
                 own = key_columns(each, side.table)
                 wanted = row_key(side.table)
                 if own is not None and set(own) == set(wanted):

@@ -5,9 +5,11 @@ What is private in statements and results is read where it is needed, as SQLAlch
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import Any, cast
@@ -18,9 +20,11 @@ from sqlalchemy import Connection, Result
 from sqlalchemy.engine import ChunkedIteratorResult, CursorResult
 from sqlalchemy.engine import cursor as _cursor
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
+from sqlalchemy.util import topological
 
 __all__ = [
     "FLUSHES_BEFORE_TABLES",
+    "Batch",
     "QuietSession",
     "as_flushing",
     "autoflush",
@@ -35,6 +39,7 @@ __all__ = [
     "restore_key",
     "restore_number",
     "returned_by_default",
+    "tables_in_order",
     "when_planned",
 ]
 
@@ -85,8 +90,35 @@ def autoflush(session: Session) -> None:
     any_session._autoflush()  # noqa: SLF001
 
 
-def when_planned(flush: Any, tell: Callable[[list[Any], list[Any]], None]) -> None:
+def tables_in_order(mapper: Mapper[Any]) -> list[Any]:
+    """The tables of a class's hierarchy in the order in which a flush inserts and updates; it deletes the other way."""
+    base: Any = mapper.base_mapper
+    return list(base._sorted_tables)  # noqa: SLF001
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """States of one hierarchy that a flush writes, or deletes, in one go, in the order in which it does that.
+
+    The events of all of them come before its first statement; `ahead` are those whose event has not come.
+    `replaced` are the rows of objects to be deleted that new ones take the place of.
+    """
+
+    gone: bool
+    states: list[Any]
+    ahead: set[Any]
+    replaced: list[Any] = field(default_factory=list[Any])
+
+    def met(self, state: Any) -> bool:
+        """Note the event of a state; whether it is the last one."""
+        self.ahead.discard(state)
+        return not self.ahead
+
+
+def when_planned(flush: Any, tell: Callable[[list[Any], list[Any], list[Batch]], None]) -> None:
     """Call `tell` once a flush knows every object that it deletes, and every one that it may insert or update.
+
+    It is told the objects of both kinds, and the batches that they are written in.
 
     `flush` is what `before_flush` is given. Orphans, and what goes with them, are found after that event, and before
     the flush sends its first statement.
@@ -99,7 +131,7 @@ def when_planned(flush: Any, tell: Callable[[list[Any], list[Any]], None]) -> No
 
     def plan_and_tell() -> Any:
         actions: Any = (of_another or partial(kind._generate_actions, itself()))()  # noqa: SLF001
-        tell(*_planned(itself()))
+        tell(*_planned(itself()), _batches(itself(), actions))
         return actions
 
     flush._generate_actions = plan_and_tell  # noqa: SLF001
@@ -113,6 +145,30 @@ def _planned(flush: Any) -> tuple[list[Any], list[Any]]:
         if target is not None and not is_only_listed:
             (gone if deletes else kept).append(target)
     return gone, kept
+
+
+def _batches(flush: Any, actions: Any) -> list[Batch]:
+    """Each hierarchy is written at once, unless rows of it wait for each other; then those are that may go together."""
+    levels: dict[Any, int] = {}
+    if flush.cycles:
+        for level, together in enumerate(topological.sort_as_subsets(flush.dependencies, list(actions))):
+            # The actions that write one object have its class besides.
+            levels.update((one.state, level) for one in together if hasattr(one, "state") and hasattr(one, "mapper"))
+    found: dict[Any, list[Any]] = {}
+    for state, (deletes, is_only_listed) in flush.states.items():
+        if not is_only_listed:
+            base = state.mapper.base_mapper
+            alone = None if deletes or base.batch else state
+            found.setdefault((base, deletes, levels.get(state), alone), []).append(state)
+    return [Batch(deletes, _sorted(base, states), set(states)) for (base, deletes, *_), states in found.items()]
+
+
+def _sorted(base: Any, states: list[Any]) -> list[Any]:
+    fresh, there = ([one for one in states if (one.key is None) is new] for new in (True, False))
+    # SQLAlchemy says what is wrong with keys that it cannot sort.
+    with contextlib.suppress(TypeError):
+        there.sort(key=base._persistent_sortkey_fn)  # noqa: SLF001
+    return [*fresh, *there]
 
 
 def is_set_to_autocommit(connection: Connection) -> bool:

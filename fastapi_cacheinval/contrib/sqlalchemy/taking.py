@@ -1,0 +1,118 @@
+"""Locking the rows that are looked at before a change, in the order in which the change itself takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from sqlalchemy import Table, select
+from sqlalchemy.orm import Mapper, Session
+
+from fastapi_cacheinval.contrib.sqlalchemy.keys import (
+    Identity,
+    among,
+    key_columns,
+    keys,
+    kinds_of,
+    matching,
+    row_key,
+)
+from fastapi_cacheinval.contrib.sqlalchemy.locking import is_united, locked, look
+from fastapi_cacheinval.contrib.sqlalchemy.ordering import by_key, is_by_key, order_of, parts, turns
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import tables_in_order
+from fastapi_cacheinval.contrib.sqlalchemy.statements import parameter_sets
+
+__all__ = ["Locker"]
+
+
+class Locker:
+    """The keys of rows by queries, and locks of these rows."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def identities(self, query: Any, parameters: Any = None) -> list[Identity]:
+        """The keys that a query finds."""
+        return [Identity(row) for each in parameter_sets(parameters) for row in self._session.execute(query, each)]
+
+    def present(
+        self,
+        mapper: Mapper[Any],
+        given: Iterable[Identity],
+        kinds: Sequence[Any] | None = None,
+        *,
+        gone: bool = False,
+        listed: bool = False,
+    ) -> list[Identity]:
+        """Those of the rows that are there, locked, by values of these types; `gone` where they will be deleted.
+
+        `listed` where they will be written in this order, and not in that of their keys.
+        """
+        found: list[Identity] = []
+        for part in parts(given if listed else by_key(given)):
+            found += self.in_turn(mapper, select(*keys(mapper)), part, kinds, gone=gone)
+        return found
+
+    def in_turn(
+        self,
+        mapper: Mapper[Any],
+        query: Any,
+        part: list[Identity],
+        kinds: Sequence[Any] | None = None,
+        *,
+        gone: bool = False,
+    ) -> Iterator[Identity]:
+        """What a query over a class finds of these rows, locked in this order; `gone` where they will be deleted."""
+        connection = self._session.connection()
+        for each in turns(part, connection):
+            order = order_of(keys(mapper), each, kinds or kinds_of(mapper), connection)
+            yield from self.locked(mapper, query.where(among(mapper, each, kinds)).order_by(*order), gone=gone)
+
+    def take(self, places: Mapping[Mapper[Any], list[Identity]], *, gone: bool = False, listed: bool = False) -> None:
+        """Lock rows of classes of one hierarchy as their write does, where the looks at them would do it otherwise.
+
+        SQLAlchemy writes one table after the other, and in each the rows of all classes by their keys, or as `listed`.
+        """
+        every = {table: None for mapper in places for table in mapper.tables}
+        if self._session.connection().dialect.name == "sqlite" or not places:
+            return
+        if len(places) == 1 and len(every) == 1 and (not listed or all(map(is_by_key, places.values()))):
+            return
+        order = tables_in_order(next(iter(places)))
+        for table in reversed(order) if gone else order:
+            given = [(mapper, each) for mapper, those in places.items() if table in mapper.tables for each in those]
+            if given:
+                mapper, these = given[0][0], [each for _, each in given]
+                self._take(mapper, table, these if listed else by_key(these), gone=gone)
+
+    def _take(self, mapper: Mapper[Any], table: Table, these: list[Identity], *, gone: bool) -> None:
+        columns, kinds, connection = key_columns(mapper, table), kinds_of(mapper), self._session.connection()
+        if columns is None:
+            return
+        for part in parts(these):
+            for each in turns(part, connection):
+                query = select(*columns).where(matching(columns, each, kinds))
+                query = query.order_by(*order_of(columns, each, kinds, connection))
+                list(look(self._session, mapper, query, query.with_for_update(key_share=not gone)))
+
+    def locked(
+        self, mapper: Mapper[Any], query: Any, parameters: Any = None, *, gone: bool = False, of: Any = None
+    ) -> list[Identity]:
+        """What a query over a class finds, its rows locked; `gone` where they are about to be deleted.
+
+        `of` is a column of the table whose rows are locked alone.
+        """
+        if is_united(mapper):
+            # No database locks rows of a UNION: those of the class's own table are locked, and then looked at.
+            table, size = cast("Table", mapper.local_table), len(mapper.primary_key)
+            for part in parts(by_key(Identity(row[:size]) for row in self.identities(query, parameters))):
+                rows = select(*row_key(table)).where(among(table, part))
+                rows = rows.order_by(*order_of(row_key(table), part, kinds_of(table), self._session.connection()))
+                list(look(self._session, mapper, rows, rows.with_for_update(key_share=not gone)))
+            return self.identities(query, parameters)
+        locking = locked(query, mapper, gone=gone, of=of)
+        return [
+            Identity(row)
+            for each in parameter_sets(parameters)
+            for row in look(self._session, mapper, query, locking, each)
+        ]
