@@ -71,7 +71,8 @@ class Call:
 
     def answered_by(self, reply: Any) -> bool:
         """Whether a reply is to this call."""
-        head = reply[0] if isinstance(reply, list) and reply else reply
+        parts: list[Any] = reply if type(reply) is list else [reply]
+        head: Any = next(iter(parts), None)
         return isinstance(head, bytes) and head.endswith(b" %b" % self.fresh.encode())
 
     def arguments(self) -> list[bytes | str | int]:

@@ -16,6 +16,7 @@ from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.engine.listeners import Listeners
 from fastapi_cacheinval.engine.runtime import Runtime, Runtimes
 from fastapi_cacheinval.engine.sources import Sources
+from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.ports.bus import Bus
 
 __all__ = ["Lifecycle"]
@@ -93,9 +94,15 @@ class Lifecycle:
         """Start on the running loop, where that has not been done; background work runs in copies of the context.
 
         `serving` takes a lease and waits for the log; without it purges can be made, and nothing is waited for. Raises
-        what an attached source raises.
+        what an attached source raises, and `ConfigurationError` where the loop is none of asyncio's.
         """
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise ConfigurationError(
+                "The cache needs asyncio, and no loop of asyncio runs here. Run the server with asyncio or uvloop, as "
+                "hypercorn does without `-k trio`, and start the cache inside of it."
+            ) from error
         leaving = self._leaving.get(loop)
         if leaving is not None and not leaving.mine:
             # What runs there is about to end. Not for ever: a source may wait for the very task that asks.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from fastapi_cacheinval.connections.client import Away, Client, Script, raising
 from fastapi_cacheinval.errors import TierUnavailable
@@ -16,25 +17,28 @@ from fastapi_cacheinval.ports.l2_store import ID_BYTES, Found, Lock
 
 __all__ = ["RedisStore"]
 
-_READ = Script("return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}")
+# What begins with its key is a reply to no other call; that of a connection which is one reply behind does not.
+_READ = Script("return {KEYS[1], redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}")
 
 _MOST_LOCK_MS = 60_000
 
 _CLAIM = Script(f"""
 local owner, life, seen = ARGV[1], ARGV[2], ARGV[3]
 local data = redis.call('GET', KEYS[1])
-if data and string.sub(data, 1, {ID_BYTES}) ~= seen then return {{'found', data, redis.call('PTTL', KEYS[1])}} end
+if data and string.sub(data, 1, {ID_BYTES}) ~= seen then
+  return {{KEYS[1], 'found', data, redis.call('PTTL', KEYS[1])}}
+end
 local holder = redis.call('GET', KEYS[2])
 local left = holder and redis.call('PTTL', KEYS[2])
 -- No replica has set one that lasts so long: it would delay each of these forwards.
 if holder and (left < 0 or left > math.max(life, {_MOST_LOCK_MS})) then holder = false end
-if holder == '!' then return {{'refused'}} end
+if holder == '!' then return {{KEYS[1], 'refused'}} end
 if holder and holder ~= owner then
   redis.call('SET', KEYS[3], '1', 'PX', life)
-  return {{'held'}}
+  return {{KEYS[1], 'held'}}
 end
 redis.call('SET', KEYS[2], owner, 'PX', life)
-return {{'got'}}
+return {{KEYS[1], 'got'}}
 """)
 
 _RENEW = Script("""
@@ -60,6 +64,13 @@ def _found(data: object, pttl: object) -> Found:
     return Found(data, pttl)
 
 
+def _begins_with(key: bytes) -> Callable[[Any], bool]:
+    def begins(reply: Any) -> bool:
+        return type(reply) is list and reply[:1] == [key]
+
+    return begins
+
+
 def _name(key: bytes) -> str:
     return urlsafe_b64encode(key).decode().rstrip("=")
 
@@ -78,8 +89,9 @@ class RedisStore:
         return f"{stem}r".encode(), f"{stem}f".encode(), f"{stem}w".encode()
 
     async def read(self, key: bytes) -> Found | None:
+        name = self._keys(key)[0]
         with raising(TierUnavailable):
-            data, pttl = await self._client.script(_READ, self._keys(key)[:1], ())
+            _, data, pttl = await self._client.script(_READ, (name,), (), answered_by=_begins_with(name))
             return None if data is None else _found(data, pttl)
 
     async def write(self, key: bytes, data: bytes, life_ms: int) -> None:
@@ -91,8 +103,9 @@ class RedisStore:
                 await self._client.command("UNLINK", name)
 
     async def claim(self, key: bytes, owner: str, seconds: float, seen: bytes) -> Found | Lock:
+        names, arguments = self._keys(key), (owner, int(seconds * 1000), seen)
         with raising(TierUnavailable):
-            word, *found = await self._client.script(_CLAIM, self._keys(key), (owner, int(seconds * 1000), seen))
+            _, word, *found = await self._client.script(_CLAIM, names, arguments, answered_by=_begins_with(names[0]))
             if found:
                 return _found(*found)
             return {b"got": Lock.GOT, b"refused": Lock.REFUSED}.get(word, Lock.HELD)

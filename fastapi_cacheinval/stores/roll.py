@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi_cacheinval.connections.client import Client, Script, raising
 from fastapi_cacheinval.errors import TierUnavailable
@@ -47,7 +48,7 @@ class RedisRoll:
     async def answer(self, name: bytes, data: bytes) -> Mapping[bytes, bytes]:
         arguments = (name, data, _LIFE_MS, _MOST_SETS, _LONGEST)
         with raising(TierUnavailable):
-            found = await self._client.script(_ANSWER, (self._key,), arguments)
-            if not isinstance(found, list) or not all(isinstance(part, bytes) for part in found):
-                raise ValueError("not names and sets in turn")
+            found: list[Any] = [*await self._client.script(_ANSWER, (self._key,), arguments)]
+            if not all(isinstance(part, bytes) for part in found):
+                raise TypeError("not names and sets in turn")
             return dict(zip(found[::2], found[1::2], strict=True))

@@ -7,16 +7,19 @@ from typing import Any, cast
 
 import pytest
 
+from fastapi_cacheinval import ConfigurationError, HTTPCache
 from fastapi_cacheinval.bus.call import log_keys
 from fastapi_cacheinval.bus.fleet import RedisFleet
 from fastapi_cacheinval.bus.redis import RedisLog, Sight
 from fastapi_cacheinval.connections.client import Client
+from fastapi_cacheinval.connections.topology import Topology
+from fastapi_cacheinval.connections.urls import by_url
 from fastapi_cacheinval.core.fleet import Fleet
 from fastapi_cacheinval.core.log_types import Ask, LogEntry, Missed, Page, Term
 from fastapi_cacheinval.errors import LogUnavailable, TierUnavailable
 from fastapi_cacheinval.ports.l2_store import Found, Lock
 from fastapi_cacheinval.ports.log import Answer, Proposal, Standing
-from fastapi_cacheinval.stores.redis import RedisStore
+from fastapi_cacheinval.stores.redis import _READ, RedisStore
 from fastapi_cacheinval.stores.roll import RedisRoll
 from tests.engine.asking import Asking
 from tests.servers import Valkey
@@ -131,7 +134,8 @@ async def test_the_reply_to_an_earlier_call_is_not_believed(redis_server: Valkey
     await ours.heartbeat("a")
     line = (await theirs.purge("b")).line
     assert line is not None
-    client._topology = shifted = _Shifted(client._topology, said[-1])
+    shifted = _Shifted(client._topology, said[-1])
+    client._topology = cast(Topology, shifted)
     if purges:
         answer = await ours.purge("a")
         assert answer.line is not None
@@ -143,3 +147,26 @@ async def test_the_reply_to_an_earlier_call_is_not_believed(redis_server: Valkey
     assert shifted.renewed
     await ours.close()
     await theirs.close()
+
+
+@pytest.mark.parametrize("claims", [False, True])
+async def test_what_is_stored_under_another_key_is_not_taken_for_this_one(redis_server: Valkey, claims: bool) -> None:
+    """A connection that is one reply behind is closed at once: it would be a miss for all pages from then on."""
+    client = by_url(redis_server.url, 5.0, 2**20)()
+    store = RedisStore(client, "app", quiet=1.0)
+    for key in (b"a", b"b"):
+        await store.write(key, key * 40, 60_000)
+    said = [await client.script(_READ, store._keys(b"a")[:1], ())]
+    shifted = _Shifted(client._topology, said[0])
+    client._topology = cast(Topology, shifted)
+    found = await (store.claim(b"b", "me", 1.0, b"") if claims else store.read(b"b"))
+    assert isinstance(found, Found)
+    assert found.data == b"b" * 40
+    assert shifted.renewed
+    await client.close()
+
+
+def test_a_loop_that_is_none_of_asyncios_is_named() -> None:
+    """As under `hypercorn -k trio`."""
+    with pytest.raises(ConfigurationError, match=r"needs asyncio.*-k trio"):
+        HTTPCache().start().send(None)
