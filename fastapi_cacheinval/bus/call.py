@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgpack
 
@@ -71,8 +71,8 @@ class Call:
 
     def answered_by(self, reply: Any) -> bool:
         """Whether a reply is to this call."""
-        parts: list[Any] = reply if type(reply) is list else [reply]
-        head: Any = next(iter(parts), None)
+        parts = cast("list[Any]", reply) if type(reply) is list else [reply]
+        head = next(iter(parts), None)
         return isinstance(head, bytes) and head.endswith(b" %b" % self.fresh.encode())
 
     def arguments(self) -> list[bytes | str | int]:
