@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -71,7 +71,7 @@ class Call:
 
     def answered_by(self, reply: Any) -> bool:
         """Whether a reply is to this call."""
-        parts = cast("list[Any]", reply) if type(reply) is list else [reply]
+        parts: list[Any] = reply if type(reply) is list else [reply]  # pyright: ignore[reportUnknownVariableType]
         head = next(iter(parts), None)
         return isinstance(head, bytes) and head.endswith(b" %b" % self.fresh.encode())
 
