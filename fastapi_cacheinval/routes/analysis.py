@@ -36,10 +36,7 @@ class Analysis:
 def analyse(
     route: EffectiveRoute, place: Place, overrides: Overrides, epoch: int = 0, otherwise: RoutePlan | None = None
 ) -> Analysis:
-    """The plan of a route as it stands; never raises for what its author did wrong, which `errors` has.
-
-    `otherwise` is the plan without overrides.
-    """
+    """The plan of a route as it stands; `otherwise` is that without overrides. An author's mistakes are in `errors`."""
     root = tree_of(route.dependant, overrides)
     methods = frozenset(route.methods)
     declared = innermost(root)
@@ -63,6 +60,7 @@ def analyse(
         cached=cached,
         sharing=verdict.sharing,
         uncovered=verdict.evidence,
+        asks_who=bool(verdict.lacking),
         query=None if verdict.around or verdict.layers else _query(root, bindings, otherwise),
         headers=_headers(root, place, frozenset(() if policy is None else policy.vary)),
         endpoint=name_of(root.call),

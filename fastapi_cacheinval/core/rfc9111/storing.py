@@ -74,12 +74,13 @@ def refused_because(
     *,
     most_bytes: int,
     ranged: bool = False,
+    asks_who: bool = False,
 ) -> str | None:
     """Why a response to a GET is not stored, as a token for `Cache-Status`; None where it may be.
 
     What answers the conditions or the `Range` of one request is nobody else's: where a `Range` was forwarded
     (`ranged`) only the whole (200) and a part (206) are kept. Without it a 206 was not asked for. A guessed
-    lifetime needs a request without credentials.
+    lifetime needs a request without credentials, and an answer before which nothing asked who is calling (`asks_who`).
     """
     if status < 200 or status in OF_ONE_REQUEST:
         return "status"
@@ -101,8 +102,8 @@ def refused_because(
         return "too-large"
     if not (life.explicit or steered.directives.public or status in HEURISTIC_STATUSES):
         return "status"
-    if guessed(steered, life) and asked.credential is not None:
-        return asked.credential
+    if guessed(steered, life) and (asks_who or asked.credential is not None):
+        return asked.credential or "caller-dependent"
     validator = b"etag" in names or b"last-modified" in names
     stale = steered.directives.stale_while_revalidate or steered.directives.stale_if_error
     if life.seconds <= 0 and not validator and not stale:
@@ -117,7 +118,7 @@ class Received:
     `path` is decoded; `origin` is scheme and authority; `added` are tags in normal form that were
     collected while it was answered; `hidden` are names of fields that clients do not see; `now` is the
     cache's clock, `wall` seconds since the epoch; `route` and `trace` are as in a `StoredResponse`; `ranged` says
-    that the request's `Range` was forwarded.
+    that the request's `Range` was forwarded, `asks_who` that a dependency may have asked who is calling.
     """
 
     asked: Asked
@@ -135,6 +136,7 @@ class Received:
     route: str | None = None
     trace: str = ""
     ranged: bool = False
+    asks_who: bool = False
 
 
 class Judged(NamedTuple):
@@ -162,6 +164,7 @@ def judge(received: Received, options: HeaderOptions, most_bytes: int) -> Judged
         options,
         most_bytes=most_bytes,
         ranged=received.ranged,
+        asks_who=received.asks_who,
     )
     if refusal is None and too_many_tags(received.added, received.headers):
         refusal = "too-many-tags"

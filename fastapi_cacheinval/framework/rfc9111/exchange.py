@@ -16,6 +16,7 @@ from fastapi_cacheinval.framework.responding import Direct, Responder, bypassed,
 from fastapi_cacheinval.grammar.fields import RawField
 from fastapi_cacheinval.grammar.targeted import CAPABILITY
 from fastapi_cacheinval.routes.fastapi_private import template_in
+from fastapi_cacheinval.routes.frontends import is_guarded_frontend
 
 __all__ = ["HeaderRead", "has_policy"]
 
@@ -31,18 +32,27 @@ def has_policy(app_context: AppContext, scope: Any) -> bool:
 class HeaderRead(Read):
     """A forward whose response is judged by its own headers."""
 
-    # Once it is known.
-    _template: str | None = None
+    # The template of what answers, once it is known, and whether that may have asked who is calling.
+    _answered_by: tuple[str | None, bool] = (None, False)
 
     @property
     def route(self) -> str | None:
         """The template of the route that has answered, of any framework that leaves it in the scope."""
-        if self.plan is not None:
-            return super().route
-        if self._template is None:
+        return super().route if self.plan is not None else self._found()[0]
+
+    @property
+    def asks_who(self) -> bool:
+        return self._found()[1]
+
+    def _found(self) -> tuple[str | None, bool]:
+        if self._answered_by[0] is None:
             plan = self.app_context.table.plan_for(self.scope, self.arrived)
-            self._template = template_in(self.scope) if plan is None else plan.path
-        return self._template
+            self._answered_by = (
+                (template_in(self.scope), is_guarded_frontend(self.scope))
+                if plan is None
+                else (plan.path, plan.asks_who)
+            )
+        return self._answered_by
 
     def _leave_fill(self, scope: Scope) -> None:
         if self._fill is not None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 
 from fastapi_cacheinval import CacheMiddleware, HeaderOptions, HTTPCache
@@ -205,3 +205,88 @@ async def test_a_frontend_of_fastapi_gives_its_page_to_browsers_alone(tmp_path: 
         ("text/html", 200),
     ]:
         assert (await ask(app, "/jobs/7", headers={"accept": accept})).status_code == status
+
+
+def _by_address(request: Request) -> None:
+    if not str(request.client and request.client.host).startswith("10."):
+        raise HTTPException(403)
+
+
+def _by_a_header(x_terminal: Annotated[str, Header()] = "") -> None:
+    if x_terminal != "T1":
+        raise HTTPException(403)
+
+
+def _of_another(_: Annotated[None, Depends(_by_address)]) -> None: ...
+
+
+def _asks_nobody(page: int = 1) -> int:
+    return page
+
+
+@pytest.mark.parametrize("where", ["route", "router", "app", "parameter"])
+@pytest.mark.parametrize("guard", [_by_address, _by_a_header, _of_another, _asks_nobody])
+@pytest.mark.parametrize("options", [True, HeaderOptions(default_ttl=60)])
+async def test_a_hit_by_guess_skips_no_dependency_that_asks_who_calls(
+    tmp_path: Path, options: Any, guard: Any, where: str
+) -> None:
+    """An address is in no field, and a check may be for a field of any name; what the app calls fresh is its own word."""
+    (tmp_path / "report").write_text("internal")
+    os.utime(tmp_path / "report", (1.6e9, 1.6e9))
+    asked = [Depends(guard)]
+    app = FastAPI(dependencies=asked if where == "app" else [])
+    router = APIRouter(dependencies=asked if where == "router" else [])
+
+    def guessed_at() -> FileResponse:
+        return FileResponse(tmp_path / "report")
+
+    def with_value(value: Any) -> FileResponse:
+        return guessed_at()
+
+    with_value.__annotations__["value"] = Annotated[Any, Depends(guard)]
+
+    def said() -> FileResponse:
+        return FileResponse(tmp_path / "report", headers={"cache-control": "max-age=60"})
+
+    dependencies = asked if where == "route" else []
+    router.get("/report", dependencies=dependencies)(with_value if where == "parameter" else guessed_at)
+    router.get("/said", dependencies=dependencies)(said)
+    app.include_router(router)
+    app.add_middleware(CacheMiddleware, cache=HTTPCache(), honour_headers=options)
+    inside: dict[str, Any] = {"client": ("10.0.0.1", 1), "headers": {"x-terminal": "T1"}}
+    first = await ask(app, "/report", **inside)
+    assert first.status_code == 200
+    assert first.cache is not None
+    outside = await ask(app, "/report", client=("203.0.113.9", 1))
+    if guard is _asks_nobody:
+        assert outside.cache is not None
+        assert outside.cache.hit
+    else:
+        assert (first.cache.stored, first.cache.detail) == (False, "caller-dependent")
+        assert outside.status_code == 403
+    told = await ask(app, "/said", **inside)
+    assert told.cache is not None
+    assert told.cache.stored
+
+
+@pytest.mark.skipif(not hasattr(FastAPI, "frontend"), reason="this FastAPI has no frontends")
+@pytest.mark.parametrize("where", ["nowhere", "router", "app", "include"])
+async def test_a_guarded_frontend_is_kept_by_no_guess(tmp_path: Path, where: str) -> None:
+    """No header can be set on it, and its dependencies are there to guard it."""
+    (tmp_path / "index.html").write_text("<html>")
+    os.utime(tmp_path / "index.html", (1.6e9, 1.6e9))
+    asked = [Depends(_by_address)]
+    app = FastAPI(dependencies=asked if where == "app" else [])
+    router: Any = APIRouter(dependencies=asked if where == "router" else [])
+    router.frontend("/in", directory=tmp_path)
+    if where == "app":
+        whole: Any = app
+        whole.frontend("/in", directory=tmp_path)
+    else:
+        app.include_router(router, dependencies=asked if where == "include" else [])
+    app.add_middleware(CacheMiddleware, cache=HTTPCache(), honour_headers=True)
+    first = await ask(app, "/in/index.html", client=("10.0.0.1", 1))
+    assert first.cache is not None
+    assert (first.status_code, first.cache.stored) == (200, where == "nowhere")
+    outside = await ask(app, "/in/index.html", client=("203.0.113.9", 1))
+    assert outside.status_code == (200 if where == "nowhere" else 403)
