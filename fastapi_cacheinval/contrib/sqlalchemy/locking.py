@@ -19,8 +19,9 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql.selectable import AliasedReturnsRows
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import isolation_of
 
-__all__ = ["Kept", "in_savepoint", "is_united", "locked", "look", "take_turn"]
+__all__ = ["Kept", "in_savepoint", "is_united", "locked", "look", "reads_old_rows", "take_turn"]
 
 logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 
@@ -28,6 +29,7 @@ logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 _LOCKABLE: WeakKeyDictionary[Any, dict[Mapper[Any], bool]] = WeakKeyDictionary()
 # "Insufficient privilege" and "feature not supported".
 _REFUSALS = frozenset({"42501", "0A000"})
+_READ_NEW_ROWS = frozenset({"READ COMMITTED", "READ UNCOMMITTED", "AUTOCOMMIT"})
 # They refuse no locks in this way, and have no need of a savepoint.
 _REFUSE_NONE = frozenset({"sqlite", "mysql", "mariadb"})
 
@@ -53,6 +55,11 @@ def in_savepoint(connection: Connection) -> Generator[Kept]:
             kept.transaction = False
         raise
     nested.commit()
+
+
+def reads_old_rows(connection: Connection) -> bool:
+    """Whether queries may read rows as they stood once, while writes change them as they stand: so does InnoDB."""
+    return connection.dialect.name in ("mysql", "mariadb") and isolation_of(connection) not in _READ_NEW_ROWS
 
 
 def is_united(mapper: Mapper[Any]) -> bool:

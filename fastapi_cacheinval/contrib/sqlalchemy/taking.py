@@ -17,7 +17,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.keys import (
     matching,
     row_key,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.locking import is_united, locked, look
+from fastapi_cacheinval.contrib.sqlalchemy.locking import is_united, locked, look, reads_old_rows
 from fastapi_cacheinval.contrib.sqlalchemy.ordering import by_key, is_by_key, order_of, parts, turns
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import tables_in_order
 from fastapi_cacheinval.contrib.sqlalchemy.statements import parameter_sets
@@ -28,12 +28,21 @@ __all__ = ["Locker"]
 class Locker:
     """The keys of rows by queries, and locks of these rows."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, ahead: bool) -> None:
         self._session = session
+        self._is_old = not ahead and reads_old_rows(session.connection())
 
-    def identities(self, query: Any, parameters: Any = None) -> list[Identity]:
-        """The keys that a query finds."""
-        return [Identity(row) for each in parameter_sets(parameters) for row in self._session.execute(query, each)]
+    def now(self, query: Any, *, written: bool = False) -> Any:
+        """A query that reads rows as they stand, and not as they stood when the transaction first read.
+
+        MariaDB does that only where it locks them: as the write does for those that are about to be `written`.
+        """
+        return query.with_for_update(read=not written) if self._is_old else query
+
+    def identities(self, query: Any, parameters: Any = None, *, written: bool = False) -> list[Identity]:
+        """The keys that a query finds now."""
+        now = self.now(query, written=written)
+        return [Identity(row) for each in parameter_sets(parameters) for row in self._session.execute(now, each)]
 
     def present(
         self,
