@@ -34,6 +34,7 @@ __all__ = [
     "is_set_to_autocommit",
     "isolation_of",
     "listeners_behind",
+    "listeners_to_updates",
     "no_rows",
     "prebuffer",
     "registries",
@@ -176,6 +177,12 @@ def is_set_to_autocommit(connection: Connection) -> bool:
     """Whether the isolation level of a connection, or of its engine, is `AUTOCOMMIT`."""
     asked: Any = connection
     return bool(asked._is_autocommit_isolation())  # noqa: SLF001
+
+
+def listeners_to_updates(mapper: Mapper[Any]) -> int:
+    """How many hear of each row of a class just before its UPDATE, and may still change its object."""
+    heard: Any = mapper.dispatch.before_update
+    return len(heard)
 
 
 def isolation_of(connection: Connection) -> str | None:
