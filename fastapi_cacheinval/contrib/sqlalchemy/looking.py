@@ -135,7 +135,11 @@ class Looks:
                 session, self._book.any_row(mapper.self_and_descendants, "a row that is not found again", alone=alone)
             )
         except UnknownRows:
-            logger.warning("a row of %s is written, and its key does not find it again: give %s wide tags", name, name)
+            logger.warning(
+                "a row of %s is written or linked, and others have changed it since the transaction began to read, or "
+                "its key does not find it again: give %s wide tags",
+                *(name, name),
+            )
             self._ledger.add_everything(session)
 
 

@@ -89,20 +89,25 @@ class Reader(Locker):
         met: set[tuple[Mapper[Any], Identity]] | None = None,
         there: bool = False,
         written: bool = False,
+        of: Any = None,
     ) -> Iterator[str]:
         """The tags of these rows as they stand; nothing for rows that are not there.
 
         The rows `beside` them, whose tags are among these, are added to `met`. A class is `lost` where fewer rows are
         found by their keys than are looked for: `there` says that the database has just named them, `written` that
         they have just been written, and `gone` that they will be deleted, for which a lock has to be stronger.
+        Only rows of the table with the column `of` are locked, if it is given.
         """
         for part in parts(by_key(identities) if lock else identities):
             beside: dict[Mapper[Any], list[Identity]] = {}
             found: set[Identity] = set()
             for each in self._book.family(mapper):
                 yield from self._tags(
-                    each, self._book.of(each), part, found, known=each is mapper, lock=lock, gone=gone
+                    each, self._book.of(each), part, found, known=each is mapper, lock=lock, gone=gone, of=of
                 )
+            is_locked = (lock and of is None) or (written and len(mapper.tables) == 1)
+            if not is_locked and self._is_outdated(mapper, list(found)):
+                self.lost.setdefault(mapper, False)
             if (written or (there and not self.are_plain(mapper, part))) and self._are_lost(mapper, part, found):
                 self.lost[mapper] = True
             for other, identity in self.beside(mapper, part):
@@ -116,7 +121,8 @@ class Reader(Locker):
                         # Nothing is written there, so that a lock would be one that the app does not take.
                         own = self._book.own(each)
                         yield from self._tags(each, own, these, met_there, known=each is other, lock=False)
-                    if not self.are_plain(other, these) and self._are_lost(other, these, met_there):
+                    is_lost = not self.are_plain(other, these) and self._are_lost(other, these, met_there)
+                    if is_lost or self._is_outdated(other, list(met_there)):
                         self.lost.setdefault(other, False)
 
     def locks(self, mapper: Mapper[Any], identities: list[Identity]) -> bool:
@@ -149,6 +155,7 @@ class Reader(Locker):
         known: bool,
         lock: bool,
         gone: bool = False,
+        of: Any = None,
     ) -> Iterator[str]:
         names = key_of(mapper)
         if known and rules.keys <= set(names) and self.are_plain(mapper, part):
@@ -158,7 +165,7 @@ class Reader(Locker):
             wanted = list(dict.fromkeys((*names, *sorted(rules.keys))))
             query = select(*(getattr(mapper.class_, key) for key in wanted))
             if lock:
-                rows: Iterable[Identity] = self.in_turn(mapper, query, part, gone=gone)
+                rows: Iterable[Identity] = self.in_turn(mapper, query, part, gone=gone, of=of)
             else:
                 rows = self.identities(query.where(among(mapper, part)))
             for row in rows:
@@ -167,7 +174,7 @@ class Reader(Locker):
                 found.add(Identity(row[: len(names)]))
         if rules.functions:
             if lock:
-                self.present(mapper, part, gone=gone)
+                self.present(mapper, part, gone=gone, of=of)
             # Read anew: what this session has seen before may have changed since.
             query = select(mapper.class_).where(among(mapper, part), of_class(mapper))
             query = self.now(query.options(*self._unlocked(mapper)), written=lock)
