@@ -6,7 +6,7 @@ another order, they would make rings of waiting sessions that the app alone has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
@@ -19,7 +19,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Looks, Places
 from fastapi_cacheinval.contrib.sqlalchemy.relating import Related, related
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
-from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import Batch
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import Batch, listeners_to_updates
 from fastapi_cacheinval.contrib.sqlalchemy.states import connection_of, identity_of, is_changed, state_of
 
 __all__ = ["Flush", "Plans"]
@@ -59,10 +59,11 @@ class Flush:
 class Plans:
     """Reads the tags of the rows of flushes before these write them."""
 
-    def __init__(self, book: RuleBook, ledger: Ledger, looks: Looks) -> None:
+    def __init__(self, book: RuleBook, ledger: Ledger, looks: Looks, own_listeners: Callable[[], int]) -> None:
         self._book = book
         self._ledger = ledger
         self._looks = looks
+        self._own_listeners = own_listeners
 
     def planned(self, session: Session, flush: Flush, gone: list[Any], kept: list[Any], batches: list[Batch]) -> None:
         """Read what other writes of the flush may change before a row's turn comes, and lock nothing."""
@@ -109,8 +110,12 @@ class Plans:
         return any(self._book.tagged(each) for each in self._book.along(mapper))
 
     def _may_be_written(self, session: Session, target: Any) -> bool:
-        """Whether a row changes by a collection, or by an UPDATE of which no event tells."""
-        return is_changed(session, target, collections=True) or state_of(target).mapper in self._book.updated_later
+        """Whether a row changes by a collection, by a listener of the app, or by an UPDATE of which no event tells."""
+        mapper = state_of(target).mapper
+        # Listeners of the app come after those that are here, and may change what the flush has only touched.
+        if mapper in self._book.updated_later or listeners_to_updates(mapper) > self._own_listeners():
+            return True
+        return is_changed(session, target, collections=True)
 
     def _relate(self, session: Session, flush: Flush, kept: Iterable[Any]) -> None:
         """What association rows are written for: both sides of them, and what is mapped to them or goes with them."""
@@ -177,7 +182,7 @@ class Plans:
         asked = list(fresh.items())
         for at, (mapper, these) in enumerate(asked):
             given = asked[at : at + 1] if at else asked
-            with self._looks.reading(session, connection, given=given, gone=gone) as reader:
+            with self._looks.reading(session, connection, given=given, gone=gone, ahead=not lock) as reader:
                 if lock and not at:
                     # All of them, as the flush writes them; where it writes them by class and key the looks do that.
                     looked = [one for one in asked if reader.locks(*one) or (gone and self._reaches(one[0]))]

@@ -32,7 +32,9 @@ __all__ = [
     "insert_for_keys",
     "invoke_before",
     "is_set_to_autocommit",
+    "isolation_of",
     "listeners_behind",
+    "listeners_to_updates",
     "no_rows",
     "prebuffer",
     "registries",
@@ -175,6 +177,20 @@ def is_set_to_autocommit(connection: Connection) -> bool:
     """Whether the isolation level of a connection, or of its engine, is `AUTOCOMMIT`."""
     asked: Any = connection
     return bool(asked._is_autocommit_isolation())  # noqa: SLF001
+
+
+def listeners_to_updates(mapper: Mapper[Any]) -> int:
+    """How many hear of each row of a class just before its UPDATE, and may still change its object."""
+    heard: Any = mapper.dispatch.before_update
+    return len(heard)
+
+
+def isolation_of(connection: Connection) -> str | None:
+    """The isolation level that a connection, or its engine, is set to, or else the database's own."""
+    here: Any = connection.get_execution_options().get("isolation_level")
+    dialect: Any = connection.engine.dialect
+    level: str | None = here or dialect._on_connect_isolation_level or dialect.default_isolation_level  # noqa: SLF001
+    return None if level is None else level.upper().replace("_", " ")
 
 
 def insert_for_keys(state: ORMExecuteState) -> tuple[Result[Any], list[dict[str, Any]]]:
