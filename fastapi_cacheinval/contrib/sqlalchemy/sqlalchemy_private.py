@@ -31,6 +31,7 @@ __all__ = [
     "hide_rows",
     "insert_for_keys",
     "invoke_before",
+    "is_of_flush",
     "is_set_to_autocommit",
     "listeners_behind",
     "no_rows",
@@ -169,6 +170,12 @@ def _sorted(base: Any, states: list[Any]) -> list[Any]:
     with contextlib.suppress(TypeError):
         there.sort(key=base._persistent_sortkey_fn)  # noqa: SLF001
     return [*fresh, *there]
+
+
+def is_of_flush(options: Any, target: Any) -> bool:
+    """Whether a statement with these execution options is one that a flush writes rows of an object's hierarchy by."""
+    base: Any = sqlalchemy.inspect(target).mapper.base_mapper
+    return options.get("compiled_cache") is base._compiled_cache  # noqa: SLF001
 
 
 def is_set_to_autocommit(connection: Connection) -> bool:
