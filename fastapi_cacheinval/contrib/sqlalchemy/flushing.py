@@ -96,7 +96,7 @@ class Flushes:
         flush = None if session is None else self._running.get(session)
         if flush is None:
             return
-        flush.unsure.written()
+        flush.unsure.sent()
         state = state_of(target)
         identity = identity_of(state)
         if self._book.tagged(whole_of(state.mapper)) and connection not in flush.connections:

@@ -78,9 +78,10 @@ class Unsure:
         self.replaced, self.targets = [], [] if last else rest
         return found
 
-    def written(self) -> None:
-        """The statements of the batch have been sent."""
-        self.replaced, self.targets = [], []
+    def sent(self) -> None:
+        """The statements of the batch have been sent; where there was none, `post_update` may write its rows yet."""
+        if self.look is not None and self.targets:
+            self.look(last=True)
 
     def release(self, connection: Connection, mapper: Mapper[Any], rows: Iterable[Identity]) -> list[Held]:
         """The tags held for one of these rows, which is about to be written."""

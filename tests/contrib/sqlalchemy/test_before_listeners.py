@@ -4,16 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event, select, update
+from sqlalchemy import ForeignKey, create_engine, delete, event, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Mapper, Session, object_session
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Mapper,
+    Session,
+    mapped_column,
+    object_session,
+    relationship,
+    sessionmaker,
+)
 
-from fastapi_cacheinval.contrib.sqlalchemy import UnknownRows
+from fastapi_cacheinval import HTTPCache
+from fastapi_cacheinval.contrib.sqlalchemy import UnknownRows, collect_changes
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import is_of_flush
+from fastapi_cacheinval.testing import capture_invalidations
 from tests.contrib.sqlalchemy.store import TAGS, Brand, Label, Product, Review, Store
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Shelf(Base):
+    __tablename__ = "shelf"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    first_id: Mapped[int | None] = mapped_column(ForeignKey("item.id"))
+    first: Mapped[Item | None] = relationship(post_update=True)
+
+
+class Item(Base):
+    __tablename__ = "item"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
 
 Change = Callable[[Any], None]
 TAGS_OF: dict[str, tuple[Any, set[str]]] = {
@@ -183,3 +212,19 @@ def test_a_statement_of_a_flush_is_told_from_one_of_the_app(store: Store) -> Non
         session.flush()
         session.connection().execute(update(Brand.__table__).values(name=""))  # type: ignore[arg-type]
     assert told == [True, True, True, False]
+
+
+def test_a_row_is_purged_that_its_batch_has_no_statement_for(tmp_path: Path) -> None:
+    """A relationship with `post_update` writes it later, and no event tells of that."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'shelf.db'}")
+    Base.metadata.create_all(engine)
+    sessions, cache = sessionmaker(engine), HTTPCache()
+    with sessions.begin() as session:
+        session.add_all([Shelf(id=1), Item(id=1)])
+    collector = collect_changes(sessions, cache, {Shelf: ["shelf:{id}", "first:{first_id}"]})
+    with capture_invalidations(cache) as receipts, sessions.begin() as session:
+        shelf, item = session.get_one(Shelf, 1), session.get_one(Item, 1)
+        shelf.first = item
+    collector.stop()
+    engine.dispose()
+    assert [set(receipt.tags) for receipt in receipts] == [{"shelf:1", "first:1"}]
