@@ -157,15 +157,17 @@ class Changes:
             return self._unknown(state, job.whole, deletes=job.deletes, what=what)
         take_turn(job.connection, target_of(job.dml), options_of(state), begin=not job.told)
         again: Places = set()
+        # A part of the rows that stands in another table is not written.
+        of = keys(mapper)[0]
         with self._watch.looks.reading(session, job.connection, options_of(state), gone=job.deletes) as reader:
             if asked is None:
                 query: Any = select(*keys(mapper)).where(*job.dml._where_criteria)  # noqa: SLF001
                 query = query.options(*criteria_of(job.dml))
-                found = reader.locked(mapper, query, state.parameters, gone=job.deletes, of=keys(mapper)[0])
+                found = reader.locked(mapper, query, state.parameters, gone=job.deletes, of=of)
             else:
-                found = reader.present(mapper, asked, kinds, gone=job.deletes, listed=True)
+                found = reader.present(mapper, asked, kinds, gone=job.deletes, listed=True, of=of)
             tags = reader.tags(
-                mapper, found, lock=True, gone=job.deletes, met=None if job.deletes else again, there=True
+                mapper, found, lock=True, gone=job.deletes, met=None if job.deletes else again, there=True, of=of
             )
             self._watch.ledger.add(session, [*self._book.of(mapper).wide, *tags])
             if job.deletes:

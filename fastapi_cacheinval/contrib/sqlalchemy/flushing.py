@@ -11,11 +11,11 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Mapper, Session, object_session
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import stands
-from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity
+from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, key_of
 from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Looks
 from fastapi_cacheinval.contrib.sqlalchemy.planning import Flush, Plans
-from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
+from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
 from fastapi_cacheinval.contrib.sqlalchemy.schema import whole_of
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import Batch, when_planned
 from fastapi_cacheinval.contrib.sqlalchemy.states import (
@@ -120,7 +120,7 @@ class Flushes:
             rules, moved = self._book.of(state.mapper), changes_class(state)
             if not rules and not moved:
                 continue
-            if moved or rules.looked or not all(is_plain_in(state, key) for key in rules.keys):
+            if moved or rules.looked or not self._holds_row(state, rules):
                 identity = Identity(state.mapper.primary_key_from_instance(target))
                 place = (whole_of(state.mapper) if moved else state.mapper, identity)
                 flush.rows.setdefault(connection, set()).add(place)
@@ -135,6 +135,15 @@ class Flushes:
         for connection, places in flush.again.items():
             self._looks.read_again(session, places - flush.rows.get(connection, set()), connection)
         self._finished.setdefault(session, {}).update(flush.connections)
+
+    @staticmethod
+    def _holds_row(state: Any, rules: Rules) -> bool:
+        """Whether the values in an object make the tags of its row: others may have changed what it has not written.
+
+        Of a template over such values alone the tag is known from before the write.
+        """
+        is_old = state.key is not None and rules.mix(state.unmodified.difference(key_of(state.mapper)))
+        return not is_old and all(is_plain_in(state, key) for key in rules.keys)
 
     def finished(self, session: Session) -> list[Connection]:
         """The connections on which flushes since the last call have written rows with tags; once each flush is over."""

@@ -63,7 +63,7 @@ class Links:
                 return self._unknown(state, target_of(dml), "an INSERT of links without their keys", ends=False)
             places.update((link.other, each) for each in found if each is not None)
         connection, options = connection_for(state, None), options_of(state)
-        self._watch.looks.read_again(state.session, places, connection, options)
+        self._watch.looks.read_again(state.session, places, connection, options, ahead=True)
         result = state.invoke_statement()
         there = _are_there(connection, target_of(dml), [name for link in named for name in link.named or ()])
         self._watch.looks.read_again(state.session, places, connection, options, written=there)
@@ -78,13 +78,14 @@ class Links:
             return self._unknown(state, table, "a DELETE by a condition that other writers may change", ends=True)
         places: Places = set()
         with self._watch.looks.reading(session, connection, options, gone=True) as reader:
+            ending = select(*own).where(*dml._where_criteria)  # noqa: SLF001
+            rows = reader.identities(ending, state.parameters, written=True)
             for link in named:
                 query: Any = link.of_rows(None).where(*dml._where_criteria)  # noqa: SLF001
                 places.update((link.other, each) for each in reader.identities(query, state.parameters))
-            rows = reader.identities(select(*own).where(*dml._where_criteria), state.parameters)  # noqa: SLF001
             if self._book.carries(table):
                 self._watch.looks.along(session, reader, table, rows, places)
-        self._watch.looks.read_again(session, places, connection, options)
+        self._watch.looks.read_again(session, places, connection, options, ahead=True)
         ran = run(state, dml, columns, telling=told)
         if not told:
             agrees = ran.count == len(rows)

@@ -19,8 +19,9 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql.selectable import AliasedReturnsRows
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import isolation_of
 
-__all__ = ["Kept", "in_savepoint", "is_united", "locked", "look", "take_turn"]
+__all__ = ["Kept", "in_savepoint", "is_outdated", "is_united", "locked", "look", "reads_old_rows", "take_turn"]
 
 logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 
@@ -28,6 +29,9 @@ logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 _LOCKABLE: WeakKeyDictionary[Any, dict[Mapper[Any], bool]] = WeakKeyDictionary()
 # "Insufficient privilege" and "feature not supported".
 _REFUSALS = frozenset({"42501", "0A000"})
+_OUTDATED = "40001"
+_READ_OLD_ROWS = frozenset({"REPEATABLE READ", "SERIALIZABLE"})
+_READ_NEW_ROWS = frozenset({"READ COMMITTED", "READ UNCOMMITTED", "AUTOCOMMIT"})
 # They refuse no locks in this way, and have no need of a savepoint.
 _REFUSE_NONE = frozenset({"sqlite", "mysql", "mariadb"})
 
@@ -53,6 +57,31 @@ def in_savepoint(connection: Connection) -> Generator[Kept]:
             kept.transaction = False
         raise
     nested.commit()
+
+
+def reads_old_rows(connection: Connection) -> bool:
+    """Whether queries may read rows as they stood once, while writes change them as they stand: so does InnoDB."""
+    return connection.dialect.name in ("mysql", "mariadb") and isolation_of(connection) not in _READ_NEW_ROWS
+
+
+def is_outdated(session: Session, mapper: Mapper[Any], query: Any) -> bool:
+    """Whether others have changed rows that a query over a class finds as they were before, for PostgreSQL to say.
+
+    It refuses to lock such a row at REPEATABLE READ, and forgets a lock with its savepoint.
+    """
+    connection = session.connection()
+    if connection.dialect.name != "postgresql" or isolation_of(connection) not in _READ_OLD_ROWS:
+        return False
+    if is_united(mapper) or will_stand(connection):
+        return False
+    nested = connection.begin_nested()
+    try:
+        session.execute(query.with_for_update(read=True, nowait=True, of=list(mapper.tables)))
+    except DBAPIError as error:
+        return _state_of(error) == _OUTDATED
+    finally:
+        nested.rollback()
+    return False
 
 
 def is_united(mapper: Mapper[Any]) -> bool:
@@ -127,5 +156,9 @@ def take_turn(connection: Connection, table: Table, options: Mapping[str, Any], 
 
 
 def _is_refusal(error: DBAPIError) -> bool:
+    return _state_of(error) in _REFUSALS
+
+
+def _state_of(error: DBAPIError) -> str | None:
     driver: Any = error.orig
-    return (getattr(driver, "sqlstate", None) or getattr(driver, "pgcode", None)) in _REFUSALS
+    return getattr(driver, "sqlstate", None) or getattr(driver, "pgcode", None)

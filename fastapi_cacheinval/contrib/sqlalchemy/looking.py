@@ -43,8 +43,11 @@ class Looks:
         *,
         given: Iterable[tuple[Mapper[Any], list[Identity]]] = (),
         gone: bool = False,
+        ahead: bool = False,
     ) -> Generator[Reader]:
         """Read on a connection by these keys; `gone` where their rows are about to be deleted.
+
+        `ahead` where no row may be locked yet.
 
         A look that the database refuses because of a key that is of another type than its column's must not end the
         app's transaction. It stands in a savepoint then, and of such rows nobody knows the tags.
@@ -58,7 +61,7 @@ class Looks:
         if written:
             take_turn(connection, written[0], options or {})
         try:
-            with saving as kept, reading(connection, self._book, options) as reader:
+            with saving as kept, reading(connection, self._book, options, ahead=ahead) as reader:
                 yield reader
                 lost = reader.lost
         except SQLAlchemyError:
@@ -109,6 +112,7 @@ class Looks:
         *,
         lock: bool = False,
         written: bool = False,
+        ahead: bool = False,
     ) -> None:
         """Note the tags of rows as they stand; `written` where they must be there, since they have just been written.
 
@@ -119,7 +123,7 @@ class Looks:
             if self._book.tagged(mapper):
                 rows.setdefault(mapper, []).append(identity)
         for mapper, identities in rows.items():
-            with self.reading(session, connection, options, given=[(mapper, identities)]) as reader:
+            with self.reading(session, connection, options, given=[(mapper, identities)], ahead=ahead) as reader:
                 if lock and reader.locks(mapper, identities):
                     reader.take({mapper: identities}, listed=True)
                 self._ledger.add(session, list(reader.tags(mapper, identities, lock=lock, written=written)))
@@ -131,7 +135,11 @@ class Looks:
                 session, self._book.any_row(mapper.self_and_descendants, "a row that is not found again", alone=alone)
             )
         except UnknownRows:
-            logger.warning("a row of %s is written, and its key does not find it again: give %s wide tags", name, name)
+            logger.warning(
+                "a row of %s is written or linked, and others have changed it since the transaction began to read, or "
+                "its key does not find it again: give %s wide tags",
+                *(name, name),
+            )
             self._ledger.add_everything(session)
 
 

@@ -228,7 +228,7 @@ class Plans:
         asked = list(fresh.items())
         for at, (mapper, these) in enumerate(asked):
             given = asked[at : at + 1] if at else asked
-            with self._looks.reading(session, connection, given=given, gone=gone) as reader:
+            with self._looks.reading(session, connection, given=given, gone=gone, ahead=not lock) as reader:
                 if lock and not at:
                     # All of them, as the flush writes them; where it writes them by class and key the looks do that.
                     looked = [one for one in asked if reader.locks(*one) or (gone and self._reaches(one[0]))]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from sqlalchemy import Connection, Table, event, select
-from sqlalchemy.orm import Mapper, ORMExecuteState, Session
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session, lazyload
 
 from fastapi_cacheinval.contrib.sqlalchemy.keys import (
     Identity,
@@ -37,8 +37,13 @@ _BY_LETTER = frozenset({"postgresql", "sqlite"})
 
 
 @contextmanager
-def reading(connection: Connection, book: RuleBook, options: Mapping[str, Any] | None = None) -> Generator[Reader]:
-    """Read on a connection whose transaction is somebody else's, all of it with these execution options."""
+def reading(
+    connection: Connection, book: RuleBook, options: Mapping[str, Any] | None = None, *, ahead: bool = False
+) -> Generator[Reader]:
+    """Read on a connection whose transaction is somebody else's, all of it with these execution options.
+
+    `ahead` where all of it is read once more before or after the write, and no row may be locked yet.
+    """
     with QuietSession(connection) as session:
         if options:
             given: Mapping[str, Any] = options
@@ -48,7 +53,7 @@ def reading(connection: Connection, book: RuleBook, options: Mapping[str, Any] |
 
             event.listen(session, "do_orm_execute", with_options)
         # A statement purges what stands for any row of another class on its table: its rows are not looked up as well.
-        yield Reader(session, book, twins=options is None)
+        yield Reader(session, book, twins=options is None, ahead=ahead)
 
 
 class Reader(Locker):
@@ -58,8 +63,8 @@ class Reader(Locker):
     what those rows are in other classes is not known either.
     """
 
-    def __init__(self, session: Session, book: RuleBook, *, twins: bool = True) -> None:
-        super().__init__(session)
+    def __init__(self, session: Session, book: RuleBook, *, twins: bool = True, ahead: bool = False) -> None:
+        super().__init__(session, ahead=ahead)
         self._twins = twins
         self._book = book
         self._by_letter = session.connection().dialect.name in _BY_LETTER
@@ -84,20 +89,25 @@ class Reader(Locker):
         met: set[tuple[Mapper[Any], Identity]] | None = None,
         there: bool = False,
         written: bool = False,
+        of: Any = None,
     ) -> Iterator[str]:
         """The tags of these rows as they stand; nothing for rows that are not there.
 
         The rows `beside` them, whose tags are among these, are added to `met`. A class is `lost` where fewer rows are
         found by their keys than are looked for: `there` says that the database has just named them, `written` that
         they have just been written, and `gone` that they will be deleted, for which a lock has to be stronger.
+        Only rows of the table with the column `of` are locked, if it is given.
         """
         for part in parts(by_key(identities) if lock else identities):
             beside: dict[Mapper[Any], list[Identity]] = {}
             found: set[Identity] = set()
             for each in self._book.family(mapper):
                 yield from self._tags(
-                    each, self._book.of(each), part, found, known=each is mapper, lock=lock, gone=gone
+                    each, self._book.of(each), part, found, known=each is mapper, lock=lock, gone=gone, of=of
                 )
+            is_locked = (lock and of is None) or (written and len(mapper.tables) == 1)
+            if not is_locked and self._is_outdated(mapper, list(found)):
+                self.lost.setdefault(mapper, False)
             if (written or (there and not self.are_plain(mapper, part))) and self._are_lost(mapper, part, found):
                 self.lost[mapper] = True
             for other, identity in self.beside(mapper, part):
@@ -111,7 +121,8 @@ class Reader(Locker):
                         # Nothing is written there, so that a lock would be one that the app does not take.
                         own = self._book.own(each)
                         yield from self._tags(each, own, these, met_there, known=each is other, lock=False)
-                    if not self.are_plain(other, these) and self._are_lost(other, these, met_there):
+                    is_lost = not self.are_plain(other, these) and self._are_lost(other, these, met_there)
+                    if is_lost or self._is_outdated(other, list(met_there)):
                         self.lost.setdefault(other, False)
 
     def locks(self, mapper: Mapper[Any], identities: list[Identity]) -> bool:
@@ -144,6 +155,7 @@ class Reader(Locker):
         known: bool,
         lock: bool,
         gone: bool = False,
+        of: Any = None,
     ) -> Iterator[str]:
         names = key_of(mapper)
         if known and rules.keys <= set(names) and self.are_plain(mapper, part):
@@ -153,7 +165,7 @@ class Reader(Locker):
             wanted = list(dict.fromkeys((*names, *sorted(rules.keys))))
             query = select(*(getattr(mapper.class_, key) for key in wanted))
             if lock:
-                rows: Iterable[Identity] = self.in_turn(mapper, query, part, gone=gone)
+                rows: Iterable[Identity] = self.in_turn(mapper, query, part, gone=gone, of=of)
             else:
                 rows = self.identities(query.where(among(mapper, part)))
             for row in rows:
@@ -162,13 +174,19 @@ class Reader(Locker):
                 found.add(Identity(row[: len(names)]))
         if rules.functions:
             if lock:
-                self.present(mapper, part, gone=gone)
+                self.present(mapper, part, gone=gone, of=of)
             # Read anew: what this session has seen before may have changed since.
             query = select(mapper.class_).where(among(mapper, part), of_class(mapper))
+            query = self.now(query.options(*self._unlocked(mapper)), written=lock)
             query = query.execution_options(populate_existing=True)
             for target in self._session.scalars(query).unique():
                 yield from rules.told(target)
                 found.add(Identity(mapper.primary_key_from_instance(target)))
+
+    def _unlocked(self, mapper: Mapper[Any]) -> list[Any]:
+        """Leaves the relationships that are joined to a class out of a query that locks its rows."""
+        joined = [each for each in mapper.relationships if each.lazy in ("joined", False)] if self._is_old else []
+        return [lazyload(getattr(mapper.class_, each.key)) for each in joined]
 
     def neighbours(self, mapper: Mapper[Any], identities: Iterable[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
         """The rows that association rows relate to these, of classes that have tags."""
@@ -176,7 +194,10 @@ class Reader(Locker):
         for link in self._book.links:
             if link.mapper in family and self._book.tagged(link.other):
                 for part in parts(identities):
-                    for found in self.identities(link.others(part)):
+                    if self._is_old and isinstance(link.secondary, Table):
+                        # These rows go, and those that they relate stay.
+                        self.identities(link.rows(part, None, self.now), written=True)
+                    for found in self.identities(link.others(part, self.now)):
                         yield link.other, found
 
     def fallen(
@@ -218,16 +239,19 @@ class Reader(Locker):
         """What goes or changes next: by the foreign keys of others, and the association rows that go with their row."""
         for each in of.self_and_descendants if isinstance(of, Mapper) else (of,):
             for dependent in self._book.dependents(each):
-                found = [one for part in parts(these) for one in self.identities(dependent.rows(each, part))]
+                queries = [dependent.rows(each, part, self.now) for part in parts(these)]
+                found = [one for query in queries for one in self.identities(query, written=True)]
                 yield dependent.kind, dependent.goes, found
         for link in self._book.carried(of) if isinstance(of, Mapper) else ():
-            yield link.secondary, True, self.links(link, these)
+            queries = [link.rows(part, None, self.now) for part in parts(these)]
+            yield link.secondary, True, [one for query in queries for one in self.identities(query, written=True)]
 
-    def links(self, link: Link, these: Iterable[Identity], others: list[Identity] | None = None) -> list[Identity]:
-        """The keys of the association rows of these, or of those alone that relate them to `others`."""
-        further = [None] if others is None else list(parts(others))
-        queries = [link.rows(part, each) for part in parts(these) for each in further]
-        return [one for query in queries for one in self.identities(query)]
+    def links(
+        self, link: Link, these: Iterable[Identity], others: list[Identity], *, written: bool = False
+    ) -> list[Identity]:
+        """The keys of the association rows of these, that relate them to `others`."""
+        queries = [link.rows(part, each, self.now) for part in parts(these) for each in parts(others)]
+        return [one for query in queries for one in self.identities(query, written=written)]
 
     def mapped(self, table: Any, these: list[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
         """The rows of classes with tags that are these rows of a table."""

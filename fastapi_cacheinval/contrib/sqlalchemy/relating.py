@@ -33,7 +33,7 @@ class Related:
 
     def ending(self, reader: Reader) -> list[Identity]:
         """The keys of the association rows that the flush will delete; there may be some of the same rows' besides."""
-        return reader.links(self.link, _keys(self.targets), list(_keys(self.deleted)))
+        return reader.links(self.link, _keys(self.targets), list(_keys(self.deleted)), written=True)
 
     def made(self, reader: Reader) -> list[Identity]:
         """The keys of those that it has inserted, now that it has."""

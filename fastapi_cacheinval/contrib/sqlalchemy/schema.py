@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
@@ -41,6 +41,9 @@ __all__ = [
     "spellings",
     "whole_of",
 ]
+
+# Makes a query one that reads rows as they stand now: those that stand inside of another are made so by themselves.
+Now: TypeAlias = Callable[[Any], Any]
 
 _REMOVING: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 _BY_ITSELF = frozenset({"CASCADE", "SET NULL", "SET DEFAULT"})
@@ -124,21 +127,21 @@ class Link:
     other_join: ColumnElement[bool]
     named: tuple[str, ...] | None
 
-    def others(self, identities: list[Identity]) -> Any:
+    def others(self, identities: list[Identity], now: Now) -> Any:
         """The keys of the other side's rows that are related to these."""
         here = select(1).where(self.join, among(self.mapper, identities)).correlate(self.secondary)
-        return self.of_rows(here.exists())
+        return self.of_rows(now(here).exists())
 
-    def rows(self, identities: list[Identity], others: list[Identity] | None = None) -> Any:
+    def rows(self, identities: list[Identity], others: list[Identity] | None, now: Now) -> Any:
         """The keys of the association rows of these, of those alone that relate them to `others` where these are given.
 
         The association table is a `Table`.
         """
         here = select(1).where(self.join, among(self.mapper, identities)).correlate(self.secondary)
-        query = select(*row_key(self.secondary)).where(here.exists())
+        query = select(*row_key(self.secondary)).where(now(here).exists())
         if others is not None:
             there = select(1).where(self.other_join, among(self.other, others)).correlate(self.secondary)
-            query = query.where(there.exists())
+            query = query.where(now(there).exists())
         return query
 
     def of_rows(self, where: ColumnElement[bool] | None) -> Any:
@@ -210,12 +213,12 @@ class Dependent:
     named: Column[Any]
     goes: bool
 
-    def rows(self, of: Kind, identities: list[Identity]) -> Any:
+    def rows(self, of: Kind, identities: list[Identity], now: Now) -> Any:
         """The keys of the rows that point to these rows of a class or of a table."""
         # Both may be of one table, or of one hierarchy: the inner query is about other rows than the outer one.
         inner = select(self.named).select_from(_selected(of)).where(among(of, identities)).correlate(None)
         columns = row_key(self.kind) if isinstance(self.kind, Table) else keys(self.kind)
-        return select(*columns).select_from(_selected(self.kind)).where(self.column.in_(inner))
+        return select(*columns).select_from(_selected(self.kind)).where(self.column.in_(now(inner)))
 
 
 def _selected(kind: Kind) -> Any:

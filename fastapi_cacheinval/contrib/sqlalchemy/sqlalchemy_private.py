@@ -33,6 +33,7 @@ __all__ = [
     "invoke_before",
     "is_of_flush",
     "is_set_to_autocommit",
+    "isolation_of",
     "listeners_behind",
     "no_rows",
     "prebuffer",
@@ -182,6 +183,14 @@ def is_set_to_autocommit(connection: Connection) -> bool:
     """Whether the isolation level of a connection, or of its engine, is `AUTOCOMMIT`."""
     asked: Any = connection
     return bool(asked._is_autocommit_isolation())  # noqa: SLF001
+
+
+def isolation_of(connection: Connection) -> str | None:
+    """The isolation level that a connection, or its engine, is set to, or else the database's own."""
+    here: Any = connection.get_execution_options().get("isolation_level")
+    dialect: Any = connection.engine.dialect
+    level: str | None = here or dialect._on_connect_isolation_level or dialect.default_isolation_level  # noqa: SLF001
+    return None if level is None else level.upper().replace("_", " ")
 
 
 def insert_for_keys(state: ORMExecuteState) -> tuple[Result[Any], list[dict[str, Any]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -43,6 +43,11 @@ class Rules:
         if self.functions or self.keys:
             return None
         return tuple(tag for template in self.templates if (tag := template.render({})) is not None)
+
+    def mix(self, unwritten: Collection[str]) -> bool:
+        """Whether a template takes values that a write leaves as they are besides those that it writes."""
+        names = [template.names for template in self.templates]
+        return any(0 < sum(name in unwritten for name in each) < len(each) for each in names)
 
     def rendered(self, values: Mapping[str, Any]) -> list[str]:
         """The tags of the templates for a row's values; of a class that has only wide ones, those."""

@@ -17,7 +17,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.keys import (
     matching,
     row_key,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.locking import is_united, locked, look
+from fastapi_cacheinval.contrib.sqlalchemy.locking import is_outdated, is_united, locked, look, reads_old_rows
 from fastapi_cacheinval.contrib.sqlalchemy.ordering import by_key, is_by_key, order_of, parts, turns
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import tables_in_order
 from fastapi_cacheinval.contrib.sqlalchemy.statements import parameter_sets
@@ -28,12 +28,27 @@ __all__ = ["Locker"]
 class Locker:
     """The keys of rows by queries, and locks of these rows."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, ahead: bool) -> None:
         self._session = session
+        self._is_ahead = ahead
+        self._is_old = not ahead and reads_old_rows(session.connection())
 
-    def identities(self, query: Any, parameters: Any = None) -> list[Identity]:
-        """The keys that a query finds."""
-        return [Identity(row) for each in parameter_sets(parameters) for row in self._session.execute(query, each)]
+    def now(self, query: Any, *, written: bool = False) -> Any:
+        """A query that reads rows as they stand, and not as they stood when the transaction first read.
+
+        MariaDB does that only where it locks them: as the write does for those that are about to be `written`.
+        """
+        return query.with_for_update(read=not written) if self._is_old else query
+
+    def identities(self, query: Any, parameters: Any = None, *, written: bool = False) -> list[Identity]:
+        """The keys that a query finds now."""
+        now = self.now(query, written=written)
+        return [Identity(row) for each in parameter_sets(parameters) for row in self._session.execute(now, each)]
+
+    def _is_outdated(self, mapper: Mapper[Any], part: list[Identity]) -> bool:
+        """Whether others have changed these rows, which are not locked, since the transaction began to read."""
+        query = select(*keys(mapper)).where(among(mapper, part))
+        return bool(part) and not self._is_ahead and is_outdated(self._session, mapper, query)
 
     def present(
         self,
@@ -43,14 +58,16 @@ class Locker:
         *,
         gone: bool = False,
         listed: bool = False,
+        of: Any = None,
     ) -> list[Identity]:
         """Those of the rows that are there, locked, by values of these types; `gone` where they will be deleted.
 
-        `listed` where they will be written in this order, and not in that of their keys.
+        `of` is a column of the table whose rows are locked alone. `listed` where they will be written in this order,
+        and not in that of their keys.
         """
         found: list[Identity] = []
         for part in parts(given if listed else by_key(given)):
-            found += self.in_turn(mapper, select(*keys(mapper)), part, kinds, gone=gone)
+            found += self.in_turn(mapper, select(*keys(mapper)), part, kinds, gone=gone, of=of)
         return found
 
     def in_turn(
@@ -61,12 +78,13 @@ class Locker:
         kinds: Sequence[Any] | None = None,
         *,
         gone: bool = False,
+        of: Any = None,
     ) -> Iterator[Identity]:
         """What a query over a class finds of these rows, locked in this order; `gone` where they will be deleted."""
         connection = self._session.connection()
         for each in turns(part, connection):
             order = order_of(keys(mapper), each, kinds or kinds_of(mapper), connection)
-            yield from self.locked(mapper, query.where(among(mapper, each, kinds)).order_by(*order), gone=gone)
+            yield from self.locked(mapper, query.where(among(mapper, each, kinds)).order_by(*order), gone=gone, of=of)
 
     def take(self, places: Mapping[Mapper[Any], list[Identity]], *, gone: bool = False, listed: bool = False) -> None:
         """Lock rows of classes of one hierarchy as their write does, where the looks at them would do it otherwise.

@@ -1,0 +1,170 @@
+"""InnoDB reads rows as they stood when the transaction began to read, and writes them as they stand: looks lock to read those."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Engine, ForeignKey, Select, Table, create_engine, delete, event, insert, update
+from sqlalchemy.dialects import mysql
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
+
+from fastapi_cacheinval import HTTPCache
+from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
+
+
+class Own(DeclarativeBase):
+    pass
+
+
+shown = Table(
+    "shown",
+    Own.metadata,
+    Column("room_id", ForeignKey("room.id", ondelete="CASCADE"), primary_key=True),
+    Column("work_id", ForeignKey("work.id", ondelete="CASCADE"), primary_key=True),
+)
+
+
+class Room(Own):
+    __tablename__ = "room"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(default="")
+    works: Mapped[list[Work]] = relationship(secondary=shown, passive_deletes=True)
+    lamps: Mapped[list[Lamp]] = relationship(passive_deletes="all", lazy="joined")
+    guards: Mapped[list[Guard]] = relationship(passive_deletes="all")
+
+
+class Work(Own):
+    __tablename__ = "work"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(default="")
+
+
+class Lamp(Own):
+    """It goes with its room."""
+
+    __tablename__ = "lamp"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(default="")
+    room_id: Mapped[int | None] = mapped_column(ForeignKey("room.id", ondelete="CASCADE"))
+
+
+class Guard(Own):
+    """It stays without its room."""
+
+    __tablename__ = "guard"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(default="")
+    room_id: Mapped[int | None] = mapped_column(ForeignKey("room.id", ondelete="SET NULL"))
+
+
+CLASSES: list[Any] = [Room, Work, Lamp, Guard]
+
+
+def by_name(row: Any) -> list[str]:
+    return [f"{type(row).__name__}:{row.name}"]
+
+
+TAGS: dict[str, dict[Any, Any]] = {
+    "templates": {cls: [cls.__tablename__ + ":{name}"] for cls in CLASSES},
+    "functions": {cls: [by_name] for cls in CLASSES},
+}
+WORK: dict[str, Callable[[Session, Room, Work], object]] = {
+    "a changed row": lambda _, room, __: setattr(room, "name", "new"),
+    "a deleted row": lambda session, room, _: session.delete(room),
+    "a link": lambda _, room, __: room.works.append(Work(id=2)),
+    "no link": lambda _, room, __: room.works.clear(),
+    "an update()": lambda session, *_: session.execute(update(Room).values(name="new")),
+    "a delete()": lambda session, *_: session.execute(delete(Room)),
+    "a list": lambda session, *_: session.execute(update(Room), [{"id": 1, "name": "new"}]),
+    "links": lambda session, *_: session.execute(delete(shown)),
+    "an insert of links": lambda session, *_: session.execute(insert(shown), [{"room_id": 1, "work_id": 3}]),
+}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """SQLite under the name of the other database: it takes no locks, and nobody is there to wait for."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'rooms.db'}")
+    Own.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add(Room(id=1, works=[Work(id=1)], lamps=[Lamp(id=1)], guards=[Guard(id=1)]))
+        session.add(Work(id=3))
+        session.commit()
+    engine.dialect.name = "mysql"
+    yield engine
+    engine.dispose()
+
+
+def queries(engine: Engine, tags: dict[Any, Any], work: Callable[[Session, Room, Work], object]) -> list[str]:
+    """The queries around this work, as MariaDB is told them; the app's own come before it."""
+    told: list[str] = []
+
+    def heard(_: Any, statement: Any, *__: object) -> None:
+        if isinstance(statement, Select):
+            told.append(" ".join(str(statement.compile(dialect=mysql.dialect())).split()))
+
+    sessions = sessionmaker(engine)
+    collector = collect_changes(sessions, HTTPCache(enabled=False), tags)
+    try:
+        with sessions() as session:
+            room, other = session.get_one(Room, 1), session.get_one(Work, 1)
+            assert room.works == [other]
+            event.listen(engine, "before_execute", heard)
+            work(session, room, other)
+            session.flush()
+    finally:
+        event.remove(engine, "before_execute", heard)
+        collector.stop()
+    return told
+
+
+LOCK = re.compile(r" (FOR UPDATE|LOCK IN SHARE MODE)")
+
+
+def read(query: str) -> tuple[str, frozenset[str]]:
+    """The table whose rows a query reads, and their columns."""
+    found = re.match(r"SELECT (?:DISTINCT )?(.*?) FROM (\w+)", query)
+    assert found is not None, query
+    return found[2], frozenset(one for one in found[1].split(", ") if one.startswith(found[2] + "."))
+
+
+@pytest.mark.parametrize("work", WORK)
+@pytest.mark.parametrize("kind", TAGS)
+def test_all_that_is_read_is_read_as_it_stands(engine: Engine, kind: str, work: str) -> None:
+    """What is read without a lock, before a row's turn comes, is read with one as well; so are the queries inside."""
+    told = queries(engine, TAGS[kind], WORK[work])
+    locking = [one for one in told if LOCK.search(one)]
+    assert locking
+    assert {read(one) for one in told} <= {read(one) for one in locking}
+    assert [len(LOCK.findall(one)) for one in locking] == [len(re.findall(r"\bSELECT\b", one)) for one in locking]
+
+
+@pytest.mark.parametrize("kind", TAGS)
+def test_what_is_joined_to_a_row_is_not_locked_with_it(engine: Engine, kind: str) -> None:
+    """A relationship that is loaded with its row is no part of the row."""
+    told = queries(engine, TAGS[kind], WORK["a changed row"])
+    assert not [one for one in told if LOCK.search(one) and "JOIN" in one]
+
+
+@pytest.mark.parametrize("kind", TAGS)
+def test_rows_that_go_are_locked_as_their_delete_does(engine: Engine, kind: str) -> None:
+    """A shared lock that becomes another one waits for who waits for it."""
+    told = queries(engine, TAGS[kind], WORK["a deleted row"])
+    first: dict[str, str] = {}
+    for one in told:
+        found = re.search(r"FROM (room|lamp|guard|shown)\b.* (FOR UPDATE|LOCK IN SHARE MODE)$", one)
+        if found is not None:
+            first.setdefault(found[1], found[2])
+    assert first == dict.fromkeys(("room", "lamp", "guard", "shown"), "FOR UPDATE")
+
+
+@pytest.mark.parametrize("work", WORK)
+@pytest.mark.parametrize("kind", TAGS)
+def test_nothing_is_shared_where_queries_read_what_is_committed(engine: Engine, kind: str, work: str) -> None:
+    """At READ COMMITTED a look needs no lock to see what a row is."""
+    told = queries(engine.execution_options(isolation_level="READ UNCOMMITTED"), TAGS[kind], WORK[work])
+    assert not [one for one in told if "SHARE" in one]

@@ -1,0 +1,132 @@
+"""At REPEATABLE READ a transaction reads rows as they stood: PostgreSQL is asked whether others have changed them since."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Engine, ForeignKey, Table, create_engine, insert, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
+
+from fastapi_cacheinval import HTTPCache
+from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
+from fastapi_cacheinval.testing import capture_invalidations
+from tests.system.postgresql import PostgreSQL, postgresql
+
+
+class Own(DeclarativeBase):
+    pass
+
+
+shown = Table(
+    "shown",
+    Own.metadata,
+    Column("room_id", ForeignKey("room.id"), primary_key=True),
+    Column("work_id", ForeignKey("work.id"), primary_key=True),
+)
+
+
+class Room(Own):
+    __tablename__ = "room"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(default="old")
+    works: Mapped[list[Work]] = relationship(secondary=shown)
+
+
+class Work(Own):
+    __tablename__ = "work"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(default="old")
+    kind: Mapped[str]
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "work"}  # noqa: RUF012
+
+
+class Statue(Work):
+    """A part of it stands in a table of its own."""
+
+    __tablename__ = "statue"
+    id: Mapped[int] = mapped_column(ForeignKey("work.id"), primary_key=True)
+    height: Mapped[int] = mapped_column(default=0)
+    __mapper_args__ = {"polymorphic_identity": "statue"}  # noqa: RUF012
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgreSQL]:
+    """One cluster for all tests here."""
+    with postgresql() as started:
+        yield started
+
+
+@pytest.fixture(params=["READ COMMITTED", "REPEATABLE READ"])
+def engine(server: PostgreSQL, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    made = create_engine(server.url(server.database(), "psycopg"), isolation_level=request.param)
+    Own.metadata.create_all(made)
+    with Session(made) as session:
+        session.add_all([Room(id=1), Statue(id=1), Statue(id=2)])
+        session.flush()
+        session.execute(insert(shown), [{"room_id": 1, "work_id": 1}])
+        session.commit()
+    yield made
+    made.dispose()
+
+
+TAGS: dict[str, dict[Any, Any]] = {
+    "templates": {Work: ["work:{name}"]},
+    "functions": {Work: [lambda work: [f"work:{work.name}"]]},
+}
+WORK: dict[str, Callable[[Session, Room, Work], object]] = {
+    "a link": lambda _, room, work: room.works.append(work),
+    "a statement on the other table": lambda session, *_: session.execute(
+        update(Statue).where(Statue.id == 2).values(height=3)
+    ),
+    "a statement on a table": lambda session, *_: session.execute(
+        update(Statue.__table__).where(Statue.__table__.c.id == 2).values(height=3)  # type: ignore[arg-type]
+    ),
+}
+
+
+def purged(engine: Engine, kind: str, work: str, others: dict[str, Any]) -> tuple[set[str], bool]:
+    """The tags that are purged, and whether everything is, where another session changes the row in between."""
+    sessions, cache = sessionmaker(engine), HTTPCache(enabled=False)
+    collector = collect_changes(sessions, cache, TAGS[kind])
+    try:
+        with capture_invalidations(cache) as captured, sessions() as session:
+            room, statue = session.get_one(Room, 1), session.get_one(Work, 2)
+            assert len(room.works) == 1
+            if others:
+                with engine.begin() as other:
+                    other.execute(update(Work.__table__).where(Work.__table__.c.id == 2).values(others))  # type: ignore[arg-type]
+            WORK[work](session, room, statue)
+            session.flush()
+            assert statue.name == "old"
+            session.commit()
+    finally:
+        collector.stop()
+    return {tag for one in captured for tag in one.tags}, any(one.everything for one in captured)
+
+
+@pytest.mark.parametrize("work", WORK)
+@pytest.mark.parametrize("kind", TAGS)
+def test_a_row_that_others_have_changed_is_not_missed(engine: Engine, kind: str, work: str) -> None:
+    """Its tags are those of the row now, or nobody knows them. What the app itself has loaded stays as it is."""
+    tags, everything = purged(engine, kind, work, {"name": "new"})
+    assert everything or "work:new" in tags
+
+
+@pytest.mark.parametrize("work", WORK)
+@pytest.mark.parametrize("kind", TAGS)
+def test_a_row_that_nobody_has_changed_is_purged_alone(engine: Engine, kind: str, work: str) -> None:
+    assert purged(engine, kind, work, {}) == ({"work:old"}, False)
+
+
+def test_a_question_leaves_no_lock(engine: Engine) -> None:
+    """Another session can still change a row that is only linked."""
+    sessions = sessionmaker(engine)
+    collector = collect_changes(sessions, HTTPCache(enabled=False), TAGS["templates"])
+    try:
+        with sessions() as session, engine.connect() as other:
+            session.execute(insert(shown), [{"room_id": 1, "work_id": 2}])
+            other.exec_driver_sql("SELECT 1 FROM work WHERE id = 2 FOR NO KEY UPDATE NOWAIT")
+    finally:
+        collector.stop()
