@@ -117,6 +117,7 @@ def test_a_row_that_others_have_changed_is_not_missed(engine: Engine, kind: str,
 @pytest.mark.parametrize("work", WORK)
 @pytest.mark.parametrize("kind", TAGS)
 def test_a_row_that_nobody_has_changed_is_purged_alone(engine: Engine, kind: str, work: str) -> None:
+    """The question is about the rows that are read, and about no others."""
     assert purged(engine, kind, work, {}) == ({"work:old"}, False)
 
 

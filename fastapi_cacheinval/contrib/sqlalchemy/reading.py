@@ -194,7 +194,8 @@ class Reader(Locker):
         for link in self._book.links:
             if link.mapper in family and self._book.tagged(link.other):
                 for part in parts(identities):
-                    if self._is_old and isinstance(link.secondary, Table):
+                    is_table = isinstance(link.secondary, Table)
+                    if self._is_old and is_table:
                         # These rows go, and those that they relate stay.
                         self.identities(link.rows(part, None, self.now), written=True)
                     for found in self.identities(link.others(part, self.now)):

@@ -95,6 +95,7 @@ def test_a_listener_changes_what_a_flush_only_touches(engine: Engine, kind: str,
 
 @pytest.mark.parametrize("work", [take_in, take_out])
 def test_what_is_only_touched_is_not_purged(engine: Engine, work: Callable[[Session], object]) -> None:
+    """Without a listener the order's row stays as it is."""
     assert purged(engine, {Order: ["order:{id}"]}, work) == set()
 
 
