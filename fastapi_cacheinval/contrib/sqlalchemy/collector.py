@@ -86,7 +86,7 @@ class Collector:
         self._wait: Literal["all"] | None = wait
         self._ledger = Ledger()
         looks = Looks(book, self._ledger)
-        self._flushes = Flushes(book, self._ledger, looks, lambda: len(collectors()))
+        self._flushes = Flushes(book, self._ledger, looks)
         watch = Watch(book, self._ledger, self._flushes, looks, self._settle)
         self._bulk = Bulk(watch)
         self._older = Older(watch)

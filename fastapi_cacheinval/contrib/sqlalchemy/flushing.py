@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import ClauseElement, Connection, Delete
+from sqlalchemy import Connection
 from sqlalchemy.orm import Mapper, Session, object_session
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import stands
@@ -16,14 +16,12 @@ from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Looks
 from fastapi_cacheinval.contrib.sqlalchemy.planning import Flush, Plans
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
-from fastapi_cacheinval.contrib.sqlalchemy.schema import removes_rows, whole_of
+from fastapi_cacheinval.contrib.sqlalchemy.schema import whole_of
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import Batch, when_planned
-from fastapi_cacheinval.contrib.sqlalchemy.statements import extra_tables, writes
 from fastapi_cacheinval.contrib.sqlalchemy.states import (
     changes_class,
     connection_of,
     identity_of,
-    is_changed,
     is_plain_in,
     state_of,
 )
@@ -34,11 +32,12 @@ __all__ = ["Flushes"]
 class Flushes:
     """Listens to flushes of the sessions that are watched."""
 
-    def __init__(self, book: RuleBook, ledger: Ledger, looks: Looks, own_listeners: Callable[[], int]) -> None:
+    def __init__(self, book: RuleBook, ledger: Ledger, looks: Looks) -> None:
         self._book = book
         self._ledger = ledger
         self._looks = looks
-        self._plans = Plans(book, ledger, looks, own_listeners)
+        self._plans = Plans(book, ledger, looks)
+        self.besides = self._plans.besides
         self._running: WeakKeyDictionary[Session, Flush] = WeakKeyDictionary()
         self._finished: WeakKeyDictionary[Session, dict[Connection, bool]] = WeakKeyDictionary()
 
@@ -55,33 +54,18 @@ class Flushes:
 
     # -- while it runs --------------------------------------------------------------------------
 
-    def before_insert(self, mapper: Mapper[Any], _: Connection, target: Any) -> None:
-        """A row that is new: what it writes beside itself."""
+    def before_insert(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
+        """A row that is new, or takes the place of one."""
         session = object_session(target)
         flush = None if session is None else self._running.get(session)
         if session is None or flush is None:
             return
         state = state_of(target)
-        self.besides(session, mapper, state.dict.values())
+        flush.unsure.listen(connection)
         before = session.identity_map.get(mapper.identity_key_from_instance(target))
         if before is not None:
             self._plans.replace(flush, state, state_of(before))
         self._plans.met(session, flush, state)
-
-    def besides(self, session: Session, mapper: Mapper[Any], values: Iterable[Any]) -> None:
-        """What goes by a row: what its table has SQLite replace, and writes in the expressions of its attributes.
-
-        Raises `UnknownRows` before anything is written, where there are no tags for any row of these.
-        """
-        for table in mapper.tables:
-            if removes_rows(table) and session.get_bind(mapper).dialect.name == "sqlite":
-                replaced = self._book.affected([table], removes=True)
-                self._ledger.add(session, self._book.any_row(replaced, "a row whose table replaces rows"))
-        for value in values:
-            if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
-                for one in writes(value):
-                    written = self._book.affected(extra_tables(one), removes=isinstance(one, Delete))
-                    self._ledger.add(session, self._book.any_row(written, "a write inside the value of an attribute"))
 
     def before_write(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
         """A row that only the flush itself knows of: a child whose parent has changed."""
@@ -93,11 +77,8 @@ class Flushes:
         if self._book.tagged(whole_of(mapper)):
             # An association row may be all that is written for it.
             flush.about_to_write(connection)
-        # It is called for what was only touched, too.
-        state = state_of(target)
-        if is_changed(session, target):
-            self.besides(session, mapper, state.dict.values())
-        self._plans.met(session, flush, state)
+        flush.unsure.listen(connection)
+        self._plans.met(session, flush, state_of(target))
 
     def before_delete(self, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
         """A row that goes: what that changes has been read."""
@@ -115,6 +96,7 @@ class Flushes:
         flush = None if session is None else self._running.get(session)
         if flush is None:
             return
+        flush.unsure.sent()
         state = state_of(target)
         identity = identity_of(state)
         if self._book.tagged(whole_of(state.mapper)) and connection not in flush.connections:
@@ -129,6 +111,7 @@ class Flushes:
         flush = self._running.pop(session, None)
         if flush is None:
             return
+        flush.unsure.stop()
         if any(batch.gone or each.key is not None for each, batch in flush.batches.items()):
             # Its event has not come, and it may be written all the same.
             self._ledger.add_everything(session)
@@ -179,4 +162,6 @@ class Flushes:
         """Whether a flush has failed that may have written rows with tags which stand: which ones is not known."""
         flush = self._running.pop(session, None)
         written = self._finished.pop(session, {})
+        if flush is not None:
+            flush.unsure.stop()
         return any(written.values()) or (flush is not None and any(flush.connections.values()))

@@ -6,11 +6,11 @@ another order, they would make rings of waiting sessions that the app alone has 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import ClauseElement, Connection, Delete, Table
 from sqlalchemy.orm import Mapper, Session
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
@@ -19,8 +19,11 @@ from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.looking import Looks, Places
 from fastapi_cacheinval.contrib.sqlalchemy.relating import Related, related
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
-from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import Batch, listeners_to_updates
+from fastapi_cacheinval.contrib.sqlalchemy.schema import removes_rows
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import Batch
+from fastapi_cacheinval.contrib.sqlalchemy.statements import extra_tables, writes
 from fastapi_cacheinval.contrib.sqlalchemy.states import connection_of, identity_of, is_changed, state_of
+from fastapi_cacheinval.contrib.sqlalchemy.unsure import Held, Unsure
 
 __all__ = ["Flush", "Plans"]
 
@@ -45,6 +48,7 @@ class Flush:
     connections: dict[Connection, bool] = field(default_factory=dict[Connection, bool])
 
     batches: dict[Any, Batch] = field(default_factory=dict[Any, Batch])
+    unsure: Unsure = field(default_factory=Unsure)
 
     def later(self, connection: Connection) -> Places:
         """The rows to be read again on a connection."""
@@ -59,15 +63,21 @@ class Flush:
 class Plans:
     """Reads the tags of the rows of flushes before these write them."""
 
-    def __init__(self, book: RuleBook, ledger: Ledger, looks: Looks, own_listeners: Callable[[], int]) -> None:
+    def __init__(self, book: RuleBook, ledger: Ledger, looks: Looks) -> None:
         self._book = book
         self._ledger = ledger
         self._looks = looks
-        self._own_listeners = own_listeners
 
     def planned(self, session: Session, flush: Flush, gone: list[Any], kept: list[Any], batches: list[Batch]) -> None:
         """Read what other writes of the flush may change before a row's turn comes, and lock nothing."""
         flush.batches = {state: batch for batch in batches for state in batch.states}
+
+        def look(*, last: bool) -> None:
+            targets = flush.unsure.settled(session, last=last)
+            if targets:
+                self._look(session, flush, targets)
+
+        flush.unsure.look = look
         there = [target for target in kept if state_of(target).key is not None]
         written = [target for target in there if is_changed(session, target)]
         self._read(session, flush, [one for one in written if self._is_looked(one)], gone=False, lock=False)
@@ -75,20 +85,44 @@ class Plans:
         known = {id(target) for target in written}
         others = [target for target in there if id(target) not in known]
         self._read_beside(session, flush, [one for one in others if self._may_be_written(session, one)])
+        if len(batches) > 1:
+            # SQLAlchemy itself sets foreign keys later on, and listeners of the app set whatever they like.
+            quiet = [one for one in others if self._is_looked(one) and not self._may_be_written(session, one)]
+            self._read(session, flush, quiet, gone=False, lock=False, hold=True)
         self._relate(session, flush, kept)
 
     def met(self, session: Session, flush: Flush, state: Any) -> None:
-        """The event of a state; after the last one of a batch its rows are locked and read: they are written next."""
+        """The event of a state; after the last one of a batch its rows are written next: they are locked and read."""
         batch = flush.batches.pop(state, None)
         if batch is not None and batch.met(state):
             every = [target for each in batch.states if (target := each.obj()) is not None]
             if batch.gone:
                 self._read(session, flush, every, gone=True)
             else:
-                there = [target for target in every if state_of(target).key is not None]
                 replaced = [target for each in batch.replaced if (target := each.obj()) is not None]
-                changed = [target for target in there if is_changed(session, target)]
-                self._read(session, flush, [*replaced, *changed], gone=False)
+                flush.unsure.wait(replaced, every)
+
+    def _look(self, session: Session, flush: Flush, targets: list[Any]) -> None:
+        """Lock and read what a batch writes, right before its first statement: the app has no more say in it."""
+        for target in targets:
+            state = state_of(target)
+            self.besides(session, state.mapper, state.dict.values())
+        self._read(session, flush, targets, gone=False)
+
+    def besides(self, session: Session, mapper: Mapper[Any], values: Iterable[Any]) -> None:
+        """What goes by a row: what its table has SQLite replace, and writes in the expressions of its attributes.
+
+        Raises `UnknownRows` before the row is written, where there are no tags for any row of these.
+        """
+        for table in mapper.tables:
+            if removes_rows(table) and session.get_bind(mapper).dialect.name == "sqlite":
+                replaced = self._book.affected([table], removes=True)
+                self._ledger.add(session, self._book.any_row(replaced, "a row whose table replaces rows"))
+        for value in values:
+            if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
+                for one in writes(value):
+                    written = self._book.affected(extra_tables(one), removes=isinstance(one, Delete))
+                    self._ledger.add(session, self._book.any_row(written, "a write inside the value of an attribute"))
 
     @staticmethod
     def replace(flush: Flush, new: Any, before: Any) -> None:
@@ -110,12 +144,8 @@ class Plans:
         return any(self._book.tagged(each) for each in self._book.along(mapper))
 
     def _may_be_written(self, session: Session, target: Any) -> bool:
-        """Whether a row changes by a collection, by a listener of the app, or by an UPDATE of which no event tells."""
-        mapper = state_of(target).mapper
-        # Listeners of the app come after those that are here, and may change what the flush has only touched.
-        if mapper in self._book.updated_later or listeners_to_updates(mapper) > self._own_listeners():
-            return True
-        return is_changed(session, target, collections=True)
+        """Whether a row changes by a collection, or by an UPDATE of which no event tells."""
+        return is_changed(session, target, collections=True) or state_of(target).mapper in self._book.updated_later
 
     def _relate(self, session: Session, flush: Flush, kept: Iterable[Any]) -> None:
         """What association rows are written for: both sides of them, and what is mapped to them or goes with them."""
@@ -141,8 +171,20 @@ class Plans:
         for connection, found in self._read(session, flush, targets, gone=False, lock=False).items():
             flush.later(connection).update((mapper, each) for mapper, those in found.items() for each in those)
 
-    def _read(self, session: Session, flush: Flush, targets: Iterable[Any], *, gone: bool, lock: bool = True) -> Found:
-        """Read the tags of objects that have rows, where these are; returns the rows."""
+    def _read(
+        self,
+        session: Session,
+        flush: Flush,
+        targets: Iterable[Any],
+        *,
+        gone: bool,
+        lock: bool = True,
+        hold: bool = False,
+    ) -> Found:
+        """Read the tags of objects that have rows, where these are; returns the rows.
+
+        `hold` keeps the tags until one of the rows is written.
+        """
         found: Found = {}
         connections: dict[Mapper[Any], Connection] = {}
         for target in targets:
@@ -157,7 +199,7 @@ class Plans:
                 connection = connections.get(mapper) or connections.setdefault(mapper, connection_of(session, mapper))
             found.setdefault(connection, {}).setdefault(mapper, []).append(identity)
         for connection, places in found.items():
-            self._read_of(session, connection, flush, places, gone=gone, lock=lock)
+            self._read_of(session, connection, flush, places, gone=gone, lock=lock, hold=hold)
         return found
 
     def _read_of(
@@ -169,6 +211,7 @@ class Plans:
         *,
         gone: bool = False,
         lock: bool = True,
+        hold: bool = False,
     ) -> None:
         """Read the tags of rows of one hierarchy, or of any where they are not locked."""
         fresh: dict[Mapper[Any], list[Identity]] = {}
@@ -177,6 +220,9 @@ class Plans:
             if lock:
                 # What is not locked is read once more if the flush turns out to write it.
                 flush.read.update((connection, mapper, each) for each in these)
+                for held in flush.unsure.release(connection, mapper, these):
+                    self._ledger.add(session, held.tags)
+                    flush.later(connection).update(held.beside)
             if these and (self._book.concerns(mapper) if gone else self._book.tagged(mapper)):
                 fresh[mapper] = these
         asked = list(fresh.items())
@@ -187,8 +233,13 @@ class Plans:
                     # All of them, as the flush writes them; where it writes them by class and key the looks do that.
                     looked = [one for one in asked if reader.locks(*one) or (gone and self._reaches(one[0]))]
                     reader.take(dict(looked), gone=gone)
-                met = None if gone else flush.later(connection)
-                self._ledger.add(session, list(reader.tags(mapper, these, lock=lock, gone=gone, met=met)))
+                beside: Places = set() if hold else flush.later(connection)
+                met = None if gone else beside
+                tags = list(reader.tags(mapper, these, lock=lock, gone=gone, met=met))
+                if hold:
+                    flush.unsure.held.append(Held(connection, mapper, set(these), tags, beside))
+                else:
+                    self._ledger.add(session, tags)
                 if gone:
                     if lock and self._reaches(mapper):
                         # Nobody may add to what goes along with them.

@@ -31,10 +31,10 @@ __all__ = [
     "hide_rows",
     "insert_for_keys",
     "invoke_before",
+    "is_of_flush",
     "is_set_to_autocommit",
     "isolation_of",
     "listeners_behind",
-    "listeners_to_updates",
     "no_rows",
     "prebuffer",
     "registries",
@@ -173,16 +173,16 @@ def _sorted(base: Any, states: list[Any]) -> list[Any]:
     return [*fresh, *there]
 
 
+def is_of_flush(options: Any, target: Any) -> bool:
+    """Whether a statement with these execution options is one that a flush writes rows of an object's hierarchy by."""
+    base: Any = sqlalchemy.inspect(target).mapper.base_mapper
+    return options.get("compiled_cache") is base._compiled_cache  # noqa: SLF001
+
+
 def is_set_to_autocommit(connection: Connection) -> bool:
     """Whether the isolation level of a connection, or of its engine, is `AUTOCOMMIT`."""
     asked: Any = connection
     return bool(asked._is_autocommit_isolation())  # noqa: SLF001
-
-
-def listeners_to_updates(mapper: Mapper[Any]) -> int:
-    """How many hear of each row of a class just before its UPDATE, and may still change its object."""
-    heard: Any = mapper.dispatch.before_update
-    return len(heard)
 
 
 def isolation_of(connection: Connection) -> str | None:
