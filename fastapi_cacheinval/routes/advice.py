@@ -19,6 +19,7 @@ from fastapi_cacheinval.routes.names import Names
 from fastapi_cacheinval.routes.parameters import caller_reads
 from fastapi_cacheinval.routes.partition_types import kind_of, says_something, unfit, unfit_for_a_key
 from fastapi_cacheinval.routes.set_attributes import set_by
+from fastapi_cacheinval.routes.valueless import told_of_valueless
 
 __all__ = ["Advice", "advice", "keyed", "partition_with_key"]
 
@@ -54,7 +55,7 @@ def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless:
     if unsolved:
         solved = ", ".join(names.spelled(each.node) for each in unsolved)
         return [*reasons, f"Declare {solved} without use_cache=False, so that it is solved once per request."]
-    moved = moves(root, cached, helpless)
+    moved, valueless = moves(root, cached, helpless), told_of_valueless(found, names, root)
     kept = [*rest.partitions, *rest.guards]
     first = names.to_be_made([*kept, *(each.node for each in found)])
     written = _line(root, names, covers, cached, found, moved, misread)
@@ -67,12 +68,12 @@ def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless:
     conditions += [f"{HANDLER} checks nothing of it"] if unchecked else []
     works = f"If {' and '.join(conditions)}, this line works" if conditions else "This line works"
     works += " with that" if any(parts) else ""
-    line = [] if moved.open else [f"{works}: cached(..., {written})."]
-    if not moved.open and not found and not moved.partitions and not moved.shared:
+    line = [] if moved.open or valueless else [f"{works}: cached(..., {written})."]
+    if not found and not moved.partitions and not moved.shared:
         # Nothing has to be added to the policy.
         line = []
     place = [_outside(names, each.node, root) for each in found] if line else []
-    return [*filter(None, [first, *reasons, *moved.sentences, *told, *parts, *dict.fromkeys(place), *line])]
+    return [*filter(None, [first, *reasons, *moved.sentences, *told, *valueless, *parts, *dict.fromkeys(place), *line])]
 
 
 def _outside(names: Names, node: Node, root: Node) -> str:
