@@ -62,6 +62,7 @@ def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless:
     keyed_anew = [*(each.node for each in found if each.unkeyed and each.taken), *kept]
     keys = [_key(node, root) for node in keyed_anew]
     parts = [*dict.fromkeys(key.told for key in keys if key.text in written)]
+    parts += _for_all(root, names, cached, found, written) if any(parts) else []
     unchecked = [each.node for each in found if each.unkeyed and each.taken and security_scheme(each.node.call)]
     told = [_unchecked(names.spelled(node)) for node in unchecked]
     conditions = [*filter(None, [moved.unless, *(each.unless for each in misread.values())])]
@@ -74,6 +75,23 @@ def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless:
         line = []
     place = [_outside(names, each.node, root) for each in found] if line else []
     return [*filter(None, [first, *reasons, *moved.sentences, *told, *valueless, *parts, *dict.fromkeys(place), *line])]
+
+
+def _for_all(root: Node, names: Names, cached: Cached, found: Sequence[Uncovered], written: str) -> list[str]:
+    """How an author says that a value is for all, such as a container: only the raw request may tell callers apart."""
+    if not cached.policy.request_is_shared:
+        return []
+    of_request = [
+        names.spelled(each.node)
+        for each in found
+        if each.unkeyed
+        and each.taken
+        and not any(caller_reads(node, handler=False, request_is_shared=True) for node in each.node.walk())
+        and keyed(each.node, root, names) in written
+        and _key(each.node, root).told
+    ]
+    those = " or ".join(of_request)
+    return [f"If nothing of {those} tells callers apart, key=lambda value: None says so."] if of_request else []
 
 
 def _outside(names: Names, node: Node, root: Node) -> str:
