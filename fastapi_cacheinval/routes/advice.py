@@ -19,6 +19,7 @@ from fastapi_cacheinval.routes.names import Names
 from fastapi_cacheinval.routes.parameters import caller_reads
 from fastapi_cacheinval.routes.partition_types import kind_of, says_something, unfit, unfit_for_a_key
 from fastapi_cacheinval.routes.set_attributes import set_by
+from fastapi_cacheinval.routes.valueless import told_of_valueless
 
 __all__ = ["Advice", "advice", "keyed", "partition_with_key"]
 
@@ -54,25 +55,43 @@ def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless:
     if unsolved:
         solved = ", ".join(names.spelled(each.node) for each in unsolved)
         return [*reasons, f"Declare {solved} without use_cache=False, so that it is solved once per request."]
-    moved = moves(root, cached, helpless)
+    moved, valueless = moves(root, cached, helpless), told_of_valueless(found, names, root)
     kept = [*rest.partitions, *rest.guards]
     first = names.to_be_made([*kept, *(each.node for each in found)])
     written = _line(root, names, covers, cached, found, moved, misread)
     keyed_anew = [*(each.node for each in found if each.unkeyed and each.taken), *kept]
     keys = [_key(node, root) for node in keyed_anew]
     parts = [*dict.fromkeys(key.told for key in keys if key.text in written)]
+    parts += _for_all(root, names, cached, found, written) if any(parts) else []
     unchecked = [each.node for each in found if each.unkeyed and each.taken and security_scheme(each.node.call)]
     told = [_unchecked(names.spelled(node)) for node in unchecked]
     conditions = [*filter(None, [moved.unless, *(each.unless for each in misread.values())])]
     conditions += [f"{HANDLER} checks nothing of it"] if unchecked else []
     works = f"If {' and '.join(conditions)}, this line works" if conditions else "This line works"
     works += " with that" if any(parts) else ""
-    line = [] if moved.open else [f"{works}: cached(..., {written})."]
-    if not moved.open and not found and not moved.partitions and not moved.shared:
+    line = [] if moved.open or valueless else [f"{works}: cached(..., {written})."]
+    if not found and not moved.partitions and not moved.shared:
         # Nothing has to be added to the policy.
         line = []
     place = [_outside(names, each.node, root) for each in found] if line else []
-    return [*filter(None, [first, *reasons, *moved.sentences, *told, *parts, *dict.fromkeys(place), *line])]
+    return [*filter(None, [first, *reasons, *moved.sentences, *told, *valueless, *parts, *dict.fromkeys(place), *line])]
+
+
+def _for_all(root: Node, names: Names, cached: Cached, found: Sequence[Uncovered], written: str) -> list[str]:
+    """How an author says that a value is for all, such as a container: only the raw request may tell callers apart."""
+    if not cached.policy.request_is_shared:
+        return []
+    of_request = [
+        names.spelled(each.node)
+        for each in found
+        if each.unkeyed
+        and each.taken
+        and not any(caller_reads(node, handler=False, request_is_shared=True) for node in each.node.walk())
+        and keyed(each.node, root, names) in written
+        and _key(each.node, root).told
+    ]
+    those = " or ".join(of_request)
+    return [f"If nothing of {those} tells callers apart, key=lambda value: None says so."] if of_request else []
 
 
 def _outside(names: Names, node: Node, root: Node) -> str:

@@ -6,12 +6,14 @@ Two routes made by one factory have the same names. The plain values that their 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from types import CodeType
+from typing import Any, NamedTuple
 
 from fastapi_cacheinval.core.keys import as_bytes, encode
 from fastapi_cacheinval.dependencies import PARTITION, Cached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.held_values import COVER, KEY, portrait_of
+from fastapi_cacheinval.routes.parameters import model_of, request_names
 
 __all__ = ["PartitionNames", "partition_names", "plain_values", "route_identity"]
 
@@ -36,7 +38,7 @@ def partition_names(root: Node, cached: Cached | None) -> PartitionNames:
     """What the partition is of: each dependency in order, with all that it needs, and the function that makes its key.
 
     A release that partitions by another dependency, by the same with other scopes, or by one that needs another, shares
-    nothing with this one. Nor does one that changes the code of any of them.
+    nothing with this one. Nor does one that changes the code of any of them, or what any of them reads of the request.
     """
     if cached is None or not cached.policy.partition:
         return PartitionNames((), complete=True)
@@ -54,7 +56,10 @@ def partition_names(root: Node, cached: Cached | None) -> PartitionNames:
         made += [] if key is None else [portrait_of(key, KEY)]
         below = [(depth, node, portrait_of(node.call, COVER)) for cover in nodes for depth, node in _below(cover)]
         parts = [encode(portrait.parts) for portrait in made]
-        parts += [encode((b"%d" % depth, *_scopes(node), *portrait.parts)) for depth, node, portrait in below]
+        parts += [
+            encode((b"%d" % depth, *_scopes(node), *_reads(node), *portrait.parts)) for depth, node, portrait in below
+        ]
+        parts.append(encode(sorted({encode(_reads(cover)) for cover in nodes})))
         parts.append(encode(sorted({scope for cover in nodes for scope in _scopes(cover)})))
         names.append(encode(parts))
         complete = complete and all(portrait.complete for portrait in (*made, *(each for _, _, each in below)))
@@ -71,6 +76,30 @@ def _below(node: Node, depth: int = 1) -> Iterator[tuple[int, Node]]:
 
 def _scopes(node: Node) -> list[bytes]:
     return [as_bytes(scope) for scope in sorted(node.identity[1])]
+
+
+def _reads(node: Node) -> Iterator[bytes]:
+    """Each parameter of a node, with the names and the place that it has in the request."""
+    of = node.declares
+    places = {
+        "path": of.path_params,
+        "query": of.query_params,
+        "header": of.header_params,
+        "cookie": of.cookie_params,
+        "body": of.body_params,
+    }
+    for place, fields in places.items():
+        for field in fields:
+            info, model = field.field_info, model_of(field)
+            parts: dict[str, Any] = {} if model is None else {**model.model_fields}
+            for name, each in ((field.name, info), *parts.items()):
+                converts = repr(getattr(each, "convert_underscores", None))
+                yield encode(map(as_bytes, (place, name, converts, *sorted(request_names(name, each)))))
+    # FastAPI hands on by name what the code knows by its place.
+    code = getattr(node.call, "__code__", None)
+    if isinstance(code, CodeType):
+        yield encode(map(as_bytes, code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]))
+    yield encode(as_bytes(child.declares.name or "") for child in node.children)
 
 
 def route_identity(

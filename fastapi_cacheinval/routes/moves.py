@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.dependency_tree import Node
+from fastapi_cacheinval.routes.filled_parameters import filled_by_decorators
 from fastapi_cacheinval.routes.own_code import is_decorated, never_uses, reads_names
 from fastapi_cacheinval.routes.parameter_text import MovedParameter, moved_parameter
 from fastapi_cacheinval.routes.parameters import CREDENTIALS, may_read_all, raw_request, reads_for_all
@@ -40,8 +41,7 @@ class Moves:
 def moves(root: Node, cached: Cached, helpless: Sequence[str]) -> Moves:
     """What to change for what no cover helps against; `helpless` has each as `where: what`."""
     name, sentences, moved = HANDLER, list[str](), dict[str, MovedParameter]()
-    raw = raw_request(root)
-    of_request = Moves() if raw is None or cached.policy.request_is_shared else _of_request(root, raw)
+    of_request = Moves() if cached.policy.request_is_shared else _of_request(root)
     sentences += of_request.sentences
     open_ = of_request.open
     for field in root.declares.cookie_params:
@@ -78,9 +78,23 @@ def moves(root: Node, cached: Cached, helpless: Sequence[str]) -> Moves:
     return Moves(tuple(dict.fromkeys(sentences)), partitions, of_request.shared, of_request.unless, open_)
 
 
-def _of_request(root: Node, raw: str) -> Moves:
-    """What to change for the request that the handler is handed itself."""
-    name = HANDLER
+def _of_request(root: Node) -> Moves:
+    """What to change for the request that the handler is handed itself, and for what is made of it on the way."""
+    name, raw, filled = HANDLER, raw_request(root), filled_by_decorators(root)
+    word = (
+        "If nothing that is read of the request tells callers apart or refuses them, say so: cached(..., "
+        "request_is_shared=True)."
+    )
+    if filled:
+        those = ", ".join(map(repr, filled))
+        told = f"No dependency covers what the decorators of {name} fill: {those}. A hit skips what they check."
+        it = "this" if len(filled) == 1 else "these"
+        way = (
+            f"Take {it} in a dependency that you name in partition_by, or in guarded_by if {name} needs no value of it."
+        )
+        return Moves((f"{told} {way} {word}",), open=True)
+    if raw is None:
+        return Moves()
     if never_uses(root.call, raw):
         return Moves((f"{name} never uses {raw!r}: remove the parameter.",))
     if reads_for_all(root):
@@ -92,10 +106,6 @@ def _of_request(root: Node, raw: str) -> Moves:
     told = (
         f"No dependency covers what {name} reads of {raw!r} itself. Take what it reads as parameters, or in a "
         "dependency that you name in partition_by or guarded_by."
-    )
-    word = (
-        "If nothing that is read of the request tells callers apart or refuses them, say so: cached(..., "
-        "request_is_shared=True)."
     )
     if is_decorated(root.call):
         by = f"Its decorators are handed {raw!r} too, and a hit skips what they check: let a dependency check that."

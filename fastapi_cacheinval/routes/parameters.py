@@ -12,6 +12,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel
 from fastapi_cacheinval.core.credential_names import is_credential, is_headers_credential
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import Field, security_scheme
+from fastapi_cacheinval.routes.filled_parameters import filled_by_decorators
 from fastapi_cacheinval.routes.own_code import is_frameworks_class, never_uses, only_reads
 
 __all__ = [
@@ -100,8 +101,10 @@ def raw_request(node: Node) -> str | None:
 
 def _query_read_raw(node: Node) -> set[str] | None:
     """What a node reads of the query by way of the request itself; None: perhaps all of it."""
-    if node.ours or raw_request(node) is None:
+    if node.ours:
         return set()
+    if raw_request(node) is None:
+        return None if filled_by_decorators(node) else set()
     scheme: object = node.call
     # FastAPI's own schemes read one header, one cookie or one query parameter, and say which.
     if security_scheme(scheme) is scheme and is_frameworks_class(type(scheme)):
@@ -110,7 +113,10 @@ def _query_read_raw(node: Node) -> set[str] | None:
 
 
 def sees_request(root: Node) -> bool:
-    """Whether anything in the tree is handed the raw request, which has the path as it was sent and the whole query."""
+    """Whether anything in the tree is handed the raw request, which has the path as it was sent and the whole query.
+
+    What a decorator fills may be made of it.
+    """
     return any(_query_read_raw(node) is None for node in root.walk())
 
 
@@ -213,7 +219,7 @@ def _credentials(kind: str, node: Node, fields: Iterable[Field]) -> Iterator[str
 def reads_for_all(node: Node) -> bool:
     """Whether a node's code reads nothing of its raw request but what says nothing of who is calling."""
     raw = raw_request(node)
-    return raw is None or only_reads(node.call, raw, _FOR_ALL)
+    return (raw is None or only_reads(node.call, raw, _FOR_ALL)) and not filled_by_decorators(node)
 
 
 def caller_reads(
@@ -221,7 +227,7 @@ def caller_reads(
 ) -> tuple[str, ...]:
     """What a node reads that may tell one caller from another, each as `where: what`.
 
-    With `request_is_shared` the raw request tells no callers apart.
+    With `request_is_shared` the raw request, or what a decorator may make of it, tells no callers apart.
 
     A handler's own `Header()` is part of the variant. It counts only where its name is that of a credential, or looks
     like one and is not `varied`, because then the handler may check it. A dependency's counts always, because that is
@@ -239,6 +245,8 @@ def caller_reads(
     elif raw is not None and not request_is_shared:
         unused = ", which it never uses" if never_uses(node.call, raw) else ""
         what.append(f"the raw request as {raw!r}{unused}")
+    if not request_is_shared:
+        what += [f"{name!r}, which decorators fill, and FastAPI does not" for name in filled_by_decorators(node)]
     what += _listed("Cookie()", declares.cookie_params)
     if handler:
         what += _handler_credentials(node, varied)

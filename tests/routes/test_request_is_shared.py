@@ -263,3 +263,47 @@ def test_an_inner_policy_may_take_it_back(table) -> None:
     app.get("/it", dependencies=[cached(ttl=60)])(page)
     with pytest.raises(CallerDependentRoute):
         table(app).audit()
+
+
+class Container:
+    def __init__(self, request: Request) -> None:
+        self.registry = request.scope
+
+
+def renderer(request: Request):  # type: ignore[no-untyped-def]
+    return lambda: str(request.url)
+
+
+@pytest.mark.parametrize("made", [Container, renderer])
+async def test_the_value_of_a_container_is_for_all_by_the_author_s_word(table, made: Any) -> None:
+    """The refusal says how, and the same is kept for all then."""
+
+    def read(value: Annotated[Any, Depends(made)]) -> str:
+        return type(value).__name__
+
+    with pytest.raises(CallerDependentRoute) as refused:
+        table(app_of(read, request_is_shared=True)).audit()
+    told = f"If nothing of {made.__name__} tells callers apart, key=lambda value: None says so."
+    assert told in refused.value.advice
+    app = app_of(read, partition_by=PartitionBy(made, key=lambda _: None), request_is_shared=True)
+    app.add_middleware(CacheMiddleware, cache=HTTPCache())
+    assert_miss(await ask(app, "/it", headers={"X-User": "alice"}))
+    assert_hit(await ask(app, "/it", headers={"X-User": "bob"}))
+
+
+def test_what_a_header_tells_is_for_nobody_else(table) -> None:
+    """The word is for what is made of the raw request alone; without it nothing is said of it."""
+
+    def of_header(request: Request, of: Annotated[str, Depends(user)]) -> Any:
+        return request, of
+
+    def read(value: Annotated[Any, Depends(of_header)]) -> str:
+        return str(value)
+
+    def contained(value: Annotated[Any, Depends(Container)]) -> str:
+        return str(value)
+
+    for app in (app_of(read, request_is_shared=True), app_of(contained)):
+        with pytest.raises(CallerDependentRoute) as refused:
+            table(app).audit()
+        assert "value: None" not in refused.value.advice

@@ -32,21 +32,25 @@ _COMPARED_RAW = frozenset({b"authorization", b"cookie", b"proxy-authorization", 
 _NEGOTIATED = frozenset(
     {
         b"accept",
+        b"accept-language",
         b"accept-version",
         b"api-version",
         b"hx-request",
         b"hx-target",
+        b"next-router-prefetch",
         b"rsc",
         b"turbo-frame",
+        b"x-api-version",
         b"x-inertia",
         b"x-pjax",
         b"x-requested-with",
+        b"x-version",
     }
 )
 
 
 def _selectors(headers: RawHeaders, *, by_guess: bool) -> tuple[Selector, ...]:
-    """The fields of `Vary`; what is kept `by_guess` alone is also for one `Accept`, and for one kind of fragment.
+    """The fields of `Vary`; what is kept `by_guess` alone is also for one language and kind of fragment.
 
     Apps that negotiate do not always say so, FastAPI's `app.frontend(fallback=...)` among them.
     """

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import httpx
 import pydantic
 import pytest
-from fastapi import Depends, FastAPI, Header, Security
+from fastapi import Cookie, Depends, FastAPI, Header, Security
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 from starlette.routing import Host
 
@@ -432,6 +432,10 @@ def keyed(key: Any) -> PartitionBy:
     return PartitionBy(by_id, key=key)
 
 
+def keyed_by_itself(cover: Any) -> PartitionBy:
+    return PartitionBy(cover, key=str)
+
+
 class Unnamed:
     """Stands for what is written in C and says nothing of itself: its class has no method in Python."""
 
@@ -484,6 +488,44 @@ def test_functions_of_one_name_and_another_code_are_other_partitions() -> None:
     assert name_of(one["user"]) == name_of(two["user"])
     assert of(partition_by=one["user"]) != of(partition_by=two["user"])
     assert of(partition_by=keyed(one["user"])) != of(partition_by=keyed(two["user"]))
+
+
+@pytest.mark.parametrize("around", [lambda cover: cover, principal_of, keyed_by_itself])
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("x_user: Annotated[str, Header()]): return x_user", "x_team: Annotated[str, Header()]): return x_team"),
+        ("of: Annotated[str, Header(alias='a')]): return of", "of: Annotated[str, Header(alias='b')]): return of"),
+        ("of: Annotated[str, Header()]): return of", "of: Annotated[str, Cookie()]): return of"),
+        ("of: Annotated[str, Header()]): return of", "of: str): return of"),
+        ("a: Annotated[str, Header()], b: str): return a", "b: str, a: Annotated[str, Header()]): return b"),
+        ("a: str, b: str): return a", "b: str, a: str): return b"),
+        (
+            "a_b: Annotated[str, Header()]): return a_b",
+            "a_b: Annotated[str, Header(convert_underscores=False)]): return a_b",
+        ),
+        ("of: Annotated[One, Header()]): return of.it", "of: Annotated[Two, Header()]): return of.it"),
+    ],
+)
+def test_what_a_partition_reads_of_the_request_is_in_its_name(around: Any, one: str, two: str) -> None:
+    """Tenant 7 is not user 7, though name, code and value are the same."""
+    models = {
+        name: pydantic.create_model("Model", it=(str, pydantic.Field(alias=name)), __module__="shop")
+        for name in ("One", "Two")
+    }
+    made: list[Any] = []
+    for source in (one, two, one):
+        space: dict[str, Any] = {
+            "__name__": "shop",
+            "Annotated": Annotated,
+            "Cookie": Cookie,
+            "Header": Header,
+            **models,
+        }
+        exec(f"def caller({source}", space)
+        made.append(of(partition_by=around(space["caller"])))
+    assert made[0] != made[1]
+    assert made[0] == made[2]
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,21 @@ async def test_a_page_by_guess_is_for_one_accept(options: HeaderOptions | bool) 
 
 
 @pytest.mark.parametrize(
-    "field", ["hx-request", "hx-target", "turbo-frame", "x-pjax", "x-inertia", "x-requested-with", "rsc", "api-version"]
+    "field",
+    [
+        "accept-language",
+        "next-router-prefetch",
+        "x-api-version",
+        "x-version",
+        "hx-request",
+        "hx-target",
+        "turbo-frame",
+        "x-pjax",
+        "x-inertia",
+        "x-requested-with",
+        "rsc",
+        "api-version",
+    ],
 )
 async def test_a_part_of_a_page_is_not_kept_by_guess_for_the_whole(field: str) -> None:
     """Whichever came first: apps that answer such requests with a fragment do not always say so in `Vary`."""
