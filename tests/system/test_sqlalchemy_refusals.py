@@ -255,16 +255,17 @@ def test_rows_are_locked_where_they_may_be(database: Database) -> None:
     for number in (1, 2):
         tried: list[Any] = []
 
-        def interfere(_: Any, __: Any, target: Shop, tried: list[Any] = tried) -> None:
-            query = select(Shop.id).where(Shop.id == target.id).with_for_update(skip_locked=True)
-            with Session(database.engine) as other:
-                tried.append(other.scalars(query).all())
+        def interfere(*given: Any, tried: list[Any] = tried, number: int = number) -> None:
+            query = select(Shop.id).where(Shop.id == number).with_for_update(skip_locked=True)
+            if given[2].startswith("UPDATE"):
+                with Session(database.engine) as other:
+                    tried.append(other.scalars(query).all())
 
-        event.listen(Shop, "before_update", interfere)
+        event.listen(database.engine, "before_cursor_execute", interfere)
         try:
             changed = purged_by(database.engine, lambda session: setattr(session.get(Shop, number), "name", "new"))  # noqa: B023
         finally:
-            event.remove(Shop, "before_update", interfere)
+            event.remove(database.engine, "before_cursor_execute", interfere)
         assert changed == {f"shop:{number}", f"named:shop-{number}", "named:new"}
         assert tried == [[]]
 
