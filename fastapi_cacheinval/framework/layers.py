@@ -29,7 +29,7 @@ from fastapi_cacheinval.framework.notices import Notices
 from fastapi_cacheinval.framework.route_class import Said, as_its_scope_says, is_whole
 from fastapi_cacheinval.framework.short_circuit import Served
 from fastapi_cacheinval.framework.streaming import Pieces
-from fastapi_cacheinval.grammar.entity_tags import make_etag
+from fastapi_cacheinval.grammar.entity_tags import make_etag, read_as
 from fastapi_cacheinval.grammar.fields import RawField, first, lower_names
 from fastapi_cacheinval.routes.handler_hook import Handler
 from fastapi_cacheinval.routes.plan import RoutePlan
@@ -206,12 +206,12 @@ class Compared:
             fields = self._private(fields)
             if not same and status != 304:
                 fields = self._about(fields, body if status == spoken.status else None)
-            elif status == spoken.status:
-                # The cache's own tells how the bytes are read.
-                fields = about_another(fields, [(b"etag", make_etag(body, spoken.headers))], None, body)
-            elif status != 304:
+            elif status not in {spoken.status, 304}:
                 # A client that keeps it would be told that it still holds.
                 fields = about_another(fields, spoken.headers, None, None)
+            elif status != 304 and read_as(fields) != read_as(spoken.headers):
+                # The cache's own tells how the bytes are read.
+                fields = about_another(fields, [(b"etag", make_etag(body, spoken.headers))], None, body)
         if self._client_has_it(status, fields, body):
             await exchange.outer({**start, "status": 304, "headers": not_modified_fields(fields)})
             body = b""

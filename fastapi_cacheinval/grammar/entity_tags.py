@@ -19,6 +19,7 @@ __all__ = [
     "none_match_fails",
     "parse_etag",
     "parse_if_none_match",
+    "read_as",
     "serialise_etag",
     "strong_match",
     "weak_match",
@@ -91,6 +92,11 @@ def strong_match(a: EntityTag, b: EntityTag) -> bool:
     return not a.weak and not b.weak and a.opaque == b.opaque
 
 
+def read_as(fields: RawHeaders) -> list[tuple[bytes, bytes]]:
+    """The fields that tell how to read the bytes of a body."""
+    return [pair for pair in fields if pair[0] in _READ_AS]
+
+
 def make_etag(body: bytes, fields: RawHeaders = ()) -> bytes:
     """A strong entity tag made from the bytes of a body and how its `fields` tell to read them.
 
@@ -98,9 +104,8 @@ def make_etag(body: bytes, fields: RawHeaders = ()) -> bytes:
     bytes as something else has to be sent them again (RFC 9110 section 8.8.1).
     """
     made = blake2b(body, digest_size=16)
-    for name, value in fields:
-        if name in _READ_AS:
-            made.update(b"\0%b\0%b" % (name, value))
+    for pair in read_as(fields):
+        made.update(b"\0%b\0%b" % pair)
     return b'"%b"' % made.hexdigest().encode("ascii")
 
 
