@@ -7,7 +7,7 @@ a `RETURNING`, and so do SQLite's virtual tables.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, cast
@@ -19,9 +19,8 @@ from fastapi_cacheinval.contrib.sqlalchemy.locking import take_turn
 
 __all__ = ["Catalogued", "catalogued", "may_be_ruled"]
 
-# What is said of tables, and until when that is believed: for each pool of connections.
-_SAID: WeakKeyDictionary[Any, dict[str, tuple[Catalogued, float]]] = WeakKeyDictionary()
-_RULED: WeakKeyDictionary[Any, dict[str, tuple[bool, float]]] = WeakKeyDictionary()
+# What is said of tables, and until when that is believed: for each pool of connections, which is to one database.
+_SAID: WeakKeyDictionary[Any, dict[str, tuple[bool, float]]] = WeakKeyDictionary()
 _SECONDS = 60.0
 # A table of this name in any schema: which one is meant may change with each transaction's search path.
 _ASK_OF_ALL = text("""
@@ -76,15 +75,20 @@ class Catalogued:
         return {(row[0], row[1], row[3], row[place] if row[place] is not None else row[4]) for row in policies}
 
 
-def may_be_ruled(connection: Connection, table: Any) -> bool:
-    """Whether any table of this name has a rule that replaces writes, asked once a minute for each pool."""
-    name = str(table.name)
-    known = _RULED.setdefault(connection.engine.pool, {})
-    ruled, until = known.get(name, (False, 0.0))
+def _once_a_minute(connection: Connection, name: str, ask: Callable[[], bool]) -> bool:
+    """What has been asked of a name, for each pool of connections: whether its table is ruled, or virtual."""
+    known = _SAID.setdefault(connection.engine.pool, {})
+    said, until = known.get(name, (False, 0.0))
     if monotonic() >= until:
-        ruled = bool(connection.execute(_ASK_OF_ALL, {"name": name}).scalar())
-        known[name] = ruled, monotonic() + _SECONDS
-    return ruled
+        said = ask()
+        known[name] = said, monotonic() + _SECONDS
+    return said
+
+
+def may_be_ruled(connection: Connection, table: Any) -> bool:
+    """Whether any table of this name has a rule that replaces writes, on PostgreSQL; asked once a minute."""
+    name = str(table.name)
+    return _once_a_minute(connection, name, lambda: bool(connection.execute(_ASK_OF_ALL, {"name": name}).scalar()))
 
 
 def catalogued(connection: Connection, table: Any, options: Mapping[str, Any] | None = None) -> Catalogued:
@@ -97,17 +101,15 @@ def catalogued(connection: Connection, table: Any, options: Mapping[str, Any] | 
         return Catalogued()
     target = cast("Any", table)
     schema, own = _named(connection, target, options or {})
-    known = _SAID.setdefault(connection.engine.pool, {})
-    said, until = known.get(schema + own, (Catalogued(), 0.0))
     if name == "postgresql":
         return Catalogued(tuple(tuple(row) for row in connection.execute(_ASK, {"name": schema + own})))
-    if monotonic() < until:
-        return said
-    take_turn(connection, target, options or {})
-    listed = connection.exec_driver_sql(f"PRAGMA {schema}table_list({own})")
-    said = Catalogued(virtual=any(row[2] == "virtual" for row in listed))
-    known[schema + own] = said, monotonic() + _SECONDS
-    return said
+
+    def is_virtual() -> bool:
+        take_turn(connection, target, options or {})
+        listed = connection.exec_driver_sql(f"PRAGMA {schema}table_list({own})")
+        return any(row[2] == "virtual" for row in listed)
+
+    return Catalogued(virtual=_once_a_minute(connection, schema + own, is_virtual))
 
 
 def _named(connection: Connection, table: Table, options: Mapping[str, Any]) -> tuple[str, str]:

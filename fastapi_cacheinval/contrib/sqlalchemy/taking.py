@@ -101,12 +101,21 @@ class Locker:
             given = [(mapper, each) for mapper, those in places.items() if table in mapper.tables for each in those]
             if given:
                 mapper, these = given[0][0], [each for _, each in given]
-                self._take(mapper, table, these if listed else by_key(these), gone=gone)
+                columns = key_columns(mapper, table)
+                if columns is not None:
+                    self._take(mapper, columns, kinds_of(mapper), these if listed else by_key(these), gone=gone)
 
-    def _take(self, mapper: Mapper[Any], table: Table, these: list[Identity], *, gone: bool) -> None:
-        columns, kinds, connection = key_columns(mapper, table), kinds_of(mapper), self._session.connection()
-        if columns is None:
-            return
+    def _take(
+        self,
+        mapper: Mapper[Any],
+        columns: Sequence[Any],
+        kinds: Sequence[Any],
+        these: Iterable[Identity],
+        *,
+        gone: bool,
+    ) -> None:
+        """Lock the rows of a class's table whose key columns, of these types, have these values, in this order."""
+        connection = self._session.connection()
         for part in parts(these):
             for each in turns(part, connection):
                 query = select(*columns).where(matching(columns, each, kinds))
@@ -123,10 +132,8 @@ class Locker:
         if is_united(mapper):
             # No database locks rows of a UNION: those of the class's own table are locked, and then looked at.
             table, size = cast("Table", mapper.local_table), len(mapper.primary_key)
-            for part in parts(by_key(Identity(row[:size]) for row in self.identities(query, parameters))):
-                rows = select(*row_key(table)).where(among(table, part))
-                rows = rows.order_by(*order_of(row_key(table), part, kinds_of(table), self._session.connection()))
-                list(look(self._session, mapper, rows, rows.with_for_update(key_share=not gone)))
+            these = by_key(Identity(row[:size]) for row in self.identities(query, parameters))
+            self._take(mapper, row_key(table), kinds_of(table), these, gone=gone)
             return self.identities(query, parameters)
         locking = locked(query, mapper, gone=gone, of=of)
         return [
