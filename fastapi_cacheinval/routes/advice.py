@@ -21,7 +21,7 @@ from fastapi_cacheinval.routes.partition_types import kind_of, says_something, u
 from fastapi_cacheinval.routes.set_attributes import set_by
 from fastapi_cacheinval.routes.valueless import told_of_valueless
 
-__all__ = ["Advice", "advice", "keyed", "partition_with_key"]
+__all__ = ["Advice", "advice", "key_for", "keyed", "partition_with_key"]
 
 
 class Advice(NamedTuple):
@@ -60,7 +60,7 @@ def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless:
     first = names.to_be_made([*kept, *(each.node for each in found)])
     written = _line(root, names, covers, cached, found, moved, misread)
     keyed_anew = [*(each.node for each in found if each.unkeyed and each.taken), *kept]
-    keys = [_key(node, root) for node in keyed_anew]
+    keys = [key_for(node, root) for node in keyed_anew]
     parts = [*dict.fromkeys(key.told for key in keys if key.text in written)]
     parts += _for_all(root, names, cached, found, written) if any(parts) else []
     unchecked = [each.node for each in found if each.unkeyed and each.taken and security_scheme(each.node.call)]
@@ -88,7 +88,7 @@ def _for_all(root: Node, names: Names, cached: Cached, found: Sequence[Uncovered
         and each.taken
         and not any(caller_reads(node, handler=False, request_is_shared=True) for node in each.node.walk())
         and keyed(each.node, root, names) in written
-        and _key(each.node, root).told
+        and key_for(each.node, root).told
     ]
     those = " or ".join(of_request)
     return [f"If nothing of {those} tells callers apart, key=lambda value: None says so."] if of_request else []
@@ -215,10 +215,11 @@ def _named_key(key: Any) -> str:
 
 def keyed(node: Node, root: Node, names: Names) -> str:
     """A `PartitionBy` of a dependency, with a key that fits what it gives, as far as an annotation says that."""
-    return f"PartitionBy({names.spelled(node)}, key={_key(node, root).text})"
+    return f"PartitionBy({names.spelled(node)}, key={key_for(node, root).text})"
 
 
-def _key(node: Node, root: Node) -> KeyText:
+def key_for(node: Node, root: Node) -> KeyText:
+    """The key that fits what a dependency gives, as far as an annotation and its code say that."""
     return key_text(kind_of(node, root), set_by(node.call))
 
 

@@ -6,14 +6,13 @@ from collections.abc import Collection, Iterable, Iterator
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing
 from fastapi_cacheinval.errors import CacheinvalError, CallerDependentRoute, ConfigurationError, RefusedRoute
-from fastapi_cacheinval.routes.advice import partition_with_key
+from fastapi_cacheinval.routes.advice import key_for, partition_with_key
 from fastapi_cacheinval.routes.covers import Covers
 from fastapi_cacheinval.routes.dependency_tree import Node
-from fastapi_cacheinval.routes.key_texts import key_text
 from fastapi_cacheinval.routes.misread import misread_in
 from fastapi_cacheinval.routes.names import Names
 from fastapi_cacheinval.routes.parameters import caller_reads, handler_headers
-from fastapi_cacheinval.routes.partition_types import kind_of, unfit_for_a_key
+from fastapi_cacheinval.routes.partition_types import unfit_for_a_key
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 from fastapi_cacheinval.routes.verdict import Verdict
 
@@ -71,7 +70,7 @@ def _unfit_partitions(
             name = names.spelled(cover)
             gives = f"{name} gives" if key is None else f"its key for {name} gives"
             line = f"{partition_with_key(cover, root, names, covers, keys)}."
-            told = (line, names.to_be_made([cover]), key_text(kind_of(cover, root)).told)
+            told = (line, names.to_be_made([cover]), key_for(cover, root).told)
             yield RefusedRoute(
                 route,
                 f"Its partition_by cannot be a part of a cache key: {gives} a {unfit}.",

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dis
 import inspect
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -19,6 +20,7 @@ from starlette.types import Scope
 __all__ = [
     "answers_by_the_error_alone",
     "beneath",
+    "codes_of",
     "home_of",
     "is_decorated",
     "is_frameworks",
@@ -28,6 +30,7 @@ __all__ = [
     "only_reads",
     "reads_names",
     "sent_without_the_request",
+    "unbound",
 ]
 
 _FRAMEWORK = frozenset({"fastapi", "starlette"})
@@ -37,13 +40,26 @@ _OBSERVERS = frozenset({"sentry_sdk"})
 _SUPER = frozenset({"__class__"})
 
 
+def unbound(function: Any) -> Any:
+    """The function of a method; anything else is given back as it is."""
+    return function.__func__ if type(function) is MethodType else function
+
+
+def codes_of(code: CodeType) -> Iterator[CodeType]:
+    """A function's code, and that of each function in it."""
+    yield code
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield from codes_of(each)
+
+
 def home_of(function: Any) -> str | None:
     """The module that a function or method was written in.
 
     None for what is not one (an object, a partial), for a function made by another one, which does what its maker
     was given, and for one whose module has been replaced.
     """
-    bare: Any = beneath(function.__func__ if type(function) is MethodType else function)
+    bare: Any = beneath(unbound(function))
     if type(bare) is not FunctionType or not _SUPER.issuperset(bare.__code__.co_freevars):
         return None
     return _written_in(bare)
@@ -94,7 +110,7 @@ _READERS_OF_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir", "curren
 
 def never_uses(function: Any, parameter: str) -> bool:
     """Whether the code of a function never touches a parameter of its own; False where that cannot be seen."""
-    bare: Any = function.__func__ if type(function) is MethodType else function
+    bare: Any = unbound(function)
     # What a decorator makes of a function may hand the parameter on, or use it itself.
     if type(bare) is not FunctionType or hasattr(bare, "__wrapped__"):
         return False
@@ -114,7 +130,7 @@ def only_reads(function: Any, parameter: str, names: frozenset[str]) -> bool:
 
     False where that cannot be seen: what is handed on, kept, or taken by a decorator may be read elsewhere.
     """
-    bare: Any = function.__func__ if type(function) is MethodType else function
+    bare: Any = unbound(function)
     if type(bare) is not FunctionType or hasattr(bare, "__wrapped__"):
         return False
     code = bare.__code__
@@ -134,12 +150,12 @@ def only_reads(function: Any, parameter: str, names: frozenset[str]) -> bool:
 
 def is_decorated(function: Any) -> bool:
     """Whether a function is a decorator's, which may do anything with what it hands on."""
-    return hasattr(function.__func__ if type(function) is MethodType else function, "__wrapped__")
+    return hasattr(unbound(function), "__wrapped__")
 
 
 def reads_names(function: Any, names: frozenset[str]) -> bool:
     """Whether the code of a function names one of these attributes or globals; True where that cannot be seen."""
-    bare: Any = inspect.unwrap(function.__func__ if type(function) is MethodType else function)
+    bare: Any = inspect.unwrap(unbound(function))
     return type(bare) is not FunctionType or not names.isdisjoint(bare.__code__.co_names)
 
 

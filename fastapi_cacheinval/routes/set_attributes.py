@@ -7,6 +7,8 @@ import inspect
 import types
 from typing import Any
 
+from fastapi_cacheinval.routes.own_code import codes_of
+
 __all__ = ["methods_of", "set_by", "set_in", "sets_by_name"]
 
 _SETTERS = frozenset({"__dict__", "__setattr__", "setattr", "vars"})
@@ -43,10 +45,7 @@ def _codes_of(method: Any) -> list[types.CodeType]:
     function = getattr(method, "__func__", method)
     if not inspect.isfunction(function) or str(function.__module__).partition(".")[0] in _CLOSED:
         return []
-    found = [function.__code__]
-    for code in found:
-        found += [each for each in code.co_consts if isinstance(each, types.CodeType)]
-    return [code for code in found if not code.co_filename.startswith(_GENERATED)]
+    return [code for code in codes_of(function.__code__) if not code.co_filename.startswith(_GENERATED)]
 
 
 def methods_of(kind: type) -> list[Any]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from types import CodeType, FunctionType, MethodType, NoneType
+from types import CodeType, FunctionType, NoneType
 from typing import Any
 
 from fastapi_cacheinval.routes.covers import Uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.names import Names
+from fastapi_cacheinval.routes.own_code import codes_of, unbound
 from fastapi_cacheinval.routes.partition_types import kind_of
 
 __all__ = ["told_of_valueless"]
@@ -52,7 +53,7 @@ def _function_of(call: Any) -> FunctionType | None:
     if inspect.isclass(call):
         return None
     function: Any = call if inspect.isroutine(call) else type(call).__call__
-    bare: Any = inspect.unwrap(function.__func__ if type(function) is MethodType else function)
+    bare: Any = inspect.unwrap(unbound(function))
     return bare if type(bare) is FunctionType else None
 
 
@@ -76,18 +77,11 @@ def _gives_nothing(code: CodeType) -> bool:
     return True
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for each in code.co_consts:
-        if isinstance(each, CodeType):
-            yield from _codes(each)
-
-
 def _leaves(code: CodeType) -> bool:
     """Whether a function may set something that outlives its call."""
     return any(
         not _SETTERS.isdisjoint(inner.co_names) or any(each.opname in _STORES for each in dis.get_instructions(inner))
-        for inner in _codes(code)
+        for inner in codes_of(code)
     )
 
 
@@ -100,7 +94,7 @@ def _raises(function: FunctionType, depth: int = _MOST_CALLS) -> bool:
         depth = 0
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     held = {name: _held(cell) for name, cell in cells}
-    for code in _codes(function.__code__):
+    for code in codes_of(function.__code__):
         if any(each.opname == "RAISE_VARARGS" for each in dis.get_instructions(code)):
             return True
         for name in (*code.co_names, *code.co_freevars) if depth else ():
