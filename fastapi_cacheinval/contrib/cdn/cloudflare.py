@@ -25,8 +25,8 @@ _PLANS: Final = {
     "enterprise": Rate(50, 500),
 }
 
-# Headers that are malformed, unknown keys, tokens that are invalid, expired or may not do it, sessions that have ended.
 _CODE: Final = re.compile(r"[0-9]{1,9}")
+# Headers that are malformed, unknown keys, tokens that are invalid, expired or may not do it, sessions that have ended.
 _ACCESS: Final = frozenset({6003, 6004, 9103, 9106, 9107, 9109, 9300, 10000, 10001, *range(6100, 6200)})
 
 Plan = Literal["free", "pro", "business", "enterprise"]
