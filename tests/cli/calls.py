@@ -115,7 +115,11 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def interrupt(self) -> None:
-        """Ctrl-C."""
+        """Ctrl-C, once the process waits: Python misses one between its last look for signals and the call that waits."""
+        status = Path(f"/proc/{self._child.pid}/stat")
+        deadline = time.monotonic() + PATIENCE
+        while status.exists() and status.read_text().rpartition(") ")[2][0] != "S":
+            assert time.monotonic() < deadline, f"it never waits:\n{self.raw}"
         self._child.send_signal(signal.SIGINT)
 
     def end(self) -> int:
