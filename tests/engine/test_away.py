@@ -361,7 +361,7 @@ async def test_a_commit_after_the_loss_is_purged_too(redis_server: Valkey) -> No
     async with two(redis_server, routes=routes) as (a, b, proxy):
         await filled_everywhere(a, b)
         call = b.call("/held/a", method="PUT")
-        await asyncio.wait_for(entered.wait(), 5)
+        await asyncio.wait_for(entered.wait(), 20)
         lose(proxy)
         leave.set()
         answer = await call.answer()

@@ -217,5 +217,5 @@ async def test_nothing_to_purge_is_not_waited_for() -> None:
     """A receipt without tags returns at once."""
     with serving(FakeFastly()) as fake:
         async with purging(fastly(fake)) as (cache, purger):
-            await asyncio.wait_for(purger.purge(await cache.invalidate()), 5)
+            await asyncio.wait_for(purger.purge(await cache.invalidate()), 20)
             assert fake.requests == []

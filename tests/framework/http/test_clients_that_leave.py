@@ -16,7 +16,7 @@ from tests.helpers.http import Answer, ask, pairs_of, scope_of, settle, until
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 TIMEOUT = 5.0
 
 

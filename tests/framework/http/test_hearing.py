@@ -21,7 +21,7 @@ from tests.helpers.http import Answer, pairs_of, scope_of, settle, until
 pytestmark = pytest.mark.anyio
 
 # Real seconds after which a request that does not end has failed.
-PATIENCE = 5.0
+PATIENCE = 20.0
 _EMPTY = ({"type": "http.request", "body": b"", "more_body": False},)
 
 
