@@ -131,7 +131,13 @@ class LogServer:
         if payload is not None:
             self._append(state, now, payload, fresh, [(soft, tag) for tag in tags])
             self._trim(state, most_lines, most_bytes)
-        left = -1 if payload is None or not pending else self._await(state, now, bound, replica, pending[0])
+        awaited, prune = payload is not None and bool(pending), not pruned <= now < pruned + 10 * bound
+        if awaited or prune:
+            self._set_back(state, now)
+        left = self._await(state, now, bound, replica, pending[0]) if awaited else -1
+        if prune:
+            state.pruned = now
+            self.acks = {name: ack for name, ack in self.acks.items() if now <= ack[1] + 10 * ack[2]}
         self.told = []
         if replica:
             self.acks[replica] = (seq if ours else -1, now, bound)
@@ -139,9 +145,6 @@ class LogServer:
                 self._leave(replica, pending)
         over = 0 if payload is None else len(self.tags) - most_tags
         self._forget(state, now, over, life, longest)
-        if now >= pruned + 10 * bound:
-            state.pruned = now
-            self.acks = {name: ack for name, ack in self.acks.items() if now <= ack[1] + 10 * ack[2]}
 
         verdict = 2 if not ours or not complete or (more and not missed) else int(bool(missed))
         given = tuple(missed) if verdict == 1 else ()
@@ -157,6 +160,11 @@ class LogServer:
             missed.append(message)
             size += self.size(message)
         return complete, missed
+
+    def _set_back(self, state: State, now: int) -> None:
+        """What is later than now is from before the clock was set back, and lasts no longer than from now."""
+        state.opened = min(state.opened, now)
+        self.acks = {name: (read, min(seen, now), length) for name, (read, seen, length) in self.acks.items()}
 
     def _await(self, state: State, now: int, bound: int, replica: str, name: Any) -> int:
         if now <= state.opened + max(bound, state.widest) and not self.trusts_young:
@@ -224,7 +232,7 @@ class LogServer:
 
     def _forget(self, state: State, now: int, over: int, life: int, longest: int) -> None:
         state.life = max(life, state.life)
-        due = now >= state.marked + max(life, longest) * 1_000_000
+        due = not state.marked <= now < state.marked + max(life, longest) * 1_000_000
         if over <= 0 and not due:
             return
         limit = state.seq if over > 0 else state.mark

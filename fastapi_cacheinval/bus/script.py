@@ -76,10 +76,13 @@ local function tell_applied()
   end
 end
 
+-- A time later than now is from before the clock was set back.
+local function due(since, span) return now < since or now >= since + span end
+
 -- The most of all calls: a heartbeat of who has read everything, and nothing else is due.
 if payload == '' and whole and a_term == s[1] and a_tnonce == tnonce and a_seq == s[3] and a_nonce == nonce
   and marked and longest and pruned and widest
-  and life <= longest and a_widest <= widest and now < marked + longest * 1000000 and now < pruned + 10 * bound
+  and life <= longest and a_widest <= widest and not due(marked, longest * 1000000) and not due(pruned, 10 * bound)
   and (run == '' or kept_run ~= '') then
   if id ~= '' then redis.call('HSET', acks, id, string.format('%s %s %.0f', a_seq, at, bound)) end
   tell_applied()
@@ -222,14 +225,30 @@ if payload ~= '' then
 end
 
 -- Whoever else holds a lease now is to say that it has applied the line. In a young term not all of them are known:
--- those of the term before may last as long as any.
-local pending, long = -1, math.max(bound, widest)
-if payload ~= '' and waited and now > (tonumber(redis.call('HGET', state, 'opened') or now) or now) + long then
-  local all, live = redis.call('HGETALL', acks), {}
-  for i = 1, #all, 2 do
-    local seen, length = string.match(all[i + 1], '^%-?%d+ (%d+) (%d+)$')
-    if seen and now <= seen + length and all[i] ~= id then live[#live + 1] = all[i] end
+-- those of the term before may last as long as any. Who has been silent for long is let go of.
+local pending, long, live = -1, math.max(bound, widest), {}
+local awaited, prune = payload ~= '' and waited, due(pruned, 10 * bound)
+if awaited or prune then
+  local since = tonumber(redis.call('HGET', state, 'opened') or now) or now
+  if since > now then
+    since = now
+    redis.call('HSET', state, 'opened', at)
   end
+  awaited = awaited and now > since + long
+  local all = redis.call('HGETALL', acks)
+  for i = 1, #all, 2 do
+    local read, seen, length = string.match(all[i + 1], '^(%-?%d+) (%d+) (%d+)$')
+    if seen and tonumber(seen) > now then
+      -- It was granted before the clock was set back, and lasts no longer than from now.
+      seen = now
+      redis.call('HSET', acks, all[i], table.concat({read, at, length}, ' '))
+    end
+    if seen and now <= seen + length and all[i] ~= id then live[#live + 1] = all[i] end
+    if prune and seen and now > seen + 10 * length then redis.call('HDEL', acks, all[i]) end
+  end
+end
+if prune then redis.call('HSET', state, 'pruned', at) end
+if awaited then
   pending = #live
   for i = 1, #live, 1000 do
     local added = redis.pcall('SADD', waited, unpack(live, i, math.min(i + 999, #live)))
@@ -247,8 +266,8 @@ end
 -- Housekeeping: what was purged longer ago than anything stored lives, or is more than is kept, is forgotten.
 if life > longest then redis.call('HSET', state, 'life', string.format('%.0f', life)) end
 local over = payload ~= '' and redis.call('ZCARD', tags) - 1 - most_tags or 0
-local due = now >= marked + math.max(life, longest) * 1000000
-if over > 0 or due then
+local forgetting = due(marked, math.max(life, longest) * 1000000)
+if over > 0 or forgetting then
   local limit = over > 0 and seq or mark
   limit = string.format('%.0f', limit)
   local most = over > 0 and math.min(over, 1000) or 1000
@@ -258,19 +277,11 @@ if over > 0 or due then
     floor = math.max(floor, tonumber(redis.call('ZSCORE', tags, old[#old])))
     redis.call('ZREM', tags, unpack(old))
   end
-  if due and over <= 0 and #old < 1000 then
+  if forgetting and over <= 0 and #old < 1000 then
     floor = math.max(floor, mark)
     redis.call('HSET', state, 'mark', string.format('%.0f', seq), 'marked', at)
   end
   redis.call('HSET', state, 'floor', string.format('%.0f', floor))
-end
-if now >= pruned + 10 * bound then
-  redis.call('HSET', state, 'pruned', at)
-  local all = redis.call('HGETALL', acks)
-  for i = 1, #all, 2 do
-    local seen, length = string.match(all[i + 1], '^%-?%d+ (%d+) (%d+)$')
-    if seen and now > seen + 10 * length then redis.call('HDEL', acks, all[i]) end
-  end
 end
 
 local verdict = 0

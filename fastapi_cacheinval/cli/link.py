@@ -23,6 +23,9 @@ _Result = TypeVar("_Result")
 # A string of a reply that is longer is not read: an app may store larger bodies than the default.
 _MOST_BYTES = 64 * 1024 * 1024
 
+_MAY_NOT = (
+    "The user of the URL may not do that: see 'What Redis has to allow' on the documentation's page of the command."
+)
 _CURES = (
     (
         "Authentication required",
@@ -30,8 +33,8 @@ _CURES = (
     ),
     ("WRONGPASS", "The user or the password in the URL is wrong."),
     ("invalid username-password", "The user or the password in the URL is wrong."),
-    ("NOPERM", "The user of the URL may not do that: see the ACL rules on the page about replicas."),
-    ("no permissions", "The user of the URL may not do that: see the ACL rules on the page about replicas."),
+    ("NOPERM", _MAY_NOT),
+    ("no permissions", _MAY_NOT),
     ("no answer in time", "Look at the address and the firewall; --timeout waits longer."),
     ("onnect", "Look at the host and the port in the URL, and whether the server runs."),
     ("DB index", "The number of the database, at the end of the URL, is out of range."),

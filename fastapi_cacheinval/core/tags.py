@@ -25,6 +25,8 @@ __all__ = [
     "MAX_TAG_BYTES",
     "TagTemplate",
     "are_normal",
+    "authority",
+    "bounded",
     "has_host",
     "is_reserved",
     "normalise_tag",
@@ -48,6 +50,7 @@ _PATH = _RESERVED + "path:"
 _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F))
 _NORMAL = re.compile(rf"[\x21-\x7e]{{1,{MAX_TAG_BYTES}}}\Z")
 _ALL_PRINTABLE = re.compile(r"[\x21-\x7e]*\Z")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/]*")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
 _COLUMN = re.compile(r"[^\[\].!:{}]+\Z")
@@ -74,12 +77,17 @@ def shown_tags(tags: Iterable[str]) -> tuple[str, ...]:
 
 def path_tag(path: str) -> str:
     """The reserved tag that every stored response of a path carries, whatever its host and query."""
-    return _PATH + _bounded(path)
+    return _PATH + bounded(path)
 
 
 def path_of(tag: str) -> str | None:
     """The path that a reserved tag stands for, as receipts name it; None for any other tag."""
     return tag[len(_PATH) :] if tag.startswith(_PATH) else None
+
+
+def authority(scheme: str, netloc: str) -> str:
+    """A host with its port, as it compares: in lower case, without the port that the scheme has anyway."""
+    return netloc.lower().removesuffix(_DEFAULT_PORTS.get(scheme.lower(), ""))
 
 
 def has_host(url: str) -> bool:
@@ -101,7 +109,8 @@ def url_paths(url: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((path, unquote(path))))
 
 
-def _bounded(text: str) -> str:
+def bounded(text: str) -> str:
+    """A text as it is, or what stands for one that is over 1,024 bytes: its SHA-256 digest, never a cut."""
     raw = text.encode("utf-8", "surrogatepass")
     if len(raw) <= MAX_TAG_BYTES:
         return text
@@ -128,7 +137,7 @@ def normalise_tag(text: str) -> str | None:
         return text
     if not text:
         return None
-    return _bounded(quote(text, safe=_PRINTABLE, errors="surrogatepass"))
+    return bounded(quote(text, safe=_PRINTABLE, errors="surrogatepass"))
 
 
 def are_normal(texts: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cacheinval.core.extent import Extent, Handler, extent_of
 from fastapi_cacheinval.core.tag_limits import surrogate_tags
-from fastapi_cacheinval.core.tags import path_tag
+from fastapi_cacheinval.core.tags import authority, path_tag
 from fastapi_cacheinval.dependencies import Invalidates
 from fastapi_cacheinval.engine.request_tags import Changes
 from fastapi_cacheinval.framework.exchange import Exchange, can_be_read_again
@@ -27,12 +27,6 @@ logger = logging.getLogger("fastapi_cacheinval.middleware")
 
 # Tags in normal form, and whether they are purged softly.
 Purge = tuple[tuple[str, ...], bool]
-
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-
-
-def _authority(scheme: str, netloc: str) -> str:
-    return netloc.lower().removesuffix(_DEFAULT_PORTS.get(scheme.lower(), ""))
 
 
 class Purging(Exchange):
@@ -275,5 +269,5 @@ class Purging(Exchange):
             target = urlsplit(urljoin(base, value.decode("latin-1")))
         except ValueError:
             return
-        if _authority(target.scheme, target.netloc) == _authority(scheme, host):
+        if authority(target.scheme, target.netloc) == authority(scheme, host):
             self._named_paths[unquote(target.path) or "/"] = None

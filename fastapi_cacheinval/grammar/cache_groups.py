@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from fastapi_cacheinval.grammar.structured import Item, Token, parse_list, serialise_list
 
-__all__ = ["MAX_GROUPS", "MAX_NAME", "parse_cache_groups", "serialise_cache_groups"]
-
-MAX_GROUPS: Final = 128
-MAX_NAME: Final = 128
+__all__ = ["parse_cache_groups", "serialise_cache_groups"]
 
 
 def parse_cache_groups(values: Sequence[bytes]) -> tuple[str, ...]:
     """The groups of all lines, in order, without duplicates; never raises.
 
     The field is a structured list of strings: where it is malformed, or a member is anything else, it
-    is ignored whole. At most 128 groups of at most 128 characters count, and the comparison is by character.
+    is ignored whole. The comparison is by character.
     """
     members = parse_list(values)
     if not members:
@@ -26,8 +22,7 @@ def parse_cache_groups(values: Sequence[bytes]) -> tuple[str, ...]:
     for member in members:
         if not isinstance(member, Item) or type(member.value) is not str or isinstance(member.value, Token):
             return ()
-        if len(member.value) <= MAX_NAME and len(names) < MAX_GROUPS:
-            names[member.value] = None
+        names[member.value] = None
     return tuple(names)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 
+from fastapi_cacheinval.core.stars import fits
 from fastapi_cacheinval.core.tags import TagTemplate
 
 __all__ = ["Nearest", "Shapes", "may_be", "shape_of"]
@@ -24,8 +24,7 @@ def shape_of(template: TagTemplate) -> str:
 
 def may_be(one: str, other: str) -> bool:
     """Whether what the first shape matches holds a tag of the second."""
-    pattern, text = (".*".join(map(re.escape, one.split("{}"))), other.replace("{}", "x"))
-    return re.fullmatch(pattern, text) is not None
+    return fits(one.split("{}"), other.replace("{}", "x"))
 
 
 class Nearest:

@@ -259,6 +259,10 @@ class Pair:
         by = pick((1, 2, 5, 6, 20, 21, 60)) * 1_000_000 + pick((0, 500_000))
         self.shift(by)
 
+    def clock_back(self, pick: Pick) -> None:
+        """The times that are kept are moved into the future: the server's clock is set back."""
+        self.shift(-pick((1, 5, 30, 3600)) * 1_000_000)
+
     def shift(self, by: int) -> None:
         """All times that are kept, in microseconds."""
         state = self.model.state
@@ -317,7 +321,7 @@ class Pair:
 
 # What happens often, and what befalls a server.
 _OFTEN = (*(Pair.call,) * 8, *(Pair.page,) * 2, Pair.wait, Pair.settle, Pair.time_passes)
-_SELDOM = (Pair.evict, Pair.change_replication_id, Pair.blindfold, Pair.keep, *(Pair.roll_back,) * 2)
+_SELDOM = (Pair.evict, Pair.change_replication_id, Pair.blindfold, Pair.keep, *(Pair.roll_back,) * 2, Pair.clock_back)
 
 
 def _run(clients: Clients, pick: Pick, steps: int) -> None:

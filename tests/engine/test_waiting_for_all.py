@@ -96,6 +96,27 @@ async def test_who_is_cut_off_is_waited_for_until_its_lease_is_over(redis_server
             proxy.heal()
 
 
+async def test_after_the_servers_clock_was_set_back_nobody_is_waited_for_longer_than_a_lease(
+    redis_server: Valkey,
+) -> None:
+    """What was written before lies an hour ahead: the lease of one that died then ends a bound from now, once."""
+    async with fleet(redis_server.url, 1, **QUICK) as (a,):
+        hour, now = 3_600_000_000, int(redis_server.execute("TIME")[0]) * 1_000_000
+        bound = int(QUICK["staleness_bound"] * 1_000_000)
+        redis_server.execute("HSET", "{cacheinval}:acks", "dead", f"0 {now + hour} {bound}")
+        for field in ("opened", "marked", "pruned"):
+            redis_server.execute("HINCRBY", "{cacheinval}:state", field, hour)
+        first = await a.cache.invalidate("item:a", wait="all")
+        assert first.replicas == 1
+        redis_server.execute("HSET", "{cacheinval}:acks", "dead", f"0 {now + hour} {bound}")
+        began = time.monotonic()
+        for _ in range(5):
+            assert (await a.cache.invalidate("item:a", wait="all")).replicas == 1
+        assert time.monotonic() - began < 3 * QUICK["staleness_bound"]
+        state = redis_server.execute("HMGET", "{cacheinval}:state", "opened", "marked", "pruned")
+        assert max(map(int, state)) < now + hour / 2
+
+
 async def test_who_has_stopped_is_not_waited_for(redis_server: Valkey) -> None:
     """A replica that is shut down gives up its lease, and its place among those who are waited for."""
     async with fleet(redis_server.url, 1, staleness_bound=60) as (a,):

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from fastapi_cacheinval.core.tag_limits import bounded_tags, surrogate_tags
-from fastapi_cacheinval.core.tags import ALL
+from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, MOST_TAGS, bounded_tags, surrogate_tags
+from fastapi_cacheinval.core.tags import ALL, authority, bounded
 from fastapi_cacheinval.grammar.cache_groups import parse_cache_groups
 from fastapi_cacheinval.grammar.fields import RawHeaders, values
 
-__all__ = ["group_tag", "invalidated_groups", "named_tags"]
+__all__ = ["invalidated_groups", "named_tags"]
 
 # By commas.
 _LISTED = (b"cache-tag", b"edge-cache-tag")
-
-
-def group_tag(origin: str, group: str) -> str:
-    """The reserved tag of one origin's cache group; `origin` is scheme and authority."""
-    digest = hashlib.blake2b(origin.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return f"{ALL[0]}group:{digest}:{group}"
 
 
 def named_tags(headers: RawHeaders, origin: str) -> Iterator[str]:
@@ -29,11 +23,25 @@ def named_tags(headers: RawHeaders, origin: str) -> Iterator[str]:
         lines = values(headers, name)
         if lines:
             yield from bounded_tags(tag.strip(b" \t").decode("latin-1") for value in lines for tag in value.split(b","))
-    for group in parse_cache_groups(values(headers, b"cache-groups")):
-        yield group_tag(origin, group)
+    yield from _group_tags(values(headers, b"cache-groups"), origin)
 
 
 def invalidated_groups(headers: RawHeaders, origin: str) -> tuple[str, ...]:
     """The groups of the origin that a response to an unsafe request invalidates (RFC 9875 section 3)."""
-    groups = parse_cache_groups(values(headers, b"cache-group-invalidation"))
-    return tuple(group_tag(origin, group) for group in groups)
+    return _group_tags(values(headers, b"cache-group-invalidation"), origin)
+
+
+def _group_tags(lines: Sequence[bytes], origin: str) -> tuple[str, ...]:
+    """The reserved tags of the groups in these lines, which are of one origin: its scheme and authority.
+
+    The one tag of everything stands for more than the limits of tags allow.
+    """
+    if sum(map(len, lines)) > MOST_TAG_BYTES:
+        return (ALL,)
+    groups = parse_cache_groups(lines)
+    if len(groups) > MOST_TAGS:
+        return (ALL,)
+    scheme, _, named = origin.partition("://")
+    raw = f"{scheme}://{authority(scheme, named)}".encode("utf-8", "surrogatepass")
+    begin = f"{ALL[0]}group:{hashlib.blake2b(raw, digest_size=16).hexdigest()}:"
+    return tuple([begin + bounded(group) for group in groups])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from fastapi_cacheinval.core.checks import flag, seconds
+from fastapi_cacheinval.core.stars import fits
 from fastapi_cacheinval.errors import ConfigurationError
 
 __all__ = ["HeaderOptions", "HeaderRule"]
@@ -67,14 +67,14 @@ class HeaderOptions:
     request_directives: bool = True
     default_ttl: float | timedelta | None = None
     rules: Iterable[tuple[str, float | timedelta | HeaderRule]] = ()
-    _patterns: tuple[tuple[re.Pattern[str], HeaderRule], ...] = field(init=False, repr=False, compare=False)
+    _patterns: tuple[tuple[list[str], HeaderRule], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.default_ttl is not None:
             object.__setattr__(self, "default_ttl", seconds(self.default_ttl, "default_ttl"))
         rules = tuple(_rule(each) for each in _listed(self.rules))
         object.__setattr__(self, "rules", rules)
-        object.__setattr__(self, "_patterns", tuple((_pattern(path), rule) for path, rule in rules))
+        object.__setattr__(self, "_patterns", tuple((path.split("*"), rule) for path, rule in rules))
         for name in ("set_cookie", "request_directives"):
             flag(getattr(self, name), name)
         if isinstance(self.heuristic, bool) or not isinstance(self.heuristic, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -86,10 +86,7 @@ class HeaderOptions:
 
     def rule_for(self, path: str) -> HeaderRule | None:
         """The rule that holds for a decoded path without the root path."""
-        for pattern, rule in self._patterns:
-            if pattern.fullmatch(path):
-                return rule
-        return None
+        return next((rule for parts, rule in self._patterns if fits(parts, path)), None)
 
     def assumed(self, rule: HeaderRule | None) -> float | None:
         """The lifetime of a response that states none, in seconds; None where only its own fields can tell."""
@@ -123,7 +120,3 @@ def _rule(given: Any) -> tuple[str, HeaderRule]:
     if not isinstance(path, str) or not path.startswith(("/", "*")):
         raise ConfigurationError(f"the path of a rule begins with a slash or is {'*'!r}, not {path!r}.")
     return path, rule if isinstance(rule, HeaderRule) else HeaderRule(rule)  # pyright: ignore[reportUnknownArgumentType]
-
-
-def _pattern(path: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, path.split("*"))), re.DOTALL)

@@ -137,6 +137,43 @@ async def test_rfc9875_cache_groups_are_invalidated_within_their_origin() -> Non
     assert not await is_stored(origin, "/a")
 
 
+@pytest.mark.parametrize(
+    ("groups", "invalidated"),
+    [
+        (", ".join(f'"g{number}"' for number in range(3_000)), '"g2999"'),
+        ('"g2999"', ", ".join(f'"g{number}"' for number in range(3_000))),
+        (f'"{"q" * 5_000}"', f'"{"q" * 5_000}"'),
+        ('"g"', ", ".join(f'"g{number}"' for number in range(10_000))),
+        ('"g"', f'"{"q" * 600_000}"'),
+    ],
+    ids=["the page names many", "the write names many", "a long name", "too many", "too long"],
+)
+async def test_rfc9875_no_group_is_passed_over(groups: str, invalidated: str) -> None:
+    """Each counts, however many there are; where they are more than a request may name, everything is purged."""
+    origin = await stored_at("/a", **{"cache-groups": groups})
+    assert await is_stored(origin, "/a")
+    origin.says({"cache-group-invalidation": invalidated}, b"", path="/do")
+    await origin.get("/do", method="POST")
+    assert not await is_stored(origin, "/a")
+
+
+async def test_rfc9875_an_answer_in_more_groups_than_one_may_have_is_not_stored() -> None:
+    """What could not be purged is not kept."""
+    origin = await stored_at("/a", **{"cache-groups": ", ".join(f'"g{number}"' for number in range(10_000))})
+    assert not await is_stored(origin, "/a")
+
+
+async def test_rfc9875_the_port_that_a_scheme_has_anyway_makes_no_other_origin() -> None:
+    """RFC 9110 section 4.2.3: `http://h:80` is `http://h`, whichever of the two the page or the write was asked by."""
+    origin = Origin()
+    for stored, written in (("h", "H:80"), ("h:80", "h")):
+        origin.says({**FRESH, "cache-groups": '"g"'}, path="/a")
+        origin.says({"cache-group-invalidation": '"g"'}, b"", path="/do")
+        await origin.get("/a", host=stored)
+        await origin.get("/do", method="POST", host=written)
+        assert not await is_stored(origin, "/a", host=stored)
+
+
 @pytest.mark.parametrize("value", ["one", '"one", 1', '"one', '"ONE"', ""])
 async def test_rfc9875_what_is_no_list_of_strings_is_ignored(value: str) -> None:
     """Tokens, numbers, broken strings and another case invalidate nothing."""
