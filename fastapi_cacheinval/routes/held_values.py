@@ -5,29 +5,32 @@ Nothing of it runs: attributes are read where they stand, and no property or `__
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter, itemgetter, methodcaller
 from types import CodeType, FunctionType, MethodDescriptorType, MethodType, ModuleType, WrapperDescriptorType
 from typing import Any, cast
 
 from fastapi_cacheinval.core.keys import as_bytes, encode
+from fastapi_cacheinval.routes.held_classes import led_to
 from fastapi_cacheinval.routes.held_graph import said_by
 from fastapi_cacheinval.routes.held_objects import (
     COVER,
     KEY,
     ROUTE,
     Detail,
-    attribute_of,
     held_by,
     name_of,
     plain_of,
+    runs,
 )
 
 __all__ = ["COVER", "KEY", "ROUTE", "Detail", "Portrait", "name_of", "portrait_of"]
 
 # A function that holds on to more functions than this is described by the first of them.
 _MOST_FUNCTIONS = 64
+_MOST_FAR = 256
 _CALL = "__call__"
 
 
@@ -49,31 +52,60 @@ def portrait_of(call: object, detail: Detail = ROUTE) -> Portrait:
     That stands in closures, defaults, the arguments of a `partial`, and the attributes of a callable object, of a
     method's object, of their classes, and of the objects that any of these hold on to.
     """
-    parts: list[bytes] = [_name(call, detail)]
-    complete = _named(call)
-    seen: set[int] = set()
-    waiting: list[Any] = [call]
-    while waiting and len(seen) < _MOST_FUNCTIONS:
-        step: Any = waiting.pop(0)
-        if id(step) in seen:
-            continue
-        seen.add(id(step))
-        for name, held in held_by(step):
-            tag = as_bytes(name)
-            if name == "()" or _runs(held):
-                parts.append(encode((b"F", tag, _name(held, detail))))
-                waiting.append(held)
-                complete = complete and _named(held)
+    walk = _Walk(detail, [_name(call, detail)], _named(call))
+    walk.near.append(call)
+    walk.through(walk.near, _MOST_FUNCTIONS)
+    complete = walk.complete and not walk.near
+    walk.through(walk.far, _MOST_FAR)
+    return Portrait(tuple(walk.parts), complete)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """`near` is what a callable holds on to, and `far` the code that it leads to beside: of that the nearest counts."""
+
+    detail: Detail
+    parts: list[bytes]
+    complete: bool
+    near: deque[Any] = field(default_factory=deque[Any])
+    far: deque[Any] = field(default_factory=deque[Any])
+    seen: dict[int, object] = field(default_factory=dict[int, object])
+
+    def through(self, waiting: deque[Any], most: int) -> None:
+        most += len(self.seen)
+        while waiting and len(self.seen) < most:
+            step = waiting.popleft()
+            if id(step) in self.seen:
                 continue
-            plain = plain_of(held, detail)
-            if plain is not None:
-                parts.append(encode((b"V", tag, plain)))
-            if plain is None or (isinstance(held, type) and name != "class"):
-                got = _got(held)
-                said = said_by(held, detail) if got is None else (got,)
-                parts += (encode((b"O", tag, each)) for each in said)
-                complete = complete and (not callable(held) or _named(held))
-    return Portrait(tuple(parts), complete and not waiting)
+            self.seen[id(step)] = step
+            for name, held in held_by(step):
+                self._meet(as_bytes(name), held, waiting, named=name != "class")
+            for name, held in led_to(step) if self.detail.code else ():
+                self._meet(as_bytes(name), held, self.far, named=not isinstance(held, type))
+
+    def _meet(self, tag: bytes, held: Any, waiting: deque[Any], *, named: bool) -> None:
+        if tag == b"()" or runs(held):
+            self._run(tag, held, waiting)
+            self.complete = self.complete and _named(held)
+            return
+        plain = plain_of(held, self.detail)
+        if plain is not None:
+            self.parts.append(encode((b"V", tag, plain)))
+        if plain is None or (isinstance(held, type) and named):
+            got = _got(held)
+            if got is not None:
+                self.parts.append(encode((b"O", tag, got)))
+            for said, leads in said_by(held, self.detail) if got is None else ():
+                self.parts.append(encode((b"O", tag, said)))
+                if self.detail.code and leads is not None:
+                    self._run(tag, leads, self.far)
+            self.complete = self.complete and (not callable(held) or _named(held))
+        elif self.detail.code and isinstance(held, type):
+            self.far.append(held)
+
+    def _run(self, tag: bytes, held: Any, waiting: deque[Any]) -> None:
+        self.parts.append(encode((b"F", tag, _name(held, self.detail))))
+        waiting.append(held)
 
 
 # -- names ----------------------------------------------------------------------------------------
@@ -104,13 +136,6 @@ def _named(call: object) -> bool:
         bound = getattr(call, "__self__", None)
         return bound is None or isinstance(bound, ModuleType | type)
     return isinstance(getattr(type(call), _CALL, None), FunctionType)
-
-
-def _runs(held: object) -> bool:
-    """Whether what is held is a function, or a wrapper of one that is not written in Python."""
-    return isinstance(held, FunctionType | MethodType | partial) or (
-        callable(held) and isinstance(attribute_of(held, "__wrapped__"), FunctionType)
-    )
 
 
 def _got(call: object) -> bytes | None:
