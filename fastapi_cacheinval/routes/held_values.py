@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
+from hashlib import sha256
 from operator import attrgetter, itemgetter, methodcaller
 from types import CodeType, FunctionType, MethodDescriptorType, MethodType, ModuleType, WrapperDescriptorType
 from typing import Any, cast
@@ -24,6 +25,7 @@ from fastapi_cacheinval.routes.held_objects import (
     name_of,
     plain_of,
     runs,
+    whose,
 )
 
 __all__ = ["COVER", "KEY", "ROUTE", "Detail", "Portrait", "name_of", "portrait_of"]
@@ -55,9 +57,31 @@ def portrait_of(call: object, detail: Detail = ROUTE) -> Portrait:
     walk = _Walk(detail, [_name(call, detail)], _named(call))
     walk.near.append(call)
     walk.through(walk.near, _MOST_FUNCTIONS)
-    complete = walk.complete and not walk.near
+    beyond = (_beyond(_Same(tuple(walk.far)), detail),) if walk.far else ()
+    return Portrait((*walk.parts, *beyond), walk.complete and not walk.near)
+
+
+class _Same:
+    """Several things that are the same as others only if each is the same object."""
+
+    def __init__(self, things: tuple[object, ...]) -> None:
+        self.things = things
+        self._hash = hash((*map(id, things),))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and [*map(id, self.things)] == [*map(id, other.things)]
+
+
+@lru_cache(maxsize=256)
+def _beyond(start: _Same, detail: Detail) -> bytes:
+    """What code that a callable leads to does; many routes have the same dependencies."""
+    walk = _Walk(detail, [], complete=True)
+    walk.far += start.things
     walk.through(walk.far, _MOST_FAR)
-    return Portrait(tuple(walk.parts), complete)
+    return sha256(encode(walk.parts)).digest()
 
 
 @dataclass(slots=True)
@@ -69,15 +93,15 @@ class _Walk:
     complete: bool
     near: deque[Any] = field(default_factory=deque[Any])
     far: deque[Any] = field(default_factory=deque[Any])
-    seen: dict[int, object] = field(default_factory=dict[int, object])
 
     def through(self, waiting: deque[Any], most: int) -> None:
-        most += len(self.seen)
-        while waiting and len(self.seen) < most:
+        # Each is held for as long as its address stands for it.
+        seen: dict[int, object] = {}
+        while waiting and len(seen) < most:
             step = waiting.popleft()
-            if id(step) in self.seen:
+            if id(step) in seen:
                 continue
-            self.seen[id(step)] = step
+            seen[id(step)] = step
             for name, held in held_by(step):
                 self._meet(as_bytes(name), held, waiting, named=name != "class")
             for name, held in led_to(step) if self.detail.code else ():
@@ -100,7 +124,7 @@ class _Walk:
                 if self.detail.code and leads is not None:
                     self._run(tag, leads, self.far)
             self.complete = self.complete and (not callable(held) or _named(held))
-        elif self.detail.code and isinstance(held, type):
+        elif self.detail.code and isinstance(held, type) and whose(held) == "theirs":
             self.far.append(held)
 
     def _run(self, tag: bytes, held: Any, waiting: deque[Any]) -> None:

@@ -6,6 +6,7 @@ Two routes made by one factory have the same names. The plain values that their 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ def partition_names(root: Node, cached: Cached | None) -> PartitionNames:
         ]
         parts.append(encode(sorted({encode(_reads(cover)) for cover in nodes})))
         parts.append(encode(sorted({scope for cover in nodes for scope in _scopes(cover)})))
-        names.append(encode(parts))
+        names.append(sha256(encode(parts)).digest())
         complete = complete and all(portrait.complete for portrait in (*made, *(each for _, _, each in below)))
     return PartitionNames(tuple(names), complete)
 
