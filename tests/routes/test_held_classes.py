@@ -108,7 +108,7 @@ def plan_of(source: str, letter: str, plan: Any) -> RoutePlan:
 def test_a_release_that_reads_another_thing_has_another_name(plan: Any, name: str) -> None:
     """The same release has the same name, which every process knows."""
     one, same, other = (plan_of(RELEASES[name], letter, plan) for letter in "aab")
-    assert one.partition_of == same.partition_of != other.partition_of
+    assert one.covered_by == same.covered_by != other.covered_by
     assert one.known_everywhere
 
 
@@ -132,7 +132,7 @@ def test_each_process_gives_the_same_names() -> None:
         "from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of as stack\n"
         "from fastapi_cacheinval.routes.table import RouteTable\n"
         "def plan(app): return (inside := stack(app)) and RouteTable(inside.app, inside).plans[0]\n"
-        "names = [plan_of(source, 'a', plan).partition_of for source in RELEASES.values()]\n"
+        "names = [plan_of(source, 'a', plan).covered_by for source in RELEASES.values()]\n"
         "print(hashlib.sha256(repr(names).encode()).hexdigest())"
     )
     found = {
