@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.held_objects import attribute_of
@@ -148,7 +148,7 @@ def _wrapped_by(layer: Any) -> Any:
     if below is not None or not _is_renamed(layer):
         return below
     cells = getattr(layer, "__closure__", None) or ()
-    own: dict[str, Any] = vars(layer)
+    own: dict[str, Any] = vars(cast("object", layer))
     held: list[Any] = [*(attribute_of(cell, "cell_contents") for cell in cells), *own.values()]
     # A factory may name what it makes after a class.
     able = [each for each in held if callable(each) and not inspect.isclass(each) and each is not layer]
