@@ -10,7 +10,6 @@ parser, byte for byte.
 from __future__ import annotations
 
 import logging
-from copy import copy
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -27,6 +26,7 @@ except ImportError as error:  # pragma: no cover
 from starlette.middleware.cors import CORSMiddleware
 
 from fastapi_cacheinval.core.hit_fields import join
+from fastapi_cacheinval.framework.cors_outside import run_through, varied_by, with_vary
 from fastapi_cacheinval.framework.raw_hits import RawHit, RawHits
 from fastapi_cacheinval.grammar.request_head import RequestHead, parse_request_head
 from fastapi_cacheinval.middleware import CacheMiddleware
@@ -60,6 +60,8 @@ class _Front:
         self._stack: OuterStack | None = None
         self._proxy: Any = None
         self._cors = False
+        # What `CORSMiddleware` outside adds to `Vary`.
+        self._vary = b""
         self._told = False
         self._looked = float("-inf")
         self._root_path = ""
@@ -98,11 +100,13 @@ class _Front:
                 ", ".join(stack.strange),
             )
             return
+        cors = [layer for layer in stack.layers if type(layer) is CORSMiddleware]
+        vary = varied_by(cors)
         proxies = [layer for layer in stack.layers if type(layer) is ProxyHeadersMiddleware]
-        if len(proxies) > 1:
+        if len(proxies) > 1 or vary is None:
             return
         self._proxy = proxies[0] if proxies else None
-        self._cors = any(type(layer) is CORSMiddleware for layer in stack.layers)
+        self._cors, self._vary = bool(cors), vary
         self._root_path = stack.root_path or self._config.root_path
         self._asked.clear()
         self._stack = stack
@@ -135,6 +139,8 @@ class _Front:
             scheme = said or scheme
         path = self._config.root_path + head.path
         hit = hits.answer(head, (head.host, path, head.query, scheme, self._root_path))
+        if hit is not None and self._vary:
+            hit = hit._replace(fields=with_vary(hit.fields, self._vary))
         return None if hit is None else (hit, client)
 
     def _forwarded(self, head: RequestHead, client: Client) -> tuple[str | None, Client]:
@@ -143,15 +149,7 @@ class _Front:
         known = self._asked.get(key)
         if known is None:
             scope: dict[str, Any] = {"type": "http", "client": client, "scheme": None, "headers": [*head.forwarded]}
-            layer = copy(self._proxy)
-            layer.app = _nothing
-            call = layer(scope, None, None)
-            try:
-                call.send(None)
-            except StopIteration:
-                pass
-            finally:
-                call.close()
+            run_through(self._proxy, _nothing, scope)
             known = scope["scheme"], scope["client"]
             if len(self._asked) >= _MOST_CLIENTS:
                 self._asked.clear()

@@ -147,7 +147,7 @@ def size_of(tags: Iterable[str]) -> int:
 def too_many_tags(added: Sequence[str], headers: RawHeaders) -> bool:
     """Whether a response with these collected tags and these fields would have more than one may.
 
-    Counted by separators, without parsing: a little too many of them counts as too many.
+    Counted without parsing: a little too many of them counts as too many.
     """
     if ALL in added:
         # Where they were collected they were too many.
@@ -155,5 +155,7 @@ def too_many_tags(added: Sequence[str], headers: RawHeaders) -> bool:
     lines = [value for name, value in headers if name in _NAMING]
     if not lines:
         return len(added) > MOST_TAGS
-    size, count = sum(map(len, lines)), sum(1 + value.count(b" ") + value.count(b",") for value in lines)
+    # What is not ASCII is read in two ways, and each costs more.
+    size = sum(len(value) if value.isascii() else 16 * len(value) for value in lines)
+    count = sum((len(value.split()) + value.count(b",")) * (1 if value.isascii() else 2) for value in lines)
     return size > MOST_TAG_BYTES or len(added) + count > MOST_TAGS

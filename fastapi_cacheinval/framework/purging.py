@@ -17,6 +17,7 @@ from fastapi_cacheinval.engine.request_tags import Changes
 from fastapi_cacheinval.framework.exchange import Exchange, can_be_read_again
 from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.grammar.fields import combined, first, lower_names
+from fastapi_cacheinval.grammar.surrogate_key import readings
 from fastapi_cacheinval.routes.arrival import Arrival
 from fastapi_cacheinval.routes.bindings import InvalidParameter, rendered
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
@@ -257,16 +258,16 @@ class Purging(Exchange):
         self._added.take(surrogate_tags(headers))
         for name in (b"location", b"content-location"):
             value = first(headers, name)
-            if value is not None:
-                self._note_path(value)
+            for text in () if value is None else readings(value):
+                self._note_path(text)
 
-    def _note_path(self, value: bytes) -> None:
+    def _note_path(self, url: str) -> None:
         """A response names a path by a URL, which counts if it is of the same origin."""
         scheme = self.arrived.get("scheme", "http")
         host = (combined(self.client_headers, b"host") or b"").decode("latin-1")
         base = f"{scheme}://{host}{quote(self.arrived['path'], errors='surrogatepass')}"
         try:
-            target = urlsplit(urljoin(base, value.decode("latin-1")))
+            target = urlsplit(urljoin(base, url))
         except ValueError:
             return
         if authority(target.scheme, target.netloc) == authority(scheme, host):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["MAX_LENGTH", "parse_surrogate_key", "serialise_surrogate_key"]
+__all__ = ["MAX_LENGTH", "parse_surrogate_key", "readings", "serialise_surrogate_key"]
 
 MAX_LENGTH: Final = 8_192
 """Bytes of the field that are emitted."""
@@ -15,8 +15,19 @@ _CARRIABLE: Final = re.compile(r"[\x21-\x7e\x80-\xff]+")
 
 
 def parse_surrogate_key(values: Iterable[bytes]) -> list[str]:
-    """The tags of all lines, in order, duplicates kept, decoded as Latin-1; never raises."""
-    return [tag.decode("latin-1") for value in values for tag in value.split()]
+    """The tags of all lines in their `readings`, in order, duplicates kept; never raises."""
+    return [text for value in values for tag in value.split() for text in readings(tag)]
+
+
+def readings(raw: bytes) -> tuple[str, ...]:
+    """The texts that bytes of a field may stand for: Latin-1, as Starlette writes it, and UTF-8, as others do."""
+    text = raw.decode("latin-1")
+    if not text.isascii():
+        try:
+            return text, raw.decode("utf-8")
+        except UnicodeDecodeError:
+            pass
+    return (text,)
 
 
 def serialise_surrogate_key(tags: Iterable[str], limit: int = MAX_LENGTH) -> bytes | None:

@@ -73,6 +73,22 @@ def test_a_response_that_names_too_many_is_known_without_parsing(name: bytes, se
     assert too_many_tags((), [(name, b"x" * (MOST_TAG_BYTES + 1))])
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"\t".join(b"tag:%d" % number for number in range(MOST_TAGS + 1)),
+        b" ".join(f"é{number}".encode() for number in range(MOST_TAGS // 2 + 1)),
+        b"\xe9" * (MOST_TAG_BYTES // 8 + 1),
+    ],
+    ids=["between tabs", "in two readings", "that cost more"],
+)
+def test_what_is_no_longer_told_apart_is_too_many(value: bytes) -> None:
+    """A response that became one of everything would be stored under none of its tags."""
+    headers = [(b"surrogate-key", value)]
+    assert surrogate_tags(headers) == (ALL,)
+    assert too_many_tags((), headers)
+
+
 def test_a_field_that_is_too_long_is_everything() -> None:
     """On an unsafe request it purges."""
     assert surrogate_tags([(b"surrogate-key", b"a b"), (b"surrogate-key", b"c")]) == ("a", "b", "c")

@@ -18,10 +18,11 @@ from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key, serial
         ([b"a b", b"a"], ["a", "b", "a"]),
         ([b"a,b"], ["a,b"]),
         ([b"caf\xe9 \xa0x"], ["café", "\xa0x"]),
+        ([b"caf\xc3\xa9"], ["caf\xc3\xa9", "café"]),
     ],
 )
 def test_tags_are_split_at_ascii_white_space(values: list[bytes], expected: list[str]) -> None:
-    """Every line counts, order and duplicates are kept, octets are read as Latin-1."""
+    """Every line counts, order and duplicates are kept, octets are read as Latin-1, and as UTF-8 where they are that."""
     assert parse_surrogate_key(values) == expected
 
 

@@ -369,7 +369,7 @@ async def test_a_layer_that_is_put_outside_later_is_asked() -> None:
 
 
 async def test_cors_outside_is_asked_by_requests_with_an_origin() -> None:
-    """It adds nothing to any other."""
+    """Any other is answered here."""
     app = make_app()
     app.add_middleware(CORSMiddleware, allow_origins=["https://a.example"])
     async with serving(app) as site:
@@ -380,6 +380,36 @@ async def test_cors_outside_is_asked_by_requests_with_an_origin() -> None:
         answer = await connection.ask("/items/1", "Origin: https://a.example")
         assert b"access-control-allow-origin: https://a.example" in answer
         assert site.own() == 0
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("path", ["/items/1", "/greeting"])
+@pytest.mark.parametrize("condition", [False, True])
+async def test_cors_outside_writes_into_vary_what_it_writes_in_the_app(
+    layers: int, path: str, *, condition: bool
+) -> None:
+    """The field lines of a hit, and of a 304, are those of the app's way, whether there was a `Vary` or not."""
+    app = make_app()
+    for _ in range(layers):
+        app.add_middleware(CORSMiddleware, allow_origins=["https://a.example"])
+
+    def compared(answer: bytes) -> list[bytes]:
+        varying = (b"date:", b"age:", b"cache-status:")
+        return [line for line in answer.split(b"\r\n") if not line.startswith(varying)]
+
+    async with serving(app) as site:
+        connection = await site.connect()
+        first = await warm(site, connection, path)
+        lines = [path]
+        if condition:
+            (etag,) = [line[6:].decode() for line in first.split(b"\r\n") if line.startswith(b"etag: ")]
+            lines.append(f"If-None-Match: {etag}")
+        own = await connection.ask(*lines)
+        assert site.own() == 1
+        # A request with a body to come is none of the protocol's.
+        ordinary = await connection.ask(*lines, "Content-Length: 0")
+        assert site.own() == 0
+        assert compared(own) == compared(ordinary)
 
 
 async def test_an_app_without_the_middleware_is_uvicorns_own(caplog: pytest.LogCaptureFixture) -> None:

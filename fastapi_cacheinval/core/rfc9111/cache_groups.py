@@ -9,6 +9,7 @@ from fastapi_cacheinval.core.tag_limits import MOST_TAG_BYTES, MOST_TAGS, bounde
 from fastapi_cacheinval.core.tags import ALL, authority, bounded
 from fastapi_cacheinval.grammar.cache_groups import parse_cache_groups
 from fastapi_cacheinval.grammar.fields import RawHeaders, values
+from fastapi_cacheinval.grammar.surrogate_key import readings
 
 __all__ = ["invalidated_groups", "named_tags"]
 
@@ -22,7 +23,8 @@ def named_tags(headers: RawHeaders, origin: str) -> Iterator[str]:
     for name in _LISTED:
         lines = values(headers, name)
         if lines:
-            yield from bounded_tags(tag.strip(b" \t").decode("latin-1") for value in lines for tag in value.split(b","))
+            tags = (tag.strip(b" \t") for value in lines for tag in value.split(b","))
+            yield from bounded_tags(text for tag in tags for text in readings(tag))
     yield from _group_tags(values(headers, b"cache-groups"), origin)
 
 

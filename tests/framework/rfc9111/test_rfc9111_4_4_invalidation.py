@@ -137,6 +137,30 @@ async def test_rfc9875_cache_groups_are_invalidated_within_their_origin() -> Non
     assert not await is_stored(origin, "/a")
 
 
+@pytest.mark.parametrize("field", ["surrogate-key", "cache-tag", "edge-cache-tag"])
+@pytest.mark.parametrize(("tag", "encoding"), [("café", "utf-8"), ("café", "latin-1"), ("名前", "utf-8")])
+async def test_a_tag_beyond_ascii_is_purged_however_the_app_has_written_it(field: str, tag: str, encoding: str) -> None:
+    """Starlette writes Latin-1, most others UTF-8; by hand, and by the field of a write in either."""
+    for purged_by in ("hand", "utf-8", encoding):
+        origin = await stored_at("/a", **{field: tag.encode(encoding).decode("latin-1")})
+        assert await is_stored(origin, "/a")
+        if purged_by == "hand":
+            await origin.cache.invalidate(tag)
+        else:
+            origin.says({"surrogate-key": tag.encode(purged_by).decode("latin-1")}, b"", path="/do")
+            await origin.get("/do", method="POST")
+        assert not await is_stored(origin, "/a")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+async def test_4_4_a_location_in_bytes_beyond_ascii_is_invalidated(encoding: str) -> None:
+    """As it is written, too, and not only percent-encoded."""
+    origin = await stored_at("/café")
+    origin.says({"location": "/café".encode(encoding).decode("latin-1")}, b"", path="/do")
+    await origin.get("/do", method="POST")
+    assert not await is_stored(origin, "/café")
+
+
 @pytest.mark.parametrize(
     ("groups", "invalidated"),
     [
