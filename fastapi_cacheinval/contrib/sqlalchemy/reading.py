@@ -24,7 +24,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.keys import (
     kinds_of,
     row_key,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.ordering import by_key, parts
+from fastapi_cacheinval.contrib.sqlalchemy.ordering import by_key, followed, parts
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Link, Side, lineage, of_class, shown_key, spellings
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import QuietSession
@@ -206,27 +206,30 @@ class Reader(Locker):
     ) -> Iterator[tuple[Mapper[Any], Identity, bool | None]]:
         """The rows that change when these rows of a class, or of a table, are deleted.
 
-        True for those that are deleted as well, False for those that the database changes, None for those that it only
-        unlinks.
+        True for those that are deleted as well, False for those that the database changes, None for those it unlinks.
         """
-        seen: set[tuple[Any, Identity]] = set()
-        ahead: list[tuple[Any, list[Identity]]] = [(kind, list(identities))]
+        # A row may be unlinked by one foreign key, and go by another.
+        seen: set[tuple[Any, Identity, bool]] = set()
+        # PostgreSQL is through with the foreign keys of a row before it follows those of the next, InnoDB goes deeper.
+        turn = 0 if self._session.connection().dialect.name == "postgresql" else -1
+        ahead = [self._after(kind, list(identities))]
+        if isinstance(kind, Table):
+            yield from self._related(kind, list(identities))
         while ahead:
-            of, these = ahead.pop()
-            is_table = isinstance(of, Table)
-            if is_table:
-                yield from self._related(of, these)
-            for other, goes, found in self._after(of, these):
-                fresh = [one for one in dict.fromkeys(found) if (other, one) not in seen]
-                seen.update((other, one) for one in fresh)
-                is_class = isinstance(other, Mapper)
-                if is_class:
-                    yield from ((other, one, goes) for one in fresh)
-                elif not goes:
-                    yield from self._related(other, fresh)
-                if goes and fresh:
-                    self._find_again(other, fresh)
-                    ahead.append((other, fresh))
+            step = next(ahead[turn], None)
+            if step is None:
+                del ahead[turn]
+                continue
+            other, goes, found = step
+            fresh = [one for one in dict.fromkeys(found) if (other, one, goes) not in seen]
+            seen.update((other, one, goes) for one in fresh)
+            if isinstance(other, Table):
+                yield from self._related(other, fresh)
+            else:
+                yield from ((other, one, goes) for one in fresh)
+            if goes and fresh:
+                self._find_again(other, fresh)
+                ahead.append(self._after(other, fresh))
 
     def _find_again(self, kind: Mapper[Any] | Table, these: list[Identity]) -> None:
         """What goes along with rows that the database has named is found by their keys, if these find them."""
@@ -237,15 +240,14 @@ class Reader(Locker):
                 self.lost.update(dict.fromkeys(self._book.along(kind), True))
 
     def _after(self, of: Mapper[Any] | Table, these: list[Identity]) -> Iterator[tuple[Any, bool, list[Identity]]]:
-        """What goes or changes next: by the foreign keys of others, and the association rows that go with their row."""
-        for each in of.self_and_descendants if isinstance(of, Mapper) else (of,):
-            for dependent in self._book.dependents(each):
-                queries = [dependent.rows(each, part, self.now) for part in parts(these)]
-                found = [one for query in queries for one in self.identities(query, written=True)]
-                yield dependent.kind, dependent.goes, found
+        """What goes or changes next: the association rows that go with their row, and by the foreign keys of others."""
         for link in self._book.carried(of) if isinstance(of, Mapper) else ():
             queries = [link.rows(part, None, self.now) for part in parts(these)]
             yield link.secondary, True, [one for query in queries for one in self.identities(query, written=True)]
+        for each, dependent in followed(of, self._book.dependents, self._session.connection()):
+            queries = [dependent.rows(each, part, self.now) for part in parts(these)]
+            found = [one for query in queries for one in self.identities(query, written=True)]
+            yield dependent.kind, dependent.goes, found
 
     def links(
         self, link: Link, these: Iterable[Identity], others: list[Identity], *, written: bool = False
