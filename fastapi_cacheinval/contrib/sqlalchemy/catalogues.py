@@ -52,18 +52,18 @@ JOIN pg_catalog.pg_policy p ON p.polrelid = c.oid
 """)
 # Of tables of this name in any schema, as above. PostgreSQL's triggers come by name, and InnoDB's foreign keys do.
 _ASK_ORDER = text("""
-SELECT c.relname, (SELECT string_agg(a.attname, ',' ORDER BY k.place)
-    FROM unnest(f.conkey) WITH ORDINALITY k (number, place)
-    JOIN pg_catalog.pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.number)
-FROM pg_catalog.pg_class p JOIN pg_catalog.pg_trigger t ON t.tgrelid = p.oid
+SELECT c.relname, f.conname, a.attname
+FROM pg_catalog.pg_class p JOIN pg_catalog.pg_trigger t ON t.tgrelid = p.oid AND t.tgtype & 8 <> 0
 JOIN pg_catalog.pg_constraint f ON f.oid = t.tgconstraint AND f.confrelid = p.oid
 JOIN pg_catalog.pg_class c ON c.oid = f.conrelid
-WHERE p.relname = CAST(:name AS name) ORDER BY t.tgname
+CROSS JOIN unnest(f.conkey) WITH ORDINALITY k (number, place)
+JOIN pg_catalog.pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.number
+WHERE p.relname = CAST(:name AS name) ORDER BY t.tgname, k.place
 """)
 _ASK_ORDER_OF_INNODB = text("""
-SELECT table_name, group_concat(column_name ORDER BY ordinal_position) FROM information_schema.key_column_usage
+SELECT table_name, constraint_name, column_name FROM information_schema.key_column_usage
 WHERE table_schema = database() AND referenced_table_name = :name
-GROUP BY table_name, constraint_name ORDER BY CAST(constraint_name AS BINARY)
+ORDER BY CAST(constraint_name AS BINARY), table_name, ordinal_position
 """)
 _ORDERS = {"postgresql": _ASK_ORDER, "mysql": _ASK_ORDER_OF_INNODB, "mariadb": _ASK_ORDER_OF_INNODB}
 _RULES = {"update": "2", "insert": "3", "delete": "4"}
@@ -121,7 +121,10 @@ def foreign_keys_to(connection: Connection, table: Table) -> list[tuple[str, str
         return []
 
     def ask() -> list[tuple[str, str]]:
-        return list(dict.fromkeys((row[0], row[1]) for row in connection.execute(query, {"name": name})))
+        columns: dict[tuple[str, str], list[str]] = {}
+        for of, key, column in connection.execute(query, {"name": name}):
+            columns.setdefault((of, key), []).append(column)
+        return [(of, ",".join(those)) for (of, _), those in columns.items()]
 
     said: list[tuple[str, str]] = _once_a_minute(connection, "order", name, ask)
     return said

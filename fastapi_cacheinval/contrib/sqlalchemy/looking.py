@@ -107,9 +107,13 @@ class Looks:
         *,
         lock: bool = False,
         written: bool = False,
+        own: bool = False,
+        there: bool = False,
         ahead: bool = False,
     ) -> None:
         """Note the tags of rows as they stand; `written` where they must be there, since they have just been written.
+
+        `own` are rows that have been written if they are there, `there` those that are there by a foreign key.
 
         Of one that its key does not find, which the database has changed on its way in or hides, nobody knows the tags.
         """
@@ -121,7 +125,8 @@ class Looks:
             with self.reading(session, connection, options, given=[(mapper, identities)], ahead=ahead) as reader:
                 if lock and reader.locks(mapper, identities):
                     reader.take({mapper: identities}, listed=True)
-                self._ledger.add(session, list(reader.tags(mapper, identities, lock=lock, written=written)))
+                of_these = reader.tags(mapper, identities, lock=lock, written=written, own=own, there=there)
+                self._ledger.add(session, list(of_these))
 
     def _lose(self, session: Session, mapper: Mapper[Any], *, alone: bool) -> None:
         name = mapper.class_.__name__

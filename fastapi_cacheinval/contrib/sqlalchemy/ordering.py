@@ -85,6 +85,6 @@ def followed(
     for table in dict.fromkeys(tables):
         own = [(each, one) for each, one in every.values() if one.named[0].table is table]
         order = foreign_keys_to(connection, table) if len(own) > 1 else []
-        place = {name: at for at, name in enumerate(order)}
+        place = {name: at for at, name in reversed([*enumerate(order)])}
         ranked = [((place.get(one.name, len(place)), one.name), each, one) for each, one in own]
         yield from ((each, one) for _, each, one in sorted(ranked, key=itemgetter(0)))
