@@ -30,6 +30,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, among, keys, ma
 
 __all__ = [
     "Dependent",
+    "Kind",
     "Link",
     "Side",
     "decides_class",
@@ -207,10 +208,12 @@ class Dependent:
     """Rows that the database changes by itself when rows that they point to go; `goes` where they go too.
 
     They are of a class, or of a table that no class is mapped to. Their `columns` hold what the others have in `named`:
-    one foreign key, and all of it, since a part of it points to rows of others as well.
+    one foreign key, and all of it, since a part of it points to rows of others as well. A database has it in the table,
+    and of the columns, that are its `name`.
     """
 
     kind: Kind
+    name: tuple[str, str]
     columns: tuple[Any, ...]
     named: tuple[Any, ...]
     goes: bool
@@ -242,18 +245,17 @@ def dependents(of: Kind, mappers: Sequence[Mapper[Any]]) -> Iterator[Dependent]:
     for other in mappers:
         if other.inherits is not None and other.local_table is other.inherits.local_table:
             continue
-        for columns, named, goes in _falling(other.local_table, tables):
-            if not (isinstance(of, Mapper) and _is_part(other, columns, named, of)):
-                yield Dependent(other, columns, named, goes)
+        for found in _falling(other, other.local_table, tables):
+            if not (isinstance(of, Mapper) and _is_part(other, found, of)):
+                yield found
     mapped: dict[Any, None] = {table: None for mapper in mappers for table in mapper.tables}
     for metadata in dict.fromkeys(table.metadata for table in mapped):
         for table in metadata.tables.values():
             if table not in mapped:
-                for columns, named, goes in _falling(table, tables):
-                    yield Dependent(table, columns, named, goes)
+                yield from _falling(table, table, tables)
 
 
-def _falling(table: Any, tables: set[Any]) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...], bool]]:
+def _falling(kind: Kind, table: Any, tables: set[Any]) -> Iterator[Dependent]:
     """The foreign keys of a table, or of a query that shows one, by which its rows change when rows of these go."""
     by_constraint: dict[Any, list[ForeignKey]] = {}
     for key in (key for column in table.c for key in column.foreign_keys):
@@ -264,12 +266,14 @@ def _falling(table: Any, tables: set[Any]) -> Iterator[tuple[tuple[Any, ...], tu
         named = tuple(_referred(key) for key in parts)
         # PostgreSQL takes the columns that it sets as well.
         if rule.startswith(_BY_ITSELF) and all(each is not None and each.table in tables for each in named):
-            yield tuple(key.parent for key in parts), named, rule == "CASCADE"
+            columns = tuple(key.parent for key in parts)
+            name = constraint.table.name, ",".join(column.name for column in constraint.columns)
+            yield Dependent(kind, name, columns, named, rule == "CASCADE")
 
 
-def _is_part(other: Mapper[Any], columns: Sequence[Any], named: Sequence[Any], of: Mapper[Any]) -> bool:
+def _is_part(other: Mapper[Any], found: Dependent, of: Mapper[Any]) -> bool:
     """Whether a foreign key makes two tables of joined inheritance one row."""
     if other.inherits is None or other not in lineage(of):
         return False
     own = [set(other.get_property_by_column(each).columns) for each in other.primary_key]
-    return all(any({*pair} <= each for each in own) for pair in zip(columns, named, strict=True))
+    return all(any({*pair} <= each for each in own) for pair in zip(found.columns, found.named, strict=True))
