@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from operator import is_
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from fastapi_cacheinval.dependencies import Cached, CachedInOrder, Invalidates, InvalidatesNothing, collected_tags
 from fastapi_cacheinval.routes.endpoint_calls import declared_call
@@ -16,7 +16,11 @@ __all__ = ["Node", "Overrides", "asked", "identity_of", "is_reused", "tree_of"]
 
 _OURS = (Cached, CachedInOrder, Invalidates, InvalidatesNothing)
 
-Overrides = Mapping[Any, Callable[..., Any]]
+
+class Overrides(Protocol):
+    """What FastAPI asks, by `get()` alone, for the call that runs in a dependency's place."""
+
+    def get(self, call: Any, otherwise: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from inspect import isclass, isroutine, unwrap
+from inspect import getattr_static, isclass, isroutine, unwrap
 from itertools import takewhile
 from types import ModuleType
 from typing import Any
@@ -22,7 +22,8 @@ class Names:
     """How each dependency of one route is written.
 
     A dependency that is made in place (`Depends(Perm("a"))`) has no name that another place could write. It is given
-    one, and `to_be_made` says how its author gives it the same: `perm = Perm(...)`.
+    one, and `to_be_made` says how its author gives it the same: `perm = Perm(...)`. It says, too, what to import for
+    one whose name another module has.
     """
 
     def __init__(self, root: Node) -> None:
@@ -34,18 +35,25 @@ class Names:
         # By equality, as FastAPI tells them apart: each look at a bound method makes another object.
         self._names: dict[Any, str] = {}
         self._makings: dict[str, str] = {}
+        self._imports: dict[str, str] = {}
+        nodes = [node for node in root.walk() if node is not root and not node.ours]
+        # What they name, nothing else is named by where the handler is written.
+        self._local = {each.identity[0].__name__: each.identity[0] for each in nodes if self._sees(each.identity[0])}
         unnamed: dict[Any, None] = {}
-        for node in root.walk():
+        for node in nodes:
             call: Any = node.identity[0]
-            if node is root or node.ours or call in self._names:
+            if call in self._names:
                 continue
             taken = self._names.values()
-            name = next((name for name in self._known(call) if name not in taken), None)
-            if name is None:
+            known = ((name, needed) for name, needed in self._known(call) if name not in taken)
+            name, needed = next(known, ("", ""))
+            if not name:
                 unnamed[call] = None
-            else:
-                self._names[call] = name
-                unnamed.pop(call, None)
+                continue
+            self._names[call] = name
+            unnamed.pop(call, None)
+            if needed:
+                self._imports[name] = needed
         for call in unnamed:
             base, making = _made(call)
             name = self._free(base)
@@ -72,19 +80,26 @@ class Names:
         return next((name for name in names if self._makings.get(name) == making), "")
 
     def to_be_made(self, nodes: Sequence[Node]) -> str:
-        """What to write for those of the nodes that have no name yet, before a line can name them."""
+        """What to write for those of the nodes that have no name yet, or none here, before a line can name them."""
         names = dict.fromkeys(self._names.get(node.identity[0], "") for node in nodes)
+        imports = dict.fromkeys(self._imports[name] for name in names if name in self._imports)
+        return " ".join(
+            [*([f"Import first: {'; '.join(imports)}."] if imports else []), *self._made_first(nodes, names)]
+        )
+
+    def _made_first(self, nodes: Sequence[Node], names: Iterable[str]) -> Iterator[str]:
         makings = [f"{name} = {self._makings[name]}" for name in names if name in self._makings]
         if not makings:
-            return ""
+            return
         if len(makings) > 1:
-            return (
+            yield (
                 "Some dependencies have no name that the cache could find, and what is made twice is two. Make each "
                 f"once, before the route: {', '.join(makings)}. Write these names where they stand now."
                 f"{self._if_added(nodes)}"
             )
+            return
         name, _, making = makings[0].partition(" = ")
-        return (
+        yield (
             f"{making} has no name that the cache could find. Make it once, before the route: {makings[0]}. Write "
             f"{name} where it stands now.{self._if_added(nodes)}"
         )
@@ -100,47 +115,85 @@ class Names:
                 return f" If {library} adds it to the route by itself, keep it from that: no line names what it adds."
         return ""
 
-    def _known(self, call: Any) -> Iterator[str]:
-        """The names that a callable has where the route is written, or in a module that holds it; the best first."""
+    def _known(self, call: Any) -> Iterator[tuple[str, str]]:
+        """The names that a callable has where the route is written, the best first, and the import that each needs."""
         owner = getattr(call, "__self__", None)
         if owner is not None and isroutine(call):
-            yield from (f"{of}.{call.__name__}" for of in self._known(owner))
+            yield from ((f"{of}.{call.__name__}", needed) for of, needed in self._known(owner))
             return
-        own = str(call.__qualname__) if isclass(call) or isroutine(call) else ""
-        if own and self._globals.get(own) is call:
-            yield own
-        yield from (name for name, value in self._globals.items() if value is call)
-        if own and "<" not in own:
-            if own.partition(".")[0] not in self._globals or "." in own:
-                yield own
-            yield f"{_last(call.__module__)}.{own}"
-        elif own and self._sees(call, own):
-            yield str(call.__name__)
+        for name in self._visible(call):
+            if self._local.get(name.partition(".")[0], call) is call:
+                yield name, ""
         yield from self._elsewhere(call)
 
-    def _elsewhere(self, call: Any) -> Iterator[str]:
-        """The names that a callable has in modules that the handler's has imported, and in those of their packages."""
-        held = {alias: value for alias, value in self._globals.items() if isinstance(value, ModuleType)}
-        near = {_first(getattr(self._root, "__module__", "")), _first(getattr(call, "__module__", ""))}
-        held |= {_last(name): value for name, value in [*sys.modules.items()] if _first(name) in near}
-        for module, loaded in held.items():
-            for name, value in [*getattr(loaded, "__dict__", {}).items()]:
-                if value is call and not name.startswith("_"):
-                    yield f"{module}.{name}"
+    def _visible(self, thing: Any) -> Iterator[str]:
+        """The names that need no import: those in the handler's module, and in what it holds of modules and classes."""
+        if self._sees(thing):
+            yield thing.__name__
+        own, values = bare_name(thing), [*self._globals.items()]
+        yield from sorted((name for name, value in values if value is thing), key=lambda name: name != own)
+        if held := _holder(thing):
+            yield from (f"{of}.{held[1]}" for of in self._visible(held[0]))
+        for alias, module in values:
+            if isinstance(module, ModuleType):
+                yield from (f"{alias}.{name}" for name in _names_in(module, thing))
 
-    def _sees(self, call: Any, own: str) -> bool:
+    def _elsewhere(self, thing: Any) -> Iterator[tuple[str, str]]:
+        """The names that a callable has in its own module, and in others of its package or the handler's."""
+        held = _holder(thing)
+        if held and not isinstance(held[0], ModuleType):
+            yield from ((f"{of}.{held[1]}", needed) for of, needed in self._elsewhere(held[0]))
+            return
+        if held and self._is_free(held[1]):
+            yield held[1], f"from {thing.__module__} import {held[1]}"
+        near = {_first(getattr(each, "__module__", "")) for each in (self._root, thing)}
+        for full, module in [*sys.modules.items()]:
+            package, _, alias = full.rpartition(".")
+            if _first(full) in near and self._is_free(alias):
+                needed = f"from {package} import {alias}" if package else f"import {alias}"
+                yield from ((f"{alias}.{name}", needed) for name in _names_in(module, thing))
+
+    def _sees(self, call: Any) -> bool:
         """Whether the handler is written where a local name of its own, or of a function around it, is this one."""
-        scope, _, name = own.rpartition(_LOCALS)
+        if not (isclass(call) or isroutine(call)):
+            return False
+        scope, _, name = str(call.__qualname__).rpartition(_LOCALS)
         handler = f"{getattr(self._root, '__qualname__', '')}".rpartition(_LOCALS)[0]
         same = getattr(call, "__module__", None) == getattr(self._root, "__module__", "")
-        return same and name.isidentifier() and f"{handler}{_LOCALS}".startswith(f"{scope}{_LOCALS}")
+        return bool(scope) and same and name.isidentifier() and f"{handler}{_LOCALS}".startswith(f"{scope}{_LOCALS}")
+
+    def _is_free(self, name: str) -> bool:
+        return name not in self._globals and name not in self._local
 
     def _free(self, base: str) -> str:
-        taken = {*self._names.values(), *self._globals}
+        taken = {*self._names.values(), *self._globals, *self._local}
         number = 1
         while (name := base if number == 1 else f"{base}_{number}") in taken:
             number += 1
         return name
+
+
+def _holder(thing: Any) -> tuple[Any, str] | None:
+    """The module, package or class that has something under the name that it says of itself, and that name."""
+    if isinstance(thing, ModuleType):
+        above, _, name = thing.__name__.rpartition(".")
+        holder, path = sys.modules.get(above), [name]
+    elif isclass(thing) or isroutine(thing):
+        above, path = getattr(thing, "__module__", None) or "", str(thing.__qualname__).split(".")
+        holder = sys.modules.get(above)
+    else:
+        return None
+    found: Any = holder
+    for part in path:
+        holder, found = found, getattr_static(found, part, None)
+    # What a class holds as a static method is the function in it.
+    return (holder, path[-1]) if getattr(found, "__func__", found) is thing else None
+
+
+def _names_in(module: ModuleType, thing: Any) -> list[str]:
+    """The public names of something in a module."""
+    held = [*getattr(module, "__dict__", {}).items()]
+    return [name for name, value in held if value is thing and not name.startswith("_")]
 
 
 def _made(call: Any) -> tuple[str, str]:
@@ -173,10 +226,6 @@ def _word(name: str) -> str:
     plain = re.sub(r"\.?__call__", "", name)
     word = re.sub(r"\W", "", re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", plain).lower())
     return word if word.isidentifier() else "dependency"
-
-
-def _last(module: str | None) -> str:
-    return (module or "").rpartition(".")[2]
 
 
 def _first(module: str | None) -> str:

@@ -4,59 +4,73 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 from fastapi_cacheinval.routes.analysis import analyse
 from fastapi_cacheinval.routes.cover_order import order_covers
+from fastapi_cacheinval.routes.dependency_tree import Overrides
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute
+from fastapi_cacheinval.routes.hooks import hook_known
 from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.route_levels import Known, watched_of
 from fastapi_cacheinval.routes.route_tree import Survey
 
-__all__ = ["OverrideSets", "Strays", "starts_of"]
+__all__ = ["OverriddenPlans", "Strays", "starts_of"]
 
 logger = logging.getLogger("fastapi_cacheinval.routes")
 
 # Process-wide: a table made anew must not give a number that stored responses of another set carry.
 _epochs = count(1)
-_SETS_KEPT = 8
+_STATES_KEPT = 8
 # To compare a path with more costs as much as to let it go the long way.
 _STARTS_MOST = 32
 _MOST_STRAYS = 1024
 _STRAY = "it was not among the routes at start"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class OverrideSet:
-    """One state of the overrides, and the plans made under it."""
+class _Asked:
+    """Overrides that note what they were asked for, and what they gave: they may give more than they list."""
 
-    overrides: Mapping[Any, Any]
-    epoch: int
-    known: dict[tuple[int, str, int], Known] = field(default_factory=dict[tuple[int, str, int], Known])
+    def __init__(self, overrides: Overrides) -> None:
+        self._overrides = overrides
+        self._calls: list[Any] = []
+        self._given: list[Any] = []
+
+    def get(self, call: Any, otherwise: Any, /) -> Any:
+        given = self._overrides.get(call, otherwise)
+        self._calls.append(call)
+        self._given.append(given)
+        return given
+
+    def is_as(self, overrides: Overrides) -> bool:
+        """Whether these give the same for the same."""
+        return [overrides.get(call, call) for call in self._calls] == self._given
 
 
-class OverrideSets:
-    """The last states of the overrides."""
+class OverriddenPlans:
+    """The plans of routes under the last states of the overrides; each state that a route asks has its own number."""
 
     def __init__(self) -> None:
-        self._kept: deque[OverrideSet] = deque(maxlen=_SETS_KEPT)
+        self._kept: dict[tuple[int, str, int], deque[tuple[_Asked, Known]]] = {}
 
-    def of(self, overrides: Mapping[Any, Any]) -> OverrideSet:
-        """The one that is as the overrides are now."""
-        for state in self._kept:
-            if state.overrides == overrides:
-                return state
-        state = OverrideSet(dict(overrides), next(_epochs))
-        self._kept.appendleft(state)
-        return state
+    def of(self, known: Known, overrides: Overrides) -> Known:
+        """A route as it answers while the overrides are as they are now."""
+        plan = known.analysis.plan
+        kept = self._kept.setdefault((id(known.route), plan.path, known.place.ordinal), deque(maxlen=_STATES_KEPT))
+        for before, made in kept:
+            if before.is_as(overrides):
+                return made
+        asked = _Asked(overrides)
+        made = replace(known, analysis=analyse(known.route, known.place, asked, next(_epochs), plan))
+        hook_known(made)
+        kept.appendleft((asked, made))
+        return made
 
-    def forget_plans(self) -> None:
-        """Forget the plans of all; each keeps its number."""
-        for state in self._kept:
-            state.known.clear()
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()
 
 
 def starts_of(survey: Survey) -> tuple[str, ...] | None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from starlette.routing import BaseRoute, Route
 
 from fastapi_cacheinval.errors import RefusedRoutes
-from fastapi_cacheinval.routes.analysis import analyse
 from fastapi_cacheinval.routes.endpoint_calls import hook
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at
 from fastapi_cacheinval.routes.hooks import hook_known
@@ -18,7 +16,7 @@ from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middlewa
 from fastapi_cacheinval.routes.named_routes import NamedRoute
 from fastapi_cacheinval.routes.place import Place, Rounds
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
-from fastapi_cacheinval.routes.route_sets import OverrideSets, Strays, starts_of
+from fastapi_cacheinval.routes.route_sets import OverriddenPlans, Strays, starts_of
 from fastapi_cacheinval.routes.route_tree import Known, Survey
 from fastapi_cacheinval.routes.summary import summary, unmatched_tags
 
@@ -50,7 +48,7 @@ class RouteTable:
         self._inside = inside
         self._front = front
         self._changed = changed
-        self._overridden = OverrideSets()
+        self._overridden = OverriddenPlans()
         self._strays = Strays()
         # The routes that requests have come to by ways that are not in the tree.
         self._unseen: set[int] = set()
@@ -234,16 +232,7 @@ class RouteTable:
         """The plan, or that of the overridden tree while dependencies are overridden."""
         provider: Any = known.analysis.plan.provider
         overrides = getattr(provider, "dependency_overrides", None)
-        if not overrides:
-            return known.analysis.plan
-        state = self._overridden.of(overrides)
-        way = (id(known.route), known.analysis.plan.path, known.place.ordinal)
-        kept = state.known.get(way)
-        if kept is None:
-            analysis = analyse(known.route, known.place, state.overrides, state.epoch, known.analysis.plan)
-            kept = state.known[way] = replace(known, analysis=analysis)
-            hook_known(kept)
-        return kept.analysis.plan
+        return (self._overridden.of(known, overrides) if overrides else known).analysis.plan
 
     def look(self) -> bool:
         """Look at what a front hit skips, some routes at a time; whether any is no longer what was analysed."""
@@ -271,7 +260,7 @@ class RouteTable:
         self._fronts = None
         self._strays.clear()
         self._unseen.clear()
-        self._overridden.forget_plans()
+        self._overridden.clear()
         told = {(known.analysis.plan.path, str(error)) for known in before.known for error in known.analysis.errors}
         for known in self._survey.known:
             self._tell(known, told)

@@ -250,6 +250,81 @@ def test_a_partition_of_a_wrong_type_that_is_made_in_place_is_named_first(table)
         table(app).audit()
 
 
+SHOP = """
+def user(token: Annotated[str, Depends(oauth2)]) -> str:
+    return check(token)
+
+class Space:
+    class Inner:
+        @staticmethod
+        def deep(token: Annotated[str, Depends(oauth2)]) -> str:
+            return check(token)
+
+        @classmethod
+        def of_class(cls, token: Annotated[str, Depends(oauth2)]) -> str:
+            return check(token)
+
+CurrentUser = Annotated[str, Depends(user)]
+REGISTRY = {"user": user}
+can_read = HTTPPermission("read")
+"""
+WRITTEN = [
+    ("from shop import deps", "str = Depends(deps.user)", "", "deps.user"),
+    ("import shop.deps as d", "str = Depends(d.user)", "", "d.user"),
+    ("import shop.deps", "str = Depends(shop.deps.user)", "", "shop.deps.user"),
+    ("import shop.deps", "str = Depends(shop.deps.Space.Inner.deep)", "", "shop.deps.Space.Inner.deep"),
+    ("from shop import deps as d", "str = Depends(d.can_read)", "", "d.can_read"),
+    ("from shop.deps import Space as S", "str = Depends(S.Inner.deep)", "", "S.Inner.deep"),
+    ("from shop.deps import Space as S", "str = Depends(S.Inner.of_class)", "", "S.Inner.of_class"),
+    ("from shop.deps import CurrentUser", "CurrentUser", "from shop.deps import user", "user"),
+    ("from shop.deps import REGISTRY", "str = Depends(REGISTRY['user'])", "from shop.deps import user", "user"),
+    ("from shop.deps import CurrentUser as C; user = 1", "C", "from shop import deps", "deps.user"),
+    ("from shop.deps import Space as S; D = Depends(S.Inner.deep); del S", "str = D", "from shop.deps import Space", "Space.Inner.deep"),
+    ("from shop.deps import can_read; D = Depends(can_read); del can_read", "str = D", "from shop import deps", "deps.can_read"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("imported", "taken", "needed", "name"), WRITTEN)
+def test_a_line_can_be_written_where_its_route_is(table, monkeypatch, imported, taken, needed, name) -> None:
+    """By the names that the route's module has, and else by one that the message has it import."""
+    package, deps, routes = ModuleType("shop"), ModuleType("shop.deps"), ModuleType("shop.routes")
+    for made in (package, deps, routes):
+        monkeypatch.setitem(sys.modules, made.__name__, made)
+    vars(package).update(deps=deps, routes=routes, __path__=[])
+    public = {name: value for name, value in globals().items() if name[0] != "_" and name != "role"}
+    vars(deps).update(public)
+    exec(SHOP, vars(deps))
+    vars(routes).update(Annotated=Annotated, Depends=Depends)
+    exec(f"{imported}\ndef handler(who: {taken}): return who", vars(routes))
+    app = FastAPI(openapi_url=None)
+    app.get("/it", dependencies=[cached(ttl=60)])(vars(routes)["handler"])
+    advice = advice_of(table, app)
+    assert advice == f"{needed and f'Import first: {needed}. '}This line works: cached(..., partition_by={name})."
+    exec(needed, vars(routes))
+    vars(routes)["policy"] = cached(ttl=60, partition_by=eval(name, vars(routes)))
+    again = FastAPI(openapi_url=None)
+    again.get("/it", dependencies=[vars(routes)["policy"]])(vars(routes)["handler"])
+    table(again).audit()
+
+
+def test_a_local_name_is_that_of_the_function_around_the_route(table, monkeypatch) -> None:
+    """A dependency of the module that has the same name cannot be written there by it."""
+    exec("def user(token: Annotated[str, Depends(oauth2)]) -> str: return token", made := {**globals()})
+    outer = made["user"]
+
+    def user(token: Annotated[str, Depends(oauth2)]) -> str:
+        return check(token)
+
+    def it(who: Annotated[str, Depends(user)], other: Annotated[str, Depends(outer)]) -> str:
+        return who + other
+
+    monkeypatch.setitem(globals(), "user", outer)
+    app = FastAPI(openapi_url=None)
+    app.get("/it", dependencies=[cached(ttl=60)])(it)
+    told = "Import first: from tests.routes import test_names. This line works: cached(..., partition_by=(user, test_names.user))."
+    assert advice_of(table, app) == told
+
+
 permission = HTTPPermission("a")
 
 

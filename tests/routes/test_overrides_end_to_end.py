@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import pytest
@@ -102,6 +104,65 @@ async def test_a_replaced_dictionary_counts_like_a_changed_one() -> None:
         assert (await client.get("/it")).json() == "other"
         app.dependency_overrides = {}
         assert (await client.get("/it")).json() == "real"
+    await cache.stop()
+
+
+class _Rules(dict[Any, Any]):
+    """Overrides by rules in place of entries."""
+
+    def get(self, call: Any, otherwise: Any = None, /) -> Any:
+        return self["rule"] if call is source else otherwise
+
+
+class _Unlisted(Mapping[Any, Any]):
+    """Overrides that list nothing."""
+
+    def __init__(self, rule: Any) -> None:
+        self._rule = rule
+
+    def __getitem__(self, call: Any) -> Any:
+        if call is source:
+            return self._rule
+        raise KeyError(call)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("made", [lambda rule: _Rules(rule=rule), _Unlisted, lambda rule: ChainMap({}, {source: rule})])
+async def test_overrides_are_asked_as_fastapi_asks_them(made: Any) -> None:
+    """By `get()`: what they list may not be all that they give, and what they give may change."""
+    cache = HTTPCache()
+    app = app_of(cache)
+
+    async def who(request: Request) -> str:
+        return request.headers["x-who"]
+
+    async with client_of(app) as client:
+        for rule, value in ((fake, "fake"), (other, "other"), (fake, "fake")):
+            app.dependency_overrides = made(rule)
+            assert (await client.get("/it")).json() == value
+            answer = await client.get("/it")
+            assert_hit(answer)
+            assert answer.json() == value
+        app.dependency_overrides = made(who)
+        for name in ("alice", "bob"):
+            assert (await client.get("/it", headers={"x-who": name})).json() == name
+    await cache.stop()
+
+
+async def test_a_route_is_the_same_under_overrides_of_what_it_does_not_ask_for() -> None:
+    """Two states of the overrides that give the same for a route share what is stored of it."""
+    cache = HTTPCache()
+    app = app_of(cache)
+    async with client_of(app) as client:
+        app.dependency_overrides = {source: fake}
+        assert_miss(await client.get("/it"))
+        app.dependency_overrides = {source: fake, tenant: other}
+        assert_hit(await client.get("/it"))
     await cache.stop()
 
 
