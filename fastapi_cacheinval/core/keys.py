@@ -103,7 +103,7 @@ class KeyParts(NamedTuple):
     - `route`: what the route is on every replica: its place, its template and its handler.
     - `given`: the path parameters that the path does not hold.
     - `query`: what `kept_query` keeps, or the whole query.
-    - `partition_of`: the names of the dependencies that give the partition.
+    - `covered_by`: the names of the dependencies that give the partition, and of the guards.
     - `partition`: the digest of the values that they gave.
     - `local`: what only this process knows of the route; empty where every replica composes the same key.
     """
@@ -119,7 +119,7 @@ class KeyParts(NamedTuple):
     route: tuple[bytes, ...] = ()
     given: tuple[bytes, ...] = ()
     query: tuple[bytes, ...] = ()
-    partition_of: tuple[bytes, ...] = ()
+    covered_by: tuple[bytes, ...] = ()
     partition: bytes = b""
     local: bytes = b""
 
@@ -152,7 +152,7 @@ def key_frame(parts: KeyParts) -> KeyFrame:
         parts.scheme,
         parts.root_path,
         parts.route,
-        parts.partition_of,
+        parts.covered_by,
     )
     before = encode(
         (
@@ -177,11 +177,11 @@ def _place(
     scheme: str,
     root_path: str,
     route: tuple[bytes, ...],
-    partition_of: tuple[bytes, ...],
+    covered_by: tuple[bytes, ...],
 ) -> bytes:
     """What many keys have in common."""
     words = map(as_bytes, (mode, namespace, version, scheme, root_path))
-    return _digest((*words, encode(route), encode(partition_of)))
+    return _digest((*words, encode(route), encode(covered_by)))
 
 
 def is_local(key: bytes) -> bool:

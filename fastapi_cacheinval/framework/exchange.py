@@ -97,7 +97,7 @@ class Exchange:
 
     @property
     def asks_who(self) -> bool:
-        """Whether a dependency that no cover covers may have asked who is calling, before this was answered."""
+        """Whether what has answered may have asked who is calling."""
         return False
 
     def leads(self) -> None:

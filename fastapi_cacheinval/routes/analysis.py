@@ -14,11 +14,11 @@ from fastapi_cacheinval.routes.covers import adds_tags, innermost, purges_of
 from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
 from fastapi_cacheinval.routes.held_values import name_of
-from fastapi_cacheinval.routes.identity import partition_names, route_identity
+from fastapi_cacheinval.routes.identity import cover_names, route_identity
 from fastapi_cacheinval.routes.parameters import path_names, query_names, sees_request, varying_headers
 from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
-from fastapi_cacheinval.routes.verdict import front_off, goes_on_after_the_answer, judge, own_methods
+from fastapi_cacheinval.routes.verdict import asks_who, front_off, goes_on_after_the_answer, judge, own_methods
 
 __all__ = ["Analysis", "analyse"]
 
@@ -50,7 +50,7 @@ def analyse(
     bindings, unbound = bind(names, root, in_path, _none if otherwise is None else otherwise.bindings)
     elsewhere = path_names(root) if verdict.layers else _elsewhere(route, root, place)
     off = front_off(route, root, place, verdict, policy, elsewhere, overridden=bool(overrides))
-    partition = partition_names(root, cached)
+    covers = cover_names(root, cached)
     # Behind layers the route's own answer is stored, which none of them has written into.
     behind = bool(place.layers or verdict.layers) and verdict.sharing is not Sharing.DECLARED
     plan = RoutePlan(
@@ -60,7 +60,7 @@ def analyse(
         cached=cached,
         sharing=verdict.sharing,
         uncovered=verdict.evidence,
-        asks_who=bool(verdict.lacking),
+        asks_who=asks_who(route, root),
         query=None if verdict.around or verdict.layers else _query(root, bindings, otherwise),
         headers=_headers(root, place, frozenset(() if policy is None else policy.vary)),
         endpoint=name_of(root.call),
@@ -68,10 +68,10 @@ def analyse(
             place.prefix + route.path_format, place.under, methods, root, () if behind else place.writers
         ),
         ordinal=place.ordinal,
-        partition_of=partition.names,
+        covered_by=covers.names,
         private=declared is not None and bool(declared.policy.partition or declared.policy.guards),
         switched_off=cached is None and declared is not None and "GET" in methods,
-        nameless=0 if partition.complete else own_number(),
+        nameless=0 if covers.complete else own_number(),
         sees_request=bool(verdict.around or verdict.layers) or sees_request(root),
         elsewhere=tuple(sorted(elsewhere)),
         front=policy is not None and off is None,

@@ -26,7 +26,7 @@ from fastapi_cacheinval.dependencies import (
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.parameters import caller_reads, reads_for_all
 
-__all__ = ["Covers", "Uncovered", "adds_tags", "fed_by", "innermost", "purges_of", "reached", "uncovered"]
+__all__ = ["Covers", "Uncovered", "adds_tags", "fed_by", "innermost", "is_fed", "purges_of", "reached", "uncovered"]
 
 
 def innermost(root: Node) -> Cached | None:
@@ -161,10 +161,11 @@ def fed_by(node: Node) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f"{name} ({what})" for name, _, what in parts))
 
 
-def _is_fed(node: Node, cached: Cached | None) -> bool:
+def is_fed(node: Node, cached: Cached | None) -> bool:
+    """Whether a node, or anything below it that is no need of the `cached()` that counts, may ask who is calling."""
     if cached is not None and node.call is cached:
         return False
-    return bool(caller_reads(node, handler=False)) or any(_is_fed(child, cached) for child in node.children)
+    return bool(caller_reads(node, handler=False)) or any(is_fed(child, cached) for child in node.children)
 
 
 def uncovered(root: Node, cached: Cached | None) -> tuple[tuple[Uncovered, ...], tuple[str, ...]]:
@@ -183,7 +184,7 @@ def uncovered(root: Node, cached: Cached | None) -> tuple[tuple[Uncovered, ...],
         if covers.keeps(node) or (not taken and covers.guards_only(node)):
             continue
         unkeyed = _is_unkeyed(node, taken, cached, covers)
-        skipped = _is_fed(node, cached) and not covers.runs(node)
+        skipped = is_fed(node, cached) and not covers.runs(node)
         if skipped or unkeyed:
             key = (node.identity, taken, node.reused)
             found.setdefault(key, Uncovered(node, taken, skipped, unkeyed))

@@ -8,11 +8,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from fastapi_cacheinval.routes.dependency_tree import Node
+from fastapi_cacheinval.routes.held_objects import attribute_of
 
 __all__ = ["filled_by_decorators"]
 
@@ -27,23 +29,25 @@ _MOST_LAYERS = 64
 
 
 def filled_by_decorators(node: Node) -> tuple[str, ...]:
-    """The parameters without a default that what a node calls takes from elsewhere than from FastAPI.
+    """The parameters that what a node calls takes from elsewhere than from FastAPI.
 
     A layer that is handed something under a name that it does not hand on may make it from that: a parameter that
     FastAPI fills under another name is none of these.
     """
     call = node.call
-    if type(call) is FunctionType and not vars(call):
+    if type(call) is FunctionType and not vars(call) and not _is_renamed(call):
         # Nearly all are plain functions, for which FastAPI fills all there is.
         return ()
     known, fillable = _solved(node)
     for_all = {*_WIREUPS_FOR_ALL.findall(getattr(call, "__wireup_generated_code__", ""))}
-    for declared, required in _layers(call):
-        missing = [name for name in required if name not in known and name not in for_all]
-        others = [name for name in known if name in fillable and name not in declared]
+    for layer in _layers(call):
+        shown = known if layer.shown is None else frozenset(layer.shown)
+        missing = [name for name in layer.takes if name not in shown and name not in for_all]
+        # What takes anything is handed what is shown.
+        missing += [] if shown else layer.anything
+        others = [name for name in shown if name in fillable and name not in layer.declared]
         if len(missing) > len(others):
             return tuple(missing)
-        known = frozenset(declared)
     return ()
 
 
@@ -65,34 +69,97 @@ def _solved(node: Node) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset({*made, *filter(None, handed)}), frozenset(made)
 
 
-def _layers(call: Any) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
-    """What each layer beneath the first says that it takes, and what of that it must be given; the inmost comes last.
+class _Layer(NamedTuple):
+    """What a layer says that it takes, and what the layer above says; None where that is what FastAPI knows.
 
-    What a layer says may be what its decorator has it say; the inmost is asked for its code.
+    What a layer says may be what its decorator has it say; the inmost is asked for its code. `takes` are the parameters
+    that it may be handed, and `anything` those that stand for any. What has no layer above is handed nothing for what
+    has a default.
     """
-    bound, named = 0, frozenset[str]()
+
+    shown: Sequence[str] | None
+    declared: Sequence[str]
+    takes: Sequence[str]
+    anything: Sequence[str]
+
+
+@dataclass(slots=True)
+class _Given:
+    """What is given already on the way down, by place and by name, and what the last layer showed."""
+
+    bound: int = 0
+    named: frozenset[str] = frozenset()
+    shown: Sequence[str] | None = None
+    wrapped: bool = False
+
+    def layer(self, parameters: Sequence[inspect.Parameter]) -> _Layer:
+        free = [each for each in parameters if each.name not in self.named]
+        positional = [each.name for each in free if each.kind in _POSITIONAL]
+        # A class-based view is handed its object by whatever makes that.
+        given = {*positional[: self.bound], *(name for name in positional[:1] if name in ("self", "cls"))}
+        takes = [
+            each.name
+            for each in free
+            if each.kind not in _MANY and each.name not in given and (self.wrapped or each.default is each.empty)
+        ]
+        fed = {inspect.Parameter.VAR_POSITIONAL: self.bound, inspect.Parameter.VAR_KEYWORD: self.named}
+        anything = [each.name for each in free if each.kind in _MANY and self.wrapped and not fed[each.kind]]
+        shown, self.shown = self.shown, [each.name for each in parameters]
+        return _Layer(shown, self.shown, takes, anything)
+
+
+def _layers(call: Any, given: _Given | None = None) -> Iterator[_Layer]:
+    """The layers beneath the first; the inmost comes last."""
+    given = given or _Given()
     for _ in range(_MOST_LAYERS):
         # Kept as Any beside the narrowing.
-        wrapper: Any = call
+        layer: Any = call
         below: Any
+        wraps = False
         if isinstance(call, partial):
             below = call.func  # pyright: ignore[reportUnknownMemberType]
-            bound, named = bound + len(call.args), named | {*call.keywords}
+            given.bound, given.named = given.bound + len(call.args), given.named | {*call.keywords}
         elif type(call) is MethodType:
-            below, bound = call.__func__, bound + 1
+            below, given.bound = call.__func__, given.bound + 1
         elif inspect.isclass(call):
-            # FastAPI makes it by what it says itself.
+            if given.wrapped:
+                yield given.layer(_said(call))
+            # FastAPI knows what a class says; the methods that make its objects may be wrapped themselves.
+            for method in filter(_wrapped_by, (type(call).__call__, call.__new__, call.__init__)):
+                yield from _layers(method, replace(given, bound=given.bound + 1))
             return
         else:
-            below = getattr(wrapper, "__wrapped__", None)
+            below = _wrapped_by(layer)
+            wraps = below is not None
             if below is None and not inspect.isroutine(call) and type(type(call).__call__) is FunctionType:
-                below, bound = type(call).__call__, bound + 1
+                below, given.bound = type(call).__call__, given.bound + 1
         if below is None:
-            yield _taken(_parameters(call), bound, named)
+            yield given.layer(_parameters(call))
             return
-        if getattr(wrapper, "__wrapped__", None) is below and getattr(below, "__wrapped__", None) is not None:
-            yield _taken(_said(below), bound, named)
+        given.wrapped = given.wrapped or wraps
+        if wraps and _wrapped_by(below) is not None:
+            yield given.layer(_said(below))
         call = below
+
+
+def _wrapped_by(layer: Any) -> Any:
+    """What a layer wraps: it says so, or has the name of something that it holds on to; None for anything else."""
+    below = getattr(layer, "__wrapped__", None)
+    if below is not None or not _is_renamed(layer):
+        return below
+    cells = getattr(layer, "__closure__", None) or ()
+    own: dict[str, Any] = vars(cast("object", layer))
+    held: list[Any] = [*(attribute_of(cell, "cell_contents") for cell in cells), *own.values()]
+    # A factory may name what it makes after a class.
+    able = [each for each in held if callable(each) and not inspect.isclass(each) and each is not layer]
+    return next((each for each in able if attribute_of(each, "__name__") == layer.__name__), None)
+
+
+def _is_renamed(layer: Any) -> bool:
+    """Whether a function or an object has been given the name of something else."""
+    if type(layer) is FunctionType:
+        return layer.__name__ != layer.__code__.co_name
+    return not inspect.isroutine(layer) and not inspect.isclass(layer) and "__name__" in getattr(layer, "__dict__", ())
 
 
 def _said(call: Any) -> Sequence[inspect.Parameter]:
@@ -109,14 +176,3 @@ def _parameters(call: Any) -> Sequence[inspect.Parameter]:
     bare = FunctionType(call.__code__, {}, call.__name__, call.__defaults__, call.__closure__)
     bare.__kwdefaults__ = call.__kwdefaults__
     return _said(bare)
-
-
-def _taken(
-    parameters: Sequence[inspect.Parameter], bound: int, named: frozenset[str]
-) -> tuple[Sequence[str], Sequence[str]]:
-    free = [each for each in parameters if each.kind not in _MANY and each.name not in named]
-    positional = [each.name for each in free if each.kind in _POSITIONAL]
-    # A class-based view is handed its object by whatever makes that.
-    given = {*positional[:bound], *(name for name in positional[:1] if name in ("self", "cls"))}
-    required = [each.name for each in free if each.default is each.empty and each.name not in given]
-    return [each.name for each in parameters], required

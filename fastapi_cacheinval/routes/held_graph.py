@@ -12,7 +12,7 @@ from types import FunctionType, SimpleNamespace
 from typing import Any, cast
 
 from fastapi_cacheinval.core.keys import as_bytes, encode
-from fastapi_cacheinval.routes.held_objects import Detail, address_of, attributes_of, name_of, plain_of, whose
+from fastapi_cacheinval.routes.held_objects import Detail, address_of, attributes_of, name_of, plain_of, runs, whose
 
 __all__ = ["said_by"]
 
@@ -22,8 +22,11 @@ _LONGEST_WAY = 8
 _MOST_SETTINGS = 32
 
 
-def said_by(thing: object, detail: Detail) -> Iterator[bytes]:
-    """The classes and the text of an object and of all that it leads to, nearest first, each with the way to it."""
+def said_by(thing: object, detail: Detail) -> Iterator[tuple[bytes, object]]:
+    """The classes and the text of an object and of all that it leads to, nearest first, each with the way to it.
+
+    Beside that stands the class, or the function, that the app's author wrote; None where there is none.
+    """
     waiting: deque[tuple[object, tuple[bytes, ...], bool]] = deque()
     waiting += ((each, (at,), False) for at, each in _leads_to(thing, library=False))
     seen: dict[int, object] = {}
@@ -36,16 +39,19 @@ def said_by(thing: object, detail: Detail) -> Iterator[bytes]:
         seen[id(step)] = step
         library = author == "a library's"
         if not (library and in_library):
-            yield encode((*way, name_of(step if isinstance(step, type) else type(step)).encode()))
+            kind = step if isinstance(step, type) else type(step)
+            yield encode((*way, name_of(kind).encode())), None if library else kind
         for name, value in attributes_of(step):
             here = (*way, as_bytes(str(name)))
             hidden = library and (in_library or str(name).startswith("_"))
             text = address_of(value) if hidden else plain_of(value, detail)
             if text is not None:
-                yield encode((*here, text))
+                yield encode((*here, text)), None
             # Each step is a name, and a place within what has that name.
             elif len(way) < 2 * _LONGEST_WAY and not (library and str(name).startswith("_")):
                 waiting += ((each, (*here, at), library) for at, each in _leads_to(value, library=library))
+            if detail.code and not library and runs(value):
+                yield encode(here), value
 
 
 def _author_of(thing: object) -> str | None:

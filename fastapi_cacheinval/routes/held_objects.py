@@ -27,6 +27,7 @@ __all__ = [
     "name_of",
     "plain_fields",
     "plain_of",
+    "runs",
     "whose",
 ]
 
@@ -159,9 +160,16 @@ def attribute_of(thing: object, name: str) -> object:
         return None
 
 
-def whose(kind: type) -> str:
+def runs(held: object) -> bool:
+    """Whether what is held is a function, or a wrapper of one that is not written in Python."""
+    return isinstance(held, FunctionType | MethodType | partial) or (
+        callable(held) and isinstance(attribute_of(held, "__wrapped__"), FunctionType)
+    )
+
+
+def whose(kind: type | FunctionType) -> str:
     """Whose class it is: `theirs`, who wrote the app, `a library's`, or `python's`, and ours counts as that."""
-    module = kind.__module__
+    module = str(kind.__module__)
     root = module.partition(".")[0]
     if root in sys.stdlib_module_names or root == "fastapi_cacheinval":
         return "python's"

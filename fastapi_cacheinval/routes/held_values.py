@@ -5,29 +5,34 @@ Nothing of it runs: attributes are read where they stand, and no property or `__
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from collections import deque
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from hashlib import sha256
 from operator import attrgetter, itemgetter, methodcaller
 from types import CodeType, FunctionType, MethodDescriptorType, MethodType, ModuleType, WrapperDescriptorType
 from typing import Any, cast
 
 from fastapi_cacheinval.core.keys import as_bytes, encode
+from fastapi_cacheinval.routes.held_classes import led_to
 from fastapi_cacheinval.routes.held_graph import said_by
 from fastapi_cacheinval.routes.held_objects import (
     COVER,
     KEY,
     ROUTE,
     Detail,
-    attribute_of,
     held_by,
     name_of,
     plain_of,
+    runs,
+    whose,
 )
 
 __all__ = ["COVER", "KEY", "ROUTE", "Detail", "Portrait", "name_of", "portrait_of"]
 
 # A function that holds on to more functions than this is described by the first of them.
 _MOST_FUNCTIONS = 64
+_MOST_FAR = 256
 _CALL = "__call__"
 
 
@@ -49,31 +54,82 @@ def portrait_of(call: object, detail: Detail = ROUTE) -> Portrait:
     That stands in closures, defaults, the arguments of a `partial`, and the attributes of a callable object, of a
     method's object, of their classes, and of the objects that any of these hold on to.
     """
-    parts: list[bytes] = [_name(call, detail)]
-    complete = _named(call)
-    seen: set[int] = set()
-    waiting: list[Any] = [call]
-    while waiting and len(seen) < _MOST_FUNCTIONS:
-        step: Any = waiting.pop(0)
-        if id(step) in seen:
-            continue
-        seen.add(id(step))
-        for name, held in held_by(step):
-            tag = as_bytes(name)
-            if name == "()" or _runs(held):
-                parts.append(encode((b"F", tag, _name(held, detail))))
-                waiting.append(held)
-                complete = complete and _named(held)
+    walk = _Walk(detail, [_name(call, detail)], _named(call))
+    walk.near.append(call)
+    walk.through(walk.near, _MOST_FUNCTIONS)
+    beyond = (_beyond(_Same(tuple(walk.far)), detail),) if walk.far else ()
+    return Portrait((*walk.parts, *beyond), walk.complete and not walk.near)
+
+
+class _Same:
+    """Several things that are the same as others only if each is the same object."""
+
+    def __init__(self, things: tuple[object, ...]) -> None:
+        self.things = things
+        self._hash = hash((*map(id, things),))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and [*map(id, self.things)] == [*map(id, other.things)]
+
+
+@lru_cache(maxsize=256)
+def _beyond(start: _Same, detail: Detail) -> bytes:
+    """What code that a callable leads to does; many routes have the same dependencies."""
+    walk = _Walk(detail, [], complete=True)
+    walk.far += start.things
+    walk.through(walk.far, _MOST_FAR)
+    return sha256(encode(walk.parts)).digest()
+
+
+@dataclass(slots=True)
+class _Walk:
+    """`near` is what a callable holds on to, and `far` the code that it leads to beside: of that the nearest counts."""
+
+    detail: Detail
+    parts: list[bytes]
+    complete: bool
+    near: deque[Any] = field(default_factory=deque[Any])
+    far: deque[Any] = field(default_factory=deque[Any])
+
+    def through(self, waiting: deque[Any], most: int) -> None:
+        # Each is held for as long as its address stands for it.
+        seen: dict[int, object] = {}
+        while waiting and len(seen) < most:
+            step = waiting.popleft()
+            if id(step) in seen:
                 continue
-            plain = plain_of(held, detail)
-            if plain is not None:
-                parts.append(encode((b"V", tag, plain)))
-            if plain is None or (isinstance(held, type) and name != "class"):
-                got = _got(held)
-                said = said_by(held, detail) if got is None else (got,)
-                parts += (encode((b"O", tag, each)) for each in said)
-                complete = complete and (not callable(held) or _named(held))
-    return Portrait(tuple(parts), complete and not waiting)
+            seen[id(step)] = step
+            for name, held in held_by(step):
+                self._meet(as_bytes(name), held, waiting, named=name != "class")
+            for name, held in led_to(step) if self.detail.code else ():
+                self._meet(as_bytes(name), held, self.far, named=not isinstance(held, type))
+
+    def _meet(self, tag: bytes, held: Any, waiting: deque[Any], *, named: bool) -> None:
+        if tag == b"()" or runs(held):
+            self._run(tag, held, waiting)
+            self.complete = self.complete and _named(held)
+            return
+        plain = plain_of(held, self.detail)
+        if plain is not None:
+            self.parts.append(encode((b"V", tag, plain)))
+        if plain is None or (isinstance(held, type) and named):
+            got = _got(held)
+            if got is not None:
+                self.parts.append(encode((b"O", tag, got)))
+            for said, leads in said_by(held, self.detail) if got is None else ():
+                self.parts.append(encode((b"O", tag, said)))
+                if self.detail.code and leads is not None:
+                    self._run(tag, leads, self.far)
+            self.complete = self.complete and (not callable(held) or _named(held))
+        elif self.detail.code and isinstance(held, type) and whose(held) == "theirs":
+            self.far.append(held)
+
+    def _run(self, tag: bytes, held: Any, waiting: deque[Any]) -> None:
+        self.parts.append(encode((b"F", tag, _name(held, self.detail))))
+        waiting.append(held)
 
 
 # -- names ----------------------------------------------------------------------------------------
@@ -104,13 +160,6 @@ def _named(call: object) -> bool:
         bound = getattr(call, "__self__", None)
         return bound is None or isinstance(bound, ModuleType | type)
     return isinstance(getattr(type(call), _CALL, None), FunctionType)
-
-
-def _runs(held: object) -> bool:
-    """Whether what is held is a function, or a wrapper of one that is not written in Python."""
-    return isinstance(held, FunctionType | MethodType | partial) or (
-        callable(held) and isinstance(attribute_of(held, "__wrapped__"), FunctionType)
-    )
 
 
 def _got(call: object) -> bytes | None:

@@ -6,16 +6,17 @@ Two routes made by one factory have the same names. The plain values that their 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from types import CodeType
 from typing import Any, NamedTuple
 
 from fastapi_cacheinval.core.keys import as_bytes, encode
-from fastapi_cacheinval.dependencies import PARTITION, Cached
+from fastapi_cacheinval.dependencies import GUARD, PARTITION, Cached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.held_values import COVER, KEY, portrait_of
 from fastapi_cacheinval.routes.parameters import model_of, request_names
 
-__all__ = ["PartitionNames", "partition_names", "plain_values", "route_identity"]
+__all__ = ["CoverNames", "cover_names", "plain_values", "route_identity"]
 
 
 def plain_values(call: object) -> tuple[bytes, ...]:
@@ -27,21 +28,28 @@ def plain_values(call: object) -> tuple[bytes, ...]:
     return portrait_of(call).parts[1:]
 
 
-class PartitionNames(NamedTuple):
-    """What a partition is of; `complete` is false where another partition may have the same names."""
+class CoverNames(NamedTuple):
+    """What a partition is of, and what guards; `complete` is false where other covers may have the same names."""
 
     names: tuple[bytes, ...]
     complete: bool
 
 
-def partition_names(root: Node, cached: Cached | None) -> PartitionNames:
-    """What the partition is of: each dependency in order, with all that it needs, and the function that makes its key.
+def cover_names(root: Node, cached: Cached | None) -> CoverNames:
+    """What the covers are: each dependency in order, with all that it needs, and the function that makes a key of it.
 
-    A release that partitions by another dependency, by the same with other scopes, or by one that needs another, shares
-    nothing with this one. Nor does one that changes the code of any of them, or what any of them reads of the request.
+    A release with another dependency, the same with other scopes, or one that needs another, shares nothing with this
+    one: it partitions by something else, or lets in others. Nor does one that changes the code of any of them, or what
+    any of them reads of the request.
     """
-    if cached is None or not cached.policy.partition:
-        return PartitionNames((), complete=True)
+    if cached is None:
+        return CoverNames((), complete=True)
+    policy = cached.policy
+    named = [
+        (f"{PARTITION}{index}", *each)
+        for index, each in enumerate(zip(policy.partition, policy.partition_keys, strict=True))
+    ]
+    named += [(f"{GUARD}{index}", cover, None) for index, cover in enumerate(policy.guards)]
     covers: dict[str | None, list[Node]] = {}
     for place in root.walk():
         if place.call is cached:
@@ -49,21 +57,20 @@ def partition_names(root: Node, cached: Cached | None) -> PartitionNames:
                 covers.setdefault(node.declares.name, []).append(node)
     names: list[bytes] = []
     complete = True
-    for index, cover in enumerate(cached.policy.partition):
-        key = cached.policy.partition_keys[index]
-        nodes = covers.get(f"{PARTITION}{index}", ())
+    for name, cover, key in named:
+        nodes = covers.get(name, ())
         made = [portrait_of(getattr(cover, "dependency", cover), COVER)]
         made += [] if key is None else [portrait_of(key, KEY)]
         below = [(depth, node, portrait_of(node.call, COVER)) for cover in nodes for depth, node in _below(cover)]
-        parts = [encode(portrait.parts) for portrait in made]
+        parts = [as_bytes(name), *(encode(portrait.parts) for portrait in made)]
         parts += [
             encode((b"%d" % depth, *_scopes(node), *_reads(node), *portrait.parts)) for depth, node, portrait in below
         ]
         parts.append(encode(sorted({encode(_reads(cover)) for cover in nodes})))
         parts.append(encode(sorted({scope for cover in nodes for scope in _scopes(cover)})))
-        names.append(encode(parts))
+        names.append(sha256(encode(parts)).digest())
         complete = complete and all(portrait.complete for portrait in (*made, *(each for _, _, each in below)))
-    return PartitionNames(tuple(names), complete)
+    return CoverNames(tuple(names), complete)
 
 
 def _below(node: Node, depth: int = 1) -> Iterator[tuple[int, Node]]:

@@ -24,7 +24,7 @@ from fastapi_cacheinval.routes.partition_types import (
     unfit,
 )
 
-__all__ = ["KeyText", "key_of_text", "key_text", "part_text"]
+__all__ = ["KeyText", "key_text", "part_text"]
 
 # Their texts tell all values apart.
 _BY_TEXT = frozenset({float, Decimal, datetime, date, time, timedelta})
@@ -102,17 +102,6 @@ def _told(kind: Any, fields: frozenset[str], parts: dict[str, str], also: frozen
     return f"The key has {', '.join(parts)} of {name}: add what else a page may depend on, of {', '.join(shown)}."
 
 
-def key_of_text(annotation: Any) -> str | None:
-    """The key for a value that a request is read into; None where nothing is sure to tell such values apart."""
-    if annotation in _BY_TEXT:
-        return "repr"
-    if annotation in (SecretStr, SecretBytes):
-        return "lambda value: value.get_secret_value()"
-    if get_origin(annotation) is list and not any(map(unfit, get_args(annotation))):
-        return "tuple"
-    return None
-
-
 def part_text(value: str, annotation: Any) -> str | None:
     """What of a value stands in a key, for one of its fields; None where nothing is sure to tell these apart."""
     if isinstance(annotation, TypeVar):
@@ -121,10 +110,13 @@ def part_text(value: str, annotation: Any) -> str | None:
         return value
     members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     named = [member for member in members if member is not types.NoneType]
-    key = key_of_text(named[0]) if len(named) == 1 else None
-    if key is None:
-        return None
-    if key == "repr":
+    kind = named[0] if len(named) == 1 else None
+    if kind in _BY_TEXT:
         return f"repr({value})"
-    made = f"tuple({value})" if key == "tuple" else f"{value}.get_secret_value()"
+    if kind in (SecretStr, SecretBytes):
+        made = f"{value}.get_secret_value()"
+    elif get_origin(kind) is list and not any(map(unfit, get_args(kind))):
+        made = f"tuple({value})"
+    else:
+        return None
     return made if len(members) == 1 else f"None if {value} is None else {made}"

@@ -49,13 +49,13 @@ def moves(root: Node, cached: Cached, helpless: Sequence[str]) -> Moves:
             open_ = True
             sentences.append(f"Take the single cookies that {name} needs in place of a model that may read all.")
             continue
-        moved[field.name] = moved_parameter(field, "Cookie", field.alias)
+        moved[field.name] = moved_parameter(field, root.call)
         sentences.append(_moved(name, field.name, moved[field.name]))
     for line in helpless:
         header = re.match(r"the handler .*?: Header\(\) '(\w+)' \((\S+?)( looks like a credential)?\)$", line)
         if header is not None and header[1] not in moved:
             field = next(each for each in root.declares.header_params if each.name == header[1])
-            moved[field.name] = moved_parameter(field, "Header", header[2])
+            moved[field.name] = moved_parameter(field, root.call)
             sentences.append(_moved(name, field.name, moved[field.name]))
             if header[2] not in CREDENTIALS:
                 sentences.append(
@@ -74,7 +74,8 @@ def moves(root: Node, cached: Cached, helpless: Sequence[str]) -> Moves:
         elif line.startswith("the route: "):
             open_ = True
             sentences.append(_ROUTE_READS)
-    partitions = tuple(each.partition for each in moved.values())
+    partitions = tuple(each.partition for each in moved.values() if each.partition)
+    open_ = open_ or len(partitions) < len(moved)
     return Moves(tuple(dict.fromkeys(sentences)), partitions, of_request.shared, of_request.unless, open_)
 
 
@@ -117,9 +118,17 @@ def _of_request(root: Node) -> Moves:
 
 
 def _moved(handler: str, parameter: str, moved: MovedParameter) -> str:
+    name = moved.name
+    way = f"Move {parameter!r} into one: {moved.definition}. In {handler} take {moved.parameter}."
+    if not moved.definition:
+        way = (
+            f"Move {parameter!r} with its annotation and default into a dependency {name} that returns it, and take "
+            f"Depends({name}) in its place."
+        )
+    keyed = "" if moved.partition else f" Give it a key that tells its values apart: PartitionBy({name}, key=...)."
     return (
-        f"No dependency covers what {handler} reads itself. Move {parameter!r} into one: {moved.definition}. "
-        f"In {handler} take {moved.parameter}. A hit skips what {handler} checks of it: let {moved.name} check that."
+        f"No dependency covers what {handler} reads itself. {way} A hit skips what {handler} checks of it: let {name} "
+        f"check that.{keyed}"
     )
 
 

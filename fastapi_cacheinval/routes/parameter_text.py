@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
-import types
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
-
-from pydantic import AliasChoices, AliasPath
-from pydantic_core import PydanticUndefined
+from types import FunctionType
+from typing import Any
 
 from fastapi_cacheinval.routes.fastapi_private import Field
-from fastapi_cacheinval.routes.key_texts import key_of_text, part_text
-from fastapi_cacheinval.routes.names import bare_name
+from fastapi_cacheinval.routes.key_texts import part_text
+from fastapi_cacheinval.routes.own_code import unbound
 from fastapi_cacheinval.routes.parameters import model_of
 from fastapi_cacheinval.routes.partition_types import unfit
 
 __all__ = ["MovedParameter", "moved_parameter"]
 
-_SIMPLE = (str, bytes, int, float, bool, type(None))
-
 
 @dataclass(frozen=True, slots=True)
 class MovedParameter:
-    """A dependency that takes what a handler took: its `definition`, the handler's `parameter`, and the partition."""
+    """A dependency that takes what a handler took: its `definition`, the handler's `parameter`, and the partition.
+
+    `definition` is empty where nothing has the parameter's text; `partition` where nothing is sure to tell its values
+    apart.
+    """
 
     name: str
     definition: str
@@ -31,78 +31,65 @@ class MovedParameter:
     partition: str
 
 
-def moved_parameter(field: Field, kind: str, alias: str) -> MovedParameter:
-    """What takes the place of one `Cookie()` or `Header()`, which `kind` says; `alias` is its name in the request.
+def moved_parameter(field: Field, handler: Any) -> MovedParameter:
+    """What takes the place of one `Cookie()` or `Header()` of a handler.
 
-    It is declared as the handler declares it, so that it is read, checked and converted in the same way. Where its type
-    is none that can be told apart in a key, the dependency takes the text that is sent.
+    It is declared in the handler's own words, so that it is read, checked and converted in the same way.
     """
-    info, parameter = field.field_info, field.name
-    name = f"{parameter}_of_caller"
-    annotation, default = info.annotation, _default(info)
-    key: str | None = ""
-    model = model_of(field)
-    if model is not None:
-        # Without one, each of its fields has its own.
-        default = default or ""
-        # A field that nothing is sure to tell apart is no part of a key, so that the response is not stored.
-        fields = {f"value.{name}": part.annotation for name, part in model.model_fields.items()}
-        parts = [part_text(value, annotation) or value for value, annotation in fields.items()]
-        key = f"lambda value: ({', '.join(parts)},)"
-    elif unfit(annotation):
-        key = key_of_text(annotation)
-    if key is None or default is None:
-        annotation, default, key = str | None, " = None", ""
-    said = _type_text(annotation)
-    arguments = _arguments(info, alias, model=model is not None)
+    name, parameter = f"{field.name}_of_caller", field.name
+    written = _written(handler, parameter)
+    text, said = ("", "...") if written is None else written
+    key = _key(field)
     return MovedParameter(
         name,
-        f"def {name}({parameter}: Annotated[{said}, {kind}({arguments})]{default}) -> {said}: return {parameter}",
+        f"def {name}({text}) -> {said}: return {parameter}" if text else "",
         f"{parameter}: Annotated[{said}, Depends({name})]",
-        f"PartitionBy({name}, key={key})" if key else name,
+        name if key == "value" else f"PartitionBy({name}, key=lambda value: {key})" if key else "",
     )
 
 
-def _arguments(info: Any, alias: str, *, model: bool) -> str:
-    if model:
-        return "" if getattr(info, "convert_underscores", True) else "convert_underscores=False"
-    chosen = info.validation_alias
-    if isinstance(chosen, AliasChoices | AliasPath):
-        return f"validation_alias={_alias_text(chosen)}"
-    return f"alias={alias!r}"
+def _key(field: Field) -> str | None:
+    """What of its value stands in a key; None where nothing is sure to tell such values apart."""
+    annotation, model = field.field_info.annotation, model_of(field)
+    if model is None:
+        return part_text("value", annotation) if unfit(annotation) else "value"
+    # Without a model, each of its fields has its own. What cannot be told apart is no part of a key, so that the
+    # response is not stored.
+    fields = {f"value.{name}": part.annotation for name, part in model.model_fields.items()}
+    return f"({', '.join(part_text(value, annotation) or value for value, annotation in fields.items())},)"
 
 
-def _alias_text(alias: str | AliasPath | AliasChoices) -> str:
-    if isinstance(alias, str):
-        return repr(alias)
-    parts = alias.choices if isinstance(alias, AliasChoices) else alias.path
-    said = ", ".join(_alias_text(part) if isinstance(part, AliasPath) else repr(part) for part in parts)
-    return f"{type(alias).__name__}({said})"
-
-
-def _default(info: Any) -> str | None:
-    """What stands behind the declaration; None for a default that cannot be written down."""
-    if info.default_factory is not None:
+def _written(handler: Any, name: str) -> tuple[str, str] | None:
+    """A parameter as it stands in the source, and the type in it; None where that is not what FastAPI was shown."""
+    function = unbound(inspect.unwrap(handler, stop=lambda each: "__signature__" in getattr(each, "__dict__", {})))
+    if type(function) is not FunctionType or "__signature__" in vars(function):
         return None
-    if info.default is PydanticUndefined or info.default is ...:
-        return ""
-    return f" = {info.default!r}" if type(info.default) in _SIMPLE else None
+    try:
+        source = inspect.getsource(function.__code__)
+        # Of a function inside of another, or of a class, the lines are indented.
+        tree = ast.parse(f"if 1:\n{source}" if source[:1].isspace() else source)
+    except (OSError, SyntaxError):
+        return None
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    node = next((node for node in found if node.name == function.__code__.co_name), None)
+    if node is None:
+        return None
+    of = node.args
+    placed = [*of.posonlyargs, *of.args]
+    after = [None] * (len(placed) - len(of.defaults)) + of.defaults
+    defaults = dict(zip((each.arg for each in (*placed, *of.kwonlyargs)), (*after, *of.kw_defaults), strict=True))
+    annotations = {each.arg: each.annotation for each in (*placed, *of.kwonlyargs)}
+    annotation, default = annotations.get(name), defaults.get(name)
+    if annotation is None or isinstance(annotation, ast.Constant):
+        return None
+    text = f"{name}: {ast.unparse(annotation)}"
+    return f"{text} = {ast.unparse(default)}" if default is not None else text, ast.unparse(_type_in(annotation))
 
 
-def _type_text(annotation: Any) -> str:
-    """A type as it is written where its name is imported."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation is None or annotation is types.NoneType:
-        return "None"
-    if origin is Annotated:
-        return _type_text(arguments[0])
-    if origin in (Union, types.UnionType):
-        return " | ".join(map(_type_text, arguments))
-    if origin is Literal:
-        return f"Literal[{', '.join(map(repr, arguments))}]"
-    if arguments:
-        said = ", ".join("..." if each is ... else _type_text(each) for each in arguments)
-        return f"{_type_text(origin)}[{said}]"
-    if inspect.isclass(annotation):
-        return bare_name(annotation)
-    return str(annotation).rpartition(".")[2]
+def _type_in(annotation: ast.expr) -> ast.expr:
+    """What a name or an expression annotates; of an alias of `Annotated` the alias."""
+    if isinstance(annotation, ast.Subscript) and isinstance(annotation.slice, ast.Tuple):
+        of = annotation.value
+        if (of.attr if isinstance(of, ast.Attribute) else getattr(of, "id", "")) == "Annotated":
+            return annotation.slice.elts[0]
+    return annotation

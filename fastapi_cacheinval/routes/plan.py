@@ -39,7 +39,7 @@ class RoutePlan:
     - `policy`: the innermost `cached()`'s; None where there is none, it is off, or GET is not answered.
     - `cached`: the callable whose call is the lookup; the outer ones are inert.
     - `sharing`, and `uncovered`, the evidence against sharing, each as `where: what`.
-    - `asks_who`: whether a dependency that no cover covers may tell callers apart, or refuse some.
+    - `asks_who`: whether its handler, its class or a dependency may tell callers apart, or refuse some.
     - `query`: the query parameters that anything in the tree may read; None stands for all.
     - `headers`: the handler's own `Header()` fields, lower-case and sorted: a part of the variant; with
       `CORSMiddleware` on the way, `origin` as well.
@@ -47,9 +47,9 @@ class RoutePlan:
     - `identity`: what the route is in every process that serves the same app, see `route_identity`.
     - `ordinal`: 0 where the identity is the route's alone. Any other number is this process's and tells it from its
       twins: above 0 for routes that were there at the start, below for others.
-    - `partition_of`: the names of the dependencies that give the partition, see `partition_names`.
-    - `nameless`: 0, or a number of this process's: the partition is of something that has no name of its own, so that
-      another release may partition by something else under the same names.
+    - `covered_by`: the names of the dependencies that give the partition, and of the guards, see `cover_names`.
+    - `nameless`: 0, or a number of this process's: a partition or a guard has no name of its own, so that another
+      release may have something else under the same names.
     - `private`: whether its answers are for some callers alone: its innermost `cached()` has a partition or a guard,
       be it switched off or not.
     - `switched_off`: whether GET is answered and its innermost `cached()` stores nothing, as with `ttl=0`.
@@ -83,7 +83,7 @@ class RoutePlan:
     endpoint: str
     identity: tuple[bytes, ...]
     ordinal: int
-    partition_of: tuple[bytes, ...]
+    covered_by: tuple[bytes, ...]
     nameless: int
     private: bool
     switched_off: bool

@@ -49,7 +49,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "route": LIST,
     "given": LIST,
     "query": LIST,
-    "partition_of": LIST,
+    "covered_by": LIST,
     "partition": st.binary(max_size=8),
     "local": st.binary(max_size=4),
 }

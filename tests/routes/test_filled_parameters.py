@@ -130,6 +130,128 @@ async def test_with_the_author_s_word_it_is_kept(handler: Any) -> None:
     assert_miss(await ask(app, "/it?of=2", headers={"X-User": "bob"}))
 
 
+class User:
+    def __init__(self, user: str) -> None:
+        self.user = user
+
+
+class Inject:
+    """What libraries write in the place of a default."""
+
+
+MARK: Any = Inject()
+
+
+def optional(user: Any = None) -> Any:
+    return user
+
+
+def marked(*, user: Annotated[str, Inject()] = "", number: int = 1) -> str:
+    return f"{user} {number}"
+
+
+def by_any_name(**user: Any) -> Any:
+    return user
+
+
+def by_place(*user: Any) -> Any:
+    return user
+
+
+def without_wraps(function: Any, **of: Any) -> Any:
+    """A decorator that keeps the name alone."""
+
+    def filled(**given: Any) -> Any:
+        return function(user=USER.get(), **given)
+
+    filled.__name__ = function.__name__
+    vars(filled).update(of)
+    return filled
+
+
+class Filled:
+    """An object in the place of a function."""
+
+    def __init__(self, function: Any) -> None:
+        self.function, self.__name__ = function, function.__name__
+        self.__signature__ = inspect.Signature()
+
+    def __call__(self, **given: Any) -> Any:
+        return self.function(user=USER.get(), **given)
+
+
+HIDDEN = [
+    filling("user")(optional),
+    filling("user")(marked),
+    plainly(filling("user")(plainly(optional))),
+    filling("user")(functools.partial(marked, number=2)),
+    filling("user")(lambda q="", *, user=MARK: q),
+    filling("user")(by_any_name),
+    filling("user")(by_place),
+    filling("user")(plainly(by_any_name)),
+    filling("user")(User),
+    without_wraps(me, __signature__=inspect.Signature()),
+    without_wraps(optional, __signature__=inspect.Signature()),
+    Filled(me),
+    Filled(optional),
+]
+
+
+@pytest.mark.parametrize("handler", HIDDEN)
+def test_a_decorator_fills_what_it_hides(table, handler: Any) -> None:
+    """Also what has a default, what takes anything, and what a decorator does not say that it wraps."""
+    with pytest.raises(CallerDependentRoute, match=r"fill: 'user'\."):
+        table(app_of(handler)).audit()
+    table(app_of(handler, request_is_shared=True)).audit()
+
+
+class Meta(type):
+    @filling("user")
+    def __call__(cls, user: str = "") -> Any:
+        made: Any = super().__call__()
+        made.user = user
+        return made
+
+
+class ByMeta(metaclass=Meta):
+    user: str
+
+
+class ByInit:
+    @filling("user")
+    def __init__(self, user: str = "") -> None:
+        self.user = user
+
+
+class ByNew:
+    @filling("user")
+    def __new__(cls, user: str) -> Any:
+        made: Any = object.__new__(cls)
+        made.user = user
+        return made
+
+    user: str
+
+
+class Inherits(ByInit):
+    pass
+
+
+@pytest.mark.parametrize("kind", [ByInit, ByNew, ByMeta, Inherits, functools.partial(ByInit), plainly(ByNew)])
+async def test_so_it_does_where_a_class_is_the_dependency(table, kind: Any) -> None:
+    """FastAPI calls what makes its objects."""
+
+    def read(of: Annotated[Any, Depends(kind)]) -> str:
+        return of.user
+
+    with pytest.raises(CallerDependentRoute, match="'user', which decorators fill"):
+        table(app_of(read)).audit()
+    plain = FastAPI(openapi_url=None)
+    plain.get("/it")(read)
+    plain.add_middleware(Signs)
+    assert (await ask(plain, "/it", headers={"X-User": "bob"})).body == b'"bob"'
+
+
 async def test_in_a_dependency_it_needs_a_cover(table) -> None:
     """The line that is proposed keeps callers apart, and turns away who has no name."""
 
@@ -216,12 +338,33 @@ def anything(*args: Any, **given: Any) -> str:
 anything.__signature__ = inspect.signature(me)  # type: ignore[attr-defined]
 
 
+def hiding(function: Any) -> Any:
+    """Nobody stands between FastAPI and a function that says that it takes nothing."""
+    function.__signature__ = inspect.Signature()
+    return function
+
+
+def named_after(function: Any, kind: Any) -> Any:
+    """What a factory makes of a class, and names after it."""
+
+    def made(**given: Any) -> Any:
+        return kind(function(**given))
+
+    made.__name__, made.__signature__ = kind.__name__, inspect.signature(function)  # type: ignore[attr-defined]
+    return made
+
+
+class Plain:
+    @plainly
+    def __init__(self, q: str = "") -> None:
+        self.q = q
+
+
 @pytest.mark.parametrize(
     "handler",
     [
         plainly(me),
         plainly(plainly(page)),
-        filling("number")(page),
         functools.partial(page, "a"),
         functools.partial(plainly(page), number=3),
         functools.update_wrapper(functools.partial(page, "a"), page),
@@ -234,10 +377,14 @@ anything.__signature__ = inspect.signature(me)  # type: ignore[attr-defined]
         in_place_of_self(),
         anything,
         plainly(anything),
-        filling("tasks")(lambda q="", *, tasks=None: q),
+        hiding(anything),
+        hiding(lambda q="": q),
+        named_after(me, User),
+        Plain,
+        plainly(Plain),
     ],
 )
-def test_what_fastapi_fills_or_has_a_default_starts(table, handler: Any) -> None:
+def test_what_fastapi_fills_or_nobody_does_starts(table, handler: Any) -> None:
     """Also under another name, by a `partial`, and where a class-based view takes its object."""
     table(app_of(handler)).audit()
 

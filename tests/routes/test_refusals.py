@@ -2,11 +2,9 @@
 
 # No postponed annotations: the handlers name classes and callables of their own test.
 
-import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from types import FunctionType
 from typing import Annotated, Any, NamedTuple, TypedDict
 from uuid import UUID
@@ -14,7 +12,7 @@ from uuid import UUID
 import pytest
 from fastapi import APIRouter, Cookie, Depends, FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.security import OAuth2PasswordBearer
-from pydantic import AliasChoices, BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel
 
 from fastapi_cacheinval import (
     CacheMiddleware,
@@ -27,7 +25,6 @@ from fastapi_cacheinval import (
     cached,
     invalidates,
 )
-from fastapi_cacheinval.routes.parameters import request_names
 from fastapi_cacheinval.testing import assert_hit
 from tests.helpers.http import ask
 
@@ -537,149 +534,6 @@ def test_a_handler_that_may_ask_the_request_who_it_is_gets_no_such_line(table, n
     advice = refused(table, app).advice
     assert "This line works" not in advice
     assert "in a dependency that you name in partition_by or guarded_by" in advice
-
-
-def moved(table: Any, app: FastAPI, parameter: str) -> FastAPI:
-    """An app whose handler takes the parameter as the lines of the message say, which are code, and start."""
-    advice = refused(table, app).advice
-    (definition,) = re.findall(rf"(def {parameter}_of_caller\(.*?: return {parameter})\.", advice)
-    (taken,) = re.findall(rf"take ({parameter}: .*?, Depends\({parameter}_of_caller\)\])\.", advice)
-    (line,) = re.findall(r"cached\(\.\.\., (partition_by=.*)\)\.$", advice)
-    made: dict[str, Any] = dict(globals())
-    exec(f"{definition}\ndef handler({taken}) -> str:\n    return str({parameter})\n", made)
-    mended = FastAPI(openapi_url=None)
-    mended.get("/it", dependencies=[eval(f"cached(ttl=60, {line})", made)])(made["handler"])
-    table(mended).audit()
-    return mended
-
-
-@pytest.mark.parametrize("kind", ["cookie", "header"])
-def test_a_credential_that_the_handler_reads_is_moved_by_the_lines_of_the_message(table, kind) -> None:
-    """The dependency, the parameter and the policy that it says are code, and start."""
-
-    def by_cookie(session: Annotated[str, Cookie()]) -> str:
-        return session
-
-    def by_header(session: Annotated[str, Header(alias="authorization")]) -> str:
-        return session
-
-    app = FastAPI(openapi_url=None)
-    app.get("/it", dependencies=[cached(ttl=60)])(by_cookie if kind == "cookie" else by_header)
-    moved(table, app, "session")
-
-
-class SessionCookies(BaseModel):
-    session: str = ""
-
-
-class AllCookies(BaseModel):
-    model_config = ConfigDict(extra="allow")
-    session: str = ""
-
-
-class TokenHeaders(BaseModel):
-    x_token: str = ""
-
-
-class ManyHeaders(BaseModel):
-    x_token: list[str] = []
-    since: datetime | None = None
-    share: float = 0
-    pin: SecretStr | None = None
-    names: list[str] | None = None
-
-
-DECLARED: dict[str, tuple[Any, str, Any]] = {
-    "a text": (Annotated[str, Cookie()], "Cookie", inspect.Parameter.empty),
-    "a number": (Annotated[int, Cookie()], "Cookie", 0),
-    "an optional text": (Annotated[str | None, Cookie()], "Cookie", None),
-    "a model of cookies": (Annotated[SessionCookies, Cookie()], "Cookie", inspect.Parameter.empty),
-    "a model of headers": (Annotated[TokenHeaders, Header()], "Header", inspect.Parameter.empty),
-    "a model of many kinds": (Annotated[ManyHeaders, Header()], "Header", inspect.Parameter.empty),
-    "names to choose from": (
-        Annotated[str, Header(validation_alias=AliasChoices("X-Lang", "X-Token"))],
-        "Header",
-        inspect.Parameter.empty,
-    ),
-    "a list": (Annotated[list[str], Header(alias="x-token")], "Header", inspect.Parameter.empty),
-    "a moment": (Annotated[datetime, Header(alias="x-token")], "Header", inspect.Parameter.empty),
-    "a secret": (Annotated[SecretStr, Header(alias="x-token")], "Header", inspect.Parameter.empty),
-    "what no key can hold": (Annotated[dict[str, str], Header(alias="x-token")], "Header", None),
-}
-
-
-@pytest.mark.parametrize("kind", DECLARED)
-def test_a_parameter_is_moved_as_it_is_declared(table, kind) -> None:
-    """The dependency reads, checks and converts what the handler did; the lines of the message are code, and start."""
-    annotation, marker, default = DECLARED[kind]
-
-    def handler(who: Any) -> str:
-        return str(who)
-
-    handler.__annotations__["who"] = annotation
-    if default is not inspect.Parameter.empty:
-        handler.__defaults__ = (default,)
-    app = FastAPI(openapi_url=None)
-    app.get("/it", dependencies=[cached(ttl=60)])(handler)
-    mended = moved(table, app, "who")
-    routes: list[Any] = [app.routes[-1], mended.routes[-1]]
-    before, after = routes[0].dependant, routes[1].dependant.dependencies[-1]
-    fields = {"Cookie": "cookie_params", "Header": "header_params"}[marker]
-    (old,), (new,) = getattr(before, fields), getattr(after, fields)
-    assert request_names(new.name, new.field_info) == request_names(old.name, old.field_info)
-    if kind != "what no key can hold":
-        assert new.field_info.annotation == old.field_info.annotation
-        assert new.field_info.default == old.field_info.default
-
-
-async def test_the_parts_of_a_model_keep_callers_apart(table) -> None:
-    """Lists, moments, fractions and secrets are none of a key themselves; what is made of them is, with or without."""
-
-    def handler(who: Annotated[ManyHeaders, Header()]) -> str:
-        return str(who)
-
-    app = FastAPI(openapi_url=None)
-    app.get("/it", dependencies=[cached(ttl=60)])(handler)
-    (line,) = re.findall(r"cached\(\.\.\., (partition_by=.*)\)\.$", refused(table, app).advice)
-
-    def who_of_caller(who: Annotated[ManyHeaders, Header()]) -> ManyHeaders:
-        return who
-
-    mended = FastAPI(openapi_url=None)
-    policy = eval(f"cached(ttl=60, {line})", {**globals(), "who_of_caller": who_of_caller})
-
-    @mended.get("/it", dependencies=[policy])
-    def it(who: Annotated[ManyHeaders, Depends(who_of_caller)]) -> str:
-        return f"{who} {who.pin and who.pin.get_secret_value()}"
-
-    mended.add_middleware(CacheMiddleware, cache=HTTPCache())
-    callers: list[list[tuple[str, str]]] = [
-        [],
-        *([(name, value)] for name in ("x-token", "pin", "names") for value in ("a", "b")),
-        [("x-token", "a"), ("x-token", "b")],
-        [("since", "2026-01-01T00:00:00")],
-        [("since", "2026-01-02T00:00:00")],
-        [("share", "0.5")],
-    ]
-    answers = [(await ask(mended, "/it", headers=headers)) for headers in callers]
-    assert len({answer.body for answer in answers}) == len(callers)
-    for headers, before in zip(callers, answers, strict=True):
-        again = await ask(mended, "/it", headers=headers)
-        assert_hit(again)
-        assert again.body == before.body
-
-
-def test_a_model_that_is_handed_all_cookies_is_not_moved(table) -> None:
-    """Its key would have a part of what it may read."""
-
-    def handler(who: Annotated[AllCookies, Cookie()]) -> str:
-        return who.session
-
-    app = FastAPI(openapi_url=None)
-    app.get("/it", dependencies=[cached(ttl=60)])(handler)
-    advice = refused(table, app).advice
-    assert "Take the single cookies" in advice
-    assert "This line works" not in advice
 
 
 def test_a_cover_that_writes_the_response_is_told_where_else_to(table) -> None:

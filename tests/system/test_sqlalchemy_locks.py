@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from fastapi_cacheinval.contrib.sqlalchemy.locking import Kept, in_savepoint
 from tests.servers.waiting import until
 from tests.system.postgresql import PostgreSQL, postgresql
+from tests.system.sessions import in_a_thread
 
 
 class Base(DeclarativeBase):
@@ -166,30 +166,6 @@ WORK: dict[str, tuple[Callable[[Session], Any], str, str]] = {
 }  # fmt: skip
 
 
-def in_a_thread(
-    engine: Engine, work: Callable[[Session], Any], *, watched: bool = True
-) -> tuple[Thread, list[Exception]]:
-    """A transaction that does this."""
-    failed: list[Exception] = []
-    sessions = sessionmaker(engine)
-
-    def run() -> None:
-        collector = collect_changes(sessions, HTTPCache(enabled=False), TAGS) if watched else None
-        try:
-            with sessions() as session:
-                work(session)
-                session.flush()
-        except Exception as error:  # noqa: BLE001  # told to the test
-            failed.append(error)
-        finally:
-            if collector is not None:
-                collector.stop()
-
-    thread = Thread(target=run)
-    thread.start()
-    return thread, failed
-
-
 @pytest.mark.parametrize("watched", [False, True], ids=["alone", "watched"])
 @pytest.mark.parametrize("name", WORK)
 def test_who_waits_for_a_row_holds_none_that_is_written_later(
@@ -199,7 +175,7 @@ def test_who_waits_for_a_row_holds_none_that_is_written_later(
     work, first, later = WORK[name]
     with engine.connect() as other:
         other.execute(text(f"SELECT 1 FROM {first} FOR UPDATE"))
-        thread, failed = in_a_thread(engine, work, watched=watched)
+        thread, failed = in_a_thread(engine, work, TAGS if watched else None)
         try:
             wait_for_a_lock(server, engine)
             taken = other.execute(text(f"SELECT 1 FROM {later} FOR UPDATE SKIP LOCKED")).all()
@@ -214,7 +190,7 @@ def test_a_delete_that_waits_holds_nothing_of_its_row(engine: Engine, server: Po
     """Who has given the hall a new row can still change the hall."""
     with engine.connect() as other:
         other.execute(insert(Row).values(id=9, hall_id=1))
-        thread, failed = in_a_thread(engine, remove((Hall, 1)))
+        thread, failed = in_a_thread(engine, remove((Hall, 1)), TAGS)
         try:
             wait_for_a_lock(server, engine)
             changed = other.execute(update(Hall).where(Hall.id == 1).values(name="other"))

@@ -1,4 +1,7 @@
-"""What the database's catalogue says of a table: whether a `RETURNING` that the app has not written leaves a write be.
+"""What the database's catalogue says of a table.
+
+In which order it follows foreign keys when a row goes, and whether a `RETURNING` that the app has not written leaves a
+write be.
 
 PostgreSQL's row-level security counts a write that returns columns as one that reads them: the policies for SELECT
 then narrow an UPDATE or a DELETE that reads nothing, and refuse new rows that they hide. Its `DO INSTEAD` rules refuse
@@ -17,10 +20,10 @@ from sqlalchemy import Connection, Table, text
 
 from fastapi_cacheinval.contrib.sqlalchemy.locking import take_turn
 
-__all__ = ["Catalogued", "catalogued", "may_be_ruled"]
+__all__ = ["Catalogued", "catalogued", "foreign_keys_to", "may_be_ruled"]
 
 # What is said of tables, and until when that is believed: for each pool of connections, which is to one database.
-_SAID: WeakKeyDictionary[Any, dict[str, tuple[bool, float]]] = WeakKeyDictionary()
+_SAID: WeakKeyDictionary[Any, dict[tuple[str, str], tuple[Any, float]]] = WeakKeyDictionary()
 _SECONDS = 60.0
 # A table of this name in any schema: which one is meant may change with each transaction's search path.
 _ASK_OF_ALL = text("""
@@ -47,6 +50,22 @@ FROM below JOIN pg_catalog.pg_class c ON c.oid = below.oid AND CASE
     WHEN c.oid = CAST(to_regclass(CAST(:name AS text)) AS oid) THEN row_security_active(c.oid) ELSE c.relrowsecurity END
 JOIN pg_catalog.pg_policy p ON p.polrelid = c.oid
 """)
+# Of tables of this name in any schema, as above. PostgreSQL's triggers come by name, and InnoDB's foreign keys do.
+_ASK_ORDER = text("""
+SELECT c.relname, f.conname, a.attname
+FROM pg_catalog.pg_class p JOIN pg_catalog.pg_trigger t ON t.tgrelid = p.oid AND t.tgtype & 8 <> 0
+JOIN pg_catalog.pg_constraint f ON f.oid = t.tgconstraint AND f.confrelid = p.oid
+JOIN pg_catalog.pg_class c ON c.oid = f.conrelid
+CROSS JOIN unnest(f.conkey) WITH ORDINALITY k (number, place)
+JOIN pg_catalog.pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.number
+WHERE p.relname = CAST(:name AS name) ORDER BY t.tgname, k.place
+""")
+_ASK_ORDER_OF_INNODB = text("""
+SELECT table_name, constraint_name, column_name FROM information_schema.key_column_usage
+WHERE table_schema = database() AND referenced_table_name = :name
+ORDER BY CAST(constraint_name AS BINARY), table_name, ordinal_position
+""")
+_ORDERS = {"postgresql": _ASK_ORDER, "mysql": _ASK_ORDER_OF_INNODB, "mariadb": _ASK_ORDER_OF_INNODB}
 _RULES = {"update": "2", "insert": "3", "delete": "4"}
 _POLICIES = {"update": "w", "insert": "a", "delete": "d"}
 
@@ -75,20 +94,40 @@ class Catalogued:
         return {(row[0], row[1], row[3], row[place] if row[place] is not None else row[4]) for row in policies}
 
 
-def _once_a_minute(connection: Connection, name: str, ask: Callable[[], bool]) -> bool:
-    """What has been asked of a name, for each pool of connections: whether its table is ruled, or virtual."""
+def _once_a_minute(connection: Connection, what: str, name: str, ask: Callable[[], Any]) -> Any:
+    """What has been asked of a name, for each pool of connections."""
     known = _SAID.setdefault(connection.engine.pool, {})
-    said, until = known.get(name, (False, 0.0))
+    said, until = known.get((what, name), (None, 0.0))
     if monotonic() >= until:
         said = ask()
-        known[name] = said, monotonic() + _SECONDS
+        known[what, name] = said, monotonic() + _SECONDS
     return said
 
 
 def may_be_ruled(connection: Connection, table: Any) -> bool:
     """Whether any table of this name has a rule that replaces writes, on PostgreSQL; asked once a minute."""
     name = str(table.name)
-    return _once_a_minute(connection, name, lambda: bool(connection.execute(_ASK_OF_ALL, {"name": name}).scalar()))
+    asked = _once_a_minute(connection, "rules", name, lambda: connection.execute(_ASK_OF_ALL, {"name": name}).scalar())
+    return bool(asked)
+
+
+def foreign_keys_to(connection: Connection, table: Table) -> list[tuple[str, str]]:
+    """The tables and columns of the foreign keys to a table, in the order in which the database follows them.
+
+    The catalogue is asked once a minute.
+    """
+    name, query = str(table.name), _ORDERS.get(connection.dialect.name)
+    if query is None:
+        return []
+
+    def ask() -> list[tuple[str, str]]:
+        columns: dict[tuple[str, str], list[str]] = {}
+        for of, key, column in connection.execute(query, {"name": name}):
+            columns.setdefault((of, key), []).append(column)
+        return [(of, ",".join(those)) for (of, _), those in columns.items()]
+
+    said: list[tuple[str, str]] = _once_a_minute(connection, "order", name, ask)
+    return said
 
 
 def catalogued(connection: Connection, table: Any, options: Mapping[str, Any] | None = None) -> Catalogued:
@@ -109,7 +148,7 @@ def catalogued(connection: Connection, table: Any, options: Mapping[str, Any] | 
         listed = connection.exec_driver_sql(f"PRAGMA {schema}table_list({own})")
         return any(row[2] == "virtual" for row in listed)
 
-    return Catalogued(virtual=_once_a_minute(connection, schema + own, is_virtual))
+    return Catalogued(virtual=_once_a_minute(connection, "kind", schema + own, is_virtual))
 
 
 def _named(connection: Connection, table: Table, options: Mapping[str, Any]) -> tuple[str, str]:

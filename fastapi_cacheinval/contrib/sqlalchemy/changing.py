@@ -243,5 +243,5 @@ class Changes:
             there = reader.present(mapper, given, listed=True)
             # The keys that the database says need not find the row once more: a type may load what it does not take.
             these = there if reader.are_plain(mapper, there) else given
-            self._watch.ledger.add(session, reader.tags(mapper, these, lock=lock))
+            self._watch.ledger.add(session, reader.tags(mapper, these, lock=lock, own=not lock))
         return set(there)

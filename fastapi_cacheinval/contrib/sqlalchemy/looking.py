@@ -84,24 +84,19 @@ class Looks:
         lock: bool = True,
     ) -> None:
         """Note what goes or changes along with rows that are about to be deleted; what stays is read again after it."""
-        fallen: dict[Mapper[Any], list[Identity]] = {}
-        stays: dict[Mapper[Any], list[Identity]] = {}
-        beside: dict[Mapper[Any], list[Identity]] = {}
+        places: dict[tuple[Mapper[Any], bool | None], list[Identity]] = {}
         for other, identity, goes in list(reader.fallen(kind, identities)):
-            place = beside if goes is None else fallen if goes else stays
-            place.setdefault(other, []).append(identity)
-        own = {kind: identities} if isinstance(kind, Mapper) else {}
-        for other, these in (*own.items(), *fallen.items()):
+            places.setdefault((other, goes), []).append(identity)
+        own = [(kind, identities)] if isinstance(kind, Mapper) else []
+        for other, these in [*own, *((other, these) for (other, goes), these in places.items() if goes)]:
             for neighbour, identity in [*reader.neighbours(other, these), *reader.beside(other, these)]:
-                beside.setdefault(neighbour, []).append(identity)
-        for other, these in (*stays.items(), *beside.items()):
-            again.update((other, each) for each in these)
-        for other, these in (*fallen.items(), *stays.items()):
-            goes = other in fallen
-            self._ledger.add(session, list(reader.tags(other, these, lock=lock, gone=goes, there=True)))
-        for other, these in beside.items():
-            # Nothing is written in these rows: who links them waits for nobody without a watch, and with one neither.
-            self._ledger.add(session, list(reader.tags(other, these, lock=False, there=True)))
+                places.setdefault((neighbour, None), []).append(identity)
+        # Nothing is written in those beside: who links them waits for nobody without a watch, and with one neither.
+        for (other, goes), these in sorted(places.items(), key=lambda place: place[0][1] is None):
+            if not goes:
+                again.update((other, each) for each in these)
+            of_these = reader.tags(other, these, lock=lock and goes is not None, gone=bool(goes), there=True)
+            self._ledger.add(session, list(of_these))
 
     def read_again(
         self,
@@ -112,9 +107,13 @@ class Looks:
         *,
         lock: bool = False,
         written: bool = False,
+        own: bool = False,
+        there: bool = False,
         ahead: bool = False,
     ) -> None:
         """Note the tags of rows as they stand; `written` where they must be there, since they have just been written.
+
+        `own` are rows that have been written if they are there, `there` those that are there by a foreign key.
 
         Of one that its key does not find, which the database has changed on its way in or hides, nobody knows the tags.
         """
@@ -126,7 +125,8 @@ class Looks:
             with self.reading(session, connection, options, given=[(mapper, identities)], ahead=ahead) as reader:
                 if lock and reader.locks(mapper, identities):
                     reader.take({mapper: identities}, listed=True)
-                self._ledger.add(session, list(reader.tags(mapper, identities, lock=lock, written=written)))
+                of_these = reader.tags(mapper, identities, lock=lock, written=written, own=own, there=there)
+                self._ledger.add(session, list(of_these))
 
     def _lose(self, session: Session, mapper: Mapper[Any], *, alone: bool) -> None:
         name = mapper.class_.__name__

@@ -106,13 +106,15 @@ class Older:
         self._read(session, places, lock=True)
         with self._settled(session, [of]):
             call(of, rows)
-            self._read(session, places)
+            self._read(session, places, own=True)
 
-    def _read(self, session: Any, places: Iterable[Place], *, lock: bool = False, written: bool = False) -> None:
+    def _read(
+        self, session: Any, places: Iterable[Place], *, lock: bool = False, own: bool = False, written: bool = False
+    ) -> None:
         for mapper, group in groupby(places, itemgetter(0)):
             connection = connection_of(session, mapper)
             these = list(group)
-            self._watch.looks.read_again(session, these, connection, lock=lock, written=written)
+            self._watch.looks.read_again(session, these, connection, lock=lock, own=own, written=written)
 
     @staticmethod
     def _may_be_asked(session: Any, mapper: Mapper[Any]) -> bool:
@@ -174,7 +176,7 @@ class Older:
             if unknown or any(self._book.tagged(state.mapper) for state in doubled):
                 # The rows are written: an error would come too late.
                 self._ledger.add_everything(session)
-            self._read(session, [place for place in there if place not in written])
+            self._read(session, [place for place in there if place not in written], own=True)
             self._read(session, [place for place in written if None not in place[1]], written=True)
 
 

@@ -5,15 +5,20 @@ SQLAlchemy writes the rows of a flush by their keys, and those of a list in its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Text, case, cast
+from sqlalchemy.orm import Mapper
 
+from fastapi_cacheinval.contrib.sqlalchemy.catalogues import foreign_keys_to
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, matching
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Dependent, Kind
+from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import tables_in_order
 
-__all__ = ["by_key", "is_by_key", "order_of", "parts", "turns"]
+__all__ = ["by_key", "followed", "is_by_key", "order_of", "parts", "turns"]
 
 # Rows in one query.
 _MOST = 400
@@ -68,3 +73,18 @@ def order_of(
         return [case(*((matching(columns, [each], kinds), place) for place, each in enumerate(identities)))]
     texts = [any(isinstance(each[place], str) for each in identities) for place in range(len(columns))]
     return [cast(column, Text).collate("C") if text else column for column, text in zip(columns, texts, strict=True)]
+
+
+def followed(
+    of: Kind, dependents: Callable[[Kind], Iterable[Dependent]], connection: Connection
+) -> Iterator[tuple[Kind, Dependent]]:
+    """The foreign keys by which other rows go or change with a row, in the order in which a database follows them."""
+    kinds = list(of.self_and_descendants) if isinstance(of, Mapper) else [of]
+    tables: list[Any] = [*reversed(tables_in_order(of)), *of.tables] if isinstance(of, Mapper) else [of]
+    every = {(one.kind, one.columns): (each, one) for each in reversed(kinds) for one in dependents(each)}
+    for table in dict.fromkeys(tables):
+        own = [(each, one) for each, one in every.values() if one.named[0].table is table]
+        order = foreign_keys_to(connection, table) if len(own) > 1 else []
+        place = {name: at for at, name in reversed([*enumerate(order)])}
+        ranked = [((place.get(one.name, len(place)), one.name), each, one) for each, one in own]
+        yield from ((each, one) for _, each, one in sorted(ranked, key=itemgetter(0)))

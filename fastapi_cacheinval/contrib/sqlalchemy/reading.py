@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from sqlalchemy import Connection, Table, event, select
-from sqlalchemy.orm import Mapper, ORMExecuteState, Session, lazyload
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
 from fastapi_cacheinval.contrib.sqlalchemy.keys import (
     Identity,
@@ -24,7 +24,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.keys import (
     kinds_of,
     row_key,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.ordering import by_key, parts
+from fastapi_cacheinval.contrib.sqlalchemy.ordering import by_key, followed, parts
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Link, Side, lineage, of_class, shown_key, spellings
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import QuietSession
@@ -89,6 +89,7 @@ class Reader(Locker):
         met: set[tuple[Mapper[Any], Identity]] | None = None,
         there: bool = False,
         written: bool = False,
+        own: bool = False,
         of: Any = None,
     ) -> Iterator[str]:
         """The tags of these rows as they stand; nothing for rows that are not there.
@@ -96,16 +97,18 @@ class Reader(Locker):
         The rows `beside` them, whose tags are among these, are added to `met`. A class is `lost` where fewer rows are
         found by their keys than are looked for: `there` says that the database has just named them, `written` that
         they have just been written, and `gone` that they will be deleted, for which a lock has to be stronger.
-        Only rows of the table with the column `of` are locked, if it is given.
+        `own` are rows that are written if they are there: a transaction reads what it has written itself. Only rows of
+        the table with the column `of` are locked, if it is given.
         """
+        own = (own or written) and len(mapper.tables) == 1
         for part in parts(by_key(identities) if lock else identities):
             beside: dict[Mapper[Any], list[Identity]] = {}
             found: set[Identity] = set()
             for each in self._book.family(mapper):
                 yield from self._tags(
-                    each, self._book.of(each), part, found, known=each is mapper, lock=lock, gone=gone, of=of
+                    each, self._book.of(each), part, found, known=each is mapper, lock=lock, own=own, gone=gone, of=of
                 )
-            is_locked = (lock and of is None) or (written and len(mapper.tables) == 1)
+            is_locked = (lock and of is None) or own
             if not is_locked and self._is_outdated(mapper, list(found)):
                 self.lost.setdefault(mapper, False)
             if (written or (there and not self.are_plain(mapper, part))) and self._are_lost(mapper, part, found):
@@ -119,8 +122,8 @@ class Reader(Locker):
                     met_there: set[Identity] = set()
                     for each in self._book.family(other):
                         # Nothing is written there, so that a lock would be one that the app does not take.
-                        own = self._book.own(each)
-                        yield from self._tags(each, own, these, met_there, known=each is other, lock=False)
+                        alone = self._book.own(each)
+                        yield from self._tags(each, alone, these, met_there, known=each is other, lock=False)
                     is_lost = not self.are_plain(other, these) and self._are_lost(other, these, met_there)
                     if is_lost or self._is_outdated(other, list(met_there)):
                         self.lost.setdefault(other, False)
@@ -154,6 +157,7 @@ class Reader(Locker):
         *,
         known: bool,
         lock: bool,
+        own: bool = False,
         gone: bool = False,
         of: Any = None,
     ) -> Iterator[str]:
@@ -167,7 +171,7 @@ class Reader(Locker):
             if lock:
                 rows: Iterable[Identity] = self.in_turn(mapper, query, part, gone=gone, of=of)
             else:
-                rows = self.identities(query.where(among(mapper, part)))
+                rows = self.identities(self.in_order(mapper, query.where(among(mapper, part))), own=own)
             for row in rows:
                 for values in spellings(mapper, dict(zip(wanted, row, strict=True)), self._session.connection()):
                     yield from rules.rendered(values)
@@ -177,16 +181,12 @@ class Reader(Locker):
                 self.present(mapper, part, gone=gone, of=of)
             # Read anew: what this session has seen before may have changed since.
             query = select(mapper.class_).where(among(mapper, part), of_class(mapper))
-            query = self.now(query.options(*self._unlocked(mapper)), written=lock)
+            query = self.in_order(mapper, query.options(*self.unlocked(mapper)))
+            query = self.now(query, written=lock, own=own)
             query = query.execution_options(populate_existing=True)
             for target in self._session.scalars(query).unique():
                 yield from rules.told(target)
                 found.add(Identity(mapper.primary_key_from_instance(target)))
-
-    def _unlocked(self, mapper: Mapper[Any]) -> list[Any]:
-        """Leaves the relationships that are joined to a class out of a query that locks its rows."""
-        joined = [each for each in mapper.relationships if each.lazy in ("joined", False)] if self._is_old else []
-        return [lazyload(getattr(mapper.class_, each.key)) for each in joined]
 
     def neighbours(self, mapper: Mapper[Any], identities: Iterable[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
         """The rows that association rows relate to these, of classes that have tags."""
@@ -206,27 +206,30 @@ class Reader(Locker):
     ) -> Iterator[tuple[Mapper[Any], Identity, bool | None]]:
         """The rows that change when these rows of a class, or of a table, are deleted.
 
-        True for those that are deleted as well, False for those that the database changes, None for those that it only
-        unlinks.
+        True for those that are deleted as well, False for those that the database changes, None for those it unlinks.
         """
-        seen: set[tuple[Any, Identity]] = set()
-        ahead: list[tuple[Any, list[Identity]]] = [(kind, list(identities))]
+        # A row may be unlinked by one foreign key, and go by another.
+        seen: set[tuple[Any, Identity, bool]] = set()
+        # PostgreSQL is through with the foreign keys of a row before it follows those of the next, InnoDB goes deeper.
+        turn = 0 if self._session.connection().dialect.name == "postgresql" else -1
+        ahead = [self._after(kind, list(identities))]
+        if isinstance(kind, Table):
+            yield from self._related(kind, list(identities))
         while ahead:
-            of, these = ahead.pop()
-            is_table = isinstance(of, Table)
-            if is_table:
-                yield from self._related(of, these)
-            for other, goes, found in self._after(of, these):
-                fresh = [one for one in dict.fromkeys(found) if (other, one) not in seen]
-                seen.update((other, one) for one in fresh)
-                is_class = isinstance(other, Mapper)
-                if is_class:
-                    yield from ((other, one, goes) for one in fresh)
-                elif not goes:
-                    yield from self._related(other, fresh)
-                if goes and fresh:
-                    self._find_again(other, fresh)
-                    ahead.append((other, fresh))
+            step = next(ahead[turn], None)
+            if step is None:
+                del ahead[turn]
+                continue
+            other, goes, found = step
+            fresh = [one for one in dict.fromkeys(found) if (other, one, goes) not in seen]
+            seen.update((other, one, goes) for one in fresh)
+            if isinstance(other, Table):
+                yield from self._related(other, fresh)
+            else:
+                yield from ((other, one, goes) for one in fresh)
+            if goes and fresh:
+                self._find_again(other, fresh)
+                ahead.append(self._after(other, fresh))
 
     def _find_again(self, kind: Mapper[Any] | Table, these: list[Identity]) -> None:
         """What goes along with rows that the database has named is found by their keys, if these find them."""
@@ -237,15 +240,14 @@ class Reader(Locker):
                 self.lost.update(dict.fromkeys(self._book.along(kind), True))
 
     def _after(self, of: Mapper[Any] | Table, these: list[Identity]) -> Iterator[tuple[Any, bool, list[Identity]]]:
-        """What goes or changes next: by the foreign keys of others, and the association rows that go with their row."""
-        for each in of.self_and_descendants if isinstance(of, Mapper) else (of,):
-            for dependent in self._book.dependents(each):
-                queries = [dependent.rows(each, part, self.now) for part in parts(these)]
-                found = [one for query in queries for one in self.identities(query, written=True)]
-                yield dependent.kind, dependent.goes, found
+        """What goes or changes next: the association rows that go with their row, and by the foreign keys of others."""
         for link in self._book.carried(of) if isinstance(of, Mapper) else ():
             queries = [link.rows(part, None, self.now) for part in parts(these)]
             yield link.secondary, True, [one for query in queries for one in self.identities(query, written=True)]
+        for each, dependent in followed(of, self._book.dependents, self._session.connection()):
+            queries = [dependent.rows(each, part, self.now) for part in parts(these)]
+            found = [one for query in queries for one in self.identities(query, written=True)]
+            yield dependent.kind, dependent.goes, found
 
     def links(
         self, link: Link, these: Iterable[Identity], others: list[Identity], *, written: bool = False

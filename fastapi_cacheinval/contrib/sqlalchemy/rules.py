@@ -31,6 +31,10 @@ def _stored(mapper: Mapper[Any]) -> list[str]:
     return list(dict.fromkeys(key for key, column in mapper.columns.items() if stored.contains_column(column)))
 
 
+def _name(cls: type[Any]) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
+
+
 def _by_method(target: Any) -> Iterable[str]:
     return cast("Iterable[str]", getattr(target, METHOD)())
 
@@ -170,7 +174,8 @@ class RuleBook:
         """Every side of every association table, of every base."""
         mapped = self._mapped
         if mapped.links is None:
-            mapped.links = list(links(self.mappers))
+            # In every process in the same order, in which their rows may be locked.
+            mapped.links = list(links(sorted(self.mappers, key=lambda mapper: _name(mapper.class_))))
         return mapped.links
 
     @property

@@ -171,7 +171,11 @@ def run(state: ORMExecuteState, dml: Any, columns: Sequence[Any], *, telling: bo
     if dml._returning:  # noqa: SLF001
         result, rows = _looked_at(state, None, columns)
         return Ran(result, rows, where_of(result))
-    result = state.invoke_statement(statement=dml.return_defaults(*columns))
+    # SQLAlchemy 2.0 takes a compiled DELETE for one that returns other columns, or none: a hint, for no dialect that
+    # there is, tells them apart.
+    hint = ",".join(str(column) for column in columns)
+    asked = dml.with_hint(hint, dialect_name="cacheinval").return_defaults(*columns)
+    result = state.invoke_statement(statement=asked)
     rows, cursor = None, _cursor_of(result)
     if cursor is not None:
         read = _reader(cursor, columns)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
 )
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.orm import Mapper
@@ -29,6 +30,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, among, keys, ma
 
 __all__ = [
     "Dependent",
+    "Kind",
     "Link",
     "Side",
     "decides_class",
@@ -46,7 +48,7 @@ __all__ = [
 Now: TypeAlias = Callable[[Any], Any]
 
 _REMOVING: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-_BY_ITSELF = frozenset({"CASCADE", "SET NULL", "SET DEFAULT"})
+_BY_ITSELF = ("CASCADE", "SET NULL", "SET DEFAULT")
 
 
 def lineage(mapper: Mapper[Any]) -> set[Mapper[Any]]:
@@ -205,20 +207,24 @@ Kind: TypeAlias = "Mapper[Any] | Table"
 class Dependent:
     """Rows that the database changes by itself when rows that they point to go; `goes` where they go too.
 
-    They are of a class, or of a table that no class is mapped to. Their `column` holds what the others have in `named`.
+    They are of a class, or of a table that no class is mapped to. Their `columns` hold what the others have in `named`:
+    one foreign key, and all of it, since a part of it points to rows of others as well. A database has it in the table,
+    and of the columns, that are its `name`.
     """
 
     kind: Kind
-    column: Column[Any]
-    named: Column[Any]
+    name: tuple[str, str]
+    columns: tuple[Any, ...]
+    named: tuple[Any, ...]
     goes: bool
 
     def rows(self, of: Kind, identities: list[Identity], now: Now) -> Any:
         """The keys of the rows that point to these rows of a class or of a table."""
         # Both may be of one table, or of one hierarchy: the inner query is about other rows than the outer one.
-        inner = select(self.named).select_from(_selected(of)).where(among(of, identities)).correlate(None)
-        columns = row_key(self.kind) if isinstance(self.kind, Table) else keys(self.kind)
-        return select(*columns).select_from(_selected(self.kind)).where(self.column.in_(now(inner)))
+        inner = select(*self.named).select_from(_selected(of)).where(among(of, identities)).correlate(None)
+        own: Any = self.columns[0] if len(self.columns) == 1 else tuple_(*self.columns)
+        wanted = row_key(self.kind) if isinstance(self.kind, Table) else keys(self.kind)
+        return select(*wanted).select_from(_selected(self.kind)).where(own.in_(now(inner)))
 
 
 def _selected(kind: Kind) -> Any:
@@ -239,28 +245,35 @@ def dependents(of: Kind, mappers: Sequence[Mapper[Any]]) -> Iterator[Dependent]:
     for other in mappers:
         if other.inherits is not None and other.local_table is other.inherits.local_table:
             continue
-        for key, named, goes in _falling(other.local_table, tables):
-            if not (isinstance(of, Mapper) and _is_part(other, key.parent, named, of)):
-                yield Dependent(other, key.parent, named, goes)
+        for found in _falling(other, other.local_table, tables):
+            if not (isinstance(of, Mapper) and _is_part(other, found, of)):
+                yield found
     mapped: dict[Any, None] = {table: None for mapper in mappers for table in mapper.tables}
     for metadata in dict.fromkeys(table.metadata for table in mapped):
         for table in metadata.tables.values():
             if table not in mapped:
-                for key, named, goes in _falling(table, tables):
-                    yield Dependent(table, key.parent, named, goes)
+                yield from _falling(table, table, tables)
 
 
-def _falling(table: Any, tables: set[Any]) -> Iterator[tuple[Any, Any, bool]]:
-    for key in table.foreign_keys:
-        rule = (key.ondelete or "").upper()
-        if rule in _BY_ITSELF:
-            named = _referred(key)
-            if named is not None and named.table in tables:
-                yield key, named, rule == "CASCADE"
+def _falling(kind: Kind, table: Any, tables: set[Any]) -> Iterator[Dependent]:
+    """The foreign keys of a table, or of a query that shows one, by which its rows change when rows of these go."""
+    by_constraint: dict[Any, list[ForeignKey]] = {}
+    for key in (key for column in table.c for key in column.foreign_keys):
+        by_constraint.setdefault(key.constraint, []).append(key)
+    for constraint, parts in by_constraint.items():
+        # A query's own copies of the keys do not say it.
+        rule = (constraint.ondelete or "").upper()
+        named = tuple(_referred(key) for key in parts)
+        # PostgreSQL takes the columns that it sets as well.
+        if rule.startswith(_BY_ITSELF) and all(each is not None and each.table in tables for each in named):
+            columns = tuple(key.parent for key in parts)
+            name = constraint.table.name, ",".join(column.name for column in constraint.columns)
+            yield Dependent(kind, name, columns, named, rule == "CASCADE")
 
 
-def _is_part(other: Mapper[Any], column: Any, named: Any, of: Mapper[Any]) -> bool:
+def _is_part(other: Mapper[Any], found: Dependent, of: Mapper[Any]) -> bool:
     """Whether a foreign key makes two tables of joined inheritance one row."""
     if other.inherits is None or other not in lineage(of):
         return False
-    return any({column, named} <= set(other.get_property_by_column(each).columns) for each in other.primary_key)
+    own = [set(other.get_property_by_column(each).columns) for each in other.primary_key]
+    return all(any({*pair} <= each for each in own) for pair in zip(found.columns, found.named, strict=True))

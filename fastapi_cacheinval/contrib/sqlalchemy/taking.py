@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from sqlalchemy import Table, select
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import Mapper, Session, lazyload
 
 from fastapi_cacheinval.contrib.sqlalchemy.keys import (
     Identity,
@@ -33,16 +33,28 @@ class Locker:
         self._is_ahead = ahead
         self._is_old = not ahead and reads_old_rows(session.connection())
 
-    def now(self, query: Any, *, written: bool = False) -> Any:
+    def now(self, query: Any, *, written: bool = False, own: bool = False) -> Any:
         """A query that reads rows as they stand, and not as they stood when the transaction first read.
 
-        MariaDB does that only where it locks them: as the write does for those that are about to be `written`.
+        MariaDB does that only where it locks them: as the write does for those that are about to be `written`. What is
+        the transaction's `own` writing it reads in any case.
         """
-        return query.with_for_update(read=not written) if self._is_old else query
+        return query.with_for_update(read=not written) if self._is_old and not own else query
 
-    def identities(self, query: Any, parameters: Any = None, *, written: bool = False) -> list[Identity]:
+    def in_order(self, mapper: Mapper[Any], query: Any) -> Any:
+        """A query that finds rows of a class by their keys, and locks no others: InnoDB locks all that it passes."""
+        return query.order_by(*keys(mapper)) if self._is_old else query
+
+    def unlocked(self, mapper: Mapper[Any]) -> list[Any]:
+        """Leaves the relationships that are joined to a class out of a query that locks its rows."""
+        joined = [each for each in mapper.relationships if each.lazy in ("joined", False)] if self._is_old else []
+        return [lazyload(getattr(mapper.class_, each.key)) for each in joined]
+
+    def identities(
+        self, query: Any, parameters: Any = None, *, written: bool = False, own: bool = False
+    ) -> list[Identity]:
         """The keys that a query finds now."""
-        now = self.now(query, written=written)
+        now = self.now(query, written=written, own=own)
         return [Identity(row) for each in parameter_sets(parameters) for row in self._session.execute(now, each)]
 
     def _is_outdated(self, mapper: Mapper[Any], part: list[Identity]) -> bool:

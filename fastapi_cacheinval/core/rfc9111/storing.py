@@ -118,7 +118,7 @@ class Received:
     `path` is decoded; `origin` is scheme and authority; `added` are tags in normal form that were
     collected while it was answered; `hidden` are names of fields that clients do not see; `now` is the
     cache's clock, `wall` seconds since the epoch; `route` and `trace` are as in a `StoredResponse`; `ranged` says
-    that the request's `Range` was forwarded, `asks_who` that a dependency may have asked who is calling.
+    that the request's `Range` was forwarded, `asks_who` that the route may have asked who is calling.
     """
 
     asked: Asked

@@ -105,6 +105,21 @@ class Head(Own):
     hats: Mapped[list[Hat]] = relationship(secondary=worn)
 
 
+class Nest(Own):
+    """One foreign key unlinks it from its season, and the other has it go."""
+
+    __tablename__ = "nest"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    begun: Mapped[int | None] = mapped_column(ForeignKey("season.id", ondelete="SET NULL"))
+    used: Mapped[int] = mapped_column(ForeignKey("season.id", ondelete="CASCADE"))
+
+
+class Egg(Own):
+    __tablename__ = "egg"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    nest: Mapped[int] = mapped_column(ForeignKey("nest.id", ondelete="CASCADE"))
+
+
 class Far(Own):
     """Its foreign key leads to a table that is not declared in this process."""
 
@@ -122,6 +137,8 @@ TAGS: dict[Any, Any] = {
     Season: ["season:{id}"],
     Hat: ["hat:{id}"],
     Head: ["head:{id}"],
+    Nest: ["nest:{id}"],
+    Egg: ["egg:{id}"],
     Far: ["far:{id}"],
 }
 Work = Callable[[Session], Any]
@@ -134,13 +151,16 @@ def zoo(tmp_path: Path) -> Iterator[Engine]:
     Own.metadata.create_all(engine, here)
     with Session(engine) as session:
         session.add_all([Cat(id=1, lives=7), Animal(id=2), Kitten(id=3, lives=5), Cat(id=4, lives=1)])
-        session.add_all([Shop(id=1), Season(id=1), Hat(id=1), Head(id=1), Hat(id=2)])
+        session.add_all([Shop(id=1), Season(id=1), Season(id=2), Hat(id=1), Head(id=1), Hat(id=2)])
         session.flush()
         session.add_all([Animal(id=5, mother=1), Cat(id=6, lives=3, owner=2), Animal(id=7, owner=6)])
         session.add_all([Toy(id=1, cat_id=4), Toy(id=2, cat_id=6)])
         session.execute(insert(offer), [{"id": 1, "shop": 1, "after": None}, {"id": 2, "shop": None, "after": 1}])
         session.execute(insert(worn).values(hat_id=1, head_id=1, season_id=1))
         session.flush()
+        session.add(Nest(id=1, begun=2, used=2))
+        session.flush()
+        session.add(Egg(id=1, nest=1))
         session.add_all([Price(id=1, offer=1), Price(id=2, offer=2)])
         session.commit()
     yield engine
@@ -180,6 +200,7 @@ DELETES: dict[str, tuple[Any, int, set[str]]] = {
     ),
     "a row with tables of no class in between": (Shop, 1, {"shop:1", "price:1", "price:2"}),
     "a row that takes association rows of others along": (Season, 1, {"season:1", "hat:1", "head:1"}),
+    "a row from which another is unlinked and with which it goes": (Season, 2, {"season:2", "nest:1", "egg:1"}),
 }
 
 

@@ -390,15 +390,25 @@ def scoped(scopes: SecurityScopes) -> int:
 
 
 def of(**fields: Any) -> tuple[bytes, ...]:
-    """What the partition of a route is of."""
-    return plan_of(app_of(page_of(1), **fields)).partition_of
+    """What the covers of a route are."""
+    return plan_of(app_of(page_of(1), **fields)).covered_by
 
 
 def test_the_partition_is_named_by_its_dependency() -> None:
     """Tenant 7 is not user 7; the same dependency, however it is written, is the same."""
     assert of(partition_by=user_id) != of(partition_by=tenant_id)
     assert of(partition_by=user_id) == of(partition_by=Depends(user_id)) == of(partition_by=(user_id,))
-    assert of() == of(guarded_by=user_id) == ()
+    assert of() == ()
+
+
+def test_a_guard_is_named_as_a_partition_is() -> None:
+    """Those whom another release's guard lets in are not handed what this one's has let through."""
+    assert of(guarded_by=user_id) != of(guarded_by=tenant_id) != of(partition_by=tenant_id)
+    assert of(guarded_by=user_id) == of(guarded_by=Depends(user_id)) == of(guarded_by=(user_id,))
+    assert of(guarded_by=Security(scoped, scopes=["read"])) != of(guarded_by=Security(scoped, scopes=["write"]))
+    assert of(guarded_by=principal_of(by_id)) != of(guarded_by=principal_of(by_team))
+    assert of(guarded_by=by_id, partition_by=by_team) != of(guarded_by=by_team, partition_by=by_id)
+    assert plan_of(app_of(page_of(1), guarded_by=principal_of(by_id))).known_everywhere
 
 
 def by_id(x_user: Annotated[str, Header()]) -> str:
@@ -573,6 +583,6 @@ def test_scopes_that_an_include_adds_count() -> None:
         app = FastAPI()
         policy = CachePolicy(ttl=60, partition_by=scoped)
         app.add_api_route("/it", page_of(1), dependencies=[Security(cached(policy).dependency, scopes=[scope])])
-        return plan_of(app).partition_of
+        return plan_of(app).covered_by
 
     assert under("read") != under("write")
