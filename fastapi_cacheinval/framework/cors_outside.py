@@ -5,16 +5,13 @@ That depends on the release of Starlette: it is asked, once, and not known by he
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from copy import copy
-from typing import Any, Final
+from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
 __all__ = ["run_through", "varied_by", "with_vary"]
-
-_VARY: Final = re.compile(rb"^vary: ([^\r]*)\r\n", re.MULTILINE)
 
 
 def run_through(layer: Any, app: Any, scope: Scope, send: Any = None) -> None:
@@ -59,8 +56,10 @@ def _written(layer: Any, fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes,
 
 def with_vary(fields: bytes, added: bytes) -> bytes:
     """Joined fields with these names in their `Vary`, which is one line then, as Starlette writes it."""
-    first = _VARY.search(fields) if b"vary: " in fields else None
-    if first is None:
+    lines = fields.split(b"\r\n") if b"vary: " in fields else []
+    named = [line for line in lines if line.startswith(b"vary: ")]
+    if not named:
         return b"%bvary: %b\r\n" % (fields, added)
-    line = b", ".join([*_VARY.findall(fields), added])
-    return b"%bvary: %b\r\n%b" % (fields[: first.start()], line, _VARY.sub(b"", fields[first.end() :]))
+    place = lines.index(named[0])
+    lines[place] = b", ".join([named[0], *(line[6:] for line in named[1:]), added])
+    return b"\r\n".join([line for line in lines if line not in named[1:]] if len(named) > 1 else lines)

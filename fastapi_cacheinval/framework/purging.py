@@ -271,4 +271,5 @@ class Purging(Exchange):
         except ValueError:
             return
         if authority(target.scheme, target.netloc) == authority(scheme, host):
-            self._named_paths[unquote(target.path) or "/"] = None
+            # An absolute URL has its dots still; the one before them has a path of two slashes be no host.
+            self._named_paths[unquote(urlsplit(urljoin(base, f"/.{target.path}")).path)] = None

@@ -25,7 +25,9 @@ def named_tags(headers: RawHeaders, origin: str) -> Iterator[str]:
         if lines:
             tags = (tag.strip(b" \t") for value in lines for tag in value.split(b","))
             yield from bounded_tags(text for tag in tags for text in readings(tag))
-    yield from _group_tags(values(headers, b"cache-groups"), origin)
+    lines = values(headers, b"cache-groups")
+    if lines:
+        yield from _group_tags(lines, origin)
 
 
 def invalidated_groups(headers: RawHeaders, origin: str) -> tuple[str, ...]:

@@ -152,6 +152,22 @@ async def test_a_tag_beyond_ascii_is_purged_however_the_app_has_written_it(field
         assert not await is_stored(origin, "/a")
 
 
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [
+        ("/a", "http://test/a/../a"), ("/a", "/x/../a"), ("/a", "http://test/./x/../a?b#c"), ("/", "http://test"),
+        ("/", "http://test/a/.."), ("//a", "http://test//a"), ("/x//a", "http://test/x//a"), ("/a/", "http://test/a/."),
+    ],
+)  # fmt: skip
+async def test_4_4_the_dots_of_a_location_are_resolved(path: str, location: str) -> None:
+    """Those of a whole URL too (RFC 3986 section 5.2.2); an empty segment stays."""
+    origin = await stored_at(path)
+    assert await is_stored(origin, path)
+    origin.says({"location": location}, b"", path="/do")
+    await origin.get("/do", method="POST")
+    assert not await is_stored(origin, path)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 async def test_4_4_a_location_in_bytes_beyond_ascii_is_invalidated(encoding: str) -> None:
     """As it is written, too, and not only percent-encoded."""
