@@ -222,10 +222,8 @@ class Reader(Locker):
             other, goes, found = step
             fresh = [one for one in dict.fromkeys(found) if (other, one, goes) not in seen]
             seen.update((other, one, goes) for one in fresh)
-            if isinstance(other, Table):
-                yield from self._related(other, fresh)
-            else:
-                yield from ((other, one, goes) for one in fresh)
+            is_table = isinstance(other, Table)
+            yield from self._related(other, fresh) if is_table else ((other, one, goes) for one in fresh)
             if goes and fresh:
                 self._find_again(other, fresh)
                 ahead.append(self._after(other, fresh))
