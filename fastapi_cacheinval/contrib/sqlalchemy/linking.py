@@ -81,8 +81,10 @@ class Links:
             ending = select(*own).where(*dml._where_criteria)  # noqa: SLF001
             rows = reader.identities(ending, state.parameters, written=True)
             for link in named:
-                query: Any = link.of_rows(None).where(*dml._where_criteria)  # noqa: SLF001
-                places.update((link.other, each) for each in reader.identities(query, state.parameters))
+                told_here = reader.told(link)
+                query: Any = link.of_rows(None, told=told_here).where(*dml._where_criteria)  # noqa: SLF001
+                found = reader.identities(query, state.parameters, written=told_here)
+                places.update((link.other, each) for each in found)
             if self._book.carries(table):
                 self._watch.looks.along(session, reader, table, rows, places)
         self._watch.looks.read_again(session, places, connection, options, ahead=True)

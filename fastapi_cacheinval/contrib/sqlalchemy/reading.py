@@ -193,12 +193,12 @@ class Reader(Locker):
         family = lineage(mapper)
         for link in self._book.links:
             if link.mapper in family and self._book.tagged(link.other):
+                told, is_table = self.told(link), isinstance(link.secondary, Table)
                 for part in parts(identities):
-                    is_table = isinstance(link.secondary, Table)
-                    if self._is_old and is_table:
+                    if self._is_old and is_table and not told:
                         # These rows go, and those that they relate stay.
                         self.identities(link.rows(part, None, self.now), written=True)
-                    for found in self.identities(link.others(part, self.now)):
+                    for found in self.identities(link.others(part, self.now, told=told), written=told):
                         yield link.other, found
 
     def fallen(
@@ -208,8 +208,7 @@ class Reader(Locker):
 
         True for those that are deleted as well, False for those that the database changes, None for those it unlinks.
         """
-        # A row may be unlinked by one foreign key, and go by another.
-        seen: set[tuple[Any, Identity, bool]] = set()
+        seen: set[tuple[Any, Identity, bool]] = set()  # One may be unlinked by one foreign key, and go by another.
         # PostgreSQL is through with the foreign keys of a row before it follows those of the next, InnoDB goes deeper.
         turn = 0 if self._session.connection().dialect.name == "postgresql" else -1
         ahead = [self._after(kind, list(identities))]
@@ -223,10 +222,8 @@ class Reader(Locker):
             other, goes, found = step
             fresh = [one for one in dict.fromkeys(found) if (other, one, goes) not in seen]
             seen.update((other, one, goes) for one in fresh)
-            if isinstance(other, Table):
-                yield from self._related(other, fresh)
-            else:
-                yield from ((other, one, goes) for one in fresh)
+            is_table = isinstance(other, Table)
+            yield from self._related(other, fresh) if is_table else ((other, one, goes) for one in fresh)
             if goes and fresh:
                 self._find_again(other, fresh)
                 ahead.append(self._after(other, fresh))
@@ -267,9 +264,10 @@ class Reader(Locker):
         yield from ((other, one, True) for other, one in self.mapped(table, these))
         for link in self._book.links:
             if link.secondary is table and self._book.tagged(link.other):
+                told = self.told(link)
                 for part in parts(these):
-                    found = self.identities(link.of_rows(among(cast("Table", table), part)))
-                    yield from ((link.other, one, None) for one in found)
+                    query = link.of_rows(among(cast("Table", table), part), told=told)
+                    yield from ((link.other, one, None) for one in self.identities(query, written=told))
 
     def beside(self, mapper: Mapper[Any], identities: Iterable[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
         """The rows of other classes that change with these: the same ones in another class, or those they link."""

@@ -129,10 +129,17 @@ class Link:
     other_join: ColumnElement[bool]
     named: tuple[str, ...] | None
 
-    def others(self, identities: list[Identity], now: Now) -> Any:
-        """The keys of the other side's rows that are related to these."""
+    @property
+    def tells(self) -> bool:
+        """Whether the rows of the association table hold the keys of the other side as this one does itself."""
+        own: Any = self.secondary.c
+        pairs = zip(self.named or (), self.other.primary_key, strict=False)
+        return self.named is not None and all(repr(own[name].type) == repr(column.type) for name, column in pairs)
+
+    def others(self, identities: list[Identity], now: Now, *, told: bool = False) -> Any:
+        """The keys of the other side's rows that are related to these; `told` as in `of_rows`."""
         here = select(1).where(self.join, among(self.mapper, identities)).correlate(self.secondary)
-        return self.of_rows(now(here).exists())
+        return self.of_rows(now(here).exists(), told=told)
 
     def rows(self, identities: list[Identity], others: list[Identity] | None, now: Now) -> Any:
         """The keys of the association rows of these, of those alone that relate them to `others` where these are given.
@@ -146,9 +153,14 @@ class Link:
             query = query.where(now(there).exists())
         return query
 
-    def of_rows(self, where: ColumnElement[bool] | None) -> Any:
-        """The keys of the other side's rows that rows of the association table name."""
+    def of_rows(self, where: ColumnElement[bool] | None, *, told: bool = False) -> Any:
+        """The keys of the other side's rows that rows of the association table name.
+
+        They are `told` by these rows alone, where nothing on the other side is to be locked.
+        """
         query = select(*keys(self.other)).join(self.secondary, self.other_join).distinct()
+        if told:
+            query = select(*(self.secondary.c[name] for name in self.named or ())).distinct()
         return query if where is None else query.where(where)
 
 

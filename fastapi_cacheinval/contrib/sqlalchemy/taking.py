@@ -19,6 +19,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.keys import (
 )
 from fastapi_cacheinval.contrib.sqlalchemy.locking import is_outdated, is_united, locked, look, reads_old_rows
 from fastapi_cacheinval.contrib.sqlalchemy.ordering import by_key, is_by_key, order_of, parts, turns
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Link
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import tables_in_order
 from fastapi_cacheinval.contrib.sqlalchemy.statements import parameter_sets
 
@@ -31,7 +32,8 @@ class Locker:
     def __init__(self, session: Session, *, ahead: bool) -> None:
         self._session = session
         self._is_ahead = ahead
-        self._is_old = not ahead and reads_old_rows(session.connection())
+        self._locks_to_read = reads_old_rows(session.connection())
+        self._is_old = not ahead and self._locks_to_read
 
     def now(self, query: Any, *, written: bool = False, own: bool = False) -> Any:
         """A query that reads rows as they stand, and not as they stood when the transaction first read.
@@ -40,6 +42,10 @@ class Locker:
         the transaction's `own` writing it reads in any case.
         """
         return query.with_for_update(read=not written) if self._is_old and not own else query
+
+    def told(self, link: Link) -> bool:
+        """Whether what a link relates is found in its association rows alone: a look beyond locks the other side."""
+        return self._locks_to_read and link.tells
 
     def in_order(self, mapper: Mapper[Any], query: Any) -> Any:
         """A query that finds rows of a class by their keys, and locks no others: InnoDB locks all that it passes."""
