@@ -13,13 +13,13 @@ from fastapi_cacheinval.routes.covers import Covers, Uncovered, reached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import security_scheme
 from fastapi_cacheinval.routes.key_texts import KeyText, key_text
+from fastapi_cacheinval.routes.left_behind import told_of_valueless, unproved_guards
 from fastapi_cacheinval.routes.misread import Misread, misread_in
 from fastapi_cacheinval.routes.moves import HANDLER, Moves, moves
 from fastapi_cacheinval.routes.names import Names
 from fastapi_cacheinval.routes.parameters import caller_reads
 from fastapi_cacheinval.routes.partition_types import kind_of, says_something, unfit, unfit_for_a_key
 from fastapi_cacheinval.routes.set_attributes import set_by
-from fastapi_cacheinval.routes.valueless import told_of_valueless
 
 __all__ = ["Advice", "advice", "key_for", "keyed", "partition_with_key"]
 
@@ -67,6 +67,13 @@ def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless:
     told = [_unchecked(names.spelled(node)) for node in unchecked]
     conditions = [*filter(None, [moved.unless, *(each.unless for each in misread.values())])]
     conditions += [f"{HANDLER} checks nothing of it"] if unchecked else []
+    unproved = unproved_guards(found, names)
+    if unproved:
+        those, refuse = " and ".join(unproved), "refuses" if len(unproved) == 1 else "refuse"
+        conditions.append(f"{those} only {refuse} callers")
+        told.append(
+            f"What {those} may leave in a context or in request.state has to be a value that partition_by names."
+        )
     works = f"If {' and '.join(conditions)}, this line works" if conditions else "This line works"
     works += " with that" if any(parts) else ""
     line = [] if moved.open or valueless else [f"{works}: cached(..., {written})."]
@@ -74,7 +81,21 @@ def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless:
         # Nothing has to be added to the policy.
         line = []
     place = [_outside(names, each.node, root) for each in found] if line else []
-    return [*filter(None, [first, *reasons, *moved.sentences, *told, *valueless, *parts, *dict.fromkeys(place), *line])]
+    return [
+        *filter(
+            None,
+            [
+                first,
+                *reasons,
+                *moved.sentences,
+                *told,
+                *valueless,
+                *parts,
+                *dict.fromkeys(place),
+                *line,
+            ],
+        )
+    ]
 
 
 def _for_all(root: Node, names: Names, cached: Cached, found: Sequence[Uncovered], written: str) -> list[str]:

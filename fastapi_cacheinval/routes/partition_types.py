@@ -6,14 +6,16 @@ import builtins
 import dis
 import inspect
 import types
+from collections import deque
 from collections.abc import AsyncIterable, Collection, Iterable, Mapping
 from enum import Enum
-from functools import cached_property, partial
+from functools import cached_property, partial, partialmethod, singledispatchmethod
 from inspect import unwrap
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from fastapi_cacheinval.core.plain_values import PLAIN, inherited_type
 from fastapi_cacheinval.routes.dependency_tree import Node
+from fastapi_cacheinval.routes.held_objects import whose
 from fastapi_cacheinval.routes.set_attributes import methods_of, set_in, sets_by_name
 
 __all__ = [
@@ -35,6 +37,9 @@ __all__ = [
 # More than anybody reads about.
 _MOST_SUBCLASSES = 64
 _FIT = (*PLAIN, Enum, type(None))
+# These are no parts of a value, or found in another way.
+_METHODS = (classmethod, partialmethod, singledispatchmethod, property, cached_property)
+_CONTAINERS = (list, set, frozenset, dict, deque, types.SimpleNamespace, BaseException)
 
 
 def unfit_for_a_key(call: Any) -> str | None:
@@ -75,17 +80,34 @@ def is_a_mapping(kind: Any) -> bool:
 
 def fields_of(kind: Any) -> frozenset[str]:
     """The names of the parts that a value has by its annotation; for members of a union, those of any."""
+    # Pydantic's own are no parts of a value.
+    return frozenset(name for name in _parts_of(kind) if not name.startswith(("_", "model_")))
+
+
+def _parts_of(kind: Any) -> set[str]:
     found: set[str] = set()
     for each in classes_of(kind):
         for base in each.__mro__:
             said = getattr(base, "__annotations__", {})
-            found |= {name for name, each in said.items() if not _is_of_the_class(each)}
+            names = {name for name, each in said.items() if not _is_of_the_class(each)}
             slots = getattr(base, "__slots__", ())
-            found |= {slots} if isinstance(slots, str) else {*slots}
-            found |= _properties_of(base).keys()
-            found |= {name for method in methods_of(base) for name in set_in(method)}
-    # Pydantic's own are no parts of a value.
-    return frozenset(name for name in found if not name.startswith(("_", "model_")))
+            names |= {slots} if isinstance(slots, str) else {*slots}
+            names |= {name for name in _properties_of(base) if not name.startswith("_")}
+            names |= {name for method in methods_of(base) for name in set_in(method)}
+            # A library's class keeps its own to itself.
+            theirs = whose(base) == "theirs"
+            found |= names | _descriptors_of(base) if theirs else {name for name in names if not name.startswith("_")}
+    return found
+
+
+def _descriptors_of(kind: type) -> set[str]:
+    """What a class computes or looks up without saying so by an annotation, such as a mapped column."""
+    members: dict[str, object] = {**vars(kind)}
+    return {name for name, value in members.items() if _is_descriptor(value)}
+
+
+def _is_descriptor(value: object) -> bool:
+    return hasattr(value, "__get__") and not callable(value) and not isinstance(value, _METHODS)
 
 
 def _properties_of(kind: type) -> dict[str, Any]:
@@ -114,8 +136,12 @@ def _reads_only(function: Any, parts: Collection[str]) -> bool:
 def undeclared_of(kind: Any) -> frozenset[str]:
     """What a value may have beside what its annotation declares: private parts, what subclasses add, anything."""
     found: set[str] = set()
-    for each in classes_of(kind):
+    classes: list[type[Any]] = classes_of(kind)
+    for each in classes:
         found |= getattr(each, "__private_attributes__", {}).keys()
+        found |= {name for name in _parts_of(each) if name.startswith("_") and not name.endswith("__")}
+        if whose(each) == "theirs" and not is_typeddict(each) and any(base in _CONTAINERS for base in each.__mro__):
+            found.add(f"all that {each.__qualname__} holds")
         for below in _below(each):
             found |= {f"{name} ({below.__qualname__})" for name in fields_of(below) - fields_of(each)}
         # Pydantic's own gives private parts.

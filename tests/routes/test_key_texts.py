@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple, NewType, NotRequired, TypedDict
 from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, RootModel, SecretStr
 from sqlalchemy import ForeignKey
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, relationship, synonym
 from starlette.authentication import BaseUser
 
 from fastapi_cacheinval.core.keys import partition_digest
@@ -275,10 +277,101 @@ class Lazy:
         return name
 
 
+class Tenanted:
+    @declared_attr
+    def tenant(self) -> Mapped[str]:
+        return mapped_column(sa.String)
+
+
+class Columns(Tenanted, Base):
+    """With columns that no annotation names."""
+
+    __tablename__ = "columns"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    role = sa.Column(sa.String)
+    boss_id = mapped_column(sa.ForeignKey("columns.id"))
+    boss = relationship("Columns", remote_side="Columns.id")
+    of = synonym("role")
+
+
+class Imperative:
+    """Mapped from outside."""
+
+    id: int
+
+
+Base.registry.map_imperatively(
+    Imperative,
+    sa.Table("mapped", Base.metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("role", sa.Text)),
+)
+
+
+class Descriptor:
+    def __get__(self, of: Any, kind: Any) -> Any: ...
+
+
+class Described:
+    id: int
+    role = Descriptor()
+
+    @classmethod
+    def make(cls) -> None: ...
+
+    @staticmethod
+    def plain() -> None: ...
+
+    def method(self) -> None: ...
+
+
+class Keeping:
+    """With state that a method shows."""
+
+    id: int
+
+    def __init__(self) -> None:
+        self._role = ""
+        self.__tenant = ""
+
+    def role(self) -> str:
+        return self._role + self.__tenant
+
+
+class Slotting:
+    __slots__ = ("_role", "id")
+    id: int
+
+
+@dataclass
+class Underscored:
+    id: int
+    _role: str
+
+
+class Roles(list[str]):
+    id: int
+
+
+class Names(SimpleNamespace):
+    id: int
+
+
+class Denied(Exception):
+    id: int
+
+
 @pytest.mark.parametrize(
     ("kind", "left"),
     [
-        (Computed, "plan, tenant"),
+        (Columns, "boss, boss_id, of, role, tenant"),
+        (Imperative, "role"),
+        (Described, "role"),
+        (Keeping, "_Keeping__tenant, _role"),
+        (Slotting, "_role"),
+        (Underscored, "_role"),
+        (Roles, "all that Roles holds"),
+        (Names, "all that Names holds"),
+        (Denied, "all that Denied holds"),
+        (Computed, "plan, tenant, _hidden"),
         (Viewer, "locale"),
         (Person, "plan (Regular), tenant (Member), tenant (Regular)"),
         (Person | None, "plan (Regular), tenant (Member), tenant (Regular)"),
@@ -304,7 +397,7 @@ class Owner(Base):
     __tablename__ = "owner"
     id: Mapped[int] = mapped_column(primary_key=True)
     tenant_id: Mapped[int] = mapped_column(ForeignKey("callers.id"))
-    tenant: Mapped[Account] = relationship()
+    tenant: Mapped[Columns] = relationship()
 
 
 Wide = make_dataclass(

@@ -166,7 +166,7 @@ def place_parameter(policy: Any, dependent: Any) -> FastAPI:
 
 def _service(dependent: Any) -> Any:
     def service(user: Any = dependent) -> str:
-        return "service"
+        return f"service of {type(user).__name__}"
 
     return service
 
