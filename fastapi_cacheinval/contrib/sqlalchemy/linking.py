@@ -66,7 +66,7 @@ class Links:
         self._watch.looks.read_again(state.session, places, connection, options, ahead=True)
         result = state.invoke_statement()
         there = _are_there(connection, target_of(dml), [name for link in named for name in link.named or ()])
-        self._watch.looks.read_again(state.session, places, connection, options, there=there)
+        self._watch.looks.read_again(state.session, places, connection, options, written=there, own=False)
         return result
 
     def _delete(self, state: ORMExecuteState, dml: Any, table: Table, named: list[Link]) -> Result[Any]:

@@ -107,13 +107,12 @@ class Looks:
         *,
         lock: bool = False,
         written: bool = False,
-        own: bool = False,
-        there: bool = False,
+        own: bool | None = None,
         ahead: bool = False,
     ) -> None:
         """Note the tags of rows as they stand; `written` where they must be there, since they have just been written.
 
-        `own` are rows that have been written if they are there, `there` those that are there by a foreign key.
+        `own` says that they are not those of others, whether they are there or not: as `written` does unless told so.
 
         Of one that its key does not find, which the database has changed on its way in or hides, nobody knows the tags.
         """
@@ -125,7 +124,7 @@ class Looks:
             with self.reading(session, connection, options, given=[(mapper, identities)], ahead=ahead) as reader:
                 if lock and reader.locks(mapper, identities):
                     reader.take({mapper: identities}, listed=True)
-                of_these = reader.tags(mapper, identities, lock=lock, written=written, own=own, there=there)
+                of_these = reader.tags(mapper, identities, lock=lock, written=written, own=own)
                 self._ledger.add(session, list(of_these))
 
     def _lose(self, session: Session, mapper: Mapper[Any], *, alone: bool) -> None:

@@ -109,7 +109,13 @@ class Older:
             self._read(session, places, own=True)
 
     def _read(
-        self, session: Any, places: Iterable[Place], *, lock: bool = False, own: bool = False, written: bool = False
+        self,
+        session: Any,
+        places: Iterable[Place],
+        *,
+        lock: bool = False,
+        own: bool | None = None,
+        written: bool = False,
     ) -> None:
         for mapper, group in groupby(places, itemgetter(0)):
             connection = connection_of(session, mapper)

@@ -89,7 +89,7 @@ class Reader(Locker):
         met: set[tuple[Mapper[Any], Identity]] | None = None,
         there: bool = False,
         written: bool = False,
-        own: bool = False,
+        own: bool | None = None,
         of: Any = None,
     ) -> Iterator[str]:
         """The tags of these rows as they stand; nothing for rows that are not there.
@@ -100,7 +100,7 @@ class Reader(Locker):
         `own` are rows that are written if they are there: a transaction reads what it has written itself. Only rows of
         the table with the column `of` are locked, if it is given.
         """
-        own = (own or written) and len(mapper.tables) == 1
+        own = (written if own is None else own) and len(mapper.tables) == 1
         for part in parts(by_key(identities) if lock else identities):
             beside: dict[Mapper[Any], list[Identity]] = {}
             found: set[Identity] = set()
