@@ -397,7 +397,7 @@ class Owner(Base):
     __tablename__ = "owner"
     id: Mapped[int] = mapped_column(primary_key=True)
     tenant_id: Mapped[int] = mapped_column(ForeignKey("callers.id"))
-    tenant: Mapped[Columns] = relationship()
+    tenant: Mapped[Account] = relationship()
 
 
 Wide = make_dataclass(
