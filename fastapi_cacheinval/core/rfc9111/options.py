@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
-from urllib.parse import unquote
 
 from fastapi_cacheinval.core.checks import flag, seconds
 from fastapi_cacheinval.core.stars import fits
@@ -42,9 +41,8 @@ class HeaderRule:
 
 
 _NOTHING = HeaderRule(0, override=True)
-# Where an app may see another path.
-_UNCLEAR = re.compile(r"/[./]|[\\;?#\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
-_END = re.compile(r"[?#\x00-\x1f\x7f]")
+# Where an app may see another path: servers resolve these in ways that differ.
+_UNCLEAR = re.compile(r"/\.{0,2}(?=/)|/\.{1,2}$|[\\;?#\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +61,9 @@ class HeaderOptions:
     - `default_ttl` (seconds): the lifetime of a successful response or redirect that states none, in place of what
       `heuristic` gives. As with that, a request with a cookie or another credential needs the response's own word.
     - `rules`: pairs of a path, in which `*` stands for any text, and a lifetime or a `HeaderRule`; the first that fits
-      holds, in place of `default_ttl`. Paths are decoded, and without the root path. Nothing is kept of a path that
-      another rule fits, or none, once its dots, empty segments, backslashes and `;` are resolved: the app may do that.
+      holds, in place of `default_ttl`. Paths are decoded, and without the root path. Where there are rules, nothing is
+      kept of a path with a segment that is empty, `.` or `..`, with a backslash, `;`, `?`, `#`, a control character or
+      another escape in it: the app may take it for another path.
 
     Raises `ConfigurationError`, naming the option.
     """
@@ -95,12 +94,8 @@ class HeaderOptions:
 
     def rule_for(self, path: str) -> HeaderRule | None:
         """The rule that holds for a decoded path without the root path."""
-        rule = self._first_for(path)
-        if _UNCLEAR.search(path) is None or self._first_for(_resolved(path)) is rule:
-            return rule
-        return _NOTHING
-
-    def _first_for(self, path: str) -> HeaderRule | None:
+        if self._patterns and _UNCLEAR.search(path):
+            return _NOTHING
         return next((rule for parts, rule in self._patterns if fits(parts, path)), None)
 
     def assumed(self, rule: HeaderRule | None) -> float | None:
@@ -118,19 +113,6 @@ class HeaderOptions:
     def error_seconds(self) -> float:
         """The default stale-if-error window in seconds."""
         return seconds(self.stale_if_error, "stale_if_error")
-
-
-def _resolved(path: str) -> str:
-    """What an app may make of a path: decoded once more, up to what may end it, without parameters and dots."""
-    kept: list[str] = []
-    name = ""
-    for segment in _END.split(unquote(path), 1)[0].replace("\\", "/").split("/"):
-        name = segment.partition(";")[0]
-        if name == "..":
-            del kept[-1:]
-        elif name not in ("", "."):
-            kept.append(name)
-    return "/" + "/".join(kept) + ("/" if kept and name in ("", ".", "..") else "")
 
 
 def _listed(rules: Any) -> list[Any]:

@@ -83,12 +83,12 @@ async def test_the_first_rule_that_fits_holds() -> None:
         path: None if (rule := options.rule_for(path)) is None else rule.lifetime
         for path in (
             "/static/admin/x", "/static/a/b.css", "/static/", "/static", "/site.css", "/site.cssx", "/exact", "/exact/",
-            "/a[b]+c.d", "/abXcXd", "/static/a\nb",
+            "/a[b]+c.d", "/abXcXd", "/static/a\u2028b",
         )
     }  # fmt: skip
     assert found == {
         "/static/admin/x": 0, "/static/a/b.css": 3600, "/static/": 3600, "/static": None, "/site.css": 60,
-        "/site.cssx": None, "/exact": 5, "/exact/": None, "/a[b]+c.d": 5, "/abXcXd": None, "/static/a\nb": 3600,
+        "/site.cssx": None, "/exact": 5, "/exact/": None, "/a[b]+c.d": 5, "/abXcXd": None, "/static/a\u2028b": 3600,
     }  # fmt: skip
 
 
@@ -98,11 +98,13 @@ async def test_the_first_rule_that_fits_holds() -> None:
         "/static/../account", "/static/a/../../account", "/static/x/..\\../account", "/static/..;/account",
         "/static/..", "/account;a.css", "/account\0.css", "/account?a.css", "/account#.css", "/account\n.css",
         "/x/../admin/y", "//admin/y", "/./admin/y", "/\\admin/y", "/;/admin/y", "/admin;x/y", "/static/../admin/y",
-        "/static/%2e%2e/account", "/static/%2e./%61ccount", "/%61dmin/y",
+        "/static/%2e%2e/account", "/static/%2e./%61ccount", "/%61dmin/y", "/static/../account/..;/static/x",
+        "/x/../admin/..;/x", "/static/../account/..\0/static/x", "/static/../account/.;/../static/x", "/static/./a",
+        "/static//a", "/static/a;v=1", "/static/x\\y", "/static/a/..", "/static/a/.", "/static/a%20b", "/live/../live",
     ],
 )  # fmt: skip
-async def test_of_a_path_that_an_app_may_take_for_another_the_stricter_holds(path: str) -> None:
-    """Neither as long as the rule of the one nor as that of the other."""
+async def test_nothing_is_kept_of_a_path_that_an_app_may_take_for_another(path: str) -> None:
+    """Whatever the rules say of either, and however a server resolves dots and parameters."""
     rules: list[tuple[str, Any]] = [
         ("/admin/*", HeaderRule(0, override=True)),
         ("/static/*", HeaderRule(600, override=True)),
@@ -116,13 +118,12 @@ async def test_of_a_path_that_an_app_may_take_for_another_the_stricter_holds(pat
 @pytest.mark.parametrize(
     "path",
     [
-        "/static/./a", "/static//a", "/static/a/../b", "/static/a;v=1", "/static/.well-known/x", "/static/x\\y",
-        "/static/https://h/a", "/static/a/..", "/static/a/.", "/static/...", "/static/..a",
-        "/static/100%", "/static/a%20b",
+        "/static/", "/static/.well-known/x", "/static/...", "/static/..a", "/static/a..b/c.", "/static/.../a",
+        "/static/100%", "/static/a b", "/static/a=b&c,d@e:f", "/static/\u00e9",
     ],
 )  # fmt: skip
-async def test_a_path_that_stays_under_its_rule_has_it(path: str) -> None:
-    """However it is written."""
+async def test_a_path_that_every_app_takes_for_itself_has_its_rule(path: str) -> None:
+    """However odd it is."""
     rule = HeaderOptions(rules=[("/static/*", 600)]).rule_for(path)
     assert rule is not None
     assert rule.lifetime == 600
