@@ -6,6 +6,7 @@ Times are seconds, those of dates since the epoch. Some of these fields the cach
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import NamedTuple
 
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions, HeaderRule
@@ -106,6 +107,8 @@ def lifetime(
     stated = explicit_lifetime(headers, steered, received)
     if stated is not None:
         return Lifetime(stated, explicit=True)
+    if not steered.guessable:
+        return Lifetime(0, explicit=False)
     assumed = options.assumed(rule)
     if assumed is not None and status in HEURISTIC_STATUSES and status < 400:
         return Lifetime(assumed, explicit=False)
@@ -126,20 +129,39 @@ def initial_age(headers: RawHeaders, delay: float, received: float) -> float:
 
 
 class Steering(NamedTuple):
-    """The directives that hold; where they are `targeted`, `Cache-Control` and `Expires` say nothing here."""
+    """The directives that hold; where they are `targeted`, `Cache-Control` and `Expires` say nothing here.
+
+    `guessable` is False where those two forbid something or state a lifetime all the same: no guess goes against them.
+    """
 
     directives: CacheControl
     targeted: bool
+    guessable: bool = True
 
 
 def steering(headers: RawHeaders) -> Steering:
-    """What holds: `Surrogate-Control`, else `CDN-Cache-Control`, else `Cache-Control` (RFC 9213 section 2.2)."""
-    targeted = parse_surrogate_control(values(headers, b"surrogate-control"))
-    if targeted is None:
-        targeted = parse_cdn_cache_control(values(headers, b"cdn-cache-control"))
-    if targeted is not None:
-        return Steering(targeted, targeted=True)
-    return Steering(parse(values(headers, b"cache-control")), targeted=False)
+    """What holds: `Surrogate-Control`, else `CDN-Cache-Control`, else `Cache-Control` (RFC 9213 section 2.2).
+
+    That RFC is not about `Surrogate-Control`, which often says only how a page is to be processed. Where it neither
+    states a lifetime nor forbids anything, all that is taken from it is that no stale response is to be served.
+    """
+    surrogate = parse_surrogate_control(values(headers, b"surrogate-control"))
+    control = parse(values(headers, b"cache-control"))
+    # The RFC has those ignored; a lifetime that no field states is a cache's own guess.
+    guessable = not (_decides(control) or values(headers, b"expires"))
+    if surrogate is not None and _decides(surrogate):
+        return Steering(surrogate, targeted=True, guessable=guessable)
+    cdn = parse_cdn_cache_control(values(headers, b"cdn-cache-control"))
+    directives = control if cdn is None else cdn
+    if surrogate is not None and (surrogate.must_revalidate or surrogate.proxy_revalidate):
+        directives = replace(directives, proxy_revalidate=True)
+    return Steering(directives, targeted=cdn is not None, guessable=cdn is None or guessable)
+
+
+def _decides(directives: CacheControl) -> bool:
+    """Whether directives state a lifetime, or forbid to store a response or to reuse it unasked, if only in part."""
+    stated = directives.max_age is not None or directives.s_maxage is not None
+    return stated or directives.no_store or bool(directives.private) or bool(directives.no_cache)
 
 
 def withheld(headers: RawHeaders, hidden: Collection[bytes] = ()) -> tuple[tuple[bytes, bytes], ...]:

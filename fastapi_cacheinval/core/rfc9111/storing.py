@@ -64,6 +64,17 @@ def _forbidden(asked: Asked, status: int, steered: Steering) -> str | None:
     return None
 
 
+def _against_a_guess(asked: Asked, steered: Steering, life: Lifetime, *, asks_who: bool) -> str | None:
+    if not guessed(steered, life):
+        return None
+    # What one caller is told comes first: it says nothing of what strangers share.
+    if asked.credential is not None:
+        return asked.credential
+    if asks_who:
+        return "caller-dependent"
+    return None if steered.guessable else "not-fresh"
+
+
 def refused_because(
     asked: Asked,
     status: int,
@@ -102,8 +113,8 @@ def refused_because(
         return "too-large"
     if not (life.explicit or steered.directives.public or status in HEURISTIC_STATUSES):
         return "status"
-    if guessed(steered, life) and (asks_who or asked.credential is not None):
-        return asked.credential or "caller-dependent"
+    if against := _against_a_guess(asked, steered, life, asks_who=asks_who):
+        return against
     validator = b"etag" in names or b"last-modified" in names
     stale = steered.directives.stale_while_revalidate or steered.directives.stale_if_error
     if life.seconds <= 0 and not validator and not stale:

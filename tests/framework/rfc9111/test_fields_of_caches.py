@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fastapi_cacheinval import HeaderOptions
 from tests.helpers.origin import Origin
 
 pytestmark = pytest.mark.anyio
@@ -42,6 +43,80 @@ async def test_rfc9213_2_2_the_most_specific_field_alone_holds(headers: dict[str
     origin = Origin()
     origin.says(headers)
     assert await origin.reused() is stored
+
+
+# Values that say nothing of storing or of a lifetime; the first is on every page with an ESI include.
+SILENT = ['content="ESI/1.0"', "must-revalidate", "stale-while-revalidate=600", "foo", "no-store-remote", "public"]
+GUESSING = [HeaderOptions(default_ttl=60), HeaderOptions(rules=[("/*", 60)]), True]
+SPEAKING = [
+    {"cache-control": "private, no-store"},
+    {"cache-control": "private"},
+    {"cache-control": "no-cache"},
+    {"cache-control": "max-age=0, must-revalidate"},
+    {"cache-control": "s-maxage=0"},
+    {"expires": "0"},
+]
+
+
+@pytest.mark.parametrize("options", GUESSING, ids=["default_ttl", "rules", "heuristic"])
+@pytest.mark.parametrize("field", ["surrogate-control", "cdn-cache-control"])
+@pytest.mark.parametrize("value", SILENT)
+@pytest.mark.parametrize("speaking", SPEAKING, ids=str)
+async def test_no_guess_goes_against_cache_control_beside_a_targeted_field_without_a_lifetime(
+    options: HeaderOptions | bool, field: str, value: str, speaking: dict[str, str]
+) -> None:
+    """What `Cache-Control` or `Expires` forbids, or calls stale, is not fresh because a targeted field says little."""
+    origin = Origin(options)
+    origin.says({field: value, "last-modified": origin.date(-100_000), **speaking}, b"of nobody")
+    origin.says({field: value, "last-modified": origin.date(-100_000), **speaking}, b"of bob")
+    assert (await origin.get()).body == b"of nobody"
+    assert (await origin.get()).body == b"of bob"
+
+
+@pytest.mark.parametrize("value", SILENT)
+async def test_surrogate_control_without_a_lifetime_leaves_the_other_fields_in_force(value: str) -> None:
+    """The lifetime that `Cache-Control` states holds, and `CDN-Cache-Control` before it."""
+    origin = Origin(HeaderOptions(default_ttl=1_000))
+    origin.says({"surrogate-control": value, "cache-control": "public, s-maxage=5"})
+    assert (await origin.get()).cache.ttl == 5
+    origin.says(
+        {"surrogate-control": value, "cache-control": "s-maxage=5", "cdn-cache-control": "max-age=9"}, path="/b"
+    )
+    assert (await origin.get("/b")).cache.ttl == 9
+    origin.says({"surrogate-control": value}, path="/c")
+    assert (await origin.get("/c")).cache.ttl == 1_000
+
+
+async def test_surrogate_control_without_a_lifetime_forbids_stale_responses_all_the_same() -> None:
+    """`must-revalidate` holds beside the lifetime and the window that `Cache-Control` states."""
+    origin = Origin()
+    origin.says({"surrogate-control": "must-revalidate", "cache-control": "max-age=5, stale-while-revalidate=600"})
+    await origin.get()
+    origin.clock.tick(6)
+    assert not (await origin.get()).cache.hit
+    # It is no word on requests with credentials.
+    assert not (await origin.get(headers={"authorization": "Bearer bob"})).cache.hit
+
+
+async def test_surrogate_control_that_forbids_to_share_a_field_is_not_set_aside() -> None:
+    """No other caller sees the field that `private` names, although no lifetime stands beside it."""
+    origin = Origin(HeaderOptions(default_ttl=60))
+    origin.says({"surrogate-control": 'private="x-who"', "cache-control": "max-age=60", "x-who": "bob"})
+    assert not (await origin.get()).cache.stored
+    origin.says({"surrogate-control": 'private="x-who"', "x-who": "bob"}, path="/guess")
+    assert (await origin.get("/guess")).cache.stored
+    assert (await origin.get("/guess")).fields("x-who") == []
+
+
+async def test_rfc9213_2_2_public_alone_holds_but_for_the_guess() -> None:
+    """A `CDN-Cache-Control` without a lifetime takes the place of `no-store`: the app is asked each time."""
+    origin = Origin()
+    fields = {"cdn-cache-control": "public", "cache-control": "no-store", "etag": '"1"'}
+    origin.says(fields)
+    origin.says(fields, b"", status=304)
+    assert (await origin.get()).cache.stored
+    assert (await origin.get()).body == b"content"
+    assert origin.sent("if-none-match") == [b'"1"']
 
 
 async def test_surrogate_control_max_age_with_a_second_number() -> None:
