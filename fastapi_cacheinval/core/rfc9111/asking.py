@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,7 +27,8 @@ class Asked:
     """What a request asks of the cache (RFC 9111 section 5.2.1).
 
     `ranges` is None where there is no `Range` that counts: one of a GET, in bytes, well-formed; `for_origin` says that
-    the request has a precondition that a cache must not evaluate (section 4.3.2).
+    the request has a precondition that a cache must not evaluate (section 4.3.2); `with_certificate` that the client
+    has shown a certificate of its own, as far as the server tells.
     """
 
     method: str
@@ -36,6 +38,7 @@ class Asked:
     with_cookie: bool
     ranges: tuple[Span, ...] | None
     for_origin: bool
+    with_certificate: bool
 
     @property
     def credential(self) -> str | None:
@@ -44,7 +47,8 @@ class Asked:
             return "authorization"
         if self.with_cookie:
             return "cookie"
-        return "credential" if any(_names_caller(name) for name, _ in self.headers) else None
+        named = self.with_certificate or any(_names_caller(name) for name, _ in self.headers)
+        return "credential" if named else None
 
 
 @lru_cache(maxsize=1024)
@@ -70,8 +74,19 @@ def _directives(headers: RawHeaders, options: HeaderOptions) -> CacheControl:
     return asked
 
 
-def read_request(method: str, headers: RawHeaders, options: HeaderOptions) -> Asked:
-    """Read a request's fields, whose names are in lower case; never raises."""
+def _has_certificate(extensions: Mapping[str, Any] | None) -> bool:
+    tls: Mapping[str, Any] | None = extensions.get("tls") if extensions else None
+    # Its chain, its name, and what is wrong with it: an app may tell callers apart by any of them.
+    return any(value for name, value in (tls or {}).items() if name.startswith("client_cert"))
+
+
+def read_request(
+    method: str, headers: RawHeaders, options: HeaderOptions, extensions: Mapping[str, Any] | None = None
+) -> Asked:
+    """Read a request's fields, whose names are in lower case; never raises.
+
+    `extensions` are those of its scope: ASGI's TLS extension tells of the client's certificate.
+    """
     names: set[Any] = {name for name, _ in headers}
     return Asked(
         method=method,
@@ -82,6 +97,7 @@ def read_request(method: str, headers: RawHeaders, options: HeaderOptions) -> As
         # RFC 9110 section 14.2: of other methods it is to be ignored.
         ranges=parse_range(values(headers, b"range")) if method == "GET" and b"range" in names else None,
         for_origin=not names.isdisjoint(_ORIGIN_ONLY),
+        with_certificate=_has_certificate(extensions),
     )
 
 

@@ -35,7 +35,9 @@ class Forwarding:
         self._options = options
         self._rules = rules
         self.exchange = HeaderRead(incoming, entered)
-        self.asked = read_request(incoming.scope["method"], self.exchange.client_headers, options)
+        scope = incoming.scope
+        extensions = scope.get("extensions")
+        self.asked = read_request(scope["method"], self.exchange.client_headers, options, extensions)
         self.resource = Resource(self.exchange, options, rules)
         self.exchange.key = self.resource.key
 

@@ -76,6 +76,51 @@ async def test_what_a_gateway_says_of_a_caller_counts_as_a_credential(name: str)
     assert (await origin.get()).body == b"of nobody"
 
 
+CERTIFICATES = [
+    {"client_cert_name": "CN=bob", "client_cert_chain": ["PEM"], "client_cert_error": None},
+    {"client_cert_name": "CN=bob"},
+    {"client_cert_chain": ("PEM",)},
+    {"client_cert_error": "expired"},
+]
+
+
+@pytest.mark.parametrize("tls", CERTIFICATES, ids=str)
+async def test_a_clients_certificate_counts_as_a_credential(tls: dict[str, Any]) -> None:
+    """ASGI's TLS extension has it, and no field: by any key of it the app may tell whose page it gives."""
+    origin = Origin()
+    origin.says(guessed(origin), b"of nobody")
+    origin.says(guessed(origin), b"of bob")
+    bob: dict[str, Any] = {"extensions": {"tls": tls}}
+    assert (await origin.get()).cache.stored
+    own = await origin.get(**bob)
+    assert (own.body, own.cache.detail) == (b"of bob", "credential")
+    again = await origin.get()
+    assert (again.body, again.cache.hit) == (b"of nobody", True)
+    origin.says(guessed(origin), path="/other")
+    assert not (await origin.get("/other", **bob)).cache.stored
+    origin.says({"cache-control": "max-age=60"}, path="/said")
+    assert (await origin.get("/said", **bob)).cache.stored
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        {"tls": {"client_cert_name": None, "client_cert_chain": [], "client_cert_error": None, "tls_version": 772}},
+        {"tls": {}},
+        {"tls": None},
+        {"http.response.push": {}},
+        None,
+    ],
+    ids=str,
+)
+async def test_tls_without_a_clients_certificate_is_no_credential(extensions: Any) -> None:
+    """The server's own certificate, and the version, say nothing of who asks."""
+    origin = Origin()
+    origin.says(guessed(origin))
+    assert (await origin.get(extensions=extensions)).cache.stored
+    assert (await origin.get(extensions=extensions)).cache.hit
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_what_one_caller_is_told_takes_nothing_from_strangers(method: str) -> None:
     """`private`, a 404 and a newer `ETag` for one caller say nothing of the page by guess."""
