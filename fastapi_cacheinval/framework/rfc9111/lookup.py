@@ -124,9 +124,12 @@ class HeaderLookup:
     # -- going forward --------------------------------------------------------------------------
 
     async def _plainly(self, detail: str) -> bool:
-        """Forward the request as it came, and keep nothing."""
+        """Forward the request as it came, and keep nothing; a 504 for who wants nothing forwarded."""
         if self._has_policy():
             return False
+        if self.asked.directives.only_if_cached and self.incoming.closed is None:
+            await self._refuse(Reason.BYPASS, "only-if-cached")
+            return True
         await self.exchange.forward_plainly(detail)
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,31 @@ async def test_5_2_1_7_only_if_cached_is_a_504_where_nothing_is() -> None:
     answer = await origin.get(headers={"cache-control": "only-if-cached"})
     assert (answer.status_code, answer.body, origin.forwards) == (504, b"", 0)
     assert answer.cache.detail == "only-if-cached"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"headers": {"if-match": "*"}},
+        {"headers": {"if-unmodified-since": "Mon, 23 Nov 2020 11:59:03 GMT"}},
+        {"headers": {"content-length": "1"}},
+        {"method": "HEAD", "headers": {"if-match": "*"}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("stored", [False, True])
+async def test_5_2_1_7_only_if_cached_forwards_nothing_that_a_cache_may_not_answer(
+    more: dict[str, Any], stored: bool
+) -> None:
+    """What goes past the cache would else go to the origin, whatever is stored."""
+    origin = Origin()
+    origin.says({"cache-control": "max-age=60"})
+    if stored:
+        await origin.get()
+    headers = {**more["headers"], "cache-control": "only-if-cached"}
+    answer = await origin.get(**{**more, "headers": headers})
+    assert (answer.status_code, answer.body, origin.forwards) == (504, b"", int(stored))
+    assert (answer.cache.fwd, answer.cache.detail) == ("bypass", "only-if-cached")
 
 
 async def test_5_2_1_directives_can_be_switched_off() -> None:
