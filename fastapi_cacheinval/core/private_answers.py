@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from fastapi_cacheinval.grammar.cache_control import parse
 from fastapi_cacheinval.grammar.fields import OWS, RawHeaders, split_list, values
 
 __all__ = ["made_private", "says_shared"]
@@ -12,6 +11,7 @@ __all__ = ["made_private", "says_shared"]
 _CONTROL = b"cache-control"
 # What lets a shared cache keep an answer, or makes less of `private`.
 _SHARING = frozenset({b"public", b"s-maxage"})
+_KEEPING_OUT = frozenset({b"private", b"no-store"})
 _DROPPED = _SHARING | {b"private", b"immutable"}
 # Fields by which certain caches keep an answer whatever `Cache-Control` says end so: those of CDNs, of gateways and of
 # servers. nginx has a number instead. Browsers alone read the other one.
@@ -56,8 +56,9 @@ def _judged(said: tuple[tuple[bytes, bytes], ...]) -> tuple[bool, frozenset[tupl
     allowing = frozenset(line for line in said if _allows(line))
     if not lines:
         return not allowing and not values(said, _EXPIRES), allowing
-    control = parse(lines)
-    return (control.private is True or control.no_store) and _SHARING.isdisjoint(_names(lines)), allowing
+    # In so many words: caches downstream may not see through a misspelt one.
+    bare = {member.lower() for line in lines for member in split_list(line)}
+    return not _KEEPING_OUT.isdisjoint(bare) and _SHARING.isdisjoint(_names(lines)), allowing
 
 
 def says_shared(fields: RawHeaders) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -12,6 +13,8 @@ __all__ = ["MAX_SECONDS", "CacheControl", "parse", "serialise"]
 
 MAX_SECONDS: Final = 2**31
 """The largest delta-seconds; what is larger counts as this (RFC 9111 §1.2.2)."""
+
+_FORBIDDING: Final = re.compile(rb"(?<![\w-])(?:no-store|no-cache|private|max-age|s-maxage)(?![\w-])", re.IGNORECASE)
 
 FieldNames: TypeAlias = bool | frozenset[bytes]
 _Value: TypeAlias = bool | int | frozenset[bytes]
@@ -49,7 +52,8 @@ def parse(values: Iterable[bytes]) -> CacheControl:
     Names are compared without case, arguments may be quoted, unknown directives are ignored. Of
     duplicates and conflicts the stricter one holds (RFC 9111 §4.2.1): the smaller lifetime, the
     larger `min-fresh`, a bare `private` or `no-cache` over one with field names, a bare `private`
-    over `public`. A lifetime that is not a number is 0, which is stale.
+    over `public`. A lifetime that is not a number is 0, which is stale. So it is in a member that is
+    no directive, as where semicolons or spaces separate: a word in it that forbids counts as said.
     """
     found: dict[str, Any] = {}
     for line in values:
@@ -57,17 +61,30 @@ def parse(values: Iterable[bytes]) -> CacheControl:
             name, equals, raw = member.partition(b"=")
             directive = _BY_NAME.get(name.rstrip(OWS).lower())
             if directive is None:
+                _take_misspelt(found, name.strip(OWS), member)
                 continue
             # White space before the equals sign is no argument of the grammar's: malformed.
             argument = None if not equals else raw if name[-1:] not in OWS else b""
             value = directive.read(argument)
-            if value is None:
-                continue
-            field = directive.field
-            found[field] = directive.stricter(found[field], value) if field in found else value
+            if value is not None:
+                _take(found, directive, value)
     if found.get("private") is True:
         found.pop("public", None)
     return CacheControl(**found)
+
+
+def _take(found: dict[str, Any], directive: _Directive, value: _Value) -> None:
+    field = directive.field
+    found[field] = directive.stricter(found[field], value) if field in found else value
+
+
+def _take_misspelt(found: dict[str, Any], name: bytes, member: bytes) -> None:
+    # What another directive has for its argument is its own affair.
+    for word in _FORBIDDING.findall(name if is_token(name) else member):
+        directive = _BY_NAME[word.lower()]
+        value = directive.read(None)
+        if value is not None:
+            _take(found, directive, value)
 
 
 def serialise(cc: CacheControl) -> bytes:
@@ -120,11 +137,17 @@ def _flag(_argument: bytes | None) -> bool:
     return True
 
 
+# `private=true` and `private="*"` are no lists of fields.
+_ALL: Final = frozenset({b"true", b"1", b"yes", b"on", b"*"})
+
+
 def _field_names(argument: bytes | None) -> FieldNames:
     if argument is None:
         return True
     listed = unquote(argument) if argument[:1] == b'"' else argument
     names = frozenset(name.lower() for name in split_list(listed or b""))
+    if names <= _ALL:
+        return True
     return names if names and all(map(is_token, names)) else True
 
 

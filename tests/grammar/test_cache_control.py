@@ -153,3 +153,29 @@ def test_one_more_directive_never_lengthens_a_lifetime(members: list[bytes], mor
     ):
         assert longer is None or (lifetime is not None and lifetime <= longer)
     assert after.no_store >= before.no_store
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"private; max-age=60", CacheControl(private=True, max_age=0)),
+        (b"max-age=60, private; foo", CacheControl(private=True, max_age=60)),
+        (b"no-store; private", CacheControl(no_store=True, private=True)),
+        (b"no-cache;no-store", CacheControl(no_cache=True, no_store=True)),
+        (b"no-store no-cache", CacheControl(no_cache=True, no_store=True)),
+        (b"public max-age=60 no-store", CacheControl(no_store=True, max_age=0)),
+        (b"public; s-maxage=60", CacheControl(s_maxage=0)),
+        (b"max-age: 60", CacheControl(max_age=0)),
+        (b'"no-store"', CacheControl(no_store=True)),
+        (b"'Private'", CacheControl(private=True)),
+        (b"\x0bno-store", CacheControl(no_store=True)),
+        (b"no-store\x00", CacheControl(no_store=True)),
+        (b"private=true, max-age=60", CacheControl(private=True, max_age=60)),
+        (b'no-cache="1", private="*"', CacheControl(no_cache=True, private=True)),
+        (b'extension="no-store, private", other=private', CacheControl()),
+        (b"no-store-remote, x-private, privately", CacheControl()),
+    ],
+)
+def test_a_member_that_is_no_directive_says_what_its_words_forbid(line: bytes, said: CacheControl) -> None:
+    """Semicolons, spaces and quotes are common mistakes, and other caches see the words; arguments say nothing."""
+    assert parse([line]) == said

@@ -131,7 +131,8 @@ def initial_age(headers: RawHeaders, delay: float, received: float) -> float:
 class Steering(NamedTuple):
     """The directives that hold; where they are `targeted`, `Cache-Control` and `Expires` say nothing here.
 
-    `guessable` is False where those two forbid something or state a lifetime all the same: no guess goes against them.
+    `guessable` is False where those two forbid something or state a lifetime all the same, or `Pragma` says `no-cache`:
+    no guess goes against them.
     """
 
     directives: CacheControl
@@ -148,14 +149,15 @@ def steering(headers: RawHeaders) -> Steering:
     surrogate = parse_surrogate_control(values(headers, b"surrogate-control"))
     control = parse(values(headers, b"cache-control"))
     # The RFC has those ignored; a lifetime that no field states is a cache's own guess.
-    guessable = not (_decides(control) or values(headers, b"expires"))
+    pragma = any(b"no-cache" in line.lower() for line in values(headers, b"pragma"))
+    guessable = not (_decides(control) or pragma or values(headers, b"expires"))
     if surrogate is not None and _decides(surrogate):
         return Steering(surrogate, targeted=True, guessable=guessable)
     cdn = parse_cdn_cache_control(values(headers, b"cdn-cache-control"))
     directives = control if cdn is None else cdn
     if surrogate is not None and (surrogate.must_revalidate or surrogate.proxy_revalidate):
         directives = replace(directives, proxy_revalidate=True)
-    return Steering(directives, targeted=cdn is not None, guessable=cdn is None or guessable)
+    return Steering(directives, targeted=cdn is not None, guessable=guessable if cdn is not None else not pragma)
 
 
 def _decides(directives: CacheControl) -> bool:

@@ -180,6 +180,28 @@ async def test_a_page_that_says_so_itself_is_for_all_with_cookies(control: str) 
     assert (await origin.get()).cache.hit
 
 
+@pytest.mark.parametrize("options", OPTIONS, ids=["default_ttl", "rules", "heuristic", "defaults"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"cache-control": "private; max-age=60"},
+        {"cache-control": "no-store no-cache"},
+        {"cache-control": "public; max-age=0"},
+        {"pragma": "no-cache"},
+        {"pragma": "x, No-Cache", "cache-control": "public"},
+    ],
+    ids=str,
+)
+async def test_no_guess_goes_against_what_is_misspelt_or_said_in_the_old_way(
+    options: HeaderOptions | bool, said: dict[str, str]
+) -> None:
+    """Semicolons in `Cache-Control`, and `Pragma`, mean what they say to whoever wrote them."""
+    origin = Origin(options)
+    origin.says(guessed(origin, **said), b"of nobody")
+    origin.says(guessed(origin, **said), b"of bob")
+    assert [(await origin.get()).body for _ in range(2)] == [b"of nobody", b"of bob"]
+
+
 async def test_no_cache_of_some_fields_is_no_word_on_the_rest() -> None:
     """`no-cache="x-a"` has nobody asked before the rest is reused, so it counts as a guess."""
     origin = Origin()
