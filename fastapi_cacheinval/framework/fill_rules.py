@@ -59,13 +59,14 @@ class Freshen:
     """The app says that a stored response is still right: `made` is that response with its new fields.
 
     `refused` says why it is not kept all the same, `outdated` whether the old one is known to be wrong by it; `own`
-    are fields for this client alone.
+    are fields for this client alone, `age` the lines by which a cache upstream says how old the response is.
     """
 
     made: Made
     refused: str | None
     outdated: bool
     own: list[RawField]
+    age: list[RawField]
 
 
 Verdict = Keep | Refuse | Cover | Contradict | Freshen

@@ -137,7 +137,7 @@ class Fill:
         outcome = outcome._replace(fwd_status=304)
         self._rest = nowhere
         exchange.told(outcome, filled=None if freshen.own else stored)
-        fields = [*stored.headers, *freshen.own, *status_fields(exchange.app_context, outcome)]
+        fields = [*stored.headers, *freshen.age, *freshen.own, *status_fields(exchange.app_context, outcome)]
         await self._rules.reply(self._ours, stored, fields)
 
     async def _chunk(self, start: Message, message: Message) -> None:

@@ -106,7 +106,8 @@ class HeaderRules:
             update = [line for line in update if line[0] != b"set-cookie"]
         made, refused = freshened_as(self._resource, self._asked, old, update, ranged=self._part_key is not None)
         own = [*cookies, *of_the_connection(update, made.stored.headers)]
-        return Freshen(made, refused, refused not in OF_THE_REQUEST, own)
+        age = [line for line in update if line[0] == b"age"]
+        return Freshen(made, refused, refused not in OF_THE_REQUEST, own, age)
 
     def make(self, status: int, headers: list[RawField], body: bytes) -> Made | Refuse:
         """The complete response as it would be kept; or why it is not."""

@@ -219,6 +219,21 @@ async def test_4_3_2_a_condition_on_what_is_not_stored_is_still_answered() -> No
     assert streamed.forwards == 1
 
 
+@pytest.mark.parametrize(
+    ("asks", "status"), [({}, 200), ({"if-none-match": '"1"'}, 304), ({"range": "bytes=0-1"}, 206)]
+)
+@pytest.mark.parametrize("kept", [True, False])
+async def test_4_2_3_the_age_that_a_304_states_is_passed_on(asks: dict[str, str], status: int, kept: bool) -> None:
+    """As that of a 200 is: a cache downstream would else keep the response longer by it."""
+    origin = Origin()
+    origin.says({"cache-control": "max-age=0", "etag": '"1"', "age": "5"})
+    control = "max-age=2000" if kept else "no-store"
+    origin.says({"cache-control": control, "etag": '"1"', "age": "1000"}, b"", status=304)
+    assert (await origin.get()).fields("age") == [b"5"]
+    answer = await origin.get(headers=asks)
+    assert (answer.status_code, answer.cache.stored, answer.fields("age")) == (status, kept, [b"1000"])
+
+
 @pytest.mark.parametrize("name", ["if-match", "if-unmodified-since"])
 async def test_4_3_2_preconditions_for_the_origin_go_to_the_origin(name: str) -> None:
     """A cache must not evaluate them, so they pass, and what is stored stays."""
