@@ -32,6 +32,16 @@ def routes(node: Node) -> None:
             return Response(status_code=304, headers={"etag": etag, "cache-control": "max-age=60"})
         return Response(str(found), headers={"cache-control": "max-age=60", "etag": etag, "surrogate-key": name})
 
+    @node.app.api_route("/told", methods=["GET", "HEAD"])
+    async def told(request: Request) -> Response:
+        # The content stays; what is said of it does not.
+        version = node.data.versions["told"]
+        control = "max-age=0" if version > 1 else "max-age=60"
+        headers = {"cache-control": control, "etag": '"1"', "surrogate-key": f"v{version}"}
+        if request.headers.get("if-none-match") == '"1"':
+            return Response(status_code=304, headers=headers)
+        return Response("told", headers=headers)
+
     @node.app.post("/page/{name}")
     async def change(name: str) -> Response:
         node.data.versions[name] += 1
@@ -66,6 +76,36 @@ def routes(node: Node) -> None:
 def applied(node: Node, number: int) -> bool:
     """Whether a replica has read so far."""
     return bool(node.statistics.applied == number)
+
+
+async def test_what_a_head_says_replaces_what_is_shared(redis_server: Valkey) -> None:
+    """A purge of the tag that it has brought leaves no copy with the older tags."""
+    async with fleet(redis_server.url, routes=routes, **STEERED) as (a, b):
+        assert_miss(await a.ask("/told"))
+        await a.written()
+        a.data.versions["told"] = 1
+        head = await a.ask("/told", method="HEAD", headers={"cache-control": "no-cache"})
+        assert head.cache is not None
+        assert head.cache.stored
+        await a.written(2)
+        found = await b.ask("/told")
+        assert_hit(found)
+        assert found.fields("surrogate-key") == [b"v1"]
+        await a.cache.invalidate("v1")
+        assert_miss(await a.ask("/told"))
+
+
+async def test_what_a_head_calls_stale_is_shared_no_more(redis_server: Valkey) -> None:
+    """Nobody finds the copy that is fresh by what was said before."""
+    async with fleet(redis_server.url, count=1, routes=routes, **STEERED) as (a,):
+        await a.ask("/told")
+        await a.written()
+        assert len(redis_server.client.keys("*:r")) == 1
+        a.data.versions["told"] = 2
+        head = await a.ask("/told", method="HEAD", headers={"cache-control": "no-cache"})
+        assert head.cache is not None
+        assert head.cache.stored
+        await eventually(lambda: redis_server.client.keys("*:r") == [], "the older copy is gone")
 
 
 async def test_a_page_is_made_once_for_all_and_purged_for_all(redis_server: Valkey) -> None:

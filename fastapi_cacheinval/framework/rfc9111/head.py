@@ -97,4 +97,13 @@ class HeadUpdate:
             if refused not in OF_THE_REQUEST:
                 self._outdate()
             return False
-        return engine.offer(made.key, made.stored, made.chosen, engine.now())
+        now = engine.now()
+        stored = engine.offer(made.key, made.stored, made.chosen, now)
+        l2 = self._resource.exchange.runtime.l2
+        if stored and l2 is not None:
+            # The older one there has neither the tags nor the lifetime that are known now.
+            if made.stored.fresh_until > now:
+                l2.keep(made.key, made.stored, None, split=self._resource.split)
+            else:
+                l2.drop(old.key)
+        return stored
