@@ -90,6 +90,8 @@ class Keeping:
         fresh = stored.fresh_until > now
         if fresh:
             self._share(made)
+        else:
+            self._share_no_more(now)
         self._close("stored")
         if flight is not None and fresh:
             flight.land(stored)
@@ -110,6 +112,12 @@ class Keeping:
             fill_lock = None if self._flight is None else self._flight.take_fill_lock()
             runtime.l2.keep(made.key, made.stored, fill_lock, split=self._rules.split)
         runtime.flights.unmark(made.stored.key)
+
+    def _share_no_more(self, now: float) -> None:
+        """What replicas share may be fresh by what the app has said before, and says no more."""
+        before, l2 = self._go.stale, self._exchange.runtime.l2
+        if l2 is not None and before is not None and before.fresh_until > now:
+            l2.drop(before.key)
 
     # -- not kept -------------------------------------------------------------------------------
 

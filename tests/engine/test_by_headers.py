@@ -95,16 +95,17 @@ async def test_what_a_head_says_replaces_what_is_shared(redis_server: Valkey) ->
         assert_miss(await a.ask("/told"))
 
 
-async def test_what_a_head_calls_stale_is_shared_no_more(redis_server: Valkey) -> None:
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_what_the_app_calls_stale_is_shared_no_more(redis_server: Valkey, method: str) -> None:
     """Nobody finds the copy that is fresh by what was said before."""
     async with fleet(redis_server.url, count=1, routes=routes, **STEERED) as (a,):
         await a.ask("/told")
         await a.written()
         assert len(redis_server.client.keys("*:r")) == 1
         a.data.versions["told"] = 2
-        head = await a.ask("/told", method="HEAD", headers={"cache-control": "no-cache"})
-        assert head.cache is not None
-        assert head.cache.stored
+        told = await a.ask("/told", method=method, headers={"cache-control": "no-cache"})
+        assert told.cache is not None
+        assert told.cache.stored
         await eventually(lambda: redis_server.client.keys("*:r") == [], "the older copy is gone")
 
 
