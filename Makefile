@@ -51,7 +51,7 @@ demo: $(STAMP) ## three replicas of the example shop and their story, then serve
 test: $(STAMP) ## all tests that need nothing but Python
 	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
 
-test-system: $(STAMP) ## the tests with a browser, PostgreSQL and Varnish; installs Debian's where they are missing
+test-system: $(STAMP) ## the tests with a browser, PostgreSQL, MariaDB and Varnish; installs Debian's where they are missing
 	@scripts/install-debian
 	@$(INSTALL) --group docs
 	@$(BIN)/python -m pytest -q tests/system $(ARGS)

@@ -98,6 +98,7 @@ class Collector:
         """Listen to one more session, or class of sessions."""
         flushes = self._flushes
         for name, listener in (
+            ("after_begin", flushes.began),
             ("before_flush", flushes.before_flush),
             ("after_flush", flushes.after_flush),
             ("after_flush_postexec", self._flushed),

@@ -17,6 +17,7 @@ from fastapi_cacheinval.contrib.sqlalchemy.looking import Looks
 from fastapi_cacheinval.contrib.sqlalchemy.planning import Flush, Plans
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook, Rules
 from fastapi_cacheinval.contrib.sqlalchemy.schema import whole_of
+from fastapi_cacheinval.contrib.sqlalchemy.snapshots import heed_views
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import Batch, when_planned
 from fastapi_cacheinval.contrib.sqlalchemy.states import (
     changes_class,
@@ -40,6 +41,10 @@ class Flushes:
         self.besides = self._plans.besides
         self._running: WeakKeyDictionary[Session, Flush] = WeakKeyDictionary()
         self._finished: WeakKeyDictionary[Session, dict[Connection, bool]] = WeakKeyDictionary()
+
+    def began(self, _: Session, __: object, connection: Connection) -> None:
+        """A session has begun to use a connection: whether the app reads before it writes is heard."""
+        heed_views(connection)
 
     # -- before it ------------------------------------------------------------------------------
 

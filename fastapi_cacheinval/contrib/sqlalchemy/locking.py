@@ -21,7 +21,7 @@ from sqlalchemy.sql.selectable import AliasedReturnsRows
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import isolation_of
 
-__all__ = ["Kept", "in_savepoint", "is_outdated", "is_united", "locked", "look", "reads_old_rows", "take_turn"]
+__all__ = ["Kept", "in_savepoint", "is_outdated", "is_united", "locked", "look", "take_turn"]
 
 logger = logging.getLogger("fastapi_cacheinval.contrib.sqlalchemy")
 
@@ -31,7 +31,6 @@ _LOCKABLE: WeakKeyDictionary[Any, dict[Mapper[Any], bool]] = WeakKeyDictionary()
 _REFUSALS = frozenset({"42501", "0A000"})
 _OUTDATED = "40001"
 _READ_OLD_ROWS = frozenset({"REPEATABLE READ", "SERIALIZABLE"})
-_READ_NEW_ROWS = frozenset({"READ COMMITTED", "READ UNCOMMITTED", "AUTOCOMMIT"})
 # They refuse no locks in this way, and have no need of a savepoint.
 _REFUSE_NONE = frozenset({"sqlite", "mysql", "mariadb"})
 
@@ -57,11 +56,6 @@ def in_savepoint(connection: Connection) -> Generator[Kept]:
             kept.transaction = False
         raise
     nested.commit()
-
-
-def reads_old_rows(connection: Connection) -> bool:
-    """Whether queries may read rows as they stood once, while writes change them as they stand: so does InnoDB."""
-    return connection.dialect.name in ("mysql", "mariadb") and isolation_of(connection) not in _READ_NEW_ROWS
 
 
 def is_outdated(session: Session, mapper: Mapper[Any], query: Any) -> bool:

@@ -95,7 +95,8 @@ class Looks:
         for (other, goes), these in sorted(places.items(), key=lambda place: place[0][1] is None):
             if not goes:
                 again.update((other, each) for each in these)
-            of_these = reader.tags(other, these, lock=lock and goes is not None, gone=bool(goes), there=True)
+            writes = goes is not None
+            of_these = reader.tags(other, these, lock=lock and writes, gone=bool(goes), there=True, own=writes)
             self._ledger.add(session, list(of_these))
 
     def read_again(
@@ -112,7 +113,7 @@ class Looks:
     ) -> None:
         """Note the tags of rows as they stand; `written` where they must be there, since they have just been written.
 
-        `own` says that they are not those of others, whether they are there or not: as `written` does unless told so.
+        `own` says that the transaction writes them, whether they are there or not: as `written` does unless told so.
 
         Of one that its key does not find, which the database has changed on its way in or hides, nobody knows the tags.
         """
@@ -122,7 +123,7 @@ class Looks:
                 rows.setdefault(mapper, []).append(identity)
         for mapper, identities in rows.items():
             with self.reading(session, connection, options, given=[(mapper, identities)], ahead=ahead) as reader:
-                if lock and reader.locks(mapper, identities):
+                if lock and reader.are_looked(mapper, identities):
                     reader.take({mapper: identities}, listed=True)
                 of_these = reader.tags(mapper, identities, lock=lock, written=written, own=own)
                 self._ledger.add(session, list(of_these))

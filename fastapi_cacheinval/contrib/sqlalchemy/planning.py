@@ -168,7 +168,7 @@ class Plans:
 
     def _read_beside(self, session: Session, flush: Flush, targets: Iterable[Any]) -> None:
         """Read the tags of rows that may not be written themselves, now and after the flush; nobody waits for them."""
-        for connection, found in self._read(session, flush, targets, gone=False, lock=False).items():
+        for connection, found in self._read(session, flush, targets, gone=False, lock=False, own=False).items():
             flush.later(connection).update((mapper, each) for mapper, those in found.items() for each in those)
 
     def _read(
@@ -179,11 +179,12 @@ class Plans:
         *,
         gone: bool,
         lock: bool = True,
+        own: bool = True,
         hold: bool = False,
     ) -> Found:
         """Read the tags of objects that have rows, where these are; returns the rows.
 
-        `hold` keeps the tags until one of the rows is written.
+        `own` where the flush writes them, and `hold` keeps the tags until one of the rows is written.
         """
         found: Found = {}
         connections: dict[Mapper[Any], Connection] = {}
@@ -199,7 +200,7 @@ class Plans:
                 connection = connections.get(mapper) or connections.setdefault(mapper, connection_of(session, mapper))
             found.setdefault(connection, {}).setdefault(mapper, []).append(identity)
         for connection, places in found.items():
-            self._read_of(session, connection, flush, places, gone=gone, lock=lock, hold=hold)
+            self._read_of(session, connection, flush, places, gone=gone, lock=lock, own=own, hold=hold)
         return found
 
     def _read_of(
@@ -211,6 +212,7 @@ class Plans:
         *,
         gone: bool = False,
         lock: bool = True,
+        own: bool = True,
         hold: bool = False,
     ) -> None:
         """Read the tags of rows of one hierarchy, or of any where they are not locked."""
@@ -229,19 +231,20 @@ class Plans:
         for at, (mapper, these) in enumerate(asked):
             given = asked[at : at + 1] if at else asked
             with self._looks.reading(session, connection, given=given, gone=gone, ahead=not lock) as reader:
-                if lock and not at:
+                taking = lock or (own and reader.locks)
+                if taking and not at:
                     # All of them, as the flush writes them; where it writes them by class and key the looks do that.
-                    looked = [one for one in asked if reader.locks(*one) or (gone and self._reaches(one[0]))]
+                    looked = [one for one in asked if reader.are_looked(*one) or (gone and self._reaches(one[0]))]
                     reader.take(dict(looked), gone=gone)
                 beside: Places = set() if hold else flush.later(connection)
                 met = None if gone else beside
-                tags = list(reader.tags(mapper, these, lock=lock, gone=gone, met=met))
+                tags = list(reader.tags(mapper, these, lock=lock, gone=gone, met=met, own=own))
                 if hold:
                     flush.unsure.held.append(Held(connection, mapper, set(these), tags, beside))
                 else:
                     self._ledger.add(session, tags)
                 if gone:
-                    if lock and self._reaches(mapper):
+                    if taking and self._reaches(mapper):
                         # Nobody may add to what goes along with them.
                         reader.present(mapper, these, gone=True)
                     self._looks.along(session, reader, mapper, these, flush.later(connection), lock=lock)

@@ -97,23 +97,23 @@ class Reader(Locker):
         The rows `beside` them, whose tags are among these, are added to `met`. A class is `lost` where fewer rows are
         found by their keys than are looked for: `there` says that the database has just named them, `written` that
         they have just been written, and `gone` that they will be deleted, for which a lock has to be stronger.
-        `own` are rows that are written if they are there: a transaction reads what it has written itself. Only rows of
-        the table with the column `of` are locked, if it is given.
+        `own` are rows that the transaction writes, before or after this, if they are there. Only rows of the table with
+        the column `of` are locked, if it is given.
         """
-        own = (written if own is None else own) and len(mapper.tables) == 1
-        for part in parts(by_key(identities) if lock else identities):
+        own, in_one = written if own is None else own, len(mapper.tables) == 1
+        mine = own and (in_one or self._is_ahead)
+        for part in parts(by_key(identities) if lock or own else identities):
             beside: dict[Mapper[Any], list[Identity]] = {}
             found: set[Identity] = set()
             for each in self._book.family(mapper):
                 yield from self._tags(
-                    each, self._book.of(each), part, found, known=each is mapper, lock=lock, own=own, gone=gone, of=of
+                    each, self._book.of(each), part, found, known=each is mapper, lock=lock, own=mine, gone=gone, of=of
                 )
-            is_locked = (lock and of is None) or own
-            if not is_locked and self._is_outdated(mapper, list(found)):
+            if not ((lock and of is None) or (own and in_one)) and self._is_outdated(mapper, list(found)):
                 self.lost.setdefault(mapper, False)
             if (written or (there and not self.are_plain(mapper, part))) and self._are_lost(mapper, part, found):
                 self.lost[mapper] = True
-            for other, identity in self.beside(mapper, part):
+            for other, identity in self.beside(mapper, part, written=lock or mine):
                 beside.setdefault(other, []).append(identity)
                 if met is not None:
                     met.add((other, identity))
@@ -128,7 +128,7 @@ class Reader(Locker):
                     if is_lost or self._is_outdated(other, list(met_there)):
                         self.lost.setdefault(other, False)
 
-    def locks(self, mapper: Mapper[Any], identities: list[Identity]) -> bool:
+    def are_looked(self, mapper: Mapper[Any], identities: list[Identity]) -> bool:
         """Whether the tags of these rows are looked up in them, and not known by their keys."""
         plain = self.are_plain(mapper, identities)
         for each in self._book.family(mapper):
@@ -146,7 +146,8 @@ class Reader(Locker):
         in_keys = not rules.looked and rules.keys <= set(key_of(mapper)) and self.are_plain(mapper, part)
         if in_keys and len(self._book.family(mapper)) == 1:
             return False
-        return len(found.union(self.identities(select(*keys(mapper)).where(among(mapper, part))))) < len(part)
+        query = self.in_order(mapper, select(*keys(mapper)).where(among(mapper, part)))
+        return len(found.union(self.identities(query))) < len(part)
 
     def _tags(
         self,
@@ -171,7 +172,7 @@ class Reader(Locker):
             if lock:
                 rows: Iterable[Identity] = self.in_turn(mapper, query, part, gone=gone, of=of)
             else:
-                rows = self.identities(self.in_order(mapper, query.where(among(mapper, part))), own=own)
+                rows = self.identities(self.in_order(mapper, query.where(among(mapper, part))), written=own)
             for row in rows:
                 for values in spellings(mapper, dict(zip(wanted, row, strict=True)), self._session.connection()):
                     yield from rules.rendered(values)
@@ -181,8 +182,7 @@ class Reader(Locker):
                 self.present(mapper, part, gone=gone, of=of)
             # Read anew: what this session has seen before may have changed since.
             query = select(mapper.class_).where(among(mapper, part), of_class(mapper))
-            query = self.in_order(mapper, query.options(*self.unlocked(mapper)))
-            query = self.now(query, written=lock, own=own)
+            query = self.now(self.in_order(mapper, query.options(*self.unlocked(mapper))), written=lock or own)
             query = query.execution_options(populate_existing=True)
             for target in self._session.scalars(query).unique():
                 yield from rules.told(target)
@@ -195,7 +195,7 @@ class Reader(Locker):
             if link.mapper in family and self._book.tagged(link.other):
                 told, is_table = self.told(link), isinstance(link.secondary, Table)
                 for part in parts(identities):
-                    if self._is_old and is_table and not told:
+                    if self.locks and is_table and not told:
                         # These rows go, and those that they relate stay.
                         self.identities(link.rows(part, None, self.now), written=True)
                     for found in self.identities(link.others(part, self.now, told=told), written=told):
@@ -209,7 +209,7 @@ class Reader(Locker):
         True for those that are deleted as well, False for those that the database changes, None for those it unlinks.
         """
         seen: set[tuple[Any, Identity, bool]] = set()  # One may be unlinked by one foreign key, and go by another.
-        # PostgreSQL is through with the foreign keys of a row before it follows those of the next, InnoDB goes deeper.
+        # PostgreSQL is through with the foreign keys of a row before it follows those of the next; InnoDB goes deeper.
         turn = 0 if self._session.connection().dialect.name == "postgresql" else -1
         ahead = [self._after(kind, list(identities))]
         if isinstance(kind, Table):
@@ -269,7 +269,9 @@ class Reader(Locker):
                     query = link.of_rows(among(cast("Table", table), part), told=told)
                     yield from ((link.other, one, None) for one in self.identities(query, written=told))
 
-    def beside(self, mapper: Mapper[Any], identities: Iterable[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
+    def beside(
+        self, mapper: Mapper[Any], identities: Iterable[Identity], *, written: bool = False
+    ) -> Iterator[tuple[Mapper[Any], Identity]]:
         """The rows of other classes that change with these: the same ones in another class, or those they link."""
         sides = dict.fromkeys((each, side) for each in self._book.family(mapper) for side in self._book.of(each).sides)
         met: set[Any] = set()
@@ -287,12 +289,12 @@ class Reader(Locker):
                     if shown is None:
                         self.lost.setdefault(side.other, False)
                         continue
-                    these = self.identities(select(*shown).select_from(each.class_).where(among(each, part)))
+                    query = select(*shown).select_from(each.class_).where(among(each, part))
+                    these = self.identities(self.in_order(each, query), written=written)
                 yield from ((side.other, found) for found in self._on(side, these))
 
     def _on(self, side: Side, these: list[Identity]) -> list[Identity]:
         query = side.rows(these)
         if query is None:
             self.lost.setdefault(side.other, False)
-            return []
-        return self.identities(query)
+        return [] if query is None else self.identities(query)

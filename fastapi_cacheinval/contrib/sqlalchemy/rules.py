@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapper
 
 from fastapi_cacheinval import ConfigurationError, TagTemplate
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Dependent, Link, Side, dependents, lineage, links
+from fastapi_cacheinval.contrib.sqlalchemy.schema import Dependent, Link, Side, among_rows, dependents, lineage, links
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import registries
 from fastapi_cacheinval.contrib.sqlalchemy.tags import Function, Rules
 
@@ -208,7 +208,7 @@ class RuleBook:
         """The mapper, and those of its descendants whose rules are other than their base's."""
         return [
             each
-            for each in mapper.self_and_descendants
+            for each in among_rows(mapper)
             if each is mapper or each.inherits is None or self.of(each) != self.of(each.inherits)
         ]
 
@@ -225,7 +225,7 @@ class RuleBook:
 
     def tagged(self, mapper: Mapper[Any]) -> bool:
         """Whether a row of the class may have tags."""
-        return any(self.of(each) for each in mapper.self_and_descendants)
+        return any(self.of(each) for each in among_rows(mapper))
 
     def concerns(self, mapper: Mapper[Any]) -> bool:
         """Whether a row's end may change tags: its own, those of the other sides of its links, of what goes along."""

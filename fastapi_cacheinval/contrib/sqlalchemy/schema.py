@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.orm import Mapper
+from sqlalchemy.sql.selectable import AliasedReturnsRows
 from sqlalchemy.sql.visitors import iterate
 
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, among, keys, matching, row_key
@@ -33,6 +34,7 @@ __all__ = [
     "Kind",
     "Link",
     "Side",
+    "among_rows",
     "decides_class",
     "dependents",
     "lineage",
@@ -54,6 +56,13 @@ _BY_ITSELF = ("CASCADE", "SET NULL", "SET DEFAULT")
 def lineage(mapper: Mapper[Any]) -> set[Mapper[Any]]:
     """The class, those that it inherits from and those that inherit from it: all that a row of it may be."""
     return {*mapper.iterate_to_root(), *mapper.self_and_descendants}
+
+
+def among_rows(mapper: Mapper[Any]) -> list[Mapper[Any]]:
+    """The class, and those below it whose rows are among its own: a concrete one has rows of its own, unless united."""
+    united = isinstance(mapper.selectable, AliasedReturnsRows)
+    others = [one for one in mapper.self_and_descendants if one.concrete and one is not mapper and not united]
+    return [each for each in mapper.self_and_descendants if not any(each.isa(one) for one in others)]
 
 
 def whole_of(mapper: Mapper[Any]) -> Mapper[Any]:

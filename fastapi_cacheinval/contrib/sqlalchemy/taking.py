@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from sqlalchemy import Table, select
-from sqlalchemy.orm import Mapper, Session, lazyload
+from sqlalchemy import Table, event, select
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session, lazyload
 
 from fastapi_cacheinval.contrib.sqlalchemy.keys import (
     Identity,
@@ -17,9 +17,10 @@ from fastapi_cacheinval.contrib.sqlalchemy.keys import (
     matching,
     row_key,
 )
-from fastapi_cacheinval.contrib.sqlalchemy.locking import is_outdated, is_united, locked, look, reads_old_rows
+from fastapi_cacheinval.contrib.sqlalchemy.locking import is_outdated, is_united, locked, look
 from fastapi_cacheinval.contrib.sqlalchemy.ordering import by_key, is_by_key, order_of, parts, turns
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Link
+from fastapi_cacheinval.contrib.sqlalchemy.snapshots import has_view, reads_old_rows
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import tables_in_order
 from fastapi_cacheinval.contrib.sqlalchemy.statements import parameter_sets
 
@@ -30,18 +31,28 @@ class Locker:
     """The keys of rows by queries, and locks of these rows."""
 
     def __init__(self, session: Session, *, ahead: bool) -> None:
+        connection = session.connection()
         self._session = session
         self._is_ahead = ahead
-        self._locks_to_read = reads_old_rows(session.connection())
-        self._is_old = not ahead and self._locks_to_read
+        self._locks_to_read = reads_old_rows(connection)
+        viewing = not self._locks_to_read or has_view(connection)
+        self.locks = self._locks_to_read and not (ahead and viewing)
+        if not viewing:
+            event.listen(session, "do_orm_execute", self._loading)
 
-    def now(self, query: Any, *, written: bool = False, own: bool = False) -> Any:
+    def now(self, query: Any, *, written: bool = False) -> Any:
         """A query that reads rows as they stand, and not as they stood when the transaction first read.
 
-        MariaDB does that only where it locks them: as the write does for those that are about to be `written`. What is
-        the transaction's `own` writing it reads in any case.
+        MariaDB does that only where it locks them: as the write does for those that are about to be, or have just been,
+        `written`. A plain query would have the app read all that comes later as it stands at the look.
         """
-        return query.with_for_update(read=not written) if self._is_old and not own else query
+        return query.with_for_update(read=not written) if self.locks else query
+
+    def _loading(self, state: ORMExecuteState) -> None:
+        """What functions load besides their object, while the transaction has no view yet."""
+        query: Any = state.statement
+        if state.is_select and getattr(query, "_for_update_arg", query) is None:
+            state.statement = self.now(query)
 
     def told(self, link: Link) -> bool:
         """Whether what a link relates is found in its association rows alone: a look beyond locks the other side."""
@@ -49,18 +60,16 @@ class Locker:
 
     def in_order(self, mapper: Mapper[Any], query: Any) -> Any:
         """A query that finds rows of a class by their keys, and locks no others: InnoDB locks all that it passes."""
-        return query.order_by(*keys(mapper)) if self._is_old else query
+        return query.order_by(*keys(mapper)) if self.locks else query
 
     def unlocked(self, mapper: Mapper[Any]) -> list[Any]:
         """Leaves the relationships that are joined to a class out of a query that locks its rows."""
-        joined = [each for each in mapper.relationships if each.lazy in ("joined", False)] if self._is_old else []
+        joined = [each for each in mapper.relationships if each.lazy in ("joined", False)] if self.locks else []
         return [lazyload(getattr(mapper.class_, each.key)) for each in joined]
 
-    def identities(
-        self, query: Any, parameters: Any = None, *, written: bool = False, own: bool = False
-    ) -> list[Identity]:
+    def identities(self, query: Any, parameters: Any = None, *, written: bool = False) -> list[Identity]:
         """The keys that a query finds now."""
-        now = self.now(query, written=written, own=own)
+        now = self.now(query, written=written)
         return [Identity(row) for each in parameter_sets(parameters) for row in self._session.execute(now, each)]
 
     def _is_outdated(self, mapper: Mapper[Any], part: list[Identity]) -> bool:
