@@ -49,6 +49,11 @@ class Answer:
         return "hit" in self.how
 
     @property
+    def shared(self) -> bool:
+        """Whether it came from the cache, be it from another request's forward that was being stored."""
+        return self.hit or "collapsed" in self.how
+
+    @property
     def stale(self) -> bool:
         """Whether what was served had outlived its lifetime."""
         return self.hit and any(part.startswith("ttl=-") for part in self.how)

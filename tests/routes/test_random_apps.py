@@ -52,6 +52,8 @@ from tests.helpers.trees import (
 
 APPS = int(os.environ.get("SHARING_EXAMPLES", "200"))
 LONG = "SHARING_EXAMPLES" in os.environ
+# It computes and waits for nothing: on a machine with other work it takes its time.
+pytestmark = pytest.mark.timeout(0 if LONG else 240)
 # How many apps a broken analysis may pass before it is caught.
 TO_CATCH = 600
 
