@@ -1,4 +1,4 @@
-"""A session in a thread, with a watch or without one."""
+"""A session in a thread, with a watch or without one, and when it waits for a row of another."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
+from tests.servers.waiting import until
+from tests.system.postgresql import PostgreSQL
 
-__all__ = ["in_a_thread"]
+__all__ = ["in_a_thread", "wait_for_a_lock"]
 
 
 def in_a_thread(
@@ -37,3 +39,11 @@ def in_a_thread(
     thread = Thread(target=run)
     thread.start()
     return thread, failed
+
+
+def wait_for_a_lock(server: PostgreSQL, engine: Engine) -> None:
+    """Return once one session of the engine's database waits for a lock."""
+    query = (
+        f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{engine.url.database}' AND wait_event_type = 'Lock'"
+    )
+    until(lambda: server.psql(query) == "1", "a session that waits")

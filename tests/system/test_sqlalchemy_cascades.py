@@ -9,9 +9,8 @@ import pytest
 from sqlalchemy import Engine, ForeignKey, create_engine, delete, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from tests.servers.waiting import until
 from tests.system.postgresql import PostgreSQL, postgresql
-from tests.system.sessions import in_a_thread
+from tests.system.sessions import in_a_thread, wait_for_a_lock
 
 
 class Base(DeclarativeBase):
@@ -109,8 +108,7 @@ def free_while_it_waits(
         other.execute(text(f"SELECT 1 FROM {kind.__tablename__} FOR UPDATE"))
         thread, failed = in_a_thread(engine, work, TAGS if watched else None)
         try:
-            query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{engine.url.database}' "
-            until(lambda: server.psql(query + "AND wait_event_type = 'Lock'") == "1", "a session that waits")
+            wait_for_a_lock(server, engine)
             every = [each.__tablename__ for each in KINDS]
             free = {name for name in every if third.scalar(text(f"SELECT 1 FROM {name} FOR UPDATE SKIP LOCKED"))}
         finally:

@@ -13,9 +13,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from fastapi_cacheinval.contrib.sqlalchemy.locking import Kept, in_savepoint
-from tests.servers.waiting import until
 from tests.system.postgresql import PostgreSQL, postgresql
-from tests.system.sessions import in_a_thread
+from tests.system.sessions import in_a_thread, wait_for_a_lock
 
 
 class Base(DeclarativeBase):
@@ -200,13 +199,6 @@ def test_a_delete_that_waits_holds_nothing_of_its_row(engine: Engine, server: Po
             thread.join()
     assert changed.rowcount == 1
     assert failed == []
-
-
-def wait_for_a_lock(server: PostgreSQL, engine: Engine) -> None:
-    query = (
-        f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{engine.url.database}' AND wait_event_type = 'Lock'"
-    )
-    until(lambda: server.psql(query) == "1", "a session that waits")
 
 
 def test_an_error_that_ends_the_transaction_is_heard_itself(engine: Engine) -> None:
