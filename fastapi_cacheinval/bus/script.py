@@ -225,7 +225,7 @@ if payload ~= '' then
 end
 
 -- Whoever else holds a lease now is to say that it has applied the line. In a young term not all of them are known:
--- those of the term before may last as long as any. Who has been silent for long is let go of.
+-- those of the term before may last as long as any. A replica that has been silent for long is forgotten.
 local pending, long, live = -1, math.max(bound, widest), {}
 local awaited, prune = payload ~= '' and waited, due(pruned, 10 * bound)
 if awaited or prune then

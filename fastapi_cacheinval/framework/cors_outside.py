@@ -1,6 +1,6 @@
-"""What `CORSMiddleware` outside of the cache writes into the answer to a request without an `Origin`.
+"""The fields that `CORSMiddleware`, outside of the cache, writes into an answer to a request without an `Origin`.
 
-That depends on the release of Starlette: it is asked, once, and not known by heart.
+They depend on the release of Starlette, so the layer itself is asked, once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def run_through(layer: Any, app: Any, scope: Scope, send: Any = None) -> None:
 
 
 def varied_by(layers: Sequence[Any]) -> bytes | None:
-    """What layers, outermost first, add to the `Vary` of such an answer, empty for nothing; None where they do more."""
+    """The names that layers, outermost first, add to the `Vary` of such an answer; None where they change more."""
     added = b""
     for layer in reversed(layers):
         alone = _written(layer, [(b"x-other", b"1")])
@@ -41,7 +41,7 @@ def varied_by(layers: Sequence[Any]) -> bytes | None:
 
 
 def _written(layer: Any, fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """What becomes of the fields of an answer."""
+    """The fields of an answer after the layer has passed it on."""
     heard: list[Message] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

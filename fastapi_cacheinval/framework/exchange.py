@@ -97,7 +97,7 @@ class Exchange:
 
     @property
     def asks_who(self) -> bool:
-        """Whether what has answered may have asked who is calling."""
+        """Whether the route that answered may have asked who is calling."""
         return False
 
     def leads(self) -> None:

@@ -81,21 +81,7 @@ def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless:
         # Nothing has to be added to the policy.
         line = []
     place = [_outside(names, each.node, root) for each in found] if line else []
-    return [
-        *filter(
-            None,
-            [
-                first,
-                *reasons,
-                *moved.sentences,
-                *told,
-                *valueless,
-                *parts,
-                *dict.fromkeys(place),
-                *line,
-            ],
-        )
-    ]
+    return [*filter(None, [first, *reasons, *moved.sentences, *told, *valueless, *parts, *dict.fromkeys(place), *line])]
 
 
 def _for_all(root: Node, names: Names, cached: Cached, found: Sequence[Uncovered], written: str) -> list[str]:

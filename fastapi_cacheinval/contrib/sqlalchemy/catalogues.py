@@ -1,7 +1,7 @@
-"""What the database's catalogue says of a table.
+"""What the database's catalogue says of a table, asked where looks depend on it.
 
-In which order it follows foreign keys when a row goes, and whether a `RETURNING` that the app has not written leaves a
-write be.
+It has the order in which the database follows foreign keys when a row goes. And it tells whether a write stays what it
+is when a `RETURNING` is added that the app has not written.
 
 PostgreSQL's row-level security counts a write that returns columns as one that reads them: the policies for SELECT
 then narrow an UPDATE or a DELETE that reads nothing, and refuse new rows that they hide. Its `DO INSTEAD` rules refuse
@@ -95,7 +95,7 @@ class Catalogued:
 
 
 def _once_a_minute(connection: Connection, what: str, name: str, ask: Callable[[], Any]) -> Any:
-    """What has been asked of a name, for each pool of connections."""
+    """The catalogue's answer about a name, asked again after a minute; each pool of connections has its own."""
     known = _SAID.setdefault(connection.engine.pool, {})
     said, until = known.get((what, name), (None, 0.0))
     if monotonic() >= until:

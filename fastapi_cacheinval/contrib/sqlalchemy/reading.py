@@ -237,7 +237,7 @@ class Reader(Locker):
                 self.lost.update(dict.fromkeys(self._book.along(kind), True))
 
     def _after(self, of: Mapper[Any] | Table, these: list[Identity]) -> Iterator[tuple[Any, bool, list[Identity]]]:
-        """What goes or changes next: the association rows that go with their row, and by the foreign keys of others."""
+        """The rows that go or change next: association rows of these, then rows whose foreign keys point to these."""
         for link in self._book.carried(of) if isinstance(of, Mapper) else ():
             queries = [link.rows(part, None, self.now) for part in parts(these)]
             yield link.secondary, True, [one for query in queries for one in self.identities(query, written=True)]

@@ -49,7 +49,7 @@ class Locker:
         return query.with_for_update(read=not written) if self.locks else query
 
     def _loading(self, state: ORMExecuteState) -> None:
-        """What functions load besides their object, while the transaction has no view yet."""
+        """Lock the rows that a function loads besides its object, so that the load makes no view of the transaction."""
         query: Any = state.statement
         if state.is_select and getattr(query, "_for_update_arg", query) is None:
             state.statement = self.now(query)

@@ -141,10 +141,11 @@ class Steering(NamedTuple):
 
 
 def steering(headers: RawHeaders) -> Steering:
-    """What holds: `Surrogate-Control`, else `CDN-Cache-Control`, else `Cache-Control` (RFC 9213 section 2.2).
+    """The directives of `Surrogate-Control`, else of `CDN-Cache-Control`, else of `Cache-Control`.
 
-    That RFC is not about `Surrogate-Control`, which often says only how a page is to be processed. Where it neither
-    states a lifetime nor forbids anything, all that is taken from it is that no stale response is to be served.
+    RFC 9213 section 2.2 puts the second before the third. It says nothing of `Surrogate-Control`, which is often only
+    about how a page is to be processed. If that field neither states a lifetime nor forbids anything, the cache takes
+    from it only that no stale response is to be served.
     """
     surrogate = parse_surrogate_control(values(headers, b"surrogate-control"))
     control = parse(values(headers, b"cache-control"))

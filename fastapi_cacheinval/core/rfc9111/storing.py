@@ -67,7 +67,7 @@ def _forbidden(asked: Asked, status: int, steered: Steering) -> str | None:
 def _against_a_guess(asked: Asked, steered: Steering, life: Lifetime, *, asks_who: bool) -> str | None:
     if not guessed(steered, life):
         return None
-    # What one caller is told comes first: it says nothing of what strangers share.
+    # A credential is named first: the refusal is about this request then, and a stranger's may be stored.
     if asked.credential is not None:
         return asked.credential
     if asks_who:
