@@ -84,22 +84,18 @@ class RedisStore:
         self._channel = f"{{{prefix}}}:fills".encode()
         self._quiet = quiet
 
-    def _kept(self, key: bytes) -> bytes:
-        return f"{self._prefix}:{{{_name(key)}}}:r".encode()
-
     def _keys(self, key: bytes) -> tuple[bytes, bytes, bytes]:
-        kept = self._kept(key)
-        stem = kept[:-1]
-        return kept, stem + b"f", stem + b"w"
+        stem = f"{self._prefix}:{{{_name(key)}}}:".encode()
+        return stem + b"r", stem + b"f", stem + b"w"
 
     async def read(self, key: bytes) -> Found | None:
-        name = self._kept(key)
+        name = self._keys(key)[0]
         with raising(TierUnavailable):
             _, data, pttl = await self._client.script(_READ, (name,), (), answered_by=_begins_with(name))
             return None if data is None else _found(data, pttl)
 
     async def write(self, key: bytes, data: bytes, life_ms: int) -> None:
-        name = self._kept(key)
+        name = self._keys(key)[0]
         with raising(TierUnavailable):
             if data:
                 await self._client.command("SET", name, data, "PX", life_ms)
