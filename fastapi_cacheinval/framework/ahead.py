@@ -52,11 +52,15 @@ class ReadAhead(Read):
             except Exception as error:  # noqa: BLE001 - it is raised again where FastAPI's solver would have raised it
                 handed.error = error
             if type(self._responder) is Stored:
-                # Nothing is to be unwound: it is sent when this has ended.
                 return
             shortcut.take_back(scope)
         self._ahead, self._handed = False, handed
         await self.app_context.app(scope, receive, send)
+
+    def _unwind(self, request: Request, status: int) -> None:
+        # The app does not have it, and what is stored is sent when `run` has ended.
+        if not self._ahead or type(self._responder) is not Stored:
+            super()._unwind(request, status)
 
     # A plain method, as the one that it stands in for.
     def send(self, message: Message) -> Awaitable[None]:

@@ -28,6 +28,7 @@ from fastapi_cacheinval.framework.responding import (
     nowhere,
     without_conditions,
 )
+from fastapi_cacheinval.framework.short_circuit import Served, short_circuit
 from fastapi_cacheinval.routes.handler_hook import Handler
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 
@@ -133,6 +134,11 @@ class Read(Exchange):
         shortcuts = self.app_context.shortcuts
         if shortcuts is not None and plan is None and self.refresh is None and request.scope is self.scope:
             shortcuts.learn(request.scope, self.arrived, handler)
+            try:
+                return await handler(request)
+            except Served:
+                shortcuts.learn(request.scope, self.arrived, handler, answered=True)
+                raise
         if plan is None or self._settled:
             return await handler(request)
         return await answered_behind(partial(self._behind, plan), self._keep_nothing, handler, request)
@@ -211,9 +217,14 @@ class Read(Exchange):
             verdict = await look_up(self, request, partition)
             self._responder, self._fill = verdict.responder, verdict.fill
             if verdict.unwind is not None:
-                raise verdict.unwind
+                self._unwind(request, verdict.unwind)
+                return
             self._hides = verdict.fill is not None
             self.is_answered_here()
+
+    def _unwind(self, request: Request, status: int) -> None:
+        """Have the app end the request, whose answer is known."""
+        raise short_circuit(request, status)
 
     def _plan_at(self, scope: Scope) -> RoutePlan | None:
         return self.app_context.table.plan_for(scope, self.arrived)
