@@ -170,7 +170,7 @@ class Client:
 
         async def send(*command: Any) -> Any:
             if not confirm_replicas:
-                reply = await self._topology.send(keys[0], command)
+                reply = await self._topology.send_script(keys[0], command)
             else:
                 confirm = Confirm(confirm_replicas, _TO_CONFIRM * self._timeout)
                 reply = await self._topology.send_confirmed(keys[0], command, confirm)
