@@ -31,7 +31,6 @@ _Watching = tuple[Callable[[BaseException], object], Callable[[object], object]]
 class ReadAhead(Read):
     """A safe request whose route is known before the app has it; `run` is called in place of the app."""
 
-    # True until the app has it.
     _ahead = True
     # What the route's handler will go on from; None once it does.
     _handed: Handed | None = None
@@ -56,11 +55,6 @@ class ReadAhead(Read):
             shortcut.take_back(scope)
         self._ahead, self._handed = False, handed
         await self.app_context.app(scope, receive, send)
-
-    def _unwind(self, request: Request, status: int) -> None:
-        # The app does not have it, and what is stored is sent when `run` has ended.
-        if not self._ahead or type(self._responder) is not Stored:
-            super()._unwind(request, status)
 
     # A plain method, as the one that it stands in for.
     def send(self, message: Message) -> Awaitable[None]:

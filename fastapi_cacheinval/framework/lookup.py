@@ -18,6 +18,7 @@ from fastapi_cacheinval.framework.policy_rules import begin_fill
 from fastapi_cacheinval.framework.refresh import lead_in_background, order_refresh
 from fastapi_cacheinval.framework.responding import Annotated, Responder, Stored, bypassed
 from fastapi_cacheinval.framework.route_target import Wanted, tags_of, wanted_of
+from fastapi_cacheinval.framework.short_circuit import short_circuit
 from fastapi_cacheinval.framework.timeouts import SLOW, Timed
 
 __all__ = ["Verdict", "look_up"]
@@ -34,6 +35,11 @@ class Verdict:
     responder: Responder
     unwind: int | None = None
     fill: Fill | None = None
+
+    def unwound(self, request: Request) -> Exception:
+        """What is to be raised then."""
+        assert self.unwind is not None
+        return short_circuit(request, self.unwind)
 
 
 async def look_up(exchange: Exchange, request: Request, partition: tuple[object, ...]) -> Verdict:

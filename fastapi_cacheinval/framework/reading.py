@@ -24,11 +24,11 @@ from fastapi_cacheinval.framework.responding import (
     Direct,
     PrivateAnswers,
     Responder,
+    Stored,
     bypassed,
     nowhere,
     without_conditions,
 )
-from fastapi_cacheinval.framework.short_circuit import Served, short_circuit
 from fastapi_cacheinval.routes.handler_hook import Handler
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 
@@ -54,8 +54,12 @@ class Read(Exchange):
     _came_to_route: bool = False
     # The plan of a route that puts something around its handler: the cache works behind that.
     _awaited: RoutePlan | None = None
+    # Whether the cache works at its route, inside the layers.
+    _at_route: bool = False
     # Whether what it sends leaves this cache, for a client if there is one.
     _leaves: bool = True
+    # Whether the app does not have it yet, so that nothing has to be unwound for an answer that is stored.
+    _ahead: bool = False
     # Whether the app is shown another request than the layers outside ours.
     _hides: bool = False
 
@@ -136,9 +140,9 @@ class Read(Exchange):
             shortcuts.learn(request.scope, self.arrived, handler)
             try:
                 return await handler(request)
-            except Served:
-                shortcuts.learn(request.scope, self.arrived, handler, answered=True)
-                raise
+            finally:
+                if type(self._responder) is Stored:
+                    shortcuts.learn(request.scope, self.arrived, handler, answered=True)
         if plan is None or self._settled:
             return await handler(request)
         return await answered_behind(partial(self._behind, plan), self._keep_nothing, handler, request)
@@ -216,15 +220,11 @@ class Read(Exchange):
             self.looks_up()
             verdict = await look_up(self, request, partition)
             self._responder, self._fill = verdict.responder, verdict.fill
-            if verdict.unwind is not None:
-                self._unwind(request, verdict.unwind)
-                return
-            self._hides = verdict.fill is not None
-            self.is_answered_here()
-
-    def _unwind(self, request: Request, status: int) -> None:
-        """Have the app end the request, whose answer is known."""
-        raise short_circuit(request, status)
+            if verdict.unwind is None:
+                self._hides = verdict.fill is not None
+                self.is_answered_here()
+            elif not self._ahead or type(verdict.responder) is not Stored:
+                raise verdict.unwound(request)
 
     def _plan_at(self, scope: Scope) -> RoutePlan | None:
         return self.app_context.table.plan_for(scope, self.arrived)
@@ -240,10 +240,6 @@ class Read(Exchange):
         around = not self._at_route and bool(plan.layers or plan.around)
         # It came another way than through the route's tap, or a second time.
         return "unseen-inside" if around and plan.layered else None
-
-    @property
-    def _at_route(self) -> bool:
-        return False
 
     async def ended(self) -> None:
         """The app has returned."""
@@ -271,6 +267,7 @@ class AtRoute(Read):
     """
 
     _leaves = False
+    _at_route = True
 
     def __init__(self, around: Read, scope: Scope, receive: Receive, spoken: Spoken) -> None:
         # Its conditions are about what comes out of the layers.
@@ -300,7 +297,3 @@ class AtRoute(Read):
     def leads(self) -> None:
         """Only an answer that the layers leave as it is may be given without asking them."""
         self._spoken.when_untouched(super().leads)
-
-    @property
-    def _at_route(self) -> bool:
-        return True
