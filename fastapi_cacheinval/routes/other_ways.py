@@ -104,12 +104,13 @@ def _added(use: _Use, uses: Sequence[_Use]) -> Iterator[str]:
         if identity not in use.own and others:
             names = Names(use.root)
             name = names.spelled(cover)
-            yield (
+            told = (
                 f"GET {_paths([use])} runs {name} for its policy alone, and {_paths(others)}, another way to the same "
                 f"route, runs it without that too: {name} may answer callers whom the app alone lets through. If that "
                 f"is meant, declare it: include_router(..., dependencies=[{names.listed(cover)}]). If not, give each "
                 "include_router() a policy of its own, in place of the one they have together."
             )
+            yield " ".join(filter(None, [told, names.to_be_made([cover])]))
 
 
 def _is_same(one: _Use, other: _Use) -> bool:
