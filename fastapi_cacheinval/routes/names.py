@@ -78,10 +78,10 @@ class Names:
 
     def of_key(self, key: Any) -> str:
         """The key of a `PartitionBy` as it is written where the route is; `...` where it has no name there."""
-        built_in = getattr(key, "__name__", "")
-        if vars(builtins).get(built_in) is key and self._is_free(built_in):
-            return built_in
-        return next((name for name, needed in self._known(key) if not needed), "...")
+        name = getattr(key, "__name__", "")
+        if name in vars(builtins) and vars(builtins)[name] is key and self._is_free(name):
+            return name
+        return "..." if key is None else next((name for name, needed in self._known(key) if not needed), "...")
 
     def twin_of(self, node: Node, others: Sequence[Node]) -> str:
         """The name of one of the others that is made in place in the same way; empty where none is."""
