@@ -35,10 +35,8 @@ def told_of_left_behind(covers: Iterable[Node], names: Names) -> str:
     if not leaving:
         return ""
     needs = [child for node in leaving.values() for child in node.children if names.spelled(child) not in leaving]
-    below = (
-        [] if all(map(_leaves_nothing, needs)) else [f"one of {'its' if len(leaving) == 1 else 'their'} dependencies"]
-    )
-    *others, last = [*leaving, *below]
+    below = f"one of {'its' if len(leaving) == 1 else 'their'} dependencies"
+    *others, last = [*leaving, *([] if all(map(_leaves_nothing, needs)) else [below])]
     those = f"{', '.join(others)} or {last}" if others else last
     return (
         f"If the answer depends on something that {those} leaves behind (in a context variable, request.state or a "
