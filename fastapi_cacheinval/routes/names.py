@@ -102,8 +102,8 @@ class Names:
         given = ", ".join(f"{name} = <{making} as it stands now>" for name, making in makings.items())
         if len(makings) > 1:
             yield (
-                "Some dependencies have no name that the cache could find, and what is made twice is two. Give each "
-                f"one, before the route: {given}. Write these names in their places.{self._if_added(nodes)}"
+                "Some dependencies have no name that the cache could find, and what is made twice is two. Give each a "
+                f"name, before the route: {given}. Write these names in their places.{self._if_added(nodes)}"
             )
         for name, making in makings.items() if len(makings) == 1 else ():
             yield (
