@@ -6,7 +6,7 @@ keeps no app alive, and cannot be out of date at the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -23,7 +23,7 @@ _memo: ContextVar[_Memo | None] = ContextVar("memo", default=None)
 
 
 @contextmanager
-def looking() -> Iterator[None]:
+def looking() -> Generator[None]:
     """One look at routes; what is asked within a look is asked once for each callable."""
     token = _memo.set({}) if _memo.get() is None else None
     try:
