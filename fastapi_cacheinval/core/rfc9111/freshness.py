@@ -35,10 +35,11 @@ HEURISTIC_STATUSES = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410
 
 
 class Lifetime(NamedTuple):
-    """For how long a response is fresh, and whether it says so itself."""
+    """For how long a response is fresh, whether it says so itself, and else whether a rule for its path does."""
 
     seconds: float
     explicit: bool
+    named: bool = False
 
 
 def explicit_lifetime(headers: RawHeaders, steered: Steering, received: float) -> float | None:
@@ -111,7 +112,7 @@ def lifetime(
         return Lifetime(0, explicit=False)
     assumed = options.assumed(rule)
     if assumed is not None and status in HEURISTIC_STATUSES and status < 400:
-        return Lifetime(assumed, explicit=False)
+        return Lifetime(assumed, explicit=False, named=rule is not None)
     return Lifetime(heuristic_lifetime(status, headers, steered, options, received), explicit=False)
 
 

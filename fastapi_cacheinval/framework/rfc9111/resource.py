@@ -146,5 +146,5 @@ class Resource:
             route=exchange.route,
             trace=exchange.entered.trace,
             ranged=ranged,
-            asks_who=exchange.asks_who,
+            answerer=exchange.answerer,
         )
