@@ -155,11 +155,15 @@ def steering(headers: RawHeaders) -> Steering:
     guessable = not (_decides(control) or pragma or values(headers, b"expires"))
     if surrogate is not None and _decides(surrogate):
         return Steering(surrogate, targeted=True, guessable=guessable)
-    cdn = parse_cdn_cache_control(values(headers, b"cdn-cache-control"))
+    lines = values(headers, b"cdn-cache-control")
+    cdn = parse_cdn_cache_control(lines)
     directives = control if cdn is None else cdn
     if surrogate is not None and (surrogate.must_revalidate or surrogate.proxy_revalidate):
         directives = replace(directives, proxy_revalidate=True)
-    return Steering(directives, targeted=cdn is not None, guessable=guessable if cdn is not None else not pragma)
+    if cdn is not None:
+        return Steering(directives, targeted=True, guessable=guessable)
+    # A field that is no structured dictionary is void, but not without meaning.
+    return Steering(directives, targeted=False, guessable=not (pragma or _decides(parse(lines))))
 
 
 def _decides(directives: CacheControl) -> bool:
