@@ -11,7 +11,6 @@ from typing import Protocol
 from starlette.types import ASGIApp, Message, Scope, Send
 
 from fastapi_cacheinval.core.outcome import Outcome, Result
-from fastapi_cacheinval.core.rfc9111.storing import Answerer
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
 from fastapi_cacheinval.engine.request_tags import Answering, Changes, RequestTags
@@ -95,11 +94,6 @@ class Exchange:
     def route(self) -> str | None:
         """The route's template, once known."""
         return None if self.plan is None else self.plan.path
-
-    @property
-    def answerer(self) -> Answerer:
-        """What answers, as far as the cache can see."""
-        return Answerer.UNSEEN
 
     def leads(self) -> None:
         """Let the front lookup find by the raw target, where there is one, what is stored under the key."""

@@ -163,7 +163,7 @@ def steering(headers: RawHeaders) -> Steering:
     if cdn is not None:
         return Steering(directives, targeted=True, guessable=guessable)
     # A field that is no structured dictionary is void, but not without meaning.
-    return Steering(directives, targeted=False, guessable=not (pragma or _decides(parse(lines))))
+    return Steering(directives, targeted=False, guessable=not (pragma or (lines and _decides(parse(lines)))))
 
 
 def _decides(directives: CacheControl) -> bool:

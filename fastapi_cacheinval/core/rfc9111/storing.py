@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
@@ -34,6 +35,7 @@ __all__ = [
     "judge",
     "refused_because",
     "shareable",
+    "unseen",
 ]
 
 # The final statuses whose caching this cache knows (section 5.2.2.3).
@@ -55,6 +57,11 @@ class Answerer(Enum):
     """Anything else in an app whose routes are seen: a handler, an exception handler, middleware, a mounted app."""
     ASKING = auto()
     """A route that is seen to ask who is calling."""
+
+
+def unseen() -> Answerer:
+    """What answers where nothing is known of it."""
+    return Answerer.UNSEEN
 
 
 def shareable(steered: Steering) -> bool:
@@ -88,12 +95,13 @@ def _forbidden(asked: Asked, status: int, steered: Steering) -> str | None:
     return None
 
 
-def _against_a_guess(asked: Asked, steered: Steering, life: Lifetime, answerer: Answerer) -> str | None:
+def _against_a_guess(asked: Asked, steered: Steering, life: Lifetime, asks: Callable[[], Answerer]) -> str | None:
     if not guessed(steered, life):
         return None
     # A credential is named first: the refusal is about this request then, and a stranger's may be stored.
     if asked.credential is not None:
         return asked.credential
+    answerer = asks()
     if answerer is Answerer.ASKING:
         return "caller-dependent"
     if answerer is Answerer.CODE and not life.named:
@@ -111,7 +119,7 @@ def refused_because(
     *,
     most_bytes: int,
     ranged: bool = False,
-    answerer: Answerer = Answerer.UNSEEN,
+    answerer: Callable[[], Answerer] = unseen,
 ) -> str | None:
     """Why a response to a GET is not stored, as a token for `Cache-Status`; None where it may be.
 
@@ -155,7 +163,7 @@ class Received:
     `path` is decoded; `origin` is scheme and authority; `added` are tags in normal form that were
     collected while it was answered; `hidden` are names of fields that clients do not see; `now` is the
     cache's clock, `wall` seconds since the epoch; `route` and `trace` are as in a `StoredResponse`; `ranged` says
-    that the request's `Range` was forwarded.
+    that the request's `Range` was forwarded; `answerer` tells what has answered, while it does.
     """
 
     asked: Asked
@@ -173,7 +181,7 @@ class Received:
     route: str | None = None
     trace: str = ""
     ranged: bool = False
-    answerer: Answerer = Answerer.UNSEEN
+    answerer: Callable[[], Answerer] = unseen
 
 
 class Judged(NamedTuple):

@@ -44,7 +44,6 @@ class HeaderRead(Read):
         """The template of the route that has answered, of any framework that leaves it in the scope."""
         return super().route if self.plan is not None else self._found()[0]
 
-    @property
     def answerer(self) -> Answerer:
         """What answers, asked while it does."""
         if self._by_files:
