@@ -23,6 +23,7 @@ from starlette.routing import BaseRoute
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing
 from fastapi_cacheinval.routes.analysis import analyse
+from fastapi_cacheinval.routes.endpoint_calls import replaced
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers
 from fastapi_cacheinval.routes.files import is_plain_files
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of, routes_visibly
@@ -276,10 +277,11 @@ class Survey:
         chosen = own_methods(mount, stock, ("matches",))
         given: frozenset[str] = frozenset(mount.param_convertors if isinstance(mount, routing.Host) else ())
         skipped = place.front_off or custom or chosen
-        files = Files(mount.app, place.watched) if skipped is None and is_plain_files(mount.app) else None
-        watched = Watched()
+        watched, before = Watched(), replaced(mount, "handle")
         watched.attributes(mount, "app")
-        watched.members(mount, "handle", "matches")
+        watched.members(mount, "matches")
+        # Our hook comes later, and is no change.
+        watched.asked(lambda: replaced(mount, "handle") is not before)
         place = Place(
             prefix=place.prefix + prefix,
             parameters=place.parameters | (frozenset(mount.param_convertors) - {"path"}),
@@ -293,4 +295,6 @@ class Survey:
             writers=(*place.writers, *inside.writers),
             watched=place.watched.joined([watched, inside.watched]),
         )
-        return self._level(inside.app, place, above) if files is None else Level("", files=files)
+        if skipped is None and is_plain_files(mount.app):
+            return Level("", files=Files(mount.app, place.watched))
+        return self._level(inside.app, place, above)

@@ -265,6 +265,30 @@ async def test_a_hit_by_guess_skips_no_check(
     assert detail in ("no-lifetime", "caller-dependent")
 
 
+@pytest.mark.parametrize("what", ["app", "handle", "matches", "get_path"])
+async def test_a_check_that_is_put_there_after_the_start_is_not_skipped(page: Path, what: str) -> None:
+    """On the mount or on the files, once requests have been answered."""
+    files = StaticFiles(directory=page.parent)
+    mount = Mount("/", files)
+    app = CacheMiddleware(Starlette(routes=[mount]), cache=HTTPCache(), honour_headers=True)
+    assert (await ask(app, "/other", client=INSIDE)).status_code == 404
+    changed: Any = files if what == "get_path" else mount
+    written = getattr(changed, what)
+
+    def checked(scope: Any, *others: Any) -> Any:
+        _check(scope["client"][0])
+        return written(scope, *others)
+
+    async def answered(*given: Any) -> None:
+        await checked(*given)
+
+    setattr(changed, what, answered if what in ("app", "handle") else checked)
+    first = await ask(app, "/report", client=INSIDE)
+    assert first.cache is not None
+    assert (first.status_code, first.cache.detail) == (200, "no-lifetime")
+    assert (await ask(app, "/report", client=OUTSIDE)).status_code == 403
+
+
 @pytest.mark.parametrize("options", DEFAULTS, ids=["heuristic", "default_ttl"])
 async def test_nothing_is_guessed_for_a_handler_that_asks_nobody(page: Path, options: Any) -> None:
     """No code shows that it checks nothing; the detail says what is lacking, and a lifetime or `public` gives it."""
