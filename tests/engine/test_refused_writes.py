@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -44,6 +45,11 @@ def refusing(server: Valkey, *commands: str) -> Iterator[None]:
         server.execute("ACL", "SETUSER", "default", *(f"+{each}" for each in commands))
 
 
+def purged(node: Node) -> bool:
+    """Whether a replica has heard of the purge."""
+    return bool(node.statistics.applied == 1)
+
+
 def evict(node: Node) -> None:
     """Let L1 forget all it has."""
     node.cache._core.engine.store.clear()
@@ -69,7 +75,7 @@ async def test_what_is_purged_does_not_come_back(
             newer = await a.ask(path)
             assert_miss(newer)
             for node in (a, b):
-                await eventually(lambda node=node: node.statistics.applied == 1, "the purge")
+                await eventually(partial(purged, node), "the purge")
                 if evicted:
                     evict(node)
                 later = await node.ask(path)
