@@ -14,6 +14,7 @@ from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_
 from fastapi_cacheinval.routes.hooks import hook_known
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
 from fastapi_cacheinval.routes.named_routes import NamedRoute
+from fastapi_cacheinval.routes.once import looking
 from fastapi_cacheinval.routes.place import Place, Rounds
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 from fastapi_cacheinval.routes.route_levels import Files
@@ -69,6 +70,7 @@ class RouteTable:
             return "front=False"
         return None if self._front is True else self._inside.reason
 
+    @looking()
     def _fresh(self) -> Survey:
         inside = self._inside
         place = Place(
