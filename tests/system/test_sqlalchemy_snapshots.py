@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Engine, ForeignKey, Table, create_engine, insert, update
+from sqlalchemy import Column, Engine, ForeignKey, Table, create_engine, event, insert, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
 
 from fastapi_cacheinval import HTTPCache
@@ -58,9 +58,57 @@ def server() -> Iterator[PostgreSQL]:
         yield started
 
 
-@pytest.fixture(params=["READ COMMITTED", "REPEATABLE READ"])
+def by_sqlalchemy(level: str) -> Callable[[str], Engine]:
+    return lambda url: create_engine(url, isolation_level=level)
+
+
+def by_option(url: str) -> Engine:
+    return create_engine(url, connect_args={"options": r"-c default_transaction_isolation=repeatable\ read"})
+
+
+def by_database(url: str) -> Engine:
+    """Once SQLAlchemy has asked for the level of the engine's first connection."""
+    made = create_engine(url)
+    with made.begin() as connection:
+        name = made.url.database
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
+    made.dispose()
+    return made
+
+
+def by_statement(event_name: str, statement: str) -> Callable[[str], Engine]:
+    """The app's own SQL, at the begin of each connection or of each transaction."""
+
+    def make(url: str) -> Engine:
+        made = create_engine(url)
+
+        def heard(connection: Any, *_: object) -> None:
+            connection.execute(statement) if event_name == "connect" else connection.exec_driver_sql(statement)
+            if event_name == "connect":
+                connection.commit()
+
+        event.listen(made, event_name, heard)
+        return made
+
+    return make
+
+
+LEVELS: dict[str, Callable[[str], Engine]] = {
+    "READ COMMITTED": by_sqlalchemy("READ COMMITTED"),
+    "REPEATABLE READ": by_sqlalchemy("REPEATABLE READ"),
+    "an option of the connection": by_option,
+    "a setting of the database": by_database,
+    "SET TRANSACTION": by_statement("begin", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"),
+    "SET LOCAL": by_statement("begin", "SET LOCAL transaction_isolation = 'serializable'"),
+    "SET SESSION": by_statement(
+        "connect", "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+    ),
+}
+
+
+@pytest.fixture(params=LEVELS)
 def engine(server: PostgreSQL, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    made = create_engine(server.url(server.database(), "psycopg"), isolation_level=request.param)
+    made = LEVELS[request.param](server.url(server.database(), "psycopg"))
     Own.metadata.create_all(made)
     with Session(made) as session:
         session.add_all([Room(id=1), Statue(id=1), Statue(id=2)])

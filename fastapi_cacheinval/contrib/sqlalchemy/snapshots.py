@@ -7,17 +7,37 @@ look makes none either, and reads plainly only where the app has done so itself.
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Connection, Select, event
+from sqlalchemy import Connection, Select, event, text
 
+from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import isolation_of
 
-__all__ = ["has_view", "heed_views", "reads_old_rows"]
+__all__ = ["has_view", "heed_views", "keeps_rows", "reads_old_rows"]
 
+_KEEP_ROWS = frozenset({"REPEATABLE READ", "SERIALIZABLE"})
+# What PostgreSQL has said of each transaction.
+_KEEPING: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+_ASK_LEVEL = text("SELECT upper(current_setting('transaction_isolation'))")
 _READ_NEW_ROWS = frozenset({"READ COMMITTED", "READ UNCOMMITTED", "AUTOCOMMIT"})
 # The transactions that surely have a view.
 _VIEWING: WeakSet[Any] = WeakSet()
+
+
+def keeps_rows(connection: Connection) -> bool:
+    """Whether PostgreSQL reads rows as they stood when the transaction began to read.
+
+    It is asked once for each transaction: SQL, a role or the server may have set the level, and SQLAlchemy not know it.
+    No transaction can change it once it has read.
+    """
+    if connection.dialect.name != "postgresql" or will_stand(connection):
+        return False
+    whole: Any = connection.get_transaction()
+    known = _KEEPING.get(whole)
+    if known is None:
+        known = _KEEPING[whole] = connection.scalar(_ASK_LEVEL) in _KEEP_ROWS
+    return known
 
 
 def reads_old_rows(connection: Connection) -> bool:
