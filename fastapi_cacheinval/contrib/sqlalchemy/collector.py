@@ -85,7 +85,7 @@ class Collector:
         self._outbox = outbox
         self._wait: Literal["all"] | None = wait
         self._ledger = Ledger()
-        looks = Looks(book, self._ledger)
+        self._looks = looks = Looks(book, self._ledger)
         self._flushes = Flushes(book, self._ledger, looks)
         watch = Watch(book, self._ledger, self._flushes, looks, self._settle)
         self._bulk = Bulk(watch)
@@ -162,6 +162,7 @@ class Collector:
         root = self._ledger.root(session)
         if root is None or not root.ending:
             return
+        self._note_others(session)
         tags = self._ledger.unhanded(session)
         if tags:
             try:
@@ -176,6 +177,12 @@ class Collector:
         if self._outbox is not None and tags:
             self._ledger.frame(session).handed.update(tags)
             self._outbox.add(session, tags)
+
+    def _note_others(self, session: Session) -> None:
+        """Note the tags of rows beside what was written where they are needed before the commit."""
+        if self._outbox is not None or self.cache.settings.mutations_when_disconnected == "refuse":
+            for connection, places in list(self._ledger.later(session)):
+                self._ledger.add(session, list(self._looks.committed(connection, places)))
 
     def _settle(self, session: Session, connection: Connection | None) -> None:
         """What was written in autocommit stands already, and no commit comes: purge it at once."""
@@ -240,9 +247,30 @@ class Collector:
             frame.standing = frame.standing or any(stands(connection) for connection in frame.connections)
             return
         try:
+            self._look_at_others(frame)
             self._purge(frame)
         except BaseException as error:  # noqa: BLE001  # raised at the transaction's end, which here would be left open
             frame.failed = error
+
+    def _look_at_others(self, frame: Frame) -> None:
+        """Read the tags of rows beside what was written, now that nothing has to be locked for that.
+
+        Who has changed them after the commit purges what they were tagged with then.
+        """
+        cut_off: BaseException | None = None
+        for connection, places in frame.later.items():
+            # A transaction around the session's own goes on, and is purged once more by the app.
+            if connection.closed or connection.in_transaction():
+                continue
+            try:
+                frame.tags.update(dict.fromkeys(self._looks.committed(connection, places)))
+            except BaseException as error:  # noqa: BLE001  # the commit stands, and is purged in any case
+                frame.everything = True
+                cut_off = None if isinstance(error, Exception) else error
+        frame.later.clear()
+        if cut_off is not None:
+            self._purge(frame, torn=True)
+            raise cut_off
 
     def _ended(self, _: Session, transaction: SessionTransaction) -> None:
         """Of a commit that fails it is not known whether it is written, and autocommit stands: that is purged too."""
@@ -254,6 +282,7 @@ class Collector:
         if frame.failed is not None:
             raise frame.failed
         if frame and (frame.ending or frame.standing) and not frame.committed:
+            frame.everything = frame.everything or bool(frame.later)
             try:
                 self._purge(frame, torn=True)
             except Exception:

@@ -21,7 +21,7 @@ class Frame:
     begun, `committed` once that is done; `asked` once a savepoint has been told of a commit; `failed` is what its purge
     has raised. `standing` once something was written in autocommit, which no rollback takes back; `open` once something
     was written that waits for the commit, on these `connections`; those of a whole transaction are `heeded`, each by a
-    listener for a commit of its own.
+    listener for a commit of its own. `later` are rows beside what was written, whose tags are read after the commit.
     """
 
     tags: dict[str, None] = field(default_factory=dict[str, None])
@@ -34,10 +34,11 @@ class Frame:
     standing: bool = False
     open: bool = False
     connections: set[Connection] = field(default_factory=set[Connection])
+    later: dict[Connection, set[Any]] = field(default_factory=dict[Connection, set[Any]])
     heeded: dict[Connection, Any] = field(default_factory=dict[Connection, Any])
 
     def __bool__(self) -> bool:
-        return bool(self.tags) or self.everything
+        return bool(self.tags) or self.everything or bool(self.later)
 
     def join(self, other: Frame) -> None:
         """Take over what another has changed."""
@@ -47,6 +48,8 @@ class Frame:
         self.standing = self.standing or other.standing
         self.open = self.open or other.open
         self.connections |= other.connections
+        for connection, places in other.later.items():
+            self.later.setdefault(connection, set()).update(places)
 
 
 class Ledger:
@@ -113,6 +116,15 @@ class Ledger:
         named = dict.fromkeys(tags)
         if named:
             self.frame(session).tags.update(named)
+
+    def look_later(self, session: Session, connection: Connection, places: Iterable[Any]) -> None:
+        """Note rows whose tags are to be read when the transaction is over."""
+        self.frame(session).later.setdefault(connection, set()).update(places)
+
+    def later(self, session: Session) -> Iterator[tuple[Connection, set[Any]]]:
+        """These rows, by the connection to read them on."""
+        for frame in self._open(session):
+            yield from frame.later.items()
 
     def add_everything(self, session: Session) -> None:
         """Note that something was changed of which nobody knows what it is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
@@ -64,6 +64,8 @@ class Looks:
             with saving as kept, reading(connection, self._book, options, ahead=ahead) as reader:
                 yield reader
                 lost = reader.lost
+                if reader.others and not will_stand(connection):
+                    self._ledger.look_later(session, connection, reader.others)
         except SQLAlchemyError:
             if not (careful and kept.transaction):
                 raise
@@ -127,6 +129,15 @@ class Looks:
                     reader.take({mapper: identities}, listed=True)
                 of_these = reader.tags(mapper, identities, lock=lock, written=written, own=own)
                 self._ledger.add(session, list(of_these))
+
+    def committed(self, connection: Connection, places: Iterable[Place]) -> Iterator[str]:
+        """The tags of rows that a transaction has not locked, and that is over now, or about to be."""
+        rows: dict[Mapper[Any], list[Identity]] = {}
+        for mapper, identity in places:
+            rows.setdefault(mapper, []).append(identity)
+        with reading(connection, self._book, ended=True) as reader:
+            for mapper, identities in rows.items():
+                yield from reader.tags(mapper, identities, lock=False)
 
     def _lose(self, session: Session, mapper: Mapper[Any], *, alone: bool) -> None:
         name = mapper.class_.__name__

@@ -38,11 +38,17 @@ _BY_LETTER = frozenset({"postgresql", "sqlite"})
 
 @contextmanager
 def reading(
-    connection: Connection, book: RuleBook, options: Mapping[str, Any] | None = None, *, ahead: bool = False
+    connection: Connection,
+    book: RuleBook,
+    options: Mapping[str, Any] | None = None,
+    *,
+    ahead: bool = False,
+    ended: bool = False,
 ) -> Generator[Reader]:
     """Read on a connection whose transaction is somebody else's, all of it with these execution options.
 
-    `ahead` where all of it is read once more before or after the write, and no row may be locked yet.
+    `ahead` where all of it is read once more before or after the write, and no row may be locked yet. `ended` where the
+    transaction is over, or about to be.
     """
     with QuietSession(connection) as session:
         if options:
@@ -53,22 +59,26 @@ def reading(
 
             event.listen(session, "do_orm_execute", with_options)
         # A statement purges what stands for any row of another class on its table: its rows are not looked up as well.
-        yield Reader(session, book, twins=options is None, ahead=ahead)
+        yield Reader(session, book, twins=options is None, ahead=ahead, ended=ended)
 
 
 class Reader(Locker):
     """What rows of the watched transaction are tagged with, by their keys.
 
     `lost` are the classes with rows that must be there, and that their keys do not find again, and whether
-    what those rows are in other classes is not known either.
+    what those rows are in other classes is not known either. `beside` the rows that are written there are `others`,
+    which are not locked, and of which only the committed rows tell the tags.
     """
 
-    def __init__(self, session: Session, book: RuleBook, *, twins: bool = True, ahead: bool = False) -> None:
-        super().__init__(session, ahead=ahead)
+    def __init__(
+        self, session: Session, book: RuleBook, *, twins: bool = True, ahead: bool = False, ended: bool = False
+    ) -> None:
+        super().__init__(session, ahead=ahead, ended=ended)
         self._twins = twins
         self._book = book
         self._by_letter = session.connection().dialect.name in _BY_LETTER
         self.lost: dict[Mapper[Any], bool] = {}
+        self.others: set[tuple[Mapper[Any], Identity]] = set()
 
     def are_plain(self, of: Mapper[Any] | Table, identities: Iterable[Identity]) -> bool:
         """Whether keys, which an app may have given, surely stand in the rows as they stand here."""
@@ -105,10 +115,10 @@ class Reader(Locker):
         for part in parts(by_key(identities) if lock or own else identities):
             beside: dict[Mapper[Any], list[Identity]] = {}
             found: set[Identity] = set()
-            for each in self._book.family(mapper):
-                yield from self._tags(
-                    each, self._book.of(each), part, found, known=each is mapper, lock=lock, own=mine, gone=gone, of=of
-                )
+            if self._tells(mapper, part, locked=lock or mine, own=lock or own):
+                for each in self._book.family(mapper):
+                    rules, known = self._book.of(each), each is mapper
+                    yield from self._tags(each, rules, part, found, known=known, lock=lock, own=mine, gone=gone, of=of)
             if not ((lock and of is None) or (own and in_one)) and self._is_outdated(mapper, list(found)):
                 self.lost.setdefault(mapper, False)
             if (written or (there and not self.are_plain(mapper, part))) and self._are_lost(mapper, part, found):
@@ -120,6 +130,8 @@ class Reader(Locker):
             for other, those in beside.items():
                 for these in parts(those):
                     met_there: set[Identity] = set()
+                    if not self._tells(other, these):
+                        continue
                     for each in self._book.family(other):
                         # Nothing is written there, so that a lock would be one that the app does not take.
                         alone = self._book.own(each)
@@ -127,6 +139,23 @@ class Reader(Locker):
                     is_lost = not self.are_plain(other, these) and self._are_lost(other, these, met_there)
                     if is_lost or self._is_outdated(other, list(met_there)):
                         self.lost.setdefault(other, False)
+
+    def _tells(
+        self, mapper: Mapper[Any], part: list[Identity], *, locked: bool = False, own: bool = False
+    ) -> bool:
+        """Whether a query may tell the tags of these rows now, which are its `own` if the transaction writes them.
+
+        What is not locked is read once more when the transaction is over, which its own view does not outlive.
+        """
+        if locked or not self._may_be_old or not self.are_looked(mapper, part):
+            return True
+        self.others.update((mapper, each) for each in part)
+        if own or self._reads:
+            return True
+        if any(self._book.of(each).functions for each in self._book.family(mapper)):
+            # What they told before the write, no row tells after it.
+            self.lost.setdefault(mapper, False)
+        return False
 
     def are_looked(self, mapper: Mapper[Any], identities: list[Identity]) -> bool:
         """Whether the tags of these rows are looked up in them, and not known by their keys."""
@@ -146,7 +175,7 @@ class Reader(Locker):
         in_keys = not rules.looked and rules.keys <= set(key_of(mapper)) and self.are_plain(mapper, part)
         if in_keys and len(self._book.family(mapper)) == 1:
             return False
-        query = self.in_order(mapper, select(*keys(mapper)).where(among(mapper, part)))
+        query = self.in_order(mapper, select(*keys(mapper)), part)
         return len(found.union(self.identities(query))) < len(part)
 
     def _tags(
@@ -172,7 +201,7 @@ class Reader(Locker):
             if lock:
                 rows: Iterable[Identity] = self.in_turn(mapper, query, part, gone=gone, of=of)
             else:
-                rows = self.identities(self.in_order(mapper, query.where(among(mapper, part))), written=own)
+                rows = self.identities(self.in_order(mapper, query, part), written=own)
             for row in rows:
                 for values in spellings(mapper, dict(zip(wanted, row, strict=True)), self._session.connection()):
                     yield from rules.rendered(values)
@@ -181,8 +210,8 @@ class Reader(Locker):
             if lock:
                 self.present(mapper, part, gone=gone, of=of)
             # Read anew: what this session has seen before may have changed since.
-            query = select(mapper.class_).where(among(mapper, part), of_class(mapper))
-            query = self.now(self.in_order(mapper, query.options(*self.unlocked(mapper))), written=lock or own)
+            query = select(mapper.class_).where(of_class(mapper)).options(*self.unlocked(mapper))
+            query = self.now(self.in_order(mapper, query, part), written=lock or own)
             query = query.execution_options(populate_existing=True)
             for target in self._session.scalars(query).unique():
                 yield from rules.told(target)
@@ -193,13 +222,17 @@ class Reader(Locker):
         family = lineage(mapper)
         for link in self._book.links:
             if link.mapper in family and self._book.tagged(link.other):
-                told, is_table = self.told(link), isinstance(link.secondary, Table)
+                if self.untold(link):
+                    self.lost.setdefault(link.other, False)
+                    continue
+                told = self.told(link)
                 for part in parts(identities):
-                    if self.locks and is_table and not told:
-                        # These rows go, and those that they relate stay.
-                        self.identities(link.rows(part, None, self.now), written=True)
-                    for found in self.identities(link.others(part, self.now, told=told), written=told):
+                    for found in self.identities(link.others(part, self._going, told=told), written=told):
                         yield link.other, found
+
+    def _going(self, query: Any) -> Any:
+        """A query inside of another, over rows that are about to be deleted."""
+        return self.now(query, written=True)
 
     def fallen(
         self, kind: Mapper[Any] | Table, identities: Iterable[Identity]
@@ -232,17 +265,18 @@ class Reader(Locker):
         """What goes along with rows that the database has named is found by their keys, if these find them."""
         if not self.are_plain(kind, these):
             own = row_key(kind) if isinstance(kind, Table) else keys(kind)
-            found = [one for part in parts(these) for one in self.identities(select(*own).where(among(kind, part)))]
+            queries = [select(*own).where(among(kind, part)).order_by(*own) for part in parts(these)]
+            found = [one for query in queries for one in self.identities(query, written=True)]
             if len(set(found)) < len(these):
                 self.lost.update(dict.fromkeys(self._book.along(kind), True))
 
     def _after(self, of: Mapper[Any] | Table, these: list[Identity]) -> Iterator[tuple[Any, bool, list[Identity]]]:
         """The rows that go or change next: association rows of these, then rows whose foreign keys point to these."""
         for link in self._book.carried(of) if isinstance(of, Mapper) else ():
-            queries = [link.rows(part, None, self.now) for part in parts(these)]
+            queries = [link.rows(part, None, self._going) for part in parts(these)]
             yield link.secondary, True, [one for query in queries for one in self.identities(query, written=True)]
         for each, dependent in followed(of, self._book.dependents, self._session.connection()):
-            queries = [dependent.rows(each, part, self.now) for part in parts(these)]
+            queries = [dependent.rows(each, part, self._going) for part in parts(these)]
             found = [one for query in queries for one in self.identities(query, written=True)]
             yield dependent.kind, dependent.goes, found
 
@@ -257,13 +291,16 @@ class Reader(Locker):
         """The rows of classes with tags that are these rows of a table."""
         for side in self._book.on(table):
             for part in parts(these):
-                yield from ((side.other, one) for one in self._on(side, part))
+                yield from ((side.other, one) for one in self._on(side, part, written=True))
 
     def _related(self, table: Any, these: list[Identity]) -> Iterator[tuple[Mapper[Any], Identity, bool | None]]:
         """The rows of classes that are these rows of a table, and those on both sides of them."""
         yield from ((other, one, True) for other, one in self.mapped(table, these))
         for link in self._book.links:
             if link.secondary is table and self._book.tagged(link.other):
+                if self.untold(link):
+                    self.lost.setdefault(link.other, False)
+                    continue
                 told = self.told(link)
                 for part in parts(these):
                     query = link.of_rows(among(cast("Table", table), part), told=told)
@@ -289,12 +326,15 @@ class Reader(Locker):
                     if shown is None:
                         self.lost.setdefault(side.other, False)
                         continue
-                    query = select(*shown).select_from(each.class_).where(among(each, part))
-                    these = self.identities(self.in_order(each, query), written=written)
-                yield from ((side.other, found) for found in self._on(side, these))
+                    query = self.in_order(each, select(*shown).select_from(each.class_), part)
+                    these = self.identities(query, written=written)
+                yield from ((side.other, found) for found in self._on(side, these, written=written))
 
-    def _on(self, side: Side, these: list[Identity]) -> list[Identity]:
-        query = side.rows(these)
+    def _on(self, side: Side, these: list[Identity], *, written: bool) -> list[Identity]:
+        if side.link is not None and self.untold(side.link):
+            self.lost.setdefault(side.other, False)
+            return []
+        query = side.rows(these, told=side.link is not None and self.told(side.link))
         if query is None:
             self.lost.setdefault(side.other, False)
-        return [] if query is None else self.identities(query)
+        return [] if query is None else self.identities(query, written=written)

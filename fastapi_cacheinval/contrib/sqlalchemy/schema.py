@@ -208,13 +208,14 @@ class Side:
     other: Mapper[Any]
     link: Link | None = None
 
-    def rows(self, these: list[Identity]) -> Any:
+    def rows(self, these: list[Identity], *, told: bool = False) -> Any:
         """The keys of the other class's rows for rows of the table, by the keys of that; None where nothing tells them.
 
-        A class may be mapped to a query over the table, which has the key of its rows, or has not.
+        A class may be mapped to a query over the table, which has the key of its rows, or has not. `told` is as in
+        `Link.of_rows`.
         """
         if self.link is not None:
-            return self.link.of_rows(among(self.table, these))
+            return self.link.of_rows(among(self.table, these), told=told)
         columns = shown_key(self.other, self.table)
         if columns is None:
             return None

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Select, event, text
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import isolation_of
 
-__all__ = ["has_view", "heed_views", "keeps_rows", "reads_old_rows"]
+__all__ = ["has_view", "heed_views", "is_innodb", "keeps_rows", "makes_views"]
 
 _KEEP_ROWS = frozenset({"REPEATABLE READ", "SERIALIZABLE"})
 # What PostgreSQL has said of each transaction.
@@ -40,14 +40,22 @@ def keeps_rows(connection: Connection) -> bool:
     return known
 
 
-def reads_old_rows(connection: Connection) -> bool:
-    """Whether queries may read rows as they stood once, while writes change them as they stand: so does InnoDB."""
-    return connection.dialect.name in ("mysql", "mariadb") and isolation_of(connection) not in _READ_NEW_ROWS
+def is_innodb(connection: Connection) -> bool:
+    """Whether queries may read rows as they stood once, while writes change them as they stand: so does InnoDB.
+
+    Nobody can ask it for the level of a transaction, which SQL may have set.
+    """
+    return connection.dialect.name in ("mysql", "mariadb")
+
+
+def makes_views(connection: Connection) -> bool:
+    """Whether a plain query makes the view of a transaction of InnoDB, for all that SQLAlchemy knows of its level."""
+    return is_innodb(connection) and isolation_of(connection) not in _READ_NEW_ROWS
 
 
 def heed_views(connection: Connection) -> None:
     """A session has begun to use a connection: its queries are heard."""
-    if reads_old_rows(connection) and not event.contains(connection, "after_execute", _executed):
+    if makes_views(connection) and not event.contains(connection, "after_execute", _executed):
         event.listen(connection, "after_execute", _executed)
 
 
