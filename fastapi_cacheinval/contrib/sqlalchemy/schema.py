@@ -55,7 +55,7 @@ _BY_ITSELF = ("CASCADE", "SET NULL", "SET DEFAULT")
 
 def lineage(mapper: Mapper[Any]) -> set[Mapper[Any]]:
     """The class, those that it inherits from and those that inherit from it: all that a row of it may be."""
-    return {*mapper.iterate_to_root(), *mapper.self_and_descendants}
+    return {*mapper.iterate_to_root(), *among_rows(mapper)} & set(whole_of(mapper).self_and_descendants)
 
 
 def among_rows(mapper: Mapper[Any]) -> list[Mapper[Any]]:
