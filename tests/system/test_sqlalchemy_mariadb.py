@@ -48,6 +48,12 @@ class Seat(Own):
     name: Mapped[str] = mapped_column(String(20), default="old")
 
 
+class Picture(Own):
+    """The same rows, in another hierarchy."""
+
+    __table__ = Work.__table__
+
+
 def by_name(work: Work) -> list[str]:
     return [f"work:{work.name}"]
 
@@ -176,7 +182,6 @@ def test_a_watched_write_locks_no_more_than_the_write(engine: Engine, kind: str,
 # -- what is read ------------------------------------------------------------------------------
 
 
-
 def by_text(name: str, statement: str) -> Callable[[str], Engine]:
     """The app sets a level by SQL, and has told SQLAlchemy another one."""
 
@@ -237,6 +242,48 @@ def test_a_linked_row_that_others_have_changed_is_not_missed(
         own.dispose()
     assert "work:new" in {tag for one in captured for tag in one.tags}
     assert not any(one.everything for one in captured)
+
+
+def test_a_row_is_read_as_it_stands_in_every_class(engine: Engine) -> None:
+    """What others have made of it since the transaction has read it is what the write replaces."""
+    fill(engine)
+    sessions, cache = sessionmaker(engine), HTTPCache(enabled=False)
+    collector = collect_changes(sessions, cache, {Work: ["work:{name}"], Picture: ["picture:{name}"]})
+    try:
+        with capture_invalidations(cache) as captured, sessions() as session:
+            work = session.get_one(Work, 2)
+            with engine.begin() as other:
+                other.execute(update(Work.__table__).where(Work.__table__.c.id == 2).values(name="between"))  # type: ignore[arg-type]
+            work.name = "new"
+            session.commit()
+    finally:
+        collector.stop()
+    tags = {tag for one in captured for tag in one.tags}
+    assert {"work:between", "work:new", "picture:between", "picture:new"} <= tags
+
+
+class Kept:
+    """An outbox in memory."""
+
+    def __init__(self) -> None:
+        self.tags: set[str] = set()
+
+    def add(self, _: Session, tags: tuple[str, ...], /) -> None:
+        self.tags |= set(tags)
+
+
+def test_an_outbox_has_the_tags_of_linked_rows(engine: Engine) -> None:
+    """It cannot wait for the commit, and no query before it would have made a view."""
+    fill(engine)
+    sessions, kept = sessionmaker(engine), Kept()
+    collector = collect_changes(sessions, HTTPCache(enabled=False), TAGS["templates"], outbox=kept)
+    try:
+        with sessions() as session:
+            session.execute(insert(shown), [{"room_id": 1, "work_id": 2}])
+            session.commit()
+    finally:
+        collector.stop()
+    assert kept.tags == {"room:room", "work:old"}
 
 
 @pytest.mark.parametrize("kind", TAGS)

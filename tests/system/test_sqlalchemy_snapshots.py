@@ -169,6 +169,24 @@ def test_a_row_that_nobody_has_changed_is_purged_alone(engine: Engine, kind: str
     assert purged(engine, kind, work, {}) == ({"work:old"}, False)
 
 
+@pytest.mark.parametrize("kind", TAGS)
+def test_a_row_that_others_change_right_before_the_commit_is_not_missed(engine: Engine, kind: str) -> None:
+    """No query of the transaction comes after it: the row is read once more when the transaction is over."""
+    sessions, cache = sessionmaker(engine), HTTPCache(enabled=False)
+    collector = collect_changes(sessions, cache, TAGS[kind])
+    try:
+        with capture_invalidations(cache) as captured, sessions() as session:
+            room, work = session.get_one(Room, 1), session.get_one(Work, 2)
+            room.works.append(work)
+            session.flush()
+            with engine.begin() as other:
+                other.execute(update(Work.__table__).where(Work.__table__.c.id == 2).values(name="new"))  # type: ignore[arg-type]
+            session.commit()
+    finally:
+        collector.stop()
+    assert {tag for one in captured for tag in one.tags} == {"work:old", "work:new"}
+
+
 def test_a_question_leaves_no_lock(engine: Engine) -> None:
     """Another session can still change a row that is only linked."""
     sessions = sessionmaker(engine)

@@ -181,8 +181,9 @@ class Collector:
     def _note_others(self, session: Session) -> None:
         """Note the tags of rows beside what was written where they are needed before the commit."""
         if self._outbox is not None or self.cache.settings.mutations_when_disconnected == "refuse":
-            for connection, places in list(self._ledger.later(session)):
-                self._ledger.add(session, list(self._looks.committed(connection, places)))
+            for later in self._ledger.later(session):
+                if not later.told:
+                    self._ledger.add(session, list(self._looks.committed(later)))
 
     def _settle(self, session: Session, connection: Connection | None) -> None:
         """What was written in autocommit stands already, and no commit comes: purge it at once."""
@@ -247,30 +248,12 @@ class Collector:
             frame.standing = frame.standing or any(stands(connection) for connection in frame.connections)
             return
         try:
-            self._look_at_others(frame)
-            self._purge(frame)
+            cut_off = self._looks.end(frame)
+            if frame:
+                self._purge(frame, torn=cut_off is not None)
+            frame.failed = cut_off
         except BaseException as error:  # noqa: BLE001  # raised at the transaction's end, which here would be left open
             frame.failed = error
-
-    def _look_at_others(self, frame: Frame) -> None:
-        """Read the tags of rows beside what was written, now that nothing has to be locked for that.
-
-        Who has changed them after the commit purges what they were tagged with then.
-        """
-        cut_off: BaseException | None = None
-        for connection, places in frame.later.items():
-            # A transaction around the session's own goes on, and is purged once more by the app.
-            if connection.closed or connection.in_transaction():
-                continue
-            try:
-                frame.tags.update(dict.fromkeys(self._looks.committed(connection, places)))
-            except BaseException as error:  # noqa: BLE001  # the commit stands, and is purged in any case
-                frame.everything = True
-                cut_off = None if isinstance(error, Exception) else error
-        frame.later.clear()
-        if cut_off is not None:
-            self._purge(frame, torn=True)
-            raise cut_off
 
     def _ended(self, _: Session, transaction: SessionTransaction) -> None:
         """Of a commit that fails it is not known whether it is written, and autocommit stands: that is purged too."""
@@ -282,9 +265,10 @@ class Collector:
         if frame.failed is not None:
             raise frame.failed
         if frame and (frame.ending or frame.standing) and not frame.committed:
-            frame.everything = frame.everything or bool(frame.later)
+            frame.everything = frame.everything or not all(each.told for each in frame.later)
             try:
-                self._purge(frame, torn=True)
+                if frame.tags or frame.everything:
+                    self._purge(frame, torn=True)
             except Exception:
                 # The error of the commit itself is the one to be heard of.
                 logger.exception("what a failed commit may have changed could not be purged")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,7 +10,21 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 
-__all__ = ["Frame", "Ledger"]
+__all__ = ["Frame", "Later", "Ledger"]
+
+
+@dataclass(slots=True)
+class Later:
+    """Rows, by class and key, whose tags are to be read on a connection with these execution options.
+
+    `told` where the transaction has noted their tags as it saw them. PostgreSQL may hide the rows from the role, or the
+    path, of the next transaction.
+    """
+
+    connection: Connection
+    options: Mapping[str, Any] | None
+    places: set[Any]
+    told: bool
 
 
 @dataclass(slots=True)
@@ -34,7 +48,7 @@ class Frame:
     standing: bool = False
     open: bool = False
     connections: set[Connection] = field(default_factory=set[Connection])
-    later: dict[Connection, set[Any]] = field(default_factory=dict[Connection, set[Any]])
+    later: list[Later] = field(default_factory=list[Later])
     heeded: dict[Connection, Any] = field(default_factory=dict[Connection, Any])
 
     def __bool__(self) -> bool:
@@ -48,8 +62,7 @@ class Frame:
         self.standing = self.standing or other.standing
         self.open = self.open or other.open
         self.connections |= other.connections
-        for connection, places in other.later.items():
-            self.later.setdefault(connection, set()).update(places)
+        self.later += other.later
 
 
 class Ledger:
@@ -117,14 +130,18 @@ class Ledger:
         if named:
             self.frame(session).tags.update(named)
 
-    def look_later(self, session: Session, connection: Connection, places: Iterable[Any]) -> None:
+    def look_later(self, session: Session, later: Later) -> None:
         """Note rows whose tags are to be read when the transaction is over."""
-        self.frame(session).later.setdefault(connection, set()).update(places)
+        frame = self.frame(session)
+        for each in frame.later:
+            if each.connection is later.connection and each.options == later.options:
+                each.places.update(later.places)
+                return
+        frame.later.append(later)
 
-    def later(self, session: Session) -> Iterator[tuple[Connection, set[Any]]]:
-        """These rows, by the connection to read them on."""
-        for frame in self._open(session):
-            yield from frame.later.items()
+    def later(self, session: Session) -> list[Later]:
+        """These rows, of all savepoints that are open."""
+        return [each for frame in self._open(session) for each in frame.later]
 
     def add_everything(self, session: Session) -> None:
         """Note that something was changed of which nobody knows what it is."""

@@ -211,8 +211,7 @@ class Side:
     def rows(self, these: list[Identity], *, told: bool = False) -> Any:
         """The keys of the other class's rows for rows of the table, by the keys of that; None where nothing tells them.
 
-        A class may be mapped to a query over the table, which has the key of its rows, or has not. `told` is as in
-        `Link.of_rows`.
+        A class may be mapped to a query over the table, which may lack its key. `told` is as in `Link.of_rows`.
         """
         if self.link is not None:
             return self.link.of_rows(among(self.table, these), told=told)

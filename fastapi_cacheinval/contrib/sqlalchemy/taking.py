@@ -36,6 +36,8 @@ class Locker:
         self._session = session
         self._is_ahead = ahead
         self._may_be_old = is_innodb(connection) and not ended
+        # SQLite has one writer at a time, and none that has read what is no longer there.
+        self._is_alone = ended or connection.dialect.name == "sqlite"
         # Whether a plain query is none that has the app read all that comes later as it stands now.
         self._reads = ended or not makes_views(connection) or has_view(connection)
         self.locks = self._may_be_old and not (ahead and self._reads)
