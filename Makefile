@@ -49,7 +49,7 @@ demo: $(STAMP) ## three replicas of the example shop and their story, then serve
 	@$(BIN)/python -m example_app.demo
 
 test: $(STAMP) ## all tests that need nothing but Python
-	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -q -n 3 $(ARGS)
 
 test-system: $(STAMP) ## the tests with a browser, PostgreSQL, MariaDB and Varnish; installs Debian's where they are missing
 	@scripts/install-debian

@@ -16,6 +16,7 @@ from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middlewa
 from fastapi_cacheinval.routes.named_routes import NamedRoute
 from fastapi_cacheinval.routes.place import Place, Rounds
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
+from fastapi_cacheinval.routes.route_levels import Files
 from fastapi_cacheinval.routes.route_sets import OverriddenPlans, Strays, starts_of
 from fastapi_cacheinval.routes.route_tree import Known, Survey
 from fastapi_cacheinval.routes.summary import summary, unmatched_tags
@@ -182,6 +183,12 @@ class RouteTable:
                 route.path_format,
             )
         return self._current(known)
+
+    def by_plain_files(self, app: object, arrived: Mapping[str, Any]) -> bool:
+        """Whether an app is the files that answer a request as it arrived, with nothing on the way that checks it."""
+        self._refresh()
+        found = self._survey.led(arrived)
+        return isinstance(found, Files) and found.are(app)
 
     def sees_all(self) -> bool:
         """Whether each route that can be given an unsafe request is one that notes its arrival, from now on."""

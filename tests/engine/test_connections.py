@@ -45,7 +45,7 @@ async def test_two_hundred_cold_keys_at_once_are_all_shared(redis_server: Valkey
         assert details(await read(node, range(200))) == {None: 200}
         await node.written(200)
         assert node.l2("unavailable") == 0
-        async with fleet(redis_server.url, 1, data=node.data, first=1, **CALM) as (other,):
+        async with fleet(redis_server.url, 1, data=node.data, first=1, **PATIENT) as (other,):
             await read(other, range(200))
             assert node.data.forwards == 200
 

@@ -54,6 +54,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", SHAPES)
 def test_counted_bytes_are_the_interpreters(name, traced, make_response):
     """Full, after churn, and after everything expired: counted and traced differ by at most 3 %."""
