@@ -17,9 +17,8 @@ from fastapi_cacheinval.routes.named_routes import NamedRoute
 from fastapi_cacheinval.routes.once import looking
 from fastapi_cacheinval.routes.place import Place, Rounds
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
-from fastapi_cacheinval.routes.route_levels import Files
 from fastapi_cacheinval.routes.route_sets import OverriddenPlans, Strays, starts_of
-from fastapi_cacheinval.routes.route_tree import Known, Survey
+from fastapi_cacheinval.routes.route_tree import Files, Known, Survey
 from fastapi_cacheinval.routes.summary import summary, unmatched_tags
 
 __all__ = ["RouteTable"]
