@@ -50,7 +50,9 @@ _PATH = _RESERVED + "path:"
 _PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F))
 _NORMAL = re.compile(rf"[\x21-\x7e]{{1,{MAX_TAG_BYTES}}}\Z")
 _ALL_PRINTABLE = re.compile(r"[\x21-\x7e]*\Z")
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+# No zero before the port counts, and none at all is the scheme's own.
+_PORT = re.compile(r":(?:0+(?=[0-9]))?([0-9]*)\Z")
 _HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/]*")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
 _COLUMN = re.compile(r"[^\[\].!:{}]+\Z")
@@ -86,8 +88,13 @@ def path_of(tag: str) -> str | None:
 
 
 def authority(scheme: str, netloc: str) -> str:
-    """A host with its port, as it compares: in lower case, without the port that the scheme has anyway."""
-    return netloc.lower().removesuffix(_DEFAULT_PORTS.get(scheme.lower(), ""))
+    """A host with its port, as it compares (RFC 3986 section 6.2.3): in lower case, the scheme's own port left out."""
+    netloc = netloc.lower()
+    match = _PORT.search(netloc)
+    if match is None:
+        return netloc
+    host, port = netloc[: match.start()], match[1]
+    return host if port in ("", _DEFAULT_PORTS.get(scheme.lower())) else f"{host}:{port}"
 
 
 def has_host(url: str) -> bool:

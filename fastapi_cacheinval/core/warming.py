@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
+from fastapi_cacheinval.core.tags import authority
 from fastapi_cacheinval.errors import ConfigurationError
 
 __all__ = ["Page", "WarmReport", "WarmResult", "any_fields", "page_at", "request_fields"]
 
 _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_SCHEMES = ("http", "https")
 # What a URL may hold as it is (RFC 3986 section 3.3); a percent sign begins what is encoded already.
 _AS_IS = "/%:@!$&'()*+,;=~"
 # RFC 9110 section 5.6.2.
@@ -82,11 +83,11 @@ def _origin(url: str, what: str) -> SplitResult:
         parts = urlsplit(url)
     except ValueError:
         raise ConfigurationError(f"{what} is no URL: {url!r}.") from None
-    if parts.scheme not in _DEFAULT_PORTS or not parts.netloc.isascii() or not parts.hostname:
+    if parts.scheme not in _SCHEMES or not parts.netloc.isascii() or not parts.hostname:
         raise ConfigurationError(f"{what} begins with http:// or https:// and a host in ASCII, not {url!r}.")
     if "@" in parts.netloc:
         raise ConfigurationError(f"{what} may not hold credentials: {parts.hostname!r} is asked as nobody.")
-    return parts._replace(netloc=parts.netloc.lower().removesuffix(_DEFAULT_PORTS[parts.scheme]))
+    return parts._replace(netloc=authority(parts.scheme, parts.netloc))
 
 
 def page_at(url: str, base_url: str | None, root_path: str = "") -> Page:

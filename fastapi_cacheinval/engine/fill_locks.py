@@ -23,7 +23,7 @@ from fastapi_cacheinval.errors import TierUnavailable
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.l2_store import Found, L2Store, Lock
 
-__all__ = ["Answered", "Chosen", "FillLocks", "Granted", "Led", "Refused", "Unavailable"]
+__all__ = ["Answered", "Chosen", "FillLock", "FillLocks", "Granted", "Led", "Own", "Refused", "Unavailable"]
 
 logger = logging.getLogger("fastapi_cacheinval.l2")
 

@@ -17,10 +17,20 @@ from fastapi_cacheinval.core.keys import is_local
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.engine import Engine, Kept
-from fastapi_cacheinval.engine.fill_lock import FillLock, Own
-from fastapi_cacheinval.engine.fill_locks import Answered, Chosen, FillLocks, Granted, Led, Refused, Unavailable
+from fastapi_cacheinval.engine.fill_locks import (
+    Answered,
+    Chosen,
+    FillLock,
+    FillLocks,
+    Granted,
+    Led,
+    Own,
+    Refused,
+    Unavailable,
+)
 from fastapi_cacheinval.engine.flights import Flight
 from fastapi_cacheinval.engine.l2_values import Filled, L2Values
+from fastapi_cacheinval.engine.own_writes import OwnWrites
 from fastapi_cacheinval.errors import TierUnavailable
 from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.telemetry import Telemetry
@@ -77,6 +87,7 @@ class L2Tier:
         # How many requests wait for a forward of another replica.
         self.waiting = 0
         self._asked: OrderedDict[bytes, None] = OrderedDict()
+        self._own_writes = OwnWrites(values.drop)
         self._locks = FillLocks(
             values.store,
             engine.clock,
@@ -115,19 +126,23 @@ class L2Tier:
         known = self._engine.store.get(key)
         seen = b""
         if not isinstance(known, VaryRecord):
-            value, seen = await self._values.read(key)
+            value, seen = await self._read(key)
             if not isinstance(value, VaryRecord):
                 return Chosen(self._usable(value), key, seen)
             known = self._engine.join(key, value)
         newest = b""
         for variant in known.keys_for(headers):
-            value, found = await self._values.read(variant)
+            value, found = await self._read(variant)
             usable = self._usable(value)
             if usable is not None:
                 return Chosen(usable, variant, found)
             if not newest:
                 newest, seen = variant, found
         return Chosen(None, newest or key, seen)
+
+    async def _read(self, key: bytes) -> tuple[Kept | None, bytes]:
+        await self._own_writes.settle(key)
+        return await self._values.read(key)
 
     def _usable(self, value: Kept | None) -> StoredResponse | None:
         """A response that may be handed over, kept in L1 from now on."""
@@ -220,7 +235,9 @@ class L2Tier:
             return
         now = self._clock.now()
         held = fill_lock is not None and fill_lock.end()
+        keys = dict.fromkeys((key, stored.key))
         if not self.open:
+            self._own_writes.failed(keys)
             if fill_lock is not None and held:
                 self._own(self._released(fill_lock))
             return
@@ -229,18 +246,25 @@ class L2Tier:
         self._lives(stored.usable_until - now)
         # The term is that of its stamp only now: another may come while it is on its way.
         term = self._replica.term
-        self._own(self._write(Filled(key, stored, record, term, fill_lock if held else None, most_ms)))
+        filled = Filled(key, stored, record, term, fill_lock if held else None, most_ms)
+        self._own(self._own_writes.run(self._write(filled), *keys))
 
     def drop(self, key: bytes) -> None:
         """Let go of what is stored under a key, beside the request."""
-        if self.open and not is_local(key):
-            self._own(self._dropped(key))
+        if is_local(key):
+            return
+        if self.open:
+            self._own(self._own_writes.run(self._dropped(key), key))
+        else:
+            self._own_writes.failed([key])
 
-    async def _dropped(self, key: bytes) -> None:
+    async def _dropped(self, key: bytes) -> bool:
         try:
-            await self._values.store.write(key, b"", 0)
+            await self._values.drop(key)
         except TierUnavailable as error:
             self._away(error)
+            return False
+        return True
 
     def _asked_before(self, key: bytes) -> bool:
         if key in self._asked:
@@ -251,7 +275,7 @@ class L2Tier:
             self._asked.popitem(last=False)
         return False
 
-    async def _write(self, filled: Filled) -> None:
+    async def _write(self, filled: Filled) -> bool:
         with self._tracing.span("cacheinval.l2.set", parent=filled.stored.trace) as span:
             try:
                 outcome = await self._values.write(filled)
@@ -260,6 +284,7 @@ class L2Tier:
                 span.failed(error)
                 outcome = "unavailable"
             span.note("cacheinval.outcome", outcome)
+        return outcome != "unavailable"
 
     async def _released(self, fill_lock: FillLock) -> None:
         try:

@@ -128,6 +128,10 @@ class L2Values:
             return b"", 0
         return data, life_ms
 
+    async def drop(self, key: bytes) -> None:
+        """Let go of what is stored under a key."""
+        await self.store.write(key, b"", 0)
+
     async def write(self, filled: Filled) -> str:
         """Store what a fill gave, and let go of its lock; what became of it."""
         return await self._timed("set", self._write(filled))
@@ -147,7 +151,8 @@ class L2Values:
             if fill_lock is not None:
                 await fill_lock.release()
         if not data:
-            # Nobody could use it by now, or it cannot be put into bytes.
+            # Nobody could use it by now, or it cannot be put into bytes; but it is newer than what stands there.
+            await self.drop(stored.key)
             return "unwritten"
         self._telemetry.l2("write")
         return "stored"

@@ -95,11 +95,6 @@ class Exchange:
         """The route's template, once known."""
         return None if self.plan is None else self.plan.path
 
-    @property
-    def asks_who(self) -> bool:
-        """Whether the route that answered may have asked who is calling."""
-        return False
-
     def leads(self) -> None:
         """Let the front lookup find by the raw target, where there is one, what is stored under the key."""
         if self.target is not None and self.key is not None:

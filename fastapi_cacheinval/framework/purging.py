@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from starlette.requests import Request
@@ -28,6 +29,8 @@ logger = logging.getLogger("fastapi_cacheinval.middleware")
 
 # Tags in normal form, and whether they are purged softly.
 Purge = tuple[tuple[str, ...], bool]
+
+_ESCAPED_DOT = re.compile("%2e", re.IGNORECASE)
 
 
 class Purging(Exchange):
@@ -260,6 +263,9 @@ class Purging(Exchange):
             value = first(headers, name)
             for text in () if value is None else readings(value):
                 self._note_path(text)
+                # A dot is the same in an escape (RFC 3986 section 6.2.2.2), but an app may not take it for one.
+                if (plain := _ESCAPED_DOT.sub(".", text)) != text:
+                    self._note_path(plain)
 
     def _note_path(self, url: str) -> None:
         """A response names a path by a URL, which counts if it is of the same origin."""

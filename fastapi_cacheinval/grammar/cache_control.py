@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -14,7 +15,11 @@ __all__ = ["MAX_SECONDS", "CacheControl", "parse", "serialise"]
 MAX_SECONDS: Final = 2**31
 """The largest delta-seconds; what is larger counts as this (RFC 9111 §1.2.2)."""
 
-_FORBIDDING: Final = re.compile(rb"(?<![\w-])(?:no-store|no-cache|private|max-age|s-maxage)(?![\w-])", re.IGNORECASE)
+# Between the parts of a name stands whatever its author takes for a hyphen, or nothing.
+_FORBIDDING: Final = re.compile(
+    r"(?<![a-z0-9_-])(?:no~store|no~cache|private|max~age|s~max~age)(?![a-z0-9_-])".replace("~", "[^a-z0-9,]{0,3}")
+)
+_SEPARATORS: Final = re.compile(r"[^a-z]+")
 
 FieldNames: TypeAlias = bool | frozenset[bytes]
 _Value: TypeAlias = bool | int | frozenset[bytes]
@@ -52,22 +57,27 @@ def parse(values: Iterable[bytes]) -> CacheControl:
     Names are compared without case, arguments may be quoted, unknown directives are ignored. Of
     duplicates and conflicts the stricter one holds (RFC 9111 §4.2.1): the smaller lifetime, the
     larger `min-fresh`, a bare `private` or `no-cache` over one with field names, a bare `private`
-    over `public`. A lifetime that is not a number is 0, which is stale. So it is in a member that is
-    no directive, as where semicolons or spaces separate: a word in it that forbids counts as said.
+    over `public`. A lifetime that is not a number is 0, which is stale. So it is in what is no directive:
+    a word that forbids counts as said there, misspelt or not (`no_store`, `private; max-age=60`).
     """
     found: dict[str, Any] = {}
+    unknown: list[bytes] = []
     for line in values:
         for member in split_list(line):
             name, equals, raw = member.partition(b"=")
             directive = _BY_NAME.get(name.rstrip(OWS).lower())
             if directive is None:
-                _take_misspelt(found, name.strip(OWS), member)
+                name = name.strip(OWS)
+                # What another directive has for its argument is its own affair.
+                unknown.append(name if is_token(name) else member)
                 continue
             # White space before the equals sign is no argument of the grammar's: malformed.
             argument = None if not equals else raw if name[-1:] not in OWS else b""
             value = directive.read(argument)
             if value is not None:
                 _take(found, directive, value)
+    if unknown:
+        _take_misspelt(found, b",".join(unknown))
     if found.get("private") is True:
         found.pop("public", None)
     return CacheControl(**found)
@@ -78,13 +88,21 @@ def _take(found: dict[str, Any], directive: _Directive, value: _Value) -> None:
     found[field] = directive.stricter(found[field], value) if field in found else value
 
 
-def _take_misspelt(found: dict[str, Any], name: bytes, member: bytes) -> None:
-    # What another directive has for its argument is its own affair.
-    for word in _FORBIDDING.findall(name if is_token(name) else member):
-        directive = _BY_NAME[word.lower()]
+def _take_misspelt(found: dict[str, Any], text: bytes) -> None:
+    for word in _FORBIDDING.findall(_plain(text)):
+        directive = _BY_LETTERS[_SEPARATORS.sub("", word)]
         value = directive.read(None)
         if value is not None:
             _take(found, directive, value)
+
+
+def _plain(text: bytes) -> str:
+    """Text in small letters, those of full width among them, whatever its encoding is."""
+    try:
+        decoded = text.decode()
+    except UnicodeDecodeError:
+        decoded = text.decode("latin-1")
+    return unicodedata.normalize("NFKC", decoded).lower()
 
 
 def serialise(cc: CacheControl) -> bytes:
@@ -182,3 +200,4 @@ _DIRECTIVES: Final = (
     _Directive(b"stale-if-error", "stale_if_error", _lifetime, min),
 )
 _BY_NAME: Final = {directive.name: directive for directive in _DIRECTIVES}
+_BY_LETTERS: Final = {directive.name.decode().replace("-", ""): directive for directive in _DIRECTIVES}

@@ -50,6 +50,9 @@ def parse_cdn_cache_control(values: Sequence[bytes]) -> CacheControl | None:
                 known.append(b'%b="%b"' % (name.encode(), value.replace('"', "").replace("\\", "").encode()))
             elif value is not False:
                 known.append(name.encode())
+        elif value is not False:
+            # Another directive, or a misspelt one.
+            known.append(name.encode())
     return parse(known)
 
 

@@ -13,7 +13,7 @@ from fastapi_cacheinval.routes.covers import Covers, Uncovered, reached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import security_scheme
 from fastapi_cacheinval.routes.key_texts import KeyText, key_text
-from fastapi_cacheinval.routes.left_behind import told_of_valueless, unproved_guards
+from fastapi_cacheinval.routes.left_behind import told_of_left_behind, told_of_valueless
 from fastapi_cacheinval.routes.misread import Misread, misread_in
 from fastapi_cacheinval.routes.moves import HANDLER, Moves, moves
 from fastapi_cacheinval.routes.names import Names
@@ -51,13 +51,14 @@ def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless:
     rest = replace(covers, partitions=tuple(each for each in covers.partitions if each.identity not in misread))
     if rest.partitions or rest.guards:
         reasons += [_reason(names, rest, each) for each in found]
+    kept = [*rest.partitions, *rest.guards]
+    first = names.to_be_made([*kept, *(each.node for each in found)])
     unsolved = [each for each in found if not each.node.reused]
     if unsolved:
         solved = ", ".join(names.spelled(each.node) for each in unsolved)
-        return [*reasons, f"Declare {solved} without use_cache=False, so that it is solved once per request."]
+        declare = f"Declare {solved} without use_cache=False, so that it is solved once per request."
+        return [*filter(None, [first, *reasons, declare])]
     moved, valueless = moves(root, cached, helpless), told_of_valueless(found, names, root)
-    kept = [*rest.partitions, *rest.guards]
-    first = names.to_be_made([*kept, *(each.node for each in found)])
     written = _line(root, names, covers, cached, found, moved, misread)
     keyed_anew = [*(each.node for each in found if each.unkeyed and each.taken), *kept]
     keys = [key_for(node, root) for node in keyed_anew]
@@ -67,16 +68,11 @@ def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless:
     told = [_unchecked(names.spelled(node)) for node in unchecked]
     conditions = [*filter(None, [moved.unless, *(each.unless for each in misread.values())])]
     conditions += [f"{HANDLER} checks nothing of it"] if unchecked else []
-    unproved = unproved_guards(found, names)
-    if unproved:
-        those, refuse = " and ".join(unproved), "refuses" if len(unproved) == 1 else "refuse"
-        conditions.append(f"{those} only {refuse} callers")
-        told.append(
-            f"What {those} may leave in a context or in request.state has to be a value that partition_by names."
-        )
-    works = f"If {' and '.join(conditions)}, this line works" if conditions else "This line works"
-    works += " with that" if any(parts) else ""
-    line = [] if moved.open or valueless else [f"{works}: cached(..., {written})."]
+    left = told_of_left_behind([*kept, *(each.node for each in found)], names)
+    works = " and ".join([*(["if not"] if left else []), *(f"if {each}" for each in conditions)])
+    works += ", this line works" if works else "this line works"
+    works = works[0].upper() + works[1:] + (" with that" if any(parts) else "")
+    line = [] if moved.open or valueless else [left, f"{works}: cached(..., {written})."]
     if not found and not moved.partitions and not moved.shared:
         # Nothing has to be added to the policy.
         line = []
@@ -211,13 +207,8 @@ def _stands_for(node: Node, below: Node) -> bool:
 def _given_partition(node: Node, key: Any, root: Node, names: Names) -> str:
     """A partition that is there already, with a key where the start would refuse it without one."""
     if key is not None:
-        return f"PartitionBy({names.spelled(node)}, key={_named_key(key)})"
+        return f"PartitionBy({names.spelled(node)}, key={names.of_key(key)})"
     return keyed(node, root, names) if unfit_for_a_key(node.call) else names.spelled(node)
-
-
-def _named_key(key: Any) -> str:
-    name = getattr(key, "__name__", "<")
-    return "..." if "<" in name else name
 
 
 def keyed(node: Node, root: Node, names: Names) -> str:

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.routes.audit import errors_of, late_in, notes_of, warnings_of
 from fastapi_cacheinval.routes.bindings import Binding, bind
-from fastapi_cacheinval.routes.covers import adds_tags, innermost, purges_of
+from fastapi_cacheinval.routes.covers import adds_tags, innermost, is_fed, purges_of
 from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
 from fastapi_cacheinval.routes.held_values import name_of
@@ -18,7 +18,7 @@ from fastapi_cacheinval.routes.identity import cover_names, route_identity
 from fastapi_cacheinval.routes.parameters import path_names, query_names, sees_request, varying_headers
 from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
-from fastapi_cacheinval.routes.verdict import asks_who, front_off, goes_on_after_the_answer, judge, own_methods
+from fastapi_cacheinval.routes.verdict import front_off, goes_on_after_the_answer, judge, own_methods
 
 __all__ = ["Analysis", "analyse"]
 
@@ -60,7 +60,7 @@ def analyse(
         cached=cached,
         sharing=verdict.sharing,
         uncovered=verdict.evidence,
-        asks_who=asks_who(route, root),
+        asks_who=is_fed(root, None),
         query=None if verdict.around or verdict.layers else _query(root, bindings, otherwise),
         headers=_headers(root, place, frozenset(() if policy is None else policy.vary)),
         endpoint=name_of(root.call),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing
 from fastapi_cacheinval.errors import CacheinvalError, CallerDependentRoute, ConfigurationError, RefusedRoute
@@ -70,7 +70,7 @@ def _unfit_partitions(
             name = names.spelled(cover)
             gives = f"{name} gives" if key is None else f"its key for {name} gives"
             line = f"{partition_with_key(cover, root, names, covers, keys)}."
-            told = (line, names.to_be_made([cover]), key_for(cover, root).told)
+            told = (line, names.to_be_made(covers.partitions), key_for(cover, root).told)
             yield RefusedRoute(
                 route,
                 f"Its partition_by cannot be a part of a cache key: {gives} a {unfit}.",
@@ -120,18 +120,26 @@ def warnings_of(plan: RoutePlan, root: Node, declared: Cached | None, inherited:
             f"{route} runs {' and '.join(spelled)}, which only a cached() names that does nothing else there: it may "
             "answer in place of the route, and is in its OpenAPI. If that is meant, declare it: "
             f"dependencies=[{lines}]. If not, declare that cached() on its GET routes, in place of their router or app."
+            f"{_made_first(all_names, added)}"
         )
     late = late_in(root)
     if late and not plan.only_reads and not plan.methods <= SAFE_METHODS:
         tasks = next((node for node in root.walk() if node.declares.background_tasks_param_name is not None), None)
         if tasks is not None:
-            names = [*map(Names(root).spelled, late)]
+            all_names = Names(root)
+            names = [*map(all_names.spelled, late)]
             lines = ", ".join(f'Depends({name}, scope="function")' for name in names)
             yield (
                 f"{route} starts background tasks (in {tasks.label}), and {' and '.join(names)} exits after them: "
                 f"the tasks run before its commit. Declare it as {lines} to commit before the response is sent. If the "
-                "route changes nothing, say so: dependencies=[invalidates_nothing()]."
+                f"route changes nothing, say so: dependencies=[invalidates_nothing()].{_made_first(all_names, late)}"
             )
+
+
+def _made_first(names: Names, nodes: Sequence[Node]) -> str:
+    """What to write for those of the nodes that a line names and that have no name."""
+    told = names.to_be_made(nodes)
+    return f" {told}" if told else ""
 
 
 def _added_by_others(root: Node, cached: Cached | None) -> list[Node]:

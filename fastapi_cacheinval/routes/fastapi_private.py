@@ -22,6 +22,7 @@ from fastapi.security.base import SecurityBase
 from starlette.routing import BaseRoute
 
 from fastapi_cacheinval.routes.handler_hook import HandlerHook, Refused, beneath_hook, places_of
+from fastapi_cacheinval.routes.once import once
 from fastapi_cacheinval.routes.own_code import beneath, is_frameworks
 
 try:
@@ -225,6 +226,7 @@ def scopes_of(dependant: Dependant) -> frozenset[str]:
     return frozenset(dependant.parent_oauth_scopes or ()) | frozenset(dependant.own_oauth_scopes or ())
 
 
+@once
 def _uses_scopes(dependant: Dependant) -> bool:
     return (
         bool(dependant.own_oauth_scopes)
@@ -269,6 +271,7 @@ def exit_of(dependant: Dependant) -> str:
     return dependant.scope or ("request" if _is_generator(dependant.call) else "")
 
 
+@once
 def _is_generator(call: Any) -> bool:
     bare = _bare(call)
     faces = [bare, inspect.unwrap(bare)]

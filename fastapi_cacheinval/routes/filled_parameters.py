@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.held_objects import attribute_of
+from fastapi_cacheinval.routes.once import once
 
 __all__ = ["filled_by_decorators"]
 
@@ -40,7 +41,7 @@ def filled_by_decorators(node: Node) -> tuple[str, ...]:
         return ()
     known, fillable = _solved(node)
     for_all = {*_WIREUPS_FOR_ALL.findall(getattr(call, "__wireup_generated_code__", ""))}
-    for layer in _layers(call):
+    for layer in _layers_of(call):
         shown = known if layer.shown is None else frozenset(layer.shown)
         missing = [name for name in layer.takes if name not in shown and name not in for_all]
         # What takes anything is handed what is shown.
@@ -106,6 +107,11 @@ class _Given:
         anything = [each.name for each in free if each.kind in _MANY and self.wrapped and not fed[each.kind]]
         shown, self.shown = self.shown, [each.name for each in parameters]
         return _Layer(shown, self.shown, takes, anything)
+
+
+@once
+def _layers_of(call: Any) -> tuple[_Layer, ...]:
+    return (*_layers(call),)
 
 
 def _layers(call: Any, given: _Given | None = None) -> Iterator[_Layer]:

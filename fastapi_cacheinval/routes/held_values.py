@@ -27,6 +27,7 @@ from fastapi_cacheinval.routes.held_objects import (
     runs,
     whose,
 )
+from fastapi_cacheinval.routes.once import once
 
 __all__ = ["COVER", "KEY", "ROUTE", "Detail", "Portrait", "name_of", "portrait_of"]
 
@@ -48,6 +49,7 @@ class Portrait:
     complete: bool
 
 
+@once
 def portrait_of(call: object, detail: Detail = ROUTE) -> Portrait:
     """What a callable is called, and what it holds on to.
 

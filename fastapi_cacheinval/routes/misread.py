@@ -65,8 +65,8 @@ def _read(cover: Node, key: Any, handed: list[Node], names: Names, root: Node) -
         of = next((node for node, classes in kinds if call in classes), None)
         if of is not None:
             told = f"partition_by={name} is a dependency of its own, which FastAPI makes of the request: name"
-            own = getattr(key, "__name__", "<")
-            written = "" if "<" in own else f"PartitionBy({names.spelled(of)}, key={own})"
+            own = names.of_key(key)
+            written = "" if own == "..." else f"PartitionBy({names.spelled(of)}, key={own})"
             yield Misread(cover, of, f"{told} {names.spelled(of)}, which gives the {name}.", written=written)
         return
     if key is not None:

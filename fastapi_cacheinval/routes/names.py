@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import keyword
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,8 +24,9 @@ class Names:
     """How each dependency of one route is written.
 
     A dependency that is made in place (`Depends(Perm("a"))`) has no name that another place could write. It is given
-    one, and `to_be_made` says how its author gives it the same: `perm = Perm(...)`. It says, too, what to import for
-    one whose name another module has.
+    one, and `to_be_made` says how its author gives it the same. What it was made from stands in the author's code
+    alone. So no line has that: what is pasted as it is must not make another. `to_be_made` says, too, what to import
+    for one whose name another module has.
     """
 
     def __init__(self, root: Node) -> None:
@@ -73,6 +76,13 @@ class Names:
         spelled = self.spelled(node)
         return spelled if spelled.startswith(("Depends(", "Security(")) else f"Depends({spelled})"
 
+    def of_key(self, key: Any) -> str:
+        """The key of a `PartitionBy` as it is written where the route is; `...` where it has no name there."""
+        name = getattr(key, "__name__", "")
+        if name in vars(builtins) and vars(builtins)[name] is key and self._is_free(name):
+            return name
+        return "..." if key is None else next((name for name, needed in self._known(key) if not needed), "...")
+
     def twin_of(self, node: Node, others: Sequence[Node]) -> str:
         """The name of one of the others that is made in place in the same way; empty where none is."""
         making = self._makings.get(self._names.get(node.identity[0], ""))
@@ -88,21 +98,18 @@ class Names:
         )
 
     def _made_first(self, nodes: Sequence[Node], names: Iterable[str]) -> Iterator[str]:
-        makings = [f"{name} = {self._makings[name]}" for name in names if name in self._makings]
-        if not makings:
-            return
+        makings = {name: self._makings[name] for name in names if name in self._makings}
+        given = ", ".join(f"{name} = <{making} as it stands now>" for name, making in makings.items())
         if len(makings) > 1:
             yield (
-                "Some dependencies have no name that the cache could find, and what is made twice is two. Make each "
-                f"once, before the route: {', '.join(makings)}. Write these names where they stand now."
-                f"{self._if_added(nodes)}"
+                "Some dependencies have no name that the cache could find, and what is made twice is two. Give each a "
+                f"name, before the route: {given}. Write these names in their places.{self._if_added(nodes)}"
             )
-            return
-        name, _, making = makings[0].partition(" = ")
-        yield (
-            f"{making} has no name that the cache could find. Make it once, before the route: {makings[0]}. Write "
-            f"{name} where it stands now.{self._if_added(nodes)}"
-        )
+        for name, making in makings.items() if len(makings) == 1 else ():
+            yield (
+                f"{_sentence(making)} has no name that the cache could find. Give it one, before the route: {given}. "
+                f"Write {name} in its place.{self._if_added(nodes)}"
+            )
 
     def _if_added(self, nodes: Sequence[Node]) -> str:
         """What to write if a library has added one of these to the route, which then never has a name."""
@@ -119,12 +126,15 @@ class Names:
         """The names that a callable has where the route is written, the best first, and the import that each needs."""
         owner = getattr(call, "__self__", None)
         if owner is not None and isroutine(call):
-            yield from ((f"{of}.{call.__name__}", needed) for of, needed in self._known(owner))
+            if _has(owner, call):
+                yield from ((f"{of}.{call.__name__}", needed) for of, needed in self._known(owner))
             return
         for name in self._visible(call):
             if self._local.get(name.partition(".")[0], call) is call:
                 yield name, ""
         yield from self._elsewhere(call)
+        for alias, holder in [*self._globals.items()]:
+            yield from ((f"{alias}.{name}", "") for name in _names_in(holder, call))
 
     def _visible(self, thing: Any) -> Iterator[str]:
         """The names that need no import: those in the handler's module, and in what it holds of modules and classes."""
@@ -166,7 +176,7 @@ class Names:
         return name not in self._globals and name not in self._local
 
     def _free(self, base: str) -> str:
-        taken = {*self._names.values(), *self._globals, *self._local}
+        taken = {*self._names.values(), *self._globals, *self._local, *vars(builtins)}
         number = 1
         while (name := base if number == 1 else f"{base}_{number}") in taken:
             number += 1
@@ -190,29 +200,45 @@ def _holder(thing: Any) -> tuple[Any, str] | None:
     return (holder, path[-1]) if getattr(found, "__func__", found) is thing else None
 
 
-def _names_in(module: ModuleType, thing: Any) -> list[str]:
-    """The public names of something in a module."""
-    held = [*getattr(module, "__dict__", {}).items()]
-    return [name for name, value in held if value is thing and not name.startswith("_")]
+def _names_in(holder: object, thing: Any) -> list[str]:
+    """The public names of something in a module, a class or another object."""
+    try:
+        held = object.__getattribute__(holder, "__dict__")
+    except AttributeError:
+        return []
+    public = ((name, value) for name, value in [*held.items()] if isinstance(name, str) and name.isidentifier())
+    return [name for name, value in public if value is thing and not name.startswith("_")]
+
+
+def _has(owner: Any, method: Any) -> bool:
+    """Whether a method is what its owner has under the method's name."""
+    function = getattr(method, "__func__", None)
+    if function is None:
+        return bool(getattr(owner, method.__name__, None) == method)
+    held = getattr_static(owner, method.__name__, None)
+    return (getattr(held, "__func__", None) or held) is function
 
 
 def _made(call: Any) -> tuple[str, str]:
-    """A name for what has none, and the expression that its author knows it by."""
+    """A name for what has none, and what its author knows it by."""
     if isinstance(call, partial):
         func: Any = call.func  # pyright: ignore[reportUnknownMemberType]
-        inner = _made(func) if isinstance(func, partial) else (bare_name(func), bare_name(func))
-        return _word(inner[0]), f"partial({inner[1]}, ...)"
+        named = (isclass(func) or isroutine(func)) and _holder(func)
+        base, of = (bare_name(func),) * 2 if named else _made(func)
+        return _word(base), f"partial({of}, ...)"
     owner = getattr(call, "__self__", None)
     if owner is not None and isroutine(call):
         held = bare_name(owner) if isclass(owner) else _made(owner)[1]
         called = call.__name__ == "__call__" and not isclass(owner)
         return _made(owner)[0] if called else _word(call.__name__), f"{held}.{call.__name__}"
     if not (isclass(call) or isroutine(call)):
-        return _word(type(call).__name__), f"{type(call).__name__}(...)"
+        return _word(type(call).__name__), f"{type(call).__qualname__.rpartition(_LOCALS)[2]}(...)"
+    factory = str(call.__qualname__).rpartition(_LOCALS)[0].replace(_LOCALS, ".")
     if call.__name__ == "<lambda>":
-        return "dependency", "lambda ...: ..."
-    factory = str(call.__qualname__).rpartition(_LOCALS)[0].rpartition(_LOCALS)[2]
-    return _word(call.__name__), f"{factory}(...)" if factory else bare_name(call)
+        return "dependency", f"the lambda of {factory}(...)" if factory and "<" not in factory else "the lambda"
+    line = getattr(getattr(unwrap(call), "__code__", None), "co_firstlineno", None)
+    where = f" of {factory}(...)" if factory else f" of line {line}" if line else ""
+    return _word(call.__name__), f"the {bare_name(call)}{where}"
 
 
 def bare_name(call: Any) -> str:
@@ -225,7 +251,11 @@ def _word(name: str) -> str:
     # That something is called says nothing that its class does not.
     plain = re.sub(r"\.?__call__", "", name)
     word = re.sub(r"\W", "", re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", plain).lower())
-    return word if word.isidentifier() else "dependency"
+    return word if word.isidentifier() and not keyword.iskeyword(word) else "dependency"
+
+
+def _sentence(text: str) -> str:
+    return text.replace("the ", "The ", 1) if text.startswith("the ") else text
 
 
 def _first(module: str | None) -> str:

@@ -41,10 +41,15 @@ def mind_others(ways: Iterable[Way]) -> None:
         if known is not None and cached is not None:
             together.setdefault(id(cached.declared), []).append((way, known))
     for several in together.values():
-        if len(several) > 1:
+        routes = {id(original_of(way.route)) for way, _ in several}
+        # Each other has nothing to mind, and a tree takes its time.
+        if len(routes) < len(several) or (len(several) > 1 and any(known.analysis.errors for _, known in several)):
             uses = [_use(way, known) for way, known in several]
+            same: dict[int, list[_Use]] = {}
             for use in uses:
-                _mind(use, uses)
+                same.setdefault(id(original_of(use.known.route)), []).append(use)
+            for use in uses:
+                _mind(use, uses, [each for each in same[id(original_of(use.known.route))] if each is not use])
 
 
 def _use(way: Way, known: Known) -> _Use:
@@ -59,10 +64,11 @@ def _without_cached(node: Node) -> Iterator[Node]:
             yield from _without_cached(child)
 
 
-def _mind(use: _Use, uses: Sequence[_Use]) -> None:
+def _mind(use: _Use, uses: Sequence[_Use], ways: Sequence[_Use]) -> None:
+    """`uses` are those of the same policy, and `ways` the others to the same route."""
     analysis = use.known.analysis
     errors = tuple(_placed(error, use, uses) for error in analysis.errors)
-    added = () if analysis.errors else tuple(_added(use, uses))
+    added = () if analysis.errors else tuple(_added(use, ways))
     if added or any(error is not before for error, before in zip(errors, analysis.errors, strict=True)):
         analysis = replace(analysis, errors=errors, warnings=(*analysis.warnings, *added))
         use.way.leaf.known = replace(use.known, analysis=analysis)
@@ -95,21 +101,24 @@ def _placed(error: ConfigurationError, use: _Use, uses: Sequence[_Use]) -> Confi
     return CallerDependentRoute(error.route, error.parameters, told, error.trails, of_handlers=of_handlers)
 
 
-def _added(use: _Use, uses: Sequence[_Use]) -> Iterator[str]:
+def _added(use: _Use, ways: Sequence[_Use]) -> Iterator[str]:
     """A warning for covers that another way to the same route has among its own dependencies, and this one has not."""
+    if not ways:
+        return
     cached = use.known.analysis.plan.cached
     covers = {node.identity: node for place in use.root.walk() if place.call is cached for node in place.children}
     for identity, cover in covers.items():
-        others = [each for each in uses if _is_same(each, use) and identity in each.own]
+        others = [each for each in ways if identity in each.own]
         if identity not in use.own and others:
             names = Names(use.root)
             name = names.spelled(cover)
-            yield (
+            told = (
                 f"GET {_paths([use])} runs {name} for its policy alone, and {_paths(others)}, another way to the same "
                 f"route, runs it without that too: {name} may answer callers whom the app alone lets through. If that "
                 f"is meant, declare it: include_router(..., dependencies=[{names.listed(cover)}]). If not, give each "
                 "include_router() a policy of its own, in place of the one they have together."
             )
+            yield " ".join(filter(None, [told, names.to_be_made([cover])]))
 
 
 def _is_same(one: _Use, other: _Use) -> bool:

@@ -39,7 +39,7 @@ class RoutePlan:
     - `policy`: the innermost `cached()`'s; None where there is none, it is off, or GET is not answered.
     - `cached`: the callable whose call is the lookup; the outer ones are inert.
     - `sharing`, and `uncovered`, the evidence against sharing, each as `where: what`.
-    - `asks_who`: whether its handler, its class or a dependency may tell callers apart, or refuse some.
+    - `asks_who`: whether its handler or a dependency declares what may tell callers apart.
     - `query`: the query parameters that anything in the tree may read; None stands for all.
     - `headers`: the handler's own `Header()` fields, lower-case and sorted: a part of the variant; with
       `CORSMiddleware` on the way, `origin` as well.

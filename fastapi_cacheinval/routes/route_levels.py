@@ -7,29 +7,43 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fastapi import routing as fastapi_routing
+from starlette import routing
 from starlette.routing import BaseRoute, Match
 
 from fastapi_cacheinval.routes.analysis import Analysis
 from fastapi_cacheinval.routes.cover_order import order_covers
 from fastapi_cacheinval.routes.endpoint_calls import declared_call, replaced
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
+from fastapi_cacheinval.routes.files import is_plain_files
 from fastapi_cacheinval.routes.place import Place, Watched
 
 __all__ = [
+    "Answering",
     "Branch",
     "Entry",
+    "Files",
     "Foreign",
     "Known",
     "Leaf",
     "Level",
     "Way",
     "answering_in",
+    "matches_as_written",
     "root_paths_in",
     "route_path",
     "start_of",
     "watched_of",
 ]
 
+_MATCHING = (
+    fastapi_routing.APIRoute.matches,
+    fastapi_routing.APIWebSocketRoute.matches,
+    routing.Route.matches,
+    routing.WebSocketRoute.matches,
+    routing.Mount.matches,
+    routing.Host.matches,
+)
 # Plain characters, and punctuation behind a backslash, none of them repeated or optional.
 _LITERAL = re.compile(r"(?:(?:[A-Za-z0-9/_~-]|\\[^A-Za-z0-9])(?![*+?{]))*")
 
@@ -104,15 +118,32 @@ class Foreign:
     route: BaseRoute
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Files:
+    """Plain files that are mounted, past nothing that a hit may not skip; `watched` is what may change that."""
+
+    app: object
+    watched: Watched
+
+    def are(self, app: object) -> bool:
+        """Whether they are an app that a request has come to, and still what they were."""
+        return self.app is app and not self.watched.changed and is_plain_files(app)
+
+
+Answering = Leaf | Foreign | Files
 Entry = Leaf | Branch | Foreign
 
 
 @dataclass(slots=True, eq=False)
 class Level:
-    """The routes of one router, includes opened; `root_path` is what its application insists on."""
+    """The routes of one router, includes opened; `root_path` is what its application insists on.
+
+    Without a router it has no entries, and `files` where those are mounted.
+    """
 
     root_path: str
     entries: list[Entry] = field(default_factory=list[Entry])
+    files: Files | None = None
 
 
 def route_path(path: str, root_path: str) -> str:
@@ -124,12 +155,17 @@ def route_path(path: str, root_path: str) -> str:
     return path
 
 
+def matches_as_written(route: BaseRoute) -> bool:
+    """Whether a route matches in no way of its own, but as the framework wrote it."""
+    return type(route).matches in _MATCHING and "matches" not in vars(route)
+
+
 def _matches(route: BaseRoute, scope: dict[str, Any]) -> bool:
     match, _ = route.matches(scope)
     return match is Match.FULL
 
 
-def answering_in(level: Level, root_path: str, scope: dict[str, Any]) -> Leaf | Foreign | None:
+def answering_in(level: Level, root_path: str, scope: dict[str, Any]) -> Answering | None:
     """What of a level, or of those below it, answers a request; None where nothing does."""
     path = route_path(scope["path"], root_path) if root_path else scope["path"]
     method = scope["method"]
@@ -147,7 +183,7 @@ def answering_in(level: Level, root_path: str, scope: dict[str, Any]) -> Leaf | 
             if isinstance(entry, Foreign):
                 return entry
             return answering_in(entry.level, entry.level.root_path or root_path, scope)
-    return None
+    return level.files
 
 
 def root_paths_in(scope: Mapping[str, Any]) -> Iterator[str]:

@@ -23,25 +23,30 @@ from starlette.routing import BaseRoute
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing
 from fastapi_cacheinval.routes.analysis import analyse
+from fastapi_cacheinval.routes.endpoint_calls import replaced
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers
+from fastapi_cacheinval.routes.files import is_plain_files
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of, routes_visibly
 from fastapi_cacheinval.routes.other_ways import mind_others
 from fastapi_cacheinval.routes.place import Place, Watched, own_number
 from fastapi_cacheinval.routes.route_levels import (
+    Answering,
     Branch,
     Entry,
+    Files,
     Foreign,
     Known,
     Leaf,
     Level,
     Way,
     answering_in,
+    matches_as_written,
     root_paths_in,
 )
 from fastapi_cacheinval.routes.verdict import own_methods
 from fastapi_cacheinval.routes.websockets import without_cached
 
-__all__ = ["Known", "Survey"]
+__all__ = ["Files", "Known", "Survey"]
 
 # How many paths, and of what length, are remembered with what answers them: most requests are for few of them.
 _PATHS_KEPT = 1024
@@ -49,14 +54,6 @@ _LONGEST_PATH = 256
 _UNSEEN = "a way to it that is not among the routes"
 
 _DECLARED = (Cached, Invalidates, InvalidatesNothing)
-_MATCHING = (
-    APIRoute.matches,
-    fastapi_routing.APIWebSocketRoute.matches,
-    routing.Route.matches,
-    routing.WebSocketRoute.matches,
-    routing.Mount.matches,
-    routing.Host.matches,
-)
 
 
 class Survey:
@@ -79,7 +76,7 @@ class Survey:
         self._listed = Watched()
         # Whether method, path and root path alone say what answers.
         self.by_path = True
-        self._answers: dict[tuple[str, str, str], Leaf | Foreign | None] = {}
+        self._answers: dict[tuple[str, str, str], Answering | None] = {}
         self._unseen: dict[int, Known] = {}
         self._found: list[Way] = []
         # The places where an application stands in itself again.
@@ -130,7 +127,7 @@ class Survey:
         if arrived is None and len(ways) == 1:
             return ways[0]
         if arrived is not None:
-            found = self._led(arrived)
+            found = self.led(arrived)
             if isinstance(found, Leaf) and found.known in ways:
                 return found.known
         if arrived is None or ways[0].place.layers:
@@ -196,12 +193,12 @@ class Survey:
         """Whether any route, FastAPI's or not, would answer the method and path."""
         return self._answering(method, path, scope) is not None
 
-    def _answering(self, method: str, path: str, scope: Mapping[str, Any]) -> Leaf | Foreign | None:
+    def _answering(self, method: str, path: str, scope: Mapping[str, Any]) -> Answering | None:
         root_path = self._top.root_path or str(scope.get("root_path", ""))
         return answering_in(self._top, root_path, {**scope, "method": method, "path": path})
 
-    def _led(self, arrived: Mapping[str, Any]) -> Leaf | Foreign | None:
-        """What answers a request as it arrived: asked whenever a route is looked up, so the last paths are kept."""
+    def led(self, arrived: Mapping[str, Any]) -> Answering | None:
+        """What answers a request as it arrived; asked whenever a route is looked up, so the last paths are kept."""
         method, path = arrived["method"], arrived["path"]
         if not self.by_path or len(path) > _LONGEST_PATH:
             return self._answering(method, path, arrived)
@@ -243,7 +240,7 @@ class Survey:
         for original, effective in effective_routes(routes):
             level.entries += self._entry(original, effective, place, (*above, id(app)))
             matching = effective if isinstance(effective, BaseRoute) else original
-            if type(matching).matches not in _MATCHING or "matches" in vars(matching):
+            if not matches_as_written(matching):
                 self.plain = self.by_path = False
                 # It may take a request away from those after it, by anything in it.
                 reason = f"the route class {type(original).__qualname__} before it matches in a way of its own"
@@ -279,13 +276,16 @@ class Survey:
         custom = own_methods(mount, stock, ("__call__", "handle"))
         chosen = own_methods(mount, stock, ("matches",))
         given: frozenset[str] = frozenset(mount.param_convertors if isinstance(mount, routing.Host) else ())
-        watched = Watched()
+        skipped = place.front_off or custom or chosen
+        watched, before = Watched(), replaced(mount, "handle")
         watched.attributes(mount, "app")
-        watched.members(mount, "handle", "matches")
+        watched.members(mount, "matches")
+        # Our hook comes later, and is no change.
+        watched.asked(lambda: replaced(mount, "handle") is not before)
         place = Place(
             prefix=place.prefix + prefix,
             parameters=place.parameters | (frozenset(mount.param_convertors) - {"path"}),
-            front_off=place.front_off or custom or chosen or inside.reason,
+            front_off=skipped or inside.reason,
             inherited=place.inherited,
             origin=place.origin or inside.cors,
             commits=place.commits or custom is not None or not inside.harmless,
@@ -295,4 +295,6 @@ class Survey:
             writers=(*place.writers, *inside.writers),
             watched=place.watched.joined([watched, inside.watched]),
         )
+        if skipped is None and is_plain_files(mount.app):
+            return Level("", files=Files(mount.app, place.watched))
         return self._level(inside.app, place, above)

@@ -14,10 +14,11 @@ from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_
 from fastapi_cacheinval.routes.hooks import hook_known
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
 from fastapi_cacheinval.routes.named_routes import NamedRoute
+from fastapi_cacheinval.routes.once import looking
 from fastapi_cacheinval.routes.place import Place, Rounds
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 from fastapi_cacheinval.routes.route_sets import OverriddenPlans, Strays, starts_of
-from fastapi_cacheinval.routes.route_tree import Known, Survey
+from fastapi_cacheinval.routes.route_tree import Files, Known, Survey
 from fastapi_cacheinval.routes.summary import summary, unmatched_tags
 
 __all__ = ["RouteTable"]
@@ -68,6 +69,7 @@ class RouteTable:
             return "front=False"
         return None if self._front is True else self._inside.reason
 
+    @looking()
     def _fresh(self) -> Survey:
         inside = self._inside
         place = Place(
@@ -182,6 +184,12 @@ class RouteTable:
                 route.path_format,
             )
         return self._current(known)
+
+    def by_plain_files(self, app: object, arrived: Mapping[str, Any]) -> bool:
+        """Whether an app is the files that answer a request as it arrived, with nothing on the way that checks it."""
+        self._refresh()
+        found = self._survey.led(arrived)
+        return isinstance(found, Files) and found.are(app)
 
     def sees_all(self) -> bool:
         """Whether each route that can be given an unsafe request is one that notes its arrival, from now on."""

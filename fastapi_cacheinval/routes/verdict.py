@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.advice import Advice, advice
-from fastapi_cacheinval.routes.covers import Uncovered, is_fed, uncovered
+from fastapi_cacheinval.routes.covers import Uncovered, uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.endpoint_calls import replaced
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, handler_places, original_of
@@ -20,7 +20,7 @@ from fastapi_cacheinval.routes.parameters import caller_reads, sees_request
 from fastapi_cacheinval.routes.place import Place
 from fastapi_cacheinval.routes.plan import Sharing
 
-__all__ = ["Verdict", "asks_who", "front_off", "goes_on_after_the_answer", "judge", "own_methods"]
+__all__ = ["Verdict", "front_off", "goes_on_after_the_answer", "judge", "own_methods"]
 
 # Each of these stands between a route's hook and its handler.
 _SEEING = ("get_route_handler", "handle")
@@ -70,12 +70,6 @@ def judge(route: EffectiveRoute, root: Node, cached: Cached | None) -> Verdict:
         layers = ()
     proved = not (lacking or helpless or around_it)
     return Verdict(_sharing(policy, root, proved=proved), lacking, helpless, around_it, layers)
-
-
-def asks_who(route: EffectiveRoute, root: Node) -> bool:
-    """Whether the handler, a dependency or what stands around them may tell callers apart, or refuse some."""
-    own = own_methods(original_of(route), APIRoute, _HANDLING)
-    return own is not None or is_fed(root, None) or any(True for _ in _around_the_handler(route))
 
 
 def _sharing(policy: CachePolicy | None, root: Node, *, proved: bool) -> Sharing:

@@ -58,6 +58,7 @@ ANSWER = {
     "refusal",
     "_forbidden",
     "refused_because",
+    "_against_a_guess",
     "_closed_to",
     "_not_ours",
     "_why_away",

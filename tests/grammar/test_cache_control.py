@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,6 +98,47 @@ def test_a_field_value_means_what_the_rfc_says(value: bytes, expected: CacheCont
     """One line of the field is read as RFC 9111 §5.2 and §4.2.1 ask, the stricter way in doubt."""
     # True equals 1, so equality alone would take max-stale for max-stale=1.
     assert repr(parse([value])) == repr(expected)
+
+
+SAID: dict[str, CacheControl] = {
+    "no-store": CacheControl(no_store=True),
+    "no-cache": CacheControl(no_cache=True),
+    "private": CacheControl(private=True),
+    "max-age": CacheControl(max_age=0),
+    "s-maxage": CacheControl(s_maxage=0),
+}
+
+
+HYPHENS = ["_", "", " ", "\u2011", "\u2010", "\u2013", "\u2212", "\xad", "--", " - ", ".", "\x96"]
+AROUND = ["{}", '"{}"', "'{}'", "\u201c{}\u201d", " {} ", "{};", "public {}", "{}=true", "x y; {}"]
+
+
+@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_misspelt_word_that_forbids_counts_as_said(name: str, encoding: str) -> None:
+    """Its author meant it; a lifetime is 0, beside whatever else is stated."""
+    for hyphen, around in product(HYPHENS, AROUND):
+        written = around.format(name.replace("-", hyphen)).upper().encode(encoding, "replace").replace(b"?", b"\xad")
+        assert parse([written]) == SAID[name], written
+        beside = parse([b"max-age=60, x=1, " + written])
+        assert beside.no_store or beside.no_cache or beside.private or 0 in (beside.max_age, beside.s_maxage), written
+
+
+def test_letters_of_full_width_are_letters() -> None:
+    """As an input method writes them."""
+    assert parse(["\uff4e\uff4f\uff0d\uff33tore".encode()]) == CacheControl(no_store=True)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "no-store-please", "x-no-store", "x_no_store", "privately", "private-network", "no, store", "nobody-stores",
+        "x=no_store", 'x="no_store, private"', "maximum-age=1", "no-storage", "\u212b", "no-transforms", "max-ages=0",
+    ],
+)  # fmt: skip
+def test_other_words_are_other_directives(value: str) -> None:
+    """They are ignored, as section 5.2.3 has it."""
+    assert parse([b"max-age=60, " + value.encode()]) == CacheControl(max_age=60)
 
 
 def test_several_lines_are_one_list() -> None:

@@ -10,8 +10,8 @@ from tests.pytest_plugin.conftest import Run
 @pytest.mark.parametrize(
     ("asks", "said"),
     [
-        ('client.get("/me", headers=ANN)', "This line works: cached(..., partition_by=current_user)."),
-        ('client.get("/checked", headers=ANN)', "This line works: cached(..., guarded_by=current_user)."),
+        ('client.get("/me", headers=ANN)', "If not, this line works: cached(..., partition_by=current_user)."),
+        ('client.get("/checked", headers=ANN)', "If not, this line works: cached(..., guarded_by=current_user)."),
         (
             'client.get("/request", headers={"X-Plan": "gold"})',
             "request_is_shared=True is not so: take it out. Take what tells callers apart",

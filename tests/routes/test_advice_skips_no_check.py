@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse
 
 from fastapi_cacheinval import CacheMiddleware, CallerDependentRoute, HTTPCache, PartitionBy, cached
 from fastapi_cacheinval.testing import assert_hit
+from tests.helpers.advice import left_by, line_in
 from tests.helpers.http import ask
 
 pytestmark = pytest.mark.anyio
@@ -168,9 +169,7 @@ async def test_the_handlers_annotation_says_of_what_type_an_untyped_dependency_i
 
     with pytest.raises(CallerDependentRoute) as refused:
         table(build(cached(ttl=60))).audit()
-    assert refused.value.advice == (
-        "This line works: cached(..., partition_by=PartitionBy(untyped_user, key=lambda value: value.id))."
-    )
+    assert line_in(refused.value.advice) == "partition_by=PartitionBy(untyped_user, key=lambda value: value.id)"
     app = build(cached(ttl=60, partition_by=PartitionBy(untyped_user, key=lambda value: value.id)))
     app.add_middleware(CacheMiddleware, cache=HTTPCache())
     for _ in range(2):
@@ -198,7 +197,7 @@ def test_a_key_that_is_guessed_is_said_to_be(table) -> None:
 
     advice = advice_of(table, paged)
     assert "In place of id write what tells callers apart: Page has address, number." in advice
-    assert "This line works with that: " in advice
+    assert "this line works with that: " in advice
     advice = advice_of(table, claimed)
     assert "In place of 'sub' write what tells callers apart in a dict." in advice
     assert "key=lambda value: value['sub']" in advice
@@ -217,4 +216,4 @@ def test_a_key_that_the_line_does_not_have_is_not_spoken_of(table) -> None:
     app.get("/it", dependencies=[cached(ttl=60), Depends(untyped)])(page)
     with pytest.raises(CallerDependentRoute) as refused:
         table(app).audit()
-    assert refused.value.advice == "This line works: cached(..., partition_by=untyped)."
+    assert refused.value.advice == f"{left_by('untyped')}cached(..., partition_by=untyped)."

@@ -1,4 +1,4 @@
-"""What no value tells of, a dependency may leave behind: no line is promised where it may."""
+"""What no value tells of, a dependency may leave behind: each line asks for it."""
 
 # No postponed annotations: the handlers name callables of their own test.
 
@@ -6,12 +6,14 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from fastapi.security import HTTPBasic, OAuth2PasswordBearer
 
 from fastapi_cacheinval import CallerDependentRoute, cached
+from tests.helpers.advice import left_by
 
 USER: ContextVar[Any] = ContextVar("USER", default=None)
 
@@ -164,21 +166,52 @@ ELSEWHERE = [
 ]
 
 
-def refused(table: Any, handler: Any, *dependencies: Any, **policy: Any) -> str:
-    app = FastAPI(openapi_url=None)
-    app.get("/it", dependencies=[cached(ttl=60, **policy), *map(Depends, dependencies)])(handler)
-    with pytest.raises(CallerDependentRoute) as raised:
-        table(app).audit()
-    return raised.value.advice
+class Scope:
+    def __init__(self, user: Any) -> None:
+        self.user = user
+
+    def __enter__(self) -> None:
+        USER.set(self.user)
+
+    def __exit__(self, *_: object) -> None:
+        USER.set(None)
 
 
-@pytest.mark.parametrize("leaves", [*LEAVING, *ELSEWHERE])
-def test_a_line_rests_on_what_a_guard_may_leave(table, leaves: Any) -> None:
-    """With the line alone the handler would read the first caller's name for all, whatever value nobody takes."""
-    advice = refused(table, lambda: 1, leaves)
-    assert "This line works" not in advice
-    assert "may leave in a context or in request.state has to be a value that partition_by names." in advice
-    assert " only refuses callers, this line works: cached(..., guarded_by=" in advice
+def by_a_class(request: Request) -> Iterator[None]:
+    with Scope(user_of(request)):
+        yield
+
+
+def deep_1(user: str) -> None:
+    deep_2(user)
+
+
+def deep_2(user: str) -> None:
+    deep_3(user)
+
+
+def deep_3(user: str) -> None:
+    deep_4(user)
+
+
+def deep_4(user: str) -> None:
+    USER.set(user)
+
+
+def by_a_deep_helper(request: Request) -> None:
+    deep_1(user_of(request))
+
+
+CALLBACKS = [remember]
+
+
+def by_a_callback(request: Request) -> None:
+    user = user_of(request)
+    any(map(CALLBACKS[0], [user]))
+
+
+# What no look at names, as far as a few calls lead, would find.
+UNSEEN = [by_a_class, by_a_deep_helper, by_a_callback]
 
 
 def checks(request: Request) -> None:
@@ -207,16 +240,73 @@ def takes(x_user: Annotated[str, Header()]) -> str:
     return x_user
 
 
-@pytest.mark.parametrize("guard", [checks, raises, raises_first, user_of, Takes, takes])
-def test_what_refuses_is_a_guard(table, guard: Any) -> None:
-    """Also where the check is in a function that it calls, and where it only reads what FastAPI checks."""
-    assert refused(table, lambda: 1, guard) == f"This line works: cached(..., guarded_by={guard.__name__})."
+REFUSING = [checks, raises, raises_first, user_of, Takes, takes]
+
+
+def refused(table: Any, handler: Any, *dependencies: Any, **policy: Any) -> str:
+    app = FastAPI(openapi_url=None)
+    app.get("/it", dependencies=[cached(ttl=60, **policy), *map(Depends, dependencies)])(handler)
+    with pytest.raises(CallerDependentRoute) as raised:
+        table(app).audit()
+    return raised.value.advice
+
+
+@pytest.mark.parametrize("leaves", [*LEAVING, *ELSEWHERE, *UNSEEN, *REFUSING])
+def test_a_line_asks_what_its_guard_leaves(table, leaves: Any) -> None:
+    """Whatever its code looks like: with the line alone the handler might read the first caller's name for all."""
+    advice = refused(table, lambda: 1, leaves)
+    assert "This line works" not in advice
+    assert "in a context variable, request.state or a shared object" in advice
+    assert " If not, this line works: cached(..., guarded_by=" in advice
+
+
+def test_what_each_line_rests_on_is_asked_once(table) -> None:
+    """By the names of all covers, and of what these need."""
+
+    def page(user: Annotated[str, Depends(takes)]) -> str:
+        return user
+
+    assert refused(table, page, checks, guarded_by=raises) == (
+        "guarded_by=raises falls short: it does not cover checks. guarded_by=raises falls short: it does not cover "
+        f"takes. {left_by('raises, checks or takes')}cached(..., partition_by=takes, guarded_by=(raises, checks))."
+    )
+    assert (
+        refused(table, lambda: 1, needs)
+        == f"{left_by('needs or one of its dependencies')}cached(..., guarded_by=needs)."
+    )
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_the_value_of_a_partition_is_all_that_its_line_keeps_apart(table, taken: bool) -> None:
+    """What it leaves beside that may be of another caller with the same value."""
+
+    def page(user: Annotated[str, Depends(gives_and_keeps)]) -> str:
+        return user
+
+    field = "partition_by" if taken else "guarded_by"
+    advice = refused(table, page if taken else lambda: 1, *([] if taken else [gives_and_keeps]))
+    assert advice == f"{left_by('gives_and_keeps')}cached(..., {field}=gives_and_keeps)."
+
+
+class Bearer(OAuth2PasswordBearer):
+    async def __call__(self, request: Request) -> str | None:  # type: ignore[override]
+        USER.set(request)
+        return None
+
+
+basic, own = HTTPBasic(), Bearer(tokenUrl="token")
+
+
+def test_a_scheme_of_the_framework_leaves_nothing(table) -> None:
+    """One that is derived from it may."""
+    assert refused(table, lambda: 1, basic) == "This line works: cached(..., guarded_by=basic)."
+    assert refused(table, lambda: 1, own) == f"{left_by('own')}cached(..., guarded_by=own)."
 
 
 @pytest.mark.parametrize("policy", [{}, {"request_is_shared": True}])
-@pytest.mark.parametrize("valueless", [*LEAVING, checks, raises, raises_first, says_so, by_helper])
-def test_one_value_for_all_is_never_proposed_as_a_partition(table, valueless: Any, policy: Any) -> None:
-    """None, or another constant, would keep nobody apart."""
+@pytest.mark.parametrize("valueless", [keeps, keeps_by_item, by_method, checks, raises, Keeps()])
+def test_what_gives_none_is_never_proposed_as_a_partition(table, valueless: Any, policy: Any) -> None:
+    """It would keep nobody apart."""
 
     def page(request: Request, _: Annotated[Any, Depends(valueless)]) -> Any:
         return request.state.user
@@ -227,45 +317,14 @@ def test_one_value_for_all_is_never_proposed_as_a_partition(table, valueless: An
     assert "declare it in dependencies=[Depends(" in advice
 
 
-class Known(NamedTuple):
-    name: str
+def known_or_none(x_user: Annotated[str, Header()]) -> str | None:
+    return x_user or None
 
 
-def known_or_none(x_user: Annotated[str, Header()]) -> Known | None:
-    return Known(x_user) if x_user else None
+def test_a_value_or_none_is_a_value(table) -> None:
+    """It tells callers apart."""
 
-
-def known_or(x_user: Annotated[str, Header()]) -> Known | None:
-    return (x_user and Known(x_user)) or None
-
-
-def known_in_a_branch(x_user: Annotated[str, Header()]) -> Known | None:
-    if x_user:
-        return Known(x_user)
-    return None
-
-
-def yields_known(x_user: Annotated[str, Header()]) -> Iterator[Known | None]:
-    yield Known(x_user) if x_user else None
-
-
-async def yields_known_later(x_user: Annotated[str, Header()]) -> AsyncIterator[Known | None]:
-    yield Known(x_user) if x_user else None
-
-
-def one_of_two(x_user: Annotated[str, Header()]) -> str:
-    if x_user == "root":
-        return "admin"
-    return "user"
-
-
-@pytest.mark.parametrize(
-    "gives", [known_or_none, known_or, known_in_a_branch, yields_known, yields_known_later, one_of_two]
-)
-def test_a_value_or_none_is_a_value(table, gives: Any) -> None:
-    """Whatever way the code takes to it."""
-
-    def page(user: Annotated[Any, Depends(gives)]) -> Any:
+    def page(user: Annotated[Any, Depends(known_or_none)]) -> Any:
         return user
 
-    assert "line works: cached(..., partition_by=" in refused(table, page)
+    assert "line works: cached(..., partition_by=known_or_none" in refused(table, page)

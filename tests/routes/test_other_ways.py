@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Security
 
 from fastapi_cacheinval import CacheMiddleware, CallerDependentRoute, HTTPCache, RefusedRoutes, cached
 from fastapi_cacheinval.testing import assert_hit
+from tests.helpers.advice import left_by
 from tests.helpers.http import ask
 
 pytestmark = pytest.mark.anyio
@@ -43,13 +44,17 @@ def twice(policy: Any = None, *, router: Any = None, public: Any = None, mine: A
     return app
 
 
+USER = "Security(user, scopes=['a'])"
+
+
 @pytest.mark.parametrize("place", ["policy", "router"])
 def test_the_line_for_one_include_is_to_stand_at_that_include(table, place: str) -> None:
     """At the route, or at its router, it would have the public page check who asks."""
     assert advice_of(table, twice(**{place: cached(ttl=60)})) == (
         "The policy is that of /public/page too, which does not run Security(user, scopes=['a']). Take it away where it "
         "stands, and give each include_router() its own, in dependencies=[...]; it counts for all routes below. What "
-        "follows is for /mine/page. This line works: cached(..., guarded_by=Security(user, scopes=['a']))."
+        "follows is for /mine/page. "
+        f"{left_by(USER)}cached(..., guarded_by={USER})."
     )
 
 
@@ -136,7 +141,7 @@ def test_the_line_for_one_route_of_a_router_is_to_stand_at_that_route(table) -> 
 
     assert advice_of(table, build()) == (
         "The policy is that of /public too, which does not run user: give /mine one of its own, in the "
-        "dependencies=[...] of the route. This line works: cached(..., partition_by=user)."
+        f"dependencies=[...] of the route. {left_by('user')}cached(..., partition_by=user)."
     )
     app = build(cached(ttl=60, partition_by=user))
     table(app).audit()
@@ -149,4 +154,4 @@ def test_where_all_ways_have_the_check_nothing_is_said_of_places(table) -> None:
     shelf.get("/page", dependencies=[cached(ttl=60), Depends(user)])(page)
     for prefix in ("/a", "/b"):
         app.include_router(shelf, prefix=prefix)
-    assert advice_of(table, app) == "This line works: cached(..., guarded_by=user)."
+    assert advice_of(table, app) == f"{left_by('user')}cached(..., guarded_by=user)."

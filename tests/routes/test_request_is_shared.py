@@ -224,7 +224,7 @@ def test_the_value_of_a_dependency_that_may_ask_who_calls_is_in_the_key(table, w
     for options in ({}, {"guarded_by": who}, {"guarded_by": handed_on}):
         with pytest.raises(CallerDependentRoute) as refused:
             table(app_of(handler, request_is_shared=True, **options)).audit()
-        assert "This line works: cached(..., partition_by=" in refused.value.advice
+        assert "this line works: cached(..., partition_by=" in refused.value.advice
     table(app_of(handler, partition_by=who, request_is_shared=True)).audit()
     table(app_of(handler, partition_by=PartitionBy(who, key=lambda _: ""), request_is_shared=True)).audit()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Engine, ForeignKey, Table, create_engine, insert, update
+from sqlalchemy import Column, Engine, ForeignKey, Table, create_engine, event, insert, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
 
 from fastapi_cacheinval import HTTPCache
@@ -58,9 +58,57 @@ def server() -> Iterator[PostgreSQL]:
         yield started
 
 
-@pytest.fixture(params=["READ COMMITTED", "REPEATABLE READ"])
+def by_sqlalchemy(level: str) -> Callable[[str], Engine]:
+    return lambda url: create_engine(url, isolation_level=level)
+
+
+def by_option(url: str) -> Engine:
+    return create_engine(url, connect_args={"options": r"-c default_transaction_isolation=repeatable\ read"})
+
+
+def by_database(url: str) -> Engine:
+    """Once SQLAlchemy has asked for the level of the engine's first connection."""
+    made = create_engine(url)
+    with made.begin() as connection:
+        name = made.url.database
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
+    made.dispose()
+    return made
+
+
+def by_statement(event_name: str, statement: str) -> Callable[[str], Engine]:
+    """The app's own SQL, at the begin of each connection or of each transaction."""
+
+    def make(url: str) -> Engine:
+        made = create_engine(url)
+
+        def heard(connection: Any, *_: object) -> None:
+            connection.execute(statement) if event_name == "connect" else connection.exec_driver_sql(statement)
+            if event_name == "connect":
+                connection.commit()
+
+        event.listen(made, event_name, heard)
+        return made
+
+    return make
+
+
+LEVELS: dict[str, Callable[[str], Engine]] = {
+    "READ COMMITTED": by_sqlalchemy("READ COMMITTED"),
+    "REPEATABLE READ": by_sqlalchemy("REPEATABLE READ"),
+    "an option of the connection": by_option,
+    "a setting of the database": by_database,
+    "SET TRANSACTION": by_statement("begin", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"),
+    "SET LOCAL": by_statement("begin", "SET LOCAL transaction_isolation = 'serializable'"),
+    "SET SESSION": by_statement(
+        "connect", "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+    ),
+}
+
+
+@pytest.fixture(params=LEVELS)
 def engine(server: PostgreSQL, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    made = create_engine(server.url(server.database(), "psycopg"), isolation_level=request.param)
+    made = LEVELS[request.param](server.url(server.database(), "psycopg"))
     Own.metadata.create_all(made)
     with Session(made) as session:
         session.add_all([Room(id=1), Statue(id=1), Statue(id=2)])
@@ -119,6 +167,24 @@ def test_a_row_that_others_have_changed_is_not_missed(engine: Engine, kind: str,
 def test_a_row_that_nobody_has_changed_is_purged_alone(engine: Engine, kind: str, work: str) -> None:
     """The question is about the rows that are read, and about no others."""
     assert purged(engine, kind, work, {}) == ({"work:old"}, False)
+
+
+@pytest.mark.parametrize("kind", TAGS)
+def test_a_row_that_others_change_right_before_the_commit_is_not_missed(engine: Engine, kind: str) -> None:
+    """No query of the transaction comes after it: the row is read once more when the transaction is over."""
+    sessions, cache = sessionmaker(engine), HTTPCache(enabled=False)
+    collector = collect_changes(sessions, cache, TAGS[kind])
+    try:
+        with capture_invalidations(cache) as captured, sessions() as session:
+            room, work = session.get_one(Room, 1), session.get_one(Work, 2)
+            room.works.append(work)
+            session.flush()
+            with engine.begin() as other:
+                other.execute(update(Work.__table__).where(Work.__table__.c.id == 2).values(name="new"))  # type: ignore[arg-type]
+            session.commit()
+    finally:
+        collector.stop()
+    assert {tag for one in captured for tag in one.tags} == {"work:old", "work:new"}
 
 
 def test_a_question_leaves_no_lock(engine: Engine) -> None:

@@ -85,7 +85,7 @@ class Collector:
         self._outbox = outbox
         self._wait: Literal["all"] | None = wait
         self._ledger = Ledger()
-        looks = Looks(book, self._ledger)
+        self._looks = looks = Looks(book, self._ledger)
         self._flushes = Flushes(book, self._ledger, looks)
         watch = Watch(book, self._ledger, self._flushes, looks, self._settle)
         self._bulk = Bulk(watch)
@@ -162,6 +162,7 @@ class Collector:
         root = self._ledger.root(session)
         if root is None or not root.ending:
             return
+        self._note_others(session)
         tags = self._ledger.unhanded(session)
         if tags:
             try:
@@ -176,6 +177,13 @@ class Collector:
         if self._outbox is not None and tags:
             self._ledger.frame(session).handed.update(tags)
             self._outbox.add(session, tags)
+
+    def _note_others(self, session: Session) -> None:
+        """Note the tags of rows beside what was written where they are needed before the commit."""
+        if self._outbox is not None or self.cache.settings.mutations_when_disconnected == "refuse":
+            for later in self._ledger.later(session):
+                if not later.told:
+                    self._ledger.add(session, list(self._looks.committed(later)))
 
     def _settle(self, session: Session, connection: Connection | None) -> None:
         """What was written in autocommit stands already, and no commit comes: purge it at once."""
@@ -240,7 +248,10 @@ class Collector:
             frame.standing = frame.standing or any(stands(connection) for connection in frame.connections)
             return
         try:
-            self._purge(frame)
+            cut_off = self._looks.end(frame)
+            if frame:
+                self._purge(frame, torn=cut_off is not None)
+            frame.failed = cut_off
         except BaseException as error:  # noqa: BLE001  # raised at the transaction's end, which here would be left open
             frame.failed = error
 
@@ -254,8 +265,10 @@ class Collector:
         if frame.failed is not None:
             raise frame.failed
         if frame and (frame.ending or frame.standing) and not frame.committed:
+            frame.everything = frame.everything or not all(each.told for each in frame.later)
             try:
-                self._purge(frame, torn=True)
+                if frame.tags or frame.everything:
+                    self._purge(frame, torn=True)
             except Exception:
                 # The error of the commit itself is the one to be heard of.
                 logger.exception("what a failed commit may have changed could not be purged")

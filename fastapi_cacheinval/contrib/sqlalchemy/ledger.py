@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,7 +10,21 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 
-__all__ = ["Frame", "Ledger"]
+__all__ = ["Frame", "Later", "Ledger"]
+
+
+@dataclass(slots=True)
+class Later:
+    """Rows, by class and key, whose tags are to be read on a connection with these execution options.
+
+    `told` where the transaction has noted their tags as it saw them. PostgreSQL may hide the rows from the role, or the
+    path, of the next transaction.
+    """
+
+    connection: Connection
+    options: Mapping[str, Any] | None
+    places: set[Any]
+    told: bool
 
 
 @dataclass(slots=True)
@@ -21,7 +35,7 @@ class Frame:
     begun, `committed` once that is done; `asked` once a savepoint has been told of a commit; `failed` is what its purge
     has raised. `standing` once something was written in autocommit, which no rollback takes back; `open` once something
     was written that waits for the commit, on these `connections`; those of a whole transaction are `heeded`, each by a
-    listener for a commit of its own.
+    listener for a commit of its own. `later` are rows beside what was written, whose tags are read after the commit.
     """
 
     tags: dict[str, None] = field(default_factory=dict[str, None])
@@ -34,10 +48,11 @@ class Frame:
     standing: bool = False
     open: bool = False
     connections: set[Connection] = field(default_factory=set[Connection])
+    later: list[Later] = field(default_factory=list[Later])
     heeded: dict[Connection, Any] = field(default_factory=dict[Connection, Any])
 
     def __bool__(self) -> bool:
-        return bool(self.tags) or self.everything
+        return bool(self.tags) or self.everything or bool(self.later)
 
     def join(self, other: Frame) -> None:
         """Take over what another has changed."""
@@ -47,6 +62,7 @@ class Frame:
         self.standing = self.standing or other.standing
         self.open = self.open or other.open
         self.connections |= other.connections
+        self.later += other.later
 
 
 class Ledger:
@@ -113,6 +129,19 @@ class Ledger:
         named = dict.fromkeys(tags)
         if named:
             self.frame(session).tags.update(named)
+
+    def look_later(self, session: Session, later: Later) -> None:
+        """Note rows whose tags are to be read when the transaction is over."""
+        frame = self.frame(session)
+        for each in frame.later:
+            if each.connection is later.connection and each.options == later.options:
+                each.places.update(later.places)
+                return
+        frame.later.append(later)
+
+    def later(self, session: Session) -> list[Later]:
+        """These rows, of all savepoints that are open."""
+        return [each for frame in self._open(session) for each in frame.later]
 
     def add_everything(self, session: Session) -> None:
         """Note that something was changed of which nobody knows what it is."""

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql.selectable import AliasedReturnsRows
 
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
-from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import isolation_of
+from fastapi_cacheinval.contrib.sqlalchemy.snapshots import keeps_rows
 
 __all__ = ["Kept", "in_savepoint", "is_outdated", "is_united", "locked", "look", "take_turn"]
 
@@ -30,7 +30,6 @@ _LOCKABLE: WeakKeyDictionary[Any, dict[Mapper[Any], bool]] = WeakKeyDictionary()
 # "Insufficient privilege" and "feature not supported".
 _REFUSALS = frozenset({"42501", "0A000"})
 _OUTDATED = "40001"
-_READ_OLD_ROWS = frozenset({"REPEATABLE READ", "SERIALIZABLE"})
 # They refuse no locks in this way, and have no need of a savepoint.
 _REFUSE_NONE = frozenset({"sqlite", "mysql", "mariadb"})
 
@@ -64,9 +63,7 @@ def is_outdated(session: Session, mapper: Mapper[Any], query: Any) -> bool:
     It refuses to lock such a row at REPEATABLE READ, and forgets a lock with its savepoint.
     """
     connection = session.connection()
-    if connection.dialect.name != "postgresql" or isolation_of(connection) not in _READ_OLD_ROWS:
-        return False
-    if is_united(mapper) or will_stand(connection):
+    if is_united(mapper) or not keeps_rows(connection):
         return False
     nested = connection.begin_nested()
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
@@ -14,10 +14,11 @@ from sqlalchemy.orm import Mapper, Session
 from fastapi_cacheinval.contrib.sqlalchemy.autocommit import will_stand
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.keys import Identity, fits, kinds_of
-from fastapi_cacheinval.contrib.sqlalchemy.ledger import Ledger
+from fastapi_cacheinval.contrib.sqlalchemy.ledger import Frame, Later, Ledger
 from fastapi_cacheinval.contrib.sqlalchemy.locking import Kept, in_savepoint, take_turn
 from fastapi_cacheinval.contrib.sqlalchemy.reading import Reader, reading
 from fastapi_cacheinval.contrib.sqlalchemy.rules import RuleBook
+from fastapi_cacheinval.contrib.sqlalchemy.snapshots import is_innodb
 
 __all__ = ["Looks", "Place", "Places"]
 
@@ -64,6 +65,8 @@ class Looks:
             with saving as kept, reading(connection, self._book, options, ahead=ahead) as reader:
                 yield reader
                 lost = reader.lost
+                if reader.others and not will_stand(connection):
+                    self._ledger.look_later(session, _later(connection, options, reader.others))
         except SQLAlchemyError:
             if not (careful and kept.transaction):
                 raise
@@ -128,6 +131,33 @@ class Looks:
                 of_these = reader.tags(mapper, identities, lock=lock, written=written, own=own)
                 self._ledger.add(session, list(of_these))
 
+    def end(self, frame: Frame) -> BaseException | None:
+        """Note the tags of rows beside what was written, now that the transaction is over: nothing is locked for that.
+
+        Who has changed them after the commit purges what they were tagged with then. Returns what has cut it off.
+        """
+        cut_off: BaseException | None = None
+        for later in frame.later:
+            # A transaction around the session's own goes on, and is purged once more by the app.
+            if later.connection.closed or later.connection.in_transaction():
+                continue
+            try:
+                frame.tags.update(dict.fromkeys(self.committed(later)))
+            except BaseException as error:  # noqa: BLE001  # the commit stands, and is purged in any case
+                frame.everything = frame.everything or not later.told
+                cut_off = cut_off if isinstance(error, Exception) else error
+        frame.later.clear()
+        return cut_off
+
+    def committed(self, later: Later) -> Iterator[str]:
+        """The tags of rows that a transaction has not locked, and that is over now, or about to be."""
+        rows: dict[Mapper[Any], list[Identity]] = {}
+        for mapper, identity in later.places:
+            rows.setdefault(mapper, []).append(identity)
+        with reading(later.connection, self._book, later.options, ended=True) as reader:
+            for mapper, identities in rows.items():
+                yield from reader.tags(mapper, identities, lock=False)
+
     def _lose(self, session: Session, mapper: Mapper[Any], *, alone: bool) -> None:
         name = mapper.class_.__name__
         try:
@@ -141,6 +171,10 @@ class Looks:
                 *(name, name),
             )
             self._ledger.add_everything(session)
+
+
+def _later(connection: Connection, options: Mapping[str, Any] | None, places: Places) -> Later:
+    return Later(connection, options, set(places), told=not is_innodb(connection))
 
 
 def _fit(mapper: Mapper[Any], identities: list[Identity]) -> bool:

@@ -55,7 +55,7 @@ _BY_ITSELF = ("CASCADE", "SET NULL", "SET DEFAULT")
 
 def lineage(mapper: Mapper[Any]) -> set[Mapper[Any]]:
     """The class, those that it inherits from and those that inherit from it: all that a row of it may be."""
-    return {*mapper.iterate_to_root(), *mapper.self_and_descendants}
+    return {*mapper.iterate_to_root(), *among_rows(mapper)} & set(whole_of(mapper).self_and_descendants)
 
 
 def among_rows(mapper: Mapper[Any]) -> list[Mapper[Any]]:
@@ -208,13 +208,13 @@ class Side:
     other: Mapper[Any]
     link: Link | None = None
 
-    def rows(self, these: list[Identity]) -> Any:
+    def rows(self, these: list[Identity], *, told: bool = False) -> Any:
         """The keys of the other class's rows for rows of the table, by the keys of that; None where nothing tells them.
 
-        A class may be mapped to a query over the table, which has the key of its rows, or has not.
+        A class may be mapped to a query over the table, which may lack its key. `told` is as in `Link.of_rows`.
         """
         if self.link is not None:
-            return self.link.of_rows(among(self.table, these))
+            return self.link.of_rows(among(self.table, these), told=told)
         columns = shown_key(self.other, self.table)
         if columns is None:
             return None

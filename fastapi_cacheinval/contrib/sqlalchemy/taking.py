@@ -16,11 +16,12 @@ from fastapi_cacheinval.contrib.sqlalchemy.keys import (
     kinds_of,
     matching,
     row_key,
+    together,
 )
 from fastapi_cacheinval.contrib.sqlalchemy.locking import is_outdated, is_united, locked, look
 from fastapi_cacheinval.contrib.sqlalchemy.ordering import by_key, is_by_key, order_of, parts, turns
 from fastapi_cacheinval.contrib.sqlalchemy.schema import Link
-from fastapi_cacheinval.contrib.sqlalchemy.snapshots import has_view, reads_old_rows
+from fastapi_cacheinval.contrib.sqlalchemy.snapshots import has_view, is_innodb, makes_views
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import tables_in_order
 from fastapi_cacheinval.contrib.sqlalchemy.statements import parameter_sets
 
@@ -30,23 +31,26 @@ __all__ = ["Locker"]
 class Locker:
     """The keys of rows by queries, and locks of these rows."""
 
-    def __init__(self, session: Session, *, ahead: bool) -> None:
+    def __init__(self, session: Session, *, ahead: bool, ended: bool) -> None:
         connection = session.connection()
         self._session = session
         self._is_ahead = ahead
-        self._locks_to_read = reads_old_rows(connection)
-        viewing = not self._locks_to_read or has_view(connection)
-        self.locks = self._locks_to_read and not (ahead and viewing)
-        if not viewing:
+        self._may_be_old = is_innodb(connection) and not ended
+        # SQLite has one writer at a time, and none that has read what is no longer there.
+        self._is_alone = ended or connection.dialect.name == "sqlite"
+        # Whether a plain query is none that has the app read all that comes later as it stands now.
+        self._reads = ended or not makes_views(connection) or has_view(connection)
+        self.locks = self._may_be_old and not (ahead and self._reads)
+        if not self._reads:
             event.listen(session, "do_orm_execute", self._loading)
 
     def now(self, query: Any, *, written: bool = False) -> Any:
         """A query that reads rows as they stand, and not as they stood when the transaction first read.
 
         MariaDB does that only where it locks them: as the write does for those that are about to be, or have just been,
-        `written`. A plain query would have the app read all that comes later as it stands at the look.
+        `written`. Others are not locked, and read once more after the commit.
         """
-        return query.with_for_update(read=not written) if self.locks else query
+        return query.with_for_update(read=not written) if self.locks and (written or not self._reads) else query
 
     def _loading(self, state: ORMExecuteState) -> None:
         """Lock the rows that a function loads besides its object, so that the load makes no view of the transaction."""
@@ -56,11 +60,19 @@ class Locker:
 
     def told(self, link: Link) -> bool:
         """Whether what a link relates is found in its association rows alone: a look beyond locks the other side."""
-        return self._locks_to_read and link.tells
+        return self._may_be_old and link.tells
 
-    def in_order(self, mapper: Mapper[Any], query: Any) -> Any:
-        """A query that finds rows of a class by their keys, and locks no others: InnoDB locks all that it passes."""
-        return query.order_by(*keys(mapper)) if self.locks else query
+    def untold(self, link: Link) -> bool:
+        """Whether nothing but a lock of the other side would tell what a link relates."""
+        return self._may_be_old and not link.tells
+
+    def in_order(self, mapper: Mapper[Any], query: Any, part: list[Identity]) -> Any:
+        """A query that finds these rows of a class, and locks no others: InnoDB locks all that it passes."""
+        found = query.where(self._among(keys(mapper), part, kinds_of(mapper)))
+        return found.order_by(*keys(mapper)) if self.locks else found
+
+    def _among(self, columns: Sequence[Any], part: list[Identity], kinds: Sequence[Any]) -> Any:
+        return (together if self.locks else matching)(columns, part, kinds)
 
     def unlocked(self, mapper: Mapper[Any]) -> list[Any]:
         """Leaves the relationships that are joined to a class out of a query that locks its rows."""
@@ -111,7 +123,9 @@ class Locker:
         connection = self._session.connection()
         for each in turns(part, connection):
             order = order_of(keys(mapper), each, kinds or kinds_of(mapper), connection)
-            yield from self.locked(mapper, query.where(among(mapper, each, kinds)).order_by(*order), gone=gone, of=of)
+            these = self._among(keys(mapper), each, kinds or kinds_of(mapper))
+            found = query.where(these) if self.locks else query.where(these).order_by(*order)
+            yield from self.locked(mapper, found, gone=gone, of=of)
 
     def take(self, places: Mapping[Mapper[Any], list[Identity]], *, gone: bool = False, listed: bool = False) -> None:
         """Lock rows of classes of one hierarchy as their write does, where the looks at them would do it otherwise.
@@ -145,7 +159,7 @@ class Locker:
         connection = self._session.connection()
         for part in parts(these):
             for each in turns(part, connection):
-                query = select(*columns).where(matching(columns, each, kinds))
+                query = select(*columns).where(self._among(columns, each, kinds))
                 query = query.order_by(*order_of(columns, each, kinds, connection))
                 list(look(self._session, mapper, query, query.with_for_update(key_share=not gone)))
 
@@ -159,9 +173,11 @@ class Locker:
         if is_united(mapper):
             # No database locks rows of a UNION: those of the class's own table are locked, and then looked at.
             table, size = cast("Table", mapper.local_table), len(mapper.primary_key)
-            these = by_key(Identity(row[:size]) for row in self.identities(query, parameters))
+            these = by_key(Identity(row[:size]) for row in self.identities(query, parameters, written=True))
             self._take(mapper, row_key(table), kinds_of(table), these, gone=gone)
-            return self.identities(query, parameters)
+            return self.identities(query, parameters, written=True)
+        if self.locks:
+            query = query.order_by(*keys(mapper))
         locking = locked(query, mapper, gone=gone, of=of)
         return [
             Identity(row)

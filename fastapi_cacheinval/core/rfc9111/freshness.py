@@ -35,10 +35,11 @@ HEURISTIC_STATUSES = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410
 
 
 class Lifetime(NamedTuple):
-    """For how long a response is fresh, and whether it says so itself."""
+    """For how long a response is fresh, whether it says so itself, and else whether a rule for its path does."""
 
     seconds: float
     explicit: bool
+    named: bool = False
 
 
 def explicit_lifetime(headers: RawHeaders, steered: Steering, received: float) -> float | None:
@@ -111,7 +112,7 @@ def lifetime(
         return Lifetime(0, explicit=False)
     assumed = options.assumed(rule)
     if assumed is not None and status in HEURISTIC_STATUSES and status < 400:
-        return Lifetime(assumed, explicit=False)
+        return Lifetime(assumed, explicit=False, named=rule is not None)
     return Lifetime(heuristic_lifetime(status, headers, steered, options, received), explicit=False)
 
 
@@ -154,11 +155,15 @@ def steering(headers: RawHeaders) -> Steering:
     guessable = not (_decides(control) or pragma or values(headers, b"expires"))
     if surrogate is not None and _decides(surrogate):
         return Steering(surrogate, targeted=True, guessable=guessable)
-    cdn = parse_cdn_cache_control(values(headers, b"cdn-cache-control"))
+    lines = values(headers, b"cdn-cache-control")
+    cdn = parse_cdn_cache_control(lines)
     directives = control if cdn is None else cdn
     if surrogate is not None and (surrogate.must_revalidate or surrogate.proxy_revalidate):
         directives = replace(directives, proxy_revalidate=True)
-    return Steering(directives, targeted=cdn is not None, guessable=guessable if cdn is not None else not pragma)
+    if cdn is not None:
+        return Steering(directives, targeted=True, guessable=guessable)
+    # A field that is no structured dictionary is void, but not without meaning.
+    return Steering(directives, targeted=False, guessable=not (pragma or (lines and _decides(parse(lines)))))
 
 
 def _decides(directives: CacheControl) -> bool:

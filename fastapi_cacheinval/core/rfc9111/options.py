@@ -52,18 +52,21 @@ class HeaderOptions:
     - `set_cookie`: whether a response with `Set-Cookie` is stored where it is explicitly fresh; every
       caller gets the cookie of the first then.
     - `heuristic`, `heuristic_most` (seconds): the share of the time since `Last-Modified` for which a
-      response without explicit lifetime is fresh (RFC 9111 section 4.2.2), from 0 (off) to 1, and its bound.
+      response without explicit lifetime is fresh (RFC 9111 section 4.2.2), from 0 (off) to 1, and its bound. Nothing is
+      guessed for what the code of a FastAPI or Starlette app answers, but for files that it mounts as `StaticFiles`; a
+      request with a cookie or another credential needs the response's own word.
     - `stale_if_error` (seconds): for how long a stale response stands in for a forward that failed where the
       response itself says nothing (RFC 5861 section 4); never where it forbids it.
     - `request_directives`: whether clients may ask for more than the response does (`no-cache`, `max-age`,
       `min-fresh`, `max-stale`, `stale-if-error`; section 5.2.1). `no-store` and `only-if-cached` count always.
 
     - `default_ttl` (seconds): the lifetime of a successful response or redirect that states none, in place of what
-      `heuristic` gives. As with that, a request with a cookie or another credential needs the response's own word.
+      `heuristic` gives, and within the same limits.
     - `rules`: pairs of a path, in which `*` stands for any text, and a lifetime or a `HeaderRule`; the first that fits
-      holds, in place of `default_ttl`. Paths are decoded, and without the root path. Where there are rules, nothing is
-      kept of a path with a segment that is empty, `.` or `..`, with a backslash, `;`, `?`, `#`, a control character or
-      another escape in it: the app may take it for another path.
+      holds, in place of `default_ttl`, for what code answers as well. It does not hold for requests with a cookie or
+      another credential, nor against what a FastAPI route declares of its caller. Paths are decoded, and without the
+      root path. Where there are rules, nothing is kept of a path with a segment that is empty, `.` or `..`, with a
+      backslash, `;`, `?`, `#`, a control character or another escape in it: the app may take it for another path.
 
     Raises `ConfigurationError`, naming the option.
     """

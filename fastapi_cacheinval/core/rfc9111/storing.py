@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import NamedTuple
 
 from fastapi_cacheinval.core.conditional import OF_ONE_REQUEST
@@ -23,7 +25,18 @@ from fastapi_cacheinval.grammar.cache_control import CacheControl
 from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
 from fastapi_cacheinval.grammar.vary import ANY_FIELD, parse_vary
 
-__all__ = ["OF_THE_REQUEST", "UNDERSTOOD", "Judged", "Received", "guessed", "judge", "refused_because", "shareable"]
+__all__ = [
+    "OF_THE_REQUEST",
+    "UNDERSTOOD",
+    "Answerer",
+    "Judged",
+    "Received",
+    "guessed",
+    "judge",
+    "refused_because",
+    "shareable",
+    "unseen",
+]
 
 # The final statuses whose caching this cache knows (section 5.2.2.3).
 UNDERSTOOD = HEURISTIC_STATUSES | frozenset({302, 303, 307, 400, 401, 403, 406, 409, 421, 429, 500, 502, 503, 504})
@@ -31,6 +44,24 @@ UNDERSTOOD = HEURISTIC_STATUSES | frozenset({302, 303, 307, 400, 401, 403, 406, 
 
 OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie", "credential", "partial", "range"})
 """The reasons of `refused_because` that lie in the request: they say nothing of what is stored for others."""
+
+
+class Answerer(Enum):
+    """What answers a request, as far as the cache can see: whether a hit by a guess would skip a check of its own."""
+
+    UNSEEN = auto()
+    """An app whose routes cannot be seen."""
+    FILES = auto()
+    """Plain files, and nothing on the way to them that may refuse."""
+    CODE = auto()
+    """Anything else in an app whose routes are seen: a handler, an exception handler, middleware, a mounted app."""
+    ASKING = auto()
+    """A route that is seen to ask who is calling."""
+
+
+def unseen() -> Answerer:
+    """What answers where nothing is known of it."""
+    return Answerer.UNSEEN
 
 
 def shareable(steered: Steering) -> bool:
@@ -64,14 +95,17 @@ def _forbidden(asked: Asked, status: int, steered: Steering) -> str | None:
     return None
 
 
-def _against_a_guess(asked: Asked, steered: Steering, life: Lifetime, *, asks_who: bool) -> str | None:
+def _against_a_guess(asked: Asked, steered: Steering, life: Lifetime, asks: Callable[[], Answerer]) -> str | None:
     if not guessed(steered, life):
         return None
     # A credential is named first: the refusal is about this request then, and a stranger's may be stored.
     if asked.credential is not None:
         return asked.credential
-    if asks_who:
+    answerer = asks()
+    if answerer is Answerer.ASKING:
         return "caller-dependent"
+    if answerer is Answerer.CODE and not life.named:
+        return "no-lifetime"
     return None if steered.guessable else "not-fresh"
 
 
@@ -85,13 +119,13 @@ def refused_because(
     *,
     most_bytes: int,
     ranged: bool = False,
-    asks_who: bool = False,
+    answerer: Callable[[], Answerer] = unseen,
 ) -> str | None:
     """Why a response to a GET is not stored, as a token for `Cache-Status`; None where it may be.
 
     What answers the conditions or the `Range` of one request is nobody else's: where a `Range` was forwarded
     (`ranged`) only the whole (200) and a part (206) are kept. Without it a 206 was not asked for. A guessed
-    lifetime needs a request without credentials, and an answer before which nothing asked who is calling (`asks_who`).
+    lifetime needs a request without credentials, and an answer that no code of a visible app has made (`answerer`).
     """
     if status < 200 or status in OF_ONE_REQUEST:
         return "status"
@@ -113,7 +147,7 @@ def refused_because(
         return "too-large"
     if not (life.explicit or steered.directives.public or status in HEURISTIC_STATUSES):
         return "status"
-    if against := _against_a_guess(asked, steered, life, asks_who=asks_who):
+    if against := _against_a_guess(asked, steered, life, answerer):
         return against
     validator = b"etag" in names or b"last-modified" in names
     stale = steered.directives.stale_while_revalidate or steered.directives.stale_if_error
@@ -129,7 +163,7 @@ class Received:
     `path` is decoded; `origin` is scheme and authority; `added` are tags in normal form that were
     collected while it was answered; `hidden` are names of fields that clients do not see; `now` is the
     cache's clock, `wall` seconds since the epoch; `route` and `trace` are as in a `StoredResponse`; `ranged` says
-    that the request's `Range` was forwarded, `asks_who` that the route may have asked who is calling.
+    that the request's `Range` was forwarded; `answerer` tells what has answered, while it does.
     """
 
     asked: Asked
@@ -147,7 +181,7 @@ class Received:
     route: str | None = None
     trace: str = ""
     ranged: bool = False
-    asks_who: bool = False
+    answerer: Callable[[], Answerer] = unseen
 
 
 class Judged(NamedTuple):
@@ -175,7 +209,7 @@ def judge(received: Received, options: HeaderOptions, most_bytes: int) -> Judged
         options,
         most_bytes=most_bytes,
         ranged=received.ranged,
-        asks_who=received.asks_who,
+        answerer=received.answerer,
     )
     if refusal is None and too_many_tags(received.added, received.headers):
         refusal = "too-many-tags"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from starlette.requests import Request
-from starlette.types import Scope
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fastapi_cacheinval.core.rfc9111.storing import Answerer
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.exchange import run_app
@@ -32,17 +34,24 @@ def has_policy(app_context: AppContext, scope: Any) -> bool:
 class HeaderRead(Read):
     """A forward whose response is judged by its own headers."""
 
-    # The template of what answers, once it is known, and whether that may have asked who is calling.
+    # The template of what answers, once it is known, and whether that is seen to ask who is calling.
     _answered_by: tuple[str | None, bool] = (None, False)
+    # Whether plain files are answering: what an exception handler says of a file that is not there comes after them.
+    _by_files: bool = False
 
     @property
     def route(self) -> str | None:
         """The template of the route that has answered, of any framework that leaves it in the scope."""
         return super().route if self.plan is not None else self._found()[0]
 
-    @property
-    def asks_who(self) -> bool:
-        return self._found()[1]
+    def answerer(self) -> Answerer:
+        """What answers, asked while it does."""
+        if self._by_files:
+            return Answerer.FILES
+        if self._found()[1]:
+            return Answerer.ASKING
+        seen = self.app_context.table.survey.apps or isinstance(self.scope.get("router"), Router)
+        return Answerer.CODE if seen else Answerer.UNSEEN
 
     def _found(self) -> tuple[str | None, bool]:
         if self._answered_by[0] is None:
@@ -53,6 +62,14 @@ class HeaderRead(Read):
                 else (plan.path, plan.asks_who)
             )
         return self._answered_by
+
+    async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """The request has come to its route, or to files."""
+        self._by_files = self.app_context.table.by_plain_files(scope.get("endpoint"), self.arrived)
+        try:
+            await super().enter(handle, scope, receive, send)
+        finally:
+            self._by_files = False
 
     def _leave_fill(self, scope: Scope) -> None:
         if self._fill is not None:

@@ -9,8 +9,9 @@ from starlette.types import Scope
 from fastapi_cacheinval.core.keys import as_bytes, below, cache_key, encode, sent_host, sent_path, variant_key
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
-from fastapi_cacheinval.core.rfc9111.storing import Received
+from fastapi_cacheinval.core.rfc9111.storing import Received, unseen
 from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, values
 from fastapi_cacheinval.grammar.no_vary_search import (
     EVERYTHING_COUNTS,
@@ -146,5 +147,5 @@ class Resource:
             route=exchange.route,
             trace=exchange.entered.trace,
             ranged=ranged,
-            asks_who=exchange.asks_who,
+            answerer=exchange.answerer if isinstance(exchange, HeaderRead) else unseen,
         )

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, delete, event, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy import Column, Engine, ForeignKey, Table, create_engine, delete, event, func, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
 
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
+from fastapi_cacheinval.testing import capture_invalidations
 
 
 class Own(DeclarativeBase):
@@ -80,3 +81,78 @@ def test_the_rows_of_a_concrete_subclass_are_left_alone(engine: Engine, kind: st
         collector.stop()
     assert told
     assert [one for one in told if "dog" in one] == []
+
+
+class Tag(Own):
+    __tablename__ = "tag"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(default="old")
+
+
+hung = Table(
+    "hung",
+    Own.metadata,
+    Column("cat_id", ForeignKey("cat.id"), primary_key=True),
+    Column("tag_id", ForeignKey("tag.id"), primary_key=True),
+)
+
+
+class Cat(Own):
+    __tablename__ = "cat"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tags: Mapped[list[Tag]] = relationship(secondary=hung)
+
+
+class Lion(Cat):
+    """SQLAlchemy inherits no relationship to it."""
+
+    __tablename__ = "lion"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tags: Mapped[list[Tag]] = relationship(viewonly=True, primaryjoin="Lion.id == Tag.id", foreign_keys=[Tag.id])
+    __mapper_args__ = {"concrete": True}  # noqa: RUF012
+
+
+GONE: dict[str, Callable[[Session], object]] = {
+    "an object": lambda session: session.delete(session.get_one(Lion, 1)),
+    "a delete()": lambda session: session.execute(delete(Lion)),
+}
+
+
+@pytest.mark.parametrize("work", GONE)
+def test_what_the_base_is_linked_to_is_left_alone(engine: Engine, work: str) -> None:
+    """A row of the subclass takes no link of the base's row with the same key along."""
+    sessions = sessionmaker(engine)
+    with sessions.begin() as session:
+        session.add_all([Cat(id=1, tags=[Tag(id=5)]), Lion(id=1)])
+    cache = HTTPCache(enabled=False)
+    collector = collect_changes(sessions, cache, {Tag: ["tag:{name}"], Cat: ["cat:{id}"], Lion: ["lion:{id}"]})
+    try:
+        with capture_invalidations(cache) as captured, sessions() as session:
+            GONE[work](session)
+            session.commit()
+    finally:
+        collector.stop()
+    assert {tag for one in captured for tag in one.tags} == {"cat:1", "lion:1"}
+
+
+WIDE: dict[str, Callable[[Session], object]] = {
+    "one of the base": lambda session: session.execute(update(Animal).where(func.random() != 0).values(name="new")),
+    "one of the subclass": lambda session: session.execute(update(Dog).where(func.random() != 0).values(name="new")),
+    "an object": lambda session: setattr(session.get_one(Dog, 1), "name", "new"),
+}
+
+
+@pytest.mark.parametrize("work", WIDE)
+def test_a_change_of_either_purges_the_wide_tag_of_the_base(engine: Engine, work: str) -> None:
+    """Who reads the base by a union reads the rows of both; the subclass has its base's tags."""
+    sessions, cache = sessionmaker(engine), HTTPCache(enabled=False)
+    collector = collect_changes(sessions, cache, wide={Animal: ["animals"], Dog: ["dogs"]})
+    try:
+        with capture_invalidations(cache) as captured, sessions() as session:
+            WIDE[work](session)
+            session.commit()
+    finally:
+        collector.stop()
+    tags = {tag for one in captured for tag in one.tags}
+    assert "animals" in tags
+    assert "dogs" in tags or work == "one of the base"

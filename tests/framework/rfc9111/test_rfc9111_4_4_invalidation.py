@@ -157,6 +157,8 @@ async def test_a_tag_beyond_ascii_is_purged_however_the_app_has_written_it(field
     [
         ("/a", "http://test/a/../a"), ("/a", "/x/../a"), ("/a", "http://test/./x/../a?b#c"), ("/", "http://test"),
         ("/", "http://test/a/.."), ("//a", "http://test//a"), ("/x//a", "http://test/x//a"), ("/a/", "http://test/a/."),
+        ("/a", "/x/%2e%2E/a"), ("/a", "http://test/x/y/.%2e/%2e%2e/a"), ("/a", "x/%2e%2e/a"), ("/x/../a", "/x/%2e%2e/a"),
+        ("/a", "%2E/a"), ("/a.b", "/a%2eb"), ("/a", "http://test:080/a"), ("/a", "http://test:/a"),
     ],
 )  # fmt: skip
 async def test_4_4_the_dots_of_a_location_are_resolved(path: str, location: str) -> None:
@@ -206,7 +208,14 @@ async def test_rfc9875_an_answer_in_more_groups_than_one_may_have_is_not_stored(
 async def test_rfc9875_the_port_that_a_scheme_has_anyway_makes_no_other_origin() -> None:
     """RFC 9110 section 4.2.3: `http://h:80` is `http://h`, whichever of the two the page or the write was asked by."""
     origin = Origin()
-    for stored, written in (("h", "H:80"), ("h:80", "h")):
+    for stored, written in (
+        ("h", "H:80"),
+        ("h:80", "h"),
+        ("h:", "h"),
+        ("h", "h:080"),
+        ("h:0080", "h:"),
+        ("h:081", "h:81"),
+    ):
         origin.says({**FRESH, "cache-groups": '"g"'}, path="/a")
         origin.says({"cache-group-invalidation": '"g"'}, b"", path="/do")
         await origin.get("/a", host=stored)
