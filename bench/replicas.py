@@ -74,48 +74,55 @@ class _Shop:
 # -- a hit in L2 -----------------------------------------------------------------------
 
 
-async def _far_hits(server: Valkey, rounds: int) -> tuple[list[float], list[float], float]:
-    """Microseconds of a request that L2 answers and of a bare `GET`, in turn; and the commands per hit."""
+async def _far_hits(server: Valkey, rounds: int) -> tuple[dict[str, list[float]], float]:
+    """Microseconds of requests that L2 answers and of a bare `GET`, in turn; and the commands per hit."""
     shop = _Shop(server.url, 2)
     client: Any = Redis.from_url(server.url)
     await client.set("bare", b"x" * 1024)
-    hits: list[float] = []
-    gets: list[float] = []
+    taken: dict[str, list[float]] = {"again": [], "first": [], "get": []}
+
+    async def hit(path: str, kind: str) -> None:
+        internals_of(shop.caches[1]).engine.store.clear()
+        began = time.perf_counter()
+        answer = await ask(shop.apps[1], get_scope(path))
+        taken[kind].append((time.perf_counter() - began) * 1e6)
+        if not answer.field(b"cache-status").startswith(b"cacheinval; hit"):
+            raise RuntimeError(f"not a hit: {answer.headers}")
+
     async with shop.running():
-        await ask(shop.apps[0], get_scope("/items/1"))
-        async with asyncio.timeout(5):
-            while not shop.caches[0].statistics().l2.get("write"):  # noqa: ASYNC110 - nothing tells of it
+        for number in range(rounds + 1):
+            await ask(shop.apps[0], get_scope(f"/items/{number}"))
+        async with asyncio.timeout(60):
+            while shop.caches[0].statistics().l2.get("write", 0) <= rounds:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
         asked = server.info("commandstats")["cmdstat_get"]["calls"]
-        for _ in range(rounds):
-            internals_of(shop.caches[1]).engine.store.clear()
-            began = time.perf_counter()
-            answer = await ask(shop.apps[1], get_scope("/items/1"))
-            hits.append((time.perf_counter() - began) * 1e6)
-            if not answer.field(b"cache-status").startswith(b"cacheinval; hit"):
-                raise RuntimeError(f"not a hit: {answer.headers}")
+        for number in range(rounds):
+            await hit("/items/0", "again")
             began = time.perf_counter()
             await client.get("bare")
-            gets.append((time.perf_counter() - began) * 1e6)
+            taken["get"].append((time.perf_counter() - began) * 1e6)
+            await hit(f"/items/{number + 1}", "first")
         reads = server.info("commandstats")["cmdstat_get"]["calls"] - asked - rounds
     await client.aclose()
-    if shop.calls != 1:
+    if shop.calls != rounds + 1:
         raise RuntimeError(f"the handler ran {shop.calls} times")
-    return hits, gets, reads / rounds
+    return taken, reads / rounds / 2
 
 
 def _far_table(server: Valkey, options: Options) -> Table:
     rounds = options.pick(2_000, 20)
-    hits, gets, reads = asyncio.run(_far_hits(server, rounds))
-    ratio = median(hits) / median(gets)
+    taken, reads = asyncio.run(_far_hits(server, rounds))
+    again, first, get = (median(taken[kind]) for kind in ("again", "first", "get"))
     return Table(
         "A hit in L2, beside a bare GET",
-        f"{rounds:,} requests for one response of 1 KiB that only L2 has, in turn with a bare `GET` of "
-        "1 KiB by redis-py; wall time in process: middleware, routing, one round trip, decoding, storing it in L1.",
+        f"{rounds:,} requests for a response of 1 KiB that only L2 has, in turn with a bare `GET` of 1 KiB by "
+        "redis-py, and with requests for paths that the replica was not asked for before; wall time in process: "
+        "middleware, one round trip, decoding, storing it in L1, and for the first of a path FastAPI's routing.",
         ("", "median µs", "reads per hit", "ratio", "reached"),
         [
-            ("hit in L2", f"{median(hits):.0f}", f"{reads:.2f}", f"{ratio:.1f}", reached(reads == 1.0)),
-            ("bare GET", f"{median(gets):.0f}", "", "1.0", ""),
+            ("hit in L2", f"{again:.0f}", f"{reads:.2f}", f"{again / get:.1f}", reached(reads == 1.0)),
+            ("the first of its path", f"{first:.0f}", f"{reads:.2f}", f"{first / get:.1f}", ""),
+            ("bare GET", f"{get:.0f}", "", "1.0", ""),
         ],
     )
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 from opentelemetry import context as contexts
 from redis.exceptions import NoScriptError
@@ -22,6 +22,8 @@ from fastapi_cacheinval.connections.topology import Confirm, Topology
 from fastapi_cacheinval.errors import LogUnavailable, TierUnavailable
 
 __all__ = ["Away", "Client", "Script", "raising"]
+
+Result = TypeVar("Result")
 
 # What instrumentations ask for, in the context of what is running.
 _UNTRACED = "suppress_instrumentation"
@@ -43,9 +45,8 @@ class Script:
         self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-@asynccontextmanager
-async def _bounded(seconds: float) -> AsyncGenerator[None]:
-    """A block of at most so many seconds, of which an instrumentation of the client makes no spans.
+async def _bounded(seconds: float, work: Awaitable[Result]) -> Result:
+    """What some work gives in at most so many seconds; an instrumentation of the client makes no spans of it.
 
     Heartbeats and polling would be most of what it has to tell, and a lookup has spans of its own.
     """
@@ -56,7 +57,7 @@ async def _bounded(seconds: float) -> AsyncGenerator[None]:
             # One round of the loop later: after it has stood still, what has come meanwhile is read first.
             alarm = loop.call_later(seconds, lambda: limit.reschedule(loop.time()))
             try:
-                yield
+                return await work
             finally:
                 alarm.cancel()
     finally:
@@ -105,7 +106,8 @@ class Client:
         """One call about a key, by the rule of this module."""
         server = self._topology.server_of(key)
         lane = self._lane(server)
-        async with lane.turn():
+        trying = await lane.take()
+        try:
             while True:
                 # A renewal makes it fresh, so nothing is tried a third time.
                 fresh = not lane.used
@@ -118,6 +120,8 @@ class Client:
                     if fresh:
                         lane.out(reason_of(error))
                         raise Away(reason_of(error)) from error
+        finally:
+            lane.give_back(trying=trying)
 
     async def _tried(self, lane: Lane, call: Callable[[], Awaitable[Any]]) -> Any:
         """One try; if the client was closed meanwhile, what has been connected again is closed after it."""
@@ -125,10 +129,8 @@ class Client:
         try:
             if not self._topology.known:
                 # A cluster describes itself at length, which is not the call's time.
-                async with _bounded(self._timeout):
-                    await self._topology.learn()
-            async with _bounded(self._timeout):
-                reply = await call()
+                await _bounded(self._timeout, self._topology.learn())
+            reply = await _bounded(self._timeout, call())
         finally:
             if self._closed:
                 await _quietly(self._topology.close)
@@ -137,8 +139,7 @@ class Client:
 
     async def _renewed(self, lane: Lane, server: str) -> None:
         with suppress(Exception):  # what is wrong the next try says
-            async with _bounded(self._timeout):
-                await self._topology.renew(server)
+            await _bounded(self._timeout, self._topology.renew(server))
         self._known.clear()
         # Not before: until then a call may be given an old connection.
         lane.used = False
@@ -169,7 +170,7 @@ class Client:
 
         async def send(*command: Any) -> Any:
             if not confirm_replicas:
-                reply = await self._topology.send(keys[0], command)
+                reply = await self._topology.send_script(keys[0], command)
             else:
                 confirm = Confirm(confirm_replicas, _TO_CONFIRM * self._timeout)
                 reply = await self._topology.send_confirmed(keys[0], command, confirm)
@@ -194,11 +195,15 @@ class Client:
         After `quiet` seconds without a word the server is asked for one, and given up after as many again.
         """
         pubsub = client = None
+
+        async def subscribe() -> None:
+            nonlocal pubsub, client
+            client = await self._topology.subscriber()
+            pubsub = client.pubsub()
+            await pubsub.subscribe(*channels)
+
         try:
-            async with _bounded(self._timeout):
-                client = await self._topology.subscriber()
-                pubsub = client.pubsub()
-                await pubsub.subscribe(*channels)
+            await _bounded(self._timeout, subscribe())
             # The confirmation has to come as any answer has; after that there may be nothing to hear for long.
             patience, asked = self._timeout, True
             while True:
@@ -227,8 +232,7 @@ class Client:
         """Nothing has come for long: have the server say something, or give it up where that has been asked."""
         if asked:
             raise Away("the subscription is silent")
-        async with _bounded(self._timeout):
-            await pubsub.ping()
+        await _bounded(self._timeout, pubsub.ping())
 
     async def close(self) -> None:
         """Take no more calls, and close what is ours; never raises."""
@@ -245,14 +249,12 @@ async def _next_message(pubsub: Any, quiet: float) -> Any:
     if task is not None and task.cancelling():
         # Before Python 3.12 `asyncio.wait_for`, which the client uses, may swallow a cancellation.
         raise asyncio.CancelledError
-    async with _bounded(quiet * 2):
-        return await pubsub.get_message(ignore_subscribe_messages=False, timeout=quiet)
+    return await _bounded(quiet * 2, pubsub.get_message(ignore_subscribe_messages=False, timeout=quiet))
 
 
 async def _quietly(close: Callable[[], Any]) -> None:
     try:
-        async with _bounded(1.0):
-            await close()
+        await _bounded(1.0, close())
     except Exception:  # noqa: BLE001 - as in `Client`
         # It is gone already, which is what was wanted.
         return

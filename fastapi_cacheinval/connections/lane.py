@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 from fastapi_cacheinval.connections.away import Away
 
@@ -37,26 +35,25 @@ class Lane:
     def __repr__(self) -> str:
         return f"<Lane with {len(self._waiting)} waiting{f', out: {self._reason}' if self._reason else ''}>"
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None]:
-        """Wait for a turn, and have it for the length of the block; raises `Away` where there is none to be had."""
+    async def take(self) -> bool:
+        """Wait for a turn, which has to be given back; raises `Away` where there is none to be had.
+
+        Gives whether it is the one call that tries a server that was out.
+        """
         trying = bool(self._reason)
         if trying:
             if self._trying or asyncio.get_running_loop().time() < self._out_until:
                 raise Away(self._reason)
             self._trying = True
+        if self._free:
+            self._free -= 1
+            return trying
         try:
-            if self._free:
-                self._free -= 1
-            else:
-                await self._wait()
-            try:
-                yield
-            finally:
-                self._pass_on()
-        finally:
-            if trying:
-                self._trying = False
+            await self._wait()
+        except BaseException:
+            self._trying = self._trying and not trying
+            raise
+        return trying
 
     async def _wait(self) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -67,13 +64,16 @@ class Lane:
         except BaseException as error:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 # It came in the same moment.
-                self._pass_on()
+                self.give_back()
             turn.cancel()
             if isinstance(error, TimeoutError):
                 raise Away("no connection was free in time") from error
             raise
 
-    def _pass_on(self) -> None:
+    def give_back(self, *, trying: bool = False) -> None:
+        """A turn has come to its end, and is the next one's; `trying` is what it was taken with."""
+        if trying:
+            self._trying = False
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():

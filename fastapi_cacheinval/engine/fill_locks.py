@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractContextManager
 from contextvars import Context
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.clocks import DoublingPause, ended, within
@@ -72,6 +72,12 @@ class Unavailable(NamedTuple):
 
 Led = Answered | Granted | Refused | Unavailable
 """What a forward that leads a key finds before it begins."""
+
+
+class Find(Protocol):
+    """Looks in L2; `waiting` says that another replica's forward is waited for."""
+
+    async def __call__(self, *, waiting: bool) -> Chosen: ...
 
 
 class FillLocks:
@@ -149,7 +155,7 @@ class FillLocks:
 
     async def lead(
         self,
-        find: Callable[[], Awaitable[Chosen]],
+        find: Find,
         deadline: float,
         wanted: Callable[[StoredResponse], bool],
         waits: Callable[[], AbstractContextManager[object]],
@@ -158,13 +164,13 @@ class FillLocks:
 
         `waits` is entered once another replica turns out to have the lock, and left at the end.
         """
+        stored, key, seen = await find(waiting=False)
+        if stored is not None and wanted(stored):
+            return Answered(stored, waited=False)
         waited, look = False, DoublingPause(_FIRST_LOOK, _LONGEST_LOOK)
         owner = f"{self._owner}-{next(self._numbers)}"
         with contextlib.ExitStack() as waiting:
             while True:
-                stored, key, seen = await find()
-                if stored is not None and wanted(stored):
-                    return Answered(stored, waited)
                 with self._expecting(key) as waking:
                     match await self._claimed(key, owner, seen):
                         case Lock.GOT:
@@ -182,6 +188,9 @@ class FillLocks:
                         case Found():
                             # Stored since it was looked for.
                             pass
+                stored, key, seen = await find(waiting=waited)
+                if stored is not None and wanted(stored):
+                    return Answered(stored, waited)
 
     def _got(self, key: bytes, owner: str) -> FillLock:
         gone = self._held.discard

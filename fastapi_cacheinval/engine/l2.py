@@ -180,9 +180,7 @@ class L2Tier:
         if is_local(key):
             return Unavailable(None, away=False)
 
-        waiting = False
-
-        async def find() -> Chosen:
+        async def find(*, waiting: bool) -> Chosen:
             if waiting:
                 # One span is around all of them.
                 return await self._find(key, headers)
@@ -191,22 +189,20 @@ class L2Tier:
                 span.note("cacheinval.result", "miss" if chosen.stored is None else "hit")
             return chosen
 
-        @contextmanager
-        def waits() -> Generator[None]:
-            nonlocal waiting
-            waiting = True
-            self.waiting += 1
-            try:
-                with self._tracing.span("cacheinval.wait"):
-                    yield
-            finally:
-                self.waiting -= 1
-
         try:
-            return await self._locks.lead(find, deadline, wanted, waits)
+            return await self._locks.lead(find, deadline, wanted, self._waits)
         except TierUnavailable as error:
             self._away(error)
             return Unavailable(None, away=True)
+
+    @contextmanager
+    def _waits(self) -> Generator[None]:
+        self.waiting += 1
+        try:
+            with self._tracing.span("cacheinval.wait"):
+                yield
+        finally:
+            self.waiting -= 1
 
     async def lead_flight(
         self, flight: Flight, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
 
 from fastapi_cacheinval.core.replica import Term
 from fastapi_cacheinval.core.selecting import VaryRecord
@@ -17,6 +16,8 @@ from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.stores.codec import Codec, Far, Unreadable
 
 __all__ = ["Filled", "L2Values"]
+
+Result = TypeVar("Result")
 
 
 class Filled(NamedTuple):
@@ -55,20 +56,19 @@ class L2Values:
         self._telemetry = telemetry
         self._server_time = server_time
 
-    @contextmanager
-    def _timed(self, operation: str) -> Generator[None]:
+    async def _timed(self, operation: str, work: Awaitable[Result]) -> Result:
         began, outcome = self._clock.now(), "failed"
         try:
-            yield
+            result = await work
             outcome = "done"
         finally:
             self._telemetry.l2_took(operation, self._clock.now() - began, outcome)
+        return result
 
     async def read(self, key: bytes) -> tuple[Kept | None, bytes]:
         """What is stored under a key and may be used here, and the id of what was seen there."""
         asked = self._clock.now()
-        with self._timed("get"):
-            found = await self.store.read(key)
+        found = await self._timed("get", self.store.read(key))
         if found is None:
             self._telemetry.l2("miss")
             return None, b""
@@ -134,8 +134,7 @@ class L2Values:
 
     async def write(self, filled: Filled) -> str:
         """Store what a fill gave, and let go of its lock; what became of it."""
-        with self._timed("set"):
-            return await self._write(filled)
+        return await self._timed("set", self._write(filled))
 
     async def _write(self, filled: Filled) -> str:
         key, stored, record, term, fill_lock, most_ms = filled

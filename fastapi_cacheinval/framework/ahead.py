@@ -31,7 +31,6 @@ _Watching = tuple[Callable[[BaseException], object], Callable[[object], object]]
 class ReadAhead(Read):
     """A safe request whose route is known before the app has it; `run` is called in place of the app."""
 
-    # True until the app has it.
     _ahead = True
     # What the route's handler will go on from; None once it does.
     _handed: Handed | None = None
@@ -52,7 +51,6 @@ class ReadAhead(Read):
             except Exception as error:  # noqa: BLE001 - it is raised again where FastAPI's solver would have raised it
                 handed.error = error
             if type(self._responder) is Stored:
-                # Nothing is to be unwound: it is sent when this has ended.
                 return
             shortcut.take_back(scope)
         self._ahead, self._handed = False, handed

@@ -196,12 +196,12 @@ class AppContext:
         """The place of an app that answers by headers: the root path that a request comes with, and the layers."""
         return (b"headers", as_bytes(str(scope.get("root_path", ""))), *self._writers)
 
-    def key_parts(self, mode: str, origin: tuple[str, bytes], root_path: str, path: str) -> KeyParts:
-        """The parts that every key of this app has; the mode adds its own. `origin` is scheme and host."""
+    def key_parts(self, mode: str, origin: tuple[str, bytes], root_path: str, path: str, **own: Any) -> KeyParts:
+        """The parts that every key of this app has, and the mode's own. `origin` is scheme and host."""
         settings = self.engine.settings
         if not self.emit_surrogate_key:
             mode = f"{mode} untagged"
-        return KeyParts(mode, settings.namespace, settings.version, *origin, root_path, path)
+        return KeyParts(mode, settings.namespace, settings.version, *origin, root_path, path, **own)
 
     def local_part(self, place: tuple[bytes, ...], *own: int, number: int | None = None) -> bytes:
         """What makes a key of a route this process's own: empty where names alone tell its place from every other.

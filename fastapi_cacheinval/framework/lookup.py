@@ -28,13 +28,18 @@ __all__ = ["Verdict", "look_up"]
 class Verdict:
     """What a route lookup has come to: what takes the response from here on.
 
-    `unwind` is to be raised to unwind the request, None where the handler runs; `fill` is that responder where the
-    response is seen as a fill.
+    `unwind` is the status with which the request is unwound, None where the handler runs; `fill` is that responder
+    where the response is seen as a fill.
     """
 
     responder: Responder
-    unwind: Exception | None = None
+    unwind: int | None = None
     fill: Fill | None = None
+
+    def unwound(self, request: Request) -> Exception:
+        """What is to be raised then."""
+        assert self.unwind is not None
+        return short_circuit(request, self.unwind)
 
 
 async def look_up(exchange: Exchange, request: Request, partition: tuple[object, ...]) -> Verdict:
@@ -106,10 +111,7 @@ class Lookup:
 
     def _gives_up(self, reason: Reason, detail: str) -> Verdict:
         outcome = Outcome(Result.MISS, reason=reason, detail=detail)
-        return Verdict(Annotated(self.exchange, outcome), unwind=self._unwound(504))
-
-    def _unwound(self, status: int) -> Exception:
-        return short_circuit(self.wanted.request, status)
+        return Verdict(Annotated(self.exchange, outcome), unwind=504)
 
     # -- what the loop asks ---------------------------------------------------------------------
 
@@ -168,10 +170,10 @@ class Lookup:
         stale = self.engine.fallback(go.stale, now)
         if stale is not None and behind >= min(policy.soft_seconds or inf, policy.hard_seconds or inf):
             outcome = self.engine.outcome(stale, Result.STALE, Reason.STALE, now)._replace(detail=SLOW)
-            return Verdict(Stored(self.exchange, stale, outcome), unwind=self._unwound(stale.status))
+            return Verdict(Stored(self.exchange, stale, outcome), unwind=stale.status)
         if waited >= (policy.hard_seconds or inf):
             outcome = Outcome(Result.MISS, reason=go.reason, detail=SLOW)
-            return Verdict(Annotated(self.exchange, outcome), unwind=self._unwound(504))
+            return Verdict(Annotated(self.exchange, outcome), unwind=504)
         return None
 
     # -- answers --------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ class Lookup:
         self.exchange.leads()
         now = self.engine.now()
         outcome = self.engine.outcome(stored, answer.result, answer.reason, now, answer.fwd_status, answer.tier)
-        return Verdict(Stored(self.exchange, stored, outcome), unwind=self._unwound(stored.status))
+        return Verdict(Stored(self.exchange, stored, outcome), unwind=stored.status)
 
     def _bypass(self, detail: str) -> Verdict:
         return Verdict(bypassed(self.exchange, detail))

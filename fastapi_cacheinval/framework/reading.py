@@ -24,6 +24,7 @@ from fastapi_cacheinval.framework.responding import (
     Direct,
     PrivateAnswers,
     Responder,
+    Stored,
     bypassed,
     nowhere,
     without_conditions,
@@ -53,8 +54,12 @@ class Read(Exchange):
     _came_to_route: bool = False
     # The plan of a route that puts something around its handler: the cache works behind that.
     _awaited: RoutePlan | None = None
+    # Whether the cache works at its route, inside the layers.
+    _at_route: bool = False
     # Whether what it sends leaves this cache, for a client if there is one.
     _leaves: bool = True
+    # Whether the app does not have it yet, so that nothing has to be unwound for an answer that is stored.
+    _ahead: bool = False
     # Whether the app is shown another request than the layers outside ours.
     _hides: bool = False
 
@@ -133,6 +138,11 @@ class Read(Exchange):
         shortcuts = self.app_context.shortcuts
         if shortcuts is not None and plan is None and self.refresh is None and request.scope is self.scope:
             shortcuts.learn(request.scope, self.arrived, handler)
+            try:
+                return await handler(request)
+            finally:
+                if type(self._responder) is Stored:
+                    shortcuts.learn(request.scope, self.arrived, handler, answered=True)
         if plan is None or self._settled:
             return await handler(request)
         return await answered_behind(partial(self._behind, plan), self._keep_nothing, handler, request)
@@ -210,10 +220,11 @@ class Read(Exchange):
             self.looks_up()
             verdict = await look_up(self, request, partition)
             self._responder, self._fill = verdict.responder, verdict.fill
-            if verdict.unwind is not None:
-                raise verdict.unwind
-            self._hides = verdict.fill is not None
-            self.is_answered_here()
+            if verdict.unwind is None:
+                self._hides = verdict.fill is not None
+                self.is_answered_here()
+            elif not self._ahead or type(verdict.responder) is not Stored:
+                raise verdict.unwound(request)
 
     def _plan_at(self, scope: Scope) -> RoutePlan | None:
         return self.app_context.table.plan_for(scope, self.arrived)
@@ -229,10 +240,6 @@ class Read(Exchange):
         around = not self._at_route and bool(plan.layers or plan.around)
         # It came another way than through the route's tap, or a second time.
         return "unseen-inside" if around and plan.layered else None
-
-    @property
-    def _at_route(self) -> bool:
-        return False
 
     async def ended(self) -> None:
         """The app has returned."""
@@ -260,6 +267,7 @@ class AtRoute(Read):
     """
 
     _leaves = False
+    _at_route = True
 
     def __init__(self, around: Read, scope: Scope, receive: Receive, spoken: Spoken) -> None:
         # Its conditions are about what comes out of the layers.
@@ -289,7 +297,3 @@ class AtRoute(Read):
     def leads(self) -> None:
         """Only an answer that the layers leave as it is may be given without asking them."""
         self._spoken.when_untouched(super().leads)
-
-    @property
-    def _at_route(self) -> bool:
-        return True

@@ -60,7 +60,8 @@ class RouteHits:
 
         The scope is what it is when the request comes to its route.
         """
-        if handed.covers is None:
+        if handed.covers is None or shortcut.plan.front:
+            # What the front lookup lacks it is to find from now on, which this would not see to.
             return False
         engine = self._engine
         handed.partition = partition = shortcut.cached.partition(handed.covers)

@@ -13,9 +13,10 @@ from fastapi_cacheinval.core.keys import (
     PartitionTypeError,
     as_bytes,
     below,
-    cache_key,
     encode,
+    framed_key,
     kept_query,
+    key_frame,
     partition_digest,
     raw_target,
     sent_host,
@@ -87,7 +88,7 @@ def wanted_of(
         digest = partition_digest(partition, app_context.cache.secret) if partition else b""
     except PartitionTypeError as error:
         return error
-    key, target = cache_key(parts._replace(partition=digest)), _front_target(exchange, scope, plan)
+    key, target = framed_key(key_frame(parts), digest), _front_target(exchange, scope, plan)
     return Wanted(request, plan, policy, parts.path, [*scope["headers"]], key, bool(parts.query), target)
 
 
@@ -115,7 +116,11 @@ def key_parts_of(app_context: AppContext, arrived: Scope, scope: Scope, plan: Ro
     root_path = app_context.root_of(arrived)
     path = below(root_path, scope["path"]) if root_path else scope["path"]
     origin = scope.get("scheme", "http"), b", ".join(values(scope["headers"], b"host"))
-    return app_context.key_parts("policy", origin, root_path, path)._replace(
+    return app_context.key_parts(
+        "policy",
+        origin,
+        root_path,
+        path,
         sent=_target_as_sent(scope) if plan.sees_request else b"",
         route=plan.identity,
         given=_given_of_path(plan, scope) if plan.elsewhere else (),

@@ -24,7 +24,7 @@ def hook_known(known: Known, *, always: bool = False) -> None:
     if always or plan.layered or unsafe:
         hook(original_of(known.route))
     # Where what is stored does not answer, its handler goes on from what its covers gave.
-    if plan.around or (plan.policy is not None and not plan.front) or _has_covers(known.route.dependant):
+    if plan.around or plan.policy is not None or _has_covers(known.route.dependant):
         hook_handler(known.route, partial(as_alone, known.route))
     if unsafe:
         note_calls(known.route)

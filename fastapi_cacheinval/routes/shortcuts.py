@@ -76,7 +76,9 @@ class Shortcuts:
         # By path and root path; None where a request has to take the ordinary way.
         self.paths: dict[tuple[str, str], Shortcut | None] = {}
         self._solvers: dict[int, CoverSolver | None] = {}
-        # Whether a path alone says what routes are given of it; asked once for each survey.
+        # The handlers whose hits the front lookup answers: only what it lacks comes here.
+        self._at_front: set[Handler] = set()
+        # Whether a path alone says what routes are given of it, and no layer stops any; asked once for each survey.
         self._fixed: bool | None = None
 
     def of(self, scope: Scope) -> Shortcut | None:
@@ -100,32 +102,46 @@ class Shortcuts:
                 return False
         return solver_is_known()
 
-    def learn(self, scope: Scope, arrived: Mapping[str, Any], handler: Handler) -> None:
-        """A request has come to FastAPI's handler; `arrived` is what it was before the app had it."""
+    def learn(self, scope: Scope, arrived: Mapping[str, Any], handler: Handler, *, answered: bool = False) -> None:
+        """A request has come to FastAPI's handler; `arrived` is what it was before the app had it.
+
+        `answered` says that something stored has answered it there. A route of the front lookup is learned only from
+        such a request: its other misses, of which each may have a path of its own, would pay for nothing.
+        """
         survey = self._table.survey
         if survey is not self._survey:
             self._survey = survey
-            self.paths, self._solvers, self._fixed = {}, {}, None
+            self.paths, self._solvers, self._at_front, self._fixed = {}, {}, set(), None
+        if answered is not (handler in self._at_front):
+            return
         asked = (arrived["path"], arrived.get("root_path", ""))
         if asked in self.paths or len(asked[0]) > _LONGEST_PATH or scope["method"] != "GET":
             return
+        known = self._taken(survey, scope, arrived)
+        if known is not None and known.analysis.plan.front and not answered:
+            self._at_front.add(handler)
+            return
         if len(self.paths) >= _MOST_PATHS:
             self.paths = {}
-        self.paths[asked] = self._learned(survey, scope, arrived, handler)
+        self.paths[asked] = None if known is None else self._learned(survey, known, scope, arrived, handler)
 
-    def _learned(self, survey: Survey, scope: Scope, arrived: Mapping[str, Any], handler: Handler) -> Shortcut | None:
+    def _taken(self, survey: Survey, scope: Scope, arrived: Mapping[str, Any]) -> Known | None:
+        """The route that the request has come to, where it is the one to which its path leads."""
         route = effective_route_at(scope)
         known = None if route is None or not survey.by_path else survey.taken(route, scope, arrived)
-        if route is None or known is None or known.route is not route or scope.get("app") is not arrived.get("app"):
-            return None
+        return known if known is not None and known.route is route else None
+
+    def _learned(
+        self, survey: Survey, known: Known, scope: Scope, arrived: Mapping[str, Any], handler: Handler
+    ) -> Shortcut | None:
         plan = known.analysis.plan
+        if scope.get("app") is not arrived.get("app"):
+            return None
         if plan.policy is None or plan.cached is None or plan.sharing is Sharing.UNPROVED:
             return None
-        if plan.front or plan.layered or plan.layers or plan.around or plan.epoch:
+        if plan.layered or plan.layers or plan.around or plan.epoch:
             return None
-        if not self._gives_the_same(survey):
-            return None
-        if "app_root_path" in arrived or not _WRITTEN.isdisjoint(arrived) or not self._lets_through():
+        if not self._gives_the_same(survey) or "app_root_path" in arrived or not _WRITTEN.isdisjoint(arrived):
             return None
         own = {name: value for name, value in scope.items() if name not in _OWN}
         written = {name: value for name, value in own.items() if name in _WRITTEN}
@@ -147,11 +163,11 @@ class Shortcuts:
         return self._solvers[key]
 
     def _gives_the_same(self, survey: Survey) -> bool:
-        """Whether no route makes anything else of a path than it did before, or refuses it."""
+        """Whether no route makes anything else of a path than it did before, and nothing on the way refuses it."""
         if self._fixed is None:
             routes: list[Any] = [*(known.route for known in survey.known), *survey.others]
             convertors = (each for route in routes for each in getattr(route, "param_convertors", {}).values())
-            self._fixed = all(map(_is_stock, convertors))
+            self._fixed = all(map(_is_stock, convertors)) and self._lets_through()
         return self._fixed
 
     def _lets_through(self) -> bool:

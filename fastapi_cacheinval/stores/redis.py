@@ -85,8 +85,8 @@ class RedisStore:
         self._quiet = quiet
 
     def _keys(self, key: bytes) -> tuple[bytes, bytes, bytes]:
-        stem = f"{self._prefix}:{{{_name(key)}}}:"
-        return f"{stem}r".encode(), f"{stem}f".encode(), f"{stem}w".encode()
+        stem = f"{self._prefix}:{{{_name(key)}}}:".encode()
+        return stem + b"r", stem + b"f", stem + b"w"
 
     async def read(self, key: bytes) -> Found | None:
         name = self._keys(key)[0]

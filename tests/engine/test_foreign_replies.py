@@ -105,8 +105,8 @@ class _Shifted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._topology, name)
 
-    async def send(self, key: bytes, parts: Any) -> Any:
-        reply = await self._topology.send(key, parts)
+    async def send_script(self, key: bytes, parts: Any) -> Any:
+        reply = await self._topology.send_script(key, parts)
         if self.renewed:
             return reply
         reply, self._reply = self._reply, reply
@@ -130,7 +130,7 @@ async def test_the_reply_to_an_earlier_call_is_not_believed(redis_server: Valkey
         said.append(await send(*arguments))
         return said[-1]
 
-    send, client._topology.send = client._topology.send, heard  # type: ignore[assignment, method-assign]
+    send, client._topology.send_script = client._topology.send_script, heard  # type: ignore[assignment, method-assign]
     await ours.heartbeat("a")
     line = (await theirs.purge("b")).line
     assert line is not None

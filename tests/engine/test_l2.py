@@ -10,6 +10,8 @@ import redis
 from fastapi import Depends, Header, Response
 
 from fastapi_cacheinval import CachePolicy, cached
+from fastapi_cacheinval.cache import internals_of
+from fastapi_cacheinval.framework.ahead import ReadAhead
 from fastapi_cacheinval.testing import assert_hit, assert_miss, assert_stale
 from tests.helpers.fleet import Node, eventually, fleet, joining
 from tests.helpers.http import Answer
@@ -405,3 +407,31 @@ async def test_a_refill_takes_the_place_of_what_is_there(redis_server: Valkey) -
         answer = await b.ask()
         assert_hit(answer)
         assert b'"version":1' in answer.body
+
+
+async def test_the_app_is_not_asked_for_what_the_shared_tier_has(
+    redis_server: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once L2 has answered a path on a replica, the next hit there needs no routing; a purge is seen all the same."""
+    ahead, run = list[bool](), ReadAhead.run
+
+    async def noted(self: ReadAhead, *given: Any) -> None:
+        await run(self, *given)
+        ahead.append(self._ahead)
+
+    monkeypatch.setattr(ReadAhead, "run", noted)
+    async with fleet(redis_server.url) as (a, b):
+        first = await filled(a)
+        for times in range(3):
+            internals_of(b.cache).engine.store.clear()
+            answer = await b.ask()
+            assert_hit(answer)
+            assert (answer.body, b.tier()) == (first.body, "l2")
+            assert ahead == [True] * times
+            assert_hit(await b.ask())
+            assert b.l2("hit") == times + 1
+        assert a.data.calls == [(0, "a")]
+        await b.cache.invalidate("item:a", wait="all")
+        assert_miss(await b.ask())
+        assert ahead == [True, True, False]
+        assert len(a.data.calls) == 2

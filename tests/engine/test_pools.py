@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import Any
 
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from fastapi_cacheinval.connections.client import Client
+from fastapi_cacheinval.connections.client import Client, Script
 from fastapi_cacheinval.connections.lane import MOST_CONNECTIONS
 from fastapi_cacheinval.connections.urls import by_client, by_url
 from tests.engine.calls import connections
@@ -69,10 +70,11 @@ async def test_a_call_that_is_cancelled_while_its_connection_goes_back_loses_non
 @every_kind
 async def test_calls_that_are_cancelled_at_any_step_lose_no_connection(redis_server: Valkey, kind: str) -> None:
     """Each round drops the connections and cancels all calls some steps later, most of them as theirs comes back."""
-    client = _client(redis_server, kind)
+    client, script, turns = _client(redis_server, kind), Script("return redis.call('GET', KEYS[1])"), count()
 
     async def ask() -> Any:
-        return await client.command("GET", b"it")
+        # A script takes a connection by itself, a command has the client take one.
+        return await (client.script(script, (b"it",), ()) if next(turns) % 2 else client.command("GET", b"it"))
 
     for steps in range(60):
         await asyncio.gather(*(ask() for _ in range(MOST_CONNECTIONS)))

@@ -3,6 +3,7 @@
 # No postponed annotations: the handlers name classes and callables of their own test.
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fastapi_cacheinval import CacheMiddleware, CacheTags, HTTPCache, cached
+from fastapi_cacheinval.framework.ahead import ReadAhead
 from fastapi_cacheinval.framework.route_hits import RouteHits
 from fastapi_cacheinval.routes.fastapi_solver import solver_is_known
 from fastapi_cacheinval.testing import assert_hit, assert_miss
@@ -550,3 +552,43 @@ async def test_only_if_cached_is_answered_ahead_of_the_handler() -> None:
     answer = await ask(app, "/pages/1", headers={"authorization": "Bearer alice", "cache-control": "only-if-cached"})
     assert answer.status_code == 504
     assert app.state.calls == 1
+
+
+async def test_what_the_front_lookup_lacks_is_looked_up_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a stored response has answered a path at its route, the app is not asked for the next one of that path.
+
+    A miss of the path goes to the app all the same, and what is answered ahead the front lookup finds from then on.
+    """
+    asked, run = list[tuple[str, bool]](), ReadAhead.run
+
+    async def noted(self: ReadAhead, scope: Any, receive: Any, send: Any) -> None:
+        await run(self, scope, receive, send)
+        asked.append((scope["path"], self._ahead))
+
+    monkeypatch.setattr(ReadAhead, "run", noted)
+    app = FastAPI()
+    cache = HTTPCache()
+    app.add_middleware(CacheMiddleware, cache=cache)
+
+    @app.get("/items/{item}", dependencies=[cached(ttl=60, tags=["item:{item}"])])
+    async def read(item: int) -> dict[str, Any]:
+        return {"item": item}
+
+    for item in ("1", "2"):
+        assert_miss(await ask(app, f"/items/{item}"))
+    assert_hit(await ask(app, "/items/1?from=a"))
+    assert asked == []
+    answer = await ask(app, "/items/1?from=b")
+    assert_hit(answer)
+    assert json.loads(answer.body) == {"item": 1}
+    assert asked == [("/items/1", True)]
+    assert_hit(await ask(app, "/items/1?from=b"))
+    assert_hit(await ask(app, "/items/2"))
+    assert asked == [("/items/1", True)]
+    await cache.invalidate("item:1")
+    answer = await ask(app, "/items/1")
+    assert_miss(answer)
+    assert json.loads(answer.body) == {"item": 1}
+    assert asked == [("/items/1", True), ("/items/1", False)]
+    assert (await ask(app, "/items/none")).status_code == 422
+    assert_hit(await ask(app, "/items/1"))
