@@ -1,4 +1,4 @@
-"""What a stored response costs on its way to and from the second tier: processor time and bytes, by body size."""
+"""What a stored response costs on its way to and from L2: processor time and bytes, by body size."""
 
 from __future__ import annotations
 

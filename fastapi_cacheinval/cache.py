@@ -234,10 +234,9 @@ class HTTPCache(OfRoutes, OfWatchers):
     def invalidate_soon(self, *tags: str, soft: bool = False, everything: bool = False) -> None:
         """`invalidate`, or `clear` for `everything`, for plain functions on the event loop's own thread.
 
-        They cannot wait: a task writes it.
-
-        This replica obeys it when the call returns; it has its number soon. A log that is out of reach is logged, and
-        the purge queued. Raises `CacheNotRunning` where the cache has not been started on the running loop.
+        This replica obeys the purge when the call returns; a background task writes it to the log. If the log is out
+        of reach, the purge is logged and queued. Raises `CacheNotRunning` where the cache has not been started on the
+        running loop.
         """
         flag(soft, "soft")
         self._core.purge_soon(tags, soft=soft, everything=flag(everything, "everything"))
@@ -268,14 +267,15 @@ class HTTPCache(OfRoutes, OfWatchers):
     def expect_changes(self) -> None:
         """Have the answers of mutations wait for what their dependencies commit late, whatever their routes declare.
 
-        For what tells `purge_with_request` by itself what is changed, and cannot know that before the commit.
+        For integrations that call `purge_with_request` and learn only at the commit what has changed.
         """
         self._core.expects_changes = True
 
     def expect_waiting(self) -> None:
         """Have each purge made here ask every replica to say at once that it has applied it, not at its next heartbeat.
 
-        For what awaits `applied_everywhere` for each of them; one more call of each replica to the log for a purge.
+        For integrations that call `applied_everywhere` after every purge. Costs each replica one more call to the log
+        per purge.
         """
         self._core.purger.prompt = True
 

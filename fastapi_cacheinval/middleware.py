@@ -103,7 +103,10 @@ class CacheMiddleware:
         self._app_context.replace(app)
 
     def again(self, app: ASGIApp) -> CacheMiddleware:
-        """The same around an app, for the cache as it is now: for tests, which give that other insides."""
+        """A new middleware with the same options around `app`.
+
+        Test helpers call it after they have changed the cache's insides.
+        """
         app_context = self._app_context
         return type(self)(
             app,

@@ -31,7 +31,7 @@ class StoredResponse:
     Only `verified`, `joined`, `private` and `counts` change after it is made.
 
     Times are seconds of the cache's own clock. `headers` are sent as they stand, without `Age` and
-    `Cache-Status`. `calm_until` is the moment before which no early refresh can be drawn, so one
+    `Cache-Status`. `early_refresh_from` is the moment before which no early refresh can be drawn, so one
     comparison answers for the common hit. `verified` is the replica's change counter at the last
     hand-over check: while it stands, no purge can concern this response. `route` is the template of the route that
     answered, None where that is not known; `trace` the W3C `traceparent` of the fill, empty where nobody recorded it.

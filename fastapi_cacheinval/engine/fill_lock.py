@@ -65,7 +65,7 @@ class FillLock:
             self._alarm.cancel()
 
     def end(self) -> bool:
-        """Stop renewing; False where that has been done. Who is told True releases the lock."""
+        """Stop renewing. True for the first caller, which must then release the lock."""
         if self._ended:
             return False
         self._ended = True

@@ -37,7 +37,9 @@ class Signal(Enum):
 
 
 class Flight:
-    """One key's forward and who waits for it. Its leader ends it by exactly one of the four calls below.
+    """One key's forward and who waits for it. Its leader ends it by exactly one call.
+
+    These are `land`, `supersede`, `refuse`, `fail` and `pass_on`.
 
     `began` is when its leader began to lead, and `entered` when that request came, which is how new the result is.
     `fill_lock` is the right to forward in the cluster, where it has been asked for; `l2` says that what lands was found
@@ -67,10 +69,6 @@ class Flight:
         # Before those who wait for it are run.
         self.l2 = l2
         self._end(stored)
-
-    def grant(self, fill_lock: FillLock) -> None:
-        """The leader has the right to forward in the cluster."""
-        self.fill_lock = fill_lock
 
     def supersede(self) -> None:
         """What the forward gave was purged meanwhile, or is none of the waiters' business: they look again."""
@@ -103,6 +101,10 @@ class Flight:
                 return
         self._let_go(FillLock.free)
         self._flights.over(self)
+
+    def grant(self, fill_lock: FillLock) -> None:
+        """The leader has the right to forward in the cluster."""
+        self.fill_lock = fill_lock
 
     def take_fill_lock(self) -> FillLock | None:
         """The right to forward in the cluster, from now on the caller's to let go of."""

@@ -1,6 +1,6 @@
-"""What one cache is made of, put together: the composition root of the engine, and the framework's handle on it.
+"""The composition root of the engine: what one cache is made of, and the framework's handle on it.
 
-It is the one file that may import as many modules as there are parts. `HTTPCache` is the face that users see.
+It imports as many modules as there are parts. `HTTPCache` is the face that users see.
 """
 
 from __future__ import annotations

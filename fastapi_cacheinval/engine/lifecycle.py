@@ -1,7 +1,7 @@
 """The life of one cache: its start and its stop on each event loop that it is used on.
 
 The rules: callers at the same time share one start; a start that serves waits, for a bounded time, for the first word
-from the log; who fails to start leaves the next one to try again; a loop that was closed is forgotten.
+from the log; after a failed start the next caller tries again; a loop that was closed is forgotten.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def cause_of(before: Term, said: Term) -> str:
 
 
 class Applies:
-    """Tells a witness of the lines of others that one follower applies.
+    """Tells a `LogObserver` of the lines of others that one follower applies.
 
     The message of an own purge may overtake the reply that says which line it is, so while purges are being written
     what is applied is told of a little later.

@@ -62,7 +62,7 @@ async def look_up(exchange: Exchange, request: Request, partition: tuple[object,
 
 
 class Lookup:
-    """One route lookup: L1, then collapse, then the handler runs as a fill."""
+    """One route lookup: L1, then collapse, then L2, then the handler runs as a fill."""
 
     def __init__(self, exchange: Exchange, wanted: Wanted) -> None:
         self.exchange = exchange

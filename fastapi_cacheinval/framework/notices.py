@@ -79,7 +79,10 @@ class Notices:
         )
 
     def note_untold(self, route: str | None, reason: str) -> None:
-        """Count an answer that the CDN may not keep because it cannot be told all it needs, and say so once a route."""
+        """Count an answer that the CDN is forbidden to keep, because a field cannot carry all it needs.
+
+        Warn once for each route and reason.
+        """
         self._counters.downstream[reason] += 1
         if (route, reason) not in self._untold:
             self._untold.add((route, reason))

@@ -1,4 +1,4 @@
-"""What the second tier keeps, as bytes (format 1): a sealed envelope around msgpack and a body.
+"""What L2 keeps, as bytes (format 1): a sealed envelope around msgpack and a body.
 
 `id (8) | format (1) | length of the fields (4) | fields | body | seal (16)`. The seal is a BLAKE2b over the cache key
 and everything before it, keyed where there is a secret: bytes that were stored under another key, damaged or forged are
@@ -79,7 +79,7 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Far:
-    """What the second tier keeps of one key.
+    """What L2 keeps of one key.
 
     The times of `value` are of the reader's clock. `term` and `as_of` are those of its fill, `id` is what its writer
     has drawn for it, `trace` the trace context of the request that filled it.

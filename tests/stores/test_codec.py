@@ -1,4 +1,4 @@
-"""What the second tier keeps comes back as it went in, on the reader's clock."""
+"""What L2 keeps comes back as it went in, on the reader's clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies in the second tier: compressed where it pays, and never trusted to be as large as they say."""
+"""Bodies in L2: compressed where it pays, and never trusted to be as large as they say."""
 
 from __future__ import annotations
 
