@@ -182,8 +182,6 @@ _COMMON_NAMES = (
 _LINES = {line: line for line in _COMMON_LINES}
 _NAMES = {name: name for name in (*_COMMON_NAMES, *(name for name, _ in _COMMON_LINES))}
 
-_SLOT = 8
-
 # The interpreter asks for one more slot for a tuple of a derived class than it says.
 _TUPLE_SUBCLASS = 8
 

@@ -193,8 +193,8 @@ _keep = Keeping.keep
 def _no_lease(patch: pytest.MonkeyPatch) -> None:
     """What is found in L2 or kept is handed over, whether or not the lease says that the map is whole."""
 
-    def stale_from(self: Any, stamp: Any, tags: Any, now: float, *, own: bool = True) -> float | None:
-        return _hand_over(self, stamp, tags, min(now, self.lease_until - 1), own=own)
+    def stale_from(self: Any, stamp: Any, tags: Any, now: float) -> float | None:
+        return _hand_over(self, stamp, tags, min(now, self.lease_until - 1))
 
     def adopt(self: Any, term: Any, as_of: int, now: float) -> Stamp | None:
         return Stamp(self.generation, as_of, 0, -inf) if term == self.term else None
