@@ -57,8 +57,8 @@ class CacheMiddleware:
             raise ConfigurationError(f"cache is an HTTPCache, not {cache!r}.")
         if downstream is not None and not isinstance(downstream, Downstream):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"downstream says what a CDN is told, as CDNHeaders do, not {downstream!r}.")
-        if front is not None:
-            flag(front, "front, where it is given,")
+        if front is not None and not isinstance(front, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"front is True, False or None, not {front!r}.")
         flag(emit_surrogate_key, "emit_surrogate_key")
         flag(emit_cache_status, "emit_cache_status")
         self._honour_headers = honour_headers

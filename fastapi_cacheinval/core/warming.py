@@ -96,10 +96,10 @@ def page_at(url: str, base_url: str | None, root_path: str = "") -> Page:
     `root_path` is that of the app, for URLs; the path of `base_url` stands for it where that is given. Raises
     `ConfigurationError` where the host is not known, or for what is no URL.
     """
-    for given in (url, base_url or ""):
+    for what, given in (("A URL", url), ("base_url", base_url or "")):
         if any("\ud800" <= character <= "\udfff" for character in given):
-            # Half a character, as a text of JSON may hold it.
-            raise ConfigurationError(f"This is no URL: {given!r}.")
+            # As a text of JSON may hold it.
+            raise ConfigurationError(f"{what} holds half of a surrogate pair, which no URL can: {given!r}.")
     base = None if base_url is None else _origin(base_url, "base_url")
     above = "" if base is None else base.path.rstrip("/")
     if url.startswith("/") and not url.startswith("//"):

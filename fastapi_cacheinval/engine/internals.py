@@ -222,7 +222,9 @@ class Internals:
         """The key of partition digests; made at start where none was given."""
         secret = self._secret
         if secret is None:
-            raise CacheNotRunning("The cache has not been started: it has no secret yet.")
+            raise CacheNotRunning(
+                "The cache has no secret before its start: use `async with cache:` or the middleware."
+            )
         return secret.encode() if isinstance(secret, str) else secret
 
     @property

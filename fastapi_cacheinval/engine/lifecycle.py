@@ -184,7 +184,7 @@ class Lifecycle:
         if lost:
             logger.error(
                 "stopped with %d purge(s) that could not be written to the log: what they name is served by other "
-                "replicas until its lifetime ends",
+                "replicas until its lifetime ends. Purge it again, or everything: cacheinval clear",
                 lost,
             )
 
@@ -209,7 +209,12 @@ class Lifecycle:
             return
         undone = await runtime.close(self._patience)
         if undone:
-            logger.error("stopped with %d purge(s) or listener(s) unfinished", undone)
+            logger.error(
+                "stopped with %d purge(s) or listener(s) unfinished after %g s (staleness_bound): what they purge may "
+                "be served until its lifetime ends",
+                undone,
+                self._patience,
+            )
         # Who has started anew meanwhile goes on with the same link to the log.
         begun = runtime.loop in self._runtimes
         lost = 0 if begun else await self._bus.stop()

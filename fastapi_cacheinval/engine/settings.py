@@ -179,7 +179,10 @@ class Settings:
         if not self.namespace:
             raise ConfigurationError("namespace must not be empty.")
         if self.secret is not None and (not isinstance(self.secret, str | bytes) or len(self.secret) < 16):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError("secret is a str or bytes of at least 16 characters.")
+            raise ConfigurationError(
+                "secret is a str or bytes of at least 16 characters. "
+                "Make one with: python -c 'import secrets; print(secrets.token_hex(32))'"
+            )
         if isinstance(self.secret, str) and not is_utf8(self.secret):
             raise ConfigurationError("secret is text that UTF-8 can write, or bytes.")
 

@@ -121,7 +121,7 @@ class AppContext:
     def table(self) -> RouteTable:
         """The routes; only after `prepare`."""
         if self._table is None:
-            raise CacheNotRunning("The middleware has not looked at its app yet.")
+            raise CacheNotRunning("The middleware has not looked at its app yet: start the app's lifespan first.")
         return self._table
 
     @property

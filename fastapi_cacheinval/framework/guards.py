@@ -16,7 +16,7 @@ from fastapi_cacheinval.grammar.fields import first
 
 __all__ = ["GUARDS", "Guard", "refused"]
 
-_REFUSED = b"The cache's log is out of reach, and nothing is changed that could not be invalidated."
+_REFUSED = b"Nothing was changed: the cache cannot be invalidated at the moment. Try again later."
 _LOOKED_UP = frozenset({"GET", "HEAD"})
 
 

@@ -17,6 +17,11 @@ logger = logging.getLogger("fastapi_cacheinval.middleware")
 
 # uvicorn's log, which its workers under gunicorn use as well.
 _SERVER = "uvicorn.error"
+# What a CDN is to be told and cannot: words of `Downstream.allowing`.
+_UNTOLD = {
+    "tags": "their tags do not fit into its field. Give them fewer or shorter tags.",
+    "vary": "it does not heed their Vary. Let them vary by Accept-Encoding alone.",
+}
 
 
 class Notices:
@@ -86,7 +91,7 @@ class Notices:
         self._counters.downstream[reason] += 1
         if (route, reason) not in self._untold:
             self._untold.add((route, reason))
-            logger.warning("the CDN is told to keep no response of %s that it cannot be told all of: %s", route, reason)
+            logger.warning("the CDN may not keep some responses of %s: %s", route, _UNTOLD.get(reason, reason))
 
     def note_private(self, route: str, said: bytes) -> None:
         """Say once that a partitioned or guarded route's answer would have been kept by shared caches downstream."""
