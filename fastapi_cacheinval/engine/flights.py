@@ -15,12 +15,11 @@ from enum import Enum
 
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.clocks import within
-from fastapi_cacheinval.engine.fill_lock import FillLock
+from fastapi_cacheinval.engine.fill_lock import HIT_FOR_MISS_MS, FillLock
 from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["Flight", "Flights", "Signal"]
 
-_MARK_SECONDS = 5.0
 _MOST_MARKS = 10_000
 _MOST_LEADERS = 2
 # Seconds by which an alarm that is only late comes at most.
@@ -198,7 +197,7 @@ class Flights:
 
     def mark(self, key: bytes) -> None:
         """Let nobody wait for this key for five seconds."""
-        self._marks[key] = self.clock.now() + _MARK_SECONDS
+        self._marks[key] = self.clock.now() + HIT_FOR_MISS_MS / 1000
         self._marks.move_to_end(key)
         if len(self._marks) > _MOST_MARKS:
             self._marks.popitem(last=False)

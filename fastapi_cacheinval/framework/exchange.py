@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Scope, Send
 
 from fastapi_cacheinval.core.outcome import Outcome, Result
@@ -23,7 +24,7 @@ from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.routes.fastapi_private import on_end
 from fastapi_cacheinval.routes.plan import RoutePlan
 
-__all__ = ["Exchange", "can_be_read_again", "run_app"]
+__all__ = ["Exchange", "can_be_read_again", "forget_parsed_fields", "run_app"]
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
@@ -232,6 +233,11 @@ def can_be_read_again(message: Message) -> Message:
     """The message with its fields in a list, if they can be read only once: ASGI lets them be any iterable."""
     fields = message.get("headers", ())
     return message if isinstance(fields, list | tuple) else {**message, "headers": [*fields]}
+
+
+def forget_parsed_fields(request: Request) -> None:
+    """Have a request read the fields of its scope anew: Starlette keeps what it has parsed of them."""
+    request.__dict__.pop("_headers", None)
 
 
 class _Runs(Protocol):

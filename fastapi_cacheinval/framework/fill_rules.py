@@ -12,7 +12,12 @@ from fastapi_cacheinval.core.selecting import Selector
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.grammar.fields import RawField, RawHeaders
 
-__all__ = ["Contradict", "Cover", "FillRules", "Form", "Freshen", "Keep", "Made", "Refuse", "Verdict"]
+__all__ = ["Contradict", "Cover", "FillRules", "Form", "Freshen", "Keep", "Made", "Refuse", "Verdict", "outdates"]
+
+
+def outdates(status: int) -> bool:
+    """Whether an answer with this status says that what is stored is wrong, though it is not stored itself."""
+    return status < 400 or status in (404, 410)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from fastapi_cacheinval.core.storing import (
     streamed_fields,
 )
 from fastapi_cacheinval.engine.coalescing import Go
-from fastapi_cacheinval.framework.exchange import Exchange
-from fastapi_cacheinval.framework.fill_rules import Cover, Form, Keep, Made, Refuse, Verdict
+from fastapi_cacheinval.framework.exchange import Exchange, forget_parsed_fields
+from fastapi_cacheinval.framework.fill_rules import Cover, Form, Keep, Made, Refuse, Verdict, outdates
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.responding import hide_what_bypasses, send_response, without_conditions
 from fastapi_cacheinval.framework.route_target import Wanted
@@ -67,7 +67,7 @@ class PolicyRules:
         )
         if reason is None:
             return Keep()
-        return Refuse(reason, failed=False, outdated=status in (404, 410) or status < 400)
+        return Refuse(reason, failed=False, outdated=outdates(status))
 
     def make(self, status: int, headers: list[RawField], body: bytes) -> Made | Refuse:
         """The complete response as it would be kept; or why it is not."""
@@ -77,7 +77,7 @@ class PolicyRules:
         predicate = self._recipe.policy.should_store
         reason = None if predicate is None else self._declined(predicate, status, headers, body)
         if reason is not None:
-            return Refuse(reason, failed=False, outdated=status in (404, 410) or status < 400)
+            return Refuse(reason, failed=False, outdated=outdates(status))
         stored, chosen = stored_response(
             self._recipe,
             status,
@@ -185,7 +185,6 @@ def _normalise(wanted: Wanted) -> None:
     plain = without_conditions(headers)
     if len(plain) < len(headers):
         request.scope["headers"] = plain
-        # The request keeps what it has parsed of them.
-        request.__dict__.pop("_headers", None)
+        forget_parsed_fields(request)
     if request.scope.get("extensions"):
         hide_what_bypasses(request.scope)

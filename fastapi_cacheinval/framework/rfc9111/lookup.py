@@ -9,7 +9,7 @@ from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Gone, Missed
 from fastapi_cacheinval.framework.incoming import Incoming
-from fastapi_cacheinval.framework.responding import status_fields, without_body
+from fastapi_cacheinval.framework.responding import send_504, without_body
 from fastapi_cacheinval.framework.rfc9111.answering import send_kept
 from fastapi_cacheinval.framework.rfc9111.asker import HeaderAsker
 from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
@@ -107,9 +107,7 @@ class HeaderLookup:
         """A 504, for who wants nothing but what is stored (RFC 9111 section 5.2.1.7) and for who is gone."""
         outcome = Outcome(Result.MISS, reason=reason, detail=detail)
         self.exchange.told(outcome)
-        headers = [(b"content-length", b"0"), *status_fields(self.app_context, outcome)]
-        await self.send({"type": "http.response.start", "status": 504, "headers": headers})
-        await self.send({"type": "http.response.body", "body": b""})
+        await send_504(self.send, self.app_context, outcome)
 
     async def _answer(self, answer: Answer) -> None:
         stored = answer.stored
