@@ -12,7 +12,7 @@ from statistics import median
 from typing import NamedTuple
 
 from bench.report import Options, Table, reached
-from fastapi_cacheinval.core.replica import Term
+from fastapi_cacheinval.core.log_types import Term
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share
 from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.stores.codec import COMPRESS_FROM, Codec

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from fastapi_cacheinval.core.log_types import LogEntry, Missed, Page, Reply, Term
-from fastapi_cacheinval.core.replica import Next, Replica
+from fastapi_cacheinval.core.log_types import LogEntry, Missed, Next, Page, Reply, Term
+from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.stored import Stamp
 
 __all__ = ["ABLATIONS", "WHOLE", "Ablation"]

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable
 from math import inf
 
-from fastapi_cacheinval.core.replica import LogEntry, Replica, Reset, Term
+from fastapi_cacheinval.core.log_types import LogEntry, Reset, Term
+from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.ports.bus import Applied, BusState
 from fastapi_cacheinval.ports.log import Proposal
 

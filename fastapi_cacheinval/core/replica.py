@@ -22,10 +22,10 @@ from collections.abc import Collection, Iterable
 from math import inf
 
 from fastapi_cacheinval.core.fences import Fences
-from fastapi_cacheinval.core.log_types import Ask, Current, LogEntry, Missed, Next, Page, Reply, Reset, Term
+from fastapi_cacheinval.core.log_types import Ask, LogEntry, Missed, Next, Page, Reply, Reset, Term
 from fastapi_cacheinval.core.stored import Stamp
 
-__all__ = ["Ask", "Current", "LogEntry", "Missed", "Next", "Page", "Replica", "Reply", "Reset", "Term"]
+__all__ = ["LogEntry", "Replica"]
 
 # The last purges of one tag, hard and soft apart, since a soft one must not hide a hard one: the number of the last
 # hard one, that of the last soft one, and when that was applied. It is a plain tuple for the garbage collector, which

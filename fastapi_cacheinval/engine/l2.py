@@ -36,7 +36,7 @@ from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.ports.tracing import Tracing
 
-__all__ = ["L2Tier", "Own"]
+__all__ = ["L2Tier"]
 
 logger = logging.getLogger("fastapi_cacheinval.l2")
 

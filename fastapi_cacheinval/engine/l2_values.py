@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
-from fastapi_cacheinval.core.replica import Term
+from fastapi_cacheinval.core.log_types import Term
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.engine import Engine, Kept

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Protocol
 
-from fastapi_cacheinval.core.replica import LogEntry, Term
+from fastapi_cacheinval.core.log_types import LogEntry, Term
 from fastapi_cacheinval.engine.clocks import ClockEstimate
 
 __all__ = ["MEANT", "Applies", "LogObserver", "Outage", "cause_of"]

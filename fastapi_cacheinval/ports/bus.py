@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from fastapi_cacheinval.core.replica import LogEntry, Replica
+from fastapi_cacheinval.core.log_types import LogEntry
+from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.ports.log import Proposal
 
 __all__ = ["Applied", "Bus", "BusState"]

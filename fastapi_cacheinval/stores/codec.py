@@ -19,7 +19,7 @@ from typing import Any
 
 import msgpack
 
-from fastapi_cacheinval.core.replica import Term
+from fastapi_cacheinval.core.log_types import Term
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.stores.bodies import expanded, squeezed

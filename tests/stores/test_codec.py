@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_cacheinval.core.replica import Current, Replica, Term
+from fastapi_cacheinval.core.log_types import Current, Term
+from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share, weigh

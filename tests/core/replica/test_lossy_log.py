@@ -18,7 +18,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from fastapi_cacheinval.core.replica import Ask, Current, LogEntry, Missed, Next, Replica, Reply, Reset, Term
+from fastapi_cacheinval.core.log_types import Ask, Current, LogEntry, Missed, Next, Reply, Reset, Term
+from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.stored import Stamp
 
 T = TypeVar("T")

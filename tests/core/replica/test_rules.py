@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_cacheinval.core.replica import Ask, Current, LogEntry, Missed, Next, Page, Replica, Reset, Term
+from fastapi_cacheinval.core.log_types import Ask, Current, LogEntry, Missed, Next, Page, Reset, Term
+from fastapi_cacheinval.core.replica import Replica
 
 _TERM = Term(1, "t")
 
