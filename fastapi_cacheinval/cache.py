@@ -21,6 +21,7 @@ from fastapi_cacheinval.engine.of_watchers import OfWatchers
 from fastapi_cacheinval.engine.settings import Options, Settings, misplaced
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.ports.clock import Clock
+from fastapi_cacheinval.telemetry.context import carried
 
 __all__ = ["HTTPCache", "internals_of"]
 
@@ -200,7 +201,7 @@ class HTTPCache(OfRoutes, OfWatchers):
         """
         flag(soft, "soft")
         core = self._core
-        return await core.purger.purge(await core.named(tags), soft=soft, wait=wait, causes=core.linked(causes))
+        return await core.purger.purge(await core.named(tags), soft=soft, wait=wait, causes=carried(causes))
 
     async def invalidate_url(self, path: str, *, soft: bool = False, wait: Wait = None) -> Receipt:
         """Purge what is stored of a path or URL: all queries, variants and hosts; a query or host in it is ignored.
@@ -211,12 +212,13 @@ class HTTPCache(OfRoutes, OfWatchers):
         the root path there. It may carry a client's data and never raises.
         """
         flag(soft, "soft")
-        return await self._core.purge(tuple(map(path_tag, self._core.root_paths.paths_of(path))), soft=soft, wait=wait)
+        tags = tuple(map(path_tag, self._core.root_paths.paths_of(path)))
+        return await self._core.purger.purge(tags, soft=soft, wait=wait)
 
     async def clear(self, *, soft: bool = False, wait: Wait = None) -> Receipt:
         """Purge everything that is stored under this namespace, of whatever version, and nothing else."""
         flag(soft, "soft")
-        return await self._core.purge((ALL,), soft=soft, wait=wait)
+        return await self._core.purger.purge((ALL,), soft=soft, wait=wait)
 
     def invalidate_sync(
         self, *tags: str, soft: bool = False, everything: bool = False, timeout: float = 5.0, wait: Wait = None
@@ -255,7 +257,7 @@ class HTTPCache(OfRoutes, OfWatchers):
         """
         flag(soft, "soft")
         named = await self._core.named(tags, everything=flag(everything, "everything"))
-        return await self._core.purger.deliver(named, soft=soft, causes=self._core.linked(causes))
+        return await self._core.purger.deliver(named, soft=soft, causes=carried(causes))
 
     async def applied_everywhere(self, receipt: Receipt) -> Receipt:
         """Wait until every replica in touch has applied a purge; its receipt, with `replicas` and `seconds`.

@@ -71,7 +71,7 @@ class PolicyRules:
 
     def make(self, status: int, headers: list[RawField], body: bytes) -> Made | Refuse:
         """The complete response as it would be kept; or why it is not."""
-        added = self._added
+        added = self._collected.snapshot()
         if has_too_many_tags(self._recipe, headers, added):
             return Refuse("too-many-tags", failed=False, outdated=True)
         predicate = self._recipe.policy.should_store
@@ -98,10 +98,6 @@ class PolicyRules:
             self._exchange.log_trouble("should_store failed, so the response is not stored", error)
             return "should-store-failed"
 
-    @property
-    def _added(self) -> tuple[str, ...]:
-        return self._collected.snapshot()
-
     def kept(self, stored: StoredResponse) -> None:
         """The response has been stored: the front lookup may find it from now on."""
         self._exchange.leads()
@@ -115,7 +111,7 @@ class PolicyRules:
                 recipe = self._recipe
                 return [*headers, *downstream_fields(headers, recipe.policy, private=recipe.private)]
             case Form.STREAMED:
-                return streamed_fields(self._recipe, headers, self._added)
+                return streamed_fields(self._recipe, headers, self._collected.snapshot())
 
     def first_fields(self, headers: list[RawField], stored: StoredResponse) -> list[RawField]:
         """The fields of the answer that a response is stored from: what is stored, and those of its connection."""
@@ -155,7 +151,7 @@ def begin_fill(exchange: Exchange, wanted: Wanted, tags: tuple[str, ...], go: Go
         emit_surrogate_key=app_context.emit_surrogate_key,
         split=wanted.split,
         route=route,
-        trace="" if exchange.seen is None else exchange.seen.trace,
+        trace=exchange.entered.trace,
     )
     app_context.counters.forwarded(go.reason, route)
     rules = PolicyRules(exchange, recipe)

@@ -264,7 +264,7 @@ async def test_stop_waits_for_a_purge_and_for_the_listeners_that_hear_of_it() ->
 
     cache.add_listener(tell)
     await cache.start()
-    cache._core.runtime.own(cache._core.purge(("a",), soft=False))
+    cache._core.runtime.own(cache._core.purger.purge(("a",), soft=False))
     stopping = asyncio.create_task(cache.stop())
     await begun.wait()
     assert not stopping.done()
