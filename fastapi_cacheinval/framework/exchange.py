@@ -47,7 +47,7 @@ class Exchange:
     # Whether the cache was asked, and whether it has been said what came of that.
     _asked: bool = False
     _told: bool = False
-    _bag: RequestTags | None = None
+    _request_tags: RequestTags | None = None
 
     def __init__(self, incoming: Incoming, entered: Entered | None = None) -> None:
         self.incoming = incoming
@@ -77,9 +77,9 @@ class Exchange:
 
     def request_tags(self) -> RequestTags:
         """The tags collected while answering, made when first asked for."""
-        if self._bag is None:
-            self._bag = RequestTags(self.app_context.counters.dropped_tag)
-        return self._bag
+        if self._request_tags is None:
+            self._request_tags = RequestTags(self.app_context.counters.dropped_tag)
+        return self._request_tags
 
     @property
     def face(self) -> object:

@@ -49,12 +49,12 @@ class Purging(Exchange):
         self._tags_of_paths: dict[str, list[str]] = {}
         # Before any thread of the request can: two that made one each would lose the tags of one. Dependencies may have
         # added some before it came to light that the request is unsafe.
-        self._bag = self._added = (self if before is None else before).request_tags()
+        self._request_tags = self._added = (self if before is None else before).request_tags()
         self._changes = Changes(self.app_context.face)
         # The start of an answer whose fields have been noted, and these in lower-case names.
         self._noted: tuple[Message, list[tuple[bytes, bytes]]] | None = None
         self._purged: set[str] = set()
-        # The count of the bag at the last purge.
+        # The count of the request's tags at the last purge.
         self._purged_to = 0
         self._arrival = Arrival()
         self._sees_all = self.app_context.table.sees_all()

@@ -51,7 +51,7 @@ class Bus(Protocol):
         """Let go of the running loop's connections and tasks; how many purges are left without a number."""
         ...
 
-    async def publish(self, claim: Proposal) -> LogEntry:
+    async def publish(self, proposal: Proposal) -> LogEntry:
         """Write one purge; raises `PurgeNotDelivered` where it could not be given a number now."""
         ...
 

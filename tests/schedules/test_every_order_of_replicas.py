@@ -233,9 +233,9 @@ def _no_fence(patch: pytest.MonkeyPatch) -> None:
 def _older_term(patch: pytest.MonkeyPatch) -> None:
     """A purge is done whatever term it was written in."""
 
-    async def write(self: Any, claim: Any) -> Any:
+    async def write(self: Any, proposal: Any) -> Any:
         sent = self._clock.now()
-        answer = await self.log.run(self._replica.ask(), self._shared.identity, purge=claim)
+        answer = await self.log.run(self._replica.ask(), self._shared.identity, purge=proposal)
         await self._reader.take(answer.reply, sent, answer.line)
         return answer.line
 
