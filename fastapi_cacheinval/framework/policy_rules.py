@@ -17,7 +17,7 @@ from fastapi_cacheinval.core.storing import (
 )
 from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.exchange import Exchange, forget_parsed_fields
-from fastapi_cacheinval.framework.fill_rules import Cover, Form, Keep, Made, Refuse, Verdict, outdates
+from fastapi_cacheinval.framework.fill_rules import Cover, Form, Keep, Made, Refuse, StartVerdict, outdates
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.responding import hide_what_bypasses, send_response, without_conditions
 from fastapi_cacheinval.framework.route_target import Wanted
@@ -52,7 +52,9 @@ class PolicyRules:
         """Something of the app's that is handed the request makes the response: it is that caller's alone."""
         self._unshared = what
 
-    def accept(self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None) -> Verdict:
+    def accept(
+        self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None
+    ) -> StartVerdict:
         """What becomes of a response that begins so."""
         policy = self._recipe.policy
         if status >= 500 and status not in policy.lifetimes:

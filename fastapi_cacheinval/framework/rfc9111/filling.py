@@ -19,7 +19,7 @@ from fastapi_cacheinval.framework.fill_rules import (
     Keep,
     Made,
     Refuse,
-    Verdict,
+    StartVerdict,
     outdates,
 )
 from fastapi_cacheinval.framework.rfc9111.answering import send_cut
@@ -86,7 +86,9 @@ class HeaderRules:
 
     # -- what becomes of it ---------------------------------------------------------------------
 
-    def accept(self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None) -> Verdict:
+    def accept(
+        self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None
+    ) -> StartVerdict:
         """What becomes of a response that begins so."""
         if status == 304 and self._validating is not None:
             if confirms(self._validating, headers, self._exchange.app_context.cache.clock.wall()):
