@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from itertools import chain
 from math import inf, isfinite
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.selecting import Selector, VaryRecord
@@ -43,36 +43,40 @@ _RECORD = (tuple, tuple, float)
 
 # The policies' numbers and statuses, of which there are few: `weigh` counts on their being shared.
 _MOST_COMMON = 1024
-_T = TypeVar("_T")
 _floats: dict[float, float] = {}
 _integers: dict[int, int] = {}
 _routes: dict[str, str] = {}
 
 
-def _interned(table: dict[_T, _T], value: _T) -> _T:
-    known = table.get(value)
+def common_number(number: int) -> int:
+    """The same number, one object for all that are equal."""
+    known = _integers.get(number)
     if known is None:
-        if len(table) >= _MOST_COMMON:
-            table.clear()
-        known = table[value] = value
+        if len(_integers) >= _MOST_COMMON:
+            _integers.clear()
+        known = _integers[number] = number
     return known
 
 
-def common_number(number: int) -> int:
-    """The same number, one object for all that are equal."""
-    return _interned(_integers, number)
-
-
 def _common_float(number: float) -> float:
-    return _interned(_floats, number)
+    known = _floats.get(number)
+    if known is None:
+        if len(_floats) >= _MOST_COMMON:
+            _floats.clear()
+        known = _floats[number] = number
+    return known
 
 
 def _common_route(route: Any) -> str | None:
     if route is None:
         return None
     have_types((route,), (str,))
-    text: str = route
-    return _interned(_routes, text)
+    known = _routes.get(route)
+    if known is None:
+        if len(_routes) >= _MOST_COMMON:
+            _routes.clear()
+        known = _routes[route] = route
+    return known
 
 
 def _flat(pairs: Iterable[tuple[Any, Any]]) -> tuple[Any, ...]:

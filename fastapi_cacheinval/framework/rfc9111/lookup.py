@@ -56,7 +56,7 @@ class HeaderLookup:
         detail = await self._not_ours()
         if detail is not None:
             return await self._plainly(detail)
-        order = self.exchange.refresh
+        order = self.incoming.order
         if order is not None and order.forced:
             if self._has_policy():
                 return False
@@ -73,9 +73,10 @@ class HeaderLookup:
             if self.asked.method == "HEAD":
                 await self._forwarding.forward_head(found.stored, found.reason)
                 return True
-            if await self.exchange.receive.has_bytes(self.incoming.scope):
+            exchange = self.exchange
+            if await exchange.receive.has_bytes(self.incoming.scope):
                 return await self._plainly("content")
-            with self.exchange.current():
+            with exchange.current():
                 found = await coalescing.run(found)
         match found:
             case Answer():
@@ -133,7 +134,7 @@ class HeaderLookup:
 
     async def refresh(self) -> None:
         """Forward as the leader of the flight that this was ordered for."""
-        order = self.exchange.refresh
+        order = self.incoming.order
         assert order is not None
         stored, _, _ = self.asker.find_whole()
         await self._forwarding.forward(Go(order.take(), stored, Reason.STALE))
