@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from hashlib import blake2b
 from typing import Any, cast
 
@@ -107,7 +108,7 @@ def lead_in_background(
         elif outcome in _RENEWED:
             runtime.renewed(key)
 
-    runtime.refresh(key, refresh, ended, order.cut)
+    runtime.refresh(key, refresh, ended, order.cut, caller=copy_context())
     return True
 
 
