@@ -14,7 +14,7 @@ from fastapi_cacheinval.routes.bindings import Binding
 
 __all__ = ["LOOKED_UP", "SAFE_METHODS", "RoutePlan", "Sharing"]
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "PROPFIND", "REPORT", "SEARCH"})
 LOOKED_UP = frozenset({"GET", "HEAD"})
 
 
