@@ -12,7 +12,7 @@ from starlette.requests import Request
 from fastapi_cacheinval.core.audit import Audit, MutationAudit, RouteAudit, SharedBy
 from fastapi_cacheinval.core.extent import PathReach, path_reach
 from fastapi_cacheinval.errors import ConfigurationError, RefusedRoutes
-from fastapi_cacheinval.routes.bindings import rendered
+from fastapi_cacheinval.routes.bindings import rendered_all
 from fastapi_cacheinval.routes.layer_kinds import name_of
 from fastapi_cacheinval.routes.path_shapes import IN_PATH
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
@@ -195,12 +195,4 @@ def path_params_of(plan: RoutePlan, path: str) -> dict[str, str]:
 
 def tags_of(plan: RoutePlan, request: Request) -> tuple[str, ...] | None:
     """What the route's templates give for a request; None where a parameter is not valid."""
-    tags: dict[str, None] = {}
-    for template in () if plan.policy is None else plan.policy.templates:
-        try:
-            tag = rendered(template, plan.bindings, request)
-        except Exception:  # noqa: BLE001  # a validator of the author's may raise anything
-            return None
-        if tag is not None:
-            tags[tag] = None
-    return tuple(tags)
+    return rendered_all(() if plan.policy is None else plan.policy.templates, plan.bindings, request)
