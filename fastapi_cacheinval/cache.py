@@ -109,7 +109,7 @@ class HTTPCache(OfRoutes, OfWatchers):
         return cls.from_url(url, clock=clock, enabled=enabled, **both)
 
     @classmethod
-    def _by(cls, way: Callable[[Settings], Connect | None], **given: Any) -> HTTPCache:
+    def _by(cls, way: Callable[[Settings], Connect | None], /, **given: Any) -> HTTPCache:
         """As a call of the class makes it: the `__init__` of a subclass knows of no `way`, and may change settings."""
         cache: HTTPCache = cls.__new__(cls, **given)
         object.__setattr__(cache, "_way", way)

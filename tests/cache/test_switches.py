@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -231,6 +232,20 @@ def test_a_cache_is_made_once_also_of_a_subclass_with_settings_of_its_own(way: s
     assert (type(mine), mine.redirects) == (Mine, 3)
     assert (mine.settings.namespace, mine.enabled) == ("mine", False)
     assert (mine._core.connect is None) is (way in ("a call", "from_url memory"))
+
+
+@pytest.mark.parametrize("name", ["way", "connect", "self_"])
+def test_a_setting_that_there_is_not_is_refused_by_each_way_to_make_a_cache(name: str) -> None:
+    """Also one that is called as an argument inside."""
+    kind: Any = HTTPCache
+    for make in (
+        kind,
+        partial(kind.from_url, "memory://"),
+        partial(kind.from_client, Redis()),
+        partial(kind.from_env, {}),
+    ):
+        with pytest.raises(ConfigurationError, match=f"no setting '{name}'"):
+            make(**{name: 1})
 
 
 def test_a_cache_in_use_by_url_is_none_without_an_app(
