@@ -51,13 +51,13 @@ _WORDS_IN_HEADERS = frozenset({"uid"})
 # What gateways say of somebody beside a name. A handler that declares one of these has it in its key.
 _WORDS_OF_CALLERS = frozenset(
     {
-        "account", "accounts", "acl", "actor", "admin", "basket", "behalf", "branch", "caller", "callers", "cart",
-        "claim", "claims", "clientcert", "clientid", "company", "consumer", "customer", "customers", "department",
-        "dn", "entitlements", "family", "group", "groups", "guest", "holder", "household", "member", "merchant",
-        "msisdn", "nickname", "nonce", "operator", "org", "organisation", "organization", "orgs", "owner", "partner",
-        "permission", "permissions", "perms", "person", "player", "realm", "role", "roles", "scope", "scopes",
-        "seller", "serial", "spiffe", "staff", "sub", "subaccount", "subject", "subscriber", "team", "teams",
-        "tenant", "tenants", "verify", "workspace",
+        "2fa", "account", "accounts", "acl", "acting", "actor", "admin", "basket", "behalf", "branch", "caller",
+        "callers", "cart", "claim", "claims", "clientcert", "clientid", "company", "consumer", "customer",
+        "customers", "department", "dn", "entitlements", "eppn", "family", "group", "groups", "guest", "holder",
+        "household", "member", "merchant", "mfa", "msisdn", "nickname", "nonce", "operator", "org", "organisation",
+        "organization", "orgs", "owner", "partner", "permission", "permissions", "perms", "person", "player",
+        "realm", "role", "roles", "scope", "scopes", "seller", "serial", "shib", "shibboleth", "spiffe", "staff",
+        "sub", "subaccount", "subject", "subscriber", "team", "teams", "tenant", "tenants", "verify", "workspace",
     }
 )  # fmt: skip
 # Without an id a device is a kind of them, as in `Device-Memory`.

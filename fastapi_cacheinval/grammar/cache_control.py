@@ -17,7 +17,9 @@ MAX_SECONDS: Final = 2**31
 
 # Between the parts of a name stands whatever its author takes for a hyphen, or nothing.
 _FORBIDDING: Final = re.compile(
-    r"(?<![a-z0-9_-])(?:no~store|no~cache|private|max~age|s~max~age)(?![a-z0-9_-])".replace("~", "[^a-z0-9,]{0,3}")
+    r"(?<![a-z0-9_-])(?:no~store|no~cache|private|max~age|s~max~age|(?:must|proxy)~revalidate)(?![a-z0-9_-])".replace(
+        "~", "[^a-z0-9,]{0,3}"
+    )
 )
 _SEPARATORS: Final = re.compile(r"[^a-z]+")
 

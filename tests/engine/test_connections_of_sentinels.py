@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio.sentinel import Sentinel
 
 from tests.engine.calls import all_are_done, all_is_well
-from tests.helpers.fleet import CALM, QUICK, eventually, fleet
+from tests.helpers.fleet import CALM, PATIENT, QUICK, eventually, fleet
 from tests.servers import Sentinels, Valkey, sentinels, valkey
 
 pytestmark = pytest.mark.anyio
@@ -40,7 +40,7 @@ def exchanged(topology: Sentinels) -> None:
 async def test_a_primary_that_was_replaced_costs_no_mutation(watched: Sentinels, by: str) -> None:
     """Its connections answer READONLY or are closed: the new one is asked for within the same calls."""
     if by == "url":
-        async with fleet(url_of(watched), 1, **CALM) as (node,):
+        async with fleet(url_of(watched), 1, **PATIENT) as (node,):
             await all_is_well(node)
             exchanged(watched)
             await all_are_done(node)
@@ -48,7 +48,7 @@ async def test_a_primary_that_was_replaced_costs_no_mutation(watched: Sentinels,
     sentinel = Sentinel(watched.addresses)
     client = sentinel.master_for(watched.name)
     try:
-        async with fleet(client, 1, **CALM) as (node,):
+        async with fleet(client, 1, **PATIENT) as (node,):
             await all_is_well(node)
             exchanged(watched)
             await all_are_done(node)

@@ -523,9 +523,9 @@ def _overrides_ignored(patch: pytest.MonkeyPatch) -> None:
 
 
 def _overrides_share_the_key(patch: pytest.MonkeyPatch) -> None:
-    right: Any = vars(route_target)["cache_key"]
+    right: Any = vars(route_target)["key_frame"]
     # An override's plain values are in the route's name, too.
-    patch.setattr(route_target, "cache_key", lambda parts: right(parts._replace(local=b"", route=())))
+    patch.setattr(route_target, "key_frame", lambda parts: right(parts._replace(local=b"", route=())))
 
 
 def _layers_ignored(patch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,8 @@ from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.mutations import Answer, Call, http_scope, settle
 
-pytestmark = pytest.mark.anyio
+# Hundreds of orders are run: on a busy machine that takes more than the usual minute.
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 
 _actor: ContextVar[str] = ContextVar("actor", default="refresh")
 _OLD, _NEW = 1, 2

@@ -151,7 +151,7 @@ def steering(headers: RawHeaders) -> Steering:
     surrogate = parse_surrogate_control(values(headers, b"surrogate-control"))
     control = parse(values(headers, b"cache-control"))
     # The RFC has those ignored; a lifetime that no field states is a cache's own guess.
-    pragma = any(b"no-cache" in line.lower() for line in values(headers, b"pragma"))
+    pragma = _decides(parse(values(headers, b"pragma")))
     guessable = not (_decides(control) or pragma or values(headers, b"expires"))
     if surrogate is not None and _decides(surrogate):
         return Steering(surrogate, targeted=True, guessable=guessable)

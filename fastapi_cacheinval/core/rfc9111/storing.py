@@ -196,6 +196,8 @@ def judge(received: Received, options: HeaderOptions, most_bytes: int) -> Judged
     """Decide whether a received response is stored."""
     rule = options.rule_for(received.path)
     steered = steering(received.headers)
+    if rule is not None and rule.lifetime and received.answerer() is Answerer.ASKING:
+        rule = None
     if rule is not None and overrides(rule, received.status):
         # Nothing of what the response says holds.
         steered = Steering(CacheControl(no_store=not rule.lifetime), targeted=True)

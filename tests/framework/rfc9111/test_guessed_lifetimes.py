@@ -34,6 +34,7 @@ OF_CALLERS = [
     "x-tenant", "x-tenant-id", "x-account", "x-org-id", "x-customer", "x-actor", "x-subject", "x-role", "x-hasura-role",
     "x-scope", "x-forwarded-groups", "x-device-id", "x_tenant_id", "x-workspace-uuid", "x-client-id",
     "x-client-dn", "x-client-verify", "x-arr-clientcert", "x-amzn-mtls-clientcert-serial-number", "x-spiffe-id",
+    "eppn", "x-shib-eppn", "x-acting-as", "x-2fa",
     "x-on-behalf-of", "x-caller-id", "x-msisdn", "x-cart-id", "x-basket", "x-guest-id", "x-person-id", "x-subaccount",
 ]  # fmt: skip
 ORDINARY = [
@@ -194,6 +195,7 @@ async def test_a_page_that_says_so_itself_is_for_all_with_cookies(control: str) 
         {"cdn-cache-control": '"no-store"'},
         {"surrogate-control": "no_store"},
         {"pragma": "no-cache"},
+        {"pragma": "no_cache"},
         {"pragma": "x, No-Cache", "cache-control": "public"},
     ],
     ids=str,

@@ -21,7 +21,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from fastapi_cacheinval import CacheMiddleware, HeaderOptions, HTTPCache
+from fastapi_cacheinval import CacheMiddleware, HeaderOptions, HeaderRule, HTTPCache
 from tests.helpers.http import ask
 
 pytestmark = pytest.mark.anyio
@@ -345,13 +345,18 @@ async def test_a_rule_holds_for_what_code_answers(page: Path) -> None:
     assert await _asked(_by_a_plain_route(page), RULE) == (True, None, 200)
 
 
-async def test_a_rule_does_not_hold_against_what_a_route_declares(page: Path) -> None:
+@pytest.mark.parametrize("override", [False, True])
+async def test_a_rule_does_not_hold_against_what_a_route_declares(page: Path, override: bool) -> None:
     """A handler or a dependency that takes what tells callers apart, a guard of FastAPI's included, is asked."""
-    assert await _asked(_by_the_handler(page), RULE) == (False, "caller-dependent", 403)
+    rule = HeaderOptions(rules=[("/*", HeaderRule(60, override=override))])
+    assert await _asked(_by_the_handler(page), rule) == (False, "caller-dependent", 403)
 
     def by_key(key: Annotated[str | None, Security(APIKeyQuery(name="key", auto_error=False))]) -> None:
         _check()
 
     app = FastAPI(dependencies=[Depends(by_key)])
     app.get("/report", response_model=None)(lambda: FileResponse(page))
-    assert await _asked(app, RULE) == (False, "caller-dependent", 403)
+    assert await _asked(app, rule) == (False, "caller-dependent", 403)
+    private = FastAPI(dependencies=[Depends(by_key)])
+    private.get("/report")(lambda: Response(headers={"cache-control": "private"}))
+    assert await _asked(private, rule) == (False, "private", 403)

@@ -33,7 +33,8 @@ def test_each_answers_for_itself(server: ServerName) -> None:
         fleet.resume(0)
         assert httpx.get(fleet.urls[0]).json() == answers[0]
         fleet.kill(0)
-        with pytest.raises(httpx.ConnectError):
+        # The kernel may still take a connection for a process that is about to be gone.
+        with pytest.raises(httpx.NetworkError):
             httpx.get(fleet.urls[0])
         fleet.restart(0, NAME="another")
         answer = httpx.get(fleet.urls[0]).json()
