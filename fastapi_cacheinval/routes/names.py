@@ -13,6 +13,9 @@ from itertools import takewhile
 from types import ModuleType
 from typing import Any
 
+from starlette.applications import Starlette
+from starlette.routing import Router
+
 from fastapi_cacheinval.routes.dependency_tree import Node
 
 __all__ = ["Names", "bare_name"]
@@ -30,8 +33,7 @@ class Names:
     """
 
     def __init__(self, root: Node) -> None:
-        handler: Any = unwrap(root.call)
-        self._root: Any = getattr(handler, "__func__", handler)
+        self._root = _function_of(root.call)
         self._globals: dict[str, Any] = getattr(self._root, "__globals__", {})
         # Where something may have been added after the route was made: a parameter's dependency comes after the lists.
         self._last = [*takewhile(lambda child: not child.bound, reversed(root.children))]
@@ -67,7 +69,9 @@ class Names:
         """A dependency as its author writes it, with the security scopes and the exit that it is asked for."""
         call, scopes, leaves = node.identity
         name = self._names.get(call) or _made(call)[0]
-        asked = [f"scopes={sorted(scopes)}"] if scopes else ["scope='function'"] if leaves == "function" else []
+        # A text may be that of an enum, which would be written as no Python.
+        asked = [f"scopes={sorted(map(str.__str__, scopes))}"] if scopes else []
+        asked += ["scope='function'"] if leaves == "function" and not scopes else []
         asked += [] if node.reused else ["use_cache=False"]
         return f"{'Security' if scopes else 'Depends'}({', '.join([name, *asked])})" if asked else name
 
@@ -82,6 +86,13 @@ class Names:
         if name in vars(builtins) and vars(builtins)[name] is key and self._is_free(name):
             return name
         return "..." if key is None else next((name for name, needed in self._known(key) if not needed), "...")
+
+    @property
+    def module(self) -> str:
+        """The module whose names these are, where the route may be declared in another one; else empty."""
+        inside = _LOCALS in getattr(self._root, "__qualname__", "")
+        declares = any(isinstance(each, Router | Starlette) for each in [*self._globals.values()])
+        return "" if inside or declares else str(self._globals.get("__name__", ""))
 
     def twin_of(self, node: Node, others: Sequence[Node]) -> str:
         """The name of one of the others that is made in place in the same way; empty where none is."""
@@ -103,12 +114,13 @@ class Names:
         if len(makings) > 1:
             yield (
                 "Some dependencies have no name that the cache could find, and what is made twice is two. Give each a "
-                f"name, before the route: {given}. Write these names in their places.{self._if_added(nodes)}"
+                f"name that nothing else there has, before the route: {given}. Write these names in their places."
+                f"{self._if_added(nodes)}"
             )
         for name, making in makings.items() if len(makings) == 1 else ():
             yield (
-                f"{_sentence(making)} has no name that the cache could find. Give it one, before the route: {given}. "
-                f"Write {name} in its place.{self._if_added(nodes)}"
+                f"{_sentence(making)} has no name that the cache could find. Give it one that nothing else there has, "
+                f"before the route: {given}. Write {name} in its place.{self._if_added(nodes)}"
             )
 
     def _if_added(self, nodes: Sequence[Node]) -> str:
@@ -181,6 +193,16 @@ class Names:
         while (name := base if number == 1 else f"{base}_{number}") in taken:
             number += 1
         return name
+
+
+def _function_of(handler: Any) -> Any:
+    """The function of a handler: that of a method, of a partial, and the one by which an object is called."""
+    bare: Any = unwrap(handler)
+    while isinstance(bare, partial):
+        bare = unwrap(bare.func)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    if not (isclass(bare) or isroutine(bare)):
+        bare = unwrap(type(bare).__call__)
+    return getattr(bare, "__func__", bare)
 
 
 def _holder(thing: Any) -> tuple[Any, str] | None:

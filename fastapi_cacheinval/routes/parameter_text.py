@@ -68,7 +68,7 @@ def _written(handler: Any, name: str) -> tuple[str, str] | None:
         source = inspect.getsource(function.__code__)
         # Of a function inside of another, or of a class, the lines are indented.
         tree = ast.parse(f"if 1:\n{source}" if source[:1].isspace() else source)
-    except (OSError, SyntaxError):
+    except Exception:  # noqa: BLE001 - every loaded module is asked for its file, and a lazy one may raise anything
         return None
     found = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
     node = next((node for node in found if node.name == function.__code__.co_name), None)

@@ -296,7 +296,7 @@ def test_a_line_can_be_written_where_its_route_is(table, monkeypatch, imported, 
     public = {name: value for name, value in globals().items() if name[0] != "_" and name != "role"}
     vars(deps).update(public)
     exec(SHOP, vars(deps))
-    vars(routes).update(Annotated=Annotated, Depends=Depends)
+    vars(routes).update(Annotated=Annotated, Depends=Depends, router=APIRouter())
     exec(f"{imported}\ndef handler(who: {taken}): return who", vars(routes))
     app = FastAPI(openapi_url=None)
     app.get("/it", dependencies=[cached(ttl=60)])(vars(routes)["handler"])

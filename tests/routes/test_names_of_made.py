@@ -5,13 +5,15 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from enum import Enum
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Cookie, Depends, FastAPI, Header, Security
+from fastapi.security import SecurityScopes
 
-from fastapi_cacheinval import CallerDependentRoute, RefusedRoute
+from fastapi_cacheinval import CallerDependentRoute, RefusedRoute, cached
 from tests.helpers.advice import line_in
 
 DEPS = """
@@ -159,6 +161,17 @@ def module(monkeypatch) -> ModuleType:
     return routes
 
 
+class Scope(str, Enum):  # noqa: UP042 - as FastAPI's users write scopes
+    """What a caller may do."""
+
+    READ = "items:read"
+
+
+def user_for(scopes: SecurityScopes, x_user: Annotated[str, Header()]) -> str:
+    """Who is calling, if the scopes let them."""
+    return x_user if scopes.scopes else ""
+
+
 def app_of(module: ModuleType, policy: str, dependency: Any) -> FastAPI:
     """The app of a route of the module, whose policy is written there."""
     exec("def it(): ...", vars(module))
@@ -247,3 +260,57 @@ def test_a_warning_that_names_a_dependency_gives_it_a_name(table, module: Module
     warnings = [each for each in table(vars(module)["app"]).warnings() if "Depends(guard)" in each]
     assert warnings
     assert all("before the route: guard = <the guard of make(...) as it stands now>" in each for each in warnings)
+
+
+@pytest.mark.parametrize("handler", ["functools.partial(page, 1)", "Page()", "Page().__call__"])
+def test_the_names_of_a_handlers_module_are_taken_whatever_the_handler_is(
+    table, module: ModuleType, handler: str
+) -> None:
+    """A partial, an object that is called and its method are written in a module, too: `guard` is taken in it."""
+    exec(
+        f"{START}import deps, functools\ndef page(number): return number\n"
+        "class Page:\n    def __call__(self): return 1\n"
+        "guard = deps.make('admin')\napp = FastAPI(openapi_url=None)\n"
+        f"app.get('/', dependencies=[cached(ttl=60), Depends(deps.make('a'))])({handler})",
+        vars(module),
+    )
+    assert line_in(advice_of(table, vars(module)["app"])) == "guarded_by=guard_2"
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_a_line_says_whose_names_it_has_where_the_route_may_be_declared_elsewhere(
+    table, module: ModuleType, declares: bool
+) -> None:
+    """A module without an app or a router holds handlers that another one declares; there a name may be another's."""
+    app = app_of(module, "cached(ttl=60)", written_in(module, "from deps import renamed as by", "by"))
+    vars(module)["app"] = app if declares else None
+    says = advice_of(table, app)
+    assert says.endswith(": cached(..., guarded_by=by).")
+    assert ("this line works, with the names of routes: " in says) is not declares
+
+
+def test_scopes_of_an_enum_are_written_as_texts(table) -> None:
+    """As FastAPI compares them."""
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/", dependencies=[cached(ttl=60)])
+    def items(user: Annotated[str, Security(user_for, scopes=[Scope.READ])]) -> str:
+        return user
+
+    assert line_in(advice_of(table, app)) == "partition_by=Security(user_for, scopes=['items:read'])"
+
+
+@pytest.mark.parametrize("answer", ["raise ImportError(name)", "return lambda: None"])
+def test_a_module_that_loads_what_it_is_asked_for_ends_no_refusal(table, monkeypatch, answer: str) -> None:
+    """Every loaded module is asked for its file where a source is looked for."""
+    lazy = ModuleType("lazy")
+    exec(f"def __getattr__(name): {answer}", vars(lazy))
+    monkeypatch.setitem(sys.modules, "lazy", lazy)
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/", dependencies=[cached(ttl=60)])
+    def basket(session: Annotated[str, Cookie()]) -> str:
+        return session
+
+    with pytest.raises(RefusedRoute, match="session"):
+        table(app).audit()
