@@ -21,6 +21,7 @@ from fastapi_cacheinval.engine.of_watchers import OfWatchers
 from fastapi_cacheinval.engine.settings import Options, Settings, misplaced
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.ports.clock import Clock
+from fastapi_cacheinval.telemetry.context import carried
 
 __all__ = ["HTTPCache", "internals_of"]
 
@@ -204,7 +205,7 @@ class HTTPCache(OfRoutes, OfWatchers):
         """
         flag(soft, "soft")
         core = self._core
-        return await core.purger.purge(await core.named(tags), soft=soft, wait=wait, causes=core.linked(causes))
+        return await core.purger.purge(await core.named(tags), soft=soft, wait=wait, causes=carried(causes))
 
     async def invalidate_url(self, path: str, *, soft: bool = False, wait: Wait = None) -> Receipt:
         """Purge what is stored of a path or URL: all queries, variants and hosts; a query or host in it is ignored.
@@ -215,12 +216,13 @@ class HTTPCache(OfRoutes, OfWatchers):
         the root path there. It may carry a client's data and never raises.
         """
         flag(soft, "soft")
-        return await self._core.purge(tuple(map(path_tag, self._core.root_paths.paths_of(path))), soft=soft, wait=wait)
+        tags = tuple(map(path_tag, self._core.root_paths.paths_of(path)))
+        return await self._core.purger.purge(tags, soft=soft, wait=wait)
 
     async def clear(self, *, soft: bool = False, wait: Wait = None) -> Receipt:
         """Purge everything that is stored under this namespace, of whatever version, and nothing else."""
         flag(soft, "soft")
-        return await self._core.purge((ALL,), soft=soft, wait=wait)
+        return await self._core.purger.purge((ALL,), soft=soft, wait=wait)
 
     def invalidate_sync(
         self, *tags: str, soft: bool = False, everything: bool = False, timeout: float = 5.0, wait: Wait = None
@@ -238,10 +240,9 @@ class HTTPCache(OfRoutes, OfWatchers):
     def invalidate_soon(self, *tags: str, soft: bool = False, everything: bool = False) -> None:
         """`invalidate`, or `clear` for `everything`, for plain functions on the event loop's own thread.
 
-        They cannot wait: a task writes it.
-
-        This replica obeys it when the call returns; it has its number soon. A log that is out of reach is logged, and
-        the purge queued. Raises `CacheNotRunning` where the cache has not been started on the running loop.
+        This replica obeys the purge when the call returns; a background task writes it to the log. If the log is out
+        of reach, the purge is logged and queued. Raises `CacheNotRunning` where the cache has not been started on the
+        running loop.
         """
         flag(soft, "soft")
         self._core.purge_soon(tags, soft=soft, everything=flag(everything, "everything"))
@@ -260,7 +261,7 @@ class HTTPCache(OfRoutes, OfWatchers):
         """
         flag(soft, "soft")
         named = await self._core.named(tags, everything=flag(everything, "everything"))
-        return await self._core.purger.deliver(named, soft=soft, causes=self._core.linked(causes))
+        return await self._core.purger.deliver(named, soft=soft, causes=carried(causes))
 
     async def applied_everywhere(self, receipt: Receipt) -> Receipt:
         """Wait until every replica in touch has applied a purge; its receipt, with `replicas` and `seconds`.
@@ -272,14 +273,15 @@ class HTTPCache(OfRoutes, OfWatchers):
     def expect_changes(self) -> None:
         """Have the answers of mutations wait for what their dependencies commit late, whatever their routes declare.
 
-        For what tells `purge_with_request` by itself what is changed, and cannot know that before the commit.
+        For integrations that call `purge_with_request` and learn only at the commit what has changed.
         """
         self._core.expects_changes = True
 
     def expect_waiting(self) -> None:
         """Have each purge made here ask every replica to say at once that it has applied it, not at its next heartbeat.
 
-        For what awaits `applied_everywhere` for each of them; one more call of each replica to the log for a purge.
+        For integrations that call `applied_everywhere` after every purge. Costs each replica one more call to the log
+        per purge.
         """
         self._core.purger.prompt = True
 

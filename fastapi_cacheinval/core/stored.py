@@ -31,7 +31,7 @@ class StoredResponse:
     Only `verified`, `joined`, `private` and `counts` change after it is made.
 
     Times are seconds of the cache's own clock. `headers` are sent as they stand, without `Age` and
-    `Cache-Status`. `calm_until` is the moment before which no early refresh can be drawn, so one
+    `Cache-Status`. `early_refresh_from` is the moment before which no early refresh can be drawn, so one
     comparison answers for the common hit. `verified` is the replica's change counter at the last
     hand-over check: while it stands, no purge can concern this response. `route` is the template of the route that
     answered, None where that is not known; `trace` the W3C `traceparent` of the fill, empty where nobody recorded it.
@@ -181,8 +181,6 @@ _COMMON_NAMES = (
 )
 _LINES = {line: line for line in _COMMON_LINES}
 _NAMES = {name: name for name in (*_COMMON_NAMES, *(name for name, _ in _COMMON_LINES))}
-
-_SLOT = 8
 
 # The interpreter asks for one more slot for a tuple of a derived class than it says.
 _TUPLE_SUBCLASS = 8

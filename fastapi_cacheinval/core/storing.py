@@ -25,6 +25,7 @@ __all__ = [
     "downstream_fields",
     "early_refresh_from",
     "has_too_many_tags",
+    "is_event_stream",
     "jittered",
     "lifetime",
     "refusal",
@@ -52,11 +53,16 @@ def content_length(headers: RawHeaders) -> int | None:
     return int(text) if text is not None and text.isdigit() and len(text) < 19 else None
 
 
+def is_event_stream(headers: RawHeaders) -> bool:
+    """Whether a response never ends by itself, as server-sent events do not."""
+    return (first(headers, b"content-type") or b"").lower().startswith(b"text/event-stream")
+
+
 def is_small(status: int, headers: RawHeaders, most_bytes: int) -> bool:
     """Whether a response says that its body has at most so many bytes, and that it is no event stream."""
     # Servers take names in any case, and so do we.
     headers = lower_names(headers)
-    if (first(headers, b"content-type") or b"").lower().startswith(b"text/event-stream"):
+    if is_event_stream(headers):
         return False
     length = 0 if status in (204, 205) else content_length(headers)
     return length is not None and length <= most_bytes
@@ -104,7 +110,7 @@ def refusal(status: int, headers: RawHeaders, policy: CachePolicy, *, partitione
         return "content-range"
     if b"vary" in names and parse_vary(values(headers, b"vary")) is ANY_FIELD:
         return "vary"
-    if (first(headers, b"content-type") or b"").lower().startswith(b"text/event-stream"):
+    if is_event_stream(headers):
         return "event-stream"
     if (content_length(headers) or 0) > most_bytes:
         return "too-large"

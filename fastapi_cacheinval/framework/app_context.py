@@ -59,7 +59,11 @@ def _no_shadow(scope: Scope, headers: list[tuple[bytes, bytes]], stored: StoredR
 
 
 class AppContext:
-    """Immutable after `prepare`, but for what it has warned about, until its app is replaced."""
+    """What one middleware knows of its app and its cache, for all requests.
+
+    Fixed after `prepare` until `replace`, except `spelled`, the known root paths, `observed`, `shadow` and what was
+    warned about.
+    """
 
     def __init__(
         self,
@@ -117,7 +121,7 @@ class AppContext:
     def table(self) -> RouteTable:
         """The routes; only after `prepare`."""
         if self._table is None:
-            raise CacheNotRunning("The middleware has not looked at its app yet.")
+            raise CacheNotRunning("The middleware has not looked at its app yet: start the app's lifespan first.")
         return self._table
 
     @property

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.back_off import COULD_NOT_RENEW, NOBODY
+from fastapi_cacheinval.core.back_off import COULD_NOT_RENEW, NOBODY, SAME_READING
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
@@ -27,8 +27,6 @@ __all__ = ["lead_in_background", "made_again", "order_refresh", "order_refresh_a
 
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 _RENEWED = frozenset({"stored", "found"})
-# Seconds by which two readings of one stored response's age may differ.
-_SAME = 0.005
 # What others hang on a request for as long as it lasts; a refresh is a request of its own.
 _CALLERS_OWN = frozenset({SCOPE_KEY, "fastapi.telemetry"})
 _TRACE = frozenset({b"traceparent", b"tracestate"})
@@ -159,7 +157,7 @@ async def _found_in_l2(
         return False
 
     def wanted(stored: StoredResponse) -> bool:
-        newer = newer_than is None or stored.created > newer_than.created + _SAME
+        newer = newer_than is None or stored.created > newer_than.created + SAME_READING
         return newer and engine.serves(stored, engine.now())
 
     deadline = engine.now() + engine.settings.refresh_timeout

@@ -23,7 +23,6 @@ __all__ = [
     "fields_of",
     "inherited_by",
     "is_a_mapping",
-    "kind_of",
     "made_of",
     "may_be_missing",
     "may_be_none",
@@ -32,6 +31,7 @@ __all__ = [
     "undeclared_of",
     "unfit",
     "unfit_for_a_key",
+    "value_type",
 ]
 
 # More than anybody reads about.
@@ -50,7 +50,7 @@ def unfit_for_a_key(call: Any) -> str | None:
     return unfit(_given(call))
 
 
-def kind_of(node: Node, root: Node) -> Any:
+def value_type(node: Node, root: Node) -> Any:
     """The type of a dependency's value: what it says itself, else what the handler says of the parameter."""
     given = _given(node.call)
     if says_something(given) or node not in root.children or node.declares.name is None:

@@ -15,9 +15,9 @@ from fastapi_cacheinval.routes.hooks import hook_known
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
 from fastapi_cacheinval.routes.named_routes import NamedRoute
 from fastapi_cacheinval.routes.once import looking
+from fastapi_cacheinval.routes.other_plans import OverriddenPlans, Strays, starts_of
 from fastapi_cacheinval.routes.place import Place, Rounds
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
-from fastapi_cacheinval.routes.route_sets import OverriddenPlans, Strays, starts_of
 from fastapi_cacheinval.routes.route_tree import Files, Known, Survey
 from fastapi_cacheinval.routes.summary import summary, unmatched_tags
 

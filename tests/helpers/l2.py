@@ -10,7 +10,7 @@ import msgpack
 import pytest
 from hypothesis import strategies as st
 
-from fastapi_cacheinval.core.replica import Term
+from fastapi_cacheinval.core.log_types import Term
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share
