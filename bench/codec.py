@@ -80,7 +80,7 @@ def _response(size: int) -> StoredResponse:
         stale_while_revalidate=60.0,
         stale_if_error=600.0,
         must_revalidate=False,
-        front=True,
+        anonymous=True,
     )
 
 

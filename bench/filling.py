@@ -51,7 +51,7 @@ def _keep(cache: HTTPCache, number: int) -> None:
         request_headers=scope["headers"],
         path=scope["path"],
         private=False,
-        front=True,
+        anonymous=True,
         stamp=engine.replica.stamp(now),
         began=now,
         emit_surrogate_key=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from types import TracebackType
@@ -41,6 +41,8 @@ class HTTPCache(OfRoutes, OfWatchers):
 
     _core: Internals
     _parts: ClassVar[type[Internals]] = Internals
+    # How its settings reach a server, while it is made; None where everything stays in this process.
+    _way: Callable[[Settings], Connect | None] | None = None
 
     # -- make -----------------------------------------------------------------------------------
 
@@ -53,7 +55,11 @@ class HTTPCache(OfRoutes, OfWatchers):
             return super().__new__(cls)
 
     def __init__(self, *, clock: Clock | None = None, enabled: bool = True, **options: Unpack[Options]) -> None:
-        self._make(None, clock, Settings.of(options), enabled=enabled)
+        settings = Settings.of(options)
+        connect = None if self._way is None else self._way(settings)
+        allowed = flag_of_environment(os.environ.get(_ENVIRONMENT), _ENVIRONMENT, default=True)
+        on = flag(enabled, "enabled") and allowed
+        object.__setattr__(self, "_core", self._parts(settings, clock, connect, enabled=on))
 
     @classmethod
     def from_url(
@@ -66,11 +72,7 @@ class HTTPCache(OfRoutes, OfWatchers):
         Valkey. User and password in a Sentinel URL are the servers'; options that begin with `sentinel_` are the
         Sentinels'. It need not be there yet. Raises `ConfigurationError` for anything else.
         """
-        cache = cls(clock=clock, enabled=enabled, **options)
-        connect = _way_to(url, cache.settings)
-        if connect is not None:
-            cache._make(connect, cache.clock, cache.settings, enabled=enabled)
-        return cache
+        return cls._by(lambda settings: _way_to(url, settings), clock=clock, enabled=enabled, **options)
 
     @classmethod
     def from_client(
@@ -82,9 +84,7 @@ class HTTPCache(OfRoutes, OfWatchers):
         used nor closed. Timeouts and retries are the cache's, and the size of a pool counts for each client. Raises
         `ConfigurationError` for anything else, and for one with `decode_responses=True`.
         """
-        cache = cls(clock=clock, enabled=enabled, **options)
-        cache._make(by_client(client, *cache.settings.of_calls), cache.clock, cache.settings, enabled=enabled)
-        return cache
+        return cls._by(lambda settings: by_client(client, *settings.of_calls), clock=clock, enabled=enabled, **options)
 
     @classmethod
     def from_env(
@@ -109,10 +109,14 @@ class HTTPCache(OfRoutes, OfWatchers):
         both: Any = {**options, **found}
         return cls.from_url(url, clock=clock, enabled=enabled, **both)
 
-    def _make(self, connect: Connect | None, clock: Clock | None, settings: Settings, *, enabled: bool) -> None:
-        allowed = flag_of_environment(os.environ.get(_ENVIRONMENT), _ENVIRONMENT, default=True)
-        on = flag(enabled, "enabled") and allowed
-        object.__setattr__(self, "_core", self._parts(settings, clock, connect, enabled=on))
+    @classmethod
+    def _by(cls, way: Callable[[Settings], Connect | None], /, **given: Any) -> HTTPCache:
+        """As a call of the class makes it: the `__init__` of a subclass knows of no `way`, and may change settings."""
+        cache: HTTPCache = cls.__new__(cls, **given)
+        object.__setattr__(cache, "_way", way)
+        cls.__init__(cache, **given)
+        object.__delattr__(cache, "_way")
+        return cache
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "enabled":

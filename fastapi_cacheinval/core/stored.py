@@ -26,7 +26,7 @@ class Stamp(NamedTuple):
 
 
 class StoredResponse:
-    """A complete response as it is kept (RFC 9111 section 2).
+    """A complete response as it is kept (RFC 9111 section 2); `anonymous` is whether a refresh of it is nobody's.
 
     Only `verified`, `joined`, `private` and `counts` change after it is made.
 
@@ -43,6 +43,7 @@ class StoredResponse:
     """
 
     __slots__ = (
+        "anonymous",
         "body",
         "counts",
         "counts_from_now",
@@ -53,7 +54,6 @@ class StoredResponse:
         "etag",
         "fill_seconds",
         "fresh_until",
-        "front",
         "headers",
         "joined",
         "key",
@@ -91,7 +91,7 @@ class StoredResponse:
         stale_while_revalidate: float,
         stale_if_error: float,
         must_revalidate: bool,
-        front: bool,
+        anonymous: bool,
         route: str | None = None,
         trace: str = "",
         downstream_ttl: float | None = None,
@@ -114,7 +114,7 @@ class StoredResponse:
         self.stale_while_revalidate = stale_while_revalidate
         self.stale_if_error = stale_if_error
         self.must_revalidate = must_revalidate
-        self.front = front
+        self.anonymous = anonymous
         self.route = route
         self.trace = trace
         self.downstream_ttl = downstream_ttl

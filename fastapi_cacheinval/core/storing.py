@@ -131,8 +131,8 @@ class Recipe:
 
     `key` is the resource's cache key, `declared` the header fields that select a variant whatever
     `Vary` says, `path` the decoded path, `private` whether a partition or a guard stands before it,
-    `front` whether it is proved shared, so that a refresh of it is nobody's, `split` whether clients choose by their
-    query which keys there are; `route` is the route's template, `trace` the `traceparent` of the fill.
+    `anonymous` whether it is proved shared, so that a refresh of it is nobody's, `split` whether clients choose by
+    their query which keys there are; `route` is the route's template, `trace` the `traceparent` of the fill.
     """
 
     key: bytes
@@ -142,7 +142,7 @@ class Recipe:
     request_headers: RawHeaders
     path: str
     private: bool
-    front: bool
+    anonymous: bool
     stamp: Stamp
     began: float
     emit_surrogate_key: bool
@@ -255,7 +255,7 @@ def stored_response(
         stale_while_revalidate=policy.stale_seconds,
         stale_if_error=policy.error_seconds,
         must_revalidate=directives.must_revalidate or directives.proxy_revalidate,
-        front=recipe.front,
+        anonymous=recipe.anonymous,
         route=recipe.route,
         trace=recipe.trace,
         downstream_ttl=_downstream_ttl(policy, status),

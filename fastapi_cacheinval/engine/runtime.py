@@ -105,7 +105,7 @@ class Runtime:
 
         `retry_after` is in seconds; what one caller alone was told is not for the others.
         """
-        self.back_off(_FORWARD + stored.key, stored, retry_after if stored.front else None, NOBODY)
+        self.back_off(_FORWARD + stored.key, stored, retry_after if stored.anonymous else None, NOBODY)
 
     def forwards_pause(self, stored: StoredResponse) -> bool:
         """Whether a forward in place of this stale response failed a moment ago."""

@@ -176,7 +176,7 @@ class AppContext:
         for line in table.notes():
             logger.info("%s", line)
         unshared = None if self.cache.shares_partitions else unshared_partitions(table.plans)
-        say_at_start((*table.warnings(), *filter(None, (unshared,))), logging.WARNING)
+        say_at_start((*table.warnings(by_headers=self.mode.by_headers), *filter(None, (unshared,))), logging.WARNING)
 
     def _claim(self, table: RouteTable, scope: Scope) -> None:
         """Have the other apps of the cache know what this one answers, also where it is never asked."""

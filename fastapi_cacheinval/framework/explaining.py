@@ -19,7 +19,7 @@ from fastapi_cacheinval.errors import ConfigurationError, TierUnavailable
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.deciding import shown_request
 from fastapi_cacheinval.framework.route_target import Wanted, wanted_of
-from fastapi_cacheinval.routes.auditing import cover_name, key_parts_of, path_params_of, shared_by_of, tags_of
+from fastapi_cacheinval.routes.auditing import Around, cover_name, key_parts_of, path_params_of, shared_by_of, tags_of
 from fastapi_cacheinval.routes.plan import LOOKED_UP, SAFE_METHODS, RoutePlan, Sharing
 
 __all__ = ["Explaining"]
@@ -87,7 +87,7 @@ class Explaining:
         what = f"It purges {', '.join(tags)}" if tags else "It declares no tags to purge"
         if plan.only_reads:
             what = "It is declared to purge nothing"
-        elif plan.purges_paths and self._engine.settings.path_purges:
+        elif Around(self._engine.settings.path_purges, self._app_context.mode.by_headers).purges_paths(plan):
             what += ", and the paths that it names"
         because = f"{self._method} is not answered from the cache. {what}."
         return replace(told, route=plan.mutation_label, reason="method", tags=tags, because=because)

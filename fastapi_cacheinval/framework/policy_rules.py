@@ -147,7 +147,7 @@ def begin_fill(exchange: Exchange, wanted: Wanted, tags: tuple[str, ...], go: Go
         request_headers=wanted.headers,
         path=wanted.path,
         private=bool(policy.partition or policy.guards),
-        front=anonymous,
+        anonymous=anonymous,
         stamp=exchange.stamp,
         began=app_context.engine.now(),
         emit_surrogate_key=app_context.emit_surrogate_key,

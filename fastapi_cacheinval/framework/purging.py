@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_cacheinval.core.extent import Extent, Handler, extent_of
+from fastapi_cacheinval.core.extent import Extent, Handler, PathReach, extent_of, path_reach, paths_named
 from fastapi_cacheinval.core.tag_limits import surrogate_tags
 from fastapi_cacheinval.core.tags import authority, path_tag
 from fastapi_cacheinval.dependencies import Invalidates
@@ -200,9 +200,8 @@ class Purging(Exchange):
                     self._declare(request, invalidates)
 
     @property
-    def _reach(self) -> bool | str:
-        """How far the purge of paths goes: the setting `path_purges`, but RFC 9111 asks for the target by headers."""
-        return self.app_context.engine.settings.path_purges or ("target" if self.by_headers else False)
+    def _reach(self) -> PathReach:
+        return path_reach(self.app_context.engine.settings.path_purges, by_headers=self.by_headers)
 
     def _purges_paths(self) -> bool:
         plan = self._plan()
@@ -229,10 +228,7 @@ class Purging(Exchange):
         return tags
 
     def _tags_of_path(self, path: str) -> list[str]:
-        trimmed = path.rstrip("/")
-        parent = trimmed.rpartition("/")[0]
-        named = (path,) if self._reach == "target" else (trimmed, trimmed + "/", parent, parent + "/")
-        cached = self.app_context.table.cached_of(filter(None, named), self.arrived)
+        cached = self.app_context.table.cached_of(paths_named(path, self._reach), self.arrived)
         return [path_tag(self.app_context.below_root(self.arrived, spelling)) for spelling in cached]
 
     def purges_something(self) -> bool:

@@ -40,7 +40,7 @@ def order_refresh(app_context: AppContext, runtime: Runtime, entered: Entered, s
     needs the caller, or it would be refused for ever.
     """
     dropped = CONDITIONAL_FIELDS
-    if stored.front:
+    if stored.anonymous:
         dropped = dropped | (_CREDENTIALS - {name for name, _ in stored.vary})
     again = app_context.mode.read_by_policy
     lead_in_background(app_context, runtime, entered, again, stored.key, dropped=dropped, newer_than=stored)
@@ -72,7 +72,7 @@ def lead_in_background(
     """
     scope = made_again(entered, dropped)
     # What is proved to be the same for all is fetched as nobody.
-    caller = NOBODY if newer_than is not None and newer_than.front else _caller_of(scope)
+    caller = NOBODY if newer_than is not None and newer_than.anonymous else _caller_of(scope)
     flight = runtime.flights.lead(key) if runtime.may_refresh(key, newer_than, caller) else None
     if flight is None:
         return False

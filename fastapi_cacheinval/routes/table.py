@@ -136,10 +136,10 @@ class RouteTable:
         if found:
             raise RefusedRoutes.of([*found.values()])
 
-    def warnings(self) -> list[str]:
+    def warnings(self, *, by_headers: bool = False) -> list[str]:
         """What works, but not as its author will expect."""
         lines = [line for known in self._survey.known for line in known.analysis.warnings]
-        return [*dict.fromkeys(lines), *self._survey.notices, *unmatched_tags(self.plans)]
+        return [*dict.fromkeys(lines), *self._survey.notices, *unmatched_tags(self.plans, more=by_headers)]
 
     def notes(self) -> list[str]:
         """What no signature shows, for authors to look at."""

@@ -67,7 +67,7 @@ def responses(draw: Any, now: float) -> StoredResponse:
         "stale_while_revalidate": draw(_SECONDS),
         "stale_if_error": draw(_SECONDS),
         "must_revalidate": draw(st.booleans()),
-        "front": draw(st.booleans()),
+        "anonymous": draw(st.booleans()),
         "downstream_ttl": draw(st.none() | st.floats(0, 1e9)),
     }
     if draw(st.booleans()):

@@ -222,7 +222,7 @@ def _well_typed(found: Any) -> None:
     assert found.last_modified is None or isfinite(found.last_modified)
     assert found.downstream_ttl is None or 0 <= found.downstream_ttl < inf
     assert type(found.status) is int
-    assert type(found.must_revalidate) is type(found.front) is bool
+    assert type(found.must_revalidate) is type(found.anonymous) is bool
     for name in ("created", "fresh_until", "fill_seconds", "early_refresh", "stale_while_revalidate", "stale_if_error"):
         assert type(getattr(found, name)) is float, name
         assert isfinite(getattr(found, name)), name
