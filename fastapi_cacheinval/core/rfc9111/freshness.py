@@ -151,7 +151,7 @@ def steering(headers: RawHeaders) -> Steering:
     surrogate = parse_surrogate_control(values(headers, b"surrogate-control"))
     control = parse(values(headers, b"cache-control"))
     # The RFC has those ignored; a lifetime that no field states is a cache's own guess.
-    pragma = _decides(parse(values(headers, b"pragma")))
+    pragma = [line for name, line in headers if name == b"pragma" and _decides(parse([line]))]
     guessable = not (_decides(control) or pragma or values(headers, b"expires"))
     if surrogate is not None and _decides(surrogate):
         return Steering(surrogate, targeted=True, guessable=guessable)
