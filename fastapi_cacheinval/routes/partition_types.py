@@ -94,6 +94,8 @@ def _parts_of(kind: Any) -> set[str]:
             names |= {slots} if isinstance(slots, str) else {*slots}
             names |= {name for name in _properties_of(base) if not name.startswith("_")}
             names |= {name for method in methods_of(base) for name in set_in(method)}
+            # Without annotations, the methods that attrs writes say nothing.
+            names |= {each.name for each in getattr(base, "__attrs_attrs__", ())}
             # A library's class keeps its own to itself.
             theirs = whose(base) == "theirs"
             found |= names | _descriptors_of(base) if theirs else {name for name in names if not name.startswith("_")}
