@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.cache import internals_of
-from fastapi_cacheinval.core.replica import LogEntry
+from fastapi_cacheinval.core.log_types import LogEntry
 from fastapi_cacheinval.engine.internals import Internals
 from fastapi_cacheinval.engine.listeners import LogRecorder
 

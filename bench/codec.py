@@ -1,4 +1,4 @@
-"""What a stored response costs on its way to and from the second tier: processor time and bytes, by body size."""
+"""What a stored response costs on its way to and from L2: processor time and bytes, by body size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from statistics import median
 from typing import NamedTuple
 
 from bench.report import Options, Table, reached
-from fastapi_cacheinval.core.replica import Term
+from fastapi_cacheinval.core.log_types import Term
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share
 from fastapi_cacheinval.core.tags import ALL
 from fastapi_cacheinval.stores.codec import COMPRESS_FROM, Codec
@@ -80,7 +80,7 @@ def _response(size: int) -> StoredResponse:
         stale_while_revalidate=60.0,
         stale_if_error=600.0,
         must_revalidate=False,
-        front=True,
+        anonymous=True,
     )
 
 

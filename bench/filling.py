@@ -14,7 +14,7 @@ from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.cache import internals_of
 from fastapi_cacheinval.core.keys import KeyParts, cache_key, raw_target
 from fastapi_cacheinval.core.storing import Recipe, stored_response
-from fastapi_cacheinval.core.tags import normalise_tags
+from fastapi_cacheinval.core.tag_limits import bounded_tags
 
 __all__ = ["big_cache", "filled", "grow"]
 
@@ -46,12 +46,12 @@ def _keep(cache: HTTPCache, number: int) -> None:
     recipe = Recipe(
         key=key,
         policy=POLICY,
-        tags=normalise_tags((f"item:{number}", "items")),
+        tags=bounded_tags((f"item:{number}", "items")),
         declared=(),
         request_headers=scope["headers"],
         path=scope["path"],
         private=False,
-        front=True,
+        anonymous=True,
         stamp=engine.replica.stamp(now),
         began=now,
         emit_surrogate_key=True,

@@ -147,7 +147,7 @@ def response(number: int, *, body: int, tags: int, now: float) -> StoredResponse
         stale_while_revalidate=60.0,
         stale_if_error=600.0,
         must_revalidate=False,
-        front=True,
+        anonymous=True,
     )
 
 

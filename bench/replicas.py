@@ -21,7 +21,8 @@ from bench.report import Options, Table, reached
 from bench.requests import ask, get_scope
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
 from fastapi_cacheinval.cache import internals_of
-from fastapi_cacheinval.core.replica import LogEntry, Replica, Reset, Term
+from fastapi_cacheinval.core.log_types import LogEntry, Reset, Term
+from fastapi_cacheinval.core.replica import Replica
 from tests.servers.valkey import Valkey, valkey
 
 __all__ = ["run"]

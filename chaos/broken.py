@@ -16,7 +16,8 @@ from redis.exceptions import RedisError
 
 from fastapi_cacheinval import HTTPCache, Receipt
 from fastapi_cacheinval.cache import internals_of
-from fastapi_cacheinval.core.replica import LogEntry, Missed, Next, Replica, Reply, Reset, Term
+from fastapi_cacheinval.core.log_types import LogEntry, Missed, Next, Reply, Reset, Term
+from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.engine.engine import Engine, Kept
 from fastapi_cacheinval.engine.internals import Internals

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from types import TracebackType
@@ -21,6 +21,7 @@ from fastapi_cacheinval.engine.of_watchers import OfWatchers
 from fastapi_cacheinval.engine.settings import Options, Settings, misplaced
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.ports.clock import Clock
+from fastapi_cacheinval.telemetry.context import carried
 
 __all__ = ["HTTPCache", "internals_of"]
 
@@ -40,6 +41,8 @@ class HTTPCache(OfRoutes, OfWatchers):
 
     _core: Internals
     _parts: ClassVar[type[Internals]] = Internals
+    # How its settings reach a server, while it is made; None where everything stays in this process.
+    _way: Callable[[Settings], Connect | None] | None = None
 
     # -- make -----------------------------------------------------------------------------------
 
@@ -52,7 +55,11 @@ class HTTPCache(OfRoutes, OfWatchers):
             return super().__new__(cls)
 
     def __init__(self, *, clock: Clock | None = None, enabled: bool = True, **options: Unpack[Options]) -> None:
-        self._make(None, clock, Settings.of(options), enabled=enabled)
+        settings = Settings.of(options)
+        connect = None if self._way is None else self._way(settings)
+        allowed = flag_of_environment(os.environ.get(_ENVIRONMENT), _ENVIRONMENT, default=True)
+        on = flag(enabled, "enabled") and allowed
+        object.__setattr__(self, "_core", self._parts(settings, clock, connect, enabled=on))
 
     @classmethod
     def from_url(
@@ -65,11 +72,7 @@ class HTTPCache(OfRoutes, OfWatchers):
         Valkey. User and password in a Sentinel URL are the servers'; options that begin with `sentinel_` are the
         Sentinels'. It need not be there yet. Raises `ConfigurationError` for anything else.
         """
-        cache = cls(clock=clock, enabled=enabled, **options)
-        connect = _way_to(url, cache.settings)
-        if connect is not None:
-            cache._make(connect, cache.clock, cache.settings, enabled=enabled)
-        return cache
+        return cls._by(lambda settings: _way_to(url, settings), clock=clock, enabled=enabled, **options)
 
     @classmethod
     def from_client(
@@ -81,9 +84,7 @@ class HTTPCache(OfRoutes, OfWatchers):
         used nor closed. Timeouts and retries are the cache's, and the size of a pool counts for each client. Raises
         `ConfigurationError` for anything else, and for one with `decode_responses=True`.
         """
-        cache = cls(clock=clock, enabled=enabled, **options)
-        cache._make(by_client(client, *cache.settings.of_calls), cache.clock, cache.settings, enabled=enabled)
-        return cache
+        return cls._by(lambda settings: by_client(client, *settings.of_calls), clock=clock, enabled=enabled, **options)
 
     @classmethod
     def from_env(
@@ -108,10 +109,14 @@ class HTTPCache(OfRoutes, OfWatchers):
         both: Any = {**options, **found}
         return cls.from_url(url, clock=clock, enabled=enabled, **both)
 
-    def _make(self, connect: Connect | None, clock: Clock | None, settings: Settings, *, enabled: bool) -> None:
-        allowed = flag_of_environment(os.environ.get(_ENVIRONMENT), _ENVIRONMENT, default=True)
-        on = flag(enabled, "enabled") and allowed
-        object.__setattr__(self, "_core", self._parts(settings, clock, connect, enabled=on))
+    @classmethod
+    def _by(cls, way: Callable[[Settings], Connect | None], /, **given: Any) -> HTTPCache:
+        """As a call of the class makes it: the `__init__` of a subclass knows of no `way`, and may change settings."""
+        cache: HTTPCache = cls.__new__(cls, **given)
+        object.__setattr__(cache, "_way", way)
+        cls.__init__(cache, **given)
+        object.__delattr__(cache, "_way")
+        return cache
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "enabled":
@@ -200,7 +205,7 @@ class HTTPCache(OfRoutes, OfWatchers):
         """
         flag(soft, "soft")
         core = self._core
-        return await core.purger.purge(await core.named(tags), soft=soft, wait=wait, causes=core.linked(causes))
+        return await core.purger.purge(await core.named(tags), soft=soft, wait=wait, causes=carried(causes))
 
     async def invalidate_url(self, path: str, *, soft: bool = False, wait: Wait = None) -> Receipt:
         """Purge what is stored of a path or URL: all queries, variants and hosts; a query or host in it is ignored.
@@ -211,12 +216,13 @@ class HTTPCache(OfRoutes, OfWatchers):
         the root path there. It may carry a client's data and never raises.
         """
         flag(soft, "soft")
-        return await self._core.purge(tuple(map(path_tag, self._core.root_paths.paths_of(path))), soft=soft, wait=wait)
+        tags = tuple(map(path_tag, self._core.root_paths.paths_of(path)))
+        return await self._core.purger.purge(tags, soft=soft, wait=wait)
 
     async def clear(self, *, soft: bool = False, wait: Wait = None) -> Receipt:
         """Purge everything that is stored under this namespace, of whatever version, and nothing else."""
         flag(soft, "soft")
-        return await self._core.purge((ALL,), soft=soft, wait=wait)
+        return await self._core.purger.purge((ALL,), soft=soft, wait=wait)
 
     def invalidate_sync(
         self, *tags: str, soft: bool = False, everything: bool = False, timeout: float = 5.0, wait: Wait = None
@@ -234,10 +240,9 @@ class HTTPCache(OfRoutes, OfWatchers):
     def invalidate_soon(self, *tags: str, soft: bool = False, everything: bool = False) -> None:
         """`invalidate`, or `clear` for `everything`, for plain functions on the event loop's own thread.
 
-        They cannot wait: a task writes it.
-
-        This replica obeys it when the call returns; it has its number soon. A log that is out of reach is logged, and
-        the purge queued. Raises `CacheNotRunning` where the cache has not been started on the running loop.
+        This replica obeys the purge when the call returns; a background task writes it to the log. If the log is out
+        of reach, the purge is logged and queued. Raises `CacheNotRunning` where the cache has not been started on the
+        running loop.
         """
         flag(soft, "soft")
         self._core.purge_soon(tags, soft=soft, everything=flag(everything, "everything"))
@@ -256,7 +261,7 @@ class HTTPCache(OfRoutes, OfWatchers):
         """
         flag(soft, "soft")
         named = await self._core.named(tags, everything=flag(everything, "everything"))
-        return await self._core.purger.deliver(named, soft=soft, causes=self._core.linked(causes))
+        return await self._core.purger.deliver(named, soft=soft, causes=carried(causes))
 
     async def applied_everywhere(self, receipt: Receipt) -> Receipt:
         """Wait until every replica in touch has applied a purge; its receipt, with `replicas` and `seconds`.
@@ -268,14 +273,15 @@ class HTTPCache(OfRoutes, OfWatchers):
     def expect_changes(self) -> None:
         """Have the answers of mutations wait for what their dependencies commit late, whatever their routes declare.
 
-        For what tells `purge_with_request` by itself what is changed, and cannot know that before the commit.
+        For integrations that call `purge_with_request` and learn only at the commit what has changed.
         """
         self._core.expects_changes = True
 
     def expect_waiting(self) -> None:
         """Have each purge made here ask every replica to say at once that it has applied it, not at its next heartbeat.
 
-        For what awaits `applied_everywhere` for each of them; one more call of each replica to the log for a purge.
+        For integrations that call `applied_everywhere` after every purge. Costs each replica one more call to the log
+        per purge.
         """
         self._core.purger.prompt = True
 

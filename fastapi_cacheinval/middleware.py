@@ -57,8 +57,8 @@ class CacheMiddleware:
             raise ConfigurationError(f"cache is an HTTPCache, not {cache!r}.")
         if downstream is not None and not isinstance(downstream, Downstream):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"downstream says what a CDN is told, as CDNHeaders do, not {downstream!r}.")
-        if front is not None:
-            flag(front, "front, where it is given,")
+        if front is not None and not isinstance(front, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"front is True, False or None, not {front!r}.")
         flag(emit_surrogate_key, "emit_surrogate_key")
         flag(emit_cache_status, "emit_cache_status")
         self._honour_headers = honour_headers
@@ -103,7 +103,10 @@ class CacheMiddleware:
         self._app_context.replace(app)
 
     def again(self, app: ASGIApp) -> CacheMiddleware:
-        """The same around an app, for the cache as it is now: for tests, which give that other insides."""
+        """A new middleware with the same options around `app`.
+
+        Test helpers call it after they have changed the cache's insides.
+        """
         app_context = self._app_context
         return type(self)(
             app,

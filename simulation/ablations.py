@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from fastapi_cacheinval.core.log_types import LogEntry, Missed, Page, Reply, Term
-from fastapi_cacheinval.core.replica import Next, Replica
+from fastapi_cacheinval.core.log_types import LogEntry, Missed, Next, Page, Reply, Term
+from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.stored import Stamp
 
 __all__ = ["ABLATIONS", "WHOLE", "Ablation"]
@@ -141,8 +141,8 @@ class NoFloor(Replica):
 
     __slots__ = ()
 
-    def stale_from(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
-        return super().stale_from(stamp._replace(as_of=max(stamp.as_of, self.floor)), tags, now, own=own)
+    def stale_from(self, stamp: Stamp, tags: tuple[str, ...], now: float) -> float | None:
+        return super().stale_from(stamp._replace(as_of=max(stamp.as_of, self.floor)), tags, now)
 
 
 class AnyPage(Replica):
@@ -162,7 +162,7 @@ class NoStamps(Replica):
     def adopt(self, term: Term, as_of: int, now: float) -> Stamp | None:
         return Stamp(self.generation, as_of, 0, -inf)
 
-    def stale_from(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
+    def stale_from(self, stamp: Stamp, tags: tuple[str, ...], now: float) -> float | None:
         return inf
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi_cacheinval.core.replica import Ask, Current, Missed, Reply, Reset, Term
+from fastapi_cacheinval.core.log_types import Ask, Current, Missed, Reply, Reset, Term
 from simulation.answers import Answer, PageAnswer, Written
 from simulation.followers import Follower, Followers, Result
 from simulation.node import REFUSED, Node, Refused, WrittenLine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastapi_cacheinval.core.replica import Reply
+from fastapi_cacheinval.core.log_types import Reply
 from simulation.node import REFUSED, Node, Refused, Unconfirmed, WrittenLine
 from simulation.world import World
 

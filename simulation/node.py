@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi_cacheinval.core.replica import LogEntry
+from fastapi_cacheinval.core.log_types import LogEntry
 from simulation.response import Shared
 from simulation.server import LogServer
 

@@ -12,9 +12,8 @@ from functools import partial
 from math import inf
 
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
-from fastapi_cacheinval.core.log_types import Current, Missed, Page, Reply, Reset
+from fastapi_cacheinval.core.log_types import Current, Missed, Next, Page, Reply, Reset
 from fastapi_cacheinval.core.pieces import in_pieces
-from fastapi_cacheinval.core.replica import Next
 from fastapi_cacheinval.core.tags import ALL
 from simulation.fencing import Purge
 from simulation.joining import Joining

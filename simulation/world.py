@@ -7,7 +7,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any, NamedTuple, Protocol
 
-from fastapi_cacheinval.core.replica import Ask, Term
+from fastapi_cacheinval.core.log_types import Ask, Term
 from simulation.ablations import Ablation
 from simulation.node import Node, WrittenLine
 from simulation.plan import Plan

@@ -1,4 +1,5 @@
-from fastapi_cacheinval.core.replica import LogEntry, Replica, Reset, Term
+from fastapi_cacheinval.core.log_types import LogEntry, Reset, Term
+from fastapi_cacheinval.core.replica import Replica
 
 term = Term(1, "nonce-of-the-term")
 kettle, lamp = ("product:42",), ("product:43",)

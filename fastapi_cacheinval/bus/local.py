@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable
 from math import inf
 
-from fastapi_cacheinval.core.replica import LogEntry, Replica, Reset, Term
+from fastapi_cacheinval.core.log_types import LogEntry, Reset, Term
+from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.ports.bus import Applied, BusState
 from fastapi_cacheinval.ports.log import Proposal
 
@@ -54,22 +55,22 @@ class LocalBus:
     async def stop(self) -> int:
         return 0
 
-    async def publish(self, claim: Proposal) -> LogEntry:
-        first, *others = claim.lines()
+    async def publish(self, proposal: Proposal) -> LogEntry:
+        first, *others = proposal.lines()
         line = self.publish_now(first)
         for piece in others:
             # It holds up nobody, however many tags it has.
             await asyncio.sleep(0)
             line = self.publish_now(piece)
-        return line._replace(tags=claim.tags)
+        return line._replace(tags=proposal.tags)
 
-    def publish_now(self, claim: Proposal) -> LogEntry:
+    def publish_now(self, proposal: Proposal) -> LogEntry:
         """Write and apply one line, in one step that no reader can see half of."""
         with self._lock:
             replica = self._replica
             now = self._now()
             self._seq += 1
-            line = LogEntry(self._term, self._seq, f"{self._seq:x}", claim.tags, claim.soft, now, claim.trace)
+            line = LogEntry(self._term, self._seq, f"{self._seq:x}", proposal.tags, proposal.soft, now, proposal.trace)
             if replica is not None:
                 replica.apply_message(line, now)
             return line

@@ -46,7 +46,7 @@ async def published(
     try:
         purges = [await core.named(tuple(tags), everything=everything)] if tags or everything else []
         purges += [tuple(map(path_tag, core.root_paths.paths_of(path))) for path in paths]
-        return [await core.purge(each, soft=soft, wait=wait) for each in purges]
+        return [await core.purger.purge(each, soft=soft, wait=wait) for each in purges]
     except PurgeNotDelivered as error:
         raise unreachable(target.server, error.reason) from error
     except ReplicasUnknown as error:

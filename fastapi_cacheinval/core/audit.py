@@ -85,8 +85,8 @@ class Audit:
     from events. `refusals` is why the app would not start, `warnings` what works and not as its author will expect.
 
     The holes: `unpurged` are cached routes that no mutation purges, `purging_nothing` mutations that purge no cached
-    route, `lonely_tags` tags in one place only. Where purges come from elsewhere, or tags are added while answering,
-    a hole that they may fill is none.
+    route, `lonely_tags` tags in one place only. Where purges come from elsewhere, tags are added while answering, or
+    pages are cached by headers, a hole that they may fill is none.
     """
 
     routes: tuple[RouteAudit, ...] = ()

@@ -20,12 +20,13 @@ LONGEST_RETRY_AFTER = 3600.0
 NOBODY = b""
 """The caller of a refresh that carries nothing of any caller's: what it is answered is meant for all."""
 
+SAME_READING = 0.005
+"""Seconds by which two readings of one stored response's times may differ."""
+
 _FIRST_PAUSE = 1.0
 _MOST_DOUBLINGS = 10
 # Of so many callers it is known how long they are to stay away.
 _MOST_CALLERS = 8
-# Seconds by which two readings of one stored response's times may differ.
-_SAME = 0.005
 
 
 class BackOff(NamedTuple):
@@ -44,7 +45,7 @@ class BackOff(NamedTuple):
 
     def concerns(self, stored: StoredResponse) -> bool:
         """Whether it was this response, or an older one, that could not be renewed."""
-        return stored.created <= self.created + _SAME and stored.fresh_until <= self.fresh_until + _SAME
+        return stored.created <= self.created + SAME_READING and stored.fresh_until <= self.fresh_until + SAME_READING
 
 
 def may_try(back_off: BackOff | None, stored: StoredResponse, now: float, caller: bytes) -> bool:

@@ -16,6 +16,7 @@ __all__ = [
     "flag",
     "flag_of_environment",
     "is_utf8",
+    "number",
     "refuse_to_set",
     "seconds",
     "unknown",
@@ -37,6 +38,13 @@ def flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} is True or False, not {value!r}.")
     return value
+
+
+def number(value: object, name: str, most: float) -> float:
+    """A number as a float; raises `ConfigurationError` unless it lies in [0, `most`]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise ConfigurationError(f"{name} is a number from 0 to {most:g}, not {value!r}.")
+    return float(value)
 
 
 def seconds(value: object, name: str) -> float:

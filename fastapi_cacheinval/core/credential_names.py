@@ -1,4 +1,4 @@
-"""The names of credentials: one table for header fields, queries, paths and cookies.
+"""How the name of a header field, a query parameter, a part of a path or a cookie says that it is a credential.
 
 A credential lets its bearer in, and can be revoked. An identity says who or what is asked about, as `user_id` and
 `email` do in a path or a query: what names it there is a part of the cache key, and that is enough. In a header field

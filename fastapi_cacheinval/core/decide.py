@@ -10,7 +10,6 @@ from fastapi_cacheinval.core.stored import StoredResponse
 
 __all__ = [
     "MISSED",
-    "Bypass",
     "Decision",
     "Forward",
     "Serve",
@@ -41,13 +40,7 @@ class Forward(NamedTuple):
     reason: Reason
 
 
-class Bypass(NamedTuple):
-    """The request is none of the cache's business; `detail` says why."""
-
-    detail: str
-
-
-Decision = Serve | ServeStale | Forward | Bypass
+Decision = Serve | ServeStale | Forward
 
 MISSED = Forward(Reason.URI_MISS)
 """The decision where nothing is stored that may be used."""

@@ -1,10 +1,13 @@
-"""How much an unsafe request purges, by what is known of its handler and by the status that leaves."""
+"""How much an unsafe request purges: by what is known of its handler, by the status that leaves, and of which paths."""
 
 from __future__ import annotations
 
 from enum import Enum, IntEnum
 
-__all__ = ["Extent", "Handler", "extent_of"]
+__all__ = ["Extent", "Handler", "PathReach", "extent_of", "path_reach", "paths_named"]
+
+PathReach = bool | str
+"""How far paths are purged: the path and its parent collection (True), `"target"`, which is the path alone, or not."""
 
 # The target has done nothing, and asks for the same request elsewhere (RFC 9110 sections 15.4.8 and 15.4.9).
 _ELSEWHERE = frozenset({307, 308})
@@ -58,3 +61,18 @@ def extent_of(status: int | None, handler: Handler, *, by_headers: bool) -> Exte
     if by_headers or (handler is Handler.UNREACHED and status < 300):
         return Extent.TARGET
     return Extent.FACTS
+
+
+def path_reach(setting: PathReach, *, by_headers: bool) -> PathReach:
+    """How far paths are purged: as `path_purges` says, but RFC 9111 section 4.4 asks for the target by headers."""
+    return setting or ("target" if by_headers else False)
+
+
+def paths_named(path: str, reach: PathReach) -> list[str]:
+    """The paths, or their templates, that a purge of one reaches; with its parent in both spellings of the slash."""
+    if not reach:
+        return []
+    trimmed = path.rstrip("/")
+    parent = trimmed.rpartition("/")[0]
+    named = (path,) if reach == "target" else (trimmed, f"{trimmed}/", parent, f"{parent}/")
+    return [each for each in dict.fromkeys(named) if each]

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, TypedDict
 
-from fastapi_cacheinval.core.checks import flag, seconds, unknown
+from fastapi_cacheinval.core.checks import flag, number, seconds, unknown
 from fastapi_cacheinval.core.conditional import OF_ONE_REQUEST
 from fastapi_cacheinval.core.partition_by import PartitionBy, unaliased
 from fastapi_cacheinval.core.should_store import ShouldStore, checked_predicate
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.core.unchanging import FrozenMapping, Unchanging
 from fastapi_cacheinval.errors import ConfigurationError
+from fastapi_cacheinval.grammar.fields import is_token
 
 __all__ = ["CachePolicy", "PolicyFields"]
-
-
-def _unit(value: object, name: str, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise ConfigurationError(f"{name} is a number from 0 to {most:g}, not {value!r}.")
-    return float(value)
 
 
 def _copied(value: Any) -> Any:
@@ -76,8 +70,6 @@ def _dependencies(value: Any, name: str) -> tuple[Any, ...]:
     return covers
 
 
-# RFC 9110 section 5.6.2.
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Values of these are credentials whatever the author says: the variant would hold them, and a hit would not check them.
 _NEVER_VARIED = frozenset({"authorization", "cookie", "proxy-authorization"})
 
@@ -89,7 +81,7 @@ def _field_names(value: Any) -> tuple[str, ...]:
         raise ConfigurationError(f"vary is a list of names of request header fields, not {given!r}.")
     names: list[str] = []
     for name in given:
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        if not isinstance(name, str) or not is_token(name.encode("utf-8", "replace")):
             raise ConfigurationError(f"vary holds names of request header fields, not {name!r}.")
         lower = name.lower()
         if lower == "*":
@@ -206,8 +198,8 @@ class CachePolicy(Unchanging):
         given = self.downstream_ttl
         put(self, "downstream_ttl", None if given is None else seconds(given, "downstream_ttl"))
         put(self, "downstream_seconds", self.downstream_ttl)
-        put(self, "jitter", _unit(self.jitter, "jitter", 1))
-        put(self, "early_refresh", _unit(self.early_refresh, "early_refresh", 100))
+        put(self, "jitter", number(self.jitter, "jitter", 1))
+        put(self, "early_refresh", number(self.early_refresh, "early_refresh", 100))
         put(self, "tags", _tags(self.tags))
         put(self, "templates", tuple(TagTemplate.parse(tag) for tag in self.tags))
         statuses = _copied(self.statuses)

@@ -22,10 +22,10 @@ from collections.abc import Collection, Iterable
 from math import inf
 
 from fastapi_cacheinval.core.fences import Fences
-from fastapi_cacheinval.core.log_types import Ask, Current, LogEntry, Missed, Next, Page, Reply, Reset, Term
+from fastapi_cacheinval.core.log_types import Ask, LogEntry, Missed, Next, Page, Reply, Reset, Term
 from fastapi_cacheinval.core.stored import Stamp
 
-__all__ = ["Ask", "Current", "LogEntry", "Missed", "Next", "Page", "Replica", "Reply", "Reset", "Term"]
+__all__ = ["LogEntry", "Replica"]
 
 # The last purges of one tag, hard and soft apart, since a soft one must not hide a hard one: the number of the last
 # hard one, that of the last soft one, and when that was applied. It is a plain tuple for the garbage collector, which
@@ -271,16 +271,16 @@ class Replica:
         """Whether the lease says that this replica has read the log."""
         return now < self.lease_until
 
-    def stale_from(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
+    def stale_from(self, stamp: Stamp, tags: tuple[str, ...], now: float) -> float | None:
         """From when on a response counts as stale by soft purges (inf: untouched); None where it may not be used.
 
-        `own` says that this replica filled it. Without a live lease only its own fill that began
-        within the bound may go out, or what `stale_when_disconnected` allows.
+        Without a live lease only a fill of this replica that began within the bound may go out, or what
+        `stale_when_disconnected` allows. What `adopt` has stamped began long before.
         """
         if stamp.generation != self.generation or stamp.as_of < self.floor:
             return None
         if now >= self.lease_until:
-            young = own and now - stamp.began < self.bound
+            young = now - stamp.began < self.bound
             if not young and now >= self.lease_until + self.stale_when_disconnected:
                 return None
         stale_from = inf

@@ -134,20 +134,20 @@ class VaryRecord:
         sets = _arranged((chosen, *self.sets))
         variants = (*(kept for kept in self.variants if kept != key), key)
         dropped = self._least_used(variants[:-1], len(variants) - most)
-        record = VaryRecord(
-            self.key, sets, tuple(kept for kept in variants if kept not in dropped), max(self.until, until)
-        )
-        record._inherit(self)
-        return record, dropped
+        return self._successor(sets, variants, dropped, until), dropped
 
     def joined(self, other: VaryRecord, most: int) -> VaryRecord:
         """The record with what another replica knows of the same key, at most `most` variants of it."""
         sets = _arranged((*self.sets, *other.sets))
         variants = tuple(dict.fromkeys((*other.variants, *self.variants)))
         dropped = self._least_used(variants, len(variants) - most)
-        record = VaryRecord(
-            self.key, sets, tuple(kept for kept in variants if kept not in dropped), max(self.until, other.until)
-        )
+        return self._successor(sets, variants, dropped, other.until)
+
+    def _successor(
+        self, sets: tuple[tuple[Selector, ...], ...], variants: Sequence[bytes], dropped: Sequence[bytes], until: float
+    ) -> VaryRecord:
+        kept = tuple(variant for variant in variants if variant not in dropped)
+        record = VaryRecord(self.key, sets, kept, max(self.until, until))
         record._inherit(self)
         return record
 

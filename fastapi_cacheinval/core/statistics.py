@@ -95,7 +95,7 @@ class Statistics:
     `refreshing` are now. `term`, `applied` and `generation` are the replica's place in the log,
     `lease_remaining` the seconds for which it may trust its copy, `connected` whether it is in touch with the
     log, `lag` the lines that it knows to exist and has not applied, `queue_length` the purges that have no number yet,
-    `resets` how often everything had to be given up; `l2` counts what the second tier did, `downstream` the answers
+    `resets` how often everything had to be given up; `l2` counts what L2 did, `downstream` the answers
     that a CDN in front was forbidden to keep because it could not be told all it needs, by reason. `sources` is the
     state of what is attached, by name: a `SourceState`, or the object itself where it has none.
 

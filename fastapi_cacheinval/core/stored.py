@@ -26,12 +26,12 @@ class Stamp(NamedTuple):
 
 
 class StoredResponse:
-    """A complete response as it is kept (RFC 9111 section 2).
+    """A complete response as it is kept (RFC 9111 section 2); `anonymous` is whether a refresh of it is nobody's.
 
     Only `verified`, `joined`, `private` and `counts` change after it is made.
 
     Times are seconds of the cache's own clock. `headers` are sent as they stand, without `Age` and
-    `Cache-Status`. `calm_until` is the moment before which no early refresh can be drawn, so one
+    `Cache-Status`. `early_refresh_from` is the moment before which no early refresh can be drawn, so one
     comparison answers for the common hit. `verified` is the replica's change counter at the last
     hand-over check: while it stands, no purge can concern this response. `route` is the template of the route that
     answered, None where that is not known; `trace` the W3C `traceparent` of the fill, empty where nobody recorded it.
@@ -43,6 +43,7 @@ class StoredResponse:
     """
 
     __slots__ = (
+        "anonymous",
         "body",
         "counts",
         "counts_from_now",
@@ -53,7 +54,6 @@ class StoredResponse:
         "etag",
         "fill_seconds",
         "fresh_until",
-        "front",
         "headers",
         "joined",
         "key",
@@ -91,7 +91,7 @@ class StoredResponse:
         stale_while_revalidate: float,
         stale_if_error: float,
         must_revalidate: bool,
-        front: bool,
+        anonymous: bool,
         route: str | None = None,
         trace: str = "",
         downstream_ttl: float | None = None,
@@ -114,7 +114,7 @@ class StoredResponse:
         self.stale_while_revalidate = stale_while_revalidate
         self.stale_if_error = stale_if_error
         self.must_revalidate = must_revalidate
-        self.front = front
+        self.anonymous = anonymous
         self.route = route
         self.trace = trace
         self.downstream_ttl = downstream_ttl
@@ -181,8 +181,6 @@ _COMMON_NAMES = (
 )
 _LINES = {line: line for line in _COMMON_LINES}
 _NAMES = {name: name for name in (*_COMMON_NAMES, *(name for name, _ in _COMMON_LINES))}
-
-_SLOT = 8
 
 # The interpreter asks for one more slot for a tuple of a derived class than it says.
 _TUPLE_SUBCLASS = 8

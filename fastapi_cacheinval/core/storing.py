@@ -25,6 +25,7 @@ __all__ = [
     "downstream_fields",
     "early_refresh_from",
     "has_too_many_tags",
+    "is_event_stream",
     "jittered",
     "lifetime",
     "refusal",
@@ -52,11 +53,16 @@ def content_length(headers: RawHeaders) -> int | None:
     return int(text) if text is not None and text.isdigit() and len(text) < 19 else None
 
 
+def is_event_stream(headers: RawHeaders) -> bool:
+    """Whether a response never ends by itself, as server-sent events do not."""
+    return (first(headers, b"content-type") or b"").lower().startswith(b"text/event-stream")
+
+
 def is_small(status: int, headers: RawHeaders, most_bytes: int) -> bool:
     """Whether a response says that its body has at most so many bytes, and that it is no event stream."""
     # Servers take names in any case, and so do we.
     headers = lower_names(headers)
-    if (first(headers, b"content-type") or b"").lower().startswith(b"text/event-stream"):
+    if is_event_stream(headers):
         return False
     length = 0 if status in (204, 205) else content_length(headers)
     return length is not None and length <= most_bytes
@@ -104,7 +110,7 @@ def refusal(status: int, headers: RawHeaders, policy: CachePolicy, *, partitione
         return "content-range"
     if b"vary" in names and parse_vary(values(headers, b"vary")) is ANY_FIELD:
         return "vary"
-    if (first(headers, b"content-type") or b"").lower().startswith(b"text/event-stream"):
+    if is_event_stream(headers):
         return "event-stream"
     if (content_length(headers) or 0) > most_bytes:
         return "too-large"
@@ -125,8 +131,8 @@ class Recipe:
 
     `key` is the resource's cache key, `declared` the header fields that select a variant whatever
     `Vary` says, `path` the decoded path, `private` whether a partition or a guard stands before it,
-    `front` whether it is proved shared, so that a refresh of it is nobody's, `split` whether clients choose by their
-    query which keys there are; `route` is the route's template, `trace` the `traceparent` of the fill.
+    `anonymous` whether it is proved shared, so that a refresh of it is nobody's, `split` whether clients choose by
+    their query which keys there are; `route` is the route's template, `trace` the `traceparent` of the fill.
     """
 
     key: bytes
@@ -136,7 +142,7 @@ class Recipe:
     request_headers: RawHeaders
     path: str
     private: bool
-    front: bool
+    anonymous: bool
     stamp: Stamp
     began: float
     emit_surrogate_key: bool
@@ -249,7 +255,7 @@ def stored_response(
         stale_while_revalidate=policy.stale_seconds,
         stale_if_error=policy.error_seconds,
         must_revalidate=directives.must_revalidate or directives.proxy_revalidate,
-        front=recipe.front,
+        anonymous=recipe.anonymous,
         route=recipe.route,
         trace=recipe.trace,
         downstream_ttl=_downstream_ttl(policy, status),

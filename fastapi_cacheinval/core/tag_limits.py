@@ -53,7 +53,7 @@ def cost_of(text: str) -> int:
 
 
 def bounded_tags(texts: Iterable[str]) -> tuple[str, ...]:
-    """The normal forms as `normalise_tags` gives them; the one tag of everything for more than the limits allow.
+    """The normal forms in their first order, without duplicates; the one tag of everything past the limits.
 
     It stops at the limit, so that its time is bounded whatever it is given. Raises `ConfigurationError` for what is no
     text.

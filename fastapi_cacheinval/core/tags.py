@@ -30,7 +30,6 @@ __all__ = [
     "has_host",
     "is_reserved",
     "normalise_tag",
-    "normalise_tags",
     "not_a_tag",
     "path_of",
     "path_tag",
@@ -152,11 +151,6 @@ def are_normal(texts: Sequence[str]) -> bool:
     return not texts or (
         all(texts) and max(map(len, texts)) <= MAX_TAG_BYTES and _ALL_PRINTABLE.match("".join(texts)) is not None
     )
-
-
-def normalise_tags(texts: Iterable[str]) -> tuple[str, ...]:
-    """The normal forms in their first order, without duplicates and without empty ones."""
-    return tuple({tag: None for text in texts if (tag := normalise_tag(text)) is not None})
 
 
 def render_value(value: object) -> str | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from fastapi_cacheinval.core.replica import Replica, Term
+from fastapi_cacheinval.core.log_types import Term
+from fastapi_cacheinval.core.replica import Replica
 
 __all__ = ["TOKEN_FIELD", "Token", "parse_token"]
 

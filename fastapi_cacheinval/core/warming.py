@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from fastapi_cacheinval.core.tags import authority
 from fastapi_cacheinval.errors import ConfigurationError
+from fastapi_cacheinval.grammar.fields import is_token
 
 __all__ = ["Page", "WarmReport", "WarmResult", "any_fields", "page_at", "request_fields"]
 
@@ -17,8 +17,6 @@ _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
 _SCHEMES = ("http", "https")
 # What a URL may hold as it is (RFC 3986 section 3.3); a percent sign begins what is encoded already.
 _AS_IS = "/%:@!$&'()*+,;=~"
-# RFC 9110 section 5.6.2.
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 # What the cache sets itself, or what would make another request of it.
 _NOT_GIVEN = _CREDENTIALS | {"host", "range", "content-length", "transfer-encoding", "cache-control"}
 
@@ -96,10 +94,10 @@ def page_at(url: str, base_url: str | None, root_path: str = "") -> Page:
     `root_path` is that of the app, for URLs; the path of `base_url` stands for it where that is given. Raises
     `ConfigurationError` where the host is not known, or for what is no URL.
     """
-    for given in (url, base_url or ""):
+    for what, given in (("A URL", url), ("base_url", base_url or "")):
         if any("\ud800" <= character <= "\udfff" for character in given):
-            # Half a character, as a text of JSON may hold it.
-            raise ConfigurationError(f"This is no URL: {given!r}.")
+            # As a text of JSON may hold it.
+            raise ConfigurationError(f"{what} holds half of a surrogate pair, which no URL can: {given!r}.")
     base = None if base_url is None else _origin(base_url, "base_url")
     above = "" if base is None else base.path.rstrip("/")
     if url.startswith("/") and not url.startswith("//"):
@@ -129,7 +127,7 @@ def any_fields(headers: Mapping[str, str] | None) -> tuple[tuple[bytes, bytes], 
     named: Mapping[str, str] = {} if headers is None else headers
     for given, value in named.items():
         name, text = str(given).lower(), str(value)
-        if not _TOKEN.fullmatch(name) or not text.isprintable():
+        if not is_token(name.encode("utf-8", "replace")) or not text.isprintable():
             raise ConfigurationError(f"headers holds request header fields, and {given!r} is none, or its value.")
         fields.append((name.encode(), text.encode("utf-8", "surrogatepass")))
     return tuple(fields)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from fastapi_cacheinval.core.decide import Bypass, Decision, Forward, Serve, ServeStale
+from fastapi_cacheinval.core.decide import Decision, Forward, Serve, ServeStale
 from fastapi_cacheinval.core.outcome import Reason, Result
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.engine import Engine
@@ -226,8 +226,6 @@ class Coalescing:
                 if stored is not None and reason is Reason.STALE and self._paused(stored):
                     return Answer(stored, Result.STALE, tier=tier)
                 return reason
-            case Bypass():
-                return Reason.BYPASS
 
     def _paused(self, stored: StoredResponse) -> bool:
         """Whether a stale response stands in without a forward, because one failed a moment ago."""

@@ -34,7 +34,7 @@ class Page:
     """One stored response, without its body, its fields, its query and its partition.
 
     `key` begins the digest that it is kept under. `uses` are look-ups since the store last looked for room.
-    `age` and `fresh` are seconds; `fresh` is negative where it is stale. `shared` is whether it answers before routing.
+    `age` and `fresh` are seconds; `fresh` is negative where it is stale.
     """
 
     key: str
@@ -45,7 +45,6 @@ class Page:
     size_bytes: int
     age: float
     fresh: float
-    shared: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,5 +198,4 @@ def _page(node: Node[Kept], now: float) -> Page:
         size_bytes=node.cost,
         age=now - stored.created,
         fresh=stored.fresh_until - now,
-        shared=stored.front,
     )

@@ -215,7 +215,7 @@ class Engine:
         return joined
 
     def _weight(self, stored: StoredResponse) -> int:
-        if self.joins and stored.front:
+        if self.joins and stored.anonymous:
             stored.joined = joined_of(stored)
         return weigh(stored)
 

@@ -10,9 +10,11 @@ from fastapi_cacheinval.errors import TierUnavailable
 from fastapi_cacheinval.ports.clock import Alarm, Clock
 from fastapi_cacheinval.ports.l2_store import L2Store
 
-__all__ = ["FillLock", "Own"]
+__all__ = ["HIT_FOR_MISS_MS", "FillLock", "Own"]
 
-_REFUSED_MS = 5_000
+HIT_FOR_MISS_MS = 5_000
+"""For how long nobody waits for a key whose response could not be shared."""
+
 _FAILED_MS = 1_000
 
 Own = Callable[[Coroutine[Any, Any, None]], object]
@@ -65,7 +67,7 @@ class FillLock:
             self._alarm.cancel()
 
     def end(self) -> bool:
-        """Stop renewing; False where that has been done. Who is told True releases the lock."""
+        """Stop renewing. True for the first caller, which must then release the lock."""
         if self._ended:
             return False
         self._ended = True
@@ -78,7 +80,7 @@ class FillLock:
 
     def refuse(self) -> None:
         """What came could not be shared: let all forward, for a while."""
-        self._release(_REFUSED_MS)
+        self._release(HIT_FOR_MISS_MS)
 
     def fail(self) -> None:
         """Two leaders failed: let all who wait forward at once."""

@@ -1,7 +1,7 @@
 """Fill locks on one event loop: claiming them, and waiting for those of other replicas.
 
-The rules: who does not get a key's lock waits to be woken, and looks by itself should that be lost; nobody waits past
-the deadline, or for a tier that may not be asked.
+A request that does not get a key's lock waits for a wake-up message, and polls in case the message is lost. It never
+waits past its deadline, nor for L2 without a lease.
 """
 
 from __future__ import annotations

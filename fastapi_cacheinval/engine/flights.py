@@ -15,12 +15,11 @@ from enum import Enum
 
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.clocks import within
-from fastapi_cacheinval.engine.fill_lock import FillLock
+from fastapi_cacheinval.engine.fill_lock import HIT_FOR_MISS_MS, FillLock
 from fastapi_cacheinval.ports.clock import Clock
 
 __all__ = ["Flight", "Flights", "Signal"]
 
-_MARK_SECONDS = 5.0
 _MOST_MARKS = 10_000
 _MOST_LEADERS = 2
 # Seconds by which an alarm that is only late comes at most.
@@ -37,7 +36,9 @@ class Signal(Enum):
 
 
 class Flight:
-    """One key's forward and who waits for it. Its leader ends it by exactly one of the four calls below.
+    """One key's forward and who waits for it. Its leader ends it by exactly one call.
+
+    These are `land`, `supersede`, `refuse`, `fail` and `pass_on`.
 
     `began` is when its leader began to lead, and `entered` when that request came, which is how new the result is.
     `fill_lock` is the right to forward in the cluster, where it has been asked for; `l2` says that what lands was found
@@ -67,10 +68,6 @@ class Flight:
         # Before those who wait for it are run.
         self.l2 = l2
         self._end(stored)
-
-    def grant(self, fill_lock: FillLock) -> None:
-        """The leader has the right to forward in the cluster."""
-        self.fill_lock = fill_lock
 
     def supersede(self) -> None:
         """What the forward gave was purged meanwhile, or is none of the waiters' business: they look again."""
@@ -103,6 +100,10 @@ class Flight:
                 return
         self._let_go(FillLock.free)
         self._flights.over(self)
+
+    def grant(self, fill_lock: FillLock) -> None:
+        """The leader has the right to forward in the cluster."""
+        self.fill_lock = fill_lock
 
     def take_fill_lock(self) -> FillLock | None:
         """The right to forward in the cluster, from now on the caller's to let go of."""
@@ -196,7 +197,7 @@ class Flights:
 
     def mark(self, key: bytes) -> None:
         """Let nobody wait for this key for five seconds."""
-        self._marks[key] = self.clock.now() + _MARK_SECONDS
+        self._marks[key] = self.clock.now() + HIT_FOR_MISS_MS / 1000
         self._marks.move_to_end(key)
         if len(self._marks) > _MOST_MARKS:
             self._marks.popitem(last=False)

@@ -1,6 +1,6 @@
-"""What one cache is made of, put together: the composition root of the engine, and the framework's handle on it.
+"""The composition root of the engine: what one cache is made of, and the framework's handle on it.
 
-It is the one file that may import as many modules as there are parts. `HTTPCache` is the face that users see.
+It imports as many modules as there are parts. `HTTPCache` is the face that users see.
 """
 
 from __future__ import annotations
@@ -8,13 +8,10 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Iterable, Mapping
 from contextvars import Context
 
 from fastapi_cacheinval.bus.local import LocalBus
 from fastapi_cacheinval.connections.urls import Connect
-from fastapi_cacheinval.core.checks import Wait
-from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.core.fleet import Fleet
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.root_paths import RootPaths
@@ -48,9 +45,7 @@ from fastapi_cacheinval.engine.workers import warn_of_other_workers
 from fastapi_cacheinval.errors import CacheNotRunning
 from fastapi_cacheinval.ports.bus import Bus
 from fastapi_cacheinval.ports.clock import Clock
-from fastapi_cacheinval.ports.tracing import Carrier
 from fastapi_cacheinval.stores.memory import MemoryStore
-from fastapi_cacheinval.telemetry.context import carried
 from fastapi_cacheinval.telemetry.counters import Counters
 from fastapi_cacheinval.telemetry.reporting import join
 from fastapi_cacheinval.telemetry.tracing import Spans
@@ -222,7 +217,9 @@ class Internals:
         """The key of partition digests; made at start where none was given."""
         secret = self._secret
         if secret is None:
-            raise CacheNotRunning("The cache has not been started: it has no secret yet.")
+            raise CacheNotRunning(
+                "The cache has no secret before its start: use `async with cache:` or the middleware."
+            )
         return secret.encode() if isinstance(secret, str) else secret
 
     @property
@@ -254,14 +251,6 @@ class Internals:
         # Of very many this replica gives up everything for a moment, rather than to look at each of them now.
         fenced = (ALL,) if everything or len(tags) > MOST_TAGS else bounded_tags(tags)
         self.purger.soon(lambda: self.named(tags, everything=everything), fenced, soft=soft)
-
-    def linked(self, causes: Iterable[Mapping[str, str]]) -> Carrier:
-        """The trace context of what led to a purge, as it travels."""
-        return carried(causes)
-
-    async def purge(self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, by: str = "") -> Receipt:
-        """Write one purge of tags in normal form, reserved ones included, and tell the listeners; `by` says who."""
-        return await self.purger.purge(tags, soft=soft, wait=wait, by=by)
 
     async def read_up_to(self, token: Token) -> bool:
         """Catch up with a place in the log, if it is there; False where the log could not be asked in time."""

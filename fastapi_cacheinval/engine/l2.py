@@ -36,7 +36,7 @@ from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.ports.tracing import Tracing
 
-__all__ = ["L2Tier", "Led", "Own"]
+__all__ = ["L2Tier"]
 
 logger = logging.getLogger("fastapi_cacheinval.l2")
 
@@ -207,7 +207,7 @@ class L2Tier:
     async def lead_flight(
         self, flight: Flight, key: bytes, headers: RawHeaders, deadline: float, wanted: Wanted
     ) -> Led:
-        """`lead` for who leads a flight here: those who wait for it have what was found, or go on as they must."""
+        """Lead the flight through L2: its waiters get what L2 has, or are released."""
         try:
             led = await self.lead(key, headers, deadline, wanted)
         except BaseException:

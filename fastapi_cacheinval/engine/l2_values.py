@@ -6,14 +6,14 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
-from fastapi_cacheinval.core.replica import Term
+from fastapi_cacheinval.core.log_types import Term
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.engine import Engine, Kept
 from fastapi_cacheinval.engine.fill_lock import FillLock
 from fastapi_cacheinval.ports.l2_store import ID_BYTES, Found, L2Store
 from fastapi_cacheinval.ports.telemetry import Telemetry
-from fastapi_cacheinval.stores.codec import Codec, Far, Unreadable
+from fastapi_cacheinval.stores.codec import Codec, Unreadable
 
 __all__ = ["Filled", "L2Values"]
 
@@ -74,26 +74,25 @@ class L2Values:
             return None, b""
         seen = found.data[:ID_BYTES]
         try:
-            l2 = self._decoded(key, found, asked)
+            value = self._decoded(key, found, asked)
         except Unreadable as error:
             self._telemetry.l2(f"unreadable-{error.reason}")
             return None, seen
-        if l2 is None:
+        if value is None:
             self._telemetry.l2("outdated")
             return None, seen
-        return l2.value, seen
+        return value, seen
 
     async def peek(self, key: bytes) -> Kept | None:
         """A value to be looked at, which is not counted as read; raises `TierUnavailable`."""
         asked = self._clock.now()
         found = await self.store.read(key)
         try:
-            l2 = None if found is None else self._decoded(key, found, asked)
+            return None if found is None else self._decoded(key, found, asked)
         except Unreadable:
             return None
-        return None if l2 is None else l2.value
 
-    def _decoded(self, key: bytes, found: Found, asked: float) -> Far | None:
+    def _decoded(self, key: bytes, found: Found, asked: float) -> Kept | None:
         return self._codec.decode(
             found.data,
             key=key,

@@ -1,7 +1,7 @@
 """The life of one cache: its start and its stop on each event loop that it is used on.
 
 The rules: callers at the same time share one start; a start that serves waits, for a bounded time, for the first word
-from the log; who fails to start leaves the next one to try again; a loop that was closed is forgotten.
+from the log; after a failed start the next caller tries again; a loop that was closed is forgotten.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Lifecycle:
         if lost:
             logger.error(
                 "stopped with %d purge(s) that could not be written to the log: what they name is served by other "
-                "replicas until its lifetime ends",
+                "replicas until its lifetime ends. Purge it again, or everything: cacheinval clear",
                 lost,
             )
 
@@ -209,7 +209,12 @@ class Lifecycle:
             return
         undone = await runtime.close(self._patience)
         if undone:
-            logger.error("stopped with %d purge(s) or listener(s) unfinished", undone)
+            logger.error(
+                "stopped with %d purge(s) or listener(s) unfinished after %g s (staleness_bound): what they purge may "
+                "be served until its lifetime ends",
+                undone,
+                self._patience,
+            )
         # Who has started anew meanwhile goes on with the same link to the log.
         begun = runtime.loop in self._runtimes
         lost = 0 if begun else await self._bus.stop()

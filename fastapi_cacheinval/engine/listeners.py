@@ -12,7 +12,7 @@ import contextlib
 import logging
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from fastapi_cacheinval.core.checks import called
@@ -82,39 +82,35 @@ class Listeners:
 
     async def tell(self, receipt: Receipt) -> None:
         """Tell all; where the cache runs on this loop, the listeners are told in a task."""
-        self._observed(receipt)
-        listeners = tuple(self.listeners)
-        if not listeners:
-            return
-        runtime = self._runtimes.get(asyncio.get_running_loop())
-        if runtime is None:
+        words = self._begun(receipt)
+        if words is not None:
             # Nothing here would wait for a task.
-            await self._each(listeners, receipt)
-        else:
-            runtime.own(self._each(listeners, receipt))
+            await words
 
     def numbered(self, line: LogEntry) -> None:
         """Tell all of a purge that had been queued."""
-        receipt = self.published(line)
-        self._observed(receipt)
-        listeners = tuple(self.listeners)
-        if not listeners:
-            return
-        runtime = self._runtimes.get(asyncio.get_running_loop())
-        if runtime is None:
+        words = self._begun(self.published(line))
+        if words is not None:
             # The last purges of a cache that stops.
-            self._last_words.append(asyncio.ensure_future(self._each(listeners, receipt)))
-        else:
-            runtime.own(self._each(listeners, receipt))
+            self._last_words.append(asyncio.ensure_future(words))
 
     async def told(self) -> None:
         """Wait until the listeners have heard of the last purges of a cache that stops."""
         words, self._last_words = self._last_words, []
         await asyncio.gather(*words)
 
-    def _observed(self, receipt: Receipt) -> None:
+    def _begun(self, receipt: Receipt) -> Coroutine[Any, Any, None] | None:
+        """Tell the observers, and the listeners in a task; what tells these, where the cache does not run here."""
         for observer in tuple(self.observers):
             observer(receipt)
+        listeners = tuple(self.listeners)
+        if not listeners:
+            return None
+        runtime = self._runtimes.get(asyncio.get_running_loop())
+        if runtime is None:
+            return self._each(listeners, receipt)
+        runtime.own(self._each(listeners, receipt))
+        return None
 
     async def _each(self, listeners: tuple[Listener, ...], receipt: Receipt) -> None:
         for listener in listeners:

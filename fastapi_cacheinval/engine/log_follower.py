@@ -289,9 +289,9 @@ class Follower:
 
     # -- purges ---------------------------------------------------------------------------------
 
-    async def write(self, claim: Proposal) -> LogEntry:
+    async def write(self, proposal: Proposal) -> LogEntry:
         """Write one purge, and apply it; raises `LogUnavailable` where that could not be brought to its end."""
-        if claim.prompt and not self._serving:
+        if proposal.prompt and not self._serving:
             self._shared.waits_for_itself = True
             await self.waits.hear(self._shared.identity, self._bound)
-        return await self._groups.write(claim)
+        return await self._groups.write(proposal)

@@ -39,19 +39,19 @@ class _Group:
         self.traces = 0
         self.written: asyncio.Future[LogEntry] = asyncio.get_running_loop().create_future()
 
-    def takes(self, claim: Proposal, size: int) -> bool:
+    def takes(self, proposal: Proposal, size: int) -> bool:
         """Whether there is room for one more."""
-        return len(self.tags) + len(claim.tags) <= LINE_TAGS and self.size + size <= LINE_TAG_BYTES
+        return len(self.tags) + len(proposal.tags) <= LINE_TAGS and self.size + size <= LINE_TAG_BYTES
 
-    def add(self, claim: Proposal, size: int) -> None:
+    def add(self, proposal: Proposal, size: int) -> None:
         """Take one in."""
-        self.tags.update(dict.fromkeys(claim.tags))
+        self.tags.update(dict.fromkeys(proposal.tags))
         self.size += size
         self.count += 1
-        self.prompt = self.prompt or claim.prompt
-        if claim.trace and self.traces < _MOST_TRACES:
+        self.prompt = self.prompt or proposal.prompt
+        if proposal.trace and self.traces < _MOST_TRACES:
             self.traces += 1
-            self.trace += claim.trace
+            self.trace += proposal.trace
 
     def line(self) -> Proposal:
         """The line that they share."""
@@ -69,24 +69,26 @@ class LogGroups:
         self._alarm: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def write(self, claim: Proposal) -> LogEntry:
+    async def write(self, proposal: Proposal) -> LogEntry:
         """Write a purge, alone or with others; raises what `write` does."""
-        size = size_of(claim.tags)
-        if not self._under_way or len(claim.tags) > LINE_TAGS or size > LINE_TAG_BYTES:
+        size = size_of(proposal.tags)
+        if not self._under_way or len(proposal.tags) > LINE_TAGS or size > LINE_TAG_BYTES:
             self._under_way += 1
             try:
-                return await self._write(claim)
+                return await self._write(proposal)
             finally:
                 self._returned()
-        group = next((each for each in self._waiting if each.soft == claim.soft and each.takes(claim, size)), None)
+        group = next(
+            (each for each in self._waiting if each.soft == proposal.soft and each.takes(proposal, size)), None
+        )
         if group is None:
-            group = _Group(soft=claim.soft)
+            group = _Group(soft=proposal.soft)
             self._waiting.append(group)
             if self._alarm is None:
                 self._alarm = asyncio.get_running_loop().call_later(_LONGEST_WAIT, self._flush)
-        group.add(claim, size)
+        group.add(proposal, size)
         line = await asyncio.shield(group.written)
-        return line._replace(tags=claim.tags, trace=claim.trace, prompt=claim.prompt, purges=claim.purges)
+        return line._replace(tags=proposal.tags, trace=proposal.trace, prompt=proposal.prompt, purges=proposal.purges)
 
     def _returned(self) -> None:
         self._under_way -= 1

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Protocol
 
-from fastapi_cacheinval.core.replica import LogEntry, Term
+from fastapi_cacheinval.core.log_types import LogEntry, Term
 from fastapi_cacheinval.engine.clocks import ClockEstimate
 
 __all__ = ["MEANT", "Applies", "LogObserver", "Outage", "cause_of"]
@@ -85,7 +85,7 @@ def cause_of(before: Term, said: Term) -> str:
 
 
 class Applies:
-    """Tells a witness of the lines of others that one follower applies.
+    """Tells a `LogObserver` of the lines of others that one follower applies.
 
     The message of an own purge may overtake the reply that says which line it is, so while purges are being written
     what is applied is told of a little later.

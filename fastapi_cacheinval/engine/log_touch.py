@@ -76,7 +76,8 @@ class Touch:
         if not self._outage.said and self._seldom.may(self._clock.now()):
             self._outage.said = True
             logger.warning(
-                "out of touch with the purge log (%s): responses are kept for their first %g s only, purges are queued",
+                "out of touch with the purge log (%s): responses are kept for their first %g s only, purges are queued."
+                " Check that the server can be reached; cacheinval doctor says more.",
                 reason,
                 self._bound,
                 extra={"cacheinval.connected": False, "cacheinval.cause": reason},

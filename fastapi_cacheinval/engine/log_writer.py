@@ -54,7 +54,7 @@ class Shared:
         self.lock = threading.Lock()
 
     @contextmanager
-    def obeying(self, claim: Proposal, clock: Clock) -> Generator[Callable[[LogEntry], None]]:
+    def obeying(self, proposal: Proposal, clock: Clock) -> Generator[Callable[[LogEntry], None]]:
         """Have what this process serves obey a purge that no follower writes; each of its lines is to be given.
 
         A follower may be on a loop that does not run, and none reads for it. What the lines do not follow on is fenced
@@ -69,7 +69,7 @@ class Shared:
             last = line
 
         with self.lock:
-            fence = self.replica.fence(claim.tags) if self.served and not claim.soft else None
+            fence = self.replica.fence(proposal.tags) if self.served and not proposal.soft else None
         try:
             yield written
         except BaseException:
@@ -78,7 +78,7 @@ class Shared:
         finally:
             with self.lock:
                 if last is not None and self.served and not self._has_read(last):
-                    self._until_read(last, self.replica.fence(claim.tags))
+                    self._until_read(last, self.replica.fence(proposal.tags))
                 if fence is not None:
                     self.replica.lift(fence)
 
@@ -121,18 +121,18 @@ class Shared:
         return tuple(pair for trace in found for pair in trace)
 
 
-async def in_one_term(claim: Proposal, put: Callable[[Proposal], Awaitable[LogEntry]]) -> LogEntry | None:
+async def in_one_term(proposal: Proposal, put: Callable[[Proposal], Awaitable[LogEntry]]) -> LogEntry | None:
     """Write a purge line by line; the last line with all tags of the purge.
 
     None where the lines do not stand in one term: what the server of the first has numbered, another may not have.
     """
     line: LogEntry | None = None
-    for piece in claim.lines():
+    for piece in proposal.lines():
         term = None if line is None else line.term
         line = await put(piece)
         if term not in (None, line.term):
             return None
-    return None if line is None else line._replace(tags=claim.tags)
+    return None if line is None else line._replace(tags=proposal.tags)
 
 
 class LogWriter:
@@ -163,25 +163,25 @@ class LogWriter:
         # One for each purge that is being written.
         self._writes: set[asyncio.Future[None]] = set()
 
-    async def write(self, claim: Proposal) -> LogEntry:
+    async def write(self, proposal: Proposal) -> LogEntry:
         """Write one purge, and apply it; raises `LogUnavailable` where that could not be brought to its end."""
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._writes.add(written)
         try:
             with self._applies.writing():
-                return await self._write(claim)
+                return await self._write(proposal)
         finally:
             self._writes.discard(written)
             written.cancel()
 
-    async def _write(self, claim: Proposal) -> LogEntry:
+    async def _write(self, proposal: Proposal) -> LogEntry:
         for _ in range(_MOST_WRITES):
             began = self._clock.now()
-            line = await in_one_term(claim, self._put)
+            line = await in_one_term(proposal, self._put)
             # Another loop of this process may serve, and not run now.
             if line is not None and (not self._shared.serving or await self._applied(line)):
                 with self._shared.lock:
-                    self._shared.recent.add(claim.tags, soft=claim.soft, now=began)
+                    self._shared.recent.add(proposal.tags, soft=proposal.soft, now=began)
                 return line
         raise LogUnavailable("its term changed while the purge was written")
 

@@ -51,7 +51,7 @@ class OfRoutes:
         flag(soft, "soft")
         given = {**(parameters or {}), **more}
         tags = dict.fromkeys(tag for app in self._of_name(name, given) for tag in app.tags_of(name, given))
-        return await self._core.purge(for_one_purge(tuple(tags)), soft=soft, wait=wait)
+        return await self._core.purger.purge(for_one_purge(tuple(tags)), soft=soft, wait=wait)
 
     async def warm(
         self,

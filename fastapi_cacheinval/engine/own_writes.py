@@ -1,7 +1,7 @@
 """What one event loop is writing into L2, and what it could not write: nothing older is read there in the meantime.
 
-A response that is newer than the one in L2 may have other tags. Until it stands there, a purge of these would find the
-older one in use: this replica had known better.
+A newer response may have other tags than the one in L2. Until it is written there, a purge of the new tags would leave
+the old response in use. So nobody here reads a key whose write is pending or has failed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class OwnWrites:
         self._failed: OrderedDict[bytes, None] = OrderedDict()
 
     def run(self, work: Coroutine[Any, Any, bool], *keys: bytes) -> Coroutine[Any, Any, None]:
-        """The same work, from now on waited for by who reads one of the keys; it gives whether it was done."""
+        """Wrap `work` so that readers of these keys wait for its end. `work` returns whether the write succeeded."""
         over = asyncio.Event()
         self._under_way.update(dict.fromkeys(keys, over))
         return self._run(work, keys, over)

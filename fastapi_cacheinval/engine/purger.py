@@ -82,7 +82,7 @@ class Purger:
     async def _purge(
         self, tags: tuple[str, ...], *, soft: bool, wait: Wait = None, causes: Carrier = (), by: str = ""
     ) -> Receipt:
-        for_all = wait is not None and waits(wait)
+        for_all = waits(wait)
         tags = for_one_purge(tags)
         began = self._clock.now()
         if not tags:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi_cacheinval.core.back_off import NOBODY, BackOff, backed_off, may_try
 from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.engine.caller_context import with_values_of
 from fastapi_cacheinval.engine.clocks import within
 from fastapi_cacheinval.engine.flights import Flights
 from fastapi_cacheinval.engine.l2 import L2Tier
@@ -104,7 +105,7 @@ class Runtime:
 
         `retry_after` is in seconds; what one caller alone was told is not for the others.
         """
-        self.back_off(_FORWARD + stored.key, stored, retry_after if stored.front else None, NOBODY)
+        self.back_off(_FORWARD + stored.key, stored, retry_after if stored.anonymous else None, NOBODY)
 
     def forwards_pause(self, stored: StoredResponse) -> bool:
         """Whether a forward in place of this stale response failed a moment ago."""
@@ -117,12 +118,16 @@ class Runtime:
         work: Callable[[], Coroutine[Any, Any, str]],
         done: Callable[[str], None],
         cut: Callable[[str], None] = lambda _: None,
+        *,
+        caller: Context | None = None,
     ) -> asyncio.Task[None]:
         """Run one background refresh; `work` gives its outcome, `done` is told it.
 
         `cut` is told why before `work` is cancelled: `timeout`, or `cancelled` with all others. `work` logs its errors.
+        `caller` is the context of the request that is repeated.
         """
-        task = self.loop.create_task(self._run(key, work, done, cut), context=self._context.copy())
+        context = self._context.copy() if caller is None else with_values_of(caller, self._context)
+        task = self.loop.create_task(self._run(key, work, done, cut), context=context)
         self._refreshes[key] = task
         task.add_done_callback(lambda _: self._never_began(key, task, done))
         return task

@@ -82,8 +82,9 @@ class Settings:
     - `redis_timeout`: the longest that one try of a call to Redis takes, never over a third of `staleness_bound`; what
       fails on a connection that was used before is tried once more on a fresh one.
     - `confirm_replicas`: how many replicas of the Redis server have to acknowledge a heartbeat or a purge before it
-      counts, the same on every replica of the app. The log of one process cannot be out of reach, so these six change
-      nothing there.
+      counts, the same on every replica of the app. In one process, `stale_when_disconnected`,
+      `mutations_when_disconnected`, `redis_timeout` and this one change nothing. `staleness_bound` is then only how
+      long a stop waits for purges under way, and `read_your_writes` only adds the token.
     - `secret` (at least 16 characters): the key of partition digests and of what is stored in Redis, the same on every
       replica; in one process one is made at start without it.
     - `collapse_timeout`: the longest that a request waits for another's forward.
@@ -178,7 +179,10 @@ class Settings:
         if not self.namespace:
             raise ConfigurationError("namespace must not be empty.")
         if self.secret is not None and (not isinstance(self.secret, str | bytes) or len(self.secret) < 16):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError("secret is a str or bytes of at least 16 characters.")
+            raise ConfigurationError(
+                "secret is a str or bytes of at least 16 characters. "
+                "Make one with: python -c 'import secrets; print(secrets.token_hex(32))'"
+            )
         if isinstance(self.secret, str) and not is_utf8(self.secret):
             raise ConfigurationError("secret is text that UTF-8 can write, or bytes.")
 

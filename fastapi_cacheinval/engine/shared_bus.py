@@ -92,40 +92,40 @@ class SharedBus:
         await follower.end(self._bound)
         return 0 if self._followers else len(self._shared.backlog)
 
-    async def publish(self, claim: Proposal) -> LogEntry:
+    async def publish(self, proposal: Proposal) -> LogEntry:
         follower = self._followers.get(asyncio.get_running_loop())
         if follower is None:
-            return await self._publish_once(claim)
+            return await self._publish_once(proposal)
         if follower.connected is False:
             # Nobody waits for a server that is known to be silent.
-            raise self._queued(claim, "it is out of reach")
+            raise self._queued(proposal, "it is out of reach")
         try:
-            return await follower.write(claim)
+            return await follower.write(proposal)
         except LogUnavailable as away:
             follower.want()
-            raise self._queued(claim, away.reason) from away
+            raise self._queued(proposal, away.reason) from away
         except asyncio.CancelledError:
             # What it is for may have been written, and whether the log has it is not known.
-            self._queued(claim, "cancelled")
+            self._queued(proposal, "cancelled")
             follower.want()
             raise
 
-    def _queued(self, claim: Proposal, reason: str) -> PurgeNotDelivered:
+    def _queued(self, proposal: Proposal, reason: str) -> PurgeNotDelivered:
         with self._shared.lock:
-            self._shared.queue(claim.tags, soft=claim.soft, now=self._clock.now(), trace=claim.trace)
+            self._shared.queue(proposal.tags, soft=proposal.soft, now=self._clock.now(), trace=proposal.trace)
         logger.debug(
             "a purge of %d tag(s) is queued: %s",
-            len(claim.tags),
+            len(proposal.tags),
             reason,
-            extra={"cacheinval.soft": claim.soft, "cacheinval.cause": reason},
+            extra={"cacheinval.soft": proposal.soft, "cacheinval.cause": reason},
         )
-        return PurgeNotDelivered(claim.tags, reason)
+        return PurgeNotDelivered(proposal.tags, reason)
 
-    async def _publish_once(self, claim: Proposal) -> LogEntry:
+    async def _publish_once(self, proposal: Proposal) -> LogEntry:
         """For who has not started: nothing is left behind, so nothing can be queued."""
         log = self._connect()
         ask = Replica(staleness_bound=self._bound).ask()
-        with self._shared.obeying(claim, self._clock) as written:
+        with self._shared.obeying(proposal, self._clock) as written:
 
             async def put(piece: Proposal) -> LogEntry:
                 line = (await log.run(ask, "", piece, lines=False)).line
@@ -134,13 +134,13 @@ class SharedBus:
                 return line
 
             try:
-                line = await in_one_term(claim, put)
+                line = await in_one_term(proposal, put)
             except LogUnavailable as away:
-                raise PurgeNotDelivered(claim.tags, away.reason, queued=False) from away
+                raise PurgeNotDelivered(proposal.tags, away.reason, queued=False) from away
             finally:
                 await log.close()
             if line is None:
-                raise PurgeNotDelivered(claim.tags, "its term changed while the purge was written", queued=False)
+                raise PurgeNotDelivered(proposal.tags, "its term changed while the purge was written", queued=False)
         return line
 
     async def applied_by_all(self, line: LogEntry) -> Applied:

@@ -22,7 +22,7 @@ class Sources:
     def attach(self, source: AbstractAsyncContextManager[Any]) -> None:
         """Add one; raises `ConfigurationError` after the start."""
         if self._entered is not None:
-            raise ConfigurationError("attach() comes before the start of the cache.")
+            raise ConfigurationError("The cache has started already: call cache.attach(source) before the app starts.")
         self._sources.append(source)
 
     @property

@@ -14,7 +14,8 @@ from fastapi_cacheinval.connections.urls import Connect
 from fastapi_cacheinval.core.fleet import Fleet
 from fastapi_cacheinval.engine.clocks import ClockEstimate
 from fastapi_cacheinval.engine.engine import Engine
-from fastapi_cacheinval.engine.l2 import L2Tier, Own
+from fastapi_cacheinval.engine.fill_lock import Own
+from fastapi_cacheinval.engine.l2 import L2Tier
 from fastapi_cacheinval.engine.l2_values import L2Values
 from fastapi_cacheinval.engine.log_observer import LogObserver
 from fastapi_cacheinval.engine.process_name import process_name

@@ -1,1 +1,1 @@
-"""The framework layer: ASGI in, a decision, ASGI out, and what FastAPI knows of each route."""
+"""The framework layer: ASGI in, a decision, ASGI out."""

@@ -59,7 +59,11 @@ def _no_shadow(scope: Scope, headers: list[tuple[bytes, bytes]], stored: StoredR
 
 
 class AppContext:
-    """Immutable after `prepare`, but for what it has warned about, until its app is replaced."""
+    """What one middleware knows of its app and its cache, for all requests.
+
+    Fixed after `prepare` until `replace`, except `spelled`, the known root paths, `observed`, `shadow` and what was
+    warned about.
+    """
 
     def __init__(
         self,
@@ -117,7 +121,7 @@ class AppContext:
     def table(self) -> RouteTable:
         """The routes; only after `prepare`."""
         if self._table is None:
-            raise CacheNotRunning("The middleware has not looked at its app yet.")
+            raise CacheNotRunning("The middleware has not looked at its app yet: start the app's lifespan first.")
         return self._table
 
     @property
@@ -172,7 +176,7 @@ class AppContext:
         for line in table.notes():
             logger.info("%s", line)
         unshared = None if self.cache.shares_partitions else unshared_partitions(table.plans)
-        say_at_start((*table.warnings(), *filter(None, (unshared,))), logging.WARNING)
+        say_at_start((*table.warnings(by_headers=self.mode.by_headers), *filter(None, (unshared,))), logging.WARNING)
 
     def _claim(self, table: RouteTable, scope: Scope) -> None:
         """Have the other apps of the cache know what this one answers, also where it is never asked."""

@@ -30,7 +30,6 @@ __all__ = ["Answered", "Heard", "answer_of_app", "answer_stored", "order_shadow"
 
 logger = logging.getLogger("fastapi_cacheinval.shadow")
 
-_DROPPED = CONDITIONAL_FIELDS | {b"range", b"if-range"}
 # What says how a body is to be read; the rest may tell the time, or who answered.
 _COMPARED = (b"content-type", b"content-encoding", b"content-language", b"location")
 _ONLY_STORED = (b"cache-control", b"only-if-cached")
@@ -61,7 +60,7 @@ class Heard:
 
 def plain_again(scope: Mapping[str, Any], headers: list[tuple[bytes, bytes]], stamp: Stamp) -> Scope:
     """A request once more, as a plain GET without conditions and ranges."""
-    return made_again(Entered(dict(scope), headers, stamp, None, None), _DROPPED)
+    return made_again(Entered(dict(scope), headers, stamp, None, None), CONDITIONAL_FIELDS)
 
 
 async def answer_of_app(app_context: AppContext, runtime: Runtime, scope: Scope) -> Heard | None:

@@ -20,7 +20,7 @@ from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.grammar.fields import RawField, lower_names
 from fastapi_cacheinval.ports.downstream import Downstream
-from fastapi_cacheinval.routes.plan import RoutePlan
+from fastapi_cacheinval.routes.plan import LOOKED_UP, RoutePlan
 
 __all__ = ["CDNFields", "cdn_fields_of"]
 
@@ -131,7 +131,7 @@ class CDNFields:
 def cdn_fields_of(app_context: AppContext, scope: Scope, send: Send) -> CDNFields | None:
     """The outer end for a request that a CDN may have sent; None where there is none, or nothing could be kept."""
     downstream = app_context.downstream
-    if downstream is None or scope["method"] not in ("GET", "HEAD"):
+    if downstream is None or scope["method"] not in LOOKED_UP:
         return None
     return CDNFields(app_context, downstream, scope, send)
 

@@ -21,14 +21,13 @@ from fastapi_cacheinval.framework.guards import GUARDS
 from fastapi_cacheinval.framework.incoming import Ahead, Incoming
 from fastapi_cacheinval.framework.route_hits import RouteHits
 from fastapi_cacheinval.framework.uncached import Uncached
-from fastapi_cacheinval.routes.plan import SAFE_METHODS
+from fastapi_cacheinval.routes.plan import LOOKED_UP, SAFE_METHODS
 from fastapi_cacheinval.routes.shortcuts import Shortcut
 
 __all__ = ["Dispatcher"]
 
 _MOST_PATHS = 1024
 _LONGEST_PATH = 256
-_LOOKED_UP = frozenset({"GET", "HEAD"})
 
 
 class Dispatcher:
@@ -135,7 +134,7 @@ class Dispatcher:
             if mutation is not None:
                 mutation.is_answered_here()
                 await run_app(mutation, scope)
-            elif incoming.scope["method"] in _LOOKED_UP:
+            elif incoming.scope["method"] in LOOKED_UP:
                 await mode.read(incoming)
             else:
                 # Safe, and nothing is stored for it.

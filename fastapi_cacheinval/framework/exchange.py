@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Scope, Send
 
 from fastapi_cacheinval.core.outcome import Outcome, Result
@@ -23,7 +24,7 @@ from fastapi_cacheinval.grammar.fields import RawHeaders
 from fastapi_cacheinval.routes.fastapi_private import on_end
 from fastapi_cacheinval.routes.plan import RoutePlan
 
-__all__ = ["Exchange", "can_be_read_again", "run_app"]
+__all__ = ["Exchange", "can_be_read_again", "forget_parsed_fields", "run_app"]
 
 logger = logging.getLogger("fastapi_cacheinval.middleware")
 
@@ -46,7 +47,7 @@ class Exchange:
     # Whether the cache was asked, and whether it has been said what came of that.
     _asked: bool = False
     _told: bool = False
-    _bag: RequestTags | None = None
+    _request_tags: RequestTags | None = None
 
     def __init__(self, incoming: Incoming, entered: Entered | None = None) -> None:
         self.incoming = incoming
@@ -76,9 +77,9 @@ class Exchange:
 
     def request_tags(self) -> RequestTags:
         """The tags collected while answering, made when first asked for."""
-        if self._bag is None:
-            self._bag = RequestTags(self.app_context.counters.dropped_tag)
-        return self._bag
+        if self._request_tags is None:
+            self._request_tags = RequestTags(self.app_context.counters.dropped_tag)
+        return self._request_tags
 
     @property
     def face(self) -> object:
@@ -232,6 +233,11 @@ def can_be_read_again(message: Message) -> Message:
     """The message with its fields in a list, if they can be read only once: ASGI lets them be any iterable."""
     fields = message.get("headers", ())
     return message if isinstance(fields, list | tuple) else {**message, "headers": [*fields]}
+
+
+def forget_parsed_fields(request: Request) -> None:
+    """Have a request read the fields of its scope anew: Starlette keeps what it has parsed of them."""
+    request.__dict__.pop("_headers", None)
 
 
 class _Runs(Protocol):

@@ -19,12 +19,10 @@ from fastapi_cacheinval.errors import ConfigurationError, TierUnavailable
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.deciding import shown_request
 from fastapi_cacheinval.framework.route_target import Wanted, wanted_of
-from fastapi_cacheinval.routes.auditing import cover_name, key_parts_of, path_params_of, shared_by_of, tags_of
-from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
+from fastapi_cacheinval.routes.auditing import Around, cover_name, key_parts_of, path_params_of, shared_by_of, tags_of
+from fastapi_cacheinval.routes.plan import LOOKED_UP, SAFE_METHODS, RoutePlan, Sharing
 
 __all__ = ["Explaining"]
-
-_LOOKED_UP = frozenset({"GET", "HEAD"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ class Explaining:
         path, table = self._scope["path"], self._app_context.table
         plan = table.match(self._scope["method"], path, self._scope)
         told = Explanation(self._method, shown_request(self._scope, None if plan is None else plan.path), "bypass", "")
-        if self._method not in _LOOKED_UP:
+        if self._method not in LOOKED_UP:
             return self._of_mutation(told, plan)
         if plan is None or plan.policy is None:
             if self._app_context.mode.by_headers and (plan is None or not plan.decides):
@@ -89,7 +87,7 @@ class Explaining:
         what = f"It purges {', '.join(tags)}" if tags else "It declares no tags to purge"
         if plan.only_reads:
             what = "It is declared to purge nothing"
-        elif plan.purges_paths and self._engine.settings.path_purges:
+        elif Around(self._engine.settings.path_purges, self._app_context.mode.by_headers).purges_paths(plan):
             what += ", and the paths that it names"
         because = f"{self._method} is not answered from the cache. {what}."
         return replace(told, route=plan.mutation_label, reason="method", tags=tags, because=because)

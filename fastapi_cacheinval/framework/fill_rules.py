@@ -12,7 +12,12 @@ from fastapi_cacheinval.core.selecting import Selector
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.grammar.fields import RawField, RawHeaders
 
-__all__ = ["Contradict", "Cover", "FillRules", "Form", "Freshen", "Keep", "Made", "Refuse", "Verdict"]
+__all__ = ["Contradict", "Cover", "FillRules", "Form", "Freshen", "Keep", "Made", "Refuse", "StartVerdict", "outdates"]
+
+
+def outdates(status: int) -> bool:
+    """Whether an answer with this status says that what is stored is wrong, though it is not stored itself."""
+    return status < 400 or status in (404, 410)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class Freshen:
     age: list[RawField]
 
 
-Verdict = Keep | Refuse | Cover | Contradict | Freshen
+StartVerdict = Keep | Refuse | Cover | Contradict | Freshen
 
 
 class Form(Enum):
@@ -108,7 +113,9 @@ class FillRules(Protocol):
         """Whether an answer that is not stored says something of what is stored for others."""
         ...
 
-    def accept(self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None) -> Verdict:
+    def accept(
+        self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None
+    ) -> StartVerdict:
         """What becomes of a response that begins so; `stale` may stand in for an error."""
         ...
 

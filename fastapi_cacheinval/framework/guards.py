@@ -13,11 +13,11 @@ from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.framework.responding import status_fields, without_body
 from fastapi_cacheinval.grammar.fields import first
+from fastapi_cacheinval.routes.plan import LOOKED_UP
 
 __all__ = ["GUARDS", "Guard", "refused"]
 
-_REFUSED = b"The cache's log is out of reach, and nothing is changed that could not be invalidated."
-_LOOKED_UP = frozenset({"GET", "HEAD"})
+_REFUSED = b"Nothing was changed: the cache cannot be invalidated at the moment. Try again later."
 
 
 async def refused(mutation: Mutation, send: Send) -> bool:
@@ -69,7 +69,7 @@ async def switched_off(incoming: Incoming, mutation: Mutation | None) -> Incomin
 async def behind(incoming: Incoming, mutation: Mutation | None) -> Incoming:
     """`read_your_writes`: read as far as the client's token says; where that is out of reach, the app answers."""
     app_context = incoming.app_context
-    if not app_context.engine.settings.read_your_writes or incoming.scope["method"] not in _LOOKED_UP:
+    if not app_context.engine.settings.read_your_writes or incoming.scope["method"] not in LOOKED_UP:
         return incoming
     value = first(incoming.scope["headers"], TOKEN_FIELD)
     token = None if value is None else parse_token(value)

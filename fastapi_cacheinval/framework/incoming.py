@@ -1,6 +1,6 @@
 """A request that the front lookup has not answered: where it came from, and what was known when it came.
 
-Everything that takes part in answering it is made of these two values.
+Everything that takes part in answering it is made of an `Incoming`, the request now, and an `Entered`, as it came.
 """
 
 from __future__ import annotations

@@ -24,10 +24,10 @@ from fastapi_cacheinval.core.conditional import (
     stands_for,
 )
 from fastapi_cacheinval.dependencies import SCOPE_KEY
-from fastapi_cacheinval.framework.exchange import Exchange
+from fastapi_cacheinval.framework.exchange import Exchange, forget_parsed_fields
 from fastapi_cacheinval.framework.notices import Notices
 from fastapi_cacheinval.framework.route_class import Said, as_its_scope_says, is_whole
-from fastapi_cacheinval.framework.short_circuit import Served
+from fastapi_cacheinval.framework.short_circuit import ShortCircuit
 from fastapi_cacheinval.framework.streaming import Pieces
 from fastapi_cacheinval.grammar.entity_tags import make_etag, read_as
 from fastapi_cacheinval.grammar.fields import RawField, first, lower_names
@@ -279,7 +279,7 @@ async def answered_behind(
         nonlocal made, past
         try:
             made = await handler(request)
-        except Served as served:
+        except ShortCircuit as served:
             await send({"type": "http.response.start", "status": served.served_status, "headers": []})
             await send({"type": "http.response.body", "body": b""})
             return
@@ -295,6 +295,5 @@ async def answered_behind(
         await send({"type": "http.response.body", "body": bytes(made.body)})
 
     await enter(handle, request.scope, request.receive, said)
-    # The request keeps what it has parsed of the fields that the handler saw.
-    request.__dict__.pop("_headers", None)
+    forget_parsed_fields(request)
     return said.response(made) if past is None else past

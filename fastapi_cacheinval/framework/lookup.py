@@ -21,11 +21,11 @@ from fastapi_cacheinval.framework.route_target import Wanted, tags_of, wanted_of
 from fastapi_cacheinval.framework.short_circuit import short_circuit
 from fastapi_cacheinval.framework.timeouts import SLOW, Timed
 
-__all__ = ["Verdict", "look_up"]
+__all__ = ["Course", "look_up"]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Course:
     """What a route lookup has come to: what takes the response from here on.
 
     `unwind` is the status with which the request is unwound, None where the handler runs; `fill` is that responder
@@ -42,7 +42,7 @@ class Verdict:
         return short_circuit(request, self.unwind)
 
 
-async def look_up(exchange: Exchange, request: Request, partition: tuple[object, ...]) -> Verdict:
+async def look_up(exchange: Exchange, request: Request, partition: tuple[object, ...]) -> Course:
     """Look up what a request asks of its route, whose plan is the exchange's.
 
     `partition` is what the policy's partition gives for it.
@@ -52,17 +52,17 @@ async def look_up(exchange: Exchange, request: Request, partition: tuple[object,
     assert plan.policy is not None
     # Only who is handed the request can answer by its content; who announces some may be refused for its length.
     if await exchange.receive.has_content(request.scope, unannounced=plan.sees_request):
-        return Verdict(bypassed(exchange, "content"))
+        return Course(bypassed(exchange, "content"))
     wanted = wanted_of(exchange, request, plan, plan.policy, partition)
     if not isinstance(wanted, Wanted):
         exchange.app_context.notices.note_partition(plan, partition, wanted)
-        return Verdict(bypassed(exchange, "partition"))
+        return Course(bypassed(exchange, "partition"))
     exchange.key, exchange.target = wanted.key, wanted.target
     return await Lookup(exchange, wanted).run()
 
 
 class Lookup:
-    """One route lookup: L1, then collapse, then the handler runs as a fill."""
+    """One route lookup: L1, then collapse, then L2, then the handler runs as a fill."""
 
     def __init__(self, exchange: Exchange, wanted: Wanted) -> None:
         self.exchange = exchange
@@ -77,7 +77,7 @@ class Lookup:
         # Whether clients are not to wait for as long as they are.
         self._timed = wanted.policy.soft_seconds is not None or wanted.policy.hard_seconds is not None
 
-    async def run(self) -> Verdict:
+    async def run(self) -> Course:
         """Say what takes the response, and whether the handler runs."""
         exchange, order = self.exchange, self.exchange.refresh
         if order is not None and order.forced:
@@ -109,9 +109,9 @@ class Lookup:
             case _:
                 assert_never(found)
 
-    def _gives_up(self, reason: Reason, detail: str) -> Verdict:
+    def _gives_up(self, reason: Reason, detail: str) -> Course:
         outcome = Outcome(Result.MISS, reason=reason, detail=detail)
-        return Verdict(Annotated(self.exchange, outcome), unwind=504)
+        return Course(Annotated(self.exchange, outcome), unwind=504)
 
     # -- what the loop asks ---------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class Lookup:
             waits.append(policy.hard_seconds)
         return min(waits)
 
-    def _late(self, go: Go) -> Verdict | None:
+    def _late(self, go: Go) -> Course | None:
         """The answer in a forward's place, where another's has been too slow for a request that leads none."""
         policy, now = self.wanted.policy, self.engine.now()
         flight = self.exchange.runtime.flights.under_way(self.find()[1])
@@ -170,25 +170,25 @@ class Lookup:
         stale = self.engine.fallback(go.stale, now)
         if stale is not None and behind >= min(policy.soft_seconds or inf, policy.hard_seconds or inf):
             outcome = self.engine.outcome(stale, Result.STALE, Reason.STALE, now)._replace(detail=SLOW)
-            return Verdict(Stored(self.exchange, stale, outcome), unwind=stale.status)
+            return Course(Stored(self.exchange, stale, outcome), unwind=stale.status)
         if waited >= (policy.hard_seconds or inf):
             outcome = Outcome(Result.MISS, reason=go.reason, detail=SLOW)
-            return Verdict(Annotated(self.exchange, outcome), unwind=504)
+            return Course(Annotated(self.exchange, outcome), unwind=504)
         return None
 
     # -- answers --------------------------------------------------------------------------------
 
-    def _answer(self, answer: Answer) -> Verdict:
+    def _answer(self, answer: Answer) -> Course:
         stored = answer.stored
         if answer.refresh:
             order_refresh(self.exchange.app_context, self.exchange.runtime, self.exchange.entered, stored)
         self.exchange.leads()
         now = self.engine.now()
         outcome = self.engine.outcome(stored, answer.result, answer.reason, now, answer.fwd_status, answer.tier)
-        return Verdict(Stored(self.exchange, stored, outcome), unwind=stored.status)
+        return Course(Stored(self.exchange, stored, outcome), unwind=stored.status)
 
-    def _bypass(self, detail: str) -> Verdict:
-        return Verdict(bypassed(self.exchange, detail))
+    def _bypass(self, detail: str) -> Course:
+        return Course(bypassed(self.exchange, detail))
 
     def _bind_tags(self) -> bool:
         """Render the policy's tags for the validated parameters; False where they are not valid: the app says so."""
@@ -198,9 +198,9 @@ class Lookup:
         self.tags = self.exchange.declared_tags = tags
         return True
 
-    def _forward(self, go: Go) -> Verdict:
+    def _forward(self, go: Go) -> Course:
         """Let the handler run, and see its response as a fill; a refresh has a bound of its own, and no client."""
         fill = begin_fill(self.exchange, self.wanted, self.tags, go)
         if not self._timed or self.exchange.refresh is not None:
-            return Verdict(fill, fill=fill)
-        return Verdict(Timed(self.exchange, fill, self.wanted.policy, go), fill=fill)
+            return Course(fill, fill=fill)
+        return Course(Timed(self.exchange, fill, self.wanted.policy, go), fill=fill)

@@ -17,6 +17,11 @@ logger = logging.getLogger("fastapi_cacheinval.middleware")
 
 # uvicorn's log, which its workers under gunicorn use as well.
 _SERVER = "uvicorn.error"
+# What a CDN is to be told and cannot: words of `Downstream.allowing`.
+_UNTOLD = {
+    "tags": "their tags do not fit into its field. Give them fewer or shorter tags.",
+    "vary": "it does not heed their Vary. Let them vary by Accept-Encoding alone.",
+}
 
 
 class Notices:
@@ -25,23 +30,23 @@ class Notices:
     def __init__(self, counters: Counters, log_once: LogOnce) -> None:
         self._counters = counters
         self._log_once = log_once
-        self._warned: set[str] = set()
-        self._changed: set[str] = set()
-        self._changed_late: set[str] = set()
-        self._untold: set[tuple[str | None, str]] = set()
-        self._made_private: set[str] = set()
+        self._said: set[tuple[str, object]] = set()
+
+    def _first(self, kind: str, what: object) -> bool:
+        told = (kind, what)
+        new = told not in self._said
+        self._said.add(told)
+        return new
 
     def note_uncached(self, plan: RoutePlan) -> None:
         """Say once that a route is not cached because what it has become reads the caller."""
-        if plan.path not in self._warned:
-            self._warned.add(plan.path)
+        if self._first("uncached", plan.path):
             when = " while its dependencies are overridden" if plan.epoch else ""
             logger.warning("%s is not cached%s: %s", plan.path, when, "; ".join(plan.uncovered))
 
     def note_changed(self, plan: RoutePlan) -> None:
         """Say once that what stands before a route changes what the cache hands out there."""
-        if plan.path not in self._changed:
-            self._changed.add(plan.path)
+        if self._first("changed", plan.path):
             logger.info(
                 "%s changes responses of the cached route %s: each caller gets their own, and what is stored is what "
                 "the route itself said. What writes the same for all is better added after CacheMiddleware.",
@@ -51,8 +56,7 @@ class Notices:
 
     def note_changed_late(self, plan: RoutePlan) -> None:
         """Say once that a stream was changed behind its first piece, so that its validators were another's."""
-        if plan.path not in self._changed_late:
-            self._changed_late.add(plan.path)
+        if self._first("changed late", plan.path):
             logger.warning(
                 "%s changes streams of the cached route %s behind their first piece, and leaves its ETag or "
                 "Last-Modified: a client with such a stream may be told by a 304 that it has what the route said. This "
@@ -63,7 +67,7 @@ class Notices:
 
     def changes_late(self, plan: RoutePlan) -> bool:
         """Whether `note_changed_late` was told of the route."""
-        return plan.path in self._changed_late
+        return ("changed late", plan.path) in self._said
 
     def note_partition(self, plan: RoutePlan, partition: tuple[object, ...], error: PartitionTypeError) -> None:
         """Say once that a route is not cached because what its partition gives is no part of a key."""
@@ -78,17 +82,23 @@ class Notices:
             extra={"http.route": plan.path},
         )
 
+    def note_ignored_tags(self, plan: RoutePlan) -> None:
+        """Say once that a route's `tags.add()` does nothing: the declaration may stand on a router far away."""
+        if self._first("ignored tags", plan.path):
+            logger.info("%s adds tags, and invalidates_nothing() applies: they are not purged", plan.path)
+
     def note_untold(self, route: str | None, reason: str) -> None:
-        """Count an answer that the CDN may not keep because it cannot be told all it needs, and say so once a route."""
+        """Count an answer that the CDN is forbidden to keep, because a field cannot carry all it needs.
+
+        Warn once for each route and reason.
+        """
         self._counters.downstream[reason] += 1
-        if (route, reason) not in self._untold:
-            self._untold.add((route, reason))
-            logger.warning("the CDN is told to keep no response of %s that it cannot be told all of: %s", route, reason)
+        if self._first("untold", (route, reason)):
+            logger.warning("the CDN may not keep some responses of %s: %s", route, _UNTOLD.get(reason, reason))
 
     def note_private(self, route: str, said: bytes) -> None:
         """Say once that a partitioned or guarded route's answer would have been kept by shared caches downstream."""
-        if route not in self._made_private:
-            self._made_private.add(route)
+        if self._first("private", route):
             logger.warning(
                 "%s has a partition or a guard, and its answer said %r: a shared cache downstream would hand it to "
                 "others. It is sent as private. Let the handler or middleware say Cache-Control: private there.",

@@ -1,6 +1,6 @@
-"""What one middleware is made of, put together: the composition root of the framework.
+"""The composition root of the framework: what one middleware is made of.
 
-It is a file that may import as many modules as there are parts.
+It imports as many modules as there are parts.
 """
 
 from __future__ import annotations

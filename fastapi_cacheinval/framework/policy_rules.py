@@ -16,8 +16,8 @@ from fastapi_cacheinval.core.storing import (
     streamed_fields,
 )
 from fastapi_cacheinval.engine.coalescing import Go
-from fastapi_cacheinval.framework.exchange import Exchange
-from fastapi_cacheinval.framework.fill_rules import Cover, Form, Keep, Made, Refuse, Verdict
+from fastapi_cacheinval.framework.exchange import Exchange, forget_parsed_fields
+from fastapi_cacheinval.framework.fill_rules import Cover, Form, Keep, Made, Refuse, StartVerdict, outdates
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.responding import hide_what_bypasses, send_response, without_conditions
 from fastapi_cacheinval.framework.route_target import Wanted
@@ -52,7 +52,9 @@ class PolicyRules:
         """Something of the app's that is handed the request makes the response: it is that caller's alone."""
         self._unshared = what
 
-    def accept(self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None) -> Verdict:
+    def accept(
+        self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None
+    ) -> StartVerdict:
         """What becomes of a response that begins so."""
         policy = self._recipe.policy
         if status >= 500 and status not in policy.lifetimes:
@@ -67,17 +69,17 @@ class PolicyRules:
         )
         if reason is None:
             return Keep()
-        return Refuse(reason, failed=False, outdated=status in (404, 410) or status < 400)
+        return Refuse(reason, failed=False, outdated=outdates(status))
 
     def make(self, status: int, headers: list[RawField], body: bytes) -> Made | Refuse:
         """The complete response as it would be kept; or why it is not."""
-        added = self._added
+        added = self._collected.snapshot()
         if has_too_many_tags(self._recipe, headers, added):
             return Refuse("too-many-tags", failed=False, outdated=True)
         predicate = self._recipe.policy.should_store
         reason = None if predicate is None else self._declined(predicate, status, headers, body)
         if reason is not None:
-            return Refuse(reason, failed=False, outdated=status in (404, 410) or status < 400)
+            return Refuse(reason, failed=False, outdated=outdates(status))
         stored, chosen = stored_response(
             self._recipe,
             status,
@@ -98,10 +100,6 @@ class PolicyRules:
             self._exchange.log_trouble("should_store failed, so the response is not stored", error)
             return "should-store-failed"
 
-    @property
-    def _added(self) -> tuple[str, ...]:
-        return self._collected.snapshot()
-
     def kept(self, stored: StoredResponse) -> None:
         """The response has been stored: the front lookup may find it from now on."""
         self._exchange.leads()
@@ -115,7 +113,7 @@ class PolicyRules:
                 recipe = self._recipe
                 return [*headers, *downstream_fields(headers, recipe.policy, private=recipe.private)]
             case Form.STREAMED:
-                return streamed_fields(self._recipe, headers, self._added)
+                return streamed_fields(self._recipe, headers, self._collected.snapshot())
 
     def first_fields(self, headers: list[RawField], stored: StoredResponse) -> list[RawField]:
         """The fields of the answer that a response is stored from: what is stored, and those of its connection."""
@@ -149,13 +147,13 @@ def begin_fill(exchange: Exchange, wanted: Wanted, tags: tuple[str, ...], go: Go
         request_headers=wanted.headers,
         path=wanted.path,
         private=bool(policy.partition or policy.guards),
-        front=anonymous,
+        anonymous=anonymous,
         stamp=exchange.stamp,
         began=app_context.engine.now(),
         emit_surrogate_key=app_context.emit_surrogate_key,
         split=wanted.split,
         route=route,
-        trace="" if exchange.seen is None else exchange.seen.trace,
+        trace=exchange.entered.trace,
     )
     app_context.counters.forwarded(go.reason, route)
     rules = PolicyRules(exchange, recipe)
@@ -185,7 +183,6 @@ def _normalise(wanted: Wanted) -> None:
     plain = without_conditions(headers)
     if len(plain) < len(headers):
         request.scope["headers"] = plain
-        # The request keeps what it has parsed of them.
-        request.__dict__.pop("_headers", None)
+        forget_parsed_fields(request)
     if request.scope.get("extensions"):
         hide_what_bypasses(request.scope)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_cacheinval.core.extent import Extent, Handler, extent_of
+from fastapi_cacheinval.core.extent import Extent, Handler, PathReach, extent_of, path_reach, paths_named
 from fastapi_cacheinval.core.tag_limits import surrogate_tags
 from fastapi_cacheinval.core.tags import authority, path_tag
 from fastapi_cacheinval.dependencies import Invalidates
@@ -24,8 +23,6 @@ from fastapi_cacheinval.routes.bindings import InvalidParameter, rendered
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
 
 __all__ = ["Purge", "Purging"]
-
-logger = logging.getLogger("fastapi_cacheinval.middleware")
 
 # Tags in normal form, and whether they are purged softly.
 Purge = tuple[tuple[str, ...], bool]
@@ -52,12 +49,12 @@ class Purging(Exchange):
         self._tags_of_paths: dict[str, list[str]] = {}
         # Before any thread of the request can: two that made one each would lose the tags of one. Dependencies may have
         # added some before it came to light that the request is unsafe.
-        self._bag = self._added = (self if before is None else before).request_tags()
+        self._request_tags = self._added = (self if before is None else before).request_tags()
         self._changes = Changes(self.app_context.face)
         # The start of an answer whose fields have been noted, and these in lower-case names.
         self._noted: tuple[Message, list[tuple[bytes, bytes]]] | None = None
         self._purged: set[str] = set()
-        # The count of the bag at the last purge.
+        # The count of the request's tags at the last purge.
         self._purged_to = 0
         self._arrival = Arrival()
         self._sees_all = self.app_context.table.sees_all()
@@ -186,12 +183,9 @@ class Purging(Exchange):
         return self.app_context.engine.replica.fence(hard) if hard else None
 
     def _tell_of_ignored_tags(self) -> None:
-        """Say once of a route that its `tags.add()` does nothing: the declaration may stand on a router far away."""
         plan = self._plan()
-        if plan is None or not plan.only_reads or not self._added.count:
-            return
-        if self.app_context.log_once.level(("ignored tags", plan.path)) > logging.DEBUG:
-            logger.info("%s adds tags, and invalidates_nothing() applies: they are not purged", plan.path)
+        if plan is not None and plan.only_reads and self._added.count:
+            self.app_context.notices.note_ignored_tags(plan)
 
     def _declare_all(self) -> None:
         """Declare what the route's `invalidates()` name that the request did not come as far as."""
@@ -206,9 +200,8 @@ class Purging(Exchange):
                     self._declare(request, invalidates)
 
     @property
-    def _reach(self) -> bool | str:
-        """How far the purge of paths goes: the setting `path_purges`, but RFC 9111 asks for the target by headers."""
-        return self.app_context.engine.settings.path_purges or ("target" if self.by_headers else False)
+    def _reach(self) -> PathReach:
+        return path_reach(self.app_context.engine.settings.path_purges, by_headers=self.by_headers)
 
     def _purges_paths(self) -> bool:
         plan = self._plan()
@@ -235,10 +228,7 @@ class Purging(Exchange):
         return tags
 
     def _tags_of_path(self, path: str) -> list[str]:
-        trimmed = path.rstrip("/")
-        parent = trimmed.rpartition("/")[0]
-        named = (path,) if self._reach == "target" else (trimmed, trimmed + "/", parent, parent + "/")
-        cached = self.app_context.table.cached_of(filter(None, named), self.arrived)
+        cached = self.app_context.table.cached_of(paths_named(path, self._reach), self.arrived)
         return [path_tag(self.app_context.below_root(self.arrived, spelling)) for spelling in cached]
 
     def purges_something(self) -> bool:

@@ -1,4 +1,4 @@
-"""The front lookup for a server that answers before it makes a task of a request (DESIGN: hits inside the server)."""
+"""The front lookup for a server that answers before it makes a task of a request (docs/uvicorn.md)."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ class Read(Exchange):
             return "caller-dependent"
         # Most routes have nothing around them.
         around = not self._at_route and bool(plan.layers or plan.around)
-        # It came another way than through the route's tap, or a second time.
+        # It came another way than through the route's hook, or a second time.
         return "unseen-inside" if around and plan.layered else None
 
     async def ended(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from hashlib import blake2b
 from typing import Any, cast
 
 from starlette.types import Scope
 
-from fastapi_cacheinval.core.back_off import COULD_NOT_RENEW, NOBODY
+from fastapi_cacheinval.core.back_off import COULD_NOT_RENEW, NOBODY, SAME_READING
 from fastapi_cacheinval.core.conditional import CONDITIONAL_FIELDS
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.dependencies import SCOPE_KEY
@@ -27,8 +28,6 @@ __all__ = ["lead_in_background", "made_again", "order_refresh", "order_refresh_a
 
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 _RENEWED = frozenset({"stored", "found"})
-# Seconds by which two readings of one stored response's age may differ.
-_SAME = 0.005
 # What others hang on a request for as long as it lasts; a refresh is a request of its own.
 _CALLERS_OWN = frozenset({SCOPE_KEY, "fastapi.telemetry"})
 _TRACE = frozenset({b"traceparent", b"tracestate"})
@@ -41,7 +40,7 @@ def order_refresh(app_context: AppContext, runtime: Runtime, entered: Entered, s
     needs the caller, or it would be refused for ever.
     """
     dropped = CONDITIONAL_FIELDS
-    if stored.front:
+    if stored.anonymous:
         dropped = dropped | (_CREDENTIALS - {name for name, _ in stored.vary})
     again = app_context.mode.read_by_policy
     lead_in_background(app_context, runtime, entered, again, stored.key, dropped=dropped, newer_than=stored)
@@ -73,7 +72,7 @@ def lead_in_background(
     """
     scope = made_again(entered, dropped)
     # What is proved to be the same for all is fetched as nobody.
-    caller = NOBODY if newer_than is not None and newer_than.front else _caller_of(scope)
+    caller = NOBODY if newer_than is not None and newer_than.anonymous else _caller_of(scope)
     flight = runtime.flights.lead(key) if runtime.may_refresh(key, newer_than, caller) else None
     if flight is None:
         return False
@@ -109,7 +108,7 @@ def lead_in_background(
         elif outcome in _RENEWED:
             runtime.renewed(key)
 
-    runtime.refresh(key, refresh, ended, order.cut)
+    runtime.refresh(key, refresh, ended, order.cut, caller=copy_context())
     return True
 
 
@@ -159,7 +158,7 @@ async def _found_in_l2(
         return False
 
     def wanted(stored: StoredResponse) -> bool:
-        newer = newer_than is None or stored.created > newer_than.created + _SAME
+        newer = newer_than is None or stored.created > newer_than.created + SAME_READING
         return newer and engine.serves(stored, engine.now())
 
     deadline = engine.now() + engine.settings.refresh_timeout

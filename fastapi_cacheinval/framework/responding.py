@@ -35,6 +35,7 @@ __all__ = [
     "hide_what_bypasses",
     "nowhere",
     "send_304",
+    "send_504",
     "send_response",
     "send_stored",
     "status_fields",
@@ -205,6 +206,13 @@ def status_fields(app_context: AppContext, outcome: Outcome) -> list[RawField]:
 async def send_304(send: Send, fields: list[RawField]) -> None:
     """Send the 304 that stands for a response with these fields."""
     await send({"type": "http.response.start", "status": 304, "headers": not_modified_fields(fields)})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def send_504(send: Send, app_context: AppContext, outcome: Outcome) -> None:
+    """Send that no answer came in time, or that there is none without asking the app."""
+    headers = [(b"content-length", b"0"), *status_fields(app_context, outcome)]
+    await send({"type": "http.response.start", "status": 504, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -27,7 +27,7 @@ from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.grammar.cache_control import parse
 from fastapi_cacheinval.grammar.fields import first, head_tells_of_content, values
 from fastapi_cacheinval.ports.store import Target
-from fastapi_cacheinval.routes.bindings import InvalidParameter, rendered
+from fastapi_cacheinval.routes.bindings import rendered_all
 from fastapi_cacheinval.routes.plan import RoutePlan
 
 __all__ = ["Asks", "Wanted", "key_parts_of", "tags_of", "wanted_of"]
@@ -97,17 +97,7 @@ def tags_of(wanted: Wanted, dropped: Callable[[], None]) -> tuple[str, ...] | No
 
     `dropped` is told of each that nothing is left of.
     """
-    tags: list[str] = []
-    for template in wanted.policy.templates:
-        try:
-            tag = rendered(template, wanted.plan.bindings, wanted.request)
-        except InvalidParameter:
-            return None
-        if tag is None:
-            dropped()
-        else:
-            tags.append(tag)
-    return tuple(tags)
+    return rendered_all(wanted.policy.templates, wanted.plan.bindings, wanted.request, dropped)
 
 
 def key_parts_of(app_context: AppContext, arrived: Scope, scope: Scope, plan: RoutePlan) -> KeyParts:

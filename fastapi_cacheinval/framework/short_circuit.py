@@ -8,7 +8,7 @@ from fastapi import HTTPException
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["Served", "short_circuit"]
+__all__ = ["ShortCircuit", "short_circuit"]
 
 
 class _NoStatus(int):
@@ -24,7 +24,7 @@ class _NoStatus(int):
 _NO_STATUS = _NoStatus(500)
 
 
-class Served(HTTPException):
+class ShortCircuit(HTTPException):
     """The request has its answer: what unwinds the app is an ordinary response with `served_status`.
 
     An `HTTPException` with a handler of its own, because a plain exception is logged and traced as an
@@ -37,7 +37,7 @@ class Served(HTTPException):
 
 
 async def _respond(_request: Request, error: Exception) -> _Unwound:
-    return _Unwound(error.served_status if isinstance(error, Served) else 500)
+    return _Unwound(error.served_status if isinstance(error, ShortCircuit) else 500)
 
 
 class _Unwound:
@@ -53,9 +53,9 @@ class _Unwound:
         await send({"type": "http.response.body", "body": b""})
 
 
-def short_circuit(request: Request, status: int) -> Served:
+def short_circuit(request: Request, status: int) -> ShortCircuit:
     """The exception to raise, its handler being registered where this request will look for it."""
     handlers: Any = request.scope.get("starlette.exception_handlers")
     if handlers is not None:
-        handlers[0].setdefault(Served, _respond)
-    return Served(status)
+        handlers[0].setdefault(ShortCircuit, _respond)
+    return ShortCircuit(status)

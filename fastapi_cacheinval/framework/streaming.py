@@ -11,6 +11,7 @@ from zlib import crc32
 from starlette.types import Message, Send
 
 from fastapi_cacheinval.engine.body_budget import Reservation
+from fastapi_cacheinval.framework.responding import nowhere
 
 __all__ = ["Pieces", "Pump", "UnannouncedEnd"]
 
@@ -49,10 +50,10 @@ class Pump:
                 await self._send(message)
             except OSError:
                 self.gone = True
-                self._send = _to_nobody
+                self._send = nowhere
             except Exception as error:  # noqa: BLE001  # told to the app by `drained`
                 self._error = error
-                self._send = _to_nobody
+                self._send = nowhere
             self._held.shrink(len(message.get("body", b"")))
 
     async def drained(self) -> None:
@@ -67,10 +68,6 @@ class Pump:
         self._queue.clear()
         if self._task is not None:
             self._task.cancel()
-
-
-async def _to_nobody(message: Message) -> None:
-    """Where messages go for a client that is gone."""
 
 
 class Pieces:

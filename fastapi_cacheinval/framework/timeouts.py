@@ -13,7 +13,7 @@ from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.coalescing import Go
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.filling import Fill
-from fastapi_cacheinval.framework.responding import send_stored, status_fields
+from fastapi_cacheinval.framework.responding import send_504, send_stored
 
 __all__ = ["SLOW", "Timed"]
 
@@ -51,9 +51,7 @@ class Timed:
         if stale is None:
             outcome = Outcome(Result.MISS, reason=self._go.reason, detail=SLOW)
             exchange.told(outcome)
-            fields = [(b"content-length", b"0"), *status_fields(app_context, outcome)]
-            await send({"type": "http.response.start", "status": 504, "headers": fields})
-            await send({"type": "http.response.body", "body": b""})
+            await send_504(send, app_context, outcome)
             return
         outcome = engine.outcome(stale, Result.STALE, Reason.STALE, engine.now())._replace(detail=SLOW)
         exchange.told(outcome, stale)

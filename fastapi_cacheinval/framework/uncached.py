@@ -50,5 +50,5 @@ class Uncached:
         """`invalidates()` is inert on a safe method."""
 
     async def enter(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """The request has come to a tapped route."""
+        """The request has come to a hooked route."""
         await handle(scope, receive, send)

@@ -21,6 +21,8 @@ _FORBIDDING: Final = re.compile(
         "~", "[^a-z0-9,]{0,3}"
     )
 )
+# What follows an argument of the grammar's belongs to no directive.
+_ARGUMENT: Final = re.compile(rb"""[ \t]*(?:"(?:[^"\\]|\\.)*"|[!#$%&'*+\-.^_`|~0-9A-Za-z]*)""", re.DOTALL)
 _SEPARATORS: Final = re.compile(r"[^a-z]+")
 
 FieldNames: TypeAlias = bool | frozenset[bytes]
@@ -60,7 +62,7 @@ def parse(values: Iterable[bytes]) -> CacheControl:
     duplicates and conflicts the stricter one holds (RFC 9111 §4.2.1): the smaller lifetime, the
     larger `min-fresh`, a bare `private` or `no-cache` over one with field names, a bare `private`
     over `public`. A lifetime that is not a number is 0, which is stale. So it is in what is no directive:
-    a word that forbids counts as said there, misspelt or not (`no_store`, `private; max-age=60`).
+    a word that forbids counts as said there, misspelt or not (`no_store`, `max-age=60; private`).
     """
     found: dict[str, Any] = {}
     unknown: list[bytes] = []
@@ -68,6 +70,8 @@ def parse(values: Iterable[bytes]) -> CacheControl:
         for member in split_list(line):
             name, equals, raw = member.partition(b"=")
             directive = _BY_NAME.get(name.rstrip(OWS).lower())
+            if equals:
+                unknown.append(_ARGUMENT.sub(b"", raw, count=1))
             if directive is None:
                 name = name.strip(OWS)
                 # What another directive has for its argument is its own affair.
@@ -78,7 +82,7 @@ def parse(values: Iterable[bytes]) -> CacheControl:
             value = directive.read(argument)
             if value is not None:
                 _take(found, directive, value)
-    if unknown:
+    if any(unknown):
         _take_misspelt(found, b",".join(unknown))
     if found.get("private") is True:
         found.pop("public", None)

@@ -20,6 +20,7 @@ _DURATIONS: Final = frozenset({"max-age", "s-maxage", "stale-while-revalidate", 
 _FLAGS: Final = frozenset(
     {"no-store", "must-revalidate", "proxy-revalidate", "must-understand", "public", "no-transform", "immutable"}
 )
+_FORBIDDING: Final = frozenset({"no-store", "no-cache", "private", "must-revalidate", "proxy-revalidate"})
 _EXTENDED_AGE: Final = re.compile(rb"(max-age=[0-9]{1,10})\+([0-9]{1,10})", re.IGNORECASE)
 
 
@@ -37,6 +38,10 @@ def parse_cdn_cache_control(values: Sequence[bytes]) -> CacheControl | None:
         if not isinstance(member, Item):
             return None
         value = member.value
+        # Behind a semicolon they are parameters, which the grammar would have ignored.
+        known += [
+            each.encode() for each, said in member.parameters.items() if each in _FORBIDDING and said is not False
+        ]
         if name in _DURATIONS:
             if isinstance(value, bool) or not isinstance(value, int):
                 return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from fastapi_cacheinval.core.replica import LogEntry, Replica
+from fastapi_cacheinval.core.log_types import LogEntry
+from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.ports.log import Proposal
 
 __all__ = ["Applied", "Bus", "BusState"]
@@ -50,7 +51,7 @@ class Bus(Protocol):
         """Let go of the running loop's connections and tasks; how many purges are left without a number."""
         ...
 
-    async def publish(self, claim: Proposal) -> LogEntry:
+    async def publish(self, proposal: Proposal) -> LogEntry:
         """Write one purge; raises `PurgeNotDelivered` where it could not be given a number now."""
         ...
 

@@ -18,7 +18,7 @@ from fastapi_cacheinval.routes.misread import Misread, misread_in
 from fastapi_cacheinval.routes.moves import HANDLER, Moves, moves
 from fastapi_cacheinval.routes.names import Names
 from fastapi_cacheinval.routes.parameters import caller_reads
-from fastapi_cacheinval.routes.partition_types import kind_of, says_something, unfit, unfit_for_a_key
+from fastapi_cacheinval.routes.partition_types import says_something, unfit, unfit_for_a_key, value_type
 from fastapi_cacheinval.routes.set_attributes import set_by
 
 __all__ = ["Advice", "advice", "key_for", "keyed", "partition_with_key"]
@@ -165,7 +165,7 @@ def _line(
             continue
         if each.unkeyed and each.taken:
             guards.pop(each.node.identity, None)
-            kind = kind_of(each.node, root)
+            kind = value_type(each.node, root)
             own = in_place.get(each.node.identity)
             partitions.append(own or (keyed(each.node, root, names) if unfit(kind) else name))
             if alone and not unfit(kind) and not says_something(kind):
@@ -219,7 +219,7 @@ def keyed(node: Node, root: Node, names: Names) -> str:
 
 def key_for(node: Node, root: Node) -> KeyText:
     """The key that fits what a dependency gives, as far as an annotation and its code say that."""
-    return key_text(kind_of(node, root), set_by(node.call))
+    return key_text(value_type(node, root), set_by(node.call))
 
 
 def partition_with_key(cover: Node, root: Node, names: Names, covers: Covers, keys: Sequence[Any]) -> str:

@@ -13,7 +13,7 @@ from fastapi_cacheinval.routes.bindings import Binding, bind
 from fastapi_cacheinval.routes.covers import adds_tags, innermost, is_fed, purges_of
 from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
-from fastapi_cacheinval.routes.held_values import name_of
+from fastapi_cacheinval.routes.held_values import qualified_name
 from fastapi_cacheinval.routes.identity import cover_names, route_identity
 from fastapi_cacheinval.routes.parameters import path_names, query_names, sees_request, varying_headers
 from fastapi_cacheinval.routes.place import Place, own_number
@@ -63,7 +63,7 @@ def analyse(
         asks_who=is_fed(root, None),
         query=None if verdict.around or verdict.layers else _query(root, bindings, otherwise),
         headers=_headers(root, place, frozenset(() if policy is None else policy.vary)),
-        endpoint=name_of(root.call),
+        endpoint=qualified_name(root.call),
         identity=route_identity(
             place.prefix + route.path_format, place.under, methods, root, () if behind else place.writers
         ),

@@ -23,7 +23,7 @@ def errors_of(
     plan: RoutePlan, root: Node, unbound: Iterable[CacheinvalError], inherited: frozenset[int], verdict: Verdict
 ) -> Iterator[ConfigurationError]:
     """What forbids the route, the caller-dependent verdict first; `inherited` are ids of what stands further out."""
-    route = f"{'/'.join(sorted(plan.methods))} {plan.path}"
+    route = plan.label
     if plan.policy is not None:
         misread: set[object] = set()
         if plan.sharing is Sharing.UNPROVED:
@@ -105,7 +105,7 @@ def late_in(root: Node) -> list[Node]:
 
 def warnings_of(plan: RoutePlan, root: Node, declared: Cached | None, inherited: frozenset[int]) -> Iterator[str]:
     """What works, but not as its author will expect; `declared` is the innermost `cached()`."""
-    route = f"{'/'.join(sorted(plan.methods))} {plan.path}"
+    route = plan.label
     if declared is not None and declared.policy.active and "GET" not in plan.methods and _is_own(root, inherited):
         yield (
             f"{route} declares cached(), which does nothing there: only GET is answered from the cache, and HEAD with "

@@ -10,8 +10,9 @@ from typing import Any
 from starlette.requests import Request
 
 from fastapi_cacheinval.core.audit import Audit, MutationAudit, RouteAudit, SharedBy
+from fastapi_cacheinval.core.extent import PathReach, path_reach
 from fastapi_cacheinval.errors import ConfigurationError, RefusedRoutes
-from fastapi_cacheinval.routes.bindings import rendered
+from fastapi_cacheinval.routes.bindings import rendered_all
 from fastapi_cacheinval.routes.layer_kinds import name_of
 from fastapi_cacheinval.routes.path_shapes import IN_PATH
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
@@ -34,9 +35,18 @@ __all__ = [
 class Around:
     """What no plan says: `path_purges` is the cache's setting, the others are as in an `Audit`."""
 
-    path_purges: bool | str = True
+    path_purges: PathReach = True
     by_headers: bool = False
     changes_elsewhere: bool = False
+
+    @property
+    def reach(self) -> PathReach:
+        """How far mutations purge paths."""
+        return path_reach(self.path_purges, by_headers=self.by_headers)
+
+    def purges_paths(self, plan: RoutePlan) -> bool:
+        """Whether a mutation of this route purges paths."""
+        return bool(self.reach) and plan.purges_paths
 
 
 def cover_name(cover: Any) -> str:
@@ -106,7 +116,7 @@ def _mutation(plan: RoutePlan, around: Around) -> MutationAudit:
         endpoint=plan.endpoint,
         tags=tuple(tags),
         adds_tags=plan.adds_tags and not plan.only_reads,
-        purges_paths=bool(around.path_purges) and plan.purges_paths,
+        purges_paths=around.purges_paths(plan),
         only_reads=plan.only_reads,
         purges=(),
     )
@@ -121,7 +131,7 @@ def audit_table(table: RouteTable, around: Around) -> Audit:
         refusals = tuple(map(str, error.errors))
     except ConfigurationError as error:
         refusals = (str(error),)
-    return audit_of(table.plans, around, refusals=refusals, warnings=table.warnings())
+    return audit_of(table.plans, around, refusals=refusals, warnings=table.warnings(by_headers=around.by_headers))
 
 
 def audit_of(
@@ -133,7 +143,7 @@ def audit_of(
     """
     cached = [plan for plan in plans if plan.policy is not None]
     unsafe = [plan for plan in plans if not plan.methods <= SAFE_METHODS]
-    purges = PurgeMap(cached, unsafe, around.path_purges)
+    purges = PurgeMap(cached, unsafe, around.reach)
     # One route may be reached by several ways.
     routes = {replace(_route(plan), purged_by=purges.of_page(plan.get_label)): None for plan in cached}
     mutations = {
@@ -154,7 +164,8 @@ def audit_of(
 def _with_holes(audit: Audit, purges: PurgeMap) -> Audit:
     elsewhere = audit.changes_elsewhere
     mutations_add = any(each.adds_tags for each in audit.mutations)
-    routes_add = any(each.adds_tags for each in audit.routes)
+    # What is cached by headers has tags that no template says, and paths of its own.
+    routes_add = audit.by_headers or any(each.adds_tags for each in audit.routes)
     # A tag that is found while answering, or that comes from elsewhere, may be any.
     by_tag = elsewhere or mutations_add
     unpurged = [each for each in audit.routes if not (each.purged_by or (by_tag and (each.tags or each.adds_tags)))]
@@ -162,6 +173,7 @@ def _with_holes(audit: Audit, purges: PurgeMap) -> Audit:
         each
         for each in audit.mutations
         if not (each.purges or each.only_reads or each.adds_tags or elsewhere or (each.tags and routes_add))
+        and not (each.purges_paths and audit.by_headers)
     ]
     return replace(
         audit,
@@ -183,12 +195,4 @@ def path_params_of(plan: RoutePlan, path: str) -> dict[str, str]:
 
 def tags_of(plan: RoutePlan, request: Request) -> tuple[str, ...] | None:
     """What the route's templates give for a request; None where a parameter is not valid."""
-    tags: dict[str, None] = {}
-    for template in () if plan.policy is None else plan.policy.templates:
-        try:
-            tag = rendered(template, plan.bindings, request)
-        except Exception:  # noqa: BLE001  # a validator of the author's may raise anything
-            return None
-        if tag is not None:
-            tags[tag] = None
-    return tuple(tags)
+    return rendered_all(() if plan.policy is None else plan.policy.templates, plan.bindings, request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Protocol, Union, get_args, get_origin, is_typeddict
 
@@ -16,7 +16,7 @@ from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import Field, solve_fields
 from fastapi_cacheinval.routes.parameters import model_of, request_names
 
-__all__ = ["Binding", "InvalidParameter", "StructuredParameter", "UnknownParameter", "bind", "rendered"]
+__all__ = ["Binding", "InvalidParameter", "StructuredParameter", "UnknownParameter", "bind", "rendered", "rendered_all"]
 
 
 class InvalidParameter(CacheinvalError):
@@ -178,10 +178,36 @@ def bind(
 
 
 def rendered(template: TagTemplate, bindings: Mapping[str, Binding], request: Request) -> str | None:
-    """A tag for the validated parameters, None where nothing is left of it; raises `InvalidParameter`."""
+    """A tag for the validated parameters, None where nothing is left of it.
+
+    Raises `InvalidParameter`, and whatever else a validator of the author's raises: no purge may be lost for that.
+    """
     return template.render(
         {
             name: bindings[name].value(request) if name in bindings else request.path_params.get(name)
             for name in template.names
         }
     )
+
+
+def rendered_all(
+    templates: Iterable[TagTemplate],
+    bindings: Mapping[str, Binding],
+    request: Request,
+    dropped: Callable[[], None] = lambda: None,
+) -> tuple[str, ...] | None:
+    """The tags of what a route stores for a request; None where a parameter is not valid, and so nothing is stored.
+
+    `dropped` is told of each template that nothing is left of.
+    """
+    tags: dict[str, None] = {}
+    for template in templates:
+        try:
+            tag = rendered(template, bindings, request)
+        except Exception:  # noqa: BLE001  # a validator of the author's may raise anything
+            return None
+        if tag is None:
+            dropped()
+        else:
+            tags[tag] = None
+    return tuple(tags)

@@ -1,7 +1,7 @@
 """Which `cached()` counts, what its covers cover, and what a hit would skip.
 
 A cover is a dependency that `partition_by` or `guarded_by` names: FastAPI runs it, with all it needs, before the
-lookup. Two rules decide whether a route may be cached (DESIGN, "Covers" and "Skipped checks"):
+lookup. Two rules decide whether a route may be cached (docs/keys-and-route-inputs.md, "What a cover covers"):
 
 - *Value*: what the handler is handed may depend on the caller only through the value of a partition, because that
   value is in the cache key. A guard's value is in no key, so a guard covers a dependency only where nothing takes it.

@@ -26,7 +26,7 @@ from fastapi_cacheinval.routes.fastapi_private import (
 )
 from fastapi_cacheinval.routes.middleware_stack import leads_to_fastapi
 
-__all__ = ["RouteHook", "arrive", "declared_call", "hook", "note_calls", "replaced"]
+__all__ = ["RouteHook", "arrive", "declared_call", "hook", "note_calls", "put_over"]
 
 _NOTED = "__cacheinval_noted__"
 _STOCK = (Route.handle, APIRoute.handle)
@@ -192,7 +192,7 @@ def hook(route: BaseRoute) -> bool:
     return True
 
 
-def replaced(thing: object, name: str) -> object | None:
+def put_over(thing: object, name: str) -> object | None:
     """What has been put in place of a method on an object itself; not our hook, but what that wraps may be."""
     found: object = getattr(thing, "__dict__", {}).get(name)
     if type(found) is not RouteHook:

@@ -1,9 +1,9 @@
 """The covers of a route, solved as FastAPI's solver does it, and FastAPI's own handler, which goes on from there.
 
-Beside `fastapi_private` the only module that touches what FastAPI does not document. FastAPI's solver looks at each
-node anew for each request, which takes most of the time of a small route. Here that is done once for a route, and for
-those nodes alone that need nothing but parameters, security schemes and what other nodes gave. Where FastAPI's solver
-is not as it is known here, or where a tool has put its own in that place, nothing is solved here.
+FastAPI does not document its solver (`fastapi_private` says what else we touch). It looks at each node anew for each
+request, which takes most of the time of a small route. Here that is done once for a route, and for those nodes alone
+that need nothing but parameters, security schemes and what other nodes gave. Where FastAPI's solver is not as it is
+known here, or where a tool has put its own in that place, nothing is solved here.
 """
 
 from __future__ import annotations

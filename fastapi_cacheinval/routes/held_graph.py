@@ -12,7 +12,15 @@ from types import FunctionType, SimpleNamespace
 from typing import Any, cast
 
 from fastapi_cacheinval.core.keys import as_bytes, encode
-from fastapi_cacheinval.routes.held_objects import Detail, address_of, attributes_of, name_of, plain_of, runs, whose
+from fastapi_cacheinval.routes.held_objects import (
+    Detail,
+    address_of,
+    attributes_of,
+    plain_of,
+    qualified_name,
+    runs,
+    whose,
+)
 
 __all__ = ["said_by"]
 
@@ -40,7 +48,7 @@ def said_by(thing: object, detail: Detail) -> Iterator[tuple[bytes, object]]:
         library = author == "a library's"
         if not (library and in_library):
             kind = step if isinstance(step, type) else type(step)
-            yield encode((*way, name_of(kind).encode())), None if library else kind
+            yield encode((*way, qualified_name(kind).encode())), None if library else kind
         for name, value in attributes_of(step):
             here = (*way, as_bytes(str(name)))
             hidden = library and (in_library or str(name).startswith("_"))

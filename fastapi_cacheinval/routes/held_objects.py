@@ -24,9 +24,9 @@ __all__ = [
     "attribute_of",
     "attributes_of",
     "held_by",
-    "name_of",
     "plain_fields",
     "plain_of",
+    "qualified_name",
     "runs",
     "whose",
 ]
@@ -59,7 +59,7 @@ COVER = Detail(numbers=True, code=True)
 KEY = Detail(numbers=True, contents=True, code=True)
 
 
-def name_of(call: object) -> str:
+def qualified_name(call: object) -> str:
     """The qualified name of a callable, with its module; of an object's class where it has no name of its own."""
     while isinstance(call, partial):
         call = cast("Any", call.func)
@@ -194,7 +194,7 @@ def address_of(value: object) -> bytes | None:
 def plain_of(value: object, detail: Detail, depth: int = 0) -> bytes | None:
     """A value that is the same in every process, as bytes; None for any other."""
     if isinstance(value, type):
-        return b"C" + as_bytes(name_of(value))
+        return b"C" + as_bytes(qualified_name(value))
     if depth > _DEEPEST:
         return None
     if isinstance(value, re.Pattern):

@@ -22,14 +22,14 @@ from fastapi_cacheinval.routes.held_objects import (
     ROUTE,
     Detail,
     held_by,
-    name_of,
     plain_of,
+    qualified_name,
     runs,
     whose,
 )
 from fastapi_cacheinval.routes.once import once
 
-__all__ = ["COVER", "KEY", "ROUTE", "Detail", "Portrait", "name_of", "portrait_of"]
+__all__ = ["COVER", "KEY", "ROUTE", "Detail", "Portrait", "portrait_of", "qualified_name"]
 
 # A function that holds on to more functions than this is described by the first of them.
 _MOST_FUNCTIONS = 64
@@ -141,12 +141,12 @@ def _name(call: object, detail: Detail) -> bytes:
     """The name of a callable, and the code of one that has none: two lambdas of one place may be of two releases."""
     while isinstance(call, partial):
         call = cast("Any", call.func)
-    name = as_bytes(name_of(call))
+    name = as_bytes(qualified_name(call))
     function = call.__func__ if isinstance(call, MethodType) else call
     if isinstance(function, FunctionType) and (detail.code or function.__name__ == "<lambda>"):
         return encode((name, _code(function.__code__)))
     if isinstance(call, MethodDescriptorType | WrapperDescriptorType):
-        return encode((name, as_bytes(name_of(call.__objclass__))))
+        return encode((name, as_bytes(qualified_name(call.__objclass__))))
     got = _got(call)
     return name if got is None else encode((name, got))
 

@@ -97,7 +97,9 @@ def _told(kind: Any, fields: frozenset[str], parts: dict[str, str], also: frozen
         has = "" if name is None else f": {name} has {', '.join(left)}" if fields else f" in a {name}"
         return f"In place of {guess} write what tells callers apart{has}."
     if not left:
-        return ""
+        # A mapping may hold more than its type declares, as the claims of a token do.
+        more = f"The key has {', '.join(parts)} of {name}: add what else of it a page may depend on."
+        return more if is_a_mapping(kind) else ""
     shown = [*left[:_MOST_PARTS], "…"] if len(left) > _MOST_PARTS else left
     return f"The key has {', '.join(parts)} of {name}: add what else a page may depend on, of {', '.join(shown)}."
 

@@ -13,7 +13,7 @@ from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.fastapi_private import security_scheme
 from fastapi_cacheinval.routes.names import Names
 from fastapi_cacheinval.routes.own_code import is_frameworks_class
-from fastapi_cacheinval.routes.partition_types import kind_of
+from fastapi_cacheinval.routes.partition_types import value_type
 
 __all__ = ["told_of_left_behind", "told_of_valueless"]
 
@@ -25,7 +25,7 @@ def told_of_valueless(found: Sequence[Uncovered], names: Names, root: Node) -> l
         "variable or in request.state, give that as a value, and name it in partition_by. If it only refuses callers, "
         f"declare it in dependencies=[{names.listed(each.node)}], and name it in guarded_by."
         for each in found
-        if each.taken and each.unkeyed and kind_of(each.node, root) in (None, NoneType)
+        if each.taken and each.unkeyed and value_type(each.node, root) in (None, NoneType)
     ]
 
 

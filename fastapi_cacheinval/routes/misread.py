@@ -16,7 +16,7 @@ from fastapi_cacheinval.routes.covers import Covers, fed_by, reached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.names import Names
 from fastapi_cacheinval.routes.parameters import caller_reads
-from fastapi_cacheinval.routes.partition_types import classes_of, kind_of
+from fastapi_cacheinval.routes.partition_types import classes_of, value_type
 
 __all__ = ["Misread", "misread_in"]
 
@@ -60,7 +60,7 @@ def _tells_callers_apart(node: Node) -> bool:
 def _read(cover: Node, key: Any, handed: list[Node], names: Names, root: Node) -> Iterator[Misread]:
     """What a cover was meant to be, if it is misread."""
     call, name = cover.call, names.spelled(cover)
-    kinds = [(node, classes_of(kind_of(node, root))) for node in handed]
+    kinds = [(node, classes_of(value_type(node, root))) for node in handed]
     if isclass(call):
         of = next((node for node, classes in kinds if call in classes), None)
         if of is not None:

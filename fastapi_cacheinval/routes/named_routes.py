@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from starlette.requests import Request
 
 from fastapi_cacheinval.core.tags import path_tag, render_value
-from fastapi_cacheinval.routes.bindings import InvalidParameter, rendered
+from fastapi_cacheinval.routes.bindings import rendered_all
 from fastapi_cacheinval.routes.path_shapes import IN_PATH
 from fastapi_cacheinval.routes.plan import RoutePlan
 
@@ -72,13 +72,7 @@ class NamedRoute:
         )
         found: dict[str, None] = {}
         for template in () if policy is None else policy.templates:
-            if not parameters.keys() & template.names:
-                continue
-            try:
-                tag = rendered(template, bindings, request)
-            except InvalidParameter:
+            if parameters.keys() & template.names:
                 # Nothing is stored for a value that the route refuses.
-                continue
-            if tag is not None:
-                found[tag] = None
+                found.update(dict.fromkeys(rendered_all((template,), bindings, request) or ()))
         return (*found, path_tag(path))

@@ -23,7 +23,6 @@ __all__ = [
     "fields_of",
     "inherited_by",
     "is_a_mapping",
-    "kind_of",
     "made_of",
     "may_be_missing",
     "may_be_none",
@@ -32,6 +31,7 @@ __all__ = [
     "undeclared_of",
     "unfit",
     "unfit_for_a_key",
+    "value_type",
 ]
 
 # More than anybody reads about.
@@ -50,7 +50,7 @@ def unfit_for_a_key(call: Any) -> str | None:
     return unfit(_given(call))
 
 
-def kind_of(node: Node, root: Node) -> Any:
+def value_type(node: Node, root: Node) -> Any:
     """The type of a dependency's value: what it says itself, else what the handler says of the parameter."""
     given = _given(node.call)
     if says_something(given) or node not in root.children or node.declares.name is None:
@@ -94,6 +94,8 @@ def _parts_of(kind: Any) -> set[str]:
             names |= {slots} if isinstance(slots, str) else {*slots}
             names |= {name for name in _properties_of(base) if not name.startswith("_")}
             names |= {name for method in methods_of(base) for name in set_in(method)}
+            # Without annotations, the methods that attrs writes say nothing.
+            names |= {each.name for each in getattr(base, "__attrs_attrs__", ())}
             # A library's class keeps its own to itself.
             theirs = whose(base) == "theirs"
             found |= names | _descriptors_of(base) if theirs else {name for name in names if not name.startswith("_")}

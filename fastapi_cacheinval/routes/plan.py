@@ -12,9 +12,10 @@ from fastapi_cacheinval.core.statistics import route_label
 from fastapi_cacheinval.dependencies import Cached, Invalidates
 from fastapi_cacheinval.routes.bindings import Binding
 
-__all__ = ["SAFE_METHODS", "RoutePlan", "Sharing"]
+__all__ = ["LOOKED_UP", "SAFE_METHODS", "RoutePlan", "Sharing"]
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "PROPFIND", "REPORT", "SEARCH"})
+LOOKED_UP = frozenset({"GET", "HEAD"})
 
 
 class Sharing(Enum):
@@ -105,6 +106,11 @@ class RoutePlan:
     def decides(self) -> bool:
         """Whether a `cached()`, be it switched off, decides what becomes of its GETs, and not their headers."""
         return self.cached is not None or self.switched_off
+
+    @property
+    def label(self) -> str:
+        """What it is called where its declaration is told of."""
+        return f"{'/'.join(sorted(self.methods))} {self.path}"
 
     @property
     def get_label(self) -> str:

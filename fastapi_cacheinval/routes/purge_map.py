@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fastapi_cacheinval.core.audit import TagHole
+from fastapi_cacheinval.core.extent import PathReach, paths_named
 from fastapi_cacheinval.routes.path_shapes import Paths
 from fastapi_cacheinval.routes.plan import RoutePlan
-from fastapi_cacheinval.routes.tag_shapes import Nearest, Shapes, shape_of
+from fastapi_cacheinval.routes.tag_shapes import Shapes, lonely, shape_of
 
 __all__ = ["PurgeMap"]
 
 Labels = dict[str, None]
-PathReach = bool | str
 
 
 class _Tags:
@@ -28,7 +28,7 @@ class _Tags:
 
 
 class PurgeMap:
-    """Made of the plans of cached routes and of those with unsafe methods; `reach` is the cache's `path_purges`."""
+    """Made of the plans of cached routes and of those with unsafe methods; `reach` is how far these purge paths."""
 
     def __init__(self, cached: Sequence[RoutePlan], unsafe: Sequence[RoutePlan], reach: PathReach) -> None:
         self._declared, self._purged = _Tags(), _Tags()
@@ -52,7 +52,7 @@ class PurgeMap:
                     matching[shape] = tuple(shapes.matching(shape))
                 for known in matching[shape]:
                     self._link(label, self._declared.labels[known])
-            for path in _purged_paths(plan, reach):
+            for path in paths_named(plan.path, reach) if plan.purges_paths else ():
                 self._link(label, dict.fromkeys(paths.matching(path)))
 
     def _link(self, mutation: str, pages: Labels) -> None:
@@ -78,25 +78,6 @@ class PurgeMap:
             (self._declared, self._purged, purged_too, True),
             (self._purged, self._declared, declared_too, False),
         ):
-            shapes, own, nearest = Shapes(others.texts), Shapes(mine.texts), Nearest(others.texts)
-            for shape, text in mine.texts.items():
-                if any(True for _ in shapes.matching(shape)):
-                    continue
-                near = nearest.to(shape)
-                # Next to one that is matched, it is a tag of its own.
-                if near is not None and any(True for _ in own.matching(near)):
-                    near = None
-                if near is not None or not more:
-                    yield TagHole(
-                        text, declared, tuple(mine.labels[shape]), None if near is None else others.texts[near]
-                    )
-
-
-def _purged_paths(plan: RoutePlan, reach: PathReach) -> Iterator[str]:
-    """The target's path, with and without a slash at its end, and its parent's, as far as they are purged."""
-    if not reach or not plan.purges_paths:
-        return
-    trimmed = plan.path.rstrip("/")
-    parent = trimmed.rpartition("/")[0]
-    named = (plan.path,) if reach == "target" else (trimmed, f"{trimmed}/", parent, f"{parent}/")
-    yield from filter(None, dict.fromkeys(named))
+            for shape, near in lonely(mine.texts, others.texts, more=more):
+                meant = None if near is None else others.texts[near]
+                yield TagHole(mine.texts[shape], declared, tuple(mine.labels[shape]), meant)

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Match
 
 from fastapi_cacheinval.routes.analysis import Analysis
 from fastapi_cacheinval.routes.cover_order import order_covers
-from fastapi_cacheinval.routes.endpoint_calls import declared_call, replaced
+from fastapi_cacheinval.routes.endpoint_calls import declared_call, put_over
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
 from fastapi_cacheinval.routes.files import is_plain_files
 from fastapi_cacheinval.routes.place import Place, Watched
@@ -202,8 +202,8 @@ def watched_of(route: EffectiveRoute) -> Watched:
     watched.members(original, "get_route_handler", "matches")
     # Our hook comes later, and is no change; so is the note of its calls.
     root = route.dependant
-    before, call = replaced(original, "handle"), declared_call(root)
-    watched.asked(lambda: replaced(original, "handle") is not before or declared_call(root) is not call)
+    before, call = put_over(original, "handle"), declared_call(root)
+    watched.asked(lambda: put_over(original, "handle") is not before or declared_call(root) is not call)
     nodes = [root]
     for node in nodes:
         if node is not root:

@@ -23,7 +23,7 @@ from starlette.routing import BaseRoute
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing
 from fastapi_cacheinval.routes.analysis import analyse
-from fastapi_cacheinval.routes.endpoint_calls import replaced
+from fastapi_cacheinval.routes.endpoint_calls import put_over
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_routes, included_routers
 from fastapi_cacheinval.routes.files import is_plain_files
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of, routes_visibly
@@ -277,11 +277,11 @@ class Survey:
         chosen = own_methods(mount, stock, ("matches",))
         given: frozenset[str] = frozenset(mount.param_convertors if isinstance(mount, routing.Host) else ())
         skipped = place.front_off or custom or chosen
-        watched, before = Watched(), replaced(mount, "handle")
+        watched, before = Watched(), put_over(mount, "handle")
         watched.attributes(mount, "app")
         watched.members(mount, "matches")
         # Our hook comes later, and is no change.
-        watched.asked(lambda: replaced(mount, "handle") is not before)
+        watched.asked(lambda: put_over(mount, "handle") is not before)
         place = Place(
             prefix=place.prefix + prefix,
             parameters=place.parameters | (frozenset(mount.param_convertors) - {"path"}),

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from fastapi_cacheinval.core.tags import TagTemplate
 from fastapi_cacheinval.core.words import few
 from fastapi_cacheinval.routes.plan import RoutePlan
-from fastapi_cacheinval.routes.tag_shapes import Nearest, Shapes, shape_of
+from fastapi_cacheinval.routes.tag_shapes import lonely, shape_of
 
 __all__ = ["summary", "unmatched_tags"]
 
@@ -63,36 +63,39 @@ def summary(plans: Sequence[RoutePlan], off: str | None, plain: int) -> list[str
     return [first, *([f"The front lookup is off for {told}."] if told else [])]
 
 
-def unmatched_tags(plans: Sequence[RoutePlan]) -> Iterator[str]:
+def unmatched_tags(plans: Sequence[RoutePlan], *, more: bool = False) -> Iterator[str]:
     """A warning for each tag that nothing carries, with the one that may have been meant.
 
-    Nothing is said of an app that caches nothing, and of tags unlike all others where handlers add some by `CacheTags`:
-    no template says which.
+    Nothing is said of an app that caches nothing, and of tags unlike all others where no template says all of them:
+    handlers add some by `CacheTags`, or there are `more` in headers.
     """
     cached = [plan for plan in plans if plan.policy is not None]
     if not cached:
         return
     declared = {shape_of(each): each.text for plan in cached if plan.policy for each in plan.policy.templates}
-    shapes, nearest = Shapes(declared), Nearest(declared)
-    adds = any(plan.adds_tags for plan in cached)
-    for plan in plans:
-        route = f"{'/'.join(sorted(plan.methods))} {plan.path}"
-        for template in dict.fromkeys(each for found in plan.invalidations for each in found.templates):
-            shape = shape_of(template)
-            if any(True for _ in shapes.matching(shape)):
-                continue
-            near = nearest.to(shape)
-            if near is not None:
-                yield (
-                    f"{route} purges {template.text!r}, which no cached route declares. Write "
-                    f"{_spelled_as(declared[near], template)!r} in one of the two places if {declared[near]!r} "
-                    "is meant."
-                )
-            elif not adds:
-                yield (
-                    f"{route} purges {template.text!r}, which no cached route declares. Declare it where it is read: "
-                    f"cached(..., tags=[{template.text!r}])."
-                )
+    purges = {
+        (f"{'/'.join(sorted(plan.methods))} {plan.path}", template): shape_of(template)
+        for plan in plans
+        for found in plan.invalidations
+        for template in found.templates
+    }
+    more = more or any(plan.adds_tags for plan in cached)
+    meant = dict(lonely(dict.fromkeys(purges.values()), declared, more=more))
+    for (route, template), shape in purges.items():
+        if shape not in meant:
+            continue
+        near = meant[shape]
+        if near is not None:
+            yield (
+                f"{route} purges {template.text!r}, which no cached route declares. Write "
+                f"{_spelled_as(declared[near], template)!r} in one of the two places if {declared[near]!r} "
+                "is meant."
+            )
+        else:
+            yield (
+                f"{route} purges {template.text!r}, which no cached route declares. Declare it where it is read: "
+                f"cached(..., tags=[{template.text!r}])."
+            )
 
 
 def _spelled_as(declared: str, template: TagTemplate) -> str:

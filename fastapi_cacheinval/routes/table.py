@@ -15,9 +15,9 @@ from fastapi_cacheinval.routes.hooks import hook_known
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
 from fastapi_cacheinval.routes.named_routes import NamedRoute
 from fastapi_cacheinval.routes.once import looking
+from fastapi_cacheinval.routes.other_plans import OverriddenPlans, Strays, starts_of
 from fastapi_cacheinval.routes.place import Place, Rounds
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan
-from fastapi_cacheinval.routes.route_sets import OverriddenPlans, Strays, starts_of
 from fastapi_cacheinval.routes.route_tree import Files, Known, Survey
 from fastapi_cacheinval.routes.summary import summary, unmatched_tags
 
@@ -136,10 +136,10 @@ class RouteTable:
         if found:
             raise RefusedRoutes.of([*found.values()])
 
-    def warnings(self) -> list[str]:
+    def warnings(self, *, by_headers: bool = False) -> list[str]:
         """What works, but not as its author will expect."""
         lines = [line for known in self._survey.known for line in known.analysis.warnings]
-        return [*dict.fromkeys(lines), *self._survey.notices, *unmatched_tags(self.plans)]
+        return [*dict.fromkeys(lines), *self._survey.notices, *unmatched_tags(self.plans, more=by_headers)]
 
     def notes(self) -> list[str]:
         """What no signature shows, for authors to look at."""

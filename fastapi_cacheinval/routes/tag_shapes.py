@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from fastapi_cacheinval.core.stars import fits
 from fastapi_cacheinval.core.tags import TagTemplate
 
-__all__ = ["Nearest", "Shapes", "may_be", "shape_of"]
+__all__ = ["Nearest", "Shapes", "lonely", "may_be", "shape_of"]
 
 # How much alike two tags are that are taken for one misspelt: product:{} and products:{} are.
 _ALIKE = 0.75
@@ -69,3 +69,20 @@ class Shapes:
             for known in self._by_start.get(each, ()):
                 if may_be(shape, known) or may_be(known, shape):
                     yield known
+
+
+def lonely(mine: Mapping[str, object], others: Mapping[str, object], *, more: bool) -> Iterator[tuple[str, str | None]]:
+    """The shapes of one side that match none of the other, each with the one there that may have been meant.
+
+    Where the other side has `more` than is known, only those are told that have one.
+    """
+    shapes, own, nearest = Shapes(others), Shapes(mine), Nearest(others)
+    for shape in mine:
+        if any(True for _ in shapes.matching(shape)):
+            continue
+        near = nearest.to(shape)
+        # Next to one that is matched, it is a tag of its own.
+        if near is not None and any(True for _ in own.matching(near)):
+            near = None
+        if near is not None or not more:
+            yield shape, near

@@ -12,7 +12,7 @@ from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.advice import Advice, advice
 from fastapi_cacheinval.routes.covers import Uncovered, uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node
-from fastapi_cacheinval.routes.endpoint_calls import replaced
+from fastapi_cacheinval.routes.endpoint_calls import put_over
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, handler_places, original_of
 from fastapi_cacheinval.routes.middleware_stack import AROUND, INSTEAD, around
 from fastapi_cacheinval.routes.own_code import is_frameworks
@@ -126,7 +126,7 @@ def own_methods(thing: object, stock: type, names: tuple[str, ...]) -> str | Non
     for name in names:
         method = getattr(stock, name, None)
         stands = getattr(kind, name, None) is method and (method is None or is_frameworks(method))
-        if not stands or replaced(thing, name) is not None:
+        if not stands or put_over(thing, name) is not None:
             own.append(name)
     return f"{kind.__module__}.{kind.__qualname__} has its own {'(), '.join(own)}()" if own else None
 
@@ -134,7 +134,7 @@ def own_methods(thing: object, stock: type, names: tuple[str, ...]) -> str | Non
 def _around_the_handler(route: EffectiveRoute) -> Iterator[str]:
     """What of the route itself is handed the raw request before or instead of its handler, as `where: what`."""
     original = original_of(route)
-    put = [name for name in _SEEING if replaced(original, name) is not None]
+    put = [name for name in _SEEING if put_over(original, name) is not None]
     for name in put:
         yield f"{_ROUTE}its {name}() is replaced{_HANDED}"
     own = own_methods(original, APIRoute, tuple(name for name in _SEEING if name not in put))

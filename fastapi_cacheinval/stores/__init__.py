@@ -1,1 +1,1 @@
-"""Adapters of the store port."""
+"""Adapters of three ports: the store of L1, the store of L2, and the roll of the replicas."""

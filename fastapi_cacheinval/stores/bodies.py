@@ -1,4 +1,4 @@
-"""Compressing bodies for the second tier, where it pays."""
+"""Compressing bodies for L2, where it pays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the second tier keeps, as bytes (format 1): a sealed envelope around msgpack and a body.
+"""What L2 keeps, as bytes (format 1): a sealed envelope around msgpack and a body.
 
 `id (8) | format (1) | length of the fields (4) | fields | body | seal (16)`. The seal is a BLAKE2b over the cache key
 and everything before it, keyed where there is a secret: bytes that were stored under another key, damaged or forged are
@@ -13,14 +13,13 @@ import hashlib
 import hmac
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import chain
 from struct import Struct
 from typing import Any
 
 import msgpack
 
-from fastapi_cacheinval.core.replica import Term
+from fastapi_cacheinval.core.log_types import Term
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse
 from fastapi_cacheinval.stores.bodies import expanded, squeezed
@@ -35,7 +34,7 @@ from fastapi_cacheinval.stores.rows import (
     response_row,
 )
 
-__all__ = ["COMPRESS_FROM", "Codec", "Far", "Unreadable"]
+__all__ = ["COMPRESS_FROM", "Codec", "Unreadable"]
 
 COMPRESS_FROM = 2048
 """Bytes from which a body is compressed."""
@@ -75,21 +74,6 @@ class Unreadable(ValueError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class Far:
-    """What the second tier keeps of one key.
-
-    The times of `value` are of the reader's clock. `term` and `as_of` are those of its fill, `id` is what its writer
-    has drawn for it, `trace` the trace context of the request that filled it.
-    """
-
-    value: StoredResponse | VaryRecord
-    term: Term
-    as_of: int
-    id: bytes
-    trace: Trace
 
 
 class Codec:
@@ -159,11 +143,12 @@ class Codec:
         asked: float,
         adopt: Callable[[Term, int], Stamp | None],
         server_time: float | None = None,
-    ) -> Far | None:
+    ) -> StoredResponse | VaryRecord | None:
         """What was written under the key; None where `adopt` has no stamp for it. Raises `Unreadable`.
 
-        `pttl_ms` is the server's remaining life of it, from the same round trip; `asked` when that was sent, so that no
-        age is understated; `server_time` the log's time then, without which nothing is known of when it was written.
+        Its times are of the reader's clock. `pttl_ms` is the server's remaining life of it, from the same round trip;
+        `asked` when that was sent, so that no age is understated; `server_time` the log's time then, without which
+        nothing is known of when it was written.
         `adopt` is asked about responses only: a record holds no data.
         """
         if pttl_ms < 0:
@@ -183,12 +168,12 @@ class Codec:
         asked: float,
         adopt: Callable[[Term, int], Stamp | None],
         server_time: float | None,
-    ) -> Far | None:
+    ) -> StoredResponse | VaryRecord | None:
         view = memoryview(data)
         size = len(view) - _SEAL_BYTES
         if size < _HEAD.size:
             raise Unreadable("broken")
-        identity, version, length = _HEAD.unpack_from(data)
+        _, version, length = _HEAD.unpack_from(data)
         if version != _FORMAT:
             raise Unreadable("version")
         seal = self._sealing(key)
@@ -203,7 +188,7 @@ class Codec:
             raise Unreadable("ttl")
         base = asked - _age(life_ms, pttl_ms, written_ms, server_time)
         if kind == _RECORD:
-            return Far(record_of(row, key=key, base=base), term, as_of, identity, trace)
+            return record_of(row, key=key, base=base)
         if kind != _RESPONSE:
             raise Unreadable("version")
         if body_size > self._most_bytes:
@@ -215,8 +200,7 @@ class Codec:
         body = expanded(view[end:size], coding, body_size)
         if body is None:
             raise Unreadable("version")
-        stored = response_of(row, body, key=key, stamp=stamp, base=base, trace=_traceparent(trace))
-        return Far(stored, term, as_of, identity, trace)
+        return response_of(row, body, key=key, stamp=stamp, base=base, trace=_traceparent(trace))
 
     def _sealing(self, key: bytes) -> hashlib.blake2b:
         seal = self._base.copy()

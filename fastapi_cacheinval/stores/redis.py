@@ -76,7 +76,7 @@ def _name(key: bytes) -> str:
 
 
 class RedisStore:
-    """A `FarStore` over one client; `prefix` begins all its keys and holds no brace."""
+    """An `L2Store` over one client; `prefix` begins all its keys and holds no brace."""
 
     def __init__(self, client: Client, prefix: str, *, quiet: float) -> None:
         self._client = client

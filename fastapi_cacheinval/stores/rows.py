@@ -133,7 +133,7 @@ def response_row(stored: StoredResponse, now: float) -> tuple[Any, ...]:
         *map(float, numbers),
         calm,
         stored.must_revalidate,
-        stored.front,
+        stored.anonymous,
         # Most validators are also sent, and then they are one object again.
         True if etag is not None and etag == first(stored.headers, b"etag") else etag,
         None if modified is None else float(modified),
@@ -149,8 +149,8 @@ def response_of(
 ) -> StoredResponse:
     """The response of a row whose times are relative to `base`; raises `ValueError` or `TypeError` for none."""
     have_types(row[:13], _RESPONSE)
-    status, flat, tags, vary, created, fresh, fill, early, revalidate, error, calm, must_revalidate, front = row[:13]
-    etag, modified, steering = row[13:16]
+    status, flat, tags, vary, created, fresh, fill, early, revalidate, error, calm = row[:11]
+    must_revalidate, anonymous, etag, modified, steering = row[11:16]
     _in_range(status, (created, fresh, fill, early, revalidate, error, modified or 0.0), calm)
     if modified is not None:
         have_types((modified,), (float,))
@@ -174,7 +174,7 @@ def response_of(
         "stale_while_revalidate": _common_float(revalidate),
         "stale_if_error": _common_float(error),
         "must_revalidate": must_revalidate,
-        "front": front,
+        "anonymous": anonymous,
         "route": _common_route(row[16] if len(row) > 16 else None),
         "trace": trace,
         "downstream_ttl": _lifetime_of(row[17] if len(row) > 17 else None),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
+from weakref import WeakSet
 
 import pytest
 from fastapi import FastAPI
+from redis.asyncio import Redis
 
 from fastapi_cacheinval import (
     CacheinvalError,
@@ -21,6 +25,9 @@ from fastapi_cacheinval import (
     invalidates,
 )
 from fastapi_cacheinval.contrib.cdn import CDNHeaders, Varnish
+from fastapi_cacheinval.engine import neighbours
+from fastapi_cacheinval.engine.internals import Internals
+from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.testing import FakeClock, Replicas, capture_invalidations
 
 NO_SWITCHES = ["false", "true", "no", "", 0, 1, None, [], b"1", 0.0]
@@ -191,6 +198,71 @@ def test_an_attribute_that_resembles_nothing_is_refused_on_a_cache_and_kept_on_a
     for name in ("clock", "enable"):
         with pytest.raises(AttributeError):
             setattr(mine, name, None)
+
+
+MADE: dict[str, Callable[[type[HTTPCache]], HTTPCache]] = {
+    "a call": lambda kind: kind(),
+    "from_url memory": lambda kind: kind.from_url("memory://"),
+    "from_url redis": lambda kind: kind.from_url("redis://127.0.0.1:1"),
+    "from_client": lambda kind: kind.from_client(Redis()),
+    "from_env": lambda kind: kind.from_env({"CACHEINVAL_URL": "redis://127.0.0.1:1"}),
+}
+
+
+@pytest.mark.parametrize("way", MADE)
+def test_a_cache_is_made_once_also_of_a_subclass_with_settings_of_its_own(way: str) -> None:
+    """There are no second parts that a fork and the neighbours would see; a subclass's `__init__` runs as ever."""
+    made: list[Internals] = []
+
+    class Counted(Internals):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            made.append(self)
+            super().__init__(*given, **more)
+
+    class Mine(HTTPCache):
+        _parts = Counted
+
+        def __init__(self, *, clock: Clock | None = None, enabled: bool = True) -> None:
+            super().__init__(clock=clock, enabled=enabled, namespace="mine")
+            self.redirects = 3
+            self.enabled = False
+
+    mine: Any = MADE[way](Mine)
+    assert made == [mine._core]
+    assert (type(mine), mine.redirects) == (Mine, 3)
+    assert (mine.settings.namespace, mine.enabled) == ("mine", False)
+    assert (mine._core.connect is None) is (way in ("a call", "from_url memory"))
+
+
+@pytest.mark.parametrize("name", ["way", "connect", "self_"])
+def test_a_setting_that_there_is_not_is_refused_by_each_way_to_make_a_cache(name: str) -> None:
+    """Also one that is called as an argument inside."""
+    kind: Any = HTTPCache
+    for make in (
+        kind,
+        partial(kind.from_url, "memory://"),
+        partial(kind.from_client, Redis()),
+        partial(kind.from_env, {}),
+    ):
+        with pytest.raises(ConfigurationError, match=f"no setting '{name}'"):
+            make(**{name: 1})
+
+
+def test_a_cache_in_use_by_url_is_none_without_an_app(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A middleware beside it that makes its own cache hears of no other cache that serves no app."""
+    monkeypatch.setattr(neighbours, "_all", WeakSet[neighbours.Neighbour]())
+    gc.disable()
+    try:
+        used = CacheMiddleware(app, HTTPCache.from_url("redis://127.0.0.1:1"))
+        own = CacheMiddleware(app)
+        assert len(neighbours._all) == 2
+        own._parts.prepare({"type": "lifespan"})
+    finally:
+        gc.enable()
+    assert used.cache is not own.cache
+    assert [line for line in caplog.messages if "serves no app" in line] == []
 
 
 def test_settings_and_policies_that_have_been_made_are_frozen() -> None:

@@ -52,7 +52,7 @@ def stored(
         "stale_while_revalidate": swr,
         "stale_if_error": sie,
         "must_revalidate": strict,
-        "front": True,
+        "anonymous": True,
     }
     return StoredResponse(**fields)
 

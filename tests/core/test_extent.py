@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastapi_cacheinval.core.extent import Extent, Handler, extent_of
+from fastapi_cacheinval.core.extent import Extent, Handler, extent_of, path_reach, paths_named
 
 UNREACHED, STOPPED, REFUSED = Handler.UNREACHED, Handler.STOPPED, Handler.REFUSED
 GIVEN, FAILED, RAN = Handler.GIVEN, Handler.FAILED, Handler.RAN
@@ -39,3 +39,29 @@ def test_the_extent_of_a_status_and_a_handler(
     """What a handler did counts before the status; without one at most the target is purged, and nothing for 307."""
     assert extent_of(status, handler, by_headers=False) is policy
     assert extent_of(status, handler, by_headers=True) is headers
+
+
+@pytest.mark.parametrize(
+    ("setting", "policy", "headers"), [(True, True, True), ("target", "target", "target"), (False, False, "target")]
+)
+def test_by_headers_the_target_is_in_reach(setting: bool | str, policy: bool | str, headers: bool | str) -> None:
+    """RFC 9111 section 4.4 does not leave it to a setting."""
+    assert path_reach(setting, by_headers=False) == policy
+    assert path_reach(setting, by_headers=True) == headers
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("/a/b", ["/a/b", "/a/b/", "/a", "/a/"]),
+        ("/a/b/", ["/a/b", "/a/b/", "/a", "/a/"]),
+        ("/a", ["/a", "/a/", "/"]),
+        ("/", ["/"]),
+        ("/{x}/b", ["/{x}/b", "/{x}/b/", "/{x}", "/{x}/"]),
+    ],
+)
+def test_the_paths_that_a_purge_names(path: str, named: list[str]) -> None:
+    """The path and its parent, with and without a slash at the end; the target is one spelling; nothing out of reach."""
+    assert paths_named(path, True) == named
+    assert paths_named(path, "target") == [path]
+    assert paths_named(path, False) == []

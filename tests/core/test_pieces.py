@@ -26,20 +26,20 @@ def test_pieces_are_the_tags_in_order_and_within_the_limits(tags: tuple[str, ...
 
 def test_an_ordinary_purge_is_one_line() -> None:
     """As it was, with its trace context."""
-    claim = Proposal(("a", "b"), soft=True, trace=(("traceparent", "x"),), prompt=True)
-    assert list(claim.lines()) == [claim]
+    proposal = Proposal(("a", "b"), soft=True, trace=(("traceparent", "x"),), prompt=True)
+    assert list(proposal.lines()) == [proposal]
 
 
 def test_the_last_line_of_a_large_purge_ends_it() -> None:
     """It alone counts as a purge, has the trace context, and asks for haste."""
     tags = tuple(f"{number:0100}" for number in range(2_500))
-    claim = Proposal(tags, soft=True, trace=(("traceparent", "x"),), prompt=True)
-    lines = list(claim.lines())
+    proposal = Proposal(tags, soft=True, trace=(("traceparent", "x"),), prompt=True)
+    lines = list(proposal.lines())
     assert sum((line.tags for line in lines), ()) == tags
     assert {line.soft for line in lines} == {True}
     assert [line.purges for line in lines] == [0] * (len(lines) - 1) + [1]
     assert [(line.trace, line.prompt) for line in lines[:-1]] == [((), False)] * (len(lines) - 1)
-    assert (lines[-1].trace, lines[-1].prompt) == (claim.trace, True)
+    assert (lines[-1].trace, lines[-1].prompt) == (proposal.trace, True)
     assert max(len(line.tags) for line in lines) <= LINE_TAGS
     assert max(size_of(line.tags) for line in lines) <= LINE_TAG_BYTES
 

@@ -94,7 +94,7 @@ def recipe(**changes: Any) -> Recipe:
         "request_headers": [(b"accept", b"a")],
         "path": "/p",
         "private": False,
-        "front": True,
+        "anonymous": True,
         "stamp": STAMP,
         "began": 1.0,
         "emit_surrogate_key": True,

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_cacheinval import ConfigurationError
+from fastapi_cacheinval.core.tag_limits import bounded_tags
 from fastapi_cacheinval.core.tags import (
     ALL,
     MAX_TAG_BYTES,
@@ -23,7 +24,6 @@ from fastapi_cacheinval.core.tags import (
     are_normal,
     is_reserved,
     normalise_tag,
-    normalise_tags,
     path_tag,
     render_value,
 )
@@ -91,7 +91,7 @@ def test_too_long_a_tag_becomes_a_digest_and_is_never_cut() -> None:
 @given(st.lists(ANY_TEXT, max_size=6))
 def test_many_keep_their_first_order_without_duplicates_and_empty_ones(texts: list[str]) -> None:
     """The normal forms of all, each once, where it was first named."""
-    tags = normalise_tags(texts)
+    tags = bounded_tags(texts)
     assert list(tags) == list(dict.fromkeys(tag for text in texts if (tag := normalise_tag(text)) is not None))
 
 

@@ -32,7 +32,7 @@ def response(cache: HTTPCache, age: float) -> StoredResponse:
         stale_while_revalidate=0.0,
         stale_if_error=0.0,
         must_revalidate=False,
-        front=False,
+        anonymous=False,
     )
 
 

@@ -339,6 +339,23 @@ def test_a_tag_that_only_a_mutation_has_is_told_where_to_be_declared(table) -> N
     assert table(app_with(["products"], ["stock:{product_id}"], adds=True)).warnings() == []
 
 
+def test_a_tag_beside_one_that_is_purged_is_a_tag_of_its_own(table) -> None:
+    """Where `product:` is declared and purged, `products:` elsewhere is not told to be spelled so."""
+    declared, purged = ["product:{product_id}"], ["product:{product_id}", "products:{product_id}"]
+    (line,) = table(app_with(declared, purged)).warnings()
+    assert "PUT /it/{product_id} purges 'products:{product_id}', which no cached route declares. Declare it" in line
+    assert table(app_with(declared, purged, adds=True)).warnings() == []
+
+
+def test_each_mutation_with_a_misspelt_tag_is_told_its_own_line(table) -> None:
+    """With the name of its own parameter."""
+    app = app_with(["products:{product_id}"], ["product:{product_id}"])
+    app.delete("/it/{number}", dependencies=[invalidates("product:{number}")])(lambda number: None)
+    first, second = table(app).warnings()
+    assert first.startswith("PUT /it/{product_id} purges 'product:{product_id}'")
+    assert "Write 'products:{number}' in one of the two places" in second
+
+
 def test_an_app_that_caches_nothing_is_not_warned_of(table) -> None:
     """Its purges are for other processes."""
     app = FastAPI(openapi_url=None)

@@ -38,7 +38,7 @@ def stored(number: int, tags: tuple[str, ...] = ()) -> StoredResponse:
         stale_while_revalidate=0.0,
         stale_if_error=0.0,
         must_revalidate=False,
-        front=True,
+        anonymous=True,
         route="/page/{number}",
     )
 
@@ -65,11 +65,32 @@ async def test_the_most_used_come_first() -> None:
     assert [page.path for page in found.pages] == ["/items/c", "/items/b"]
     assert [tag.tag for tag in found.hot_tags] == ["items", "item:c"]
     page = found.pages[0]
-    assert (page.route, page.status, page.shared) == ("/items/{item}", 200, True)
+    assert (page.route, page.status) == ("/items/{item}", 200)
     assert (page.age, round(page.fresh)) == (0.0, 60)
     assert (found.responses, found.looked_at, found.tags) == (3, 3, 4)
     assert found.hot_tags[0].responses == 3
     assert found.hot_tags[0].size_bytes > 3 * 100
+
+
+@pytest.mark.parametrize(
+    ("middleware", "rule", "anonymous"),
+    [({}, {}, True), ({}, {"shared": True}, False), ({"front": True}, {}, False), ({"front": False}, {}, False)],
+    ids=["proved", "declared", "front", "no front"],
+)
+async def test_a_page_does_not_say_who_shares_it(
+    middleware: dict[str, Any], rule: dict[str, Any], *, anonymous: bool
+) -> None:
+    """What is kept knows whether a refresh is nobody's, which is another thing: all of these are for everybody."""
+    shop = Shop(middleware=middleware)
+    shop.app.get("/it", dependencies=[cached(ttl=60, **rule)])(lambda: "it")
+    for _ in range(2):
+        answer = await shop.ask("/it")
+    assert answer.headers["cache-status"].startswith("cacheinval; hit")
+    engine = shop.cache._core.engine
+    (kept,) = [node.value for node in contents._nodes(engine) if isinstance(node.value, StoredResponse)]
+    assert kept.anonymous is anonymous
+    (page,) = (await look_through(engine, 2)).pages
+    assert not hasattr(page, "shared")
 
 
 async def test_looking_is_no_use() -> None:

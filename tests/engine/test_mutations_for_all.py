@@ -79,8 +79,8 @@ async def test_where_nobody_can_say_the_answer_says_so(redis_server: Valkey) -> 
             a.cache.add_listener(listener)
             publish = a.cache._core.bus.publish
 
-            async def published(claim: Any) -> Any:
-                line = await publish(claim)
+            async def published(proposal: Any) -> Any:
+                line = await publish(proposal)
                 proxy.refuse()
                 proxy.reset()
                 return line

@@ -19,7 +19,7 @@ from redis.asyncio.sentinel import Sentinel
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.connections.away import Away
 from fastapi_cacheinval.connections.urls import by_client, by_url
-from fastapi_cacheinval.core.replica import LogEntry
+from fastapi_cacheinval.core.log_types import LogEntry
 from fastapi_cacheinval.testing import assert_hit, assert_miss
 from tests.engine.calls import connections
 from tests.helpers.fleet import PATIENT, QUICK, Node, eventually, fleet, joining, nothing_is_left_for_ever

@@ -161,6 +161,33 @@ def test_path_purges_count_as_they_are_set() -> None:
     assert "GET /products" not in of(switched["target"], "PUT /products/{product_id}").purges
 
 
+@pytest.mark.parametrize("path_purges", [True, "target", False])
+def test_by_headers_a_target_counts_whatever_the_setting_says(path_purges: Any) -> None:
+    """RFC 9111 section 4.4 has it purged: the page is no hole, and neither is its mutation."""
+    app = FastAPI()
+    app.add_middleware(CacheMiddleware, cache=HTTPCache(path_purges=path_purges), honour_headers=True)
+    app.get("/it/{number}", dependencies=[cached(ttl=60)])(read_item)
+    app.put("/it/{number}")(read_item)
+    audit = audit_app(app)
+    assert of(audit, "GET /it/{number}").purged_by == ("PUT /it/{number}",)
+    assert of(audit, "PUT /it/{number}").purges_paths
+    assert audit.holes == ()
+
+
+def test_what_is_cached_by_headers_may_fill_holes() -> None:
+    """A page without a policy has a path and tags of its own, which no template shows."""
+    audit = audit_app(app_of(honour_headers=True))
+    assert audit.purging_nothing == ()
+    assert {hole.tag for hole in audit.lonely_tags} == {"products", "report", "word", "reports"}
+    app = FastAPI()
+    app.add_middleware(CacheMiddleware, cache=HTTPCache(), honour_headers=True)
+    app.get("/a", dependencies=[cached(ttl=60)])(read_item)
+    app.put("/a", dependencies=[invalidates("stock")])(read_item)
+    app.put("/b", dependencies=[invalidates("another", paths=False)])(read_item)
+    audit = audit_app(app)
+    assert (audit.holes, audit.warnings) == ((), ())
+
+
 async def test_a_running_app_says_the_same() -> None:
     """`cache.audit()` of the started app is `audit_app(app)`, before and after, and is not made twice."""
     cache = HTTPCache()

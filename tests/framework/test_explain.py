@@ -223,6 +223,18 @@ async def test_what_is_not_looked_up_says_why() -> None:
     assert (off.result, off.detail) == ("bypass", "disabled")
 
 
+@pytest.mark.parametrize(
+    ("honour_headers", "path_purges"), [(False, True), (True, False), (True, True), (False, False)]
+)
+async def test_a_mutation_says_whether_it_purges_paths(honour_headers: bool, path_purges: bool) -> None:
+    """As the setting says; by headers it purges its target in any case."""
+    shop = Shop(middleware={"honour_headers": honour_headers}, path_purges=path_purges)
+    shop.app.put("/it")(lambda: None)
+    async with lifespan_of(shop.app):
+        told = await explained(shop, "/it", method="PUT")
+    assert ("the paths that it names" in told.because) is (honour_headers or path_purges)
+
+
 async def test_another_forward_under_way_is_told() -> None:
     """While the app answers the same key, one more request would wait for that."""
     shop = Shop()

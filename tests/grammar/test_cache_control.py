@@ -112,7 +112,20 @@ SAID: dict[str, CacheControl] = {
 
 
 HYPHENS = ["_", "", " ", "\u2011", "\u2010", "\u2013", "\u2212", "\xad", "--", " - ", ".", "\x96"]
-AROUND = ["{}", '"{}"', "'{}'", "\u201c{}\u201d", " {} ", "{};", "public {}", "{}=true", "x y; {}"]
+AROUND = [
+    "{}",
+    '"{}"',
+    "'{}'",
+    "\u201c{}\u201d",
+    " {} ",
+    "{};",
+    "public {}",
+    "{}=true",
+    "x y; {}",
+    "x=1; {}",
+    "x=1 {}",
+    'x="a, b"; {}',
+]
 
 
 @pytest.mark.parametrize("name", SAID)
@@ -211,6 +224,10 @@ def test_one_more_directive_never_lengthens_a_lifetime(members: list[bytes], mor
         (b"no-store no-cache", CacheControl(no_cache=True, no_store=True)),
         (b"public max-age=60 no-store", CacheControl(no_store=True, max_age=0)),
         (b"public; s-maxage=60", CacheControl(s_maxage=0)),
+        (b"max-age=60, stale-if-error=30; private", CacheControl(private=True, max_age=60, stale_if_error=0)),
+        (b"max-age=60; private", CacheControl(private=True, max_age=0)),
+        (b"max-age=0 no-store", CacheControl(no_store=True, max_age=0)),
+        (b'x="no-store"; no-cache', CacheControl(no_cache=True)),
         (b"max-age: 60", CacheControl(max_age=0)),
         (b'"no-store"', CacheControl(no_store=True)),
         (b"'Private'", CacheControl(private=True)),

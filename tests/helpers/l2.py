@@ -10,7 +10,7 @@ import msgpack
 import pytest
 from hypothesis import strategies as st
 
-from fastapi_cacheinval.core.replica import Term
+from fastapi_cacheinval.core.log_types import Term
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.selecting import VaryRecord
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share
@@ -67,7 +67,7 @@ def responses(draw: Any, now: float) -> StoredResponse:
         "stale_while_revalidate": draw(_SECONDS),
         "stale_if_error": draw(_SECONDS),
         "must_revalidate": draw(st.booleans()),
-        "front": draw(st.booleans()),
+        "anonymous": draw(st.booleans()),
         "downstream_ttl": draw(st.none() | st.floats(0, 1e9)),
     }
     if draw(st.booleans()):

@@ -516,3 +516,17 @@ def test_parts_that_are_set_elsewhere_are_in_the_key_or_said_to_be_left_out(kind
 def test_what_a_library_writes_for_a_class_sets_nothing_else(kind: type) -> None:
     """A key of all that is declared is all."""
     assert key_text(kind) == ("lambda value: value.id", "")
+
+
+def test_a_mapping_may_hold_more_than_its_type_declares() -> None:
+    """A `TypedDict` has subclasses, and a decoded token claims that nobody wrote down."""
+    assert key_text(Claims).told == (
+        "The key has sub, tenant, act of Claims: add what else of it a page may depend on."
+    )
+
+
+def test_attributes_that_attrs_is_told_without_annotations_are_parts() -> None:
+    """The methods that it writes name them, and are written nowhere that one could look."""
+    attributes = tuple(SimpleNamespace(name=name) for name in ("id", "org"))
+    text, told = key_text(type("User", (), {"__attrs_attrs__": attributes}))
+    assert "value.org" in text or "org" in told

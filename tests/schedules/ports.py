@@ -118,7 +118,7 @@ class GatedLog(_Gated):
 
 
 class GatedStore(_Gated):
-    """A `FarStore`."""
+    """An `L2Store`."""
 
     def __init__(self, genuine: L2Store, name: str, stage: Stage, subscriptions: Subscriptions) -> None:
         super().__init__(name, stage, subscriptions)

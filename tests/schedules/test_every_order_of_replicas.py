@@ -193,8 +193,8 @@ _keep = Keeping.keep
 def _no_lease(patch: pytest.MonkeyPatch) -> None:
     """What is found in L2 or kept is handed over, whether or not the lease says that the map is whole."""
 
-    def stale_from(self: Any, stamp: Any, tags: Any, now: float, *, own: bool = True) -> float | None:
-        return _hand_over(self, stamp, tags, min(now, self.lease_until - 1), own=own)
+    def stale_from(self: Any, stamp: Any, tags: Any, now: float) -> float | None:
+        return _hand_over(self, stamp, tags, min(now, self.lease_until - 1))
 
     def adopt(self: Any, term: Any, as_of: int, now: float) -> Stamp | None:
         return Stamp(self.generation, as_of, 0, -inf) if term == self.term else None
@@ -233,9 +233,9 @@ def _no_fence(patch: pytest.MonkeyPatch) -> None:
 def _older_term(patch: pytest.MonkeyPatch) -> None:
     """A purge is done whatever term it was written in."""
 
-    async def write(self: Any, claim: Any) -> Any:
+    async def write(self: Any, proposal: Any) -> Any:
         sent = self._clock.now()
-        answer = await self.log.run(self._replica.ask(), self._shared.identity, purge=claim)
+        answer = await self.log.run(self._replica.ask(), self._shared.identity, purge=proposal)
         await self._reader.take(answer.reply, sent, answer.line)
         return answer.line
 

@@ -146,10 +146,10 @@ class Theatre:
         log: Any = self.cache._core.bus
         publish = log.publish
 
-        async def gated(claim: Any) -> Any:
+        async def gated(proposal: Any) -> Any:
             run = self.run
             await run.stage.gate("log.before")
-            line = await publish(claim)
+            line = await publish(proposal)
             run.numbered = run.stage.step
             await run.stage.gate("log.after")
             return line

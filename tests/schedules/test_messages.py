@@ -7,7 +7,7 @@ from itertools import permutations
 
 import pytest
 
-from fastapi_cacheinval.core.replica import Missed
+from fastapi_cacheinval.core.log_types import Missed
 from tests.schedules.cluster import BOUND, NEW, OLD, Cluster
 
 pytestmark = pytest.mark.anyio

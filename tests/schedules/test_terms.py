@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_cacheinval.core.replica import Reset
+from fastapi_cacheinval.core.log_types import Reset
 from tests.schedules.cluster import NEW, OLD, Cluster
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_cacheinval.core.replica import LogEntry
+from fastapi_cacheinval.core.log_types import LogEntry
 from fastapi_cacheinval.errors import LogUnavailable, PurgeNotDelivered
 from tests.schedules.cluster import BOUND, NEW, OLD, Cluster
 from tests.schedules.reading import Reading

@@ -43,7 +43,7 @@ def _make(number: int, *, body: int = 1024, tags: int = 3, variant: bool = False
         stale_while_revalidate=60.0,
         stale_if_error=600.0,
         must_revalidate=False,
-        front=True,
+        anonymous=True,
     )
 
 

@@ -1,4 +1,4 @@
-"""Bodies in the second tier: compressed where it pays, and never trusted to be as large as they say."""
+"""Bodies in L2: compressed where it pays, and never trusted to be as large as they say."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_body_is_compressed_where_it_pays(make_response, headers, body, smalle
     data = written(OPEN, stored)
     assert (len(data) < len(body)) is smaller
     assert smaller or body in data
-    assert read(OPEN, data).value.body == body
+    assert read(OPEN, data).body == body
 
 
 @pytest.mark.parametrize("size", [5_000, 500_000])

@@ -57,7 +57,7 @@ def test_a_field_counts_its_line_name_and_value(make_response):
 
 
 def test_times_that_are_one_object_count_once(make_response):
-    """Without early refresh both ends of the calm time are one number."""
+    """Without early refresh the time before it and the lifetime end together."""
     stored = make_response(1)
     assert weigh(_changed(stored, early_refresh_from=stored.fresh_until)) == weigh(stored) - getsizeof(0.0)
 

@@ -13,7 +13,7 @@ from sqlalchemy.types import REAL, Numeric
 
 from fastapi_cacheinval import TagTemplate
 from fastapi_cacheinval.contrib.outbox import Outbox
-from fastapi_cacheinval.core.tags import normalise_tags
+from fastapi_cacheinval.core.tag_limits import bounded_tags
 from tests.helpers.rendered import CASES, ZONED, Case, table_of
 from tests.system.postgresql import PostgreSQL, postgresql
 
@@ -59,7 +59,7 @@ def test_a_trigger_renders_as_a_session_does(database: PostgreSQL, name: str, ho
         connection.execute(delete(table))
         rows = connection.execute(select(box.table.c.tags)).scalars().all()
         for row in rows:
-            assert list(normalise_tags(tag for tag in json.loads(row) if tag is not None)) == expected
+            assert list(bounded_tags(tag for tag in json.loads(row) if tag is not None)) == expected
         assert len(rows) == 3
         for statement in (*made.drop, *made.drop):
             connection.execute(text(statement))

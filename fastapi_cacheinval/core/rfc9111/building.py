@@ -109,7 +109,7 @@ def make(
         stale_while_revalidate=float(directives.stale_while_revalidate or 0),
         stale_if_error=float(error_seconds),
         must_revalidate=directives.must_revalidate or directives.proxy_revalidate or directives.no_cache is True,
-        front=False,
+        anonymous=False,
         route=received.route,
         trace=received.trace,
         withheld=withheld(received.headers, received.hidden),

@@ -151,25 +151,30 @@ def steering(headers: RawHeaders) -> Steering:
     surrogate = parse_surrogate_control(values(headers, b"surrogate-control"))
     control = parse(values(headers, b"cache-control"))
     # The RFC has those ignored; a lifetime that no field states is a cache's own guess.
-    pragma = _decides(parse(values(headers, b"pragma")))
+    pragma = [line for name, line in headers if name == b"pragma" and _decides(parse([line]))]
     guessable = not (_decides(control) or pragma or values(headers, b"expires"))
     if surrogate is not None and _decides(surrogate):
         return Steering(surrogate, targeted=True, guessable=guessable)
     lines = values(headers, b"cdn-cache-control")
     cdn = parse_cdn_cache_control(lines)
+    if cdn is None and lines and _forbids(void := parse(lines)):
+        # A field that is no structured dictionary is void, but not without meaning.
+        cdn = void
     directives = control if cdn is None else cdn
     if surrogate is not None and (surrogate.must_revalidate or surrogate.proxy_revalidate):
         directives = replace(directives, proxy_revalidate=True)
     if cdn is not None:
         return Steering(directives, targeted=True, guessable=guessable)
-    # A field that is no structured dictionary is void, but not without meaning.
     return Steering(directives, targeted=False, guessable=not (pragma or (lines and _decides(parse(lines)))))
 
 
 def _decides(directives: CacheControl) -> bool:
     """Whether directives state a lifetime, or forbid to store a response or to reuse it unasked, if only in part."""
-    stated = directives.max_age is not None or directives.s_maxage is not None
-    return stated or directives.no_store or bool(directives.private) or bool(directives.no_cache)
+    return directives.max_age is not None or directives.s_maxage is not None or _forbids(directives)
+
+
+def _forbids(directives: CacheControl) -> bool:
+    return directives.no_store or bool(directives.private) or bool(directives.no_cache)
 
 
 def withheld(headers: RawHeaders, hidden: Collection[bytes] = ()) -> tuple[tuple[bytes, bytes], ...]:

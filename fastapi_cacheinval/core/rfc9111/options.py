@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from fastapi_cacheinval.core.checks import flag, seconds
+from fastapi_cacheinval.core.checks import flag, number, seconds
 from fastapi_cacheinval.core.stars import fits
 from fastapi_cacheinval.errors import ConfigurationError
 
@@ -88,10 +88,7 @@ class HeaderOptions:
         object.__setattr__(self, "_patterns", tuple((path.split("*"), rule) for path, rule in rules))
         for name in ("set_cookie", "request_directives"):
             flag(getattr(self, name), name)
-        if isinstance(self.heuristic, bool) or not isinstance(self.heuristic, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"heuristic is a number from 0 to 1, not {self.heuristic!r}.")
-        if not 0 <= self.heuristic <= 1:
-            raise ConfigurationError(f"heuristic is a number from 0 to 1, not {self.heuristic!r}.")
+        number(self.heuristic, "heuristic", 1)
         for name in ("heuristic_most", "stale_if_error"):
             object.__setattr__(self, name, seconds(getattr(self, name), name))
 

@@ -19,10 +19,10 @@ from fastapi_cacheinval.core.rfc9111.freshness import (
 )
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.stored import Stamp
-from fastapi_cacheinval.core.storing import content_length
+from fastapi_cacheinval.core.storing import content_length, is_event_stream
 from fastapi_cacheinval.core.tag_limits import too_many_tags
 from fastapi_cacheinval.grammar.cache_control import CacheControl
-from fastapi_cacheinval.grammar.fields import RawHeaders, first, values
+from fastapi_cacheinval.grammar.fields import RawHeaders, values
 from fastapi_cacheinval.grammar.vary import ANY_FIELD, parse_vary
 
 __all__ = [
@@ -141,7 +141,7 @@ def refused_because(
         return "set-cookie"
     if parse_vary(values(headers, b"vary")) is ANY_FIELD:
         return "vary"
-    if (first(headers, b"content-type") or b"").lower().startswith(b"text/event-stream"):
+    if is_event_stream(headers):
         return "event-stream"
     if (content_length(headers) or 0) > most_bytes:
         return "too-large"

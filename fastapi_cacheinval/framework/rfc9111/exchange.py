@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_cacheinval.core.rfc9111.storing import Answerer
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.framework.app_context import AppContext
-from fastapi_cacheinval.framework.exchange import run_app
+from fastapi_cacheinval.framework.exchange import forget_parsed_fields, run_app
 from fastapi_cacheinval.framework.filling import Fill
 from fastapi_cacheinval.framework.reading import Read
 from fastapi_cacheinval.framework.responding import Direct, Responder, bypassed, hide_what_bypasses
@@ -81,8 +81,7 @@ class HeaderRead(Read):
         """A route that was not known to have a policy has one: its response is none of the headers' business."""
         if self._fill is not None:
             self._leave_fill(request.scope)
-            # The request keeps what it has parsed of them.
-            request.__dict__.pop("_headers", None)
+            forget_parsed_fields(request)
         await super().look_up(request, cached, partition)
 
     def over(self, error: BaseException | None = None) -> None:

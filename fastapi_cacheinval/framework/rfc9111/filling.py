@@ -11,7 +11,17 @@ from fastapi_cacheinval.core.rfc9111.response import SharedResponse, outlasts, s
 from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST, Judged, Received
 from fastapi_cacheinval.core.rfc9111.validating import confirms
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.framework.fill_rules import Contradict, Cover, Form, Freshen, Keep, Made, Refuse, Verdict
+from fastapi_cacheinval.framework.fill_rules import (
+    Contradict,
+    Cover,
+    Form,
+    Freshen,
+    Keep,
+    Made,
+    Refuse,
+    StartVerdict,
+    outdates,
+)
 from fastapi_cacheinval.framework.rfc9111.answering import send_cut
 from fastapi_cacheinval.framework.rfc9111.making import freshened_as, judged_as, made_as
 from fastapi_cacheinval.framework.rfc9111.resource import Resource
@@ -76,7 +86,9 @@ class HeaderRules:
 
     # -- what becomes of it ---------------------------------------------------------------------
 
-    def accept(self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None) -> Verdict:
+    def accept(
+        self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None
+    ) -> StartVerdict:
         """What becomes of a response that begins so."""
         if status == 304 and self._validating is not None:
             if confirms(self._validating, headers, self._exchange.app_context.cache.clock.wall()):
@@ -94,7 +106,7 @@ class HeaderRules:
         reason = "trailers" if trailers else self._judged.refusal
         if reason is None:
             return Keep()
-        outdated = reason not in OF_THE_REQUEST and status != 304 and (status < 400 or status in (404, 410))
+        outdated = reason not in OF_THE_REQUEST and status != 304 and outdates(status)
         # After a failure one more may lead.
         return Refuse(reason, failed=status >= 500, outdated=outdated)
 

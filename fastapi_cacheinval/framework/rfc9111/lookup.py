@@ -9,7 +9,7 @@ from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.engine.coalescing import Answer, Coalescing, Go, Gone, Missed
 from fastapi_cacheinval.framework.incoming import Incoming
-from fastapi_cacheinval.framework.responding import status_fields, without_body
+from fastapi_cacheinval.framework.responding import send_504, without_body
 from fastapi_cacheinval.framework.rfc9111.answering import send_kept
 from fastapi_cacheinval.framework.rfc9111.asker import HeaderAsker
 from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
@@ -56,7 +56,7 @@ class HeaderLookup:
         detail = await self._not_ours()
         if detail is not None:
             return await self._plainly(detail)
-        order = self.exchange.refresh
+        order = self.incoming.order
         if order is not None and order.forced:
             if self._has_policy():
                 return False
@@ -73,9 +73,10 @@ class HeaderLookup:
             if self.asked.method == "HEAD":
                 await self._forwarding.forward_head(found.stored, found.reason)
                 return True
-            if await self.exchange.receive.has_bytes(self.incoming.scope):
+            exchange = self.exchange
+            if await exchange.receive.has_bytes(self.incoming.scope):
                 return await self._plainly("content")
-            with self.exchange.current():
+            with exchange.current():
                 found = await coalescing.run(found)
         match found:
             case Answer():
@@ -107,9 +108,7 @@ class HeaderLookup:
         """A 504, for who wants nothing but what is stored (RFC 9111 section 5.2.1.7) and for who is gone."""
         outcome = Outcome(Result.MISS, reason=reason, detail=detail)
         self.exchange.told(outcome)
-        headers = [(b"content-length", b"0"), *status_fields(self.app_context, outcome)]
-        await self.send({"type": "http.response.start", "status": 504, "headers": headers})
-        await self.send({"type": "http.response.body", "body": b""})
+        await send_504(self.send, self.app_context, outcome)
 
     async def _answer(self, answer: Answer) -> None:
         stored = answer.stored
@@ -135,7 +134,7 @@ class HeaderLookup:
 
     async def refresh(self) -> None:
         """Forward as the leader of the flight that this was ordered for."""
-        order = self.exchange.refresh
+        order = self.incoming.order
         assert order is not None
         stored, _, _ = self.asker.find_whole()
         await self._forwarding.forward(Go(order.take(), stored, Reason.STALE))

@@ -12,12 +12,12 @@ from fastapi_cacheinval.core.rfc9111.asking import read_request
 from fastapi_cacheinval.core.rfc9111.building import make
 from fastapi_cacheinval.core.rfc9111.cache_groups import invalidated_groups, named_tags
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
-from fastapi_cacheinval.core.rfc9111.storing import judge
 from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.framework.mutation import Mutation
+from fastapi_cacheinval.framework.rfc9111.making import judged_as
 from fastapi_cacheinval.framework.rfc9111.resource import Resource, SearchRules, origin_of
 from fastapi_cacheinval.grammar.fields import first, lower_names
 
@@ -146,7 +146,7 @@ class HeaderMutation(Mutation):
             resource.received(asked, 200, headers, self.request_tags().snapshot()),
             stamp=stamp._replace(as_of=self._as_of),
         )
-        judged = judge(received, self._options, engine.settings.max_body_bytes)
+        judged = judged_as(resource, received)
         if judged.refusal is None and judged.life.explicit:
             stored, chosen = make(received, judged, bytes(self._content), self._options)
             engine.offer(received.key, stored, chosen, engine.now())

@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 from starlette.types import Scope
 
+from fastapi_cacheinval.core.downstream import TAGS
 from fastapi_cacheinval.core.keys import as_bytes, below, cache_key, encode, sent_host, sent_path, variant_key
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
@@ -23,7 +24,6 @@ __all__ = ["Resource", "SearchRules", "origin_of"]
 
 _PART = ((b"range", b"part"),)
 _MOST_RULES = 1_000
-_TAG_FIELDS = frozenset({b"surrogate-key", b"cache-tag", b"edge-cache-tag"})
 
 
 class SearchRules:
@@ -91,7 +91,7 @@ class Resource:
         )
         self.split = bool(self._query)
         self.key = self._key(b"headers", self._query)
-        self.hidden: frozenset[bytes] = frozenset() if app_context.emit_surrogate_key else _TAG_FIELDS
+        self.hidden: frozenset[bytes] = frozenset() if app_context.emit_surrogate_key else TAGS
         rule = rules.get(self._base) if rules else None
         # Under which an answer may be stored.
         self.keys = (self.key,) if rule is None else (self.key, self._folded(rule))

@@ -414,7 +414,6 @@ let searched = "";
 
 function pageRow(each) {
   const path = make("td", { className: "name" }, each.path ? asked(each.path) : each.route || each.key);
-  if (!each.shared) path.append(" ", make("span", { className: "small", title: "Kept apart by caller, or behind a guard" }, "· not for everybody"));
   return rowOf(path, cell(number(each.uses), "n"), cell(bytes(each.size_bytes), "n"), cell(duration(each.age), "n"),
     cell(each.fresh > 0 ? duration(each.fresh) : "stale", each.fresh > 0 ? "n" : "n warn"));
 }

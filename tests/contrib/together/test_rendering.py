@@ -27,7 +27,7 @@ from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from fastapi_cacheinval.contrib.sqlalchemy.rules import Rules
 from fastapi_cacheinval.contrib.sqs import Message
 from fastapi_cacheinval.contrib.sqs.reading import read as read_message
-from fastapi_cacheinval.core.tags import normalise_tags
+from fastapi_cacheinval.core.tag_limits import bounded_tags
 from fastapi_cacheinval.sources import Change
 from fastapi_cacheinval.testing import assert_hit, assert_miss, capture_invalidations
 from tests.helpers.http import ask
@@ -41,7 +41,7 @@ TEMPLATE = "v:{value}"
 def tags_of(change: object) -> list[str]:
     """What is purged in the end."""
     assert isinstance(change, Change)
-    return list(normalise_tags(change.tags))
+    return list(bounded_tags(change.tags))
 
 
 def expected(case: Case) -> list[str]:
@@ -122,7 +122,7 @@ def test_from_debezium(case: Case, envelope: bool) -> None:
     also = ["v:30.5"] if case.value == "30.50" else []
     if isinstance(case.value, datetime) and case.value.tzinfo:
         also = [TagTemplate.parse(TEMPLATE).render({"value": case.value.replace(tzinfo=None)}) or ""]
-    assert tags_of(read_record(record, tags, 10_000)) == [*expected(case), *normalise_tags(also)]
+    assert tags_of(read_record(record, tags, 10_000)) == [*expected(case), *bounded_tags(also)]
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "text", "whole", "true", "float", "whole float", "tiny float"])
@@ -157,7 +157,7 @@ def test_from_a_trigger_of_sqlite(tmp_path: Path, case: Case) -> None:
         for write in (insert(table).values(id=1, value=case.value), update(table).values(id=2), delete(table)):
             connection.execute(write)
             found = json.loads(connection.execute(select(box.table.c.tags)).scalar_one())
-            assert list(normalise_tags(tag for tag in found if tag is not None)) == expected(case)
+            assert list(bounded_tags(tag for tag in found if tag is not None)) == expected(case)
             connection.execute(box.table.delete())
     engine.dispose()
 

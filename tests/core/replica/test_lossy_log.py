@@ -18,7 +18,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from fastapi_cacheinval.core.replica import Ask, Current, LogEntry, Missed, Next, Replica, Reply, Reset, Term
+from fastapi_cacheinval.core.log_types import Ask, Current, LogEntry, Missed, Next, Reply, Reset, Term
+from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.core.stored import Stamp
 
 T = TypeVar("T")
@@ -277,7 +278,8 @@ class World:
         for fill in self.fills:
             if fill.ended:
                 own = choices.index(4) > 0
-                self._check(fill, self.replica.stale_from(fill.stamp, fill.tags, self.now, own=own), own=own)
+                stamp = fill.stamp if own else fill.stamp._replace(began=-inf)
+                self._check(fill, self.replica.stale_from(stamp, fill.tags, self.now), own=own)
 
     # -- the truth ------------------------------------------------------------------------------
 
@@ -511,8 +513,8 @@ class LeaseForTheLastTerm(Replica):
 class NoLease(Replica):
     """Hands over whether or not it has read the log."""
 
-    def stale_from(self, stamp: Stamp, tags: tuple[str, ...], now: float, *, own: bool = True) -> float | None:
-        return super().stale_from(stamp, tags, min(now, self.lease_until - 0.1), own=own)
+    def stale_from(self, stamp: Stamp, tags: tuple[str, ...], now: float) -> float | None:
+        return super().stale_from(stamp, tags, min(now, self.lease_until - 0.1))
 
 
 _ABLATIONS = (

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_cacheinval.core.replica import Ask, Current, LogEntry, Missed, Next, Page, Replica, Reset, Term
+from fastapi_cacheinval.core.log_types import Ask, Current, LogEntry, Missed, Next, Page, Reset, Term
+from fastapi_cacheinval.core.replica import Replica
 
 _TERM = Term(1, "t")
 
@@ -29,7 +30,7 @@ def test_nothing_is_handed_over_before_the_log_has_answered() -> None:
     replica = Replica(staleness_bound=2.0)
     stamp = replica.stamp(0.0)
     assert not replica.live(0.0)
-    assert replica.stale_from(stamp, ("a",), 1.0, own=False) is None
+    assert replica.stale_from(stamp._replace(began=-inf), ("a",), 1.0) is None
     assert replica.stale_from(stamp, ("a",), 1.9) == inf
     assert replica.stale_from(stamp, ("a",), 2.0) is None
 
@@ -369,12 +370,13 @@ def test_an_own_purge_holds_without_a_lease_too() -> None:
 def test_grace_after_the_lease_is_for_anything_and_the_bound_only_for_own_fills() -> None:
     """Past `stale_when_disconnected` only what the replica began to fill within the bound goes out."""
     replica = _replica(stale_when_disconnected=5.0)
-    old = replica.stamp(0.0)
-    assert replica.stale_from(old, ("a",), 6.9, own=False) == inf
-    assert replica.stale_from(old, ("a",), 7.0, own=False) is None
+    others = replica.adopt(replica.term, replica.applied, 1.0)
+    assert others is not None
+    assert replica.stale_from(others, ("a",), 6.9) == inf
+    assert replica.stale_from(others, ("a",), 7.0) is None
     young = replica.stamp(6.0)
     assert replica.stale_from(young, ("a",), 7.9) == inf
-    assert replica.stale_from(young, ("a",), 7.9, own=False) is None
+    assert replica.stale_from(others, ("a",), 7.9) is None
 
 
 def test_the_change_counter_moves_with_whatever_could_concern_a_response() -> None:

@@ -38,7 +38,7 @@ def stored(left: float = 60.0) -> StoredResponse:
     }
     stale: dict[str, Any] = {"early_refresh": 0.0, "stale_while_revalidate": 0.0, "stale_if_error": 0.0}
     return StoredResponse(
-        key=KEY, status=200, **given, stamp=STAMP, **times, **stale, must_revalidate=False, front=False
+        key=KEY, status=200, **given, stamp=STAMP, **times, **stale, must_revalidate=False, anonymous=False
     )
 
 

@@ -19,7 +19,7 @@ from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 from starlette.routing import Host
 
 from fastapi_cacheinval import CachePolicy, PartitionBy, cached
-from fastapi_cacheinval.routes.held_values import name_of
+from fastapi_cacheinval.routes.held_values import qualified_name
 from fastapi_cacheinval.routes.identity import plain_values
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
 from fastapi_cacheinval.routes.plan import RoutePlan
@@ -324,9 +324,9 @@ def test_a_dependency_made_by_a_factory_counts_as_the_handler_does() -> None:
 
 def test_the_handlers_name_has_its_module() -> None:
     """Two services that call a function alike are two."""
-    assert name_of(page_of(1)) == f"{__name__}.page_of.<locals>.page"
-    assert name_of(functools.partial(page_of, 1)) == f"{__name__}.page_of"
-    assert name_of(OAuth2PasswordBearer("t")) == "fastapi.security.oauth2.OAuth2PasswordBearer"
+    assert qualified_name(page_of(1)) == f"{__name__}.page_of.<locals>.page"
+    assert qualified_name(functools.partial(page_of, 1)) == f"{__name__}.page_of"
+    assert qualified_name(OAuth2PasswordBearer("t")) == "fastapi.security.oauth2.OAuth2PasswordBearer"
 
 
 def test_hosts_and_templates_count() -> None:
@@ -495,7 +495,7 @@ def test_functions_of_one_name_and_another_code_are_other_partitions() -> None:
     two: dict[str, Any] = {"__name__": "shop"}
     exec("def user(value: int = 0): return value", one)
     exec("def user(value: int = 0): return value // 2", two)
-    assert name_of(one["user"]) == name_of(two["user"])
+    assert qualified_name(one["user"]) == qualified_name(two["user"])
     assert of(partition_by=one["user"]) != of(partition_by=two["user"])
     assert of(partition_by=keyed(one["user"])) != of(partition_by=keyed(two["user"]))
 

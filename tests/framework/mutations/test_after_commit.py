@@ -533,8 +533,8 @@ async def test_a_commit_between_the_early_purge_and_its_end_is_purged_again_when
     numbered, goes_on = asyncio.Event(), asyncio.Event()
     publish = log.publish
 
-    async def gated(claim: Any) -> Any:
-        line = await publish(claim)
+    async def gated(proposal: Any) -> Any:
+        line = await publish(proposal)
         if not numbered.is_set():
             numbered.set()
             await goes_on.wait()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, FastAPI, Query
+from pydantic import AfterValidator
 from starlette.responses import PlainTextResponse
 
 from fastapi_cacheinval import CacheMiddleware, CacheNotRunning, ConfigurationError, HTTPCache, UnknownRoute, cached
@@ -19,6 +20,10 @@ pytestmark = pytest.mark.anyio
 
 class Colour(Enum):
     RED = "red"
+
+
+def _known(value: str) -> str:
+    return {"a": "1"}[value]
 
 
 def _shop(**options: Any) -> Shop:
@@ -108,6 +113,23 @@ async def test_a_value_of_a_client_never_raises(value: object) -> None:
         await shop.cache.invalidate_route("read_product", product_id=value)
     assert len(receipts) == 1
     assert_hit(await shop.ask("/products/42"))
+
+
+async def test_a_validator_that_raises_anything_leaves_the_path_and_the_other_tags() -> None:
+    """The route answers no such value, so nothing is stored with its tag; the app itself answers as ever."""
+    shop = Shop()
+
+    @shop.app.get("/v/{number}", dependencies=[cached(ttl=60, tags=["value:{x}", "number:{number}"])], name="v")
+    async def read(number: int, x: Annotated[str, AfterValidator(_known)] = "a") -> str:
+        return x
+
+    assert (await shop.ask("/v/1?x=a")).status_code == 200
+    with pytest.raises(KeyError, match="boom"):
+        await shop.ask("/v/1?x=boom")
+    for url, result in (("/v/1?x=boom", "bypass"), ("/v/1?x=a", "hit")):
+        assert (await shop.cache.explain(url, base_url="http://test")).result == result
+    receipt = await shop.cache.invalidate_route("v", number=1, x="boom")
+    assert (receipt.tags, receipt.paths) == (("number:1",), ("/v/1",))
 
 
 @pytest.mark.parametrize(

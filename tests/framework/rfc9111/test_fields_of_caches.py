@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fastapi_cacheinval import HeaderOptions
+from fastapi_cacheinval.core.downstream import TAGS
 from tests.helpers.origin import Origin
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +27,9 @@ pytestmark = pytest.mark.anyio
         ({"cdn-cache-control": "max-age =60", "cache-control": "no-store"}, False),
         ({"cdn-cache-control": "max-age=60.5", "cache-control": "max-age=60"}, True),
         ({"cdn-cache-control": "", "cache-control": "max-age=60"}, True),
+        ({"cdn-cache-control": "max-age=60; private", "cache-control": "max-age=60"}, False),
+        ({"cdn-cache-control": "max-age=60;private=?0", "cache-control": "max-age=60"}, True),
+        ({"cdn-cache-control": "max-age=60 no-store", "cache-control": "max-age=60"}, False),
         ({"cdn-cache-control": "max-age=-1", "cache-control": "max-age=60"}, False),
         ({"cdn-cache-control": "max-age=60", "expires": "0"}, True),
         ({"surrogate-control": "max-age=60", "cdn-cache-control": "no-store"}, True),
@@ -261,15 +265,19 @@ async def test_no_vary_search_is_purged_with_its_path() -> None:
 
 
 async def test_tags_that_clients_are_not_to_see_are_kept_all_the_same() -> None:
-    """With `emit_surrogate_key=False` no client sees them, and after a 304 without them they still purge."""
+    """With `emit_surrogate_key=False` no client sees them, and after a 304 without them they still purge.
+
+    All fields count that name tags to a CDN, `xkey` among them, which purges nothing here.
+    """
     origin = Origin(emit_surrogate_key=False)
-    tags = {"surrogate-key": "one", "cache-tag": "two", "edge-cache-tag": "three"}
+    tags = {"surrogate-key": "one", "cache-tag": "two", "edge-cache-tag": "three", "xkey": "four"}
+    assert set(tags) == {name.decode() for name in TAGS}
     origin.says({"cache-control": "max-age=60", "etag": '"1"', **tags})
     origin.says({"cache-control": "max-age=60"}, b"", status=304)
     for tick in (0, 1, 61, 1):
         origin.clock.tick(tick)
         answer = await origin.get()
-        assert [answer.fields(name) for name in tags] == [[], [], []]
+        assert [answer.fields(name) for name in tags] == [[], [], [], []]
     await origin.cache.invalidate("two")
     await origin.get()
     assert origin.sent("if-none-match") == []

@@ -123,7 +123,7 @@ async def test_early_refreshes_are_as_frequent_as_xfetch_says(left: float, beta:
     shop.cache._core.engine.draw = chance.random
     ordered: list[Any] = []
     runtime = shop.cache._core.runtime
-    runtime.refresh = lambda key, *work: ordered.append(key)  # type: ignore[method-assign, assignment]
+    runtime.refresh = lambda key, *work, **_: ordered.append(key)  # type: ignore[method-assign, assignment]
     asked = 2000
     for _ in range(asked):
         assert_hit(await shop.ask())

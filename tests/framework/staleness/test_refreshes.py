@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI, Header, Request, Response
+from opentelemetry import context as contexts
 from starlette.middleware.gzip import GZipMiddleware
 
 from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached
@@ -19,6 +20,7 @@ from tests.helpers.http import Call, Shop, ask, lifespan_of, scope_of, settle, u
 pytestmark = pytest.mark.anyio
 
 caller: ContextVar[str] = ContextVar("caller", default="nobody")
+held: ContextVar[object] = ContextVar("held", default=None)
 
 
 @pytest.fixture
@@ -148,8 +150,8 @@ async def test_a_refresh_shares_no_state_with_its_caller(scopes: list[Any]) -> N
 
 
 @pytest.mark.parametrize("lifespan", [True, False])
-async def test_a_refresh_runs_in_the_context_of_start_up(lifespan: bool) -> None:
-    """No context variable of the caller's, nor of whoever came first where there is no lifespan, is seen in it."""
+async def test_a_refresh_knows_what_middleware_outside_has_set(lifespan: bool) -> None:
+    """A tenant or a language in a context variable is the caller's, and not that of whoever came first."""
     shop = Shop()
     seen: list[str] = []
 
@@ -173,7 +175,44 @@ async def test_a_refresh_runs_in_the_context_of_start_up(lifespan: bool) -> None
             await story()
     else:
         await story()
-    assert seen == ["first", "server" if lifespan else "nobody"]
+    assert seen == ["first", "alice"]
+
+
+class Closed:
+    """A session of a database, as far as a context variable shows it."""
+
+    def close(self) -> None: ...
+
+
+class User:
+    """Who is calling; a refresh repeats their request."""
+
+
+@pytest.mark.parametrize("made", [Closed, User, dict, contexts.Context])
+async def test_a_refresh_is_handed_nothing_that_its_callers_middleware_closes(made: Any) -> None:
+    """Nor the span of the request; anything else is handed on as it is."""
+    shop = Shop()
+    seen: list[object] = []
+    value = made()
+
+    @shop.app.get("/", dependencies=[cached(ttl=60, stale_while_revalidate=600)])
+    async def read() -> int:
+        seen.append(held.get())
+        return shop.count()
+
+    async def outer(scope: Any, receive: Any, send: Any) -> None:
+        token = held.set(value)
+        try:
+            await shop.app(scope, receive, send)
+        finally:
+            held.reset(token)
+
+    async with lifespan_of(shop.app):
+        await ask(outer, "/")
+        shop.clock.tick(61)
+        assert_stale(await ask(outer, "/"))
+        await shop.refreshed()
+    assert seen == [value, value if made in (User, dict) else None]
 
 
 async def test_refreshes_are_bounded_in_number() -> None:
