@@ -60,7 +60,7 @@ def moves(root: Node, cached: Cached, helpless: Sequence[str]) -> Moves:
             if header[2] not in CREDENTIALS:
                 sentences.append(
                     f"If {header[2]} holds no credential, leave it where it is and say so: cached(..., "
-                    f"vary={[header[2]]}) keeps one stored response per value."
+                    f"vary={[*cached.policy.vary, header[2]]}) keeps one stored response per value."
                 )
         elif "Header() model" in line:
             open_ = True

@@ -467,3 +467,16 @@ async def test_a_declared_variant_is_told_apart_and_said_downstream() -> None:
     assert_hit(answer)
     await shop.ask("/it", headers={"x-edition-key": "one", "x-theme": "dark"})
     assert shop.calls == 3
+
+
+def test_a_refusal_that_names_one_variant_keeps_those_that_are_said_already() -> None:
+    """Whoever does what two refusals say, one after the other, has said both."""
+
+    def priced(x_edition_key: Annotated[str, Header()], x_session_kind: Annotated[str, Header()]) -> str:
+        return x_edition_key + x_session_kind
+
+    app = FastAPI(openapi_url=None)
+    app.get("/", dependencies=[cached(ttl=60, vary=["x-edition-key"])])(priced)
+    with pytest.raises(CallerDependentRoute) as refused:
+        RouteTable(app, middleware_stack_of(app)).audit()
+    assert "vary=['x-edition-key', 'x-session-kind']" in refused.value.advice
