@@ -210,12 +210,13 @@ def criteria_of(dml: Any) -> list[Any]:
 def _conditions(dml: Any) -> Iterator[Any]:
     """What says which rows a write means, in itself and in its options, as SQLAlchemy applies them."""
     yield from dml._where_criteria  # noqa: SLF001
-    mapper = entity_of(dml)
-    options = [] if mapper is None else criteria_of(dml)
-    for option in options:
-        named: Any = option._all_mappers() if isinstance(option, LoaderCriteriaOption) else ()  # noqa: SLF001
-        if mapper in named and (option.include_aliases or option.entity is mapper):
-            yield option._resolve_where_criteria(mapper)  # noqa: SLF001
+    mapper: Any = entity_of(dml)
+    for option in criteria_of(dml):
+        criteria: Any = option if isinstance(option, LoaderCriteriaOption) else None
+        if mapper is None or criteria is None or mapper not in criteria._all_mappers():  # noqa: SLF001
+            continue
+        if criteria.include_aliases or criteria.entity is mapper:
+            yield criteria._resolve_where_criteria(mapper)  # noqa: SLF001
 
 
 def is_wild(dml: Any) -> bool:
