@@ -109,9 +109,10 @@ def _beside(one: Any) -> Iterator[Any]:
 
 
 def _of_loading(option: Any) -> Iterator[Any]:
-    """The criteria of the relationships that an option loads, and its expressions."""
+    """The criteria and aliases of the relationships that an option loads, and its expressions."""
     for element in getattr(option, "context", ()):
-        yield from (*element._extra_criteria, *element.local_opts.values())  # noqa: SLF001
+        aliased: Any = getattr(element, "_of_type", None)
+        yield from (*element._extra_criteria, *element.local_opts.values(), getattr(aliased, "selectable", None))  # noqa: SLF001
 
 
 def _expressions(values: Iterable[Any]) -> Iterator[Any]:

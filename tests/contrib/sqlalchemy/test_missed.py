@@ -95,6 +95,7 @@ INSIDE: dict[str, Any] = {
     "criteria of a further one": select(Review).options(
         joinedload(Review.product).selectinload(Product.labels.and_(Label.id == select(CTE.c.id).scalar_subquery()))
     ),
+    "alias of a relationship": select(Brand).options(selectinload(Brand.products.of_type(aliased(Product, CTE)))),
     "insert from": insert(Label).from_select(["id"], select(delete(Product).returning(Product.id).cte().c.id)),
     "insert values": insert(Label).values([{"id": 7}, {"id": select(CTE.c.id).scalar_subquery()}]),
     "values": select(values(column("x", Integer), name="v").data([(1,), (select(CTE.c.id).scalar_subquery(),)])),
