@@ -5,9 +5,9 @@ The loop is the same for every kind of request; an `Asker` says what is particul
 - A request looks before it waits, and again whenever what it waited for does not answer it.
 - A response that could not be shared a moment ago, and one that is behind a fence, is waited for by nobody.
 - A request leads at most one flight, and asks the tier that replicas share before it forwards.
-- A forward that began so long before the request came that its result could not be used is not waited for: the request
-  leads the next one. So, without a lease too, there is one forward for each key and bound.
-- A request whose client has left while it waited goes nowhere.
+- A forward that began so long before the request that its result could not be used is not waited for: the request leads
+  the next one. So, without a lease too, there is one forward for each key and bound.
+- A request whose client has left meanwhile goes nowhere.
 - A waiter that a purge has overtaken does not lead: a new forward in the background serves all who still wait.
 """
 
@@ -45,10 +45,10 @@ class Missed:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A stored response answers the request.
+    """A stored response answers the request; `refresh` asks for a refresh in the background.
 
     `reason` is why the request would have gone forward, where another's forward was waited for; `fwd_status` is what
-    came back where the response stands in for a failure. `refresh` asks for a refresh in the background.
+    came back where the response stands in for a failure.
     """
 
     stored: StoredResponse
@@ -155,6 +155,13 @@ class Coalescing:
             return found
         return Missed(stored, key, Reason.VARY_MISS if vary_miss else found)
 
+    async def look_further(self, missed: Missed) -> Answer | Missed:
+        """The same with L2, for a request that waits for nobody's forward."""
+        if missed.stored is not None or self._l2 is None or self._asker.fenced():
+            return missed
+        await self._l2.look(self._asker.l2_key, self._asker.asked_headers)
+        return self.look()
+
     async def run(self, missed: Missed) -> Answer | Go | Gone:
         """Wait for another's forward, or find that this request has to go forward."""
         asker, flights, overtaken, waited = self._asker, self._flights, False, False
@@ -209,10 +216,7 @@ class Coalescing:
     def _usable(
         self, stored: StoredResponse | None, *, collapsed: Reason | None = None, tier: str = "l1"
     ) -> Answer | Reason:
-        """The answer that a stored response makes, or why the request goes forward.
-
-        `collapsed` is why it would have gone forward, where another replica's forward was waited for.
-        """
+        """The answer that a stored response makes, or why the request goes forward; `collapsed`: why it would have."""
         match self._asker.judge(stored):
             case Serve(usable, refresh):
                 fresh = self._engine.remaining(usable, self._engine.now()) >= 0
@@ -223,13 +227,12 @@ class Coalescing:
             case ServeStale(usable):
                 return Answer(usable, Result.STALE, tier=tier, refresh=True)
             case Forward(reason):
-                if stored is not None and reason is Reason.STALE and self._paused(stored):
+                if stored is None or reason is not Reason.STALE:
+                    return reason
+                # It stands in without a forward, because one failed a moment ago.
+                if self._runtime.forwards_pause(stored) and self._asker.stands_in(stored):
                     return Answer(stored, Result.STALE, tier=tier)
                 return reason
-
-    def _paused(self, stored: StoredResponse) -> bool:
-        """Whether a stale response stands in without a forward, because one failed a moment ago."""
-        return self._runtime.forwards_pause(stored) and self._asker.stands_in(stored)
 
     async def _lead(self, flight: Flight | None, missed: Missed, *, gives_back: bool = False) -> Answer | Go | None:
         """Before a forward that leads: answer with what another replica has, or be the one to forward.

@@ -1,8 +1,7 @@
 """L2 on one event loop: reading what other replicas have stored, and writing.
 
 The rules: nothing is read or taken without a live lease, asked again when the reply has arrived; what is found is
-checked like any stored response and kept in L1; whatever goes wrong, the request goes forward. Who may go forward for
-the cluster is said in `fill_locks`.
+checked like any stored response and kept in L1; whatever goes wrong, the request goes forward (`fill_locks`: who may).
 """
 
 from __future__ import annotations
@@ -59,10 +58,9 @@ class Beside(Protocol):
 
 
 class L2Tier:
-    """Reads, writes and locks for one event loop.
+    """Reads, writes and locks for one event loop. `own` runs work that outlives its request.
 
-    `own` runs work that outlives its request, and `lives` is told for how many seconds something stored lives.
-    What is `beside` begins and ends with it.
+    `lives` is told for how many seconds something stored lives. What is `beside` begins and ends with it.
     """
 
     def __init__(
@@ -140,6 +138,20 @@ class L2Tier:
                 newest, seen = variant, found
         return Chosen(None, newest or key, seen)
 
+    async def _seen(self, key: bytes, headers: RawHeaders) -> Chosen:
+        with self._tracing.span("cacheinval.l2.get") as span:
+            chosen = await self._find(key, headers)
+            span.note("cacheinval.result", "miss" if chosen.stored is None else "hit")
+        return chosen
+
+    async def look(self, key: bytes, headers: RawHeaders) -> None:
+        """Keep in L1 what is stored for a request that cannot lead a forward, such as a HEAD."""
+        if not is_local(key) and self.open:
+            try:
+                await self._seen(key, headers)
+            except TierUnavailable as error:
+                self._away(error)
+
     async def _read(self, key: bytes) -> tuple[Kept | None, bytes]:
         await self._own_writes.settle(key)
         return await self._values.read(key)
@@ -181,13 +193,8 @@ class L2Tier:
             return Unavailable(None, away=False)
 
         async def find(*, waiting: bool) -> Chosen:
-            if waiting:
-                # One span is around all of them.
-                return await self._find(key, headers)
-            with self._tracing.span("cacheinval.l2.get") as span:
-                chosen = await self._find(key, headers)
-                span.note("cacheinval.result", "miss" if chosen.stored is None else "hit")
-            return chosen
+            # While it waits, one span is around all of them.
+            return await (self._find(key, headers) if waiting else self._seen(key, headers))
 
         try:
             return await self._locks.lead(find, deadline, wanted, self._waits)

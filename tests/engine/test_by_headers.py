@@ -95,6 +95,27 @@ async def test_what_a_head_says_replaces_what_is_shared(redis_server: Valkey) ->
         assert_miss(await a.ask("/told"))
 
 
+@pytest.mark.parametrize(
+    ("method", "asks", "status"),
+    [
+        ("HEAD", {}, 200),
+        ("GET", {"range": "bytes=0-1"}, 206),
+        ("GET", {"cache-control": "only-if-cached"}, 200),
+    ],
+)
+async def test_what_another_replica_has_answers_who_cannot_lead_a_forward(
+    redis_server: Valkey, method: str, asks: dict[str, str], status: int
+) -> None:
+    """An answer does not depend on the replica that is asked: FastAPI says 405 to a HEAD at a route of GET."""
+    async with fleet(redis_server.url, routes=routes, **STEERED) as (a, b):
+        await a.ask("/page/x")
+        await a.written()
+        found = await b.ask("/page/x", method=method, headers=asks)
+        assert_hit(found)
+        assert found.status_code == status
+        assert a.data.forwards == 1
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_what_the_app_calls_stale_is_shared_no_more(redis_server: Valkey, method: str) -> None:
     """Nobody finds the copy that is fresh by what was said before."""

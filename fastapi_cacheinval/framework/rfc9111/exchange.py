@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
-from starlette.routing import Router
+from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cacheinval.core.rfc9111.storing import Answerer
@@ -31,6 +32,11 @@ def has_policy(app_context: AppContext, scope: Any) -> bool:
     return plan is not None and plan.decides
 
 
+def _answers_alone(app: object) -> bool:
+    """Whether an app is one of Starlette's routes or endpoints, without a router."""
+    return isinstance(app, BaseRoute) or (isinstance(app, type) and issubclass(app, HTTPEndpoint))
+
+
 class HeaderRead(Read):
     """A forward whose response is judged by its own headers."""
 
@@ -51,7 +57,7 @@ class HeaderRead(Read):
         if self._found()[1]:
             return Answerer.ASKING
         seen = self.app_context.table.survey.apps or isinstance(self.scope.get("router"), Router)
-        return Answerer.CODE if seen else Answerer.UNSEEN
+        return Answerer.CODE if seen or _answers_alone(self.app_context.app) else Answerer.UNSEEN
 
     def _found(self) -> tuple[str | None, bool]:
         if self._answered_by[0] is None:

@@ -63,21 +63,13 @@ class HeaderLookup:
             await self.refresh()
             return True
         coalescing = Coalescing(self.engine, self.incoming.runtime, self.asker)
-        found: Answer | Missed | Go | Gone = coalescing.look()
-        if isinstance(found, Missed):
-            if self._has_policy():
-                return False
-            if self.asked.directives.only_if_cached:
-                await self._refuse(found.reason, "only-if-cached")
-                return True
-            if self.asked.method == "HEAD":
-                await self._forwarding.forward_head(found.stored, found.reason)
-                return True
-            exchange = self.exchange
-            if await exchange.receive.has_bytes(self.incoming.scope):
-                return await self._plainly("content")
-            with exchange.current():
-                found = await coalescing.run(found)
+        looked = coalescing.look()
+        if isinstance(looked, Answer):
+            await self._answer(looked)
+            return True
+        if self._has_policy():
+            return False
+        found = await self._further(coalescing, looked)
         match found:
             case Answer():
                 await self._answer(found)
@@ -85,9 +77,32 @@ class HeaderLookup:
                 await self._refuse(reason, "cancelled")
             case Go():
                 await self._forwarding.forward(found)
+            case None:
+                pass
             case _:
                 assert_never(found)
         return True
+
+    async def _further(self, coalescing: Coalescing, missed: Missed) -> Answer | Go | Gone | None:
+        """Where L1 has nothing; None where the request is answered already."""
+        asked = self.asked
+        if asked.directives.only_if_cached or asked.method == "HEAD" or asked.ranges is not None:
+            looked = await coalescing.look_further(missed)
+            if isinstance(looked, Answer):
+                return looked
+            missed = looked
+        if asked.directives.only_if_cached:
+            await self._refuse(missed.reason, "only-if-cached")
+            return None
+        if asked.method == "HEAD":
+            await self._forwarding.forward_head(missed.stored, missed.reason)
+            return None
+        exchange = self.exchange
+        if await exchange.receive.has_bytes(self.incoming.scope):
+            await self._plainly("content")
+            return None
+        with exchange.current():
+            return await coalescing.run(missed)
 
     def _has_policy(self) -> bool:
         """Whether the route's own policy is asked instead; if not, this is the lookup."""

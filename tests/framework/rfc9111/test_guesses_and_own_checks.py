@@ -334,6 +334,18 @@ async def test_files_behind_middleware_are_kept_where_its_author_says_so(page: P
         assert await _asked(app, True, "/static/report", front=word) == expected
 
 
+@pytest.mark.parametrize("alone", [True, False])
+async def test_nothing_is_guessed_for_a_route_that_is_the_app(page: Path, alone: bool) -> None:
+    """Nor for an endpoint: no router says that there are routes."""
+
+    class Report(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            from_inside = str(request.client and request.client.host).startswith("10.")
+            return FileResponse(page) if from_inside else Response(status_code=403)
+
+    assert await _asked(Report if alone else Route("/report", Report)) == (False, "no-lifetime", 403)
+
+
 async def test_an_app_of_another_kind_is_kept_by_guess(page: Path) -> None:
     """Nobody can see its routes."""
     assert await _asked(FileResponse(page)) == (True, None, 200)
