@@ -20,7 +20,7 @@ from tests.servers.waiting import until
 __all__ = ["PostgreSQL", "postgresql"]
 
 # Nothing is flushed to disk, which only the end of the machine would show; what is committed outlives the server.
-_SETTINGS = ("fsync=off", "full_page_writes=off", "listen_addresses=127.0.0.1")
+_SETTINGS = ("fsync=off", "full_page_writes=off", "listen_addresses=127.0.0.1", "max_prepared_transactions=4")
 _NOT_ROOT = "nobody"
 
 

@@ -20,6 +20,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    TwoPhaseTransaction,
     bindparam,
     false,
     func,
@@ -47,8 +48,8 @@ class Outbox:
     """The table of purges that are committed and not yet made, with what writes to it.
 
     `table` and `schema` name it. It stands in `metadata`, which is one of its own unless yours is given: `create_all`
-    or Alembic makes it from there. On PostgreSQL each write also wakes the relays (`NOTIFY`), unless `notify` is False.
-    Raises `ConfigurationError` for a name that is none.
+    or Alembic makes it from there. On PostgreSQL each write also wakes the relays (`NOTIFY`), unless `notify` is False
+    or the transaction is two-phase. Raises `ConfigurationError` for a name that is none.
     """
 
     def __init__(
@@ -127,7 +128,10 @@ class Outbox:
             connection.execute(self._statement(connection), row).close()
 
     def _statement(self, connection: Connection) -> Executable:
-        return self._insert_and_notify if self.notify and connection.dialect.name == "postgresql" else self._insert
+        notify = self.notify and connection.dialect.name == "postgresql"
+        # PostgreSQL prepares no transaction that has notified.
+        prepared = isinstance(connection.get_transaction(), TwoPhaseTransaction)
+        return self._insert_and_notify if notify and not prepared else self._insert
 
     # -- writes of others -----------------------------------------------------------------------
 

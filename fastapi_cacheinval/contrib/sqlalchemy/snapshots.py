@@ -20,7 +20,7 @@ _KEEP_ROWS = frozenset({"REPEATABLE READ", "SERIALIZABLE"})
 # What PostgreSQL has said of each transaction.
 _KEEPING: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 _ASK_LEVEL = text("SELECT upper(current_setting('transaction_isolation'))")
-_READ_NEW_ROWS = frozenset({"READ COMMITTED", "READ UNCOMMITTED", "AUTOCOMMIT"})
+_READ_NEW_ROWS = frozenset({"READ COMMITTED", "READ UNCOMMITTED"})
 # The transactions that surely have a view.
 _VIEWING: WeakSet[Any] = WeakSet()
 
@@ -49,8 +49,11 @@ def is_innodb(connection: Connection) -> bool:
 
 
 def makes_views(connection: Connection) -> bool:
-    """Whether a plain query makes the view of a transaction of InnoDB, for all that SQLAlchemy knows of its level."""
-    return is_innodb(connection) and isolation_of(connection) not in _READ_NEW_ROWS
+    """Whether a plain query makes the view of a transaction of InnoDB, for all that SQLAlchemy knows of its level.
+
+    In autocommit, which the driver knows better, each query has a view of its own.
+    """
+    return is_innodb(connection) and isolation_of(connection) not in _READ_NEW_ROWS and not will_stand(connection)
 
 
 def heed_views(connection: Connection) -> None:

@@ -27,7 +27,7 @@ from sqlalchemy import (
     Update,
     Values,
 )
-from sqlalchemy.orm import FromStatement, Mapper
+from sqlalchemy.orm import FromStatement, LoaderCriteriaOption, Mapper
 from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import cloned_traverse
@@ -98,9 +98,7 @@ def _beside(one: Any) -> Iterator[Any]:
         yield from _expressions(dict(conflict).values())
         yield from _expressions([getattr(one, "update_whereclause", None)])
     for option in getattr(one, "_with_options", ()):
-        criteria = getattr(option, "where_criteria", None)
-        if isinstance(criteria, ClauseElement):
-            yield criteria
+        yield from _expressions([getattr(option, "where_criteria", None), *_of_loading(option)])
     if isinstance(one, Values):
         rows: Any = cast("Any", one)._data  # noqa: SLF001
         yield from _expressions(chain.from_iterable(chain.from_iterable(rows)))
@@ -108,6 +106,13 @@ def _beside(one: Any) -> Iterator[Any]:
     for row in chain.from_iterable(several):
         values: Any = cast("Any", row).values() if isinstance(row, Mapping) else row
         yield from _expressions(values)
+
+
+def _of_loading(option: Any) -> Iterator[Any]:
+    """The criteria and aliases of the relationships that an option loads, and its expressions."""
+    for element in getattr(option, "context", ()):
+        aliased: Any = getattr(element, "_of_type", None)
+        yield from (*element._extra_criteria, *element.local_opts.values(), getattr(aliased, "selectable", None))  # noqa: SLF001
 
 
 def _expressions(values: Iterable[Any]) -> Iterator[Any]:
@@ -203,10 +208,21 @@ def criteria_of(dml: Any) -> list[Any]:
     return [option for option in options if option._is_criteria_option]  # noqa: SLF001
 
 
+def _conditions(dml: Any) -> Iterator[Any]:
+    """What says which rows a write means, in itself and in its options, as SQLAlchemy applies them."""
+    yield from dml._where_criteria  # noqa: SLF001
+    mapper: Any = entity_of(dml)
+    for option in criteria_of(dml):
+        criteria: Any = option if isinstance(option, LoaderCriteriaOption) else None
+        if mapper is None or criteria is None or mapper not in criteria._all_mappers():  # noqa: SLF001
+            continue
+        if criteria.include_aliases or criteria.entity is mapper:
+            yield criteria._resolve_where_criteria(mapper)  # noqa: SLF001
+
+
 def is_wild(dml: Any) -> bool:
     """Whether its condition may come out otherwise when it is asked again, or do something besides."""
-    options = (getattr(option, "where_criteria", None) for option in criteria_of(dml))
-    return any(not _may_be_repeated(one) for one in elements(*dml._where_criteria, *_expressions(options)))  # noqa: SLF001
+    return any(not _may_be_repeated(one) for one in elements(*_conditions(dml)))
 
 
 def _may_be_repeated(one: Any) -> bool:
@@ -254,9 +270,9 @@ def called_once(dml: Any, parameters: Any) -> Any:
 def is_own(dml: Any, names: frozenset[str] = frozenset()) -> bool:
     """Whether its condition is about the row at hand alone, and about none of these columns: a locked row keeps it."""
     target = target_of(dml)
-    if criteria_of(dml):
+    if not all(isinstance(option, LoaderCriteriaOption) for option in criteria_of(dml)):
         return False
-    for one in elements(*dml._where_criteria):  # noqa: SLF001
+    for one in elements(*_conditions(dml)):
         if isinstance(one, FunctionElement):
             if str(getattr(cast("Any", one), "name", "")).lower() not in STEADY:
                 return False

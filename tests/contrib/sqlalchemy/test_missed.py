@@ -40,7 +40,9 @@ from sqlalchemy.orm import (
     Mapped,
     Session,
     aliased,
+    joinedload,
     mapped_column,
+    selectinload,
     sessionmaker,
     synonym,
     with_loader_criteria,
@@ -50,7 +52,19 @@ from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import UnknownRows, collect_changes
 from fastapi_cacheinval.contrib.sqlalchemy.statements import writes
 from fastapi_cacheinval.testing import capture_invalidations
-from tests.contrib.sqlalchemy.store import TAGS, Base, Brand, Bundle, Label, Note, Product, Store, make_engine, tags_of
+from tests.contrib.sqlalchemy.store import (
+    TAGS,
+    Base,
+    Brand,
+    Bundle,
+    Label,
+    Note,
+    Product,
+    Review,
+    Store,
+    make_engine,
+    tags_of,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +89,13 @@ INSIDE: dict[str, Any] = {
     "over": select(func.sum(Product.id).over(partition_by=CTE.c.id)),
     "limit": select(Product.id).limit(select(CTE.c.id).scalar_subquery()),
     "criteria": select(Label).options(with_loader_criteria(Label, Label.id.in_(select(CTE.c.id)))),
+    "criteria of a relationship": select(Brand).options(
+        selectinload(Brand.products.and_(Product.id.in_(select(CTE.c.id))))
+    ),
+    "criteria of a further one": select(Review).options(
+        joinedload(Review.product).selectinload(Product.labels.and_(Label.id == select(CTE.c.id).scalar_subquery()))
+    ),
+    "alias of a relationship": select(Brand).options(selectinload(Brand.products.of_type(aliased(Product, CTE)))),
     "insert from": insert(Label).from_select(["id"], select(delete(Product).returning(Product.id).cte().c.id)),
     "insert values": insert(Label).values([{"id": 7}, {"id": select(CTE.c.id).scalar_subquery()}]),
     "values": select(values(column("x", Integer), name="v").data([(1,), (select(CTE.c.id).scalar_subquery(),)])),
@@ -405,6 +426,46 @@ def test_criteria_of_a_statements_options_hold(store: Store) -> None:
     with store.purged() as tags, store.sessions.begin() as session:
         assert session.execute(statement).rowcount == 1  # type: ignore[attr-defined]
     assert tags == {"product:1", "brand:1", "brand:2", "products"}
+
+
+CRITERIA: dict[str, Any] = {
+    "an expression": with_loader_criteria(Product, Product.id == 1),
+    "a lambda": with_loader_criteria(Product, lambda cls: cls.id == 1),
+    "of aliases as well": with_loader_criteria(Product, lambda cls: cls.id == 1, include_aliases=True),
+}
+
+
+@pytest.mark.parametrize("kind", CRITERIA)
+@pytest.mark.parametrize("statement", [update(Product).values(brand_id=2), delete(Product)], ids=["update", "delete"])
+def test_criteria_of_options_hold_where_the_database_returns_no_rows(store: Store, statement: Any, kind: str) -> None:
+    """They are a condition as any other, about the row at hand alone."""
+    store.engine.dialect.update_returning = store.engine.dialect.delete_returning = False
+    with store.purged() as tags, store.sessions.begin() as session:
+        assert session.execute(statement.options(CRITERIA[kind])).rowcount == 1  # type: ignore[attr-defined]
+    assert {"product:1", "brand:1"} <= tags
+    assert "product:3" not in tags
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        with_loader_criteria(Product, Product.brand_id.in_(select(Brand.id))),
+        with_loader_criteria(Product, lambda cls: cls.brand_id.in_(select(Brand.id))),
+    ],
+    ids=["an expression", "a lambda"],
+)
+def test_criteria_over_other_tables_are_refused_where_the_database_returns_no_rows(store: Store, option: Any) -> None:
+    """Others may change those tables between the look and the statement."""
+    store.engine.dialect.update_returning = False
+    with store.sessions.begin() as session, pytest.raises(UnknownRows, match="other writers may change"):
+        session.execute(update(Product).values(brand_id=2).options(option))
+
+
+def test_criteria_that_call_a_function_are_refused(store: Store) -> None:
+    """In a lambda, too."""
+    option: Any = with_loader_criteria(Product, lambda cls: cls.id == func.take_ticket())
+    with store.sessions.begin() as session, pytest.raises(UnknownRows, match="calls a function"):
+        session.execute(update(Product).values(brand_id=2).options(option))
 
 
 # -- autocommit --------------------------------------------------------------------------------
