@@ -481,8 +481,8 @@ class Identity:
 
 
 @pytest.mark.parametrize("lifespan", [True, False])
-async def test_a_refresh_runs_as_nobody_also_where_a_request_started_the_cache(lifespan: bool) -> None:
-    """Context variables of callers, the very first one's included, never reach a background refresh."""
+async def test_a_refresh_runs_as_its_own_caller_also_where_a_request_started_the_cache(lifespan: bool) -> None:
+    """It gets the context variables of the request that it repeats, and never those of the very first one."""
     clock = FakeClock()
     cache = HTTPCache(clock=clock)
     app = FastAPI()
@@ -502,8 +502,8 @@ async def test_a_refresh_runs_as_nobody_also_where_a_request_started_the_cache(l
         clock.tick(20)
         await asyncio.create_task(client.get("/", headers={"x-who": "bob"}))
         await until(lambda: len(seen) == 2)
-    # The refresh re-enters the app below what stands outside the cache.
-    assert seen == ["alice", "nobody"]
+    # The refresh re-enters the app below what stands outside the cache, which has set them.
+    assert seen == ["alice", "bob"]
     if lifespan:
         await life.tell("shutdown")
         await life.ended()

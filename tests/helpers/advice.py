@@ -11,9 +11,10 @@ def line_in(advice: str) -> str:
     return str(line)
 
 
-def left_by(those: str) -> str:
-    """What is said of covers, by name, and the beginning of the line."""
+def left_by(those: str, *, module: str = "") -> str:
+    """What is said of covers, by name, and the beginning of the line; `module` has its names where that is said."""
+    names = f", with the names of {module}" if module else ""
     return (
         f"If the answer depends on something that {those} leaves behind (in a context variable, request.state or a "
-        "shared object), give that as a value and name it in partition_by. If not, this line works: "
+        f"shared object), give that as a value and name it in partition_by. If not, this line works{names}: "
     )

@@ -54,7 +54,7 @@ def test_the_line_for_one_include_is_to_stand_at_that_include(table, place: str)
         "The policy is that of /public/page too, which does not run Security(user, scopes=['a']). Take it away where it "
         "stands, and give each include_router() its own, in dependencies=[...]; it counts for all routes below. What "
         "follows is for /mine/page. "
-        f"{left_by(USER)}cached(..., guarded_by={USER})."
+        f"{left_by(USER, module=__name__)}cached(..., guarded_by={USER})."
     )
 
 
@@ -154,4 +154,4 @@ def test_where_all_ways_have_the_check_nothing_is_said_of_places(table) -> None:
     shelf.get("/page", dependencies=[cached(ttl=60), Depends(user)])(page)
     for prefix in ("/a", "/b"):
         app.include_router(shelf, prefix=prefix)
-    assert advice_of(table, app) == f"{left_by('user')}cached(..., guarded_by=user)."
+    assert advice_of(table, app) == f"{left_by('user', module=__name__)}cached(..., guarded_by=user)."

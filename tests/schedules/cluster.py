@@ -19,7 +19,7 @@ from fastapi_cacheinval.core.events import Receipt
 from fastapi_cacheinval.core.replica import Replica
 from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.mutations import Call, http_scope
-from tests.schedules.ports import MARK, GatedLog, GatedStore, actor
+from tests.schedules.ports import MARK, Actor, GatedLog, GatedStore, actor
 from tests.schedules.reading import Reading
 from tests.schedules.stage import Stage, Subscriptions
 from tests.servers.valkey import Valkey
@@ -216,7 +216,7 @@ class Cluster:
         """Begin what somebody does."""
 
         async def act() -> Any:
-            actor.set(name)
+            actor.set(Actor(name))
             return await work
 
         task = asyncio.get_running_loop().create_task(act())
@@ -242,7 +242,7 @@ class Cluster:
 
     def mutates(self, name: str, at: str) -> Call:
         """Begin a PUT at a replica; its commit writes the new value."""
-        token = actor.set(name)
+        token = actor.set(Actor(name))
         try:
             call = Call(self.members[at].app, http_scope("PUT", self.path))
         finally:

@@ -19,7 +19,16 @@ from fastapi_cacheinval.ports.l2_store import Found, L2Store, Lock
 from fastapi_cacheinval.ports.log import Answer, Proposal, SharedLog, Standing
 from tests.schedules.stage import LOST, TWICE, Stage, Subscriptions
 
-actor: ContextVar[str | None] = ContextVar("actor", default=None)
+
+class Actor(str):
+    """The name of who acts. It is closed with its part, so that a refresh that it causes acts for itself."""
+
+    __slots__ = ()
+
+    def close(self) -> None: ...
+
+
+actor: ContextVar[Actor | None] = ContextVar("actor", default=None)
 MARK = "mark"
 
 

@@ -24,6 +24,7 @@ from fastapi_cacheinval.framework import exchange, policy_rules
 from fastapi_cacheinval.framework.mutation import Mutation
 from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.mutations import Answer, Call, http_scope, settle
+from tests.schedules.ports import Actor
 
 # Hundreds of orders are run: on a busy machine that takes more than the usual minute.
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
@@ -164,7 +165,7 @@ class Theatre:
     async def reads(self, name: str) -> None:
         """A GET, from its arrival to its end."""
         run = self.run
-        _actor.set(name)
+        _actor.set(Actor(name))
         await self._gate("arrives")
         reading = run.readings[name] = Reading(run.stage.step)
 
@@ -180,7 +181,7 @@ class Theatre:
     async def purges(self, *, soft: bool = False) -> None:
         """A write, and its purge by hand."""
         run = self.run
-        _actor.set("W")
+        _actor.set(Actor("W"))
         await self._gate("writes")
         run.value = _NEW
         await self.cache.invalidate(f"item:{run.path.rpartition('/')[2]}", soft=soft)
@@ -189,7 +190,7 @@ class Theatre:
     async def mutates(self) -> None:
         """A PUT, which counts as returned once its response has begun."""
         run = self.run
-        _actor.set("W")
+        _actor.set(Actor("W"))
         await self._gate("arrives")
 
         async def sends(message: Any) -> None:
@@ -204,13 +205,13 @@ class Theatre:
 
     async def ticks(self) -> None:
         """The hold times out."""
-        _actor.set("T")
+        _actor.set(Actor("T"))
         await self._gate("ticks")
         self.clock.tick(0.2)
 
     async def cancels(self) -> None:
         """The server gives up on the PUT, if it has come."""
-        _actor.set("X")
+        _actor.set(Actor("X"))
         await self._gate("cancels")
         if self.run.write is not None:
             self.run.write.task.cancel()
