@@ -1,4 +1,4 @@
-"""What a stored response costs on its way to and from L2: processor time and bytes, by body size."""
+"""The cost of writing a stored response into L2 and of reading it there: processor time and bytes, by body size."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Script:
 
 
 async def _bounded(seconds: float, work: Awaitable[Result]) -> Result:
-    """What some work gives in at most so many seconds; an instrumentation of the client makes no spans of it.
+    """Wait for `work` for at most so many seconds; instrumentations of the client make no spans of it.
 
     Heartbeats and polling would be most of what it has to tell, and a lookup has spans of its own.
     """

@@ -1,4 +1,4 @@
-"""What a refresh knows of the context in which its request came: middleware around the cache does not run for it."""
+"""The context of a refresh: middleware around the cache does not run for it, but has set values for its request."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ class Coalescing:
     def _usable(
         self, stored: StoredResponse | None, *, collapsed: Reason | None = None, tier: str = "l1"
     ) -> Answer | Reason:
-        """The answer that a stored response makes, or why the request goes forward; `collapsed`: why it would have."""
+        """The answer that a stored response makes, or why the request goes forward; `collapsed` is `Answer.reason`."""
         match self._asker.judge(stored):
             case Serve(usable, refresh):
                 fresh = self._engine.remaining(usable, self._engine.now()) >= 0

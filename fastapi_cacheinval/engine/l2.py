@@ -1,7 +1,7 @@
 """L2 on one event loop: reading what other replicas have stored, and writing.
 
 The rules: nothing is read or taken without a live lease, asked again when the reply has arrived; what is found is
-checked like any stored response and kept in L1; whatever goes wrong, the request goes forward (`fill_locks`: who may).
+checked like any stored response and kept in L1; if anything fails, the request goes forward, as `fill_locks` allows.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Beside(Protocol):
 class L2Tier:
     """Reads, writes and locks for one event loop. `own` runs work that outlives its request.
 
-    `lives` is told for how many seconds something stored lives. What is `beside` begins and ends with it.
+    `lives` hears for how many seconds each stored response lives. The work in `beside` starts and stops with it.
     """
 
     def __init__(

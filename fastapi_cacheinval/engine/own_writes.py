@@ -1,4 +1,4 @@
-"""What one event loop is writing into L2, and what it could not write: nothing older is read there in the meantime.
+"""The pending and the failed writes of one event loop into L2: meanwhile it reads nothing older there.
 
 A newer response may have other tags than the one in L2. Until it is written there, a purge of the new tags would leave
 the old response in use. So nobody here reads a key whose write is pending or has failed.

@@ -72,7 +72,8 @@ def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless:
     works = " and ".join([*(["if not"] if left else []), *(f"if {each}" for each in conditions)])
     works += ", this line works" if works else "this line works"
     works = works[0].upper() + works[1:] + (" with that" if any(parts) else "")
-    works += f", with the names of {names.module}" if names.module and "_by=" in written else ""
+    module = names.module if "_by=" in written else ""
+    works += f", with the names of {module}" if module else ""
     line = [] if moved.open or valueless else [left, f"{works}: cached(..., {written})."]
     if not found and not moved.partitions and not moved.shared:
         # Nothing has to be added to the policy.

@@ -117,7 +117,8 @@ class Names:
                 f"name that nothing else there has, before the route: {given}. Write these names in their places."
                 f"{self._if_added(nodes)}"
             )
-        for name, making in makings.items() if len(makings) == 1 else ():
+            return
+        for name, making in makings.items():
             yield (
                 f"{_sentence(making)} has no name that the cache could find. Give it one that nothing else there has, "
                 f"before the route: {given}. Write {name} in its place.{self._if_added(nodes)}"

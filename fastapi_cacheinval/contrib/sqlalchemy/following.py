@@ -58,14 +58,22 @@ class Follower(Locker):
         """The rows that association rows relate to these, of classes that have tags."""
         family = lineage(mapper)
         for link in self._book.links:
-            if link.mapper in family and self._book.tagged(link.other):
-                if self.untold(link):
-                    self.lost.setdefault(link.other, False)
-                    continue
-                told = self.told(link)
+            if link.mapper in family and self._book.tagged(link.other) and (told := self.tells(link)) is not None:
                 for part in parts(identities):
                     for found in self.identities(link.others(part, self._going, told=told), written=told):
                         yield link.other, found
+
+    def tells(self, link: Link) -> bool | None:
+        """Whether the association rows alone tell what a link relates: on MariaDB a look beyond locks the other side.
+
+        None where nothing but such a lock would tell it. Then the rows of the other side are `lost`.
+        """
+        if not self._may_be_old:
+            return False
+        if link.tells:
+            return True
+        self.lost.setdefault(link.other, False)
+        return None
 
     def _going(self, query: Any) -> Any:
         """A query inside of another, over rows that are about to be deleted."""
@@ -99,11 +107,11 @@ class Follower(Locker):
                 ahead.append(self._after(other, fresh))
 
     def _find_again(self, kind: Mapper[Any] | Table, these: list[Identity]) -> None:
-        """What goes along with rows that the database has named is found by their keys, if these find them."""
+        """Note a class as `lost` if the keys of its rows do not find them again: nothing tells what goes along then."""
         if not self.are_plain(kind, these):
             own = row_key(kind) if isinstance(kind, Table) else keys(kind)
-            queries = [select(*own).where(among(kind, part)).order_by(*own) for part in parts(these)]
-            found = [one for query in queries for one in self.identities(query, written=True)]
+            queries = (select(*own).where(among(kind, part)).order_by(*own) for part in parts(these))
+            found = self.all_of(queries, written=True)
             if len(set(found)) < len(these):
                 self.lost.update(dict.fromkeys(self._book.along(kind), True))
 
@@ -111,18 +119,17 @@ class Follower(Locker):
         """The rows that go or change next: association rows of these, then rows whose foreign keys point to these."""
         for link in self._book.carried(of) if isinstance(of, Mapper) else ():
             queries = [link.rows(part, None, self._going) for part in parts(these)]
-            yield link.secondary, True, [one for query in queries for one in self.identities(query, written=True)]
+            yield link.secondary, True, self.all_of(queries, written=True)
         for each, dependent in followed(of, self._book.dependents, self._session.connection()):
             queries = [dependent.rows(each, part, self._going) for part in parts(these)]
-            found = [one for query in queries for one in self.identities(query, written=True)]
-            yield dependent.kind, dependent.goes, found
+            yield dependent.kind, dependent.goes, self.all_of(queries, written=True)
 
     def links(
         self, link: Link, these: Iterable[Identity], others: list[Identity], *, written: bool = False
     ) -> list[Identity]:
         """The keys of the association rows of these, that relate them to `others`."""
-        queries = [link.rows(part, each, self.now) for part in parts(these) for each in parts(others)]
-        return [one for query in queries for one in self.identities(query, written=written)]
+        queries = (link.rows(part, each, self.now) for part in parts(these) for each in parts(others))
+        return self.all_of(queries, written=written)
 
     def mapped(self, table: Any, these: list[Identity]) -> Iterator[tuple[Mapper[Any], Identity]]:
         """The rows of classes with tags that are these rows of a table."""
@@ -134,11 +141,7 @@ class Follower(Locker):
         """The rows of classes that are these rows of a table, and those on both sides of them."""
         yield from ((other, one, True) for other, one in self.mapped(table, these))
         for link in self._book.links:
-            if link.secondary is table and self._book.tagged(link.other):
-                if self.untold(link):
-                    self.lost.setdefault(link.other, False)
-                    continue
-                told = self.told(link)
+            if link.secondary is table and self._book.tagged(link.other) and (told := self.tells(link)) is not None:
                 for part in parts(these):
                     query = link.of_rows(among(cast("Table", table), part), told=told)
                     yield from ((link.other, one, None) for one in self.identities(query, written=told))
@@ -177,10 +180,9 @@ class Follower(Locker):
                 yield from ((side.other, found) for found in self._on(side, these, written=written))
 
     def _on(self, side: Side, these: list[Identity], *, written: bool) -> list[Identity]:
-        if side.link is not None and self.untold(side.link):
-            self.lost.setdefault(side.other, False)
-            return []
-        query = side.rows(these, told=side.link is not None and self.told(side.link))
+        told = False if side.link is None else self.tells(side.link)
+        query = None if told is None else side.rows(these, told=told)
         if query is None:
             self.lost.setdefault(side.other, False)
-        return [] if query is None else self.identities(query, written=written)
+            return []
+        return self.identities(query, written=written)

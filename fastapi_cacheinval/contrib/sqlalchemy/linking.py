@@ -81,10 +81,9 @@ class Links:
             ending = select(*own).where(*dml._where_criteria)  # noqa: SLF001
             rows = reader.identities(ending, state.parameters, written=True)
             for link in named:
-                if reader.untold(link):
-                    reader.lost.setdefault(link.other, False)
+                told_here = reader.tells(link)
+                if told_here is None:
                     continue
-                told_here = reader.told(link)
                 query: Any = link.of_rows(None, told=told_here).where(*dml._where_criteria)  # noqa: SLF001
                 found = reader.identities(query, state.parameters, written=told_here)
                 places.update((link.other, each) for each in found)

@@ -66,7 +66,8 @@ class Looks:
                 yield reader
                 lost = reader.lost
                 if reader.others and not will_stand(connection):
-                    self._ledger.look_later(session, _later(connection, options, reader.others))
+                    told = not is_innodb(connection)
+                    self._ledger.look_later(session, Later(connection, options, set(reader.others), told))
         except SQLAlchemyError:
             if not (careful and kept.transaction):
                 raise
@@ -120,11 +121,7 @@ class Looks:
 
         Of one that its key does not find, which the database has changed on its way in or hides, nobody knows the tags.
         """
-        rows: dict[Mapper[Any], list[Identity]] = {}
-        for mapper, identity in places:
-            if self._book.tagged(mapper):
-                rows.setdefault(mapper, []).append(identity)
-        for mapper, identities in rows.items():
+        for mapper, identities in _by_class(place for place in places if self._book.tagged(place[0])).items():
             with self.reading(session, connection, options, given=[(mapper, identities)], ahead=ahead) as reader:
                 if lock and reader.are_looked(mapper, identities):
                     reader.take({mapper: identities}, listed=True)
@@ -134,7 +131,8 @@ class Looks:
     def end(self, frame: Frame) -> BaseException | None:
         """Note the tags of rows beside what was written, now that the transaction is over: nothing is locked for that.
 
-        Who has changed them after the commit purges what they were tagged with then. Returns what has cut it off.
+        A transaction that changes them after the commit purges their tags itself. Returns the cancellation that has cut
+        the look off, None if there was none.
         """
         cut_off: BaseException | None = None
         for later in frame.later:
@@ -151,11 +149,8 @@ class Looks:
 
     def committed(self, later: Later) -> Iterator[str]:
         """The tags of rows that a transaction has not locked, and that is over now, or about to be."""
-        rows: dict[Mapper[Any], list[Identity]] = {}
-        for mapper, identity in later.places:
-            rows.setdefault(mapper, []).append(identity)
         with reading(later.connection, self._book, later.options, ended=True) as reader:
-            for mapper, identities in rows.items():
+            for mapper, identities in _by_class(later.places).items():
                 yield from reader.tags(mapper, identities, lock=False)
 
     def _lose(self, session: Session, mapper: Mapper[Any], *, alone: bool) -> None:
@@ -173,8 +168,11 @@ class Looks:
             self._ledger.add_everything(session)
 
 
-def _later(connection: Connection, options: Mapping[str, Any] | None, places: Places) -> Later:
-    return Later(connection, options, set(places), told=not is_innodb(connection))
+def _by_class(places: Iterable[Place]) -> dict[Mapper[Any], list[Identity]]:
+    rows: dict[Mapper[Any], list[Identity]] = {}
+    for mapper, identity in places:
+        rows.setdefault(mapper, []).append(identity)
+    return rows
 
 
 def _fit(mapper: Mapper[Any], identities: list[Identity]) -> bool:

@@ -106,7 +106,7 @@ class Reader(Follower):
                     yield from self._tags_beside(other, those, own=(lock or mine) and not linked)
 
     def _tags_beside(self, other: Mapper[Any], those: list[Identity], *, own: bool) -> Iterator[str]:
-        """What rows of another class are tagged with there; they are locked if they are the transaction's `own`."""
+        """The tags of rows of another class; they are locked if the transaction writes them, as its `own`."""
         for these in parts(those):
             if not self._tells(other, these, locked=own):
                 continue

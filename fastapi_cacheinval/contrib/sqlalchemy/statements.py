@@ -209,7 +209,7 @@ def criteria_of(dml: Any) -> list[Any]:
 
 
 def _conditions(dml: Any) -> Iterator[Any]:
-    """What says which rows a write means, in itself and in its options, as SQLAlchemy applies them."""
+    """The conditions that choose the rows of a write: its own, and those of its options as SQLAlchemy applies them."""
     yield from dml._where_criteria  # noqa: SLF001
     mapper: Any = entity_of(dml)
     for option in criteria_of(dml):

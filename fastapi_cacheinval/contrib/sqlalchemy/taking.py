@@ -20,7 +20,6 @@ from fastapi_cacheinval.contrib.sqlalchemy.keys import (
 )
 from fastapi_cacheinval.contrib.sqlalchemy.locking import is_outdated, is_united, locked, look
 from fastapi_cacheinval.contrib.sqlalchemy.ordering import by_key, is_by_key, order_of, parts, turns
-from fastapi_cacheinval.contrib.sqlalchemy.schema import Link
 from fastapi_cacheinval.contrib.sqlalchemy.snapshots import has_view, is_innodb, makes_views
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import tables_in_order
 from fastapi_cacheinval.contrib.sqlalchemy.statements import parameter_sets
@@ -36,9 +35,9 @@ class Locker:
         self._session = session
         self._is_ahead = ahead
         self._may_be_old = is_innodb(connection) and not ended
-        # SQLite has one writer at a time, and none that has read what is no longer there.
+        # SQLite has one writer at a time, and refuses the write of one that has read older rows.
         self._is_alone = ended or connection.dialect.name == "sqlite"
-        # Whether a plain query is none that has the app read all that comes later as it stands now.
+        # Whether a plain query leaves the app's view as it is. MariaDB's first one makes the view.
         self._reads = ended or not makes_views(connection) or has_view(connection)
         self.locks = self._may_be_old and not (ahead and self._reads)
         if not self._reads:
@@ -58,14 +57,6 @@ class Locker:
         if state.is_select and getattr(query, "_for_update_arg", query) is None:
             state.statement = self.now(query)
 
-    def told(self, link: Link) -> bool:
-        """Whether what a link relates is found in its association rows alone: a look beyond locks the other side."""
-        return self._may_be_old and link.tells
-
-    def untold(self, link: Link) -> bool:
-        """Whether nothing but a lock of the other side would tell what a link relates."""
-        return self._may_be_old and not link.tells
-
     def in_order(self, mapper: Mapper[Any], query: Any, part: list[Identity]) -> Any:
         """A query that finds these rows of a class, and locks no others: InnoDB locks all that it passes."""
         found = query.where(self._among(keys(mapper), part, kinds_of(mapper)))
@@ -83,6 +74,10 @@ class Locker:
         """The keys that a query finds now."""
         now = self.now(query, written=written)
         return [Identity(row) for each in parameter_sets(parameters) for row in self._session.execute(now, each)]
+
+    def all_of(self, queries: Iterable[Any], *, written: bool) -> list[Identity]:
+        """The keys that several queries find now."""
+        return [one for query in queries for one in self.identities(query, written=written)]
 
     def _is_outdated(self, mapper: Mapper[Any], part: list[Identity]) -> bool:
         """Whether others have changed these rows, which are not locked, since the transaction began to read."""
@@ -120,11 +115,12 @@ class Locker:
         of: Any = None,
     ) -> Iterator[Identity]:
         """What a query over a class finds of these rows, locked in this order; `gone` where they will be deleted."""
-        connection = self._session.connection()
+        connection, kinds = self._session.connection(), kinds or kinds_of(mapper)
         for each in turns(part, connection):
-            order = order_of(keys(mapper), each, kinds or kinds_of(mapper), connection)
-            these = self._among(keys(mapper), each, kinds or kinds_of(mapper))
-            found = query.where(these) if self.locks else query.where(these).order_by(*order)
+            found = query.where(self._among(keys(mapper), each, kinds))
+            if not self.locks:
+                # Else `locked` has them by their keys.
+                found = found.order_by(*order_of(keys(mapper), each, kinds, connection))
             yield from self.locked(mapper, found, gone=gone, of=of)
 
     def take(self, places: Mapping[Mapper[Any], list[Identity]], *, gone: bool = False, listed: bool = False) -> None:

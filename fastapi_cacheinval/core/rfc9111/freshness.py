@@ -157,15 +157,16 @@ def steering(headers: RawHeaders) -> Steering:
         return Steering(surrogate, targeted=True, guessable=guessable)
     lines = values(headers, b"cdn-cache-control")
     cdn = parse_cdn_cache_control(lines)
-    if cdn is None and lines and _forbids(void := parse(lines)):
-        # A field that is no structured dictionary is void, but not without meaning.
+    # RFC 9213 has a malformed field ignored. Whoever wrote a word there that forbids meant it all the same.
+    void = parse(lines) if lines and cdn is None else None
+    if void is not None and _forbids(void):
         cdn = void
     directives = control if cdn is None else cdn
     if surrogate is not None and (surrogate.must_revalidate or surrogate.proxy_revalidate):
         directives = replace(directives, proxy_revalidate=True)
     if cdn is not None:
         return Steering(directives, targeted=True, guessable=guessable)
-    return Steering(directives, targeted=False, guessable=not (pragma or (lines and _decides(parse(lines)))))
+    return Steering(directives, targeted=False, guessable=not (pragma or (void is not None and _decides(void))))
 
 
 def _decides(directives: CacheControl) -> bool:

@@ -47,7 +47,7 @@ OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie", "cred
 
 
 class Answerer(Enum):
-    """What answers a request, as far as the cache can see: whether a hit by a guess would skip a check of its own."""
+    """What answers a request, as far as the cache can see. A hit by a guess must skip no check of it."""
 
     UNSEEN = auto()
     """An app whose routes cannot be seen."""
@@ -56,11 +56,11 @@ class Answerer(Enum):
     CODE = auto()
     """Anything else in an app whose routes are seen: a handler, an exception handler, middleware, a mounted app."""
     ASKING = auto()
-    """A route that is seen to ask who is calling."""
+    """A route that declares what tells callers apart."""
 
 
 def unseen() -> Answerer:
-    """What answers where nothing is known of it."""
+    """An app of which nothing is known."""
     return Answerer.UNSEEN
 
 
@@ -197,6 +197,7 @@ def judge(received: Received, options: HeaderOptions, most_bytes: int) -> Judged
     rule = options.rule_for(received.path)
     steered = steering(received.headers)
     if rule is not None and rule.lifetime and received.answerer() is Answerer.ASKING:
+        # What a route declares of its callers is nearer to it than the path that a rule names.
         rule = None
     if rule is not None and overrides(rule, received.status):
         # Nothing of what the response says holds.
