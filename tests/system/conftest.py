@@ -18,9 +18,17 @@ from example_app.seed import USERS
 from fastapi_cacheinval.testing import Replicas
 from tests.servers.ports import free_port
 from tests.system.browser import Browser
+from tests.system.postgresql import PostgreSQL, postgresql
 
 ROOT = Path(__file__).resolve().parents[2]
 ADMIN = ("admin", USERS["admin"][0])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgreSQL]:
+    """One PostgreSQL cluster for all tests of a module."""
+    with postgresql() as started:
+        yield started
 
 
 @contextlib.contextmanager

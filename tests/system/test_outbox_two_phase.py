@@ -16,16 +16,9 @@ from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.outbox import Outbox
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from tests.contrib.sqlalchemy.store import Base, Label
-from tests.system.postgresql import PostgreSQL, postgresql
+from tests.system.postgresql import PostgreSQL
 
 OUTBOX = Outbox()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgreSQL]:
-    """One cluster for all tests here."""
-    with postgresql() as started:
-        yield started
 
 
 @pytest.fixture

@@ -21,11 +21,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from fastapi_cacheinval.testing import capture_invalidations
+from tests.contrib.sqlalchemy.watched import watched
 from tests.system.mariadb import mariadb
 from tests.system.postgresql import postgresql
 
@@ -113,16 +114,11 @@ def test_the_tags_of_linked_rows_are_purged(server: str, way: str, work: str, ki
         session.add_all([Room(id=1, works=[first]), Work(id=2)])
         session.commit()
     plain.dispose()
-    engine, cache = WAYS[way](server), HTTPCache(enabled=False)
-    sessions = sessionmaker(engine)
-    collector = collect_changes(sessions, cache, TAGS[kind])
-    try:
-        with capture_invalidations(cache) as captured, sessions() as session:
-            WORK[work](session)
-            session.commit()
-    finally:
-        collector.stop()
-        engine.dispose()
+    engine = WAYS[way](server)
+    with watched(engine, TAGS[kind]) as (session, captured):
+        WORK[work](session)
+        session.commit()
+    engine.dispose()
     assert {"room:1", "room:room"} <= {tag for one in captured for tag in one.tags}
     assert not any(one.everything for one in captured)
 
@@ -170,25 +166,20 @@ def test_a_transaction_that_the_app_begins_by_sql_is_purged_at_its_end(
     servers: dict[str, str], name: str, way: str, end: str
 ) -> None:
     """What is purged before its commit others read again as it was; what is rolled back is not purged."""
-    engine, cache = WAYS[way](servers[name]), HTTPCache(enabled=False)
+    engine = WAYS[way](servers[name])
     Own.metadata.drop_all(engine)
     Own.metadata.create_all(engine)
     with Session(engine) as session:
         session.add(Room(id=1))
         session.commit()
-    sessions = sessionmaker(engine)
-    collector = collect_changes(sessions, cache, TAGS["templates"])
-    try:
-        with capture_invalidations(cache) as captured, sessions() as session:
-            session.execute(text("BEGIN"))
-            session.execute(update(Room).values(name="new"))
-            session.get_one(Room, 1).name = "newer"
-            session.flush()
-            assert not captured
-            getattr(session, end)()
-            purged = {tag for one in captured for tag in one.tags}
-            assert session.get_one(Room, 1).name == ("newer" if end == "commit" else "room")
-    finally:
-        collector.stop()
-        engine.dispose()
+    with watched(engine, TAGS["templates"]) as (session, captured):
+        session.execute(text("BEGIN"))
+        session.execute(update(Room).values(name="new"))
+        session.get_one(Room, 1).name = "newer"
+        session.flush()
+        assert not captured
+        getattr(session, end)()
+        purged = {tag for one in captured for tag in one.tags}
+        assert session.get_one(Room, 1).name == ("newer" if end == "commit" else "room")
+    engine.dispose()
     assert purged == ({"room:1", "room:room", "room:new", "room:newer"} if end == "commit" else set())

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, ForeignKey, create_engine, delete, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from tests.system.postgresql import PostgreSQL, postgresql
+from tests.system.postgresql import PostgreSQL
 from tests.system.sessions import in_a_thread, wait_for_a_lock
 
 
@@ -64,13 +64,6 @@ WORK: dict[str, Callable[[Session], Any]] = {
     "statement": lambda session: session.execute(delete(Deal).where(Deal.id == 1)),
     "table": lambda session: session.execute(delete(Deal.__table__).where(Deal.id == 1)),  # type: ignore[arg-type]
 }
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgreSQL]:
-    """One cluster for all tests here."""
-    with postgresql() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from fastapi_cacheinval.contrib.sqlalchemy.locking import Kept, in_savepoint
-from tests.system.postgresql import PostgreSQL, postgresql
+from tests.system.postgresql import PostgreSQL
 from tests.system.sessions import in_a_thread, wait_for_a_lock
 
 
@@ -71,13 +71,6 @@ class Word(Base):
 TAGS: dict[type, Any] = {
     Hall: ["hall:{name}"], Row: ["row:{name}"], Zone: ["zone:{name}"], Block: ["size:{size}"], Word: ["word:{name}"],
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgreSQL]:
-    """One cluster for all tests here."""
-    with postgresql() as started:
-        yield started
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from fastapi_cacheinval.testing import capture_invalidations
+from tests.contrib.sqlalchemy.watched import watched
 from tests.system.mariadb import mariadb
 
 
@@ -225,21 +226,16 @@ def test_a_linked_row_that_others_have_changed_is_not_missed(
     with engine.begin() as other:
         other.execute(insert(shown), [{"room_id": 3, "work_id": 2}])
     own = LEVELS[level](server)
-    sessions, cache = sessionmaker(own), HTTPCache(enabled=False)
-    collector = collect_changes(sessions, cache, TAGS[kind])
-    try:
-        with capture_invalidations(cache) as captured, sessions() as session:
-            room, linked = session.get_one(Room, 1), session.get_one(Work, 2)
-            assert len(room.works) == 1
-            with engine.begin() as other:
-                other.execute(update(Work.__table__).where(Work.__table__.c.id == 2).values(name="new"))  # type: ignore[arg-type]
-            LINKS[work](session, room, linked)
-            session.flush()
-            assert linked.name == "old"
-            session.commit()
-    finally:
-        collector.stop()
-        own.dispose()
+    with watched(own, TAGS[kind]) as (session, captured):
+        room, linked = session.get_one(Room, 1), session.get_one(Work, 2)
+        assert len(room.works) == 1
+        with engine.begin() as other:
+            other.execute(update(Work.__table__).where(Work.__table__.c.id == 2).values(name="new"))  # type: ignore[arg-type]
+        LINKS[work](session, room, linked)
+        session.flush()
+        assert linked.name == "old"
+        session.commit()
+    own.dispose()
     assert "work:new" in {tag for one in captured for tag in one.tags}
     assert not any(one.everything for one in captured)
 
@@ -247,17 +243,12 @@ def test_a_linked_row_that_others_have_changed_is_not_missed(
 def test_a_row_is_read_as_it_stands_in_every_class(engine: Engine) -> None:
     """What others have made of it since the transaction has read it is what the write replaces."""
     fill(engine)
-    sessions, cache = sessionmaker(engine), HTTPCache(enabled=False)
-    collector = collect_changes(sessions, cache, {Work: ["work:{name}"], Picture: ["picture:{name}"]})
-    try:
-        with capture_invalidations(cache) as captured, sessions() as session:
-            work = session.get_one(Work, 2)
-            with engine.begin() as other:
-                other.execute(update(Work.__table__).where(Work.__table__.c.id == 2).values(name="between"))  # type: ignore[arg-type]
-            work.name = "new"
-            session.commit()
-    finally:
-        collector.stop()
+    with watched(engine, {Work: ["work:{name}"], Picture: ["picture:{name}"]}) as (session, captured):
+        work = session.get_one(Work, 2)
+        with engine.begin() as other:
+            other.execute(update(Work.__table__).where(Work.__table__.c.id == 2).values(name="between"))  # type: ignore[arg-type]
+        work.name = "new"
+        session.commit()
     tags = {tag for one in captured for tag in one.tags}
     assert {"work:between", "work:new", "picture:between", "picture:new"} <= tags
 

@@ -31,7 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from fastapi_cacheinval.testing import capture_invalidations
-from tests.system.postgresql import PostgreSQL, postgresql
+from tests.system.postgresql import PostgreSQL
 
 
 class Base(DeclarativeBase):
@@ -92,13 +92,6 @@ _ROLE = """
 DO $$ BEGIN CREATE ROLE clerk LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
 GRANT USAGE ON SCHEMA public TO clerk;
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgreSQL]:
-    """One cluster for all tests here."""
-    with postgresql() as started:
-        yield started
 
 
 class Database:

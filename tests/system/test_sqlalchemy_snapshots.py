@@ -11,8 +11,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
-from fastapi_cacheinval.testing import capture_invalidations
-from tests.system.postgresql import PostgreSQL, postgresql
+from tests.contrib.sqlalchemy.watched import watched
+from tests.system.postgresql import PostgreSQL
 
 
 class Own(DeclarativeBase):
@@ -49,13 +49,6 @@ class Statue(Work):
     id: Mapped[int] = mapped_column(ForeignKey("work.id"), primary_key=True)
     height: Mapped[int] = mapped_column(default=0)
     __mapper_args__ = {"polymorphic_identity": "statue"}  # noqa: RUF012
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgreSQL]:
-    """One cluster for all tests here."""
-    with postgresql() as started:
-        yield started
 
 
 def by_sqlalchemy(level: str) -> Callable[[str], Engine]:
@@ -136,21 +129,16 @@ WORK: dict[str, Callable[[Session, Room, Work], object]] = {
 
 def purged(engine: Engine, kind: str, work: str, others: dict[str, Any]) -> tuple[set[str], bool]:
     """The tags that are purged, and whether everything is, where another session changes the row in between."""
-    sessions, cache = sessionmaker(engine), HTTPCache(enabled=False)
-    collector = collect_changes(sessions, cache, TAGS[kind])
-    try:
-        with capture_invalidations(cache) as captured, sessions() as session:
-            room, statue = session.get_one(Room, 1), session.get_one(Work, 2)
-            assert len(room.works) == 1
-            if others:
-                with engine.begin() as other:
-                    other.execute(update(Work.__table__).where(Work.__table__.c.id == 2).values(others))  # type: ignore[arg-type]
-            WORK[work](session, room, statue)
-            session.flush()
-            assert statue.name == "old"
-            session.commit()
-    finally:
-        collector.stop()
+    with watched(engine, TAGS[kind]) as (session, captured):
+        room, statue = session.get_one(Room, 1), session.get_one(Work, 2)
+        assert len(room.works) == 1
+        if others:
+            with engine.begin() as other:
+                other.execute(update(Work.__table__).where(Work.__table__.c.id == 2).values(others))  # type: ignore[arg-type]
+        WORK[work](session, room, statue)
+        session.flush()
+        assert statue.name == "old"
+        session.commit()
     return {tag for one in captured for tag in one.tags}, any(one.everything for one in captured)
 
 
@@ -172,18 +160,13 @@ def test_a_row_that_nobody_has_changed_is_purged_alone(engine: Engine, kind: str
 @pytest.mark.parametrize("kind", TAGS)
 def test_a_row_that_others_change_right_before_the_commit_is_not_missed(engine: Engine, kind: str) -> None:
     """No query of the transaction comes after it: the row is read once more when the transaction is over."""
-    sessions, cache = sessionmaker(engine), HTTPCache(enabled=False)
-    collector = collect_changes(sessions, cache, TAGS[kind])
-    try:
-        with capture_invalidations(cache) as captured, sessions() as session:
-            room, work = session.get_one(Room, 1), session.get_one(Work, 2)
-            room.works.append(work)
-            session.flush()
-            with engine.begin() as other:
-                other.execute(update(Work.__table__).where(Work.__table__.c.id == 2).values(name="new"))  # type: ignore[arg-type]
-            session.commit()
-    finally:
-        collector.stop()
+    with watched(engine, TAGS[kind]) as (session, captured):
+        room, work = session.get_one(Room, 1), session.get_one(Work, 2)
+        room.works.append(work)
+        session.flush()
+        with engine.begin() as other:
+            other.execute(update(Work.__table__).where(Work.__table__.c.id == 2).values(name="new"))  # type: ignore[arg-type]
+        session.commit()
     assert {tag for one in captured for tag in one.tags} == {"work:old", "work:new"}
 
 

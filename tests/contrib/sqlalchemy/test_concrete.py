@@ -11,7 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 
 from fastapi_cacheinval import HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
-from fastapi_cacheinval.testing import capture_invalidations
+from tests.contrib.sqlalchemy.watched import watched
 
 
 class Own(DeclarativeBase):
@@ -124,14 +124,9 @@ def test_what_the_base_is_linked_to_is_left_alone(engine: Engine, work: str) -> 
     sessions = sessionmaker(engine)
     with sessions.begin() as session:
         session.add_all([Cat(id=1, tags=[Tag(id=5)]), Lion(id=1)])
-    cache = HTTPCache(enabled=False)
-    collector = collect_changes(sessions, cache, {Tag: ["tag:{name}"], Cat: ["cat:{id}"], Lion: ["lion:{id}"]})
-    try:
-        with capture_invalidations(cache) as captured, sessions() as session:
-            GONE[work](session)
-            session.commit()
-    finally:
-        collector.stop()
+    with watched(engine, {Tag: ["tag:{name}"], Cat: ["cat:{id}"], Lion: ["lion:{id}"]}) as (session, captured):
+        GONE[work](session)
+        session.commit()
     assert {tag for one in captured for tag in one.tags} == {"cat:1", "lion:1"}
 
 
@@ -145,14 +140,9 @@ WIDE: dict[str, Callable[[Session], object]] = {
 @pytest.mark.parametrize("work", WIDE)
 def test_a_change_of_either_purges_the_wide_tag_of_the_base(engine: Engine, work: str) -> None:
     """Who reads the base by a union reads the rows of both; the subclass has its base's tags."""
-    sessions, cache = sessionmaker(engine), HTTPCache(enabled=False)
-    collector = collect_changes(sessions, cache, wide={Animal: ["animals"], Dog: ["dogs"]})
-    try:
-        with capture_invalidations(cache) as captured, sessions() as session:
-            WIDE[work](session)
-            session.commit()
-    finally:
-        collector.stop()
+    with watched(engine, wide={Animal: ["animals"], Dog: ["dogs"]}) as (session, captured):
+        WIDE[work](session)
+        session.commit()
     tags = {tag for one in captured for tag in one.tags}
     assert "animals" in tags
     assert "dogs" in tags or work == "one of the base"

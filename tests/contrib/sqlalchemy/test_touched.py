@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, ForeignKey, create_engine, event, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, Session, mapped_column, relationship, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, Session, mapped_column, relationship
 
-from fastapi_cacheinval import HTTPCache
-from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
-from fastapi_cacheinval.testing import capture_invalidations
 from tests.contrib.sqlalchemy.store import tags_of
+from tests.contrib.sqlalchemy.watched import watched
 
 
 class Own(DeclarativeBase):
@@ -47,14 +45,9 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 def purged(engine: Engine, tags: dict[Any, Any], work: Callable[[Session], object]) -> set[str]:
-    sessions, cache = sessionmaker(engine), HTTPCache(enabled=False)
-    collector = collect_changes(sessions, cache, tags)
-    try:
-        with capture_invalidations(cache) as captured, sessions() as session:
-            work(session)
-            session.commit()
-    finally:
-        collector.stop()
+    with watched(engine, tags) as (session, captured):
+        work(session)
+        session.commit()
     return set[str]().union(*tags_of(captured))
 
 
