@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from fastapi_cacheinval.dependencies import Cached, Invalidates, InvalidatesNothing
 from fastapi_cacheinval.errors import CacheinvalError, CallerDependentRoute, ConfigurationError, RefusedRoute
-from fastapi_cacheinval.routes.advice import key_for, partition_with_key
+from fastapi_cacheinval.routes.cover_lines import key_for, partition_with_key
 from fastapi_cacheinval.routes.covers import Covers
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.misread import misread_in
