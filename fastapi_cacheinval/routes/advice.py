@@ -12,12 +12,13 @@ from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.cover_lines import covers_line, fields_of, key_for, keyed
 from fastapi_cacheinval.routes.covers import Covers, Uncovered
 from fastapi_cacheinval.routes.dependency_tree import Node
+from fastapi_cacheinval.routes.evidence import Evidence
 from fastapi_cacheinval.routes.fastapi_private import security_scheme
 from fastapi_cacheinval.routes.left_behind import told_of_left_behind, told_of_valueless
 from fastapi_cacheinval.routes.misread import misread_in
 from fastapi_cacheinval.routes.moves import HANDLER, moves
 from fastapi_cacheinval.routes.names import Names
-from fastapi_cacheinval.routes.parameters import caller_reads
+from fastapi_cacheinval.routes.parameters import tells_callers_apart
 
 __all__ = ["Advice", "advice"]
 
@@ -29,10 +30,10 @@ class Advice(NamedTuple):
     of_handlers: str = ""
 
 
-def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helpless: Sequence[str]) -> Advice:
+def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helpless: Sequence[Evidence]) -> Advice:
     """Why the covers that are given fall short, and what to write.
 
-    `helpless` is what no cover helps against, as `where: what`. The line that works comes last; it is left out where
+    `helpless` is what no cover helps against. The line that works comes last; it is left out where
     more has to be changed than these sentences say. Nothing here skips a check.
     """
     if cached is None or not (found or helpless):
@@ -43,7 +44,7 @@ def advice(root: Node, cached: Cached | None, found: Sequence[Uncovered], helple
     return Advice(" ".join(sentences).replace(HANDLER, root.label), " ".join(general))
 
 
-def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless: Sequence[str]) -> list[str]:
+def _sentences(root: Node, cached: Cached, found: Sequence[Uncovered], helpless: Sequence[Evidence]) -> list[str]:
     covers, names, misread = Covers.of(root, cached), Names(root), misread_in(root, cached)
     reasons = [each.told for each in misread.values()]
     rest = replace(covers, partitions=tuple(each for each in covers.partitions if each.identity not in misread))
@@ -89,7 +90,7 @@ def _for_all(root: Node, names: Names, cached: Cached, found: Sequence[Uncovered
         for each in found
         if each.unkeyed
         and each.taken
-        and not any(caller_reads(node, handler=False, request_is_shared=True) for node in each.node.walk())
+        and not tells_callers_apart(each.node, request_is_shared=True)
         and keyed(each.node, root, names) in written
         and key_for(each.node, root).told
     ]

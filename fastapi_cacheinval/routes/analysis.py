@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from fastapi.routing import APIRoute
-
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.routes.audit import errors_of, late_in, notes_of, warnings_of
 from fastapi_cacheinval.routes.bindings import Binding, bind
 from fastapi_cacheinval.routes.covers import adds_tags, innermost, is_fed, purges_of
 from fastapi_cacheinval.routes.dependency_tree import Node, Overrides, tree_of
-from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, original_of
+from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute
 from fastapi_cacheinval.routes.held_values import qualified_name
 from fastapi_cacheinval.routes.identity import cover_names, route_identity
 from fastapi_cacheinval.routes.parameters import path_names, query_names, sees_request, varying_headers
 from fastapi_cacheinval.routes.place import Place, own_number
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
-from fastapi_cacheinval.routes.verdict import front_off, goes_on_after_the_answer, judge, own_methods
+from fastapi_cacheinval.routes.verdict import Verdict, front_off, judge
 
 __all__ = ["Analysis", "analyse"]
 
@@ -48,7 +46,7 @@ def analyse(
     in_path = frozenset(route.path_regex.groupindex) | place.parameters
     names = (name for template in templates for name in template.names)
     bindings, unbound = bind(names, root, in_path, _none if otherwise is None else otherwise.bindings)
-    elsewhere = path_names(root) if verdict.layers else _elsewhere(route, root, place)
+    elsewhere = path_names(root) if verdict.layers else _elsewhere(route, root, place, verdict)
     off = front_off(route, root, place, verdict, policy, elsewhere, overridden=bool(overrides))
     covers = cover_names(root, cached)
     # Behind layers the route's own answer is stored, which none of them has written into.
@@ -82,7 +80,7 @@ def analyse(
         adds_tags=adds_tags(root),
         layers=place.layers,
         around=verdict.layers,
-        commits_late=place.commits or bool(late_in(root)) or goes_on_after_the_answer(route),
+        commits_late=place.commits or bool(late_in(root)) or verdict.goes_on,
         epoch=epoch,
         provider=route.dependency_overrides_provider,
     )
@@ -99,9 +97,9 @@ def _refused(plan: RoutePlan, errors: tuple[ConfigurationError, ...]) -> RoutePl
     return replace(plan, sharing=Sharing.UNPROVED, uncovered=evidence, front=False, front_off=str(errors[0]))
 
 
-def _elsewhere(route: EffectiveRoute, root: Node, place: Place) -> frozenset[str]:
+def _elsewhere(route: EffectiveRoute, root: Node, place: Place, verdict: Verdict) -> frozenset[str]:
     """The `Path()` parameters that the path does not hold."""
-    if own_methods(original_of(route), APIRoute, ("matches",)):
+    if verdict.matches:
         # It may give other values than those in the path.
         return path_names(root)
     return path_names(root) - (frozenset(route.path_regex.groupindex) | place.parameters - place.hosts)

@@ -11,7 +11,7 @@ from fastapi_cacheinval.routes.covers import Covers
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.misread import misread_in
 from fastapi_cacheinval.routes.names import Names
-from fastapi_cacheinval.routes.parameters import caller_reads, handler_headers
+from fastapi_cacheinval.routes.parameters import handler_headers, tells_callers_apart
 from fastapi_cacheinval.routes.partition_types import unfit_for_a_key
 from fastapi_cacheinval.routes.plan import SAFE_METHODS, RoutePlan, Sharing
 from fastapi_cacheinval.routes.verdict import Verdict
@@ -204,5 +204,4 @@ def _outside(node: Node, cached: Cached | None, named: Collection[object]) -> It
 
 def _is_an_object(node: Node) -> bool:
     """Whether a node gives all who take it the same object, which tells no callers apart by itself."""
-    reads_caller = any(caller_reads(each, handler=False) for each in node.walk())
-    return node.bound and not node.ours and not reads_caller
+    return node.bound and not node.ours and not tells_callers_apart(node)

@@ -12,7 +12,7 @@ from fastapi_cacheinval.routes.key_texts import KeyText, key_text
 from fastapi_cacheinval.routes.misread import Misread
 from fastapi_cacheinval.routes.moves import Moves
 from fastapi_cacheinval.routes.names import Names
-from fastapi_cacheinval.routes.parameters import caller_reads
+from fastapi_cacheinval.routes.parameters import tells_callers_apart
 from fastapi_cacheinval.routes.partition_types import says_something, unfit, unfit_for_a_key, value_type
 from fastapi_cacheinval.routes.set_attributes import set_by
 
@@ -85,7 +85,7 @@ class _Meant:
 def _stands_for(node: Node, below: Node) -> bool:
     if all(each.identity != below.identity for each in node.walk()):
         return False
-    return any(caller_reads(each, handler=False) for each in below.walk())
+    return tells_callers_apart(below)
 
 
 def _given_partition(node: Node, key: Any, root: Node, names: Names) -> str:

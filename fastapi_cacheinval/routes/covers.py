@@ -24,7 +24,8 @@ from fastapi_cacheinval.dependencies import (
     collected_tags,
 )
 from fastapi_cacheinval.routes.dependency_tree import Node
-from fastapi_cacheinval.routes.parameters import caller_reads, reads_for_all
+from fastapi_cacheinval.routes.evidence import Cause, Evidence
+from fastapi_cacheinval.routes.parameters import caller_reads, reads_for_all, tells_callers_apart
 
 __all__ = ["Covers", "Uncovered", "adds_tags", "fed_by", "innermost", "is_fed", "purges_of", "reached", "uncovered"]
 
@@ -132,11 +133,12 @@ class Uncovered:
     unkeyed: bool
 
     @property
-    def evidence(self) -> tuple[str, ...]:
-        """What it reads of the caller, each as `where: what`."""
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What it reads of the caller."""
         own = caller_reads(self.node, handler=False)
         below = fed_by(self.node)
-        return (*own, f"dependency {self.node.label}: depends on {', '.join(below)}") if below else own
+        fed = Evidence("dependency", f"depends on {', '.join(below)}", name=self.node.label)
+        return (*own, fed) if below else own
 
     def trails(self, root: Node) -> tuple[str, ...]:
         """The ways from the handler through it to what reads the caller, by name."""
@@ -157,8 +159,7 @@ def _ways(node: Node, wanted: Callable[[Node], bool]) -> Iterator[tuple[Node, ..
 def fed_by(node: Node) -> tuple[str, ...]:
     """What below a node reads the caller, as `name (what)`."""
     found = (read for child in node.children for each in child.walk() for read in caller_reads(each, handler=False))
-    parts = (read.removeprefix("dependency ").partition(": ") for read in found)
-    return tuple(dict.fromkeys(f"{name} ({what})" for name, _, what in parts))
+    return tuple(dict.fromkeys(f"{read.name} ({read.what})" for read in found))
 
 
 def is_fed(node: Node, cached: Cached | None) -> bool:
@@ -168,8 +169,8 @@ def is_fed(node: Node, cached: Cached | None) -> bool:
     return bool(caller_reads(node, handler=False)) or any(is_fed(child, cached) for child in node.children)
 
 
-def uncovered(root: Node, cached: Cached | None) -> tuple[tuple[Uncovered, ...], tuple[str, ...]]:
-    """What the covers leave uncovered, and what no cover helps against, as `where: what`.
+def uncovered(root: Node, cached: Cached | None) -> tuple[tuple[Uncovered, ...], tuple[Evidence, ...]]:
+    """What the covers leave uncovered, and what no cover helps against.
 
     No cover helps against what the handler reads itself, and against fields of the response that a cover sets: they
     would be stored with it.
@@ -190,9 +191,9 @@ def uncovered(root: Node, cached: Cached | None) -> tuple[tuple[Uncovered, ...],
             found.setdefault(key, Uncovered(node, taken, skipped, unkeyed))
     for each in root.walk():
         if cached is not None and each.call is cached:
-            helpless += [line for cover in each.children for line in _writes(cover, shared)]
+            helpless += [written for cover in each.children for written in _writes(cover, shared)]
     # To name one of these would be refused as well.
-    helpless += [line for each in found.values() for line in _writes(each.node, shared)]
+    helpless += [written for each in found.values() for written in _writes(each.node, shared)]
     return tuple(found.values()), tuple(dict.fromkeys(helpless))
 
 
@@ -222,12 +223,11 @@ def _is_unkeyed(node: Node, taken: bool, cached: Cached | None, covers: Covers) 
     return any(_is_unkeyed(child, child.bound and not node.ours, cached, covers) for child in node.children)
 
 
-def _writes(cover: Node, request_is_shared: bool) -> Iterator[str]:  # noqa: FBT001
+def _writes(cover: Node, request_is_shared: bool) -> Iterator[Evidence]:  # noqa: FBT001
     """What a cover, or anything that it needs, sets of the response; what it makes of a shared request is for all."""
     for node in cover.walk():
         name = node.declares.response_param_name
-        shared = request_is_shared and not any(
-            caller_reads(each, handler=False, request_is_shared=True) for each in node.walk()
-        )
+        shared = request_is_shared and not tells_callers_apart(node, request_is_shared=True)
         if name is not None and not shared:
-            yield f"dependency {node.label}: sets fields of the response that is stored, as {name!r}"
+            what = f"sets fields of the response that is stored, as {name!r}"
+            yield Evidence("dependency", what, Cause.SETS, node.label)

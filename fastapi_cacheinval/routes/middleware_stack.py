@@ -13,14 +13,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
 
 from fastapi_cacheinval.core.keys import as_bytes, encode
-from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, app_of, dependant_of, handler_of
+from fastapi_cacheinval.routes.fastapi_private import handler_of
 from fastapi_cacheinval.routes.held_objects import KEY, ROUTE, plain_fields
 from fastapi_cacheinval.routes.layer_kinds import WRITING, is_harmless, kind_of, name_of, replaced
 from fastapi_cacheinval.routes.place import Watched
 
 __all__ = [
     "MiddlewareStack",
-    "around",
     "leads_to_fastapi",
     "middleware_stack_of",
     "routes_visibly",
@@ -130,29 +129,6 @@ def _of_router(router: Router, watched: Watched) -> Iterator[Any]:
 def _application_of(router: Router) -> Any:
     provider = getattr(router, "dependency_overrides_provider", None)
     return provider if isinstance(provider, Starlette) and provider.router is router else router
-
-
-AROUND = " around its app"
-INSTEAD = " in place of its handler"
-
-
-def around(route: EffectiveRoute) -> Iterator[str]:
-    """What stands around the function of FastAPI's that answers for a route, and what stands in its place."""
-    step: Any = app_of(route)
-    handler = handler_of(step)
-    while handler is None and step is not None:
-        kind = kind_of(step)
-        # `CORSMiddleware` does not always say in `Vary` that its fields depend on `Origin`.
-        if kind is CORSMiddleware or not is_harmless(kind):
-            yield f"{name_of(kind)}{AROUND}"
-        step = getattr(step, "app", None)
-        handler = handler_of(step)
-    if handler is not None:
-        solved = dependant_of(handler)
-        if solved is None:
-            yield f"{name_of(handler)}{INSTEAD}"
-        elif getattr(route, "app", None) is not None and solved is not route.dependant:
-            yield "another dependant than its own"
 
 
 def leads_to_fastapi(app: Any) -> bool:

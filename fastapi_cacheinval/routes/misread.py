@@ -12,10 +12,10 @@ from inspect import isclass
 from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached
-from fastapi_cacheinval.routes.covers import Covers, fed_by, reached
+from fastapi_cacheinval.routes.covers import Covers, reached
 from fastapi_cacheinval.routes.dependency_tree import Node
 from fastapi_cacheinval.routes.names import Names
-from fastapi_cacheinval.routes.parameters import caller_reads
+from fastapi_cacheinval.routes.parameters import tells_callers_apart
 from fastapi_cacheinval.routes.partition_types import classes_of, value_type
 
 __all__ = ["Misread", "misread_in"]
@@ -37,7 +37,7 @@ def misread_in(root: Node, cached: Cached | None) -> dict[object, Misread]:
     covers = Covers.of(root, cached)
     if cached is None or not covers.partitions:
         return {}
-    handed = [node for node, taken in reached(root, cached) if taken and _tells_callers_apart(node)]
+    handed = [node for node, taken in reached(root, cached) if taken and tells_callers_apart(node)]
     known = {node.identity for node, _ in reached(root, cached)}
     alone = {
         cover: key
@@ -51,10 +51,6 @@ def misread_in(root: Node, cached: Cached | None) -> dict[object, Misread]:
     return {
         each.cover.identity: each for cover, key in alone.items() for each in _read(cover, key, handed, names, root)
     }
-
-
-def _tells_callers_apart(node: Node) -> bool:
-    return bool(fed_by(node) or caller_reads(node, handler=False))
 
 
 def _read(cover: Node, key: Any, handed: list[Node], names: Names, root: Node) -> Iterator[Misread]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.dependency_tree import Node
+from fastapi_cacheinval.routes.evidence import Cause, Evidence
 from fastapi_cacheinval.routes.filled_parameters import filled_by_decorators
 from fastapi_cacheinval.routes.own_code import is_decorated, never_uses, reads_names
 from fastapi_cacheinval.routes.parameter_text import MovedParameter, moved_parameter
@@ -38,8 +38,8 @@ class Moves:
     open: bool = False
 
 
-def moves(root: Node, cached: Cached, helpless: Sequence[str]) -> Moves:
-    """What to change for what no cover helps against; `helpless` has each as `where: what`."""
+def moves(root: Node, cached: Cached, helpless: Sequence[Evidence]) -> Moves:
+    """What to change for what no cover helps against."""
     name, sentences, moved = HANDLER, list[str](), dict[str, MovedParameter]()
     of_request = Moves() if cached.policy.request_is_shared else _of_request(root)
     sentences += of_request.sentences
@@ -51,30 +51,28 @@ def moves(root: Node, cached: Cached, helpless: Sequence[str]) -> Moves:
             continue
         moved[field.name] = moved_parameter(field, root.call)
         sentences.append(_moved(name, field.name, moved[field.name]))
-    for line in helpless:
-        header = re.match(r"the handler .*?: Header\(\) '(\w+)' \((\S+?)( looks like a credential)?\)$", line)
-        if header is not None and header[1] not in moved:
-            field = next(each for each in root.declares.header_params if each.name == header[1])
+    for each in helpless:
+        if each.cause is Cause.HEADER and each.parameter not in moved:
+            field = next(field for field in root.declares.header_params if field.name == each.parameter)
             moved[field.name] = moved_parameter(field, root.call)
             sentences.append(_moved(name, field.name, moved[field.name]))
-            if header[2] not in CREDENTIALS:
+            if each.header not in CREDENTIALS:
                 sentences.append(
-                    f"If {header[2]} holds no credential, leave it where it is and say so: cached(..., "
-                    f"vary={[*cached.policy.vary, header[2]]}) keeps one stored response per value."
+                    f"If {each.header} holds no credential, leave it where it is and say so: cached(..., "
+                    f"vary={[*cached.policy.vary, each.header]}) keeps one stored response per value."
                 )
-        elif "Header() model" in line:
+        elif each.cause is Cause.ALL_HEADERS:
             open_ = True
             sentences.append(f"Take the single headers that {name} needs in place of a model that may read all.")
-        elif ": sets fields of the response" in line:
+        elif each.cause is Cause.SETS:
             open_ = True
             sentences.append(
-                f"{line.partition(': ')[0].removeprefix('dependency ')} must not take the response: set these fields "
-                "in the handler, or in a middleware."
+                f"{each.name} must not take the response: set these fields in the handler, or in a middleware."
             )
-        elif line.startswith("the route: "):
+        elif each.cause is Cause.ROUTE:
             open_ = True
             sentences.append(_ROUTE_READS)
-    partitions = tuple(each.partition for each in moved.values() if each.partition)
+    partitions = tuple(parameter.partition for parameter in moved.values() if parameter.partition)
     open_ = open_ or len(partitions) < len(moved)
     return Moves(tuple(dict.fromkeys(sentences)), partitions, of_request.shared, of_request.unless, open_)
 

@@ -11,6 +11,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel
 
 from fastapi_cacheinval.core.credential_names import is_credential, is_headers_credential
 from fastapi_cacheinval.routes.dependency_tree import Node
+from fastapi_cacheinval.routes.evidence import Cause, Evidence
 from fastapi_cacheinval.routes.fastapi_private import Field, security_scheme
 from fastapi_cacheinval.routes.filled_parameters import filled_by_decorators
 from fastapi_cacheinval.routes.own_code import is_frameworks_class, never_uses, only_reads
@@ -27,6 +28,7 @@ __all__ = [
     "reads_for_all",
     "request_names",
     "sees_request",
+    "tells_callers_apart",
     "varying_headers",
 ]
 
@@ -192,17 +194,19 @@ def _listed(kind: str, fields: Iterable[Field]) -> Iterator[str]:
         yield f"{kind} {field.name!r}"
 
 
-def _handler_credentials(root: Node, varied: Collection[str]) -> Iterator[str]:
+def _handler_credentials(root: Node, varied: Collection[str]) -> Iterator[Evidence]:
+    where, label = "the handler", root.label
     for field in root.declares.header_params:
         names = _headers_of(field)
         if names is None:
-            yield f"Header() model {field.name!r} that may read every header"
+            what = f"Header() model {field.name!r} that may read every header"
+            yield Evidence(where, what, Cause.ALL_HEADERS, label)
             continue
         for name in sorted(names.difference(varied)):
-            if name in CREDENTIALS:
-                yield f"Header() {field.name!r} ({name})"
-            elif is_headers_credential(name):
-                yield f"Header() {field.name!r} ({name} looks like a credential)"
+            if name in CREDENTIALS or is_headers_credential(name):
+                looks = "" if name in CREDENTIALS else " looks like a credential"
+                what = f"Header() {field.name!r} ({name}{looks})"
+                yield Evidence(where, what, Cause.HEADER, label, field.name, name)
 
 
 def _credentials(kind: str, node: Node, fields: Iterable[Field]) -> Iterator[str]:
@@ -224,8 +228,8 @@ def reads_for_all(node: Node) -> bool:
 
 def caller_reads(
     node: Node, *, handler: bool, varied: Collection[str] = (), request_is_shared: bool = False
-) -> tuple[str, ...]:
-    """What a node reads that may tell one caller from another, each as `where: what`.
+) -> tuple[Evidence, ...]:
+    """What a node reads that may tell one caller from another.
 
     With `request_is_shared` the raw request, or what a decorator may make of it, tells no callers apart.
 
@@ -248,11 +252,16 @@ def caller_reads(
     if not request_is_shared:
         what += [f"{name!r}, which decorators fill, and FastAPI does not" for name in filled_by_decorators(node)]
     what += _listed("Cookie()", declares.cookie_params)
-    if handler:
-        what += _handler_credentials(node, varied)
-    else:
+    if not handler:
         what += _listed("Header()", (field for field in declares.header_params if not _negotiates(field)))
         what += _credentials("Query()", node, declares.query_params)
         what += _credentials("Path()", node, declares.path_params)
     where = "the handler" if handler else "dependency"
-    return tuple(f"{where} {node.label}: {each}" for each in what)
+    found = [Evidence(where, each, name=node.label) for each in what]
+    return (*found, *_handler_credentials(node, varied)) if handler else tuple(found)
+
+
+def tells_callers_apart(node: Node, *, request_is_shared: bool = False) -> bool:
+    """Whether a dependency, or anything below it, reads what may tell one caller from another."""
+    reads = (caller_reads(each, handler=False, request_is_shared=request_is_shared) for each in node.walk())
+    return any(reads)

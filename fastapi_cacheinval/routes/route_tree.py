@@ -29,6 +29,7 @@ from fastapi_cacheinval.routes.files import is_plain_files
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of, routes_visibly
 from fastapi_cacheinval.routes.other_ways import mind_others
 from fastapi_cacheinval.routes.place import Place, Watched, own_number
+from fastapi_cacheinval.routes.route_layers import own_methods
 from fastapi_cacheinval.routes.route_levels import (
     Answering,
     Branch,
@@ -43,7 +44,6 @@ from fastapi_cacheinval.routes.route_levels import (
     matches_as_written,
     root_paths_in,
 )
-from fastapi_cacheinval.routes.verdict import own_methods
 from fastapi_cacheinval.routes.websockets import without_cached
 
 __all__ = ["Files", "Known", "Survey"]

@@ -28,6 +28,7 @@ import pytest
 from fastapi_cacheinval import CacheMiddleware, ConfigurationError, HTTPCache
 from fastapi_cacheinval.framework import route_target
 from fastapi_cacheinval.routes import analysis, covers, dependency_tree, plan, verdict
+from fastapi_cacheinval.routes.evidence import Evidence
 from fastapi_cacheinval.testing import FakeClock
 from tests.helpers.http import PATIENCE, Answer, ask, until
 from tests.helpers.trees import (
@@ -512,8 +513,8 @@ def _no_headers_of_the_handler(patch: pytest.MonkeyPatch) -> None:
 def _dependencies_may_read_headers(patch: pytest.MonkeyPatch) -> None:
     right: Any = vars(covers)["caller_reads"]
 
-    def less(node: dependency_tree.Node, **options: Any) -> tuple[str, ...]:
-        return tuple(each for each in right(node, **options) if "Header()" not in each)
+    def less(node: dependency_tree.Node, **options: Any) -> tuple[Evidence, ...]:
+        return tuple(each for each in right(node, **options) if "Header()" not in each.what)
 
     patch.setattr(covers, "caller_reads", less)
 
@@ -533,7 +534,7 @@ def _layers_ignored(patch: pytest.MonkeyPatch) -> None:
 
 
 def _route_classes_ignored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(verdict, "_around_the_handler", lambda route: ())
+    patch.setattr(verdict, "around_the_handler", lambda route: ())
 
 
 @pytest.mark.parametrize(
