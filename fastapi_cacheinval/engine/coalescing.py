@@ -8,7 +8,8 @@ The loop is the same for every kind of request; an `Asker` says what is particul
 - A forward that began so long before the request that its result could not be used is not waited for: the request leads
   the next one. So, without a lease too, there is one forward for each key and bound.
 - A request whose client has left meanwhile goes nowhere.
-- A waiter that a purge has overtaken does not lead: a new forward in the background serves all who still wait.
+- A waiter that a purge has overtaken does not lead: a new forward in the background serves all who still wait. Where
+  its result is not for the request that it was made for, nobody waits for that key any longer.
 """
 
 from __future__ import annotations
@@ -174,7 +175,8 @@ class Coalescing:
             flight = flights.under_way(missed.key)
             if flight is not None and self._too_old(flight):
                 flight = None
-            if flight is None and overtaken and asker.order_forward(missed.key):
+            ordered = flight is None and overtaken and asker.order_forward(missed.key)
+            if ordered:
                 flight = flights.under_way(missed.key)
             if flight is None:
                 found = await self._lead(flights.lead(missed.key, asker.entered), missed, gives_back=not overtaken)
@@ -192,6 +194,10 @@ class Coalescing:
             if isinstance(looked, Answer):
                 return looked
             missed = looked
+            if ordered and flight is not None and flight.landed:
+                # What it has come to is not for this request, and would not be the next time: such as under `Vary` on
+                # a field that was left out.
+                flights.mark(missed.key)
 
     async def _nobody_waits(self, go: Go | None) -> bool:
         """Whether the client has left; then the flight that the request was to lead is another's."""

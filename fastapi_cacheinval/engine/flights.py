@@ -41,11 +41,22 @@ class Flight:
     These are `land`, `supersede`, `refuse`, `fail` and `pass_on`.
 
     `began` is when its leader began to lead, and `entered` when that request came, which is how new the result is.
-    `fill_lock` is the right to forward in the cluster, where it has been asked for; `l2` says that what lands was found
-    in L2, and not forwarded for here.
+    `fill_lock` is the right to forward in the cluster, where it has been asked for; `landed` says that it gave a
+    response that may be shared, and `l2` that this was found in L2, and not forwarded for here.
     """
 
-    __slots__ = ("_flights", "_leaders", "_waiters", "began", "entered", "failed_status", "fill_lock", "key", "l2")
+    __slots__ = (
+        "_flights",
+        "_leaders",
+        "_waiters",
+        "began",
+        "entered",
+        "failed_status",
+        "fill_lock",
+        "key",
+        "l2",
+        "landed",
+    )
 
     def __init__(self, flights: Flights, key: bytes, began: float, entered: float) -> None:
         self._flights = flights
@@ -54,6 +65,7 @@ class Flight:
         self.failed_status: int | None = None
         self.fill_lock: FillLock | None = None
         self.l2 = False
+        self.landed = False
         self.key = key
         self.began = began
         self.entered = entered
@@ -67,6 +79,7 @@ class Flight:
         """The forward gave a response that may be shared; `l2` says that L2 had it at once."""
         # Before those who wait for it are run.
         self.l2 = l2
+        self.landed = True
         self._end(stored)
 
     def supersede(self) -> None:

@@ -57,8 +57,9 @@ class HeaderAsker:
 
     def find_whole(self) -> tuple[SharedResponse | None, bytes, bool]:
         """The same without parts."""
-        collapse_key, vary_miss = self._resource.keys[-1], False
-        for key in self._resource.keys:
+        keys = self._resource.keys
+        collapse_key, vary_miss = keys[-1], False
+        for key in keys:
             stored, variant = self._engine.find(key, self._asked.headers)
             if isinstance(stored, SharedResponse):
                 return stored, variant, False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import cached_property
 
 from starlette.types import Scope
 
@@ -92,14 +93,20 @@ class Resource:
         self.split = bool(self._query)
         self.key = self._key(b"headers", self._query)
         self.hidden: frozenset[bytes] = frozenset() if app_context.emit_surrogate_key else TAGS
-        rule = rules.get(self._base) if rules else None
-        # Under which an answer may be stored.
-        self.keys = (self.key,) if rule is None else (self.key, self._folded(rule))
+        self._keys: tuple[NoVarySearch | None, tuple[bytes, ...]] = (None, (self.key,))
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """Under which an answer may be stored, by the rule of now: a forward that was waited for may have brought it."""
+        rule = self._rules.get(self._base) if self._rules else None
+        if rule != self._keys[0]:
+            self._keys = (rule, (self.key,) if rule is None else (self.key, self._folded(rule)))
+        return self._keys[1]
 
     def _key(self, *query: bytes) -> bytes:
         return cache_key(self._parts._replace(query=query))
 
-    @property
+    @cached_property
     def _base(self) -> bytes:
         """The key of the path, whatever the query."""
         return self._key(b"path")

@@ -228,6 +228,23 @@ async def test_a_waiter_that_a_purge_has_overtaken_does_not_lead() -> None:
     assert await task == Answer(play.asker.found, Result.COLLAPSED, Reason.URI_MISS)
 
 
+async def test_a_forward_that_was_ordered_and_is_not_for_the_request_is_the_last_that_is_waited_for() -> None:
+    """The request goes forward by itself, and so does whoever waits with it."""
+    play = Play()
+    flight, task = await play.waiting()
+    with_it = play.begin()
+    await until(lambda: flight.waiting == 2)
+    play.asker.purged = True
+    flight.supersede()
+    await settle()
+    another = play.flights.under_way(KEY)
+    assert another is not None
+    another.land(stored())
+    assert await task == Go(None, None, Reason.URI_MISS, hit_for_miss=True)
+    assert await with_it == Go(None, None, Reason.URI_MISS, hit_for_miss=True)
+    assert play.asker.ordered == 1
+
+
 async def test_after_two_failures_the_stale_stands_in_or_all_go() -> None:
     """A waiter leads after the first failure; after the second it uses what may stand in, with the status, or goes."""
     for covers in (True, False):

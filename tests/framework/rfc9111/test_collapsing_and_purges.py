@@ -136,6 +136,59 @@ async def test_a_purge_during_a_forward_keeps_its_result_from_later_requests() -
     assert (await origin.get()).body == b"new"
 
 
+@pytest.mark.parametrize("rule", ["key-order", "params", 'params=("c")', 'params, except=("a")'])
+@pytest.mark.parametrize("purged", [False, True])
+async def test_who_waits_takes_what_is_kept_for_all_equivalent_queries(rule: str, purged: bool) -> None:
+    """A cold burst is one forward, and two where a purge comes meanwhile, also for a page with `No-Vary-Search`."""
+    origin = Origin()
+    origin.says({**FRESH, "no-vary-search": rule, "cache-tag": "t"})
+    origin.gate = asyncio.Event()
+    calls = [origin.call("/?a=1&b=2") for _ in range(20)]
+    await settle()
+    if purged:
+        await origin.cache.invalidate("t")
+    origin.gate.set()
+    answers = [await call.answer() for call in calls]
+    assert origin.forwards == 1 + purged
+    assert sum(answer.cache.collapsed for answer in answers) == 19
+
+
+@pytest.mark.parametrize(
+    ("varies", "value"),
+    [
+        ("cache-control", "max-stale=5"),
+        ("pragma", "x"),
+        ("if-none-match", '"x"'),
+        ("if-modified-since", "Sun, 13 Sep 2020 12:26:40 GMT"),
+        ("if-range", '"x"'),
+    ],
+)
+async def test_nobody_waits_again_for_a_forward_that_was_for_nobody(varies: str, value: str) -> None:
+    """A purge comes while a burst waits, and what is forwarded for it leaves out the field that decides: all go."""
+    origin = Origin()
+    origin.says({**FRESH, "vary": varies, "cache-tag": "t"})
+    origin.gate = asyncio.Event()
+    calls = [origin.call(headers={varies: value}) for _ in range(10)]
+    await settle()
+    await origin.cache.invalidate("t")
+    origin.gate.set()
+    assert {(await call.answer()).status_code for call in calls} == {200}
+    assert origin.forwards <= len(calls) + 1
+
+
+async def test_more_variants_than_are_kept_do_not_go_round_in_circles() -> None:
+    """A purge comes while each of many waits for its own variant: whoever finds its own gone again goes itself."""
+    origin = Origin(max_variants=2)
+    origin.says({**FRESH, "vary": "foo", "cache-tag": "t"})
+    origin.gate = asyncio.Event()
+    calls = [origin.call(headers={"foo": str(value)}) for value in range(12)]
+    await settle()
+    await origin.cache.invalidate("t")
+    origin.gate.set()
+    assert {(await call.answer()).status_code for call in calls} == {200}
+    assert origin.forwards <= 2 * len(calls)
+
+
 async def test_a_purge_during_a_validation_beats_the_304() -> None:
     """What a 304 confirmed before the purge is not stored after it."""
     origin = Origin()
