@@ -15,18 +15,17 @@ The loop is the same for every kind of request; an `Asker` says what is particul
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
-from fastapi_cacheinval.core.decide import Decision, Forward, Serve, ServeStale
+from fastapi_cacheinval.core.decide import Forward, Serve, ServeStale
 from fastapi_cacheinval.core.outcome import Reason, Result
 from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.engine.asker import Asker
 from fastapi_cacheinval.engine.engine import Engine
 from fastapi_cacheinval.engine.fill_locks import Answered, Granted, Refused, Unavailable
 from fastapi_cacheinval.engine.flights import Flight, Signal
 from fastapi_cacheinval.engine.runtime import Runtime
-from fastapi_cacheinval.grammar.fields import RawHeaders
 
-__all__ = ["Answer", "Asker", "Coalescing", "Go", "Gone", "Missed"]
+__all__ = ["Answer", "Coalescing", "Go", "Gone", "Missed"]
 
 # Seconds that another replica's forward was waited for, after which it is looked whether the client is still there.
 _LONG_WAIT = 0.1
@@ -80,62 +79,6 @@ class Gone:
     """The client has left while the request waited: nobody is to be answered. `reason` is as in `Missed`."""
 
     reason: Reason
-
-
-class Asker(Protocol):
-    """A request, as the loop sees it. All of its methods answer at once."""
-
-    @property
-    def l2_key(self) -> bytes:
-        """The key under which L2 is asked."""
-        ...
-
-    @property
-    def asked_headers(self) -> RawHeaders:
-        """The request fields that select a variant."""
-        ...
-
-    @property
-    def entered(self) -> float:
-        """When the request came, on the cache's clock."""
-        ...
-
-    @property
-    def deadline(self) -> float:
-        """Until when the request may wait, on the cache's clock."""
-        ...
-
-    def find(self) -> tuple[StoredResponse | None, bytes, bool]:
-        """What is stored for the request, the key of its forward, and whether only `Vary` missed."""
-        ...
-
-    def judge(self, stored: StoredResponse | None) -> Decision:
-        """What a stored response is good for, now."""
-        ...
-
-    def may_wait(self, stored: StoredResponse | None) -> bool:
-        """Whether another's forward would do for this request, and this one's for others."""
-        ...
-
-    def fenced(self) -> bool:
-        """Whether a purge without a number forbids to use what others have forwarded."""
-        ...
-
-    def overtaken(self) -> bool:
-        """Whether something was purged since the request entered."""
-        ...
-
-    async def client_left(self) -> bool:
-        """Whether the client is known to have left. A refresh has none, and none leaves."""
-        ...
-
-    def stands_in(self, stored: StoredResponse) -> bool:
-        """Whether a stored response may stand in for a forward that failed."""
-        ...
-
-    def order_forward(self, key: bytes) -> bool:
-        """Have the request forwarded once more in the background, as the leader of the key; whether it is."""
-        ...
 
 
 class Coalescing:
@@ -195,8 +138,7 @@ class Coalescing:
                 return looked
             missed = looked
             if ordered and flight is not None and flight.landed:
-                # What it has come to is not for this request, and would not be the next time: such as under `Vary` on
-                # a field that was left out.
+                # Such as under `Vary` on a field that was left out: the next would not be for this request either.
                 flights.mark(missed.key)
 
     async def _nobody_waits(self, go: Go | None) -> bool:

@@ -12,10 +12,12 @@ from types import FunctionType, SimpleNamespace
 from typing import Any, cast
 
 from fastapi_cacheinval.core.keys import as_bytes, encode
+from fastapi_cacheinval.routes.held_members import opened
 from fastapi_cacheinval.routes.held_objects import (
     Detail,
     address_of,
     attributes_of,
+    got_by,
     plain_of,
     qualified_name,
     runs,
@@ -49,10 +51,10 @@ def said_by(thing: object, detail: Detail) -> Iterator[tuple[bytes, object]]:
         if not (library and in_library):
             kind = step if isinstance(step, type) else type(step)
             yield encode((*way, qualified_name(kind).encode())), None if library else kind
-        for name, value in attributes_of(step):
+        for name, value in attributes_of(step) if library else opened(attributes_of(step), detail):
             here = (*way, as_bytes(str(name)))
             hidden = library and (in_library or str(name).startswith("_"))
-            text = address_of(value) if hidden else plain_of(value, detail)
+            text = address_of(value) if hidden else got_by(value) or plain_of(value, detail)
             if text is not None:
                 yield encode((*here, text)), None
             # Each step is a name, and a place within what has that name.

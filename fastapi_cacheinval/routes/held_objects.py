@@ -6,12 +6,18 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 from functools import partial
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from operator import attrgetter, itemgetter, methodcaller
 from pathlib import PurePath
 from types import FunctionType, MemberDescriptorType, MethodType
 from typing import Any, cast
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from fastapi_cacheinval.core.keys import PartitionTypeError, as_bytes, encode, typed
 
@@ -23,6 +29,7 @@ __all__ = [
     "address_of",
     "attribute_of",
     "attributes_of",
+    "got_by",
     "held_by",
     "plain_fields",
     "plain_of",
@@ -36,7 +43,10 @@ _DEEPEST = 8
 # The classes that hold an address, of libraries each by another name: `URL`, `HttpUrl`, `PostgresDsn`.
 _ADDRESSES = re.compile("(URL|Url|URI|Uri|Dsn)$")
 _LIBRARIES = ("site-packages", "dist-packages")
+_NETWORKS = (IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network)
 _MADE = ("__init__", "__new__", "__call__")
+_AMOUNTS = (Decimal, Fraction, timedelta, range, complex, slice, timezone, ZoneInfo, *_NETWORKS)
+_DATES = (date, datetime, time)
 Held = tuple[str, object]
 
 
@@ -44,9 +54,9 @@ Held = tuple[str, object]
 class Detail:
     """How much counts beside text, bytes, UUIDs, enums and classes.
 
-    - `numbers`: integers, which otherwise often number processes.
-    - `contents`: floats and what mappings, lists and sets hold.
-    - `code`: what the functions do, as far as their own code says it.
+    - `numbers`: integers, which otherwise often number processes, and what else of Python's is a fixed amount.
+    - `contents`: floats, dates, and what mappings, lists and sets hold.
+    - `code`: what the functions do, as far as their own code says it, and the members of containers one by one.
     """
 
     numbers: bool = False
@@ -77,7 +87,10 @@ def held_by(step: Any) -> Iterator[Held]:
         yield from sorted(step.keywords.items())
     elif isinstance(step, MethodType):
         yield "()", step.__func__
-        yield from _instance(step.__self__)
+        if not isinstance(step.__self__, type) and plain_of(step.__self__, KEY) is not None:
+            yield "self", step.__self__
+        else:
+            yield from _instance(step.__self__)
     elif isinstance(step, FunctionType):
         yield from _closed_over(step)
         yield from _numbered(step.__defaults__ or ())
@@ -207,9 +220,7 @@ def plain_of(value: object, detail: Detail, depth: int = 0) -> bytes | None:
             return _all_of(cast("dict[object, object]", value).items(), detail, depth, ordered=False)
         if isinstance(value, list | set):
             return _all_of(cast("Iterable[object]", value), detail, depth, ordered=isinstance(value, list))
-        if value is None or isinstance(value, float):
-            return b"R" + as_bytes(repr(value))
-    address = address_of(value)
+    address = _repeated(value, detail) or address_of(value)
     if address is not None:
         return address
     counted: tuple[type, ...] = (str, bytes, UUID, Enum, *((int,) if detail.numbers else ()))
@@ -221,6 +232,14 @@ def plain_of(value: object, detail: Detail, depth: int = 0) -> bytes | None:
         return None
 
 
+def _repeated(value: object, detail: Detail) -> bytes | None:
+    """A value of Python's own whose `repr` says all of it, and is the same in every process."""
+    often = detail.contents and (value is None or isinstance(value, float) or type(value) in _DATES)
+    if often or (detail.numbers and type(value) in _AMOUNTS):
+        return b"R" + as_bytes(repr(value))
+    return b"Y" + bytes(value) if isinstance(value, bytearray) else None
+
+
 def plain_fields(fields: Mapping[str, object], detail: Detail) -> list[bytes]:
     """Those of named values that are plain, by name."""
     plain = ((name, plain_of(fields[name], detail)) for name in sorted(fields))
@@ -230,3 +249,23 @@ def plain_fields(fields: Mapping[str, object], detail: Detail) -> list[bytes]:
 def _all_of(items: Iterable[object], detail: Detail, depth: int, *, ordered: bool) -> bytes | None:
     inner = [plain for item in items if (plain := plain_of(item, detail, depth + 1)) is not None]
     return b"T" + encode(inner if ordered else sorted(inner)) if inner else None
+
+
+def got_by(call: object) -> bytes | None:
+    """What a getter of `operator` gets; None for anything else, and for one that gets what has no name."""
+    if not isinstance(call, attrgetter | itemgetter | methodcaller):
+        return None
+    made, given = cast("tuple[Any, tuple[object, ...]]", cast("Any", call).__reduce__())
+    keywords: dict[str, object] = made.keywords if isinstance(made, partial) else {}
+    values = (*(made.args if isinstance(made, partial) else ()), *given, *keywords.values())
+    plain = [plain_of(_sliced(value), KEY) for value in values]
+    if any(each is None for each in plain):
+        return None
+    return encode((*(each for each in plain if each is not None), *map(as_bytes, keywords)))
+
+
+def _sliced(value: object) -> object:
+    if not isinstance(value, slice):
+        return value
+    part = cast("Any", value)
+    return ("slice", part.start, part.stop, part.step)

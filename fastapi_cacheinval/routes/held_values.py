@@ -9,18 +9,19 @@ from collections import deque
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from hashlib import sha256
-from operator import attrgetter, itemgetter, methodcaller
 from types import CodeType, FunctionType, MethodDescriptorType, MethodType, ModuleType, WrapperDescriptorType
 from typing import Any, cast
 
 from fastapi_cacheinval.core.keys import as_bytes, encode
 from fastapi_cacheinval.routes.held_classes import led_to
 from fastapi_cacheinval.routes.held_graph import said_by
+from fastapi_cacheinval.routes.held_members import opened
 from fastapi_cacheinval.routes.held_objects import (
     COVER,
     KEY,
     ROUTE,
     Detail,
+    got_by,
     held_by,
     plain_of,
     qualified_name,
@@ -104,7 +105,7 @@ class _Walk:
             if id(step) in seen:
                 continue
             seen[id(step)] = step
-            for name, held in held_by(step):
+            for name, held in opened(held_by(step), self.detail):
                 self._meet(as_bytes(name), held, waiting, named=name != "class")
             for name, held in led_to(step) if self.detail.code else ():
                 self._meet(as_bytes(name), held, self.far, named=not isinstance(held, type))
@@ -118,7 +119,7 @@ class _Walk:
         if plain is not None:
             self.parts.append(encode((b"V", tag, plain)))
         if plain is None or (isinstance(held, type) and named):
-            got = _got(held)
+            got = got_by(held)
             if got is not None:
                 self.parts.append(encode((b"O", tag, got)))
             for said, leads in said_by(held, self.detail) if got is None else ():
@@ -147,7 +148,7 @@ def _name(call: object, detail: Detail) -> bytes:
         return encode((name, _code(function.__code__)))
     if isinstance(call, MethodDescriptorType | WrapperDescriptorType):
         return encode((name, as_bytes(qualified_name(call.__objclass__))))
-    got = _got(call)
+    got = got_by(call)
     return name if got is None else encode((name, got))
 
 
@@ -155,33 +156,13 @@ def _named(call: object) -> bool:
     """Whether a callable's name and what it holds on to say what it does."""
     while isinstance(call, partial):
         call = cast("Any", call.func)
-    if isinstance(call, MethodType | type) or _got(call) is not None:
+    if isinstance(call, MethodType | type) or got_by(call) is not None:
         return True
     if isinstance(getattr(call, "__qualname__", None), str):
         # A method of a C object holds on to that object.
         bound = getattr(call, "__self__", None)
         return bound is None or isinstance(bound, ModuleType | type)
     return isinstance(getattr(type(call), _CALL, None), FunctionType)
-
-
-def _got(call: object) -> bytes | None:
-    """What a getter of `operator` gets; None for anything else, and for one that gets what has no name."""
-    if not isinstance(call, attrgetter | itemgetter | methodcaller):
-        return None
-    made, given = cast("tuple[Any, tuple[object, ...]]", cast("Any", call).__reduce__())
-    keywords: dict[str, object] = made.keywords if isinstance(made, partial) else {}
-    values = (*(made.args if isinstance(made, partial) else ()), *given, *keywords.values())
-    plain = [plain_of(_sliced(value), KEY) for value in values]
-    if any(each is None for each in plain):
-        return None
-    return encode((*(each for each in plain if each is not None), *map(as_bytes, keywords)))
-
-
-def _sliced(value: object) -> object:
-    if not isinstance(value, slice):
-        return value
-    part = cast("Any", value)
-    return ("slice", part.start, part.stop, part.step)
 
 
 def _code(code: CodeType) -> bytes:

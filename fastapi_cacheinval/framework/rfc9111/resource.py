@@ -34,24 +34,18 @@ class SearchRules:
     """
 
     def __init__(self) -> None:
-        self._rules: OrderedDict[bytes, NoVarySearch] = OrderedDict()
-
-    def __bool__(self) -> bool:
-        return bool(self._rules)
-
-    def get(self, base: bytes) -> NoVarySearch | None:
-        """The rule of a path's key."""
-        return self._rules.get(base)
+        # By the key of a path.
+        self.known: OrderedDict[bytes, NoVarySearch] = OrderedDict()
 
     def learn(self, base: bytes, rule: NoVarySearch) -> None:
         """Take note of a response's rule."""
         if rule == EVERYTHING_COUNTS:
-            self._rules.pop(base, None)
+            self.known.pop(base, None)
             return
-        self._rules[base] = rule
-        self._rules.move_to_end(base)
-        if len(self._rules) > _MOST_RULES:
-            self._rules.popitem(last=False)
+        self.known[base] = rule
+        self.known.move_to_end(base)
+        if len(self.known) > _MOST_RULES:
+            self.known.popitem(last=False)
 
 
 def origin_of(scope: Scope) -> tuple[str, bytes]:
@@ -97,8 +91,9 @@ class Resource:
 
     @property
     def keys(self) -> tuple[bytes, ...]:
-        """Under which an answer may be stored, by the rule of now: a forward that was waited for may have brought it."""
-        rule = self._rules.get(self._base) if self._rules else None
+        """Under which an answer may be stored, by the rule of now: what was waited for may have brought one."""
+        known = self._rules.known
+        rule = known.get(self._base) if known else None
         if rule != self._keys[0]:
             self._keys = (rule, (self.key,) if rule is None else (self.key, self._folded(rule)))
         return self._keys[1]
@@ -125,7 +120,7 @@ class Resource:
     def learn(self, headers: RawHeaders) -> None:
         """Take note of what a stored response says of queries."""
         rule = _rule_in(headers)
-        if self._rules or rule != EVERYTHING_COUNTS:
+        if self._rules.known or rule != EVERYTHING_COUNTS:
             self._rules.learn(self._base, rule)
 
     def key_for(self, headers: RawHeaders) -> bytes:
