@@ -99,7 +99,9 @@ async def test_a_row_is_locked_from_when_it_is_looked_at(watched: Watched, engin
         await_only(at_once())
 
     # Heard before the row is looked at, and right before it is written.
-    before = event.listens_for(watched.sessions.kw["sync_session_class"], "before_flush", insert=True)
+    async with watched.sessions() as session:
+        kind = type(session.sync_session)
+    before = event.listens_for(kind, "before_flush", insert=True)
     before(interfere)
     before_updates(watched, interfere)
     await watched.purged_by(_discount)

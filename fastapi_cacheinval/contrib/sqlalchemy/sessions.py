@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
@@ -26,19 +28,21 @@ Sessions: TypeAlias = (
 def event_target(sessions: Any) -> Any:
     """The session or the class of sessions that events are listened to on.
 
-    A factory of asynchronous sessions, or a class of them, gets a class of synchronous ones of its own for that, so
-    that nobody else's are watched. Raises `ConfigurationError` for anything else.
+    Asynchronous sessions of a factory or of a class get synchronous ones of a class of their own for that, so that
+    nobody else's are watched. Raises `ConfigurationError` for anything else.
     """
     made: Any = sessions
     match sessions:
         case scoped_session() | async_scoped_session():
             return event_target(made.session_factory)
         case sessionmaker():
-            return made.class_
+            return event_target(made.class_)
         case async_sessionmaker():
-            own = _own(made.kw.get("sync_session_class") or made.class_.sync_session_class)
-            made.configure(sync_session_class=own)
-            return event_target(own)
+            _checked(made.kw.get("sync_session_class") or made.class_.sync_session_class)
+            if made not in _classes:
+                # A `sessionmaker` has a class of its own from the start.
+                made.class_ = _classes[made] = _subclass(made.class_)
+            return event_target(_classes[made])
         case AsyncSession():
             return sessions.sync_session
         case Session():
@@ -46,8 +50,8 @@ def event_target(sessions: Any) -> Any:
         case type() if issubclass(sessions, Session):
             return sessions
         case type() if issubclass(sessions, AsyncSession):
-            sessions.sync_session_class = _own(sessions.sync_session_class)
-            return sessions.sync_session_class
+            _checked(sessions.sync_session_class)
+            return _behind(sessions)
         case _:
             raise ConfigurationError(
                 "collect_changes() takes a sessionmaker, an async_sessionmaker, a scoped_session, a class of sessions "
@@ -55,9 +59,45 @@ def event_target(sessions: Any) -> Any:
             )
 
 
-def _own(base: Any) -> Any:
-    if isinstance(base, sessionmaker):
-        return event_target(base)
-    if not (isinstance(base, type) and issubclass(base, Session)):
-        raise ConfigurationError(f"sync_session_class is a class of sessions or a sessionmaker, not {base!r}.")
-    return type(base.__name__, (base,), {"__module__": base.__module__, "__doc__": base.__doc__})
+def _checked(made_by: Any) -> Any:
+    if not (isinstance(made_by, sessionmaker) or (isinstance(made_by, type) and issubclass(made_by, Session))):
+        raise ConfigurationError(f"sync_session_class is a class of sessions or a sessionmaker, not {made_by!r}.")
+    return made_by
+
+
+def _behind(asynchronous: type[AsyncSession]) -> type[Session]:
+    """A class that the synchronous sessions behind a class's asynchronous ones, and its subclasses', have from now on.
+
+    A subclass, or one session, may name another `sync_session_class` at any time: it is known when a session is made.
+    """
+    if asynchronous in _watched:
+        return _watched[asynchronous]
+    watched: type[Session] = _subclass(Session)
+    _watched[asynchronous] = watched
+    own: dict[Any, Any] = {Session: watched}
+    made = asynchronous.__init__
+
+    def owned(base: Any) -> Any:
+        if isinstance(base, sessionmaker):
+            base.class_ = owned(base.class_)
+            return base
+        if not issubclass(_checked(base), watched) and base not in own:
+            # The class itself first: what listens to its events came before us.
+            own[base] = _subclass(base, watched)
+        return own.get(base, base)
+
+    @wraps(made)
+    def init(self: Any, *args: Any, sync_session_class: Any = None, **more: Any) -> None:
+        made(self, *args, sync_session_class=owned(sync_session_class or self.sync_session_class), **more)
+
+    asynchronous.__init__ = init  # type: ignore[method-assign]
+    return watched
+
+
+def _subclass(base: Any, *more: Any) -> Any:
+    return type(base.__name__, (base, *more), {"__module__": base.__module__, "__doc__": base.__doc__})
+
+
+# By the class of asynchronous sessions, and by their factory.
+_watched: WeakKeyDictionary[type[AsyncSession], type[Session]] = WeakKeyDictionary()
+_classes: WeakKeyDictionary[async_sessionmaker[Any], type[AsyncSession]] = WeakKeyDictionary()
