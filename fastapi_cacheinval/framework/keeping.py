@@ -130,11 +130,11 @@ class Keeping:
                 self._flight.refuse()
         # The app's newer word may be meant for this caller alone.
         if outdated and self._rules.for_others and not self.given_up:
-            self._exchange.outdate(self._rules.key, self._rules.asked_headers)
+            self._rules.outdate()
 
     def take_back(self) -> None:
         """What was kept may not be whole after all."""
-        self._exchange.outdate(self._rules.key, self._rules.asked_headers)
+        self._rules.outdate()
 
     def lose(self, status: int | None = None) -> None:
         """The forward has failed: one more of those who wait may lead."""
