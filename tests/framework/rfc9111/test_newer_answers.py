@@ -203,6 +203,17 @@ async def test_a_page_that_has_grown_too_large_is_not_a_hit_as_it_was(
     assert len((await origin.get("/" + query)).body) == 2000
 
 
+@QUERIES
+async def test_a_page_that_has_outgrown_the_memory_is_not_a_hit_as_it_was(rule: str | None, query: str) -> None:
+    """Also where the larger one would have been kept under another key."""
+    origin = Origin(l1_max_bytes=64 * 1024, max_body_bytes=60_000)
+    origin.says(ruled(rule, OLD), b"old")
+    origin.says({**OLD, "vary": "x"}, b"x" * 60_000)
+    await origin.get("/?a=1")
+    await origin.get("/" + query, RELOAD)
+    assert len((await origin.get("/" + query)).body) == 60_000
+
+
 @pytest.mark.parametrize("rule", [None, "params"])
 async def test_what_was_kept_of_a_response_whose_app_raises_is_taken_back(rule: str | None) -> None:
     """Its end may have been none: without a length only the app's return says that all is there."""
