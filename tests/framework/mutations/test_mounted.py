@@ -12,8 +12,10 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Host, Mount
 
-from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates
-from fastapi_cacheinval.testing import assert_hit, assert_miss
+from fastapi_cacheinval import CacheMiddleware, HTTPCache, cached, invalidates, path_key
+from fastapi_cacheinval.contrib.cdn import purge_of, varnish_headers
+from fastapi_cacheinval.testing import assert_hit, assert_miss, capture_invalidations
+from tests.framework.downstream.told import VARNISH, VIA, keys
 from tests.helpers.http import ask
 
 pytestmark = pytest.mark.anyio
@@ -163,6 +165,19 @@ async def test_a_page_is_purged_by_hand_wherever_its_app_is_mounted(shape: str, 
         assert (await call("POST", f"/imports/{way}")).status_code == 200
         assert_hit(await call("GET", "/prices/2"))
         assert_miss(await call("GET", "/prices/1"))
+
+
+async def test_a_cdn_is_told_of_each_path_that_a_purge_may_name() -> None:
+    """A purge by name reaches what the CDN keeps of a mounted app, though its receipt has the path inside alone."""
+    api = Api(HTTPCache(), by_headers=False)
+    api.middleware["downstream"] = varnish_headers(VARNISH)
+    outer = mounted(api)
+    answer = await ask(outer, "/api/prices/1", headers=VIA)
+    with capture_invalidations(api.cache) as receipts:
+        await ask(outer, "/api/imports/name", method="POST")
+    (purged,) = purge_of(receipts[0]).tags
+    assert purged == path_key("/prices/1")
+    assert {purged, path_key("/api/prices/1")} <= keys(answer)
 
 
 async def test_an_app_that_no_request_has_come_to_purges_what_others_have_stored() -> None:
