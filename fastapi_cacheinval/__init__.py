@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fastapi_cacheinval.cache import HTTPCache
 from fastapi_cacheinval.core.audit import Audit, MutationAudit, RouteAudit, TagHole
-from fastapi_cacheinval.core.downstream import KeepFor
+from fastapi_cacheinval.core.downstream import KeepFor, path_key
 from fastapi_cacheinval.core.events import ConnectionEvent, Decision, Event, PurgeEvent, Receipt, ResetEvent
 from fastapi_cacheinval.core.explanation import Explanation, StoredCopy
 from fastapi_cacheinval.core.partition_by import PartitionBy
@@ -83,6 +83,7 @@ __all__ = [
     "cached",
     "invalidates",
     "invalidates_nothing",
+    "path_key",
     "purge_with_request",
     "render_value",
 ]

@@ -198,20 +198,22 @@ class PurgeNotDelivered(CacheinvalError):
     """An invalidation that has no number yet: the log could not be reached.
 
     `tags` are those it names. Where it is `queued` they are fenced on this replica, and it is written as soon as
-    the log can be reached; a cache that has not been started queues nothing.
+    the log can be reached; a cache that has not been started queues nothing. `cure` is what else there is to do.
     """
 
-    def __init__(self, tags: tuple[str, ...], reason: str, *, queued: bool = True) -> None:
+    def __init__(self, tags: tuple[str, ...], reason: str, *, queued: bool = True, cure: str = "") -> None:
         self.tags = tags
         self.reason = reason
         self.queued = queued
+        self.cure = cure
         super().__init__(
             f"The invalidation of {len(tags)} tag(s) could not be written to the log ({reason}). "
             + (
                 "It is queued and its tags are fenced on this replica; do not repeat it, watch "
                 "statistics().queue_length."
                 if queued
-                else "It is not queued, because the cache is not started here: repeat it, or use `async with cache:`."
+                else cure
+                or "It is not queued, because the cache is not started here: repeat it, or use `async with cache:`."
             )
         )
 

@@ -95,8 +95,8 @@ class _Front:
             return
         if stack.strange and not hits.front_forced:
             self._tell(
-                "CacheProtocol answers nothing itself: %s would be skipped by a hit. Move it inside CacheMiddleware, "
-                "or say CacheMiddleware(front=True).",
+                "CacheProtocol answers nothing itself: %s would be skipped by a hit. Move it inside CacheMiddleware. "
+                "If it refuses nobody and tells no callers apart, CacheMiddleware(front=True) says so.",
                 ", ".join(stack.strange),
             )
             return

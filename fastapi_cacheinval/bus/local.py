@@ -10,6 +10,7 @@ from math import inf
 
 from fastapi_cacheinval.core.log_types import LogEntry, Reset, Term
 from fastapi_cacheinval.core.replica import Replica
+from fastapi_cacheinval.errors import PurgeNotDelivered
 from fastapi_cacheinval.ports.bus import Applied, BusState
 from fastapi_cacheinval.ports.log import Proposal
 
@@ -20,7 +21,8 @@ class LocalBus:
     """Numbers purges in memory and applies each to the replica before anything else can read it.
 
     There is nothing to lose touch with, so the lease is always live. `publish` may be called from
-    any thread, by `publish_now` without a loop.
+    any thread, by `publish_now` without a loop. In a process that was forked meanwhile it raises `PurgeNotDelivered`
+    until the cache is started there: nothing tells the other process.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -29,12 +31,17 @@ class LocalBus:
         self._replica: Replica | None = None
         self._term = Term(0, "")
         self._seq = 0
+        # Whether what is purged here is kept in the process that this one was forked from.
+        self._kept_elsewhere = False
 
     def forked(self) -> None:
         """Begin with a free lock, in a process that was forked: whoever had it is not there."""
         self._lock = threading.Lock()
+        self._kept_elsewhere = self._replica is not None
 
     async def start(self, replica: Replica, *, serving: bool) -> None:
+        # From now on this process keeps pages of its own.
+        self._kept_elsewhere = False
         self.attach(replica)
 
     def attach(self, replica: Replica) -> None:
@@ -66,6 +73,10 @@ class LocalBus:
 
     def publish_now(self, proposal: Proposal) -> LogEntry:
         """Write and apply one line, in one step that no reader can see half of."""
+        if self._kept_elsewhere:
+            reason = "this process was forked from the one that keeps the pages"
+            cure = "Without Redis no other process hears of it: make the cache by HTTPCache.from_url()."
+            raise PurgeNotDelivered(proposal.tags, reason, queued=False, cure=cure)
         with self._lock:
             replica = self._replica
             now = self._now()

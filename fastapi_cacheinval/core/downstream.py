@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
 
 from fastapi_cacheinval.core.outcome import Outcome
@@ -11,7 +12,17 @@ from fastapi_cacheinval.core.tags import path_of, shown_tags
 from fastapi_cacheinval.grammar.age import parse_age
 from fastapi_cacheinval.grammar.fields import RawHeaders, values
 
-__all__ = ["LIFETIMES", "TAGS", "KeepFor", "age_sent", "forbidden_by_fields", "keep_for", "named", "without_downstream"]
+__all__ = [
+    "LIFETIMES",
+    "TAGS",
+    "KeepFor",
+    "age_sent",
+    "forbidden_by_fields",
+    "keep_for",
+    "named",
+    "path_key",
+    "without_downstream",
+]
 
 TAGS = frozenset({b"surrogate-key", b"cache-tag", b"edge-cache-tag", b"xkey"})
 """The fields that name a response's tags to CDNs."""
@@ -21,6 +32,7 @@ LIFETIMES = frozenset({b"surrogate-control", b"cdn-cache-control", b"cloudflare-
 
 # More digits than any age has: one that is clamped here may be anything elsewhere.
 _ODD_DIGITS = 10
+_LONGEST_PATH = 1024
 _FORBID = (b"no-store", b"private", b"no-cache")
 
 
@@ -56,10 +68,28 @@ def keep_for(stored: StoredResponse, outcome: Outcome, age: int) -> KeepFor | No
     return KeepFor(left + age if left else 0, revalidate, error)
 
 
+def path_key(path: str) -> str:
+    """The tag that stands for a path in a cache downstream: `path:` and 32 hexadecimal digits.
+
+    It is the same in any process, for the path of a response and for each of `receipt.paths`. A `Downstream` is given
+    those of the paths inside of mounts among the tags.
+
+    .. versionadded:: 0.2.0
+    """
+    raw = path.encode("utf-8", "surrogatepass")
+    if len(raw) > _LONGEST_PATH:
+        # Receipts name a path that is too long for a tag by this.
+        raw = b"sha256:" + hashlib.sha256(raw).hexdigest().encode()
+    return "path:" + hashlib.sha256(raw).hexdigest()[:32]
+
+
 def named(stored: StoredResponse) -> tuple[tuple[str, ...], str]:
-    """The tags of a stored response that are anybody's business, and the path that it is of."""
-    path = next((known for tag in stored.tags if (known := path_of(tag)) is not None), "")
-    return shown_tags(stored.tags), path
+    """The tags of a stored response that are anybody's business, and the path that it is of.
+
+    The paths by which mounted apps know it, and purge it, are among the tags, as their purges name them.
+    """
+    path, *inner = [known for tag in stored.tags if (known := path_of(tag)) is not None] or [""]
+    return (*shown_tags(stored.tags), *map(path_key, inner)), path
 
 
 def forbidden_by_fields(stored: StoredResponse, fields: RawHeaders) -> bool:

@@ -19,7 +19,7 @@ class Handler(IntEnum):
     UNREACHED = 0
     """A middleware or a router answered or failed, and no route was given the request."""
     STOPPED = 1
-    """The request came to a route, and the route's own dependencies answered it or failed."""
+    """The request came to a route that does not have its method, or whose own dependencies answered it or failed."""
     REFUSED = 2
     """The handler itself chose a status of 400 or more."""
     GIVEN = 3

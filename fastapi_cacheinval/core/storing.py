@@ -132,7 +132,8 @@ class Recipe:
     `key` is the resource's cache key, `declared` the header fields that select a variant whatever
     `Vary` says, `path` the decoded path, `private` whether a partition or a guard stands before it,
     `anonymous` whether it is proved shared, so that a refresh of it is nobody's, `split` whether clients choose by
-    their query which keys there are; `route` is the route's template, `trace` the `traceparent` of the fill.
+    their query which keys there are; `route` is the route's template, `trace` the `traceparent` of the fill, and
+    `inner` the path as mounted apps know it, where that is another.
     """
 
     key: bytes
@@ -149,6 +150,7 @@ class Recipe:
     split: bool = False
     route: str | None = None
     trace: str = ""
+    inner: tuple[str, ...] = ()
 
 
 def downstream_fields(headers: RawHeaders, policy: CachePolicy, *, private: bool) -> list[tuple[bytes, bytes]]:
@@ -243,7 +245,7 @@ def stored_response(
         body=body,
         etag=etag,
         last_modified=modified,
-        tags=with_reserved(tags, recipe.path),
+        tags=with_reserved(tags, recipe.path, recipe.inner),
         vary=selected,
         stamp=recipe.stamp,
         created=now - age_of(headers),

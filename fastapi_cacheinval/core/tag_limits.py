@@ -123,9 +123,12 @@ def surrogate_key(tags: Iterable[str]) -> bytes | None:
     return serialise_surrogate_key(shown_tags(tags))
 
 
-def with_reserved(tags: Iterable[str], path: str) -> tuple[str, ...]:
-    """The tags of a stored response, with the one of its path and the one of everything."""
-    return (*tags, path_tag(path), ALL)
+def with_reserved(tags: Iterable[str], path: str, inner: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The tags of a stored response, with those of its path and the one of everything.
+
+    `inner` is its path as mounted apps know it, where that is another.
+    """
+    return (*tags, path_tag(path), *map(path_tag, inner), ALL) if inner else (*tags, path_tag(path), ALL)
 
 
 def without_everything(tags: Iterable[str]) -> tuple[str, ...]:

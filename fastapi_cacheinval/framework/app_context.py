@@ -194,6 +194,17 @@ class AppContext:
         own = getattr(self._rooted, "root_path", "")
         return str(own or scope.get("app_root_path", scope.get("root_path", "")))
 
+    def inner_paths(self, arrived: Scope, at_route: Scope) -> tuple[str, ...]:
+        """The path as mounted apps have it in their routes and URLs, where one is mounted; nothing where none is.
+
+        That is this app, which a request comes to as `arrived`, and the one whose route it is for. No process can tell
+        from an app alone where it is mounted: so what is stored has each of these paths.
+        """
+        path = str(at_route["path"])
+        roots = (str(arrived.get("root_path", "")), str(at_route.get("root_path", "")))
+        whole = below(self.root_of(arrived), path)
+        return tuple(dict.fromkeys(inner for root in roots if (inner := below(root, path)) != whole))
+
     # -- keys -----------------------------------------------------------------------------------
 
     def headers_place(self, scope: Scope) -> tuple[bytes, ...]:

@@ -131,8 +131,11 @@ class Explaining:
         path = self._app_context.below_root(self._scope, self._scope["path"])
         request = Request({**self._scope, "path_params": path_params_of(plan, path)})
         tags = tags_of(plan, request)
-        reserved = (path_tag(path), ALL)
-        told = replace(told, tags=tags or (), last_purge=self._last_purge((*(tags or ()), *reserved)))
+        told = replace(
+            told,
+            tags=tags or (),
+            last_purge=self._last_purge((*(tags or ()), *self._reserved())),
+        )
         closed = self._closed(plan)
         if closed is not None:
             return self._bypassed(told, *closed)
@@ -169,12 +172,16 @@ class Explaining:
         )
         if not self._app_context.cache.enabled:
             return self._bypassed(told, "disabled", "The cache is switched off.")
-        path = self._app_context.below_root(self._scope, self._scope["path"])
-        told = replace(told, last_purge=self._last_purge((path_tag(path), ALL)))
+        told = replace(told, last_purge=self._last_purge(self._reserved()))
         keys = self._app_context.mode.keys_of(self._asks)
         return await self._looked_up(told, keys, self._asks.client_headers, valid=True)
 
     # -- what is stored -------------------------------------------------------------------------
+
+    def _reserved(self) -> tuple[str, ...]:
+        """The tags that whatever is stored for the request has, whatever its response says."""
+        path = self._app_context.below_root(self._scope, self._scope["path"])
+        return (*map(path_tag, (path, *self._app_context.inner_paths(self._scope, self._scope))), ALL)
 
     def _last_purge(self, tags: tuple[str, ...]) -> PurgeEvent | None:
         return self._app_context.cache.feed.purges.last_of(tags)

@@ -140,6 +140,9 @@ def begin_fill(exchange: Exchange, wanted: Wanted, tags: tuple[str, ...], go: Go
     # A refresh may be nobody's if no middleware on the way could ask who it is. Where the author has decided about the
     # front lookup, it says nothing of what is on the way.
     anonymous = plan.sharing is Sharing.PROVED and plan.front and app_context.front is None
+    scope = wanted.request.scope
+    # Most apps are in no other.
+    inner = app_context.inner_paths(exchange.arrived, scope) if scope.get("root_path") else ()
     recipe = Recipe(
         key=wanted.key,
         policy=policy,
@@ -155,6 +158,7 @@ def begin_fill(exchange: Exchange, wanted: Wanted, tags: tuple[str, ...], go: Go
         split=wanted.split,
         route=route,
         trace=exchange.entered.trace,
+        inner=inner,
     )
     app_context.counters.forwarded(go.reason, route)
     rules = PolicyRules(exchange, recipe)

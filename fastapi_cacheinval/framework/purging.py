@@ -102,7 +102,13 @@ class Purging(Exchange):
     def _handler(self) -> Handler:
         handler, app = self._arrival.handler, self.scope.get("app")
         known = app is self.arrived.get("app") or self.app_context.table.has(app)
-        return handler if known and self._sees_all else max(handler, Handler.GIVEN)
+        if not known or not self._sees_all:
+            return max(handler, Handler.GIVEN)
+        found = self.scope.get("endpoint") is not self.arrived.get("endpoint")
+        if found and handler is Handler.UNREACHED and not self.app_context.table.survey.layered:
+            # A router has found a route, which would note the arrival of a method that it has.
+            return Handler.STOPPED
+        return handler
 
     def _extent(self) -> Extent:
         """How much is purged as things stand; before there is a status, and after an exception, as far as is known."""

@@ -105,7 +105,8 @@ def _outside(names: Names, node: Node, root: Node) -> str:
         return ""
     return (
         f"{HANDLER} is declared inside of {names.spelled(node)}, where that name is not known yet: take its "
-        "cached() away, and give include_router() of its router this one, in dependencies=[...]."
+        "cached() away, and give include_router() of its router this one, in dependencies=[...]. There it counts for "
+        "every GET of that router: write cached(ttl=0) at those that are not to be cached."
     )
 
 

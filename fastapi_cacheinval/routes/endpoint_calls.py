@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from functools import cache, wraps
 from types import MethodType
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeGuard, cast
 
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Route
@@ -26,7 +26,7 @@ from fastapi_cacheinval.routes.fastapi_private import (
 )
 from fastapi_cacheinval.routes.middleware_stack import leads_to_fastapi
 
-__all__ = ["RouteHook", "arrive", "declared_call", "hook", "note_calls", "put_over"]
+__all__ = ["RouteHook", "arrive", "declared_call", "hook", "note_calls", "put_over", "refuses_others"]
 
 _NOTED = "__cacheinval_noted__"
 _STOCK = (Route.handle, APIRoute.handle)
@@ -45,7 +45,7 @@ def arrive(route: BaseRoute, scope: Any) -> None:
         effective = effective_route_at(scope)
         watched = effective is not None and original_of(effective) is route and _watched(effective)
         kind: Any = type(route)
-        visit.own_way = watched and _has_own_way(kind)
+        visit.own_way = watched and (_has_own_way(kind) or put_over(route, "handle") is not None)
         visit.note(Handler.STOPPED if watched else Handler.GIVEN)
     else:
         visit.note(Handler.GIVEN)
@@ -53,9 +53,13 @@ def arrive(route: BaseRoute, scope: Any) -> None:
 
 def _answers_405(route: BaseRoute, method: str) -> bool:
     """Whether the framework itself refuses a method that a route does not have, whatever a layer makes of that."""
-    if not isinstance(route, Route) or type(route).handle not in _STOCK:
-        return False
-    return method not in (route.methods or {method})
+    methods: Any = getattr(route, "methods", None)
+    return bool(methods) and method not in methods and refuses_others(route)
+
+
+def refuses_others(route: BaseRoute) -> TypeGuard[Route]:
+    """Whether the framework answers 405 to each method that a route does not have, before anything of the route's."""
+    return isinstance(route, Route) and type(route).handle in _STOCK and put_over(route, "handle") is None
 
 
 def note_calls(route: EffectiveRoute) -> None:

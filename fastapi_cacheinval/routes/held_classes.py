@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 
-from fastapi_cacheinval.routes.held_objects import Held, attribute_of, attributes_of, runs, whose
+from fastapi_cacheinval.routes.held_objects import COVER, Held, attribute_of, attributes_of, plain_of, runs, whose
 
 if sys.version_info >= (3, 14):
     from annotationlib import Format
@@ -56,6 +56,9 @@ def _annotated(thing: Any) -> Iterator[Held]:
         yield from ((name, each) for each in (*_named(fields[name].annotation), *_beside(fields[name].metadata)))
         if callable(fields[name].default_factory):
             yield name, fields[name].default_factory
+        yield name, fields[name].default
+    for name, private in sorted(thing.__private_attributes__.items()) if _is_model(thing) else ():
+        yield from ((name, each) for each in (private.default, private.default_factory))
     said = {name: each for name, each in _declared(thing).items() if name not in fields}
     space = getattr(thing, "__globals__", None) or vars(sys.modules.get(thing.__module__, thing))
     for name in sorted(said):
@@ -94,14 +97,14 @@ def _named(annotation: Any, depth: int = 0) -> Iterator[object]:
 
 
 def _beside(metadata: Sequence[object]) -> Iterator[object]:
-    """What an annotation says of a type: the app's objects, and the functions that a library's hold, as validators."""
+    """What an annotation says of a type: the app's objects, and what validates or constrains in a library's."""
     for each in metadata:
         if whose(_class_of(each)) != "a library's":
             yield each
-        values = [value for _, value in attributes_of(each)]
-        yield from (
-            value for value in values if callable(value) and not isinstance(value, type) | bool(get_args(value))
-        )
+        for _, value in attributes_of(each):
+            called = callable(value) and not isinstance(value, type) | bool(get_args(value))
+            if called or (not isinstance(value, type) and plain_of(value, COVER) is not None):
+                yield value
 
 
 def _class_of(thing: object) -> type:

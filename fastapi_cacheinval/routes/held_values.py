@@ -107,7 +107,7 @@ class _Walk:
             seen[id(step)] = step
             for name, held in opened(held_by(step), self.detail):
                 self._meet(as_bytes(name), held, waiting, named=name != "class")
-            for name, held in led_to(step) if self.detail.code else ():
+            for name, held in opened(led_to(step), self.detail) if self.detail.code else ():
                 self._meet(as_bytes(name), held, self.far, named=not isinstance(held, type))
 
     def _meet(self, tag: bytes, held: Any, waiting: deque[Any], *, named: bool) -> None:

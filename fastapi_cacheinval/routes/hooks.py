@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi_cacheinval.dependencies import Cached
 from fastapi_cacheinval.routes.dependency_tree import identity_of
-from fastapi_cacheinval.routes.endpoint_calls import hook, note_calls
+from fastapi_cacheinval.routes.endpoint_calls import hook, note_calls, refuses_others
 from fastapi_cacheinval.routes.fastapi_private import Dependant, hook_handler, original_of
 from fastapi_cacheinval.routes.plan import SAFE_METHODS
 from fastapi_cacheinval.routes.route_levels import Known
@@ -20,7 +20,7 @@ __all__ = ["hook_known"]
 def hook_known(known: Known, *, always: bool = False) -> None:
     """Hook a route as far as its plan asks for it; `always` has it note each request that arrives."""
     plan = known.analysis.plan
-    unsafe = not plan.methods <= SAFE_METHODS
+    unsafe = not (plan.methods <= SAFE_METHODS and refuses_others(original_of(known.route)))
     if always or plan.layered or unsafe:
         hook(original_of(known.route))
     # Where what is stored does not answer, its handler goes on from what its covers gave.

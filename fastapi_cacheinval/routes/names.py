@@ -7,6 +7,7 @@ import keyword
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from inspect import getattr_static, isclass, isroutine, unwrap
 from itertools import takewhile
@@ -17,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.routing import Router
 
 from fastapi_cacheinval.routes.dependency_tree import Node
+from fastapi_cacheinval.routes.fastapi_private import exit_of
 
 __all__ = ["Names", "bare_name"]
 
@@ -71,7 +73,7 @@ class Names:
         name = self._names.get(call) or _made(call)[0]
         # A text may be that of an enum, which would be written as no Python.
         asked = [f"scopes={sorted(map(str.__str__, scopes))}"] if scopes else []
-        asked += ["scope='function'"] if leaves == "function" and not scopes else []
+        asked += [f"scope={leaves!r}"] if leaves != exit_of(replace(node.declares, scope=None)) and not scopes else []
         asked += [] if node.reused else ["use_cache=False"]
         return f"{'Security' if scopes else 'Depends'}({', '.join([name, *asked])})" if asked else name
 

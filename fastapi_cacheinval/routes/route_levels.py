@@ -74,6 +74,10 @@ class Leaf:
     def __post_init__(self) -> None:
         self.start = start_of(self.pattern)
 
+    def refuses(self, method: str) -> bool:
+        """Whether its answer to a method is 405."""
+        return self.methods is not None and method not in self.methods
+
 
 def start_of(pattern: re.Pattern[str]) -> str:
     """Text that everything begins with that a pattern matches; empty where its text does not plainly say so."""
@@ -166,15 +170,17 @@ def _matches(route: BaseRoute, scope: dict[str, Any]) -> bool:
 
 
 def answering_in(level: Level, root_path: str, scope: dict[str, Any]) -> Answering | None:
-    """What of a level, or of those below it, answers a request; None where nothing does."""
+    """What of a level, or of those below it, answers a request, if only with 405; None where nothing does."""
+    refusing: Leaf | None = None
     path = route_path(scope["path"], root_path) if root_path else scope["path"]
     method = scope["method"]
     for entry in level.entries:
         if isinstance(entry, Leaf):
             # Most of very many routes begin otherwise, which is cheap to see.
-            fits = path.startswith(entry.start) and (entry.methods is None or method in entry.methods)
-            if fits and entry.pattern.match(path):
-                return entry
+            if path.startswith(entry.start) and entry.pattern.match(path):
+                if entry.methods is None or method in entry.methods:
+                    return entry
+                refusing = refusing or entry
         elif isinstance(entry, Branch) and entry.pattern is not None:
             if found := entry.pattern.match(path):
                 taken = path[: -len("/" + found["path"])]
@@ -183,7 +189,7 @@ def answering_in(level: Level, root_path: str, scope: dict[str, Any]) -> Answeri
             if isinstance(entry, Foreign):
                 return entry
             return answering_in(entry.level, entry.level.root_path or root_path, scope)
-    return level.files
+    return level.files or refusing
 
 
 def root_paths_in(scope: Mapping[str, Any]) -> Iterator[str]:

@@ -52,7 +52,6 @@ __all__ = ["Files", "Known", "Survey"]
 _PATHS_KEPT = 1024
 _LONGEST_PATH = 256
 _UNSEEN = "a way to it that is not among the routes"
-
 _DECLARED = (Cached, Invalidates, InvalidatesNothing)
 
 
@@ -127,8 +126,9 @@ class Survey:
         if arrived is None and len(ways) == 1:
             return ways[0]
         if arrived is not None:
-            found = self.led(arrived)
-            if isinstance(found, Leaf) and found.known in ways:
+            found, came = self.led(arrived), arrived["method"]
+            # Where that method is refused, something unknown has asked once more, by another.
+            if isinstance(found, Leaf) and found.known in ways and (came == scope["method"] or not found.refuses(came)):
                 return found.known
         if arrived is None or ways[0].place.layers:
             for root_path in root_paths_in(scope):
@@ -176,8 +176,7 @@ class Survey:
 
     def _number_twins(self) -> None:
         """Give a number to each cached route that another one is the same as by all that every process knows."""
-        cached = [(way.leaf, way.leaf.known) for way in self._found if way.leaf.known]
-        cached = [(leaf, known) for leaf, known in cached if known.analysis.plan.policy is not None]
+        cached = [(way.leaf, known) for way in self._found if (known := way.leaf.known) and known.analysis.plan.policy]
         count = Counter(known.analysis.plan.identity for _, known in cached)
         for number, (leaf, known) in enumerate(cached, 1):
             if count[known.analysis.plan.identity] > 1:
@@ -187,18 +186,19 @@ class Survey:
     def find(self, method: str, path: str, scope: dict[str, Any]) -> Known | None:
         """What would answer the method and path; None where nothing of FastAPI's would."""
         answering = self._answering(method, path, scope)
-        return answering.known if isinstance(answering, Leaf) else None
+        return answering.known if isinstance(answering, Leaf) and not answering.refuses(method) else None
 
     def answered(self, method: str, path: str, scope: dict[str, Any]) -> bool:
         """Whether any route, FastAPI's or not, would answer the method and path."""
-        return self._answering(method, path, scope) is not None
+        answering = self._answering(method, path, scope)
+        return answering is not None and not (isinstance(answering, Leaf) and answering.refuses(method))
 
     def _answering(self, method: str, path: str, scope: Mapping[str, Any]) -> Answering | None:
         root_path = self._top.root_path or str(scope.get("root_path", ""))
         return answering_in(self._top, root_path, {**scope, "method": method, "path": path})
 
     def led(self, arrived: Mapping[str, Any]) -> Answering | None:
-        """What answers a request as it arrived; asked whenever a route is looked up, so the last paths are kept."""
+        """What answers a request as it arrived, if only with 405; asked at each lookup, so the last paths are kept."""
         method, path = arrived["method"], arrived["path"]
         if not self.by_path or len(path) > _LONGEST_PATH:
             return self._answering(method, path, arrived)

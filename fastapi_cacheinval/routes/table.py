@@ -9,7 +9,7 @@ from typing import Any
 from starlette.routing import BaseRoute, Route
 
 from fastapi_cacheinval.errors import RefusedRoutes
-from fastapi_cacheinval.routes.endpoint_calls import hook
+from fastapi_cacheinval.routes.endpoint_calls import hook, refuses_others
 from fastapi_cacheinval.routes.fastapi_private import EffectiveRoute, effective_route_at
 from fastapi_cacheinval.routes.hooks import hook_known
 from fastapi_cacheinval.routes.middleware_stack import MiddlewareStack, middleware_stack_of
@@ -30,7 +30,7 @@ _OF_THE_DOCS = frozenset({"openapi", "redoc_html", "swagger_ui_html", "swagger_u
 
 
 def _safe(route: BaseRoute) -> bool:
-    return isinstance(route, Route) and frozenset(route.methods or "*") <= SAFE_METHODS
+    return refuses_others(route) and frozenset(route.methods or "*") <= SAFE_METHODS
 
 
 class RouteTable:

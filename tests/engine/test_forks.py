@@ -111,7 +111,15 @@ def _applied(cache: HTTPCache, seq: int) -> bool:
 
 
 def _purges_and_reports(cache: HTTPCache) -> None:
-    cache.invalidate_sync("it")
+    async def life() -> None:
+        async with cache:
+            await cache.invalidate("it")
+
+    if cache._core.connect is None:
+        # Until then what it keeps in memory is its parent's.
+        asyncio.run(life())
+    else:
+        cache.invalidate_sync("it")
     cache.statistics()
 
 

@@ -394,7 +394,8 @@ def test_a_line_that_names_the_class_around_its_route_is_to_stand_outside(table)
         table(app).audit()
     assert (
         "View.page is declared inside of View, where that name is not known yet: take its cached() away, and give "
-        "include_router() of its router this one, in dependencies=[...]. "
+        "include_router() of its router this one, in dependencies=[...]. There it counts for every GET of that router: "
+        "write cached(ttl=0) at those that are not to be cached. "
     ) in refused.value.advice
     app, router = FastAPI(openapi_url=None), build()
     policy = cached(ttl=60, partition_by=(oauth2, PartitionBy(views[-1], key=lambda view: view.token)))

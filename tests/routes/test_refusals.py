@@ -419,6 +419,26 @@ def test_a_key_that_is_proposed_stands_beside_the_partitions_that_are_there(tabl
     assert "partition_by=(tenant, PartitionBy(rows, key=" in text
 
 
+@pytest.mark.parametrize("there", [None, "request", "function"])
+@pytest.mark.parametrize("here", [None, "request", "function"])
+@pytest.mark.parametrize("cover", [get_current_user, yielded_user])
+def test_the_line_asks_for_the_scope_that_the_route_asks_for(table, cover: Any, here: Any, there: Any) -> None:
+    """What is pasted starts, whether a scope is written out or left out, and whether the dependency yields."""
+
+    def app_of(policy: Any) -> FastAPI:
+        app = FastAPI(openapi_url=None)
+
+        @app.get("/mine", dependencies=[policy, Depends(cover, scope=there)])
+        def mine(user: Annotated[Any, Depends(cover, scope=here)]) -> str:
+            return str(user)
+
+        return app
+
+    line = line_in(refused(table, app_of(cached(ttl=60))).advice)
+    names = {"cached": cached, "Depends": Depends, "PartitionBy": PartitionBy, cover.__name__: cover}
+    table(app_of(eval(f"cached(ttl=60, {line})", names))).audit()
+
+
 @pytest.mark.parametrize(
     ("here", "there"), [("function", "request"), ("function", None), ("request", "function"), (None, "function")]
 )

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from urllib.parse import quote
 
 from fastapi_cacheinval import Receipt
+from fastapi_cacheinval import path_key as key_of_path
 from fastapi_cacheinval.contrib.cdn.requests import Purge
 
 __all__ = ["batches", "bounded_key", "path_key", "purge_of"]
 
-_LONGEST_PATH = 1024
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 _PLAIN = re.compile(r"[\x21-\x7e]+\Z")
 
@@ -23,11 +23,7 @@ def path_key(path: str) -> str:
     For the path of a response, and for each of `receipt.paths`: as the handler sees it, without host, query and root
     path.
     """
-    raw = path.encode("utf-8", "surrogatepass")
-    if len(raw) > _LONGEST_PATH:
-        # Receipts name a path that is too long for a tag by this.
-        raw = b"sha256:" + hashlib.sha256(raw).hexdigest().encode()
-    return "path:" + hashlib.sha256(raw).hexdigest()[:32]
+    return key_of_path(path)
 
 
 def purge_of(receipt: Receipt) -> Purge:

@@ -56,7 +56,7 @@ def purge(
         logger.warning("a purge of %d tag(s) after a commit takes long; it goes on", len(tags))
     except PurgeNotDelivered as error:
         if not error.queued and (everything or not kept):
-            raise CommittedNotPurged(error.tags, error.reason) from error
+            raise CommittedNotPurged(error.tags, error.reason, cure=error.cure) from error
         logger.warning("a purge of %d tag(s) after a commit is %s", len(tags), _instead(error.queued))
 
 

@@ -21,13 +21,13 @@ class CommitRefused(CacheinvalError):
 class CommittedNotPurged(PurgeNotDelivered):
     """The transaction is committed, but what it changed is neither purged nor queued: purge `tags` by hand."""
 
-    def __init__(self, tags: tuple[str, ...], reason: str) -> None:
-        super().__init__(tags, reason, queued=False)
+    def __init__(self, tags: tuple[str, ...], reason: str, *, cure: str = "") -> None:
+        super().__init__(tags, reason, queued=False, cure=cure)
         self.args = (
             (
                 f"The transaction is committed, but its {len(tags)} tag(s) could not be purged ({reason}), and "
                 "nothing is queued, because the cache is not started here. Do not repeat the transaction: purge the "
-                "error's tags by hand, or use `async with cache:`."
+                f"error's tags by hand. {cure or 'Or use `async with cache:`.'}"
             ),
         )
 

@@ -98,7 +98,7 @@ def make(
         body=body,
         etag=etag,
         last_modified=modified,
-        tags=tuple(dict.fromkeys(with_reserved(_tags(received), received.path))),
+        tags=tuple(dict.fromkeys(with_reserved(_tags(received), received.path, received.inner))),
         vary=selected,
         stamp=received.stamp,
         created=created,

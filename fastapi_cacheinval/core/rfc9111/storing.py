@@ -163,7 +163,8 @@ class Received:
     `path` is decoded; `origin` is scheme and authority; `added` are tags in normal form that were
     collected while it was answered; `hidden` are names of fields that clients do not see; `now` is the
     cache's clock, `wall` seconds since the epoch; `route` and `trace` are as in a `StoredResponse`; `ranged` says
-    that the request's `Range` was forwarded; `answerer` tells what has answered, while it does.
+    that the request's `Range` was forwarded; `answerer` tells what has answered, while it does; `inner` is the path as
+    mounted apps know it, where that is another.
     """
 
     asked: Asked
@@ -182,6 +183,7 @@ class Received:
     trace: str = ""
     ranged: bool = False
     answerer: Callable[[], Answerer] = unseen
+    inner: tuple[str, ...] = ()
 
 
 class Judged(NamedTuple):

@@ -160,7 +160,7 @@ class Resource:
         self, asked: Asked, status: int, headers: RawHeaders, added: tuple[str, ...], *, ranged: bool = False
     ) -> Received:
         """A response as it came to this request, and what was known when it was asked for."""
-        exchange = self.exchange
+        exchange, app_context, scope = self.exchange, self.exchange.app_context, self.exchange.scope
         return Received(
             asked=asked,
             key=self._key_by(_rule_in(headers)),
@@ -171,11 +171,13 @@ class Resource:
             status=status,
             headers=headers,
             added=added,
-            now=exchange.app_context.engine.now(),
-            wall=exchange.app_context.cache.clock.wall(),
+            now=app_context.engine.now(),
+            wall=app_context.cache.clock.wall(),
             hidden=self.hidden,
             route=exchange.route,
             trace=exchange.entered.trace,
             ranged=ranged,
+            # Most apps are in no other; where mounts have come to is in the scope once they have.
+            inner=app_context.inner_paths(exchange.arrived, scope) if scope.get("root_path") else (),
             answerer=exchange.answerer if isinstance(exchange, HeaderRead) else unseen,
         )

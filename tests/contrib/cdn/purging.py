@@ -12,6 +12,7 @@ from fastapi_cacheinval import HTTPCache, SourceState
 from fastapi_cacheinval.contrib.cdn import CDN, CDNPurger, Cloudflare, Fastly, Rate
 from tests.contrib.cdn.fakes import TOKEN, Fake, FakeCloudflare, FakeFastly
 from tests.helpers.fleet import eventually
+from tests.servers import Valkey
 
 FAST = Rate(10_000, 10_000)
 
@@ -31,10 +32,11 @@ BOTH = pytest.mark.parametrize(
 
 @asynccontextmanager
 async def purging(
-    cdn: CDN | list[CDN], *, clock: Any = None, bound: float = 2.0, **options: Any
+    cdn: CDN | list[CDN], *, clock: Any = None, bound: float = 2.0, server: Valkey | None = None, **options: Any
 ) -> AsyncIterator[tuple[HTTPCache, CDNPurger]]:
-    """A cache of this process with a purger attached, which does not purge again unless it is told to."""
-    cache = HTTPCache(staleness_bound=bound, clock=clock)
+    """A cache, of this process without a `server`, with a purger that does not purge again unless it is told to."""
+    settings: dict[str, Any] = {"staleness_bound": bound, "clock": clock}
+    cache = HTTPCache(**settings) if server is None else HTTPCache.from_url(server.url, **settings)
     purger = CDNPurger(cache, cdn, **{"again_after": 0, **options})
     cache.attach(purger)
     await cache.start()

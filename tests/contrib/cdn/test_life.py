@@ -21,6 +21,7 @@ from tests.helpers.fleet import eventually
 from tests.helpers.forks import in_child
 from tests.helpers.http import settle
 from tests.helpers.telemetry import Recorded
+from tests.servers import Valkey
 
 pytestmark = pytest.mark.anyio
 
@@ -89,10 +90,10 @@ async def test_what_is_purged_after_it_was_left_is_told_at_once() -> None:
         assert fake.purged == [Purged(("late",))]
 
 
-async def test_what_is_purged_in_a_fork_is_told_at_once_there() -> None:
+async def test_what_is_purged_in_a_fork_is_told_at_once_there(redis_server: Valkey) -> None:
     """The purger runs in the parent, which does not tell what others purge: the child does, and the parent goes on."""
     with serving(FakeFastly()) as fake:
-        async with purging(fastly(fake)) as (cache, purger):
+        async with purging(fastly(fake), server=redis_server) as (cache, purger):
             await asyncio.to_thread(in_child, lambda: cache.invalidate_sync("forked"))
             assert fake.purged == [Purged(("forked",))]
             await purger.purge(await cache.invalidate("a"))

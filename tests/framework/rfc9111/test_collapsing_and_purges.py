@@ -148,7 +148,7 @@ async def test_who_waits_takes_what_is_kept_for_all_equivalent_queries(rule: str
     if purged:
         await origin.cache.invalidate("t")
     origin.gate.set()
-    answers = [await call.answer() for call in calls]
+    answers: list[Any] = [await call.answer() for call in calls]
     assert origin.forwards == 1 + purged
     assert sum(answer.cache.collapsed for answer in answers) == 19
 
