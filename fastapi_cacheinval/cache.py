@@ -229,8 +229,9 @@ class HTTPCache(OfRoutes, OfWatchers):
     ) -> Receipt:
         """`invalidate`, or `clear` for `everything`, for plain functions and threads.
 
-        Raises `CacheNotRunning` on the loop's own thread. `timeout` is seconds to wait for its number, and with
-        `wait="all"` for every replica; `TimeoutError` past it, and the purge goes on.
+        The event loop may wait for the thread meanwhile. Raises `CacheNotRunning` on the loop's own thread. `timeout`
+        is seconds to wait for its number, and with `wait="all"` for every replica; `TimeoutError` past it, and the
+        purge goes on.
         """
         flag(soft, "soft")
         if flag(everything, "everything"):

@@ -39,6 +39,10 @@ class RootPaths:
             # The path of a URL is made without the slash at its end, and with one in front.
             self._roots.update(dict.fromkeys((root, root.rstrip("/"), "/" + root.strip("/") if root else "")))
 
+    def above(self, path: str) -> str:
+        """The longest root path that a decoded path is at or below; empty where none is known."""
+        return max((root for root in self._roots if root and below(root, path) != path), key=len, default="")
+
     def paths_of(self, url: str) -> tuple[str, ...]:
         """The paths that a URL or a path may stand for, as it is written and below each root path. Never raises.
 

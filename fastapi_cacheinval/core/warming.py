@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
+from fastapi_cacheinval.core.root_paths import RootPaths
 from fastapi_cacheinval.core.tags import authority
 from fastapi_cacheinval.errors import ConfigurationError
 from fastapi_cacheinval.grammar.fields import is_token
@@ -88,11 +89,11 @@ def _origin(url: str, what: str) -> SplitResult:
     return parts._replace(netloc=authority(parts.scheme, parts.netloc))
 
 
-def page_at(url: str, base_url: str | None, root_path: str = "") -> Page:
+def page_at(url: str, base_url: str | None, root_path: str, known: RootPaths) -> Page:
     """The request that a URL, or a path below `base_url`, stands for.
 
-    `root_path` is that of the app, for URLs; the path of `base_url` stands for it where that is given. Raises
-    `ConfigurationError` where the host is not known, or for what is no URL.
+    `root_path` is that of the app, and `known` are those by which requests came; the path of `base_url` stands in their
+    place where that is given. Raises `ConfigurationError` where the host is not known, or for what is no URL.
     """
     for what, given in (("A URL", url), ("base_url", base_url or "")):
         if any("\ud800" <= character <= "\udfff" for character in given):
@@ -114,7 +115,7 @@ def page_at(url: str, base_url: str | None, root_path: str = "") -> Page:
     return Page(
         whole.scheme,
         whole.netloc,
-        unquote(above) or root_path,
+        unquote(above) or root_path or known.above(unquote(raw)),
         unquote(raw),
         raw,
         quote(whole.query, safe=_AS_IS + "?"),

@@ -29,7 +29,7 @@ from fastapi_cacheinval.core.events import (
 from fastapi_cacheinval.core.log_types import LogEntry
 from fastapi_cacheinval.core.summary import MOST_APPLIED, AppliedPurge
 from fastapi_cacheinval.engine.log_once import LogOnce
-from fastapi_cacheinval.engine.runtime import Runtimes
+from fastapi_cacheinval.engine.runtime import Runtime, Runtimes
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.telemetry import Telemetry
 from fastapi_cacheinval.ports.tracing import Tracing
@@ -81,7 +81,7 @@ class Listeners:
         self._telemetry.purged("queued", len(tags), soft=soft)
 
     async def tell(self, receipt: Receipt) -> None:
-        """Tell all; where the cache runs on this loop, the listeners are told in a task."""
+        """Tell all; where the cache runs on a loop, the listeners are told in a task of that."""
         words = self._begun(receipt)
         if words is not None:
             # Nothing here would wait for a task.
@@ -107,10 +107,24 @@ class Listeners:
         if not listeners:
             return None
         runtime = self._runtimes.get(asyncio.get_running_loop())
-        if runtime is None:
+        if runtime is not None:
+            runtime.own(self._each(listeners, receipt))
+        elif not self._begun_elsewhere(listeners, receipt):
             return self._each(listeners, receipt)
-        runtime.own(self._each(listeners, receipt))
         return None
+
+    def _begun_elsewhere(self, listeners: tuple[Listener, ...], receipt: Receipt) -> bool:
+        """Whether another loop runs the cache, and has a task tell them: what they use may belong to that loop."""
+
+        def begin(runtime: Runtime) -> None:
+            runtime.own(self._each(listeners, receipt))
+
+        for runtime in list(self._runtimes.values()):
+            if runtime.loop.is_running():
+                with contextlib.suppress(RuntimeError):  # it has been closed since
+                    runtime.loop.call_soon_threadsafe(begin, runtime)
+                    return True
+        return False
 
     async def _each(self, listeners: tuple[Listener, ...], receipt: Receipt) -> None:
         for listener in listeners:

@@ -23,7 +23,7 @@ from fastapi_cacheinval.errors import LogUnavailable
 from fastapi_cacheinval.ports.clock import Clock
 from fastapi_cacheinval.ports.log import SharedLog, Standing
 
-__all__ = ["Looks", "Waits"]
+__all__ = ["Looked", "Looks", "Waits"]
 
 # Lines that are waited for at once; for more of them the writer looks at the log.
 _MOST = 1_000

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from operator import attrgetter
 
 from fastapi_cacheinval.core.backlog import Backlog, Due, Recent
 from fastapi_cacheinval.core.log_types import LogEntry, Reply
@@ -65,7 +66,7 @@ class Shared:
         def written(line: LogEntry) -> None:
             nonlocal last
             with self.lock:
-                self.replica.apply_message(line, clock.now())
+                self._apply(line, clock.now())
             last = line
 
         with self.lock:
@@ -77,10 +78,19 @@ class Shared:
             raise
         finally:
             with self.lock:
-                if last is not None and self.served and not self._has_read(last):
+                if last is not None:
+                    # Another thread may have closed the gap meanwhile.
+                    self._apply(last, clock.now())
+                if last is not None and self.served and not self.has_read(last):
                     self._until_read(last, self.replica.fence(proposal.tags))
                 if fence is not None:
                     self.replica.lift(fence)
+
+    def _apply(self, line: LogEntry, now: float) -> None:
+        """Apply a line, and what now follows on it of those that other threads have written."""
+        for each in sorted([line, *self._unread.values()], key=attrgetter("seq")):
+            self.replica.apply_message(each, now)
+        self.lift_read()
 
     def _until_read(self, line: LogEntry, fence: int) -> None:
         self._unread[fence] = line
@@ -90,14 +100,15 @@ class Shared:
                 self.replica.lift(each)
             self._unread = {every: line}
 
-    def _has_read(self, line: LogEntry) -> bool:
+    def has_read(self, line: LogEntry) -> bool:
+        """Whether the replica has applied a line, or is in a later term."""
         replica = self.replica
         return line.term.number < replica.term.number or (line.term == replica.term and line.seq <= replica.applied)
 
     def lift_read(self) -> None:
         """End the fences for lines that have been read by now; under the lock."""
         for fence, line in [*self._unread.items()]:
-            if self._has_read(line):
+            if self.has_read(line):
                 del self._unread[fence]
                 self.replica.lift(fence)
 

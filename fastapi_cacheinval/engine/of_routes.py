@@ -137,7 +137,7 @@ class OfRoutes:
             return await app.explain(scope, method.upper(), fields, partition)
         if not isinstance(asked, str):
             raise ConfigurationError(f"explain takes a URL, a path or a Request, not {type(asked).__name__}.")
-        page = page_at(asked, base_url, apps[0].root_path)
+        page = page_at(asked, base_url, apps[0].root_path, self._core.root_paths)
         return await self._app_for(page).explain(page, method.upper(), fields, partition)
 
     # -- the apps -------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class OfRoutes:
         if named or not (name.startswith("/") or "://" in name):
             app = self._of_name(name, parameters)[0]
             name = app.url_of(name, parameters)
-        return page_at(name, base_url, app.root_path)
+        return page_at(name, base_url, app.root_path, self._core.root_paths)
 
     def _app_for(self, page: Page) -> ServedApp:
         first, *others = self._apps()

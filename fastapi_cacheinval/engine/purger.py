@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -137,16 +138,27 @@ class Purger:
             span.note("cacheinval.replicas", replicas)
         return replace(receipt, replicas=replicas, seconds=self._clock.now() - began, reason=reason)
 
+    @property
+    def local(self) -> bool:
+        """Whether all that it writes to is in this process."""
+        return self._attach is not None and all(other.local for other in self._onward)
+
     def in_thread(self, work: Callable[[], Coroutine[Any, Any, Receipt]], timeout: float) -> Receipt:
-        """Make a purge for a thread without a loop: on a loop that runs the cache, or else on one of its own."""
-        patience = seconds(timeout, "timeout")
+        """Make a purge for a thread without a loop: on a loop that runs the cache, or else on one of its own.
+
+        The log of one process needs no loop, and for one that stands still nobody waits.
+        """
+        deadline = time.monotonic() + seconds(timeout, "timeout")
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
             raise CacheNotRunning("invalidate_sync() would block the event loop: await cache.invalidate() there.")
-        loops = [loop for loop in list(self._runtimes) if loop.is_running()]
-        if not loops:
-            return asyncio.run(work())
-        return asyncio.run_coroutine_threadsafe(work(), loops[0]).result(patience)
+        running = [each for loop, each in list(self._runtimes.items()) if loop.is_running()]
+        for runtime in () if self.local else running:
+            receipt = runtime.for_threads.do(work, deadline)
+            if receipt is not None:
+                return receipt
+        # Without a loop that runs nothing would go on past a deadline.
+        return asyncio.run(_until(deadline if running else None, work))
 
     def soon(self, named: Callable[[], Awaitable[tuple[str, ...]]], fenced: tuple[str, ...], *, soft: bool) -> None:
         """Make a purge of what is `named` in a task; `fenced` is obeyed here at once. Raises `CacheNotRunning`."""
@@ -165,3 +177,9 @@ class Purger:
         finally:
             if fence is not None:
                 self._replica.lift(fence)
+
+
+async def _until(deadline: float | None, work: Callable[[], Coroutine[Any, Any, Receipt]]) -> Receipt:
+    """What the work gives; raises `TimeoutError` past a deadline in seconds of `time.monotonic()`."""
+    async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+        return await work()

@@ -13,6 +13,7 @@ from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.engine.caller_context import with_values_of
 from fastapi_cacheinval.engine.clocks import within
 from fastapi_cacheinval.engine.flights import Flights
+from fastapi_cacheinval.engine.for_threads import ForThreads
 from fastapi_cacheinval.engine.l2 import L2Tier
 from fastapi_cacheinval.engine.log_once import LogOnce
 from fastapi_cacheinval.errors import CacheNotRunning
@@ -43,6 +44,7 @@ class Runtime:
         refresh_timeout: float,
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.for_threads = ForThreads(self.loop, self.own)
         self.flights = Flights(clock, collapse_timeout)
         self.l2: L2Tier | None = None
         self._clock = clock
@@ -69,9 +71,9 @@ class Runtime:
         """How many refreshes run."""
         return len(self._refreshes)
 
-    def own(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run work that must not end with the request that began it."""
-        task = self.loop.create_task(work, context=self._context.copy())
+    def own(self, work: Coroutine[Any, Any, Any], context: Context | None = None) -> asyncio.Task[Any]:
+        """Run work that must not end with the request that began it; in a context where somebody waits for it."""
+        task = self.loop.create_task(work, context=self._context.copy() if context is None else context)
         self._owned.add(task)
         task.add_done_callback(self._owned.discard)
         return task

@@ -44,8 +44,11 @@ def opened(held: Iterable[Held], detail: Detail) -> Iterator[Held]:
 
 
 def _members_of(value: object) -> list[tuple[str, object]] | None:
-    """What a container holds, by place; None for anything else. Sets and mappings have an order of their own here."""
-    if isinstance(value, Enum):
+    """What a container holds, by place; None for anything else. Sets and mappings have an order of their own here.
+
+    A library's own container is its state, as `ClassManager` of SQLAlchemy's on each class that is mapped.
+    """
+    if isinstance(value, Enum) or whose(type(value)) == "a library's":
         return None
     for kind, members in _CONTAINERS:
         if isinstance(value, kind):

@@ -19,6 +19,8 @@ from typing import Annotated, Any, NamedTuple
 import pydantic
 import pytest
 from fastapi import FastAPI, Header
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, configure_mappers, mapped_column
+from starlette.datastructures import Headers, MutableHeaders
 
 from fastapi_cacheinval import PartitionBy, cached
 from fastapi_cacheinval.routes.middleware_stack import middleware_stack_of
@@ -222,6 +224,30 @@ def test_containers_that_hold_themselves_or_very_much_are_no_trouble() -> None:
     long, longer = [["a"] * 20_000 for _ in range(2)]
     longer.append("a")
     assert plan_for(Holder(long)).covered_by != plan_for(Holder(longer)).covered_by
+
+
+def test_the_containers_of_a_library_do_not_count() -> None:
+    """They are its state, such as what SQLAlchemy keeps on each mapped class, and differ between processes."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Row(Base):
+        __tablename__ = "row"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    def cover_by(x_user: Annotated[str, Header()]) -> Row:
+        return Row(id=x_user)
+
+    before = plan_for(PartitionBy(cover_by, key=function_of(Row))).covered_by
+    configure_mappers()
+    Row.later = "state"  # type: ignore[attr-defined]
+    del Row.later  # type: ignore[attr-defined]
+    session = Session()
+    session.add(Row(id=1))
+    assert plan_for(PartitionBy(cover_by, key=function_of(Row))).covered_by == before
+    for kind in (Headers, MutableHeaders):
+        assert plan_for(Holder([kind({"a": "1"})])).covered_by == plan_for(Holder([kind({"a": "2"})])).covered_by
 
 
 def test_a_time_of_the_process_does_not_keep_replicas_from_sharing() -> None:

@@ -413,6 +413,22 @@ async def test_below_a_root_path_clients_hit_what_was_warmed(how: str) -> None:
         assert_hit(await shop.ask(prefix + path, root_path=root))
 
 
+async def test_a_whole_url_below_a_root_path_is_what_clients_ask() -> None:
+    """What requests have come by is known: a URL of `url_for()` is the page that they hit, to each of the tools."""
+    shop = _shop()
+    await shop.ask("/api/products/1", root_path="/api")
+    assert_hit(await shop.ask("/api/products/1", root_path="/api"))
+    calls = shop.calls
+    for asked in ({"url": f"{BASE}/api/products/1"}, {"url": "/api/products/1", "base_url": BASE}):
+        url, base = asked["url"], asked.get("base_url")
+        assert (await shop.cache.explain(url, base_url=base)).result == "hit"
+        assert [each.outcome for each in (await shop.cache.warm([url], base_url=base)).results] == ["found"]
+    assert shop.calls == calls
+    assert (await shop.cache.refresh_url(f"{BASE}/api/products/1")).outcome == "stored"
+    assert shop.calls == calls + 1
+    assert_hit(await shop.ask("/api/products/1", root_path="/api"))
+
+
 async def test_other_hosts_and_schemes_have_pages_of_their_own() -> None:
     """Who asks another host is answered by a forward."""
     shop = await _started(_shop())
