@@ -50,6 +50,8 @@ class Engine:
         self.routes = RouteBook()
         # Whether a server answers front hits itself, and has their fields joined beforehand.
         self.joins = False
+        # Whether a part of a response was ever kept: only then does a newer answer look for one.
+        self.has_parts = False
         # What was purged longer ago than anything stored lives may be forgotten by the log.
         self.longest_life = _LEAST_LIFE
 
@@ -197,15 +199,25 @@ class Engine:
         self._put(key, record, record.weight, record.until, self.now())
         return record
 
-    def outdated(self, key: bytes, headers: RawHeaders, stamp: Stamp) -> bytes:
-        """The app's newer word cannot be kept, and what it said before is known to be wrong: let go of it.
+    def outdated(
+        self, key: bytes, headers: RawHeaders, stamp: Stamp, spares: Callable[[StoredResponse], bool] | None = None
+    ) -> list[bytes]:
+        """What the app said before is known to be wrong by a newer word: let go of all that a request may be given.
 
-        `stamp` is that of the newer word. Gives the key that it was kept under, here or elsewhere.
+        `stamp` is that of the newer word; it `spares` what it does not speak against. Gives the keys that others may
+        have it under.
         """
-        stored, variant = self.find(key, headers)
-        if stored is not None and stored.stamp <= stamp:
-            self.store.remove(stored.key)
-        return variant
+        kept = self.store.peek(key)
+        variants = kept.keys_for(headers) if isinstance(kept, VaryRecord) else (key,)
+        gone: list[bytes] = []
+        for variant in variants:
+            stored = self.store.peek(variant)
+            if isinstance(stored, StoredResponse):
+                if stored.stamp > stamp or (spares is not None and spares(stored)):
+                    continue
+                self.store.remove(variant)
+            gone.append(variant)
+        return gone
 
     def join_fields(self, stored: StoredResponse, now: float) -> tuple[bytes, bytes]:
         """Join the fields of a response that was stored before a server asked for that; its size counts from now on."""

@@ -138,11 +138,11 @@ class Exchange:
         level = self.app_context.log_once.level((message, route))
         logger.log(level, "%s (%s)", message, route, exc_info=error, extra={"http.route": route})
 
-    def outdate(self, key: bytes, headers: RawHeaders) -> None:
+    def outdate(self, key: bytes, headers: RawHeaders, spares: Callable[[StoredResponse], bool] | None = None) -> None:
         """Let go of what is stored, here and where replicas share it: the app has just said otherwise."""
-        variant = self.app_context.engine.outdated(key, headers, self.stamp)
-        if self.runtime.l2 is not None:
-            self.runtime.l2.drop(variant)
+        for variant in self.app_context.engine.outdated(key, headers, self.stamp, spares):
+            if self.runtime.l2 is not None:
+                self.runtime.l2.drop(variant)
 
     def told(
         self, outcome: Outcome, stored: StoredResponse | None = None, *, filled: StoredResponse | None = None

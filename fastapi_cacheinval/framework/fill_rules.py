@@ -10,7 +10,7 @@ from starlette.types import Send
 
 from fastapi_cacheinval.core.selecting import Selector
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.grammar.fields import RawField, RawHeaders
+from fastapi_cacheinval.grammar.fields import RawField
 
 __all__ = ["Contradict", "Cover", "FillRules", "Form", "Freshen", "Keep", "Made", "Refuse", "StartVerdict", "outdates"]
 
@@ -89,16 +89,6 @@ class FillRules(Protocol):
     """One fill's rules, made for its request."""
 
     @property
-    def key(self) -> bytes:
-        """The key of the resource."""
-        ...
-
-    @property
-    def asked_headers(self) -> RawHeaders:
-        """The request fields that select a variant."""
-        ...
-
-    @property
     def began(self) -> float:
         """When the forward began, on the cache's clock."""
         ...
@@ -125,6 +115,10 @@ class FillRules(Protocol):
 
     def kept(self, stored: StoredResponse) -> None:
         """The response has been stored."""
+        ...
+
+    def outdate(self) -> None:
+        """The response is not kept, and speaks against what is stored: let go of that."""
         ...
 
     def fields(self, form: Form, headers: list[RawField]) -> list[RawField]:

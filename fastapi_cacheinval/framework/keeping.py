@@ -84,14 +84,14 @@ class Keeping:
                 flight.supersede()
             return self.outcome("superseded")
         if not engine.keep(made.key, stored, made.chosen, now):
-            self.refuse(detail="too-large")
+            self.refuse(detail="too-large", outdated=True)
             return self.outcome("too-large")
         self._rules.kept(stored)
         fresh = stored.fresh_until > now
         if fresh:
             self._share(made)
         else:
-            self._share_no_more(now)
+            self._share_no_more(stored, now)
         self._close("stored")
         if flight is not None and fresh:
             flight.land(stored)
@@ -113,11 +113,13 @@ class Keeping:
             runtime.l2.keep(made.key, made.stored, fill_lock, split=self._rules.split)
         runtime.flights.unmark(made.stored.key)
 
-    def _share_no_more(self, now: float) -> None:
+    def _share_no_more(self, stored: StoredResponse, now: float) -> None:
         """What replicas share may be fresh by what the app has said before, and says no more."""
         before, l2 = self._go.stale, self._exchange.runtime.l2
-        if l2 is not None and before is not None and before.fresh_until > now:
-            l2.drop(before.key)
+        keys = {stored.key} if before is None else {stored.key, before.key}
+        if l2 is not None and (before is None or len(keys) > 1 or before.fresh_until > now):
+            for key in keys:
+                l2.drop(key)
 
     # -- not kept -------------------------------------------------------------------------------
 
@@ -130,11 +132,11 @@ class Keeping:
                 self._flight.refuse()
         # The app's newer word may be meant for this caller alone.
         if outdated and self._rules.for_others and not self.given_up:
-            self._exchange.outdate(self._rules.key, self._rules.asked_headers)
+            self._rules.outdate()
 
     def take_back(self) -> None:
         """What was kept may not be whole after all."""
-        self._exchange.outdate(self._rules.key, self._rules.asked_headers)
+        self._rules.outdate()
 
     def lose(self, status: int | None = None) -> None:
         """The forward has failed: one more of those who wait may lead."""

@@ -37,9 +37,6 @@ class PolicyRules:
         self._recipe = recipe
         # Made before any thread of the handler can: two that made one each would lose the tags of one.
         self._collected = exchange.request_tags()
-        # The key of the resource, and the request fields that select a variant.
-        self.key = recipe.key
-        self.asked_headers = recipe.request_headers
         # When the forward began, on the cache's clock.
         self.began = recipe.began
         # Whether clients choose by their query which keys there are.
@@ -103,6 +100,10 @@ class PolicyRules:
     def kept(self, stored: StoredResponse) -> None:
         """The response has been stored: the front lookup may find it from now on."""
         self._exchange.leads()
+
+    def outdate(self) -> None:
+        """The response is not kept, and speaks against what is stored: let go of that."""
+        self._exchange.outdate(self._recipe.key, self._recipe.request_headers)
 
     def fields(self, form: Form, headers: list[RawField]) -> list[RawField]:
         """The fields that the client sees of a response that is not sent from what is stored."""

@@ -42,7 +42,7 @@ __all__ = [
 UNDERSTOOD = HEURISTIC_STATUSES | frozenset({302, 303, 307, 400, 401, 403, 406, 409, 421, 429, 500, 502, 503, 504})
 
 
-OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie", "credential", "partial", "range"})
+OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie", "credential"})
 """The reasons of `refused_because` that lie in the request: they say nothing of what is stored for others."""
 
 

@@ -1,16 +1,21 @@
-"""What a 304, or the answer to a HEAD, says of a stored response, and what it makes of it (RFC 9111 section 4.3)."""
+"""What a 304, the answer to a HEAD, or any newer one says of a stored response (RFC 9111 section 4.3)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
-from fastapi_cacheinval.core.rfc9111.response import SharedResponse
+from fastapi_cacheinval.core.rfc9111.asking import Asked
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse, is_for
+from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST
+from fastapi_cacheinval.core.stored import StoredResponse
+from fastapi_cacheinval.core.storing import content_length
 from fastapi_cacheinval.grammar.dates import format_date, parse_date
 from fastapi_cacheinval.grammar.entity_tags import parse_etag, strong_match, weak_match
 from fastapi_cacheinval.grammar.fields import OWS, RawHeaders, end_to_end, first, values, without
 from fastapi_cacheinval.grammar.vary import add_vary, written_names
 
-__all__ = ["HeadSays", "confirms", "freshened", "head_says"]
+__all__ = ["HeadSays", "Newer", "confirms", "freshened", "head_says", "speaks_of_get"]
 
 _ETAG, _MODIFIED, _TYPE, _VARY = b"etag", b"last-modified", b"content-type", b"vary"
 # RFC 9111 section 3.2: what describes the stored content stays with it.
@@ -30,6 +35,9 @@ _NOT_UPDATED = frozenset(
 # Statuses below 400 that answer the conditions or the range of one request.
 _OF_ONE_REQUEST = frozenset({206, 304})
 _GONE = frozenset({404, 410})
+# Why an answer is not kept, where the reason speaks against nothing that is stored of the same bytes.
+_NOT_AGAINST = OF_THE_REQUEST | {None, "too-large", "trailers", "partial"}
+_OF_A_REPRESENTATION = frozenset({200, 206})
 # More than any length has: int() of very long text is slow and then raises.
 _MOST_DIGITS = 18
 
@@ -74,6 +82,11 @@ class HeadSays(Enum):
     CHANGED = "what is stored is outdated"
 
 
+def speaks_of_get(status: int) -> bool:
+    """Whether an answer to a HEAD with this status says something of what a GET would be answered now."""
+    return status in _GONE or (200 <= status < 400 and status not in _OF_ONE_REQUEST)
+
+
 def head_says(stored: SharedResponse, status: int, headers: RawHeaders) -> HeadSays:
     """What a HEAD's answer says of `stored`; `headers` have lower-case names.
 
@@ -81,8 +94,7 @@ def head_says(stored: SharedResponse, status: int, headers: RawHeaders) -> HeadS
     `Content-Length` are those that are stored. Statuses that are about the request or the server say nothing.
     """
     if status != stored.status:
-        changed = status in _GONE or (200 <= status < 400 and status not in _OF_ONE_REQUEST)
-        return HeadSays.CHANGED if changed else HeadSays.NOTHING
+        return HeadSays.CHANGED if speaks_of_get(status) else HeadSays.NOTHING
     if status != 200:
         return HeadSays.NOTHING
     lengths = values(headers, b"content-length")
@@ -97,6 +109,51 @@ def head_says(stored: SharedResponse, status: int, headers: RawHeaders) -> HeadS
     if any(own is not None and own != said for own, said in both):
         return HeadSays.CHANGED
     return HeadSays.THE_SAME if both and all(own is not None for own, _ in both) else HeadSays.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Newer:
+    """An answer to a GET or HEAD that speaks against what is stored.
+
+    `headers` have lower-case names; `refusal` is why it is not kept, as in `refused_because`, and `kept` whether it is;
+    `beside` is what stays in any case, as what is kept of it does.
+    """
+
+    asked: Asked
+    status: int
+    headers: RawHeaders
+    refusal: str | None
+    kept: bool = False
+    beside: StoredResponse | None = None
+
+    @property
+    def of_the_whole(self) -> bool:
+        """Whether it speaks of more than the range that was asked for."""
+        return self.status not in (206, 416)
+
+    def spares(self, old: StoredResponse) -> bool:
+        """Whether a stored response stays in use.
+
+        The whole takes the place of the whole. A part stays beside a whole, and a whole beside a part, by the same
+        strong `ETag` alone (RFC 9110 section 8.8.1): then they are of the same bytes.
+        """
+        if old is self.beside or not isinstance(old, SharedResponse):
+            return True
+        if not self.kept and not is_for(self.asked, old):
+            # What one caller is told says nothing of what strangers share.
+            return True
+        if old.part is None and self.status != 206:
+            # Whatever range a client makes up: that there is none such says nothing of the whole.
+            return self.status == 416
+        return self.refusal in _NOT_AGAINST and self._is_of_the_same_bytes(old)
+
+    def _is_of_the_same_bytes(self, old: SharedResponse) -> bool:
+        length, complete = content_length(self.headers), None if old.part is None else old.part.complete
+        if self.status == 200 and None not in (length, complete) and length != complete:
+            return False
+        own, said = parse_etag(old.etag or b""), parse_etag(first(self.headers, b"etag") or b"")
+        same = own is not None and said is not None and strong_match(own, said)
+        return same and self.status in _OF_A_REPRESENTATION
 
 
 def freshened(old: SharedResponse, update: RawHeaders, wall: float) -> list[tuple[bytes, bytes]]:

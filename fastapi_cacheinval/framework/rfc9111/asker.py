@@ -45,14 +45,15 @@ class HeaderAsker:
         """What is stored for the request, a part of it included, the key of its forward, and if only `Vary` missed."""
         found = self.find_whole()
         if self._asked.ranges is not None and not isinstance(self.judge(found[0]), Serve | ServeStale):
-            part, _ = self._engine.find(self._resource.part_key, self._asked.headers)
             wall = self._exchange.app_context.cache.clock.wall()
-            if (
-                isinstance(part, SharedResponse)
-                and holds(self._asked, part, wall)
-                and isinstance(self.judge(part), Serve)
-            ):
-                return part, found[1], False
+            for key in self._resource.part_keys:
+                part, _ = self._engine.find(key, self._asked.headers)
+                if (
+                    isinstance(part, SharedResponse)
+                    and holds(self._asked, part, wall)
+                    and isinstance(self.judge(part), Serve)
+                ):
+                    return part, found[1], False
         return found
 
     def find_whole(self) -> tuple[SharedResponse | None, bytes, bool]:

@@ -9,7 +9,7 @@ from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.freshness import passed_on
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse, outlasts, stands_in
 from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST, Judged, Received
-from fastapi_cacheinval.core.rfc9111.validating import confirms
+from fastapi_cacheinval.core.rfc9111.validating import Newer, confirms
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.fill_rules import (
     Contradict,
@@ -37,9 +37,9 @@ class HeaderRules:
     """One fill's rules.
 
     `stale` is what is stored; `validating` is that too, where the app is sent its validators; `unconfirmed` is what a
-    304 has not spoken of, so that the whole is asked for. `part_key` is where a part is kept, None where the whole was
-    asked for. `for_others` is False where the app tells a caller with credentials what it may tell nobody else: that
-    says nothing of what strangers share.
+    304 has not spoken of, so that the whole is asked for. `for_part` says that a part was asked for. `for_others` is
+    False where the app tells a caller with credentials what it may tell nobody else: that says nothing of what
+    strangers share.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class HeaderRules:
         stale: SharedResponse | None,
         validating: SharedResponse | None,
         unconfirmed: SharedResponse | None,
-        part_key: bytes | None,
+        for_part: bool,
         for_others: bool,
     ) -> None:
         self._resource = resource
@@ -60,19 +60,13 @@ class HeaderRules:
         self._stale = stale
         self._validating = validating
         self._unconfirmed = unconfirmed
-        self._part_key = part_key
+        self._for_part = for_part
         self.for_others = for_others
         self._judged: Judged | None = None
-
-    @property
-    def key(self) -> bytes:
-        """The key of the resource."""
-        return self._resource.key
-
-    @property
-    def asked_headers(self) -> RawHeaders:
-        """The request fields that select a variant."""
-        return self._exchange.client_headers
+        # What has come, and why it is not kept.
+        self._status = 0
+        self._headers: RawHeaders = ()
+        self._refusal: str | None = None
 
     @property
     def began(self) -> float:
@@ -90,6 +84,7 @@ class HeaderRules:
         self, status: int, headers: list[RawField], *, trailers: bool, stale: StoredResponse | None
     ) -> StartVerdict:
         """What becomes of a response that begins so."""
+        self._status, self._headers = status, headers
         if status == 304 and self._validating is not None:
             if confirms(self._validating, headers, self._exchange.app_context.cache.clock.wall()):
                 return self._freshen(self._validating, headers)
@@ -103,10 +98,11 @@ class HeaderRules:
             # Nobody is there to be answered, and what is stored stays.
             return Refuse("status", failed=True, outdated=False)
         self._judged = judged_as(self._resource, self._received(status, headers))
-        reason = "trailers" if trailers else self._judged.refusal
+        reason = self._refusal = "trailers" if trailers else self._judged.refusal
         if reason is None:
             return Keep()
-        outdated = reason not in OF_THE_REQUEST and status != 304 and outdates(status)
+        says_so = outdates(status) or (self._for_part and status == 416)
+        outdated = says_so and reason not in OF_THE_REQUEST and status != 304
         # After a failure one more may lead.
         return Refuse(reason, failed=status >= 500, outdated=outdated)
 
@@ -116,7 +112,8 @@ class HeaderRules:
             # For this client, and none of what is stored.
             cookies = [line for line in update if line[0] == b"set-cookie"]
             update = [line for line in update if line[0] != b"set-cookie"]
-        made, refused = freshened_as(self._resource, self._asked, old, update, ranged=self._part_key is not None)
+        made, refused = freshened_as(self._resource, self._asked, old, update, ranged=self._for_part)
+        self._refusal = refused
         own = [*cookies, *of_the_connection(update, made.stored.headers)]
         age = [line for line in update if line[0] == b"age"]
         return Freshen(made, refused, refused not in OF_THE_REQUEST, own, age)
@@ -125,15 +122,22 @@ class HeaderRules:
         """The complete response as it would be kept; or why it is not."""
         received = self._received(status, headers)
         judged = self._judged or judged_as(self._resource, received)
-        return made_as(self._resource, received, judged, body, self._part_key)
+        made = made_as(self._resource, received, judged, body)
+        if isinstance(made, Refuse):
+            self._refusal = made.detail
+        return made
 
     def _received(self, status: int, headers: list[RawField]) -> Received:
         added = self._exchange.request_tags().snapshot()
-        return self._resource.received(self._asked, status, headers, added, ranged=self._part_key is not None)
+        return self._resource.received(self._asked, status, headers, added, ranged=self._for_part)
 
     def kept(self, stored: StoredResponse) -> None:
-        """The response has been stored: what it says of queries holds from now on."""
-        self._resource.learn(stored.headers)
+        """The response has been stored."""
+        self._resource.kept(self._asked, stored)
+
+    def outdate(self) -> None:
+        """The response is not kept, and speaks against what is stored: let go of that."""
+        self._resource.let_go(Newer(self._asked, self._status, self._headers, self._refusal))
 
     def _may_stay(self, stored: SharedResponse) -> bool:
         allowed = not stored.must_revalidate and not stored.only_fresh

@@ -61,7 +61,7 @@ class Forwarding:
             stale=kept,
             validating=kept if condition else None,
             unconfirmed=kept if whole and not refreshing else None,
-            part_key=self.resource.part_key if for_part else None,
+            for_part=for_part,
             for_others=not (self.asked.authorized or others),
         )
         fill = Fill(exchange, rules, replace(go, stale=kept))

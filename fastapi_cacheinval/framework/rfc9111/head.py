@@ -12,9 +12,9 @@ from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.freshness import passed_on
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse, is_for
 from fastapi_cacheinval.core.rfc9111.storing import OF_THE_REQUEST
-from fastapi_cacheinval.core.rfc9111.validating import HeadSays, head_says
+from fastapi_cacheinval.core.rfc9111.validating import HeadSays, Newer, head_says, speaks_of_get
 from fastapi_cacheinval.framework.responding import status_fields
-from fastapi_cacheinval.framework.rfc9111.making import freshened_as
+from fastapi_cacheinval.framework.rfc9111.making import freshened_as, judged_as
 from fastapi_cacheinval.framework.rfc9111.resource import Resource
 from fastapi_cacheinval.grammar.fields import RawField, lower_names
 
@@ -37,7 +37,7 @@ class HeadUpdate:
         if message["type"] == "http.response.start" and not self._begun:
             self._begun = True
             headers = lower_names(message.get("headers", ()))
-            renewed = self._stored is not None and self._update(self._stored, message["status"], headers)
+            renewed = self._update(message["status"], headers)
             outcome = Outcome(Result.MISS, reason=self._reason, stored=renewed)
             exchange.told(outcome)
             fields = [*passed_on(headers, self._resource.hidden), *status_fields(exchange.app_context, outcome)]
@@ -51,10 +51,12 @@ class HeadUpdate:
         """The error is the app's to answer."""
         return False
 
-    def _update(self, old: SharedResponse, status: int, headers: list[RawField]) -> bool:
+    def _update(self, status: int, headers: list[RawField]) -> bool:
         """Freshen the stored response, or let go of what is outdated; whether it was freshened."""
-        engine = self._resource.exchange.app_context.engine
-        if not is_for(self._asked, old):
+        old, engine = self._stored, self._resource.exchange.app_context.engine
+        if speaks_of_get(status) and not self._asked.authorized:
+            self._resource.let_go_elsewhere(self._as_of_get(status, headers, beside=old))
+        if old is None or not is_for(self._asked, old):
             # What one caller is told says nothing of what strangers share.
             return False
         match head_says(old, status, headers):
@@ -66,7 +68,7 @@ class HeadUpdate:
                     self._doubt(old)
                 return False
             case HeadSays.CHANGED:
-                self._outdate()
+                self._outdate(status, headers)
                 return False
             case HeadSays.THE_SAME:
                 return engine.stale_from(old, engine.now()) is not None and self._renewed(old, headers)
@@ -84,21 +86,27 @@ class HeadUpdate:
         if exchange.runtime.l2 is not None:
             exchange.runtime.l2.drop(old.key)
 
-    def _outdate(self) -> None:
-        exchange = self._resource.exchange
+    def _outdate(self, status: int, headers: list[RawField]) -> None:
         # As with a GET: a refusal, or a page of one's own, may be for who is authorized alone.
         if not self._asked.authorized:
-            exchange.outdate(self._resource.key, exchange.client_headers)
+            self._resource.let_go(self._as_of_get(status, headers))
+
+    def _as_of_get(self, status: int, headers: list[RawField], beside: SharedResponse | None = None) -> Newer:
+        asked = replace(self._asked, method="GET")
+        judged = judged_as(self._resource, self._resource.received(asked, status, headers, ()))
+        return Newer(asked, status, headers, judged.refusal, beside=beside)
 
     def _renewed(self, old: SharedResponse, headers: list[RawField]) -> bool:
-        engine = self._resource.exchange.app_context.engine
-        made, refused = freshened_as(self._resource, replace(self._asked, method="GET"), old, headers)
+        engine, asked = self._resource.exchange.app_context.engine, replace(self._asked, method="GET")
+        made, refused = freshened_as(self._resource, asked, old, headers)
         if refused is not None:
             if refused not in OF_THE_REQUEST:
-                self._outdate()
+                self._outdate(old.status, headers)
             return False
         now = engine.now()
         stored = engine.offer(made.key, made.stored, made.chosen, now)
+        if stored:
+            self._resource.kept(asked, made.stored)
         l2 = self._resource.exchange.runtime.l2
         if stored and l2 is not None:
             # The older one there has neither the tags nor the lifetime that are known now.

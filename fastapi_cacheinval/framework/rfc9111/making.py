@@ -12,7 +12,7 @@ from fastapi_cacheinval.core.rfc9111.storing import Judged, Received, judge
 from fastapi_cacheinval.core.rfc9111.validating import freshened
 from fastapi_cacheinval.core.tag_limits import too_many_tags, without_everything
 from fastapi_cacheinval.framework.fill_rules import Made, Refuse
-from fastapi_cacheinval.framework.rfc9111.resource import Resource
+from fastapi_cacheinval.framework.rfc9111.resource import Resource, part_key
 from fastapi_cacheinval.grammar.fields import RawHeaders
 
 __all__ = ["freshened_as", "judged_as", "made_as"]
@@ -23,18 +23,16 @@ def judged_as(resource: Resource, received: Received) -> Judged:
     return judge(received, resource.options, resource.exchange.app_context.engine.settings.max_body_bytes)
 
 
-def made_as(
-    resource: Resource, received: Received, judged: Judged, body: bytes, part_key: bytes | None = None
-) -> Made | Refuse:
-    """The response as it is kept, a part of one under `part_key`; or why it is not."""
+def made_as(resource: Resource, received: Received, judged: Judged, body: bytes) -> Made | Refuse:
+    """The response as it is kept, or a part of one; or why it is not."""
     if too_many_tags(received.added, received.headers):
         return Refuse("too-many-tags", failed=False, outdated=True)
     part = None
     if received.status == 206:
         part = part_of(received.headers, body)
-        if part is None or part_key is None:
-            return Refuse("partial", failed=False, outdated=False)
-        received = replace(received, key=part_key)
+        if part is None:
+            return Refuse("partial", failed=False, outdated=True)
+        received = replace(received, key=part_key(received.key))
     return Made(received.key, *make(received, judged, body, resource.options, part))
 
 

@@ -149,4 +149,5 @@ class HeaderMutation(Mutation):
         judged = judged_as(resource, received)
         if judged.refusal is None and judged.life.explicit:
             stored, chosen = make(received, judged, bytes(self._content), self._options)
-            engine.offer(received.key, stored, chosen, engine.now())
+            if engine.offer(received.key, stored, chosen, engine.now()):
+                resource.kept(asked, stored)

@@ -11,7 +11,10 @@ from fastapi_cacheinval.core.downstream import TAGS
 from fastapi_cacheinval.core.keys import as_bytes, below, cache_key, encode, sent_host, sent_path, variant_key
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
+from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.rfc9111.storing import Received, unseen
+from fastapi_cacheinval.core.rfc9111.validating import Newer
+from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, values
@@ -21,36 +24,43 @@ from fastapi_cacheinval.grammar.no_vary_search import (
     parse_no_vary_search,
 )
 
-__all__ = ["Resource", "SearchRules", "origin_of"]
+__all__ = ["Resource", "SearchRules", "origin_of", "part_key"]
 
 _PART = ((b"range", b"part"),)
-_MOST_RULES = 1_000
+_MOST_PATHS = 1_000
+_MOST_RULES = 4
 
 
 class SearchRules:
-    """What `No-Vary-Search` said last of each path, for the most recent thousand paths that said something.
+    """What `No-Vary-Search` has said of each path, for the most recent thousand paths that said something.
 
-    A rule only says under which further key to look: what is stored there carried the same rule itself.
+    The last rule says under which further key to look: what is stored there carried the same rule itself. Up to three
+    older ones say where else something may be stored, to be found once one of them is said again.
     """
 
     def __init__(self) -> None:
-        # By the key of a path.
-        self.known: OrderedDict[bytes, NoVarySearch] = OrderedDict()
+        # By the key of a path, the last one first.
+        self.known: OrderedDict[bytes, tuple[NoVarySearch, ...]] = OrderedDict()
 
     def learn(self, base: bytes, rule: NoVarySearch) -> None:
         """Take note of a response's rule."""
-        if rule == EVERYTHING_COUNTS:
-            self.known.pop(base, None)
+        before = self.known.get(base, ())
+        if not before and rule == EVERYTHING_COUNTS:
             return
-        self.known[base] = rule
+        self.known[base] = (rule, *(other for other in before if other != rule))[:_MOST_RULES]
         self.known.move_to_end(base)
-        if len(self.known) > _MOST_RULES:
+        if len(self.known) > _MOST_PATHS:
             self.known.popitem(last=False)
 
 
 def origin_of(scope: Scope) -> tuple[str, bytes]:
     """The scheme, and the authority as the client names it."""
     return str(scope.get("scheme", "http")), (combined(scope["headers"], b"host") or b"").lower()
+
+
+def part_key(key: bytes) -> bytes:
+    """The key under which a part is kept of what would be kept whole under this one."""
+    return variant_key(key, _PART)
 
 
 def _rule_in(headers: RawHeaders) -> NoVarySearch:
@@ -87,15 +97,16 @@ class Resource:
         self.split = bool(self._query)
         self.key = self._key(b"headers", self._query)
         self.hidden: frozenset[bytes] = frozenset() if app_context.emit_surrogate_key else TAGS
-        self._keys: tuple[NoVarySearch | None, tuple[bytes, ...]] = (None, (self.key,))
+        self._keys: tuple[NoVarySearch, tuple[bytes, ...]] = (EVERYTHING_COUNTS, (self.key,))
 
     @property
     def keys(self) -> tuple[bytes, ...]:
-        """Under which an answer may be stored, by the rule of now: what was waited for may have brought one."""
+        """Where an answer is looked for, by the rule of now: what was waited for may have brought one."""
         known = self._rules.known
-        rule = known.get(self._base) if known else None
+        said = known.get(self._base) if known else None
+        rule = said[0] if said else EVERYTHING_COUNTS
         if rule != self._keys[0]:
-            self._keys = (rule, (self.key,) if rule is None else (self.key, self._folded(rule)))
+            self._keys = (rule, tuple(dict.fromkeys((self.key, self._key_by(rule)))))
         return self._keys[1]
 
     def _key(self, *query: bytes) -> bytes:
@@ -107,26 +118,43 @@ class Resource:
         return self._key(b"path")
 
     @property
-    def part_key(self) -> bytes:
-        """The key under which a part of the resource is kept."""
-        return variant_key(self.key, _PART)
+    def part_keys(self) -> list[bytes]:
+        """Where a part is looked for."""
+        return [part_key(key) for key in self.keys]
 
-    def _folded(self, rule: NoVarySearch) -> bytes:
+    def _key_by(self, rule: NoVarySearch) -> bytes:
+        """The resource's own key, or that of all queries which are equivalent by a rule."""
+        if rule == EVERYTHING_COUNTS:
+            return self.key
         kept = map(as_bytes, rule.significant(self._query))
         only = None if rule.only is None else sorted(rule.only)
         said = as_bytes(repr((sorted(rule.ignored), only, rule.order)))
         return self._key(b"folded", said, *kept)
 
-    def learn(self, headers: RawHeaders) -> None:
-        """Take note of what a stored response says of queries."""
-        rule = _rule_in(headers)
-        if self._rules.known or rule != EVERYTHING_COUNTS:
+    def kept(self, asked: Asked, stored: StoredResponse) -> None:
+        """A response is stored: what it says of queries holds from now on, and it takes the place of what was there."""
+        rule, known, engine = _rule_in(stored.headers), self._rules.known, self.exchange.app_context.engine
+        if known or rule != EVERYTHING_COUNTS:
             self._rules.learn(self._base, rule)
+        if isinstance(stored, SharedResponse) and stored.part is not None:
+            engine.has_parts = True
+        if known or engine.has_parts:
+            self.let_go_elsewhere(Newer(asked, stored.status, stored.headers, None, kept=True, beside=stored))
 
-    def key_for(self, headers: RawHeaders) -> bytes:
-        """The key under which a response is kept: the resource's own, or that of all equivalent queries."""
-        rule = _rule_in(headers)
-        return self.key if rule == EVERYTHING_COUNTS else self._folded(rule)
+    def let_go(self, newer: Newer) -> None:
+        """Let go of all that is outdated of what the request may be given, now or once an older rule is said again."""
+        exchange, store = self.exchange, self.exchange.app_context.engine.store
+        rules = (*self._rules.known.get(self._base, ()), _rule_in(newer.headers))
+        for key in dict.fromkeys((self.key, *map(self._key_by, rules))):
+            # Nobody asks others for parts; and before a part was asked for, others were asked for the whole.
+            for each, shared in ((key, newer.of_the_whole), (part_key(key), False)):
+                if shared or store.peek(each) is not None:
+                    exchange.outdate(each, exchange.client_headers, newer.spares)
+
+    def let_go_elsewhere(self, newer: Newer) -> None:
+        """The same, where anything may be stored under another key than the own one."""
+        if self.exchange.app_context.engine.has_parts or (self._rules.known and self._base in self._rules.known):
+            self.let_go(newer)
 
     def received(
         self, asked: Asked, status: int, headers: RawHeaders, added: tuple[str, ...], *, ranged: bool = False
@@ -135,7 +163,7 @@ class Resource:
         exchange, app_context, scope = self.exchange, self.exchange.app_context, self.exchange.scope
         return Received(
             asked=asked,
-            key=self.key_for(headers),
+            key=self._key_by(_rule_in(headers)),
             path=self.path,
             origin=self.origin,
             stamp=exchange.stamp,
