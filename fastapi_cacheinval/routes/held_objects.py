@@ -14,7 +14,15 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from operator import attrgetter, itemgetter, methodcaller
 from pathlib import PurePath
-from types import FunctionType, MemberDescriptorType, MethodType
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodType,
+    ModuleType,
+    WrapperDescriptorType,
+)
 from typing import Any, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -43,6 +51,9 @@ _DEEPEST = 8
 # The classes that hold an address, of libraries each by another name: `URL`, `HttpUrl`, `PostgresDsn`.
 _ADDRESSES = re.compile("(URL|Url|URI|Uri|Dsn)$")
 _LIBRARIES = ("site-packages", "dist-packages")
+# What is written in C and has no state: it is of a module or a class, or of nothing.
+_BUILT_IN = (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType)
+_OF_NOBODY = (ModuleType, type, type(None))
 _NETWORKS = (IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network)
 _MADE = ("__init__", "__new__", "__call__")
 _AMOUNTS = (Decimal, Fraction, timedelta, range, complex, slice, timezone, ZoneInfo, *_NETWORKS)
@@ -237,6 +248,9 @@ def _repeated(value: object, detail: Detail) -> bytes | None:
     often = detail.contents and (value is None or isinstance(value, float) or type(value) in _DATES)
     if often or (detail.numbers and type(value) in _AMOUNTS):
         return b"R" + as_bytes(repr(value))
+    if detail.code and isinstance(value, _BUILT_IN) and isinstance(getattr(value, "__self__", None), _OF_NOBODY):
+        owner = getattr(value, "__objclass__", None)
+        return b"F" + as_bytes(qualified_name(value) + ("" if owner is None else f" of {qualified_name(owner)}"))
     return b"Y" + bytes(value) if isinstance(value, bytearray) else None
 
 

@@ -101,6 +101,8 @@ RELEASES = {
     "\ndef part(of: Annotated[P, Depends(given)]) -> str: return of.k",
     "what a key gets": "class P:\n    @property\n    def k(self): return '~'\ndef given() -> P: return P()"
     "\npart = PartitionBy(given, key=lambda of: of.k)",
+    "a cached property of what a key gets": "class P:\n    @functools.cached_property\n    def k(self): return '~'"
+    "\ndef given(x_a: Annotated[str, Header()]) -> P: return P()\npart = PartitionBy(given, key=lambda of: of.k)",
     "a held object's method": "class S:\n    def f(self): return '~'\nclass P:\n    def __init__(self): self.s = (S(),)\n"
     "    def __call__(self, x_a: Annotated[str, Header()]): return x_a\npart = P()",
     "a held object's function": "class S:\n    def __init__(self): self.f = lambda: '~'\nclass P:\n"

@@ -10,6 +10,7 @@ import enum
 import fractions
 import functools
 import ipaddress
+import math
 import operator
 import types
 import zoneinfo
@@ -109,6 +110,11 @@ CONTENTS: dict[str, tuple[Any, Any]] = {
     "class": (int, str),
     "function": (first, second),
     "lambda": (lambda value: value.id, lambda value: value.team),
+    "built-in function": (min, max),
+    "built-in method": (str.lower, str.upper),
+    "built-in method of another class": (str.strip, bytes.strip),
+    "function of a module in C": (math.floor, math.ceil),
+    "class method in C": (dict.fromkeys, dt.datetime.fromtimestamp),
     "getter": (operator.attrgetter("id"), operator.attrgetter("team")),
     "partial": (functools.partial(pow, 1), functools.partial(pow, 2)),
     "method": (bound("id"), bound("team")),
