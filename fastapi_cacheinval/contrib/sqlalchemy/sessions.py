@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -70,28 +70,43 @@ def _behind(asynchronous: type[AsyncSession]) -> type[Session]:
 
     A subclass, or one session, may name another `sync_session_class` at any time: it is known when a session is made.
     """
-    if asynchronous in _watched:
-        return _watched[asynchronous]
-    watched: type[Session] = _subclass(Session)
-    _watched[asynchronous] = watched
-    own: dict[Any, Any] = {Session: watched}
-    made = asynchronous.__init__
+    _listen_to_new_sessions()
+    if asynchronous not in _behind_classes:
+        _behind_classes[asynchronous] = _Behind()
+    return _behind_classes[asynchronous].watched
 
-    def owned(base: Any) -> Any:
+
+class _Behind:
+    """What the synchronous sessions behind one class of asynchronous ones are made by; all are of `watched`."""
+
+    def __init__(self) -> None:
+        self.watched: type[Session] = _subclass(Session)
+        self._own: dict[Any, Any] = {Session: self.watched}
+
+    def owned(self, base: Any) -> Any:
+        """What makes the same sessions as `base` does, of a class that is watched."""
         if isinstance(base, sessionmaker):
-            base.class_ = owned(base.class_)
+            base.class_ = self.owned(base.class_)
             return base
-        if not issubclass(_checked(base), watched) and base not in own:
+        if not issubclass(_checked(base), self.watched) and base not in self._own:
             # The class itself first: what listens to its events came before us.
-            own[base] = _subclass(base, watched)
-        return own.get(base, base)
+            self._own[base] = _subclass(base, self.watched)
+        return self._own.get(base, base)
+
+
+@cache
+def _listen_to_new_sessions() -> None:
+    """Have SQLAlchemy's own `__init__`, which every subclass calls, ask who watches the session that it makes."""
+    made = AsyncSession.__init__
 
     @wraps(made)
     def init(self: Any, *args: Any, sync_session_class: Any = None, **more: Any) -> None:
-        made(self, *args, sync_session_class=owned(sync_session_class or self.sync_session_class), **more)
+        for asynchronous, behind in tuple(_behind_classes.items()):
+            if isinstance(self, asynchronous):
+                sync_session_class = behind.owned(sync_session_class or self.sync_session_class)
+        made(self, *args, sync_session_class=sync_session_class, **more)
 
-    asynchronous.__init__ = init  # type: ignore[method-assign]
-    return watched
+    AsyncSession.__init__ = init  # type: ignore[method-assign]
 
 
 def _subclass(base: Any, *more: Any) -> Any:
@@ -99,5 +114,5 @@ def _subclass(base: Any, *more: Any) -> Any:
 
 
 # By the class of asynchronous sessions, and by their factory.
-_watched: WeakKeyDictionary[type[AsyncSession], type[Session]] = WeakKeyDictionary()
+_behind_classes: WeakKeyDictionary[type[AsyncSession], _Behind] = WeakKeyDictionary()
 _classes: WeakKeyDictionary[async_sessionmaker[Any], type[AsyncSession]] = WeakKeyDictionary()
