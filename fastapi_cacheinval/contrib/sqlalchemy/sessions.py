@@ -86,8 +86,9 @@ class _Behind:
     def owned(self, base: Any) -> Any:
         """What makes the same sessions as `base` does, of a class that is watched."""
         if isinstance(base, sessionmaker):
-            base.class_ = self.owned(base.class_)
-            return base
+            maker: Any = base
+            maker.class_ = self.owned(maker.class_)
+            return maker
         if not issubclass(_checked(base), self.watched) and base not in self._own:
             # The class itself first: what listens to its events came before us.
             self._own[base] = _subclass(base, self.watched)
