@@ -59,8 +59,12 @@ def event_target(sessions: Any) -> Any:
             )
 
 
+def _is_maker(made_by: object) -> bool:
+    return isinstance(made_by, sessionmaker)
+
+
 def _checked(made_by: Any) -> Any:
-    if not (isinstance(made_by, sessionmaker) or (isinstance(made_by, type) and issubclass(made_by, Session))):
+    if not (_is_maker(made_by) or (isinstance(made_by, type) and issubclass(made_by, Session))):
         raise ConfigurationError(f"sync_session_class is a class of sessions or a sessionmaker, not {made_by!r}.")
     return made_by
 
@@ -85,10 +89,9 @@ class _Behind:
 
     def owned(self, base: Any) -> Any:
         """What makes the same sessions as `base` does, of a class that is watched."""
-        if isinstance(base, sessionmaker):
-            maker: Any = base
-            maker.class_ = self.owned(maker.class_)
-            return maker
+        if _is_maker(base):
+            base.class_ = self.owned(base.class_)
+            return base
         if not issubclass(_checked(base), self.watched) and base not in self._own:
             # The class itself first: what listens to its events came before us.
             self._own[base] = _subclass(base, self.watched)
