@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, cast
 
 from sqlalchemy import Connection, Delete, Table, TextClause, Update
@@ -108,11 +109,20 @@ def shows(dml: Any, columns: Sequence[Any]) -> bool:
 
 
 def _takes_no_more(dml: Any) -> bool:
-    """Whether more columns would change what the app sees of its own `RETURNING`: of text (`*`), of a column twice."""
+    """Whether more columns would change what the app sees of its own `RETURNING`: of text (`*`), of a name twice.
+
+    SQLAlchemy finds the columns of a part of a result by their names. All that are not named have one name.
+    """
     every: Any = dml._all_selected_columns if dml._returning else ()  # noqa: SLF001
     if any(isinstance(one, TextClause) or getattr(one, "is_literal", False) for one in every):
         return True
-    return len(set(every)) < len(every)
+    names = _names_of(dml)
+    return len(set(names)) < len(names)
+
+
+def _names_of(dml: Any) -> list[str | None]:
+    """The names of the app's own `RETURNING`; None for what has none."""
+    return [getattr(one, "_proxy_key", None) for one in (dml._all_selected_columns if dml._returning else ())]  # noqa: SLF001
 
 
 def tells(state: ORMExecuteState, dml: Any, connection: Connection, columns: Sequence[Any]) -> bool:
@@ -156,13 +166,14 @@ def run(state: ORMExecuteState, dml: Any, columns: Sequence[Any], *, telling: bo
             return Ran(result, None, where_of(result), None if rows is None else len(rows))
         result = state.invoke_statement()
         cursor = _cursor_of(result)
-        count = -1 if cursor is None else cursor.rowcount
-        return Ran(result, None, where_of(result), None if count < 0 else count)
+        changed = -1 if cursor is None else cursor.rowcount
+        return Ran(result, None, where_of(result), None if changed < 0 else changed)
     if dml._returning and not shows(dml, columns):  # noqa: SLF001
         # Under names of their own: one that the app has given to another column would be taken for both.
         # Another collector may have added its own before.
-        begin = len(dml._returning)  # noqa: SLF001
-        named = {f"cacheinval_{number}": column for number, column in enumerate(columns, begin)}
+        taken = set(_names_of(dml))
+        free = (name for number in count() if (name := f"cacheinval_{number}") not in taken)
+        named = dict(zip(free, columns, strict=False))
         asked = dml.returning(*(column.label(name) for name, column in named.items()))
         # By these names: a statement that SQLAlchemy has compiled before knows its own labels alone.
         result, rows = _looked_at(state, asked, list(named))

@@ -31,6 +31,7 @@ __all__ = [
     "Answerer",
     "Judged",
     "Received",
+    "asking",
     "guessed",
     "judge",
     "refused_because",
@@ -62,6 +63,11 @@ class Answerer(Enum):
 def unseen() -> Answerer:
     """An app of which nothing is known."""
     return Answerer.UNSEEN
+
+
+def asking() -> Answerer:
+    """What answers an unsafe request may ask who is calling, whatever answers a GET there."""
+    return Answerer.ASKING
 
 
 def shareable(steered: Steering) -> bool:

@@ -15,7 +15,7 @@ from fastapi_cacheinval.framework.fill_rules import Made, Refuse
 from fastapi_cacheinval.framework.rfc9111.resource import Resource, part_key
 from fastapi_cacheinval.grammar.fields import RawHeaders
 
-__all__ = ["freshened_as", "judged_as", "made_as"]
+__all__ = ["freshened_as", "judged_as", "keep", "made_as"]
 
 
 def judged_as(resource: Resource, received: Received) -> Judged:
@@ -44,3 +44,10 @@ def freshened_as(
     received = resource.received(asked, old.status, merged, without_everything(old.tags), ranged=ranged)
     judged = judged_as(resource, received)
     return Made(received.key, *make(received, judged, old.body, resource.options)), judged.refusal
+
+
+def keep(resource: Resource, asked: Asked, received: Received, judged: Judged, body: bytes) -> None:
+    """Keep a complete response of which nobody waits to hear, if no purge has overtaken it."""
+    made, engine = made_as(resource, received, judged, body), resource.exchange.app_context.engine
+    if isinstance(made, Made) and engine.offer(made.key, made.stored, made.chosen, engine.now()):
+        resource.kept(asked, made.stored)

@@ -9,7 +9,6 @@ from urllib.parse import urljoin
 from starlette.types import Message
 
 from fastapi_cacheinval.core.rfc9111.asking import read_request
-from fastapi_cacheinval.core.rfc9111.building import make
 from fastapi_cacheinval.core.rfc9111.cache_groups import invalidated_groups, named_tags
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.storing import content_length
@@ -17,7 +16,7 @@ from fastapi_cacheinval.core.tags import ALL, path_tag
 from fastapi_cacheinval.framework.exchange import Exchange
 from fastapi_cacheinval.framework.incoming import Incoming
 from fastapi_cacheinval.framework.mutation import Mutation
-from fastapi_cacheinval.framework.rfc9111.making import judged_as
+from fastapi_cacheinval.framework.rfc9111.making import judged_as, keep
 from fastapi_cacheinval.framework.rfc9111.resource import Resource, SearchRules, origin_of
 from fastapi_cacheinval.grammar.fields import first, lower_names
 
@@ -34,7 +33,8 @@ class HeaderMutation(Mutation):
     """Purges its target's path, whoever would answer a GET there, and the cache groups that its response names.
 
     The response to a POST that names its own target as its `Content-Location` and is explicitly fresh
-    is stored for GET (RFC 9110 section 9.3.3), unless anything else was purged since the request entered.
+    is stored for GET (RFC 9110 section 9.3.3), unless anything else was purged since the request entered, or the route
+    that answers GET there has a policy of its own.
     """
 
     by_headers = True
@@ -141,6 +141,9 @@ class HeaderMutation(Mutation):
         if length is not None and length != len(self._content):
             return
         resource = Resource(self, self._options, self._rules)
+        if resource.has_policy:
+            # It would answer ahead of what the policy asks.
+            return
         asked = read_request("GET", self.client_headers, self._options)
         received = replace(
             resource.received(asked, 200, headers, self.request_tags().snapshot()),
@@ -148,6 +151,4 @@ class HeaderMutation(Mutation):
         )
         judged = judged_as(resource, received)
         if judged.refusal is None and judged.life.explicit:
-            stored, chosen = make(received, judged, bytes(self._content), self._options)
-            if engine.offer(received.key, stored, chosen, engine.now()):
-                resource.kept(asked, stored)
+            keep(resource, asked, received, judged, bytes(self._content))

@@ -12,11 +12,11 @@ from fastapi_cacheinval.core.keys import as_bytes, below, cache_key, encode, sen
 from fastapi_cacheinval.core.rfc9111.asking import Asked
 from fastapi_cacheinval.core.rfc9111.options import HeaderOptions
 from fastapi_cacheinval.core.rfc9111.response import SharedResponse
-from fastapi_cacheinval.core.rfc9111.storing import Received, unseen
+from fastapi_cacheinval.core.rfc9111.storing import Received, asking
 from fastapi_cacheinval.core.rfc9111.validating import Newer
 from fastapi_cacheinval.core.stored import StoredResponse
 from fastapi_cacheinval.framework.exchange import Exchange
-from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead
+from fastapi_cacheinval.framework.rfc9111.exchange import HeaderRead, has_policy
 from fastapi_cacheinval.grammar.fields import RawHeaders, combined, values
 from fastapi_cacheinval.grammar.no_vary_search import (
     EVERYTHING_COUNTS,
@@ -156,6 +156,11 @@ class Resource:
         if self.exchange.app_context.engine.has_parts or (self._rules.known and self._base in self._rules.known):
             self.let_go(newer)
 
+    @property
+    def has_policy(self) -> bool:
+        """Whether the route that answers GET here has a `cached()` of its own."""
+        return has_policy(self.exchange.app_context, self.exchange.arrived)
+
     def received(
         self, asked: Asked, status: int, headers: RawHeaders, added: tuple[str, ...], *, ranged: bool = False
     ) -> Received:
@@ -179,5 +184,5 @@ class Resource:
             ranged=ranged,
             # Most apps are in no other; where mounts have come to is in the scope once they have.
             inner=app_context.inner_paths(exchange.arrived, scope) if scope.get("root_path") else (),
-            answerer=exchange.answerer if isinstance(exchange, HeaderRead) else unseen,
+            answerer=exchange.answerer if isinstance(exchange, HeaderRead) else asking,
         )

@@ -14,6 +14,7 @@ from fastapi_cacheinval import (
     CacheTags,
     ConfigurationError,
     HeaderOptions,
+    HeaderRule,
     HTTPCache,
     cached,
     invalidates,
@@ -227,3 +228,68 @@ def test_options_are_checked(option: dict[str, Any]) -> None:
     """Each names itself in its error."""
     with pytest.raises(ConfigurationError, match=next(iter(option))):
         HeaderOptions(**option)
+
+
+@pytest.mark.parametrize("asked", [{}, {"authorization": "Bearer x"}])
+@pytest.mark.parametrize("control", ["max-age=60", "public, max-age=60", "s-maxage=60"])
+@pytest.mark.parametrize("policy", ["guarded_by", "partition_by", "off", "plain", "shared"])
+async def test_what_a_post_says_is_not_kept_for_a_route_with_a_policy(
+    policy: str, control: str, asked: dict[str, str]
+) -> None:
+    """It would answer GET ahead of the policy, past its guards and its tags."""
+
+    def known(x_key: Annotated[str, Header()] = "") -> str:
+        if not x_key:
+            raise HTTPException(403)
+        return x_key
+
+    fields: dict[str, Any] = {policy: known} if policy.endswith("_by") else {}
+    fields |= {"ttl": 0 if policy == "off" else 60, "shared": policy == "shared"}
+    both, router = Both(), APIRouter()
+
+    @router.get("/report", dependencies=[cached(**fields)])
+    def read() -> str:
+        return "read"
+
+    @router.post("/report")
+    def write(response: Response) -> str:
+        response.headers["cache-control"] = control
+        response.headers["content-location"] = f"{prefix}/report"
+        return "written"
+
+    inner = FastAPI()
+    inner.include_router(router)
+    both.app.include_router(router)
+    both.app.include_router(router, prefix="/v1")
+    both.app.mount("/mounted", inner)
+    for prefix in ("", "/v1", "/mounted"):
+        path = f"{prefix}/report"
+        assert (await ask(both.app, path, method="POST", headers=asked)).body == b'"written"'
+        answer = await ask(both.app, path)
+        assert answer.status_code == (403 if policy.endswith("_by") else 200)
+        assert answer.body != b'"written"'
+        assert policy in ("plain", "shared") or (await ask(both.app, path, method="HEAD")).status_code in (403, 405)
+
+
+@pytest.mark.parametrize("said", [{}, {"cache-control": "no-store"}, {"cache-control": "private, max-age=5"}])
+async def test_no_rule_of_the_operators_speaks_for_what_a_post_says(said: dict[str, str]) -> None:
+    """What answers it may ask who is calling: it is kept by its own word alone."""
+    both = Both(honour_headers=HeaderOptions(rules=[("/*", HeaderRule(60, override=True))]))
+
+    def known(x_key: Annotated[str, Header()] = "") -> None:
+        if not x_key:
+            raise HTTPException(403)
+
+    @both.app.get("/report", dependencies=[Depends(known)])
+    def read() -> str:
+        return "read"
+
+    @both.app.post("/report", dependencies=[Depends(known)])
+    def write(response: Response) -> str:
+        response.headers.update({**said, "content-location": "/report"})
+        return "written"
+
+    key = {"x-key": "admin"}
+    assert (await ask(both.app, "/report", method="POST", headers=key)).status_code == 200
+    assert (await ask(both.app, "/report")).status_code == 403
+    assert (await ask(both.app, "/report", headers=key)).body == b'"read"'
