@@ -38,6 +38,12 @@ def event_target(sessions: Any) -> Any:
         case sessionmaker():
             return event_target(made.class_)
         case async_sessionmaker():
+            theirs: Any = made.class_
+            if not isinstance(theirs, type):
+                raise ConfigurationError(
+                    f"The class_ of this async_sessionmaker is {theirs!r}, and no class: give it a class, and what the "
+                    "sessions are made with as arguments of async_sessionmaker()."
+                )
             _checked(made.kw.get("sync_session_class") or made.class_.sync_session_class)
             if made not in _classes:
                 # A `sessionmaker` has a class of its own from the start.

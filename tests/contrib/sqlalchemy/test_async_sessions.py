@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,13 @@ async def test_a_factory_watches_the_sessions_that_it_makes_of_another_class(
             session.add(Label(id=2))
             await session.commit()
     assert tags_of(receipts) == [{"label:2"}]
+
+
+async def test_a_factory_of_what_is_no_class_is_refused(async_engine: AsyncEngine, cache: HTTPCache) -> None:
+    """The error says what to write."""
+    maker = async_sessionmaker(async_engine, class_=partial(AsyncSession, autoflush=False))  # type: ignore[call-overload]
+    with pytest.raises(ConfigurationError, match="give it a class"):
+        collect_changes(maker, cache, TAGS)
 
 
 async def test_collecting_twice_and_stopping_leave_one_watch(async_engine: AsyncEngine, cache: HTTPCache) -> None:
