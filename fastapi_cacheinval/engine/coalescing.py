@@ -9,7 +9,8 @@ The loop is the same for every kind of request; an `Asker` says what is particul
   the next one. So, without a lease too, there is one forward for each key and bound.
 - A request whose client has left meanwhile goes nowhere.
 - A waiter that a purge has overtaken does not lead: a new forward in the background serves all who still wait. Where
-  its result is not for the request that it was made for, nobody waits for that key any longer.
+  its result is not for the request that it was made for, nobody waits for that key any longer. After two that purges
+  have overtaken, and half a second, a request goes by itself.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ __all__ = ["Answer", "Coalescing", "Go", "Gone", "Missed"]
 
 # Seconds that another replica's forward was waited for, after which it is looked whether the client is still there.
 _LONG_WAIT = 0.1
+# Forwards that purges have overtaken, and seconds of waiting, after both of which a request waits for no other.
+_MOST_SUPERSEDED = 2
+_LONGEST_SUPERSEDED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,7 @@ class Coalescing:
     async def run(self, missed: Missed) -> Answer | Go | Gone:
         """Wait for another's forward, or find that this request has to go forward."""
         asker, flights, overtaken, waited = self._asker, self._flights, False, False
+        superseded = 0
         began = self._engine.now()
         while True:
             if flights.hit_for_miss(missed.key):
@@ -137,6 +142,10 @@ class Coalescing:
             if isinstance(looked, Answer):
                 return looked
             missed = looked
+            superseded += flight is not None and not flight.landed
+            if superseded >= _MOST_SUPERSEDED and self._engine.now() - began >= _LONGEST_SUPERSEDED:
+                # Purges come faster than the app answers: the next would be overtaken as well.
+                return Go(None, missed.stored, missed.reason)
             if ordered and flight is not None and flight.landed:
                 # Such as under `Vary` on a field that was left out: the next would not be for this request either.
                 flights.mark(missed.key)

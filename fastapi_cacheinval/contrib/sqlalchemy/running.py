@@ -172,7 +172,8 @@ def run(state: ORMExecuteState, dml: Any, columns: Sequence[Any], *, telling: bo
         # Under names of their own: one that the app has given to another column would be taken for both.
         # Another collector may have added its own before.
         taken = set(_names_of(dml))
-        free = (name for number in count() if (name := f"cacheinval_{number}") not in taken)
+        begin = len(dml._returning)  # noqa: SLF001
+        free = (name for number in count(begin) if (name := f"cacheinval_{number}") not in taken)
         named = dict(zip(free, columns, strict=False))
         asked = dml.returning(*(column.label(name) for name, column in named.items()))
         # By these names: a statement that SQLAlchemy has compiled before knows its own labels alone.

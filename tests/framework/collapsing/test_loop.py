@@ -97,6 +97,7 @@ class Play:
 
     def __init__(self) -> None:
         clock = FakeClock()
+        self.clock = clock
         self.cache = HTTPCache(clock=clock)
         self.runtime = Runtime(clock, Context(), collapse_timeout=5.0, most_refreshes=4, refresh_timeout=30.0)
         self.flights = self.runtime.flights
@@ -243,6 +244,26 @@ async def test_a_forward_that_was_ordered_and_is_not_for_the_request_is_the_last
     assert await task == Go(None, None, Reason.URI_MISS, hit_for_miss=True)
     assert await with_it == Go(None, None, Reason.URI_MISS, hit_for_miss=True)
     assert play.asker.ordered == 1
+
+
+async def test_who_waits_goes_by_itself_where_purges_come_faster_than_answers() -> None:
+    """After two forwards that purges have overtaken, and half a second: before that, and for one, it waits on."""
+    for seconds in (0.1, 0.6):
+        play = Play()
+        first, task = await play.waiting()
+        play.asker.purged = True
+        play.clock.tick(seconds)
+        first.supersede()
+        await settle()
+        assert not task.done()
+        second = play.flights.under_way(KEY)
+        assert second is not None
+        second.supersede()
+        await settle()
+        assert task.done() == (seconds > 0.5)
+        if task.done():
+            assert await task == Go(None, None, Reason.URI_MISS)
+        task.cancel()
 
 
 async def test_after_two_failures_the_stale_stands_in_or_all_go() -> None:
