@@ -94,3 +94,4 @@ def test_a_commit_in_a_fork_says_that_its_purge_reaches_nobody(tmp_path: Path) -
     asyncio.run(life())
     with sessions() as session:
         assert session.get(Label, 1)
+    engine.dispose()
