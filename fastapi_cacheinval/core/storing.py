@@ -11,7 +11,8 @@ from fastapi_cacheinval.core.conditional import validators
 from fastapi_cacheinval.core.policy import CachePolicy
 from fastapi_cacheinval.core.selecting import Selector, for_fill, selectors, variant_of
 from fastapi_cacheinval.core.stored import Stamp, StoredResponse, share
-from fastapi_cacheinval.core.tag_limits import surrogate_key, surrogate_tags, too_many_tags, with_reserved
+from fastapi_cacheinval.core.tag_limits import surrogate_key, surrogate_tags, too_many_tags
+from fastapi_cacheinval.core.tags import with_reserved
 from fastapi_cacheinval.grammar.age import parse_age
 from fastapi_cacheinval.grammar.cache_control import MAX_SECONDS, CacheControl, parse
 from fastapi_cacheinval.grammar.entity_tags import make_etag

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fastapi_cacheinval.core.tags import ALL, are_normal, normalise_tag, not_a_tag, path_tag, shown_tags
+from fastapi_cacheinval.core.tags import ALL, are_normal, normalise_tag, not_a_tag, shown_tags
 from fastapi_cacheinval.grammar.fields import RawHeaders, values
 from fastapi_cacheinval.grammar.surrogate_key import parse_surrogate_key, serialise_surrogate_key
 
@@ -27,7 +27,6 @@ __all__ = [
     "surrogate_key",
     "surrogate_tags",
     "too_many_tags",
-    "with_reserved",
     "without_everything",
 ]
 
@@ -121,14 +120,6 @@ def surrogate_tags(headers: RawHeaders) -> tuple[str, ...]:
 def surrogate_key(tags: Iterable[str]) -> bytes | None:
     """The `Surrogate-Key` by which a response names its tags, without reserved ones; None where none is left."""
     return serialise_surrogate_key(shown_tags(tags))
-
-
-def with_reserved(tags: Iterable[str], path: str, inner: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The tags of a stored response, with those of its path and the one of everything.
-
-    `inner` is its path as mounted apps know it, where that is another.
-    """
-    return (*tags, path_tag(path), *map(path_tag, inner), ALL) if inner else (*tags, path_tag(path), ALL)
 
 
 def without_everything(tags: Iterable[str]) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ __all__ = [
     "reserved_in",
     "shown_tags",
     "url_paths",
+    "with_reserved",
 ]
 
 MAX_TAG_BYTES = 1024
@@ -79,6 +80,14 @@ def shown_tags(tags: Iterable[str]) -> tuple[str, ...]:
 def path_tag(path: str) -> str:
     """The reserved tag that every stored response of a path carries, whatever its host and query."""
     return _PATH + bounded(path)
+
+
+def with_reserved(tags: Iterable[str], path: str, inner: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The tags of a stored response, with those of its path and the one of everything.
+
+    `inner` is its path as mounted apps know it, where that is another.
+    """
+    return (*tags, path_tag(path), *map(path_tag, inner), ALL) if inner else (*tags, path_tag(path), ALL)
 
 
 def path_of(tag: str) -> str | None:

@@ -14,7 +14,7 @@ from fastapi_cacheinval.core.events import PurgeEvent, digest_of
 from fastapi_cacheinval.core.explanation import Explanation, Tier, copy_of, forwarded_because
 from fastapi_cacheinval.core.outcome import Outcome, Reason, Result, cache_status
 from fastapi_cacheinval.core.stored import StoredResponse
-from fastapi_cacheinval.core.tags import ALL, path_tag, shown_tags
+from fastapi_cacheinval.core.tags import shown_tags, with_reserved
 from fastapi_cacheinval.errors import ConfigurationError, TierUnavailable
 from fastapi_cacheinval.framework.app_context import AppContext
 from fastapi_cacheinval.framework.deciding import shown_request
@@ -181,7 +181,7 @@ class Explaining:
     def _reserved(self) -> tuple[str, ...]:
         """The tags that whatever is stored for the request has, whatever its response says."""
         path = self._app_context.below_root(self._scope, self._scope["path"])
-        return (*map(path_tag, (path, *self._app_context.inner_paths(self._scope, self._scope))), ALL)
+        return with_reserved((), path, self._app_context.inner_paths(self._scope, self._scope))
 
     def _last_purge(self, tags: tuple[str, ...]) -> PurgeEvent | None:
         return self._app_context.cache.feed.purges.last_of(tags)

@@ -18,7 +18,7 @@ from fastapi_cacheinval.core.rfc9111.response import SharedResponse
 from fastapi_cacheinval.core.rfc9111.storing import Judged, Received, guessed, shareable
 from fastapi_cacheinval.core.selecting import Selector, for_fill, variant_of
 from fastapi_cacheinval.core.stored import share
-from fastapi_cacheinval.core.tag_limits import with_reserved
+from fastapi_cacheinval.core.tags import with_reserved
 from fastapi_cacheinval.grammar.fields import RawHeaders, end_to_end, values, without
 from fastapi_cacheinval.grammar.ranges import ContentRange
 from fastapi_cacheinval.grammar.vary import ANY_FIELD, parse_vary
