@@ -116,13 +116,12 @@ def _takes_no_more(dml: Any) -> bool:
     every: Any = dml._all_selected_columns if dml._returning else ()  # noqa: SLF001
     if any(isinstance(one, TextClause) or getattr(one, "is_literal", False) for one in every):
         return True
-    names = _names_of(dml)
-    return len(set(names)) < len(names)
+    return len({_name_of(one) for one in every}) < len(every)
 
 
-def _names_of(dml: Any) -> list[str | None]:
-    """The names of the app's own `RETURNING`; None for what has none."""
-    return [getattr(one, "_proxy_key", None) for one in (dml._all_selected_columns if dml._returning else ())]  # noqa: SLF001
+def _name_of(returned: Any) -> str | None:
+    """The name of a column in its result, None if it has none, as an entity has not."""
+    return getattr(returned, "_proxy_key", None)
 
 
 def tells(state: ORMExecuteState, dml: Any, connection: Connection, columns: Sequence[Any]) -> bool:
@@ -169,11 +168,9 @@ def run(state: ORMExecuteState, dml: Any, columns: Sequence[Any], *, telling: bo
         changed = -1 if cursor is None else cursor.rowcount
         return Ran(result, None, where_of(result), None if changed < 0 else changed)
     if dml._returning and not shows(dml, columns):  # noqa: SLF001
-        # Under names of their own: one that the app has given to another column would be taken for both.
-        # Another collector may have added its own before.
-        taken = set(_names_of(dml))
-        begin = len(dml._returning)  # noqa: SLF001
-        free = (name for number in count(begin) if (name := f"cacheinval_{number}") not in taken)
+        # Under names of their own: one that the app or another collector has given to a column would be taken for both.
+        taken = {_name_of(one) for one in dml._returning}  # noqa: SLF001
+        free = (name for number in count() if (name := f"cacheinval_{number}") not in taken)
         named = dict(zip(free, columns, strict=False))
         asked = dml.returning(*(column.label(name) for name, column in named.items()))
         # By these names: a statement that SQLAlchemy has compiled before knows its own labels alone.
