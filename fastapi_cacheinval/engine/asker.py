@@ -1,4 +1,4 @@
-"""What the collapsing loop asks of a request, whatever kind it is of."""
+"""The questions that the collapsing loop asks of each request, under a policy and by headers."""
 
 from __future__ import annotations
 

@@ -202,10 +202,10 @@ class Engine:
     def outdated(
         self, key: bytes, headers: RawHeaders, stamp: Stamp, spares: Callable[[StoredResponse], bool] | None = None
     ) -> list[bytes]:
-        """What the app said before is known to be wrong by a newer word: let go of all that a request may be given.
+        """Let go of each response that the request may be given: the app's newer answer shows that it is wrong.
 
-        `stamp` is that of the newer word; it `spares` what it does not speak against. Gives the keys that others may
-        have it under.
+        `stamp` is that of the newer answer, and `spares` tells which responses that does not speak against. Gives the
+        keys under which other replicas may have them.
         """
         kept = self.store.peek(key)
         variants = kept.keys_for(headers) if isinstance(kept, VaryRecord) else (key,)

@@ -36,7 +36,7 @@ class ForThreads:
         self._asked: float | None = None
 
     def do(self, work: Callable[[], Coroutine[Any, Any, _Result]], deadline: float) -> _Result | None:
-        """What the work gives; None where the loop stands still or ends, and the work is still to be done.
+        """Have the loop do the work, and give its result; None if the loop stands still or ends, so that you do it.
 
         Raises `TimeoutError` past the deadline, in seconds of `time.monotonic()`, and the work goes on.
         """

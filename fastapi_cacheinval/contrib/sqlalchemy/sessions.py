@@ -76,9 +76,10 @@ def _checked(made_by: Any) -> Any:
 
 
 def _behind(asynchronous: type[AsyncSession]) -> type[Session]:
-    """A class that the synchronous sessions behind a class's asynchronous ones, and its subclasses', have from now on.
+    """The class whose events tell of a class's asynchronous sessions, and of its subclasses'.
 
-    A subclass, or one session, may name another `sync_session_class` at any time: it is known when a session is made.
+    A subclass, or one session, may name another `sync_session_class` at any time. Only the moment in which a session is
+    made tells which it has.
     """
     _listen_to_new_sessions()
     if asynchronous not in _behind_classes:
@@ -87,14 +88,14 @@ def _behind(asynchronous: type[AsyncSession]) -> type[Session]:
 
 
 class _Behind:
-    """What the synchronous sessions behind one class of asynchronous ones are made by; all are of `watched`."""
+    """The synchronous sessions behind one class of asynchronous ones: each class of them is a subclass of `watched`."""
 
     def __init__(self) -> None:
         self.watched: type[Session] = _subclass(Session)
         self._own: dict[Any, Any] = {Session: self.watched}
 
     def owned(self, base: Any) -> Any:
-        """What makes the same sessions as `base` does, of a class that is watched."""
+        """A watched class, or factory, of the sessions that `base` makes."""
         if _is_maker(base):
             base.class_ = self.owned(base.class_)
             return base

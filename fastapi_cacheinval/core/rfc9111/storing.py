@@ -48,7 +48,7 @@ OF_THE_REQUEST = frozenset({"request-no-store", "authorization", "cookie", "cred
 
 
 class Answerer(Enum):
-    """What answers a request, as far as the cache can see. A hit by a guess must skip no check of it."""
+    """The kind of code that answers, as far as the cache can see. A hit by a guess must skip none of its checks."""
 
     UNSEEN = auto()
     """An app whose routes cannot be seen."""
@@ -66,7 +66,7 @@ def unseen() -> Answerer:
 
 
 def asking() -> Answerer:
-    """What answers an unsafe request may ask who is calling, whatever answers a GET there."""
+    """The route of an unsafe request: it may ask who is calling, whether or not the route of a GET there does."""
     return Answerer.ASKING
 
 

@@ -1,4 +1,4 @@
-"""What a 304, the answer to a HEAD, or any newer one says of a stored response (RFC 9111 section 4.3)."""
+"""How newer answers change a stored response: a 304, the answer to a HEAD, and any other (RFC 9111 section 4.3)."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Newer:
         if old is self.beside or not isinstance(old, SharedResponse):
             return True
         if not self.kept and not is_for(self.asked, old):
-            # What one caller is told says nothing of what strangers share.
+            # An answer to one caller does not speak of the page that strangers share.
             return True
         if old.part is None and self.status != 206:
             # Whatever range a client makes up: that there is none such says nothing of the whole.
