@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy.orm import sessionmaker
@@ -16,27 +13,10 @@ from fastapi_cacheinval import HTTPCache, PurgeNotDelivered
 from fastapi_cacheinval.contrib.sqlalchemy import CommittedNotPurged, collect_changes
 from fastapi_cacheinval.testing import assert_hit, assert_miss
 from tests.contrib.sqlalchemy.store import TAGS, Label, make_engine
-from tests.helpers.forks import in_child
+from tests.helpers.forks import in_child, in_thread
 from tests.helpers.life import client_of, counting_app
 
 pytestmark = pytest.mark.anyio
-
-
-def in_thread(work: Callable[[], Any]) -> None:
-    """Run a function on a thread of its own: a fork of a loop's thread has a loop that seems to run."""
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  # raised again where it is waited for
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
 
 
 def _refused(cache: HTTPCache) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +25,7 @@ from fastapi_cacheinval import (
 )
 from fastapi_cacheinval.testing import assert_hit, assert_miss
 from tests.helpers.fleet import CALM, SECRET
-from tests.helpers.forks import in_child
+from tests.helpers.forks import in_child, in_thread
 from tests.helpers.http import ask
 from tests.helpers.life import counting_app
 from tests.servers import Valkey, tcp_proxy, until
@@ -86,24 +85,6 @@ def test_a_fork_of_a_running_cache_starts_anew(redis_server: Valkey) -> None:
         until(lambda: cache.statistics().applied == 1, "the child's purge")
         assert_miss(client.get("/it"))
         assert ours <= acks(redis_server)
-
-
-def in_thread(work: Callable[[], Any]) -> Any:
-    """What a function gives, or raises, in a thread of its own."""
-    found: list[Any] = []
-
-    def run() -> None:
-        try:
-            found.append(work())
-        except Exception as error:  # noqa: BLE001  # raised again where it is waited for
-            found.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(20)
-    if isinstance(found[0], Exception):
-        raise found[0]
-    return found[0]
 
 
 def _applied(cache: HTTPCache, seq: int) -> bool:

@@ -1,13 +1,14 @@
-"""Work in a process that is forked from that of the tests, as it stands."""
+"""Work in a process that is forked from that of the tests, as it stands, and in a thread of its own there."""
 
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["in_child"]
+__all__ = ["in_child", "in_thread"]
 
 
 def in_child(work: Callable[[], Any]) -> None:
@@ -30,3 +31,22 @@ def in_child(work: Callable[[], Any]) -> None:
     os.close(read)
     _, status = os.waitpid(pid, 0)
     assert status == 0, said.decode()
+
+
+def in_thread(work: Callable[[], Any]) -> Any:
+    """What a function gives, or raises, in a thread of its own: a fork of a loop's thread has a loop that seems to run."""
+    found: list[Any] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:  # noqa: BLE001  # raised again where it is waited for
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(20)
+    if failed:
+        raise failed[0]
+    return found[0]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from sqlalchemy.ext.asyncio import (
     AsyncSession,
     async_scoped_session,
     async_sessionmaker,
-    create_async_engine,
 )
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession as AsyncModelSession
@@ -23,32 +21,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession as AsyncModelSession
 from fastapi_cacheinval import ConfigurationError, HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import collect_changes
 from fastapi_cacheinval.testing import capture_invalidations
-from tests.contrib.sqlalchemy.store import TAGS, Label, make_engine, tags_of
+from tests.contrib.sqlalchemy.store import TAGS, Label, tags_of
 
 pytestmark = pytest.mark.anyio
 
 
 class OwnSession(Session):
     pass
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = make_engine(tmp_path)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-async def async_engine(engine: Engine) -> AsyncIterator[AsyncEngine]:
-    made = create_async_engine(f"sqlite+aiosqlite:///{engine.url.database}")
-    yield made
-    await made.dispose()
-
-
-@pytest.fixture
-def cache() -> HTTPCache:
-    return HTTPCache()
 
 
 @pytest.mark.parametrize("order", ["before", "after"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from sqlalchemy.ext.asyncio import (
     AsyncSession,
     async_scoped_session,
     async_sessionmaker,
-    create_async_engine,
 )
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -32,7 +29,7 @@ from fastapi_cacheinval import ConfigurationError, HTTPCache
 from fastapi_cacheinval.contrib.sqlalchemy import Collector, collect_changes
 from fastapi_cacheinval.testing import capture_invalidations
 from tests.contrib.sqlalchemy.heroes import Hero, Team
-from tests.contrib.sqlalchemy.store import TAGS, Base, Brand, Label, Product, make_engine, tags_of
+from tests.contrib.sqlalchemy.store import TAGS, Base, Brand, Label, Product, tags_of
 
 pytestmark = pytest.mark.anyio
 
@@ -51,23 +48,9 @@ class Priced(Own):
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = make_engine(tmp_path)
+def engine(engine: Engine) -> Engine:
     SQLModel.metadata.create_all(engine)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-async def async_engine(engine: Engine) -> AsyncIterator[AsyncEngine]:
-    made = create_async_engine(f"sqlite+aiosqlite:///{engine.url.database}")
-    yield made
-    await made.dispose()
-
-
-@pytest.fixture
-def cache() -> HTTPCache:
-    return HTTPCache()
+    return engine
 
 
 class OwnSession(Session):

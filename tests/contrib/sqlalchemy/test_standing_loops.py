@@ -180,6 +180,17 @@ def method(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+async def written_in_time(shop: Shop, method: str) -> None:
+    """Write while the loop stands still: each `commit()` has its purge when it returns, and the next read the last value."""
+    began = time.monotonic()
+    assert (await ask(shop.app, method, "/write")).status_code == 200
+    assert time.monotonic() - began < ONE_WAIT
+    assert shop.purged_at_return == [True] * COMMITS
+    after = await get(shop.app, "/products/1")
+    assert_miss(after)
+    assert after.json() == COMMITS
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_without_redis_a_commit_waits_for_no_loop(tmp_path: Path, method: str, way: str) -> None:
     """Each `commit()` returns with its purge made, the next read has the last value, and no turn of the loop was waited for."""
@@ -187,13 +198,7 @@ async def test_without_redis_a_commit_waits_for_no_loop(tmp_path: Path, method: 
         shop.route(method, WAYS[way])
         await get(shop.app, "/products/1")
         assert_hit(await get(shop.app, "/products/1"))
-        began = time.monotonic()
-        assert (await ask(shop.app, method, "/write")).status_code == 200
-        assert time.monotonic() - began < ONE_WAIT
-        assert shop.purged_at_return == [True] * COMMITS
-        after = await get(shop.app, "/products/1")
-        assert_miss(after)
-        assert after.json() == COMMITS
+        await written_in_time(shop, method)
         await settle()
         assert len(shop.receipts) == COMMITS
         assert shop.cache.statistics().fences == 0
@@ -211,13 +216,7 @@ async def test_with_redis_a_thread_writes_the_purge_that_the_loop_cannot(
         await get(shop.app, "/products/1")
         await eventually(lambda: shop.cache.statistics().connected, "the lease")
         assert_hit(await get(shop.app, "/products/1"))
-        began = time.monotonic()
-        assert (await ask(shop.app, method, "/write")).status_code == 200
-        assert time.monotonic() - began < ONE_WAIT
-        assert shop.purged_at_return == [True] * COMMITS
-        after = await get(shop.app, "/products/1")
-        assert_miss(after)
-        assert after.json() == COMMITS
+        await written_in_time(shop, method)
         assert [receipt.seq for receipt in sorted(shop.receipts, key=lambda each: each.seq)] == list(
             range(1, COMMITS + 1)
         )
