@@ -58,7 +58,7 @@ async def test_a_sync_session_class_of_a_subclass_or_of_one_session_is_watched(
         def __init__(self, bind: Any) -> None:
             super().__init__(bind, sync_session_class=OwnSession)
 
-    factory = sessionmaker(async_engine, class_=Plain)  # type: ignore[call-overload]
+    factory: Any = sessionmaker(async_engine, class_=Plain)  # type: ignore[call-overload]
     heard: list[str] = []
     event.listen(Audited, "before_flush", lambda *_: heard.append("theirs"))
     if order == "after":

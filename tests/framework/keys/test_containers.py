@@ -156,10 +156,15 @@ CONTAINERS: dict[str, Callable[[Any], Any]] = {
     "slots": Slotted,
 }
 
+
+def partial_of(held: Any) -> Any:
+    return functools.partial(first, held)
+
+
 # How a release comes to hold it.
 WAYS: dict[str, Callable[[Any], Any]] = {
     "a key's closure": lambda held: PartitionBy(by_id, key=function_of(held)),
-    "a key's partial": lambda held: PartitionBy(by_id, key=functools.partial(first, held)),
+    "a key's partial": lambda held: PartitionBy(by_id, key=partial_of(held)),
     "a cover's closure": cover_of,
     "a cover's attribute": Holder,
 }
