@@ -41,7 +41,11 @@ def _named(values: Any) -> dict[str, Any]:
 def rows_given(statement: Any, parameters: Any) -> list[dict[str, Any]]:
     """The rows of an INSERT as far as they stand in its values or its parameters, by column or attribute."""
     common = _named(getattr(statement, "_values", None) or {})
-    several = [_named(row) for rows in getattr(statement, "_multi_values", ()) for row in rows]
+    several = [
+        _named(row if isinstance(row, Mapping) else dict(zip(statement.table.c, row, strict=False)))
+        for rows in getattr(statement, "_multi_values", ())
+        for row in rows
+    ]
     if parameters:
         several = [dict(each) for each in parameter_sets(parameters)]
     return [{**common, **row} for row in several] or ([common] if common else [])
