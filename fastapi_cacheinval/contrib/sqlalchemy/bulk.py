@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from fastapi_cacheinval.contrib.sqlalchemy.changing import Changes
+from fastapi_cacheinval.contrib.sqlalchemy.conditions import called_once
 from fastapi_cacheinval.contrib.sqlalchemy.errors import UnknownRows
 from fastapi_cacheinval.contrib.sqlalchemy.given import removes
 from fastapi_cacheinval.contrib.sqlalchemy.inserting import Inserts
@@ -18,7 +19,6 @@ from fastapi_cacheinval.contrib.sqlalchemy.linking import Links
 from fastapi_cacheinval.contrib.sqlalchemy.running import connection_for, is_bulk, is_several, where_of
 from fastapi_cacheinval.contrib.sqlalchemy.sqlalchemy_private import invoke_before, listeners_behind
 from fastapi_cacheinval.contrib.sqlalchemy.statements import (
-    called_once,
     entity_of,
     extra_tables,
     target_of,
